@@ -1,0 +1,88 @@
+"""Where voxels are: one 4x4 affine from array index (z, y, x) to RAS millimetres; everything else is derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import field_validator
+
+from segfw.records import Record
+
+Shape = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+Row = tuple[float, float, float, float]
+
+# Array axis 0 runs to the head (RAS axis 2), axis 1 to the front, axis 2 to the patient's right; all ascending.
+CANONICAL_ORIENTATION = np.array([[2, 1], [1, 1], [0, 1]], dtype=float)
+
+
+class Geometry(Record):
+    """Grid of a volume: ``shape`` in voxels and ``affine`` from index (z, y, x, 1) to RAS millimetres."""
+
+    shape: Shape
+    affine: tuple[Row, Row, Row, Row]
+
+    @field_validator("affine")
+    @classmethod
+    def _invertible(cls, affine: tuple[Row, Row, Row, Row]) -> tuple[Row, Row, Row, Row]:
+        if abs(np.linalg.det(np.asarray(affine)[:3, :3])) < 1e-12:
+            raise ValueError("the affine has no volume (an axis has zero length); repair the file's header")
+        return affine
+
+    @staticmethod
+    def of(shape: Shape, affine: np.ndarray) -> Geometry:
+        """Geometry from a NumPy 4x4 affine in (z, y, x) index order."""
+        rows = tuple(tuple(float(value) for value in row) for row in affine)
+        return Geometry(shape=tuple(int(size) for size in shape), affine=rows)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The affine as a float64 array, shape (4, 4)."""
+        return np.asarray(self.affine, dtype=np.float64)
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Voxel size along each array axis: the column lengths of the affine."""
+        return tuple(float(length) for length in np.linalg.norm(self.matrix[:3, :3], axis=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """Voxels (C, Z, Y, X) in the file's own data type, and where they are."""
+
+    array: np.ndarray
+    geometry: Geometry
+
+
+def to_canonical(volume: Volume) -> Volume:
+    """The same volume with its axes permuted and flipped to CANONICAL_ORIENTATION; oblique angles stay."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+    transform = _transform_to_canonical(volume.geometry)
+    # nibabel reorders the leading axes and leaves the rest, so channels go last for a moment.
+    array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
+    affine = volume.geometry.matrix @ inv_ornt_aff(transform, volume.geometry.shape)
+    return Volume(array=array, geometry=Geometry.of(array.shape[1:], affine))
+
+
+def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
+    """Undoes ``to_canonical`` for a (Z, Y, X) array made on the canonical form of ``original``."""
+    from nibabel.orientations import apply_orientation, ornt_transform
+
+    transform = _transform_to_canonical(original)
+    identity = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
+    return apply_orientation(array_zyx, ornt_transform(transform, identity))
+
+
+def _transform_to_canonical(geometry: Geometry) -> np.ndarray:
+    from nibabel.orientations import io_orientation, ornt_transform
+
+    return ornt_transform(io_orientation(geometry.matrix), CANONICAL_ORIENTATION)
+
+
+def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
+    """How far apart the two grids put the same corner voxel, at most, in millimetres; shapes must be equal."""
+    last = [size - 1 for size in first.shape]
+    corners = np.array([[z, y, x, 1] for z in (0, last[0]) for y in (0, last[1]) for x in (0, last[2])], dtype=float)
+    return float(np.linalg.norm(corners @ (first.matrix - second.matrix).T, axis=1).max())

@@ -1,0 +1,90 @@
+"""Work over many cases in threads: bounded workers, bounded bytes in flight, one failure does not stop the rest."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TypeVar
+
+import psutil
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one item: its result, or the error that ended it."""
+
+    item: object
+    result: object = None
+    error: Exception | None = None
+
+
+def cpu_count() -> int:
+    """Processors this process may use, which under a job scheduler are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_bytes() -> int:
+    """Memory this process may still take: the machine's free memory or what its cgroup leaves, whichever is less."""
+    free = psutil.virtual_memory().available
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return max(free, 0)
+
+
+def progress(total: int, what: str, unit: str = "case") -> tqdm:
+    """A progress bar with the time left; silent when nobody watches a terminal."""
+    return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+
+
+def map_bounded(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    cost_bytes: Callable[[Item], int],
+    budget_bytes: int | None = None,
+    workers: int | None = None,
+    what: str = "",
+) -> Iterator[Outcome]:
+    """Runs ``function`` over ``items`` in threads and yields an Outcome each, in the order of completion.
+
+    At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
+    ``cost_bytes`` are under way, so that large cases run one by one where memory is short.
+    """
+    workers = workers or cpu_count()
+    budget_bytes = free_memory_bytes() // 2 if budget_bytes is None else budget_bytes
+    waiting = list(items)[::-1]
+    running: dict[Future, Item] = {}
+    stop = threading.Event()
+    with ThreadPoolExecutor(workers) as pool, progress(len(waiting), what) as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    in_flight = sum(cost_bytes(item) for item in running.values())
+                    if running and in_flight + cost_bytes(waiting[-1]) > budget_bytes:
+                        break
+                    item = waiting.pop()
+                    running[pool.submit(_unless, stop, function, item)] = item
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    item, error = running.pop(future), future.exception()
+                    if error is not None and not isinstance(error, Exception):
+                        raise error
+                    bar.update()
+                    yield Outcome(item=item, error=error) if error else Outcome(item=item, result=future.result())
+        finally:
+            stop.set()  # after Ctrl-C the threads under way end their case, and no other is begun
+
+
+def _unless(stop: threading.Event, function: Callable[[Item], Result], item: Item) -> Result | None:
+    return None if stop.is_set() else function(item)

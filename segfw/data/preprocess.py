@@ -1,0 +1,122 @@
+"""From a case as stored to the network's grid, and back: orient, crop, normalise, resample; and its inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, to_canonical
+from segfw.data.normalize import Normalization, normalize
+from segfw.data.resample import argmax_at, resample_classes, resample_image, resampled_shape, thick_axis
+from segfw.records import Record
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Preprocessing(Record):
+    """How every case is brought to the network's grid.
+
+    ``axis_order`` says which canonical axis (z, y, x) comes first, second and third for the network; ``spacing_mm`` is
+    in that order, and None keeps each case's own spacing (the slices of a 2-D configuration).
+    """
+
+    axis_order: tuple[int, int, int]
+    spacing_mm: tuple[float | None, float, float]
+    normalization: tuple[Normalization, ...]
+
+
+class PreprocessRecord(Record):
+    """What ``restore`` needs. Shapes and spacings after the crop are in the network's axis order."""
+
+    original: Geometry
+    box: Box  # of the canonical array
+    axis_order: tuple[int, int, int]
+    cropped_shape: Shape
+    cropped_spacing_mm: Spacing
+    shape: Shape
+    spacing_mm: Spacing
+
+
+def stack_channels(volumes: Sequence[Volume]) -> Volume:
+    """One volume with the channels of all; their grids have been compared before."""
+    if len(volumes) == 1:
+        return volumes[0]
+    return Volume(array=np.concatenate([volume.array for volume in volumes]), geometry=volumes[0].geometry)
+
+
+def nonzero_box(image_czyx: np.ndarray) -> Box:
+    """Smallest box that holds every voxel that is not zero in some channel; the whole image if there is none."""
+    nonzero = (image_czyx != 0).any(0)
+    box = []
+    for axis in range(3):
+        found = np.flatnonzero(nonzero.any(tuple(other for other in range(3) if other != axis)))
+        if not len(found):
+            return tuple((0, size) for size in image_czyx.shape[1:])
+        box.append((int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
+
+
+def cut(array: np.ndarray, box: Box) -> np.ndarray:
+    """View of the last three axes inside ``box``."""
+    return array[(..., *(slice(start, stop) for start, stop in box))]
+
+
+def preprocess_image(volume: Volume, how: Preprocessing) -> tuple[Tensor, PreprocessRecord]:
+    """Image as stored in its file to float32 (C, Z, Y, X) on the network's grid, and how to come back."""
+    canonical = to_canonical(volume)
+    box = nonzero_box(canonical.array)
+    order = how.axis_order
+    cropped = cut(canonical.array, box).transpose(0, *(axis + 1 for axis in order))
+    spacing_mm = tuple(canonical.geometry.spacing_mm[axis] for axis in order)
+    target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
+    shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
+    mask = None
+    if any(channel.inside_mask for channel in how.normalization):
+        mask = ndimage.binary_fill_holes((cropped != 0).any(0))
+    thick = thick_axis(spacing_mm, target_mm)
+    channels = []
+    for channel, rule in zip(cropped, how.normalization):
+        normalized = np.ascontiguousarray(normalize(channel, rule, mask))
+        channels.append(resample_image(torch.from_numpy(normalized)[None], shape, thick))
+    record = PreprocessRecord(
+        original=volume.geometry,
+        box=box,
+        axis_order=order,
+        cropped_shape=cropped.shape[1:],
+        cropped_spacing_mm=spacing_mm,
+        shape=shape,
+        spacing_mm=target_mm,
+    )
+    return torch.cat(channels) if len(channels) > 1 else channels[0], record
+
+
+def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
+    """Class indices (1, Z, Y, X) on the image's original grid to (Z, Y, X) on the network's grid."""
+    cropped = cut(to_canonical(classes).array[0], record.box).transpose(record.axis_order)
+    contiguous = torch.from_numpy(np.ascontiguousarray(cropped))
+    return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
+
+
+def restore(logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
+    """Class with the largest logit on the original file's grid (Z, Y, X), uint8 or uint16; 0 outside the crop."""
+    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+    return place_back(argmax_at(logits_kzyx, record.cropped_shape, thick), record)
+
+
+def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:
+    """Puts classes on the cropped grid, in the network's axis order, back into the original file's array."""
+    to_zyx = np.argsort(record.axis_order)
+    canonical_shape = canonical_shape_of(record.original)
+    full = np.zeros(canonical_shape, dtype=classes_zyx.dtype)
+    cut(full, record.box)[...] = classes_zyx.transpose(to_zyx)
+    return np.ascontiguousarray(from_canonical(full, record.original))
+
+
+def canonical_shape_of(geometry: Geometry) -> Shape:
+    """Shape of the volume after ``to_canonical``."""
+    empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
+    return to_canonical(empty).geometry.shape

@@ -1,0 +1,170 @@
+"""Resampling as one matrix per axis.
+
+Spline interpolation, prefilter included, is linear in its input, so resizing along one axis is a fixed (new, old)
+matrix. A volume is resized by one matrix product per axis, which gives the same numbers as the slow 3-D spline
+(``scipy.ndimage.zoom(mode="nearest", grid_mode=True)``) to float32 precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from segfw.data.geometry import Shape, Spacing
+
+ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
+SPLINE_ORDER = 3
+
+
+@lru_cache(maxsize=256)
+def axis_matrix(old: int, new: int, order: int) -> Tensor:
+    """Matrix (new, old), float32, that resizes one axis with a spline of ``order``; order 0 picks the nearest voxel."""
+    if order == 0:
+        # Centre of the new voxel in old coordinates, rounded half up as scipy's map_coordinates does.
+        centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+        matrix = np.zeros((new, old))
+        matrix[np.arange(new), np.floor(centres + 0.5).astype(int).clip(0, old - 1)] = 1
+        return torch.from_numpy(matrix.astype(np.float32))
+    if old == 1:
+        return torch.ones(new, 1)
+    matrix = ndimage.zoom(np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True)
+    # The spline's decaying tails end in float32 denormals, which make the product ten times slower.
+    matrix[np.abs(matrix) < 1e-9] = 0
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def resampled_shape(shape: Shape, spacing_mm: Spacing, target_mm: Spacing) -> Shape:
+    """Voxels per axis that cover the same extent at ``target_mm``; at least one."""
+    return tuple(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm))
+
+
+def thick_axis(spacing_mm: Spacing, target_mm: Spacing) -> int | None:
+    """The axis that is resampled apart, by nearest neighbour, because its voxels are far longer; None if no axis is.
+
+    nnU-Net's rule: the ratio of the longest to the shortest side over 3 in the current spacing, else in the target;
+    no axis if two are equally long.
+    """
+    for spacing in (spacing_mm, target_mm):
+        if max(spacing) / min(spacing) > ANISOTROPY_LIMIT:
+            longest = [axis for axis in range(3) if spacing[axis] == max(spacing)]
+            return longest[0] if len(longest) == 1 else None
+    return None
+
+
+def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
+    """Image (C, Z, Y, X) float32 at ``shape``: cubic spline, nearest along the ``thick`` axis.
+
+    Clipped to the input's range (per slice across the thick axis), as the reference does, so that the spline cannot
+    overshoot.
+    """
+    if tuple(image_czyx.shape[1:]) == tuple(shape):
+        return image_czyx
+    in_plane = tuple(axis for axis in range(3) if axis != thick)
+    range_axes = tuple(axis + 1 for axis in in_plane)
+    low, high = image_czyx.amin(range_axes, keepdim=True), image_czyx.amax(range_axes, keepdim=True)
+    result = image_czyx
+    for axis in in_plane:
+        result = _along_axis(result, axis_matrix(image_czyx.shape[axis + 1], shape[axis], SPLINE_ORDER), axis + 1)
+    result = torch.clamp(result, low, high)
+    return result if thick is None else _pick(result, thick + 1, shape[thick])
+
+
+def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
+    """Class indices (Z, Y, X) at ``shape``: each class linearly inside its own box, the heaviest class wins.
+
+    Nearest along the ``thick`` axis. A class needs to outweigh the best so far strictly, so ties keep the lower index.
+    """
+    if tuple(classes_zyx.shape) == tuple(shape):
+        return classes_zyx
+    if thick is not None:
+        classes_zyx = _pick(classes_zyx, thick, shape[thick])
+    matrices = [axis_matrix(old, new, 1) for old, new in zip(classes_zyx.shape, shape)]
+    lowest, *others = torch.unique(classes_zyx).tolist()
+    result = torch.full(shape, lowest, dtype=classes_zyx.dtype)
+    best = _along_axes((classes_zyx == lowest).float(), matrices) if others else None
+    for value in others:
+        mask = classes_zyx == value
+        source = _bounding_box(mask)
+        cut = [matrix[:, part] for matrix, part in zip(matrices, source)]
+        target = tuple(_extent(part.any(1)) for part in cut)  # new voxels that the class can reach
+        weight = _along_axes(mask[source].float(), [part[rows] for part, rows in zip(cut, target)])
+        wins = weight > best[target]
+        best[target] = torch.maximum(best[target], weight)
+        result[target] = result[target].masked_fill(wins, value)
+    return result
+
+
+def argmax_at(logits_kzyx: Tensor, shape: Shape, thick: int | None, slab_voxels: int = 2**22) -> np.ndarray:
+    """Class of the largest logit at every voxel of the finer or coarser grid ``shape``, uint8 or uint16 (Z, Y, X).
+
+    Logits (K, Z, Y, X) are resized linearly (nearest along ``thick``) slab by slab and class by class with a running
+    maximum, so that full-size logits never exist: memory is one slab of one class, whatever K.
+    """
+    classes = logits_kzyx.shape[0]
+    kind = np.uint8 if classes <= 256 else np.uint16
+    result = np.empty(shape, dtype=kind)
+    orders = [0 if axis == thick else 1 for axis in range(3)]
+    matrices = [
+        axis_matrix(old, new, order).to(logits_kzyx.device)
+        for old, new, order in zip(logits_kzyx.shape[1:], shape, orders)
+    ]
+    for slab in _slabs(shape, slab_voxels):
+        rows = matrices[0][slab]
+        used = _extent(rows.any(0))
+        best = winner = None
+        for index in range(classes):
+            part = _along_axes(logits_kzyx[index, used].float(), [rows[:, used], *matrices[1:]])
+            if best is None:
+                best, winner = part, torch.zeros(part.shape, dtype=torch.int32, device=part.device)
+                continue
+            wins = part > best
+            best = torch.maximum(part, best)
+            winner.masked_fill_(wins, index)
+        result[slab] = winner.cpu().numpy().astype(kind)
+    return result
+
+
+def _slabs(shape: Shape, slab_voxels: int) -> Iterator[slice]:
+    thickness = max(1, slab_voxels // (shape[1] * shape[2]))
+    for start in range(0, shape[0], thickness):
+        yield slice(start, min(start + thickness, shape[0]))
+
+
+def _along_axis(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Applies a (new, old) matrix along one axis of an array."""
+    if matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), device=matrix.device)):
+        return array
+    if axis == array.ndim - 1:
+        return array @ matrix.T
+    if axis == array.ndim - 2:
+        return matrix @ array
+    return (matrix @ array.flatten(axis + 1)).unflatten(-1, array.shape[axis + 1 :])
+
+
+def _pick(array: Tensor, axis: int, size: int) -> Tensor:
+    """Nearest neighbour along one axis: an index gather."""
+    if array.shape[axis] == size:
+        return array
+    return array.index_select(axis, axis_matrix(array.shape[axis], size, 0).argmax(1))
+
+
+def _along_axes(array_zyx: Tensor, matrices: list[Tensor]) -> Tensor:
+    for axis, matrix in enumerate(matrices):
+        array_zyx = _along_axis(array_zyx, matrix, axis)
+    return array_zyx
+
+
+def _bounding_box(mask: Tensor) -> tuple[slice, ...]:
+    others = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
+    return tuple(_extent(mask.any(axes)) for axes in others)
+
+
+def _extent(line: Tensor) -> slice:
+    """Slice from the first to the last True."""
+    found = line.nonzero()
+    return slice(int(found[0]), int(found[-1]) + 1)

@@ -1,0 +1,113 @@
+"""What can be wrong with a case, found all at once and said in words: which file, what value, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segfw.data.geometry import Geometry, Volume, largest_displacement_mm
+from segfw.data.manifest import Case, LabelSet, Problem
+
+INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997
+
+
+def as_integers(mask: np.ndarray) -> np.ndarray:
+    """Integer values of a mask; raises ValueError if a value is no integer, which means it was interpolated."""
+    if mask.dtype.kind in "iub":
+        return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
+    with np.errstate(invalid="ignore"):
+        rounded = np.rint(mask)
+        wrong = ~(np.abs(mask - rounded) <= INTEGER_TOLERANCE)
+    if wrong.any():
+        example = float(mask[wrong][0])
+        raise ValueError(f"holds {int(wrong.sum())} values that are not integers, such as {example:.4g}")
+    return rounded.astype(np.int32)
+
+
+def grid_mismatch(first: Geometry, second: Geometry) -> str | None:
+    """How two grids differ, in words, or None if they put every voxel in the same place.
+
+    The tolerance is half a voxel at the corner where they differ most: below it, no voxel is taken for another.
+    """
+    if first.shape != second.shape:
+        return f"shape (z, y, x) {second.shape} against {first.shape}"
+    distance_mm = largest_displacement_mm(first, second)
+    if distance_mm <= 0.5 * min(first.spacing_mm):
+        return None
+    if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):
+        spacings = [tuple(round(value, 4) for value in grid.spacing_mm) for grid in (second, first)]
+        return f"spacing (z, y, x) {spacings[0]} against {spacings[1]} mm"
+    return f"{distance_mm:.2f} mm apart at a corner (origin or direction differ)"
+
+
+def check_case(
+    case: Case,
+    images: Sequence[Volume],
+    mask: Volume | None,
+    *,
+    channel_count: int | None,
+    labels: LabelSet | None,
+) -> list[Problem]:
+    """All problems of one case whose files could be read; ``channel_count`` and ``labels`` None means unknown yet."""
+    problems = []
+    found = sum(volume.array.shape[0] for volume in images)
+    if channel_count is not None and found != channel_count:
+        remedy = "correct channel_names in dataset.json, or the files"
+        problems.append(_problem(case, "", f"has {found} channels, expected {channel_count}", remedy))
+    for path, volume in zip(case.images, images):
+        problems += _check_image(case, path.name, volume.array)
+        difference = grid_mismatch(images[0].geometry, volume.geometry)
+        if difference:
+            what = f"its grid differs from {case.images[0].name}: {difference}"
+            problems.append(_problem(case, path.name, what, "resample all channels of a case onto one grid"))
+    if mask is not None:
+        problems += _check_mask(case, mask, images[0].geometry, labels)
+    return problems
+
+
+def _problem(case: Case, file: str, what: str, remedy: str, is_warning: bool = False) -> Problem:
+    return Problem(case=case.id, file=file, what=what, remedy=remedy, is_warning=is_warning)
+
+
+def _check_image(case: Case, file: str, array: np.ndarray) -> list[Problem]:
+    if array.dtype.kind == "f":
+        broken = array.size - int(np.isfinite(array).sum())
+        if broken:
+            what = f"{broken} voxels are NaN or infinite"
+            return [_problem(case, file, what, "replace them by the background value or export the image again")]
+    low, high = array.min(), array.max()
+    if low == high:
+        return [_problem(case, file, f"every voxel has the value {low}", "export the image again or leave it out")]
+    return []
+
+
+def _check_mask(case: Case, mask: Volume, image_grid: Geometry, labels: LabelSet | None) -> list[Problem]:
+    file, array, problems = case.label.name, mask.array, []
+    difference = grid_mismatch(image_grid, mask.geometry)
+    if difference:
+        what = f"the mask's grid differs from the image's: {difference}"
+        remedy = "resample the mask onto the image (nearest neighbour) or export both from one series"
+        problems.append(_problem(case, file, what, remedy))
+    if array.shape[0] != 1:
+        what = f"the mask has {array.shape[0]} channels"
+        return [*problems, _problem(case, file, what, "store one label value per voxel")]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        broken = array.size - int(np.isfinite(array).sum())
+        return [*problems, _problem(case, file, f"{broken} mask voxels are NaN or infinite", "set them to 0")]
+    try:
+        values = np.unique(as_integers(array))
+    except ValueError as error:
+        remedy = "the mask was interpolated; export it again with nearest neighbour"
+        return [*problems, _problem(case, file, str(error), remedy)]
+    if labels is not None:
+        unknown = sorted(set(values.tolist()) - set(labels.values))
+        if unknown:
+            some = ", ".join(str(value) for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            what = f"holds the label value {some}, which dataset.json does not list"
+            problems.append(_problem(case, file, what, "add it to 'labels' or correct the mask"))
+    background = labels.values[0] if labels else 0
+    if values.tolist() == [background]:
+        remedy = "check that nothing is to be seen there, or leave the case out"
+        problems.append(_problem(case, file, "the mask is empty", remedy, is_warning=True))
+    return problems

@@ -1,0 +1,77 @@
+"""The description of a network: everything needed to build it again, and what it costs."""
+
+from __future__ import annotations
+
+from math import prod
+
+from pydantic import model_validator
+
+from segfw.records import Record
+
+Triple = tuple[int, int, int]
+
+
+class NetworkSpec(Record):
+    """A U-Net: one entry per stage, finest first. 2-D networks have kernel and stride 1 along z in every stage."""
+
+    architecture: str
+    in_channels: int
+    classes: int
+    features: tuple[int, ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+    encoder_convs: tuple[int, ...]
+    decoder_convs: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NetworkSpec:
+        stages = len(self.features)
+        lengths = (len(self.strides), len(self.kernels), len(self.encoder_convs), len(self.decoder_convs) + 1)
+        if stages < 1 or set(lengths) != {stages}:
+            raise ValueError(f"{stages} stages of features, but strides, kernels, convs have {lengths} (decoder + 1)")
+        if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+            raise ValueError(f"kernels {self.kernels} must be odd, so that padding keeps the size")
+        return self
+
+    @property
+    def is_2d(self) -> bool:
+        """True if no layer mixes slices, so that the network can drop the z axis."""
+        return all(kernel[0] == 1 for kernel in self.kernels) and all(stride[0] == 1 for stride in self.strides)
+
+    @property
+    def downsampling(self) -> Triple:
+        """Factor by which each axis is smaller at the bottom; patches must be multiples of it."""
+        return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))
+
+    def stage_shapes(self, patch_size: Triple) -> list[Triple]:
+        """Voxels (z, y, x) of every stage for a patch."""
+        shapes, shape = [], tuple(patch_size)
+        for stride in self.strides:
+            shape = tuple(size // step for size, step in zip(shape, stride))
+            shapes.append(shape)
+        return shapes
+
+    def convolution_elements(self, patch_size: Triple) -> int:
+        """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
+
+        Counts encoder, decoder and transposed convolutions and the last segmentation layer.
+        """
+        voxels = [prod(shape) for shape in self.stage_shapes(patch_size)]
+        encoder = sum(count * size * n for count, size, n in zip(self.encoder_convs, self.features, voxels))
+        decoder = sum((count + 1) * size * n for count, size, n in zip(self.decoder_convs, self.features, voxels))
+        return encoder + decoder + self.classes * voxels[0]
+
+    def forward_flops(self, patch_size: Triple) -> int:
+        """Floating-point operations of one forward pass over one patch; a training step takes three times that."""
+        total, previous = 0, self.in_channels
+        shapes = self.stage_shapes(patch_size)
+        for stage, (features, kernel, shape) in enumerate(zip(self.features, self.kernels, shapes)):
+            weights = prod(kernel) * features
+            total += prod(shape) * weights * (previous + features * (self.encoder_convs[stage] - 1))
+            if stage < len(self.features) - 1:
+                deeper = self.features[stage + 1]
+                convs = self.decoder_convs[stage]
+                total += prod(shape) * (weights * features * (2 + convs - 1) + deeper * features)
+                total += prod(shape) * features * self.classes
+            previous = features
+        return 2 * total

@@ -1,0 +1,232 @@
+"""One read of every case: verifies it and collects what planning needs to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from segfw.data.formats import UnreadableFile, read_volume
+from segfw.data.geometry import Shape, Spacing, Volume, to_canonical
+from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem
+from segfw.data.normalize import IntensityStats
+from segfw.data.parallel import map_bounded
+from segfw.data.preprocess import cut, nonzero_box, stack_channels
+from segfw.data.verify import as_integers, check_case
+from segfw.records import Record, UserError
+
+SAMPLED_VOXELS = 20_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
+MOST_SAMPLED_PER_CASE = 50_000
+
+
+class CaseStats(Record):
+    """Figures of one case; shapes and spacing (z, y, x) in canonical orientation."""
+
+    id: str
+    shape: Shape
+    spacing_mm: Spacing
+    cropped_shape: Shape  # box of the voxels that are not zero
+    label_voxels: dict[str, int]  # file value -> voxels
+
+
+class Fingerprint(Record):
+    """What a data set looks like: every case's figures and the intensities of each channel in the foreground."""
+
+    cases: tuple[CaseStats, ...]
+    intensities: tuple[IntensityStats | None, ...]
+
+    @property
+    def median_crop_ratio(self) -> float:
+        """Median share of a case's voxels that the crop to non-zero keeps."""
+        return float(np.median([prod(case.cropped_shape) / prod(case.shape) for case in self.cases]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseScan:
+    """What reading one case gave: its problems and, unless it could not be read, its figures."""
+
+    problems: list[Problem]
+    stats: CaseStats | None = None
+    channel_minima: list[float] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)  # float32 foreground intensities, per channel
+    moments: list[tuple[float, float, float, float]] = field(default_factory=list)  # mean, mean of squares, min, max
+
+
+def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[DatasetManifest, Fingerprint]:
+    """Reads every case once, verifies all of them, and returns the completed manifest and the fingerprint.
+
+    Raises DataProblems with everything that is wrong with any case; warnings alone do not raise and are kept in the
+    manifest's notes.
+    """
+    if not found.cases and not found.problems:
+        raise UserError(f"{found.root}: no training cases found; is it the right folder?")
+    per_case = max(1000, min(MOST_SAMPLED_PER_CASE, SAMPLED_VOXELS // max(1, len(found.cases))))
+    expected = None if found.channels is None else len(found.channels)
+
+    def scan(case: Case) -> CaseScan:
+        return scan_case(case, channel_count=expected, labels=found.labels, samples=per_case)
+
+    scans: dict[str, CaseScan] = {}
+    for outcome in map_bounded(scan, found.cases, cost_bytes=_file_cost, workers=workers, what="reading cases"):
+        if outcome.error is not None:
+            raise outcome.error
+        scans[outcome.item.id] = outcome.result
+    ordered = [scans[case.id] for case in found.cases]
+    problems = [*found.problems, *(problem for scan in ordered for problem in scan.problems)]
+    problems += _uneven_channels(found, ordered)
+    if any(not problem.is_warning for problem in problems):
+        raise DataProblems(found, problems)
+    return _complete(found, ordered, problems)
+
+
+class DataProblems(UserError):
+    """Everything that is wrong with a data set; the message lists it all, a line each."""
+
+    def __init__(self, found: FoundDataset, problems: list[Problem]) -> None:
+        self.problems = tuple(problems)
+        errors = sum(not problem.is_warning for problem in problems)
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{found.root}: {errors} problems in {len(found.cases)} cases; nothing was started\n{lines}")
+
+
+def scan_case(case: Case, *, channel_count: int | None, labels: LabelSet | None, samples: int) -> CaseScan:
+    """Reads, verifies and measures one case; what cannot be read becomes a problem, not an exception."""
+    problems, images = [], []
+    for path in case.images:
+        try:
+            images.append(read_volume(path))
+        except UnreadableFile as error:
+            problems.append(_unreadable(case, path.name, error))
+    try:
+        mask = read_volume(case.label)
+    except UnreadableFile as error:
+        problems.append(_unreadable(case, case.label.name, error))
+        mask = None
+    if len(images) == len(case.images):
+        problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
+    if any(not problem.is_warning for problem in problems):
+        return CaseScan(problems=problems)
+    return _measure(case, stack_channels(images), mask, labels, samples, problems)
+
+
+def _unreadable(case: Case, file: str, error: UnreadableFile) -> Problem:
+    what, _, remedy = str(error).partition(": ")[2].rpartition("; ")
+    return Problem(case=case.id, file=file, what=what, remedy=remedy)
+
+
+def _measure(
+    case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int, problems: list[Problem]
+) -> CaseScan:
+    canonical = to_canonical(image)
+    values = as_integers(mask.array)
+    background = labels.values[0] if labels else 0
+    present, counts = np.unique(values, return_counts=True)
+    foreground = values[0] != background
+    rng = np.random.default_rng(1234)
+    chosen, moments = [], []
+    for channel in image.array:
+        inside = channel[foreground].astype(np.float32)
+        if not len(inside):
+            chosen.append(inside)
+            continue
+        chosen.append(inside[rng.integers(len(inside), size=samples)])
+        exact = inside.astype(np.float64)
+        moments.append((exact.mean(), np.square(exact).mean(), float(inside.min()), float(inside.max())))
+    stats = CaseStats(
+        id=case.id,
+        shape=canonical.geometry.shape,
+        spacing_mm=canonical.geometry.spacing_mm,
+        cropped_shape=cut(canonical.array, nonzero_box(canonical.array)).shape[1:],
+        label_voxels={str(value): int(count) for value, count in zip(present, counts)},
+    )
+    minima = [float(channel.min()) for channel in image.array]
+    return CaseScan(problems=problems, stats=stats, channel_minima=minima, samples=chosen, moments=moments)
+
+
+def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
+    """Where no dataset.json says how many channels there are, all cases must agree with the first."""
+    counts = {case.id: len(scan.samples) for case, scan in zip(found.cases, scans) if scan.samples}
+    if found.channels is not None or not counts:
+        return []
+    expected = next(iter(counts.values()))
+    return [
+        Problem(
+            case=case_id,
+            file="",
+            what=f"has {count} channels, but {next(iter(counts))} has {expected}",
+            remedy="give every case the same channels",
+        )
+        for case_id, count in counts.items()
+        if count != expected
+    ]
+
+
+def _complete(
+    found: FoundDataset, scans: list[CaseScan], problems: list[Problem]
+) -> tuple[DatasetManifest, Fingerprint]:
+    notes = [*found.notes, *(str(problem) for problem in problems)]
+    labels, channels = found.labels, found.channels
+    if labels is None:
+        values = sorted({int(value) for scan in scans for value in scan.stats.label_voxels} - {0})
+        if not values:
+            raise UserError(f"{found.root / 'labels'}: every mask is empty; draw at least one structure")
+        labels = LabelSet(names=("background", *(f"label_{value}" for value in values)), values=(0, *values))
+        notes.append(f"labels found in the masks: {', '.join(str(value) for value in values)}")
+    elif all(set(scan.stats.label_voxels) <= {str(labels.values[0])} for scan in scans):
+        raise UserError(f"{found.root}: every mask is empty; draw at least one structure")
+    if channels is None:
+        channels = _guess_channels(scans)
+        notes.append(f"channels found in the images: {', '.join(channel.name for channel in channels)}")
+    manifest = DatasetManifest(
+        name=found.name,
+        root=found.root.resolve(),
+        layout=found.layout,
+        channels=channels,
+        labels=labels,
+        cases=tuple(_absolute(case) for case in found.cases),
+        notes=tuple(notes),
+    )
+    intensities = tuple(_pool(scans, index) for index in range(len(channels)))
+    return manifest, Fingerprint(cases=tuple(scan.stats for scan in scans), intensities=intensities)
+
+
+def _absolute(case: Case) -> Case:
+    label = None if case.label is None else case.label.resolve()
+    return Case(id=case.id, images=tuple(path.resolve() for path in case.images), label=label)
+
+
+def _guess_channels(scans: list[CaseScan]) -> tuple[Channel, ...]:
+    """'CT' where most images reach far below zero, as air does in Hounsfield units; 'image' otherwise."""
+    names = []
+    for minima in zip(*(scan.channel_minima for scan in scans)):
+        names.append("CT" if np.median(minima) <= -500 else "image")
+    return tuple(
+        Channel(name=name if names.count(name) == 1 or name == "CT" else f"{name}_{index}")
+        for index, name in enumerate(names)
+    )
+
+
+def _pool(scans: list[CaseScan], channel: int) -> IntensityStats | None:
+    """Statistics over all cases that have foreground, each case counted alike."""
+    used = [scan for scan in scans if scan.moments]
+    if not used:
+        return None
+    means, squares, lows, highs = np.array([scan.moments[channel] for scan in used]).T
+    pooled = np.concatenate([scan.samples[channel] for scan in used])
+    low, median, high = np.percentile(pooled, (0.5, 50, 99.5))
+    mean = float(means.mean())
+    return IntensityStats(
+        mean=mean,
+        std=float(np.sqrt(max(0.0, squares.mean() - mean**2))),
+        minimum=float(lows.min()),
+        maximum=float(highs.max()),
+        median=float(median),
+        percentile_00_5=float(low),
+        percentile_99_5=float(high),
+    )
+
+
+def _file_cost(case: Case) -> int:
+    """Rough bytes that reading a case takes: compressed scans grow about eightfold as float32, plus copies."""
+    return 16 * sum(path.stat().st_size for path in (*case.images, case.label) if path.is_file())

@@ -1,0 +1,63 @@
+"""Frozen records kept as strict JSON, errors a user can act on, and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class UserError(Exception):
+    """The user's input is wrong. The message is one sentence: which file, what value, what to do."""
+
+
+class Record(BaseModel):
+    """Base of every decision that is kept in a work folder: frozen, and no unknown or missing key passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def save(self, path: Path) -> None:
+        """Writes the record as indented JSON, atomically."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a record; raises UserError naming the file and the field that is wrong."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); is this the folder segfw wrote?") from None
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(f"{path}: field {field!r}: {first['msg']}; restore the file or make it again") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
+
+    The temporary name keeps the ending, because image writers choose the format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
