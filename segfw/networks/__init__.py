@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from segfw.networks.spec import NetworkSpec
@@ -17,3 +18,10 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     if spec.architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {spec.architecture!r}; choose from {sorted(ARCHITECTURES)}")
     return ARCHITECTURES[spec.architecture](spec)
+
+
+def fastest_layout(network: nn.Module, spec: NetworkSpec) -> nn.Module:
+    """The network with its weights laid out channels-last, in which convolutions are fastest on CPU and CUDA."""
+    if next(network.parameters()).device.type not in ("cpu", "cuda"):
+        return network
+    return network.to(memory_format=torch.channels_last if spec.is_2d else torch.channels_last_3d)

@@ -1,0 +1,25 @@
+"""segfw: self-configuring training, prediction and evaluation of medical image segmentation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# Name -> module. Imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for torch.
+_PUBLIC = {
+    "plan_and_preprocess": "segfw.pipeline",
+    "train": "segfw.pipeline",
+    "predict": "segfw.pipeline",
+    "run": "segfw.pipeline",
+    "evaluate": "segfw.evaluation.evaluate",
+    "load_model": "segfw.model",
+    "Predictor": "segfw.inference.predictor",
+    "read_volume": "segfw.data.formats",
+    "UserError": "segfw.records",
+}
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'segfw' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,198 @@
+"""From an image to a mask on the image's own grid: one case, or a folder of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
+from segfw.data.geometry import Volume
+from segfw.data.layouts import group_channels, image_files
+from segfw.data.manifest import Case, Channel
+from segfw.data.parallel import Outcome
+from segfw.data.preprocess import PreprocessRecord, preprocess_image, restore, stack_channels
+from segfw.data.verify import check_case
+from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
+from segfw.inference.sliding_window import sliding_window
+from segfw.model import Model
+from segfw.networks import build_network, fastest_layout
+from segfw.planning.plan import Configuration, Plan
+from segfw.records import Record, UserError
+
+SETTINGS_FILE, LABELS_FILE = "prediction.json", "labels.json"
+
+
+class PredictionSettings(Record):
+    """What the masks in a folder were made with; masks of another model are never mixed in."""
+
+    configuration: str
+    folds: tuple[str, ...]
+    weights_digest: str
+    step: float
+    mirroring: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A model ready to predict: the networks of all folds in memory, used for any number of images."""
+
+    plan: Plan
+    configuration: Configuration
+    networks: tuple[nn.Module, ...]
+    device: torch.device
+    precision: torch.dtype
+    step: float = 0.5
+    mirroring: bool = True
+
+    @staticmethod
+    def of(
+        model: Model,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        step: float = 0.5,
+        mirroring: bool = True,
+        build: Callable[..., nn.Module] = build_network,
+    ) -> Predictor:
+        """Builds one network per fold of ``model`` on the device."""
+        if not 0 < step <= 1:
+            raise UserError(f"--step is {step}; give a share of the tile between 0 and 1, such as 0.5")
+        keep_freed_pages()
+        chosen = pick_device(device)
+        networks = []
+        for weights in model.weights.values():
+            network = build(model.configuration.network)
+            network.load_state_dict(weights)
+            networks.append(fastest_layout(network.to(chosen), model.configuration.network).eval())
+        return Predictor(
+            plan=model.plan,
+            configuration=model.configuration,
+            networks=tuple(networks),
+            device=chosen,
+            precision=pick_precision(precision, chosen),
+            step=step,
+            mirroring=mirroring,
+        )
+
+    @torch.inference_mode()
+    def logits(self, image_czyx: Tensor) -> Tensor:
+        """Logits (K, Z, Y, X) of a preprocessed image, on the device."""
+        with autocast(self.device, self.precision):
+            return sliding_window(
+                image_czyx,
+                self.networks,
+                self.configuration.patch_size,
+                step=self.step,
+                mirror_axes=self.configuration.mirror_axes if self.mirroring else (),
+                device=self.device,
+            )
+
+    def prepare(self, volume: Volume) -> tuple[Tensor, PreprocessRecord]:
+        """The image on the network's grid; raises UserError if the channels do not match the model's."""
+        expected, found = len(self.plan.channels), volume.array.shape[0]
+        if found != expected:
+            names = ", ".join(channel.name for channel in self.plan.channels)
+            raise UserError(f"the image has {found} channels, but the model was trained on {expected} ({names})")
+        return preprocess_image(volume, self.configuration.preprocessing)
+
+    def finish(self, logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
+        """Label values (Z, Y, X) as in the training files, on the original file's grid."""
+        with torch.inference_mode():
+            return self.plan.labels.to_values(restore(logits_kzyx, record))
+
+    def __call__(self, volume: Volume) -> np.ndarray:
+        """Label values (Z, Y, X) on the volume's own grid."""
+        image, record = self.prepare(volume)
+        return self.finish(self.logits(image), record)
+
+
+def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
+    """Cases in a folder, or of a single file: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
+
+    Raises UserError if there is nothing to predict.
+    """
+    source = Path(source)
+    if source.is_file():
+        return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder; give the images to predict")
+    files = image_files(source)
+    if not files:
+        raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)})")
+    groups = _group_by_channel_name(files, channels) or group_channels(files, len(channels))
+    return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
+
+
+def _group_by_channel_name(files: Sequence[Path], channels: Sequence[Channel]) -> dict[str, list[Path]]:
+    """Files by case where every name holds exactly one channel's name, in channel order; empty if they do not."""
+    if len(channels) < 2:
+        return {}
+    groups: dict[str, dict[int, Path]] = {}
+    for path in files:
+        stem = split_ending(path)[0]
+        fitting = [index for index, channel in enumerate(channels) if channel.name in stem]
+        if len(fitting) != 1:
+            return {}
+        case_id = stem.replace(channels[fitting[0]].name, "").strip("_-. ")
+        groups.setdefault(case_id, {})[fitting[0]] = path
+    return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}
+
+
+def predict_cases(
+    predictor: Predictor, cases: Sequence[Case], output: Path, *, ending: str = ".nii.gz", overwrite: bool = False
+) -> list[Outcome]:
+    """Writes ``output/CASE.nii.gz`` for every case and returns the failures; masks already there are kept.
+
+    The next image is read and the last mask written while the network works. A failing case does not stop the others.
+    """
+    if ending not in FORMATS:
+        raise UserError(f"--ending {ending!r} is unknown; choose from {', '.join(FORMATS)}")
+    output.mkdir(parents=True, exist_ok=True)
+    predictor.plan.labels.save(output / LABELS_FILE)
+    waiting = [case for case in cases if overwrite or not (output / f"{case.id}{ending}").is_file()]
+    failures: list[Outcome] = []
+    writing: tuple[Case, Future] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
+        bar = tqdm(waiting, desc="predicting", unit="case", disable=not sys.stderr.isatty(), leave=False)
+        for index, case in enumerate(bar):
+            if index + 1 < len(waiting):
+                coming.append(reader.submit(_read, predictor, waiting[index + 1]))
+            try:
+                image, record = coming.pop(0).result()
+                logits = predictor.logits(image)
+            except Exception as error:  # one bad image must not cost the user the others
+                failures.append(Outcome(item=case, error=error))
+                continue
+            if writing:
+                failures += _wait(*writing)
+            writing = case, writer.submit(_write, predictor, logits, record, output / f"{case.id}{ending}")
+            del image, logits
+        if writing:
+            failures += _wait(*writing)
+    return failures
+
+
+def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord]:
+    volumes = [read_volume(path) for path in case.images]
+    problems = check_case(case, volumes, None, channel_count=len(predictor.plan.channels), labels=None)
+    if problems:
+        raise UserError("; ".join(str(problem) for problem in problems))
+    return predictor.prepare(stack_channels(volumes))
+
+
+def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:
+    write_labels(path, predictor.finish(logits, record), record.original)
+
+
+def _wait(case: Case, future: Future) -> list[Outcome]:
+    error = future.exception()
+    return [] if error is None else [Outcome(item=case, error=error)]

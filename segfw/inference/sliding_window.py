@@ -1,0 +1,102 @@
+"""Tiles over a volume, blended with Gaussian weights (Isensee et al. 2021, Methods, 'inference')."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations, product
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segfw.data.geometry import Shape
+
+CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
+
+
+def tile_starts(size: int, tile: int, step: float) -> list[int]:
+    """Evenly spaced starts of tiles that cover ``size`` voxels, at most ``step * tile`` apart; first 0, last flush."""
+    if size <= tile:
+        return [0]
+    count = ceil((size - tile) / (tile * step)) + 1
+    return [round((size - tile) * index / (count - 1)) for index in range(count)]
+
+
+@lru_cache(maxsize=8)
+def gaussian_weights(tile: Shape) -> Tensor:
+    """Weights (Z, Y, X) of a tile, largest 1 in the middle: sigma an eighth of the tile, and nowhere zero."""
+    weights = torch.ones(())
+    for size in tile:
+        offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+        weights = weights[..., None] * torch.exp(-0.5 * (offsets / (size / 8)) ** 2)
+    smallest = weights[weights > 0].min()
+    return (weights / weights.max()).clamp_min(float(smallest)).float()
+
+
+def mirror_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """All subsets of the axes, the empty one first."""
+    return [subset for size in range(len(axes) + 1) for subset in combinations(axes, size)]
+
+
+def sliding_window(
+    image_czyx: Tensor,
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    patch_size: Shape,
+    *,
+    step: float = 0.5,
+    mirror_axes: Sequence[int] = (),
+    device: torch.device | None = None,
+) -> Tensor:
+    """Logits (K, Z, Y, X) float32 of a volume: the mean over networks and mirrored copies, tiles blended.
+
+    Networks take (B, C, *patch_size) and return (B, K, *patch_size). A volume smaller than a tile is padded with
+    zeros on both sides. The result lies on ``device`` (default: the image's).
+    """
+    device = device or image_czyx.device
+    shape = tuple(image_czyx.shape[1:])
+    missing = [max(0, tile - size) for size, tile in zip(shape, patch_size)]
+    before = [count // 2 for count in missing]
+    padding = [side for count, first in zip(missing[::-1], before[::-1]) for side in (first, count - first)]
+    padded = F.pad(image_czyx, padding).to(device)
+    weights = gaussian_weights(tuple(patch_size)).to(device)
+    logits = weight_sum = None
+    for places, tiles in _tile_batches(padded, patch_size, step, device.type):
+        predicted = _mean_logits(tiles, networks, mirror_axes) * weights
+        if logits is None:
+            logits = torch.zeros((predicted.shape[1], *padded.shape[1:]), device=device)
+            weight_sum = torch.zeros(padded.shape[1:], device=device)
+        for place, tile in zip(places, predicted):
+            logits[(slice(None), *place)] += tile
+            weight_sum[place] += weights
+    logits /= weight_sum
+    return logits[(slice(None), *(slice(first, first + size) for first, size in zip(before, shape)))]
+
+
+def _tile_batches(
+    image_czyx: Tensor, patch_size: Shape, step: float, device_type: str
+) -> Iterator[tuple[list[tuple[slice, ...]], Tensor]]:
+    """Places of some tiles and the tiles themselves, (B, C, Z, Y, X)."""
+    starts = [tile_starts(size, tile, step) for size, tile in zip(image_czyx.shape[1:], patch_size)]
+    places = [tuple(slice(s, s + tile) for s, tile in zip(start, patch_size)) for start in product(*starts)]
+    voxels = CPU_VOXELS_PER_BATCH if device_type == "cpu" else GPU_VOXELS_PER_BATCH
+    count = max(1, voxels // (patch_size[0] * patch_size[1] * patch_size[2]))
+    for first in range(0, len(places), count):
+        chosen = places[first : first + count]
+        yield chosen, torch.stack([image_czyx[(slice(None), *place)] for place in chosen])
+
+
+def _mean_logits(
+    tiles_bczyx: Tensor, networks: Sequence[Callable[[Tensor], Tensor]], mirror_axes: Sequence[int]
+) -> Tensor:
+    total = None
+    mirrors = mirror_combinations(mirror_axes)
+    for axes in mirrors:
+        flipped = [axis + 2 for axis in axes]
+        image = tiles_bczyx.flip(flipped) if flipped else tiles_bczyx
+        for network in networks:
+            logits = network(image).float()
+            logits = logits.flip(flipped) if flipped else logits
+            total = logits if total is None else total.add_(logits)
+    return total / (len(mirrors) * len(networks))

@@ -1,0 +1,90 @@
+"""The model directory: a plan, and the weights of its folds. Nothing that is loaded can run code.
+
+``MODEL/plan.json`` and ``MODEL/runs/CONFIGURATION/fold_K/weights.safetensors``: a work folder is a model directory,
+and one with only these files still is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from segfw.planning.plan import Configuration, Plan
+from segfw.records import UserError, whole_file
+
+PLAN_FILE = "plan.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained configuration: its plan and the weights of one network per fold, by fold name."""
+
+    plan: Plan
+    configuration: Configuration
+    weights: Mapping[str, Mapping[str, Tensor]]
+
+
+def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
+    """Where everything about one fold is kept."""
+    return model_dir / "runs" / configuration / f"fold_{fold}"
+
+
+def trained_folds(model_dir: Path, configuration: str) -> list[str]:
+    """Names of the folds whose training is finished, in order."""
+    folders = (model_dir / "runs" / configuration).glob("fold_*")
+    return sorted(folder.name.removeprefix("fold_") for folder in folders if (folder / WEIGHTS_FILE).is_file())
+
+
+def load_model(model_dir: Path, configuration: str | None = None, folds: tuple[str, ...] | None = None) -> Model:
+    """Opens a model directory; by default the only trained configuration, and all its trained folds.
+
+    Raises UserError if there is no plan, no trained fold, or several configurations to choose from.
+    """
+    model_dir = Path(model_dir)
+    if not (model_dir / PLAN_FILE).is_file():
+        raise UserError(f"{model_dir}: holds no {PLAN_FILE}; give the work folder of segfw run or segfw train")
+    plan = Plan.load(model_dir / PLAN_FILE)
+    if configuration is None:
+        trained = [name for name in plan.configurations if trained_folds(model_dir, name)]
+        if not trained:
+            raise UserError(f"{model_dir}: no fold is trained to its end; run segfw train first")
+        if len(trained) > 1:
+            raise UserError(f"{model_dir}: {', '.join(trained)} are trained; choose one with --configuration")
+        configuration = trained[0]
+    chosen = plan.configuration(configuration)
+    present = trained_folds(model_dir, configuration)
+    for fold in folds or ():
+        if fold not in present:
+            there = f"trained are {', '.join(present)}" if present else "none is trained"
+            raise UserError(f"{model_dir}: fold {fold} of {configuration} is not trained to its end; {there}")
+    if not present:
+        raise UserError(f"{model_dir}: no fold of {configuration} is trained to its end; run segfw train first")
+    # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
+    names = folds or tuple(name for name in present if name != "all") or ("all",)
+    paths = {name: fold_folder(model_dir, configuration, name) / WEIGHTS_FILE for name in names}
+    weights = {name: load_tensors(path)[0] for name, path in paths.items()}
+    return Model(plan=plan, configuration=chosen, weights=weights)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes tensors and text to one safetensors file, atomically."""
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as partial:
+        save_file(plain, str(partial), metadata=dict(metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and text of a safetensors file; raises UserError if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is not a whole safetensors file ({error}); train again or restore it") from None

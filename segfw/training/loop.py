@@ -1,0 +1,288 @@
+"""Training of one fold: the step, the epoch, the schedule, and checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from segfw.data.parallel import progress
+from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
+from segfw.model import WEIGHTS_FILE, save_tensors
+from segfw.networks import build_network, fastest_layout
+from segfw.planning.plan import Configuration
+from segfw.planning.splits import Fold
+from segfw.records import UserError
+from segfw.training.batches import Batches, Feeder, open_cases
+from segfw.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from segfw.training.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
+from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
+from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
+from segfw.training.settings import STEPS_PER_EPOCH, TrainSettings, momentum_for, poly_learning_rate
+
+BEST_FILE, SETTINGS_FILE = "best.safetensors", "settings.json"
+CHECKPOINT_EVERY_S = 60.0
+EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
+VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
+BEST_MEMORY = 0.9  # of the moving average of the validation Dice that picks the best checkpoint
+
+BuildNetwork = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What stays the same while one fold is trained."""
+
+    folder: Path
+    configuration: Configuration
+    settings: TrainSettings
+    device: torch.device
+    precision: torch.dtype
+    label_names: list[str]
+    forward: Callable[[Tensor], list[Tensor] | Tensor]
+
+
+def train(
+    folder: Path,
+    preprocessed: Path,
+    configuration: Configuration,
+    fold: Fold,
+    settings: TrainSettings,
+    *,
+    label_names: list[str],
+    device: str = "auto",
+    resume: bool = False,
+    build: BuildNetwork = build_network,
+) -> None:
+    """Trains one fold and leaves ``weights.safetensors`` in ``folder``.
+
+    ``preprocessed`` is the configuration's folder of stored cases. With ``resume`` the run goes on from its last
+    checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
+    it had not been interrupted. Raises UserError if there is nothing to resume, or if the loss stops being a number.
+    """
+    keep_freed_pages()
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen_device = pick_device(device)
+    torch.manual_seed(settings.seed)
+    state = _new_state(configuration, settings, chosen_device, build)
+    if resume:
+        load_checkpoint(folder, state)
+    keep_metrics_before(folder, state.epoch)
+    settings.save(folder / SETTINGS_FILE)
+    run = Run(
+        folder=folder,
+        configuration=configuration,
+        settings=settings,
+        device=chosen_device,
+        precision=pick_precision(settings.precision, chosen_device),
+        label_names=label_names,
+        forward=_compiled(state.network, configuration, settings, chosen_device),
+    )
+    _run_epochs(run, state, preprocessed, fold)
+    save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), {"epoch": str(state.epoch)})
+
+
+def _new_state(
+    configuration: Configuration, settings: TrainSettings, device: torch.device, build: BuildNetwork
+) -> TrainState:
+    network = fastest_layout(build(configuration.network).to(device), configuration.network)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum or 0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    needs_scaling = pick_precision(settings.precision, device) == torch.float16
+    return TrainState(
+        network=network, optimizer=optimizer, scaler=torch.amp.GradScaler(device.type, enabled=needs_scaling)
+    )
+
+
+def _compiled(
+    network: nn.Module, configuration: Configuration, settings: TrainSettings, device: torch.device
+) -> Callable[[Tensor], list[Tensor] | Tensor]:
+    """The network compiled where that pays, tried on one batch; the network itself where it fails."""
+    wanted = device.type == "cuda" if settings.compile is None else settings.compile
+    if not wanted:
+        return network
+    compiled = torch.compile(network)
+    channels = configuration.network.in_channels
+    image = torch.zeros(settings.batch_size, channels, *configuration.patch_size, device=device)
+    try:
+        with torch.no_grad(), autocast(device, pick_precision(settings.precision, device)):
+            compiled(image)
+    except Exception as error:  # the compiler fails in too many ways to list, and training works without it
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
+        return network
+    return compiled
+
+
+def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: Tensor) -> Tensor:
+    """One optimiser step; returns the loss, still on the device so that the step does not wait for it."""
+    state.optimizer.zero_grad(set_to_none=True)
+    with autocast(run.device, run.precision):
+        outputs = run.forward(image_bczyx)
+    loss = deep_supervision_loss(outputs, classes_bzyx, run.configuration.batch_dice)
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_clip)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return loss.detach()
+
+
+def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
+    clock = Clock(run.settings, state)
+    train_batches = _batches(run, open_cases(preprocessed, fold.train), TRAINING_STREAM)
+    val_batches = _batches(run, open_cases(preprocessed, fold.validation or fold.train), VALIDATION_STREAM)
+    feeder = Feeder(train_batches.cut, state.step)
+    saved_at = time.monotonic()
+    try:
+        while clock.progress() < 1:
+            row = _train_epoch(run, state, clock, feeder, train_batches)
+            steps = max(1, round(VALIDATION_SHARE * row["steps"]))
+            row |= _validate_patches(run, state, val_batches, steps)
+            state.elapsed_s = clock.elapsed_s()
+            row["elapsed_s"] = state.elapsed_s
+            is_best = _note_dice(state, row["val_dice"])
+            row["epoch"] = state.epoch
+            state.epoch += 1
+            append_metrics(run.folder, row)
+            total = "" if run.settings.time_budget_s else f"/{run.settings.epochs}"
+            tqdm.write(epoch_line(row, run.label_names, total, clock.left_s()))
+            if is_best:
+                save_tensors(run.folder / BEST_FILE, state.network.state_dict(), {"epoch": str(state.epoch)})
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S or clock.progress() >= 1:
+                save_checkpoint(run.folder, state)
+                saved_at = time.monotonic()
+    finally:
+        feeder.close()
+
+
+def _batches(run: Run, cases: list, stream: int) -> Batches:
+    is_training = stream == TRAINING_STREAM
+    return Batches(
+        cases=cases,
+        patch_size=run.configuration.patch_size,
+        batch_size=run.settings.batch_size,
+        seed=run.settings.seed,
+        stream=stream,
+        augment=is_training and run.settings.augmentation == "device",
+        mirror_axes=run.configuration.mirror_axes,
+        foreground_share=run.settings.foreground_share,
+    )
+
+
+class Clock:
+    """How far the run is: by steps, or by the time budget, of which validation and pauses are part as well."""
+
+    def __init__(self, settings: TrainSettings, state: TrainState) -> None:
+        self.settings, self.state = settings, state
+        self.started = time.monotonic() - state.elapsed_s
+        self.steps_per_epoch = settings.steps_per_epoch or STEPS_PER_EPOCH
+        self.epoch_started = self.started
+
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return time.monotonic() - self.started
+
+    def progress(self) -> float:
+        """0 at the start, 1 when training is over."""
+        if self.settings.time_budget_s:
+            return min(1.0, self.elapsed_s() / self.settings.time_budget_s)
+        return min(1.0, self.state.step / (self.settings.epochs * self.steps_per_epoch))
+
+    def total_steps(self) -> float:
+        """Steps of the whole run; with a time budget, as the pace so far suggests."""
+        if self.settings.time_budget_s:
+            return self.state.step / max(self.progress(), 1e-6)
+        return self.settings.epochs * self.steps_per_epoch
+
+    def left_s(self) -> float:
+        """Seconds until the end at the pace so far."""
+        done = self.progress()
+        return self.elapsed_s() * (1 - done) / max(done, 1e-6)
+
+    def epoch_is_over(self, steps: int) -> bool:
+        """True after the epoch's steps or, with a time budget, its share of it."""
+        if steps >= self.steps_per_epoch or self.progress() >= 1:
+            return True
+        budget = self.settings.time_budget_s
+        return bool(budget) and time.monotonic() - self.epoch_started > budget / EPOCHS_PER_BUDGET
+
+
+def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batches: Batches) -> dict:
+    state.network.train()
+    clock.epoch_started = started = time.monotonic()
+    stalled_before, losses = feeder.stalled_s, []
+    with progress(clock.steps_per_epoch, f"epoch {state.epoch + 1}", "step") as bar:
+        for cut in feeder:
+            rate = poly_learning_rate(clock.progress(), run.settings.learning_rate)
+            momentum = run.settings.momentum
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+                group["momentum"] = momentum_for(clock.total_steps()) if momentum is None else momentum
+            losses.append(train_step(run, state, *batches.finish(cut, run.device)))
+            state.step += 1
+            bar.update()
+            if clock.epoch_is_over(len(losses)):
+                break
+    loss = float(torch.stack(losses).mean())
+    if not math.isfinite(loss):
+        raise UserError(
+            f"{run.folder}: the training loss became {loss} in epoch {state.epoch + 1}; look for broken intensities "
+            "with segfw check, or train with --precision fp32"
+        )
+    seconds = time.monotonic() - started
+    return {
+        "train_loss": loss,
+        "learning_rate": rate,
+        "momentum": state.optimizer.param_groups[0]["momentum"],
+        "steps": len(losses),
+        "epoch_s": seconds,
+        "stalled_share": (feeder.stalled_s - stalled_before) / seconds,
+    }
+
+
+@torch.no_grad()
+def _validate_patches(run: Run, state: TrainState, batches: Batches, steps: int) -> dict:
+    """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
+
+    The network stays in training mode, which for instance norm computes the same and for ``torch.compile`` saves a
+    second compilation.
+    """
+    loss, counts = 0.0, 0
+    for step in range(steps):
+        image, classes = batches.finish(batches.cut(step), run.device)
+        with autocast(run.device, run.precision):
+            logits = run.forward(image)[0]
+        loss = loss + dice_ce_loss(logits, classes, run.configuration.batch_dice)
+        counts = counts + overlap_counts(logits.float(), classes)
+    true_positive, false_positive, false_negative = counts.double().cpu()
+    total = 2 * true_positive + false_positive + false_negative
+    dice = torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan)
+    seen = dice[~dice.isnan()]
+    return {
+        "val_loss": float(loss) / steps,
+        "val_dice": float(seen.mean()) if len(seen) else 0.0,
+        "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice.tolist()],
+    }
+
+
+def _note_dice(state: TrainState, dice: float) -> bool:
+    """Updates the moving average; True if it is the best so far."""
+    before = state.smoothed_dice
+    state.smoothed_dice = dice if before is None else BEST_MEMORY * before + (1 - BEST_MEMORY) * dice
+    if state.best_dice is None or state.smoothed_dice > state.best_dice:
+        state.best_dice = state.smoothed_dice
+        return True
+    return False

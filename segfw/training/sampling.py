@@ -1,0 +1,59 @@
+"""What each sample of each batch is, drawn from (seed, step, sample) alone: any batch can be made again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segfw.data.geometry import Shape
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A patch to cut: which case and the voxel where its first corner lies (negative or beyond where it overhangs)."""
+
+    case: int
+    start: Shape
+
+
+def generator(seed: int, stream: int, step: int, sample: int) -> np.random.Generator:
+    """A counter-based generator that belongs to one sample of one step."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, sample, step]))
+
+
+def is_forced_foreground(sample: int, batch_size: int, share: float) -> bool:
+    """True for the last ``share`` of a batch: at least one of two, as in the recipe."""
+    return sample >= round(batch_size * (1 - share))
+
+
+def draw_sample(
+    rng: np.random.Generator,
+    shapes: Sequence[Shape],
+    foregrounds: Sequence[Mapping[int, np.ndarray]],
+    patch_size: Shape,
+    force_foreground: bool,
+) -> Sample:
+    """Draws a case uniformly, then a patch: anywhere, or around a voxel of a class drawn among those in the case."""
+    case = int(rng.integers(len(shapes)))
+    shape, foreground = shapes[case], foregrounds[case]
+    lowest, highest = zip(*(start_limits(size, patch) for size, patch in zip(shape, patch_size)))
+    if force_foreground and foreground:
+        voxels = foreground[list(foreground)[int(rng.integers(len(foreground)))]]
+        centre = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
+        wanted = (int(voxel) - patch // 2 for voxel, patch in zip(centre, patch_size))
+        # Kept inside the image on both sides; the reference lets patches hang over the far border.
+        start = tuple(min(max(first, low), high) for first, low, high in zip(wanted, lowest, highest))
+    else:
+        start = tuple(int(rng.integers(low, high + 1)) for low, high in zip(lowest, highest))
+    return Sample(case=case, start=start)
+
+
+def start_limits(size: int, patch: int) -> tuple[int, int]:
+    """First and last start along an axis; a patch longer than the image is centred on it."""
+    if size >= patch:
+        return 0, size - patch
+    return -((patch - size) // 2), -((patch - size) // 2)
