@@ -245,7 +245,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from segfw.evaluation.evaluate import evaluate, first_channel_files
-    from segfw.evaluation.report import scores_table
+    from segfw.evaluation.metrics import scores_table
 
     images = first_channel_files(args.images) if args.images else None
     scores = evaluate(args.predictions, args.reference, output=args.output, report=args.report, images=images)
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:
-        from segfw.pipeline import CasesFailed
+        from segfw.data.parallel import CasesFailed
 
         if not isinstance(error, CasesFailed):
             raise

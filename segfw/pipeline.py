@@ -11,7 +11,7 @@ from pathlib import Path
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Case, DatasetManifest, FoundDataset
-from segfw.data.parallel import Outcome
+from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.store import preprocess_dataset
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
@@ -31,26 +31,7 @@ from segfw.training.runlog import clock, read_metrics
 from segfw.training.settings import EPOCHS, TrainSettings
 
 MANIFEST_FILE, FINGERPRINT_FILE, SPLITS_FILE = "manifest.json", "fingerprint.json", "splits.json"
-SCAN_FILE, FAILURES_FILE = "scan.json", "failures.json"
-
-
-class CasesFailed(Exception):
-    """Some cases failed; the others are finished and kept."""
-
-    def __init__(self, what: str, failures: Sequence[Outcome], folder: Path) -> None:
-        self.failures = Failures(failed={outcome.item.id: str(outcome.error) for outcome in failures})
-        self.failures.save(folder / FAILURES_FILE)
-        lines = "\n".join(f"  {case}: {reason}" for case, reason in self.failures.failed.items())
-        super().__init__(
-            f"{len(failures)} cases failed {what}, all others are done; run the same command again to retry "
-            f"only these (listed in {folder / FAILURES_FILE})\n{lines}"
-        )
-
-
-class Failures(Record):
-    """Why cases failed, by id."""
-
-    failed: dict[str, str]
+SCAN_FILE = "scan.json"
 
 
 class Scan(Record):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
 from tqdm import tqdm
 
+from segfw.records import Record
+
+FAILURES_FILE = "failures.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,6 +28,25 @@ class Outcome:
     item: object
     result: object = None
     error: Exception | None = None
+
+
+class Failures(Record):
+    """Why cases failed, by id."""
+
+    failed: dict[str, str]
+
+
+class CasesFailed(Exception):
+    """Some cases failed; the others are finished and kept. ``folder`` gets failures.json, if given."""
+
+    def __init__(self, what: str, failures: Sequence[Outcome], folder: Path | None) -> None:
+        reasons = {getattr(outcome.item, "id", outcome.item): str(outcome.error) for outcome in failures}
+        listed = ""
+        if folder is not None:
+            Failures(failed=reasons).save(folder / FAILURES_FILE)
+            listed = f" (listed in {folder / FAILURES_FILE})"
+        lines = "\n".join(f"  {case}: {reason}" for case, reason in reasons.items())
+        super().__init__(f"{len(failures)} cases failed {what}, all others are done{listed}\n{lines}")
 
 
 def cpu_count() -> int:
@@ -45,6 +68,11 @@ def free_memory_bytes() -> int:
 def progress(total: int, what: str, unit: str = "case") -> tqdm:
     """A progress bar with the time left; silent when nobody watches a terminal."""
     return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+
+
+def tqdm_cases(items: Collection[Item], what: str) -> Iterable[Item]:
+    """The items, with a progress bar where somebody watches."""
+    return tqdm(items, desc=what, unit="case", disable=not sys.stderr.isatty(), leave=False)
 
 
 def map_bounded(

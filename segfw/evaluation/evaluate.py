@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from segfw.data.formats import read_volume, split_ending
 from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
-from segfw.data.layouts import image_files, read_labels
+from segfw.data.layouts import group_channels, image_files, read_labels
 from segfw.data.manifest import LabelSet
+from segfw.data.parallel import CasesFailed, Outcome, tqdm_cases
+from segfw.data.verify import as_integers
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
 from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
 from segfw.records import UserError, write_text
@@ -36,28 +36,73 @@ def evaluate(
     """Scores every reference mask's prediction of the same name (the file endings may differ).
 
     Without ``labels`` they come from ``labels.json`` in the predictions folder, then from ``dataset.json`` beside the
-    reference folder, else from the values in the reference masks. ``output`` (.json) also gets a CSV beside it,
-    ``report`` is an HTML page, whose pictures show ``images`` (file of the first channel by case id) where given.
-    Raises UserError if a prediction is missing, or does not lie on the grid of its reference. One case is in memory
-    at a time.
+    reference folder, else from the values in the reference masks. For ``output``, ``report`` and ``images`` see
+    ``evaluate_pairs``. Raises UserError if a prediction is missing, and CasesFailed like ``evaluate_pairs``.
     """
+    _check_output(output)
     predictions, reference = Path(predictions), Path(reference)
-    if output is not None and Path(output).suffix.lower() != ".json":
-        raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
     pairs, notes = pair_masks(predictions, reference)
     if labels is None:
         labels, label_notes = _find_labels(predictions, reference, [pair[0] for pair in pairs.values()])
         notes += label_notes
-    cases = {}
-    for case, (reference_file, prediction_file) in _progress(pairs.items(), "evaluate"):
-        cases[case] = score_case(reference_file, prediction_file, labels)
+    title = f"Evaluation of {predictions.resolve().name}"
+    facts = {"Predictions": str(predictions), "Reference": str(reference)}
+    return evaluate_pairs(
+        pairs, labels, title=title, output=output, report=report, images=images, facts=facts, notes=notes
+    )
+
+
+def evaluate_pairs(
+    pairs: Mapping[str, tuple[Path, Path]],
+    labels: LabelSet,
+    *,
+    title: str,
+    output: Path | None = None,
+    report: Path | None = None,
+    images: Mapping[str, Path] | None = None,
+    curve: Sequence[Mapping[str, float]] | None = None,
+    facts: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Scores:
+    """Scores {case id: (reference file, prediction file)}, one case in memory at a time.
+
+    ``output`` (.json) also gets a CSV beside it. ``report`` is an HTML page: its pictures show ``images`` (file of the
+    first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl. A case that
+    cannot be read or lies on another grid does not stop the others: the scores without it are written, with a note,
+    and CasesFailed is raised at the end.
+    """
+    _check_output(output)
+    cases, failures = {}, []
+    for case, (reference_file, prediction_file) in tqdm_cases(pairs.items(), "scoring"):
+        try:
+            cases[case] = score_case(reference_file, prediction_file, labels)
+        except UserError as error:
+            failures.append(Outcome(item=case, error=error))
+    if not cases:
+        raise failures[0].error if failures else UserError("there are no cases to score; give at least one")
+    if failures:
+        left_out = _listing([outcome.item for outcome in failures])
+        notes = [*notes, f"{len(failures)} cases could not be scored and are not in the means ({left_out})"]
     scores = summarize(cases, notes)
     if output is not None:
         scores.save(Path(output))
         write_text(Path(output).with_suffix(".csv"), scores_csv(scores))
     if report is not None:
-        _report(Path(report), predictions, reference, scores, labels, pairs, images or {})
+        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {})
+    if failures:
+        raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
     return scores
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and Path(output).suffix.lower() != ".json":
+        raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
+
+
+def first_channel_files(folder: Path) -> dict[str, Path]:
+    """{case id: image file of the first channel} of a folder of images named CASE or CASE_0000."""
+    groups = group_channels(image_files(folder), channel_count=10_000)
+    return {case: sorted(files)[0] for case, files in groups.items()}
 
 
 def score_case(reference_file: Path, prediction_file: Path, labels: LabelSet) -> dict[str, LabelScore]:
@@ -123,10 +168,6 @@ def _listing(ids: Collection[str]) -> str:
     return f"{shown} and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else shown
 
 
-def _progress(items: Collection, what: str) -> Iterable:
-    return tqdm(items, desc=what, unit="case", disable=not sys.stderr.isatty())
-
-
 def _find_labels(predictions: Path, reference: Path, reference_files: list[Path]) -> tuple[LabelSet, list[str]]:
     """Labels from labels.json, dataset.json or the reference masks, and a note where they had to be inferred."""
     if (predictions / "labels.json").is_file():
@@ -135,7 +176,7 @@ def _find_labels(predictions: Path, reference: Path, reference_files: list[Path]
     if description.is_file():
         return read_labels(description), []
     values: set[int] = set()
-    for path in _progress(reference_files, "labels"):
+    for path in tqdm_cases(reference_files, "finding labels"):
         values |= _mask_values(path)
     found = sorted(values - {0})
     if not found:
@@ -194,7 +235,7 @@ def _classes(volume: Volume, labels: LabelSet, path: Path) -> np.ndarray:
     classes_zyx = np.empty(mask_zyx.shape, dtype=labels.to_classes(np.asarray(labels.values)).dtype)
     for slice_yx, classes_yx in zip(mask_zyx, classes_zyx):
         try:
-            classes_yx[...] = labels.to_classes(slice_yx)
+            classes_yx[...] = labels.to_classes(as_integers(slice_yx))
         except ValueError:
             unknown = ", ".join(f"{value:.15g}" for value in np.setdiff1d(slice_yx, labels.values)[:IDS_SHOWN])
             known = ", ".join(f"{value} {name}" for name, value in zip(labels.names, labels.values))
@@ -207,18 +248,18 @@ def _classes(volume: Volume, labels: LabelSet, path: Path) -> np.ndarray:
 
 def _report(
     path: Path,
-    predictions: Path,
-    reference: Path,
+    title: str,
     scores: Scores,
     labels: LabelSet,
     pairs: Mapping[str, tuple[Path, Path]],
     images: Mapping[str, Path],
+    curve: Sequence[Mapping[str, float]] | None,
+    facts: Mapping[str, str],
 ) -> None:
     """Draws the best, median and worst case, which are read again, and writes the page."""
     facts = {
-        "Predictions": str(predictions),
-        "Reference": str(reference),
-        "Cases": str(len(pairs)),
+        **facts,
+        "Cases": str(len(scores.cases)),
         "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by segfw {version('segfw')}",
     }
     overlays = []
@@ -232,8 +273,7 @@ def _report(
                 facts[f"Image of {case} left out"] = str(error)
         picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, geometry.spacing_mm, labels.names)
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
-    title = f"Evaluation of {predictions.resolve().name}"
-    write_report(path, title=title, scores=scores, overlays=overlays, curve=None, facts=facts)
+    write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts)
 
 
 def _read_image(path: Path, reference: Path, geometry: Geometry) -> np.ndarray:

@@ -17,7 +17,7 @@ METRICS = ("dice", "jaccard", "tpr", "precision")
 EMPTY_MASK_POLICY = (
     "A label that is in neither mask of a case has no scores there and is left out of the means (both empty); a label "
     "predicted where the reference has none (invented) has Dice, Jaccard and precision 0 and no TPR; a label the "
-    "prediction lacks altogether (missed) has Dice, Jaccard and TPR 0 and no precision, so read precision beside TPR."
+    "prediction lacks altogether (missed) has 0 in all of them, so that missing a structure never improves a mean."
 )
 
 # Voxels per step of the histogram: bincount widens its input to 8 bytes a voxel, which a whole CT cannot afford.
@@ -114,15 +114,15 @@ def label_score(confusion_kk: np.ndarray, index: int) -> LabelScore:
 
     Empty masks: if both lack the class, every metric is None (left out of means, but counted). If only the reference
     lacks it, Dice, Jaccard and precision are 0, and TPR is None since there was nothing to find. If only the
-    prediction lacks it, Dice, Jaccard and TPR are 0, so that missing a structure never raises their means; precision
-    is None since there is no predicted voxel to be right or wrong.
+    prediction lacks it, all are 0, so that missing a structure never raises a mean; that goes for precision too,
+    which strictly does not exist there.
     """
     tp, fp, fn = label_counts(confusion_kk, index)
     return LabelScore(
         dice=_ratio(2 * tp, 2 * tp + fp + fn),
         jaccard=_ratio(tp, tp + fp + fn),
         tpr=_ratio(tp, tp + fn),
-        precision=_ratio(tp, tp + fp),
+        precision=_ratio(tp, tp + fp) if tp + fp or not fn else 0.0,
         tp=tp,
         fp=fp,
         fn=fn,
@@ -144,6 +144,19 @@ def summarize(cases: Mapping[str, Mapping[str, LabelScore]], notes: Iterable[str
 def mean_dice(scores: Mapping[str, LabelScore]) -> float | None:
     """Mean Dice of one case over the labels that have one there; None if none has."""
     return _mean(score.dice for score in scores.values())
+
+
+def scores_table(scores: Scores) -> str:
+    """The means of every label as plain text columns, for the console."""
+    rows = [("label", "Dice", "Jaccard", "TPR", "precision", "cases", "missed", "invented")]
+    for name, label in scores.labels.items():
+        counts = (str(label.cases), str(label.missed), str(label.invented))
+        rows.append((name, *(_three_digits(getattr(label, metric)) for metric in METRICS), *counts))
+    means = scores.foreground_mean
+    rows.append(("foreground mean", *(_three_digits(getattr(means, metric)) for metric in METRICS), "", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
+    return "\n".join(line.rstrip() for line in [*lines, *scores.notes])
 
 
 def _summary(scores: list[LabelScore]) -> LabelSummary:
@@ -169,3 +182,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _three_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

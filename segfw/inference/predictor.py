@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
 from segfw.data.layouts import group_channels, image_files
 from segfw.data.manifest import Case, Channel
-from segfw.data.parallel import Outcome
+from segfw.data.parallel import Outcome, tqdm_cases
 from segfw.data.preprocess import PreprocessRecord, preprocess_image, restore, stack_channels
 from segfw.data.verify import check_case
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
@@ -162,8 +160,7 @@ def predict_cases(
     writing: tuple[Case, Future] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
-        bar = tqdm(waiting, desc="predicting", unit="case", disable=not sys.stderr.isatty(), leave=False)
-        for index, case in enumerate(bar):
+        for index, case in enumerate(tqdm_cases(waiting, "predicting")):
             if index + 1 < len(waiting):
                 coming.append(reader.submit(_read, predictor, waiting[index + 1]))
             try:

@@ -1,0 +1,64 @@
+"""Data that many tests share: a small made-up data set, and the real ones where they are present."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+# Beside the checkout, never inside it: real, expert-labelled data for development.
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets; the test is skipped, with the reason, where there is none."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real data sets are not present at {REAL_DATA}")
+    return REAL_DATA
+
+
+def write_nifti(path: Path, array_xyz: np.ndarray, spacing_xyz: tuple[float, ...] = (1.0, 1.5, 4.0)) -> None:
+    """Saves an array in NIfTI's (x, y, z) order with an unequal spacing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([*spacing_xyz, 1.0])
+    nibabel.save(nibabel.Nifti1Image(array_xyz, affine), path)
+
+
+def blocks_case(seed: int, shape_xyz: tuple[int, int, int] = (20, 18, 10)) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of a noisy volume with a bright box (3) that touches a dark one (7), at a drawn place."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape_xyz, np.uint8)
+    x, y, z = (int(rng.integers(2, size // 3)) for size in shape_xyz)
+    mask[x : x + 6, y : y + 6, z : z + 4] = 3
+    mask[x + 6 : x + 10, y : y + 6, z : z + 4] = 7
+    image = 100 + 60.0 * (mask == 3) - 50.0 * (mask == 7) + rng.normal(0, 8, shape_xyz)
+    return image.astype(np.int16), mask
+
+
+@pytest.fixture
+def make_raw(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a nnU-Net raw folder of ``blocks_case`` volumes: make_raw(cases=6) -> its path."""
+
+    def make(cases: int = 6, name: str = "raw", channel: str = "MR") -> Path:
+        raw = tmp_path / name
+        for number in range(cases):
+            image, mask = blocks_case(number)
+            write_nifti(raw / "imagesTr" / f"case_{number:02}_0000.nii.gz", image)
+            write_nifti(raw / "labelsTr" / f"case_{number:02}.nii.gz", mask)
+        labels = {"background": 0, "bright": 3, "dark": 7}
+        description = {"channel_names": {"0": channel}, "labels": labels, "numTraining": cases}
+        (raw / "dataset.json").write_text(json.dumps(description | {"file_ending": ".nii.gz"}))
+        return raw
+
+    return make
