@@ -12,6 +12,7 @@ from pathlib import Path
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+MIRRORING = {"auto": None, "on": True, "off": False}
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 
 
@@ -65,6 +66,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--augmentation", default="device", choices=("device", "none"))
+    parser.add_argument(
+        "--mirroring", default="auto", choices=tuple(MIRRORING), help="mirrored images too (default: in long runs)"
+    )
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 
@@ -181,6 +185,7 @@ def _training_arguments(args: argparse.Namespace) -> dict:
         "seed": args.seed,
         "precision": args.precision,
         "augmentation": args.augmentation,
+        "mirroring": MIRRORING[args.mirroring],
         "device": args.device,
     }
 

@@ -26,6 +26,7 @@ class Model:
     plan: Plan
     configuration: Configuration
     weights: Mapping[str, Mapping[str, Tensor]]
+    mirror_axes: tuple[int, ...]  # along which all of the networks saw mirrored images in training
 
 
 def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
@@ -66,8 +67,16 @@ def load_model(model_dir: Path, configuration: str | None = None, folds: tuple[s
     # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
     names = folds or tuple(name for name in present if name != "all") or ("all",)
     paths = {name: fold_folder(model_dir, configuration, name) / WEIGHTS_FILE for name in names}
-    weights = {name: load_tensors(path)[0] for name, path in paths.items()}
-    return Model(plan=plan, configuration=chosen, weights=weights)
+    loaded = {name: load_tensors(path) for name, path in paths.items()}
+    axes = [
+        {int(axis) for axis in metadata.get("mirror_axes", "").split(",") if axis} for _, metadata in loaded.values()
+    ]
+    return Model(
+        plan=plan,
+        configuration=chosen,
+        weights={name: tensors for name, (tensors, _) in loaded.items()},
+        mirror_axes=tuple(sorted(set.intersection(*axes))),
+    )
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

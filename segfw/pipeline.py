@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Case, DatasetManifest, FoundDataset
@@ -25,7 +27,7 @@ from segfw.planning.planner import make_plan
 from segfw.planning.splits import Splits, import_splits, make_splits
 from segfw.records import Record, UserError, write_text
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.loop import SETTINGS_FILE, BuildNetwork
+from segfw.training.loop import BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
 from segfw.training.settings import EPOCHS, TrainSettings
@@ -151,6 +153,7 @@ def train(
     seed: int = 0,
     precision: str = "auto",
     augmentation: str = "device",
+    mirroring: bool | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -173,19 +176,18 @@ def train(
     elif is_started and not resume:
         raise UserError(f"{folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite")
     else:
-        settings = TrainSettings(
-            epochs=epochs or EPOCHS,
+        settings = _settings(
+            epochs=EPOCHS if epochs is None else epochs,
             steps_per_epoch=steps_per_epoch,
             time_budget_s=time_budget_s,
-            batch_size=batch_size or chosen.batch_size,
+            batch_size=batch_size,
+            mirroring=mirroring,
             seed=seed,
             precision=precision,
             augmentation=augmentation,
         )
-        if resume and is_started:
-            settings = TrainSettings.load(folder / SETTINGS_FILE)
         length = f"in {clock(time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
-        print(f"training {configuration} fold {fold} {length}, batch {settings.batch_size}, {len(part.train)} cases")
+        print(f"training {configuration} fold {fold} {length} on {len(part.train)} cases")
         train_fold(
             folder,
             work / "preprocessed" / configuration,
@@ -202,6 +204,16 @@ def train(
     cases = [case for case in manifest.cases if case.id in set(part.validation)]
     model = load_model(work, configuration, (fold,))
     return _validate(model, cases, folder, device=device, precision=precision, build=build)
+
+
+def _settings(**values: object) -> TrainSettings:
+    """Training settings, with a sentence that names the option where a value is out of range."""
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
+        raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
 
 
 def _validate(
@@ -296,6 +308,7 @@ def run(
     seed: int = 0,
     precision: str = "auto",
     augmentation: str = "device",
+    mirroring: bool | None = None,
     device: str = "auto",
 ) -> dict[str, dict[str, Scores]]:
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
@@ -330,6 +343,7 @@ def run(
                 seed=seed,
                 precision=precision,
                 augmentation=augmentation,
+                mirroring=mirroring,
                 device=device,
                 resume=(folder / CHECKPOINT_FILE).is_file(),
             )

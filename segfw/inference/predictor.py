@@ -48,7 +48,7 @@ class Predictor:
     device: torch.device
     precision: torch.dtype
     step: float = 0.5
-    mirroring: bool = True
+    mirror_axes: tuple[int, ...] = ()
 
     @staticmethod
     def of(
@@ -60,7 +60,7 @@ class Predictor:
         mirroring: bool = True,
         build: Callable[..., nn.Module] = build_network,
     ) -> Predictor:
-        """Builds one network per fold of ``model`` on the device."""
+        """Builds one network per fold of ``model`` on the device; mirrors along the axes that training mirrored."""
         if not 0 < step <= 1:
             raise UserError(f"--step is {step}; give a share of the tile between 0 and 1, such as 0.5")
         keep_freed_pages()
@@ -77,7 +77,7 @@ class Predictor:
             device=chosen,
             precision=pick_precision(precision, chosen),
             step=step,
-            mirroring=mirroring,
+            mirror_axes=model.mirror_axes if mirroring else (),
         )
 
     @torch.inference_mode()
@@ -89,7 +89,7 @@ class Predictor:
                 self.networks,
                 self.configuration.patch_size,
                 step=self.step,
-                mirror_axes=self.configuration.mirror_axes if self.mirroring else (),
+                mirror_axes=self.mirror_axes,
                 device=self.device,
             )
 

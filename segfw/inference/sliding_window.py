@@ -98,5 +98,5 @@ def _mean_logits(
         for network in networks:
             logits = network(image).float()
             logits = logits.flip(flipped) if flipped else logits
-            total = logits if total is None else total.add_(logits)
+            total = logits if total is None else total + logits
     return total / (len(mirrors) * len(networks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,11 +24,11 @@ from segfw.training.checkpoint import TrainState, load_checkpoint, save_checkpoi
 from segfw.training.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
-from segfw.training.settings import STEPS_PER_EPOCH, TrainSettings, momentum_for, poly_learning_rate
+from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate
+from segfw.training.settings import TrainSettings
 
 BEST_FILE, SETTINGS_FILE = "best.safetensors", "settings.json"
 CHECKPOINT_EVERY_S = 60.0
-EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
 VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
 BEST_MEMORY = 0.9  # of the moving average of the validation Dice that picks the best checkpoint
 
@@ -69,12 +69,9 @@ def train(
     keep_freed_pages()
     folder.mkdir(parents=True, exist_ok=True)
     chosen_device = pick_device(device)
+    started = time.monotonic()
     torch.manual_seed(settings.seed)
     state = _new_state(configuration, settings, chosen_device, build)
-    if resume:
-        load_checkpoint(folder, state)
-    keep_metrics_before(folder, state.epoch)
-    settings.save(folder / SETTINGS_FILE)
     run = Run(
         folder=folder,
         configuration=configuration,
@@ -84,8 +81,25 @@ def train(
         label_names=label_names,
         forward=_compiled(state.network, configuration, settings, chosen_device),
     )
+    if resume:
+        load_checkpoint(folder, state)
+        settings = TrainSettings.load(folder / SETTINGS_FILE)
+    else:
+        patch_s = _seconds_per_patch(run, state) if settings.time_budget_s else None
+        settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train))
+    run = replace(run, settings=settings)
+    keep_metrics_before(folder, state.epoch)
+    settings.save(folder / SETTINGS_FILE)
+    mirroring = "mirroring" if settings.mirroring else "no mirroring"
+    print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
+    state.elapsed_s += time.monotonic() - started
     _run_epochs(run, state, preprocessed, fold)
-    save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), {"epoch": str(state.epoch)})
+    axes = ",".join(str(axis) for axis in _mirror_axes(run))
+    save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), {"epoch": str(state.epoch), "mirror_axes": axes})
+
+
+def _mirror_axes(run: Run) -> tuple[int, ...]:
+    return run.configuration.mirror_axes if run.settings.mirroring else ()
 
 
 def _new_state(
@@ -95,7 +109,7 @@ def _new_state(
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=settings.learning_rate,
-        momentum=settings.momentum or 0.9,
+        momentum=0.9,  # set anew in every step
         nesterov=True,
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -115,7 +129,8 @@ def _compiled(
         return network
     compiled = torch.compile(network)
     channels = configuration.network.in_channels
-    image = torch.zeros(settings.batch_size, channels, *configuration.patch_size, device=device)
+    batch = settings.batch_size or configuration.batch_size
+    image = torch.zeros(batch, channels, *configuration.patch_size, device=device)
     try:
         with torch.no_grad(), autocast(device, pick_precision(settings.precision, device)):
             compiled(image)
@@ -138,6 +153,21 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
     state.scaler.step(state.optimizer)
     state.scaler.update()
     return loss.detach()
+
+
+def _seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
+    """Time of forward and backward per patch, measured twice on empty patches; the weights stay as they are."""
+    batch = min(run.settings.batch_size or run.configuration.batch_size, most)
+    image = torch.zeros(batch, run.configuration.network.in_channels, *run.configuration.patch_size, device=run.device)
+    classes = torch.zeros(batch, *run.configuration.patch_size, dtype=torch.long, device=run.device)
+    for _ in range(2):  # the first one also allocates memory and picks algorithms
+        started = time.monotonic()
+        with autocast(run.device, run.precision):
+            outputs = run.forward(image)
+        deep_supervision_loss(outputs, classes, run.configuration.batch_dice).backward()
+        float(outputs[0].detach().float().sum())  # reading a value waits for the device
+    state.optimizer.zero_grad(set_to_none=True)
+    return (time.monotonic() - started) / batch
 
 
 def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
@@ -177,47 +207,9 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         seed=run.settings.seed,
         stream=stream,
         augment=is_training and run.settings.augmentation == "device",
-        mirror_axes=run.configuration.mirror_axes,
+        mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
     )
-
-
-class Clock:
-    """How far the run is: by steps, or by the time budget, of which validation and pauses are part as well."""
-
-    def __init__(self, settings: TrainSettings, state: TrainState) -> None:
-        self.settings, self.state = settings, state
-        self.started = time.monotonic() - state.elapsed_s
-        self.steps_per_epoch = settings.steps_per_epoch or STEPS_PER_EPOCH
-        self.epoch_started = self.started
-
-    def elapsed_s(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return time.monotonic() - self.started
-
-    def progress(self) -> float:
-        """0 at the start, 1 when training is over."""
-        if self.settings.time_budget_s:
-            return min(1.0, self.elapsed_s() / self.settings.time_budget_s)
-        return min(1.0, self.state.step / (self.settings.epochs * self.steps_per_epoch))
-
-    def total_steps(self) -> float:
-        """Steps of the whole run; with a time budget, as the pace so far suggests."""
-        if self.settings.time_budget_s:
-            return self.state.step / max(self.progress(), 1e-6)
-        return self.settings.epochs * self.steps_per_epoch
-
-    def left_s(self) -> float:
-        """Seconds until the end at the pace so far."""
-        done = self.progress()
-        return self.elapsed_s() * (1 - done) / max(done, 1e-6)
-
-    def epoch_is_over(self, steps: int) -> bool:
-        """True after the epoch's steps or, with a time budget, its share of it."""
-        if steps >= self.steps_per_epoch or self.progress() >= 1:
-            return True
-        budget = self.settings.time_budget_s
-        return bool(budget) and time.monotonic() - self.epoch_started > budget / EPOCHS_PER_BUDGET
 
 
 def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batches: Batches) -> dict:
@@ -227,10 +219,8 @@ def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batc
     with progress(clock.steps_per_epoch, f"epoch {state.epoch + 1}", "step") as bar:
         for cut in feeder:
             rate = poly_learning_rate(clock.progress(), run.settings.learning_rate)
-            momentum = run.settings.momentum
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
-                group["momentum"] = momentum_for(clock.total_steps()) if momentum is None else momentum
+                group["lr"], group["momentum"] = rate, run.settings.momentum
             losses.append(train_step(run, state, *batches.finish(cut, run.device)))
             state.step += 1
             bar.update()
@@ -246,7 +236,6 @@ def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batc
     return {
         "train_loss": loss,
         "learning_rate": rate,
-        "momentum": state.optimizer.param_groups[0]["momentum"],
         "steps": len(losses),
         "epoch_s": seconds,
         "stalled_share": (feeder.stalled_s - stalled_before) / seconds,

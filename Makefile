@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11 or 3.12 and nothing else.
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+
+.PHONY: help install demo test lint format check-real benchmark clean
+
+help:
+	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
+	@echo "make test        run the whole fast test suite"
+	@echo "make lint        check style"
+	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
+	@echo "make benchmark   print speed ratios of this machine"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
+	    '; call make PYTHON=python3.11') if sys.version_info < (3, 11) else None"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/segfw demo demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check-real: install
+	$(BIN)/python scripts/check_real_data.py
+
+benchmark: install
+	$(BIN)/python scripts/benchmark.py all
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache *.egg-info
