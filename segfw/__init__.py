@@ -6,7 +6,7 @@ from importlib import import_module
 
 # Name -> module. Imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for torch.
 _PUBLIC = {
-    "plan_and_preprocess": "segfw.pipeline",
+    "plan_and_preprocess": "segfw.planning.prepare",
     "train": "segfw.pipeline",
     "predict": "segfw.pipeline",
     "run": "segfw.pipeline",

@@ -201,7 +201,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from segfw.pipeline import plan_and_preprocess
+    from segfw.planning.prepare import plan_and_preprocess
 
     plan = plan_and_preprocess(
         args.raw, args.work, plan_only=args.plan_only, overwrite=args.overwrite, **_planning_arguments(args)

@@ -14,8 +14,8 @@ import torch
 
 from segfw.data.parallel import cpu_count, free_memory_bytes
 from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
-from segfw.model import PLAN_FILE, trained_folds
-from segfw.planning.plan import Configuration, Plan
+from segfw.model import trained_folds
+from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError
 from segfw.training.settings import EPOCHS, STEPS_PER_EPOCH
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from segfw.planning.plan import Configuration, Plan
+from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError, whole_file
 
-PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 

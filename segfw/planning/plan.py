@@ -10,6 +10,8 @@ from segfw.data.preprocess import Preprocessing
 from segfw.networks.spec import NetworkSpec
 from segfw.records import Record, UserError
 
+PLAN_FILE = "plan.json"
+
 
 class Cost(Record):
     """What a configuration is expected to take. Computed, not measured; ``segfw info`` says how."""
