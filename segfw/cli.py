@@ -285,19 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         args.call(args)
-    except UserError as error:
-        code, message = WRONG_INPUT, str(error)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:
-        from segfw.data.parallel import CasesFailed
+        from segfw.data.parallel import CasesFailed  # not before: it loads what --help should not wait for
 
-        if not isinstance(error, CasesFailed):
+        if not isinstance(error, UserError | CasesFailed):
             raise
-        code, message = SOME_FAILED, str(error)
+        if args.debug:
+            traceback.print_exc()
+        code, message = SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT, str(error)
     else:
         return OK
-    if args.debug:
-        traceback.print_exc()
     print(f"segfw: {message}", file=sys.stderr)
     return code

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
+from segfw.device import pick_device
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
@@ -205,6 +206,7 @@ def run(
     validation scores by configuration and fold, and writes summary.json.
     """
     work = Path(work)
+    pick_device(device)  # a wrong name is better found now than after an hour of preprocessing
     plan = plan_and_preprocess(
         raw,
         work,

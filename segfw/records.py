@@ -31,6 +31,8 @@ class Record(BaseModel):
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); is this the folder segfw wrote?") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: is not text; restore the file or make it again") from None
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

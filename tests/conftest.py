@@ -16,8 +16,9 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
+def _two_threads_and_a_seed() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,17 @@ def write_nifti(path: Path, array_xyz: np.ndarray, spacing_xyz: tuple[float, ...
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([*spacing_xyz, 1.0])
     nibabel.save(nibabel.Nifti1Image(array_xyz, affine), path)
+
+
+def touch_files(raw: Path, folders: dict[str, list[str]], description: object = None) -> Path:
+    """Makes empty files by folder; names without a dot get .nii.gz. ``description`` becomes dataset.json."""
+    for folder, names in folders.items():
+        (raw / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (raw / folder / (name if "." in name else f"{name}.nii.gz")).touch()
+    if description is not None:
+        (raw / "dataset.json").write_text(json.dumps(description))
+    return raw
 
 
 def blocks_case(seed: int, shape_xyz: tuple[int, int, int] = (20, 18, 10)) -> tuple[np.ndarray, np.ndarray]:

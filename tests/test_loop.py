@@ -18,7 +18,7 @@ from segfw.records import UserError
 from segfw.training import loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.runlog import read_metrics
-from segfw.training.schedule import fit_to_length, momentum_for, poly_learning_rate
+from segfw.training.schedule import fit_to_length, learning_rate_for, momentum_for, poly_learning_rate, warm_up
 from segfw.training.settings import TrainSettings
 
 IDS = tuple(f"case_{number:02}" for number in range(4))
@@ -183,6 +183,16 @@ def test_compiling_that_fails_falls_back_to_eager(prepared, tmp_path, monkeypatc
     assert (tmp_path / "weights.safetensors").is_file()
 
 
+def test_a_compiled_network_trains_like_an_eager_one(prepared, tmp_path, monkeypatch):
+    """Through the compiler's front end only: generating code takes a minute and belongs in no unit test."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: real(network, backend="eager"))
+    eager = run(prepared, tmp_path / "eager", epochs=1, precision="fp32", compile=False)
+    compiled = run(prepared, tmp_path / "compiled", epochs=1, precision="fp32", compile=True)
+    for name, tensor in weights(eager).items():
+        torch.testing.assert_close(weights(compiled)[name], tensor, atol=1e-5, rtol=1e-4)
+
+
 def test_learning_rate_decays_polynomially():
     assert poly_learning_rate(0.0, 0.01) == 0.01
     assert poly_learning_rate(0.5, 0.01) == pytest.approx(0.01 * 0.5**0.9)
@@ -198,6 +208,7 @@ def test_momentum_grows_with_the_run_to_the_published_one(steps, momentum):
 def test_published_values_for_a_published_length():
     fitted = fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200)
     assert (fitted.batch_size, fitted.momentum, fitted.mirroring) == (7, 0.99, True)
+    assert fitted.learning_rate == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -211,5 +222,15 @@ def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
 
 
 def test_what_is_given_is_kept():
-    given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True)
+    given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2)
     assert fit_to_length(given, planned_batch=7, patch_s=1.0, cases=200) == given
+
+
+def test_learning_rate_grows_as_the_momentum_shrinks():
+    assert learning_rate_for(0.99) == pytest.approx(0.01)
+    assert learning_rate_for(0.9) == pytest.approx(0.01 * 10**0.5)
+
+
+def test_warm_up_lasts_twice_the_memory():
+    assert [warm_up(step, 0.9) for step in (0, 9, 19, 500)] == pytest.approx([0.05, 0.5, 1, 1])
+    assert warm_up(99, 0.99) == pytest.approx(0.5)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -13,7 +15,11 @@ from pydantic import ValidationError
 from segfw.data.geometry import Geometry, Volume
 from segfw.records import UserError, whole_file
 
+if TYPE_CHECKING:
+    import nibabel
+
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+NIFTI_UNIT_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres; all others count as millimetres
 
 
 class UnreadableFile(UserError):
@@ -28,9 +34,7 @@ class Format(NamedTuple):
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import nibabel
-
-    image = nibabel.load(path)
+    image = _open_nifti(path)
     array = np.asanyarray(image.dataobj)
     if array.ndim == 5 and array.shape[3] == 1:  # the vector form of NIfTI keeps channels on the fifth axis
         array = array[:, :, :, 0]
@@ -38,7 +42,20 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"has {array.ndim} dimensions {array.shape}, expected 2, 3 or 4 (the last one channels)")
     array = array.reshape(array.shape + (1,) * (4 - array.ndim))
     affine = image.affine[:, [2, 1, 0, 3]]
+    affine[:3] *= NIFTI_UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
     return array.transpose(3, 2, 1, 0), affine
+
+
+def _open_nifti(path: Path) -> nibabel.Nifti1Image:
+    import nibabel
+
+    if path.suffix.lower() != ".gz":
+        return nibabel.load(path)
+    # Decompressed here because nibabel stops before the checksum: a damaged file would give wrong voxels in silence.
+    content = gzip.decompress(path.read_bytes())
+    header_sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    kind = nibabel.Nifti2Image if 540 in header_sizes else nibabel.Nifti1Image
+    return kind.from_bytes(content)
 
 
 def _write_nifti(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
@@ -89,9 +106,16 @@ def _write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
     SimpleITK.WriteImage(image, str(path), useCompression=True)
 
 
+def _write_mhd(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
+    """Header and voxels in one file, as in .mha, so that the pair cannot come apart."""
+    whole = path.with_suffix(".mha")
+    _write_itk(whole, array_zyx, affine)
+    whole.replace(path)
+
+
 NIFTI = Format(_read_nifti, _write_nifti)
 ITK = Format(_read_itk, _write_itk)
-FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".nrrd": ITK, ".mha": ITK, ".mhd": ITK}
+FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".nrrd": ITK, ".mha": ITK, ".mhd": Format(_read_itk, _write_mhd)}
 
 
 def split_ending(path: Path) -> tuple[str, str]:
@@ -105,7 +129,7 @@ def split_ending(path: Path) -> tuple[str, str]:
 def read_volume(path: Path) -> Volume:
     """Reads an image or a mask as stored; raises UnreadableFile with one sentence saying what is wrong.
 
-    Integer files stay integers; files with a scale factor become float32.
+    Integer files stay integers; files with a scale factor become float32; the byte order is the machine's own.
     """
     path = Path(path)
     _, ending = split_ending(path)
@@ -115,19 +139,28 @@ def read_volume(path: Path) -> Volume:
         raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)}")
     try:
         array, affine = FORMATS[ending].read(path)
+        if not array.size:
+            raise ValueError(f"has no voxels, its shape is {array.shape}")
         if array.dtype.kind not in "iufb":
             raise ValueError(f"has voxels of type {array.dtype} (complex or colour); store one number per voxel")
         geometry = Geometry.of(array.shape[1:], affine)
     except ValidationError as error:
         raise UnreadableFile(f"{path}: bad geometry: {error.errors()[0]['msg']}") from None
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise UnreadableFile(f"{path}: cannot be read ({reason}); copy or export the file again") from None
+        raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
     except Exception as error:  # nibabel has its own error types, and importing them here would load it for all
         raise UnreadableFile(f"{path}: cannot be read ({error}); is it really {ending}?") from None
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return Volume(array=array, geometry=geometry)
+    is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
+    kind = np.float32 if is_long else array.dtype.newbyteorder("=")
+    return Volume(array=array.astype(kind, copy=False), geometry=geometry)
+
+
+def _reason(error: Exception) -> str:
+    """The line of a library's message that says most: the last one that is not its guess at a cause."""
+    guesses = ("Reason:", "- could the file be damaged?")
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(guesses)]
+    return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
 
 
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:

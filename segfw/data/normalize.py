@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from pydantic import model_validator
 
 from segfw.records import Record
 
@@ -27,6 +28,12 @@ class Normalization(Record):
     kind: str
     inside_mask: bool = False  # statistics from, and values at, non-zero voxels only; the rest becomes 0
     stats: IntensityStats | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Normalization:
+        if self.kind == "ct" and self.stats is None:
+            raise ValueError("normalisation 'ct' needs the data set's statistics")
+        return self
 
 
 def clip_and_standardize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:

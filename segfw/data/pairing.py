@@ -11,7 +11,7 @@ from typing import NamedTuple
 from segfw.data.formats import split_ending
 from segfw.data.manifest import Problem
 
-SEPARATORS = "_-. "
+SEPARATORS = "_. -"
 
 
 class ImageName(NamedTuple):
@@ -97,34 +97,95 @@ def file_problems(pairing: Pairing, masks: Sequence[Path], channels: Sequence[st
     for case in sorted({image.case for image in pairing.images} | pairing.masks.keys()):
         files = pairing.channels_of(case)
         if not files:
-            name, remedy = pairing.masks[case].name, "add it, give both the same name, or move the mask"
+            name, remedy = pairing.masks[case].name, "add the image or move the mask"
             problems.append(Problem(case=case, file=name, what="has no image", remedy=remedy))
             continue
         if case not in pairing.masks:
-            name, remedy = next(iter(files.values()))[0].name, "add it, give both the same name, or move the image"
+            name, remedy = next(iter(files.values()))[0].name, "add the mask or move the image"
             problems.append(Problem(case=case, file=name, what="has no mask", remedy=remedy))
-        problems += _channel_problems(case, files, channels, is_single_allowed=case in pairing.masks)
+        problems += _channel_problems(case, files, channels)
     return problems
 
 
-def _channel_problems(
-    case: str, files: dict[str, list[Path]], channels: Sequence[str], is_single_allowed: bool
-) -> list[Problem]:
+def _channel_problems(case: str, files: dict[str, list[Path]], channels: Sequence[str]) -> list[Problem]:
     problems = []
     for paths in files.values():
         if len(paths) > 1:
-            what = f"{len(paths)} images have this name with different endings ({', '.join(p.name for p in paths)})"
+            what = f"{len(paths)} images have this name with different endings"
             stem = split_ending(paths[0])[0]
             problems.append(Problem(case=case, file=f"{stem}.*", what=what, remedy="keep one of them"))
     # A single file may hold all channels; how many it does is seen when it is read.
-    if len(files) == 1 and (next(iter(files)) in ("", channels[0]) or channels == [""]):
+    if len(files) == 1 and (list(channels) == [""] or next(iter(files)) in ("", "0000")):
         return problems
-    expected = ", ".join(channel.strip(SEPARATORS) or "the plain name" for channel in channels) or "none in common"
-    remedy = "add, rename or move files so that all cases have the same channels"
-    for channel in [channel for channel in channels if channel not in files]:
-        what = f"lacks the image of channel {channel.strip(SEPARATORS) or 'without ending'} (expected {expected})"
-        problems.append(Problem(case=case, file="", what=what, remedy=remedy))
-    for channel in [channel for channel in files if channel not in channels]:
-        what = f"is no channel that the other cases have (expected {expected})"
-        problems.append(Problem(case=case, file=files[channel][0].name, what=what, remedy=remedy))
+    expected = ", ".join(_in_words(channel) for channel in channels) or "the same ones in every case"
+    remedy = f"add, rename or move files; expected are {expected}"
+    for channel in channels:
+        if channel not in files:
+            what = f"lacks the image of channel {_in_words(channel)}"
+            problems.append(Problem(case=case, file="", what=what, remedy=remedy))
+    for channel, paths in files.items():
+        if channel not in channels:
+            what = f"its name says channel {_in_words(channel)}, which is not expected"
+            problems.append(Problem(case=case, file=paths[0].name, what=what, remedy=remedy))
     return problems
+
+
+def _in_words(channel: str) -> str:
+    return channel.strip(SEPARATORS) or "without a name"
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    return {split_ending(path)[0]: path for path in paths}
+
+
+def _pair_equal(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
+    return Pairing([ImageName(split_ending(path)[0], "", path) for path in images], _by_stem(masks))
+
+
+def _pair_by_head(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
+    ids = _without_common_tail([_parts(path) for path in masks])
+    if len(masks) == 1:  # nothing to compare the mask's name with: its id is what it shares with an image
+        ids = [max((_common_head(ids[0], _parts(path)) for path in images), key=len) or ids[0]]
+    mask_of = {"".join(parts).rstrip(SEPARATORS): path for parts, path in zip(ids, masks)}
+    named = []
+    for path in images:
+        stem = split_ending(path)[0]
+        fitting = [case for case in mask_of if re.match(re.escape(case) + r"(?![A-Za-z0-9])", stem)]
+        case = max(fitting, key=len, default=stem)
+        named.append(ImageName(case, stem[len(case) :], path))
+    return Pairing(named, mask_of)
+
+
+def _pair_by_tail(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
+    image_of, mask_of = (_by_tail(paths) for paths in (images, masks))
+    stem_of = {tail: split_ending(path)[0] for tail, path in image_of.items()}
+    masks_by_case = {stem_of.get(tail, split_ending(path)[0]): path for tail, path in mask_of.items()}
+    return Pairing([ImageName(split_ending(path)[0], "", path) for path in images], masks_by_case)
+
+
+def _by_tail(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by what their names have beyond the parts that all begin with."""
+    parts = [_parts(path) for path in paths]
+    head = len(_common_head(*parts)) if len(paths) > 1 else 0
+    return {"".join(own[head:]): path for own, path in zip(parts, paths)}
+
+
+def _parts(path: Path) -> list[str]:
+    """['brats', '_', 'pat', '01'] of 'brats_pat01.nii.gz': runs of letters, digits and separators."""
+    return re.findall(r"[A-Za-z]+|\d+|[^A-Za-z\d]+", split_ending(path)[0])
+
+
+def _common_head(*lists: list[str]) -> list[str]:
+    head = []
+    for parts in zip(*lists):
+        if len(set(parts)) > 1:
+            break
+        head.append(parts[0])
+    return head
+
+
+def _without_common_tail(lists: list[list[str]]) -> list[list[str]]:
+    if len(lists) < 2:
+        return lists
+    tail = len(_common_head(*(parts[::-1] for parts in lists)))
+    return [parts[: len(parts) - tail] for parts in lists]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import psutil
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from segfw.records import Record
 
+CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,14 +57,27 @@ def cpu_count() -> int:
 
 
 def free_memory_bytes() -> int:
-    """Memory this process may still take: the machine's free memory or what its cgroup leaves, whichever is less."""
-    free = psutil.virtual_memory().available
+    """Memory this process may still take: the machine's free memory or what its cgroups leave, whichever is less."""
+    free = [psutil.virtual_memory().available]
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        pass
-    return max(free, 0)
+        found = re.search(r"^0::(/.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        return free[0]
+    own = PurePosixPath(found[1] if found else "/")
+    free += [cgroup_free_bytes(CGROUPS / group.relative_to("/")) for group in (own, *own.parents)]
+    return int(max(min(free), 0))
+
+
+def cgroup_free_bytes(group: Path) -> float:
+    """What the limit of one control group (version 2) leaves; infinite if it has none."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files that were read count as used until the space is needed, though nobody uses them.
+        cached = sum(int(size) for name, size in lines if name in ("inactive_file", "active_file"))
+    except (OSError, ValueError):  # no such group, or the limit is "max"
+        return float("inf")
+    return limit - used + cached
 
 
 def progress(total: int, what: str, unit: str = "case") -> tqdm:

@@ -81,6 +81,8 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
     """
     if tuple(classes_zyx.shape) == tuple(shape):
         return classes_zyx
+    if classes_zyx.dtype == torch.uint16:  # for which torch has hardly any operation
+        return resample_classes(classes_zyx.int(), shape, thick).to(torch.uint16)
     if thick is not None:
         classes_zyx = _pick(classes_zyx, thick, shape[thick])
     matrices = [axis_matrix(old, new, 1) for old, new in zip(classes_zyx.shape, shape)]
@@ -91,7 +93,10 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
         mask = classes_zyx == value
         source = _bounding_box(mask)
         cut = [matrix[:, part] for matrix, part in zip(matrices, source)]
-        target = tuple(_extent(part.any(1)) for part in cut)  # new voxels that the class can reach
+        reached = [part.any(1) for part in cut]  # rows of the new grid that the class has any weight in
+        if not all(rows.any() for rows in reached):  # thinner than the new voxels, and between their centres
+            continue
+        target = tuple(_extent(rows) for rows in reached)
         weight = _along_axes(mask[source].float(), [part[rows] for part, rows in zip(cut, target)])
         wins = weight > best[target]
         best[target] = torch.maximum(best[target], weight)

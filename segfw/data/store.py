@@ -39,6 +39,7 @@ class StoredCase(Record):
     preprocessing: Preprocessing
     record: PreprocessRecord
     sources: tuple[tuple[str, int, int], ...]  # path, bytes, time of last change in ns
+    label_values: tuple[int, ...]  # value in the mask of each class
     foreground_counts: dict[str, int]  # class index -> entries in ID.foreground.b2nd
 
 
@@ -74,7 +75,7 @@ def preprocess_dataset(
     """
 
     def missing(case: Case) -> dict[str, Preprocessing]:
-        return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, how)}
+        return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
 
     def run(case: Case) -> None:
         _preprocess_case(case, labels, missing(case), folder)
@@ -90,32 +91,35 @@ def preprocess_dataset(
 def _preprocess_case(case: Case, labels: LabelSet, configurations: Mapping[str, Preprocessing], folder: Path) -> None:
     sources = _sources(case)
     image, mask = read_case(case)
-    classes = Volume(array=labels.to_classes(as_integers(mask.array)), geometry=mask.geometry)
+    # The image's geometry for both: verified to be the same grid, it must also be oriented by the same rounding.
+    classes = Volume(array=labels.to_classes(as_integers(mask.array)), geometry=image.geometry)
     for name, how in configurations.items():
         network_image, record = preprocess_image(image, how)
         network_classes = preprocess_classes(classes, record)
-        _save_case(folder / name, case.id, how, record, sources, network_image, network_classes)
+        foreground = foreground_voxels(network_classes.numpy())
+        stored = StoredCase(
+            id=case.id,
+            preprocessing=how,
+            record=record,
+            sources=sources,
+            label_values=labels.values,
+            foreground_counts={str(index): len(voxels) for index, voxels in foreground.items()},
+        )
+        _save_case(folder / name, stored, network_image, network_classes, foreground)
 
 
 def _save_case(
-    folder: Path,
-    case_id: str,
-    how: Preprocessing,
-    record: PreprocessRecord,
-    sources: tuple[tuple[str, int, int], ...],
-    image: Tensor,
-    classes: Tensor,
+    folder: Path, stored: StoredCase, image: Tensor, classes: Tensor, foreground: dict[int, np.ndarray]
 ) -> None:
+    mark = folder / f"{stored.id}.json"
+    mark.unlink(missing_ok=True)  # if this is interrupted, arrays of two plans must not pass for a whole case
     array = image.numpy()
     if np.abs(array).max() < HALF_LIMIT:  # 0.05 % of each value, far below the noise of any scanner
         array = array.astype(np.float16)
-    foreground = foreground_voxels(classes.numpy())
-    _save_array(folder / f"{case_id}.image.b2nd", array)
-    _save_array(folder / f"{case_id}.classes.b2nd", classes.numpy())
-    _save_array(folder / f"{case_id}.foreground.b2nd", np.concatenate([*foreground.values(), np.zeros(0, np.uint32)]))
-    counts = {str(index): len(voxels) for index, voxels in foreground.items()}
-    stored = StoredCase(id=case_id, preprocessing=how, record=record, sources=sources, foreground_counts=counts)
-    stored.save(folder / f"{case_id}.json")
+    _save_array(folder / f"{stored.id}.image.b2nd", array)
+    _save_array(folder / f"{stored.id}.classes.b2nd", classes.numpy())
+    _save_array(folder / f"{stored.id}.foreground.b2nd", np.concatenate([*foreground.values(), np.zeros(0, np.uint32)]))
+    stored.save(mark)
 
 
 def foreground_voxels(classes_zyx: np.ndarray, seed: int = 1234) -> dict[int, np.ndarray]:
@@ -159,7 +163,7 @@ def stored_bytes(folder: Path, case_ids: list[str]) -> Iterator[int]:
     """Uncompressed bytes of image and classes of each case, without reading them."""
     for case_id in case_ids:
         parts = (blosc2.open(str(folder / f"{case_id}.{part}.b2nd"), mode="r") for part in ("image", "classes"))
-        yield sum(part.schunk.nbytes for part in parts)
+        yield sum(part.nbytes for part in parts)
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
@@ -173,7 +177,7 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, urlpath=str(partial), mode="w", cparams=settings)
 
 
-def _is_done(folder: Path, case: Case, how: Preprocessing) -> bool:
+def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> bool:
     path = folder / f"{case.id}.json"
     if not path.is_file():
         return False
@@ -181,7 +185,7 @@ def _is_done(folder: Path, case: Case, how: Preprocessing) -> bool:
         stored = StoredCase.load(path)
     except UserError:  # written by another version: made again
         return False
-    return stored.preprocessing == how and stored.sources == _sources(case)
+    return (stored.preprocessing, stored.label_values, stored.sources) == (how, labels.values, _sources(case))
 
 
 def _sources(case: Case) -> tuple[tuple[str, int, int], ...]:

@@ -43,26 +43,30 @@ def grid_mismatch(first: Geometry, second: Geometry) -> str | None:
 
 def check_case(
     case: Case,
-    images: Sequence[Volume],
+    images: Sequence[Volume | None],
     mask: Volume | None,
     *,
     channel_count: int | None,
     labels: LabelSet | None,
 ) -> list[Problem]:
-    """All problems of one case whose files could be read; ``channel_count`` and ``labels`` None means unknown yet."""
+    """All problems of the files of one case that could be read; those that could not are None.
+
+    ``channel_count`` and ``labels`` None means unknown yet.
+    """
     problems = []
-    found = sum(volume.array.shape[0] for volume in images)
-    if channel_count is not None and found != channel_count:
+    readable = [(path, volume) for path, volume in zip(case.images, images) if volume is not None]
+    found = sum(volume.array.shape[0] for _, volume in readable)
+    if channel_count is not None and found != channel_count and len(readable) == len(images):
         remedy = "correct channel_names in dataset.json, or the files"
         problems.append(_problem(case, "", f"has {found} channels, expected {channel_count}", remedy))
-    for path, volume in zip(case.images, images):
+    for path, volume in readable:
         problems += _check_image(case, path.name, volume.array)
-        difference = grid_mismatch(images[0].geometry, volume.geometry)
+        difference = grid_mismatch(readable[0][1].geometry, volume.geometry)
         if difference:
-            what = f"its grid differs from {case.images[0].name}: {difference}"
+            what = f"its grid differs from {readable[0][0].name}: {difference}"
             problems.append(_problem(case, path.name, what, "resample all channels of a case onto one grid"))
     if mask is not None:
-        problems += _check_mask(case, mask, images[0].geometry, labels)
+        problems += _check_mask(case, mask, readable[0][1].geometry if readable else None, labels)
     return problems
 
 
@@ -82,9 +86,9 @@ def _check_image(case: Case, file: str, array: np.ndarray) -> list[Problem]:
     return []
 
 
-def _check_mask(case: Case, mask: Volume, image_grid: Geometry, labels: LabelSet | None) -> list[Problem]:
+def _check_mask(case: Case, mask: Volume, image_grid: Geometry | None, labels: LabelSet | None) -> list[Problem]:
     file, array, problems = case.label.name, mask.array, []
-    difference = grid_mismatch(image_grid, mask.geometry)
+    difference = image_grid and grid_mismatch(image_grid, mask.geometry)
     if difference:
         what = f"the mask's grid differs from the image's: {difference}"
         remedy = "resample the mask onto the image (nearest neighbour) or export both from one series"

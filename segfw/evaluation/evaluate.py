@@ -84,11 +84,11 @@ def evaluate_pairs(
         left_out = _listing([outcome.item for outcome in failures])
         notes = [*notes, f"{len(failures)} cases could not be scored and are not in the means ({left_out})"]
     scores = summarize(cases, notes)
-    if output is not None:
-        scores.save(Path(output))
-        write_text(Path(output).with_suffix(".csv"), scores_csv(scores))
     if report is not None:
         _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {})
+    if output is not None:
+        write_text(Path(output).with_suffix(".csv"), scores_csv(scores))
+        scores.save(Path(output))  # last: its presence says that the rest is there too
     if failures:
         raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
     return scores

@@ -72,6 +72,7 @@ class NetworkSpec(Record):
                 deeper = self.features[stage + 1]
                 convs = self.decoder_convs[stage]
                 total += prod(shape) * (weights * features * (2 + convs - 1) + deeper * features)
+            if stage < max(1, len(self.features) - 1):
                 total += prod(shape) * features * self.classes
             previous = features
         return 2 * total

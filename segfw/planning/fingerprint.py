@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -51,6 +53,7 @@ class CaseScan:
     channel_minima: list[float] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)  # float32 foreground intensities, per channel
     moments: list[tuple[float, float, float, float]] = field(default_factory=list)  # mean, mean of squares, min, max
+    image_digest: bytes = b""
 
 
 def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[DatasetManifest, Fingerprint]:
@@ -59,7 +62,7 @@ def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[Da
     Raises DataProblems with everything that is wrong with any case; warnings alone do not raise and are kept in the
     manifest's notes.
     """
-    if not found.cases and not found.problems:
+    if not found.cases and all(problem.is_warning for problem in found.problems):
         raise UserError(f"{found.root}: no training cases found; is it the right folder?")
     per_case = max(1000, min(MOST_SAMPLED_PER_CASE, SAMPLED_VOXELS // max(1, len(found.cases))))
     expected = None if found.channels is None else len(found.channels)
@@ -74,7 +77,7 @@ def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[Da
         scans[outcome.item.id] = outcome.result
     ordered = [scans[case.id] for case in found.cases]
     problems = [*found.problems, *(problem for scan in ordered for problem in scan.problems)]
-    problems += _uneven_channels(found, ordered)
+    problems += [*_uneven_channels(found, ordered), *_same_images(found, ordered)]
     if any(not problem.is_warning for problem in problems):
         raise DataProblems(found, problems)
     return _complete(found, ordered, problems)
@@ -92,27 +95,21 @@ class DataProblems(UserError):
 
 def scan_case(case: Case, *, channel_count: int | None, labels: LabelSet | None, samples: int) -> CaseScan:
     """Reads, verifies and measures one case; what cannot be read becomes a problem, not an exception."""
-    problems, images = [], []
-    for path in case.images:
+    problems: list[Problem] = []
+
+    def read(path: Path) -> Volume | None:
         try:
-            images.append(read_volume(path))
+            return read_volume(path)
         except UnreadableFile as error:
-            problems.append(_unreadable(case, path.name, error))
-    try:
-        mask = read_volume(case.label)
-    except UnreadableFile as error:
-        problems.append(_unreadable(case, case.label.name, error))
-        mask = None
-    if len(images) == len(case.images):
-        problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
+            what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
+            problems.append(Problem(case=case.id, file=path.name, what=what, remedy=remedy))
+            return None
+
+    images, mask = [read(path) for path in case.images], read(case.label)
+    problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
     if any(not problem.is_warning for problem in problems):
         return CaseScan(problems=problems)
     return _measure(case, stack_channels(images), mask, labels, samples, problems)
-
-
-def _unreadable(case: Case, file: str, error: UnreadableFile) -> Problem:
-    what, _, remedy = str(error).partition(": ")[2].rpartition("; ")
-    return Problem(case=case.id, file=file, what=what, remedy=remedy)
 
 
 def _measure(
@@ -140,8 +137,14 @@ def _measure(
         cropped_shape=cut(canonical.array, nonzero_box(canonical.array)).shape[1:],
         label_voxels={str(value): int(count) for value, count in zip(present, counts)},
     )
-    minima = [float(channel.min()) for channel in image.array]
-    return CaseScan(problems=problems, stats=stats, channel_minima=minima, samples=chosen, moments=moments)
+    return CaseScan(
+        problems=problems,
+        stats=stats,
+        channel_minima=[float(channel.min()) for channel in image.array],
+        samples=chosen,
+        moments=moments,
+        image_digest=hashlib.blake2b(np.ascontiguousarray(image.array), digest_size=16).digest(),
+    )
 
 
 def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
@@ -160,6 +163,17 @@ def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem
         for case_id, count in counts.items()
         if count != expected
     ]
+
+
+def _same_images(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
+    """Copies of one image under several ids would let a fold validate on what it was trained on."""
+    problems, first_with = [], {}
+    for case, scan in zip(found.cases, scans):
+        first = first_with.setdefault(scan.image_digest or case.id, case.id)
+        if first != case.id:
+            what, remedy = f"the image is the same as that of {first}", "keep one of them"
+            problems.append(Problem(case=case.id, file=case.images[0].name, what=what, remedy=remedy, is_warning=True))
+    return problems
 
 
 def _complete(

@@ -55,6 +55,8 @@ def make_plan(
     memory_gb = DEFAULT_MEMORY_GB if gpu_memory_gb is None else gpu_memory_gb
     if memory_gb <= 0:
         raise UserError(f"--gpu-memory-gb is {memory_gb}; give the memory of the GPU in GB, such as 8")
+    if spacing_mm is not None and min(spacing_mm) <= 0:
+        raise UserError(f"--spacing-mm is {spacing_mm}; give three lengths in mm above 0, for z, y and x")
     spacings = [case.spacing_mm for case in fingerprint.cases]
     shapes = [case.cropped_shape for case in fingerprint.cases]
     target = spacing_mm or rules.target_spacing(spacings, shapes)

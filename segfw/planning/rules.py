@@ -39,8 +39,9 @@ def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> S
 
 
 def axis_order(target_mm: Spacing, median_shape: Sequence[float]) -> tuple[int, int, int]:
-    """The coarsest axis first, the others in their order; single-slice data keep the slice axis first."""
-    first = int(np.argmax(target_mm)) if median_shape[0] != 1 else 0
+    """The coarsest axis first, the others in their order; single-slice data have the slice axis first."""
+    single = [axis for axis in range(3) if median_shape[axis] == 1]
+    first = single[0] if single else int(np.argmax(target_mm))
     return (first, *(axis for axis in range(3) if axis != first))
 
 

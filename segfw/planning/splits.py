@@ -32,7 +32,7 @@ class Splits(Record):
         if name == "all":
             everything = sorted({case for fold in self.folds for case in (*fold.train, *fold.validation)})
             return Fold(train=tuple(everything), validation=())
-        if not name.isdigit() or int(name) >= len(self.folds):
+        if not name.isdecimal() or int(name) >= len(self.folds):
             raise UserError(f"fold {name!r} does not exist; choose 0 to {len(self.folds) - 1} or all")
         return self.folds[int(name)]
 
@@ -60,8 +60,11 @@ def import_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(Fold(train=tuple(entry["train"]), validation=tuple(entry["val"])) for entry in entries)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({error}); correct it") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({reason}); correct it") from None
+    if not folds:
+        raise UserError(f"{path}: lists no folds; correct it, or remove it to have folds drawn")
     for number, fold in enumerate(folds):
         unknown = sorted({*fold.train, *fold.validation} - set(case_ids))
         shared = sorted(set(fold.train) & set(fold.validation))

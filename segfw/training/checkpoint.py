@@ -41,11 +41,17 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
     save_tensors(folder / CHECKPOINT_FILE, tensors, {"state": json.dumps(counters)})
 
 
-def load_checkpoint(folder: Path, state: TrainState) -> None:
-    """Restores what ``save_checkpoint`` wrote; raises UserError if there is none or it is of another network."""
+def require_checkpoint(folder: Path) -> Path:
+    """The checkpoint's path; raises UserError if there is none."""
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         raise UserError(f"{path}: there is no checkpoint to resume from; train without --resume")
+    return path
+
+
+def load_checkpoint(folder: Path, state: TrainState) -> None:
+    """Restores what ``save_checkpoint`` wrote; raises UserError if there is none or it is of another network."""
+    path = require_checkpoint(folder)
     tensors, metadata = load_tensors(path)
     weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
     try:

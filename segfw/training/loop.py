@@ -20,11 +20,11 @@ from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Batches, Feeder, open_cases
-from segfw.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from segfw.training.checkpoint import TrainState, load_checkpoint, require_checkpoint, save_checkpoint
 from segfw.training.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
-from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate
+from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate, warm_up
 from segfw.training.settings import TrainSettings
 
 BEST_FILE, SETTINGS_FILE = "best.safetensors", "settings.json"
@@ -70,6 +70,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     chosen_device = pick_device(device)
     started = time.monotonic()
+    if resume:
+        require_checkpoint(folder)
+        settings = TrainSettings.load(folder / SETTINGS_FILE)
     torch.manual_seed(settings.seed)
     state = _new_state(configuration, settings, chosen_device, build)
     run = Run(
@@ -79,15 +82,14 @@ def train(
         device=chosen_device,
         precision=pick_precision(settings.precision, chosen_device),
         label_names=label_names,
-        forward=_compiled(state.network, configuration, settings, chosen_device),
+        forward=state.network,
     )
     if resume:
         load_checkpoint(folder, state)
-        settings = TrainSettings.load(folder / SETTINGS_FILE)
     else:
         patch_s = _seconds_per_patch(run, state) if settings.time_budget_s else None
         settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train))
-    run = replace(run, settings=settings)
+    run = _compiled(replace(run, settings=settings), state)
     keep_metrics_before(folder, state.epoch)
     settings.save(folder / SETTINGS_FILE)
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
@@ -108,8 +110,8 @@ def _new_state(
     network = fastest_layout(build(configuration.network).to(device), configuration.network)
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=settings.learning_rate,
-        momentum=0.9,  # set anew in every step
+        lr=0.01,  # rate and momentum are set anew in every step
+        momentum=0.9,
         nesterov=True,
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -120,25 +122,41 @@ def _new_state(
     )
 
 
-def _compiled(
-    network: nn.Module, configuration: Configuration, settings: TrainSettings, device: torch.device
-) -> Callable[[Tensor], list[Tensor] | Tensor]:
-    """The network compiled where that pays, tried on one batch; the network itself where it fails."""
-    wanted = device.type == "cuda" if settings.compile is None else settings.compile
+def _compiled(run: Run, state: TrainState) -> Run:
+    """The run with its network compiled where that pays, tried on one batch; as it was where compiling fails."""
+    wanted = run.device.type == "cuda" if run.settings.compile is None else run.settings.compile
     if not wanted:
-        return network
-    compiled = torch.compile(network)
-    channels = configuration.network.in_channels
-    batch = settings.batch_size or configuration.batch_size
-    image = torch.zeros(batch, channels, *configuration.patch_size, device=device)
+        return run
+    compiled = replace(run, forward=torch.compile(state.network))
     try:
-        with torch.no_grad(), autocast(device, pick_precision(settings.precision, device)):
-            compiled(image)
+        _empty_step(compiled, state, run.settings.batch_size)
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
-        return network
+        return run
     return compiled
+
+
+def _empty_step(run: Run, state: TrainState, batch: int) -> None:
+    """Forward and backward on empty patches; weights and optimiser stay as they are. Returns when it is done."""
+    shape, channels = run.configuration.patch_size, run.configuration.network.in_channels
+    image = torch.zeros(batch, channels, *shape, device=run.device)
+    classes = torch.zeros(batch, *shape, dtype=torch.long, device=run.device)
+    with autocast(run.device, run.precision):
+        outputs = run.forward(image)
+    loss = deep_supervision_loss(outputs, classes, run.configuration.batch_dice)
+    loss.backward()
+    float(loss.detach())  # reading a value waits for the device
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def _seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
+    """Time of forward and backward per patch."""
+    batch = min(run.settings.batch_size or run.configuration.batch_size, most)
+    _empty_step(run, state, batch)  # the first one also allocates memory and picks algorithms
+    started = time.monotonic()
+    _empty_step(run, state, batch)
+    return (time.monotonic() - started) / batch
 
 
 def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: Tensor) -> Tensor:
@@ -153,21 +171,6 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
     state.scaler.step(state.optimizer)
     state.scaler.update()
     return loss.detach()
-
-
-def _seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
-    """Time of forward and backward per patch, measured twice on empty patches; the weights stay as they are."""
-    batch = min(run.settings.batch_size or run.configuration.batch_size, most)
-    image = torch.zeros(batch, run.configuration.network.in_channels, *run.configuration.patch_size, device=run.device)
-    classes = torch.zeros(batch, *run.configuration.patch_size, dtype=torch.long, device=run.device)
-    for _ in range(2):  # the first one also allocates memory and picks algorithms
-        started = time.monotonic()
-        with autocast(run.device, run.precision):
-            outputs = run.forward(image)
-        deep_supervision_loss(outputs, classes, run.configuration.batch_dice).backward()
-        float(outputs[0].detach().float().sum())  # reading a value waits for the device
-    state.optimizer.zero_grad(set_to_none=True)
-    return (time.monotonic() - started) / batch
 
 
 def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
@@ -215,12 +218,12 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
 def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batches: Batches) -> dict:
     state.network.train()
     clock.epoch_started = started = time.monotonic()
-    stalled_before, losses = feeder.stalled_s, []
+    settings, stalled_before, losses = run.settings, feeder.stalled_s, []
     with progress(clock.steps_per_epoch, f"epoch {state.epoch + 1}", "step") as bar:
         for cut in feeder:
-            rate = poly_learning_rate(clock.progress(), run.settings.learning_rate)
+            rate, momentum = poly_learning_rate(clock.progress(), settings.learning_rate), settings.momentum
             for group in state.optimizer.param_groups:
-                group["lr"], group["momentum"] = rate, run.settings.momentum
+                group["lr"], group["momentum"] = rate * warm_up(state.step, momentum), momentum
             losses.append(train_step(run, state, *batches.finish(cut, run.device)))
             state.step += 1
             bar.update()
@@ -256,7 +259,7 @@ def _validate_patches(run: Run, state: TrainState, batches: Batches, steps: int)
             logits = run.forward(image)[0]
         loss = loss + dice_ce_loss(logits, classes, run.configuration.batch_dice)
         counts = counts + overlap_counts(logits.float(), classes)
-    true_positive, false_positive, false_negative = counts.double().cpu()
+    true_positive, false_positive, false_negative = counts.cpu().double()
     total = 2 * true_positive + false_positive + false_negative
     dice = torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan)
     seen = dice[~dice.isnan()]

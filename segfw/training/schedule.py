@@ -9,10 +9,25 @@ from segfw.training.settings import STEPS_PER_EPOCH, TrainSettings
 
 LONGEST_MEMORY_STEPS = 100  # of SGD's momentum: 0.99, as published
 SHORTEST_MEMORY_STEPS = 10  # momentum 0.9
+PUBLISHED_RATE = 0.01
 FEWEST_STEPS = 1000  # a time budget is rather spent on this many small batches than on fewer large ones
 SMALLEST_BATCH = 2
 MIRROR_FROM_VIEWS = 100  # patches per training case
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
+
+
+def learning_rate_for(momentum: float) -> float:
+    """The published 0.01 at momentum 0.99, and higher with the root of what the gradients are averaged less.
+
+    The step that SGD settles on is rate / (1 - momentum): the root is half-way, on a logarithmic scale, between
+    keeping the rate and keeping that step.
+    """
+    return PUBLISHED_RATE * ((1 - momentum) * LONGEST_MEMORY_STEPS) ** 0.5
+
+
+def warm_up(step: int, momentum: float) -> float:
+    """Factor on the learning rate that rises to 1 within twice the memory of the momentum, while that fills."""
+    return min(1.0, (step + 1) * (1 - momentum) / 2)
 
 
 def poly_learning_rate(progress: float, initial: float, power: float = 0.9) -> float:
@@ -25,7 +40,8 @@ def fit_to_length(settings: TrainSettings, planned_batch: int, patch_s: float | 
 
     ``patch_s`` is the measured time of a training step per patch, needed with a time budget. The published values are
     made for half a million patches; a run of a few thousand learns more from small batches, a momentum with a short
-    memory, and images in the one orientation they are all brought into (docs/benchmarks.md).
+    memory and a higher rate to go with it, and images in the one orientation they are all brought into
+    (docs/benchmarks.md).
     """
     batch = settings.batch_size or planned_batch
     if settings.time_budget_s:
@@ -34,13 +50,11 @@ def fit_to_length(settings: TrainSettings, planned_batch: int, patch_s: float | 
             batch = max(min(SMALLEST_BATCH, planned_batch), min(planned_batch, int(patches / FEWEST_STEPS)))
     else:
         patches = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) * batch
-    momentum, mirroring = settings.momentum, settings.mirroring
+    momentum = momentum_for(patches / batch) if settings.momentum is None else settings.momentum
+    rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
+    mirroring = patches / cases >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
     return settings.model_copy(
-        update={
-            "batch_size": batch,
-            "momentum": momentum_for(patches / batch) if momentum is None else momentum,
-            "mirroring": patches / cases >= MIRROR_FROM_VIEWS if mirroring is None else mirroring,
-        }
+        update={"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
     )
 
 

@@ -22,7 +22,7 @@ class TrainSettings(Record):
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     augmentation: Literal["device", "none"] = "device"
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)  # at the start; None: by the momentum
     momentum: float | None = Field(default=None, ge=0, lt=1)  # None: by the length of the run
     mirroring: bool | None = None  # None: by the length of the run
     weight_decay: float = Field(default=3e-5, ge=0)

@@ -1,0 +1,244 @@
+"""Speed and memory of segfw's parts on this machine, each as a ratio against a plain baseline in the same run.
+
+    python scripts/benchmark.py preprocessing | step | augmentation | inference | gpu | all
+
+Medians over several repetitions; baseline and ours alternate, so that a drifting machine drifts for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from segfw.data.geometry import Shape
+from segfw.data.resample import argmax_at, axis_matrix, resample_image
+from segfw.device import autocast, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.inference.sliding_window import sliding_window
+from segfw.networks import build_network, fastest_layout
+from segfw.networks.spec import NetworkSpec
+from segfw.planning.memory import training_memory_gb
+from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
+from segfw.training.losses import deep_supervision_loss
+
+PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
+NETWORK = NetworkSpec(
+    architecture="plain-unet",
+    in_channels=1,
+    classes=3,
+    features=(32, 64, 128, 256),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 4,
+    encoder_convs=(2,) * 4,
+    decoder_convs=(2,) * 3,
+)
+
+
+def alternate(baseline: Callable[[], object], ours: Callable[[], object], repetitions: int) -> tuple[float, float]:
+    """Median seconds of both, measured in turn after one warm-up each."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for repetition in range(repetitions + 1):
+        for function, kept in zip((baseline, ours), times):
+            started = time.perf_counter()
+            function()
+            if repetition:
+                kept.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def report(what: str, baseline_name: str, baseline_s: float, ours_s: float) -> None:
+    """One line: what, medians, ratio."""
+    print(f"{what}: {baseline_name} {baseline_s:.3f} s, segfw {ours_s:.3f} s, {baseline_s / ours_s:.1f} times faster")
+
+
+def preprocessing() -> None:
+    """Cubic resampling of a CT against scipy's 3-D spline, and the restore of 15 classes against full-size logits."""
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.normal(size=(100, 256, 256)), 2).astype(np.float32)
+    shape: Shape = (100, 137, 137)
+    tensor = torch.from_numpy(image)[None]
+    results = {}
+
+    def by_scipy() -> None:
+        factors = [new / old for new, old in zip(shape, image.shape)]
+        zoomed = ndimage.zoom(image, factors, order=3, mode="nearest", grid_mode=True)
+        results["scipy"] = np.clip(zoomed, image.min(), image.max())
+
+    def by_matrix() -> None:
+        axis_matrix.cache_clear()  # the matrices are part of the work
+        results["segfw"] = resample_image(tensor, shape, None)[0].numpy()
+
+    report("cubic resampling, 100x256x256 -> 100x137x137", "scipy", *alternate(by_scipy, by_matrix, 5))
+    print(f"  largest difference {np.abs(results['scipy'] - results['segfw']).max():.1e} of range {np.ptp(image):.2f}")
+    logits = torch.randn(15, 80, 96, 96)
+    full: Shape = (120, 192, 192)
+
+    def naive() -> None:
+        resized = torch.nn.functional.interpolate(logits[None], full, mode="trilinear", align_corners=False)
+        results["naive"] = resized[0].argmax(0).numpy()
+
+    def by_slabs() -> None:
+        results["slabs"] = argmax_at(logits, full, None)
+
+    report("restore of 15 classes to 120x192x192", "full-size logits", *alternate(naive, by_slabs, 5))
+    print(f"  voxels that differ: {(results['naive'] != results['slabs']).mean():.1e}")
+
+
+def step_of(precision: torch.dtype, device: torch.device, batch: int = BATCH) -> Callable[[], float]:
+    """A closure that does one training step and returns its loss."""
+    torch.manual_seed(0)
+    network = build_network(NETWORK).to(device).train()
+    if precision != torch.float32:
+        network = fastest_layout(network, NETWORK)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.99, nesterov=True, weight_decay=3e-5, fused=True)
+    image = torch.randn(batch, 1, *PATCH, device=device)
+    classes = torch.randint(0, 3, (batch, *PATCH), device=device)
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device, precision):
+            outputs = network(image)
+        loss = deep_supervision_loss(outputs, classes, False)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def step() -> None:
+    """A training step as segfw does it here against fp32 eager in the default memory layout."""
+    device = pick_device("auto")
+    precision = pick_precision("auto", device)
+    baseline, ours = step_of(torch.float32, device), step_of(precision, device)
+    report(f"training step, batch {BATCH}, {precision}", "fp32 eager", *alternate(baseline, ours, 5))
+
+
+def augmentation() -> None:
+    """segfw's augmentation of one patch against batchgenerators' transforms of the same kinds, one thread each."""
+    from batchgenerators.transforms.color_transforms import (
+        BrightnessMultiplicativeTransform,
+        ContrastAugmentationTransform,
+        GammaTransform,
+    )
+    from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
+    from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
+    from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+
+    angle = (-np.pi / 6, np.pi / 6)
+    transforms = [
+        SpatialTransform(
+            PATCH, None, do_elastic_deform=False, angle_x=angle, angle_y=angle, angle_z=angle, scale=(0.7, 1.4),
+            border_mode_data="constant", random_crop=False, p_rot_per_sample=0.2, p_scale_per_sample=0.2,
+        ),
+        GaussianNoiseTransform(p_per_sample=0.1),
+        GaussianBlurTransform((0.5, 1.0), p_per_sample=0.2, p_per_channel=0.5),
+        BrightnessMultiplicativeTransform((0.75, 1.25), p_per_sample=0.15),
+        ContrastAugmentationTransform(p_per_sample=0.15),
+        SimulateLowResolutionTransform(
+            (0.5, 1), p_per_sample=0.25, p_per_channel=0.5, order_downsample=0, order_upsample=1
+        ),
+        GammaTransform((0.7, 1.5), True, True, retain_stats=True, p_per_sample=0.1),
+        GammaTransform((0.7, 1.5), False, True, retain_stats=True, p_per_sample=0.3),
+        MirrorTransform((0, 1, 2)),
+    ]  # fmt: skip
+    rng, count = np.random.default_rng(0), 40
+    box = source_size(PATCH, np.ones((3, 3)) * 0.85)
+    image, mask = rng.normal(size=(1, *box)).astype(np.float32), (rng.random(box) > 0.9).astype(np.int16)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def reference() -> None:
+        for _ in range(count):
+            batch = {"data": image[None].copy(), "seg": mask[None, None].astype(np.float32)}
+            for transform in transforms:
+                batch = transform(**batch)
+
+    def ours() -> None:
+        for _ in range(count):
+            spatial = draw_spatial(rng, PATCH, (0, 1, 2))
+            size = source_size(PATCH, spatial.matrix)
+            cut = tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(box, size))
+            patch, _ = warp(
+                torch.from_numpy(image[(slice(None), *cut)]), torch.from_numpy(mask[cut]), (0, 1), spatial, PATCH
+            )
+            augment_intensity(patch[None], [draw_intensity(rng, 1)], PATCH, 0)
+
+    report(f"augmentation of {count} patches", "batchgenerators", *alternate(reference, ours, 3))
+    torch.set_num_threads(threads)
+
+
+def inference() -> None:
+    """A case of several tiles with mirroring, against fp32 one tile and one mirror at a time."""
+    device = pick_device("auto")
+    precision = pick_precision("auto", device)
+    image = torch.randn(1, 40, 84, 60)
+    torch.manual_seed(0)
+    plain = build_network(NETWORK).to(device).eval()
+    fast = fastest_layout(build_network(NETWORK).to(device), NETWORK).eval()
+    fast.load_state_dict(plain.state_dict())
+    results = {}
+
+    @torch.inference_mode()
+    def baseline() -> None:
+        def one_by_one(tiles: torch.Tensor) -> torch.Tensor:
+            return torch.cat([plain(tile[None]) for tile in tiles])
+
+        results["fp32"] = sliding_window(image, [one_by_one], PATCH, mirror_axes=(0, 1, 2), device=device)
+
+    @torch.inference_mode()
+    def ours() -> None:
+        with autocast(device, precision):
+            results["ours"] = sliding_window(image, [fast], PATCH, mirror_axes=(0, 1, 2), device=device)
+
+    report(f"inference of 4 tiles with 8 mirrors, {precision}", "fp32, one by one", *alternate(baseline, ours, 3))
+    same = (results["fp32"].argmax(0) == results["ours"].argmax(0)).float().mean()
+    print(f"  equal voxels with random weights: {same:.4f}")
+
+
+def gpu() -> None:
+    """On CUDA: planned against measured peak memory, and the step's time; says so where there is no device."""
+    if not torch.cuda.is_available():
+        print("gpu: no CUDA device here, nothing measured")
+        return
+    device = torch.device("cuda")
+    print(f"gpu: {device_name(device)}")
+    for batch in (2, 9):
+        torch.cuda.reset_peak_memory_stats()
+        run = step_of(pick_precision("auto", device), device, batch)
+        run()
+        peak_gb = torch.cuda.max_memory_allocated() / 1024**3
+        planned_gb = training_memory_gb(NETWORK, PATCH, batch)
+        print(f"  batch {batch}: peak {peak_gb:.2f} GB, planned {planned_gb:.2f} GB ({planned_gb / peak_gb:.2f} times)")
+    step()
+    inference()
+
+
+PARTS = {
+    "preprocessing": preprocessing,
+    "step": step,
+    "augmentation": augmentation,
+    "inference": inference,
+    "gpu": gpu,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=(*PARTS, "all"))
+    chosen = parser.parse_args().part
+    keep_freed_pages()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device_name(pick_device('auto'))}")
+    for name, function in PARTS.items():
+        if chosen in (name, "all"):
+            function()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Which part of segfw may import which: read from the source, so that no cycle and no shortcut creeps in."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import segfw
+
+ROOT = Path(segfw.__file__).parent
+
+# Part -> the parts it may import besides itself. Everything may import records.
+ALLOWED = {
+    "records": set(),
+    "device": set(),
+    "data": set(),
+    "networks": set(),
+    "planning": {"data", "networks"},
+    "model": {"data", "networks", "planning"},
+    "training": {"data", "networks", "planning", "model", "device"},
+    "inference": {"data", "networks", "planning", "model", "device"},
+    "evaluation": {"data", "networks", "planning", "model", "device"},
+    "pipeline": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
+}
+# Used by people or shells, and by nothing in the package.
+TOP = {"cli", "health", "demo"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of segfw that a file imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the whole name"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name in MODULES}
+
+
+SOURCES = {module_name(path): path for path in ROOT.rglob("*.py")}
+MODULES = set(SOURCES)
+IMPORTS = {name: imported(path) - {"segfw", name} for name, path in SOURCES.items()}
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_module_belongs_to_a_part_whose_imports_are_ruled():
+    assert {part(module) for module in MODULES} - {""} <= ALLOWED.keys() | TOP
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_a_part_imports_only_what_lies_below_it(name):
+    allowed = ALLOWED[name] | {name, "records"}
+    wrong = [
+        f"{module} imports {other}"
+        for module in sorted(MODULES)
+        if part(module) == name
+        for other in sorted(IMPORTS[module])
+        if part(other) not in allowed
+    ]
+    assert not wrong
+
+
+def test_nothing_in_the_package_imports_what_is_on_top():
+    users = {
+        name: {module for module in MODULES if any(part(other) == name for other in IMPORTS[module])} for name in TOP
+    }
+    assert users["cli"] <= {"segfw.__main__"}
+    assert {part(module) for module in users["health"] | users["demo"]} <= TOP
+
+
+def test_there_are_no_cycles_not_even_through_imports_inside_functions():
+    # A package's __init__ is run by importing any of its modules, but does not count as using them.
+    try:
+        tuple(TopologicalSorter(IMPORTS).static_order())
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that are loaded in a fresh interpreter after ``statement``."""
+    code = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import segfw", "import segfw.cli", "import segfw.cli as c; c.build_parser()"])
+def test_help_does_not_wait_for_heavy_libraries(statement):
+    assert not loaded_by(statement) & {"torch", "numpy", "scipy", "nibabel", "SimpleITK", "matplotlib", "monai"}
+
+
+def test_training_needs_no_reader_of_images_and_no_plots():
+    loaded = loaded_by("import segfw.training.loop")
+    assert "torch" in loaded  # otherwise this proves nothing
+    assert not loaded & {"SimpleITK", "nibabel", "matplotlib", "jinja2", "monai", "batchgenerators", "pandas"}
+
+
+def test_the_public_names_exist():
+    for name in segfw.__all__:
+        assert getattr(segfw, name) is not None
+    with pytest.raises(AttributeError, match="module 'segfw' has no attribute 'nonsense'"):
+        _ = segfw.nonsense

@@ -1,0 +1,187 @@
+"""The plain U-Net: shapes, parameters and costs, counted by other means."""
+
+from math import prod
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segfw.networks import ARCHITECTURES, build_network, fastest_layout
+from segfw.networks.spec import NetworkSpec
+
+
+def make_spec(**changes) -> NetworkSpec:
+    """Three stages; z is neither mixed in the first nor halved on the way to the second."""
+    values = {
+        "architecture": "plain-unet",
+        "in_channels": 2,
+        "classes": 4,
+        "features": (4, 6, 8),
+        "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "encoder_convs": (2, 2, 2),
+        "decoder_convs": (2, 2),
+    }
+    return NetworkSpec(**values | changes)
+
+
+ANISOTROPIC = make_spec()
+FLAT = make_spec(strides=((1, 1, 1), (1, 2, 2), (1, 2, 1)), kernels=((1, 3, 3), (1, 3, 1), (1, 3, 3)))
+ONE_STAGE = make_spec(features=(5,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_convs=(2,), decoder_convs=())
+UNEVEN_CONVS = make_spec(encoder_convs=(1, 3, 2), decoder_convs=(1, 3))
+PATCHES = [(ANISOTROPIC, (4, 8, 12)), (FLAT, (3, 8, 4)), (ONE_STAGE, (3, 5, 7)), (UNEVEN_CONVS, (2, 4, 8))]
+HIPPOCAMPUS = make_spec(
+    in_channels=1,
+    classes=3,
+    features=(32, 64, 128, 256),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 4,
+    encoder_convs=(2,) * 4,
+    decoder_convs=(2,) * 3,
+)
+
+
+def convolution(kind: type) -> bool:
+    return issubclass(kind, nn.modules.conv._ConvNd)
+
+
+@pytest.mark.parametrize("spec, patch", PATCHES)
+def test_evaluation_gives_logits_of_the_patchs_shape(spec, patch):
+    network = build_network(spec).eval()
+    with torch.no_grad():
+        logits = network(torch.randn(2, 2, *patch))
+    assert logits.shape == (2, 4, *patch)
+
+
+@pytest.mark.parametrize(
+    "spec, patch, shapes",
+    [
+        (ANISOTROPIC, (4, 8, 12), [(4, 8, 12), (4, 4, 6)]),
+        (FLAT, (3, 8, 4), [(3, 8, 4), (3, 4, 2)]),
+        (ONE_STAGE, (3, 5, 7), [(3, 5, 7)]),
+    ],
+)
+def test_training_gives_one_output_per_decoder_stage_finest_first(spec, patch, shapes):
+    network = build_network(spec).train()
+    outputs = network(torch.randn(2, 2, *patch))
+    assert [tuple(output.shape) for output in outputs] == [(2, 4, *shape) for shape in shapes]
+    sum(output.square().mean() for output in outputs).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())  # no layer is left out
+
+
+@pytest.mark.parametrize("spec, patch", PATCHES)
+def test_the_finest_training_output_is_that_of_evaluation(spec, patch):
+    network, image = build_network(spec), torch.randn(1, 2, *patch)
+    with torch.no_grad():
+        torch.testing.assert_close(network.train()(image)[0], network.eval()(image))
+
+
+def test_a_2d_network_works_slice_by_slice():
+    network = build_network(FLAT).eval()
+    assert not any(isinstance(module, nn.Conv3d | nn.ConvTranspose3d) for module in network.modules())
+    image = torch.randn(2, 2, 5, 8, 4)
+    with torch.no_grad():
+        whole = network(image)
+        slices = torch.cat([network(image[:, :, z : z + 1]) for z in range(5)], 2)
+    torch.testing.assert_close(whole, slices)
+
+
+def test_kernels_and_strides_lie_along_the_axes_of_the_spec():
+    network = build_network(ANISOTROPIC)
+    assert [block[0][0].kernel_size for block in network.encoder] == [(1, 3, 3), (3, 3, 3), (3, 3, 3)]
+    assert [block[0][0].stride for block in network.encoder] == [(1, 1, 1), (1, 2, 2), (2, 2, 2)]
+    assert [block[1][0].stride for block in network.encoder] == [(1, 1, 1)] * 3  # only the first of a stage
+    assert [up.stride for up in network.up] == [up.kernel_size for up in network.up] == [(1, 2, 2), (2, 2, 2)]
+    assert [block[1][0].kernel_size for block in network.decoder] == [(1, 3, 3), (3, 3, 3)]
+    assert [block[0][0].kernel_size for block in build_network(FLAT).encoder] == [(3, 3), (3, 1), (3, 3)]
+
+
+def test_the_hippocampus_network_has_as_many_parameters_as_nnunets():
+    network = build_network(HIPPOCAMPUS)
+    features, expected, previous = HIPPOCAMPUS.features, 0, 1
+
+    def block(inputs: int, outputs: int) -> int:
+        return 27 * inputs * outputs + 3 * outputs  # weights, bias, and the norm's scale and shift
+
+    for count in features:
+        expected += block(previous, count) + block(count, count)
+        previous = count
+    for fine, coarse in zip(features, features[1:]):
+        expected += 8 * coarse * fine + fine  # transposed convolution
+        expected += block(2 * fine, fine) + block(fine, fine)
+        expected += 3 * fine + 3  # head
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected
+    assert expected == pytest.approx(5.6e6, rel=0.01)
+
+
+@pytest.mark.parametrize("spec, patch", [*PATCHES, (HIPPOCAMPUS, (8, 16, 8))])
+def test_convolution_elements_equal_what_hooks_count(spec, patch):
+    with torch.device("meta"):
+        network, image = build_network(spec).eval(), torch.empty(1, spec.in_channels, *patch)
+    counted = 0
+
+    def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += output.numel()
+
+    for module in network.modules():
+        if convolution(type(module)):
+            module.register_forward_hook(count)
+    network(image)  # in evaluation only the finest head runs, as nnU-Net counts
+    assert spec.convolution_elements(patch) == counted
+
+
+@pytest.mark.parametrize("spec, patch", [*PATCHES, (HIPPOCAMPUS, (8, 16, 8))])
+def test_forward_flops_equal_what_torch_counts(spec, patch):
+    with torch.device("meta"):
+        network, image = build_network(spec).train(), torch.empty(1, spec.in_channels, *patch)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    # Both count a multiplication and an addition per weight; neither counts norms and activations.
+    assert spec.forward_flops(patch) == counter.get_total_flops()
+
+
+def test_the_specs_shapes():
+    assert ANISOTROPIC.downsampling == (2, 4, 4)
+    assert ANISOTROPIC.stage_shapes((4, 8, 12)) == [(4, 8, 12), (4, 4, 6), (2, 2, 3)]
+    assert prod(HIPPOCAMPUS.stage_shapes((40, 56, 40))[-1]) == 5 * 7 * 5
+    assert (ANISOTROPIC.is_2d, FLAT.is_2d) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"features": (4, 6)}, "2 stages of features, but strides, kernels, convs have"),
+        ({"decoder_convs": (2, 2, 2)}, "3 stages of features, but"),
+        ({"kernels": ((1, 3, 3), (2, 3, 3), (3, 3, 3))}, "must be odd"),
+        ({"dropout": 0.5}, "Extra inputs"),
+    ],
+)
+def test_a_spec_that_fits_nowhere_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        make_spec(**changes)
+
+
+def test_an_unknown_architecture_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="unknown architecture 'vit'; choose from"):
+        build_network(make_spec(architecture="vit"))
+    assert "plain-unet" in ARCHITECTURES
+
+
+def test_weights_start_by_he_and_biases_at_zero():
+    network = build_network(HIPPOCAMPUS)
+    weight = network.encoder[3][1][0].weight  # 256 x 256 x 27
+    assert weight.std().item() == pytest.approx((2 / 1.0001 / (256 * 27)) ** 0.5, rel=0.01)
+    biases = [module.bias for module in network.modules() if convolution(type(module))]
+    assert not torch.cat(biases).any()
+
+
+@pytest.mark.parametrize("spec, patch", PATCHES)
+def test_the_faster_memory_layout_changes_nothing_else(spec, patch):
+    network, image = build_network(spec).eval(), torch.randn(1, 2, *patch)
+    with torch.no_grad():
+        before = network(image)
+        after = fastest_layout(network, spec)(image)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
