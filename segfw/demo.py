@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from segfw.data.layouts import read_labels
@@ -20,6 +21,7 @@ def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
     folder = Path(folder)
     data, work, masks = folder / "data", folder / "work", folder / "predictions"
     if not (data / "dataset.json").is_file():
+        shutil.rmtree(data, ignore_errors=True)  # what an interrupted demo left half-made
         print(f"making {TRAINING_CASES} training and {TEST_CASES} test cases in {data}")
         make_toy_dataset(data, cases=TRAINING_CASES, test_cases=TEST_CASES)
     run(data, work, configurations=("3d_fullres",), folds=("0",), time_budget_s=time_budget_s, device=device)

@@ -1,18 +1,13 @@
 """The toy data set must be reproducible, well formed, and too much like a scan to be solved by a threshold."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_toy_dataset.py"
-spec = importlib.util.spec_from_file_location("make_toy_dataset", SCRIPT)
-toy = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toy)
+from segfw import toy_dataset as toy
 
 
 @pytest.fixture(scope="module")
