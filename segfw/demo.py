@@ -13,7 +13,7 @@ from segfw.pipeline import predict, run
 from segfw.toy_dataset import make_toy_dataset
 from segfw.training.runlog import read_metrics
 
-TRAINING_CASES, TEST_CASES = 24, 6
+TRAINING_CASES, TEST_CASES = 40, 6
 
 
 def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:

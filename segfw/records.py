@@ -41,6 +41,11 @@ class Record(BaseModel):
             raise UserError(f"{path}: field {field!r}: {first['msg']}; restore the file or make it again") from None
 
 
+def count(number: int, noun: str) -> str:
+    """'1 case', '2 cases'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.

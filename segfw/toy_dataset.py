@@ -19,7 +19,7 @@ Rng = np.random.Generator
 
 # Values are not consecutive on purpose: whoever reads them as class indices must fail here.
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "lesion": 5, "aorta": 7}
-SMALLEST_VOXELS = {1: 1500, 2: 300, 5: 60, 7: 150}
+SMALLEST_VOXELS = {1: 600, 2: 150, 5: 50, 7: 80}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,15 @@ class Tissue:
 # Signals overlap between labelled and unlabelled structures on purpose: place and shape must tell them apart.
 TISSUES = {
     "subcutaneous fat": Tissue(signal=0.92, mottle=0.05, grain_mm=4),
-    "muscle": Tissue(signal=0.34, mottle=0.16, grain_mm=1.5),
+    "muscle": Tissue(signal=0.27, mottle=0.12, grain_mm=1.5),
     "cortical bone": Tissue(signal=0.13),
     "visceral fat": Tissue(signal=0.87, mottle=0.09, grain_mm=3),
     "wall": Tissue(signal=0.38, mottle=0.10),
     "bowel content": Tissue(signal=0.49, mottle=0.20, grain_mm=5),
-    "pancreas": Tissue(signal=0.48, mottle=0.12, grain_mm=2),
+    "pancreas": Tissue(signal=0.55, mottle=0.12, grain_mm=2),
     "stomach content": Tissue(signal=0.44, mottle=0.20, grain_mm=3),
     "gas": Tissue(signal=0.05, mottle=0.3),
-    "spleen": Tissue(signal=0.48, mottle=0.05),
+    "spleen": Tissue(signal=0.58, mottle=0.05),
     "liver": Tissue(signal=0.46, mottle=0.06, label=1),
     "liver vessels": Tissue(signal=0.58, label=1),
     "gallbladder": Tissue(signal=0.95, mottle=0.03),
@@ -54,7 +54,7 @@ TISSUES = {
     "marrow": Tissue(signal=0.46, mottle=0.10, grain_mm=2),
     "disc": Tissue(signal=0.28),
     "cerebrospinal fluid": Tissue(signal=0.95, mottle=0.02),
-    "vena cava": Tissue(signal=0.21, mottle=0.05),
+    "vena cava": Tissue(signal=0.25, mottle=0.05),
     "aorta": Tissue(signal=0.16, mottle=0.05, label=7),
 }
 
@@ -230,15 +230,15 @@ def scanned(rng: Rng, signal: Array, points: Array) -> Array:
     blurred = gaussian_filter(signal, (0.45, 0.45, 0.55))
     shaded = blurred * np.exp(rng.uniform(0.05, 0.13) * smooth_noise(rng, points, 180, count=4))
     shaded += rng.uniform(0.0, 0.04) * np.roll(shaded, shaded.shape[1] // 2, axis=1)
-    real, imaginary = rng.normal(0, rng.uniform(0.025, 0.045), (2, *signal.shape))
+    real, imaginary = rng.normal(0, rng.uniform(0.02, 0.035), (2, *signal.shape))
     return np.rint(rng.uniform(250, 1500) * np.hypot(shaded + real, imaginary)).astype(np.int16)
 
 
 def draw_grid(rng: Rng) -> tuple[Array, Array, Array]:
     """Affine, spacing and patient positions of the voxels. Some grids are tilted, and some are not stored as RAS."""
-    shape = rng.integers((72, 60, 22), (85, 73, 29))
-    in_plane = rng.choice((1.4, 1.45, 1.5, 1.55))
-    spacing_mm = np.array((in_plane, in_plane, rng.choice((3.0, 3.3, 3.6, 4.0))))
+    shape = rng.integers((52, 44, 17), (60, 52, 22))
+    in_plane = rng.choice((1.95, 2.0, 2.05, 2.1))
+    spacing_mm = np.array((in_plane, in_plane, rng.choice((4.0, 4.3, 4.6, 4.9))))
     signs = np.where([code in "RAS" for code in rng.choice(("RAS", "RAS", "LPS", "LAS"))], 1, -1)
     tilt = Rotation.from_euler("xyz", rng.uniform(-9, 9, 3) * (rng.random() < 0.35), degrees=True).as_matrix()
     affine = np.eye(4)

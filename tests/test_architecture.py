@@ -18,6 +18,7 @@ ALLOWED = {
     "device": set(),
     "data": set(),
     "networks": set(),
+    "toy_dataset": set(),
     "planning": {"data", "networks"},
     "model": {"data", "networks", "planning"},
     "training": {"data", "networks", "planning", "model", "device"},

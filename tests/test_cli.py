@@ -105,7 +105,7 @@ def test_some_failed_cases_are_exit_code_1(make_raw, tmp_path, capsys):
     (tmp_path / "new" / "bad.nii.gz").write_text("not an image")
     assert main(["predict", work, str(tmp_path / "new"), str(tmp_path / "masks"), "--device", "cpu"]) == 1
     errors = capsys.readouterr().err
-    assert "segfw: 1 cases failed in prediction, all others are done" in errors
+    assert "segfw: 1 case failed in prediction, all others are done" in errors
     assert "Traceback" not in errors
     assert (tmp_path / "masks" / "good.nii.gz").is_file()
 

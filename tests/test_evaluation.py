@@ -238,9 +238,9 @@ def test_a_case_that_cannot_be_scored_does_not_stop_the_others(tmp_path):
     predicted, wanted = folders(tmp_path, masks, masks)
     write_labels(predicted / "b.nii.gz", np.zeros((4, 6, 8), np.uint8), geometry((4, 6, 8)))
     output = tmp_path / "out" / "scores.json"
-    with pytest.raises(CasesFailed, match=r"(?s)1 cases failed in evaluation.*\n  b: .*has 4 x 6 x 8 voxels"):
+    with pytest.raises(CasesFailed, match=r"(?s)1 case failed in evaluation.*\n  b: .*has 4 x 6 x 8 voxels"):
         evaluate(predicted, wanted, labels=LABELS, output=output)
     scores = Scores.load(output)
     assert list(scores.cases) == ["a", "c"]
-    assert scores.notes == ("1 cases could not be scored and are not in the means (b)",)
+    assert scores.notes == ("1 case could not be scored and not counted in the means (b)",)
     assert list(Failures.load(output.parent / "failures.json").failed) == ["b"]

@@ -139,6 +139,13 @@ def test_two_dimensions_are_a_volume_of_one_slice(tmp_path, ending):
     np.testing.assert_allclose(volume.geometry.matrix @ [0, 3, 4, 1], [-18, -21.5, 0, 1])
 
 
+def test_colours_of_a_flat_image_are_channels(tmp_path):
+    array_yxc = numbers(np.uint8, (4, 5, 3))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array_yxc, isVector=True), str(tmp_path / "flat.nrrd"))
+    volume = read_volume(tmp_path / "flat.nrrd")
+    np.testing.assert_array_equal(volume.array, array_yxc.transpose(2, 0, 1)[:, None])
+
+
 def test_flipped_and_permuted_files_agree_with_itk(tmp_path):
     for number, order in enumerate([(0, 1, 2), (1, 2, 0), (2, 0, 1)]):
         affine = np.zeros((4, 4))
@@ -151,7 +158,8 @@ def test_flipped_and_permuted_files_agree_with_itk(tmp_path):
 
 @pytest.mark.parametrize("unit, factor", [("mm", 1), ("meter", 1000), ("micron", 0.001), ("unknown", 1)])
 def test_units_of_the_header_are_converted_to_millimetres(tmp_path, unit, factor):
-    image = nibabel.Nifti1Image(numbers().transpose(2, 1, 0), np.diag([2.0, 0.5, 5, 1]))
+    affine = nibabel.affines.from_matvec(np.diag([2.0, 0.5, 5]), (30, -20, 10))
+    image = nibabel.Nifti1Image(numbers().transpose(2, 1, 0), affine)
     image.header.set_xyzt_units(unit)
     nibabel.save(image, tmp_path / "image.nii.gz")
     assert read_volume(tmp_path / "image.nii.gz").geometry.spacing_mm == pytest.approx(

@@ -123,7 +123,7 @@ def test_decathlon(tmp_path):
 
 def test_decathlon_entries_that_are_doubled_missing_or_unlisted_are_named(tmp_path):
     found = in_decathlon(tmp_path, "a nomask new", "a noimage", ["a", "a", "noimage", "nomask"])
-    assert list(names(found)) == ["a"]
+    assert [case.id for case in found.cases] == ["a"]
     missing = "is listed but missing; add the file or remove the entry from dataset.json"
     assert problems(found) == [
         f"noimage: {tmp_path}/imagesTr/noimage.nii.gz: {missing}",

@@ -41,8 +41,8 @@ def test_zscore_inside_the_mask_leaves_the_rest_at_zero():
 
 
 def test_zscore_survives_intensities_of_millions():
-    image = line(1_700_000, 1_700_001, 1_700_002, kind=np.int32)
-    assert normalized(image, "zscore") == pytest.approx([-np.sqrt(1.5), 0, np.sqrt(1.5)], rel=1e-5)
+    image = line(*[16_000_000, 16_000_002] * 5000, kind=np.int32)
+    assert set(normalized(image, "zscore")) == {-1, 1}
 
 
 @pytest.mark.parametrize(

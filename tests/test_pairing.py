@@ -92,6 +92,12 @@ def test_endings_that_differ_in_every_case_are_no_channels(tmp_path):
     assert problems(found) == []
 
 
+def test_a_number_is_not_the_start_of_a_longer_one(tmp_path):
+    found = in_folders(tmp_path, "p_1_ct p_10_ct p_2_ct", "p_1_seg p_2_seg")
+    assert names(found) == {"p_1": ["p_1_ct", "p_1_seg"], "p_2": ["p_2_ct", "p_2_seg"]}
+    assert [problem.case for problem in found.problems] == ["p_10_ct"]
+
+
 def test_folders_with_a_single_case(tmp_path):
     found = in_folders(tmp_path, "sub-spleen2_ct", "sub-spleen2_ct_seg-manual")
     assert names(found) == {"sub-spleen2_ct": ["sub-spleen2_ct", "sub-spleen2_ct_seg-manual"]}

@@ -163,7 +163,7 @@ def test_one_bad_image_does_not_stop_the_others(work, tmp_path):
     for name in ("a", "c"):
         write_nifti(images / f"{name}.nii.gz", blocks_case(50)[0])
     (images / "b.nii.gz").write_bytes((images / "a.nii.gz").read_bytes()[:900])
-    with pytest.raises(CasesFailed, match=r"(?s)1 cases failed in prediction.*\n  b: .*b.nii.gz: cannot be read"):
+    with pytest.raises(CasesFailed, match=r"(?s)1 case failed in prediction.*\n  b: .*b.nii.gz: cannot be read"):
         predict(work, images, tmp_path / "masks", device="cpu")
     assert sorted(path.name for path in (tmp_path / "masks").glob("*.nii.gz")) == ["a.nii.gz", "c.nii.gz"]
     assert "b" in json.loads((tmp_path / "masks" / "failures.json").read_text())["failed"]
@@ -271,7 +271,7 @@ def test_a_case_that_fails_in_preprocessing_is_named_and_the_rest_completes(make
     raw, work = make_raw(), tmp_path / "work"
     broken = read_volume(raw / "imagesTr" / "case_02_0000.nii.gz").array
     monkeypatch.setattr(store, "preprocess_image", out_of_memory_once)
-    with pytest.raises(CasesFailed, match=r"(?s)1 cases failed in preprocessing.*case_02: no room"):
+    with pytest.raises(CasesFailed, match=r"(?s)1 case failed in preprocessing.*case_02: no room"):
         plan_and_preprocess(raw, work, configurations=("3d_fullres",))
     folder = work / "preprocessed" / "3d_fullres"
     assert sorted(path.stem for path in folder.glob("*.json")) == [f"case_{n:02}" for n in (0, 1, 3, 4, 5)]

@@ -58,6 +58,15 @@ def test_channels_by_number_and_by_name(tmp_path):
     assert cases == [["x_t1_1.nii.gz", "x_flair_1.nii.gz"]]  # in the order of the model's channels
 
 
+def test_a_channel_name_is_a_word_of_its_own(tmp_path):
+    channels = (Channel(name="t1"), Channel(name="t1ce"))
+    names = ("p1_t1ce.nii.gz", "p1_t1.nii.gz", "p2-t1.nii.gz", "p2-t1ce.nii.gz")
+    assert found(touch(tmp_path, *names), channels) == {
+        "p1": ["p1_t1.nii.gz", "p1_t1ce.nii.gz"],
+        "p2": ["p2-t1.nii.gz", "p2-t1ce.nii.gz"],
+    }
+
+
 def test_a_single_file(tmp_path):
     folder = touch(tmp_path, "p1_0000.nii.gz")
     assert found(folder / "p1_0000.nii.gz", ONE) == {"p1": ["p1_0000.nii.gz"]}

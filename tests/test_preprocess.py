@@ -148,6 +148,19 @@ def test_image_classes_and_restored_classes_stay_in_one_place_when_resampled(tar
     assert (moved_mm < 0.3 * coarser_mm).all()  # a systematic shift would be half a voxel or more
 
 
+def test_thick_slices_are_picked_and_not_blended_on_the_way_and_back():
+    grid = Geometry.of((4, 5, 6), np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]]))
+    image = np.zeros((1, 4, 5, 6), np.float32) + np.array([1, 2, 3, 4]).reshape(4, 1, 1)
+    classes = np.zeros((1, 4, 5, 6), np.uint8)
+    classes[0, 1:3] = 1
+    result, record = preprocess_image(Volume(array=image, geometry=grid), how((0, 1, 2), (10.0, 1.0, 1.0)))
+    assert result[0, :, 0, 0].tolist() == [2, 4]  # new centres lie between slices 0 and 1, 2 and 3: halves go up
+    assert preprocess_classes(Volume(array=classes, geometry=grid), record)[:, 0, 0].tolist() == [1, 0]
+    # Blended at a quarter of the distance, the second slice would overrule the first: 0.75 x 1 < 0.25 x 9.
+    for_one = torch.tensor([1.0, -9.0]).reshape(1, 2, 1, 1).expand(1, 2, 5, 6)
+    assert restore(torch.cat([0 * for_one, for_one]), record)[:, 0, 0].tolist() == [1, 1, 0, 0]
+
+
 def test_channels_of_several_files_are_stacked_in_order():
     volumes = [Volume(array=np.full((1, *SHAPE), value, np.int16), geometry=geometry()) for value in (3, 1, 2)]
     assert stack_channels(volumes).array[:, 0, 0, 0].tolist() == [3, 1, 2]

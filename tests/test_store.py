@@ -78,9 +78,12 @@ def test_what_is_stored_comes_back(tmp_path):
 
 
 def test_the_size_in_memory_is_known_without_reading(tmp_path):
-    run(make_cases(tmp_path), tmp_path / "out")
-    voxels = 10 * 18 * 20
-    assert list(stored_bytes(tmp_path / "out" / "full", ["c0", "c1"])) == [voxels * 2 + voxels] * 2
+    cases = make_cases(tmp_path, count=2)
+    for path, array in zip((cases[1].images[0], cases[1].label), blocks_case(1, (70, 66, 34))):  # more than one chunk
+        write_nifti(path, array)
+    run(cases, tmp_path / "out")
+    voxels = 10 * 18 * 20, 34 * 66 * 70
+    assert list(stored_bytes(tmp_path / "out" / "full", ["c0", "c1"])) == [count * (2 + 1) for count in voxels]
 
 
 def test_values_beyond_half_precision_are_kept_in_single(tmp_path):

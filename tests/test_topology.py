@@ -56,6 +56,8 @@ def test_odd_sizes_round_up_and_the_patch_is_padded_to_fit():
     assert topology.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     assert topology.patch_size == (40, 56, 40)
     assert unet_topology((1, 1), (50.5, 35)).patch_size == (56, 40)
+    assert unet_topology((1, 1, 1), (15, 15, 15)).patch_size == (16, 16, 16)  # 15 -> 8 -> 4
+    assert len(unet_topology((1, 1, 1), (15, 15, 15)).strides) == 3
 
 
 def test_two_dimensions():

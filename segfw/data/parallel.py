@@ -15,7 +15,7 @@ from typing import TypeVar
 import psutil
 from tqdm import tqdm
 
-from segfw.records import Record
+from segfw.records import Record, count
 
 CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
@@ -48,7 +48,7 @@ class CasesFailed(Exception):
             Failures(failed=reasons).save(folder / FAILURES_FILE)
             listed = f" (listed in {folder / FAILURES_FILE})"
         lines = "\n".join(f"  {case}: {reason}" for case, reason in reasons.items())
-        super().__init__(f"{len(failures)} cases failed {what}, all others are done{listed}\n{lines}")
+        super().__init__(f"{count(len(failures), 'case')} failed {what}, all others are done{listed}\n{lines}")
 
 
 def cpu_count() -> int:

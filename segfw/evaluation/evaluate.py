@@ -13,13 +13,13 @@ import numpy as np
 
 from segfw.data.formats import read_volume, split_ending
 from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
-from segfw.data.layouts import group_channels, image_files, read_labels
+from segfw.data.layouts import image_files, read_labels
 from segfw.data.manifest import LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, tqdm_cases
 from segfw.data.verify import as_integers
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
 from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
-from segfw.records import UserError, write_text
+from segfw.records import UserError, count, write_text
 
 IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 
@@ -82,7 +82,10 @@ def evaluate_pairs(
         raise failures[0].error if failures else UserError("there are no cases to score; give at least one")
     if failures:
         left_out = _listing([outcome.item for outcome in failures])
-        notes = [*notes, f"{len(failures)} cases could not be scored and are not in the means ({left_out})"]
+        notes = [
+            *notes,
+            f"{count(len(failures), 'case')} could not be scored and not counted in the means ({left_out})",
+        ]
     scores = summarize(cases, notes)
     if report is not None:
         _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {})
@@ -101,8 +104,8 @@ def _check_output(output: Path | None) -> None:
 
 def first_channel_files(folder: Path) -> dict[str, Path]:
     """{case id: image file of the first channel} of a folder of images named CASE or CASE_0000."""
-    groups = group_channels(image_files(folder), channel_count=10_000)
-    return {case: sorted(files)[0] for case, files in groups.items()}
+    by_stem = {split_ending(path)[0]: path for path in image_files(folder)}
+    return by_stem | {stem.removesuffix("_0000"): path for stem, path in by_stem.items()}
 
 
 def score_case(reference_file: Path, prediction_file: Path, labels: LabelSet) -> dict[str, LabelScore]:

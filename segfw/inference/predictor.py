@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -136,10 +137,13 @@ def _group_by_channel_name(files: Sequence[Path], channels: Sequence[Channel]) -
     groups: dict[str, dict[int, Path]] = {}
     for path in files:
         stem = split_ending(path)[0]
-        fitting = [index for index, channel in enumerate(channels) if channel.name in stem]
+        # As a word of its own: 't1' is no part of 't1ce'.
+        found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
+        fitting = [index for index, match in enumerate(found) if match]
         if len(fitting) != 1:
             return {}
-        case_id = stem.replace(channels[fitting[0]].name, "").strip("_-. ")
+        start, end = found[fitting[0]].span()
+        case_id = (stem[:start].rstrip("_-. ") + stem[end:]).strip("_-. ")
         groups.setdefault(case_id, {})[fitting[0]] = path
     return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}
 

@@ -16,7 +16,7 @@ from segfw.data.normalize import IntensityStats
 from segfw.data.parallel import map_bounded
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
 from segfw.data.verify import as_integers, check_case
-from segfw.records import Record, UserError
+from segfw.records import Record, UserError, count
 
 SAMPLED_VOXELS = 20_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
 MOST_SAMPLED_PER_CASE = 50_000
@@ -90,7 +90,8 @@ class DataProblems(UserError):
         self.problems = tuple(problems)
         errors = sum(not problem.is_warning for problem in problems)
         lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{found.root}: {errors} problems in {len(found.cases)} cases; nothing was started\n{lines}")
+        size = f"{count(errors, 'problem')} in {count(len(found.cases), 'case')}"
+        super().__init__(f"{found.root}: {size}; nothing was started\n{lines}")
 
 
 def scan_case(case: Case, *, channel_count: int | None, labels: LabelSet | None, samples: int) -> CaseScan:
