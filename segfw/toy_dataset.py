@@ -149,7 +149,7 @@ def liver_layers(s: Sketch, cavity: Array, diaphragm: Array) -> Layers:
 def lesion_layers(s: Sketch, liver: Array, kidneys: Array) -> Layers:
     """One or two tumours seated in the liver; they may bulge out of it, and the larger ones have a dark core."""
     whole, core = np.full((2, *liver.shape), np.inf)
-    for radius in s.rng.uniform(7, 12, s.rng.integers(1, 3)):
+    for radius in s.rng.uniform(9, 13, s.rng.integers(1, 3)):
         # Away from what is painted later (kidneys, great vessels, spine), which would cut the tumour to pieces.
         free = np.minimum(kidneys, np.hypot(s.x - 2, s.y + 10) - 13) > 0.5 * radius
         seats = np.argwhere((liver < -0.5 * radius) & free & (np.abs(s.z - 6) < 16))
@@ -167,8 +167,8 @@ def kidney_layers(s: Sketch) -> tuple[Layers, Array]:
     layers, beans = [], []
     for side, height in ((1, -13), (-1, -7)):
         centre = np.array((side * 23.5, -11, height)) + s.rng.normal(0, 1, 3)
-        bean = s.blob(centre, (8.5, 8, 16), lean=-0.18 * side)
-        hilum = ellipsoid(s.points, centre + (-side * 6.5, 2.5, 0), (5, 3.5, 6))
+        bean = s.blob(centre, (10.5, 9.5, 18), lean=-0.18 * side)
+        hilum = ellipsoid(s.points, centre + (-side * 8.5, 3, 0), (5, 3.5, 6))
         rays = np.cos((s.z - height) * 2 * np.pi / 11) + np.cos(3 * np.arctan2(s.y - centre[1], s.x - centre[0]))
         medulla = largest(bean + 2.2, 1.6 - hilum, -0.4 - rays)
         layers += [("visceral fat", bean - 2), ("kidney cortex", largest(bean, -hilum)), ("kidney medulla", medulla)]
@@ -184,7 +184,7 @@ def midline_layers(s: Sketch) -> Layers:
     disc = largest(vertebra - 0.5, np.abs((s.z + s.rng.uniform(0, 17)) % 17 - 8.5) - 2.6)
     canal = s.blob((0, -25.5, 0), (3.6, 3, np.inf))
     aorta_x = s.x + s.rng.uniform(3, 5) + s.rng.uniform(-2, 2) * np.sin(s.z / 20)
-    aorta = np.hypot(aorta_x, s.y + 4.5 + 0.05 * s.z) - s.rng.uniform(4.0, 4.8)
+    aorta = np.hypot(aorta_x, s.y + 4.5 + 0.05 * s.z) - s.rng.uniform(4.7, 5.5)
     cava_x = (s.x - s.rng.uniform(6.5, 8) - 0.03 * s.z) / 1.25
     cava = np.hypot(cava_x, s.y + 3.5 - 0.08 * s.z) - s.rng.uniform(2.8, 3.8)
     spine = [("cortical bone", canal - 1.8), ("cerebrospinal fluid", canal), ("cortical bone", vertebra)]
@@ -230,7 +230,7 @@ def scanned(rng: Rng, signal: Array, points: Array) -> Array:
     blurred = gaussian_filter(signal, (0.45, 0.45, 0.55))
     shaded = blurred * np.exp(rng.uniform(0.05, 0.13) * smooth_noise(rng, points, 180, count=4))
     shaded += rng.uniform(0.0, 0.04) * np.roll(shaded, shaded.shape[1] // 2, axis=1)
-    real, imaginary = rng.normal(0, rng.uniform(0.02, 0.035), (2, *signal.shape))
+    real, imaginary = rng.normal(0, rng.uniform(0.015, 0.03), (2, *signal.shape))
     return np.rint(rng.uniform(250, 1500) * np.hypot(shaded + real, imaginary)).astype(np.int16)
 
 
