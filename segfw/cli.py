@@ -156,7 +156,7 @@ def _add_demo(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, "demo", what, "segfw demo demo")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="default: demo")
     parser.add_argument(
-        "--time-budget", type=duration_s, default=250.0, metavar="TIME", help="for training (default: 4m10s)"
+        "--time-budget", type=duration_s, default=285.0, metavar="TIME", help="for training (default: 4m45s)"
     )
     parser.add_argument("--device", default="auto", help=DEVICES)
     parser.set_defaults(call=_demo)

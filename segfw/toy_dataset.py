@@ -34,23 +34,23 @@ class Tissue:
 
 # Signals overlap between labelled and unlabelled structures on purpose: place and shape must tell them apart.
 TISSUES = {
-    "subcutaneous fat": Tissue(signal=0.92, mottle=0.05, grain_mm=4),
+    "subcutaneous fat": Tissue(signal=0.95, mottle=0.05, grain_mm=4),
     "muscle": Tissue(signal=0.27, mottle=0.12, grain_mm=1.5),
     "cortical bone": Tissue(signal=0.13),
-    "visceral fat": Tissue(signal=0.87, mottle=0.09, grain_mm=3),
+    "visceral fat": Tissue(signal=0.96, mottle=0.06, grain_mm=3),
     "wall": Tissue(signal=0.38, mottle=0.10),
-    "bowel content": Tissue(signal=0.49, mottle=0.20, grain_mm=5),
-    "pancreas": Tissue(signal=0.55, mottle=0.12, grain_mm=2),
+    "bowel content": Tissue(signal=0.34, mottle=0.18, grain_mm=5),
+    "pancreas": Tissue(signal=0.4, mottle=0.12, grain_mm=2),
     "stomach content": Tissue(signal=0.44, mottle=0.20, grain_mm=3),
     "gas": Tissue(signal=0.05, mottle=0.3),
-    "spleen": Tissue(signal=0.58, mottle=0.05),
-    "liver": Tissue(signal=0.46, mottle=0.06, label=1),
-    "liver vessels": Tissue(signal=0.58, label=1),
+    "spleen": Tissue(signal=0.4, mottle=0.05),
+    "liver": Tissue(signal=0.5, mottle=0.04, label=1),
+    "liver vessels": Tissue(signal=0.6, label=1),
     "gallbladder": Tissue(signal=0.95, mottle=0.03),
-    "lesion": Tissue(signal=0.75, mottle=0.09, grain_mm=2.5, label=5),
-    "lesion core": Tissue(signal=0.36, mottle=0.15, grain_mm=2.5, label=5),
+    "lesion": Tissue(signal=0.75, mottle=0.06, grain_mm=2.5, label=5),
+    "lesion core": Tissue(signal=0.85, mottle=0.08, grain_mm=2.5, label=5),
     "kidney cortex": Tissue(signal=0.66, label=2),
-    "kidney medulla": Tissue(signal=0.56, mottle=0.08, label=2),
+    "kidney medulla": Tissue(signal=0.6, mottle=0.06, label=2),
     "marrow": Tissue(signal=0.46, mottle=0.10, grain_mm=2),
     "disc": Tissue(signal=0.28),
     "cerebrospinal fluid": Tissue(signal=0.95, mottle=0.02),
@@ -149,12 +149,12 @@ def liver_layers(s: Sketch, cavity: Array, diaphragm: Array) -> Layers:
 def lesion_layers(s: Sketch, liver: Array, kidneys: Array) -> Layers:
     """One or two tumours seated in the liver; they may bulge out of it, and the larger ones have a dark core."""
     whole, core = np.full((2, *liver.shape), np.inf)
-    for radius in s.rng.uniform(9, 13, s.rng.integers(1, 3)):
+    for radius in s.rng.uniform(11, 14, s.rng.integers(1, 3)):
         # Away from what is painted later (kidneys, great vessels, spine), which would cut the tumour to pieces.
         free = np.minimum(kidneys, np.hypot(s.x - 2, s.y + 10) - 13) > 0.5 * radius
         seats = np.argwhere((liver < -0.5 * radius) & free & (np.abs(s.z - 6) < 16))
         seat = s.points[(slice(None), *s.rng.choice(seats))]
-        lumps = 0.9 * smooth_noise(s.rng, s.points, 16)
+        lumps = 0.6 * smooth_noise(s.rng, s.points, 16)
         tumour = ellipsoid(s.points, seat, radius * s.rng.uniform(0.85, 1.15, 3)) + lumps
         whole = np.minimum(whole, largest(tumour, liver - 2.5))
         if radius > 9:
@@ -227,18 +227,18 @@ def painted(rng: Rng, layers: Layers, spacing_mm: Array) -> tuple[Array, Array]:
 
 def scanned(rng: Rng, signal: Array, points: Array) -> Array:
     """What the scanner stores: slice blur, coil shading, a faint breathing ghost, Rician noise, an arbitrary gain."""
-    blurred = gaussian_filter(signal, (0.45, 0.45, 0.55))
-    shaded = blurred * np.exp(rng.uniform(0.05, 0.13) * smooth_noise(rng, points, 180, count=4))
+    blurred = gaussian_filter(signal, (0.4, 0.4, 0.4))
+    shaded = blurred * np.exp(rng.uniform(0.04, 0.1) * smooth_noise(rng, points, 180, count=4))
     shaded += rng.uniform(0.0, 0.04) * np.roll(shaded, shaded.shape[1] // 2, axis=1)
-    real, imaginary = rng.normal(0, rng.uniform(0.015, 0.03), (2, *signal.shape))
+    real, imaginary = rng.normal(0, rng.uniform(0.015, 0.025), (2, *signal.shape))
     return np.rint(rng.uniform(250, 1500) * np.hypot(shaded + real, imaginary)).astype(np.int16)
 
 
 def draw_grid(rng: Rng) -> tuple[Array, Array, Array]:
     """Affine, spacing and patient positions of the voxels. Some grids are tilted, and some are not stored as RAS."""
-    shape = rng.integers((52, 44, 17), (60, 52, 22))
+    shape = rng.integers((49, 40, 15), (56, 47, 19))
     in_plane = rng.choice((1.95, 2.0, 2.05, 2.1))
-    spacing_mm = np.array((in_plane, in_plane, rng.choice((4.0, 4.3, 4.6, 4.9))))
+    spacing_mm = np.array((in_plane, in_plane, rng.choice((4.6, 4.8, 5.0, 5.2))))
     signs = np.where([code in "RAS" for code in rng.choice(("RAS", "RAS", "LPS", "LAS"))], 1, -1)
     tilt = Rotation.from_euler("xyz", rng.uniform(-9, 9, 3) * (rng.random() < 0.35), degrees=True).as_matrix()
     affine = np.eye(4)

@@ -120,4 +120,4 @@ def test_best_interval_dice_finds_a_perfect_window():
 def test_intensity_alone_does_not_solve_it(cases):
     for image, label in cases:
         for value in toy.SMALLEST_VOXELS:
-            assert best_interval_dice(values(image), values(label) == value) < 0.6, f"label {value}"
+            assert best_interval_dice(values(image), values(label) == value) < 0.65, f"label {value}"
