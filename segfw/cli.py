@@ -206,7 +206,8 @@ def _plan(args: argparse.Namespace) -> None:
     plan = plan_and_preprocess(
         args.raw, args.work, plan_only=args.plan_only, overwrite=args.overwrite, **_planning_arguments(args)
     )
-    verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {list(plan.configurations)[-1]} 0"
+    ready = list(args.configurations or plan.configurations)[-1]
+    verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
     print(f"next: segfw {verb}")
 
 
@@ -290,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from segfw.data.parallel import CasesFailed  # not before: it loads what --help should not wait for
 
-        if not isinstance(error, UserError | CasesFailed):
+        if not isinstance(error, UserError | CasesFailed | OSError):  # OSError: a full disk, a forbidden folder
             raise
         if args.debug:
             traceback.print_exc()

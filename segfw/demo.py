@@ -10,16 +10,22 @@ from segfw.evaluation.evaluate import evaluate_pairs, first_channel_files, pair_
 from segfw.evaluation.metrics import Scores, scores_table
 from segfw.model import fold_folder
 from segfw.pipeline import predict, run
+from segfw.records import UserError
 from segfw.toy_dataset import make_toy_dataset
 from segfw.training.runlog import read_metrics
 
 TRAINING_CASES, TEST_CASES = 40, 6
+MARKER = ".made-by-segfw-demo"  # only such a folder is written into, and tidied up, a second time
 
 
 def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
     """Makes data, trains one fold, predicts and scores the test images; a second call reuses what is there."""
     folder = Path(folder)
     data, work, masks = folder / "data", folder / "work", folder / "predictions"
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise UserError(f"{folder}: holds other things; give a new folder for the demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
     if not (data / "dataset.json").is_file():
         shutil.rmtree(data, ignore_errors=True)  # what an interrupted demo left half-made
         print(f"making {TRAINING_CASES} training and {TEST_CASES} test cases in {data}")

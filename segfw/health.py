@@ -60,7 +60,7 @@ def _explain_configuration(configuration: Configuration, flops: float, device: s
         f"  Features per stage {', '.join(map(str, network.features))}; "
         f"downsampled by {' x '.join(map(str, network.downsampling))} in all.",
         f"  Dice of the loss over {'the whole batch' if configuration.batch_dice else 'each patch'}; "
-        f"mirrored along {len(configuration.mirror_axes)} axes in training and prediction.",
+        f"in long runs mirrored along {len(configuration.mirror_axes)} axes in training and prediction.",
         f"  Expected: {cost.training_memory_gb:.1f} GB to train in 16 bit, {cost.preprocessed_gb:.2f} GB of "
         f"preprocessed data before compression.",
         f"  Expected on {device}: {_seconds(step_s)} per step, so {EPOCHS} epochs of {STEPS_PER_EPOCH} steps take "

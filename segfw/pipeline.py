@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from segfw.data.formats import FORMATS
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
@@ -24,7 +25,7 @@ from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preproce
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.loop import BuildNetwork
+from segfw.training.loop import SETTINGS_FILE, BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
 from segfw.training.settings import EPOCHS, TrainSettings
@@ -57,7 +58,18 @@ def train(
     plan, manifest = Plan.load(work / PLAN_FILE), DatasetManifest.load(work / MANIFEST_FILE)
     chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
     folder = fold_folder(work, configuration, fold)
-    if overwrite:
+    pick_device(device)
+    settings = _settings(
+        epochs=EPOCHS if epochs is None else epochs,
+        steps_per_epoch=steps_per_epoch,
+        time_budget_s=time_budget_s,
+        batch_size=batch_size,
+        mirroring=mirroring,
+        seed=seed,
+        precision=precision,
+        augmentation=augmentation,
+    )
+    if overwrite:  # only now that the arguments are known to be right
         shutil.rmtree(folder, ignore_errors=True)
     is_started = (folder / CHECKPOINT_FILE).is_file()
     if (folder / WEIGHTS_FILE).is_file():
@@ -65,18 +77,11 @@ def train(
     elif is_started and not resume:
         raise UserError(f"{folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite")
     else:
-        settings = _settings(
-            epochs=EPOCHS if epochs is None else epochs,
-            steps_per_epoch=steps_per_epoch,
-            time_budget_s=time_budget_s,
-            batch_size=batch_size,
-            mirroring=mirroring,
-            seed=seed,
-            precision=precision,
-            augmentation=augmentation,
-        )
-        length = f"in {clock(time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
-        print(f"training {configuration} fold {fold} {length} on {len(part.train)} cases")
+        if is_started:
+            settings = TrainSettings.load(folder / SETTINGS_FILE)
+        length = f"in {clock(settings.time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
+        again = "going on with" if is_started else "training"
+        print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
         train_fold(
             folder,
             work / "preprocessed" / configuration,
@@ -111,13 +116,16 @@ def _validate(
     """Predicts and scores whole validation cases; masks that are there already are kept."""
     output = folder / "validation"
     if (output / "scores.json").is_file():
-        return Scores.load(output / "scores.json")
+        kept = Scores.load(output / "scores.json")
+        if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
+            return kept
     predictor = Predictor.of(model, device=device, precision=precision, build=build)
     inputs = [Case(id=case.id, images=case.images) for case in cases]
     print(f"validating on {len(cases)} whole cases")
     failures = predict_cases(predictor, inputs, output)
     if failures:
         raise CasesFailed("in validation", failures, folder)
+    (folder / FAILURES_FILE).unlink(missing_ok=True)
     return evaluate_pairs(
         {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
         model.plan.labels,
@@ -149,9 +157,14 @@ def predict(
     Masks already there from the same model and options are kept. Raises CasesFailed, at the end, if images could not
     be predicted; the others are done.
     """
-    output = Path(output)
+    source, output = Path(source), Path(output)
+    if output.is_file() or output.resolve() in (source.resolve(), source.resolve().parent):
+        raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
+    if ending not in FORMATS:
+        raise UserError(f"--ending {ending!r} is unknown; choose from {', '.join(FORMATS)}")
     loaded = load_model(Path(model), configuration, folds)
-    cases = find_images(Path(source), loaded.plan.channels)
+    cases = find_images(source, loaded.plan.channels)
+    predictor = Predictor.of(loaded, device=device, precision=precision, step=step, mirroring=mirroring, build=build)
     settings = PredictionSettings(
         configuration=loaded.configuration.name,
         folds=tuple(loaded.weights),
@@ -159,13 +172,17 @@ def predict(
         step=step,
         mirroring=mirroring,
     )
-    kept = output / PREDICTION_FILE
-    if kept.is_file() and not overwrite and PredictionSettings.load(kept) != settings:
+    kept, masks = output / PREDICTION_FILE, [output / f"{case.id}{ending}" for case in cases]
+    if overwrite:
+        for mask in masks:  # before the settings change, lest a mask of another model pass for one of this
+            mask.unlink(missing_ok=True)
+    elif kept.is_file() and PredictionSettings.load(kept) != settings:
         raise UserError(f"{output}: holds masks of another model or other options; use another folder or --overwrite")
+    elif not kept.is_file() and any(mask.exists() for mask in masks):
+        raise UserError(f"{output}: holds masks that segfw did not write; use another folder or --overwrite")
     settings.save(kept)
-    predictor = Predictor.of(loaded, device=device, precision=precision, step=step, mirroring=mirroring, build=build)
     print(f"predicting {len(cases)} cases with {settings.configuration}, folds {', '.join(settings.folds)}")
-    failures = predict_cases(predictor, cases, output, ending=ending, overwrite=overwrite)
+    failures = predict_cases(predictor, cases, output, ending=ending)
     if failures:
         raise CasesFailed("in prediction", failures, output)
     (output / FAILURES_FILE).unlink(missing_ok=True)
@@ -203,10 +220,12 @@ def run(
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
 
     Call it again after an interruption with the same arguments: what is done is not done again. Returns the
-    validation scores by configuration and fold, and writes summary.json.
+    validation scores by configuration and fold, and writes summary.txt.
     """
     work = Path(work)
-    pick_device(device)  # a wrong name is better found now than after an hour of preprocessing
+    # Wrong arguments are better found now than after an hour of preprocessing.
+    pick_device(device)
+    _settings(epochs=EPOCHS if epochs is None else epochs, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
     plan = plan_and_preprocess(
         raw,
         work,

@@ -234,3 +234,8 @@ def test_learning_rate_grows_as_the_momentum_shrinks():
 def test_warm_up_lasts_twice_the_memory():
     assert [warm_up(step, 0.9) for step in (0, 9, 19, 500)] == pytest.approx([0.05, 0.5, 1, 1])
     assert warm_up(99, 0.99) == pytest.approx(0.5)
+
+
+def test_a_budget_that_is_spent_before_the_first_step_still_trains(prepared, tmp_path):
+    folder = run(prepared, tmp_path, time_budget_s=1e-3, steps_per_epoch=None)
+    assert [row["steps"] for row in read_metrics(folder)] == [1]

@@ -20,6 +20,7 @@ from conftest import blocks_case, write_nifti
 from segfw.data.formats import read_volume
 from segfw.data.parallel import CasesFailed
 from segfw.data.store import StoredCase
+from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
 from segfw.model import load_model, load_tensors
 from segfw.pipeline import predict, run, summary, train
@@ -291,3 +292,67 @@ def test_model_directory_can_be_moved_and_holds_only_what_is_needed(work, raw, t
     (moved / "runs" / "3d_fullres" / "fold_0" / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(UserError, match="is not a whole safetensors file"):
         load_model(moved)
+
+
+def test_masks_are_never_written_over_images_or_foreign_masks(work, tmp_path):
+    images = tmp_path / "images"
+    write_nifti(images / "a.nii.gz", blocks_case(50)[0])
+    before = (images / "a.nii.gz").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is a file or the folder of the images; give a folder of its own"):
+            predict(work, images, images, device="cpu", overwrite=overwrite)
+    assert (images / "a.nii.gz").read_bytes() == before
+    write_nifti(tmp_path / "expert" / "a.nii.gz", blocks_case(50)[1])
+    with pytest.raises(UserError, match="holds masks that segfw did not write; use another folder"):
+        predict(work, images, tmp_path / "expert", device="cpu")
+    assert not (tmp_path / "expert" / "prediction.json").exists()
+
+
+def test_wrong_options_of_predict_leave_nothing_behind(work, tmp_path):
+    write_nifti(tmp_path / "images" / "a.nii.gz", blocks_case(50)[0])
+    for options in ({"step": 50.0}, {"ending": ".jpg"}, {"device": "xpu"}):
+        with pytest.raises(UserError, match=f"--{next(iter(options))}"):
+            predict(work, tmp_path / "images", tmp_path / "masks", **{"device": "cpu"} | options)
+    predict(work, tmp_path / "images", tmp_path / "masks", device="cpu")
+
+
+def test_cases_preprocessed_for_another_plan_are_not_trained_on(make_raw, tmp_path):
+    raw, work = make_raw(), tmp_path / "work"
+    plan_and_preprocess(raw, work, configurations=("3d_fullres",))
+    plan_and_preprocess(raw, work, spacing_mm=(4.0, 2.0, 2.0), plan_only=True)
+    with pytest.raises(UserError, match="case_0. was preprocessed for another plan; run segfw plan-and-preprocess"):
+        train(work, "3d_fullres", "0", epochs=1, steps_per_epoch=1, device="cpu")
+
+
+def test_overwrite_with_wrong_arguments_deletes_nothing(make_raw, tmp_path):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",))
+    train(work, "2d", "0", epochs=1, steps_per_epoch=1, batch_size=2, device="cpu")
+    with pytest.raises(UserError, match="--epochs is 0"):
+        train(work, "2d", "0", epochs=0, overwrite=True)
+    assert list(load_model(work, "2d").weights) == ["0"]
+
+
+def test_partial_validation_scores_are_completed(make_raw, tmp_path):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",))
+    options = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "device": "cpu"}
+    whole = train(work, "2d", "0", **options)
+    kept = work / "runs" / "2d" / "fold_0" / "validation" / "scores.json"
+    first = next(iter(whole.cases))
+    whole.model_copy(update={"cases": {first: whole.cases[first]}}).save(kept)  # as if the others had failed
+    assert len(whole.cases) > 1
+    assert train(work, "2d", "0", **options).cases.keys() == whole.cases.keys()
+
+
+def test_the_demo_does_not_touch_a_folder_of_somebody_else(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "scan.nii.gz").write_bytes(b"precious")
+    with pytest.raises(UserError, match="holds other things; give a new folder for the demo"):
+        demo(tmp_path, time_budget_s=1, device="cpu")
+    assert (tmp_path / "data" / "scan.nii.gz").read_bytes() == b"precious"
+
+
+def test_an_impossible_number_of_workers_is_refused(make_raw, tmp_path):
+    with pytest.raises(UserError, match="--workers is -1; give 1 or more"):
+        plan_and_preprocess(make_raw(), tmp_path / "work", workers=-1)

@@ -65,7 +65,7 @@ def test_folds_of_nnunet_can_be_imported_and_kept(tmp_path):
     splits = import_splits(write(tmp_path / "splits_final.json", entries), IDS)
     assert [fold.train for fold in splits.folds] == [tuple(IDS[2:5]), tuple(IDS[:2])]
     assert [fold.validation for fold in splits.folds] == [tuple(IDS[:2]), tuple(IDS[2:5])]
-    assert splits.source == str(tmp_path / "splits_final.json")
+    assert splits.source == "splits_final.json"
     splits.save(tmp_path / "splits.json")
     assert Splits.load(tmp_path / "splits.json") == splits
 

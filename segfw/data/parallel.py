@@ -15,7 +15,7 @@ from typing import TypeVar
 import psutil
 from tqdm import tqdm
 
-from segfw.records import Record, count
+from segfw.records import Record, UserError, count
 
 CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
@@ -104,7 +104,9 @@ def map_bounded(
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
     ``cost_bytes`` are under way, so that large cases run one by one where memory is short.
     """
-    workers = workers or cpu_count()
+    workers = cpu_count() if workers is None else workers
+    if workers < 1:
+        raise UserError(f"--workers is {workers}; give 1 or more")
     budget_bytes = free_memory_bytes() // 2 if budget_bytes is None else budget_bytes
     waiting = list(items)[::-1]
     running: dict[Future, Item] = {}

@@ -69,7 +69,11 @@ class Predictor:
         networks = []
         for weights in model.weights.values():
             network = build(model.configuration.network)
-            network.load_state_dict(weights)
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(f"the weights do not fit the plan ({reason}); train again") from None
             networks.append(fastest_layout(network.to(chosen), model.configuration.network).eval())
         return Predictor(
             plan=model.plan,
@@ -149,17 +153,15 @@ def _group_by_channel_name(files: Sequence[Path], channels: Sequence[Channel]) -
 
 
 def predict_cases(
-    predictor: Predictor, cases: Sequence[Case], output: Path, *, ending: str = ".nii.gz", overwrite: bool = False
+    predictor: Predictor, cases: Sequence[Case], output: Path, *, ending: str = ".nii.gz"
 ) -> list[Outcome]:
     """Writes ``output/CASE.nii.gz`` for every case and returns the failures; masks already there are kept.
 
     The next image is read and the last mask written while the network works. A failing case does not stop the others.
     """
-    if ending not in FORMATS:
-        raise UserError(f"--ending {ending!r} is unknown; choose from {', '.join(FORMATS)}")
     output.mkdir(parents=True, exist_ok=True)
     predictor.plan.labels.save(output / LABELS_FILE)
-    waiting = [case for case in cases if overwrite or not (output / f"{case.id}{ending}").is_file()]
+    waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
     failures: list[Outcome] = []
     writing: tuple[Case, Future] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

@@ -21,7 +21,8 @@ def tile_starts(size: int, tile: int, step: float) -> list[int]:
     if size <= tile:
         return [0]
     count = ceil((size - tile) / (tile * step)) + 1
-    return [round((size - tile) * index / (count - 1)) for index in range(count)]
+    # Rounding makes neighbours equal where the step is below a voxel, as along the slices of a 2-D patch.
+    return list(dict.fromkeys(round((size - tile) * index / (count - 1)) for index in range(count)))
 
 
 @lru_cache(maxsize=8)

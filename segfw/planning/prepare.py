@@ -114,13 +114,17 @@ def _splits(raw: Path, manifest: DatasetManifest) -> Splits:
 def _keep(work: Path, name: str, new: Record, overwrite: bool) -> None:
     """Saves a decision; refuses to replace another one that something has been trained by."""
     path = work / name
-    if path.is_file() and not overwrite:
-        if type(new).load(path) == new:
-            return
+    if path.is_file():
+        try:
+            if type(new).load(path) == new:
+                return
+        except UserError:  # damaged or of another version
+            if not overwrite:
+                raise
         trained = sorted(str(file.parent.relative_to(work)) for file in work.glob("runs/*/*/*.safetensors"))
         if trained:
             raise UserError(
-                f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or --overwrite "
-                "and train again"
+                f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or delete "
+                f"{work / 'runs'} and train again"
             )
     new.save(path)

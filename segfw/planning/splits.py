@@ -74,4 +74,4 @@ def import_splits(path: Path, case_ids: Sequence[str]) -> Splits:
             raise UserError(f"{path}: fold {number} has {shared[0]!r} in both parts; keep it in one")
         if not fold.train:
             raise UserError(f"{path}: fold {number} has no training cases; correct it")
-    return Splits(source=str(path), folds=folds)
+    return Splits(source=path.name, folds=folds)

@@ -138,7 +138,7 @@ def _grid(matrix: np.ndarray, patch_size: Shape, source: Shape, device: torch.de
     """Sampling grid (1, Z, Y, X, 3) for ``grid_sample``, whose coordinates run x, y, z from -1 to 1."""
     # Offsets in voxels -> normalised: an axis of n voxels spans n units of 2 / n (align_corners=False).
     to_unit = np.diag(2.0 / np.asarray(source)) @ matrix @ np.diag(np.asarray(patch_size) / 2.0)
-    theta = torch.from_numpy(np.ascontiguousarray(to_unit[::-1, ::-1])).float().to(device)
+    theta = torch.from_numpy(np.ascontiguousarray(to_unit[::-1, ::-1])).float().to(device, non_blocking=True)
     theta = torch.cat((theta, torch.zeros(3, 1, device=device)), 1)
     return F.affine_grid(theta[None], [1, 1, *patch_size], align_corners=False)
 

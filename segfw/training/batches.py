@@ -19,7 +19,9 @@ from torch import Tensor
 
 from segfw.data.geometry import Shape
 from segfw.data.parallel import free_memory_bytes
-from segfw.data.store import CaseArrays, open_case, stored_bytes
+from segfw.data.preprocess import Preprocessing
+from segfw.data.store import CaseArrays, load_stored, open_case, stored_bytes
+from segfw.records import UserError
 from segfw.training.augment import (
     IntensityParams,
     SpatialParams,
@@ -131,8 +133,16 @@ def cut_padded(array: np.ndarray, start: Shape, size: Shape) -> np.ndarray:
     return result
 
 
-def open_cases(folder: Path, case_ids: Sequence[str]) -> list[CaseArrays]:
-    """Opens preprocessed cases, wholly in memory if they take less than MEMORY_SHARE of what is free."""
+def open_cases(folder: Path, case_ids: Sequence[str], how: Preprocessing) -> list[CaseArrays]:
+    """Opens preprocessed cases, wholly in memory if they take less than MEMORY_SHARE of what is free.
+
+    Raises UserError if a case is not preprocessed, or was for another plan.
+    """
+    for case_id in case_ids:
+        if load_stored(folder, case_id).preprocessing != how:
+            raise UserError(
+                f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
+            )
     fits = sum(stored_bytes(folder, list(case_ids))) < MEMORY_SHARE * free_memory_bytes()
     return [open_case(folder, case_id, in_memory=fits) for case_id in case_ids]
 

@@ -65,6 +65,8 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
             buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
             state.optimizer.state[parameter]["momentum_buffer"] = buffer
     counters = json.loads(metadata["state"])
-    state.scaler.load_state_dict(counters.pop("scaler"))
+    scaler = counters.pop("scaler")
+    if scaler:  # empty where the arithmetic needs no scaling
+        state.scaler.load_state_dict(scaler)
     for key, value in counters.items():
         setattr(state, key, value)

@@ -95,7 +95,13 @@ def train(
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
     state.elapsed_s += time.monotonic() - started
-    _run_epochs(run, state, preprocessed, fold)
+    try:
+        _run_epochs(run, state, preprocessed, fold)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{folder}: {chosen_device} ran out of memory with batch {settings.batch_size}; train with a smaller "
+            "--batch-size, or plan again with a smaller --gpu-memory-gb"
+        ) from None
     axes = ",".join(str(axis) for axis in _mirror_axes(run))
     save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), {"epoch": str(state.epoch), "mirror_axes": axes})
 
@@ -116,6 +122,9 @@ def _new_state(
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
+    for parameter in network.parameters():
+        # Zeros give the same first step, and a first fp16 step that overflows leaves no uninitialised momentum behind.
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     needs_scaling = pick_precision(settings.precision, device) == torch.float16
     return TrainState(
         network=network, optimizer=optimizer, scaler=torch.amp.GradScaler(device.type, enabled=needs_scaling)
@@ -175,12 +184,13 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
 
 def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
     clock = Clock(run.settings, state)
-    train_batches = _batches(run, open_cases(preprocessed, fold.train), TRAINING_STREAM)
-    val_batches = _batches(run, open_cases(preprocessed, fold.validation or fold.train), VALIDATION_STREAM)
+    how = run.configuration.preprocessing
+    train_batches = _batches(run, open_cases(preprocessed, fold.train, how), TRAINING_STREAM)
+    val_batches = _batches(run, open_cases(preprocessed, fold.validation or fold.train, how), VALIDATION_STREAM)
     feeder = Feeder(train_batches.cut, state.step)
     saved_at = time.monotonic()
     try:
-        while clock.progress() < 1:
+        while clock.progress() < 1 or state.epoch == 0:  # a budget spent on compiling still gets one epoch
             row = _train_epoch(run, state, clock, feeder, train_batches)
             steps = max(1, round(VALIDATION_SHARE * row["steps"]))
             row |= _validate_patches(run, state, val_batches, steps)
@@ -233,7 +243,7 @@ def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batc
     if not math.isfinite(loss):
         raise UserError(
             f"{run.folder}: the training loss became {loss} in epoch {state.epoch + 1}; look for broken intensities "
-            "with segfw check, or train with --precision fp32"
+            "in the images, or train with --precision fp32"
         )
     seconds = time.monotonic() - started
     return {
@@ -249,8 +259,7 @@ def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batc
 def _validate_patches(run: Run, state: TrainState, batches: Batches, steps: int) -> dict:
     """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
 
-    The network stays in training mode, which for instance norm computes the same and for ``torch.compile`` saves a
-    second compilation.
+    The network stays in training mode, in which instance norm computes the same.
     """
     loss, counts = 0.0, 0
     for step in range(steps):
