@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark clean
+.PHONY: help install demo test lint format check-real benchmark gpu-check clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint        check style"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
+	@echo "make gpu-check   planned against measured memory and speed on a CUDA device"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
@@ -40,6 +41,9 @@ check-real: install
 
 benchmark: install
 	$(BIN)/python scripts/benchmark.py all
+
+gpu-check: install
+	$(BIN)/python scripts/benchmark.py gpu
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache *.egg-info
