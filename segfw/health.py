@@ -15,11 +15,11 @@ import torch
 from segfw.data.parallel import cpu_count, free_memory_bytes
 from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
 from segfw.model import trained_folds
+from segfw.planning.memory import GIGABYTE
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError
 from segfw.training.settings import EPOCHS, STEPS_PER_EPOCH
 
-GIGABYTE = 1024**3
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
 # rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6

@@ -28,7 +28,7 @@ from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.loop import SETTINGS_FILE, BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
-from segfw.training.settings import EPOCHS, TrainSettings
+from segfw.training.settings import TrainSettings
 
 
 def train(
@@ -60,7 +60,7 @@ def train(
     folder = fold_folder(work, configuration, fold)
     pick_device(device)
     settings = _settings(
-        epochs=EPOCHS if epochs is None else epochs,
+        epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         time_budget_s=time_budget_s,
         batch_size=batch_size,
@@ -101,9 +101,9 @@ def train(
 
 
 def _settings(**values: object) -> TrainSettings:
-    """Training settings, with a sentence that names the option where a value is out of range."""
+    """Training settings, with a sentence that names the option where a value is out of range; None is the default."""
     try:
-        return TrainSettings(**values)
+        return TrainSettings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
@@ -225,7 +225,17 @@ def run(
     work = Path(work)
     # Wrong arguments are better found now than after an hour of preprocessing.
     pick_device(device)
-    _settings(epochs=EPOCHS if epochs is None else epochs, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
+    training = {
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "time_budget_s": time_budget_s,
+        "batch_size": batch_size,
+        "seed": seed,
+        "precision": precision,
+        "augmentation": augmentation,
+        "mirroring": mirroring,
+    }
+    _settings(**training)
     plan = plan_and_preprocess(
         raw,
         work,
@@ -241,21 +251,8 @@ def run(
         scores[name] = {}
         for fold in folds or all_folds:
             folder = fold_folder(work, name, fold)
-            result = train(
-                work,
-                name,
-                fold,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch,
-                time_budget_s=time_budget_s,
-                batch_size=batch_size,
-                seed=seed,
-                precision=precision,
-                augmentation=augmentation,
-                mirroring=mirroring,
-                device=device,
-                resume=(folder / CHECKPOINT_FILE).is_file(),
-            )
+            is_started = (folder / CHECKPOINT_FILE).is_file()
+            result = train(work, name, fold, device=device, resume=is_started, **training)
             if result is not None:
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))

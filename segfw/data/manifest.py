@@ -10,6 +10,8 @@ from pydantic import model_validator
 
 from segfw.records import Record
 
+LABELS_FILE = "labels.json"  # beside predicted masks: the LabelSet they were written with
+
 
 class Channel(Record):
     """One input channel; the name (such as 'CT' or 'T1') decides its normalisation."""

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -80,14 +80,9 @@ def cgroup_free_bytes(group: Path) -> float:
     return limit - used + cached
 
 
-def progress(total: int, what: str, unit: str = "case") -> tqdm:
-    """A progress bar with the time left; silent when nobody watches a terminal."""
-    return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False)
-
-
-def tqdm_cases(items: Collection[Item], what: str) -> Iterable[Item]:
-    """The items, with a progress bar where somebody watches."""
-    return tqdm(items, desc=what, unit="case", disable=not sys.stderr.isatty(), leave=False)
+def progress(what: str, items: Collection[Item] | None = None, *, total: int | None = None, unit: str = "case") -> tqdm:
+    """A progress bar with the time left, over ``items`` or updated by hand; silent when nobody watches a terminal."""
+    return tqdm(items, total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False)
 
 
 def map_bounded(
@@ -111,7 +106,7 @@ def map_bounded(
     waiting = list(items)[::-1]
     running: dict[Future, Item] = {}
     stop = threading.Event()
-    with ThreadPoolExecutor(workers) as pool, progress(len(waiting), what) as bar:
+    with ThreadPoolExecutor(workers) as pool, progress(what, total=len(waiting)) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:

@@ -14,8 +14,8 @@ import numpy as np
 from segfw.data.formats import read_volume, split_ending
 from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
 from segfw.data.layouts import image_files, read_labels
-from segfw.data.manifest import LabelSet
-from segfw.data.parallel import CasesFailed, Outcome, tqdm_cases
+from segfw.data.manifest import LABELS_FILE, LabelSet
+from segfw.data.parallel import CasesFailed, Outcome, progress
 from segfw.data.verify import as_integers
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
 from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
@@ -73,7 +73,7 @@ def evaluate_pairs(
     """
     _check_output(output)
     cases, failures = {}, []
-    for case, (reference_file, prediction_file) in tqdm_cases(pairs.items(), "scoring"):
+    for case, (reference_file, prediction_file) in progress("scoring", pairs.items()):
         try:
             cases[case] = score_case(reference_file, prediction_file, labels)
         except UserError as error:
@@ -173,13 +173,13 @@ def _listing(ids: Collection[str]) -> str:
 
 def _find_labels(predictions: Path, reference: Path, reference_files: list[Path]) -> tuple[LabelSet, list[str]]:
     """Labels from labels.json, dataset.json or the reference masks, and a note where they had to be inferred."""
-    if (predictions / "labels.json").is_file():
-        return LabelSet.load(predictions / "labels.json"), []
+    if (predictions / LABELS_FILE).is_file():
+        return LabelSet.load(predictions / LABELS_FILE), []
     description = reference.resolve().parent / "dataset.json"
     if description.is_file():
         return read_labels(description), []
     values: set[int] = set()
-    for path in tqdm_cases(reference_files, "finding labels"):
+    for path in progress("finding labels", reference_files):
         values |= _mask_values(path)
     found = sorted(values - {0})
     if not found:

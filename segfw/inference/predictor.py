@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
 from segfw.data.layouts import group_channels, image_files
-from segfw.data.manifest import Case, Channel
-from segfw.data.parallel import Outcome, tqdm_cases
+from segfw.data.manifest import LABELS_FILE, Case, Channel
+from segfw.data.parallel import Outcome, progress
 from segfw.data.preprocess import PreprocessRecord, preprocess_image, restore, stack_channels
 from segfw.data.verify import check_case
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
@@ -26,7 +26,7 @@ from segfw.networks import build_network, fastest_layout
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import Record, UserError
 
-SETTINGS_FILE, LABELS_FILE = "prediction.json", "labels.json"
+SETTINGS_FILE = "prediction.json"
 
 
 class PredictionSettings(Record):
@@ -166,7 +166,7 @@ def predict_cases(
     writing: tuple[Case, Future] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
-        for index, case in enumerate(tqdm_cases(waiting, "predicting")):
+        for index, case in enumerate(progress("predicting", waiting)):
             if index + 1 < len(waiting):
                 coming.append(reader.submit(_read, predictor, waiting[index + 1]))
             try:

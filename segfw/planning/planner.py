@@ -12,7 +12,7 @@ from segfw.data.preprocess import Preprocessing
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import rules
 from segfw.planning.fingerprint import Fingerprint
-from segfw.planning.memory import training_memory_gb
+from segfw.planning.memory import GIGABYTE, training_memory_gb
 from segfw.planning.plan import Configuration, Cost, Plan
 from segfw.planning.topology import Topology, unet_topology
 from segfw.records import UserError
@@ -89,7 +89,7 @@ def make_plan(
         labels=manifest.labels,
         training_cases=len(fingerprint.cases),
         configurations=planned,
-        reasons=_dataset_reasons(manifest, fingerprint, target, order, spacing_mm is not None),
+        reasons=_dataset_reasons(manifest, normalization, target, order, spacing_mm is not None),
     )
 
 
@@ -134,7 +134,7 @@ def plan_configuration(
     cost = Cost(
         training_memory_gb=training_memory_gb(spec, patch, batch),
         teraflop_per_step=3 * batch * spec.forward_flops(patch) / 1e12,
-        preprocessed_gb=prod(task.median_shape) * task.cases * (2 * task.channels + 1) / 1024**3,
+        preprocessed_gb=prod(task.median_shape) * task.cases * (2 * task.channels + 1) / GIGABYTE,
     )
     return Configuration(
         name=name,
@@ -222,24 +222,23 @@ def _with_z(values: tuple[int, ...], z: int) -> Shape:
 
 def _dataset_reasons(
     manifest: DatasetManifest,
-    fingerprint: Fingerprint,
+    normalization: tuple[Normalization, ...],
     target: Spacing,
     order: tuple[int, int, int],
     is_given: bool,
 ) -> tuple[str, ...]:
     spacing = " x ".join(f"{value:.4g}" for value in target)
-    source = "given by --spacing-mm" if is_given else f"the median of {len(fingerprint.cases)} cases"
+    source = "given by --spacing-mm" if is_given else f"the median of {len(manifest.cases)} cases"
     reasons = [f"Target spacing (z, y, x) {spacing} mm: {source}."]
     if order != (0, 1, 2):
         reasons.append(
             f"The network sees the axes in the order {''.join('zyx'[axis] for axis in order)}: coarsest first."
         )
-    for channel in manifest.channels:
-        kind = normalization_kind(channel.name)
-        inside = " inside the non-zero voxels" if fingerprint.median_crop_ratio < rules.MASK_CROP_RATIO else ""
+    for channel, rule in zip(manifest.channels, normalization):
+        kind, inside = rule.kind, " inside the non-zero voxels" if rule.inside_mask else ""
         how = {"ct": "clipped and scaled with data-set statistics of the foreground", "zscore": "mean 0, deviation 1"}
         reasons.append(
-            f"Channel {channel.name!r}: {how.get(kind, kind)}{inside if kind == 'zscore' else ''} "
+            f"Channel {channel.name!r}: {how.get(kind, kind)}{inside} "
             f"({'CT has absolute units' if kind == 'ct' else 'per image'})."
         )
     return tuple(reasons)

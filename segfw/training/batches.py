@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +70,22 @@ class Batches:
     mirror_axes: tuple[int, ...]
     foreground_share: float
 
+    @cached_property
+    def _shapes(self) -> list[Shape]:
+        return [case.classes.shape for case in self.cases]
+
+    @cached_property
+    def _foregrounds(self) -> list[dict[int, np.ndarray]]:
+        return [case.foreground for case in self.cases]
+
     def cut(self, step: int) -> CutBatch:
         """Draws and reads the samples of one step, on the host."""
         return CutBatch(step=step, patches=tuple(self._cut_patch(step, index) for index in range(self.batch_size)))
 
     def _cut_patch(self, step: int, index: int) -> CutPatch:
         rng = generator(self.seed, self.stream, step, index)
-        shapes = [case.classes.shape for case in self.cases]
-        foregrounds = [case.foreground for case in self.cases]
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
-        sample = draw_sample(rng, shapes, foregrounds, self.patch_size, forced)
+        sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced)
         case = self.cases[sample.case]
         spatial = intensity = None
         if self.augment:

@@ -229,7 +229,7 @@ def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batc
     state.network.train()
     clock.epoch_started = started = time.monotonic()
     settings, stalled_before, losses = run.settings, feeder.stalled_s, []
-    with progress(clock.steps_per_epoch, f"epoch {state.epoch + 1}", "step") as bar:
+    with progress(f"epoch {state.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
         for cut in feeder:
             rate, momentum = poly_learning_rate(clock.progress(), settings.learning_rate), settings.momentum
             for group in state.optimizer.param_groups:
