@@ -24,7 +24,7 @@ from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import training_memory_gb
 from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
-from segfw.training.losses import deep_supervision_loss
+from segfw.networks.losses import deep_supervision_loss
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
 NETWORK = NetworkSpec(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from segfw.training.losses import (
+from segfw.networks.losses import (
     deep_supervision_loss,
     dice_ce_loss,
     downsample,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -56,11 +57,30 @@ class CaseScan:
     image_digest: bytes = b""
 
 
-def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[DatasetManifest, Fingerprint]:
+# What else is to be done with a case while it is in memory: the case, its image as stored with all channels, its mask.
+AlsoDo = Callable[[Case, Volume, Volume], None]
+
+
+def scan_dataset(
+    found: FoundDataset, *, workers: int | None = None, also: AlsoDo | None = None
+) -> tuple[DatasetManifest, Fingerprint]:
     """Reads every case once, verifies all of them, and returns the completed manifest and the fingerprint.
 
     Raises DataProblems with everything that is wrong with any case; warnings alone do not raise and are kept in the
-    manifest's notes.
+    manifest's notes. For ``also`` see ``scan_cases``.
+    """
+    scans, problems = scan_cases(found, workers=workers, also=also)
+    if any(not problem.is_warning for problem in problems):
+        raise DataProblems(found, problems)
+    return complete(found, scans, problems)
+
+
+def scan_cases(
+    found: FoundDataset, *, workers: int | None = None, also: AlsoDo | None = None
+) -> tuple[list[CaseScan], list[Problem]]:
+    """Reads every case once; returns what each gave, in the order of ``found.cases``, and all problems.
+
+    ``also`` is called, in the thread that reads, for every case whose files could all be read and measured.
     """
     if not found.cases and all(problem.is_warning for problem in found.problems):
         raise UserError(f"{found.root}: no training cases found; is it the right folder?")
@@ -68,7 +88,7 @@ def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[Da
     expected = None if found.channels is None else len(found.channels)
 
     def scan(case: Case) -> CaseScan:
-        return scan_case(case, channel_count=expected, labels=found.labels, samples=per_case)
+        return scan_case(case, channel_count=expected, labels=found.labels, samples=per_case, also=also)
 
     scans: dict[str, CaseScan] = {}
     for outcome in map_bounded(scan, found.cases, cost_bytes=_file_cost, workers=workers, what="reading cases"):
@@ -78,9 +98,7 @@ def scan_dataset(found: FoundDataset, *, workers: int | None = None) -> tuple[Da
     ordered = [scans[case.id] for case in found.cases]
     problems = [*found.problems, *(problem for scan in ordered for problem in scan.problems)]
     problems += [*_uneven_channels(found, ordered), *_same_images(found, ordered)]
-    if any(not problem.is_warning for problem in problems):
-        raise DataProblems(found, problems)
-    return _complete(found, ordered, problems)
+    return ordered, problems
 
 
 class DataProblems(UserError):
@@ -94,7 +112,14 @@ class DataProblems(UserError):
         super().__init__(f"{found.root}: {size}; nothing was started\n{lines}")
 
 
-def scan_case(case: Case, *, channel_count: int | None, labels: LabelSet | None, samples: int) -> CaseScan:
+def scan_case(
+    case: Case,
+    *,
+    channel_count: int | None,
+    labels: LabelSet | None,
+    samples: int,
+    also: AlsoDo | None = None,
+) -> CaseScan:
     """Reads, verifies and measures one case; what cannot be read becomes a problem, not an exception."""
     problems: list[Problem] = []
 
@@ -110,7 +135,10 @@ def scan_case(case: Case, *, channel_count: int | None, labels: LabelSet | None,
     problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
     if any(not problem.is_warning for problem in problems):
         return CaseScan(problems=problems)
-    return _measure(case, stack_channels(images), mask, labels, samples, problems)
+    image = stack_channels(images)
+    if also is not None:
+        also(case, image, mask)
+    return _measure(case, image, mask, labels, samples, problems)
 
 
 def _measure(
@@ -177,9 +205,10 @@ def _same_images(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
     return problems
 
 
-def _complete(
+def complete(
     found: FoundDataset, scans: list[CaseScan], problems: list[Problem]
 ) -> tuple[DatasetManifest, Fingerprint]:
+    """Manifest and fingerprint of scanned cases without errors; labels and channels not described are inferred."""
     notes = [*found.notes, *(str(problem) for problem in problems)]
     labels, channels = found.labels, found.channels
     if labels is None:

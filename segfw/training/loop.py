@@ -21,7 +21,7 @@ from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Batches, Feeder, open_cases
 from segfw.training.checkpoint import TrainState, load_checkpoint, require_checkpoint, save_checkpoint
-from segfw.training.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
+from segfw.networks.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate, warm_up
