@@ -21,10 +21,10 @@ from segfw.data.resample import argmax_at, axis_matrix, resample_image
 from segfw.device import autocast, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.networks import build_network, fastest_layout
+from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import training_memory_gb
 from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
-from segfw.networks.losses import deep_supervision_loss
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
 NETWORK = NetworkSpec(

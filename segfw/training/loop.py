@@ -16,12 +16,12 @@ from segfw.data.parallel import progress
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
 from segfw.networks import build_network, fastest_layout
+from segfw.networks.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Batches, Feeder, open_cases
 from segfw.training.checkpoint import TrainState, load_checkpoint, require_checkpoint, save_checkpoint
-from segfw.networks.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate, warm_up
