@@ -18,12 +18,14 @@ from scipy import ndimage
 
 from segfw.data.geometry import Shape
 from segfw.data.resample import argmax_at, axis_matrix, resample_image
-from segfw.device import autocast, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.device import autocast, device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.memory import training_memory_gb
+from segfw.planning.fitting import Grid, choose_by_memory
+from segfw.planning.memory import GIGABYTE, measure_step, step_cost
+from segfw.planning.presets import PRESETS, preset_called
 from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
@@ -34,7 +36,7 @@ NETWORK = NetworkSpec(
     features=(32, 64, 128, 256),
     strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
     kernels=((3, 3, 3),) * 4,
-    encoder_convs=(2,) * 4,
+    encoder_blocks=(2,) * 4,
     decoder_convs=(2,) * 3,
 )
 
@@ -202,6 +204,36 @@ def inference() -> None:
     print(f"  equal voxels with random weights: {same:.4f}")
 
 
+def planned_against_measured(preset: str, memory_gb: float, device: torch.device) -> None:
+    """One line per configuration: what was predicted, what a real step took in that much memory, and 20 steps more."""
+    if device_memory_gb(device) < memory_gb:
+        print(f"    {preset} at {memory_gb} GB: the card has less")
+        return
+    family = preset_called(preset)
+    for shape, spacing_mm in (
+        ((160, 256, 256), (1.5, 0.8, 0.8)),
+        ((300, 300, 300), (1.0, 1.0, 1.0)),
+        ((512, 512), (1, 1)),
+    ):
+        grid = Grid(
+            spacing_mm=spacing_mm,
+            median_shape=shape,
+            dataset_voxels=float(np.prod(shape)) * 500,
+            channels=1,
+            classes=15,
+            published_classes=15,
+        )
+        choice = choose_by_memory(grid, family, memory_gb=memory_gb)
+        predicted_gb = step_cost(choice.network).peak_bytes(choice.patch_size, choice.batch_size) / GIGABYTE
+        found = measure_step(choice.network, choice.patch_size, choice.batch_size, device, memory_gb, steps=20)
+        size = "x".join(map(str, choice.patch_size))
+        result = "OUT OF MEMORY" if found is None else f"{found.tensors_gb:.2f}, held {found.held_gb:.2f}"
+        ratio = "" if found is None else f" ({predicted_gb / found.tensors_gb - 1:+.0%})"
+        print(
+            f"    {preset} at {memory_gb} GB: {size} x {choice.batch_size}: {predicted_gb:.2f} against {result}{ratio}"
+        )
+
+
 def gpu() -> None:
     """On CUDA: planned against measured peak memory, and the step's time; says so where there is no device."""
     if not torch.cuda.is_available():
@@ -209,13 +241,10 @@ def gpu() -> None:
         return
     device = torch.device("cuda")
     print(f"gpu: {device_name(device)}")
-    for batch in (2, 9):
-        torch.cuda.reset_peak_memory_stats()
-        run = step_of(pick_precision("auto", device), device, batch)
-        run()
-        peak_gb = torch.cuda.max_memory_allocated() / 1024**3
-        planned_gb = training_memory_gb(NETWORK, PATCH, batch)
-        print(f"  batch {batch}: peak {peak_gb:.2f} GB, planned {planned_gb:.2f} GB ({planned_gb / peak_gb:.2f} times)")
+    print("  planned against measured memory of a training step, in GB of all tensors:")
+    for preset in PRESETS:
+        for memory_gb in (4, 8, 16, 24, 40, 70):
+            planned_against_measured(preset, memory_gb, device)
     step()
     inference()
 

@@ -28,6 +28,14 @@ def duration_s(text: str) -> float:
     return total
 
 
+def memory_gb(text: str) -> float | str:
+    """'auto' or a number of GB."""
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of GB nor auto") from None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
@@ -49,9 +57,17 @@ def _verb(verbs: argparse._SubParsersAction, name: str, what: str, example: str)
 
 
 def _planning_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="2d, 3d_fullres (default: all that fit)")
-    parser.add_argument("--preset", default="plain", help="family of networks (default: plain)")
-    parser.add_argument("--gpu-memory-gb", type=float, metavar="GB", help="memory to plan for (default: 8)")
+    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="2d, 3d_fullres ... (default: all planned)")
+    parser.add_argument(
+        "--preset", default="plain", help="plain, or resenc-m, resenc-l, resenc-xl with a residual encoder"
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        type=memory_gb,
+        metavar="GB",
+        help="memory to fill, or auto for all of the GPU here (default: what the preset was published with, such as 8)",
+    )
+    parser.add_argument("--as-published", action="store_true", help="plan exactly as nnU-Net does")
     parser.add_argument("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing")
     parser.add_argument("--workers", type=int, help="threads that read and preprocess (default: one per processor)")
 
@@ -91,6 +107,7 @@ def _add_plan(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("raw", type=Path, help="folder of images and masks")
     parser.add_argument("work", type=Path, help="folder for everything that is made")
     _planning_options(parser)
+    parser.add_argument("--device", default="auto", help=f"{DEVICES}; a GPU is also used to check the plan's memory")
     parser.add_argument("--plan-only", action="store_true", help="do not preprocess")
     parser.add_argument("--overwrite", action="store_true", help="read and plan anew, whatever is there")
     parser.set_defaults(call=_plan)
@@ -170,6 +187,7 @@ def _planning_arguments(args: argparse.Namespace) -> dict:
     return {
         "preset": args.preset,
         "gpu_memory_gb": args.gpu_memory_gb,
+        "as_published": args.as_published,
         "configurations": _tuple(args.configurations),
         "spacing_mm": None if args.spacing_mm is None else tuple(args.spacing_mm),
         "workers": args.workers,
@@ -204,9 +222,15 @@ def _plan(args: argparse.Namespace) -> None:
     from segfw.planning.prepare import plan_and_preprocess
 
     plan = plan_and_preprocess(
-        args.raw, args.work, plan_only=args.plan_only, overwrite=args.overwrite, **_planning_arguments(args)
+        args.raw,
+        args.work,
+        plan_only=args.plan_only,
+        device=args.device,
+        overwrite=args.overwrite,
+        **_planning_arguments(args),
     )
-    ready = list(args.configurations or plan.configurations)[-1]
+    ready = args.configurations[-1] if args.configurations else "3d_fullres"
+    ready = ready if ready in plan.configurations else "2d"
     verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
     print(f"next: segfw {verb}")
 

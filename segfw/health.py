@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,14 +14,11 @@ import torch
 from segfw.data.parallel import cpu_count, free_memory_bytes
 from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
 from segfw.model import trained_folds
-from segfw.planning.memory import GIGABYTE
-from segfw.planning.plan import PLAN_FILE, Configuration, Plan
+from segfw.planning.expectations import hours_per_fold, training_flops
+from segfw.planning.memory import GIGABYTE, needed_gb
+from segfw.planning.plan import PLAN_FILE, Configuration, Estimate, Plan
+from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
 from segfw.records import UserError
-from segfw.training.settings import EPOCHS, STEPS_PER_EPOCH
-
-# A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
-# rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.
-SHARE_OF_PEAK = 0.6
 
 
 def explain(work: Path, *, device: str = "auto") -> str:
@@ -32,7 +28,7 @@ def explain(work: Path, *, device: str = "auto") -> str:
         raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
     plan = Plan.load(work / PLAN_FILE)
     chosen = pick_device(device)
-    flops = convolution_flops(chosen)
+    flops = training_flops(chosen)
     labels = ", ".join(f"{name} = {value}" for name, value in zip(plan.labels.names[1:], plan.labels.values[1:]))
     lines = [
         f"{plan.dataset}: {plan.training_cases} cases, channels {', '.join(c.name for c in plan.channels)}",
@@ -48,11 +44,10 @@ def explain(work: Path, *, device: str = "auto") -> str:
 
 
 def _explain_configuration(configuration: Configuration, flops: float, device: str) -> list[str]:
-    network, cost = configuration.network, configuration.cost
+    network, estimate = configuration.network, configuration.estimate
     spacing = " x ".join("own" if s is None else f"{s:.4g}" for s in configuration.preprocessing.spacing_mm)
     shape = " x ".join(f"{size:g}" for size in configuration.median_shape)
-    step_s = cost.teraflop_per_step * 1e12 / (flops * SHARE_OF_PEAK)
-    hours = step_s * EPOCHS * STEPS_PER_EPOCH / 3600
+    step_s = estimate.teraflop_per_step * 1e12 / flops
     return [
         f"{configuration.name}",
         f"  Resampled to {spacing} mm; the median case is then {shape} voxels (network's axis order).",
@@ -61,32 +56,30 @@ def _explain_configuration(configuration: Configuration, flops: float, device: s
         f"downsampled by {' x '.join(map(str, network.downsampling))} in all.",
         f"  Dice of the loss over {'the whole batch' if configuration.batch_dice else 'each patch'}; "
         f"in long runs mirrored along {len(configuration.mirror_axes)} axes in training and prediction.",
-        f"  Expected: {cost.training_memory_gb:.1f} GB to train in 16 bit, {cost.preprocessed_gb:.2f} GB of "
+        *_explain_previous_stage(configuration),
+        f"  Needs in training: a GPU of {needed_gb(estimate.training_memory_gb):.1f} GB ({_measured(estimate)}), "
+        f"{estimate.ram_gb:.1f} GB of memory with the data set kept in it, and {estimate.disk_gb:.2f} GB of disk for "
         f"preprocessed data before compression.",
         f"  Expected on {device}: {_seconds(step_s)} per step, so {EPOCHS} epochs of {STEPS_PER_EPOCH} steps take "
-        f"about {hours:,.1f} hours per fold. --time-budget trains to a length of your choice.",
+        f"about {hours_per_fold(step_s):,.1f} hours per fold. --time-budget trains to a length of your choice.",
     ]
+
+
+def _explain_previous_stage(configuration: Configuration) -> list[str]:
+    if configuration.previous_stage is None:
+        return []
+    return [f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each."]
+
+
+def _measured(estimate: Estimate) -> str:
+    counted = f"the tensors of a step take {estimate.training_memory_gb:.1f} GB, counted"
+    if estimate.measured is None:
+        return counted
+    return f"{counted}, and {estimate.measured.tensors_gb:.1f} GB measured on {estimate.device}"
 
 
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"
-
-
-def convolution_flops(device: torch.device) -> float:
-    """Operations per second of a 3x3x3 convolution here, measured in a fraction of a second."""
-    precision = pick_precision("auto", device)
-    layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(device, precision)
-    image = torch.randn(1, 32, 32, 48, 48, device=device, dtype=precision)
-    if device.type != "mps":
-        layer, image = (x.to(memory_format=torch.channels_last_3d) for x in (layer, image))
-    operations = 2 * 27 * 32 * 32 * image[0, 0].numel()
-    best_s = float("inf")
-    with torch.inference_mode():
-        for _ in range(4):
-            started = time.perf_counter()
-            layer(image).sum().item()  # reading a value waits for the device
-            best_s = min(best_s, time.perf_counter() - started)
-    return operations / best_s
 
 
 def doctor() -> str:

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -57,6 +58,11 @@ def train(
     work = Path(work)
     plan, manifest = Plan.load(work / PLAN_FILE), DatasetManifest.load(work / MANIFEST_FILE)
     chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
+    if chosen.previous_stage is not None:
+        raise UserError(
+            f"{configuration} is the second stage of a cascade, which this version plans but cannot train; "
+            f"train {chosen.previous_stage} and 3d_fullres"
+        )
     folder = fold_folder(work, configuration, fold)
     pick_device(device)
     settings = _settings(
@@ -84,7 +90,7 @@ def train(
         print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
         train_fold(
             folder,
-            work / "preprocessed" / configuration,
+            work / "preprocessed" / chosen.data_name,
             chosen,
             part,
             settings,
@@ -204,7 +210,8 @@ def run(
     configurations: tuple[str, ...] | None = None,
     folds: tuple[str, ...] | None = None,
     preset: str = "plain",
-    gpu_memory_gb: float | None = None,
+    gpu_memory_gb: float | Literal["auto"] | None = None,
+    as_published: bool = False,
     spacing_mm: Spacing | None = None,
     workers: int | None = None,
     epochs: int | None = None,
@@ -241,13 +248,15 @@ def run(
         work,
         preset=preset,
         gpu_memory_gb=gpu_memory_gb,
+        as_published=as_published,
         configurations=configurations,
         spacing_mm=spacing_mm,
         workers=workers,
+        device=device,
     )
     all_folds = [str(number) for number in range(len(Splits.load(work / SPLITS_FILE).folds))]
     scores: dict[str, dict[str, Scores]] = {}
-    for name in configurations or tuple(plan.configurations):
+    for name in configurations or _trainable(plan):
         scores[name] = {}
         for fold in folds or all_folds:
             folder = fold_folder(work, name, fold)
@@ -257,6 +266,10 @@ def run(
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))
     return scores
+
+
+def _trainable(plan: Plan) -> tuple[str, ...]:
+    return tuple(name for name, chosen in plan.configurations.items() if chosen.previous_stage is None)
 
 
 def summary(scores: dict[str, dict[str, Scores]]) -> str:

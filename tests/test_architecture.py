@@ -19,7 +19,7 @@ ALLOWED = {
     "data": set(),
     "networks": set(),
     "toy_dataset": set(),
-    "planning": {"data", "networks"},
+    "planning": {"data", "networks", "device"},
     "model": {"data", "networks", "planning"},
     "training": {"data", "networks", "planning", "model", "device"},
     "inference": {"data", "networks", "planning", "model", "device"},

@@ -12,7 +12,7 @@ from segfw.data.preprocess import Preprocessing
 from segfw.data.store import preprocess_dataset
 from segfw.model import load_tensors
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.plan import Configuration, Cost
+from segfw.planning.plan import Configuration, Estimate
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training import loop
@@ -34,7 +34,7 @@ def spec(**changes) -> NetworkSpec:
         "features": (8, 16),
         "strides": ((1, 1, 1), (2, 2, 2)),
         "kernels": ((3, 3, 3), (3, 3, 3)),
-        "encoder_convs": (1, 1),
+        "encoder_blocks": (1, 1),
         "decoder_convs": (1,),
     }
     return NetworkSpec(**values | changes)
@@ -50,7 +50,7 @@ def configuration(how: Preprocessing, network: NetworkSpec) -> Configuration:
         batch_dice=False,
         mirror_axes=(0, 1, 2),
         network=network,
-        cost=Cost(training_memory_gb=0.1, teraflop_per_step=0.001, preprocessed_gb=0.001),
+        estimate=Estimate(training_memory_gb=0.1, teraflop_per_step=0.001, ram_gb=0.001, disk_gb=0.001),
         reasons=(),
     )
 
@@ -155,7 +155,7 @@ def test_a_time_budget_ends_the_run_with_an_annealed_rate(prepared, tmp_path):
 
 
 def test_a_one_stage_network_trains(prepared, tmp_path):
-    flat = spec(features=(8,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_convs=(2,), decoder_convs=())
+    flat = spec(features=(8,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_blocks=(2,), decoder_convs=())
     assert read_metrics(run(prepared, tmp_path, network=flat, epochs=1))[0]["train_loss"] < 5
 
 

@@ -13,7 +13,7 @@ from segfw.inference.predictor import Predictor, find_images
 from segfw.model import Model
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.plan import Configuration, Cost, Plan
+from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.records import UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
@@ -24,7 +24,7 @@ SPEC = NetworkSpec(
     features=(4, 8),
     strides=((1, 1, 1), (2, 2, 2)),
     kernels=((3, 3, 3), (3, 3, 3)),
-    encoder_convs=(1, 1),
+    encoder_blocks=(1, 1),
     decoder_convs=(1,),
 )
 
@@ -92,13 +92,14 @@ def model() -> Model:
         batch_dice=False,
         mirror_axes=(0, 1, 2),
         network=SPEC,
-        cost=Cost(training_memory_gb=0.1, teraflop_per_step=0.001, preprocessed_gb=0.001),
+        estimate=Estimate(training_memory_gb=0.1, teraflop_per_step=0.001, ram_gb=0.001, disk_gb=0.001),
         reasons=(),
     )
     plan = Plan(
         dataset="blocks",
         preset="plain",
         gpu_memory_gb=8,
+        as_published=False,
         orientation="canonical",
         channels=ONE,
         labels=LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7)),

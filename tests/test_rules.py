@@ -71,20 +71,6 @@ def test_features_double_up_to_a_limit(stages, is_2d, features):
     assert rules.features_per_stage(stages, is_2d) == features
 
 
-@pytest.mark.parametrize(
-    "elements, patch_voxels, dataset_voxels, batch",
-    [
-        (560, 1, 1e9, 2),  # exactly the reference
-        (100, 1, 1e9, 11),  # 5.6 x 2 = 11.2
-        (100, 1000, 160_000, 8),  # 5 % of the data set are eight patches
-        (100, 1000, 10_000, 2),  # at least two, even if they see more
-        (2000, 1, 1e9, 2),  # and even if they do not fit
-    ],
-)
-def test_batch_size(elements, patch_voxels, dataset_voxels, batch):
-    assert rules.batch_size(elements, 560, 2, patch_voxels, dataset_voxels) == batch
-
-
 def test_the_axis_that_covers_most_of_the_median_shrinks_and_the_last_on_a_tie():
     assert rules.axis_to_shrink((64, 100, 90), (100, 100, 100)) == 1
     assert rules.axis_to_shrink((100, 50, 200), (100, 100, 200)) == 2

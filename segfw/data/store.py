@@ -6,7 +6,8 @@ class after class) and, written last as the mark that the case is whole, ``ID.js
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,32 @@ def read_case(case: Case) -> tuple[Volume, Volume | None]:
     return image, None if case.label is None else read_volume(case.label)
 
 
+class DecodedCases:
+    """Cases that were read once and wait in memory to be preprocessed, up to ``budget_bytes``; the rest is read again.
+
+    One decode per case is most of the work of reading compressed files.
+    """
+
+    def __init__(self, budget_bytes: float) -> None:
+        self._left = budget_bytes
+        self._kept: dict[str, tuple[Volume, Volume | None]] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, case: Case, image: Volume, mask: Volume) -> None:
+        """Keeps a case if there is room for it."""
+        size = image.array.nbytes + mask.array.nbytes
+        with self._lock:
+            if size <= self._left:
+                self._left -= size
+                self._kept[case.id] = image, mask
+
+    def read(self, case: Case) -> tuple[Volume, Volume | None]:
+        """The case from memory, where it is then forgotten, or from its files."""
+        with self._lock:
+            kept = self._kept.pop(case.id, None)
+        return kept or read_case(case)
+
+
 def preprocess_dataset(
     cases: tuple[Case, ...],
     labels: LabelSet,
@@ -65,20 +92,21 @@ def preprocess_dataset(
     folder: Path,
     *,
     case_bytes: Mapping[str, int],
+    read: Callable[[Case], tuple[Volume, Volume | None]] = read_case,
     workers: int | None = None,
 ) -> list[Outcome]:
     """Preprocesses every case for every configuration into ``folder/CONFIGURATION``; returns the failures.
 
     Each file is read once for all configurations. Cases that are already there, from the same files and by the same
     rules, are not done again; a failing case does not stop the others. ``case_bytes`` is the size of each image as
-    float32.
+    float32, ``read`` gives a case's image and mask.
     """
 
     def missing(case: Case) -> dict[str, Preprocessing]:
         return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
 
     def run(case: Case) -> None:
-        _preprocess_case(case, labels, missing(case), folder)
+        _preprocess_case(case, labels, missing(case), folder, read)
 
     waiting = [case for case in cases if missing(case)]
     # Decoded file, float32 copy, its normalised copy, the resampled image and the spline's intermediate results.
@@ -88,9 +116,15 @@ def preprocess_dataset(
     return [outcome for outcome in outcomes if outcome.error is not None]
 
 
-def _preprocess_case(case: Case, labels: LabelSet, configurations: Mapping[str, Preprocessing], folder: Path) -> None:
+def _preprocess_case(
+    case: Case,
+    labels: LabelSet,
+    configurations: Mapping[str, Preprocessing],
+    folder: Path,
+    read: Callable[[Case], tuple[Volume, Volume | None]],
+) -> None:
     sources = _sources(case)
-    image, mask = read_case(case)
+    image, mask = read(case)
     # The image's geometry for both: verified to be the same grid, it must also be oriented by the same rounding.
     classes = Volume(array=labels.to_classes(as_integers(mask.array)), geometry=image.geometry)
     for name, how in configurations.items():

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from segfw.networks.spec import NetworkSpec
-from segfw.networks.unet import PlainUNet
+from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
+from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
 
-ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {"plain-unet": PlainUNet}
+ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {
+    PLAIN: PlainUNet,
+    RESIDUAL_ENCODER: ResidualEncoderUNet,
+}
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:

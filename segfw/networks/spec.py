@@ -9,10 +9,14 @@ from pydantic import model_validator
 from segfw.records import Record
 
 Triple = tuple[int, int, int]
+PLAIN, RESIDUAL_ENCODER = "plain-unet", "residual-encoder-unet"
 
 
 class NetworkSpec(Record):
-    """A U-Net: one entry per stage, finest first. 2-D networks have kernel and stride 1 along z in every stage."""
+    """A U-Net: one entry per stage, finest first. 2-D networks have kernel and stride 1 along z in every stage.
+
+    ``encoder_blocks`` counts convolutions, or residual blocks of two; ``decoder_convs`` has no entry for the bottom.
+    """
 
     architecture: str
     in_channels: int
@@ -20,13 +24,13 @@ class NetworkSpec(Record):
     features: tuple[int, ...]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
-    encoder_convs: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
     decoder_convs: tuple[int, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkSpec:
         stages = len(self.features)
-        lengths = (len(self.strides), len(self.kernels), len(self.encoder_convs), len(self.decoder_convs) + 1)
+        lengths = (len(self.strides), len(self.kernels), len(self.encoder_blocks), len(self.decoder_convs) + 1)
         if stages < 1 or set(lengths) != {stages}:
             raise ValueError(f"{stages} stages of features, but strides, kernels, convs have {lengths} (decoder + 1)")
         if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
@@ -54,25 +58,20 @@ class NetworkSpec(Record):
     def convolution_elements(self, patch_size: Triple) -> int:
         """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
 
-        Counts encoder, decoder and transposed convolutions and the last segmentation layer.
+        Counts encoder, decoder and transposed convolutions and the last segmentation layer. As published, the shortcut
+        of a residual block counts once where its size or its features change, and a network of one stage has no
+        segmentation layer.
         """
         voxels = [prod(shape) for shape in self.stage_shapes(patch_size)]
-        encoder = sum(count * size * n for count, size, n in zip(self.encoder_convs, self.features, voxels))
+        encoder = sum(self._encoder_outputs(stage) * voxels[stage] for stage in range(len(voxels)))
         decoder = sum((count + 1) * size * n for count, size, n in zip(self.decoder_convs, self.features, voxels))
-        return encoder + decoder + self.classes * voxels[0]
+        return encoder + decoder + (self.classes * voxels[0] if len(voxels) > 1 else 0)
 
-    def forward_flops(self, patch_size: Triple) -> int:
-        """Floating-point operations of one forward pass over one patch; a training step takes three times that."""
-        total, previous = 0, self.in_channels
-        shapes = self.stage_shapes(patch_size)
-        for stage, (features, kernel, shape) in enumerate(zip(self.features, self.kernels, shapes)):
-            weights = prod(kernel) * features
-            total += prod(shape) * weights * (previous + features * (self.encoder_convs[stage] - 1))
-            if stage < len(self.features) - 1:
-                deeper = self.features[stage + 1]
-                convs = self.decoder_convs[stage]
-                total += prod(shape) * (weights * features * (2 + convs - 1) + deeper * features)
-            if stage < max(1, len(self.features) - 1):
-                total += prod(shape) * features * self.classes
-            previous = features
-        return 2 * total
+    def _encoder_outputs(self, stage: int) -> int:
+        """Output channels of all convolutions of an encoder stage."""
+        features, blocks = self.features[stage], self.encoder_blocks[stage]
+        if self.architecture != RESIDUAL_ENCODER:
+            return blocks * features
+        previous = self.features[max(0, stage - 1)]
+        has_shortcut = features != previous or any(step > 1 for step in self.strides[stage])
+        return (2 * blocks + has_shortcut + (stage == 0)) * features

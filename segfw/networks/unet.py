@@ -1,37 +1,16 @@
-"""The plain U-Net of nnU-Net (Isensee et al., Nature Methods 2021, Methods): convolution, instance norm, leaky ReLU."""
+"""The U-Nets of nnU-Net: plain (Isensee et al. 2021) and with residual encoder (Isensee et al. 2024)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from segfw.networks.spec import NetworkSpec, Triple
-
-LEAK = 0.01
-
-
-class Layers:
-    """The 2-D or 3-D kinds of layer for one network, so that the network is written once."""
-
-    def __init__(self, is_2d: bool) -> None:
-        self.conv = nn.Conv2d if is_2d else nn.Conv3d
-        self.up = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
-        self.norm = nn.InstanceNorm2d if is_2d else nn.InstanceNorm3d
-        self.drop_z = slice(1, None) if is_2d else slice(None)
-
-    def conv_norm_act(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Sequential:
-        """Convolution that keeps the size up to its stride, instance norm, leaky ReLU."""
-        kernel, stride = kernel[self.drop_z], stride[self.drop_z]
-        padding = tuple(size // 2 for size in kernel)
-        return nn.Sequential(
-            self.conv(inputs, outputs, kernel, stride, padding),
-            self.norm(outputs, eps=1e-5, affine=True),
-            nn.LeakyReLU(LEAK, inplace=True),
-        )
+from segfw.networks.blocks import Layers, ResidualBlock, initialise
+from segfw.networks.spec import NetworkSpec
 
 
-class PlainUNet(nn.Module):
-    """U-Net whose stages downsample by strided convolution and upsample by transposed convolution.
+class UNet(nn.Module):
+    """The decoder, heads and wiring of a U-Net; subclasses give the encoder.
 
     Takes (B, C, Z, Y, X). Returns the logits (B, K, Z, Y, X) in evaluation mode, and in training mode a list of
     logits, one per decoder stage, finest first, for deep supervision. A spec without z kernels runs as a 2-D network,
@@ -43,12 +22,7 @@ class PlainUNet(nn.Module):
         self.is_2d = spec.is_2d
         layers = Layers(spec.is_2d)
         self.encoder, self.up, self.decoder, self.heads = (nn.ModuleList() for _ in range(4))
-        previous = spec.in_channels
-        for features, kernel, stride, convs in zip(spec.features, spec.kernels, spec.strides, spec.encoder_convs):
-            first = layers.conv_norm_act(previous, features, kernel, stride)
-            rest = [layers.conv_norm_act(features, features, kernel) for _ in range(convs - 1)]
-            self.encoder.append(nn.Sequential(first, *rest))
-            previous = features
+        self.encoder.extend(self.encoder_stages(layers, spec))
         for stage in range(len(spec.features) - 1):
             features, kernel, stride = spec.features[stage], spec.kernels[stage], spec.strides[stage + 1]
             step = stride[layers.drop_z]
@@ -58,7 +32,11 @@ class PlainUNet(nn.Module):
             self.decoder.append(nn.Sequential(first, *rest))
         for features in spec.features[: max(1, len(spec.features) - 1)]:
             self.heads.append(layers.conv(features, spec.classes, 1))
-        self.apply(_initialise)
+        self.apply(initialise)
+
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+        """One module per stage, finest first."""
+        raise NotImplementedError
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
         batch = image_bczyx.shape[0]
@@ -80,8 +58,31 @@ class PlainUNet(nn.Module):
         return logits.unflatten(0, (batch, -1)).transpose(1, 2) if self.is_2d else logits
 
 
-def _initialise(module: nn.Module) -> None:
-    """He initialisation for leaky ReLU, as the reference does."""
-    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=LEAK)
-        nn.init.zeros_(module.bias)
+class PlainUNet(UNet):
+    """Stages of convolutions; the first one of a stage strides."""
+
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+        """Convolution, norm and activation, ``spec.encoder_blocks`` times per stage."""
+        stages, previous = [], spec.in_channels
+        for features, kernel, stride, convs in zip(spec.features, spec.kernels, spec.strides, spec.encoder_blocks):
+            first = layers.conv_norm_act(previous, features, kernel, stride)
+            rest = [layers.conv_norm_act(features, features, kernel) for _ in range(convs - 1)]
+            stages.append(nn.Sequential(first, *rest))
+            previous = features
+        return stages
+
+
+class ResidualEncoderUNet(UNet):
+    """Stages of residual blocks after a stem of one convolution."""
+
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+        """``spec.encoder_blocks`` residual blocks per stage; the stem belongs to the first."""
+        stages, previous = [], spec.features[0]
+        for features, kernel, stride, blocks in zip(spec.features, spec.kernels, spec.strides, spec.encoder_blocks):
+            first = ResidualBlock(layers, previous, features, kernel, stride)
+            rest = [ResidualBlock(layers, features, features, kernel, (1, 1, 1)) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(first, *rest))
+            previous = features
+        stem = layers.conv_norm_act(spec.in_channels, spec.features[0], spec.kernels[0])
+        stages[0] = nn.Sequential(stem, *stages[0])
+        return stages

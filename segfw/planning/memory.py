@@ -1,45 +1,176 @@
-"""What training a network takes, from the network itself: memory that autograd holds, and operations per step."""
+"""What a training step takes, from the network itself: a step is run without memory or arithmetic, and counted."""
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import lru_cache
+from math import prod
+
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from segfw.data.geometry import Shape
-from segfw.networks import build_network
+from segfw.device import autocast, pick_precision
+from segfw.networks import build_network, fastest_layout
+from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
+from segfw.records import Record
 
 GIGABYTE = 1024**3
-BYTES_PER_WEIGHT = 4 * 4  # float32 weight, gradient, momentum, and the copy in lower precision with its gradient
+BYTES_PER_WEIGHT = 4 + 4 + 4 + 2  # float32 weight, gradient and momentum, and the 16-bit copy that autocast keeps
+# Of the deepest feature map in the counted step: so large that activations outweigh the weights' gradients, as in real
+# patches, and the peak comes where backward begins. It costs nothing, since nothing is computed.
+PROBE_EDGE = 16
+# What a GPU holds beside tensors: the driver's context and libraries, then a share for the workspace of the
+# convolution algorithms and for memory that the allocator cannot use because it is cut into pieces.
+CONTEXT_GB = 0.5
+WORKSPACE_SHARE = 0.1
 
 
-def saved_activation_bytes(spec: NetworkSpec, patch_size: Shape) -> int:
-    """Bytes that autograd keeps between forward and backward for one patch in 16 bit, each tensor counted once.
+class StepCost(Record):
+    """What one training step takes as a function of its size: everything in a U-Net grows with the patch's voxels."""
 
-    The network runs on the meta device: shapes without memory or arithmetic.
+    fixed_bytes: int
+    bytes_per_voxel: float
+    flops_per_voxel: float
+
+    def peak_bytes(self, patch_size: Shape, batch_size: int) -> float:
+        """Most bytes that tensors take at any time of the step."""
+        return self.fixed_bytes + self.bytes_per_voxel * prod(patch_size) * batch_size
+
+    def flops(self, patch_size: Shape, batch_size: int) -> float:
+        """Floating-point operations of forward and backward."""
+        return self.flops_per_voxel * prod(patch_size) * batch_size
+
+    def largest_batch(self, patch_size: Shape, budget_bytes: float) -> int:
+        """Patches per step that fit into ``budget_bytes``; 0 if not even one does."""
+        return max(0, int((budget_bytes - self.fixed_bytes) // (self.bytes_per_voxel * prod(patch_size))))
+
+
+def usable_bytes(memory_gb: float) -> float:
+    """Bytes for tensors on a GPU of ``memory_gb``."""
+    return max(0.0, (memory_gb - CONTEXT_GB) * (1 - WORKSPACE_SHARE)) * GIGABYTE
+
+
+def needed_gb(tensors_gb: float) -> float:
+    """Memory of the smallest GPU on which tensors of ``tensors_gb`` fit: the inverse of ``usable_bytes``."""
+    return tensors_gb / (1 - WORKSPACE_SHARE) + CONTEXT_GB
+
+
+@lru_cache(maxsize=4096)
+def step_cost(spec: NetworkSpec) -> StepCost:
+    """Cost of a training step in 16 bit of the network ``spec``.
+
+    Two steps of one and two small patches are run on the meta device, which computes shapes only, and the bytes of all
+    tensors alive are followed. Their difference is what a patch takes, the rest is fixed.
     """
     with torch.device("meta"):
         network = build_network(spec).to(torch.bfloat16).train()
-        image = torch.empty(1, spec.in_channels, *patch_size, dtype=torch.bfloat16)
-    own = {id(parameter) for parameter in network.parameters()}
-    kept: dict[int, torch.Tensor] = {}  # holding the tensors keeps their ids distinct
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in own:
-            kept[id(tensor.untyped_storage())] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = network(image)
-    in_graph = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    # The loss works on float32 logits: the logits, their softmax and the gradient.
-    loss = sum(3 * 4 * output.numel() for output in outputs)
-    return in_graph + loss
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    patch = tuple(factor * (PROBE_EDGE if size > 1 else 1) for factor, size in zip(spec.downsampling, _kernel(spec)))
+    peaks, flops = zip(*(_counted_step(network, spec, patch, batch) for batch in (1, 2)))
+    per_patch = peaks[1] - peaks[0]
+    return StepCost(
+        fixed_bytes=weights * BYTES_PER_WEIGHT + max(0, peaks[0] - per_patch),
+        bytes_per_voxel=per_patch / prod(patch),
+        flops_per_voxel=(flops[1] - flops[0]) / prod(patch),
+    )
 
 
-def training_memory_gb(spec: NetworkSpec, patch_size: Shape, batch_size: int) -> float:
-    """Expected peak of a training step in GB: activations, weights with optimiser, and the widest layer's gradients."""
-    with torch.device("meta"):
-        weights = sum(parameter.numel() for parameter in build_network(spec).parameters())
-    per_patch = saved_activation_bytes(spec, patch_size)
-    widest = 2 * 2 * 2 * spec.features[0] * patch_size[0] * patch_size[1] * patch_size[2]
-    return (weights * BYTES_PER_WEIGHT + batch_size * (per_patch + widest)) / GIGABYTE
+def _kernel(spec: NetworkSpec) -> tuple[int, int, int]:
+    """Largest kernel along each axis: 1 along z in 2-D networks, which see one slice."""
+    return tuple(max(kernel[axis] for kernel in spec.kernels) for axis in range(3))
+
+
+def _counted_step(network: nn.Module, spec: NetworkSpec, patch: Shape, batch: int) -> tuple[int, int]:
+    network.zero_grad(set_to_none=True)
+    with StepCounter() as counted:
+        image = torch.empty(batch, spec.in_channels, *patch, device="meta")
+        classes = torch.empty(batch, *patch, device="meta", dtype=torch.long)
+        deep_supervision_loss(network(image.bfloat16()), classes, batch_dice=False).backward()
+    return counted.peak_bytes, counted.flops
+
+
+class Measured(Record):
+    """What a real training step took on a GPU, in GB: all tensors, and what the allocator held for them."""
+
+    tensors_gb: float
+    held_gb: float
+
+
+def measure_step(
+    spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, memory_gb: float, steps: int = 2
+) -> Measured | None:
+    """Runs training steps on a CUDA device of which only ``memory_gb`` may be used; None if that is too little.
+
+    The optimiser's state exists from the second step on, so that ``steps`` should be two or more.
+    """
+    precision = pick_precision("auto", device)
+    share = min(1.0, max(0.0, memory_gb - CONTEXT_GB) * GIGABYTE / torch.cuda.mem_get_info(device)[1])
+    network = optimizer = image = classes = None
+    torch.cuda.set_per_process_memory_fraction(share, device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        network = fastest_layout(build_network(spec).to(device), spec).train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, fused=True)
+        image = torch.randn(batch_size, spec.in_channels, *patch_size, device=device)
+        classes = torch.zeros(batch_size, *patch_size, device=device, dtype=torch.long)
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device, precision):
+                outputs = network(image)
+            deep_supervision_loss(outputs, classes, batch_dice=False).backward()
+            del outputs
+            optimizer.step()
+        torch.cuda.synchronize(device)
+        return Measured(
+            tensors_gb=torch.cuda.max_memory_allocated(device) / GIGABYTE,
+            held_gb=torch.cuda.max_memory_reserved(device) / GIGABYTE,
+        )
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        del network, optimizer, image, classes
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+class StepCounter(TorchDispatchMode):
+    """Follows the bytes of all tensors that operations make inside the block, and adds up their arithmetic.
+
+    ``peak_bytes`` is the most at one time, with one copy of the largest tensor of the operation under way: it may hold
+    that in another layout or precision while it runs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.bytes_now = self.peak_bytes = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        result = func(*args, **(kwargs or {}))
+        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+        for tensor in made:
+            self._note(tensor.untyped_storage())
+        used = [tensor for tensor in tree_leaves(args) if isinstance(tensor, Tensor)]
+        workspace = max((tensor.untyped_storage().nbytes() for tensor in (*made, *used)), default=0)
+        self.peak_bytes = max(self.peak_bytes, self.bytes_now + workspace)
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.bytes_now += storage.nbytes()
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.bytes_now -= self._sizes.pop(key)

@@ -8,23 +8,30 @@ from segfw.data.geometry import Shape
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.preprocess import Preprocessing
 from segfw.networks.spec import NetworkSpec
+from segfw.planning.memory import Measured
 from segfw.records import Record, UserError
 
 PLAN_FILE = "plan.json"
+TWO_D, LOWRES, FULLRES, CASCADE = "2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"
 
 
-class Cost(Record):
-    """What a configuration is expected to take. Computed, not measured; ``segfw info`` says how."""
+class Estimate(Record):
+    """What a configuration is expected to take to train; ``measured`` is None where no GPU was there to measure on."""
 
-    training_memory_gb: float
+    training_memory_gb: float  # all tensors at the peak of a training step, in 16 bit
     teraflop_per_step: float
-    preprocessed_gb: float
+    ram_gb: float  # with the data set kept in memory, which is done where there is room
+    disk_gb: float  # preprocessed data, before compression
+    measured: Measured | None = None
+    device: str = ""  # on which the hours were estimated and the memory measured
+    hours_per_fold: float | None = None
 
 
 class Configuration(Record):
     """One way to train on a data set. Patch size is in voxels, in the network's axis order, at the target spacing."""
 
     name: str
+    previous_stage: str | None = None  # configuration whose labels are further channels of this one
     preprocessing: Preprocessing
     median_shape: tuple[float, float, float]  # of the resampled cases, network axis order
     patch_size: Shape
@@ -32,7 +39,7 @@ class Configuration(Record):
     batch_dice: bool  # Dice of the loss over the whole batch instead of per patch
     mirror_axes: tuple[int, ...]
     network: NetworkSpec
-    cost: Cost
+    estimate: Estimate
     reasons: tuple[str, ...]
 
     @model_validator(mode="after")
@@ -42,6 +49,11 @@ class Configuration(Record):
             raise ValueError(f"patch_size {self.patch_size} must be divisible by the network's downsampling {factors}")
         return self
 
+    @property
+    def data_name(self) -> str:
+        """Configuration whose preprocessed data it is trained on: the second stage of a cascade shares them."""
+        return FULLRES if self.name == CASCADE else self.name
+
 
 class Plan(Record):
     """All configurations of a data set, and what the trained model must know about its input and output."""
@@ -49,12 +61,23 @@ class Plan(Record):
     dataset: str
     preset: str
     gpu_memory_gb: float
+    as_published: bool
     orientation: str  # rule by which images are oriented before anything else
     channels: tuple[Channel, ...]
     labels: LabelSet
     training_cases: int
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
+    request: str = ""  # digest of the data and the wishes that it was made from
+
+    def without_estimates(self) -> Plan:
+        """The decisions alone, without what depends on the machine they were made on."""
+        nothing = Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0)
+        decisions = {
+            name: configuration.model_copy(update={"estimate": nothing})
+            for name, configuration in self.configurations.items()
+        }
+        return self.model_copy(update={"configurations": decisions, "request": ""})
 
     def configuration(self, name: str) -> Configuration:
         """The configuration called ``name``; raises UserError listing those there are."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 from math import prod
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import DatasetManifest, FoundDataset
-from segfw.data.parallel import FAILURES_FILE, CasesFailed
-from segfw.data.store import preprocess_dataset
+from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.data.store import DecodedCases, preprocess_dataset
+from segfw.device import pick_device
+from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.planner import make_plan
+from segfw.planning.planner import make_plan, require_possible
 from segfw.planning.splits import Splits, import_splits, make_splits
 from segfw.records import Record, UserError
 
 MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
 FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"
+KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
 
 
 class Scan(Record):
@@ -32,39 +38,82 @@ def plan_and_preprocess(
     work: Path,
     *,
     preset: str = "plain",
-    gpu_memory_gb: float | None = None,
+    gpu_memory_gb: float | Literal["auto"] | None = None,
+    as_published: bool = False,
     configurations: tuple[str, ...] | None = None,
     spacing_mm: Spacing | None = None,
     workers: int | None = None,
     plan_only: bool = False,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Plan:
     """Verifies the data, plans, draws the folds and preprocesses; what is there from the same files is kept.
 
-    Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``. Raises UserError
-    if the data have problems or another plan is already trained here, CasesFailed if cases could not be preprocessed.
+    ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
+    with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
+    on whatever device. Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``.
+    Raises UserError if the data have problems or another plan is already trained here, CasesFailed if cases could not
+    be preprocessed.
     """
     raw, work = Path(raw), Path(work)
+    chosen_device = pick_device(device)
     found = find_dataset(raw)
     _refuse_foreign_folder(work)
-    manifest, fingerprint = _scan(found, work, workers, overwrite)
-    plan = make_plan(manifest, fingerprint, preset=preset, gpu_memory_gb=gpu_memory_gb, spacing_mm=spacing_mm)
-    for name in configurations or ():
-        plan.configuration(name)
-    _keep(work, PLAN_FILE, plan, overwrite)
+    decoded = DecodedCases(KEPT_SHARE * free_memory_bytes())
+    manifest, fingerprint = _scan(found, work, workers, overwrite, decoded)
+    wishes = {
+        "preset": preset,
+        "gpu_memory_gb": gpu_memory_gb,
+        "as_published": as_published,
+        "spacing_mm": spacing_mm,
+    }
+    plan = _plan(work, manifest, fingerprint, wishes, chosen_device, overwrite)
+    require_possible(configurations or (), plan)
     _keep(work, SPLITS_FILE, _splits(raw, manifest), overwrite)
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
     if plan_only:
         return plan
-    chosen = {name: plan.configurations[name].preprocessing for name in configurations or plan.configurations}
+    names = dict.fromkeys(plan.configurations[name].data_name for name in configurations or plan.configurations)
+    chosen = {name: plan.configurations[name].preprocessing for name in names}
     shapes = {case.id: prod(case.shape) * len(plan.channels) * 4 for case in fingerprint.cases}
     failures = preprocess_dataset(
-        manifest.cases, manifest.labels, chosen, work / "preprocessed", case_bytes=shapes, workers=workers
+        manifest.cases,
+        manifest.labels,
+        chosen,
+        work / "preprocessed",
+        case_bytes=shapes,
+        read=decoded.read,
+        workers=workers,
     )
     if failures:
         raise CasesFailed("in preprocessing", failures, work)
     (work / FAILURES_FILE).unlink(missing_ok=True)
     print(f"preprocessed {', '.join(chosen)} into {work / 'preprocessed'}")
+    return plan
+
+
+def _plan(
+    work: Path,
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
+    wishes: dict,
+    device: torch.device,
+    overwrite: bool,
+) -> Plan:
+    """The plan in the work folder if it was made from the same data with the same wishes, else a new one."""
+    request = repr(sorted(wishes.items())) + manifest.model_dump_json() + fingerprint.model_dump_json()
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    path = work / PLAN_FILE
+    if path.is_file() and not overwrite:
+        kept = Plan.load(path)
+        if kept.request == digest:
+            return kept
+    memory_gb = planned_memory_gb(wishes["gpu_memory_gb"], wishes["preset"], device)
+    known = wishes | {"gpu_memory_gb": memory_gb, "request": digest}
+    plan = expected(
+        lambda share: make_plan(manifest, fingerprint, use_share=share, **known), device, fixed=wishes["as_published"]
+    )
+    _keep(work, PLAN_FILE, plan, overwrite)
     return plan
 
 
@@ -78,13 +127,15 @@ def _refuse_foreign_folder(work: Path) -> None:
         raise UserError(f"{work}: holds other things ({sorted(names)[0]}); give a new or empty folder to work in")
 
 
-def _scan(found: FoundDataset, work: Path, workers: int | None, overwrite: bool) -> tuple[DatasetManifest, Fingerprint]:
+def _scan(
+    found: FoundDataset, work: Path, workers: int | None, overwrite: bool, decoded: DecodedCases
+) -> tuple[DatasetManifest, Fingerprint]:
     """Manifest and fingerprint, from the work folder if no file has changed since."""
     digest = _files_digest(found)
     kept = work / SCAN_FILE
     if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
         return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
-    manifest, fingerprint = scan_dataset(found, workers=workers)
+    manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
     work.mkdir(parents=True, exist_ok=True)
     manifest.save(work / MANIFEST_FILE)
     fingerprint.save(work / FINGERPRINT_FILE)
@@ -111,12 +162,18 @@ def _splits(raw: Path, manifest: DatasetManifest) -> Splits:
     return import_splits(given, ids) if given.is_file() else make_splits(ids)
 
 
+def _decisions(record: Record) -> Record:
+    """The record without what depends on the machine and not on the data."""
+    return record.without_estimates() if isinstance(record, Plan) else record
+
+
 def _keep(work: Path, name: str, new: Record, overwrite: bool) -> None:
     """Saves a decision; refuses to replace another one that something has been trained by."""
     path = work / name
     if path.is_file():
         try:
-            if type(new).load(path) == new:
+            if _decisions(type(new).load(path)) == _decisions(new):
+                new.save(path)
                 return
         except UserError:  # damaged or of another version
             if not overwrite:

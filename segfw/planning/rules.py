@@ -13,10 +13,14 @@ from segfw.data.resample import ANISOTROPY_LIMIT, resampled_shape
 MASK_CROP_RATIO = 0.75  # below this share of voxels left after the crop, statistics are taken inside the mask
 LARGEST_DATASET_SHARE = 0.05  # of all training voxels in one batch
 SMALLEST_BATCH = 2
+REFERENCE_BATCH_3D, REFERENCE_BATCH_2D = 2, 12  # for which the published budgets hold
+# Beyond this a larger batch costs time in proportion and hardly makes the gradient better: our limit, not the recipe's.
+MOST_PATCHES_3D, MOST_PATCHES_2D = 32, 64
 VOLUME_EDGE, AREA_EDGE = 256, 2048  # edge of the isotropic patch, in voxels, that planning starts from
 LOWRES_STEP = 1.03
 LOWRES_COVERAGE = 0.25  # a patch that sees less of the median case wants a lower resolution beside it
 LOWRES_WORTH = 2.0  # the low resolution must have this many times fewer voxels
+EPOCHS, STEPS_PER_EPOCH = 1000, 250
 FIRST_FEATURES, MOST_FEATURES_3D, MOST_FEATURES_2D = 32, 320, 512
 
 
@@ -38,9 +42,9 @@ def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> S
     return tuple(float(value) for value in target)
 
 
-def axis_order(target_mm: Spacing, median_shape: Sequence[float]) -> tuple[int, int, int]:
-    """The coarsest axis first, the others in their order; single-slice data have the slice axis first."""
-    single = [axis for axis in range(3) if median_shape[axis] == 1]
+def axis_order(target_mm: Spacing, median_shape: Sequence[float] | None = None) -> tuple[int, int, int]:
+    """The coarsest axis first, the others in their order; with ``median_shape`` the axis of single slices first."""
+    single = [axis for axis in range(3) if median_shape is not None and median_shape[axis] == 1]
     first = single[0] if single else int(np.argmax(target_mm))
     return (first, *(axis for axis in range(3) if axis != first))
 
@@ -65,15 +69,6 @@ def features_per_stage(stages: int, is_2d: bool) -> tuple[int, ...]:
     """32 features, doubled with every stage up to 320 (3-D) or 512 (2-D)."""
     most = MOST_FEATURES_2D if is_2d else MOST_FEATURES_3D
     return tuple(min(FIRST_FEATURES * 2**stage, most) for stage in range(stages))
-
-
-def batch_size(
-    elements: int, reference_elements: float, reference_batch: int, patch_voxels: int, dataset_voxels: float
-) -> int:
-    """Patches per step that fill the memory, but not over 5 % of the data set's voxels, and at least two."""
-    fitting = round(reference_elements / elements * reference_batch)
-    share = round(LARGEST_DATASET_SHARE * dataset_voxels / patch_voxels)
-    return max(min(fitting, share), SMALLEST_BATCH)
 
 
 def axis_to_shrink(patch_size: Sequence[int], median_shape: Sequence[float]) -> int:

@@ -19,6 +19,11 @@ class Topology:
     patch_size: tuple[int, ...]
     multiple_of: tuple[int, ...]
 
+    @property
+    def is_2d(self) -> bool:
+        """True if it is made for slices."""
+        return len(self.patch_size) == 2
+
 
 def unet_topology(spacing_mm: Sequence[float], patch_size: Sequence[float]) -> Topology:
     """Pools axes while they are long enough, the finest first, until the voxels are isotropic.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.training.checkpoint import TrainState
-from segfw.training.settings import STEPS_PER_EPOCH, TrainSettings
+from segfw.training.settings import TrainSettings
 
 LONGEST_MEMORY_STEPS = 100  # of SGD's momentum: 0.99, as published
 SHORTEST_MEMORY_STEPS = 10  # momentum 0.9

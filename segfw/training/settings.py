@@ -6,10 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from segfw.planning.rules import EPOCHS
 from segfw.records import Record
-
-EPOCHS = 1000
-STEPS_PER_EPOCH = 250
 
 
 class TrainSettings(Record):

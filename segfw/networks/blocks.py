@@ -1,0 +1,70 @@
+"""Building blocks of U-Nets, written once for two and three dimensions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from segfw.networks.spec import Triple
+
+LEAK = 0.01
+
+
+class Layers:
+    """The 2-D or 3-D kinds of layer for one network, so that the network is written once."""
+
+    def __init__(self, is_2d: bool) -> None:
+        self.conv = nn.Conv2d if is_2d else nn.Conv3d
+        self.up = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
+        self.norm = nn.InstanceNorm2d if is_2d else nn.InstanceNorm3d
+        self.average = nn.AvgPool2d if is_2d else nn.AvgPool3d
+        self.drop_z = slice(1, None) if is_2d else slice(None)
+
+    def conv_norm(self, inputs: int, outputs: int, kernel: Triple, stride: Triple, *, bias: bool = True) -> list:
+        """Convolution that keeps the size up to its stride, and instance norm."""
+        kernel, stride = kernel[self.drop_z], stride[self.drop_z]
+        padding = tuple(size // 2 for size in kernel)
+        return [
+            self.conv(inputs, outputs, kernel, stride, padding, bias=bias),
+            self.norm(outputs, eps=1e-5, affine=True),
+        ]
+
+    def conv_norm_act(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Sequential:
+        """Convolution that keeps the size up to its stride, instance norm, leaky ReLU."""
+        return nn.Sequential(*self.conv_norm(inputs, outputs, kernel, stride), nn.LeakyReLU(LEAK, inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut that averages where they stride (He et al. 2019, ResNet-D).
+
+    The shortcut is the identity where neither the size nor the number of features changes.
+    """
+
+    def __init__(self, layers: Layers, inputs: int, outputs: int, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        once = (1, 1, 1)
+        self.first = layers.conv_norm_act(inputs, outputs, kernel, stride)
+        self.second = nn.Sequential(*layers.conv_norm(outputs, outputs, kernel, once))
+        shortcut: list[nn.Module] = []
+        if stride != once:
+            shortcut.append(layers.average(stride[layers.drop_z], stride[layers.drop_z]))
+        if inputs != outputs:
+            shortcut += layers.conv_norm(inputs, outputs, once, once, bias=False)
+        self.shortcut = nn.Sequential(*shortcut)
+        self.act = nn.LeakyReLU(LEAK, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.second(self.first(x))
+        # Mixed precision on the CPU averages in float32, and the sum would carry that on through the network.
+        return self.act(residual + self.shortcut(x).to(residual.dtype))
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation for leaky ReLU; residual blocks begin as their shortcut alone. As the reference does."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, a=LEAK)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, ResidualBlock):
+        norm = module.second[1]
+        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.bias)

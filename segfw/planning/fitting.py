@@ -1,0 +1,137 @@
+"""Patch and batch that fit a budget: as published, counted in elements, or by the bytes that a step really takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+from segfw.networks.spec import NetworkSpec
+from segfw.planning import rules
+from segfw.planning.memory import step_cost, usable_bytes
+from segfw.planning.presets import Preset, with_z
+from segfw.planning.topology import Topology, unet_topology
+from segfw.records import UserError
+
+TOO_SMALL = "not even the smallest patch fits into --gpu-memory-gb; give more memory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a patch is chosen on: spacing and median shape in the network's axis order, two or three of each."""
+
+    spacing_mm: tuple[float, ...]
+    median_shape: tuple[float, ...]
+    dataset_voxels: float
+    channels: int
+    classes: int
+    published_classes: int  # entries in dataset.json's labels, by which nnU-Net counts
+
+    @property
+    def is_2d(self) -> bool:
+        """True if patches are slices."""
+        return len(self.spacing_mm) == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A patch that fits, its network and batch; ``was_shrunk`` if memory kept it from being larger."""
+
+    topology: Topology
+    network: NetworkSpec
+    batch_size: int
+    was_shrunk: bool
+    batch_limit: str  # in words
+
+    @property
+    def patch_size(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x)."""
+        return with_z(self.topology.patch_size, 1)
+
+
+Choose = Callable[[Grid, Preset], Choice]
+
+
+def patch_ladder(grid: Grid) -> Iterator[Topology]:
+    """Patches from the largest worth having down to the smallest possible; the budget only decides where to stop.
+
+    Each is one step shorter than the one before along the axis that covers most of the median case.
+    """
+    spacing, median = grid.spacing_mm, grid.median_shape
+    topology = unet_topology(spacing, rules.first_patch(spacing, median))
+    while True:
+        yield topology
+        axis = rules.axis_to_shrink(topology.patch_size, median)
+        smaller = list(topology.patch_size)
+        # The multiple is taken after a trial step: 224 lies between 256 and 192, but only if 32 suffices there.
+        smaller[axis] -= topology.multiple_of[axis]
+        step = unet_topology(spacing, smaller).multiple_of[axis]
+        smaller[axis] = topology.patch_size[axis] - step
+        if smaller[axis] <= 0:
+            return
+        before, topology = topology, unet_topology(spacing, smaller)
+        if prod(topology.patch_size) >= prod(before.patch_size):
+            return  # padding undid the step
+
+
+def choose_published(grid: Grid, preset: Preset, *, memory_gb: float) -> Choice:
+    """nnU-Net's rule: convolution elements against a budget that grows with the memory."""
+    reference_batch = rules.REFERENCE_BATCH_2D if grid.is_2d else rules.REFERENCE_BATCH_3D
+    smallest = preset.published_smallest_2d if grid.is_2d else rules.SMALLEST_BATCH
+    budget = (preset.elements_2d if grid.is_2d else preset.elements_3d) * (memory_gb / preset.memory_gb)
+    for rung, topology in enumerate(patch_ladder(grid)):
+        counted = preset.network(topology, grid.channels, grid.published_classes)
+        patch = with_z(topology.patch_size, 1)
+        elements = counted.convolution_elements(patch)
+        if elements / reference_batch * smallest > budget:
+            continue
+        fitting = round(budget / elements * reference_batch)
+        share = round(grid.dataset_voxels * preset.published_share / prod(patch))
+        return Choice(
+            topology=topology,
+            network=preset.network(topology, grid.channels, grid.classes),
+            batch_size=max(min(fitting, share), rules.SMALLEST_BATCH),
+            was_shrunk=rung > 0,
+            batch_limit=_limit_in_words(fitting, share, None, preset.published_share),
+        )
+    raise UserError(TOO_SMALL)
+
+
+def choose_by_memory(grid: Grid, preset: Preset, *, memory_gb: float, use_share: float = 1.0) -> Choice:
+    """The largest patch of which the smallest batch fits, then as many patches as fit and are of use.
+
+    ``use_share`` leaves a part of the memory free. A larger budget never gives a smaller patch, nor fewer of the same.
+    """
+    usable = usable_bytes(memory_gb) * use_share
+    most = rules.MOST_PATCHES_2D if grid.is_2d else rules.MOST_PATCHES_3D
+    wanted = rules.REFERENCE_BATCH_2D if grid.is_2d else rules.SMALLEST_BATCH
+    for rung, topology in enumerate(patch_ladder(grid)):
+        network = preset.network(topology, grid.channels, grid.classes)
+        patch = with_z(topology.patch_size, 1)
+        share = round(grid.dataset_voxels * rules.LARGEST_DATASET_SHARE / prod(patch))
+        smallest = max(rules.SMALLEST_BATCH, min(wanted, share))
+        # Autograd keeps at least the 16-bit output of every convolution: no need to count what exceeds even that.
+        if 2 * network.convolution_elements(patch) * smallest > usable:
+            continue
+        fitting = step_cost(network).largest_batch(patch, usable)
+        if fitting < smallest:
+            continue
+        return Choice(
+            topology=topology,
+            network=network,
+            batch_size=max(min(fitting, share, most), rules.SMALLEST_BATCH),
+            was_shrunk=rung > 0,
+            batch_limit=_limit_in_words(fitting, share, most, rules.LARGEST_DATASET_SHARE),
+        )
+    raise UserError(TOO_SMALL)
+
+
+def _limit_in_words(fitting: int, share: int, most: int | None, largest_share: float) -> str:
+    if fitting <= min(share, most or fitting):
+        return "as many as the memory holds"
+    held = f"the memory would hold {fitting}, but"
+    if share < rules.SMALLEST_BATCH:
+        return f"{held} the data set is so small that the smallest batch is enough"
+    if most is not None and most < share:
+        return f"{held} beyond {most} patches a step takes longer and learns hardly more"
+    return f"{held} a batch should not see over {largest_share:.0%} of all training voxels"

@@ -1,0 +1,73 @@
+"""Why a plan is as it is, in sentences for its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from segfw.data.geometry import Spacing
+from segfw.data.manifest import DatasetManifest
+from segfw.data.normalize import Normalization
+from segfw.planning.fitting import Choice
+from segfw.planning.rules import LARGEST_DATASET_SHARE, LOWRES_COVERAGE, MOST_PATCHES_2D, MOST_PATCHES_3D
+from segfw.planning.topology import SMALLEST_FEATURE_EDGE
+
+
+def of_dataset(
+    manifest: DatasetManifest,
+    normalization: tuple[Normalization, ...],
+    target: Spacing,
+    order: tuple[int, int, int],
+    is_given: bool,
+) -> tuple[str, ...]:
+    """Spacing, order of axes and normalisation."""
+    spacing = " x ".join(f"{value:.4g}" for value in target)
+    source = "given by --spacing-mm" if is_given else f"the median of {len(manifest.cases)} cases"
+    reasons = [f"Target spacing (z, y, x) {spacing} mm: {source}."]
+    if order != (0, 1, 2):
+        reasons.append(
+            f"The network sees the axes in the order {''.join('zyx'[axis] for axis in order)}: coarsest first."
+        )
+    for channel, rule in zip(manifest.channels, normalization):
+        kind, inside = rule.kind, " inside the non-zero voxels" if rule.inside_mask else ""
+        how = {"ct": "clipped and scaled with data-set statistics of the foreground", "zscore": "mean 0, deviation 1"}
+        reasons.append(
+            f"Channel {channel.name!r}: {how.get(kind, kind)}{inside} "
+            f"({'CT has absolute units' if kind == 'ct' else 'per image'})."
+        )
+    return tuple(reasons)
+
+
+def of_rule(as_published: bool, has_lowres: bool, is_flat: bool) -> tuple[str, ...]:
+    """Where the plan departs from the published recipe, and whether there is a low resolution."""
+    sentences = []
+    if as_published:
+        sentences.append("Planned as published: memory is counted in convolution outputs, as nnU-Net does.")
+    else:
+        sentences.append(
+            "Unlike the published recipe, memory is what a training step was counted to take, every preset keeps a "
+            f"batch under {LARGEST_DATASET_SHARE:.0%} of all training voxels, and a batch has at most "
+            f"{MOST_PATCHES_3D} volumes or {MOST_PATCHES_2D} slices; --as-published plans without these repairs."
+        )
+    if has_lowres:
+        sentences.append(
+            f"A patch at full resolution sees under {LOWRES_COVERAGE:.0%} of the median case, so a low resolution is "
+            "planned beside it, and a cascade of both."
+        )
+    elif not is_flat:
+        sentences.append("No low resolution: a patch at full resolution sees enough of the median case.")
+    return tuple(sentences)
+
+
+def of_choice(choice: Choice, median_shape: Sequence[float]) -> tuple[str, ...]:
+    """Patch, depth and batch."""
+    patch = choice.patch_size
+    size = " x ".join(str(edge) for edge in patch)
+    covered = min(1.0, prod(patch) / prod(median_shape))
+    why = "reduced until it fits the memory" if choice.was_shrunk else "as large as the median case needs"
+    return (
+        f"Patch {size} voxels, {why}; it covers {covered:.0%} of the median case.",
+        f"U-Net with {len(choice.network.features)} stages: axes are halved while they keep at least "
+        f"{SMALLEST_FEATURE_EDGE} voxels at the bottom.",
+        f"Batch of {choice.batch_size}: {choice.batch_limit}.",
+    )
