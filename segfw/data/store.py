@@ -92,21 +92,21 @@ def preprocess_dataset(
     folder: Path,
     *,
     case_bytes: Mapping[str, int],
-    read: Callable[[Case], tuple[Volume, Volume | None]] = read_case,
+    decoded: DecodedCases | None = None,
     workers: int | None = None,
 ) -> list[Outcome]:
     """Preprocesses every case for every configuration into ``folder/CONFIGURATION``; returns the failures.
 
     Each file is read once for all configurations. Cases that are already there, from the same files and by the same
     rules, are not done again; a failing case does not stop the others. ``case_bytes`` is the size of each image as
-    float32, ``read`` gives a case's image and mask.
+    float32; ``decoded`` holds cases that were read before.
     """
 
     def missing(case: Case) -> dict[str, Preprocessing]:
         return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
 
     def run(case: Case) -> None:
-        _preprocess_case(case, labels, missing(case), folder, read)
+        _preprocess_case(case, labels, missing(case), folder, decoded.read if decoded else read_case)
 
     waiting = [case for case in cases if missing(case)]
     # Decoded file, float32 copy, its normalised copy, the resampled image and the spline's intermediate results.

@@ -82,7 +82,7 @@ def plan_and_preprocess(
         chosen,
         work / "preprocessed",
         case_bytes=shapes,
-        read=decoded.read,
+        decoded=decoded,
         workers=workers,
     )
     if failures:
