@@ -118,17 +118,17 @@ class LabelSet(Record):
 
     @property
     def explanation(self) -> tuple[str, ...]:
-        """What regions and the ignore label mean, a sentence each; nothing for plain labels."""
+        """What regions and the ignore label mean, a sentence each without its full stop; nothing for plain labels."""
         sentences = []
         if self.regions:
             parts = (
                 f"{region.name} = {' + '.join(map(str, region.values))} (painted as {region.painted})"
                 for region in self.regions
             )
-            sentences.append(f"Regions, which may overlap, painted in this order: {', '.join(parts)}.")
+            sentences.append(f"Regions, which may overlap, painted in this order: {', '.join(parts)}")
         if self.ignore is not None:
             sentences.append(
-                f"Voxels of value {self.ignore} are not annotated: they count neither in training nor in scores."
+                f"Voxels of value {self.ignore} are not annotated: they count neither in training nor in scores"
             )
         return tuple(sentences)
 

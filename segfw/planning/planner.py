@@ -74,7 +74,7 @@ def make_plan(
         preset=PRESETS[preset],
         budget=memory_gb / PRESETS[preset].memory_gb,
         channels=len(manifest.channels),
-        classes=manifest.labels.classes,
+        classes=manifest.labels.outputs,
         cases=len(fingerprint.cases),
         target_mm=tuple(target[axis] for axis in order),
         median_shape=tuple(median[axis] for axis in order),
