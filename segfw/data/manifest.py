@@ -53,10 +53,10 @@ class LabelSet(Record):
         for kind, items in (("names", self.names), ("values", self.values), ("names", region_names)):
             if len(set(items)) != len(items):
                 raise ValueError(f"{kind} {items} are not distinct")
-        if self.ignore in self.values:
-            raise ValueError(f"the ignore label has value {self.ignore}, which is a label too")
         for region in self.regions:
             self._check_region(region)
+        if self.ignore in self.values:
+            raise ValueError(f"the ignore label has value {self.ignore}, which is a label too")
         return self
 
     def _check_region(self, region: Region) -> None:
