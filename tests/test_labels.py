@@ -1,6 +1,7 @@
 """Regions, the ignore label and label maps on their way from the file to the scores, counted by hand."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from segfw.pipeline import predict, run
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.planning.prepare import plan_and_preprocess
+from segfw.records import UserError
 from segfw.training.sampling import draw_sample, generator
 
 REGIONS = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))
@@ -50,6 +52,15 @@ def test_classes_and_values_with_an_ignore_label_and_a_map(monkeypatch, far, chu
     for wrong in (5, -3, far + 1):
         with pytest.raises(ValueError, match="mask holds values outside"):
             labels.to_classes(np.array([[0, 3], [0, 0], [0, wrong]]))
+
+
+def test_a_mask_becomes_classes_in_little_more_memory_than_the_result():
+    mask = np.random.default_rng(0).integers(0, 3, (40, 300, 400), dtype=np.uint8)
+    tracemalloc.start()
+    LabelSet(names=("background", "a", "b"), values=(0, 1, 2)).to_classes(mask)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < mask.nbytes + 40 * manifest.CHUNK_VOXELS < 16 * mask.nbytes
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int64, np.float32, bool])
@@ -257,6 +268,9 @@ def test_evaluate_finds_regions_ignore_label_and_maps_by_itself(tmp_path):
     (out / "labels.json").unlink()
     (raw / "label_maps.json").write_text('{"a": {"13": 7, "9": 0}}')
     assert counts(evaluate(out, raw / "labelsTr").cases["a"]) == {"label_3": (1, 2, 0), "label_7": (1, 1, 1)}
+    (raw / "label_maps.json").write_text('{"a": {"13": 7}, "*": {"13": 3}}')
+    with pytest.raises(UserError, match=r"label maps contradict each other: '\*' maps 13 to 3, another pattern to 7"):
+        evaluate(out, raw / "labelsTr")
 
 
 # From the folder to the scores
