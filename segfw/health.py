@@ -33,6 +33,7 @@ def explain(work: Path, *, device: str = "auto") -> str:
     lines = [
         f"{plan.dataset}: {plan.training_cases} cases, channels {', '.join(c.name for c in plan.channels)}",
         f"Labels in the files: {labels}.",
+        *(f"{sentence}." for sentence in plan.labels.explanation),
         f"Planned for {plan.gpu_memory_gb:g} GB of GPU memory with the {plan.preset!r} preset.",
         *plan.reasons,
     ]

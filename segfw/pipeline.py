@@ -21,7 +21,7 @@ from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
 from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
 from segfw.networks import build_network
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.plan import PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
@@ -94,7 +94,8 @@ def train(
             chosen,
             part,
             settings,
-            label_names=list(plan.labels.foreground),
+            label_names=list(plan.labels.structures),
+            target=target_of(plan.labels),
             device=device,
             resume=resume,
             build=build,
@@ -140,6 +141,7 @@ def _validate(
         report=folder / "report.html",
         images={case.id: case.images[0] for case in cases},
         curve=read_metrics(folder),
+        label_maps={case.id: case.label_map for case in cases},
     )
 
 

@@ -198,8 +198,16 @@ def test_labels_of_either_kind_and_any_value(tmp_path, labels, expected):
         ({"background": 0, "a": 1, "b": 1}, r"values \(0, 1, 1\) are not distinct"),
         ({"background": 0, "a": 0, "b": 1}, r"values \(0, 0, 1\) are not distinct"),
         ({"0": "background", "1": "a", "2": "a"}, r"names \('background', 'a', 'a'\) are not distinct"),
-        ({"background": 0, "whole": [1, 2]}, "the region 'whole', which this version cannot train; use plain labels"),
-        ({"background": 0, "a": 1, "ignore": 2}, "an ignore label, which this version cannot train"),
+        ({"background": 0, "a": 1, "ignore": "x"}, "label 'ignore' has value 'x'; it must be an integer"),
+        (
+            {"background": 0, "a": 1, "ignore": [2, 3]},
+            r"label 'ignore' has the values \[2, 3\]; it must be one integer",
+        ),
+        ({"background": 0, "a": 1, "ignore": 1}, "the ignore label has value 1, which is a label too"),
+        ({"background": 0, "ignore": 1}, "at least the background and one label"),
+        ({"background": [0, 3], "a": 1}, r"label 'background' has the values \[0, 3\]; it must be one integer"),
+        ({"background": 0, "whole": [1, "x"]}, "label 'whole' has value 'x'; it must be an integer"),
+        ({"background": 0, "whole": [], "a": 1}, "region 'whole' holds no label"),
     ],
 )
 def test_wrong_labels_are_refused_with_the_value(tmp_path, labels, words):

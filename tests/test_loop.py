@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.data.manifest import Case, LabelSet
+from segfw.data.manifest import Case, LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.store import preprocess_dataset
 from segfw.model import load_tensors
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.plan import Configuration, Estimate
+from segfw.planning.plan import Configuration, Estimate, target_of
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training import loop
@@ -92,6 +92,30 @@ def test_training_learns_the_blocks(prepared, tmp_path):
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.5
     assert rows[-1]["val_dice"] > 0.8
     assert rows[-1]["learning_rate"] < 0.1 * rows[0]["learning_rate"]
+
+
+def test_training_learns_regions_beside_ignored_voxels(tmp_path):
+    """The whole of both blocks and the dark one in it, from masks that ignore a slice of each and the far end."""
+    regions = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))
+    labels = LabelSet(names=LABELS.names, values=LABELS.values, ignore=9, regions=regions)
+    cases = []
+    for number, case_id in enumerate(IDS):
+        image, mask = blocks_case(number)
+        mask[:, :, 9] = mask[:, 5] = 9
+        paths = tmp_path / f"{case_id}_image.nii.gz", tmp_path / f"{case_id}_mask.nii.gz"
+        for path, array in zip(paths, (image, mask)):
+            write_nifti(path, array)
+        cases.append(Case(id=case_id, images=paths[:1], label=paths[1]))
+    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+    assert not preprocess_dataset(tuple(cases), labels, {"3d": how}, tmp_path, case_bytes=dict.fromkeys(IDS, 20_000))
+    settings = TrainSettings(epochs=4, steps_per_epoch=25, seed=5, learning_rate=0.02)
+    plan, target = configuration(how, spec(classes=2)), target_of(labels)
+    names = list(labels.structures)
+    loop.train(tmp_path, tmp_path / "3d", plan, FOLD, settings, label_names=names, target=target, device="cpu")
+    rows = read_metrics(tmp_path)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.5
+    assert len(rows[-1]["val_dice_per_label"]) == 2
+    assert min(rows[-1]["val_dice_per_label"]) > 0.7
 
 
 def test_same_seed_same_weights_and_another_seed_others(prepared, tmp_path):

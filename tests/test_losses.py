@@ -1,10 +1,14 @@
-"""Losses against MONAI and by hand, and deep supervision for any number of stages."""
+"""Losses against MONAI, autograd and by hand, and deep supervision for any number of stages."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.losses import DiceLoss
+from torch import Tensor
 
 from segfw.networks.losses import (
+    LABELS,
+    Target,
     deep_supervision_loss,
     dice_ce_loss,
     downsample,
@@ -13,18 +17,73 @@ from segfw.networks.losses import (
     supervision_weights,
 )
 
+# Three labels and the background; with an ignore label it is class 4.
+REGIONS = Target(regions=((1, 2, 3), (2, 3), (3,)))
+IGNORE = Target(ignore=4)
+BOTH = Target(regions=REGIONS.regions, ignore=4)
+TARGETS = {"labels": LABELS, "regions": REGIONS, "ignore": IGNORE, "both": BOTH}
+
 
 def batch(classes=4, shape=(2, 5, 6, 7), seed=0):
     torch.manual_seed(seed)
     return torch.randn(shape[0], classes, *shape[1:]), torch.randint(0, classes, shape)
 
 
+def batch_for(target: Target, seed=0):
+    """Logits and classes, a third of them ignored where the target can be."""
+    torch.manual_seed(seed)
+    classes = torch.randint(0, 4, (2, 5, 6, 7))
+    if target.ignore is not None:
+        classes[torch.rand(classes.shape) < 0.3] = target.ignore
+    return torch.randn(2, len(target.regions) or 4, 5, 6, 7), classes
+
+
+def slow_loss(logits: Tensor, classes: Tensor, batch_dice: bool, target: Target) -> Tensor:
+    """The same in float64 from one-hot masks, with all voxels that do not count taken out one by one."""
+    logits = logits.double()
+    kept = classes != target.ignore if target.ignore is not None else torch.ones_like(classes, dtype=torch.bool)
+    if target.regions:
+        truth = torch.stack([sum((classes == m).double() for m in members) for members in target.regions], 1)
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").movedim(1, -1)[kept].mean()
+        probs = logits.sigmoid()
+    else:
+        clean = classes.masked_fill(~kept, 0)
+        truth = F.one_hot(clean, logits.shape[1]).movedim(-1, 1).double()[:, 1:]
+        entropy = F.cross_entropy(logits.movedim(1, -1)[kept], classes[kept])
+        probs = logits.softmax(1)[:, 1:]
+    groups = (
+        [(probs, truth, kept)] if batch_dice else [(p[None], t[None], k[None]) for p, t, k in zip(probs, truth, kept)]
+    )
+    dices = []
+    for p, t, k in groups:
+        p, t = p.movedim(1, -1)[k], t.movedim(1, -1)[k]
+        dices.append((2 * (p * t).sum(0) + 1e-5) / (p.sum(0) + t.sum(0) + 1e-5))
+    return entropy - torch.stack(dices).mean()
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_loss_and_gradient_equal_autograd_on_the_formula(kind, batch_dice, layout):
+    logits, classes = batch_for(TARGETS[kind])
+    logits = (3 * logits).to(memory_format=layout)
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss, expected = (
+        dice_ce_loss(ours, classes, batch_dice, TARGETS[kind]),
+        slow_loss(theirs, classes, batch_dice, TARGETS[kind]),
+    )
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    (5 * loss).backward()  # as a gradient scaler does
+    (5 * expected).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-7, rtol=1e-4)
+
+
 def test_dice_by_hand():
-    probs = torch.zeros(1, 2, 1, 1, 4)
-    probs[0, 1] = torch.tensor([0.5, 1.0, 0.0, 0.0])
-    probs[0, 0] = 1 - probs[0, 1]
-    truth = torch.tensor([[[[1, 1, 1, 0]]]])
-    assert soft_dice(probs, truth, batch_dice=False).item() == pytest.approx(2 * 1.5 / (1.5 + 3), abs=1e-5)
+    assert soft_dice(torch.tensor([[1.5]]), torch.tensor([[1.5 + 3]]), False).item() == pytest.approx(2 / 3, abs=1e-5)
+
+
+def entropy_free(logits: Tensor, classes: Tensor, batch_dice: bool) -> Tensor:
+    return 1 + dice_ce_loss(logits, classes, batch_dice) - F.cross_entropy(logits, classes)
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
@@ -33,16 +92,78 @@ def test_dice_equals_monai(batch_dice):
     monai = DiceLoss(
         include_background=False, to_onehot_y=True, softmax=True, batch=batch_dice, smooth_nr=1e-5, smooth_dr=1e-5
     )
-    ours = 1 - soft_dice(logits.softmax(1), truth, batch_dice).mean()
-    torch.testing.assert_close(ours, monai(logits, truth[:, None]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy_free(logits, truth, batch_dice), monai(logits, truth[:, None]))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_regions_equal_monai(batch_dice):
+    logits, classes = batch_for(REGIONS)
+    truth = torch.stack([torch.isin(classes, torch.tensor(members)) for members in REGIONS.regions], 1).float()
+    monai = DiceLoss(sigmoid=True, batch=batch_dice, smooth_nr=1e-5, smooth_dr=1e-5)
+    expected = monai(logits, truth) + F.binary_cross_entropy_with_logits(logits, truth)
+    torch.testing.assert_close(1 + dice_ce_loss(logits, classes, batch_dice, REGIONS), expected)
+
+
+def test_one_region_by_hand():
+    logits = torch.tensor([0.0, 40.0, -40.0, 7.0]).view(1, 1, 1, 1, 4)
+    classes = torch.tensor([[[[1, 2, 0, 9]]]])  # the last one is ignored
+    loss = dice_ce_loss(logits, classes, False, Target(regions=((1, 2),), ignore=9))
+    # Probabilities 0.5, 1, 0 against 1, 1, 0: entropy log(2) / 3, Dice 2 * 1.5 / (1.5 + 2)
+    assert loss.item() == pytest.approx(0.693147 / 3 - 3 / 3.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ignore", "both"])
+def test_what_the_network_says_of_ignored_voxels_is_no_matter(kind):
+    logits, classes = batch_for(TARGETS[kind])
+    other = torch.where((classes == 4)[:, None], torch.full_like(logits, 1e30), logits).requires_grad_()
+    loss = dice_ce_loss(other, classes, False, TARGETS[kind])
+    assert loss.item() == pytest.approx(float(dice_ce_loss(logits, classes, False, TARGETS[kind])), abs=1e-6)
+    loss.backward()
+    assert not other.grad.movedim(1, -1)[classes == 4].any()
+    assert other.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["ignore", "both"])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_a_batch_without_any_annotated_voxel_teaches_nothing(kind, batch_dice):
+    logits, classes = batch_for(TARGETS[kind])
+    logits.requires_grad_()
+    loss = deep_supervision_loss([logits], torch.full_like(classes, 4), batch_dice, TARGETS[kind])
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_extreme_logits_give_finite_losses_and_gradients(kind):
+    logits, classes = batch_for(TARGETS[kind])
+    for factor in (1e4, 1e30):
+        extreme = (factor * logits).requires_grad_()
+        loss = dice_ce_loss(extreme, classes, False, TARGETS[kind])
+        loss.backward()
+        assert loss.isfinite()
+        assert extreme.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_at_most_the_probabilities_are_kept_for_the_backward_pass(kind):
+    logits, classes = batch_for(TARGETS[kind])
+    logits.requires_grad_()
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+    ):
+        dice_ce_loss(logits, classes, False, TARGETS[kind])
+    floats = sum(tensor.numel() for tensor in kept.values() if tensor.is_floating_point())
+    assert floats < 1.1 * logits.numel()
 
 
 def test_batch_dice_is_not_the_mean_of_dices():
     logits, truth = batch()
     truth[0] = 0  # a patch without foreground
-    assert soft_dice(logits.softmax(1), truth, True).shape == (3,)
-    assert soft_dice(logits.softmax(1), truth, False).shape == (2, 3)
-    assert soft_dice(logits.softmax(1), truth, True).mean() > soft_dice(logits.softmax(1), truth, False).mean()
+    assert entropy_free(logits, truth, True) < entropy_free(logits, truth, False) - 0.01
+    assert soft_dice(torch.ones(2, 3), torch.ones(2, 3), True).shape == (3,)
+    assert soft_dice(torch.ones(2, 3), torch.ones(2, 3), False).shape == (2, 3)
 
 
 def test_perfect_and_empty_predictions():
@@ -102,3 +223,28 @@ def test_overlap_counts_by_hand():
     predicted = torch.tensor([[[[1, 1, 0, 2]]], [[[2, 0, 0, 1]]]])
     logits = torch.nn.functional.one_hot(predicted, 3).movedim(-1, 1).float()
     assert overlap_counts(logits, truth).tolist() == [[1, 2], [2, 0], [1, 1]]  # TP, FP, FN of classes 1 and 2
+
+
+def test_overlap_counts_of_overlapping_regions_without_ignored_voxels_by_hand():
+    classes = torch.tensor([[[[0, 1, 2, 4, 2, 1]]]])
+    logits = torch.tensor([[[[[-1.0, 1, 1, 1, -1, 1]]], [[[1.0, -1, 1, 1, 0, -1]]]]]).view(1, 2, 1, 1, 6)
+    whole_and_core = Target(regions=((1, 2), (2,)), ignore=4)
+    assert overlap_counts(logits, classes, whole_and_core).tolist() == [[3, 1], [0, 1], [1, 1]]
+
+
+def test_overlap_counts_of_labels_without_ignored_voxels_by_hand():
+    classes = torch.tensor([[[[0, 1, 1, 2]]], [[[2, 3, 3, 0]]]])
+    predicted = torch.tensor([[[[1, 1, 0, 2]]], [[[2, 1, 2, 1]]]])
+    logits = F.one_hot(predicted, 3).movedim(-1, 1).float()
+    assert overlap_counts(logits, classes, Target(ignore=3)).tolist() == [[1, 2], [2, 0], [1, 0]]
+
+
+def test_the_ignore_label_is_supervised_at_no_depth():
+    logits, classes = batch_for(IGNORE)
+    coarse = torch.randn(2, 4, 3, 3, 4)
+    expected = 2 / 3 * slow_loss(logits, classes, False, IGNORE)
+    coarse_classes = downsample(classes, (3, 3, 4))
+    assert (coarse_classes == 4).any()
+    expected += 1 / 3 * slow_loss(coarse, coarse_classes, False, IGNORE)
+    loss = deep_supervision_loss([logits, coarse, torch.randn(2, 4, 1, 1, 1)], classes, False, IGNORE)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

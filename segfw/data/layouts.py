@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from segfw.data.description import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
 from segfw.data.formats import FORMATS, split_ending
 from segfw.data.manifest import Case, Channel, FoundDataset, LabelSet, Problem
 from segfw.data.pairing import Pairing, channel_names, common_channels, file_problems, pair, pair_numbered
@@ -23,7 +23,10 @@ def find_dataset(raw: Path) -> FoundDataset:
     raw = Path(raw)
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; give the folder that holds the images and masks")
-    description = _read_description(raw / "dataset.json")
+    return with_label_maps(_find(raw, read_description(raw / DESCRIPTION_FILE)))
+
+
+def _find(raw: Path, description: dict | None) -> FoundDataset:
     if (raw / "images").is_dir() and (raw / "labels").is_dir():
         return _find_folders(raw, description)
     if description and "training" in description and "channel_names" not in description:
@@ -61,63 +64,12 @@ def group_channels(files: Iterable[Path], channel_count: int) -> dict[str, list[
 
 def read_labels(dataset_json: Path) -> LabelSet:
     """The labels of a dataset.json; raises UserError naming the field that is wrong."""
-    return _labels_of(_read_description(dataset_json) or {}, dataset_json)
-
-
-def _read_description(path: Path) -> dict | None:
-    if not path.is_file():
-        return None
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not readable JSON ({error}); correct it or take it from the original") from None
-    if not isinstance(description, dict):
-        raise UserError(f"{path}: must be a JSON object with 'labels' and 'channel_names' or 'modality'")
-    return description
-
-
-def _labels_of(description: dict, path: Path) -> LabelSet:
-    """Labels of a dataset.json: {'name': 1} (nnU-Net) or {'1': 'name'} (Decathlon)."""
-    entries = description.get("labels")
-    if not isinstance(entries, dict) or not entries:
-        example = {"background": 0, "tumour": 1}
-        raise UserError(f"{path}: field 'labels' is missing or no object; write for example {json.dumps(example)}")
-    named: list[tuple[str, int]] = []
-    for key, value in entries.items():
-        name, number = (value, key) if isinstance(value, str) and re.fullmatch(r"-?\d+", key) else (key, value)
-        if isinstance(number, list) or name == "ignore":
-            what = "an ignore label" if name == "ignore" else f"the region {name!r}"
-            raise UserError(f"{path}: field 'labels' has {what}, which this version cannot train; use plain labels")
-        if isinstance(number, bool) or not re.fullmatch(r"-?\d+", str(number)):
-            raise UserError(f"{path}: label {name!r} has value {number!r}; it must be an integer")
-        named.append((name, int(number)))
-    background = dict(named).get("background", 0)
-    if "background" not in dict(named):  # whatever the name of value 0 is, it is the background
-        named = [(name, value) for name, value in named if value != background]
-    foreground = [(name, value) for name, value in named if name != "background"]
-    names, values = zip(("background", background), *foreground)
-    try:
-        return LabelSet(names=names, values=values)
-    except ValueError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: field 'labels': {reason}; correct it") from None
-
-
-def _channels_of(description: dict, path: Path) -> tuple[Channel, ...]:
-    entries = description.get("channel_names", description.get("modality"))
-    if not isinstance(entries, dict) or not entries:
-        raise UserError(f"{path}: field 'channel_names' is missing or no object; write for example {{'0': 'CT'}}")
-    try:
-        return tuple(Channel(name=str(entries[key])) for key in sorted(entries, key=int))
-    except ValueError:
-        raise UserError(
-            f"{path}: keys of 'channel_names' must be numbers ('0', '1', ...), got {list(entries)}"
-        ) from None
+    return labels_of(read_description(dataset_json) or {}, dataset_json)
 
 
 def _find_nnunet(raw: Path, description: dict) -> FoundDataset:
-    path = raw / "dataset.json"
-    channels = _channels_of(description, path)
+    path = raw / DESCRIPTION_FILE
+    channels = channels_of(description, path)
     masks = image_files(raw / "labelsTr")
     pairing = pair_numbered(image_files(raw / "imagesTr"), masks)
     return FoundDataset(
@@ -125,7 +77,7 @@ def _find_nnunet(raw: Path, description: dict) -> FoundDataset:
         root=raw,
         layout="nnunet",
         channels=channels,
-        labels=_labels_of(description, path),
+        labels=labels_of(description, path),
         cases=_cases(pairing),
         problems=tuple(file_problems(pairing, masks, [f"{index:04}" for index in range(len(channels))])),
     )
@@ -143,7 +95,7 @@ def _cases(pairing: Pairing) -> tuple[Case, ...]:
 
 
 def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
-    path = raw / "dataset.json"
+    path = raw / DESCRIPTION_FILE
     entries = description["training"]
     if not isinstance(entries, list):
         raise UserError(f"{path}: field 'training' must be a list of {{'image': ..., 'label': ...}}; correct it")
@@ -176,8 +128,8 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
         name=str(description.get("name", raw.resolve().name)),
         root=raw,
         layout="decathlon",
-        channels=_channels_of(description, path),
-        labels=_labels_of(description, path),
+        channels=channels_of(description, path),
+        labels=labels_of(description, path),
         cases=tuple(sorted(cases, key=lambda case: case.id)),
         problems=tuple(problems),
     )
@@ -189,9 +141,9 @@ def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
         empty = "images" if not images else "labels"
         raise UserError(f"{raw / empty}: holds no image segfw can read ({', '.join(FORMATS)})")
     described = description or {}
-    path = raw / "dataset.json"
-    channels = _channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
-    labels = _labels_of(described, path) if "labels" in described else None
+    path = raw / DESCRIPTION_FILE
+    channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
+    labels = labels_of(described, path) if "labels" in described else None
     pairing = pair(images, masks)
     cases, expected = _cases(pairing), common_channels(pairing)
     notes = [f"paired {len(cases)} cases by name, such as {_pairing_example(cases)}"] if cases else []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, to_canonical
 from segfw.data.normalize import Normalization, normalize
-from segfw.data.resample import argmax_at, resample_classes, resample_image, resampled_shape, thick_axis
+from segfw.data.resample import argmax_at, paint_at, resample_classes, resample_image, resampled_shape, thick_axis
 from segfw.records import Record
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -101,10 +101,14 @@ def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
     return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
 
 
-def restore(logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
-    """Class with the largest logit on the original file's grid (Z, Y, X), uint8 or uint16; 0 outside the crop."""
-    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
-    return place_back(argmax_at(logits_kzyx, record.cropped_shape, thick), record)
+def restore(logits_kzyx: Tensor, record: PreprocessRecord, painted: Sequence[int] = ()) -> np.ndarray:
+    """Class with the largest logit on the original file's grid (Z, Y, X), uint8 or uint16; 0 outside the crop.
+
+    With ``painted``, logits are of regions, and give the class that each region is painted as (``paint_at``).
+    """
+    thick, shape = thick_axis(record.spacing_mm, record.cropped_spacing_mm), record.cropped_shape
+    classes = paint_at(logits_kzyx, painted, shape, thick) if painted else argmax_at(logits_kzyx, shape, thick)
+    return place_back(classes, record)
 
 
 def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:

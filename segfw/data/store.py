@@ -1,13 +1,14 @@
 """Preprocessed cases on disk: chunked and compressed arrays, so that a patch is read without its volume.
 
 Per case: ``ID.image.b2nd`` (C, Z, Y, X), ``ID.classes.b2nd`` (Z, Y, X), ``ID.foreground.b2nd`` (flat voxel indices,
-class after class) and, written last as the mark that the case is whole, ``ID.json``.
+structure after structure, then annotated voxels where some are not) and, written last as the mark that the case is
+whole, ``ID.json``.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Volume
-from segfw.data.manifest import Case, LabelSet
+from segfw.data.manifest import Case, LabelMap, LabelSet
 from segfw.data.parallel import Outcome, map_bounded
 from segfw.data.preprocess import (
     Preprocessing,
@@ -34,14 +35,18 @@ HALF_LIMIT = 60_000.0  # float16 ends at 65 504
 
 
 class StoredCase(Record):
-    """One preprocessed case: what was done, from which files, and how many voxels of each class are listed."""
+    """One preprocessed case: what was done, from which files, and how many voxels of each structure are listed."""
 
     id: str
     preprocessing: Preprocessing
     record: PreprocessRecord
     sources: tuple[tuple[str, int, int], ...]  # path, bytes, time of last change in ns
     label_values: tuple[int, ...]  # value in the mask of each class
-    foreground_counts: dict[str, int]  # class index -> entries in ID.foreground.b2nd
+    foreground_counts: dict[str, int]  # class index, or region from 1 on -> entries in ID.foreground.b2nd
+    annotated_count: int | None = None  # the last entries there; None where every voxel is annotated
+    ignored_class: int | None = None
+    region_classes: tuple[tuple[int, ...], ...] = ()
+    label_map: LabelMap = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class CaseArrays:
 
     image: blosc2.NDArray | np.ndarray  # (C, Z, Y, X)
     classes: blosc2.NDArray | np.ndarray  # (Z, Y, X)
-    foreground: dict[int, np.ndarray]  # class index -> flat voxel indices
+    foreground: dict[int, np.ndarray]  # class index, or region from 1 on -> flat voxel indices
+    annotated: np.ndarray | None = None  # flat indices of voxels that count; None where all do
 
 
 def read_case(case: Case) -> tuple[Volume, Volume | None]:
@@ -126,25 +132,36 @@ def _preprocess_case(
     sources = _sources(case)
     image, mask = read(case)
     # The image's geometry for both: verified to be the same grid, it must also be oriented by the same rounding.
-    classes = Volume(array=labels.to_classes(as_integers(mask.array)), geometry=image.geometry)
+    classes = Volume(array=labels.to_classes(as_integers(mask.array), case.label_map), geometry=image.geometry)
     for name, how in configurations.items():
         network_image, record = preprocess_image(image, how)
         network_classes = preprocess_classes(classes, record)
-        foreground = foreground_voxels(network_classes.numpy())
+        foreground = foreground_voxels(network_classes.numpy(), labels.region_classes, labels.ignored_class)
+        annotated = annotated_voxels(network_classes.numpy(), labels.ignored_class)
         stored = StoredCase(
             id=case.id,
             preprocessing=how,
             record=record,
             sources=sources,
-            label_values=labels.values,
             foreground_counts={str(index): len(voxels) for index, voxels in foreground.items()},
+            annotated_count=None if annotated is None else len(annotated),
+            **_label_rules(case, labels),
         )
-        _save_case(folder / name, stored, network_image, network_classes, foreground)
+        listed = [*foreground.values(), np.zeros(0, np.uint32) if annotated is None else annotated]
+        _save_case(folder / name, stored, network_image, network_classes, np.concatenate(listed))
 
 
-def _save_case(
-    folder: Path, stored: StoredCase, image: Tensor, classes: Tensor, foreground: dict[int, np.ndarray]
-) -> None:
+def _label_rules(case: Case, labels: LabelSet) -> dict[str, object]:
+    """What decides how the mask becomes classes and lists of voxels; the names are no part of it."""
+    return {
+        "label_values": labels.values,
+        "ignored_class": labels.ignored_class,
+        "region_classes": labels.region_classes,
+        "label_map": case.label_map,
+    }
+
+
+def _save_case(folder: Path, stored: StoredCase, image: Tensor, classes: Tensor, listed: np.ndarray) -> None:
     mark = folder / f"{stored.id}.json"
     mark.unlink(missing_ok=True)  # if this is interrupted, arrays of two plans must not pass for a whole case
     array = image.numpy()
@@ -152,23 +169,56 @@ def _save_case(
         array = array.astype(np.float16)
     _save_array(folder / f"{stored.id}.image.b2nd", array)
     _save_array(folder / f"{stored.id}.classes.b2nd", classes.numpy())
-    _save_array(folder / f"{stored.id}.foreground.b2nd", np.concatenate([*foreground.values(), np.zeros(0, np.uint32)]))
+    _save_array(folder / f"{stored.id}.foreground.b2nd", listed)
     stored.save(mark)
 
 
-def foreground_voxels(classes_zyx: np.ndarray, seed: int = 1234) -> dict[int, np.ndarray]:
-    """Flat indices (uint32) of up to FOREGROUND_VOXELS_PER_CLASS voxels of each class but 0, by class, sorted."""
+def foreground_voxels(
+    classes_zyx: np.ndarray,
+    regions: Sequence[tuple[int, ...]] = (),
+    ignored: int | None = None,
+    seed: int = 1234,
+) -> dict[int, np.ndarray]:
+    """Flat indices (uint32) of up to FOREGROUND_VOXELS_PER_CLASS voxels of each class but 0 and ``ignored``, sorted.
+
+    By class index or, with ``regions`` (the classes that each is the union of), by region from 1 on. What is not there
+    is left out.
+    """
     flat = classes_zyx.ravel()
-    foreground = np.flatnonzero(flat).astype(np.uint32)
+    foreground = np.flatnonzero(flat if ignored is None else (flat != 0) & (flat != ignored)).astype(np.uint32)
     values = flat[foreground]
+    present = np.unique(values).tolist()
+    structures = dict(enumerate(regions, start=1)) or {index: (index,) for index in present}
     rng = np.random.default_rng(seed)
     chosen = {}
-    for index in np.unique(values):
-        voxels = foreground[values == index]
+    for index, members in structures.items():
+        if set(members).isdisjoint(present):
+            continue
+        voxels = foreground[np.isin(values, members)]
         if len(voxels) > FOREGROUND_VOXELS_PER_CLASS:
             voxels = np.sort(rng.choice(voxels, FOREGROUND_VOXELS_PER_CLASS, replace=False))
-        chosen[int(index)] = voxels
+        chosen[index] = voxels
     return chosen
+
+
+def annotated_voxels(classes_zyx: np.ndarray, ignored: int | None, seed: int = 1234) -> np.ndarray | None:
+    """Flat indices (uint32) of up to FOREGROUND_VOXELS_PER_CLASS voxels not of class ``ignored``, sorted.
+
+    None if there is no such class here. Goes slice by slice, since a list of all would take 8 bytes a voxel.
+    """
+    is_annotated = None if ignored is None else classes_zyx != ignored
+    if is_annotated is None or is_annotated.all():
+        return None
+    ends = np.cumsum(is_annotated.sum((1, 2)))
+    total, most = int(ends[-1]), FOREGROUND_VOXELS_PER_CLASS
+    rng = np.random.default_rng(seed)
+    ranks = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+    chosen = [np.zeros(0, np.int64)]
+    for index, (part, end) in enumerate(zip(is_annotated, ends)):
+        voxels = np.flatnonzero(part)
+        inside = ranks[(ranks >= end - len(voxels)) & (ranks < end)]
+        chosen.append(index * part.size + voxels[inside - (end - len(voxels))])
+    return np.concatenate(chosen).astype(np.uint32)
 
 
 def load_stored(folder: Path, case_id: str) -> StoredCase:
@@ -185,12 +235,12 @@ def open_case(folder: Path, case_id: str, *, in_memory: bool = False) -> CaseArr
     image, classes, listed = (
         blosc2.open(str(folder / f"{case_id}.{part}.b2nd"), mode="r") for part in ("image", "classes", "foreground")
     )
-    ends = np.cumsum(list(stored.foreground_counts.values()))
-    parts = np.split(listed[:], ends[:-1]) if len(ends) else []
+    *parts, annotated = np.split(listed[:], np.cumsum(list(stored.foreground_counts.values())))
     foreground = {int(index): part for index, part in zip(stored.foreground_counts, parts)}
     if in_memory:
         image, classes = image[:], classes[:]
-    return CaseArrays(image=image, classes=classes, foreground=foreground)
+    annotated = None if stored.annotated_count is None else annotated
+    return CaseArrays(image=image, classes=classes, foreground=foreground, annotated=annotated)
 
 
 def stored_bytes(folder: Path, case_ids: list[str]) -> Iterator[int]:
@@ -219,7 +269,9 @@ def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> 
         stored = StoredCase.load(path)
     except UserError:  # written by another version: made again
         return False
-    return (stored.preprocessing, stored.label_values, stored.sources) == (how, labels.values, _sources(case))
+    rules = _label_rules(case, labels)
+    same_rules = {name: getattr(stored, name) for name in rules} == rules
+    return same_rules and (stored.preprocessing, stored.sources) == (how, _sources(case))
 
 
 def _sources(case: Case) -> tuple[tuple[str, int, int], ...]:

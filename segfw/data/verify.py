@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segfw.data.geometry import Geometry, Volume, largest_displacement_mm
-from segfw.data.manifest import Case, LabelSet, Problem
+from segfw.data.manifest import Case, LabelSet, Problem, apply_map
 
 INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997
 
@@ -100,18 +100,20 @@ def _check_mask(case: Case, mask: Volume, image_grid: Geometry | None, labels: L
         broken = array.size - int(np.isfinite(array).sum())
         return [*problems, _problem(case, file, f"{broken} mask voxels are NaN or infinite", "set them to 0")]
     try:
-        values = np.unique(as_integers(array))
+        values = np.unique(apply_map(np.unique(as_integers(array)), case.label_map))
     except ValueError as error:
         remedy = "the mask was interpolated; export it again with nearest neighbour"
         return [*problems, _problem(case, file, str(error), remedy)]
     if labels is not None:
-        unknown = sorted(set(values.tolist()) - set(labels.values))
+        unknown = sorted(set(values.tolist()) - set(labels.stored_values))
         if unknown:
             some = ", ".join(str(value) for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
             what = f"holds the label value {some}, which dataset.json does not list"
             problems.append(_problem(case, file, what, "add it to 'labels' or correct the mask"))
     background = labels.values[0] if labels else 0
-    if values.tolist() == [background]:
+    if not set(values.tolist()) - {background, labels and labels.ignore}:
         remedy = "check that nothing is to be seen there, or leave the case out"
-        problems.append(_problem(case, file, "the mask is empty", remedy, is_warning=True))
+        is_blank = background not in values
+        what = "no voxel of the mask is annotated (all have the ignore label)" if is_blank else "the mask is empty"
+        problems.append(_problem(case, file, what, remedy, is_warning=True))
     return problems

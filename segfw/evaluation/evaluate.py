@@ -9,19 +9,15 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from segfw.data.formats import read_volume, split_ending
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
+from segfw.data.description import DESCRIPTION_FILE, label_map_of, read_label_maps
+from segfw.data.formats import split_ending
 from segfw.data.layouts import image_files, read_labels
-from segfw.data.manifest import LABELS_FILE, LabelSet
+from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
-from segfw.data.verify import as_integers
+from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_image, read_pair
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
 from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
 from segfw.records import UserError, count, write_text
-
-IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 
 
 def evaluate(
@@ -43,12 +39,27 @@ def evaluate(
     predictions, reference = Path(predictions), Path(reference)
     pairs, notes = pair_masks(predictions, reference)
     if labels is None:
-        labels, label_notes = _find_labels(predictions, reference, [pair[0] for pair in pairs.values()])
+        labels = _known_labels(predictions, reference)
+    maps = read_label_maps(reference.resolve().parent, labels)
+    try:
+        label_maps = {case: label_map_of(case, maps) for case in pairs}
+    except ValueError as error:
+        raise UserError(f"{reference.resolve().parent}: label maps contradict each other: {error}") from None
+    if labels is None:
+        labels, label_notes = _labels_in_masks(reference, {case: pair[0] for case, pair in pairs.items()}, label_maps)
         notes += label_notes
     title = f"Evaluation of {predictions.resolve().name}"
     facts = {"Predictions": str(predictions), "Reference": str(reference)}
     return evaluate_pairs(
-        pairs, labels, title=title, output=output, report=report, images=images, facts=facts, notes=notes
+        pairs,
+        labels,
+        title=title,
+        output=output,
+        report=report,
+        images=images,
+        facts=facts,
+        notes=notes,
+        label_maps=label_maps,
     )
 
 
@@ -63,19 +74,22 @@ def evaluate_pairs(
     curve: Sequence[Mapping[str, float]] | None = None,
     facts: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    label_maps: Mapping[str, LabelMap] | None = None,
 ) -> Scores:
     """Scores {case id: (reference file, prediction file)}, one case in memory at a time.
 
     ``output`` (.json) also gets a CSV beside it. ``report`` is an HTML page: its pictures show ``images`` (file of the
-    first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl. A case that
+    first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl. ``label_maps``
+    say by case id what values in its reference mean; voxels of the ignore label there count nowhere. A case that
     cannot be read or lies on another grid does not stop the others: the scores without it are written, with a note,
     and CasesFailed is raised at the end.
     """
     _check_output(output)
+    label_maps = label_maps or {}
     cases, failures = {}, []
     for case, (reference_file, prediction_file) in progress("scoring", pairs.items()):
         try:
-            cases[case] = score_case(reference_file, prediction_file, labels)
+            cases[case] = score_case(reference_file, prediction_file, labels, label_maps.get(case, ()))
         except UserError as error:
             failures.append(Outcome(item=case, error=error))
     if not cases:
@@ -86,9 +100,9 @@ def evaluate_pairs(
             *notes,
             f"{count(len(failures), 'case')} could not be scored and not counted in the means ({left_out})",
         ]
-    scores = summarize(cases, notes)
+    scores = summarize(cases, [*notes, *labels.explanation])
     if report is not None:
-        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {})
+        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps)
     if output is not None:
         write_text(Path(output).with_suffix(".csv"), scores_csv(scores))
         scores.save(Path(output))  # last: its presence says that the rest is there too
@@ -108,14 +122,20 @@ def first_channel_files(folder: Path) -> dict[str, Path]:
     return by_stem | {stem.removesuffix("_0000"): path for stem, path in by_stem.items()}
 
 
-def score_case(reference_file: Path, prediction_file: Path, labels: LabelSet) -> dict[str, LabelScore]:
-    """Scores of every label except the background in one case, by name.
+def score_case(
+    reference_file: Path, prediction_file: Path, labels: LabelSet, label_map: LabelMap = ()
+) -> dict[str, LabelScore]:
+    """Scores of every label except the background, or of every region, in one case, by name.
+
+    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere.
 
     Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
     """
-    reference_zyx, prediction_zyx, _ = _read_pair(Path(reference_file), Path(prediction_file), labels)
+    reference_zyx, prediction_zyx, _ = read_pair(Path(reference_file), Path(prediction_file), labels, label_map)
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
-    return {name: label_score(confusion_kk, index) for name, index in labels.foreground.items()}
+    if labels.ignored_class is not None:
+        confusion_kk[labels.ignored_class] = 0
+    return {name: label_score(confusion_kk, classes) for name, classes in labels.structures.items()}
 
 
 def pair_masks(predictions: Path, reference: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -171,82 +191,28 @@ def _listing(ids: Collection[str]) -> str:
     return f"{shown} and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else shown
 
 
-def _find_labels(predictions: Path, reference: Path, reference_files: list[Path]) -> tuple[LabelSet, list[str]]:
-    """Labels from labels.json, dataset.json or the reference masks, and a note where they had to be inferred."""
+def _known_labels(predictions: Path, reference: Path) -> LabelSet | None:
+    """Labels from labels.json beside the predictions or dataset.json beside the reference; None without both."""
     if (predictions / LABELS_FILE).is_file():
-        return LabelSet.load(predictions / LABELS_FILE), []
-    description = reference.resolve().parent / "dataset.json"
-    if description.is_file():
-        return read_labels(description), []
+        return LabelSet.load(predictions / LABELS_FILE)
+    description = reference.resolve().parent / DESCRIPTION_FILE
+    return read_labels(description) if description.is_file() else None
+
+
+def _labels_in_masks(
+    reference: Path, files: Mapping[str, Path], label_maps: Mapping[str, LabelMap]
+) -> tuple[LabelSet, list[str]]:
+    """A label for every value in the reference masks, and a note that says so."""
     values: set[int] = set()
-    for path in progress("finding labels", reference_files):
-        values |= _mask_values(path)
+    for case, path in progress("finding labels", files.items()):
+        meanings = dict(label_maps[case])
+        values |= {meanings.get(value, value) for value in mask_values(path)}
     found = sorted(values - {0})
     if not found:
-        raise UserError(f"{reference}: every mask is empty, so the labels are unknown; add {description} with 'labels'")
+        remedy = f"add {reference.resolve().parent / DESCRIPTION_FILE} with 'labels'"
+        raise UserError(f"{reference}: every mask is empty, so the labels are unknown; {remedy}")
     labels = LabelSet(names=("background", *(f"label_{value}" for value in found)), values=(0, *found))
     return labels, [f"labels were inferred from the values in the reference masks: {', '.join(map(str, found))}"]
-
-
-def _mask_values(path: Path) -> set[int]:
-    values: set[float] = set()
-    for slice_yx in _read_mask(path).array[0]:
-        values.update(np.unique(slice_yx).tolist())
-    fractions = [value for value in values if value != int(value)] if np.isfinite(list(values)).all() else ["nan"]
-    if fractions:
-        raise UserError(f"{path}: holds {fractions[0]}, which is no whole number; give the masks, not the images")
-    return {int(value) for value in values}
-
-
-def _read_mask(path: Path) -> Volume:
-    """A mask in canonical orientation, (1, Z, Y, X)."""
-    volume = to_canonical(read_volume(path))
-    if volume.array.shape[0] != 1:
-        raise UserError(f"{path}: has {volume.array.shape[0]} channels; a mask has one, with a number per label")
-    return volume
-
-
-def _read_pair(reference: Path, prediction: Path, labels: LabelSet) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid."""
-    wanted, predicted = _read_mask(reference), _read_mask(prediction)
-    _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
-    return _classes(wanted, labels, reference), _classes(predicted, labels, prediction), wanted.geometry
-
-
-def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:
-    remedy = f"resample it to the grid of {reference}, or check that both belong to the same scan"
-    if geometry.shape != wanted.shape:
-        raise UserError(
-            f"{path}: has {_voxels(geometry)} voxels and its reference {_voxels(wanted)} "
-            f"(z, y, x after reorientation); {remedy}"
-        )
-    displacement, limit = largest_displacement_mm(geometry, wanted), min(wanted.spacing_mm) / 2
-    if displacement >= limit:
-        raise UserError(
-            f"{path}: lies up to {displacement:.4g} mm away from its reference "
-            f"(less than half a voxel, {limit:.4g} mm, is allowed); {remedy}"
-        )
-
-
-def _voxels(geometry: Geometry) -> str:
-    return " x ".join(str(size) for size in geometry.shape)
-
-
-def _classes(volume: Volume, labels: LabelSet, path: Path) -> np.ndarray:
-    """Class index of every voxel, (Z, Y, X); slice by slice, since the search needs 8 bytes a voxel and more."""
-    mask_zyx = volume.array[0]
-    classes_zyx = np.empty(mask_zyx.shape, dtype=labels.to_classes(np.asarray(labels.values)).dtype)
-    for slice_yx, classes_yx in zip(mask_zyx, classes_zyx):
-        try:
-            classes_yx[...] = labels.to_classes(as_integers(slice_yx))
-        except ValueError:
-            unknown = ", ".join(f"{value:.15g}" for value in np.setdiff1d(slice_yx, labels.values)[:IDS_SHOWN])
-            known = ", ".join(f"{value} {name}" for name, value in zip(labels.names, labels.values))
-            raise UserError(
-                f"{path}: holds {unknown}, which is no label ({known}); correct the mask, or "
-                "give the labels that it was made with"
-            ) from None
-    return classes_zyx
 
 
 def _report(
@@ -258,6 +224,7 @@ def _report(
     images: Mapping[str, Path],
     curve: Sequence[Mapping[str, float]] | None,
     facts: Mapping[str, str],
+    label_maps: Mapping[str, LabelMap],
 ) -> None:
     """Draws the best, median and worst case, which are read again, and writes the page."""
     facts = {
@@ -267,20 +234,16 @@ def _report(
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():
-        reference_zyx, prediction_zyx, geometry = _read_pair(*pairs[case], labels)
+        reference_zyx, prediction_zyx, geometry = read_pair(*pairs[case], labels, label_maps.get(case, ()))
+        if labels.ignored_class is not None:  # which is not drawn
+            reference_zyx[reference_zyx == labels.ignored_class] = 0
+            prediction_zyx[prediction_zyx == labels.ignored_class] = 0
         image_zyx = None
         if case in images:
             try:
-                image_zyx = _read_image(images[case], pairs[case][0], geometry)
+                image_zyx = read_image(images[case], pairs[case][0], geometry)
             except UserError as error:  # a picture is not worth losing the report for
                 facts[f"Image of {case} left out"] = str(error)
         picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, geometry.spacing_mm, labels.names)
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
     write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts)
-
-
-def _read_image(path: Path, reference: Path, geometry: Geometry) -> np.ndarray:
-    """First channel (Z, Y, X) in canonical orientation; raises UserError unless it lies on the masks' grid."""
-    volume = to_canonical(read_volume(Path(path)))
-    _check_grid(Path(path), volume.geometry, reference, geometry)
-    return volume.array[0]

@@ -5,7 +5,7 @@ Legend: K classes (0 is the background), Z Y X space. TP, FP, FN are voxel count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,21 +103,22 @@ def confusion(reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: in
     return counts.reshape(classes, classes)
 
 
-def label_counts(confusion_kk: np.ndarray, index: int) -> Counts:
-    """TP, FP and FN voxels of class ``index`` from a (K, K) confusion matrix with the reference in rows."""
-    tp = int(confusion_kk[index, index])
-    return Counts(tp, int(confusion_kk[:, index].sum()) - tp, int(confusion_kk[index].sum()) - tp)
+def label_counts(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> Counts:
+    """TP, FP and FN voxels of a class, or of the union of several, from a confusion matrix (reference in rows)."""
+    members = np.atleast_1d(classes)
+    tp = int(confusion_kk[np.ix_(members, members)].sum())
+    return Counts(tp, int(confusion_kk[:, members].sum()) - tp, int(confusion_kk[members].sum()) - tp)
 
 
-def label_score(confusion_kk: np.ndarray, index: int) -> LabelScore:
-    """Scores of class ``index`` from a (K, K) confusion matrix with the reference in rows.
+def label_score(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> LabelScore:
+    """Scores of a class, or of the union of several, from a (K, K) confusion matrix with the reference in rows.
 
     Empty masks: if both lack the class, every metric is None (left out of means, but counted). If only the reference
     lacks it, Dice, Jaccard and precision are 0, and TPR is None since there was nothing to find. If only the
     prediction lacks it, all are 0, so that missing a structure never raises a mean; that goes for precision too,
     which strictly does not exist there.
     """
-    tp, fp, fn = label_counts(confusion_kk, index)
+    tp, fp, fn = label_counts(confusion_kk, classes)
     return LabelScore(
         dice=_ratio(2 * tp, 2 * tp + fp + fn),
         jaccard=_ratio(tp, tp + fp + fn),

@@ -109,7 +109,8 @@ class Predictor:
     def finish(self, logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
         """Label values (Z, Y, X) as in the training files, on the original file's grid."""
         with torch.inference_mode():
-            return self.plan.labels.to_values(restore(logits_kzyx, record))
+            labels = self.plan.labels
+            return labels.to_values(restore(logits_kzyx, record, labels.painted_classes))
 
     def __call__(self, volume: Volume) -> np.ndarray:
         """Label values (Z, Y, X) on the volume's own grid."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from segfw.data.formats import UnreadableFile, read_volume
 from segfw.data.geometry import Shape, Spacing, Volume, to_canonical
-from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem
+from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
 from segfw.data.normalize import IntensityStats
 from segfw.data.parallel import map_bounded
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
@@ -30,7 +30,7 @@ class CaseStats(Record):
     shape: Shape
     spacing_mm: Spacing
     cropped_shape: Shape  # box of the voxels that are not zero
-    label_voxels: dict[str, int]  # file value -> voxels
+    label_voxels: dict[str, int]  # label value -> voxels
 
 
 class Fingerprint(Record):
@@ -145,10 +145,12 @@ def _measure(
     case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int, problems: list[Problem]
 ) -> CaseScan:
     canonical = to_canonical(image)
-    values = as_integers(mask.array)
+    values = apply_map(as_integers(mask.array), case.label_map)
     background = labels.values[0] if labels else 0
     present, counts = np.unique(values, return_counts=True)
     foreground = values[0] != background
+    if labels and labels.ignore is not None:  # the reference counts these voxels, which nobody has called foreground
+        foreground &= values[0] != labels.ignore
     rng = np.random.default_rng(1234)
     chosen, moments = [], []
     for channel in image.array:
@@ -217,7 +219,7 @@ def complete(
             raise UserError(f"{found.root / 'labels'}: every mask is empty; draw at least one structure")
         labels = LabelSet(names=("background", *(f"label_{value}" for value in values)), values=(0, *values))
         notes.append(f"labels found in the masks: {', '.join(str(value) for value in values)}")
-    elif all(set(scan.stats.label_voxels) <= {str(labels.values[0])} for scan in scans):
+    elif all(set(scan.stats.label_voxels) <= {str(labels.values[0]), str(labels.ignore)} for scan in scans):
         raise UserError(f"{found.root}: every mask is empty; draw at least one structure")
     if channels is None:
         channels = _guess_channels(scans)
@@ -237,7 +239,7 @@ def complete(
 
 def _absolute(case: Case) -> Case:
     label = None if case.label is None else case.label.resolve()
-    return Case(id=case.id, images=tuple(path.resolve() for path in case.images), label=label)
+    return case.model_copy(update={"images": tuple(path.resolve() for path in case.images), "label": label})
 
 
 def _guess_channels(scans: list[CaseScan]) -> tuple[Channel, ...]:

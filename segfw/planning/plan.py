@@ -7,6 +7,7 @@ from pydantic import model_validator
 from segfw.data.geometry import Shape
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.preprocess import Preprocessing
+from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured
 from segfw.records import Record, UserError
@@ -84,3 +85,8 @@ class Plan(Record):
         if name not in self.configurations:
             raise UserError(f"configuration {name!r} is not in the plan; it has {', '.join(self.configurations)}")
         return self.configurations[name]
+
+
+def target_of(labels: LabelSet) -> Target:
+    """What the outputs of a network for these labels mean, as its loss has to know."""
+    return Target(regions=labels.region_classes, ignore=labels.ignored_class)

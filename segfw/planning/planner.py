@@ -106,15 +106,16 @@ def _describe(
     target = spacing_mm or rules.target_spacing(spacings, shapes)
     median = rules.median_resampled_shape(shapes, spacings, target)
     order = rules.axis_order(target, None if as_published else median)
+    labels = manifest.labels
     return Dataset(
         spacing_mm=target,
         median_shape=tuple(median[axis] for axis in order),
         axis_order=order,
         cases=len(fingerprint.cases),
         channels=len(manifest.channels),
-        labels=manifest.labels.classes - 1,
-        outputs=manifest.labels.classes,
-        published_outputs=manifest.labels.classes,
+        labels=len(labels.values) - 1,
+        outputs=labels.outputs,
+        published_outputs=len(labels.regions or labels.values[1:]) + 1 + (labels.ignore is not None),
         normalization=choose_normalization(manifest, fingerprint),
     )
 

@@ -148,7 +148,8 @@ def _scan(
 
 def _files_digest(found: FoundDataset) -> str:
     """Changes when a file of the data set is added, removed or written to."""
-    digest = hashlib.sha256(repr((found.channels, found.labels, found.problems)).encode())
+    label_maps = [case.label_map for case in found.cases]
+    digest = hashlib.sha256(repr((found.channels, found.labels, found.problems, label_maps)).encode())
     for case in found.cases:
         for path in (*case.images, case.label):
             stat = path.stat()

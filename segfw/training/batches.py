@@ -78,6 +78,10 @@ class Batches:
     def _foregrounds(self) -> list[dict[int, np.ndarray]]:
         return [case.foreground for case in self.cases]
 
+    @cached_property
+    def _annotated(self) -> list[np.ndarray | None]:
+        return [case.annotated for case in self.cases]
+
     def cut(self, step: int) -> CutBatch:
         """Draws and reads the samples of one step, on the host."""
         return CutBatch(step=step, patches=tuple(self._cut_patch(step, index) for index in range(self.batch_size)))
@@ -85,7 +89,7 @@ class Batches:
     def _cut_patch(self, step: int, index: int) -> CutPatch:
         rng = generator(self.seed, self.stream, step, index)
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
-        sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced)
+        sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated)
         case = self.cases[sample.case]
         spatial = intensity = None
         if self.augment:

@@ -16,7 +16,7 @@ from segfw.data.parallel import progress
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.losses import deep_supervision_loss, dice_ce_loss, overlap_counts
+from segfw.networks.losses import LABELS, Target, deep_supervision_loss, dice_ce_loss, overlap_counts
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
@@ -45,6 +45,7 @@ class Run:
     device: torch.device
     precision: torch.dtype
     label_names: list[str]
+    target: Target
     forward: Callable[[Tensor], list[Tensor] | Tensor]
 
 
@@ -56,13 +57,15 @@ def train(
     settings: TrainSettings,
     *,
     label_names: list[str],
+    target: Target = LABELS,
     device: str = "auto",
     resume: bool = False,
     build: BuildNetwork = build_network,
 ) -> None:
     """Trains one fold and leaves ``weights.safetensors`` in ``folder``.
 
-    ``preprocessed`` is the configuration's folder of stored cases. With ``resume`` the run goes on from its last
+    ``preprocessed`` is the configuration's folder of stored cases; ``target`` says what the network's outputs mean, and
+    ``label_names`` are the names of all but the background. With ``resume`` the run goes on from its last
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
     it had not been interrupted. Raises UserError if there is nothing to resume, or if the loss stops being a number.
     """
@@ -82,6 +85,7 @@ def train(
         device=chosen_device,
         precision=pick_precision(settings.precision, chosen_device),
         label_names=label_names,
+        target=target,
         forward=state.network,
     )
     if resume:
@@ -153,7 +157,7 @@ def _empty_step(run: Run, state: TrainState, batch: int) -> None:
     classes = torch.zeros(batch, *shape, dtype=torch.long, device=run.device)
     with autocast(run.device, run.precision):
         outputs = run.forward(image)
-    loss = deep_supervision_loss(outputs, classes, run.configuration.batch_dice)
+    loss = deep_supervision_loss(outputs, classes, run.configuration.batch_dice, run.target)
     loss.backward()
     float(loss.detach())  # reading a value waits for the device
     state.optimizer.zero_grad(set_to_none=True)
@@ -173,7 +177,7 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
     state.optimizer.zero_grad(set_to_none=True)
     with autocast(run.device, run.precision):
         outputs = run.forward(image_bczyx)
-    loss = deep_supervision_loss(outputs, classes_bzyx, run.configuration.batch_dice)
+    loss = deep_supervision_loss(outputs, classes_bzyx, run.configuration.batch_dice, run.target)
     state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_clip)
@@ -266,8 +270,8 @@ def _validate_patches(run: Run, state: TrainState, batches: Batches, steps: int)
         image, classes = batches.finish(batches.cut(step), run.device)
         with autocast(run.device, run.precision):
             logits = run.forward(image)[0]
-        loss = loss + dice_ce_loss(logits, classes, run.configuration.batch_dice)
-        counts = counts + overlap_counts(logits.float(), classes)
+        loss = loss + dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target)
+        counts = counts + overlap_counts(logits.float(), classes, run.target)
     true_positive, false_positive, false_negative = counts.cpu().double()
     total = 2 * true_positive + false_positive + false_negative
     dice = torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan)

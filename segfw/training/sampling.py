@@ -36,13 +36,20 @@ def draw_sample(
     foregrounds: Sequence[Mapping[int, np.ndarray]],
     patch_size: Shape,
     force_foreground: bool,
+    annotated: Sequence[np.ndarray | None] = (),
 ) -> Sample:
-    """Draws a case uniformly, then a patch: anywhere, or around a voxel of a class drawn among those in the case."""
+    """Draws a case uniformly, then a patch: anywhere, or around a voxel of a structure drawn among those in the case.
+
+    ``annotated`` lists, for cases that are not annotated everywhere, voxels that are: one of them is then the centre
+    instead of anywhere.
+    """
     case = int(rng.integers(len(shapes)))
     shape, foreground = shapes[case], foregrounds[case]
     lowest, highest = zip(*(start_limits(size, patch) for size, patch in zip(shape, patch_size)))
+    voxels = annotated[case] if annotated else None
     if force_foreground and foreground:
         voxels = foreground[list(foreground)[int(rng.integers(len(foreground)))]]
+    if voxels is not None and len(voxels):
         centre = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
         wanted = (int(voxel) - patch // 2 for voxel, patch in zip(centre, patch_size))
         # Kept inside the image on both sides; the reference lets patches hang over the far border.

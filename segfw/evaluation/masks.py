@@ -1,0 +1,88 @@
+"""Reads masks that are to be compared: on one grid, in one orientation, as class indices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segfw.data.formats import read_volume
+from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
+from segfw.data.manifest import LabelMap, LabelSet
+from segfw.data.verify import as_integers
+from segfw.records import UserError
+
+IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
+
+
+def mask_values(path: Path) -> set[int]:
+    """Values in a mask; raises UserError if one is no whole number."""
+    values: set[float] = set()
+    for slice_yx in _read_mask(path).array[0]:
+        values.update(np.unique(slice_yx).tolist())
+    fractions = [value for value in values if value != int(value)] if np.isfinite(list(values)).all() else ["nan"]
+    if fractions:
+        raise UserError(f"{path}: holds {fractions[0]}, which is no whole number; give the masks, not the images")
+    return {int(value) for value in values}
+
+
+def _read_mask(path: Path) -> Volume:
+    """A mask in canonical orientation, (1, Z, Y, X)."""
+    volume = to_canonical(read_volume(path))
+    if volume.array.shape[0] != 1:
+        raise UserError(f"{path}: has {volume.array.shape[0]} channels; a mask has one, with a number per label")
+    return volume
+
+
+def read_pair(
+    reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap
+) -> tuple[np.ndarray, np.ndarray, Geometry]:
+    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid."""
+    wanted, predicted = _read_mask(reference), _read_mask(prediction)
+    _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
+    classes = _classes(wanted, labels, reference, label_map), _classes(predicted, labels, prediction)
+    return *classes, wanted.geometry
+
+
+def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:
+    remedy = f"resample it to the grid of {reference}, or check that both belong to the same scan"
+    if geometry.shape != wanted.shape:
+        raise UserError(
+            f"{path}: has {_voxels(geometry)} voxels and its reference {_voxels(wanted)} "
+            f"(z, y, x after reorientation); {remedy}"
+        )
+    displacement, limit = largest_displacement_mm(geometry, wanted), min(wanted.spacing_mm) / 2
+    if displacement >= limit:
+        raise UserError(
+            f"{path}: lies up to {displacement:.4g} mm away from its reference "
+            f"(less than half a voxel, {limit:.4g} mm, is allowed); {remedy}"
+        )
+
+
+def _voxels(geometry: Geometry) -> str:
+    return " x ".join(str(size) for size in geometry.shape)
+
+
+def _classes(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap = ()) -> np.ndarray:
+    """Class index of every voxel, (Z, Y, X); slice by slice, so that float masks are not rounded all at once."""
+    mask_zyx = volume.array[0]
+    classes_zyx = np.empty(mask_zyx.shape, dtype=labels.to_classes(np.asarray(labels.values)).dtype)
+    for slice_yx, classes_yx in zip(mask_zyx, classes_zyx):
+        try:
+            classes_yx[...] = labels.to_classes(as_integers(slice_yx), label_map)
+        except ValueError:
+            expected = [*labels.stored_values, *(value for value, _ in label_map)]
+            unknown = ", ".join(f"{value:.15g}" for value in np.setdiff1d(slice_yx, expected)[:IDS_SHOWN])
+            known = ", ".join(f"{value} {name}" for name, value in zip((*labels.names, "ignore"), labels.stored_values))
+            raise UserError(
+                f"{path}: holds {unknown}, which is no label ({known}); correct the mask, or "
+                "give the labels that it was made with"
+            ) from None
+    return classes_zyx
+
+
+def read_image(path: Path, reference: Path, geometry: Geometry) -> np.ndarray:
+    """First channel (Z, Y, X) in canonical orientation; raises UserError unless it lies on the masks' grid."""
+    volume = to_canonical(read_volume(Path(path)))
+    _check_grid(Path(path), volume.geometry, reference, geometry)
+    return volume.array[0]
