@@ -77,7 +77,9 @@ def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tenso
 def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
     """Class indices (Z, Y, X) at ``shape``: each class linearly inside its own box, the heaviest class wins.
 
-    Nearest along the ``thick`` axis. A class needs to outweigh the best so far strictly, so ties keep the lower index.
+    Nearest along the ``thick`` axis. Among equally heavy classes the nearest voxel's wins, as in nnU-Net; they are not
+    rare: from 1.25 to 1.5 mm every fifth new slice lies halfway between two old ones, and to let the lower index win
+    there would wear every structure away.
     """
     if tuple(classes_zyx.shape) == tuple(shape):
         return classes_zyx
@@ -89,6 +91,9 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
     lowest, *others = torch.unique(classes_zyx).tolist()
     result = torch.full(shape, lowest, dtype=classes_zyx.dtype)
     best = _along_axes((classes_zyx == lowest).float(), matrices) if others else None
+    nearest = classes_zyx
+    for axis, size in enumerate(shape):
+        nearest = _pick(nearest, axis, size)
     for value in others:
         mask = classes_zyx == value
         source = _bounding_box(mask)
@@ -98,7 +103,7 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
             continue
         target = tuple(_extent(rows) for rows in reached)
         weight = _along_axes(mask[source].float(), [part[rows] for part, rows in zip(cut, target)])
-        wins = weight > best[target]
+        wins = (weight > best[target]) | ((weight == best[target]) & (nearest[target] == value))
         best[target] = torch.maximum(best[target], weight)
         result[target] = result[target].masked_fill(wins, value)
     return result
