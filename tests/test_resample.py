@@ -145,7 +145,10 @@ def test_where_the_nearest_class_is_not_among_the_heaviest_the_lowest_of_them_wi
 def test_classes_equal_those_of_nnunets_library_ties_included(new):
     classes = patches_of_classes((12, 20, 15), 4)  # 12 -> 10: every fifth new slice lies half way
     result = resample_classes(torch.from_numpy(classes), new, None).numpy()
-    assert (result != resize_segmentation(classes, new, 1)).mean() < 1e-3  # where float rounding makes or breaks a tie
+    differs = result != resize_segmentation(classes, new, 1)
+    _, lead = slow_classes(classes, new, None)
+    assert lead[differs].max(initial=0) < 1e-6  # only exact ties differ,
+    assert differs.mean() < 2e-3  # and few: where float32 rounding breaks one that float64 keeps
 
 
 def test_a_class_between_the_new_voxels_vanishes_without_harm():
