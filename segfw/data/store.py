@@ -71,7 +71,7 @@ def preprocess_dataset(
 
     Each file is read once for all configurations. Cases that are already there, from the same files and by the same
     rules, are not done again; a failing case does not stop the others. ``case_bytes`` is the size of each image as
-    float32.
+    float32 on its own grid or on the finest network grid, whichever is larger.
     """
 
     def missing(case: Case) -> dict[str, Preprocessing]:
@@ -81,7 +81,9 @@ def preprocess_dataset(
         _preprocess_case(case, labels, missing(case), folder)
 
     waiting = [case for case in cases if missing(case)]
-    # Decoded file, float32 copy, its normalised copy, the resampled image and the spline's intermediate results.
+    # Measured as the growth of a process's resident memory, for one 150x256x256 int16 CT with 15 labels and two
+    # configurations, in sizes of the larger grid as float32: 5.1 without resampling (the mask's class lookup needs most)
+    # and at 0.5 times the voxels, 4.5 at 1.4 times and 3.8 at 2.7 times (the spline's intermediate results).
     outcomes = map_bounded(
         run, waiting, cost_bytes=lambda case: 6 * case_bytes[case.id], workers=workers, what="preprocessing"
     )
@@ -106,6 +108,7 @@ def _preprocess_case(case: Case, labels: LabelSet, configurations: Mapping[str, 
             foreground_counts={str(index): len(voxels) for index, voxels in foreground.items()},
         )
         _save_case(folder / name, stored, network_image, network_classes, foreground)
+        del network_image, network_classes, foreground  # before the next configuration's are made
 
 
 def _save_case(
