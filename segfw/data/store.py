@@ -82,7 +82,7 @@ def preprocess_dataset(
 
     waiting = [case for case in cases if missing(case)]
     # Measured as the growth of a process's resident memory, for one 150x256x256 int16 CT with 15 labels and two
-    # configurations, in sizes of the larger grid as float32: 5.1 without resampling (the mask's class lookup needs most)
+    # configurations, in sizes of the larger grid as float32: 5.1 without resampling (most for the mask's class lookup)
     # and at 0.5 times the voxels, 4.5 at 1.4 times and 3.8 at 2.7 times (the spline's intermediate results).
     outcomes = map_bounded(
         run, waiting, cost_bytes=lambda case: 6 * case_bytes[case.id], workers=workers, what="preprocessing"
