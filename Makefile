@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark gpu-check clean
+.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -12,6 +12,7 @@ help:
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make gpu-check   planned against measured memory and speed on a CUDA device"
+	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
@@ -45,5 +46,18 @@ benchmark: install
 gpu-check: install
 	$(BIN)/python scripts/benchmark.py gpu
 
+# The CPU build of the pinned torch comes first: a plain install of nnU-Net could pull CUDA libraries of several GB.
+# TORCH_INDEX= (empty) takes the index that pip is set up with.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+nnunet-venv: nnunet-venv/.installed
+
+nnunet-venv/.installed: constraints.txt
+	$(PYTHON) -m venv nnunet-venv
+	nnunet-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	nnunet-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "nnunetv2==2.8.1"
+	nnunet-venv/bin/python -c "import nnunetv2"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) nnunet-venv demo .pytest_cache .ruff_cache *.egg-info

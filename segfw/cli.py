@@ -69,6 +69,12 @@ def _planning_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--as-published", action="store_true", help="plan exactly as nnU-Net does")
     parser.add_argument("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing")
+    parser.add_argument(
+        "--groups",
+        metavar="CSV|REGEX",
+        help="cases of one patient: a table with columns case and patient, or an expression such as '(pat\\d+)_'",
+    )
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="given folds (splits_final.json or splits.json)")
     parser.add_argument("--workers", type=int, help="threads that read and preprocess (default: one per processor)")
 
 
@@ -190,6 +196,8 @@ def _planning_arguments(args: argparse.Namespace) -> dict:
         "as_published": args.as_published,
         "configurations": _tuple(args.configurations),
         "spacing_mm": None if args.spacing_mm is None else tuple(args.spacing_mm),
+        "groups": args.groups,
+        "splits": args.splits,
         "workers": args.workers,
     }
 

@@ -215,6 +215,8 @@ def run(
     gpu_memory_gb: float | Literal["auto"] | None = None,
     as_published: bool = False,
     spacing_mm: Spacing | None = None,
+    groups: str | Path | None = None,
+    splits: Path | None = None,
     workers: int | None = None,
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
@@ -253,6 +255,8 @@ def run(
         as_published=as_published,
         configurations=configurations,
         spacing_mm=spacing_mm,
+        groups=groups,
+        splits=splits,
         workers=workers,
         device=device,
     )

@@ -1,12 +1,26 @@
 """Work over cases: everything is done once, within the limits, and one failure harms nobody else."""
 
+import errno
+import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from segfw.data.parallel import cgroup_free_bytes, cpu_count, free_memory_bytes, map_bounded
+from segfw.data.parallel import (
+    CasesFailed,
+    OutOfMemory,
+    cgroup_free_bytes,
+    control_groups,
+    cpu_count,
+    free_memory_bytes,
+    map_bounded,
+    ran_out_of_memory,
+)
 
 
 class Watch:
@@ -111,3 +125,138 @@ def test_without_a_limit_or_a_control_group_memory_is_the_machines(tmp_path):
     assert cgroup_free_bytes(tmp_path / "none") == float("inf")
     assert 0 < free_memory_bytes() < 2**50
     assert cpu_count() >= 1
+
+
+def test_version_1_control_groups_are_read(tmp_path):
+    (tmp_path / "memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory.usage_in_bytes").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("cache 5\ninactive_file 7\ntotal_inactive_file 50\ntotal_active_file 200\n")
+    assert cgroup_free_bytes(tmp_path) == 1000 - 900 + 250
+    (tmp_path / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # version 1's way to say unlimited
+    assert cgroup_free_bytes(tmp_path) > 2**60
+
+
+@pytest.mark.parametrize(
+    "listed, folders",
+    [
+        ("0::/\n", ["."]),
+        ("0::/user.slice/job_7\n", ["user.slice/job_7", "user.slice", "."]),
+        ("12:cpu,cpuacct:/a\n5:memory:/docker/b\n1:name=systemd:/c\n", ["memory/docker/b", "memory/docker", "memory"]),
+        ("5:cpu,memory:/b\n0::/d\n", ["memory/b", "memory", "d", "."]),
+        ("", ["."]),
+    ],
+)
+def test_all_control_groups_that_bound_the_memory_are_found(tmp_path, listed, folders):
+    assert control_groups(listed, tmp_path) == [tmp_path / folder for folder in folders]
+
+
+def chained(first: Exception, second: Exception) -> Exception:
+    try:
+        try:
+            raise first
+        except Exception:
+            raise second from None
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np._core._exceptions._ArrayMemoryError((2, 3), np.dtype("float32")),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("Failed to allocate memory for image."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        chained(MemoryError(), ValueError("x.nii: cannot be read")),
+    ],
+)
+def test_the_ways_to_run_out_of_memory_are_known(error):
+    assert ran_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [None, ValueError("out of memory"), RuntimeError("shapes differ"), OSError(28, "full")]
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
+    assert not ran_out_of_memory(error)
+
+
+class Hungry:
+    """Fails for want of memory whenever a hungry item is done beside others, or at all if ``always``."""
+
+    def __init__(self, hungry: set[str], always: bool = False) -> None:
+        self.hungry, self.always, self.lock = hungry, always, threading.Lock()
+        self.under_way: set[str] = set()
+        self.attempts: list[tuple[str, int]] = []  # item, others under way when it began
+        self.both = threading.Barrier(2)
+
+    def __call__(self, item: str) -> str:
+        with self.lock:
+            first_time = item not in {name for name, _ in self.attempts}
+            self.attempts.append((item, len(self.under_way)))
+            self.under_way.add(item)
+        try:
+            if item in "ab" and first_time:
+                self.both.wait(timeout=20)  # the first two items begin together
+            if item == "a":
+                time.sleep(0.1)  # and the second fails first
+            if item in self.hungry and (first_time or self.always):
+                raise MemoryError
+            return item.upper()
+        finally:
+            with self.lock:
+                self.under_way.remove(item)
+
+
+def test_what_ran_out_of_memory_beside_others_is_done_again_alone(capsys):
+    work = Hungry({"b"})
+    outcomes = run_named(work, "abcde")
+    assert sorted(outcome.result for outcome in outcomes) == list("ABCDE")
+    assert work.attempts[-1] == ("b", 0)
+    assert [name for name, _ in work.attempts[:-1]] == list("abcde")
+    assert all(others == 0 for name, others in work.attempts if name in "cde")  # one thread fewer from then on
+    told = capsys.readouterr().err
+    assert told.startswith("b: ran out of memory; it was expected to need 3.0 GB, and ")
+    assert "GB are free; it is done again, alone, when the others are done" in told
+
+
+def run_named(work: Hungry, names: str) -> list:
+    return list(map_bounded(work, list(names), cost_bytes=lambda item: 3 * 2**30, budget_bytes=2**40, workers=2))
+
+
+def test_what_runs_out_of_memory_alone_fails_with_what_it_needed_and_the_others_are_done():
+    work = Hungry({"b"}, always=True)
+    outcomes = run_named(work, "abc")
+    assert [name for name, _ in work.attempts] == list("abcb")
+    assert sorted(outcome.result for outcome in outcomes if not outcome.error) == ["A", "C"]
+    error = outcomes[-1].error
+    assert isinstance(error, OutOfMemory)
+    assert str(error).startswith("b: ran out of memory; it was expected to need 3.0 GB, and ")
+    assert str(error).endswith(
+        "though nothing else was under way; close other programs, or use a machine with more memory"
+    )
+    message = str(CasesFailed("in preprocessing", outcomes[-1:], None))
+    assert "\n  b: ran out of memory" in message
+
+
+def test_what_was_alone_is_not_tried_again():
+    work = Hungry({"c", "d"}, always=True)
+    outcomes = list(map_bounded(work, ["c", "d"], cost_bytes=lambda item: 1, workers=1))
+    assert [name for name, _ in work.attempts] == ["c", "d"]
+    assert all(isinstance(outcome.error, OutOfMemory) for outcome in outcomes)
+
+
+def test_a_failed_case_lets_go_of_its_arrays():
+    kept = []
+
+    def fail(item: int) -> None:
+        array = np.zeros(1000)
+        kept.append(weakref.ref(array))
+        raise (MemoryError, ValueError)[item]
+
+    outcomes = list(map_bounded(fail, [0, 1], cost_bytes=lambda item: 1, workers=1))
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
+    assert outcomes[1].error.__traceback__ is not None  # still there for --debug

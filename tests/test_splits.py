@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from sklearn.model_selection import KFold
 
-from segfw.planning.splits import Splits, import_splits, make_splits
+from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
 from segfw.records import UserError
 
 IDS = [f"case_{number:03}" for number in range(23)]
@@ -89,3 +90,129 @@ def test_wrong_folds_are_refused_with_the_reason(tmp_path, entries, words):
         import_splits(write(tmp_path / "splits_final.json", entries), IDS)
     assert str(caught.value).startswith(f"{tmp_path / 'splits_final.json'}: {words}")
     assert "\n" not in str(caught.value)
+
+
+def patients_and_cases(sizes: list[int]) -> dict[str, str]:
+    return {f"p{number:02}_{scan}": f"p{number:02}" for number, size in enumerate(sizes) for scan in range(size)}
+
+
+@pytest.mark.parametrize("sizes", [[2] * 20, [1, 9, 2, 2, 3, 1, 1, 4, 5, 1, 1], [30, 1, 1, 1, 1, 1], [3, 1]])
+def test_all_cases_of_a_patient_are_in_one_fold_and_sizes_are_even(sizes):
+    groups = patients_and_cases(sizes)
+    splits = make_splits(list(groups), groups=groups)
+    assert len(splits.folds) == min(5, len(sizes))
+    assert sorted(case for fold in splits.folds for case in fold.validation) == sorted(groups)
+    for fold in splits.folds:
+        assert not {groups[case] for case in fold.train} & {groups[case] for case in fold.validation}
+        assert sorted((*fold.train, *fold.validation)) == sorted(groups)
+        # As even as whole patients allow: no fold has more than its share and one patient.
+        assert 0 < len(fold.validation) <= max(max(sizes), sum(sizes) / len(splits.folds) + max(sizes) / 2)
+    assert f"all cases of each of {len(sizes)} patients in one fold" in splits.source
+    assert make_splits(list(groups)[::-1], groups=groups) == splits
+    assert make_splits(list(groups), groups=groups, seed=1) != splits
+
+
+def test_folds_of_patients_with_equally_many_cases_are_nnunets_over_the_patients():
+    groups = patients_and_cases([2] * 23)
+    of_patients = make_splits(sorted(set(groups.values())))
+    for ours, plain in zip(make_splits(list(groups), groups=groups).folds, of_patients.folds):
+        assert {groups[case] for case in ours.validation} == set(plain.validation)
+
+
+def test_one_patient_alone_is_refused():
+    with pytest.raises(UserError, match=r"all 3 cases are of one patient \('p00'\), so none can validate"):
+        make_splits(["p00_0", "p00_1", "p00_2"], groups=patients_and_cases([3]))
+
+
+def test_groups_and_labels_that_make_no_difference_leave_nnunets_folds():
+    plain = make_splits(IDS)
+    assert make_splits(IDS, groups={case: case for case in IDS}) == plain
+    assert make_splits(IDS, labels_of_case={case: {"liver"} for case in IDS}) == plain
+    one_each = {fold.validation[0]: {"rare"} for fold in plain.folds}
+    assert make_splits(IDS, labels_of_case=one_each) == plain
+    assert make_splits(IDS, labels_of_case={IDS[0]: ["unique"]}) == plain  # no draw can put it into two folds
+
+
+def folds_with(splits: Splits, label: str, labels_of_case: dict) -> int:
+    return sum(any(label in labels_of_case.get(case, ()) for case in fold.validation) for fold in splits.folds)
+
+
+def test_a_rare_label_that_plain_drawing_piles_up_is_spread_over_all_folds():
+    plain = make_splits(IDS)
+    piled = [*plain.folds[1].validation, plain.folds[2].validation[0]]
+    labels = {case: {"organ", *(["rare"] if case in piled else [])} for case in IDS}
+    splits = make_splits(IDS, labels_of_case=labels)
+    assert folds_with(splits, "rare", labels) == 5
+    assert sorted(len(fold.validation) for fold in splits.folds) == [4, 4, 5, 5, 5]
+    assert splits.source == "5 folds drawn with seed 12345, so that rare labels (rare) are in as many folds as possible"
+    assert make_splits(IDS[::-1], labels_of_case=labels) == splits
+    assert not split_notes(splits, labels)
+
+
+def test_a_label_of_two_cases_is_never_out_of_training():
+    pair = make_splits(IDS).folds[3].validation[:2]
+    labels = {case: {"rare"} if case in pair else set() for case in IDS}
+    splits = make_splits(IDS, labels_of_case=labels)
+    assert folds_with(splits, "rare", labels) == 2
+    assert all(set(fold.train) & set(pair) for fold in splits.folds)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_many_rare_labels_of_patients_with_several_cases_are_in_every_fold(seed):
+    rng = np.random.default_rng(seed)
+    groups = patients_and_cases(rng.integers(1, 5, size=40).tolist())
+    labels = {case: {"organ"} for case in groups}
+    for number in range(8):  # of 5 to 12 patients each
+        holders = rng.choice(sorted(set(groups.values())), 5 + number, replace=False)
+        for case, patient in groups.items():
+            if patient in holders:
+                labels[case].add(f"rare_{number}")
+    splits = make_splits(list(groups), groups=groups, labels_of_case=labels, seed=seed)
+    sizes = [len(fold.validation) for fold in splits.folds]
+    assert max(sizes) - min(sizes) <= 4
+    assert [folds_with(splits, f"rare_{number}", labels) for number in range(8)] == [5] * 8
+    for fold in splits.folds:
+        assert not {groups[case] for case in fold.train} & {groups[case] for case in fold.validation}
+
+
+def test_folds_of_segfw_can_be_given(tmp_path):
+    splits = make_splits(IDS)
+    splits.save(tmp_path / "mine.json")
+    assert import_splits(tmp_path / "mine.json", IDS) == Splits(source="mine.json", folds=splits.folds)
+    (tmp_path / "mine.json").write_text('{"source": "me", "folds": [{"train": ["case_001"]}]}')
+    with pytest.raises(UserError, match="field 'folds.0.validation': Field required"):
+        import_splits(tmp_path / "mine.json", IDS)
+
+
+def test_given_folds_that_share_a_patient_are_refused(tmp_path):
+    ids = ["a_1", "a_2", "b_1", "b_2"]
+    groups = {case: case[0] for case in ids}
+    apart = {"train": ids[:2], "val": ids[2:]}
+    path = write(tmp_path / "splits_final.json", [apart, {"train": ["a_1", "b_1"], "val": ["b_2"]}])
+    with pytest.raises(UserError) as caught:
+        import_splits(path, ids, groups)
+    assert str(caught.value) == (
+        f"{path}: fold 1 trains on 'b_1' and validates on 'b_2', both of patient 'b'; move them into one part, or "
+        "correct which cases are of one patient"
+    )
+    assert import_splits(path, ids).folds[1].validation == ("b_2",)
+    assert len(import_splits(write(path, [apart]), ids, groups).folds) == 1
+
+
+def test_notes_say_what_given_folds_go_without(tmp_path):
+    labels = {"a": {"liver"}, "b": {"liver", "lesion"}, "c": ["liver"], "d": {"cyst"}}
+    entries = [{"train": ["a", "c"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    assert split_notes(import_splits(write(tmp_path / "s.json", entries), list(labels)), labels) == [
+        "label cyst (1 case) is in no training case of fold 0, 1 and cannot be learnt there",
+        "label cyst (1 case) is in no validation case of fold 0, 1 and gets no score there",
+        "label lesion (1 case) is in no training case of fold 0 and cannot be learnt there",
+        "label lesion (1 case) is in no validation case of fold 1 and gets no score there",
+        "1 case ('d') is in no fold: neither trained on nor validated",
+        "1 case ('c') is validated in no fold",
+    ]
+    entries = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["c", "d"], "val": ["b", "a"]}]
+    notes = split_notes(import_splits(write(tmp_path / "s.json", entries), list(labels)), dict.fromkeys(labels, ()))
+    assert notes == [
+        "2 cases, such as 'c', are validated in no fold",
+        "2 cases, such as 'a', are validated in several folds",
+    ]

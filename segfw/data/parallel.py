@@ -1,11 +1,17 @@
-"""Work over many cases in threads: bounded workers, bounded bytes in flight, one failure does not stop the rest."""
+"""Work over many cases in threads: bounded workers, bounded bytes in flight, one failure does not stop the rest.
+
+Threads and not processes: decoding, NumPy and torch release the interpreter's lock, nothing is copied between
+workers, and there is no worker that could die alone (as the kernel's out-of-memory killer does to one of a pool).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,6 +25,18 @@ from segfw.records import Record, UserError, count
 
 CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
+GB = 1024**3
+# Per version of control groups: limit, use, and the entries of memory.stat that count files read.
+GROUP_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
+# How torch, SimpleITK and C++ libraries say it; NumPy raises MemoryError.
+MEMORY_WORDS = re.compile(
+    r"(can't|cannot|failed to|could not|unable to) allocate|(out of|not enough|insufficient) memory|bad_alloc"
+    r"|MemoryAllocationError|ENOMEM",
+    re.IGNORECASE,
+)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -32,6 +50,10 @@ class Outcome:
     error: Exception | None = None
 
 
+class OutOfMemory(UserError):
+    """A case needs more memory than there is, even alone."""
+
+
 class Failures(Record):
     """Why cases failed, by id."""
 
@@ -42,12 +64,12 @@ class CasesFailed(Exception):
     """Some cases failed; the others are finished and kept. ``folder`` gets failures.json, if given."""
 
     def __init__(self, what: str, failures: Sequence[Outcome], folder: Path | None) -> None:
-        reasons = {getattr(outcome.item, "id", outcome.item): str(outcome.error) for outcome in failures}
+        reasons = {_name(outcome.item): str(outcome.error) for outcome in failures}
         listed = ""
         if folder is not None:
             Failures(failed=reasons).save(folder / FAILURES_FILE)
             listed = f" (listed in {folder / FAILURES_FILE})"
-        lines = "\n".join(f"  {case}: {reason}" for case, reason in reasons.items())
+        lines = "\n".join(f"  {case}: {reason.removeprefix(f'{case}: ')}" for case, reason in reasons.items())
         super().__init__(f"{count(len(failures), 'case')} failed {what}, all others are done{listed}\n{lines}")
 
 
@@ -60,24 +82,53 @@ def free_memory_bytes() -> int:
     """Memory this process may still take: the machine's free memory or what its cgroups leave, whichever is less."""
     free = [psutil.virtual_memory().available]
     try:
-        found = re.search(r"^0::(/.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+        listed = Path("/proc/self/cgroup").read_text()
     except OSError:  # not Linux
         return free[0]
-    own = PurePosixPath(found[1] if found else "/")
-    free += [cgroup_free_bytes(CGROUPS / group.relative_to("/")) for group in (own, *own.parents)]
+    free += [cgroup_free_bytes(group) for group in control_groups(listed, CGROUPS)]
     return int(max(min(free), 0))
 
 
+def control_groups(listed: str, root: Path) -> list[Path]:
+    """Folders of the control groups that bound a process's memory, from its /proc/self/cgroup.
+
+    Version 2 lists one group as ``0::/path``; version 1 one for each resource, and has memory in a folder of its own.
+    Every parent may have a limit as well. In a container the path may be the host's and lead nowhere, but its top
+    is then the container's own group.
+    """
+    groups = []
+    for controllers, path in re.findall(r"^\d+:([^:\n]*):(/.*)$", listed, re.MULTILINE):
+        if controllers == "" or "memory" in controllers.split(","):
+            own = PurePosixPath(path)
+            top = root / "memory" if controllers else root
+            groups += [top / group.relative_to("/") for group in (own, *own.parents)]
+    return groups or [root]
+
+
 def cgroup_free_bytes(group: Path) -> float:
-    """What the limit of one control group (version 2) leaves; infinite if it has none."""
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Files that were read count as used until the space is needed, though nobody uses them.
-        cached = sum(int(size) for name, size in lines if name in ("inactive_file", "active_file"))
-    except (OSError, ValueError):  # no such group, or the limit is "max"
-        return float("inf")
-    return limit - used + cached
+    """What the limit of one control group, of version 1 or 2, leaves; infinite if it has none."""
+    for limit_file, use_file, cache_names in GROUP_FILES:
+        try:
+            limit, used = (int((group / name).read_text()) for name in (limit_file, use_file))
+            lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            # Files that were read count as used until the space is needed, though nobody uses them.
+            return limit - used + sum(int(size) for name, size in lines if name in cache_names)
+        except (OSError, ValueError):  # no such group, or the limit is "max"
+            continue
+    return float("inf")
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that memory could not be had."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError | OSError) and MEMORY_WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def progress(what: str, items: Collection[Item] | None = None, *, total: int | None = None, unit: str = "case") -> tqdm:
@@ -97,34 +148,92 @@ def map_bounded(
     """Runs ``function`` over ``items`` in threads and yields an Outcome each, in the order of completion.
 
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
-    ``cost_bytes`` are under way, so that large cases run one by one where memory is short.
+    ``cost_bytes`` are under way, so that large cases run one by one where memory is short. An item that ran out of
+    memory beside others is done again, alone, when all others are done, and from then on one thread fewer is used; one
+    that ran out of memory alone has failed, with an OutOfMemory that says what it would have needed.
     """
     workers = cpu_count() if workers is None else workers
     if workers < 1:
         raise UserError(f"--workers is {workers}; give 1 or more")
     budget_bytes = free_memory_bytes() // 2 if budget_bytes is None else budget_bytes
-    waiting = list(items)[::-1]
-    running: dict[Future, Item] = {}
+    waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in items][::-1]
+    again: list[_Task] = []
+    running: dict[Future, _Task] = {}
     stop = threading.Event()
     with ThreadPoolExecutor(workers) as pool, progress(what, total=len(waiting)) as bar:
         try:
-            while waiting or running:
+            while waiting or running or again:
+                if not waiting and not running:
+                    workers, waiting, again = 1, again, []
                 while waiting and len(running) < workers:
-                    in_flight = sum(cost_bytes(item) for item in running.values())
-                    if running and in_flight + cost_bytes(waiting[-1]) > budget_bytes:
+                    in_flight = sum(task.cost_bytes for task in running.values())
+                    if running and in_flight + waiting[-1].cost_bytes > budget_bytes:
                         break
-                    item = waiting.pop()
-                    running[pool.submit(_unless, stop, function, item)] = item
+                    task = waiting.pop()
+                    running[pool.submit(_unless, stop, function, task.item)] = task
+                    if len(running) > 1:
+                        for neighbour in running.values():
+                            neighbour.had_company = True
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    item, error = running.pop(future), future.exception()
-                    if error is not None and not isinstance(error, Exception):
-                        raise error
+                    task = running.pop(future)
+                    outcome = _outcome(task, future)
+                    if outcome is None:
+                        workers = max(1, workers - 1)
+                        again.append(task)
+                        continue
                     bar.update()
-                    yield Outcome(item=item, error=error) if error else Outcome(item=item, result=future.result())
+                    yield outcome
         finally:
             stop.set()  # after Ctrl-C the threads under way end their case, and no other is begun
 
 
+@dataclass
+class _Task:
+    """One item to be done; ``had_company`` if another was under way at any time while it was."""
+
+    item: object
+    cost_bytes: int
+    had_company: bool = False
+
+
 def _unless(stop: threading.Event, function: Callable[[Item], Result], item: Item) -> Result | None:
     return None if stop.is_set() else function(item)
+
+
+def _outcome(task: _Task, future: Future) -> Outcome | None:
+    """What a finished item became; None if it is to be done again."""
+    error = future.exception()
+    if error is None:
+        return Outcome(item=task.item, result=future.result())
+    if not isinstance(error, Exception):
+        raise error
+    _release(error)
+    if not ran_out_of_memory(error):
+        return Outcome(item=task.item, error=error)
+    if task.had_company:
+        task.had_company = False
+        tqdm.write(f"{_shortage(task)}; it is done again, alone, when the others are done", file=sys.stderr)
+        return None
+    remedy = "close other programs, or use a machine with more memory"
+    told = OutOfMemory(f"{_shortage(task)}, though nothing else was under way; {remedy}")
+    told.__cause__ = error
+    return Outcome(item=task.item, error=told)
+
+
+def _release(error: BaseException | None) -> None:
+    """Lets go of the arrays that an error's traceback keeps in memory, which the next case needs."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _shortage(task: _Task) -> str:
+    needed, free = task.cost_bytes / GB, free_memory_bytes() / GB
+    return f"{_name(task.item)}: ran out of memory; it was expected to need {needed:.1f} GB, and {free:.1f} GB are free"
+
+
+def _name(item: object) -> str:
+    return str(getattr(item, "id", item))

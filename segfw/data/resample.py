@@ -77,7 +77,9 @@ def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tenso
 def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
     """Class indices (Z, Y, X) at ``shape``: each class linearly inside its own box, the heaviest class wins.
 
-    Nearest along the ``thick`` axis. A class needs to outweigh the best so far strictly, so ties keep the lower index.
+    Nearest along the ``thick`` axis. Among equally heavy classes the nearest voxel's wins, as in nnU-Net; they are not
+    rare: from 1.25 to 1.5 mm every fifth new slice lies halfway between two old ones, and to let the lower index win
+    there would wear every structure away.
     """
     if tuple(classes_zyx.shape) == tuple(shape):
         return classes_zyx
@@ -86,22 +88,38 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
     if thick is not None:
         classes_zyx = _pick(classes_zyx, thick, shape[thick])
     matrices = [axis_matrix(old, new, 1) for old, new in zip(classes_zyx.shape, shape)]
-    lowest, *others = torch.unique(classes_zyx).tolist()
+    # One pass finds the boxes of all classes; a search per class would read the volume as often as there are classes.
+    boxes = {index: box for index, box in enumerate(ndimage.find_objects(classes_zyx.numpy()), start=1) if box}
+    if (classes_zyx == 0).any():
+        boxes = {0: (slice(None),) * 3} | boxes
+    lowest, *others = boxes
     result = torch.full(shape, lowest, dtype=classes_zyx.dtype)
-    best = _along_axes((classes_zyx == lowest).float(), matrices) if others else None
+    if not others:
+        return result
+    best = _along_axes((classes_zyx == lowest).float(), matrices)
+    nearest = _nearest(classes_zyx, shape)
     for value in others:
-        mask = classes_zyx == value
-        source = _bounding_box(mask)
+        source = boxes[value]
         cut = [matrix[:, part] for matrix, part in zip(matrices, source)]
         reached = [part.any(1) for part in cut]  # rows of the new grid that the class has any weight in
         if not all(rows.any() for rows in reached):  # thinner than the new voxels, and between their centres
             continue
         target = tuple(_extent(rows) for rows in reached)
-        weight = _along_axes(mask[source].float(), [part[rows] for part, rows in zip(cut, target)])
-        wins = weight > best[target]
+        mask = (classes_zyx[source] == value).float()
+        weight = _along_axes(mask, [part[rows] for part, rows in zip(cut, target)])
+        wins = (weight > best[target]) | ((weight == best[target]) & (nearest[target] == value))
         best[target] = torch.maximum(best[target], weight)
         result[target] = result[target].masked_fill(wins, value)
     return result
+
+
+def _nearest(classes_zyx: Tensor, shape: Shape) -> Tensor:
+    """Nearest neighbour along all axes, by NumPy, whose gather of single bytes is many times faster than torch's."""
+    array = classes_zyx.numpy()
+    for axis, size in enumerate(shape):
+        if array.shape[axis] != size:
+            array = array.take(axis_matrix(array.shape[axis], size, 0).argmax(1).numpy(), axis)
+    return torch.from_numpy(array)
 
 
 def argmax_at(logits_kzyx: Tensor, shape: Shape, thick: int | None, slab_voxels: int = 2**22) -> np.ndarray:
@@ -182,11 +200,6 @@ def _along_axes(array_zyx: Tensor, matrices: list[Tensor]) -> Tensor:
     for axis, matrix in enumerate(matrices):
         array_zyx = _along_axis(array_zyx, matrix, axis)
     return array_zyx
-
-
-def _bounding_box(mask: Tensor) -> tuple[slice, ...]:
-    others = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
-    return tuple(_extent(mask.any(axes)) for axes in others)
 
 
 def _extent(line: Tensor) -> slice:

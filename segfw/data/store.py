@@ -32,6 +32,7 @@ from segfw.records import Record, UserError, whole_file
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
 HALF_LIMIT = 60_000.0  # float16 ends at 65 504
+RULES_VERSION = 2  # raised when the same data and rules give other arrays than before
 
 
 class StoredCase(Record):
@@ -47,6 +48,7 @@ class StoredCase(Record):
     ignored_class: int | None = None
     region_classes: tuple[tuple[int, ...], ...] = ()
     label_map: LabelMap = ()
+    rules_version: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ def preprocess_dataset(
 
     Each file is read once for all configurations. Cases that are already there, from the same files and by the same
     rules, are not done again; a failing case does not stop the others. ``case_bytes`` is the size of each image as
-    float32; ``decoded`` holds cases that were read before.
+    float32 on its own grid or on the finest network grid, whichever is larger; ``decoded`` holds cases that were read
+    before.
     """
 
     def missing(case: Case) -> dict[str, Preprocessing]:
@@ -115,7 +118,9 @@ def preprocess_dataset(
         _preprocess_case(case, labels, missing(case), folder, decoded.read if decoded else read_case)
 
     waiting = [case for case in cases if missing(case)]
-    # Decoded file, float32 copy, its normalised copy, the resampled image and the spline's intermediate results.
+    # Measured as the growth of a process's resident memory, for one 150x256x256 int16 CT with 15 labels and two
+    # configurations, in sizes of the larger grid as float32: 5.1 without resampling (most for the mask's class lookup)
+    # and at 0.5 times the voxels, 4.5 at 1.4 times and 3.8 at 2.7 times (the spline's intermediate results).
     outcomes = map_bounded(
         run, waiting, cost_bytes=lambda case: 6 * case_bytes[case.id], workers=workers, what="preprocessing"
     )
@@ -149,6 +154,7 @@ def _preprocess_case(
         )
         listed = [*foreground.values(), np.zeros(0, np.uint32) if annotated is None else annotated]
         _save_case(folder / name, stored, network_image, network_classes, np.concatenate(listed))
+        del network_image, network_classes, foreground, listed  # before the next configuration's are made
 
 
 def _label_rules(case: Case, labels: LabelSet) -> dict[str, object]:
@@ -158,6 +164,7 @@ def _label_rules(case: Case, labels: LabelSet) -> dict[str, object]:
         "ignored_class": labels.ignored_class,
         "region_classes": labels.region_classes,
         "label_map": case.label_map,
+        "rules_version": RULES_VERSION,
     }
 
 

@@ -14,7 +14,7 @@ from segfw.data.formats import UnreadableFile, read_volume
 from segfw.data.geometry import Shape, Spacing, Volume, to_canonical
 from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
 from segfw.data.normalize import IntensityStats
-from segfw.data.parallel import map_bounded
+from segfw.data.parallel import map_bounded, ran_out_of_memory
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
 from segfw.data.verify import as_integers, check_case
 from segfw.records import Record, UserError, count
@@ -127,6 +127,8 @@ def scan_case(
         try:
             return read_volume(path)
         except UnreadableFile as error:
+            if ran_out_of_memory(error):  # no fault of the file: it may be read when less else is under way
+                raise
             what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
             problems.append(Problem(case=case.id, file=path.name, what=what, remedy=remedy))
             return None

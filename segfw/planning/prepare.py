@@ -16,14 +16,16 @@ from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import DecodedCases, preprocess_dataset
 from segfw.device import pick_device
 from segfw.planning.expectations import expected, planned_memory_gb
-from segfw.planning.fingerprint import Fingerprint, scan_dataset
+from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.planning.groups import read_groups
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
-from segfw.planning.splits import Splits, import_splits, make_splits
+from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
 from segfw.records import Record, UserError
 
 MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
 FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"
+NOTES_SHOWN = 8
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
 
 
@@ -42,6 +44,8 @@ def plan_and_preprocess(
     as_published: bool = False,
     configurations: tuple[str, ...] | None = None,
     spacing_mm: Spacing | None = None,
+    groups: str | Path | None = None,
+    splits: Path | None = None,
     workers: int | None = None,
     plan_only: bool = False,
     device: str = "auto",
@@ -51,7 +55,8 @@ def plan_and_preprocess(
 
     ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
     with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
-    on whatever device. Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``.
+    on whatever device. ``groups`` says which cases are of one patient: a CSV file, or a regular expression with one
+    group; None guesses from the names. ``splits`` is a file of given folds. Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``.
     Raises UserError if the data have problems or another plan is already trained here, CasesFailed if cases could not
     be preprocessed.
     """
@@ -69,19 +74,21 @@ def plan_and_preprocess(
     }
     plan = _plan(work, manifest, fingerprint, wishes, chosen_device, overwrite)
     require_possible(configurations or (), plan)
-    _keep(work, SPLITS_FILE, _splits(raw, manifest), overwrite)
+    folds, notes = _splits(raw, manifest, fingerprint, groups, splits)
+    _keep(work, SPLITS_FILE, folds, overwrite)
+    print(f"{folds.source}{''.join(f'{chr(10)}  {note}' for note in notes)}")
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
     if plan_only:
         return plan
     names = dict.fromkeys(plan.configurations[name].data_name for name in configurations or plan.configurations)
     chosen = {name: plan.configurations[name].preprocessing for name in names}
-    shapes = {case.id: prod(case.shape) * len(plan.channels) * 4 for case in fingerprint.cases}
+    case_bytes = {case.id: _float32_bytes(case, plan) for case in fingerprint.cases}
     failures = preprocess_dataset(
         manifest.cases,
         manifest.labels,
         chosen,
         work / "preprocessed",
-        case_bytes=shapes,
+        case_bytes=case_bytes,
         decoded=decoded,
         workers=workers,
     )
@@ -157,10 +164,34 @@ def _files_digest(found: FoundDataset) -> str:
     return digest.hexdigest()
 
 
-def _splits(raw: Path, manifest: DatasetManifest) -> Splits:
+def _splits(
+    raw: Path, manifest: DatasetManifest, fingerprint: Fingerprint, groups: str | Path | None, given: Path | None
+) -> tuple[Splits, list[str]]:
+    """The folds, given or drawn, and what is to be said about them."""
     ids = [case.id for case in manifest.cases]
-    given = raw / "splits_final.json"
-    return import_splits(given, ids) if given.is_file() else make_splits(ids)
+    patients = read_groups(groups, ids)
+    names = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
+    labels_of = {case.id: {names[value] for value in case.label_voxels if value in names} for case in fingerprint.cases}
+    with_data = raw / "splits_final.json"
+    path = given or (with_data if with_data.is_file() else None)
+    if path is None:
+        folds = make_splits(ids, groups=patients, labels_of_case=labels_of)
+    else:
+        folds = import_splits(Path(path), ids, patients)
+    notes = split_notes(folds, labels_of)
+    more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
+    return folds, notes[:NOTES_SHOWN] + more
+
+
+def _float32_bytes(case: CaseStats, plan: Plan) -> int:
+    """Bytes of a case's image as float32, on its own grid or on the finest that it is resampled to."""
+    voxels = [prod(case.shape)]
+    for configuration in plan.configurations.values():
+        how = configuration.preprocessing
+        own_mm = [case.spacing_mm[axis] for axis in how.axis_order]
+        target_mm = [own if wanted is None else wanted for own, wanted in zip(own_mm, how.spacing_mm)]
+        voxels.append(int(prod(case.cropped_shape) * prod(own_mm) / prod(target_mm)))
+    return 4 * len(plan.channels) * max(voxels)
 
 
 def _decisions(record: Record) -> Record:

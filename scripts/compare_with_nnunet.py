@@ -1,0 +1,207 @@
+"""Runs nnU-Net v2 and segfw on the same data, one after the other on one machine, and compares time, memory, result.
+
+    make nnunet-venv
+    python scripts/compare_with_nnunet.py preprocess --data ../shared/data/hippocampus --repeats 3
+    python scripts/compare_with_nnunet.py preprocess --phantom --repeats 3
+
+nnU-Net has a virtual environment of its own and runs by its own command line. Each run is a whole process tree with a
+fresh output folder; the programs take turns, so that a machine that slows down slows all. Memory is the peak of the
+tree's summed PSS (pages that processes share count once), sampled every 50 ms; RSS sums are in the JSON as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+from compare_arrays import TOLERANCE, compare_cases, compare_plans, load_plans
+from measured import Measured, measure
+from phantom import make_phantom
+
+SEGFW = Path(sys.executable).with_name("segfw")
+DEFAULT_NNUNET = Path(__file__).resolve().parents[1] / "nnunet-venv" / "bin" / "python"
+DATASET = "Dataset001_compare"
+PHANTOM_SIZE = (300, 512, 512)
+SAME, DEFAULTS = "nnU-Net, as many workers", "nnU-Net, its defaults"
+
+
+class Runs:
+    """Folders and commands of one comparison."""
+
+    def __init__(self, data: Path, home: Path, nnunet_python: Path, configurations: list[str], workers: int) -> None:
+        self.data, self.home, self.workers, self.configurations = data, home, workers, configurations
+        self.command = nnunet_python.with_name("nnUNetv2_plan_and_preprocess")
+        self.work = home / "segfw"
+        self.preprocessed = home / "nnUNet_preprocessed"
+        raw = home / "nnUNet_raw"
+        raw.mkdir()
+        (raw / DATASET).symlink_to(data.resolve(), target_is_directory=True)
+
+    def segfw(self) -> Measured:
+        shutil.rmtree(self.work, ignore_errors=True)
+        command = [str(SEGFW), "plan-and-preprocess", str(self.data), str(self.work), "--workers", str(self.workers)]
+        command += ["--configurations", *self.configurations, *as_published()]
+        return measure(command, env=os.environ, log=self.home / "segfw.log")
+
+    def nnunet(self, *options: str) -> Measured:
+        shutil.rmtree(self.preprocessed, ignore_errors=True)
+        folders = {f"nnUNet_{name}": str(self.home / f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
+        command = [str(self.command), "-d", "1", "--verify_dataset_integrity", "-c", *self.configurations, *options]
+        # Its environment must not find this one's packages.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | folders
+        return measure(command, env=env, log=self.home / "nnunet.log")
+
+    def nnunet_with_same_workers(self) -> Measured:
+        return self.nnunet("-np", str(self.workers), "-npfp", str(self.workers))
+
+
+def as_published() -> list[str]:
+    """The option by which segfw plans exactly as nnU-Net does."""
+    told = subprocess.run([str(SEGFW), "plan-and-preprocess", "--help"], capture_output=True, text=True, check=True)
+    return ["--as-published"] if "--as-published" in told.stdout else []
+
+
+def preprocess(args: argparse.Namespace) -> None:
+    """Verification, fingerprint, plan and preprocessing by both, and every difference of what they wrote."""
+    if not args.nnunet_python.with_name("nnUNetv2_plan_and_preprocess").is_file():
+        sys.exit(f"{args.nnunet_python}: no nnU-Net there; call make nnunet-venv, or give --nnunet-python")
+    with tempfile.TemporaryDirectory(prefix="compare-", dir=args.temporary) as folder:
+        home = Path(folder)
+        if args.phantom:
+            data, name = make_phantom(home / "phantom", tuple(args.phantom_size), seed=args.seed), "CT phantom"
+        else:
+            data, name = subset(args.data, home / "data", args.cases), args.data.name
+        runs = Runs(data, home, args.nnunet_python, args.configurations, args.workers)
+        programs = {SAME: runs.nnunet_with_same_workers, "segfw": runs.segfw}
+        if not args.no_defaults:
+            programs[DEFAULTS] = runs.nnunet
+        measured = take_turns(programs, args.repeats)
+        plans = load_plans(runs.preprocessed / DATASET)
+        result = {
+            "data": name,
+            "cases": count_cases(data),
+            "configurations": args.configurations,
+            "workers": args.workers,
+            "machine": machine(),
+            "runs": {program: [asdict(run) for run in series] for program, series in measured.items()},
+            "plans": compare_plans(runs.work, plans, args.configurations),
+            "arrays": {
+                configuration: compare_cases(runs.work, runs.preprocessed / DATASET, plans, configuration)
+                for configuration in args.configurations
+            },
+        }
+    show(result, measured)
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {args.output}")
+
+
+def count_cases(data: Path) -> int:
+    return sum(1 for path in (data / "labelsTr").iterdir() if not path.name.startswith("."))
+
+
+def take_turns(programs: dict, repeats: int) -> dict[str, list[Measured]]:
+    """Runs each program once per round; every other round goes backwards, so that none is always first."""
+    measured: dict[str, list[Measured]] = {name: [] for name in programs}
+    for number in range(repeats):
+        for name in list(programs)[:: 1 if number % 2 == 0 else -1]:
+            measured[name].append(programs[name]())
+            print(f"round {number + 1}, {name}: {measured[name][-1].wall_s:.1f} s", flush=True)
+    return measured
+
+
+def subset(data: Path, folder: Path, cases: int | None) -> Path:
+    """The first ``cases`` cases of a folder in nnU-Net's raw layout, as links; the folder itself if all are wanted."""
+    if cases is None:
+        return data
+    description = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    ending = description["file_ending"]
+    labels = sorted(path for path in (data / "labelsTr").iterdir() if path.name.endswith(ending))[:cases]
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for label in labels:
+        (folder / "labelsTr" / label.name).symlink_to(label.resolve())
+        for image in (data / "imagesTr").glob(f"{label.name.removesuffix(ending)}_????{ending}"):
+            (folder / "imagesTr" / image.name).symlink_to(image.resolve())
+    (folder / "dataset.json").write_text(json.dumps(description | {"numTraining": len(labels)}), encoding="utf-8")
+    return folder
+
+
+def machine() -> dict[str, object]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
+        "python": platform.python_version(),
+    }
+
+
+def show(result: dict, measured: dict[str, list[Measured]]) -> None:
+    """A table of medians, ratios to segfw, plans and the largest differences."""
+    print(f"\n{result['data']}, {result['cases']} cases, {', '.join(result['configurations'])}; {result['machine']}")
+    print(f"{'':28}{'wall s':>10}{'peak GB':>10}{'processes':>11}{'time x':>9}{'memory x':>10}")
+    medians = {
+        name: [statistics.median(getattr(run, field) for run in series) for field in ("wall_s", "peak_pss_gb")]
+        for name, series in measured.items()
+    }
+    for name, (wall_s, peak_gb) in medians.items():
+        most = max(run.most_processes for run in measured[name])
+        ratios = f"{wall_s / medians['segfw'][0]:>9.1f}{peak_gb / medians['segfw'][1]:>10.1f}"
+        print(f"{name:28}{wall_s:>10.1f}{peak_gb:>10.2f}{most:>11}{ratios}")
+    for configuration, plan in result["plans"].items():
+        print(f"plan of {configuration}: {'equal' if plan['equal'] else 'DIFFERENT'}, {plan['segfw']}")
+        if not plan["equal"]:
+            print(f"  nnU-Net: {plan['nnunet']}")
+    for configuration, cases in result["arrays"].items():
+        compared = [case for case in cases if "image_max" in case]
+        print(
+            f"arrays of {configuration}: {sum(case['agrees'] for case in cases)} of {len(cases)} cases agree within "
+            f"{TOLERANCE} of the range"
+        )
+        if compared:
+            worst = {key: max(case[key] for case in compared) for key in ("image_max", "image_p99_9", "mask_share")}
+            print(f"  worst case: {', '.join(f'{key} {value:.2e}' for key, value in worst.items())}")
+        for case in cases:
+            if not case["agrees"]:
+                print(f"  {case}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True, metavar="PART")
+    part = parts.add_parser("preprocess", help=preprocess.__doc__)
+    source = part.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder in nnU-Net's raw layout")
+    source.add_argument("--phantom", action="store_true", help="three made CT scans with 15 label values")
+    part.add_argument("--cases", type=int, help="only the first so many cases of --data")
+    part.add_argument("--phantom-size", type=int, nargs=3, default=PHANTOM_SIZE, metavar=("Z", "Y", "X"))
+    part.add_argument("--seed", type=int, default=0, help="of the phantom")
+    part.add_argument("--configurations", nargs="+", default=["3d_fullres"], choices=("2d", "3d_fullres"))
+    part.add_argument("--workers", type=int, default=2)
+    part.add_argument("--repeats", type=int, default=3)
+    part.add_argument("--no-defaults", action="store_true", help="leave out nnU-Net with its own number of workers")
+    part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    part.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
+    part.add_argument("--output", type=Path, help="JSON file for all figures")
+    part.set_defaults(call=preprocess)
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    args.call(args)
+
+
+if __name__ == "__main__":
+    main()
