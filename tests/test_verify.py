@@ -111,8 +111,8 @@ def test_mask_of_another_spacing():
 def test_mask_in_another_place_or_direction():
     assert "0.40 mm apart at a corner" in only(check(label=volume(mask(), changed(z=0.4))))
     flipped = AFFINE @ np.diag([1, 1, -1, 1])
-    # The last voxel along x lies at 7 * 0.5 mm in one and at -7 * 0.5 mm in the other.
-    assert "7.00 mm apart at a corner (origin or direction differ)" in only(check(label=volume(mask(), flipped)))
+    # Eight voxels of 0.5 mm run from -20 to -16.5 mm in one and from -23.5 to -20 mm in the other.
+    assert "3.50 mm apart at a corner (origin or direction differ)" in only(check(label=volume(mask(), flipped)))
     turned = AFFINE.copy()
     turned[:3, 2] = (0.4, 0.3, 0)  # the x axis, still 0.5 mm a voxel
     assert "origin or direction differ" in only(check(label=volume(mask(), turned)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import read_volume, split_ending
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
+from segfw.data.formats import read_mask, read_volume, split_ending
+from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical
 from segfw.data.layouts import image_files, read_labels
 from segfw.data.manifest import LABELS_FILE, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
@@ -199,18 +200,25 @@ def _mask_values(path: Path) -> set[int]:
 
 
 def _read_mask(path: Path) -> Volume:
-    """A mask in canonical orientation, (1, Z, Y, X)."""
-    volume = to_canonical(read_volume(path))
+    """A mask as stored, (1, Z, Y, X)."""
+    volume = read_mask(path)
     if volume.array.shape[0] != 1:
         raise UserError(f"{path}: has {volume.array.shape[0]} channels; a mask has one, with a number per label")
     return volume
 
 
-def _read_pair(reference: Path, prediction: Path, labels: LabelSet) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid."""
+def _read_pair(reference: Path, prediction: Path, labels: LabelSet) -> tuple[np.ndarray, np.ndarray, Volume]:
+    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored."""
     wanted, predicted = _read_mask(reference), _read_mask(prediction)
+    if not wanted.is_placed:  # a picture: the prediction lies where its image does
+        wanted = stored_like(wanted, predicted)
+    predicted = stored_like(predicted, wanted)
     _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
-    return _classes(wanted, labels, reference), _classes(predicted, labels, prediction), wanted.geometry
+    predicted = replace(predicted, geometry=wanted.geometry)  # oriented by the same rounding
+    classes = (
+        _classes(to_canonical(volume), labels, path) for volume, path in ((wanted, reference), (predicted, prediction))
+    )
+    return *classes, wanted
 
 
 def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:
@@ -267,20 +275,21 @@ def _report(
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():
-        reference_zyx, prediction_zyx, geometry = _read_pair(*pairs[case], labels)
+        reference_zyx, prediction_zyx, stored = _read_pair(*pairs[case], labels)
         image_zyx = None
         if case in images:
             try:
-                image_zyx = _read_image(images[case], pairs[case][0], geometry)
+                image_zyx = _read_image(images[case], pairs[case][0], stored)
             except UserError as error:  # a picture is not worth losing the report for
                 facts[f"Image of {case} left out"] = str(error)
-        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, geometry.spacing_mm, labels.names)
+        spacing_mm = to_canonical(stored).geometry.spacing_mm
+        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names)
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
     write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts)
 
 
-def _read_image(path: Path, reference: Path, geometry: Geometry) -> np.ndarray:
+def _read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:
     """First channel (Z, Y, X) in canonical orientation; raises UserError unless it lies on the masks' grid."""
-    volume = to_canonical(read_volume(Path(path)))
-    _check_grid(Path(path), volume.geometry, reference, geometry)
-    return volume.array[0]
+    volume = stored_like(read_volume(Path(path)), stored)
+    _check_grid(Path(path), volume.geometry, reference, stored.geometry)
+    return to_canonical(replace(volume, geometry=stored.geometry)).array[0]
