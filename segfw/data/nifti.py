@@ -34,7 +34,7 @@ def read_nifti(path: Path) -> Voxels:
         size = " x ".join(str(length) for length in array.shape[:3])
         raise Refusal(f"holds {size} voxels, a list of values (on a surface?) and no image; give the volume itself")
     affine = _with_thickness(image.affine, array.shape[:3])
-    notes = _conflict(image, array.shape[:3])
+    notes = (*_conflict(image, array.shape[:3]), *_missing_spacing(path, image, array.shape[:3]))
     affine[:3] *= UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
     return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes)
 
@@ -42,8 +42,7 @@ def read_nifti(path: Path) -> Voxels:
 def _open(path: Path) -> nibabel.Nifti1Image:
     import nibabel
 
-    with path.open("rb") as file:
-        start = file.read(4)
+    start = _start(path)
     is_gzipped = start.startswith(GZIP_MARK)
     if not is_gzipped and path.suffix.lower() != ".gz":
         return nibabel.load(path)
@@ -53,6 +52,11 @@ def _open(path: Path) -> nibabel.Nifti1Image:
         content = gzip.decompress(content)
     kind = nibabel.Nifti2Image if 540 in _header_sizes(content) else nibabel.Nifti1Image
     return kind.from_bytes(content)
+
+
+def _start(path: Path, is_gzipped: bool = False) -> bytes:
+    with gzip.open(path) if is_gzipped else path.open("rb") as file:
+        return file.read(max(HEADER_SIZES))
 
 
 def _header_sizes(content: bytes) -> set[int]:
@@ -96,6 +100,20 @@ def _conflict(image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[str, 
     if codes[0] != codes[1]:
         return (f"{what}, and the sform is used; check that image and mask agree",)
     raise Refusal(f"{what}; write the right one over the other, for example with nibabel's set_sform or set_qform")
+
+
+def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Nibabel puts 1 where a header says 0, so the header is looked at once more."""
+    if int(image.header["sform_code"]) > 0:
+        return ()
+    kind = type(image.header)
+    start = _start(path, is_gzipped=_start(path).startswith(GZIP_MARK))
+    raw = kind(start[: kind.template_dtype.itemsize], check=False)
+    missing = [axis for axis in range(3) if shape[axis] > 1 and raw["pixdim"][axis + 1] == 0]
+    if not missing:
+        return ()
+    axes = ", ".join("xyz"[axis] for axis in missing)
+    return (f"says no spacing along {axes}, so 1 mm is taken; write the true spacing into its header",)
 
 
 def write_nifti(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
