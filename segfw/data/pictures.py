@@ -1,6 +1,7 @@
 """PNG, TIFF, BMP, GIF and JPEG: pictures of one slice, TIFF stacks of many, grey or in colour.
 
-SimpleITK decodes what it decodes right; Pillow says what a picture holds and decodes palettes, bits, BMP and GIF.
+SimpleITK decodes TIFF and PNG of all number types; Pillow says what a picture holds, and decodes palettes, bits and
+the other formats.
 A picture has no place in space: it lies as SimpleITK puts it, rows to the back and columns to the left. Its spacing
 comes from a side file, or from ImageJ's, SimpleITK's or a microscope's tags (see ``_spacing``).
 """
@@ -31,6 +32,7 @@ TIFF_UNIT_MM = {2: 25.4, 3: 10.0}
 DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 282, 283, 296  # tags of TIFF
 EXIF_ORIENTATION = 274
 ENDINGS_OF = {"PNG": (".png",), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",), "GIF": (".gif",)}
+BY_PILLOW = ("BMP", "GIF", "JPEG", "MPO")  # SimpleITK lacks GIF, and passes half a JPEG for a whole one
 ENDINGS_OF |= {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg")}
 
 
@@ -51,7 +53,7 @@ def read_picture_mask(path: Path) -> Voxels:
 def _read(path: Path, *, is_mask: bool) -> Voxels:
     with _opened(path) as picture:
         notes = () if picture is None else _check(picture, path)
-        if picture is not None and (picture.mode in ("1", "P", "PA", "LA") or picture.format in ("BMP", "GIF")):
+        if picture is not None and (picture.mode in ("1", "P", "PA", "LA") or picture.format in BY_PILLOW):
             array, own_spacing = _by_pillow(picture, is_mask=is_mask), None
         else:
             array, own_spacing = _by_itk(path)
@@ -125,7 +127,7 @@ def _by_itk(path: Path) -> tuple[np.ndarray, Spacing | None]:
 def _by_pillow(picture: Image, *, is_mask: bool) -> np.ndarray:
     """Pixels (Z, Y, X, C) of palettes, bits and everything that SimpleITK gets wrong or does not know."""
     pages = []
-    for page in range(getattr(picture, "n_frames", 1)):
+    for page in range(picture.n_frames if picture.format == "TIFF" else 1):
         picture.seek(page)
         pages.append(_page(picture, is_mask=is_mask))
     if len({page.shape for page in pages}) > 1:
