@@ -251,7 +251,7 @@ def test_what_a_picture_cannot_hold_is_refused(tmp_path):
         write_labels(tmp_path / "mask.png", mask, Geometry.of(mask.shape, place()))
     with pytest.raises(UserError, match="has no position or direction in space, which this image has; write .nii.gz"):
         write_labels(tmp_path / "mask.tif", mask, Geometry.of(mask.shape, np.eye(4)))
-    with pytest.raises(UserError, match="0 to 65535, not -1 to 0; write"):
+    with pytest.raises(UserError, match="0 to 65535, not -1 to -1; write"):
         write_labels(tmp_path / "mask.png", np.full((1, 4, 5), -1), Geometry.of((1, 4, 5), place()))
     with pytest.raises(UserError, match="mask.jpg: is lossy and would blur labels; masks are written as .nii.gz"):
         write_labels(tmp_path / "mask.jpg", mask, Geometry.of(mask.shape, place()))
