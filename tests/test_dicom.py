@@ -116,14 +116,14 @@ def test_other_files_in_the_folder_are_passed_over(tmp_path):
 def overwrite(path: Path, tag: bytes, value: str) -> None:
     """Puts a text of the same length, filled up with spaces, in the place of a decimal string."""
     content = bytearray(path.read_bytes())
-    at = content.index(tag + b"DS") + 8
-    length = int.from_bytes(content[at - 2 : at], "little")
+    at = content.index(tag) + 8  # the tag and the length, without a type: implicit value representation
+    length = int.from_bytes(content[at - 4 : at], "little")
     content[at : at + length] = value.encode().ljust(length)
     path.write_bytes(content)
 
 
 def test_slopes_of_each_slice_are_applied(tmp_path):
-    folder = save_slices(tmp_path / "series", tags={"0028|1053": "1", "0028|1052": "0"})
+    folder = save_slices(tmp_path / "series", tags={"0008|0060": "CT", "0028|1053": "1", "0028|1052": "0"})
     overwrite(folder / "a8.dcm", b"\x28\x00\x53\x10", ".5")  # the middle one; SimpleITK goes by the first
     volume = read_volume(folder)
     assert volume.array.dtype == np.float32
