@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK
+from conftest import write_slices
 
 from segfw.data.dicom import holds_dicom, is_dicom
 from segfw.data.formats import UnreadableFile, read_volume, size_and_change, write_labels
@@ -21,37 +24,10 @@ STEP = np.array([-5.0, 0, 0])
 ORIGIN = np.array([30.0, 20, 10])
 
 
-def save_slices(
-    folder: Path,
-    array_zyx: np.ndarray = ARRAY,
-    *,
-    positions: np.ndarray | None = None,
-    axes: np.ndarray | None = SAGITTAL,
-    series: str = "1.2.3.4",
-    start: str = "a",
-    tags: dict[str, str] | None = None,
-    ending: str = ".dcm",
-) -> Path:
-    """Writes one file per slice, named against the order of their places; pixels are 2 mm along x, 0.5 along y."""
-    folder.mkdir(parents=True, exist_ok=True)
-    places = ORIGIN + np.arange(len(array_zyx))[:, None] * STEP if positions is None else positions
-    for number, (pixels, place) in enumerate(zip(array_zyx, places)):
-        image = SimpleITK.GetImageFromArray(pixels, isVector=pixels.ndim == 3)
-        image.SetSpacing((2, 0.5))
-        said = {"0008|0060": "MR", "0020|000e": series, "0020|0011": "7", "0008|103e": "T2 test"}
-        said |= {"0020|000d": "1.2.3", "0008|0018": f"{series}.{number + 1}", "0018|0050": "4"}
-        if axes is not None:
-            said["0020|0032"] = "\\".join(f"{value:.6g}" for value in place)
-            said["0020|0037"] = "\\".join(f"{value:.6g}" for value in axes.ravel())
-        for key, value in (said | (tags or {})).items():
-            image.SetMetaData(key, value)
-        writer = SimpleITK.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{start}{9 - number}.dcm"))
-        writer.Execute(image)
-        if ending != ".dcm":
-            (folder / f"{start}{9 - number}.dcm").rename(folder / f"{start}{9 - number}{ending}")
-    return folder
+def save_slices(folder: Path, array_zyx: np.ndarray = ARRAY, **changes: Any) -> Path:
+    """A series of slices 5 mm apart, sagittal unless ``changes`` say otherwise."""
+    places = ORIGIN + np.arange(len(array_zyx))[:, None] * STEP
+    return write_slices(folder, array_zyx, **{"positions": places, "axes": SAGITTAL} | changes)
 
 
 def reason(folder: Path) -> str:
@@ -205,8 +181,6 @@ def test_the_size_of_a_series_is_that_of_its_files_and_a_changed_file_is_seen(tm
     size, change = size_and_change(folder)
     assert size == sum(path.stat().st_size for path in folder.iterdir())
     later = change + 10**9
-    import os
-
     os.utime(folder / "a9.dcm", ns=(later, later))
     assert size_and_change(folder) == (size, later)
     assert size_and_change(folder / "a9.dcm") == ((folder / "a9.dcm").stat().st_size, later)

@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from segfw.data.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, write_labels
 from segfw.data.geometry import Geometry, from_canonical, to_canonical
-from segfw.data.pictures import PRINT_DPI
+from segfw.data.tiff_tags import PRINT_DPI
 from segfw.data.verify import volume_mismatch
 from segfw.records import UserError
 
@@ -148,6 +148,32 @@ def test_channels_of_imagej_run_faster_than_slices(tmp_path):
     assert "is a time series of 4 frames; save one" in reason(save_tiff(tmp_path / "b.tif", pages, tags))
     tags = {270: "ImageJ=1.53\nimages=900\n"}
     assert "announces 900 pages but has 4" in reason(save_tiff(tmp_path / "c.tif", pages, tags))
+
+
+def test_ome_says_spacing_channels_and_time_points(tmp_path):
+    size = 'PhysicalSizeX="0.5" PhysicalSizeY="2" PhysicalSizeZ="5" PhysicalSizeZUnit="mm"'
+    text = '<?xml version="1.0"?><OME><Image><Pixels SizeC="{}" SizeT="{}" SizeZ="3" {}/></Image></OME>'
+    volume = read_volume(save_tiff(tmp_path / "a.tif", STACK, {270: text.format(1, 1, size)}))
+    np.testing.assert_array_equal(volume.array[0], STACK)
+    assert volume.geometry.spacing_mm == pytest.approx((5, 0.002, 0.0005))
+    assert not read_volume(save_tiff(tmp_path / "b.tif", STACK, {270: text.format(1, 1, "")})).is_placed
+    for channels, times in ((3, 1), (1, 3)):
+        save_tiff(tmp_path / "c.tif", STACK, {270: text.format(channels, times, size)})
+        assert f"is an OME-TIFF of {channels} channels and {times} time points; save" in reason(tmp_path / "c.tif")
+
+
+def test_tiles_that_simpleitk_would_reduce_to_8_bits_are_read_whole(tmp_path):
+    tifffile = pytest.importorskip("tifffile")  # nothing else here writes tiles
+    for kind in (np.uint8, np.uint16):
+        values = (np.arange(40 * 50) * 30 % 60_000).reshape(40, 50).astype(kind)
+        tifffile.imwrite(tmp_path / "a.tif", values, tile=(16, 16))
+        volume = read_volume(tmp_path / "a.tif")
+        np.testing.assert_array_equal(volume.array, values[None, None])
+        assert volume.array.dtype == kind
+    tifffile.imwrite(tmp_path / "b.tif", np.dstack([values.astype(np.uint16)] * 3), tile=(16, 16), photometric="rgb")
+    assert "is a TIFF that cannot be read without loss; save it without tiles" in reason(tmp_path / "b.tif")
+    tifffile.imwrite(tmp_path / "c.tif", np.zeros((16, 32, 48), np.uint8), tile=(16, 16, 16), volumetric=True)
+    assert "; save it with" in reason(tmp_path / "c.tif")
 
 
 def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_path):

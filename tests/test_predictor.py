@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
-from test_dicom import save_slices
+from conftest import blocks_case, write_nifti, write_slices
 
 from segfw.data.formats import read_volume
 from segfw.data.manifest import Channel, LabelSet
@@ -166,7 +165,7 @@ def test_orientation_of_the_file_does_not_change_the_mask(model, tmp_path):
 def test_a_dicom_series_and_its_nifti_twin_give_one_mask(model, tmp_path):
     image = blocks_case(1)[0].transpose(2, 1, 0)
     positions = np.array([3.0, 4, 5]) + np.arange(len(image))[:, None] * np.array([0, 0, 4.0])
-    save_slices(tmp_path / "in" / "p1", image, positions=positions, axes=np.eye(3)[:2])
+    write_slices(tmp_path / "in" / "p1", image, positions=positions, axes=np.eye(3)[:2])
     predictor = Predictor.of(model, device="cpu", precision="fp32")
     assert predict_cases(predictor, find_images(tmp_path / "in", ONE), tmp_path / "out") == []
     series, mask = read_volume(tmp_path / "in" / "p1"), read_volume(tmp_path / "out" / "p1.nii.gz")

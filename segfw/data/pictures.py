@@ -3,7 +3,7 @@
 SimpleITK decodes TIFF and PNG of all number types; Pillow says what a picture holds, and decodes palettes, bits and
 the other formats.
 A picture has no place in space: it lies as SimpleITK puts it, rows to the back and columns to the left. Its spacing
-comes from a side file, or from ImageJ's, SimpleITK's or a microscope's tags (see ``_spacing``).
+comes from a side file, or from the tags of ImageJ, OME, SimpleITK or a microscope (see ``tiff_spacing``).
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segfw.data.geometry import Spacing
+from segfw.data.tiff_tags import (
+    BITS_PER_SAMPLE,
+    DESCRIPTION,
+    IMAGE_DEPTH,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    imagej_fields,
+    ome_fields,
+    tiff_spacing,
+)
 from segfw.data.voxels import LPS_TO_RAS, Refusal, Voxels, affine_of_lps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Spacing = tuple[float, float, float]
-
-# Cameras and paint programs put these resolutions into every file; they say nothing about the object.
-PRINT_DPI = (72, 75, 90, 96, 100, 120, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 1200, 2400)
-UNIT_MM = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "mm": 1.0, "cm": 10.0, "inch": 25.4}
-UNIT_MM |= {"\\u00b5m": 1e-3, "microns": 1e-3, "m": 1000.0}
-TIFF_UNIT_MM = {2: 25.4, 3: 10.0}
-DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 282, 283, 296  # tags of TIFF
 EXIF_ORIENTATION = 274
 ENDINGS_OF = {"PNG": (".png",), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",), "GIF": (".gif",)}
 BY_PILLOW = ("BMP", "GIF", "JPEG", "MPO")  # SimpleITK lacks GIF, and passes half a JPEG for a whole one
@@ -52,13 +56,16 @@ def read_picture_mask(path: Path) -> Voxels:
 
 def _read(path: Path, *, is_mask: bool) -> Voxels:
     with _opened(path) as picture:
+        is_tiff = picture is not None and picture.format == "TIFF"
         notes = () if picture is None else _check(picture, path)
         if picture is not None and (picture.mode in ("1", "P", "PA", "LA") or picture.format in BY_PILLOW):
             array, own_spacing = _by_pillow(picture, is_mask=is_mask), None
         else:
             array, own_spacing = _by_itk(path)
-        array = _by_channel(_without_alpha(array), {} if picture is None else _imagej(picture))
-        spacing = _side_file_spacing(path) or _spacing(picture, own_spacing)
+            if path.suffix.lower() in ENDINGS_OF["TIFF"] and _is_reduced(array, picture):
+                array = _whole_by_pillow(picture)
+        array = _by_channel(_without_alpha(array), {} if picture is None else imagej_fields(picture))
+        spacing = _side_file_spacing(path) or (tiff_spacing(picture) if is_tiff else own_spacing)
     if spacing is None:
         what = "says no spacing, so 1 mm is taken"
         remedy = 'write {"spacing": [z, y, x]} into a .json of the same name if it matters'
@@ -98,12 +105,19 @@ def _check(picture: Image, path: Path) -> tuple[str, ...]:
         raise Refusal(f"has {frames} frames (an animation); save the one to use as PNG")
     if picture.mode in ("CMYK", "LAB", "HSV"):
         raise Refusal(f"has colours in {picture.mode}; save it as RGB or grey")
-    imagej = _imagej(picture)
+    imagej = imagej_fields(picture)
     if int(imagej.get("frames", 1)) > 1:
         raise Refusal(f"is a time series of {imagej['frames']} frames; save one of them as a stack")
     if int(imagej.get("images", frames)) != frames:
         what = f"announces {imagej['images']} pages but has {frames} (ImageJ stores large stacks like that)"
         raise Refusal(f"{what}; save it as NIfTI or NRRD")
+    if picture.format == "TIFF" and int(picture.tag_v2.get(IMAGE_DEPTH, 1)) > 1:
+        raise Refusal("keeps several slices in one page; save it with a page for each slice, or as NIfTI")
+    ome = ome_fields(picture)
+    sizes = {name: int(ome.get(f"Size{name}", 1)) for name in "CT"}
+    if sizes["T"] > 1 or sizes["C"] not in (1, len(picture.getbands())):
+        what = f"is an OME-TIFF of {sizes['C']} channels and {sizes['T']} time points"
+        raise Refusal(f"{what}; save each channel of one time point as a stack")
     turned = picture.getexif().get(EXIF_ORIENTATION, 1)
     if turned == 1 or picture.format == "TIFF":
         return ()
@@ -115,6 +129,7 @@ def _by_itk(path: Path) -> tuple[np.ndarray, Spacing | None]:
     """Pixels (Z, Y, X, C), and the spacing that SimpleITK itself writes into PNG files."""
     import SimpleITK
 
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what it would warn of is handled here
     image = SimpleITK.ReadImage(str(path))
     array = SimpleITK.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
@@ -122,6 +137,21 @@ def _by_itk(path: Path) -> tuple[np.ndarray, Spacing | None]:
     is_told = path.suffix.lower() == ".png" and image.GetSpacing()[:2] != (1.0, 1.0)
     spacing = (1.0, *image.GetSpacing()[1::-1]) if is_told else None
     return array.reshape(-1, *array.shape[-3:]), spacing
+
+
+def _is_reduced(array_zyxc: np.ndarray, picture: Image | None) -> bool:
+    """Whether SimpleITK turned a TIFF into colours of 8 bits, as it does with tiles and other rare kinds."""
+    is_rgba = array_zyxc.shape[-1] == 4 and array_zyxc.dtype == np.uint8
+    return is_rgba and (picture is None or picture.mode not in ("RGBA", "RGBX", "RGBa"))
+
+
+def _whole_by_pillow(picture: Image | None) -> np.ndarray:
+    """Pixels (Z, Y, X, C) by Pillow; refuses kinds of which Pillow too would drop bits or pages."""
+    bits = () if picture is None else picture.tag_v2.get(BITS_PER_SAMPLE, (1,))
+    is_colour = picture is not None and picture.mode == "RGB" and max(bits) <= 8
+    if picture is None or not (is_colour or picture.mode in ("L", "I;16", "I", "F")):
+        raise Refusal("is a TIFF that cannot be read without loss; save it without tiles and compression, or as PNG")
+    return _by_pillow(picture, is_mask=False)
 
 
 def _by_pillow(picture: Image, *, is_mask: bool) -> np.ndarray:
@@ -169,37 +199,6 @@ def _without_alpha(array_zyxc: np.ndarray) -> np.ndarray:
     if (alpha != alpha.flat[0]).any():
         raise Refusal("has a transparency (alpha) channel that varies; save it without transparency")
     return array_zyxc[..., :-1]
-
-
-def _imagej(picture: Image) -> dict[str, str]:
-    """The lines 'key=value' that ImageJ keeps in a TIFF's description; empty for all other pictures."""
-    text = str(picture.tag_v2.get(DESCRIPTION, "")) if picture.format == "TIFF" else ""
-    if not text.startswith("ImageJ="):
-        return {}
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def _spacing(picture: Image | None, own: Spacing | None) -> Spacing | None:
-    """Spacing (z, y, x) in mm, None where the file says none that can be trusted.
-
-    ImageJ: pixels per unit and distance of slices ('spacing'). Other TIFF: pixels per inch or centimetre, unless it
-    is one of the resolutions that printers have. Dots per inch of PNG, BMP and JPEG always are.
-    """
-    if picture is None or picture.format != "TIFF":
-        return own
-    tags, imagej = picture.tag_v2, _imagej(picture)
-    per_unit = [float(tags.get(tag, 0) or 0) for tag in (Y_RESOLUTION, X_RESOLUTION)]
-    if imagej:
-        unit = UNIT_MM.get(imagej.get("unit", "").strip().lower())
-    else:
-        unit = TIFF_UNIT_MM.get(tags.get(RESOLUTION_UNIT, 2))
-        dpi = [25.4 * value / unit if unit else 0.0 for value in per_unit]
-        if any(abs(dpi[0] - usual) < 0.1 for usual in PRINT_DPI):
-            unit = None
-    if unit is None or not all(np.isfinite(value) and value > 0 for value in per_unit):
-        return None
-    slices = abs(float(imagej["spacing"])) * unit if "spacing" in imagej else 1.0
-    return (slices, unit / per_unit[0], unit / per_unit[1])
 
 
 def _side_file_spacing(path: Path) -> Spacing | None:

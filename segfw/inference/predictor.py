@@ -190,6 +190,7 @@ def predict_cases(
     predictor.plan.labels.save(output / LABELS_FILE)
     waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
     failures: list[Outcome] = []
+    said: set[str] = set()  # a doubt that many images share is told once
     writing: tuple[Case, Future] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
@@ -197,7 +198,10 @@ def predict_cases(
             if index + 1 < len(waiting):
                 coming.append(reader.submit(_read, predictor, waiting[index + 1]))
             try:
-                image, record = coming.pop(0).result()
+                image, record, notes = coming.pop(0).result()
+                for note in notes - said:
+                    print(f"warning: {case.id}: {note}")
+                said |= notes
                 logits = predictor.logits(image)
             except Exception as error:  # one bad image must not cost the user the others
                 failures.append(Outcome(item=case, error=error))
@@ -211,12 +215,13 @@ def predict_cases(
     return failures
 
 
-def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord]:
+def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord, set[str]]:
     volumes = [read_volume(path) for path in case.images]
     problems = check_case(case, volumes, None, channel_count=len(predictor.plan.channels), labels=None)
     if problems:
         raise UserError("; ".join(str(problem) for problem in problems))
-    return predictor.prepare(stack_channels(volumes))
+    notes = {note for volume in volumes for note in volume.notes}
+    return *predictor.prepare(stack_channels(volumes)), notes
 
 
 def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:
