@@ -11,7 +11,7 @@ import SimpleITK
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from segfw.data.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, write_labels
+from segfw.data.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
 from segfw.data.geometry import Geometry, from_canonical, to_canonical
 from segfw.data.tiff_tags import PRINT_DPI
 from segfw.data.verify import volume_mismatch
@@ -201,6 +201,9 @@ def test_a_side_file_says_the_spacing_as_for_nnunet(tmp_path):
         save_tiff(tmp_path / f"{name}.tif", STACK, {})
         (tmp_path / "case.json").write_text(json.dumps({"spacing": [5, 0.5, 2]}))
         assert read_volume(tmp_path / f"{name}.tif").geometry.spacing_mm == (5, 0.5, 2)
+    assert size_and_change(tmp_path / "case_0000.tif")[0] == sum(
+        (tmp_path / name).stat().st_size for name in ("case_0000.tif", "case.json")
+    )
     for wrong in ("{}", "no json", '{"spacing": [1, 2, 0]}', '{"spacing": 3}', "[]"):
         (tmp_path / "case.json").write_text(wrong)
         assert 'side file case.json must hold {"spacing": [z, y, x]} in mm; correct it' in reason(tmp_path / "case.tif")

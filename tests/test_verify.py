@@ -82,7 +82,7 @@ def test_channel_count():
         "pat: has 1 channels, expected 2; correct channel_names in dataset.json, or the files"
     )
     four = volume(np.stack([image(seed).array[0] for seed in range(3)]))
-    assert "pat: has 3 channels, expected 2" in only(check(four, channel_count=2))
+    assert "pat: has 3 channels (fourth axis), expected 2" in only(check(four, channel_count=2))
 
 
 def test_channels_on_different_grids():

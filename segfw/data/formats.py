@@ -14,7 +14,7 @@ from segfw.data.dicom import is_dicom, read_series
 from segfw.data.geometry import Geometry, Volume, shear_degrees
 from segfw.data.itk import read_itk, write_itk, write_mhd
 from segfw.data.nifti import read_nifti, write_nifti
-from segfw.data.pictures import read_picture, read_picture_mask, write_picture
+from segfw.data.pictures import read_picture, read_picture_mask, side_file, write_picture
 from segfw.data.voxels import Refusal, Voxels
 from segfw.records import UserError, whole_file
 
@@ -134,8 +134,12 @@ def _reason(error: Exception) -> str:
 
 
 def size_and_change(path: Path) -> tuple[int, int]:
-    """Bytes of a file, or of the files of a series, and the time of the last change in nanoseconds."""
-    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
+    files = [path]
+    if path.is_dir():
+        files += path.iterdir()
+    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY) and side_file(path):
+        files.append(side_file(path))
     stats = [file.stat() for file in files]
     size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
     return size, max(stat.st_mtime_ns for stat in stats)

@@ -201,22 +201,26 @@ def _without_alpha(array_zyxc: np.ndarray) -> np.ndarray:
     return array_zyxc[..., :-1]
 
 
-def _side_file_spacing(path: Path) -> Spacing | None:
-    """Spacing of CASE.json beside CASE.tif or CASE_0000.tif, as nnU-Net keeps it: {"spacing": [z, y, x]}."""
+def side_file(path: Path) -> Path | None:
+    """CASE.json beside CASE.tif or CASE_0000.tif, where nnU-Net keeps the spacing: {"spacing": [z, y, x]}."""
     stem = path.with_suffix("").name
-    for name in (stem, re.sub(r"_\d{4}$", "", stem)):
-        side = path.with_name(f"{name}.json")
-        if side.is_file():
-            try:
-                spacing = tuple(float(value) for value in json.loads(side.read_text(encoding="utf-8"))["spacing"])
-            except (ValueError, TypeError, KeyError, OSError):
-                spacing = ()
-            if len(spacing) == 2:
-                spacing = (1.0, *spacing)
-            if len(spacing) != 3 or not all(np.isfinite(value) and value > 0 for value in spacing):
-                raise Refusal(f'its side file {side.name} must hold {{"spacing": [z, y, x]}} in mm; correct it')
-            return spacing
-    return None
+    places = (path.with_name(f"{name}.json") for name in (stem, re.sub(r"_\d{4}$", "", stem)))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _side_file_spacing(path: Path) -> Spacing | None:
+    side = side_file(path)
+    if side is None:
+        return None
+    try:
+        spacing = tuple(float(value) for value in json.loads(side.read_text(encoding="utf-8"))["spacing"])
+    except (ValueError, TypeError, KeyError, OSError):
+        spacing = ()
+    if len(spacing) == 2:
+        spacing = (1.0, *spacing)
+    if len(spacing) != 3 or not all(np.isfinite(value) and value > 0 for value in spacing):
+        raise Refusal(f'its side file {side.name} must hold {{"spacing": [z, y, x]}} in mm; correct it')
+    return spacing
 
 
 def write_picture(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:

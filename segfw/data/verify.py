@@ -69,9 +69,10 @@ def check_case(
     readable = [(path, volume) for path, volume in zip(case.images, images) if volume is not None]
     found = sum(volume.array.shape[0] for _, volume in readable)
     if channel_count is not None and found != channel_count and len(readable) == len(images):
-        axis = " (fourth axis)" if any(volume.array.shape[0] > 4 for _, volume in readable) else ""
+        has_fourth_axis = any(volume.array.shape[0] > 1 and ".nii" in path.name.lower() for path, volume in readable)
+        axis = " (fourth axis)" if has_fourth_axis else ""
         remedy = "correct channel_names in dataset.json, or the files"
-        if found > channel_count and len(images) == 1:
+        if has_fourth_axis and found > channel_count:
             remedy = f"if it is a time series, choose {_volumes(channel_count)}; else {remedy}"
         problems.append(_problem(case, "", f"has {found} channels{axis}, expected {channel_count}", remedy))
     for path, volume in readable:

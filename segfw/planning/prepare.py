@@ -6,6 +6,7 @@ import hashlib
 from math import prod
 from pathlib import Path
 
+from segfw.data.formats import size_and_change
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import DatasetManifest, FoundDataset
@@ -100,8 +101,8 @@ def _files_digest(found: FoundDataset) -> str:
     digest = hashlib.sha256(repr((found.channels, found.labels, found.problems)).encode())
     for case in found.cases:
         for path in (*case.images, case.label):
-            stat = path.stat()
-            digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            size, change = size_and_change(path)
+            digest.update(f"{path.resolve()} {size} {change}\n".encode())
     return digest.hexdigest()
 
 
