@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from segfw.data.formats import FORMATS
+from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
@@ -168,8 +168,7 @@ def predict(
     source, output = Path(source), Path(output)
     if output.is_file() or output.resolve() in (source.resolve(), source.resolve().parent):
         raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
-    if ending not in FORMATS:
-        raise UserError(f"--ending {ending!r} is unknown; choose from {', '.join(FORMATS)}")
+    check_mask_ending(ending)
     loaded = load_model(Path(model), configuration, folds)
     cases = find_images(source, loaded.plan.channels)
     predictor = Predictor.of(loaded, device=device, precision=precision, step=step, mirroring=mirroring, build=build)

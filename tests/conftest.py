@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 # Beside the checkout, never inside it: real, expert-labelled data for development.
@@ -34,6 +35,41 @@ def write_nifti(path: Path, array_xyz: np.ndarray, spacing_xyz: tuple[float, ...
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([*spacing_xyz, 1.0])
     nibabel.save(nibabel.Nifti1Image(array_xyz, affine), path)
+
+
+def write_slices(
+    folder: Path,
+    array_zyx: np.ndarray,
+    *,
+    positions: np.ndarray,
+    axes: np.ndarray | None,
+    series: str = "1.2.3.4",
+    start: str = "a",
+    tags: dict[str, str] | None = None,
+    ending: str = ".dcm",
+) -> Path:
+    """Writes a DICOM file per slice, named against their order; pixels are 2 mm along x and 0.5 along y.
+
+    ``positions`` and ``axes`` (x, y) are LPS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (pixels, place) in enumerate(zip(array_zyx, positions)):
+        image = SimpleITK.GetImageFromArray(pixels, isVector=pixels.ndim == 3)
+        image.SetSpacing((2, 0.5))
+        said = {"0008|0060": "MR", "0020|000e": series, "0020|0011": "7", "0008|103e": "T2 test"}
+        said |= {"0020|000d": "1.2.3", "0008|0018": f"{series}.{number + 1}", "0018|0050": "4"}
+        if axes is not None:
+            said["0020|0032"] = "\\".join(f"{value:.6g}" for value in place)
+            said["0020|0037"] = "\\".join(f"{value:.6g}" for value in axes.ravel())
+        for key, value in (said | (tags or {})).items():
+            image.SetMetaData(key, value)
+        writer = SimpleITK.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{start}{9 - number}.dcm"))
+        writer.Execute(image)
+        if ending != ".dcm":
+            (folder / f"{start}{9 - number}.dcm").rename(folder / f"{start}{9 - number}{ending}")
+    return folder
 
 
 def touch_files(raw: Path, folders: dict[str, list[str]], description: object = None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from segfw.data.formats import write_labels
 from segfw.data.geometry import Geometry
@@ -61,6 +62,20 @@ def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path
     assert score_case(wanted / "a.nii.gz", tmp_path / "other.nrrd", LABELS) == expected
     assert expected["liver"] == label_score(confusion(reference, prediction, 3), 1)
     assert expected["tumour"] == label_score(confusion(reference, prediction, 3), 2)
+
+
+def test_a_reference_picture_is_compared_where_the_prediction_lies(tmp_path):
+    mask = np.zeros((1, 4, 5), np.uint8)
+    mask[0, 0, 1:4] = 255
+    Image.fromarray(mask[0]).save(tmp_path / "reference.gif")
+    write_labels(tmp_path / "half.nii.gz", mask * (np.arange(5) < 3), geometry((1, 4, 5)))
+    labels = LabelSet(names=("background", "vessel"), values=(0, 255))
+    score = score_case(tmp_path / "reference.gif", tmp_path / "half.nii.gz", labels)["vessel"]
+    assert (score.tp, score.fp, score.fn) == (2, 0, 1)
+    write_labels(tmp_path / "other.nii.gz", mask[:, 1:], geometry((1, 3, 5)))
+    assert "has 1 x 3 x 5 voxels and its reference 1 x 4 x 5" in error_of(
+        tmp_path / "reference.gif", tmp_path / "other.nii.gz"
+    )
 
 
 def test_file_values_are_mapped_to_labels(tmp_path):

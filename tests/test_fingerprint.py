@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import blocks_case, write_nifti
+from PIL import Image
 
 from segfw.data.layouts import find_dataset
 from segfw.planning.fingerprint import DataProblems, scan_dataset
@@ -89,6 +90,30 @@ def test_storage_order_does_not_matter(tmp_path):
     assert first.shape == (10, 18, 20)
 
 
+def test_a_mask_stored_in_another_order_than_its_image_gives_the_same_figures(make_raw):
+    raw = make_raw(cases=2)
+    expected = scan(raw)[1]
+    for path in (raw / "labelsTr").iterdir():
+        nibabel.save(nibabel.load(path).as_reoriented([[1, -1], [2, 1], [0, -1]]), path)
+    assert scan(raw)[1] == expected
+
+
+def test_photographs_with_masks_of_another_format_and_one_warning_for_all(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 255, (4, 5, 3)).astype(np.uint8)).save(tmp_path / f"images/{number}_photo.tif")
+        Image.fromarray(255 * np.eye(4, 5, dtype=np.uint8)).save(tmp_path / f"labels/{number}_vessels.gif")
+    manifest, fingerprint = scan(tmp_path)
+    assert manifest.labels.values == (0, 255)
+    assert len(manifest.channels) == 3
+    assert fingerprint.cases[0].shape == (1, 4, 5)
+    assert fingerprint.cases[0].label_voxels == {"0": 16, "255": 4}
+    (warning,) = (note for note in manifest.notes if note.startswith("warning"))
+    assert warning.startswith("warning: 0 and 2 other cases: says no spacing, so 1 mm is taken; write")
+
+
 def test_labels_of_any_value_are_found(tmp_path):
     for case, values in (("a", (-3, 900)), ("b", (900, 41))):
         array = np.zeros((5, 6, 7), np.float32)
@@ -167,7 +192,7 @@ def broken_raw(raw: Path) -> dict[str, str]:
         "case_07": "case_07_0000.nii.gz: 1 voxels are NaN or infinite",
         "case_08": "case_08.nii.gz: holds 240 values that are not integers, such as 3.3",
         "case_09": "case_09.nii.gz: holds the label value 1, 4, 8, which dataset.json does not list",
-        "case_10": "has 2 channels, expected 1",
+        "case_10": "has 2 channels (fourth axis), expected 1",
     }
 
 

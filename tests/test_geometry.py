@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from segfw.data.geometry import Geometry, Volume, from_canonical, largest_displacement_mm, to_canonical
+from segfw.data.geometry import (
+    Geometry,
+    Volume,
+    from_canonical,
+    largest_displacement_mm,
+    shear_degrees,
+    stored_like,
+    to_canonical,
+)
 
 SPACING_ZYX = (5.0, 0.5, 2.0)
 ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -91,6 +99,41 @@ def test_displacement_is_that_of_the_worst_corner_in_millimetres():
     wider[0, 2] += 0.25  # x spacing 2.25 instead of 2: eight voxels further the last one is 2 mm off
     assert largest_displacement_mm(first, Geometry.of(first.shape, wider)) == pytest.approx(2)
     assert largest_displacement_mm(first, first) == 0
+
+
+@pytest.mark.parametrize("tilt", [0, 0.2, np.pi / 4])  # at 45 degrees rounding alone says which axis is which
+@pytest.mark.parametrize("order, signs", ORIENTATIONS)
+def test_a_volume_in_any_storage_order_is_brought_to_that_of_another(order, signs, tilt):
+    wanted = oriented((2, 3, 4), (1, 2, 0), (1, -1, 1), tilt)
+    array = numbered((2, 3, 4))
+    nibabel_order = np.stack([order, signs], 1).astype(float)
+    stored = nibabel.orientations.apply_orientation(array, nibabel_order)
+    affine = wanted.matrix @ nibabel.orientations.inv_ornt_aff(nibabel_order, array.shape)
+    affine[:3] += np.random.default_rng(0).normal(0, 1e-7, (3, 4))  # as headers round
+    mask = Volume(array=stored[None], geometry=Geometry.of(stored.shape, affine))
+    image = Volume(array=array[None], geometry=wanted)
+    again = stored_like(mask, image)
+    np.testing.assert_array_equal(again.array, image.array)
+    assert again.geometry.shape == (2, 3, 4)
+    np.testing.assert_allclose(again.geometry.matrix, wanted.matrix, atol=1e-5)
+
+
+def test_a_picture_takes_the_place_of_what_it_belongs_to():
+    image = Volume(array=numbered((1, 2, 3, 4)), geometry=oriented((2, 3, 4), (1, 2, 0), (1, -1, 1)))
+    picture = Volume(array=-image.array, geometry=Geometry.of((2, 3, 4), np.eye(4)), is_placed=False)
+    placed = stored_like(picture, image)
+    assert (placed.geometry, placed.is_placed) == (image.geometry, True)
+    np.testing.assert_array_equal(placed.array, picture.array)
+    bare = stored_like(image, picture)
+    assert (bare.geometry, bare.is_placed) == (picture.geometry, False)
+    smaller = Volume(array=picture.array[:, :, :2], geometry=Geometry.of((2, 2, 4), np.eye(4)), is_placed=False)
+    assert stored_like(smaller, image) is smaller
+
+
+def test_shear_is_the_angle_by_which_axes_miss_a_right_one():
+    assert shear_degrees(oriented((2, 3, 4), (1, 2, 0), (1, -1, 1), tilt=0.3).matrix) == pytest.approx(0, abs=1e-9)
+    sheared = np.array([[0, 0, 2, 0], [4, 1, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1.0]])
+    assert shear_degrees(sheared) == pytest.approx(45)
 
 
 @pytest.mark.real_data

@@ -47,6 +47,16 @@ def test_nnunet_raw(tmp_path):
     assert problems(found) == []
 
 
+def test_folders_of_dicom_are_images(tmp_path):
+    touch_files(tmp_path / "n", {"imagesTr/a_0000": ["1.dcm"], "imagesTr/none": ["x.txt"]})
+    assert names(in_nnunet(tmp_path / "n", "b_0000", "a b")) == {"a": ["a_0000", "a"], "b": ["b_0000", "b"]}
+    touch_files(tmp_path / "f", {"images/t2 p1": ["1.dcm", "2.dcm"], "images/t2 p2": ["1.dcm"]})
+    assert names(in_folders(tmp_path / "f", "", "seg_p1 seg_p2")) == {
+        "t2 p1": ["t2 p1", "seg_p1"],
+        "t2 p2": ["t2 p2", "seg_p2"],
+    }
+
+
 def test_nnunet_channels_are_in_the_order_of_their_numbers(tmp_path):
     description = NNUNET | {"channel_names": {str(index): f"c{index}" for index in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}}
     assert channels(in_nnunet(tmp_path, "a_0000", "a", description)) == [f"c{index}" for index in range(11)]

@@ -174,7 +174,7 @@ def test_a_time_budget_ends_the_run_with_an_annealed_rate(prepared, tmp_path):
     rows = read_metrics(folder)
     assert len(rows) > 1
     assert rows[-1]["learning_rate"] < 0.25 * rows[0]["learning_rate"]
-    assert rows[-1]["elapsed_s"] >= 3.0
+    assert rows[-1]["elapsed_s"] > 2.5  # the last epoch ends with the step that is nearest to the budget
     assert (folder / "weights.safetensors").is_file()
 
 

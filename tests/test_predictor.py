@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
+from conftest import blocks_case, write_nifti, write_slices
 
 from segfw.data.formats import read_volume
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
-from segfw.inference.predictor import Predictor, find_images
+from segfw.inference.predictor import Predictor, find_images, predict_cases
 from segfw.model import Model
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
@@ -72,6 +72,35 @@ def test_a_single_file(tmp_path):
     assert found(folder / "p1_0000.nii.gz", ONE) == {"p1": ["p1_0000.nii.gz"]}
 
 
+def test_a_series_folder_of_them_and_nested_ones(tmp_path):
+    for name in ("p1/t2", "p2/t2", "p2/deeper/t2"):
+        touch(tmp_path / "nested" / name, "1.dcm", "2.dcm", "notes.txt")
+    touch(tmp_path / "flat" / "p1_0000", "1.dcm")
+    touch(tmp_path / "flat" / "p1_0001", "1.dcm")
+    touch(tmp_path / "flat" / "empty")
+    assert found(tmp_path / "nested" / "p1" / "t2", ONE) == {"t2": ["t2"]}
+    assert found(tmp_path / "nested" / "p1", ONE) == {"t2": ["t2"]}
+    assert found(tmp_path / "nested", ONE) == {"p1_t2": ["t2"], "p2_t2": ["t2"], "p2_deeper_t2": ["t2"]}
+    assert found(tmp_path / "flat", TWO) == {"p1": ["p1_0000", "p1_0001"]}
+    assert found(tmp_path / "flat" / "p1_0000", ONE) == {"p1": ["p1_0000"]}
+    touch(tmp_path / "by_name" / "p1", "x")
+    for name in ("p1/t1", "p1/flair"):
+        touch(tmp_path / "by_name" / name, "1.dcm")
+        touch(tmp_path / "by_name" / name.replace("p1", "p2"), "1.dcm")
+    assert found(tmp_path / "by_name", TWO) == {"p1": ["t1", "flair"], "p2": ["t1", "flair"]}
+
+
+def test_series_that_cannot_be_told_apart_or_lie_among_files(tmp_path):
+    touch(tmp_path / "a", "p1.nii", "p1.nii.gz")
+    with pytest.raises(UserError, match=r"p1.nii and p1.nii.gz would both be the case p1; rename or move one"):
+        find_images(tmp_path / "a", ONE)
+    touch(tmp_path / "b", "1.dcm", "p1.nii")
+    with pytest.raises(UserError, match="holds DICOM files and p1.nii beside them; give each series a folder"):
+        find_images(tmp_path / "b", ONE)
+    with pytest.raises(UserError, match="1.dcm: is one file of a DICOM series; give the folder"):
+        find_images(tmp_path / "b" / "1.dcm", ONE)
+
+
 def test_nothing_to_predict(tmp_path):
     with pytest.raises(UserError, match="no such file or folder; give the images to predict"):
         find_images(tmp_path / "nowhere", ONE)
@@ -132,6 +161,21 @@ def test_orientation_of_the_file_does_not_change_the_mask(model, tmp_path):
     )
     again = predictor(turned)
     assert np.array_equal(again.transpose(0, 2, 1)[::-1], mask)
+
+
+def test_a_dicom_series_and_its_nifti_twin_give_one_mask(model, tmp_path):
+    image = blocks_case(1)[0].transpose(2, 1, 0)
+    positions = np.array([3.0, 4, 5]) + np.arange(len(image))[:, None] * np.array([0, 0, 4.0])
+    write_slices(tmp_path / "in" / "p1", image, positions=positions, axes=np.eye(3)[:2])
+    predictor = Predictor.of(model, device="cpu", precision="fp32")
+    assert predict_cases(predictor, find_images(tmp_path / "in", ONE), tmp_path / "out") == []
+    series, mask = read_volume(tmp_path / "in" / "p1"), read_volume(tmp_path / "out" / "p1.nii.gz")
+    np.testing.assert_allclose(mask.geometry.matrix, series.geometry.matrix, atol=1e-5)
+    write_nifti(tmp_path / "twin.nii.gz", image.transpose(2, 1, 0))
+    twin = read_volume(tmp_path / "twin.nii.gz")
+    placed = type(twin)(array=twin.array, geometry=series.geometry)
+    np.testing.assert_array_equal(predictor(placed), mask.array[0])
+    assert len(np.unique(mask.array)) > 1
 
 
 def test_only_axes_that_training_mirrored_are_mirrored(model):

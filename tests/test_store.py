@@ -185,6 +185,19 @@ def test_the_mask_is_oriented_like_its_image_even_where_rounding_would_decide_ot
     assert bright.min() > 120  # 160 with a deviation of 8; the surroundings have 100
 
 
+def test_a_mask_stored_in_another_order_than_its_image_gives_the_same_case(tmp_path):
+    (case,) = make_cases(tmp_path, 1)
+    turned = tmp_path / "turned.nii.gz"
+    mask = nibabel.load(case.label).as_reoriented([[1, -1], [2, 1], [0, -1]])
+    assert mask.shape != nibabel.load(case.label).shape
+    nibabel.save(mask, turned)
+    assert run((case,), tmp_path / "one") == []
+    assert run((case.model_copy(update={"label": turned}),), tmp_path / "two") == []
+    first, second = (open_case(tmp_path / name / "full", case.id) for name in ("one", "two"))
+    np.testing.assert_array_equal(second.classes[:], first.classes[:])
+    assert len(np.unique(first.classes[:])) == 3
+
+
 def test_foreground_voxels_are_a_seeded_sample_of_each_class():
     classes = np.zeros((20, 30, 40), np.uint8)
     classes[2:, :, :] = 5

@@ -7,7 +7,7 @@ import pytest
 
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case, LabelSet, Problem
-from segfw.data.verify import as_integers, check_case, grid_mismatch
+from segfw.data.verify import as_integers, check_case, file_notes, grid_mismatch
 
 SHAPE = (4, 6, 8)
 AFFINE = np.array([[0, 0, 0.5, -20], [0, 2.0, 0, 30], [5, 0, 0, 7], [0, 0, 0, 1]])  # spacing (z, y, x) 5, 2, 0.5
@@ -82,7 +82,7 @@ def test_channel_count():
         "pat: has 1 channels, expected 2; correct channel_names in dataset.json, or the files"
     )
     four = volume(np.stack([image(seed).array[0] for seed in range(3)]))
-    assert "pat: has 3 channels, expected 2" in only(check(four, channel_count=2))
+    assert "pat: has 3 channels (fourth axis), expected 2" in only(check(four, channel_count=2))
 
 
 def test_channels_on_different_grids():
@@ -111,8 +111,8 @@ def test_mask_of_another_spacing():
 def test_mask_in_another_place_or_direction():
     assert "0.40 mm apart at a corner" in only(check(label=volume(mask(), changed(z=0.4))))
     flipped = AFFINE @ np.diag([1, 1, -1, 1])
-    # The last voxel along x lies at 7 * 0.5 mm in one and at -7 * 0.5 mm in the other.
-    assert "7.00 mm apart at a corner (origin or direction differ)" in only(check(label=volume(mask(), flipped)))
+    # Eight voxels of 0.5 mm run from -20 to -16.5 mm in one and from -23.5 to -20 mm in the other.
+    assert "3.50 mm apart at a corner (origin or direction differ)" in only(check(label=volume(mask(), flipped)))
     turned = AFFINE.copy()
     turned[:3, 2] = (0.4, 0.3, 0)  # the x axis, still 0.5 mm a voxel
     assert "origin or direction differ" in only(check(label=volume(mask(), turned)))
@@ -129,6 +129,38 @@ def test_mask_in_another_place_or_direction():
 )
 def test_rounding_in_headers_is_accepted(affine):
     assert check(image(0), image(1, affine=affine), label=volume(mask(), affine)) == []
+
+
+def test_a_mask_stored_in_another_order_in_the_same_place_is_accepted():
+    flipped = AFFINE @ np.array(
+        [[-1, 0, 0, 3], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]
+    )  # z flipped, y and x swapped
+    stored = volume(mask()[::-1].transpose(0, 2, 1), flipped)
+    assert stored.geometry.shape == (4, 8, 6)
+    assert check(label=stored) == []
+    assert check(image(0), volume(image(1).array[0, ::-1].transpose(0, 2, 1), flipped), label=stored) == []
+
+
+def test_a_picture_fits_by_its_shape():
+    nominal = Geometry.of(SHAPE, np.eye(4))
+    picture = Volume(array=mask()[None], geometry=nominal, is_placed=False)
+    assert check(label=picture) == []
+    smaller = Volume(array=mask()[None, :, 1:], geometry=Geometry.of((4, 5, 8), np.eye(4)), is_placed=False)
+    assert "shape (z, y, x) (4, 5, 8) against (4, 6, 8)" in only(check(label=smaller))
+
+
+def test_a_time_series_where_one_channel_is_expected():
+    series = volume(np.random.default_rng(0).normal(size=(20, *SHAPE)))
+    assert only(check(series, channel_count=1)) == (
+        "pat: has 20 channels (fourth axis), expected 1; if it is a time series, choose one volume; else correct "
+        "channel_names in dataset.json, or the files"
+    )
+
+
+def test_doubts_of_the_reader_are_warnings():
+    doubtful = Volume(array=mask()[None], geometry=image().geometry, notes=("says no spacing; write it",))
+    (problem,) = file_notes(CASE, Path("in/ct.nii.gz"), doubtful)
+    assert str(problem) == "warning: pat: ct.nii.gz: says no spacing; write it"
 
 
 def test_the_tolerance_is_half_of_the_shortest_side():

@@ -1,25 +1,24 @@
-"""Reading and writing volumes: NIfTI by nibabel, everything else by SimpleITK. One row per file ending."""
+"""Reading and writing volumes: one row of FORMATS per file ending, and DICOM series as folders."""
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 
-from segfw.data.geometry import Geometry, Volume
+from segfw.data.dicom import is_dicom, read_series
+from segfw.data.geometry import Geometry, Volume, shear_degrees
+from segfw.data.itk import read_itk, write_itk, write_mhd
+from segfw.data.nifti import read_nifti, write_nifti
+from segfw.data.pictures import read_picture, read_picture_mask, side_file, write_picture
+from segfw.data.voxels import Refusal, Voxels
 from segfw.records import UserError, whole_file
 
-if TYPE_CHECKING:
-    import nibabel
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-NIFTI_UNIT_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres; all others count as millimetres
+SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers
 
 
 class UnreadableFile(UserError):
@@ -29,93 +28,30 @@ class UnreadableFile(UserError):
 class Format(NamedTuple):
     """How one file ending is read and written."""
 
-    read: Callable[[Path], tuple[np.ndarray, np.ndarray]]  # -> (C, Z, Y, X), affine 4x4 of (z, y, x)
-    write: Callable[[Path, np.ndarray, np.ndarray], None]  # path, (Z, Y, X), affine
+    read: Callable[[Path], Voxels]
+    write: Callable[[Path, np.ndarray, np.ndarray], None] | None  # path, (Z, Y, X), affine; None: cannot hold labels
+    read_mask: Callable[[Path], Voxels] | None = None  # where a mask is to be read in another way than an image
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = _open_nifti(path)
-    array = np.asanyarray(image.dataobj)
-    if array.ndim == 5 and array.shape[3] == 1:  # the vector form of NIfTI keeps channels on the fifth axis
-        array = array[:, :, :, 0]
-    if array.ndim not in (2, 3, 4):
-        raise ValueError(f"has {array.ndim} dimensions {array.shape}, expected 2, 3 or 4 (the last one channels)")
-    array = array.reshape(array.shape + (1,) * (4 - array.ndim))
-    affine = image.affine[:, [2, 1, 0, 3]]
-    affine[:3] *= NIFTI_UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    return array.transpose(3, 2, 1, 0), affine
-
-
-def _open_nifti(path: Path) -> nibabel.Nifti1Image:
-    import nibabel
-
-    if path.suffix.lower() != ".gz":
-        return nibabel.load(path)
-    # Decompressed here because nibabel stops before the checksum: a damaged file would give wrong voxels in silence.
-    content = gzip.decompress(path.read_bytes())
-    header_sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
-    kind = nibabel.Nifti2Image if 540 in header_sizes else nibabel.Nifti1Image
-    return kind.from_bytes(content)
-
-
-def _write_nifti(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    import nibabel
-
-    image = nibabel.Nifti1Image(array_zyx.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
-    image.set_qform(image.affine, code=1)
-    image.set_sform(image.affine, code=1)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
-
-
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import SimpleITK
-
-    image = SimpleITK.ReadImage(str(path))
-    dimensions = image.GetDimension()
-    if dimensions not in (2, 3, 4):
-        raise ValueError(f"has {dimensions} dimensions, expected 2, 3 or 4")
-    array = SimpleITK.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, -1, 0)
-    elif dimensions < 4:
-        array = array[None]
-    if dimensions == 2:
-        array = array[:, None]
-    if array.ndim != 4:
-        raise ValueError("has several values per voxel and four dimensions; split it into one file per channel")
-    space = min(dimensions, 3)
-    direction = np.eye(3)
-    direction[:space, :space] = np.reshape(image.GetDirection(), (dimensions, dimensions))[:space, :space]
-    spacing, origin = np.ones(3), np.zeros(3)
-    spacing[:space], origin[:space] = image.GetSpacing()[:space], image.GetOrigin()[:space]
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = direction * spacing, origin
-    return array, (LPS_TO_RAS @ affine)[:, [2, 1, 0, 3]]
-
-
-def _write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    import SimpleITK
-
-    lps = LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = SimpleITK.GetImageFromArray(array_zyx)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    SimpleITK.WriteImage(image, str(path), useCompression=True)
-
-
-def _write_mhd(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    """Header and voxels in one file, as in .mha, so that the pair cannot come apart."""
-    whole = path.with_suffix(".mha")
-    _write_itk(whole, array_zyx, affine)
-    whole.replace(path)
-
-
-NIFTI = Format(_read_nifti, _write_nifti)
-ITK = Format(_read_itk, _write_itk)
-FORMATS = {".nii.gz": NIFTI, ".nii": NIFTI, ".nrrd": ITK, ".mha": ITK, ".mhd": Format(_read_itk, _write_mhd)}
+NIFTI = Format(read_nifti, write_nifti)
+ITK = Format(read_itk, write_itk)
+PICTURE = Format(read_picture, write_picture, read_picture_mask)
+LOSSY = Format(read_picture, None, read_picture_mask)
+FORMATS = {
+    ".nii.gz": NIFTI,
+    ".nii": NIFTI,
+    ".nrrd": ITK,
+    ".mha": ITK,
+    ".mhd": Format(read_itk, write_mhd),
+    ".png": PICTURE,
+    ".tif": PICTURE,
+    ".tiff": PICTURE,
+    ".bmp": PICTURE,
+    ".gif": PICTURE,
+    ".jpg": LOSSY,
+    ".jpeg": LOSSY,
+}
+MASK_ENDINGS = tuple(ending for ending, format in FORMATS.items() if format.write)
 
 
 def split_ending(path: Path) -> tuple[str, str]:
@@ -127,32 +63,66 @@ def split_ending(path: Path) -> tuple[str, str]:
 
 
 def read_volume(path: Path) -> Volume:
-    """Reads an image or a mask as stored; raises UnreadableFile with one sentence saying what is wrong.
+    """Reads an image as stored, a folder as a DICOM series; raises UnreadableFile with a sentence saying what is wrong.
 
     Integer files stay integers; files with a scale factor become float32; the byte order is the machine's own.
     """
-    path = Path(path)
-    _, ending = split_ending(path)
-    if not path.is_file():
+    return _read(Path(path), lambda format: format.read)
+
+
+def read_mask(path: Path) -> Volume:
+    """Reads a mask as stored. Pictures give their palette's indices, or one channel where all colours are equal."""
+    return _read(Path(path), lambda format: format.read_mask or format.read)
+
+
+def _read(path: Path, reader: Callable[[Format], Callable[[Path], Voxels]]) -> Volume:
+    ending = split_ending(path)[1]
+    read = read_series if path.is_dir() else reader(FORMATS[ending]) if ending else None
+    if not path.exists():
         raise UnreadableFile(f"{path}: no such file; check the name")
-    if not ending:
-        raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)}")
+    if read is None:
+        if is_dicom(path):
+            raise UnreadableFile(f"{path}: is one file of a DICOM series; give the folder that holds the series")
+        raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
     try:
-        array, affine = FORMATS[ending].read(path)
-        if not array.size:
-            raise ValueError(f"has no voxels, its shape is {array.shape}")
-        if array.dtype.kind not in "iufb":
-            raise ValueError(f"has voxels of type {array.dtype} (complex or colour); store one number per voxel")
-        geometry = Geometry.of(array.shape[1:], affine)
+        return _checked(read(path))
+    except Refusal as error:
+        raise UnreadableFile(f"{path}: {error}") from None
     except ValidationError as error:
-        raise UnreadableFile(f"{path}: bad geometry: {error.errors()[0]['msg']}") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+        raise UnreadableFile(f"{path}: bad geometry: {_geometry_reason(error)}") from None
+    except MemoryError:
+        raise UnreadableFile(f"{path}: does not fit into memory, or its header is damaged; check its size") from None
+    except (OSError, EOFError, ValueError, RuntimeError) as error:
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
-    except Exception as error:  # nibabel has its own error types, and importing them here would load it for all
-        raise UnreadableFile(f"{path}: cannot be read ({error}); is it really {ending}?") from None
+    except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
+        raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
+
+
+def _checked(voxels: Voxels) -> Volume:
+    array, affine, notes, is_placed = voxels
+    if not array.size:
+        raise Refusal(f"has no voxels, its shape is {array.shape}; export the file again")
+    if array.dtype.kind not in "iufb":
+        raise Refusal(f"has voxels of type {_in_words(array.dtype)} (complex or colour); store one number per voxel")
+    geometry = Geometry.of(array.shape[1:], affine)
+    shear = shear_degrees(affine)
+    if shear > SHEAR_WORTH_A_NOTE:
+        what = f"its axes miss right angles by {shear:.1f} degrees (gantry tilt or shear), which the network will see"
+        notes = (*notes, f"{what}; resample it to right angles if other images have them")
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
     kind = np.float32 if is_long else array.dtype.newbyteorder("=")
-    return Volume(array=array.astype(kind, copy=False), geometry=geometry)
+    return Volume(array=array.astype(kind, copy=False), geometry=geometry, notes=tuple(notes), is_placed=is_placed)
+
+
+def _in_words(dtype: np.dtype) -> str:
+    return "".join(dtype.names) if dtype.names else str(dtype)
+
+
+def _geometry_reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "finite_number":
+        return "its header places voxels by a number that is infinite or NaN; repair the file's header"
+    return first["msg"].removeprefix("Value error, ")
 
 
 def _reason(error: Exception) -> str:
@@ -163,10 +133,40 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
 
 
+def size_and_change(path: Path) -> tuple[int, int]:
+    """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
+    files = [path]
+    if path.is_dir():
+        files += path.iterdir()
+    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY) and side_file(path):
+        files.append(side_file(path))
+    stats = [file.stat() for file in files]
+    size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
+    return size, max(stat.st_mtime_ns for stat in stats)
+
+
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
-    """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values."""
+    """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
+
+    Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
+    """
+    path = Path(path)
+    ending = split_ending(path)[1]
+    if ending not in MASK_ENDINGS:
+        why = "is lossy and would blur labels" if ending else "has an unknown ending"
+        raise UserError(f"{path}: {why}; masks are written as {', '.join(MASK_ENDINGS)}")
     low, high = int(labels_zyx.min(initial=0)), int(labels_zyx.max(initial=0))
     kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
     kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     with whole_file(path) as partial:
-        FORMATS[split_ending(path)[1]].write(partial, labels_zyx.astype(kind), geometry.matrix)
+        try:
+            FORMATS[ending].write(partial, labels_zyx.astype(kind), geometry.matrix)
+        except Refusal as error:
+            raise UserError(f"{path}: {error}") from None
+
+
+def check_mask_ending(ending: str) -> None:
+    """Raises UserError if no mask can be written under this ending."""
+    if ending not in MASK_ENDINGS:
+        why = "is lossy and would blur labels" if ending in FORMATS else "is unknown"
+        raise UserError(f"--ending {ending!r} {why}; choose from {', '.join(MASK_ENDINGS)}")

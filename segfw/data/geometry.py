@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import field_validator
@@ -51,10 +51,16 @@ class Geometry(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """Voxels (C, Z, Y, X) in the file's own data type, and where they are."""
+    """Voxels (C, Z, Y, X) in the file's own data type, and where they are.
+
+    ``is_placed`` is False for pictures that say nothing about spacing or place: their geometry is nominal, and takes
+    that of whatever they belong to. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
+    """
 
     array: np.ndarray
     geometry: Geometry
+    is_placed: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -65,7 +71,7 @@ def to_canonical(volume: Volume) -> Volume:
     # nibabel reorders the leading axes and leaves the rest, so channels go last for a moment.
     array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
     affine = volume.geometry.matrix @ inv_ornt_aff(transform, volume.geometry.shape)
-    return Volume(array=array, geometry=Geometry.of(array.shape[1:], affine))
+    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine))
 
 
 def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
@@ -83,8 +89,48 @@ def _transform_to_canonical(geometry: Geometry) -> np.ndarray:
     return ornt_transform(io_orientation(geometry.matrix), CANONICAL_ORIENTATION)
 
 
+def stored_like(volume: Volume, other: Volume) -> Volume:
+    """The same volume with its axes permuted and flipped to the order in which ``other`` is stored.
+
+    The order is told from one grid relative to the other, so that no rounding of oblique axes to the body's can give
+    two volumes on one grid two orders. A volume without a place of its own takes that of ``other``, and one that
+    belongs to such an ``other`` loses its own, if the shapes are equal.
+    """
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    own, wanted = volume.geometry, other.geometry
+    if not (volume.is_placed and other.is_placed):
+        equal = own.shape == wanted.shape
+        return replace(volume, geometry=wanted, is_placed=other.is_placed) if equal else volume
+    relative = np.eye(4)
+    relative[:3, :3] = np.linalg.solve(unit_axes(wanted.matrix), unit_axes(own.matrix))
+    transform = io_orientation(relative)
+    if (transform == [[0, 1], [1, 1], [2, 1]]).all():
+        return volume
+    array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
+    affine = own.matrix @ inv_ornt_aff(transform, own.shape)
+    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine))
+
+
+def unit_axes(affine: np.ndarray) -> np.ndarray:
+    """Directions (3, 3) of the array's axes: the columns of the affine at length one."""
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def shear_degrees(affine: np.ndarray) -> float:
+    """By how much the two axes that are least at right angles miss them, as after a gantry tilt."""
+    axes = unit_axes(affine)
+    cosines = axes.T @ axes - np.diag(np.diag(axes.T @ axes))
+    return float(np.degrees(np.arcsin(min(1.0, np.abs(cosines).max()))))
+
+
 def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
     """How far apart the two grids put the same corner voxel, at most, in millimetres; shapes must be equal."""
-    last = [size - 1 for size in first.shape]
-    corners = np.array([[z, y, x, 1] for z in (0, last[0]) for y in (0, last[1]) for x in (0, last[2])], dtype=float)
-    return float(np.linalg.norm(corners @ (first.matrix - second.matrix).T, axis=1).max())
+    return corner_distance_mm(first.shape, first.matrix, second.matrix)
+
+
+def corner_distance_mm(shape: Shape, first: np.ndarray, second: np.ndarray) -> float:
+    """How far apart two affines put the same corner voxel of an array of ``shape``, at most."""
+    last = [size - 1 for size in shape]
+    corners = np.array([[i, j, k, 1] for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])], dtype=float)
+    return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segfw.data.description import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
+from segfw.data.dicom import holds_dicom
 from segfw.data.formats import FORMATS, split_ending
 from segfw.data.manifest import Case, Channel, FoundDataset, LabelSet, Problem
 from segfw.data.pairing import Pairing, channel_names, common_channels, file_problems, pair, pair_numbered
@@ -41,18 +42,29 @@ def _find(raw: Path, description: dict | None) -> FoundDataset:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files of a folder in a format we read, sorted by name; hidden files are left out."""
-    return sorted(path for path in folder.iterdir() if split_ending(path)[1] and not path.name.startswith("."))
+    """Files of a folder in a format we read and folders in it that hold a DICOM series, sorted; no hidden ones."""
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in shown if (holds_dicom(path) if path.is_dir() else split_ending(path)[1]))
 
 
-def group_channels(files: Iterable[Path], channel_count: int) -> dict[str, list[Path]]:
+def series_folders(folder: Path) -> list[Path]:
+    """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones."""
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found += ([path] if holds_dicom(path) else []) + series_folders(path)
+    return found
+
+
+def group_channels(
+    files: Iterable[Path], channel_count: int, stem_of: Callable[[Path], str] = lambda path: split_ending(path)[0]
+) -> dict[str, list[Path]]:
     """Files by case id. CASE_0000, CASE_0001, ... are channels of CASE; a plain name is a case of its own.
 
     Names that only look numbered (scan_2021, or frame_0000 to frame_0019 of a single channel) are plain ones: a name
     counts as a channel only if no file of the same CASE has a number that is no channel.
     """
     files = list(files)
-    stems = [split_ending(path)[0] for path in files]
+    stems = [stem_of(path) for path in files]
     numbered = [re.fullmatch(r"(.+)_(\d{4})", stem) for stem in stems]
     only_looks_numbered = {match[1] for match in numbered if match and int(match[2]) >= channel_count}
     cases: dict[str, list[Path]] = {}
@@ -109,10 +121,10 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
         seen[case_id] += 1
         listed.add(image.resolve())
         for file in (image, label):
-            if not file.is_file():
+            if not file.exists():
                 remedy = "add the file or remove the entry from dataset.json"
                 problems.append(Problem(case=case_id, file=str(file), what="is listed but missing", remedy=remedy))
-        if image.is_file() and label.is_file() and seen[case_id] == 1:
+        if image.exists() and label.exists() and seen[case_id] == 1:
             cases.append(Case(id=case_id, images=(image,), label=label))
     for case_id, count in seen.items():
         if count > 1:
@@ -139,7 +151,7 @@ def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
     images, masks = image_files(raw / "images"), image_files(raw / "labels")
     if not images or not masks:
         empty = "images" if not images else "labels"
-        raise UserError(f"{raw / empty}: holds no image segfw can read ({', '.join(FORMATS)})")
+        raise UserError(f"{raw / empty}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
     described = description or {}
     path = raw / DESCRIPTION_FILE
     channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, to_canonical
+from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, stored_like, to_canonical
 from segfw.data.normalize import Normalization, normalize
 from segfw.data.resample import argmax_at, paint_at, resample_classes, resample_image, resampled_shape, thick_axis
 from segfw.records import Record
@@ -42,10 +43,11 @@ class PreprocessRecord(Record):
 
 
 def stack_channels(volumes: Sequence[Volume]) -> Volume:
-    """One volume with the channels of all; their grids have been compared before."""
+    """One volume with the channels of all, as the first is stored; their grids have been compared before."""
+    first = volumes[0]
     if len(volumes) == 1:
-        return volumes[0]
-    return Volume(array=np.concatenate([volume.array for volume in volumes]), geometry=volumes[0].geometry)
+        return first
+    return replace(first, array=np.concatenate([stored_like(volume, first).array for volume in volumes]))
 
 
 def nonzero_box(image_czyx: np.ndarray) -> Box:

@@ -16,8 +16,8 @@ import blosc2
 import numpy as np
 from torch import Tensor
 
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Volume
+from segfw.data.formats import read_mask, read_volume, size_and_change
+from segfw.data.geometry import Volume, stored_like
 from segfw.data.manifest import Case, LabelMap, LabelSet
 from segfw.data.parallel import Outcome, map_bounded
 from segfw.data.preprocess import (
@@ -62,9 +62,9 @@ class CaseArrays:
 
 
 def read_case(case: Case) -> tuple[Volume, Volume | None]:
-    """Image with all channels, and mask as stored (None if the case has none)."""
+    """Image with all channels as the first one is stored, and mask in the same order (None if the case has none)."""
     image = stack_channels([read_volume(path) for path in case.images])
-    return image, None if case.label is None else read_volume(case.label)
+    return image, None if case.label is None else stored_like(read_mask(case.label), image)
 
 
 class DecodedCases:
@@ -283,4 +283,4 @@ def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> 
 
 def _sources(case: Case) -> tuple[tuple[str, int, int], ...]:
     files = (*case.images, *([case.label] if case.label else []))
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return tuple((str(path), *size_and_change(path)) for path in files)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm
+from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, stored_like
 from segfw.data.manifest import Case, LabelSet, Problem, apply_map
 
 INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997
@@ -41,6 +42,17 @@ def grid_mismatch(first: Geometry, second: Geometry) -> str | None:
     return f"{distance_mm:.2f} mm apart at a corner (origin or direction differ)"
 
 
+def volume_mismatch(first: Volume, second: Volume) -> str | None:
+    """As ``grid_mismatch``, but axes may be stored permuted and flipped, and pictures without a place fit by shape."""
+    return grid_mismatch(first.geometry, stored_like(second, first).geometry)
+
+
+def file_notes(case: Case, path: Path, volume: Volume) -> list[Problem]:
+    """The reader's doubts about a file, as warnings."""
+    parts = (note.partition("; ") for note in volume.notes)
+    return [_problem(case, path.name, what, remedy, is_warning=True) for what, _, remedy in parts]
+
+
 def check_case(
     case: Case,
     images: Sequence[Volume | None],
@@ -51,23 +63,31 @@ def check_case(
 ) -> list[Problem]:
     """All problems of the files of one case that could be read; those that could not are None.
 
-    ``channel_count`` and ``labels`` None means unknown yet.
+    ``channel_count`` and ``labels`` None means unknown yet. Grids are compared in the order of the first image.
     """
     problems = []
     readable = [(path, volume) for path, volume in zip(case.images, images) if volume is not None]
     found = sum(volume.array.shape[0] for _, volume in readable)
     if channel_count is not None and found != channel_count and len(readable) == len(images):
+        has_fourth_axis = any(volume.array.shape[0] > 1 and ".nii" in path.name.lower() for path, volume in readable)
+        axis = " (fourth axis)" if has_fourth_axis else ""
         remedy = "correct channel_names in dataset.json, or the files"
-        problems.append(_problem(case, "", f"has {found} channels, expected {channel_count}", remedy))
+        if has_fourth_axis and found > channel_count:
+            remedy = f"if it is a time series, choose {_volumes(channel_count)}; else {remedy}"
+        problems.append(_problem(case, "", f"has {found} channels{axis}, expected {channel_count}", remedy))
     for path, volume in readable:
         problems += _check_image(case, path.name, volume.array)
-        difference = grid_mismatch(readable[0][1].geometry, volume.geometry)
+        difference = volume_mismatch(readable[0][1], volume)
         if difference:
             what = f"its grid differs from {readable[0][0].name}: {difference}"
             problems.append(_problem(case, path.name, what, "resample all channels of a case onto one grid"))
     if mask is not None:
-        problems += _check_mask(case, mask, readable[0][1].geometry if readable else None, labels)
+        problems += _check_mask(case, mask, readable[0][1] if readable else None, labels)
     return problems
+
+
+def _volumes(number: int) -> str:
+    return "one volume" if number == 1 else f"{number} volumes"
 
 
 def _problem(case: Case, file: str, what: str, remedy: str, is_warning: bool = False) -> Problem:
@@ -86,9 +106,9 @@ def _check_image(case: Case, file: str, array: np.ndarray) -> list[Problem]:
     return []
 
 
-def _check_mask(case: Case, mask: Volume, image_grid: Geometry | None, labels: LabelSet | None) -> list[Problem]:
+def _check_mask(case: Case, mask: Volume, image: Volume | None, labels: LabelSet | None) -> list[Problem]:
     file, array, problems = case.label.name, mask.array, []
-    difference = image_grid and grid_mismatch(image_grid, mask.geometry)
+    difference = image and volume_mismatch(image, mask)
     if difference:
         what = f"the mask's grid differs from the image's: {difference}"
         remedy = "resample the mask onto the image (nearest neighbour) or export both from one series"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segfw.data.description import DESCRIPTION_FILE, label_map_of, read_label_maps
 from segfw.data.formats import split_ending
+from segfw.data.geometry import to_canonical
 from segfw.data.layouts import image_files, read_labels
 from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
@@ -234,16 +235,17 @@ def _report(
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():
-        reference_zyx, prediction_zyx, geometry = read_pair(*pairs[case], labels, label_maps.get(case, ()))
+        reference_zyx, prediction_zyx, stored = read_pair(*pairs[case], labels, label_maps.get(case, ()))
         if labels.ignored_class is not None:  # which is not drawn
             reference_zyx[reference_zyx == labels.ignored_class] = 0
             prediction_zyx[prediction_zyx == labels.ignored_class] = 0
         image_zyx = None
         if case in images:
             try:
-                image_zyx = read_image(images[case], pairs[case][0], geometry)
+                image_zyx = read_image(images[case], pairs[case][0], stored)
             except UserError as error:  # a picture is not worth losing the report for
                 facts[f"Image of {case} left out"] = str(error)
-        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, geometry.spacing_mm, labels.names)
+        spacing_mm = to_canonical(stored).geometry.spacing_mm
+        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names)
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
     write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, to_canonical
+from segfw.data.formats import read_mask, read_volume
+from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical
 from segfw.data.manifest import LabelMap, LabelSet
 from segfw.data.verify import as_integers
 from segfw.records import UserError
@@ -27,8 +28,8 @@ def mask_values(path: Path) -> set[int]:
 
 
 def _read_mask(path: Path) -> Volume:
-    """A mask in canonical orientation, (1, Z, Y, X)."""
-    volume = to_canonical(read_volume(path))
+    """A mask as stored, (1, Z, Y, X)."""
+    volume = read_mask(path)
     if volume.array.shape[0] != 1:
         raise UserError(f"{path}: has {volume.array.shape[0]} channels; a mask has one, with a number per label")
     return volume
@@ -36,12 +37,19 @@ def _read_mask(path: Path) -> Volume:
 
 def read_pair(
     reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap
-) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid."""
+) -> tuple[np.ndarray, np.ndarray, Volume]:
+    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored."""
     wanted, predicted = _read_mask(reference), _read_mask(prediction)
+    if not wanted.is_placed:  # a picture: the prediction lies where its image does
+        wanted = stored_like(wanted, predicted)
+    predicted = stored_like(predicted, wanted)
     _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
-    classes = _classes(wanted, labels, reference, label_map), _classes(predicted, labels, prediction)
-    return *classes, wanted.geometry
+    predicted = replace(predicted, geometry=wanted.geometry)  # oriented by the same rounding
+    return (
+        _classes(to_canonical(wanted), labels, reference, label_map),
+        _classes(to_canonical(predicted), labels, prediction),
+        wanted,
+    )
 
 
 def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:
@@ -81,8 +89,8 @@ def _classes(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap =
     return classes_zyx
 
 
-def read_image(path: Path, reference: Path, geometry: Geometry) -> np.ndarray:
+def read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:
     """First channel (Z, Y, X) in canonical orientation; raises UserError unless it lies on the masks' grid."""
-    volume = to_canonical(read_volume(Path(path)))
-    _check_grid(Path(path), volume.geometry, reference, geometry)
-    return volume.array[0]
+    volume = stored_like(read_volume(Path(path)), stored)
+    _check_grid(Path(path), volume.geometry, reference, stored.geometry)
+    return to_canonical(replace(volume, geometry=stored.geometry)).array[0]

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segfw.data.dicom import holds_dicom, is_dicom
 from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
-from segfw.data.layouts import group_channels, image_files
+from segfw.data.layouts import group_channels, image_files, series_folders
 from segfw.data.manifest import LABELS_FILE, Case, Channel
 from segfw.data.parallel import Outcome, progress
 from segfw.data.preprocess import PreprocessRecord, preprocess_image, restore, stack_channels
@@ -119,29 +120,55 @@ class Predictor:
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
-    """Cases in a folder, or of a single file: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
+    """Cases in a folder, or of a single file or DICOM series: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
 
-    Raises UserError if there is nothing to predict.
+    Folders that hold DICOM files are images like files. Raises UserError if there is nothing to predict, or if two
+    images would be one case.
     """
     source = Path(source)
     if source.is_file():
+        if not split_ending(source)[1] and is_dicom(source):
+            raise UserError(f"{source}: is one file of a DICOM series; give the folder {source.parent}")
         return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder; give the images to predict")
     files = image_files(source)
+    if holds_dicom(source):
+        if files:
+            what = f"holds DICOM files and {files[0].name} beside them"
+            raise UserError(f"{source}: {what}; give each series a folder of its own")
+        return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
+    files = sorted({*(path for path in files if path.is_file()), *series_folders(source)})
     if not files:
-        raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)})")
-    groups = _group_by_channel_name(files, channels) or group_channels(files, len(channels))
+        raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
+    stem_of = _stems(files, source).__getitem__
+    groups = _group_by_channel_name(files, channels, stem_of) or group_channels(files, len(channels), stem_of)
     return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
 
 
-def _group_by_channel_name(files: Sequence[Path], channels: Sequence[Channel]) -> dict[str, list[Path]]:
+def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
+    """What each image is called: by its name, or by its folders too where series in several have one name."""
+    stems = {path: split_ending(path)[0] for path in files}
+    if len(set(stems.values())) < len(files):
+        stems = {path: "_".join((*path.relative_to(source).parts[:-1], stem)) for path, stem in stems.items()}
+    first: dict[str, Path] = {}
+    for path, stem in stems.items():
+        if stem in first:
+            names = " and ".join(str(file.relative_to(source)) for file in (first[stem], path))
+            raise UserError(f"{source}: {names} would both be the case {stem}; rename or move one of them")
+        first[stem] = path
+    return stems
+
+
+def _group_by_channel_name(
+    files: Sequence[Path], channels: Sequence[Channel], stem_of: Callable[[Path], str]
+) -> dict[str, list[Path]]:
     """Files by case where every name holds exactly one channel's name, in channel order; empty if they do not."""
     if len(channels) < 2:
         return {}
     groups: dict[str, dict[int, Path]] = {}
     for path in files:
-        stem = split_ending(path)[0]
+        stem = stem_of(path)
         # As a word of its own: 't1' is no part of 't1ce'.
         found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
         fitting = [index for index, match in enumerate(found) if match]
@@ -164,6 +191,7 @@ def predict_cases(
     predictor.plan.labels.save(output / LABELS_FILE)
     waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
     failures: list[Outcome] = []
+    said: set[str] = set()  # a doubt that many images share is told once
     writing: tuple[Case, Future] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
@@ -171,7 +199,10 @@ def predict_cases(
             if index + 1 < len(waiting):
                 coming.append(reader.submit(_read, predictor, waiting[index + 1]))
             try:
-                image, record = coming.pop(0).result()
+                image, record, notes = coming.pop(0).result()
+                for note in notes - said:
+                    print(f"warning: {case.id}: {note}")
+                said |= notes
                 logits = predictor.logits(image)
             except Exception as error:  # one bad image must not cost the user the others
                 failures.append(Outcome(item=case, error=error))
@@ -185,12 +216,13 @@ def predict_cases(
     return failures
 
 
-def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord]:
+def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord, set[str]]:
     volumes = [read_volume(path) for path in case.images]
     problems = check_case(case, volumes, None, channel_count=len(predictor.plan.channels), labels=None)
     if problems:
         raise UserError("; ".join(str(problem) for problem in problems))
-    return predictor.prepare(stack_channels(volumes))
+    notes = {note for volume in volumes for note in volume.notes}
+    return *predictor.prepare(stack_channels(volumes)), notes
 
 
 def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import UnreadableFile, read_volume
-from segfw.data.geometry import Shape, Spacing, Volume, to_canonical
+from segfw.data.formats import UnreadableFile, read_mask, read_volume, size_and_change
+from segfw.data.geometry import Shape, Spacing, Volume, stored_like, to_canonical
 from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
 from segfw.data.normalize import IntensityStats
 from segfw.data.parallel import map_bounded, ran_out_of_memory
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
-from segfw.data.verify import as_integers, check_case
+from segfw.data.verify import as_integers, check_case, file_notes
 from segfw.records import Record, UserError, count
 
 SAMPLED_VOXELS = 20_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
@@ -50,6 +50,7 @@ class CaseScan:
     """What reading one case gave: its problems and, unless it could not be read, its figures."""
 
     problems: list[Problem]
+    notes: list[Problem] = field(default_factory=list)  # doubts about files, which many cases may share
     stats: CaseStats | None = None
     channel_minima: list[float] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)  # float32 foreground intensities, per channel
@@ -57,7 +58,8 @@ class CaseScan:
     image_digest: bytes = b""
 
 
-# What else is to be done with a case while it is in memory: the case, its image as stored with all channels, its mask.
+# What else is to be done with a case while it is in memory: the case, its image with all channels as the first of them
+# is stored, and its mask in the same order.
 AlsoDo = Callable[[Case, Volume, Volume], None]
 
 
@@ -97,7 +99,7 @@ def scan_cases(
         scans[outcome.item.id] = outcome.result
     ordered = [scans[case.id] for case in found.cases]
     problems = [*found.problems, *(problem for scan in ordered for problem in scan.problems)]
-    problems += [*_uneven_channels(found, ordered), *_same_images(found, ordered)]
+    problems += [*_uneven_channels(found, ordered), *_same_images(found, ordered), *_merged_notes(ordered)]
     return ordered, problems
 
 
@@ -123,9 +125,9 @@ def scan_case(
     """Reads, verifies and measures one case; what cannot be read becomes a problem, not an exception."""
     problems: list[Problem] = []
 
-    def read(path: Path) -> Volume | None:
+    def read(path: Path, reader: Callable[[Path], Volume]) -> Volume | None:
         try:
-            return read_volume(path)
+            return reader(path)
         except UnreadableFile as error:
             if ran_out_of_memory(error):  # no fault of the file: it may be read when less else is under way
                 raise
@@ -133,14 +135,17 @@ def scan_case(
             problems.append(Problem(case=case.id, file=path.name, what=what, remedy=remedy))
             return None
 
-    images, mask = [read(path) for path in case.images], read(case.label)
+    images, mask = [read(path, read_volume) for path in case.images], read(case.label, read_mask)
     problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
+    files = [*zip(case.images, images), (case.label, mask if mask and mask.is_placed else None)]
+    notes = [note for path, volume in files if volume for note in file_notes(case, path, volume)]
     if any(not problem.is_warning for problem in problems):
-        return CaseScan(problems=problems)
+        return CaseScan(problems=problems, notes=notes)
     image = stack_channels(images)
+    mask = stored_like(mask, image)
     if also is not None:
         also(case, image, mask)
-    return _measure(case, image, mask, labels, samples, problems)
+    return replace(_measure(case, image, mask, labels, samples, problems), notes=notes)
 
 
 def _measure(
@@ -207,6 +212,19 @@ def _same_images(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
             what, remedy = f"the image is the same as that of {first}", "keep one of them"
             problems.append(Problem(case=case.id, file=case.images[0].name, what=what, remedy=remedy, is_warning=True))
     return problems
+
+
+def _merged_notes(scans: list[CaseScan]) -> list[Problem]:
+    """Doubts that several cases share, said once: a thousand photographs without a spacing are one warning."""
+    sharing: dict[tuple[str, str], list[Problem]] = {}
+    for note in (note for scan in scans for note in scan.notes):
+        sharing.setdefault((note.what, note.remedy), []).append(note)
+    merged = []
+    for notes in sharing.values():
+        cases = list(dict.fromkeys(note.case for note in notes))
+        others = "" if len(cases) == 1 else f" and {count(len(cases) - 1, 'other case')}"
+        merged.append(replace(notes[0], case=f"{cases[0]}{others}", file=notes[0].file if not others else ""))
+    return merged
 
 
 def complete(
@@ -277,4 +295,4 @@ def _pool(scans: list[CaseScan], channel: int) -> IntensityStats | None:
 
 def _file_cost(case: Case) -> int:
     """Rough bytes that reading a case takes: compressed scans grow about eightfold as float32, plus copies."""
-    return 16 * sum(path.stat().st_size for path in (*case.images, case.label) if path.is_file())
+    return 16 * sum(size_and_change(path)[0] for path in (*case.images, case.label) if path.exists())

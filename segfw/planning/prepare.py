@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from segfw.data.formats import size_and_change
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import DatasetManifest, FoundDataset
@@ -56,9 +57,10 @@ def plan_and_preprocess(
     ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
     with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
     on whatever device. ``groups`` says which cases are of one patient: a CSV file, or a regular expression with one
-    group; None guesses from the names. ``splits`` is a file of given folds. Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``.
-    Raises UserError if the data have problems or another plan is already trained here, CasesFailed if cases could not
-    be preprocessed.
+    group; None guesses from the names. ``splits`` is a file of given folds.
+
+    Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``. Raises UserError if
+    the data have problems or another plan is already trained here, CasesFailed if cases could not be preprocessed.
     """
     raw, work = Path(raw), Path(work)
     chosen_device = pick_device(device)
@@ -159,8 +161,8 @@ def _files_digest(found: FoundDataset) -> str:
     digest = hashlib.sha256(repr((found.channels, found.labels, found.problems, label_maps)).encode())
     for case in found.cases:
         for path in (*case.images, case.label):
-            stat = path.stat()
-            digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            size, change = size_and_change(path)
+            digest.update(f"{path.resolve()} {size} {change}\n".encode())
     return digest.hexdigest()
 
 
