@@ -15,9 +15,10 @@ from segfw.checkup.sides import AXES, X_AXIS, Swap, find_swaps
 from segfw.planning.splits import FOLDS
 from segfw.records import count
 
-VOLUME_THRESHOLD, VOLUME_FLOOR = 5.0, 0.12  # of the logarithm: people's organs differ by some 12 % at least
+VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
 PARTNER_SPREAD = 0.2  # labels whose ratio of volumes varies less predict each other
-DARK_FLOOR = 0.04  # at six times this, a quarter more of the label than usual is on air
+DARK_LEAST = 0.25  # more of the label than usual is on air
+LEVEL_LEAST = 0.25  # of the image's range
 STRAY_DIAMETERS = 0.5  # a stray part lies this far off, measured in diameters of a ball of the label's volume
 STRAY_VOXELS = 3.0
 
@@ -32,7 +33,16 @@ def odd_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
         labels = [case.labels[value] for case in have]
         found += _odd_volumes(have, value, cases, names)
         found += _stray_parts(have, labels, value, names[value], _stray_share(cases))
-        for outlier in find_outliers([label.dark_share for label in labels], floor=DARK_FLOOR):
+        for outlier in find_outliers([label.level for label in labels], least=LEVEL_LEAST):
+            case, label = have[outlier.index], labels[outlier.index]
+            low, high = outlier.usual
+            what = (
+                f"{names[value]} is {'bright' if outlier.z > 0 else 'dark'}: its mean lies at {label.level:.0%} of the "
+                f"image's range, in the others at {low:.0%} to {high:.0%}"
+            )
+            remedy = "look whether the mask is shifted or belongs to another image"
+            found.append(warning("odd-label-intensity", case, what, remedy, labels=(value,), place=label.centre))
+        for outlier in find_outliers([label.dark_share for label in labels], least=DARK_LEAST):
             if outlier.z > 0:
                 case, label = have[outlier.index], labels[outlier.index]
                 what = f"{label.dark_share:.0%} of {names[value]} lies on air or background; {_share(outlier)}"
@@ -73,7 +83,7 @@ def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasur
     """Volumes unlike the others', or unlike what another label of the case, such as the other side's, lets expect."""
     volumes = np.log([case.labels[value].volume_ml for case in have])
     found: dict[str, Finding] = {}
-    outliers = find_outliers(volumes, floor=VOLUME_FLOOR, threshold=VOLUME_THRESHOLD)
+    outliers = find_outliers(volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD)
     for outlier in outliers:
         # In a single slice, and at the border of the image, a structure may be cut to any size.
         if outlier.z < 0 and (have[outlier.index].labels[value].is_cut or 1 in have[outlier.index].shape):
@@ -85,7 +95,7 @@ def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasur
     partner = _partner(have, value, volumes)
     if partner is not None and len(have) == len(cases) and 1 not in have[0].shape:
         partner_volumes = np.log([case.labels[partner].volume_ml for case in have])
-        for outlier in find_outliers(volumes - partner_volumes, floor=VOLUME_FLOOR, threshold=VOLUME_THRESHOLD):
+        for outlier in find_outliers(volumes - partner_volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD):
             case = have[outlier.index]
             off = [np.abs(each - np.median(each))[outlier.index] for each in (volumes, partner_volumes)]
             if off[0] < off[1] or case.labels[value].is_cut or case.labels[partner].is_cut:

@@ -45,6 +45,7 @@ class LabelMeasure:
     centre: Shape  # a voxel of the slices through the middle of the label
     parts: int
     dark_share: float
+    level: float  # mean intensity in the first channel as a share of the way from its low to its high
     is_cut: bool  # reaches the image's border, so that a part of it may lie beyond
     stray_mm: float = 0.0
     stray_voxels: int = 0
@@ -138,10 +139,16 @@ def _measure_labels(
             centroid_mm=tuple(((start + places.mean(0)) * spacing).tolist()),
             centre=tuple(centre.tolist()),
             dark_share=float(dark.mean()),
+            level=_level(image.array[0][box][inside], channels[0]),
             is_cut=any(size > 1 and (part.start == 0 or part.stop == size) for part, size in zip(box, values.shape)),
             **_parts(inside, start, spacing),
         )
     return measured
+
+
+def _level(inside: np.ndarray, channel: ChannelMeasure) -> float:
+    clipped = inside.astype(np.float64).clip(channel.low, channel.high)
+    return float((clipped.mean() - channel.low) / max(channel.high - channel.low, 1e-12))
 
 
 def label_boxes(values: np.ndarray) -> dict[int, tuple[slice, slice, slice]]:

@@ -9,6 +9,7 @@ import numpy as np
 FEWEST_CASES = 8  # below, nobody can say what is usual
 THRESHOLD = 6.0  # robust standard deviations; measured values have longer tails than the normal distribution
 RAREST_SHARE = 8  # more than one case in eight on one side is a second kind of case, not a slip
+NORMAL_QUANTILE = 1.1503  # of the normal distribution at 1 - 1 / RAREST_SHARE
 WIDEST_GAP = 0.25  # of the distance to the median lies between an outlier and the case next to it, or it is a tail
 
 
@@ -21,22 +22,29 @@ class Outlier:
     usual: tuple[float, float]
 
 
-def find_outliers(values: np.ndarray, *, floor: float, threshold: float = THRESHOLD) -> list[Outlier]:
+def robust_spread(values: np.ndarray) -> float:
+    """Standard deviation by the median absolute deviation, which half of the values cannot move."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def find_outliers(values: np.ndarray, *, least: float, threshold: float = THRESHOLD) -> list[Outlier]:
     """Values far from the median on either side; none if there are fewer than FEWEST_CASES.
 
     The standard deviation of each side is the largest of: the median absolute deviation of all, the distance of the
-    side's 10 % quantile (both scaled to a normal distribution's), and ``floor``; widened where cases are few.
+    quantile that just leaves out as many as may be outliers (both scaled to a normal distribution's and widened where
+    cases are few), and what makes a deviation of ``least`` just count.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < FEWEST_CASES:
         return []
     middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
+    few = 1 + 4 / len(values)
+    spread = robust_spread(values) * few
     found = []
     for sign in (-1, 1):
         above = sign * (values - middle)
-        tail = np.quantile(above, 0.9, method="lower") / 1.2816
-        z = above / max(floor, max(spread, tail) * (1 + 4 / len(values)))
+        tail = np.quantile(above, 1 - 1 / RAREST_SHARE, method="lower") / NORMAL_QUANTILE * few
+        z = above / max(least / threshold, spread, tail)
         far = np.flatnonzero(z > threshold)
         if not 0 < len(far) <= max(1, len(values) // RAREST_SHARE):
             continue

@@ -15,7 +15,8 @@ from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
-FEWEST_MM = 2.0
+FEWEST_MM = 3.0
+EXPLAINED = 0.6  # an exchange, or a mirror, that leaves more than this of the misfit is no explanation
 AXES, X_AXIS = ("z", "y", "x"), 2
 
 
@@ -48,7 +49,8 @@ def find_swaps(cases: list[CaseMeasure]) -> list[Swap]:
         if len(rows) <= max(1, np.isfinite(distances).sum() // RAREST_SHARE):
             for row in rows.tolist():
                 reversed_in.setdefault(row, []).append((first, second, axis))
-    return [_explain(row, centroids_NKA[row], pairs, usual, values) for row, pairs in sorted(reversed_in.items())]
+    swaps = [_explain(row, centroids_NKA[row], pairs, usual, values) for row, pairs in sorted(reversed_in.items())]
+    return [swap for swap in swaps if swap is not None]
 
 
 def _usual_distances(centroids_NKA: np.ndarray) -> dict[tuple[int, int, int], tuple[float, float]]:
@@ -75,8 +77,8 @@ def _explain(
     pairs: list[tuple[int, int, int]],
     usual: dict[tuple[int, int, int], tuple[float, float]],
     values: list[int],
-) -> Swap:
-    """The one exchange that puts most pairs right again: a swap moves every label's place relative to the two."""
+) -> Swap | None:
+    """The one exchange, or the mirror, that puts the pairs right again; None if neither does, as in odd anatomy."""
 
     def misfit(places_KA: np.ndarray) -> float:
         return float(
@@ -97,7 +99,10 @@ def _explain(
     axes = [axis for first, second, axis in pairs if (first, second) == best]
     axis = max(axes, key=lambda axis: usual[(*best, axis)][1])
     mirrored = centroids_KA * np.where(np.arange(3) == axis, -1, 1)
-    is_mirrored = len(values) > 2 and misfit(mirrored) < 0.8 * misfit(exchanged(*best))
+    before, after, turned = (misfit(places_KA) for places_KA in (centroids_KA, exchanged(*best), mirrored))
+    is_mirrored = len(values) > 2 and turned < 0.8 * after
+    if min(after, turned if is_mirrored else after) > EXPLAINED * before:
+        return None
     return Swap(
         case=row,
         pair=(values[best[0]], values[best[1]]),
