@@ -18,6 +18,7 @@ from segfw.data.manifest import Case, FoundDataset, Problem
 from segfw.planning.fingerprint import scan_cases
 from segfw.planning.groups import read_groups
 
+LISTED_PER_CASE = 3
 JSON_FILE, PAGE_FILE = "check.json", "check.html"
 
 
@@ -68,7 +69,7 @@ def examine(
     _, problems = scan_cases(found, workers=workers, also=also)
     measures = [measured[case.id] for case in found.cases if case.id in measured]
     names = _names(found, measures)
-    findings = [*map(finding_of, problems), *_cohort_findings(measures, names, patient_of, problems)]
+    findings = [*map(finding_of, problems), *_joined(_cohort_findings(measures, names, patient_of, problems))]
     findings += repeated_patients(patient_of, are_given=groups is not None)
     report = CheckReport(
         name=found.name,
@@ -97,6 +98,22 @@ def _cohort_findings(
         *odd_labels(single, names),
         *swapped_labels(single, names),
     ]
+
+
+def _joined(findings: Sequence[Finding]) -> list[Finding]:
+    """One finding of each kind per case, which says all that was found: three axes, or all labels of a mask."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.kind, finding.severity, finding.case) if finding.case else (str(len(groups)),)
+        groups.setdefault(key, []).append(finding)
+    joined = []
+    for first, *more in groups.values():
+        what = ". Also, ".join([first.what, *(finding.what for finding in more[: LISTED_PER_CASE - 1])])
+        if len(more) >= LISTED_PER_CASE:
+            what += f". And {len(more) - LISTED_PER_CASE + 1} more like this"
+        labels = tuple(dict.fromkeys(value for finding in (first, *more) for value in finding.labels))
+        joined.append(first.model_copy(update={"what": what, "labels": labels}))
+    return joined
 
 
 def _names(found: FoundDataset, measures: Sequence[CaseMeasure]) -> Names:

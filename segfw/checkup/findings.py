@@ -101,7 +101,10 @@ class CaseFigures(Record):
             shape=case.shape,
             spacing_mm=case.spacing_mm,
             orientation=case.orientation,
-            channels=tuple(ChannelFigures(**vars(channel)) for channel in case.channels),
+            channels=tuple(
+                ChannelFigures(**{name: getattr(channel, name) for name in ChannelFigures.model_fields})
+                for channel in case.channels
+            ),
             labels={
                 str(value): LabelFigures(voxels=label.voxels, volume_ml=label.volume_ml, parts=label.parts)
                 for value, label in case.labels.items()

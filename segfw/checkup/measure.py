@@ -21,18 +21,20 @@ SAMPLED_VOXELS = 1_000_000  # of each channel, on a regular grid: percentiles ne
 DARK_SHARE = 0.1  # of the way from the darkest to the brightest tissue: air and what is masked out lie below
 SMALL_PART = 0.25  # a component below this share of the label's largest one is no part of its own
 MOST_PARTS = 100  # a label in more parts (vessels, lesions) has no such thing as a stray one
+CT_AIR, CT_WINDOW = -500.0, (-160.0, 240.0)  # Hounsfield units
 THUMBNAIL = 192  # pixels of the longer side that are kept for the page
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelMeasure:
-    """Intensities of one channel; ``low`` and ``high`` are the percentiles 0.5 and 99.5."""
+    """Intensities of one channel; ``low`` and ``high`` are the percentiles 0.5 and 99.5, ``window`` is to be shown."""
 
     minimum: float
     low: float
     median: float
     high: float
     maximum: float
+    window: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ def _measure_channel(channel: np.ndarray) -> ChannelMeasure:
         median=float(median),
         high=float(high),
         maximum=float(channel.max()),
+        window=_window(sample, float(low), float(high)),
     )
 
 
@@ -144,6 +147,17 @@ def _measure_labels(
             **_parts(inside, start, spacing),
         )
     return measured
+
+
+def _window(sample: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Black and white of pictures: soft tissue of a CT, else the tissue without the air around it."""
+    if low <= CT_AIR:
+        return CT_WINDOW
+    tissue = sample[sample > low + DARK_SHARE * (high - low)]
+    if not tissue.size:
+        return low, high
+    darkest, brightest = np.percentile(tissue.astype(np.float32), (5, 99.5)).tolist()
+    return max(low, darkest - 0.25 * (brightest - darkest)), brightest
 
 
 def _level(inside: np.ndarray, channel: ChannelMeasure) -> float:
@@ -194,14 +208,33 @@ def fullest_slice(foreground: np.ndarray, axis: int = 0) -> int:
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
+def as_grey(plane: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Intensities as 0..255 within a window."""
+    low, high = window
+    scaled = (np.nan_to_num(plane.astype(np.float32)) - low) / max(high - low, 1e-12)
+    return (255 * scaled.clip(0, 1)).astype(np.uint8)
+
+
+def _shown_box(shown: np.ndarray) -> tuple[slice, slice]:
+    """The part of a plane that is not air, and a little around it; all of it where all is air."""
+    box = []
+    for axis, size in enumerate(shown.shape):
+        present = np.flatnonzero(shown.mean(1 - axis) > 0.01)
+        start, stop = (present[0], present[-1] + 1) if present.size else (0, size)
+        margin = 2 + (stop - start) // 20
+        box.append(slice(int(max(0, start - margin)), int(min(size, stop + margin))))
+    return tuple(box)
+
+
 def _thumbnail(image: Volume, values: np.ndarray, channel: ChannelMeasure, background: int) -> Slice:
     index = fullest_slice(values != background)
     plane, mask = image.array[0, index], values[index]
+    box = _shown_box((plane > channel.low + DARK_SHARE * (channel.high - channel.low)) | (mask != background))
+    plane, mask = plane[box], mask[box]
     size_mm = tuple(count * mm for count, mm in zip(plane.shape, image.geometry.spacing_mm[1:]))
     step = max(1, -(-max(plane.shape) // (2 * THUMBNAIL)))
-    scaled = (plane[::step, ::step].astype(np.float32) - channel.low) / max(channel.high - channel.low, 1e-6)
     return Slice(
-        image=(255 * scaled.clip(0, 1)).astype(np.uint8),
+        image=as_grey(plane[::step, ::step], channel.window),
         mask=mask[::step, ::step].copy(),
         size_mm=size_mm,
     )
