@@ -26,7 +26,8 @@ def signature(image_czyx: np.ndarray) -> np.ndarray:
         blocks = np.moveaxis(np.tensordot(_averaging(image.shape[axis], blocks_along), blocks, (1, axis)), 0, axis)
     fine = blocks - ndimage.uniform_filter(blocks, 5, mode="nearest")
     length = float(np.linalg.norm(fine))
-    return (fine / length if length > 1e-6 * max(high - low, 1e-30) else fine * 0).astype(np.float32)
+    rounding = 1e-4 * max(abs(low), abs(high))
+    return (fine / length if length > rounding else fine * 0).astype(np.float32)
 
 
 def _averaging(size: int, blocks: int) -> np.ndarray:
