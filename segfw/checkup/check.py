@@ -87,12 +87,11 @@ def examine(
 def _cohort_findings(
     measures: Sequence[CaseMeasure], names: Names, patient_of: dict[str, str], problems: Sequence[Problem]
 ) -> list[Finding]:
-    exact = [(finding.case, *finding.others) for finding in map(finding_of, problems) if finding.kind == "same-image"]
-    copies = {pair[0] for pair in exact}
+    copies = {finding.case for finding in map(finding_of, problems) if finding.kind == "same-image"}
     # A copy says nothing new about what is usual, and its own oddities are those of the case it copies.
     single = [case for case in measures if case.id not in copies]
     return [
-        *near_duplicates(measures, patient_of, exact),
+        *near_duplicates(single, patient_of),
         *odd_geometry(single),
         *odd_intensities(single),
         *odd_labels(single, names),

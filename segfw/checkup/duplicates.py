@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,38 +23,35 @@ FEWEST_PAIRS = 28  # of eight cases
 TURNS = {"": (), "mirrored along z": (0,), "mirrored along y": (1,), "mirrored along x": (2,)}
 
 
-def near_duplicates(
-    cases: Sequence[CaseMeasure], patient_of: Mapping[str, str], known: Collection[tuple[str, str]]
-) -> list[Finding]:
-    """Every case that shows the same scan as an earlier one, though not the same numbers; ``known`` pairs are left."""
-    found: dict[str, Finding] = {}
+def near_duplicates(cases: Sequence[CaseMeasure], patient_of: Mapping[str, str]) -> list[Finding]:
+    """Every case that shows the same scan as an earlier one in other numbers."""
+    best: dict[str, tuple[float, str, str]] = {}  # later case -> correlation, earlier case, how it is turned
     by_grid: dict[tuple, list[CaseMeasure]] = defaultdict(list)
     for case in cases:
         by_grid[case.signature.shape].append(case)
     for alike in by_grid.values():
-        signatures = np.stack([case.signature for case in alike])
-        lines = signatures.reshape(len(alike), -1)
-        limit = SAME_SCAN
-        for how, axes in TURNS.items():
-            turned = np.flip(signatures, [axis + 1 for axis in axes]).reshape(len(alike), -1)
-            correlations = np.tril(lines @ turned.T, -1)
-            if not axes:
-                limit = max(limit, _above_others(correlations))
-            for later, earlier in zip(*np.nonzero(correlations > limit)):
-                first, second = alike[earlier], alike[later]
-                value = float(correlations[later, earlier])
-                same_patient = patient_of.get(first.id) == patient_of.get(second.id)
-                if (same_patient and value < SAME_SCAN_OF_PATIENT) or {(first.id, second.id), (second.id, first.id)} & {
-                    *known
-                }:
-                    continue
-                best = found.get(second.id)
-                if best is None or value > float(best.what.split()[-1].rstrip(")")):
-                    found[second.id] = _finding(second.id, first.id, value, how)
-    return [found[case.id] for case in cases if case.id in found]
+        for later, earlier, correlation, how in _matches(np.stack([case.signature for case in alike])):
+            first, second = alike[earlier].id, alike[later].id
+            same_patient = patient_of.get(first) == patient_of.get(second)
+            if same_patient and correlation < SAME_SCAN_OF_PATIENT:
+                continue
+            best[second] = max(best.get(second, (0.0, "", "")), (correlation, first, how))
+    return [_finding(case.id, *best[case.id]) for case in cases if case.id in best]
 
 
-def _finding(case: str, other: str, correlation: float, how: str) -> Finding:
+def _matches(signatures: np.ndarray) -> Iterator[tuple[int, int, float, str]]:
+    """Pairs of like images, the later first, with their correlation and how one is turned against the other."""
+    lines, limit = signatures.reshape(len(signatures), -1), SAME_SCAN
+    for how, axes in TURNS.items():
+        turned = np.flip(signatures, [axis + 1 for axis in axes]).reshape(lines.shape)
+        correlations = np.tril(lines @ turned.T, -1)
+        if not axes:
+            limit = max(limit, _above_others(correlations))
+        for later, earlier in np.argwhere(correlations > limit).tolist():
+            yield later, earlier, float(correlations[later, earlier]), how
+
+
+def _finding(case: str, correlation: float, other: str, how: str) -> Finding:
     turned = f", {how}," if how else ""
     return Finding(
         kind="near-duplicate",

@@ -10,12 +10,13 @@ import numpy as np
 from segfw.checkup.cohort import Names, listed, warning
 from segfw.checkup.findings import Finding
 from segfw.checkup.measure import CaseMeasure, LabelMeasure
-from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers
+from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, robust_spread
 from segfw.checkup.sides import AXES, X_AXIS, Swap, find_swaps
 from segfw.planning.splits import FOLDS
 from segfw.records import count
 
 VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
+ANATOMY_SPREAD = 0.5  # of the logarithm of the volume; lesions differ far more
 PARTNER_SPREAD = 0.2  # labels whose ratio of volumes varies less predict each other
 DARK_LEAST = 0.25  # more of the label than usual is on air
 LEVEL_LEAST = 0.25  # of the image's range
@@ -31,6 +32,7 @@ def odd_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
         if len(have) < FEWEST_CASES:
             continue
         labels = [case.labels[value] for case in have]
+        found += _missing(have, value, cases, names)
         found += _odd_volumes(have, value, cases, names)
         found += _stray_parts(have, labels, value, names[value], _stray_share(cases))
         for outlier in find_outliers([label.level for label in labels], least=LEVEL_LEAST):
@@ -77,6 +79,18 @@ def _rare_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
         )
         for value in rare
     ]
+
+
+def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Cases without a label that nearly all others have in much the same size, so that it is anatomy and no lesion."""
+    without = [case for case in cases if value not in case.labels and case.labels]
+    volumes = np.log([case.labels[value].volume_ml for case in have])
+    is_anatomy = robust_spread(volumes) <= ANATOMY_SPREAD and 1 not in have[0].shape
+    if not is_anatomy or len(without) > max(1, len(cases) // RAREST_SHARE):
+        return []
+    what = f"{names[value]} is missing, which all but {count(len(without), 'case')} of {len(cases)} have"
+    remedy = "draw it, or check that it is not to be seen there"
+    return [warning("missing-label", case, what, remedy, labels=(value,)) for case in without]
 
 
 def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:

@@ -129,18 +129,17 @@ def _measure_labels(
     measured = {}
     for value, box in boxes.items():
         inside = values[box] == value
-        places = np.argwhere(inside)
+        voxels = int(inside.sum())
         start = np.array([part.start for part in box])
-        dark = np.ones(len(places), bool)
+        centroid, centre = _middle(inside)
+        dark = np.ones(voxels, bool)
         for channel, figures in zip(image.array, channels):
             dark &= channel[box][inside] <= figures.low + DARK_SHARE * (figures.high - figures.low)
-        middle = np.median(places, axis=0)
-        centre = start + places[np.argmin(np.abs(places - middle).sum(1))]
         measured[value] = LabelMeasure(
-            voxels=len(places),
-            volume_ml=float(len(places) * spacing.prod() / 1000),
-            centroid_mm=tuple(((start + places.mean(0)) * spacing).tolist()),
-            centre=tuple(centre.tolist()),
+            voxels=voxels,
+            volume_ml=float(voxels * spacing.prod() / 1000),
+            centroid_mm=tuple(((start + centroid) * spacing).tolist()),
+            centre=tuple((start + centre).tolist()),
             dark_share=float(dark.mean()),
             level=_level(image.array[0][box][inside], channels[0]),
             is_cut=any(size > 1 and (part.start == 0 or part.stop == size) for part, size in zip(box, values.shape)),
@@ -158,6 +157,18 @@ def _window(sample: np.ndarray, low: float, high: float) -> tuple[float, float]:
         return low, high
     darkest, brightest = np.percentile(tissue.astype(np.float32), (5, 99.5)).tolist()
     return max(low, darkest - 0.25 * (brightest - darkest)), brightest
+
+
+def _middle(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centroid of a label, and a voxel of it near its middle; by sums along axes, as a list of voxels may be huge."""
+    counts = [inside.sum(tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    centroid = np.array([np.average(np.arange(len(along)), weights=along) for along in counts])
+    z = int(np.searchsorted(np.cumsum(counts[0]), inside.sum() / 2))
+    if not counts[0][z]:
+        z = int(counts[0].argmax())
+    places = np.argwhere(inside[z])
+    nearest = places[np.argmin(np.abs(places - np.median(places, axis=0)).sum(1))]
+    return centroid, np.array([z, *nearest])
 
 
 def _level(inside: np.ndarray, channel: ChannelMeasure) -> float:
@@ -189,16 +200,20 @@ def _parts(inside: np.ndarray, start: np.ndarray, spacing: np.ndarray) -> dict:
         return {"parts": count}
     surface = cKDTree(np.argwhere(body & ~ndimage.binary_erosion(body)) * spacing)
     farthest, which = 0.0, 0
-    for index in np.flatnonzero(~large)[1:]:
-        distance = surface.query(np.argwhere(components == index) * spacing)[0].min()
+    middle = np.zeros(3)
+    for index, box in enumerate(ndimage.find_objects(components), 1):
+        if large[index]:
+            continue
+        places = np.argwhere(components[box] == index) + [part.start for part in box]
+        distance = float(surface.query(places * spacing)[0].min())
         if distance > farthest:
-            farthest, which = float(distance), int(index)
-    place = start + np.argwhere(components == which).mean(0).round().astype(int)
+            farthest, which, middle = distance, index, places[len(places) // 2]
+    place = start + middle
     return {
         "parts": count,
         "stray_mm": farthest,
         "stray_voxels": int(sizes[which]),
-        "stray_at": tuple(place.tolist()),
+        "stray_at": tuple(place.astype(int).tolist()),
     }
 
 

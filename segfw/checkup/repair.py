@@ -52,13 +52,15 @@ def write_fixed(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     for case in found.cases:
         files = [*case.images, *([case.label] if case.label else [])]
         if case.id in doubles:
-            dropped.update(files)
+            dropped.update(path for path in files if path.is_relative_to(found.root))
             done[case.id] = [f"left out: its image is the same as that of {doubles[case.id]}"]
             continue
         try:
             changes, words = _repair(case) if case.id in fixable or _is_float_mask(case) else ({}, [])
         except (UnreadableFile, ValueError):
             continue  # nothing can be done for this case, and the report says what is wrong with it
+        if not all(path.is_relative_to(found.root) for path in files):
+            continue  # listed in dataset.json, but kept elsewhere
         if words:
             done[case.id] = words
         for path, volume in changes.items():
