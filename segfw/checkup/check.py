@@ -90,12 +90,16 @@ def _cohort_findings(
     copies = {finding.case for finding in map(finding_of, problems) if finding.kind == "same-image"}
     # A copy says nothing new about what is usual, and its own oddities are those of the case it copies.
     single = [case for case in measures if case.id not in copies]
+    geometry = odd_geometry(single)
+    # A wrong spacing makes wrong volumes and distances, which would pass for others' outliers.
+    scaled = {finding.case for finding in geometry if finding.kind == "outlier-spacing"}
+    true_to_scale = [case for case in single if case.id not in scaled]
     return [
         *near_duplicates(single, patient_of),
-        *odd_geometry(single),
+        *geometry,
         *odd_intensities(single),
-        *odd_labels(single, names),
-        *swapped_labels(single, names),
+        *odd_labels(true_to_scale, names),
+        *swapped_labels(true_to_scale, names),
     ]
 
 

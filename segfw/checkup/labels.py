@@ -10,7 +10,7 @@ import numpy as np
 from segfw.checkup.cohort import Names, listed, warning
 from segfw.checkup.findings import Finding
 from segfw.checkup.measure import CaseMeasure, LabelMeasure
-from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, robust_spread
+from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
 from segfw.checkup.sides import AXES, X_AXIS, Swap, find_swaps
 from segfw.planning.splits import FOLDS
 from segfw.records import count
@@ -86,7 +86,7 @@ def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], 
     without = [case for case in cases if value not in case.labels and case.labels]
     volumes = np.log([case.labels[value].volume_ml for case in have])
     is_anatomy = robust_spread(volumes) <= ANATOMY_SPREAD and 1 not in have[0].shape
-    if not is_anatomy or len(without) > max(1, len(cases) // RAREST_SHARE):
+    if not is_anatomy or len(without) > most_outliers(len(cases)):
         return []
     what = f"{names[value]} is missing, which all but {count(len(without), 'case')} of {len(cases)} have"
     remedy = "draw it, or check that it is not to be seen there"
@@ -158,7 +158,7 @@ def _stray_parts(
     far_mm = STRAY_DIAMETERS * 0.62 * float(np.median(sizes_mm))  # 0.62: radius of a ball of volume 1
     is_far = [label.stray_mm > max(far_mm, STRAY_VOXELS * max(case.spacing_mm)) for case, label in zip(have, labels)]
     is_near = [label.stray_mm > far_mm / 2 for label in labels]
-    limit = max(1, len(have) // RAREST_SHARE)
+    limit = most_outliers(len(have))
     if stray_share > 1 / RAREST_SHARE or sum(is_near) > 2 * limit or sum(is_far) > limit:
         return []
     remedy = "look at it and erase it if it is a slip of the mouse"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 FEWEST_CASES = 8  # below, nobody can say what is usual
 THRESHOLD = 6.0  # robust standard deviations; measured values have longer tails than the normal distribution
 RAREST_SHARE = 8  # more than one case in eight on one side is a second kind of case, not a slip
-NORMAL_QUANTILE = 1.1503  # of the normal distribution at 1 - 1 / RAREST_SHARE
 WIDEST_GAP = 0.25  # of the distance to the median lies between an outlier and the case next to it, or it is a tail
 
 
@@ -20,6 +20,11 @@ class Outlier:
     index: int
     z: float
     usual: tuple[float, float]
+
+
+def most_outliers(cases: int) -> int:
+    """How many of so many cases may be slips; more than that are a second kind of case."""
+    return -(-cases // RAREST_SHARE)
 
 
 def robust_spread(values: np.ndarray) -> float:
@@ -39,14 +44,15 @@ def find_outliers(values: np.ndarray, *, least: float, threshold: float = THRESH
         return []
     middle = np.median(values)
     few = 1 + 4 / len(values)
+    most = most_outliers(len(values))
     spread = robust_spread(values) * few
     found = []
     for sign in (-1, 1):
         above = sign * (values - middle)
-        tail = np.quantile(above, 1 - 1 / RAREST_SHARE, method="lower") / NORMAL_QUANTILE * few
+        tail = np.sort(above)[-most - 1] / ndtri(1 - (most + 0.5) / len(values)) * few
         z = above / max(least / threshold, spread, tail)
         far = np.flatnonzero(z > threshold)
-        if not 0 < len(far) <= max(1, len(values) // RAREST_SHARE):
+        if not 0 < len(far) <= most:
             continue
         if z[far].min() - np.delete(z, far).max() < WIDEST_GAP * z[far].min():
             continue

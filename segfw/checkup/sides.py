@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from segfw.checkup.measure import CaseMeasure
-from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE
+from segfw.checkup.robust import FEWEST_CASES, most_outliers
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
@@ -46,7 +46,7 @@ def find_swaps(cases: list[CaseMeasure]) -> list[Swap]:
     for (first, second, axis), (median_mm, _) in usual.items():
         distances = centroids_NKA[:, first, axis] - centroids_NKA[:, second, axis]
         rows = np.flatnonzero(distances * np.sign(median_mm) < -REVERSED * abs(median_mm))
-        if len(rows) <= max(1, np.isfinite(distances).sum() // RAREST_SHARE):
+        if len(rows) <= most_outliers(int(np.isfinite(distances).sum())):
             for row in rows.tolist():
                 reversed_in.setdefault(row, []).append((first, second, axis))
     swaps = [_explain(row, centroids_NKA[row], pairs, usual, values) for row, pairs in sorted(reversed_in.items())]
