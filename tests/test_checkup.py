@@ -292,7 +292,7 @@ def test_outliers_of_hand_made_numbers():
     assert find_outliers(np.array(values), least=25) == []
     assert find_outliers(np.array(values[-7:]), least=1) == []  # too few cases
     assert find_outliers(np.array(values + [30, 31]), least=1) == []  # three of eleven are no slips
-    assert find_outliers(np.array([0] * 8 + [5.5, 6.5]), least=1) == []  # a tail has no gap
+    assert find_outliers(np.array([0] * 8 + [5.5, 6.5]), least=6) == []  # a tail has no gap
 
 
 def test_signature_is_of_the_image_and_not_of_its_numbers():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.checkup.cohort import Names, odd_geometry, odd_intensities
+from segfw.checkup.cohort import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.duplicates import near_duplicates, repeated_patients
 from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding, LabelSummary, finding_of
 from segfw.checkup.labels import odd_labels, swapped_labels
@@ -88,15 +88,18 @@ def _cohort_findings(
     measures: Sequence[CaseMeasure], names: Names, patient_of: dict[str, str], problems: Sequence[Problem]
 ) -> list[Finding]:
     copies = {finding.case for finding in map(finding_of, problems) if finding.kind == "same-image"}
+    duplicates = near_duplicates([case for case in measures if case.id not in copies], patient_of)
     # A copy says nothing new about what is usual, and its own oddities are those of the case it copies.
+    copies |= {finding.case for finding in duplicates}
     single = [case for case in measures if case.id not in copies]
     geometry = odd_geometry(single)
     # A wrong spacing makes wrong volumes and distances, which would pass for others' outliers.
     scaled = {finding.case for finding in geometry if finding.kind == "outlier-spacing"}
     true_to_scale = [case for case in single if case.id not in scaled]
     return [
-        *near_duplicates(single, patient_of),
+        *duplicates,
         *geometry,
+        *mixed_orientation(measures),
         *odd_intensities(single),
         *odd_labels(true_to_scale, names),
         *swapped_labels(true_to_scale, names),

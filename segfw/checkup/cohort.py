@@ -19,16 +19,17 @@ Names = dict[int, str]  # label value -> name
 # Factors that a figure must differ by before it counts, however alike the other cases are: hospitals use slices of
 # half and double thickness and crop to different fields of view, and no scanner's units are exact.
 SPACING_FACTOR, SIZE_FACTOR, RANGE_FACTOR, EXTREME_FACTOR = 1.9, 2.5, 3.0, 4.0
-EXTREME_THRESHOLD = 5.0
+SPACING_THRESHOLD = EXTREME_THRESHOLD = 5.0
 COMMON_UNITS = 0.15  # spread of the logarithm of the ranges up to which images have units that mean something
 OFFSET_SHARE = 0.45  # of the intensity range; air of a CT that was shifted by 1024 moves by about 0.7
 
 
 def odd_geometry(cases: Sequence[CaseMeasure]) -> list[Finding]:
-    """Spacings and sizes unlike the others', and cases stored in another orientation (which is only a note)."""
+    """Spacings and sizes unlike the others'."""
     found = []
     for axis, name in enumerate(AXES):
-        for outlier in find_outliers(np.log([case.spacing_mm[axis] for case in cases]), least=np.log(SPACING_FACTOR)):
+        spacings = np.log([case.spacing_mm[axis] for case in cases])
+        for outlier in find_outliers(spacings, least=np.log(SPACING_FACTOR), threshold=SPACING_THRESHOLD):
             case = cases[outlier.index]
             what = f"the spacing along {name} is {case.spacing_mm[axis]:.4g} mm; {_usual(outlier, 'mm')}"
             found.append(warning("outlier-spacing", case, what, "check the header against the scanner's protocol"))
@@ -36,6 +37,12 @@ def odd_geometry(cases: Sequence[CaseMeasure]) -> list[Finding]:
             case = cases[outlier.index]
             what = f"the image is {case.size_mm[axis]:.4g} mm long along {name}; {_usual(outlier, 'mm')}"
             found.append(warning("outlier-size", case, what, "check that it shows the same region as the others"))
+    return found
+
+
+def mixed_orientation(cases: Sequence[CaseMeasure]) -> list[Finding]:
+    """A note on cases that are stored in another orientation than most."""
+    found = []
     stored = Counter(case.orientation for case in cases)
     if len(stored) > 1:
         usual, number = stored.most_common(1)[0]

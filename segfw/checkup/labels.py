@@ -95,19 +95,21 @@ def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], 
 
 def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
     """Volumes unlike the others', or unlike what another label of the case, such as the other side's, lets expect."""
+    if 1 in have[0].shape:  # a section through a structure may have any size
+        return []
     volumes = np.log([case.labels[value].volume_ml for case in have])
     found: dict[str, Finding] = {}
     outliers = find_outliers(volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD)
     for outlier in outliers:
-        # In a single slice, and at the border of the image, a structure may be cut to any size.
-        if outlier.z < 0 and (have[outlier.index].labels[value].is_cut or 1 in have[outlier.index].shape):
+        # At the border of the image a structure may be cut to any size.
+        if outlier.z < 0 and have[outlier.index].labels[value].is_cut:
             continue
         low, high = np.exp(outlier.usual)
         found[have[outlier.index].id] = _odd_volume(
             have[outlier.index], value, names, f"in the others {low:.3g} to {high:.3g} ml"
         )
     partner = _partner(have, value, volumes)
-    if partner is not None and len(have) == len(cases) and 1 not in have[0].shape:
+    if partner is not None and len(have) == len(cases):
         partner_volumes = np.log([case.labels[partner].volume_ml for case in have])
         for outlier in find_outliers(volumes - partner_volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD):
             case = have[outlier.index]

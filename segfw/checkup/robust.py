@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 FEWEST_CASES = 8  # below, nobody can say what is usual
 THRESHOLD = 6.0  # robust standard deviations; measured values have longer tails than the normal distribution
 RAREST_SHARE = 8  # more than one case in eight on one side is a second kind of case, not a slip
+NORMAL_QUANTILE = 1.15  # of the normal distribution at 1 - 1 / RAREST_SHARE
 WIDEST_GAP = 0.25  # of the distance to the median lies between an outlier and the case next to it, or it is a tail
 
 
@@ -43,13 +43,13 @@ def find_outliers(values: np.ndarray, *, least: float, threshold: float = THRESH
     if len(values) < FEWEST_CASES:
         return []
     middle = np.median(values)
-    few = 1 + 4 / len(values)
+    few = 1 + 2 / len(values)
     most = most_outliers(len(values))
     spread = robust_spread(values) * few
     found = []
     for sign in (-1, 1):
         above = sign * (values - middle)
-        tail = np.sort(above)[-most - 1] / ndtri(1 - (most + 0.5) / len(values)) * few
+        tail = np.sort(above)[-most - 1] / NORMAL_QUANTILE * few
         z = above / max(least / threshold, spread, tail)
         far = np.flatnonzero(z > threshold)
         if not 0 < len(far) <= most:
