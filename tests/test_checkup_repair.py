@@ -41,7 +41,10 @@ def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):  # noqa: F
     shifted(files(raw, "case_05")[1], (500, 0, 0))  # nowhere near
     write_nifti(files(raw, "case_06")[1], read(files(raw, "case_06")[1]) * np.float32(1.3), spacing_xyz=SPACING_XYZ)
     before, fix = digests(raw), tmp_path / "fixed"
-    report = check_dataset(raw, fix=fix, workers=2)
+    table = tmp_path / "groups.csv"
+    lines = [f"{path.name.removesuffix('.nii.gz')},p{path.name[5:7]}" for path in (raw / "labelsTr").iterdir()]
+    table.write_text("\n".join(["case,group", *lines]))
+    report = check_dataset(raw, fix=fix, groups=table, workers=2)
     assert digests(raw) == before
     fixes = Fixes.load(fix / "fixes.json")
     assert set(fixes.done) == {"case_00", "case_01", "case_02", "case_03", "copy"}

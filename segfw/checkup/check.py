@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +42,13 @@ def check_dataset(
 
         require_new_folder(Path(fix), raw)
     found = find_dataset(raw)
-    report, measures = examine(found, groups=groups, workers=workers)
+    patient_of = read_groups(groups, [case.id for case in found.cases])
+    report, measures = examine(found, patient_of, are_given=groups is not None, workers=workers)
     if fix is not None:
         write_fixed(found, report, Path(fix))
         found = find_dataset(Path(fix))
-        report, measures = examine(found, groups=groups, workers=workers)
+        kept = {case.id: patient_of[case.id] for case in found.cases}
+        report, measures = examine(found, kept, are_given=groups is not None, workers=workers)
     if output is not None:
         from segfw.checkup.page import write_report_html
 
@@ -56,10 +58,12 @@ def check_dataset(
 
 
 def examine(
-    found: FoundDataset, *, groups: str | Path | None = None, workers: int | None = None
+    found: FoundDataset, patient_of: Mapping[str, str], *, are_given: bool = False, workers: int | None = None
 ) -> tuple[CheckReport, list[CaseMeasure]]:
-    """Reads all cases once; returns the report and what was measured of the cases without errors."""
-    patient_of = read_groups(groups, [case.id for case in found.cases])
+    """Reads all cases once; returns the report and what was measured of the cases without errors.
+
+    ``are_given`` says that ``patient_of`` comes from the user and not from a guess.
+    """
     background = found.labels.values[0] if found.labels else 0
     measured: dict[str, CaseMeasure] = {}
 
@@ -70,7 +74,7 @@ def examine(
     measures = [measured[case.id] for case in found.cases if case.id in measured]
     names = _names(found, measures)
     findings = [*map(finding_of, problems), *_joined(_cohort_findings(measures, names, patient_of, problems))]
-    findings += repeated_patients(patient_of, are_given=groups is not None)
+    findings += repeated_patients(patient_of, are_given=are_given)
     report = CheckReport(
         name=found.name,
         root=str(found.root),
@@ -85,7 +89,7 @@ def examine(
 
 
 def _cohort_findings(
-    measures: Sequence[CaseMeasure], names: Names, patient_of: dict[str, str], problems: Sequence[Problem]
+    measures: Sequence[CaseMeasure], names: Names, patient_of: Mapping[str, str], problems: Sequence[Problem]
 ) -> list[Finding]:
     copies = {finding.case for finding in map(finding_of, problems) if finding.kind == "same-image"}
     duplicates = near_duplicates([case for case in measures if case.id not in copies], patient_of)
