@@ -16,6 +16,7 @@ ROOT = Path(segfw.__file__).parent
 ALLOWED = {
     "records": set(),
     "device": set(),
+    "pictures": set(),
     "data": set(),
     "networks": set(),
     "toy_dataset": set(),
@@ -23,8 +24,9 @@ ALLOWED = {
     "model": {"data", "networks", "planning"},
     "training": {"data", "networks", "planning", "model", "device"},
     "inference": {"data", "networks", "planning", "model", "device"},
-    "evaluation": {"data", "networks", "planning", "model", "device"},
-    "pipeline": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
+    "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
+    "checkup": {"data", "networks", "planning", "pictures"},
+    "pipeline": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation", "checkup"},
 }
 # Used by people or shells, and by nothing in the package.
 TOP = {"cli", "health", "demo"}

@@ -6,8 +6,6 @@ patient's right); matplotlib and jinja2 are imported where they are used, becaus
 
 from __future__ import annotations
 
-import base64
-import colorsys
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ import numpy as np
 
 from segfw.data.geometry import Spacing
 from segfw.evaluation.metrics import Scores, mean_dice
-from segfw.records import write_text
+from segfw.pictures import PALETTE, VIEWS, label_color, shown_plane, write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +26,6 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 LEGEND_ENTRIES = 12
 PREDICTION_DASHES = (0, (3, 1.5))
-# (name, axis looked along, letters at the left, right, top and bottom). Both picture axes run against the array's:
-# radiologists face the patient, so his right is on the left; the head and, in axial slices, the front are on top.
-VIEWS = (("axial", 0, "RLAP"), ("coronal", 1, "RLSI"), ("sagittal", 2, "APSI"))
-# Light enough to be seen on a dark image and dark enough for white paper; further labels get evenly spread hues.
-PALETTE = ("#e8503a", "#2f8fe0", "#2aa866", "#e0a010", "#a05ce0", "#10a8b8", "#e05c9a", "#98703c", "#7ea010", "#5b6ee1")
 # Keys of metrics.jsonl that are drawn: panel, line, colour.
 CURVES = {
     "train_loss": ("Loss", "training", PALETTE[1]),
@@ -76,13 +69,14 @@ def write_report(
 
     Every text (titles, names, facts) is escaped; pictures are PNG inside the page.
     """
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["key"] = lambda value: -1 if value is None else value  # nothing sorts below zero
-    environment.filters["picture"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    filters = {
+        "score": lambda value: "–" if value is None else f"{value:.3f}",
+        "key": lambda value: -1 if value is None else value,  # nothing sorts below zero
+    }
+    write_page(
+        path,
+        TEMPLATE,
+        filters=filters,
         title=title,
         scores=scores,
         metrics={"dice": "Dice", "jaccard": "Jaccard", "tpr": "TPR", "precision": "Precision"},
@@ -91,16 +85,6 @@ def write_report(
         curve_png=draw_curve(curve or ()),
         facts=facts,
     )
-    write_text(path, page)
-
-
-def label_color(index: int) -> tuple[float, float, float]:
-    """RGB in 0..1 of class ``index`` (1 is the first label); the same in every picture and plot."""
-    from matplotlib.colors import to_rgb
-
-    if index <= len(PALETTE):
-        return to_rgb(PALETTE[index - 1])
-    return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.85)  # golden ratio: neighbours differ most
 
 
 def draw_overlay(
@@ -123,7 +107,7 @@ def draw_overlay(
     centre = [_fullest_slice(foreground, axis) for axis in range(3)]
     arrays = (np.broadcast_to(0, foreground.shape) if image_zyx is None else image_zyx, reference_zyx, prediction_zyx)
     views = [view for view in VIEWS if min(np.delete(foreground.shape, view[1])) > 1] or [VIEWS[0]]
-    planes = [[_plane(array, axis, centre[axis], box) for array in arrays] for _, axis, _ in views]
+    planes = [[shown_plane(array, axis, centre[axis], box) for array in arrays] for _, axis, _ in views]
     sizes_mm = [np.delete(spacing_mm, axis) * image.shape for (_, axis, _), (image, _, _) in zip(views, planes)]
     shown = np.concatenate([image.ravel() for image, _, _ in planes]).astype(np.float32)
     window = np.percentile(np.nan_to_num(shown), (1, 99))
@@ -136,12 +120,6 @@ def draw_overlay(
             ax.set_title(f"{name}, slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
         _legend(figure, sorted(drawn), names)
         return _png(figure)
-
-
-def _plane(array_zyx: np.ndarray, axis: int, index: int, box: tuple[slice, slice, slice]) -> np.ndarray:
-    """The slice ``index`` across ``axis`` as it is shown (see VIEWS), cut to ``box``."""
-    place = tuple(index if each == axis else box[each] for each in range(3))
-    return array_zyx[place][::-1, ::-1]
 
 
 def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, slice, slice]:

@@ -1,0 +1,237 @@
+"""Repaired copies of a data set: what is safely repairable is repaired, all else is copied as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from segfw.checkup.findings import CheckReport
+from segfw.data.formats import FORMATS, UnreadableFile, read_volume, split_ending
+from segfw.data.geometry import Geometry, Volume
+from segfw.data.manifest import Case, FoundDataset
+from segfw.data.verify import as_integers, grid_mismatch
+from segfw.records import Record, UserError, whole_file
+
+FIXES_FILE = "fixes.json"
+# A mask whose grid has the image's shape and lies within this many voxels of it was drawn on the image, and its header
+# was damaged later; one that lies farther off is resampled to where it says it is.
+SAME_PLACE_VOXELS = 3.0
+LEAST_OVERLAP = 0.5  # share of the smaller grid's corners and centre that lie inside the other
+
+
+class Fixes(Record):
+    """What was done to each case, and what was left as it is; by case id, '' for the data set."""
+
+    source: str
+    done: dict[str, tuple[str, ...]]
+    left: dict[str, tuple[str, ...]]
+
+
+def require_new_folder(fix: Path, raw: Path) -> None:
+    """Raises UserError unless ``fix`` is a new or empty folder outside ``raw``."""
+    if fix.exists() and (not fix.is_dir() or any(fix.iterdir())):
+        raise UserError(f"{fix}: exists and is not empty; give a new folder for the repaired copy")
+    if raw.resolve() in (fix.resolve(), *fix.resolve().parents):
+        raise UserError(f"{fix}: lies inside the data set; give a folder elsewhere")
+
+
+def write_fixed(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
+    """Writes a complete copy of the data set into ``fix``, in the same layout, with what can be repaired repaired.
+
+    Files that need no repair are hard links where the file system allows, else copies; originals stay untouched.
+    """
+    done: dict[str, list[str]] = {}
+    doubles = {finding.case: finding.others[0] for finding in report.findings if finding.kind == "same-image"}
+    dropped: set[Path] = set()
+    fixable = {finding.case for finding in report.findings if finding.fixable}
+    shutil.copytree(found.root, fix, copy_function=_link, dirs_exist_ok=True)
+    for case in found.cases:
+        files = [*case.images, *([case.label] if case.label else [])]
+        if case.id in doubles:
+            dropped.update(path for path in files if path.is_relative_to(found.root))
+            done[case.id] = [f"left out: its image is the same as that of {doubles[case.id]}"]
+            continue
+        try:
+            changes, words = _repair(case) if case.id in fixable or _is_float_mask(case) else ({}, [])
+        except (UnreadableFile, ValueError):
+            continue  # nothing can be done for this case, and the report says what is wrong with it
+        if not all(path.is_relative_to(found.root) for path in files):
+            continue  # listed in dataset.json, but kept elsewhere
+        if words:
+            done[case.id] = words
+        for path, volume in changes.items():
+            _write(fix / path.relative_to(found.root), volume)
+    for path in dropped:
+        (fix / path.relative_to(found.root)).unlink(missing_ok=True)
+    _unlist(fix / "dataset.json", {path.relative_to(found.root) for path in dropped})
+    left: dict[str, list[str]] = {}
+    for finding in report.findings:
+        if finding.severity != "note" and not (finding.fixable and finding.case in done):
+            left.setdefault(finding.case, []).append(str(finding))
+    fixes = Fixes(
+        source=str(found.root.resolve()),
+        done={case: tuple(words) for case, words in done.items()},
+        left={case: tuple(words) for case, words in left.items()},
+    )
+    fixes.save(fix / FIXES_FILE)
+    return fixes
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _unlist(description: Path, dropped: set[Path]) -> None:
+    """Takes files that were left out off the list of a Decathlon dataset.json."""
+    if not dropped or not description.is_file():
+        return
+    content = json.loads(description.read_text(encoding="utf-8"))
+    entries = content.get("training")
+    if isinstance(entries, list):
+        names = {path.as_posix() for path in dropped}
+        content["training"] = [
+            entry
+            for entry in entries
+            if not (isinstance(entry, dict) and str(entry.get("image")).removeprefix("./") in names)
+        ]
+    if isinstance(content.get("numTraining"), int):
+        content["numTraining"] = len(content["training"]) if isinstance(entries, list) else content["numTraining"]
+    with whole_file(description) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_float_mask(case: Case) -> bool:
+    """Whether the mask holds integers as floating numbers, which any reader but a careful one trips over."""
+    if case.label is None or split_ending(case.label)[1] not in (".nii", ".nii.gz"):
+        return False
+    import nibabel
+
+    try:
+        header = nibabel.load(case.label).header
+    except Exception:  # nibabel has its own error types; an unreadable mask is reported by the check
+        return False
+    return header.get_data_dtype().kind == "f"
+
+
+def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
+    """New contents of the case's files, and what was done, in words."""
+    images = [read_volume(path) for path in case.images]
+    mask = read_volume(case.label)
+    changes: dict[Path, Volume] = {}
+    words: list[str] = []
+    grid = images[0].geometry
+    for path, volume in zip(case.images, images):
+        array, geometry = volume.array, volume.geometry
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            finite = np.isfinite(array)
+            if not finite.any():
+                continue
+            fill = float(array[finite].min())
+            words.append(f"{path.name}: {int((~finite).sum())} voxels that were NaN or infinite set to {fill:.6g}")
+            array = np.where(finite, array, np.float32(fill))
+            changes[path] = Volume(array=array, geometry=geometry)
+        if grid_mismatch(grid, geometry) and _overlap(grid, geometry):
+            changes[path] = Volume(array=_resampled(array, geometry, grid, order=1), geometry=grid)
+            words.append(f"{path.name}: resampled (linear) onto the grid of {case.images[0].name}")
+    changed_mask, mask_words = _repaired_mask(case, mask, grid, case.images[0].name)
+    if changed_mask is not None:
+        changes[case.label] = changed_mask
+    return changes, words + mask_words
+
+
+def _repaired_mask(case: Case, mask: Volume, grid: Geometry, image_name: str) -> tuple[Volume | None, list[str]]:
+    name, array, words, geometry = case.label.name, mask.array, [], mask.geometry
+    if array.shape[0] != 1:
+        return None, []
+    try:
+        whole = as_integers(array)
+    except ValueError:
+        return None, []
+    if array.dtype.kind == "f":
+        words.append(f"{name}: stored as floating numbers, now as integers")
+    if grid_mismatch(grid, geometry):
+        if geometry.shape == grid.shape and _voxels_apart(grid, geometry) <= SAME_PLACE_VOXELS:
+            words.append(f"{name}: placement copied from {image_name}, as the shape is equal and the place nearly")
+        elif _overlap(grid, geometry):
+            whole = _resampled(whole, geometry, grid, order=0)
+            words.append(f"{name}: resampled (nearest neighbour) onto the grid of {image_name}")
+        else:
+            return None, []
+        geometry = grid
+    return (Volume(array=whole, geometry=geometry), words) if words else (None, [])
+
+
+def _voxels_apart(grid: Geometry, other: Geometry) -> float:
+    """How far the grids' corners lie apart, in voxels of ``grid``, at most along an axis; shapes are equal."""
+    corners = _corners(grid)
+    difference = np.linalg.solve(grid.matrix, other.matrix @ corners) - corners
+    return float(np.abs(difference[:3]).max())
+
+
+def _corners(grid: Geometry) -> np.ndarray:
+    """Homogeneous indices of the corner voxels, as columns."""
+    last = [size - 1 for size in grid.shape]
+    return np.array([[z, y, x, 1.0] for z in (0, last[0]) for y in (0, last[1]) for x in (0, last[2])]).T
+
+
+def _overlap(first: Geometry, second: Geometry) -> bool:
+    """Whether most of the smaller grid lies inside the other: a sample of places in one is looked up in the other."""
+
+    def share(inner: Geometry, outer: Geometry) -> float:
+        axes = [np.linspace(0, size - 1, 7) for size in inner.shape]
+        places = np.stack([*np.meshgrid(*axes, indexing="ij"), np.ones((7, 7, 7))]).reshape(4, -1)
+        found = np.linalg.solve(outer.matrix, inner.matrix @ places)[:3]
+        limits = np.array(outer.shape)[:, None]
+        return float(((found >= -0.5) & (found <= limits - 0.5)).all(0).mean())
+
+    return max(share(first, second), share(second, first)) >= LEAST_OVERLAP
+
+
+def _resampled(array_czyx: np.ndarray, source: Geometry, target: Geometry, *, order: int) -> np.ndarray:
+    """The volume on another grid: order 1 linear, 0 nearest neighbour; outside, the minimum or the background 0."""
+    from scipy.ndimage import affine_transform
+
+    to_source = np.linalg.solve(source.matrix, target.matrix)
+    kind = array_czyx.dtype if order == 0 else np.float32
+
+    def one(channel: np.ndarray) -> np.ndarray:
+        fill = 0 if order == 0 else float(channel.min())
+        mode = {"mode": "constant", "cval": fill} if order == 0 else {"mode": "nearest"}
+        return affine_transform(
+            channel.astype(kind), to_source[:3, :3], to_source[:3, 3], output_shape=target.shape, order=order, **mode
+        )
+
+    return np.stack([one(channel) for channel in array_czyx])
+
+
+def _write(path: Path, volume: Volume) -> None:
+    """Replaces a file of the copy; a link to the original is taken away first, so that only the copy changes."""
+    array = volume.array
+    with whole_file(path) as partial:
+        if len(array) == 1:
+            FORMATS[split_ending(path)[1]].write(partial, _smallest(array[0]), volume.geometry.matrix)
+        else:
+            _write_channels(partial, array, volume.geometry)
+
+
+def _smallest(array: np.ndarray) -> np.ndarray:
+    """Integers in a type that every format knows."""
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        return array.astype(np.int32)
+    return array
+
+
+def _write_channels(path: Path, array_czyx: np.ndarray, geometry: Geometry) -> None:
+    """A file with several channels: NIfTI keeps them on the last axis, the other formats as vectors."""
+    if split_ending(path)[1] not in (".nii", ".nii.gz"):
+        raise UserError(f"{path.name}: a file with several channels can be repaired as NIfTI only; convert it first")
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(array_czyx.transpose(3, 2, 1, 0), geometry.matrix[:, [2, 1, 0, 3]]), path)
