@@ -6,6 +6,7 @@ from importlib import import_module
 
 # Name -> module. Imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for torch.
 _PUBLIC = {
+    "check_dataset": "segfw.checkup.check",
     "plan_and_preprocess": "segfw.planning.prepare",
     "train": "segfw.pipeline",
     "predict": "segfw.pipeline",

@@ -1,16 +1,17 @@
 """The command line: help at once, one sentence for wrong input, and the promised exit codes."""
 
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import blocks_case, write_nifti
 
-from segfw import cli
-from segfw.cli import build_parser, duration_s, main
+from segfw.arguments import build_parser, duration_s
+from segfw.cli import CALLS, main
 
-VERBS = ("run", "plan-and-preprocess", "train", "predict", "evaluate", "info", "doctor", "demo")
+VERBS = ("check", "run", "plan-and-preprocess", "train", "predict", "evaluate", "info", "doctor", "demo")
 
 
 @pytest.mark.parametrize("text, seconds", [("90s", 90), ("12m", 720), ("1h30m", 5400), ("2h", 7200), ("1.5h", 5400)])
@@ -130,15 +131,31 @@ def test_doctor_names_versions_device_memory_and_disk(capsys):
         assert part in shown
 
 
+def test_check_says_what_is_wrong_and_ends_with_its_code(make_raw, tmp_path, capsys):
+    raw = make_raw(cases=5)
+    assert main(["check", str(raw), "--output", str(tmp_path / "report")]) == 0
+    assert "5 cases" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"check.json", "check.html"}
+    shutil.copyfile(raw / "imagesTr" / "case_01_0000.nii.gz", raw / "imagesTr" / "case_02_0000.nii.gz")
+    assert main(["check", str(raw)]) == 1
+    assert "the image is the same as that of case_01" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize("given, meant", [("auto", "auto"), ("24", 24.0)])
+def test_memory_is_a_number_or_auto(given, meant):
+    assert build_parser().parse_args(["run", "a", "b", "--gpu-memory-gb", given]).gpu_memory_gb == meant
+
+
 def test_every_verb_of_the_parser_is_tested_here():
     choices = next(action for action in build_parser()._actions if action.dest == "verb").choices
-    assert tuple(choices) == VERBS
+    assert tuple(choices) == VERBS == tuple(CALLS)
 
 
 def test_interrupting_says_how_to_go_on(capsys, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_doctor", interrupted)
+    monkeypatch.setitem(CALLS, "doctor", interrupted)
     assert main(["doctor"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err

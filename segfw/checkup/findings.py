@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -18,29 +17,8 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 LISTED = 12  # findings of one kind that the console shows
 
-# Words of a Problem -> its kind, and whether ``fix`` can repair it.
-KINDS: tuple[tuple[str, str, bool], ...] = (
-    ("the image is the same as that of", "same-image", True),
-    ("mask voxels are NaN", "mask-nan", False),
-    ("voxels are NaN", "image-nan", True),
-    ("the mask's grid differs", "mask-grid", True),
-    ("its grid differs from", "channel-grid", True),
-    ("every voxel has the value", "constant-image", False),
-    ("the mask has .* channels", "mask-channels", False),
-    ("has .* channels, (expected|but)", "channel-count", False),
-    ("values that are not integers", "mask-not-integer", False),
-    ("holds the label value", "unknown-label", False),
-    ("the mask is empty", "empty-mask", False),
-    ("has no image", "missing-image", False),
-    ("has no mask", "missing-mask", False),
-    ("lacks the image of channel", "missing-channel", False),
-    ("is listed but missing", "missing-file", False),
-    ("is listed .* times", "listed-twice", False),
-    ("have this name", "doubled-file", False),
-    ("its name says channel", "unexpected-channel", False),
-    ("is not listed", "not-listed", False),
-    ("cannot be read|no such file|unknown ending|bad geometry", "unreadable", False),
-)
+# Kinds of problems found in reading and verifying that ``fix`` can repair.
+FIXABLE = frozenset({"same-image", "image-nan", "mask-grid", "channel-grid"})
 
 
 class Finding(Record):
@@ -202,17 +180,13 @@ def _ranges(rows: list[tuple], style: str) -> str:
 
 def finding_of(problem: Problem) -> Finding:
     """A problem of reading and verifying, as a finding of its kind."""
-    kind, fixable = next(
-        ((kind, fixable) for words, kind, fixable in KINDS if re.search(words, problem.what)), ("other", False)
-    )
-    same = re.search(r"the same as that of (.+)$", problem.what)
     return Finding(
-        kind=kind,
+        kind=problem.kind,
         severity="warning" if problem.is_warning else "error",
         what=problem.what,
         remedy=problem.remedy,
         case=problem.case,
-        others=(same[1],) if same else (),
+        others=problem.others,
         file=Path(problem.file).name,
-        fixable=fixable,
+        fixable=problem.kind in FIXABLE,
     )

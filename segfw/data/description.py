@@ -176,7 +176,9 @@ def with_label_maps(found: FoundDataset) -> FoundDataset:
     cases, problems = [], []
 
     def complain(case: str, what: str) -> None:
-        problems.append(Problem(case=case, file="label maps", what=what, remedy="correct or remove the map"))
+        problems.append(
+            Problem(kind="label-map", case=case, file="label maps", what=what, remedy="correct or remove the map")
+        )
 
     for pattern in maps:
         if not any(fnmatchcase(case.id, pattern) for case in found.cases):

@@ -123,18 +123,31 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
         for file in (image, label):
             if not file.exists():
                 remedy = "add the file or remove the entry from dataset.json"
-                problems.append(Problem(case=case_id, file=str(file), what="is listed but missing", remedy=remedy))
+                problems.append(
+                    Problem(
+                        kind="missing-file", case=case_id, file=str(file), what="is listed but missing", remedy=remedy
+                    )
+                )
         if image.exists() and label.exists() and seen[case_id] == 1:
             cases.append(Case(id=case_id, images=(image,), label=label))
     for case_id, count in seen.items():
         if count > 1:
             what = f"is listed {count} times"
-            problems.append(Problem(case=case_id, file="dataset.json", what=what, remedy="keep one entry"))
+            problems.append(
+                Problem(kind="listed-twice", case=case_id, file="dataset.json", what=what, remedy="keep one entry")
+            )
     folders = {file.parent for file in listed if file.parent.is_dir()}
     for extra in sorted(file for folder in folders for file in image_files(folder) if file.resolve() not in listed):
         what, remedy = "is not listed in dataset.json and is not used", "list it, or move it away"
         problems.append(
-            Problem(case=split_ending(extra)[0], file=extra.name, what=what, remedy=remedy, is_warning=True)
+            Problem(
+                kind="not-listed",
+                case=split_ending(extra)[0],
+                file=extra.name,
+                what=what,
+                remedy=remedy,
+                is_warning=True,
+            )
         )
     return FoundDataset(
         name=str(description.get("name", raw.resolve().name)),

@@ -207,13 +207,18 @@ class DatasetManifest(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with the data: where, what, and what to do. Warnings do not stop the work."""
+    """One thing that is wrong with the data: where, what, and what to do. Warnings do not stop the work.
 
+    ``kind`` is a short name that stays the same however the sentence is worded; ``others`` are further cases involved.
+    """
+
+    kind: str
     case: str
     file: str
     what: str
     remedy: str
     is_warning: bool = False
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         place = f"{self.case}: {self.file}" if self.file else self.case

@@ -90,7 +90,13 @@ def channel_names(channels: Sequence[str]) -> list[str]:
 def file_problems(pairing: Pairing, masks: Sequence[Path], channels: Sequence[str]) -> list[Problem]:
     """Missing, extra and doubled files of all cases; ``channels`` are those that every case should have."""
     problems = [
-        Problem(case=stem, file=f"{stem}.*", what=f"{count} masks have this name", remedy="keep one of them")
+        Problem(
+            kind="doubled-file",
+            case=stem,
+            file=f"{stem}.*",
+            what=f"{count} masks have this name",
+            remedy="keep one of them",
+        )
         for stem, count in Counter(split_ending(path)[0] for path in masks).items()
         if count > 1
     ]
@@ -98,11 +104,11 @@ def file_problems(pairing: Pairing, masks: Sequence[Path], channels: Sequence[st
         files = pairing.channels_of(case)
         if not files:
             name, remedy = pairing.masks[case].name, "add the image or move the mask"
-            problems.append(Problem(case=case, file=name, what="has no image", remedy=remedy))
+            problems.append(Problem(kind="missing-image", case=case, file=name, what="has no image", remedy=remedy))
             continue
         if case not in pairing.masks:
             name, remedy = next(iter(files.values()))[0].name, "add the mask or move the image"
-            problems.append(Problem(case=case, file=name, what="has no mask", remedy=remedy))
+            problems.append(Problem(kind="missing-mask", case=case, file=name, what="has no mask", remedy=remedy))
         problems += _channel_problems(case, files, channels)
     return problems
 
@@ -113,7 +119,9 @@ def _channel_problems(case: str, files: dict[str, list[Path]], channels: Sequenc
         if len(paths) > 1:
             what = f"{len(paths)} images have this name with different endings"
             stem = split_ending(paths[0])[0]
-            problems.append(Problem(case=case, file=f"{stem}.*", what=what, remedy="keep one of them"))
+            problems.append(
+                Problem(kind="doubled-file", case=case, file=f"{stem}.*", what=what, remedy="keep one of them")
+            )
     # A single file may hold all channels; how many it does is seen when it is read.
     if len(files) == 1 and (list(channels) == [""] or next(iter(files)) in ("", "0000")):
         return problems
@@ -122,11 +130,11 @@ def _channel_problems(case: str, files: dict[str, list[Path]], channels: Sequenc
     for channel in channels:
         if channel not in files:
             what = f"lacks the image of channel {_in_words(channel)}"
-            problems.append(Problem(case=case, file="", what=what, remedy=remedy))
+            problems.append(Problem(kind="missing-channel", case=case, file="", what=what, remedy=remedy))
     for channel, paths in files.items():
         if channel not in channels:
             what = f"its name says channel {_in_words(channel)}, which is not expected"
-            problems.append(Problem(case=case, file=paths[0].name, what=what, remedy=remedy))
+            problems.append(Problem(kind="unexpected-channel", case=case, file=paths[0].name, what=what, remedy=remedy))
     return problems
 
 

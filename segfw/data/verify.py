@@ -50,7 +50,7 @@ def volume_mismatch(first: Volume, second: Volume) -> str | None:
 def file_notes(case: Case, path: Path, volume: Volume) -> list[Problem]:
     """The reader's doubts about a file, as warnings."""
     parts = (note.partition("; ") for note in volume.notes)
-    return [_problem(case, path.name, what, remedy, is_warning=True) for what, _, remedy in parts]
+    return [_problem("doubtful-header", case, path.name, what, remedy, is_warning=True) for what, _, remedy in parts]
 
 
 def check_case(
@@ -74,13 +74,17 @@ def check_case(
         remedy = "correct channel_names in dataset.json, or the files"
         if has_fourth_axis and found > channel_count:
             remedy = f"if it is a time series, choose {_volumes(channel_count)}; else {remedy}"
-        problems.append(_problem(case, "", f"has {found} channels{axis}, expected {channel_count}", remedy))
+        problems.append(
+            _problem("channel-count", case, "", f"has {found} channels{axis}, expected {channel_count}", remedy)
+        )
     for path, volume in readable:
         problems += _check_image(case, path.name, volume.array)
         difference = volume_mismatch(readable[0][1], volume)
         if difference:
             what = f"its grid differs from {readable[0][0].name}: {difference}"
-            problems.append(_problem(case, path.name, what, "resample all channels of a case onto one grid"))
+            problems.append(
+                _problem("channel-grid", case, path.name, what, "resample all channels of a case onto one grid")
+            )
     if mask is not None:
         problems += _check_mask(case, mask, readable[0][1] if readable else None, labels)
     return problems
@@ -90,8 +94,8 @@ def _volumes(number: int) -> str:
     return "one volume" if number == 1 else f"{number} volumes"
 
 
-def _problem(case: Case, file: str, what: str, remedy: str, is_warning: bool = False) -> Problem:
-    return Problem(case=case.id, file=file, what=what, remedy=remedy, is_warning=is_warning)
+def _problem(kind: str, case: Case, file: str, what: str, remedy: str, is_warning: bool = False) -> Problem:
+    return Problem(kind=kind, case=case.id, file=file, what=what, remedy=remedy, is_warning=is_warning)
 
 
 def _check_image(case: Case, file: str, array: np.ndarray) -> list[Problem]:
@@ -99,10 +103,22 @@ def _check_image(case: Case, file: str, array: np.ndarray) -> list[Problem]:
         broken = array.size - int(np.isfinite(array).sum())
         if broken:
             what = f"{broken} voxels are NaN or infinite"
-            return [_problem(case, file, what, "replace them by the background value or export the image again")]
+            return [
+                _problem(
+                    "image-nan", case, file, what, "replace them by the background value or export the image again"
+                )
+            ]
     low, high = array.min(), array.max()
     if low == high:
-        return [_problem(case, file, f"every voxel has the value {low}", "export the image again or leave it out")]
+        return [
+            _problem(
+                "constant-image",
+                case,
+                file,
+                f"every voxel has the value {low}",
+                "export the image again or leave it out",
+            )
+        ]
     return []
 
 
@@ -112,28 +128,31 @@ def _check_mask(case: Case, mask: Volume, image: Volume | None, labels: LabelSet
     if difference:
         what = f"the mask's grid differs from the image's: {difference}"
         remedy = "resample the mask onto the image (nearest neighbour) or export both from one series"
-        problems.append(_problem(case, file, what, remedy))
+        problems.append(_problem("mask-grid", case, file, what, remedy))
     if array.shape[0] != 1:
         what = f"the mask has {array.shape[0]} channels"
-        return [*problems, _problem(case, file, what, "store one label value per voxel")]
+        return [*problems, _problem("mask-channels", case, file, what, "store one label value per voxel")]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         broken = array.size - int(np.isfinite(array).sum())
-        return [*problems, _problem(case, file, f"{broken} mask voxels are NaN or infinite", "set them to 0")]
+        return [
+            *problems,
+            _problem("mask-nan", case, file, f"{broken} mask voxels are NaN or infinite", "set them to 0"),
+        ]
     try:
         values = np.unique(apply_map(np.unique(as_integers(array)), case.label_map))
     except ValueError as error:
         remedy = "the mask was interpolated; export it again with nearest neighbour"
-        return [*problems, _problem(case, file, str(error), remedy)]
+        return [*problems, _problem("mask-not-integer", case, file, str(error), remedy)]
     if labels is not None:
         unknown = sorted(set(values.tolist()) - set(labels.stored_values))
         if unknown:
             some = ", ".join(str(value) for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
             what = f"holds the label value {some}, which dataset.json does not list"
-            problems.append(_problem(case, file, what, "add it to 'labels' or correct the mask"))
+            problems.append(_problem("unknown-label", case, file, what, "add it to 'labels' or correct the mask"))
     background = labels.values[0] if labels else 0
     if not set(values.tolist()) - {background, labels and labels.ignore}:
         remedy = "check that nothing is to be seen there, or leave the case out"
         is_blank = background not in values
         what = "no voxel of the mask is annotated (all have the ignore label)" if is_blank else "the mask is empty"
-        problems.append(_problem(case, file, what, remedy, is_warning=True))
+        problems.append(_problem("empty-mask", case, file, what, remedy, is_warning=True))
     return problems

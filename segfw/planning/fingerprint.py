@@ -132,7 +132,7 @@ def scan_case(
             if ran_out_of_memory(error):  # no fault of the file: it may be read when less else is under way
                 raise
             what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
-            problems.append(Problem(case=case.id, file=path.name, what=what, remedy=remedy))
+            problems.append(Problem(kind="unreadable", case=case.id, file=path.name, what=what, remedy=remedy))
             return None
 
     images, mask = [read(path, read_volume) for path in case.images], read(case.label, read_mask)
@@ -193,6 +193,7 @@ def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem
     expected = next(iter(counts.values()))
     return [
         Problem(
+            kind="channel-count",
             case=case_id,
             file="",
             what=f"has {count} channels, but {next(iter(counts))} has {expected}",
@@ -210,7 +211,17 @@ def _same_images(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
         first = first_with.setdefault(scan.image_digest or case.id, case.id)
         if first != case.id:
             what, remedy = f"the image is the same as that of {first}", "keep one of them"
-            problems.append(Problem(case=case.id, file=case.images[0].name, what=what, remedy=remedy, is_warning=True))
+            problems.append(
+                Problem(
+                    kind="same-image",
+                    case=case.id,
+                    file=case.images[0].name,
+                    what=what,
+                    remedy=remedy,
+                    is_warning=True,
+                    others=(first,),
+                )
+            )
     return problems
 
 

@@ -1,0 +1,195 @@
+"""The arguments of all verbs: names, types, defaults and help."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+MIRRORING = {"auto": None, "on": True, "off": False}
+DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+
+
+def duration_s(text: str) -> float:
+    """Seconds of '90s', '12m', '1h30m' or '2h'."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if not text.strip() or not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write for example 90s, 12m, 2h or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise argparse.ArgumentTypeError("the duration must be longer than nothing")
+    return total
+
+
+def memory_gb(text: str) -> float | str:
+    """'auto' or a number of GB."""
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of GB nor auto") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="segfw",
+        description="Self-configuring segmentation of CT, MR and other medical images.",
+        epilog="example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in ADD_VERBS:
+        add(verbs)
+    return parser
+
+
+def _verb(verbs: argparse._SubParsersAction, name: str, what: str, example: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _planning_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="2d, 3d_fullres ... (default: all planned)")
+    parser.add_argument(
+        "--preset", default="plain", help="plain, or resenc-m, resenc-l, resenc-xl with a residual encoder"
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        type=memory_gb,
+        metavar="GB",
+        help="memory to fill, or auto for all of the GPU here (default: what the preset was published with, such as 8)",
+    )
+    parser.add_argument("--as-published", action="store_true", help="plan exactly as nnU-Net does")
+    parser.add_argument("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing")
+    parser.add_argument(
+        "--groups",
+        metavar="CSV|REGEX",
+        help="cases of one patient: a table with columns case and patient, or an expression such as '(pat\\d+)_'",
+    )
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="given folds (splits_final.json or splits.json)")
+    parser.add_argument("--workers", type=int, help="threads that read and preprocess (default: one per processor)")
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epochs", type=int, help="length of the training (default: 1000)")
+    parser.add_argument("--steps-per-epoch", type=int, help="batches per epoch (default: 250)")
+    parser.add_argument(
+        "--time-budget", type=duration_s, metavar="TIME", help="train each fold this long instead: 90s, 12m, 1h30m"
+    )
+    parser.add_argument("--batch-size", type=int, help="patches per step (default: the plan's)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    parser.add_argument("--augmentation", default="device", choices=("device", "none"))
+    parser.add_argument(
+        "--mirroring", default="auto", choices=tuple(MIRRORING), help="mirrored images too (default: in long runs)"
+    )
+    parser.add_argument("--device", default="auto", help=DEVICES)
+
+
+def _add_run(verbs: argparse._SubParsersAction) -> None:
+    what = "From a folder of images and masks to trained, validated models; call it again to go on where it stopped."
+    parser = _verb(
+        verbs, "run", what, "segfw run hippocampus work --configurations 3d_fullres --folds 0 --time-budget 12m"
+    )
+    parser.add_argument("raw", type=Path, help="folder of images and masks")
+    parser.add_argument("work", type=Path, help="folder for everything that is made")
+    _planning_options(parser)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="0 to 4, or all (default: 0 1 2 3 4)")
+    _training_options(parser)
+
+
+def _add_plan(verbs: argparse._SubParsersAction) -> None:
+    what = "Verify the data, choose spacing, patch, network and batch, and preprocess."
+    parser = _verb(verbs, "plan-and-preprocess", what, "segfw plan-and-preprocess hippocampus work")
+    parser.add_argument("raw", type=Path, help="folder of images and masks")
+    parser.add_argument("work", type=Path, help="folder for everything that is made")
+    _planning_options(parser)
+    parser.add_argument("--device", default="auto", help=f"{DEVICES}; a GPU is also used to check the plan's memory")
+    parser.add_argument("--plan-only", action="store_true", help="do not preprocess")
+    parser.add_argument("--overwrite", action="store_true", help="read and plan anew, whatever is there")
+
+
+def _add_train(verbs: argparse._SubParsersAction) -> None:
+    what = "Train one fold of one configuration and score it on its validation cases."
+    parser = _verb(verbs, "train", what, "segfw train work 3d_fullres 0 --time-budget 2h")
+    parser.add_argument("work", type=Path, help="work folder of plan-and-preprocess")
+    parser.add_argument("configuration", help="2d or 3d_fullres")
+    parser.add_argument("fold", help="0 to 4, or all")
+    _training_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="delete this fold's run and train anew")
+
+
+def _add_predict(verbs: argparse._SubParsersAction) -> None:
+    parser = _verb(verbs, "predict", "Write masks for new images.", "segfw predict work new_scans masks --folds 0")
+    parser.add_argument("model", type=Path, help="work folder or model directory")
+    parser.add_argument("input", type=Path, help="folder of images, or one file")
+    parser.add_argument("output", type=Path, help="folder for the masks")
+    parser.add_argument("--configuration", help="default: the only one that is trained")
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained, averaged")
+    parser.add_argument(
+        "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
+    )
+    parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
+    parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
+
+
+def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
+    what = "Score a folder of masks against reference masks of the same names."
+    parser = _verb(verbs, "evaluate", what, "segfw evaluate masks labelsTs --output scores.json --report report.html")
+    parser.add_argument("predictions", type=Path, help="folder of predicted masks")
+    parser.add_argument("reference", type=Path, help="folder of expert masks")
+    parser.add_argument("--output", type=Path, help="scores.json (a CSV is written beside it)")
+    parser.add_argument("--report", type=Path, help="report.html, with pictures")
+    parser.add_argument("--images", type=Path, help="folder of the images, for the report's pictures")
+
+
+def _add_check(verbs: argparse._SubParsersAction) -> None:
+    what = "The doctor for data: read every case once and say what is wrong, odd or doubtful, and in which case."
+    parser = _verb(verbs, "check", what, "segfw check hippocampus --output report --fix repaired")
+    parser.add_argument("raw", type=Path, help="folder of images and masks")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for check.json and check.html with pictures")
+    parser.add_argument("--fix", type=Path, metavar="DIR", help="new folder for a copy, repaired where that is safe")
+    parser.add_argument("--groups", metavar="CSV|REGEX", help="cases of one patient, as for plan-and-preprocess")
+    parser.add_argument("--workers", type=int, help="threads that read (default: one per processor)")
+
+
+def _add_info(verbs: argparse._SubParsersAction) -> None:
+    parser = _verb(
+        verbs, "info", "Explain a plan in words: what was chosen, why, and what it costs.", "segfw info work"
+    )
+    parser.add_argument("work", type=Path, help="work folder or model directory")
+    parser.add_argument("--device", default="auto", help=f"{DEVICES}, for the expected training time")
+
+
+def _add_doctor(verbs: argparse._SubParsersAction) -> None:
+    what = "Show versions, devices, memory and disk, and what to do about anything wrong."
+    _verb(verbs, "doctor", what, "segfw doctor")
+
+
+def _add_demo(verbs: argparse._SubParsersAction) -> None:
+    what = "Make a small data set, train on it, predict and score images never seen: about 5 minutes on two cores."
+    parser = _verb(verbs, "demo", what, "segfw demo demo")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="default: demo")
+    parser.add_argument(
+        "--time-budget", type=duration_s, default=285.0, metavar="TIME", help="for training (default: 4m45s)"
+    )
+    parser.add_argument("--device", default="auto", help=DEVICES)
+
+
+ADD_VERBS = (
+    _add_check,
+    _add_run,
+    _add_plan,
+    _add_train,
+    _add_predict,
+    _add_evaluate,
+    _add_info,
+    _add_doctor,
+    _add_demo,
+)
