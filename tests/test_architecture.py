@@ -29,7 +29,7 @@ ALLOWED = {
     "pipeline": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation", "checkup"},
 }
 # Used by people or shells, and by nothing in the package.
-TOP = {"cli", "arguments", "health", "demo"}
+TOP = {"__main__", "cli", "arguments", "health", "demo"}
 
 
 def module_name(path: Path) -> str:
