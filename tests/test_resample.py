@@ -19,6 +19,8 @@ CHANGES = [
     ((6, 1, 8), (1, 3, 12)),
 ]
 
+LONG_CHANGES = [((90, 6, 7), (61, 6, 9)), ((40, 6, 7), (97, 5, 7)), ((50, 4, 4), (50, 4, 4))]
+
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(100, 50, shape).astype(np.float32)
@@ -47,6 +49,27 @@ def test_an_image_is_resized_like_scipys_spline(old, new):
     for channel, resized in zip(channels, result):
         expected = by_scipy(channel, new, order=3).clip(channel.min(), channel.max())
         np.testing.assert_allclose(resized, expected, atol=1e-4 * np.ptp(channel))  # float32 and zeroed tails
+
+
+@pytest.mark.parametrize(
+    "old, new", [*CHANGES, ((90, 6, 7), (61, 6, 9)), ((40, 6, 7), (97, 5, 7)), ((50, 4, 4), (50, 4, 4))]
+)
+@pytest.mark.parametrize("thick", [None, 0])
+@pytest.mark.parametrize("slab_voxels", [1, 300, 1 << 22])
+def test_an_image_that_comes_slice_by_slice_is_resized_like_a_whole_one(old, new, thick, slab_voxels, monkeypatch):
+    monkeypatch.setattr(resample, "SLAB_VOXELS", slab_voxels)
+    image = torch.from_numpy(noise(old))
+    asked = []
+
+    def some(start: int, stop: int) -> torch.Tensor:
+        asked.extend(range(start, stop))
+        return image[start:stop]
+
+    result = torch.empty(new)
+    resample.resample_slices(some, old, result, thick, (float(image.min()), float(image.max())))
+    torch.testing.assert_close(result, resample_image(image[None], new, thick)[0], atol=1e-3, rtol=0)
+    if thick is None:
+        assert len(asked) == len(set(asked))  # no slice is made twice
 
 
 @pytest.mark.parametrize("old, new", CHANGES)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segfw.data import verify
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case, LabelSet, Problem
 from segfw.data.verify import as_integers, check_case, file_notes, grid_mismatch
@@ -269,3 +270,21 @@ def test_more_than_256_labels_take_two_bytes():
     assert classes.dtype == np.uint16
     assert classes.tolist() == [0, 255, 256, 299]
     assert labels.to_values(classes).tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32])
+def test_values_are_counted_like_numpy_does(kind):
+    rng = np.random.default_rng(3)
+    mask = rng.choice([0, 3, 7, 120], size=(9, 11, 13), p=[0.9, 0.05, 0.04, 0.01]).astype(kind)
+    if kind is not np.uint8:
+        mask -= 5
+    for stored in (mask, mask.transpose(2, 0, 1)[:, ::-1]):
+        values, counts = np.unique(stored, return_counts=True)
+        assert verify.count_values(stored) == dict(zip(values.tolist(), counts.tolist()))
+
+
+def test_values_far_apart_are_counted_too(monkeypatch):
+    mask = np.array([[[-3, 70_000, 70_000, 0]]])
+    assert verify.count_values(mask) == {-3: 1, 0: 1, 70_000: 2}
+    monkeypatch.setattr(verify, "PART_VOXELS", 3)
+    assert verify.count_values(np.array([2, 2, 5, 5, 5, 2, 9])) == {2: 3, 5: 3, 9: 1}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import model_validator
 
 from segfw.records import Record
+
+PART_VOXELS = 1 << 20
 
 
 class IntensityStats(Record):
@@ -36,39 +39,67 @@ class Normalization(Record):
         return self
 
 
-def clip_and_standardize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """A channel's normalisation with everything measured: clip, subtract, divide; voxels outside a mask become 0."""
+
+    subtract: float = 0.0
+    divide: float = 1.0
+    lowest: float | None = None
+    highest: float | None = None
+
+    def __call__(self, voxels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """A new float32 array, C-contiguous."""
+        result = np.array(voxels, dtype=np.float32, order="C")
+        if self.lowest is not None:
+            np.clip(result, np.float32(self.lowest), np.float32(self.highest), out=result)
+        if self.subtract:
+            result -= np.float32(self.subtract)
+        if self.divide != 1:
+            result /= np.float32(self.divide)
+        if mask is not None:
+            result[~mask] = 0
+        return result
+
+
+def clip_and_standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
     """CT: clipped to the data set's 0.5 and 99.5 percentile of the foreground, then its mean and deviation removed."""
     stats = how.stats
-    clipped = np.clip(image_zyx, stats.percentile_00_5, stats.percentile_99_5)
-    return (clipped - np.float32(stats.mean)) / np.float32(max(stats.std, 1e-8))
+    return Scaling(
+        subtract=stats.mean,
+        divide=max(stats.std, 1e-8),
+        lowest=stats.percentile_00_5,
+        highest=stats.percentile_99_5,
+    )
 
 
-def standardize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
-    """Mean 0 and deviation 1 per image, over the mask if there is one; voxels outside the mask become 0."""
-    voxels = image_zyx if mask_zyx is None else image_zyx[mask_zyx]
-    # Float64 sums: intensities may reach millions, where float32 loses the deviation.
-    mean, std = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
-    result = (image_zyx - np.float32(mean)) / np.float32(max(std, 1e-8))
-    return result if mask_zyx is None else np.where(mask_zyx, result, np.float32(0))
+def standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
+    """Mean 0 and deviation 1 per image."""
+    # Float64 sums: intensities may reach millions, where float32 loses the deviation. In parts, whose copies are small.
+    mean = voxels.mean(dtype=np.float64)
+    parts = np.array_split(voxels, min(len(voxels), 1 + voxels.size // PART_VOXELS))
+    squares = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts)
+    return Scaling(subtract=float(mean), divide=max((squares / voxels.size) ** 0.5, 1e-8))
 
 
-def rescale_to_unit(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+def rescale_to_unit(voxels: np.ndarray, how: Normalization) -> Scaling:
     """Smallest value 0, largest 1, per image."""
-    low, high = float(image_zyx.min()), float(image_zyx.max())
-    return (image_zyx - np.float32(low)) / np.float32(max(high - low, 1e-8))
+    low, high = float(voxels.min()), float(voxels.max())
+    return Scaling(subtract=low, divide=max(high - low, 1e-8))
 
 
-def divide_by_255(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+def divide_by_255(voxels: np.ndarray, how: Normalization) -> Scaling:
     """Eight-bit colour to 0..1."""
-    return image_zyx / np.float32(255)
+    return Scaling(divide=255)
 
 
-def keep(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+def keep(voxels: np.ndarray, how: Normalization) -> Scaling:
     """As it is."""
-    return image_zyx
+    return Scaling()
 
 
-Normalizer = Callable[[np.ndarray, Normalization, np.ndarray | None], np.ndarray]
+# Measures the voxels of a channel (inside its mask, if it has one) and says how they are scaled.
+Normalizer = Callable[[np.ndarray, Normalization], Scaling]
 NORMALIZERS: dict[str, Normalizer] = {
     "ct": clip_and_standardize,
     "zscore": standardize,
@@ -86,9 +117,14 @@ def normalization_kind(channel_name: str) -> str:
     return KIND_OF_CHANNEL.get(channel_name.casefold(), "zscore")
 
 
-def normalize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
-    """Float32 (Z, Y, X) normalised by the rule ``how``; raises ValueError if there is no such rule."""
+def scaling_of(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> Scaling:
+    """The rule ``how`` measured on a channel; raises ValueError if there is no such rule."""
     if how.kind not in NORMALIZERS:
         raise ValueError(f"unknown normalisation {how.kind!r}; choose from {sorted(NORMALIZERS)}")
+    return NORMALIZERS[how.kind](image_zyx if mask_zyx is None else image_zyx[mask_zyx], how)
+
+
+def normalize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+    """Float32 (Z, Y, X) normalised by the rule ``how``; raises ValueError if there is no such rule."""
     mask = mask_zyx if how.inside_mask else None
-    return NORMALIZERS[how.kind](image_zyx.astype(np.float32, copy=False), how, mask).astype(np.float32, copy=False)
+    return scaling_of(image_zyx, how, mask)(image_zyx, mask)

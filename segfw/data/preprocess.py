@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,11 +12,21 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, stored_like, to_canonical
-from segfw.data.normalize import Normalization, normalize
-from segfw.data.resample import argmax_at, paint_at, resample_classes, resample_image, resampled_shape, thick_axis
+from segfw.data.normalize import Normalization, Scaling, scaling_of
+from segfw.data.resample import (
+    argmax_at,
+    paint_at,
+    resample_classes,
+    resample_image,
+    resample_slices,
+    resampled_shape,
+    thick_axis,
+)
 from segfw.records import Record
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+HALF_LIMIT = 60_000.0  # float16 ends at 65 504
 
 
 class Preprocessing(Record):
@@ -52,14 +63,16 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
 
 def nonzero_box(image_czyx: np.ndarray) -> Box:
     """Smallest box that holds every voxel that is not zero in some channel; the whole image if there is none."""
-    nonzero = (image_czyx != 0).any(0)
-    box = []
+    box = [[0, size] for size in image_czyx.shape[1:]]
     for axis in range(3):
-        found = np.flatnonzero(nonzero.any(tuple(other for other in range(3) if other != axis)))
-        if not len(found):
+        slices = np.moveaxis(cut(image_czyx, box), axis + 1, 0)
+        # Only slices at the border are looked at: most images end there, where something is.
+        found = next((index for index, part in enumerate(slices) if part.any()), None)
+        if found is None:
             return tuple((0, size) for size in image_czyx.shape[1:])
-        box.append((int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
+        empty_behind = next(index for index, part in enumerate(slices[::-1]) if part.any())
+        box[axis] = [found, box[axis][1] - empty_behind]
+    return tuple((start, stop) for start, stop in box)
 
 
 def cut(array: np.ndarray, box: Box) -> np.ndarray:
@@ -67,8 +80,11 @@ def cut(array: np.ndarray, box: Box) -> np.ndarray:
     return array[(..., *(slice(start, stop) for start, stop in box))]
 
 
-def preprocess_image(volume: Volume, how: Preprocessing) -> tuple[Tensor, PreprocessRecord]:
-    """Image as stored in its file to float32 (C, Z, Y, X) on the network's grid, and how to come back."""
+def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = False) -> tuple[Tensor, PreprocessRecord]:
+    """Image as stored in its file to (C, Z, Y, X) on the network's grid, and how to come back.
+
+    Float32, or float16 with ``in_half`` unless values exceed its range.
+    """
     canonical = to_canonical(volume)
     box = nonzero_box(canonical.array)
     order = how.axis_order
@@ -76,14 +92,22 @@ def preprocess_image(volume: Volume, how: Preprocessing) -> tuple[Tensor, Prepro
     spacing_mm = tuple(canonical.geometry.spacing_mm[axis] for axis in order)
     target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
-    mask = None
+    filled = None
     if any(channel.inside_mask for channel in how.normalization):
-        mask = ndimage.binary_fill_holes((cropped != 0).any(0))
+        filled = ndimage.binary_fill_holes((cropped != 0).any(0))
+    masks = [filled if rule.inside_mask else None for rule in how.normalization]
+    scalings = [scaling_of(*channel) for channel in zip(cropped, how.normalization, masks)]
+    bounds = [_bounds(*channel) for channel in zip(cropped, scalings, masks)]
+    fits_half = all(low > -HALF_LIMIT and high < HALF_LIMIT for low, high in bounds)
+    result = torch.empty((len(cropped), *shape), dtype=torch.float16 if in_half and fits_half else torch.float32)
     thick = thick_axis(spacing_mm, target_mm)
-    channels = []
-    for channel, rule in zip(cropped, how.normalization):
-        normalized = np.ascontiguousarray(normalize(channel, rule, mask))
-        channels.append(resample_image(torch.from_numpy(normalized)[None], shape, thick))
+    for index, (channel, scaling, mask) in enumerate(zip(cropped, scalings, masks)):
+        if thick in (1, 2):  # the data set's coarsest axis comes first, but not that of this very case
+            whole = torch.from_numpy(scaling(channel, mask))[None]
+            result[index] = resample_image(whole, shape, thick)[0]
+            continue
+        slices = partial(_normalized_slices, channel, scaling, mask)
+        resample_slices(slices, cropped.shape[1:], result[index], thick, bounds[index])
     record = PreprocessRecord(
         original=volume.geometry,
         box=box,
@@ -93,7 +117,21 @@ def preprocess_image(volume: Volume, how: Preprocessing) -> tuple[Tensor, Prepro
         shape=shape,
         spacing_mm=target_mm,
     )
-    return torch.cat(channels) if len(channels) > 1 else channels[0], record
+    return result, record
+
+
+def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None) -> tuple[float, float]:
+    """Smallest and largest value after normalisation, which keeps the order of values; outside a mask all are 0."""
+    inside = channel_zyx if mask_zyx is None else channel_zyx[mask_zyx]
+    low, high = scaling(np.array([inside.min(), inside.max()])).tolist()
+    return (low, high) if mask_zyx is None or mask_zyx.all() else (min(low, 0.0), max(high, 0.0))
+
+
+def _normalized_slices(
+    channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None, start: int, stop: int
+) -> Tensor:
+    mask = None if mask_zyx is None else mask_zyx[start:stop]
+    return torch.from_numpy(scaling(channel_zyx[start:stop], mask))
 
 
 def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:

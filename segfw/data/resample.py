@@ -7,7 +7,7 @@ matrix. A volume is resized by one matrix product per axis, which gives the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from segfw.data.geometry import Shape, Spacing
 
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
 SPLINE_ORDER = 3
+SLAB_VOXELS = 1 << 22  # that are worked on at a time: small enough to stay near the processor
 
 
 @lru_cache(maxsize=256)
@@ -72,6 +73,56 @@ def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tenso
         result = _along_axis(result, axis_matrix(image_czyx.shape[axis + 1], shape[axis], SPLINE_ORDER), axis + 1)
     result = torch.clamp(result, low, high)
     return result if thick is None else _pick(result, thick + 1, shape[thick])
+
+
+# Gives slices [start, stop) of an image along its first axis, float32 (N, Y, X).
+Slices = Callable[[int, int], Tensor]
+
+
+def resample_slices(
+    slices: Slices, old_shape: Shape, out_zyx: Tensor, thick: int | None, bounds: tuple[float, float]
+) -> None:
+    """As ``resample_image`` for one channel that comes slice by slice, written into ``out_zyx`` in its data type.
+
+    Only some slices exist as float32 at a time, so that memory is that of the result. ``bounds`` is the range of the
+    image's values; ``thick`` is None or 0, the axis along which slices come.
+    """
+    new_shape = tuple(out_zyx.shape)
+    in_plane = [axis_matrix(old_shape[axis], new_shape[axis], SPLINE_ORDER) for axis in (1, 2)]
+
+    def resized(start: int, stop: int) -> Tensor:
+        result = slices(start, stop)
+        for axis, matrix in enumerate(in_plane, start=1):
+            result = _along_axis(result, matrix, axis)
+        return result
+
+    voxels_per_slice = max(old_shape[1] * old_shape[2], new_shape[1] * new_shape[2])
+    slabs = [*_slabs((new_shape[0], voxels_per_slice, 1), SLAB_VOXELS)]
+    if thick == 0:
+        chosen = axis_matrix(old_shape[0], new_shape[0], 0).argmax(1)
+        for slab in slabs:
+            wanted, place = torch.unique_consecutive(chosen[slab], return_inverse=True)
+            parts = []
+            for index in wanted.tolist():  # each clipped to the range of its own slice
+                own = slices(index, index + 1)
+                part = own
+                for axis, matrix in enumerate(in_plane, start=1):
+                    part = _along_axis(part, matrix, axis)
+                parts.append(part.clamp(own.min(), own.max()))
+            out_zyx[slab] = torch.cat(parts)[place]
+        return
+    matrix = axis_matrix(old_shape[0], new_shape[0], SPLINE_ORDER)
+    used = [_extent(matrix[slab].any(0)) for slab in slabs]
+    held, first = resized(0, 0), 0
+    for number, slab in enumerate(slabs):
+        # Slices that this slab or a later one needs are kept, and those that are new to it added.
+        start, stop = min(part.start for part in used[number:]), used[number].stop
+        held, last = held[start - first :], first + len(held)
+        first = start
+        if stop > last:
+            held = torch.cat((held, resized(last, stop)))
+        rows = matrix[slab, first : first + len(held)]
+        out_zyx[slab] = _along_axis(held, rows, 0).clamp_(*bounds)
 
 
 def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Tensor:

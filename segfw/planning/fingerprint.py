@@ -16,7 +16,7 @@ from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, La
 from segfw.data.normalize import IntensityStats
 from segfw.data.parallel import map_bounded, ran_out_of_memory
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
-from segfw.data.verify import as_integers, check_case, file_notes
+from segfw.data.verify import as_integers, check_case, count_values, file_notes
 from segfw.records import Record, UserError, count
 
 SAMPLED_VOXELS = 20_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
@@ -154,7 +154,6 @@ def _measure(
     canonical = to_canonical(image)
     values = apply_map(as_integers(mask.array), case.label_map)
     background = labels.values[0] if labels else 0
-    present, counts = np.unique(values, return_counts=True)
     foreground = values[0] != background
     if labels and labels.ignore is not None:  # the reference counts these voxels, which nobody has called foreground
         foreground &= values[0] != labels.ignore
@@ -173,7 +172,7 @@ def _measure(
         shape=canonical.geometry.shape,
         spacing_mm=canonical.geometry.spacing_mm,
         cropped_shape=cut(canonical.array, nonzero_box(canonical.array)).shape[1:],
-        label_voxels={str(value): int(count) for value, count in zip(present, counts)},
+        label_voxels={str(value): voxels for value, voxels in count_values(values).items()},
     )
     return CaseScan(
         problems=problems,

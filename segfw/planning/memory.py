@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -65,34 +65,27 @@ def needed_gb(tensors_gb: float) -> float:
 def step_cost(spec: NetworkSpec) -> StepCost:
     """Cost of a training step in 16 bit of the network ``spec``.
 
-    Two steps of one and two small patches are run on the meta device, which computes shapes only, and the bytes of all
-    tensors alive are followed. Their difference is what a patch takes, the rest is fixed.
+    A step of one patch is run on the meta device, which computes shapes only, and the bytes of all tensors alive are
+    followed.
     """
     with torch.device("meta"):
         network = build_network(spec).to(torch.bfloat16).train()
     weights = sum(parameter.numel() for parameter in network.parameters())
     patch = tuple(factor * (PROBE_EDGE if size > 1 else 1) for factor, size in zip(spec.downsampling, _kernel(spec)))
-    peaks, flops = zip(*(_counted_step(network, spec, patch, batch) for batch in (1, 2)))
-    per_patch = peaks[1] - peaks[0]
+    with StepCounter() as counted:
+        image = torch.empty(1, spec.in_channels, *patch, device="meta")
+        classes = torch.empty(1, *patch, device="meta", dtype=torch.long)
+        deep_supervision_loss(network(image.bfloat16()), classes, batch_dice=False).backward()
     return StepCost(
-        fixed_bytes=weights * BYTES_PER_WEIGHT + max(0, peaks[0] - per_patch),
-        bytes_per_voxel=per_patch / prod(patch),
-        flops_per_voxel=(flops[1] - flops[0]) / prod(patch),
+        fixed_bytes=weights * BYTES_PER_WEIGHT,
+        bytes_per_voxel=counted.peak_bytes / prod(patch),
+        flops_per_voxel=counted.flops / prod(patch),
     )
 
 
 def _kernel(spec: NetworkSpec) -> tuple[int, int, int]:
     """Largest kernel along each axis: 1 along z in 2-D networks, which see one slice."""
     return tuple(max(kernel[axis] for kernel in spec.kernels) for axis in range(3))
-
-
-def _counted_step(network: nn.Module, spec: NetworkSpec, patch: Shape, batch: int) -> tuple[int, int]:
-    network.zero_grad(set_to_none=True)
-    with StepCounter() as counted:
-        image = torch.empty(batch, spec.in_channels, *patch, device="meta")
-        classes = torch.empty(batch, *patch, device="meta", dtype=torch.long)
-        deep_supervision_loss(network(image.bfloat16()), classes, batch_dice=False).backward()
-    return counted.peak_bytes, counted.flops
 
 
 class Measured(Record):
