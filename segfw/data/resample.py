@@ -19,6 +19,7 @@ from segfw.data.geometry import Shape, Spacing
 
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
 SPLINE_ORDER = 3
+BAND_BLOCK = 64  # rows of a long axis' matrix that are applied at a time
 SLAB_VOXELS = 1 << 22  # that are worked on at a time: small enough to stay near the processor
 
 
@@ -136,19 +137,28 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
         return classes_zyx
     if classes_zyx.dtype == torch.uint16:  # for which torch has hardly any operation
         return resample_classes(classes_zyx.int(), shape, thick).to(torch.uint16)
-    if thick is not None:
-        classes_zyx = _pick(classes_zyx, thick, shape[thick])
-    matrices = [axis_matrix(old, new, 1) for old, new in zip(classes_zyx.shape, shape)]
+    orders = [0 if axis == thick else 1 for axis in range(3)]
+    matrices = [axis_matrix(old, new, order) for old, new, order in zip(classes_zyx.shape, shape, orders)]
+    result = torch.empty(shape, dtype=classes_zyx.dtype)
+    for slab in _slabs(shape, SLAB_VOXELS):
+        used = _extent(matrices[0][slab].any(0))
+        part = classes_zyx[used]
+        nearest = _nearest(part, [axis_matrix(old, new, 0) for old, new in zip(classes_zyx.shape, shape)], slab, used)
+        result[slab] = _heaviest(part, [matrices[0][slab, used], *matrices[1:]], nearest)
+    return result
+
+
+def _heaviest(classes_zyx: Tensor, matrices: list[Tensor], nearest: Tensor) -> Tensor:
+    """Class with the largest weight at every voxel of the new grid, which ``nearest`` has the shape of."""
     # One pass finds the boxes of all classes; a search per class would read the volume as often as there are classes.
     boxes = {index: box for index, box in enumerate(ndimage.find_objects(classes_zyx.numpy()), start=1) if box}
     if (classes_zyx == 0).any():
         boxes = {0: (slice(None),) * 3} | boxes
     lowest, *others = boxes
-    result = torch.full(shape, lowest, dtype=classes_zyx.dtype)
+    result = torch.full(nearest.shape, lowest, dtype=classes_zyx.dtype)
     if not others:
         return result
     best = _along_axes((classes_zyx == lowest).float(), matrices)
-    nearest = _nearest(classes_zyx, shape)
     for value in others:
         source = boxes[value]
         cut = [matrix[:, part] for matrix, part in zip(matrices, source)]
@@ -164,12 +174,17 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
     return result
 
 
-def _nearest(classes_zyx: Tensor, shape: Shape) -> Tensor:
-    """Nearest neighbour along all axes, by NumPy, whose gather of single bytes is many times faster than torch's."""
-    array = classes_zyx.numpy()
-    for axis, size in enumerate(shape):
-        if array.shape[axis] != size:
-            array = array.take(axis_matrix(array.shape[axis], size, 0).argmax(1).numpy(), axis)
+def _nearest(part_zyx: Tensor, matrices: list[Tensor], slab: slice, used: slice) -> Tensor:
+    """Nearest neighbour along all axes, by NumPy, whose gather of single bytes is many times faster than torch's.
+
+    ``part_zyx`` holds the ``used`` slices of the whole array, the result the ``slab`` of the new grid.
+    """
+    picks = [matrix.argmax(1).numpy() for matrix in matrices]
+    picks[0] = (picks[0][slab] - used.start).clip(0, len(part_zyx) - 1)
+    array = part_zyx.numpy()
+    for axis, chosen in enumerate(picks):
+        if not np.array_equal(chosen, np.arange(array.shape[axis])):
+            array = array.take(chosen, axis)
     return torch.from_numpy(array)
 
 
@@ -230,9 +245,26 @@ def _slabs(shape: Shape, slab_voxels: int) -> Iterator[slice]:
 
 
 def _along_axis(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Applies a (new, old) matrix along one axis of an array."""
-    if matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), device=matrix.device)):
+    """Applies a (new, old) matrix along one axis of an array.
+
+    A new voxel depends on the old ones near it, so that the matrix is a band. Long axes are done block by block, each
+    from the part of the array that it depends on.
+    """
+    new, old = matrix.shape
+    if new == old and torch.equal(matrix, torch.eye(new, device=matrix.device)):
         return array
+    if old <= 2 * BAND_BLOCK or new <= BAND_BLOCK:
+        return _product(array, matrix, axis)
+    result = array.new_empty((*array.shape[:axis], new, *array.shape[axis + 1 :]))
+    for start in range(0, new, BAND_BLOCK):
+        rows = matrix[start : start + BAND_BLOCK]
+        used = _extent(rows.any(0))
+        part = _product(array.narrow(axis, used.start, used.stop - used.start), rows[:, used], axis)
+        result.narrow(axis, start, len(rows)).copy_(part)
+    return result
+
+
+def _product(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     if axis == array.ndim - 1:
         return array @ matrix.T
     if axis == array.ndim - 2:

@@ -259,7 +259,7 @@ def _save_array(path: Path, array: np.ndarray) -> None:
     chunks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 32, 64, 64)[-array.ndim :]))
     with whole_file(path) as partial:
         partial.unlink(missing_ok=True)
-        settings = {"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1}
+        settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1}
         if array.ndim == 1:
             chunks = (max(1, len(array)),)
         blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, urlpath=str(partial), mode="w", cparams=settings)
