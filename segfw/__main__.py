@@ -1,8 +1,6 @@
 """``python -m segfw`` is the same as ``segfw``."""
 
-import sys
-
-from segfw.cli import main
+from segfw.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -184,3 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK if code is None else code
     print(f"segfw: {message}", file=sys.stderr)
     return code
+
+
+def command() -> None:
+    """What the shell command ``segfw`` runs: ``main``, and an end without the second that tearing down PyTorch takes."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

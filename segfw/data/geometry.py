@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from pydantic import field_validator
@@ -83,6 +84,7 @@ def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
     return apply_orientation(array_zyx, ornt_transform(identity, transform))
 
 
+@lru_cache(maxsize=256)
 def _transform_to_canonical(geometry: Geometry) -> np.ndarray:
     from nibabel.orientations import io_orientation, ornt_transform
 
@@ -102,6 +104,8 @@ def stored_like(volume: Volume, other: Volume) -> Volume:
     if not (volume.is_placed and other.is_placed):
         equal = own.shape == wanted.shape
         return replace(volume, geometry=wanted, is_placed=other.is_placed) if equal else volume
+    if own.affine == wanted.affine:
+        return volume
     relative = np.eye(4)
     relative[:3, :3] = np.linalg.solve(unit_axes(wanted.matrix), unit_axes(own.matrix))
     transform = io_orientation(relative)

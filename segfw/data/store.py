@@ -255,14 +255,16 @@ def stored_bytes(folder: Path, case_ids: list[str]) -> Iterator[int]:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    # Chunks near the size of a patch's part: small enough to read little too much, large enough to compress.
-    chunks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 32, 64, 64)[-array.ndim :]))
+    # Blocks are what is decompressed for a patch; chunks are what is written at a time, the fewer the faster.
+    blocks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 16, 32, 32)[-array.ndim :]))
+    chunks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 64, 256, 256)[-array.ndim :]))
+    if array.ndim == 1:
+        blocks = chunks = (max(1, len(array)),)
+    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1}
     with whole_file(path) as partial:
         partial.unlink(missing_ok=True)
-        settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1}
-        if array.ndim == 1:
-            chunks = (max(1, len(array)),)
-        blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, urlpath=str(partial), mode="w", cparams=settings)
+        array = np.ascontiguousarray(array)
+        blosc2.asarray(array, chunks=chunks, blocks=blocks, urlpath=str(partial), mode="w", cparams=settings)
 
 
 def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> bool:

@@ -61,6 +61,11 @@ def needed_gb(tensors_gb: float) -> float:
     return tensors_gb / (1 - WORKSPACE_SHARE) + CONTEXT_GB
 
 
+def load_counter() -> None:
+    """Imports what counting needs; called in a thread while files are read, since it takes over a second."""
+    import torch._dynamo  # noqa: F401 - operations on the meta device load it on their first call
+
+
 @lru_cache(maxsize=4096)
 def step_cost(spec: NetworkSpec) -> StepCost:
     """Cost of a training step in 16 bit of the network ``spec``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from segfw.device import pick_device
 from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.groups import read_groups
+from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
@@ -66,6 +68,7 @@ def plan_and_preprocess(
     chosen_device = pick_device(device)
     found = find_dataset(raw)
     _refuse_foreign_folder(work)
+    threading.Thread(target=load_counter, daemon=True).start()
     decoded = DecodedCases(KEPT_SHARE * free_memory_bytes())
     manifest, fingerprint = _scan(found, work, workers, overwrite, decoded)
     wishes = {
