@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> None:
-    """What the shell command ``segfw`` runs: ``main``, and an end without the second that tearing down PyTorch takes."""
+    """What the shell runs as ``segfw``: ``main``, without the second that Python takes to tear PyTorch down."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -7,6 +7,7 @@ whole, ``ID.json``.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ from segfw.data.verify import as_integers
 from segfw.records import Record, UserError, whole_file
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
+SMALL_ARRAY_VOXELS = 1 << 18
+# Cases and batches run in threads already, and blosc2 starts four of its own anew for every array that it writes: the
+# one way to stop that is the variable that its library asks.
+os.environ["BLOSC_NTHREADS"] = "1"
 RULES_VERSION = 2  # raised when the same data and rules give other arrays than before
 
 
@@ -255,16 +260,21 @@ def stored_bytes(folder: Path, case_ids: list[str]) -> Iterator[int]:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    # Blocks are what is decompressed for a patch; chunks are what is written at a time, the fewer the faster.
-    blocks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 16, 32, 32)[-array.ndim :]))
-    chunks = tuple(min(size, limit) for size, limit in zip(array.shape, (1, 64, 256, 256)[-array.ndim :]))
+    # Blocks are what is decompressed for a patch; chunks are what is written at a time, the fewer the faster. Small
+    # arrays are one block: blocks are padded to their full size, of which they would mostly consist.
+    is_small = array.size <= SMALL_ARRAY_VOXELS
+    blocks, chunks = (
+        array.shape if is_small else tuple(min(size, limit) for size, limit in zip(array.shape, limits[-array.ndim :]))
+        for limits in ((1, 16, 32, 32), (1, 64, 256, 256))
+    )
     if array.ndim == 1:
         blocks = chunks = (max(1, len(array)),)
-    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1}
+    # Compressed in memory and written at once: blosc2 itself opens the file anew for every chunk.
+    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1}
+    array = np.ascontiguousarray(array)
+    compressed = blosc2.asarray(array, chunks=chunks, blocks=blocks, contiguous=True, cparams=settings)
     with whole_file(path) as partial:
-        partial.unlink(missing_ok=True)
-        array = np.ascontiguousarray(array)
-        blosc2.asarray(array, chunks=chunks, blocks=blocks, urlpath=str(partial), mode="w", cparams=settings)
+        partial.write_bytes(compressed.to_cframe())
 
 
 def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> bool:

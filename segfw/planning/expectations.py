@@ -24,12 +24,17 @@ MakePlan = Callable[[float], Plan]  # the share of the memory that may be used -
 Measure = Callable[[Configuration], Measured | None]
 
 
-def planned_memory_gb(wanted: float | Literal["auto"] | None, preset: str, device: torch.device) -> float:
-    """GB to plan for: as wanted; 'auto' is the device's; None the published, or the device's if that is less."""
+def planned_memory_gb(
+    wanted: float | Literal["auto"] | None, preset: str, device: torch.device, *, as_published: bool = False
+) -> float:
+    """GB to plan for: as wanted; 'auto' is the device's; None the published.
+
+    Unless the plan is to be as published, None is the device's memory if that is less.
+    """
     if wanted is not None and wanted != "auto":
         return wanted
     published_gb, available_gb = preset_called(preset).memory_gb, device_memory_gb(device)
-    if available_gb is None:
+    if available_gb is None or (as_published and wanted is None):
         return published_gb
     return available_gb if wanted == "auto" else min(published_gb, available_gb)
 

@@ -107,23 +107,11 @@ def measure_step(
 
     The optimiser's state exists from the second step on, so that ``steps`` should be two or more.
     """
-    precision = pick_precision("auto", device)
     share = min(1.0, max(0.0, memory_gb - CONTEXT_GB) * GIGABYTE / torch.cuda.mem_get_info(device)[1])
-    network = optimizer = image = classes = None
     torch.cuda.set_per_process_memory_fraction(share, device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        network = fastest_layout(build_network(spec).to(device), spec).train()
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, fused=True)
-        image = torch.randn(batch_size, spec.in_channels, *patch_size, device=device)
-        classes = torch.zeros(batch_size, *patch_size, device=device, dtype=torch.long)
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(device, precision):
-                outputs = network(image)
-            deep_supervision_loss(outputs, classes, batch_dice=False).backward()
-            del outputs
-            optimizer.step()
+        run_steps(spec, patch_size, batch_size, device, steps)
         torch.cuda.synchronize(device)
         return Measured(
             tensors_gb=torch.cuda.max_memory_allocated(device) / GIGABYTE,
@@ -132,10 +120,25 @@ def measure_step(
     except torch.OutOfMemoryError:
         return None
     finally:
-        del network, optimizer, image, classes
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def run_steps(spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, steps: int) -> None:
+    """Training steps on noise: mixed precision, loss of all outputs, backward, and the optimiser that training uses."""
+    precision = pick_precision("auto", device)
+    network = fastest_layout(build_network(spec).to(device), spec).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, fused=True)
+    image = torch.randn(batch_size, spec.in_channels, *patch_size, device=device)
+    classes = torch.zeros(batch_size, *patch_size, device=device, dtype=torch.long)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device, precision):
+            outputs = network(image)
+        deep_supervision_loss(outputs, classes, batch_dice=False).backward()
+        del outputs
+        optimizer.step()
 
 
 class StepCounter(TorchDispatchMode):

@@ -120,11 +120,10 @@ def _plan(
         kept = Plan.load(path)
         if kept.request == digest:
             return kept
-    memory_gb = planned_memory_gb(wishes["gpu_memory_gb"], wishes["preset"], device)
+    is_fixed = wishes["as_published"]
+    memory_gb = planned_memory_gb(wishes["gpu_memory_gb"], wishes["preset"], device, as_published=is_fixed)
     known = wishes | {"gpu_memory_gb": memory_gb, "request": digest}
-    plan = expected(
-        lambda share: make_plan(manifest, fingerprint, use_share=share, **known), device, fixed=wishes["as_published"]
-    )
+    plan = expected(lambda share: make_plan(manifest, fingerprint, use_share=share, **known), device, fixed=is_fixed)
     _keep(work, PLAN_FILE, plan, overwrite)
     return plan
 
