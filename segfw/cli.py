@@ -68,7 +68,8 @@ def _plan(args: argparse.Namespace) -> None:
         **_planning_arguments(args),
     )
     ready = args.configurations[-1] if args.configurations else "3d_fullres"
-    ready = ready if ready in plan.configurations else "2d"
+    is_trainable = ready in plan.configurations and plan.configurations[ready].previous_stage is None
+    ready = ready if is_trainable else "2d"
     verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
     print(f"next: segfw {verb}")
 

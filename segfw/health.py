@@ -69,7 +69,10 @@ def _explain_configuration(configuration: Configuration, flops: float, device: s
 def _explain_previous_stage(configuration: Configuration) -> list[str]:
     if configuration.previous_stage is None:
         return []
-    return [f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each."]
+    return [
+        f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each. This version "
+        "plans it, but cannot train it yet."
+    ]
 
 
 def _measured(estimate: Estimate) -> str:

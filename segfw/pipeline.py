@@ -21,7 +21,7 @@ from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
 from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
 from segfw.networks import build_network
-from segfw.planning.plan import PLAN_FILE, Plan, target_of
+from segfw.planning.plan import CASCADE, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
@@ -30,6 +30,11 @@ from segfw.training.loop import SETTINGS_FILE, BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
 from segfw.training.settings import TrainSettings
+
+CASCADE_UNTRAINED = (
+    f"{CASCADE} is the second stage of a cascade, which this version plans but cannot train; train 3d_lowres and "
+    "3d_fullres"
+)
 
 
 def train(
@@ -59,10 +64,7 @@ def train(
     plan, manifest = Plan.load(work / PLAN_FILE), DatasetManifest.load(work / MANIFEST_FILE)
     chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
     if chosen.previous_stage is not None:
-        raise UserError(
-            f"{configuration} is the second stage of a cascade, which this version plans but cannot train; "
-            f"train {chosen.previous_stage} and 3d_fullres"
-        )
+        raise UserError(CASCADE_UNTRAINED)
     folder = fold_folder(work, configuration, fold)
     pick_device(device)
     settings = _settings(
@@ -235,6 +237,8 @@ def run(
     work = Path(work)
     # Wrong arguments are better found now than after an hour of preprocessing.
     pick_device(device)
+    if CASCADE in (configurations or ()):
+        raise UserError(CASCADE_UNTRAINED)
     training = {
         "epochs": epochs,
         "steps_per_epoch": steps_per_epoch,

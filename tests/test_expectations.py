@@ -76,7 +76,9 @@ def test_time_and_measurement_are_added_to_the_estimates(monkeypatch):
         assert (estimate.measured, estimate.device) == (measured, "a made-up GPU")
         # 1000 epochs of 250 steps at one teraflop a second.
         assert estimate.hours_per_fold == pytest.approx(estimate.teraflop_per_step * 250_000 / 3600)
-    # A card smaller than the memory planned for cannot tell.
+    # A card has a little less than its name says; one that is much smaller than the memory planned for cannot tell.
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 7.6)
+    assert all(part.estimate.measured == measured for part in expected(plan_with, CUDA).configurations.values())
     monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 4.0)
     assert all(part.estimate.measured is None for part in expected(plan_with, CUDA).configurations.values())
 
@@ -113,6 +115,35 @@ def test_a_real_step_is_measured_within_a_cap_that_is_taken_off_again(is_2d, pre
     spec, patch = make_spec((4, 8), is_2d=is_2d), (1, 8, 12) if is_2d else (4, 8, 12)
     assert measure_step(spec, patch, 2, CPU, 8.0) == Measured(tensors_gb=2, held_gb=3)
     assert pretended_cuda == [("cap", (8 - CONTEXT_GB) / 80), ("reset",), ("cap", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory", "unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_libraries_say_out_of_memory_in_many_words(words, pretended_cuda, monkeypatch):
+    def fail(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(memory, "run_steps", fail)
+    assert measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
+
+
+def test_other_errors_of_a_step_are_not_hidden(pretended_cuda, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("expected scalar type Half")
+
+    monkeypatch.setattr(memory, "run_steps", fail)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0)
+
+
+def test_a_cuda_device_without_a_number_gets_one(pretended_cuda, monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: devices.append(device))
+    monkeypatch.setattr(memory, "run_steps", lambda *_: None)
+    measure_step(make_spec((4, 8)), (4, 8, 12), 2, CUDA, 8.0)
+    assert set(devices) == {torch.device("cuda", 1)}
 
 
 def test_out_of_memory_is_an_answer_and_the_cap_is_taken_off(pretended_cuda, monkeypatch):

@@ -114,6 +114,11 @@ def test_the_counter_follows_what_is_alive():
     assert counter.bytes_now == 0
 
 
+def test_a_single_region_is_counted_too():
+    one, two = (step_cost(make_spec((8, 16), classes=classes)) for classes in (1, 2))
+    assert 0.8 * two.bytes_per_voxel < one.bytes_per_voxel < two.bytes_per_voxel
+
+
 def test_batches_that_fit():
     cost = StepCost(fixed_bytes=100, bytes_per_voxel=2, flops_per_voxel=3)
     assert cost.peak_bytes((1, 5, 2), 4) == 180

@@ -212,6 +212,11 @@ def test_single_slices_are_planned_in_two_dimensions_whatever_axis_they_cross():
         require_possible(["2d", "3d_fullres"], make_plan(manifest(), fingerprint([((1, 1, 1), (1, 99, 99))])))
 
 
+def test_two_very_large_slices_are_planned():
+    plan = make_plan(manifest(), fingerprint([((1, 1, 1), (2, 3000, 3000))] * 6))
+    assert all(min(found.patch_size) >= 1 for found in plan.configurations.values())
+
+
 def test_a_configuration_that_is_not_planned_is_refused_with_the_reason():
     plan = make_plan(manifest(), fingerprint([((1, 1, 1), (60, 80, 100))] * 5))
     with pytest.raises(UserError, match="unknown configuration '3d'; choose from 2d, 3d_lowres, 3d_fullres, 3d_casc"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from segfw.checkup.labels import odd_labels, swapped_labels
 from segfw.checkup.measure import CaseMeasure, measure_case
 from segfw.data.geometry import Volume
 from segfw.data.layouts import find_dataset
-from segfw.data.manifest import Case, FoundDataset, Problem
+from segfw.data.manifest import Case, FoundDataset, Problem, apply_map
+from segfw.data.verify import as_integers
 from segfw.planning.fingerprint import scan_cases
 from segfw.planning.groups import read_groups
 
@@ -68,7 +70,10 @@ def examine(
     measured: dict[str, CaseMeasure] = {}
 
     def also(case: Case, image: Volume, mask: Volume) -> None:
-        measured[case.id] = measure_case(case, image, mask, background=background)
+        values = apply_map(as_integers(mask.array), case.label_map)
+        if found.labels and found.labels.ignore is not None:
+            values = np.where(values == found.labels.ignore, background, values)
+        measured[case.id] = measure_case(case, image, replace(mask, array=values), background=background)
 
     _, problems = scan_cases(found, workers=workers, also=also)
     measures = [measured[case.id] for case in found.cases if case.id in measured]

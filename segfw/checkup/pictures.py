@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from segfw.checkup.measure import CaseMeasure, Slice, as_grey
-from segfw.data.formats import read_volume
-from segfw.data.geometry import to_canonical
-from segfw.data.manifest import Case
+from segfw.data.formats import read_mask, read_volume
+from segfw.data.geometry import stored_like, to_canonical
+from segfw.data.manifest import Case, apply_map
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import as_integers
 from segfw.pictures import VIEWS, label_color, shown_plane
@@ -42,8 +43,10 @@ def views_of_place(
     case: Case, measure: CaseMeasure, place: Sequence[int], classes: Mapping[int, int], pixels: int = 300
 ) -> list[View]:
     """The three slices through a voxel (z, y, x in canonical orientation), which is marked; reads the case again."""
-    image = to_canonical(stack_channels([read_volume(path) for path in case.images]))
-    values = as_integers(to_canonical(read_volume(case.label)).array)[0]
+    stored = stack_channels([read_volume(path) for path in case.images])
+    mask = replace(stored_like(read_mask(case.label), stored), geometry=stored.geometry)
+    image = to_canonical(stored)
+    values = apply_map(as_integers(to_canonical(mask).array), case.label_map)[0]
     size_mm = np.array(measure.size_mm)
     views = []
     for name, axis, letters in VIEWS:

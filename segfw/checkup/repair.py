@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segfw.checkup.findings import CheckReport
-from segfw.data.formats import FORMATS, UnreadableFile, read_volume, split_ending
-from segfw.data.geometry import Geometry, Volume
+from segfw.data.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
+from segfw.data.geometry import Geometry, Volume, stored_like
 from segfw.data.manifest import Case, FoundDataset
 from segfw.data.verify import as_integers, grid_mismatch
 from segfw.records import Record, UserError, whole_file
@@ -66,7 +66,11 @@ def write_fixed(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
         for path, volume in changes.items():
             _write(fix / path.relative_to(found.root), volume)
     for path in dropped:
-        (fix / path.relative_to(found.root)).unlink(missing_ok=True)
+        copy = fix / path.relative_to(found.root)
+        if copy.is_dir():  # a DICOM series
+            shutil.rmtree(copy)
+        else:
+            copy.unlink(missing_ok=True)
     _unlist(fix / "dataset.json", {path.relative_to(found.root) for path in dropped})
     left: dict[str, list[str]] = {}
     for finding in report.findings:
@@ -123,11 +127,13 @@ def _is_float_mask(case: Case) -> bool:
 def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
     """New contents of the case's files, and what was done, in words."""
     images = [read_volume(path) for path in case.images]
-    mask = read_volume(case.label)
+    mask = stored_like(read_mask(case.label), images[0])
     changes: dict[Path, Volume] = {}
     words: list[str] = []
     grid = images[0].geometry
     for path, volume in zip(case.images, images):
+        if not _can_write(path, volume):
+            raise ValueError("its format cannot be written")
         array, geometry = volume.array, volume.geometry
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             finite = np.isfinite(array)
@@ -137,13 +143,22 @@ def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
             words.append(f"{path.name}: {int((~finite).sum())} voxels that were NaN or infinite set to {fill:.6g}")
             array = np.where(finite, array, np.float32(fill))
             changes[path] = Volume(array=array, geometry=geometry)
-        if grid_mismatch(grid, geometry) and _overlap(grid, geometry):
+        is_placed = images[0].is_placed and volume.is_placed  # pictures do not say where they lie
+        if is_placed and grid_mismatch(grid, geometry) and _overlap(grid, geometry):
             changes[path] = Volume(array=_resampled(array, geometry, grid, order=1), geometry=grid)
             words.append(f"{path.name}: resampled (linear) onto the grid of {case.images[0].name}")
+    if not _can_write(case.label, mask):
+        raise ValueError("its format cannot be written")
     changed_mask, mask_words = _repaired_mask(case, mask, grid, case.images[0].name)
     if changed_mask is not None:
         changes[case.label] = changed_mask
     return changes, words + mask_words
+
+
+def _can_write(path: Path, volume: Volume) -> bool:
+    """Whether a changed file of this kind could be written: of several channels only NIfTI, of DICOM and JPEG none."""
+    ending = split_ending(path)[1]
+    return path.is_file() and ending in MASK_ENDINGS and (len(volume.array) == 1 or ending.startswith(".nii"))
 
 
 def _repaired_mask(case: Case, mask: Volume, grid: Geometry, image_name: str) -> tuple[Volume | None, list[str]]:
@@ -157,6 +172,8 @@ def _repaired_mask(case: Case, mask: Volume, grid: Geometry, image_name: str) ->
     if array.dtype.kind == "f":
         words.append(f"{name}: stored as floating numbers, now as integers")
     if grid_mismatch(grid, geometry):
+        if not mask.is_placed:  # a picture that does not say where it lies
+            return None, []
         if geometry.shape == grid.shape and _voxels_apart(grid, geometry) <= SAME_PLACE_VOXELS:
             words.append(f"{name}: placement copied from {image_name}, as the shape is equal and the place nearly")
         elif _overlap(grid, geometry):

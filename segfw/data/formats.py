@@ -133,6 +133,9 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
 
 
+HEADER_BYTES = 1 << 16
+
+
 def size_and_change(path: Path) -> tuple[int, int]:
     """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
     files = [path]
@@ -140,9 +143,13 @@ def size_and_change(path: Path) -> tuple[int, int]:
         files += path.iterdir()
     elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY) and side_file(path):
         files.append(side_file(path))
+    elif path.suffix.lower() == ".mhd" and path.is_file():
+        voxels = re.search(rb"ElementDataFile\s*=\s*(\S+)", path.read_bytes()[:HEADER_BYTES])
+        files += [path.with_name(voxels[1].decode(errors="replace"))] if voxels else []
+    files = [file for file in files if file.exists()]  # a broken link is for the reader to complain of
     stats = [file.stat() for file in files]
     size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
-    return size, max(stat.st_mtime_ns for stat in stats)
+    return size, max((stat.st_mtime_ns for stat in stats), default=0)
 
 
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:

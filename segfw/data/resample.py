@@ -121,7 +121,7 @@ def resample_slices(
         held, last = held[start - first :], first + len(held)
         first = start
         if stop > last:
-            held = torch.cat((held, resized(last, stop)))
+            held = torch.cat((held, resized(max(last, start), stop)))
         rows = matrix[slab, first : first + len(held)]
         out_zyx[slab] = _along_axis(held, rows, 0).clamp_(*bounds)
 

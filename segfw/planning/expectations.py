@@ -14,11 +14,14 @@ from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.presets import preset_called
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
+from segfw.records import UserError
 
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
 # rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6
 USE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the memory for tensors, tried in turn where a real step needs more
+
+NOMINAL = 1.1  # a card has a little less memory than its name says
 
 MakePlan = Callable[[float], Plan]  # the share of the memory that may be used -> plan
 Measure = Callable[[Configuration], Measured | None]
@@ -43,13 +46,15 @@ def expected(make: MakePlan, device: torch.device, *, fixed: bool = False) -> Pl
     """The plan with its expected time on ``device`` and, on CUDA, with memory that was measured and that suffices.
 
     Every configuration is run for two steps within the memory planned for; while one of them needs more, the plan is
-    made anew with less. A ``fixed`` plan is measured but never changed. Where the card is smaller than the memory
-    planned for, nothing is measured.
+    made anew with less. A ``fixed`` plan is measured but never changed. A card that is smaller than the memory planned
+    for cannot tell, which is said.
     """
     plan = make(1.0)
     available_gb = device_memory_gb(device)
-    if device.type == "cuda" and plan.gpu_memory_gb <= available_gb:
-        measure = partial(_measure, device=device, memory_gb=plan.gpu_memory_gb)
+    if device.type == "cuda" and plan.gpu_memory_gb > available_gb * NOMINAL:
+        print(f"planned for {plan.gpu_memory_gb:g} GB, which cannot be checked here: the GPU has {available_gb:.1f} GB")
+    elif device.type == "cuda":
+        measure = partial(_measure, device=device, memory_gb=min(plan.gpu_memory_gb, available_gb))
         plan = measured_to_fit(make, measure, (1.0,) if fixed else USE_SHARES)
     flops = training_flops(device)
     return _with_estimates(
@@ -77,7 +82,12 @@ def measured_to_fit(make: MakePlan, measure: Measure, shares: tuple[float, ...])
     If none does, the plan for the smallest share; what does not fit is then without a measurement.
     """
     for share, next_share in zip_longest(shares, shares[1:]):
-        plan = make(share)
+        try:
+            plan = make(share)
+        except UserError:  # not even the smallest patch fits: the plan before is as small as they get
+            if share == shares[0]:
+                raise
+            break
         measured = {name: measure(configuration) for name, configuration in plan.configurations.items()}
         if all(_fits(result, plan.gpu_memory_gb) for result in measured.values()):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -19,8 +20,8 @@ from segfw.data.preprocess import cut, nonzero_box, stack_channels
 from segfw.data.verify import as_integers, check_case, count_values, file_notes
 from segfw.records import Record, UserError, count
 
-SAMPLED_VOXELS = 20_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
-MOST_SAMPLED_PER_CASE = 50_000
+SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
+MOST_SAMPLED_PER_CASE = 1_000_000  # few cases need more of each: percentiles are of data sets, not of draws
 
 
 class CaseStats(Record):
@@ -268,8 +269,10 @@ def complete(
 
 
 def _absolute(case: Case) -> Case:
-    label = None if case.label is None else case.label.resolve()
-    return case.model_copy(update={"images": tuple(path.resolve() for path in case.images), "label": label})
+    # Links are not followed: what they point to may have another ending, and no side file.
+    images = tuple(Path(os.path.abspath(path)) for path in case.images)
+    label = None if case.label is None else Path(os.path.abspath(case.label))
+    return case.model_copy(update={"images": images, "label": label})
 
 
 def _guess_channels(scans: list[CaseScan]) -> tuple[Channel, ...]:

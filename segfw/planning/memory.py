@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from segfw.data.geometry import Shape
 from segfw.device import autocast, pick_precision
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.losses import deep_supervision_loss
+from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.records import Record
 
@@ -27,6 +27,7 @@ BYTES_PER_WEIGHT = 4 + 4 + 4 + 2  # float32 weight, gradient and momentum, and t
 PROBE_EDGE = 16
 # What a GPU holds beside tensors: the driver's context and libraries, then a share for the workspace of the
 # convolution algorithms and for memory that the allocator cannot use because it is cut into pieces.
+OUT_OF_MEMORY_WORDS = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
 CONTEXT_GB = 0.5
 WORKSPACE_SHARE = 0.1
 
@@ -80,12 +81,17 @@ def step_cost(spec: NetworkSpec) -> StepCost:
     with StepCounter() as counted:
         image = torch.empty(1, spec.in_channels, *patch, device="meta")
         classes = torch.empty(1, *patch, device="meta", dtype=torch.long)
-        deep_supervision_loss(network(image.bfloat16()), classes, batch_dice=False).backward()
+        deep_supervision_loss(network(image.bfloat16()), classes, False, _target(spec)).backward()
     return StepCost(
         fixed_bytes=weights * BYTES_PER_WEIGHT,
         bytes_per_voxel=counted.peak_bytes / prod(patch),
         flops_per_voxel=counted.flops / prod(patch),
     )
+
+
+def _target(spec: NetworkSpec) -> Target:
+    """Of the loss: a single output can only be a region. Softmax and sigmoid take the same memory."""
+    return Target(regions=((1,),)) if spec.classes == 1 else LABELS
 
 
 def _kernel(spec: NetworkSpec) -> tuple[int, int, int]:
@@ -107,6 +113,8 @@ def measure_step(
 
     The optimiser's state exists from the second step on, so that ``steps`` should be two or more.
     """
+    if device.type == "cuda" and device.index is None:  # some of the calls below insist on the number
+        device = torch.device("cuda", torch.cuda.current_device())
     share = min(1.0, max(0.0, memory_gb - CONTEXT_GB) * GIGABYTE / torch.cuda.mem_get_info(device)[1])
     torch.cuda.set_per_process_memory_fraction(share, device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -117,8 +125,10 @@ def measure_step(
             tensors_gb=torch.cuda.max_memory_allocated(device) / GIGABYTE,
             held_gb=torch.cuda.max_memory_reserved(device) / GIGABYTE,
         )
-    except torch.OutOfMemoryError:
-        return None
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; cuDNN and cuBLAS say it in words of their own
+        if any(words in str(error) for words in OUT_OF_MEMORY_WORDS):
+            return None
+        raise
     finally:
         gc.collect()
         torch.cuda.empty_cache()
@@ -136,7 +146,7 @@ def run_steps(spec: NetworkSpec, patch_size: Shape, batch_size: int, device: tor
         optimizer.zero_grad(set_to_none=True)
         with autocast(device, precision):
             outputs = network(image)
-        deep_supervision_loss(outputs, classes, batch_dice=False).backward()
+        deep_supervision_loss(outputs, classes, False, _target(spec)).backward()
         del outputs
         optimizer.step()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
+import numpy as np
+
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
 from segfw.data.normalize import Normalization, normalization_kind
@@ -65,12 +67,25 @@ def make_plan(
         configurations={name: planned[name] for name in CONFIGURATIONS if name in planned},
         reasons=(
             *reasons.of_dataset(
-                manifest, dataset.normalization, dataset.spacing_mm, dataset.axis_order, spacing_mm is not None
+                manifest,
+                dataset.normalization,
+                dataset.spacing_mm,
+                dataset.axis_order,
+                _spacing_source(fingerprint, dataset.spacing_mm, spacing_mm),
             ),
             *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat),
         ),
         request=request,
     )
+
+
+def _spacing_source(fingerprint: Fingerprint, target_mm: Spacing, given_mm: Spacing | None) -> str:
+    if given_mm is not None:
+        return "given by --spacing-mm"
+    median_mm = np.median([case.spacing_mm for case in fingerprint.cases], axis=0)
+    source = f"the median of {len(fingerprint.cases)} cases"
+    is_median = np.allclose(median_mm, target_mm)
+    return source if is_median else f"{source}, and a finer one across their few thick slices"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +194,7 @@ def _find_lowres(
         spacing = rules.coarser_spacing(spacing)
         # In the reference's order of operations: shapes are rounded, and halves must fall to the same side.
         exact = [fine / coarse * n for n, fine, coarse in zip(dataset.median_shape, dataset.target_mm, spacing)]
-        voxels, shape = prod(exact), tuple(round(size) for size in exact)
+        voxels, shape = prod(exact), tuple(max(1, round(size)) for size in exact)
         found = choose(_grid(dataset, spacing, shape, voxels), preset), spacing, shape
         patch_voxels = prod(found[0].patch_size)
     return found if full_voxels / voxels >= rules.LOWRES_WORTH else None

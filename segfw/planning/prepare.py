@@ -148,7 +148,7 @@ def _scan(
         return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
     manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
     work.mkdir(parents=True, exist_ok=True)
-    manifest.save(work / MANIFEST_FILE)
+    _keep(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
     fingerprint.save(work / FINGERPRINT_FILE)
     Scan(digest=digest).save(kept)
     print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout)")

@@ -18,12 +18,11 @@ def of_dataset(
     normalization: tuple[Normalization, ...],
     target: Spacing,
     order: tuple[int, int, int],
-    is_given: bool,
+    spacing_source: str,
 ) -> tuple[str, ...]:
     """Spacing, order of axes and normalisation."""
     spacing = " x ".join(f"{value:.4g}" for value in target)
-    source = "given by --spacing-mm" if is_given else f"the median of {len(manifest.cases)} cases"
-    reasons = [f"Target spacing (z, y, x) {spacing} mm: {source}."]
+    reasons = [f"Target spacing (z, y, x) {spacing} mm: {spacing_source}."]
     if order != (0, 1, 2):
         reasons.append(
             f"The network sees the axes in the order {''.join('zyx'[axis] for axis in order)}: coarsest first."
@@ -64,7 +63,12 @@ def of_choice(choice: Choice, median_shape: Sequence[float]) -> tuple[str, ...]:
     patch = choice.patch_size
     size = " x ".join(str(edge) for edge in patch)
     covered = min(1.0, prod(patch) / prod(median_shape))
-    why = "reduced until it fits the memory" if choice.was_shrunk else "as large as the median case needs"
+    if choice.was_shrunk:
+        why = "reduced until it fits the memory"
+    elif all(edge >= size for edge, size in zip(patch[::-1], median_shape[::-1]) if edge > 1):
+        why = "as large as the median case needs"
+    else:
+        why = "the largest that is planned"
     return (
         f"Patch {size} voxels, {why}; it covers {covered:.0%} of the median case.",
         f"U-Net with {len(choice.network.features)} stages: axes are halved while they keep at least "
