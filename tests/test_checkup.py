@@ -317,3 +317,17 @@ def test_boxes_of_any_values_and_orientation():
     affine = np.zeros((4, 4))
     affine[0, 2], affine[1, 1], affine[2, 0], affine[3, 3] = -1, 1.5, 4, 1  # x to the left, y to the front, z up
     assert orientation(Geometry.of((3, 4, 5), affine)) == "LAS"
+
+
+def test_images_without_masks_are_checked_for_what_can_be_told(tmp_path):
+    folder = tmp_path / "raw" / "images"
+    rng = np.random.default_rng(0)
+    for name, array in (("a", first := rng.normal(size=(4, 6, 5))), ("b", rng.normal(size=(4, 6, 5))), ("c", first)):
+        write_nifti(folder / f"{name}.nii.gz", array.astype(np.float32))
+    report = check_dataset(tmp_path / "raw")
+    assert [(finding.kind, finding.case, finding.others) for finding in report.findings] == [
+        ("same-image", "c", ("a",))
+    ]
+    assert "there are no masks (labels/): only the images were checked" in report.text()
+    with pytest.raises(UserError, match="has no masks .labels/., without which nothing is repaired"):
+        check_dataset(tmp_path / "raw", fix=tmp_path / "fixed")

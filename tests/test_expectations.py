@@ -117,9 +117,7 @@ def test_a_real_step_is_measured_within_a_cap_that_is_taken_off_again(is_2d, pre
     assert pretended_cuda == [("cap", (8 - CONTEXT_GB) / 80), ("reset",), ("cap", 1.0)]
 
 
-@pytest.mark.parametrize(
-    "words", ["CUDA out of memory", "unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED"]
-)
+@pytest.mark.parametrize("words", ["CUDA out of memory", "unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED"])
 def test_libraries_say_out_of_memory_in_many_words(words, pretended_cuda, monkeypatch):
     def fail(*_):
         raise RuntimeError(words)

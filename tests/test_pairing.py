@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import touch_files
 
+from segfw.data import pairing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import FoundDataset
 
@@ -128,3 +129,11 @@ def test_names_that_do_not_pair_are_all_listed(tmp_path):
         ("example_seg", "has no image"),
         ("other", "has no image"),
     ]
+
+
+def test_capitals_and_separators_are_not_what_sets_cases_apart():
+    images = [Path("ProstateX-0000_4-t2.nii.gz"), Path("ProstateX-0000_7-adc.nii.gz"), Path("Prostatex_0000.nii.gz")]
+    found = pairing.pair(images, [Path("Prostatex_0000_lab.nii.gz")])
+    assert found.cases == ["Prostatex_0000"]
+    assert {image.case for image in found.images} == {"Prostatex_0000"}
+    assert sorted(image.channel for image in found.images) == ["", "_4-t2", "_7-adc"]

@@ -357,9 +357,7 @@ def test_the_demo_does_not_touch_a_folder_of_somebody_else(tmp_path):
 
 
 def test_the_cascade_is_refused_before_anything_is_done(make_raw, tmp_path):
-    with pytest.raises(
-        UserError, match="3d_cascade_fullres is the second stage of a cascade"
-    ):
+    with pytest.raises(UserError, match="3d_cascade_fullres is the second stage of a cascade"):
         run(make_raw(), tmp_path / "work", configurations=("3d_fullres", "3d_cascade_fullres"), device="cpu")
     assert not (tmp_path / "work").exists()
 

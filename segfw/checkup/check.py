@@ -14,11 +14,12 @@ from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding
 from segfw.checkup.labels import odd_labels, swapped_labels
 from segfw.checkup.measure import CaseMeasure, measure_case
 from segfw.data.geometry import Volume
-from segfw.data.layouts import find_dataset
+from segfw.data.layouts import find_dataset, find_images_alone
 from segfw.data.manifest import Case, FoundDataset, Problem, apply_map
 from segfw.data.verify import as_integers
 from segfw.planning.fingerprint import scan_cases
 from segfw.planning.groups import read_groups
+from segfw.records import UserError
 
 LISTED_PER_CASE = 3
 JSON_FILE, PAGE_FILE = "check.json", "check.html"
@@ -43,7 +44,10 @@ def check_dataset(
         from segfw.checkup.repair import require_new_folder, write_fixed
 
         require_new_folder(Path(fix), raw)
-    found = find_dataset(raw)
+    is_alone = (raw / "images").is_dir() and not (raw / "labels").is_dir()
+    if is_alone and fix is not None:
+        raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
+    found = find_images_alone(raw) if is_alone else find_dataset(raw)
     patient_of = read_groups(groups, [case.id for case in found.cases])
     report, measures = examine(found, patient_of, are_given=groups is not None, workers=workers)
     if fix is not None:

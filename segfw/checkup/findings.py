@@ -147,8 +147,8 @@ class CheckReport(Record):
 
     def summary(self) -> list[str]:
         """Cases, shapes, spacings, intensities and labels, a line each."""
-        lines = [f"layout: {self.layout}"]
-        if len(self.cases) < self.case_count:
+        lines = [f"layout: {self.layout}", *self.notes]
+        if len(self.cases) < self.case_count and self.of_severity("error"):
             lines.append(f"measured: {count(len(self.cases), 'case')}; the others have errors")
         if self.cases:
             lines.append(f"shape (z, y, x): {_ranges([case.shape for case in self.cases], '.0f')}")

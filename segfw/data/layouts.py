@@ -187,5 +187,22 @@ def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
     )
 
 
+def find_images_alone(raw: Path) -> FoundDataset:
+    """The images of a folder that has no masks, for a check of what can be told without; UserError if it has none."""
+    folder = raw / "images"
+    files = image_files(folder)
+    if not files:
+        raise UserError(f"{folder}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
+    return FoundDataset(
+        name=raw.resolve().name,
+        root=raw,
+        layout="images without masks",
+        channels=None,
+        labels=None,
+        cases=tuple(Case(id=split_ending(path)[0], images=(path,)) for path in files),
+        notes=("there are no masks (labels/): only the images were checked",),
+    )
+
+
 def _pairing_example(cases: tuple[Case, ...]) -> str:
     return f"{' + '.join(path.name for path in cases[0].images)} with {cases[0].label.name}"

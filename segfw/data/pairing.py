@@ -158,10 +158,15 @@ def _pair_by_head(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     named = []
     for path in images:
         stem = split_ending(path)[0]
-        fitting = [case for case in mask_of if re.match(re.escape(case) + r"(?![A-Za-z0-9])", stem)]
+        fitting = [case for case in mask_of if re.match(re.escape(_alike(case)) + r"(?![a-z0-9])", _alike(stem))]
         case = max(fitting, key=len, default=stem)
         named.append(ImageName(case, stem[len(case) :], path))
     return Pairing(named, mask_of)
+
+
+def _alike(name: str) -> str:
+    """The name without what people write now so, now so: capitals, and which separator; as long as before."""
+    return re.sub(f"[{SEPARATORS}]", "_", name.lower())
 
 
 def _pair_by_tail(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:

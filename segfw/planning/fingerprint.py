@@ -136,13 +136,16 @@ def scan_case(
             problems.append(Problem(kind="unreadable", case=case.id, file=path.name, what=what, remedy=remedy))
             return None
 
-    images, mask = [read(path, read_volume) for path in case.images], read(case.label, read_mask)
+    images = [read(path, read_volume) for path in case.images]
+    mask = None if case.label is None else read(case.label, read_mask)
     problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
     files = [*zip(case.images, images), (case.label, mask if mask and mask.is_placed else None)]
     notes = [note for path, volume in files if volume for note in file_notes(case, path, volume)]
     if any(not problem.is_warning for problem in problems):
         return CaseScan(problems=problems, notes=notes)
     image = stack_channels(images)
+    if mask is None:  # a folder of images alone, which can be checked but not planned for
+        return CaseScan(problems=problems, notes=notes, image_digest=_digest(image))
     mask = stored_like(mask, image)
     if also is not None:
         also(case, image, mask)
@@ -181,8 +184,12 @@ def _measure(
         channel_minima=[float(channel.min()) for channel in image.array],
         samples=chosen,
         moments=moments,
-        image_digest=hashlib.blake2b(np.ascontiguousarray(image.array), digest_size=16).digest(),
+        image_digest=_digest(image),
     )
+
+
+def _digest(image: Volume) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image.array), digest_size=16).digest()
 
 
 def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
@@ -308,4 +315,5 @@ def _pool(scans: list[CaseScan], channel: int) -> IntensityStats | None:
 
 def _file_cost(case: Case) -> int:
     """Rough bytes that reading a case takes: compressed scans grow about eightfold as float32, plus copies."""
-    return 16 * sum(size_and_change(path)[0] for path in (*case.images, case.label) if path.exists())
+    files = [path for path in (*case.images, case.label) if path is not None]
+    return 16 * sum(size_and_change(path)[0] for path in files)
