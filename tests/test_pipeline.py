@@ -267,14 +267,14 @@ def test_a_case_that_fails_in_preprocessing_is_named_and_the_rest_completes(make
 
     original = store.preprocess_image
 
-    def out_of_memory_once(volume, how):
+    def failing_once(volume, how, **options):
         if np.array_equal(volume.array, broken):
             raise ValueError("no room")
-        return original(volume, how)
+        return original(volume, how, **options)
 
     raw, work = make_raw(), tmp_path / "work"
     broken = read_volume(raw / "imagesTr" / "case_02_0000.nii.gz").array
-    monkeypatch.setattr(store, "preprocess_image", out_of_memory_once)
+    monkeypatch.setattr(store, "preprocess_image", failing_once)
     with pytest.raises(CasesFailed, match=r"(?s)1 case failed in preprocessing.*case_02: no room"):
         plan_and_preprocess(raw, work, configurations=("3d_fullres",))
     folder = work / "preprocessed" / "3d_fullres"
