@@ -331,3 +331,17 @@ def test_images_without_masks_are_checked_for_what_can_be_told(tmp_path):
     assert "there are no masks (labels/): only the images were checked" in report.text()
     with pytest.raises(UserError, match="has no masks .labels/., without which nothing is repaired"):
         check_dataset(tmp_path / "raw", fix=tmp_path / "fixed")
+
+
+def test_pictures_without_a_spacing_are_no_alarm(tmp_path):
+    import SimpleITK
+
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        for folder, array in (("images", rng.integers(0, 255, (20, 30))), ("labels", rng.integers(0, 2, (20, 30)))):
+            path = tmp_path / folder / f"case_{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.astype(np.uint8)), str(path))
+    report = check_dataset(tmp_path)
+    assert report.exit_code == 0, report.text()
+    assert [finding.kind for finding in report.findings] in ([], ["no-spacing"])

@@ -180,9 +180,10 @@ def _ranges(rows: list[tuple], style: str) -> str:
 
 def finding_of(problem: Problem) -> Finding:
     """A problem of reading and verifying, as a finding of its kind."""
+    severity: Severity = "warning" if problem.is_warning else "error"
     return Finding(
         kind=problem.kind,
-        severity="warning" if problem.is_warning else "error",
+        severity="note" if problem.kind == "no-spacing" else severity,  # photographs never say one
         what=problem.what,
         remedy=problem.remedy,
         case=problem.case,

@@ -66,8 +66,9 @@ def volume_mismatch(first: Volume, second: Volume) -> str | None:
 
 def file_notes(case: Case, path: Path, volume: Volume) -> list[Problem]:
     """The reader's doubts about a file, as warnings."""
+    kind = "doubtful-header" if volume.is_placed else "no-spacing"  # which is usual for pictures
     parts = (note.partition("; ") for note in volume.notes)
-    return [_problem("doubtful-header", case, path.name, what, remedy, is_warning=True) for what, _, remedy in parts]
+    return [_problem(kind, case, path.name, what, remedy, is_warning=True) for what, _, remedy in parts]
 
 
 def check_case(
