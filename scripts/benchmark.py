@@ -24,8 +24,9 @@ from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.fitting import Grid, choose_by_memory
-from segfw.planning.memory import GIGABYTE, measure_step, step_cost
+from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
+from segfw.records import GIGABYTE
 from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set

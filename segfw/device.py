@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -93,9 +93,9 @@ def convolution_flops(device: torch.device) -> float:
 def device_memory_gb(device: torch.device) -> float | None:
     """Memory of a GPU in GB; None for the CPU, whose memory is no limit of its own."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1] / 1024**3
+        return torch.cuda.mem_get_info(device)[1] / GIGABYTE
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() / 1024**3
+        return torch.mps.recommended_max_memory() / GIGABYTE
     return None
 
 

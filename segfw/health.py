@@ -15,10 +15,10 @@ from segfw.data.parallel import cpu_count, free_memory_bytes
 from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
 from segfw.model import trained_folds
 from segfw.planning.expectations import hours_per_fold, training_flops
-from segfw.planning.memory import GIGABYTE, needed_gb
+from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate, Plan
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 
 
 def explain(work: Path, *, device: str = "auto") -> str:

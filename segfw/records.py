@@ -10,6 +10,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+GIGABYTE = 1024**3
+
 
 class UserError(Exception):
     """The user's input is wrong. The message is one sentence: which file, what value, what to do."""

@@ -10,7 +10,6 @@ from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import (
-    GIGABYTE,
     Measured,
     StepCost,
     StepCounter,
@@ -18,6 +17,7 @@ from segfw.planning.memory import (
     step_cost,
     usable_bytes,
 )
+from segfw.records import GIGABYTE
 
 
 def make_spec(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:

@@ -21,11 +21,10 @@ from typing import TypeVar
 import psutil
 from tqdm import tqdm
 
-from segfw.records import Record, UserError, count
+from segfw.records import GIGABYTE, Record, UserError, count
 
 CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
-GB = 1024**3
 # Per version of control groups: limit, use, and the entries of memory.stat that count files read.
 GROUP_FILES = (
     ("memory.max", "memory.current", ("inactive_file", "active_file")),
@@ -231,7 +230,7 @@ def _release(error: BaseException | None) -> None:
 
 
 def _shortage(task: _Task) -> str:
-    needed, free = task.cost_bytes / GB, free_memory_bytes() / GB
+    needed, free = task.cost_bytes / GIGABYTE, free_memory_bytes() / GIGABYTE
     return f"{_name(task.item)}: ran out of memory; it was expected to need {needed:.1f} GB, and {free:.1f} GB are free"
 
 

@@ -91,11 +91,10 @@ def resample_slices(
     new_shape = tuple(out_zyx.shape)
     in_plane = [axis_matrix(old_shape[axis], new_shape[axis], SPLINE_ORDER) for axis in (1, 2)]
 
-    def resized(start: int, stop: int) -> Tensor:
-        result = slices(start, stop)
+    def resized(part: Tensor) -> Tensor:
         for axis, matrix in enumerate(in_plane, start=1):
-            result = _along_axis(result, matrix, axis)
-        return result
+            part = _along_axis(part, matrix, axis)
+        return part
 
     voxels_per_slice = max(old_shape[1] * old_shape[2], new_shape[1] * new_shape[2])
     slabs = [*_slabs((new_shape[0], voxels_per_slice, 1), SLAB_VOXELS)]
@@ -106,22 +105,19 @@ def resample_slices(
             parts = []
             for index in wanted.tolist():  # each clipped to the range of its own slice
                 own = slices(index, index + 1)
-                part = own
-                for axis, matrix in enumerate(in_plane, start=1):
-                    part = _along_axis(part, matrix, axis)
-                parts.append(part.clamp(own.min(), own.max()))
+                parts.append(resized(own).clamp(own.min(), own.max()))
             out_zyx[slab] = torch.cat(parts)[place]
         return
     matrix = axis_matrix(old_shape[0], new_shape[0], SPLINE_ORDER)
     used = [_extent(matrix[slab].any(0)) for slab in slabs]
-    held, first = resized(0, 0), 0
+    held, first = resized(slices(0, 0)), 0
     for number, slab in enumerate(slabs):
         # Slices that this slab or a later one needs are kept, and those that are new to it added.
         start, stop = min(part.start for part in used[number:]), used[number].stop
         held, last = held[start - first :], first + len(held)
         first = start
         if stop > last:
-            held = torch.cat((held, resized(max(last, start), stop)))
+            held = torch.cat((held, resized(slices(max(last, start), stop))))
         rows = matrix[slab, first : first + len(held)]
         out_zyx[slab] = _along_axis(held, rows, 0).clamp_(*bounds)
 

@@ -18,9 +18,8 @@ from segfw.device import autocast, pick_precision
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
-from segfw.records import Record
+from segfw.records import GIGABYTE, Record
 
-GIGABYTE = 1024**3
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 2  # float32 weight, gradient and momentum, and the 16-bit copy that autocast keeps
 # Of the deepest feature map in the counted step: so large that activations outweigh the weights' gradients, as in real
 # patches, and the peak comes where backward begins. It costs nothing, since nothing is computed.

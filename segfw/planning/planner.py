@@ -16,10 +16,10 @@ from segfw.data.preprocess import Preprocessing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
-from segfw.planning.memory import GIGABYTE, step_cost
+from segfw.planning.memory import step_cost
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import Preset, preset_called
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU

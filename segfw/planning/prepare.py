@@ -68,8 +68,7 @@ def plan_and_preprocess(
     chosen_device = pick_device(device)
     found = find_dataset(raw)
     _refuse_foreign_folder(work)
-    threading.Thread(target=load_counter, daemon=True).start()
-    decoded = DecodedCases(KEPT_SHARE * free_memory_bytes())
+    decoded = DecodedCases(0 if plan_only else KEPT_SHARE * free_memory_bytes())
     manifest, fingerprint = _scan(found, work, workers, overwrite, decoded)
     wishes = {
         "preset": preset,
@@ -146,6 +145,7 @@ def _scan(
     kept = work / SCAN_FILE
     if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
         return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
+    threading.Thread(target=load_counter, daemon=True).start()  # new data need a new plan, for which steps are counted
     manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
     work.mkdir(parents=True, exist_ok=True)
     _keep(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
