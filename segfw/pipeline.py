@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import Case, DatasetManifest
@@ -21,7 +22,7 @@ from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
 from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
 from segfw.networks import build_network
-from segfw.planning.plan import CASCADE, PLAN_FILE, Plan, target_of
+from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
@@ -30,11 +31,6 @@ from segfw.training.loop import SETTINGS_FILE, BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
 from segfw.training.settings import TrainSettings
-
-CASCADE_UNTRAINED = (
-    f"{CASCADE} is the second stage of a cascade, which this version plans but cannot train; train 3d_lowres and "
-    "3d_fullres"
-)
 
 
 def train(
@@ -59,12 +55,13 @@ def train(
 
     With ``resume`` an interrupted run goes on with the settings it was started with. A finished fold is not trained
     again unless ``overwrite``. Returns the validation scores; None for fold 'all', which has no validation cases.
+    The second stage of a cascade needs all folds of the first one, and predicts the training cases with them.
     """
     work = Path(work)
     plan, manifest = Plan.load(work / PLAN_FILE), DatasetManifest.load(work / MANIFEST_FILE)
-    chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
-    if chosen.previous_stage is not None:
-        raise UserError(CASCADE_UNTRAINED)
+    chosen, splits = plan.configuration(configuration), Splits.load(work / SPLITS_FILE)
+    part = splits.fold(fold)
+    first_stage = first_stage_of(work, chosen, splits)
     folder = fold_folder(work, configuration, fold)
     pick_device(device)
     settings = _settings(
@@ -79,8 +76,10 @@ def train(
     )
     if overwrite:  # only now that the arguments are known to be right
         shutil.rmtree(folder, ignore_errors=True)
-    is_started = (folder / CHECKPOINT_FILE).is_file()
-    if (folder / WEIGHTS_FILE).is_file():
+    is_started, is_trained = ((folder / name).is_file() for name in (CHECKPOINT_FILE, WEIGHTS_FILE))
+    if first_stage is not None:
+        remember_first_stage(folder, first_stage, is_started=is_started or is_trained)
+    if is_trained:
         print(f"{configuration} fold {fold} is already trained ({folder})")
     elif is_started and not resume:
         raise UserError(f"{folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite")
@@ -88,6 +87,10 @@ def train(
         if is_started:
             settings = TrainSettings.load(folder / SETTINGS_FILE)
         length = f"in {clock(settings.time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
+        handed_on = None
+        if first_stage is not None:
+            how = {"device": device, "precision": precision, "build": build}
+            handed_on = hand_on_labels(work, chosen, splits, first_stage, **how)
         again = "going on with" if is_started else "training"
         print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
         train_fold(
@@ -98,6 +101,7 @@ def train(
             settings,
             label_names=list(plan.labels.structures),
             target=target_of(plan.labels),
+            previous=handed_on,
             device=device,
             resume=resume,
             build=build,
@@ -105,7 +109,8 @@ def train(
     if not part.validation:
         return None
     cases = [case for case in manifest.cases if case.id in set(part.validation)]
-    model = load_model(work, configuration, (fold,))
+    # The first stage's other folds were trained on these cases.
+    model = load_model(work, configuration, (fold,), previous_folds=(fold,))
     return _validate(model, cases, folder, device=device, precision=precision, build=build)
 
 
@@ -199,7 +204,8 @@ def predict(
 
 def _weights_digest(model: Model) -> str:
     digest = hashlib.sha256()
-    for weights in model.weights.values():
+    both = [*model.weights.values(), *(model.previous.weights.values() if model.previous else ())]
+    for weights in both:
         for name, tensor in sorted(weights.items()):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -238,7 +244,7 @@ def run(
     # Wrong arguments are better found now than after an hour of preprocessing.
     pick_device(device)
     if CASCADE in (configurations or ()):
-        raise UserError(CASCADE_UNTRAINED)
+        configurations = tuple(dict.fromkeys((LOWRES, *(name for name in configurations if name != CASCADE), CASCADE)))
     training = {
         "epochs": epochs,
         "steps_per_epoch": steps_per_epoch,
@@ -263,11 +269,12 @@ def run(
         workers=workers,
         device=device,
     )
-    all_folds = [str(number) for number in range(len(Splits.load(work / SPLITS_FILE).folds))]
+    splits = Splits.load(work / SPLITS_FILE)
+    chosen_folds = folds or tuple(str(number) for number in range(len(splits.folds)))
     scores: dict[str, dict[str, Scores]] = {}
-    for name in configurations or _trainable(plan):
+    for name in trainable(work, plan, splits, configurations, chosen_folds):
         scores[name] = {}
-        for fold in folds or all_folds:
+        for fold in chosen_folds:
             folder = fold_folder(work, name, fold)
             is_started = (folder / CHECKPOINT_FILE).is_file()
             result = train(work, name, fold, device=device, resume=is_started, **training)
@@ -275,10 +282,6 @@ def run(
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))
     return scores
-
-
-def _trainable(plan: Plan) -> tuple[str, ...]:
-    return tuple(name for name, chosen in plan.configurations.items() if chosen.previous_stage is None)
 
 
 def summary(scores: dict[str, dict[str, Scores]]) -> str:
