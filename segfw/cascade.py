@@ -54,7 +54,7 @@ def check_first_stage(work: Path, configuration: Configuration, splits: Splits, 
             f"fold {missing[0]} of {first} is" if len(missing) == 1 else f"folds {', '.join(missing)} of {first} are"
         )
         raise UserError(
-            f"{configuration.name} learns from what each fold of {first} finds in the cases that it was not trained on, "
+            f"{configuration.name} learns from what each fold of {first} finds in cases it was not trained on, "
             f"but {which} not trained to the end in {work}; use segfw train {work} {first} {missing[0]}, or segfw run "
             "without --folds"
         )
