@@ -20,8 +20,9 @@ from segfw.networks.losses import LABELS, Target, deep_supervision_loss, dice_ce
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training.batches import Batches, Feeder, open_cases
+from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState, load_checkpoint, require_checkpoint, save_checkpoint
+from segfw.training.feeding import Feeder, open_cases
 from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate, warm_up
@@ -216,16 +217,17 @@ def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> 
 
 
 def _batches(run: Run, cases: list, stream: int) -> Batches:
-    is_training = stream == TRAINING_STREAM
+    is_training, channels = stream == TRAINING_STREAM, run.configuration.preprocessing.normalization
     return Batches(
         cases=cases,
         patch_size=run.configuration.patch_size,
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         stream=stream,
-        augment=is_training and run.settings.augmentation == "device",
+        augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
+        zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
 
