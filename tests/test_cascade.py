@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+from segfw.data.store import CaseArrays
 from segfw.networks.inputs import one_hot_previous
+from segfw.training.batches import Batches
 from segfw.training.cascade import (
     MORPHOLOGY,
     Morphology,
@@ -161,3 +163,56 @@ def test_one_channel_per_class_but_the_background():
         [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]],
         [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]],
     ]
+
+
+def batches(augmentation: str, **changes) -> Batches:
+    """Batches of two cases whose previous stage found the very mask."""
+    rng = np.random.default_rng(5)
+    cases = []
+    for shape in ((14, 20, 24), (12, 18, 22)):
+        smooth = [ndimage.gaussian_filter(rng.normal(size=shape), 3) for _ in range(3)]
+        classes = np.argmax(smooth, 0).astype(np.uint8)
+        image = rng.normal(size=(2, *shape)).astype(np.float32)
+        cases.append(CaseArrays(image=image, classes=classes, foreground={}, previous=classes))
+    settings = {"patch_size": (8, 12, 12), "batch_size": 2, "seed": 3, "stream": 0, "mirror_axes": (0, 1, 2)}
+    settings |= {"foreground_share": 0.0, "previous_classes": 3, "augmentation": augmentation}
+    return Batches(cases=cases, **settings | changes)
+
+
+@pytest.mark.parametrize("augmentation", ["device", "reference", "none"])
+def test_the_labels_are_warped_and_mirrored_like_the_mask_and_spoilt_only_where_drawn(augmentation):
+    made, spoilt, whole = batches(augmentation), 0, 0
+    for step in range(20):
+        cut = made.cut(step)
+        image, classes = made.finish(cut, torch.device("cpu"))
+        assert image.shape == (2, 4, 8, 12, 12)
+        expected = one_hot_previous(classes, 3)
+        for index, patch in enumerate(cut.patches):
+            is_drawn = patch.mistakes is not None and (patch.mistakes.changes or patch.mistakes.dropped)
+            is_equal = torch.equal(image[index, 2:], expected[index])
+            assert is_equal or is_drawn
+            assert (image[index, 2:].sum(0) <= 1).all()
+            spoilt, whole = spoilt + (not is_equal), whole + is_equal
+    assert whole > 10
+    assert (spoilt > 5) == (augmentation != "none")
+
+
+def test_a_sample_sees_the_same_labels_whoever_makes_it():
+    made, cpu = batches("device"), torch.device("cpu")
+    together = torch.cat([made.finish(made.cut(step), cpu)[0][1:, 2:] for step in range(12)])
+    alone = torch.cat([made.finish(made.cut(step, range(1, 2)), cpu)[0][:, 2:] for step in range(12)])
+    assert torch.equal(together, alone)
+
+
+def test_an_augmentation_of_ones_own_gets_the_labels_with_the_image():
+    seen = []
+
+    def mirrored(image, classes, rng):
+        seen.append(tuple(image.shape))
+        return image.flip(2), classes.flip(1)
+
+    made = batches("device", augment=mirrored)
+    image, classes = made.finish(made.cut(0), torch.device("cpu"))
+    assert seen == [(1, 4, 8, 12, 12)] * 2
+    assert image.shape[1] == 4
+    assert classes.shape == image[:, 0].shape

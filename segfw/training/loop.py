@@ -59,6 +59,7 @@ def train(
     *,
     label_names: list[str],
     target: Target = LABELS,
+    previous: Path | None = None,
     device: str = "auto",
     resume: bool = False,
     build: BuildNetwork = build_network,
@@ -66,7 +67,8 @@ def train(
     """Trains one fold and leaves ``weights.safetensors`` in ``folder``.
 
     ``preprocessed`` is the configuration's folder of stored cases; ``target`` says what the network's outputs mean, and
-    ``label_names`` are the names of all but the background. With ``resume`` the run goes on from its last
+    ``label_names`` are the names of all but the background. ``previous`` is, for the second stage of a cascade, the
+    folder of what the first one found. With ``resume`` the run goes on from its last
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
     it had not been interrupted. Raises UserError if there is nothing to resume, or if the loss stops being a number.
     """
@@ -101,7 +103,7 @@ def train(
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
     state.elapsed_s += time.monotonic() - started
     try:
-        _run_epochs(run, state, preprocessed, fold)
+        _run_epochs(run, state, preprocessed, previous, fold)
     except torch.OutOfMemoryError:
         raise UserError(
             f"{folder}: {chosen_device} ran out of memory with batch {settings.batch_size}; train with a smaller "
@@ -187,11 +189,12 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
     return loss.detach()
 
 
-def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
+def _run_epochs(run: Run, state: TrainState, preprocessed: Path, previous: Path | None, fold: Fold) -> None:
     clock = Clock(run.settings, state)
     how = run.configuration.preprocessing
-    train_batches = _batches(run, open_cases(preprocessed, fold.train, how), TRAINING_STREAM)
-    val_batches = _batches(run, open_cases(preprocessed, fold.validation or fold.train, how), VALIDATION_STREAM)
+    train_batches = _batches(run, open_cases(preprocessed, fold.train, how, previous=previous), TRAINING_STREAM)
+    held_out = fold.validation or fold.train
+    val_batches = _batches(run, open_cases(preprocessed, held_out, how, previous=previous), VALIDATION_STREAM)
     feeder = Feeder(train_batches.cut, state.step)
     saved_at = time.monotonic()
     try:
@@ -227,6 +230,7 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
+        previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
