@@ -78,7 +78,7 @@ def trainable(
             except UserError as error:
                 if wanted:
                     raise
-                print(f"{name} is left out: {error}")
+                print(f"left out: {error}")
                 continue
         names.append(name)
     return names

@@ -6,14 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from conftest import blocks_case, write_nifti
 from scipy import ndimage
 
-from segfw.cascade import FIRST_STAGE_FILE, FirstStage, check_first_stage, first_stage_of, hand_on_labels
-from segfw.data.arrays import open_array
+from segfw import cascade
+from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
+from segfw.data.arrays import open_array, save_array
 from segfw.data.formats import read_volume
 from segfw.data.preprocess import carry_over
 from segfw.data.store import load_stored, open_case
@@ -185,16 +187,9 @@ def test_the_second_stage_sees_the_labels_of_the_first(work):
     spec = plan.configurations[CASCADE].network
     save_tensors(fold_folder(work, CASCADE, "0") / WEIGHTS_FILE, build_network(spec).state_dict(), {"mirror_axes": ""})
 
-    class Copying(torch.nn.Module):
-        """Background where no further channel is set."""
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            assert image.shape[1] == 3
-            return torch.cat((0.5 * torch.ones_like(image[:, :1]), image[:, 1:]), 1)
-
     predictor = Predictor.of(load_model(work, CASCADE), device="cpu", precision="fp32")
     assert predictor.previous.configuration.name == LOWRES
-    copying = type(predictor)(**vars(predictor) | {"networks": (Copying(),)})
+    copying = type(predictor)(**vars(predictor) | {"networks": (Copying().eval(),)})
     image, _ = blocks_case(7, (25, 17, 11))
     write_nifti(work / "image.nii.gz", image)
     volume = read_volume(work / "image.nii.gz")
@@ -212,3 +207,117 @@ def test_a_second_stage_alone_is_no_model(work):
     save_tensors(fold_folder(work, CASCADE, "0") / WEIGHTS_FILE, build_network(spec).state_dict(), {"mirror_axes": ""})
     with pytest.raises(UserError, match="no fold of 3d_lowres is trained to its end; run segfw train first"):
         load_model(work, CASCADE)
+
+
+def test_labels_made_before_an_interruption_are_kept(work, monkeypatch):
+    first_stage_that_finds(work, 2, 0, 1)
+    saved: list[str] = []
+
+    def interrupted(path: Path, array: np.ndarray) -> None:
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(path.name)
+        save_array(path, array)
+
+    monkeypatch.setattr(cascade, "save_array", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        handed_on(work)
+    folder = work / "runs" / LOWRES / "next_stage"
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(before) == 6
+    monkeypatch.undo()
+    handed_on(work)
+    assert len(list(folder.glob("*.json"))) == 6
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
+
+
+class Copying(torch.nn.Module):
+    """A second stage that finds what the first one found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        found = self.scale * torch.cat((0.5 * torch.ones_like(image[:, :1]), image[:, 1:]), 1)
+        return [found] if self.training else found
+
+
+def build_copying(spec: NetworkSpec) -> torch.nn.Module:
+    return Copying() if spec.in_channels == 3 else build_network(spec)
+
+
+def test_a_fold_is_validated_with_what_its_own_first_stage_finds(work):
+    """The other folds of the first stage have seen these cases: each would show in the masks."""
+    first_stage_that_finds(work, 2, 0, 1)
+    train(work, CASCADE, "2", build=build_copying, **SHORT)
+    folder = fold_folder(work, CASCADE, "2") / "validation"
+    for case in HELD_OUT[2]:
+        assert np.unique(read_volume(folder / f"{case}.nii.gz").array).tolist() == [3]  # the value of class 1
+
+
+def test_a_first_stage_that_was_trained_again_is_noticed(work, capsys):
+    first_stage_that_finds(work, 2, 0, 1)
+    train(work, CASCADE, "all", build=build_copying, **SHORT)
+    train(work, CASCADE, "all", build=build_copying, **SHORT)
+    assert "was trained again" not in capsys.readouterr().out
+    first_stage_that_finds(work, 2, 0, 2)
+    train(work, CASCADE, "all", build=build_copying, **SHORT)
+    assert "warning: 3d_lowres was trained again since" in capsys.readouterr().out
+    train(work, CASCADE, "all", build=build_copying, overwrite=True, **SHORT)
+    assert "was trained again" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def trained(planned, tmp_path_factory) -> tuple[Path, dict]:
+    """Both stages trained by one call, all folds."""
+    work = shutil.copytree(planned, tmp_path_factory.mktemp("trained") / "work")
+    options = {"configurations": (CASCADE,), "splits": planned.with_name("splits.json")}
+    return work, run(planned.with_name("raw"), work, **options, **SHORT)
+
+
+def test_one_call_trains_the_first_stage_and_then_the_second(trained):
+    work, scores = trained
+    assert list(scores) == [LOWRES, CASCADE]
+    for part, by_fold in zip(HELD_OUT, zip(*(by_fold.values() for by_fold in scores.values()))):
+        assert all(set(found.cases) == set(part) for found in by_fold)
+    weights = load_model(work, CASCADE).weights
+    assert list(weights) == ["0", "1", "2"]
+    assert {tensor.shape[1] for tensor in weights["0"].values() if tensor.ndim == 5} >= {3}
+    stage = FirstStage.load(fold_folder(work, CASCADE, "1") / FIRST_STAGE_FILE)
+    assert (stage.configuration, list(stage.weights)) == (LOWRES, ["0", "1", "2"])
+    marks = [HandedOn.load(path) for path in (work / "runs" / LOWRES / "next_stage").glob("*.json")]
+    assert sorted(mark.fold for mark in marks) == ["0", "0", "1", "1", "2", "2"]
+    assert len({mark.made_from for mark in marks}) == 6
+
+
+def test_new_images_go_through_both_stages(trained, tmp_path):
+    work, _ = trained
+    image, _ = blocks_case(40, (25, 17, 11))
+    affine = np.array([[0, 0, -4.0, 3], [1.0, 0, 0, -2], [0, 1.5, 0, 9], [0, 0, 0, 1]])
+    (tmp_path / "images").mkdir()
+    nibabel.save(nibabel.Nifti1Image(image, affine), tmp_path / "images" / "turned_0000.nii.gz")
+    with pytest.raises(UserError, match="3d_lowres, 3d_cascade_fullres are trained; choose one with --configuration"):
+        predict(work, tmp_path / "images", tmp_path / "masks", device="cpu")
+    predict(work, tmp_path / "images", tmp_path / "masks", configuration=CASCADE, device="cpu")
+    mask = nibabel.load(tmp_path / "masks" / "turned.nii.gz")
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
+    assert set(np.unique(mask.dataobj)) <= {0, 3, 7}
+    again = tmp_path / "again"
+    shutil.copytree(work / "runs", again / "runs", ignore=shutil.ignore_patterns("next_stage", "validation"))
+    shutil.copy(work / PLAN_FILE, again)
+    predict(again, tmp_path / "images", tmp_path / "masks", configuration=CASCADE, device="cpu")  # the same model
+    fold_folder(again, LOWRES, "2").joinpath(WEIGHTS_FILE).unlink()
+    with pytest.raises(UserError, match="holds masks of another model"):
+        predict(again, tmp_path / "images", tmp_path / "masks", configuration=CASCADE, device="cpu")
+
+
+def test_a_cascade_that_would_lack_folds_is_left_out_or_refused_before_training(planned, tmp_path, capsys):
+    work, raw = shutil.copytree(planned, tmp_path / "work"), planned.with_name("raw")
+    options = SHORT | {"splits": planned.with_name("splits.json"), "folds": ("1",)}
+    with pytest.raises(UserError, match="but folds 0, 2 of 3d_lowres are not trained"):
+        run(raw, work, configurations=(CASCADE,), **options)
+    assert not (work / "runs").exists()
+    assert list(run(raw, work, **options)) == [LOWRES, FULLRES]
+    assert "left out: 3d_cascade_fullres learns from what each fold of 3d_lowres finds" in capsys.readouterr().out

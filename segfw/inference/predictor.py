@@ -143,8 +143,8 @@ class Predictor:
         """Logits (K, Z, Y, X) of a prepared image, on the device: all stages, one after the other."""
         if self.previous is None:
             return self.logits(prepared.image)
-        first = self.previous.logits_of(prepared.previous)
-        found = self.previous.hand_on(first, prepared.previous.record, prepared.record)
+        first = prepared.previous
+        found = self.previous.hand_on(self.previous.logits_of(first), first.record, prepared.record)
         return self.logits(prepared.image, torch.from_numpy(found))
 
     def hand_on(self, logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord) -> np.ndarray:
