@@ -33,8 +33,8 @@ from segfw.records import UserError
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
-from segfw.training import loop
-loop.CHECKPOINT_EVERY_S = 0.0
+from segfw.training import checkpoint
+checkpoint.CHECKPOINT_EVERY_S = 0.0
 from segfw.cli import main
 sys.exit(main(sys.argv[1:]))
 """
