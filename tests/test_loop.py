@@ -148,7 +148,7 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypa
     monkeypatch.setattr(epochs, "train_step", original)
     resumed = run(prepared, tmp_path / "cut", precision=precision, resume=True)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
-    timings = ("epoch_s", "elapsed_s", "stalled_share")
+    timings = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
     cleaned = [
         [{k: v for k, v in row.items() if k not in timings} for row in read_metrics(f)] for f in (whole, resumed)
     ]

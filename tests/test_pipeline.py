@@ -39,7 +39,7 @@ from segfw.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 SHORT = ["--configurations", "3d_fullres", "--folds", "0", "--epochs", "4", "--steps-per-epoch", "2"]
-TIMINGS = ("epoch_s", "elapsed_s", "stalled_share")
+TIMINGS = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
 
 
 def start(raw: Path, work: Path) -> subprocess.Popen:

@@ -14,8 +14,9 @@ from segfw.data.parallel import progress
 from segfw.model import save_tensors
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training.batches import Batches, Feeder
+from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
+from segfw.training.feeding import Feeder, Stopwatch
 from segfw.training.runlog import append_metrics, epoch_line
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import Run, is_finite, train_step
@@ -44,13 +45,14 @@ class Job:
     whole_cases: WholeCases | None
     checkpoints: Checkpoints
     stop_file: StopFile
+    augmenting: Stopwatch
 
 
 def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
     """Trains until the clock says that it is over. Raises Diverged, or Stopped."""
     run, counters = job.run, state.counters
     share = run.ranks.samples(run.settings.batch_size)
-    feeder = Feeder(lambda step: job.train_batches.cut(step, share), counters.step)
+    feeder = Feeder(lambda step: job.train_batches.cut(step, share), counters.step, device=run.device)
     try:
         # A budget that was spent on compiling still gets one epoch.
         while not run.ranks.from_first(clock.is_over() and counters.epoch > 0)[0]:
@@ -81,7 +83,9 @@ def _train_epoch(job: Job, state: TrainState, clock: Clock, feeder: Feeder) -> d
             (rate,) = ranks.from_first(learning_rate(settings, counters, clock.progress()))
             for group in state.optimizer.param_groups:
                 group["lr"], group["momentum"] = rate, settings.momentum
-            losses.append(train_step(run, state, *job.train_batches.finish(cut, run.device)))
+            with job.augmenting:
+                image, classes = job.train_batches.finish(cut, run.device)
+            losses.append(train_step(run, state, image, classes))
             counters.step += 1
             counters.epoch_steps += 1
             bar.update()
@@ -108,6 +112,7 @@ def _train_epoch(job: Job, state: TrainState, clock: Clock, feeder: Feeder) -> d
         "learning_rate": rate,
         "steps": counters.epoch_steps,
         "epoch_s": clock.epoch_s(),
+        "augment_share": job.augmenting.read_s() / clock.epoch_s(),
         "stalled_share": (feeder.stalled_s - stalled_before) / clock.epoch_s(),
     }
 

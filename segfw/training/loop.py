@@ -19,10 +19,11 @@ from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training.batches import Batches, open_cases
+from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.distributed import ALONE, Ranks, local_device
 from segfw.training.epochs import Diverged, Job, train_epochs
+from segfw.training.feeding import Stopwatch, open_cases
 from segfw.training.runlog import keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, extended, fit_to_length
@@ -111,7 +112,7 @@ def train(
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
     state.counters.elapsed_s += time.monotonic() - started
     how, val_ids = configuration.preprocessing, fold.validation or fold.train
-    train_cases, val_cases = open_cases(preprocessed, fold.train, how), open_cases(preprocessed, val_ids, how)
+    train_cases, val_cases = (open_cases(preprocessed, ids, how, chosen_device) for ids in (fold.train, val_ids))
     job = Job(
         run=run,
         fold=fold,
@@ -120,6 +121,7 @@ def train(
         whole_cases=_whole_cases(run, dict(zip(fold.validation, val_cases)), count_whole_case),
         checkpoints=Checkpoints(folder, ranks.is_first),
         stop_file=StopFile(folder),
+        augmenting=Stopwatch(chosen_device),
     )
     try:
         _train_with_rescues(job, state)
@@ -165,16 +167,17 @@ def _new_state(
 
 
 def _batches(run: Run, cases: list, stream: int) -> Batches:
-    is_training = stream == TRAINING_STREAM
+    is_training, channels = stream == TRAINING_STREAM, run.configuration.preprocessing.normalization
     return Batches(
         cases=cases,
         patch_size=run.configuration.patch_size,
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         stream=stream,
-        augment=is_training and run.settings.augmentation == "device",
+        augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
+        zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
 
