@@ -7,7 +7,7 @@ So each case is predicted by the fold that it was held out of, for every fold of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -120,17 +120,20 @@ def hand_on_labels(
     device: str = "auto",
     precision: str = "auto",
     build: Callable[..., nn.Module] = build_network,
+    share: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> Path:
     """Makes what the first stage finds in every case, on the second one's grid, and returns the folder they are in.
 
     Per case ``ID.b2nd`` (Z, Y, X) of classes and, written last, ``ID.json``. Labels made from the same weights and the
     same preprocessed case are kept, so an interrupted call goes on where it stopped. ``stage`` comes from
-    ``first_stage_of``.
+    ``first_stage_of``; ``share`` picks what this process is to make, where several share the cases.
     """
     folder = work / "runs" / stage.configuration / "next_stage"
     low, full = (work / "preprocessed" / name for name in (stage.configuration, configuration.data_name))
     waiting: dict[str, dict[str, HandedOn]] = {}
-    for case, fold in _holding_out(splits).items():
+    holding = _holding_out(splits)
+    for case in share(sorted(holding)):  # before it is looked what is there, which others may be making
+        fold = holding[case]
         stored = "".join(load_stored(where, case).model_dump_json() for where in (low, full))
         mark = HandedOn(fold=fold, made_from=hashlib.sha256(f"{stage.weights[fold]}{stored}".encode()).hexdigest())
         if not _is_kept(folder / f"{case}.json", mark):

@@ -23,8 +23,8 @@ from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.pipeline import predict, run, train
-from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan
+from segfw.pipeline import _whole_case_counter, predict, run, train
+from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError
@@ -321,3 +321,18 @@ def test_a_cascade_that_would_lack_folds_is_left_out_or_refused_before_training(
     assert not (work / "runs").exists()
     assert list(run(raw, work, **options)) == [LOWRES, FULLRES]
     assert "left out: 3d_cascade_fullres learns from what each fold of 3d_lowres finds" in capsys.readouterr().out
+
+
+def test_whole_cases_are_counted_with_what_the_first_stage_found_in_them(work):
+    first_stage_that_finds(work, 2, 0, 1)
+    folder, plan, _ = handed_on(work)
+    stored, cpu = work / "preprocessed" / FULLRES, torch.device("cpu")
+    second, target = plan.configurations[CASCADE], target_of(plan.labels)
+    count = _whole_case_counter(stored, folder, second, target, cpu, torch.float32)
+    for part, found in zip(HELD_OUT, (2, 0, 1)):
+        classes = open_case(stored, part[0]).classes[:]
+        voxels = [int((classes == label).sum()) for label in (1, 2)]
+        hits = [voxels[label - 1] if label == found else 0 for label in (1, 2)]
+        wrong = [classes.size - voxels[label - 1] if label == found else 0 for label in (1, 2)]
+        missed = [voxels[label - 1] - hits[label - 1] for label in (1, 2)]
+        assert count(Copying().eval(), part[0]).tolist() == [hits, wrong, missed]

@@ -15,7 +15,7 @@ from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration, Estimate, target_of
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training import loop
+from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.runlog import read_metrics
 from segfw.training.schedule import fit_to_length, learning_rate_for, momentum_for, poly_learning_rate, warm_up
@@ -126,13 +126,13 @@ def test_same_seed_same_weights_and_another_seed_others(prepared, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
     whole = run(prepared, tmp_path / "whole", precision=precision)
 
     class Killed(Exception):
         pass
 
-    original, calls = loop.train_step, []
+    original, calls = epochs.train_step, []
 
     def killed_in_the_third_epoch(*arguments):
         calls.append(1)
@@ -140,15 +140,15 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypa
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(loop, "train_step", killed_in_the_third_epoch)
+    monkeypatch.setattr(epochs, "train_step", killed_in_the_third_epoch)
     with pytest.raises(Killed):
         run(prepared, tmp_path / "cut", precision=precision)
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     (tmp_path / "cut" / "metrics.jsonl").open("a").write('{"epoch": 2, "train_lo')  # killed while writing a line
-    monkeypatch.setattr(loop, "train_step", original)
+    monkeypatch.setattr(epochs, "train_step", original)
     resumed = run(prepared, tmp_path / "cut", precision=precision, resume=True)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
-    timings = ("epoch_s", "elapsed_s", "stalled_share")
+    timings = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
     cleaned = [
         [{k: v for k, v in row.items() if k not in timings} for row in read_metrics(f)] for f in (whole, resumed)
     ]

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.inputs import one_hot_previous
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import Record, UserError
 
@@ -114,20 +112,16 @@ class Predictor:
 
         The second stage of a cascade also takes the classes that the first one found on the same grid.
         """
-        networks = self.networks
-        if self.previous is not None:
-            # One channel until a tile is cut, so that memory does not grow with the number of classes.
-            image_czyx = torch.cat([part.to(self.device).float() for part in (image_czyx, previous_zyx[None])])
-            classes = self.configuration.previous_classes
-            networks = [partial(_with_previous, network, classes) for network in networks]
         with autocast(self.device, self.precision):
             return sliding_window(
                 image_czyx,
-                networks,
+                self.networks,
                 self.configuration.patch_size,
                 step=self.step,
                 mirror_axes=self.mirror_axes,
                 device=self.device,
+                previous_zyx=previous_zyx,
+                previous_classes=self.configuration.previous_classes,
             )
 
     def prepare(self, volume: Volume) -> Prepared:
@@ -162,11 +156,6 @@ class Predictor:
         """Label values (Z, Y, X) on the volume's own grid."""
         prepared = self.prepare(volume)
         return self.finish(self.logits_of(prepared), prepared.record)
-
-
-def _with_previous(network: nn.Module, classes: int, tiles_bczyx: Tensor) -> Tensor:
-    """Output for tiles whose last channel holds the classes of the previous stage."""
-    return network(torch.cat((tiles_bczyx[:, :-1], one_hot_previous(tiles_bczyx[:, -1], classes)), 1))
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
