@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
-from segfw.data.manifest import Case, DatasetManifest
+from segfw.data.manifest import LABELS_FILE, Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.store import open_case
 from segfw.device import autocast, pick_device, pick_precision
@@ -195,6 +195,8 @@ def _validate(
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
             return kept
     predictor = Predictor.of(model, device=device, precision=precision, build=build)
+    if ranks.is_first:
+        model.plan.labels.save(output / LABELS_FILE)
     inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
     print(f"validating on {len(cases)} whole cases")
     failures = predict_cases(predictor, inputs, output)
@@ -260,6 +262,7 @@ def predict(
     elif not kept.is_file() and any(mask.exists() for mask in masks):
         raise UserError(f"{output}: holds masks that segfw did not write; use another folder or --overwrite")
     settings.save(kept)
+    loaded.plan.labels.save(output / LABELS_FILE)
     print(f"predicting {len(cases)} cases with {settings.configuration}, folds {', '.join(settings.folds)}")
     failures = predict_cases(predictor, cases, output, ending=ending)
     if failures:

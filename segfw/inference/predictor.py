@@ -20,7 +20,7 @@ from segfw.data.dicom import holds_dicom, is_dicom
 from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
 from segfw.data.layouts import group_channels, image_files, series_folders
-from segfw.data.manifest import LABELS_FILE, Case, Channel
+from segfw.data.manifest import Case, Channel
 from segfw.data.parallel import Outcome, progress
 from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore, stack_channels
 from segfw.data.verify import check_case
@@ -227,7 +227,6 @@ def predict_cases(
     The next image is read and the last mask written while the network works. A failing case does not stop the others.
     """
     output.mkdir(parents=True, exist_ok=True)
-    predictor.plan.labels.save(output / LABELS_FILE)
     waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
     failures: list[Outcome] = []
     said: set[str] = set()  # a doubt that many images share is told once
