@@ -8,7 +8,7 @@ from scipy import interpolate, ndimage
 
 from segfw.training import augment
 from segfw.training.augment import spline_weights, warp
-from segfw.training.augment_draw import SpatialParams, draw_spatial, source_size
+from segfw.training.augment_draw import SpatialParams, draw_spatial, is_in_plane, source_size
 
 PATCH = (24, 28, 32)
 QUARTER_TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # output offset (y, x) -> input offset (-x, y)
@@ -84,14 +84,13 @@ def test_mirrored_is_warped_the_other_way_round(elastic):
 @pytest.mark.parametrize("elastic", [False, True])
 def test_box_that_is_read_holds_all_that_the_warp_needs(patch, elastic):
     """Warping from the box gives what warping from a far larger image gives."""
-    edge = 80
+    edge, margin = 100, 8
     big, spots = torch.randn(edge, edge, edge), torch.randint(0, 3, (edge, edge, edge))
     for params in warps(5, patch, elastic):
-        # Of the patch's own parity, so that the patch's centre is the image's.
-        low = [(edge - n) // 2 for n in source_size(patch, params)]
-        box = tuple(slice(s, s + n) for s, n in zip(low, source_size(patch, params)))
-        around = tuple(slice(s % 1 + (n % 2), edge) for s, n in zip(low, patch))
-        if patch[0] < 9:  # slices stay what they are: of the larger image as many
+        size = source_size(patch, params)
+        box = tuple(slice(20, 20 + n) for n in size)
+        around = tuple(slice(20 - margin, 20 + n + margin) for n in size)
+        if is_in_plane(patch):  # slices stay what they are: of the larger image as many
             around = (box[0], *around[1:])
         small, large = (warped_one(big[cut], spots[cut], params, patch) for cut in (box, around))
         torch.testing.assert_close(small[0], large[0], atol=2e-4, rtol=0)
