@@ -131,7 +131,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 
 def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A copy on the device, without waiting for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+    tensor = torch.from_numpy(np.array(values, order="C")).to(dtype)  # a flipped view has no place in torch
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
