@@ -121,8 +121,7 @@ def test_only_the_chunks_of_the_box_are_read(tmp_path):
     path.write_bytes(whole[: third + 1000] + bytes(third) + whole[2 * third + 1000 :])
     case = store.open_case(tmp_path, "A")
     np.testing.assert_array_equal(cut_padded(case.image, (40, 5, 6), (20, 30, 30)).numpy(), image[:, 40:60, 5:35, 6:36])
-    with pytest.raises(RuntimeError):
-        cut_padded(case.image, (90, 5, 6), (20, 30, 30))
+    assert (cut_padded(case.image, (90, 5, 6), (20, 30, 30)).numpy() != image[:, 90:110, 5:35, 6:36]).any()
 
 
 def test_the_box_that_is_cut_is_the_one_that_the_warp_needs(monkeypatch):
