@@ -115,7 +115,7 @@ def train(
     state.counters.elapsed_s += time.monotonic() - started
     how, val_ids = configuration.preprocessing, fold.validation or fold.train
     train_cases, val_cases = (
-        open_cases(preprocessed, ids, how, chosen_device, previous) for ids in (fold.train, val_ids)
+        open_cases(preprocessed, ids, how, chosen_device, previous=previous) for ids in (fold.train, val_ids)
     )
     job = Job(
         run=run,
