@@ -9,13 +9,13 @@ from math import ceil, prod
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segfw.data.store import CaseArrays
 from segfw.device import keep_freed_pages, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.losses import LABELS, Target, deep_supervision_loss
+from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
@@ -36,7 +36,7 @@ SETTINGS_FILE = "settings.json"
 RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
 
 BuildNetwork = Callable[..., nn.Module]
-BuildLoss = Callable[[Configuration, Target], Callable[[list[Tensor], Tensor], Tensor]]
+BuildLoss = Callable[[Configuration, Target], Loss]
 
 
 def train(
@@ -90,7 +90,7 @@ def train(
         precision=pick_precision(settings.precision, chosen_device),
         label_names=label_names,
         target=target,
-        loss=(build_loss or _default_loss(ranks))(configuration, target),
+        loss=_loss(build_loss, settings, configuration, target, ranks),
         ranks=ranks,
         forward=state.network,
     )
@@ -134,11 +134,15 @@ def train(
     ranks.wait()
 
 
-def _default_loss(ranks: Ranks) -> BuildLoss:
-    def build(configuration: Configuration, target: Target) -> Callable[[list[Tensor], Tensor], Tensor]:
-        return lambda outputs, classes: deep_supervision_loss(outputs, classes, configuration.batch_dice, target)
-
-    return build
+def _loss(
+    build: BuildLoss | None, settings: TrainSettings, configuration: Configuration, target: Target, ranks: Ranks
+) -> Loss:
+    """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
+    if build is not None:
+        return build(configuration, target)
+    if settings.loss not in LOSSES:
+        raise UserError(f"--loss {settings.loss!r} is unknown; choose from {', '.join(LOSSES)}")
+    return LOSSES[settings.loss](configuration, target, ranks.sum_with_gradient)
 
 
 def _mirror_axes(run: Run) -> tuple[int, ...]:
@@ -177,6 +181,7 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
+        elastic=is_training and run.settings.elastic,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
