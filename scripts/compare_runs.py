@@ -142,3 +142,12 @@ def spread_text(values: Sequence[float], digits: int = 4) -> str:
     if found["sd"] is None:
         return text["mean"]
     return f"{text['mean']} ({text['min']} to {text['max']}, sd {text['sd']})"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned plain text; the first column starts its lines, the others end with their columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
+    )

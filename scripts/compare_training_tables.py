@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 
-from compare_runs import spread_text
+from compare_runs import columns, spread_text
 
 NNUNET = "nnU-Net"
 
 
 def tables(result: dict) -> str:
     """All figures as plain text."""
-    parts = [f"{title}\n{'-' * len(title)}\n{_columns(rows)}" for title, rows in _parts(result)]
+    parts = [f"{title}\n{'-' * len(title)}\n{columns(rows)}" for title, rows in _parts(result)]
     return "\n\n".join([*parts, notes(result)])
 
 
@@ -120,11 +120,3 @@ def _dice(score: dict) -> str:
 def _named(name: str) -> str:
     """'nnunet_seed_0' as 'nnU-Net seed 0'."""
     return name.replace("nnunet", NNUNET).replace("_", " ")
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-        for row in rows
-    )
