@@ -49,6 +49,11 @@ class Watch:
             steps += [after - before for before, after in zip([start, *ends], ends)]
         return statistics.median(steps)
 
+    def warm_up_s(self) -> float:
+        """What the first epoch took longer than its steps do later, while the augmentation workers fill their queue."""
+        first = self.epochs()[0]
+        return max(0.0, first["epoch_s"] - first["steps"] * self.step_s())
+
     def between_s(self) -> float:
         """Median time from an epoch's last step to the next epoch's start: validation, checkpoint, pictures."""
         return statistics.median(
@@ -113,7 +118,7 @@ def watched(trainer, budget_s: float | None = None) -> Watch:  # noqa: ANN001
 
 
 def _stop_if_late(watch: Watch, budget_s: float | None) -> None:
-    if budget_s and watch.epoch_starts and time.monotonic() - watch.first_s() >= budget_s:
+    if budget_s and any(watch.step_ends) and time.monotonic() - watch.first_s() >= budget_s:
         raise OutOfTimeError
 
 
@@ -122,9 +127,9 @@ def train_for(args: argparse.Namespace) -> dict:
     trainer = make_trainer(args, CALIBRATION_EPOCHS, CALIBRATION_STEPS)
     calibration = watched(trainer)
     shutil.rmtree(trainer.output_folder)
-    step_s, between_s = calibration.step_s(), calibration.between_s()
+    step_s, between_s, warm_up_s = calibration.step_s(), calibration.between_s(), calibration.warm_up_s()
     del trainer
-    epochs, steps = fit_schedule(args.budget_s, step_s, between_s)
+    epochs, steps = fit_schedule(max(0.0, args.budget_s - warm_up_s), step_s, between_s)
     print(f"a step takes {step_s:.3f} s, the end of an epoch {between_s:.3f} s: {epochs} epochs of {steps} steps")
     _seed(args.seed)
     trainer = make_trainer(args, epochs, steps)
@@ -136,6 +141,7 @@ def train_for(args: argparse.Namespace) -> dict:
         "planned_steps_per_epoch": steps,
         "calibrated_step_s": step_s,
         "calibrated_between_s": between_s,
+        "calibrated_warm_up_s": warm_up_s,
         "elapsed_s": watch.step_ends[len(done) - 1][-1] - watch.first_s(),
         "last_learning_rate": trainer.optimizer.param_groups[0]["lr"],
         "epochs": done,
@@ -172,8 +178,11 @@ def main() -> None:
     import torch
 
     # As its own command does: one thread beside a GPU, else all; and the fastest algorithms for a fixed shape.
-    torch.set_num_threads(1 if args.device == "cuda" else args.threads)
-    torch.backends.cudnn.benchmark = args.device == "cuda"
+    torch.set_num_threads(args.threads)
+    if args.device == "cuda":
+        torch.set_num_threads(1)
+        torch.set_num_interop_threads(1)
+        torch.backends.cudnn.benchmark = True
     result = time_steps(args) if args.steps else train_for(args)
     if args.device == "cuda":
         result["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1024**3

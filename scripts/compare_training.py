@@ -42,7 +42,7 @@ from segfw.planning.prepare import SPLITS_FILE
 from segfw.planning.splits import Splits
 from segfw.training.runlog import read_metrics
 
-PHASES = ("prepare", "steps", "nnunet", "segfw", "predict", "report")
+PHASES = ("steps", "nnunet", "segfw", "predict", "report")
 NNUNET = "nnU-Net"
 
 
@@ -216,6 +216,7 @@ def train(args: argparse.Namespace) -> None:
     names = ("configuration", "fold", "cases", "splits", "steps", "equal_time", "device", "threads")
     keep_or_refuse(args.keep, {"data": args.data.resolve()} | {name: getattr(args, name) for name in names})
     comparison = Comparison(args)
+    comparison.prepare()  # nothing is compared before the plans are known to be equal
     for phase in PHASES:
         if phase in args.phases:
             getattr(comparison, phase)()
@@ -226,9 +227,9 @@ def add_train(parts: argparse._SubParsersAction) -> None:
     part = parts.add_parser("train", help=train.__doc__, description=__doc__)
     part.add_argument("--data", type=Path, required=True, help="folder in nnU-Net's raw layout")
     part.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
-    part.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="(default: all, in this order)")
+    part.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="(default: all, in order)")
     part.add_argument("--configuration", default="3d_fullres", choices=("2d", "3d_fullres"))
-    part.add_argument("--fold", default="0")
+    part.add_argument("--fold", default="0", choices=("0", "1", "2", "3", "4"))
     part.add_argument("--splits", type=Path, help="splits_final.json for both (default: drawn, the same for both)")
     part.add_argument("--cases", type=int, help="only the first so many cases, to try the script")
     part.add_argument("--steps", type=int, default=12, help="steps that are timed, after as many that are not")
@@ -242,7 +243,9 @@ def add_train(parts: argparse._SubParsersAction) -> None:
     part.add_argument("--equal-time", type=duration_s, default=720.0, metavar="TIME", help="(default: 12m)")
     part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of segfw")
     part.add_argument("--nnunet-seeds", type=int, nargs="+", default=[0])
-    part.add_argument("--threads", type=int, default=usable_cpus())
+    part.add_argument(
+        "--threads", type=int, default=usable_cpus(), help="(default: all cores, which nnU-Net predicts with anyway)"
+    )
     part.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
     part.set_defaults(call=train)

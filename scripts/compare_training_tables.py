@@ -53,8 +53,9 @@ def notes(result: dict) -> str:
             lines.append(
                 f"{_named(name)} has no time budget: it was told {run['planned_epochs']} epochs of "
                 f"{run['planned_steps_per_epoch']} steps and one validation step, which fit the time at "
-                f"{run['calibrated_step_s']:.2f} s per step and {run['calibrated_between_s']:.2f} s per epoch's end, "
-                f"measured just before and not counted; it did {run['steps']} of {planned} steps in "
+                f"{run['calibrated_step_s']:.2f} s per step, {run['calibrated_between_s']:.2f} s per epoch's end and "
+                f"{run['calibrated_warm_up_s']:.1f} s of warm-up, measured just before and "
+                f"not counted; it did {run['steps']} of {planned} steps in "
                 f"{run['elapsed_s']:.0f} s, at a last learning rate of {run['last_learning_rate']:.5f}."
             )
     return "\n".join(lines)
