@@ -41,8 +41,10 @@ def warp(
     sources = np.array([box[0].shape[1:] for box in boxes])
     steps = np.stack([sources[:, 1] * sources[:, 2], sources[:, 2], np.ones(count, int)], 1)
     begins = np.cumsum([0, *sources.prod(1)[:-1]])[:, None]
-    mapped = [_on(values, device) for values in (*_maps(params, sources), sources - 1.0)]
+    mapped = [_on(values, device)[..., None] for values in (*_maps(params, sources), sources - 1.0)]
     moves = [None if drawn.control is None else _moves(drawn, patch_size, device) for drawn in params]
+    centred = [torch.arange(size, device=device) - (size - 1) / 2 for size in patch_size]
+    offsets_3N = torch.stack(torch.meshgrid(*centred, indexing="ij")).flatten(1)
     # Slices of a flat patch stay what they are.
     corners = [*product((0,) if is_in_plane(patch_size) else (0, 1), (0, 1), (0, 1))]
     ahead = _on(np.array([(steps * (sources > 1)) @ corner for corner in corners])[..., None], device, torch.int32)
@@ -50,18 +52,20 @@ def warp(
     steps, begins = _on(steps, device, torch.int32)[..., None], _on(begins, device, torch.int32)
     for first in range(0, voxels, at_once):
         part = slice(first, min(voxels, first + at_once))
-        lower, share = _places(part, patch_size, mapped, moves)
-        index = begins + (lower.int() * steps).sum(1, dtype=torch.int32)
-        found, weights = [], []
-        for corner, step in zip(corners, ahead):
-            either = [share[:, axis] if is_upper else 1 - share[:, axis] for axis, is_upper in enumerate(corner)]
-            weights.append(either[0] * either[1] * either[2])
-            found.append((index + step).flatten())
+        index, weights = begins, [1.0] * len(corners)
+        for axis in range(3):
+            place = _place(axis, part, offsets_3N, mapped, moves)
+            lower = torch.minimum(place.floor(), (mapped[2][:, axis] - 1).clamp_min(0))
+            index = index + lower.int() * steps[:, axis]
+            either = 1 - (place - lower), place - lower
+            weights = [weight * either[corner[axis]] for weight, corner in zip(weights, corners)]
+        found = [(index + step).flatten() for step in ahead]
         for image, result in zip(images, image_WCN.unbind(1)):
-            looked_up = (image.index_select(0, where).view_as(index) for where in found)
-            result[:, part] = sum(weight * value for weight, value in zip(weights, looked_up))
+            looked_up = (image.index_select(0, where).view_as(index).float() for where in found)
+            result[:, part] = sum(value.mul_(weight) for weight, value in zip(weights, looked_up))
         for mask, result in zip(masks, mask_WLN.unbind(1)):
-            result[:, part] = _heaviest([mask.index_select(0, where).view_as(index) for where in found], weights)
+            looked_up = [mask.index_select(0, where).view_as(index).float() for where in found]
+            result[:, part] = _heaviest(looked_up, weights)
     return image_WCN.unflatten(2, patch_size), mask_WLN.unflatten(2, patch_size)
 
 
@@ -72,21 +76,17 @@ def _maps(params: Sequence[SpatialParams], sources: np.ndarray) -> tuple[np.ndar
     return np.stack([matrix @ flip for matrix, flip in zip(matrices, flips)]), (sources - 1) / 2
 
 
-def _places(
-    part: slice, patch_size: Shape, mapped: Sequence[Tensor], moves: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """For some voxels of the patch the lower neighbour in each box and the upper one's weight, both (W, 3, N)."""
+def _place(
+    axis: int, part: slice, offsets_3N: Tensor, mapped: Sequence[Tensor], moves: Sequence[Tensor | None]
+) -> Tensor:
+    """Where some voxels of the patch lie along one axis of each box: (W, N)."""
     matrix_W33, centre_W3, last_W3 = mapped
-    voxel = torch.arange(part.start, part.stop, device=matrix_W33.device)
-    offsets = [at - (size - 1) / 2 for at, size in zip(torch.unravel_index(voxel, patch_size), patch_size)]
-    place = sum(matrix_W33[:, :, axis, None] * offset for axis, offset in enumerate(offsets)) + centre_W3[..., None]
+    place = sum(matrix_W33[:, axis, other] * offsets_3N[other, part] for other in range(3)) + centre_W3[:, axis]
     for index, move in enumerate(moves):
         if move is not None:
-            place[index] += move[:, part]
+            place[index] += move[axis, part]
     # The box holds all that is needed; this is for rounding alone.
-    place = torch.minimum(place.clamp_(min=0), last_W3[..., None])
-    lower = torch.minimum(place.floor(), (last_W3 - 1).clamp_min(0)[..., None])
-    return lower, place - lower
+    return torch.minimum(place.clamp_(min=0), last_W3[:, axis])
 
 
 def _moves(params: SpatialParams, patch_size: Shape, device: torch.device) -> Tensor:
@@ -112,15 +112,19 @@ def spline_weights(size: int, points: int) -> np.ndarray:
 
 
 def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """The label with the largest sum of weights, voxel by voxel, among the corners' ``labels``."""
-    votes = [weight.clone() for weight in weights]
+    """The label with the largest sum of weights, voxel by voxel, among the corners' ``labels``. All are float32.
+
+    Comparisons are written as 0 or 1 in float32: five times faster on a CPU than boolean masks, and exact.
+    """
+    votes, flag = [weight.clone() for weight in weights], torch.empty_like(weights[0])
     for one, other in combinations(range(len(labels)), 2):
-        agree = labels[one] == labels[other]
-        votes[one] += agree * weights[other]
-        votes[other] += agree * weights[one]
+        torch.eq(labels[one], labels[other], out=flag)
+        votes[one].addcmul_(flag, weights[other])
+        votes[other].addcmul_(flag, weights[one])
     label, most = labels[0], votes[0]
     for other, vote in zip(labels[1:], votes[1:]):
-        label = torch.where(vote > most, other, label)
+        torch.gt(vote, most, out=flag)
+        label = torch.addcmul(label, flag, other - label)
         most = torch.maximum(most, vote)
     return label
 

@@ -27,6 +27,7 @@ Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
 OUTSIDE = -1  # class of what lies outside of the image; becomes background when all is done, as in the recipe
 MOST_CLASSES = 1 << 15
+FAINT = 0.01  # of a standard deviation: below this a voxel may be nothing but the ringing of resampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +156,7 @@ class Batches:
         if pairs:
             masks = [swap_classes(mask, pairs) for mask in masks]
         if self.zero_outside:
-            is_outside = (image[list(self.zero_outside)] == 0).all(0)
-            masks[0] = masks[0].masked_fill(is_outside & (masks[0] == 0), OUTSIDE)
+            masks[0] = masks[0].masked_fill(is_blank(image[list(self.zero_outside)]) & (masks[0] == 0), OUTSIDE)
         boxes = [image, *masks]
         if spatial.mirrored and not spatial.is_warped:
             boxes = [box.flip([axis - 3 for axis in spatial.mirrored]) for box in boxes]
@@ -194,6 +194,15 @@ class Batches:
             for index, made in zip(warped, zip(*warp([boxes[index] for index in warped], params, self.patch_size))):
                 boxes[index] = made
         return torch.stack([image.float() for image, _ in boxes]), torch.stack([labels for _, labels in boxes])
+
+
+def is_blank(image_czyx: Tensor) -> Tensor:
+    """(Z, Y, X) True where all channels are FAINT, next to the voxel too: where one is by chance, others are not.
+
+    For channels that are 0 outside of their mask. The mask itself is not stored.
+    """
+    is_seen = (image_czyx.abs() > FAINT).any(0)
+    return F.max_pool3d(is_seen[None, None].float(), 3, stride=1, padding=1)[0, 0] == 0
 
 
 def swap_classes(classes: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
