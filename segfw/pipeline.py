@@ -55,6 +55,7 @@ def train(
     extend_s: float | None = None,
     build: BuildNetwork = build_network,
     build_loss: BuildLoss | None = None,
+    log: Sequence[str] = (),
     **settings: object,
 ) -> Scores | None:
     """Trains one fold and scores it on its validation cases, whole and in their original geometry.
@@ -62,9 +63,10 @@ def train(
     ``settings`` are fields of TrainSettings. With ``resume`` an interrupted run goes on with the settings it was
     started with. A finished fold is not trained again unless ``overwrite``; ``extend_epochs`` or ``extend_s`` train it
     for so much longer. ``build`` makes another network from the plan's NetworkSpec, ``build_loss`` another loss from
-    the configuration and what the outputs mean. Under ``torchrun`` all processes train one network together. The
-    second stage of a cascade needs all folds of the first one, which predict the training cases for it. Returns the
-    validation scores; None for fold 'all', which has no validation cases.
+    the configuration and what the outputs mean. ``log`` names writers of the figures besides metrics.jsonl. Under
+    ``torchrun`` all processes train one network together. The second stage of a cascade needs all folds of the first
+    one, which predict the training cases for it. Returns the validation scores; None for fold 'all', which has no
+    validation cases.
     """
     work = Path(work)
     plan = Plan.load(work / PLAN_FILE)
@@ -116,6 +118,7 @@ def train(
                 build=build,
                 build_loss=build_loss,
                 count_whole_case=_whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
+                log=log,
                 ranks=ranks,
             )
         if not part.validation:
@@ -294,6 +297,7 @@ def run(
     splits: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
+    log: Sequence[str] = (),
     **settings: object,
 ) -> dict[str, dict[str, Scores]]:
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
@@ -331,7 +335,7 @@ def run(
         for fold in folds:
             folder = fold_folder(work, name, fold)
             is_started = (folder / CHECKPOINT_FILE).is_file()
-            result = train(work, name, fold, device=device, resume=is_started, **settings)
+            result = train(work, name, fold, device=device, resume=is_started, log=log, **settings)
             if result is not None:
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))

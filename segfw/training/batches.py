@@ -43,8 +43,8 @@ class CutPatch:
     previous_zyx: Tensor | None  # int16: the previous stage's classes in a cascade
     spatial: SpatialParams
     intensity: IntensityParams | None
-    mistakes: PreviousParams | None  # of the previous stage, some made already
-    seed: int  # for all that is drawn later: noise, a function of the user's
+    seed: int  # for all that is drawn later: noise, the previous stage's mistakes, a function of the user's
+    mistakes: PreviousParams | None = None  # to be made in the previous stage's classes
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that is on a device."""
@@ -154,8 +154,8 @@ class Batches:
             previous_zyx=masks[1] if len(masks) > 1 else None,
             spatial=spatial,
             intensity=intensity,
-            mistakes=mistakes,
             seed=seed,
+            mistakes=mistakes,
         )
 
     def _read(self, case: CaseArrays, start: Shape, size: Shape, spatial: SpatialParams) -> list[Tensor]:

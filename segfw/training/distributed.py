@@ -83,8 +83,7 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(
             network,
             device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # ranks validate different numbers of patches
-            find_unused_parameters=True,  # the coarsest output has no weight in the loss
+            broadcast_buffers=False,
         )
 
 

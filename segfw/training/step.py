@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.device import autocast
-from segfw.networks.losses import Target
+from segfw.networks.losses import Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.records import UserError
 from segfw.training.checkpoint import TrainState
@@ -33,7 +33,7 @@ class Run:
     precision: torch.dtype
     label_names: list[str]
     target: Target
-    loss: Callable[[Outputs, Tensor], Tensor]
+    loss: Loss
     ranks: Ranks
     forward: Callable[[Tensor], Outputs]
     without_averaging: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext

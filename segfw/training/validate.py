@@ -35,12 +35,12 @@ def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
         image, classes = batches.finish(batches.cut(step, share), run.device)
         with autocast(run.device, run.precision):
             logits = run.forward(image)[0]
-        loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target)
+        loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target, join=run.ranks.sum)
         counts = counts + overlap_counts(logits.float(), classes, run.target)
-    loss, counts = run.ranks.sum(loss), run.ranks.sum(counts)
+    counts = run.ranks.sum(counts)
     dice = pooled_dice(counts)
     return {
-        "val_loss": float(loss) / (steps * run.ranks.count),
+        "val_loss": float(loss) / steps,
         "val_dice": mean_of_known(dice),
         "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice],
         "val_predicted": int(counts[:2].sum()),
