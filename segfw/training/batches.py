@@ -170,9 +170,9 @@ class Batches:
         seeds = [patch.seed for patch in patches]
         if patches[0].intensity is not None:
             image = augment_intensity(image, [patch.intensity for patch in patches], self.patch_size, seeds)
-        if self.zero_outside and self.augmentation != "none":
-            channels = torch.tensor([index in self.zero_outside for index in range(image.shape[1])])
-            image = image.masked_fill((classes < 0)[:, None] & channels.to(device)[:, None, None, None], 0)
+        if self.augmentation != "none":
+            for channel in self.zero_outside:
+                image[:, channel].masked_fill_(classes < 0, 0)
         classes = classes.clamp_min(0).long()
         if self.augment is not None:
             rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -206,7 +206,7 @@ def is_blank(image_czyx: Tensor) -> Tensor:
 
 
 def swap_classes(classes: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """int16 classes with those of each pair in each other's place; one pair after the other."""
+    """int16 classes with those of each pair in each other's place; a pair that is given twice stays where it is."""
     table = torch.arange(MOST_CLASSES, dtype=torch.int16)
     table[OUTSIDE] = OUTSIDE
     for one, other in pairs:
