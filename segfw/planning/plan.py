@@ -38,7 +38,8 @@ class Configuration(Record):
     patch_size: Shape
     batch_size: int
     batch_dice: bool  # Dice of the loss over the whole batch instead of per patch
-    mirror_axes: tuple[int, ...]
+    mirror_axes: tuple[int, ...]  # network axis order, as the next
+    swapped_labels: tuple[tuple[int, int, int], ...] = ()  # (axis, class, class): exchanged where it is mirrored
     network: NetworkSpec
     estimate: Estimate
     reasons: tuple[str, ...]
