@@ -74,6 +74,7 @@ MIRRORED = {10: (100.0, 40.0, 50.0), 20: (102.0, 41.0, 150.0)}  # two labels lev
         ("Ren sinister", "Ren dexter"),
         ("rib_left_1", "rib_right_1"),
         ("Lung Lt", "Lung Rt"),
+        ("Eye_AL", "Eye_AR"),
     ],
 )
 def test_names_that_differ_by_their_side_are_pairs(left, right):

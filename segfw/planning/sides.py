@@ -52,11 +52,11 @@ def _mirrored(words: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def _glued(word: str, left: str, right: str) -> list[str]:
-    """'lkidney' -> 'rkidney', 'kidneyleft' -> 'kidneyright'; single letters only in front, and of long words."""
+    """'lkidney' -> 'rkidney', 'kidneyleft' -> 'kidneyright', 'al' (anterior left) -> 'ar'."""
     found = []
     if left in ("l", "left") and word.startswith(left) and len(word) - len(left) >= FEWEST_GLUED:
         found.append(right + word[len(left) :])
-    if left == "left" and word.endswith(left) and len(word) - len(left) >= FEWEST_GLUED:
+    if left in ("l", "left") and word.endswith(left) and len(word) > len(left):
         found.append(word[: -len(left)] + right)
     return found
 
