@@ -254,15 +254,14 @@ def class_order(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def class_orders(swapped_labels: Sequence[tuple[int, int, int]], classes: int) -> dict[int, tuple[int, ...]]:
-    """By mirrored axis: the class that each class of a mask becomes. Axes that change no class are left out."""
-    axes = dict.fromkeys(axis for axis, _, _ in swapped_labels)
-    return {axis: class_order([pair for at, *pair in swapped_labels if at == axis], classes) for axis in axes}
+def class_orders(swapped: Mapping[int, Sequence[Pair]], classes: int) -> dict[int, tuple[int, ...]]:
+    """By mirrored axis: the class that each class of a mask becomes. ``swapped`` is a configuration's swapped_pairs."""
+    return {axis: class_order(pairs, classes) for axis, pairs in swapped.items()}
 
 
-def output_orders(swapped_labels: Sequence[tuple[int, int, int]], labels: LabelSet) -> dict[int, tuple[int, ...]]:
+def output_orders(swapped: Mapping[int, Sequence[Pair]], labels: LabelSet) -> dict[int, tuple[int, ...]]:
     """By mirrored axis: the output channel of a mirrored image that belongs in each place of the image's own."""
-    orders = class_orders(swapped_labels, len(labels.values))
+    orders = class_orders(swapped, len(labels.values))
     if not labels.regions:
         return orders
     regions = [frozenset(classes) for classes in labels.region_classes]
@@ -273,7 +272,7 @@ def output_orders(swapped_labels: Sequence[tuple[int, int, int]], labels: LabelS
 
 
 def input_orders(
-    swapped_labels: Sequence[tuple[int, int, int]], image_channels: int, in_channels: int
+    swapped: Mapping[int, Sequence[Pair]], image_channels: int, in_channels: int
 ) -> dict[int, tuple[int, ...]]:
     """By mirrored axis: the input channel that belongs in each place of a mirrored input.
 
@@ -285,5 +284,5 @@ def input_orders(
         return {}
     return {
         axis: (*range(image_channels), *(image_channels + index - 1 for index in order[1:]))
-        for axis, order in class_orders(swapped_labels, classes).items()
+        for axis, order in class_orders(swapped, classes).items()
     }

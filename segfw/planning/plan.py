@@ -52,6 +52,14 @@ class Configuration(Record):
         return self
 
     @property
+    def swapped_pairs(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """By mirrored axis the pairs of classes that change places; axes that change none are left out."""
+        axes = dict.fromkeys(axis for axis, _, _ in self.swapped_labels)
+        return {
+            axis: tuple((first, second) for at, first, second in self.swapped_labels if at == axis) for axis in axes
+        }
+
+    @property
     def data_name(self) -> str:
         """Configuration whose preprocessed data it is trained on: the second stage of a cascade shares them."""
         return FULLRES if self.name == CASCADE else self.name
