@@ -17,6 +17,7 @@ from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
 from segfw.planning.memory import step_cost
+from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import Preset, preset_called
 from segfw.records import GIGABYTE, UserError
@@ -74,6 +75,7 @@ def make_plan(
                 _spacing_source(fingerprint, dataset.spacing_mm, spacing_mm),
             ),
             *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat),
+            *dataset.mirroring.reasons,
         ),
         request=request,
     )
@@ -101,6 +103,7 @@ class Dataset:
     outputs: int
     published_outputs: int
     normalization: tuple[Normalization, ...]
+    mirroring: Mirroring
 
     @property
     def target_mm(self) -> Spacing:
@@ -132,6 +135,7 @@ def _describe(
         outputs=labels.outputs,
         published_outputs=len(labels.regions or labels.values[1:]) + 1 + (labels.ignore is not None),
         normalization=choose_normalization(manifest, fingerprint),
+        mirroring=find_mirroring(labels, fingerprint.cases, as_published=as_published),
     )
 
 
@@ -211,6 +215,9 @@ def _configuration(
 ) -> Configuration:
     patch, batch = choice.patch_size, choice.batch_size
     cost = step_cost(choice.network)
+    mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
+        dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
+    )
     stored_gb = prod(median) * dataset.cases * (2 * dataset.channels + 1) / GIGABYTE
     return Configuration(
         name=name,
@@ -222,7 +229,8 @@ def _configuration(
         patch_size=patch,
         batch_size=batch,
         batch_dice=batch_dice,
-        mirror_axes=(1, 2) if name == TWO_D else (0, 1, 2),
+        mirror_axes=mirror_axes,
+        swapped_labels=swapped_labels,
         network=choice.network,
         estimate=Estimate(
             training_memory_gb=cost.peak_bytes(patch, batch) / GIGABYTE,
@@ -230,7 +238,7 @@ def _configuration(
             disk_gb=stored_gb,
             ram_gb=PROCESS_GB + stored_gb,
         ),
-        reasons=reasons.of_choice(choice, median),
+        reasons=(*reasons.of_choice(choice, median), *mirror_reasons),
     )
 
 
