@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv clean
+.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make gpu-check   planned against measured memory and speed on a CUDA device"
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
+	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
@@ -58,6 +59,9 @@ nnunet-venv/.installed: constraints.txt
 	nnunet-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "nnunetv2==2.8.1"
 	nnunet-venv/bin/python -c "import nnunetv2"
 	touch $@
+
+compare-training: install nnunet-venv
+	$(BIN)/python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
 
 clean:
 	rm -rf $(VENV) nnunet-venv demo .pytest_cache .ruff_cache *.egg-info

@@ -27,7 +27,8 @@ from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
 from segfw.records import GIGABYTE
-from segfw.training.augment import augment_intensity, draw_intensity, draw_spatial, source_size, warp
+from segfw.training.augment import augment_intensity, warp
+from segfw.training.augment_draw import SpatialParams, draw_intensity, draw_spatial, source_size
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
 NETWORK = NetworkSpec(
@@ -152,7 +153,7 @@ def augmentation() -> None:
         MirrorTransform((0, 1, 2)),
     ]  # fmt: skip
     rng, count = np.random.default_rng(0), 40
-    box = source_size(PATCH, np.ones((3, 3)) * 0.85)
+    box = source_size(PATCH, SpatialParams(matrix=np.ones((3, 3)) * 0.85))
     image, mask = rng.normal(size=(1, *box)).astype(np.float32), (rng.random(box) > 0.9).astype(np.int16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -166,12 +167,12 @@ def augmentation() -> None:
     def ours() -> None:
         for _ in range(count):
             spatial = draw_spatial(rng, PATCH, (0, 1, 2))
-            size = source_size(PATCH, spatial.matrix)
+            size = source_size(PATCH, spatial)
             cut = tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(box, size))
-            patch, _ = warp(
-                torch.from_numpy(image[(slice(None), *cut)]), torch.from_numpy(mask[cut]), (0, 1), spatial, PATCH
-            )
-            augment_intensity(patch[None], [draw_intensity(rng, 1)], PATCH, 0)
+            patch = torch.from_numpy(image[(slice(None), *cut)])[None]
+            if spatial.is_warped:
+                patch, _ = warp([(patch[0], torch.from_numpy(mask[cut])[None])], [spatial], PATCH)
+            augment_intensity(patch, [draw_intensity(rng, 1)], PATCH, [0])
 
     report(f"augmentation of {count} patches", "batchgenerators", *alternate(reference, ours, 3))
     torch.set_num_threads(threads)

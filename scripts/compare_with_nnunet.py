@@ -3,6 +3,7 @@
     make nnunet-venv
     python scripts/compare_with_nnunet.py preprocess --data ../shared/data/hippocampus --repeats 3
     python scripts/compare_with_nnunet.py preprocess --phantom --repeats 3
+    python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
 
 nnU-Net has a virtual environment of its own and runs by its own command line. Each run is a whole process tree with a
 fresh output folder; the programs take turns, so that a machine that slows down slows all. Memory is the peak of the
@@ -14,23 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
 from compare_arrays import TOLERANCE, compare_cases, compare_plans, load_plans
+from compare_runs import (
+    DATASET,
+    DEFAULT_NNUNET,
+    SEGFW,
+    as_published,
+    count_cases,
+    machine,
+    nnunet_environment,
+    require_nnunet,
+    subset,
+)
+from compare_training import add_train
 from measured import Measured, measure
 from phantom import make_phantom
 
-SEGFW = Path(sys.executable).with_name("segfw")
-DEFAULT_NNUNET = Path(__file__).resolve().parents[1] / "nnunet-venv" / "bin" / "python"
-DATASET = "Dataset001_compare"
 PHANTOM_SIZE = (300, 512, 512)
 SAME, DEFAULTS = "nnU-Net, as many workers", "nnU-Net, its defaults"
 
@@ -55,26 +61,16 @@ class Runs:
 
     def nnunet(self, *options: str) -> Measured:
         shutil.rmtree(self.preprocessed, ignore_errors=True)
-        folders = {f"nnUNet_{name}": str(self.home / f"nnUNet_{name}") for name in ("raw", "preprocessed", "results")}
         command = [str(self.command), "-d", "1", "--verify_dataset_integrity", "-c", *self.configurations, *options]
-        # Its environment must not find this one's packages.
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | folders
-        return measure(command, env=env, log=self.home / "nnunet.log")
+        return measure(command, env=nnunet_environment(self.home), log=self.home / "nnunet.log")
 
     def nnunet_with_same_workers(self) -> Measured:
         return self.nnunet("-np", str(self.workers), "-npfp", str(self.workers))
 
 
-def as_published() -> list[str]:
-    """The option by which segfw plans exactly as nnU-Net does."""
-    told = subprocess.run([str(SEGFW), "plan-and-preprocess", "--help"], capture_output=True, text=True, check=True)
-    return ["--as-published"] if "--as-published" in told.stdout else []
-
-
 def preprocess(args: argparse.Namespace) -> None:
     """Verification, fingerprint, plan and preprocessing by both, and every difference of what they wrote."""
-    if not args.nnunet_python.with_name("nnUNetv2_plan_and_preprocess").is_file():
-        sys.exit(f"{args.nnunet_python}: no nnU-Net there; call make nnunet-venv, or give --nnunet-python")
+    require_nnunet(args.nnunet_python)
     with tempfile.TemporaryDirectory(prefix="compare-", dir=args.temporary) as folder:
         home = Path(folder)
         if args.phantom:
@@ -106,10 +102,6 @@ def preprocess(args: argparse.Namespace) -> None:
         print(f"written to {args.output}")
 
 
-def count_cases(data: Path) -> int:
-    return sum(1 for path in (data / "labelsTr").iterdir() if not path.name.startswith("."))
-
-
 def take_turns(programs: dict, repeats: int) -> dict[str, list[Measured]]:
     """Runs each program once per round; every other round goes backwards, so that none is always first."""
     measured: dict[str, list[Measured]] = {name: [] for name in programs}
@@ -118,33 +110,6 @@ def take_turns(programs: dict, repeats: int) -> dict[str, list[Measured]]:
             measured[name].append(programs[name]())
             print(f"round {number + 1}, {name}: {measured[name][-1].wall_s:.1f} s", flush=True)
     return measured
-
-
-def subset(data: Path, folder: Path, cases: int | None) -> Path:
-    """The first ``cases`` cases of a folder in nnU-Net's raw layout, as links; the folder itself if all are wanted."""
-    if cases is None:
-        return data
-    description = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
-    ending = description["file_ending"]
-    labels = sorted(path for path in (data / "labelsTr").iterdir() if path.name.endswith(ending))[:cases]
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    for label in labels:
-        (folder / "labelsTr" / label.name).symlink_to(label.resolve())
-        for image in (data / "imagesTr").glob(f"{label.name.removesuffix(ending)}_????{ending}"):
-            (folder / "imagesTr" / image.name).symlink_to(image.resolve())
-    (folder / "dataset.json").write_text(json.dumps(description | {"numTraining": len(labels)}), encoding="utf-8")
-    return folder
-
-
-def machine() -> dict[str, object]:
-    return {
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
-        "python": platform.python_version(),
-    }
 
 
 def show(result: dict, measured: dict[str, list[Measured]]) -> None:
@@ -195,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
     part.add_argument("--output", type=Path, help="JSON file for all figures")
     part.set_defaults(call=preprocess)
+    add_train(parts)
     return parser
 
 

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-MIRRORING = {"auto": None, "on": True, "off": False}
+ON_OFF = {"auto": None, "on": True, "off": False}
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 
 
@@ -20,6 +20,13 @@ def duration_s(text: str) -> float:
     if total <= 0:
         raise argparse.ArgumentTypeError("the duration must be longer than nothing")
     return total
+
+
+def extension(text: str) -> dict[str, float]:
+    """Arguments of ``pipeline.train`` for '100' (epochs) or '30m' (time)."""
+    if text.isdecimal() and int(text) > 0:
+        return {"extend_epochs": int(text)}
+    return {"extend_s": duration_s(text)}
 
 
 def memory_gb(text: str) -> float | str:
@@ -81,9 +88,25 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="patches per step (default: the plan's)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
-    parser.add_argument("--augmentation", default="device", choices=("device", "none"))
     parser.add_argument(
-        "--mirroring", default="auto", choices=tuple(MIRRORING), help="mirrored images too (default: in long runs)"
+        "--augmentation",
+        default="device",
+        choices=("device", "reference", "none"),
+        help="on the device (default), by the published pipeline on the CPU, or none",
+    )
+    parser.add_argument("--elastic", action="store_true", help="elastic deformations as well")
+    parser.add_argument(
+        "--mirroring", default="auto", choices=tuple(ON_OFF), help="mirrored images too (default: in long runs)"
+    )
+    parser.add_argument("--loss", default="dice-ce", help="dice-ce (default) or dice-topk")
+    parser.add_argument(
+        "--patience", type=int, metavar="EPOCHS", help="end the run early after so many epochs without progress"
+    )
+    parser.add_argument(
+        "--accumulate", type=int, metavar="N", help="compute each batch in N parts (default: as few as fit)"
+    )
+    parser.add_argument(
+        "--compile", default="auto", choices=tuple(ON_OFF), help="torch.compile (default: where it pays)"
     )
     parser.add_argument("--device", default="auto", help=DEVICES)
 
@@ -119,6 +142,13 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("fold", help="0 to 4, or all")
     _training_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--extend",
+        type=extension,
+        default={},
+        metavar="MORE",
+        help="train a finished fold for longer: 100 epochs or 30m",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete this fold's run and train anew")
 
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from segfw.arguments import MIRRORING, build_parser
+from segfw.arguments import ON_OFF, build_parser
 
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 
@@ -41,7 +41,12 @@ def _training_arguments(args: argparse.Namespace) -> dict:
         "seed": args.seed,
         "precision": args.precision,
         "augmentation": args.augmentation,
-        "mirroring": MIRRORING[args.mirroring],
+        "elastic": args.elastic,
+        "mirroring": ON_OFF[args.mirroring],
+        "compile": ON_OFF[args.compile],
+        "loss": args.loss,
+        "accumulate": args.accumulate,
+        "patience": args.patience,
         "device": args.device,
     }
 
@@ -84,6 +89,7 @@ def _train(args: argparse.Namespace) -> None:
         args.fold,
         resume=args.resume,
         overwrite=args.overwrite,
+        **args.extend,
         **_training_arguments(args),
     )
     if scores is not None:

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import base64
 import colorsys
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segfw.records import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FRAME = Path(__file__).with_name("page.html.jinja")
 # (name, axis looked along, letters at the left, right, top and bottom). Both picture axes run against the array's:
@@ -36,6 +42,26 @@ def shown_plane(array_zyx: np.ndarray, axis: int, index: int, box: tuple[slice, 
     """The slice ``index`` across ``axis`` as it is shown (see VIEWS), cut to ``box``."""
     place = tuple(index if each == axis else box[each] for each in range(3))
     return array_zyx[place][::-1, ::-1]
+
+
+def plain_axes(ax: Axes) -> None:
+    """A light grid behind the data, and no box around it."""
+    ax.grid(color="#e4e4e4", lw=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(length=0, labelsize=9)
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """The name, cut with an ellipsis where it has more than ``most`` characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes each time."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def write_page(path: Path, template: Path, *, filters: Mapping[str, Callable] | None = None, **values) -> None:

@@ -8,29 +8,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
-from segfw.device import pick_device
+from segfw.data.store import open_case
+from segfw.device import autocast, pick_device, pick_precision
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
+from segfw.inference.sliding_window import sliding_window
 from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
 from segfw.networks import build_network
-from segfw.planning.plan import CASCADE, PLAN_FILE, Plan, target_of
+from segfw.networks.losses import Target, overlap_counts
+from segfw.planning.plan import CASCADE, PLAN_FILE, Configuration, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
-from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.loop import SETTINGS_FILE, BuildNetwork
+from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
+from segfw.training.distributed import Ranks, joined, launched_ranks, local_device
+from segfw.training.loop import SETTINGS_FILE, BuildLoss, BuildNetwork
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock, read_metrics
+from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
+from segfw.training.validate import CountWholeCase
 
+VALIDATION, BEFORE_EXTENSION = "validation", "before_extension"
 CASCADE_UNTRAINED = (
     f"{CASCADE} is the second stage of a cascade, which this version plans but cannot train; train 3d_lowres and "
     "3d_fullres"
@@ -42,71 +52,73 @@ def train(
     configuration: str,
     fold: str,
     *,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    time_budget_s: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    augmentation: str = "device",
-    mirroring: bool | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    extend_epochs: int | None = None,
+    extend_s: float | None = None,
     build: BuildNetwork = build_network,
+    build_loss: BuildLoss | None = None,
+    **settings: object,
 ) -> Scores | None:
     """Trains one fold and scores it on its validation cases, whole and in their original geometry.
 
-    With ``resume`` an interrupted run goes on with the settings it was started with. A finished fold is not trained
-    again unless ``overwrite``. Returns the validation scores; None for fold 'all', which has no validation cases.
+    ``settings`` are fields of TrainSettings. With ``resume`` an interrupted run goes on with the settings it was
+    started with. A finished fold is not trained again unless ``overwrite``; ``extend_epochs`` or ``extend_s`` train it
+    for so much longer. ``build`` makes another network from the plan's NetworkSpec, ``build_loss`` another loss from
+    the configuration and what the outputs mean. Under ``torchrun`` all processes train one network together. Returns
+    the validation scores; None for fold 'all', which has no validation cases.
     """
     work = Path(work)
-    plan, manifest = Plan.load(work / PLAN_FILE), DatasetManifest.load(work / MANIFEST_FILE)
+    plan = Plan.load(work / PLAN_FILE)
     chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
     if chosen.previous_stage is not None:
         raise UserError(CASCADE_UNTRAINED)
     folder = fold_folder(work, configuration, fold)
-    pick_device(device)
-    settings = _settings(
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        time_budget_s=time_budget_s,
-        batch_size=batch_size,
-        mirroring=mirroring,
-        seed=seed,
-        precision=precision,
-        augmentation=augmentation,
-    )
-    if overwrite:  # only now that the arguments are known to be right
-        shutil.rmtree(folder, ignore_errors=True)
-    is_started = (folder / CHECKPOINT_FILE).is_file()
-    if (folder / WEIGHTS_FILE).is_file():
-        print(f"{configuration} fold {fold} is already trained ({folder})")
-    elif is_started and not resume:
-        raise UserError(f"{folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite")
-    else:
-        if is_started:
-            settings = TrainSettings.load(folder / SETTINGS_FILE)
-        length = f"in {clock(settings.time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
-        again = "going on with" if is_started else "training"
-        print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
-        train_fold(
-            folder,
-            work / "preprocessed" / chosen.data_name,
-            chosen,
-            part,
-            settings,
-            label_names=list(plan.labels.structures),
-            target=target_of(plan.labels),
-            device=device,
-            resume=resume,
-            build=build,
-        )
-    if not part.validation:
-        return None
-    cases = [case for case in manifest.cases if case.id in set(part.validation)]
-    model = load_model(work, configuration, (fold,))
-    return _validate(model, cases, folder, device=device, precision=precision, build=build)
+    wanted, ranks, on = _settings(**settings), launched_ranks(), local_device(device)
+    with joined(ranks, on):
+        if overwrite and ranks.is_first:  # only now that the arguments are known to be right
+            shutil.rmtree(folder, ignore_errors=True)
+        if (extend_epochs or extend_s) and ranks.is_first:
+            _reopen(folder, epochs=extend_epochs, seconds=extend_s)
+            resume = True
+        ranks.wait()
+        is_trained, is_started = (folder / WEIGHTS_FILE).is_file(), (folder / CHECKPOINT_FILE).is_file()
+        ranks.wait()  # all have looked before the first one writes
+        if is_trained:
+            print(f"{configuration} fold {fold} is already trained ({folder})")
+        elif is_started and not resume:
+            raise UserError(f"{folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite")
+        else:
+            if is_started:
+                wanted = TrainSettings.load(folder / SETTINGS_FILE)
+            length = f"in {clock(wanted.time_budget_s)}" if wanted.time_budget_s else f"for {wanted.epochs} epochs"
+            again = "going on with" if is_started else "training"
+            print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
+            preprocessed, target = work / "preprocessed" / chosen.data_name, target_of(plan.labels)
+            precision = pick_precision(wanted.precision, on)
+            train_fold(
+                folder,
+                preprocessed,
+                chosen,
+                part,
+                wanted,
+                label_names=list(plan.labels.structures),
+                target=target,
+                device=str(on),
+                resume=resume,
+                extend_epochs=extend_epochs,
+                extend_s=extend_s,
+                build=build,
+                build_loss=build_loss,
+                count_whole_case=_whole_case_counter(preprocessed, chosen, target, on, precision),
+                ranks=ranks,
+            )
+        if not part.validation:
+            return None
+        cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in set(part.validation)]
+        model = load_model(work, configuration, (fold,))
+        return _validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
 
 
 def _settings(**values: object) -> TrainSettings:
@@ -119,32 +131,72 @@ def _settings(**values: object) -> TrainSettings:
         raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
 
 
+def _reopen(folder: Path, *, epochs: int | None, seconds: float | None) -> None:
+    """Makes a finished run one that can go on; its weights and masks so far are kept beside it."""
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"{folder}: holds no finished run to extend; finish it first, with --resume if it was started")
+    extended(TrainSettings.load(folder / SETTINGS_FILE), Counters(), epochs=epochs, seconds=seconds)  # or a UserError
+    before = folder / BEFORE_EXTENSION
+    shutil.rmtree(before, ignore_errors=True)
+    before.mkdir()
+    for name in ("report.html", VALIDATION, WEIGHTS_FILE):  # the weights last: until then the run counts as finished
+        if (folder / name).exists():
+            (folder / name).rename(before / name)
+
+
+def _whole_case_counter(
+    preprocessed: Path, configuration: Configuration, target: Target, device: torch.device, precision: torch.dtype
+) -> CountWholeCase:
+    """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
+
+    @torch.inference_mode()
+    def count(network: nn.Module, case_id: str) -> Tensor:
+        case = open_case(preprocessed, case_id)
+        image, classes = (torch.from_numpy(np.asarray(array[:])) for array in (case.image, case.classes))
+        with autocast(device, precision):
+            logits = sliding_window(image.float(), [network], configuration.patch_size, device=device)
+        return overlap_counts(logits[None], classes[None].to(device, torch.long), target)
+
+    return count
+
+
 def _validate(
-    model: Model, cases: Sequence[Case], folder: Path, *, device: str, precision: str, build: BuildNetwork
+    model: Model,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    device: str,
+    precision: str,
+    build: BuildNetwork,
+    ranks: Ranks,
 ) -> Scores:
-    """Predicts and scores whole validation cases; masks that are there already are kept."""
-    output = folder / "validation"
+    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
+    output = folder / VALIDATION
     if (output / "scores.json").is_file():
         kept = Scores.load(output / "scores.json")
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
             return kept
     predictor = Predictor.of(model, device=device, precision=precision, build=build)
-    inputs = [Case(id=case.id, images=case.images) for case in cases]
+    inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
     print(f"validating on {len(cases)} whole cases")
     failures = predict_cases(predictor, inputs, output)
     if failures:
         raise CasesFailed("in validation", failures, folder)
     (folder / FAILURES_FILE).unlink(missing_ok=True)
-    return evaluate_pairs(
-        {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
-        model.plan.labels,
-        title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
-        output=output / "scores.json",
-        report=folder / "report.html",
-        images={case.id: case.images[0] for case in cases},
-        curve=read_metrics(folder),
-        label_maps={case.id: case.label_map for case in cases},
-    )
+    ranks.wait()
+    if ranks.is_first:
+        evaluate_pairs(
+            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
+            model.plan.labels,
+            title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
+            output=output / "scores.json",
+            report=folder / "report.html",
+            images={case.id: case.images[0] for case in cases},
+            curve=read_metrics(folder),
+            label_maps={case.id: case.label_map for case in cases},
+        )
+    ranks.wait()
+    return Scores.load(output / "scores.json")
 
 
 def predict(
@@ -219,18 +271,12 @@ def run(
     groups: str | Path | None = None,
     splits: Path | None = None,
     workers: int | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    time_budget_s: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    augmentation: str = "device",
-    mirroring: bool | None = None,
     device: str = "auto",
+    **settings: object,
 ) -> dict[str, dict[str, Scores]]:
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
 
+    ``settings`` are fields of TrainSettings.
     Call it again after an interruption with the same arguments: what is done is not done again. Returns the
     validation scores by configuration and fold, and writes summary.txt.
     """
@@ -239,17 +285,9 @@ def run(
     pick_device(device)
     if CASCADE in (configurations or ()):
         raise UserError(CASCADE_UNTRAINED)
-    training = {
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "time_budget_s": time_budget_s,
-        "batch_size": batch_size,
-        "seed": seed,
-        "precision": precision,
-        "augmentation": augmentation,
-        "mirroring": mirroring,
-    }
-    _settings(**training)
+    _settings(**settings)
+    if launched_ranks().count > 1:
+        raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
     plan = plan_and_preprocess(
         raw,
         work,
@@ -270,7 +308,7 @@ def run(
         for fold in folds or all_folds:
             folder = fold_folder(work, name, fold)
             is_started = (folder / CHECKPOINT_FILE).is_file()
-            result = train(work, name, fold, device=device, resume=is_started, **training)
+            result = train(work, name, fold, device=device, resume=is_started, **settings)
             if result is not None:
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))

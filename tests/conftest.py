@@ -110,3 +110,11 @@ def make_raw(tmp_path: Path) -> Callable[..., Path]:
         return raw
 
     return make
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Preprocessed cases for ``small_training.run``."""
+    from small_training import prepare  # not at the top: it imports this module
+
+    return prepare(tmp_path_factory.mktemp("prepared"))

@@ -22,7 +22,7 @@ ALLOWED = {
     "toy_dataset": set(),
     "planning": {"data", "networks", "device"},
     "model": {"data", "networks", "planning"},
-    "training": {"data", "networks", "planning", "model", "device"},
+    "training": {"data", "networks", "planning", "model", "device", "pictures"},
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
     "checkup": {"data", "networks", "planning", "pictures"},

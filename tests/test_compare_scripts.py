@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from compare_arrays import image_difference, mask_difference, reoriented  # noqa: E402
-from compare_with_nnunet import build_parser, subset, take_turns  # noqa: E402
+from compare_runs import subset  # noqa: E402
+from compare_with_nnunet import build_parser, take_turns  # noqa: E402
 from measured import Measured, measure  # noqa: E402
 from phantom import ORGANS, SPACINGS_MM, make_phantom  # noqa: E402
 

@@ -1,88 +1,21 @@
 """Training: it learns, it is repeatable, and an interrupted run ends bit for bit like an undisturbed one."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import blocks_case, write_nifti
+from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration, run, spec, weights
 
 from segfw.data.manifest import Case, LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.store import preprocess_dataset
 from segfw.model import load_tensors
-from segfw.networks.spec import NetworkSpec
-from segfw.planning.plan import Configuration, Estimate, target_of
-from segfw.planning.splits import Fold
+from segfw.planning.plan import target_of
 from segfw.records import UserError
-from segfw.training import loop
+from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.runlog import read_metrics
-from segfw.training.schedule import fit_to_length, learning_rate_for, momentum_for, poly_learning_rate, warm_up
 from segfw.training.settings import TrainSettings
-
-IDS = tuple(f"case_{number:02}" for number in range(4))
-FOLD = Fold(train=IDS[:3], validation=IDS[3:])
-LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
-
-
-def spec(**changes) -> NetworkSpec:
-    values = {
-        "architecture": "plain-unet",
-        "in_channels": 1,
-        "classes": 3,
-        "features": (8, 16),
-        "strides": ((1, 1, 1), (2, 2, 2)),
-        "kernels": ((3, 3, 3), (3, 3, 3)),
-        "encoder_blocks": (1, 1),
-        "decoder_convs": (1,),
-    }
-    return NetworkSpec(**values | changes)
-
-
-def configuration(how: Preprocessing, network: NetworkSpec) -> Configuration:
-    return Configuration(
-        name="3d_fullres",
-        preprocessing=how,
-        median_shape=(10.0, 18.0, 20.0),
-        patch_size=(8, 16, 16),
-        batch_size=2,
-        batch_dice=False,
-        mirror_axes=(0, 1, 2),
-        network=network,
-        estimate=Estimate(training_memory_gb=0.1, teraflop_per_step=0.001, ram_gb=0.001, disk_gb=0.001),
-        reasons=(),
-    )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> tuple[Path, Preprocessing]:
-    folder = tmp_path_factory.mktemp("prepared")
-    cases = []
-    for number, case_id in enumerate(IDS):
-        image, mask = blocks_case(number)
-        write_nifti(folder / f"{case_id}_image.nii.gz", image)
-        write_nifti(folder / f"{case_id}_mask.nii.gz", mask)
-        cases.append(
-            Case(id=case_id, images=(folder / f"{case_id}_image.nii.gz",), label=folder / f"{case_id}_mask.nii.gz")
-        )
-    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
-    sizes = dict.fromkeys(IDS, 20_000)
-    assert not preprocess_dataset(tuple(cases), LABELS, {"3d": how}, folder, case_bytes=sizes)
-    return folder / "3d", how
-
-
-def run(prepared, folder: Path, *, network: NetworkSpec | None = None, resume: bool = False, **settings) -> Path:
-    preprocessed, how = prepared
-    chosen = TrainSettings(**{"epochs": 4, "steps_per_epoch": 3, "seed": 5} | settings)
-    names = list(LABELS.foreground)
-    plan = configuration(how, network or spec())
-    loop.train(folder, preprocessed, plan, FOLD, chosen, label_names=names, device="cpu", resume=resume)
-    return folder
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_tensors(folder / "weights.safetensors")[0]
 
 
 def test_training_learns_the_blocks(prepared, tmp_path):
@@ -120,19 +53,19 @@ def test_training_learns_regions_beside_ignored_voxels(tmp_path):
 
 def test_same_seed_same_weights_and_another_seed_others(prepared, tmp_path):
     first, again, other = (run(prepared, tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(first).items())
+    assert_same_weights(first, again)
     assert not all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
     whole = run(prepared, tmp_path / "whole", precision=precision)
 
     class Killed(Exception):
         pass
 
-    original, calls = loop.train_step, []
+    original, calls = epochs.train_step, []
 
     def killed_in_the_third_epoch(*arguments):
         calls.append(1)
@@ -140,15 +73,15 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypa
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(loop, "train_step", killed_in_the_third_epoch)
+    monkeypatch.setattr(epochs, "train_step", killed_in_the_third_epoch)
     with pytest.raises(Killed):
         run(prepared, tmp_path / "cut", precision=precision)
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     (tmp_path / "cut" / "metrics.jsonl").open("a").write('{"epoch": 2, "train_lo')  # killed while writing a line
-    monkeypatch.setattr(loop, "train_step", original)
+    monkeypatch.setattr(epochs, "train_step", original)
     resumed = run(prepared, tmp_path / "cut", precision=precision, resume=True)
-    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
-    timings = ("epoch_s", "elapsed_s", "stalled_share")
+    assert_same_weights(whole, resumed)
+    timings = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
     cleaned = [
         [{k: v for k, v in row.items() if k not in timings} for row in read_metrics(f)] for f in (whole, resumed)
     ]
@@ -169,15 +102,6 @@ def test_resuming_another_network_is_refused(prepared, tmp_path):
         run(prepared, tmp_path, network=spec(features=(4, 8)), resume=True)
 
 
-def test_a_time_budget_ends_the_run_with_an_annealed_rate(prepared, tmp_path):
-    folder = run(prepared, tmp_path, time_budget_s=3.0, steps_per_epoch=None)
-    rows = read_metrics(folder)
-    assert len(rows) > 1
-    assert rows[-1]["learning_rate"] < 0.25 * rows[0]["learning_rate"]
-    assert rows[-1]["elapsed_s"] > 2.5  # the last epoch ends with the step that is nearest to the budget
-    assert (folder / "weights.safetensors").is_file()
-
-
 def test_a_one_stage_network_trains(prepared, tmp_path):
     flat = spec(features=(8,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_blocks=(2,), decoder_convs=())
     assert read_metrics(run(prepared, tmp_path, network=flat, epochs=1))[0]["train_loss"] < 5
@@ -186,12 +110,6 @@ def test_a_one_stage_network_trains(prepared, tmp_path):
 def test_a_two_dimensional_network_trains_through_the_same_path(prepared, tmp_path):
     flat = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))
     assert read_metrics(run(prepared, tmp_path, network=flat, epochs=1))[0]["train_loss"] < 5
-
-
-def test_a_loss_that_is_no_number_ends_with_a_sentence(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train_step", lambda *_: torch.tensor(float("nan")))
-    with pytest.raises(UserError, match=r"training loss became nan in epoch 1; .*--precision fp32"):
-        run(prepared, tmp_path)
 
 
 def test_compiling_that_fails_falls_back_to_eager(prepared, tmp_path, monkeypatch, capsys):
@@ -215,49 +133,6 @@ def test_a_compiled_network_trains_like_an_eager_one(prepared, tmp_path, monkeyp
     compiled = run(prepared, tmp_path / "compiled", epochs=1, precision="fp32", compile=True)
     for name, tensor in weights(eager).items():
         torch.testing.assert_close(weights(compiled)[name], tensor, atol=1e-5, rtol=1e-4)
-
-
-def test_learning_rate_decays_polynomially():
-    assert poly_learning_rate(0.0, 0.01) == 0.01
-    assert poly_learning_rate(0.5, 0.01) == pytest.approx(0.01 * 0.5**0.9)
-    assert poly_learning_rate(1.0, 0.01) == 0
-    assert poly_learning_rate(1.1, 0.01) == 0  # a step that ends after its time
-
-
-@pytest.mark.parametrize("steps, momentum", [(100, 0.9), (1000, 0.9), (5000, 0.98), (10_000, 0.99), (250_000, 0.99)])
-def test_momentum_grows_with_the_run_to_the_published_one(steps, momentum):
-    assert momentum_for(steps) == pytest.approx(momentum)
-
-
-def test_published_values_for_a_published_length():
-    fitted = fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200)
-    assert (fitted.batch_size, fitted.momentum, fitted.mirroring) == (7, 0.99, True)
-    assert fitted.learning_rate == pytest.approx(0.01)
-
-
-@pytest.mark.parametrize(
-    "budget_s, batch", [(100, 2), (1000, 2), (4500, 4), (10_000, 7)]  # at one second per patch
-)  # fmt: skip
-def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
-    fitted = fit_to_length(TrainSettings(time_budget_s=budget_s), planned_batch=7, patch_s=1.0, cases=200)
-    assert fitted.batch_size == batch
-    assert not fitted.mirroring
-    assert fitted.momentum < 0.94
-
-
-def test_what_is_given_is_kept():
-    given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2)
-    assert fit_to_length(given, planned_batch=7, patch_s=1.0, cases=200) == given
-
-
-def test_learning_rate_grows_as_the_momentum_shrinks():
-    assert learning_rate_for(0.99) == pytest.approx(0.01)
-    assert learning_rate_for(0.9) == pytest.approx(0.01 * 10**0.5)
-
-
-def test_warm_up_lasts_twice_the_memory():
-    assert [warm_up(step, 0.9) for step in (0, 9, 19, 500)] == pytest.approx([0.05, 0.5, 1, 1])
-    assert warm_up(99, 0.99) == pytest.approx(0.5)
 
 
 def test_a_budget_that_is_spent_before_the_first_step_still_trains(prepared, tmp_path):

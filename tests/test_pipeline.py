@@ -33,13 +33,13 @@ from segfw.records import UserError
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
-from segfw.training import loop
-loop.CHECKPOINT_EVERY_S = 0.0
+from segfw.training import checkpoint
+checkpoint.CHECKPOINT_EVERY_S = 0.0
 from segfw.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 SHORT = ["--configurations", "3d_fullres", "--folds", "0", "--epochs", "4", "--steps-per-epoch", "2"]
-TIMINGS = ("epoch_s", "elapsed_s", "stalled_share")
+TIMINGS = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
 
 
 def start(raw: Path, work: Path) -> subprocess.Popen:

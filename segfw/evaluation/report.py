@@ -6,7 +6,6 @@ patient's right); matplotlib and jinja2 are imported where they are used, becaus
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 
 from segfw.data.geometry import Spacing
 from segfw.evaluation.metrics import Scores, mean_dice
-from segfw.pictures import PALETTE, VIEWS, label_color, shown_plane, write_page
+from segfw.pictures import PALETTE, VIEWS, label_color, plain_axes, png_of, shortened, shown_plane, write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +118,7 @@ def draw_overlay(
             _letter(ax, letters)
             ax.set_title(f"{name}, slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
         _legend(figure, sorted(drawn), names)
-        return _png(figure)
+        return png_of(figure)
 
 
 def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, slice, slice]:
@@ -203,7 +202,7 @@ def _legend(figure: Figure, classes: Sequence[int], names: Sequence[str]) -> Non
         (Line2D([], [], color="#333333", lw=1.6, linestyle=PREDICTION_DASHES), "prediction"),
     ]
     # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
-    entries += [(Patch(color=label_color(index)), f" {_short(names[index])}") for index in classes[:LEGEND_ENTRIES]]
+    entries += [(Patch(color=label_color(index)), f" {shortened(names[index])}") for index in classes[:LEGEND_ENTRIES]]
     if len(classes) > LEGEND_ENTRIES:
         entries.append((Patch(alpha=0), f"and {len(classes) - LEGEND_ENTRIES} more"))
     handles, texts = zip(*entries)
@@ -233,10 +232,10 @@ def draw_dice(scores: Scores) -> bytes | None:
                 ax.plot([middle, middle], [row - 0.275, row + 0.275], color="black", lw=1.6)
             heights = row + jitter.uniform(-0.18, 0.18, len(dices))
             ax.scatter(dices, heights, s=13, color=[label_color(row + 1)], alpha=0.65, linewidths=0, zorder=3)
-        ax.set_yticks(range(len(values)), [_short(name) for name in values])
+        ax.set_yticks(range(len(values)), [shortened(name) for name in values])
         ax.set(xlim=(-0.01, 1.01), ylim=(len(values) - 0.5, -0.5), xlabel="Dice")
-        _plain(ax)
-        return _png(figure)
+        plain_axes(ax)
+        return png_of(figure)
 
 
 def draw_curve(curve: Sequence[Mapping[str, float]]) -> bytes | None:
@@ -256,22 +255,5 @@ def draw_curve(curve: Sequence[Mapping[str, float]]) -> bytes | None:
             ax.plot(epochs, values, label=name, color=color, lw=1.4, marker="." if len(epochs) < 40 else "")
         ax.set(xlabel="Epoch", title=title)
         ax.legend(frameon=False, fontsize=8)
-        _plain(ax)
-    return _png(figure)
-
-
-def _plain(ax: Axes) -> None:
-    ax.grid(color="#e4e4e4", lw=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(length=0, labelsize=9)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else name[:27] + "…"
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+        plain_axes(ax)
+    return png_of(figure)

@@ -1,162 +1,84 @@
 """Dice plus cross entropy for labels, regions and an ignore label, with deep supervision (Isensee et al. 2021).
 
-The sums over voxels have gradients written by hand. Autograd would keep four to six float32 copies of the logits until
-the backward pass, which decides whether a hundred classes fit; these keep the probabilities and make the gradient.
+Every loss is a function of a few sums over the batch. ``join`` adds those up over the processes that share a batch:
+each of them then has the loss of the whole batch, and the mean of their gradients is its gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, Target, masks
+
 # B batch, K class or region (output of the network), Z Y X space
 SMOOTH = 1e-5
-
-
-class Target(NamedTuple):
-    """What the network's outputs mean: classes from 0 on (softmax), or regions, unions of classes (sigmoid).
-
-    Voxels of the class ``ignore`` count nowhere.
-    """
-
-    regions: tuple[tuple[int, ...], ...] = ()
-    ignore: int | None = None
-
-    def structures(self, outputs: int) -> Sequence[tuple[int, ...]]:
-        """The classes that each output is the union of; for softmax each class but the background, output 0."""
-        return self.regions or [(index,) for index in range(1, outputs)]
+HARDEST = 0.1  # share of the voxels that top-k entropy looks at: nnU-Net's choice (Isensee et al. 2021)
 
 
 LABELS = Target()  # plain labels, all voxels annotated
+Join = Callable[[Tensor], Tensor]  # a sum over processes whose gradient is the sum of theirs, as all_reduce has it
 
 
-def dice_ce_loss(logits_BKZYX: Tensor, classes_BZYX: Tensor, batch_dice: bool, target: Target = LABELS) -> Tensor:
+def alone(sums: Tensor) -> Tensor:
+    """The ``join`` of a process that has the whole batch."""
+    return sums
+
+
+def dice_ce_loss(
+    logits_BKZYX: Tensor,
+    classes_BZYX: Tensor,
+    batch_dice: bool,
+    target: Target = LABELS,
+    *,
+    hardest: float = 1.0,
+    join: Join = alone,
+) -> Tensor:
     """Cross entropy minus the mean soft Dice, in float32 whatever the logits' type; 0 where no voxel counts.
 
     Entropy is the mean over voxels (and regions, where it is binary), Dice over all classes but the background, or
-    over all regions.
+    over all regions. ``hardest`` below 1 takes the entropy over that share of each patch's counted voxels (in each
+    region), those of which the network thinks the truth least likely; of each patch and not of the batch, so that
+    the loss does not depend on how a batch is shared out.
     """
-    sums = _SigmoidSums if target.regions else _SoftmaxSums
-    entropy, overlap_BK, volume_BK, truth_BK = sums.apply(logits_BKZYX, classes_BZYX, target)
-    loss = entropy - soft_dice(overlap_BK, volume_BK + truth_BK, batch_dice).mean()
-    return loss if target.ignore is None else loss * (classes_BZYX != target.ignore).any()
+    return deep_supervision_loss([logits_BKZYX], classes_BZYX, batch_dice, target, hardest=hardest, join=join)
 
 
-def soft_dice(overlap_BK: Tensor, total_BK: Tensor, batch_dice: bool) -> Tensor:
-    """Soft Dice from the sums per sample: of each sample (B, K) or, with ``batch_dice``, over the batch (K,).
+def deep_supervision_loss(
+    outputs: Sequence[Tensor],
+    classes_BZYX: Tensor,
+    batch_dice: bool,
+    target: Target = LABELS,
+    *,
+    hardest: float = 1.0,
+    join: Join = alone,
+) -> Tensor:
+    """Weighted ``dice_ce_loss`` of every output, finest first, against the mask at its resolution.
 
-    A structure that is neither there nor predicted scores 1.
+    ``outputs`` has any length from 1 on; what is joined over processes is joined for all of them at once.
     """
-    if batch_dice:
-        overlap_BK, total_BK = overlap_BK.sum(0), total_BK.sum(0)
-    return (2 * overlap_BK + SMOOTH) / (total_BK + SMOOTH)
-
-
-class _SoftmaxSums(torch.autograd.Function):
-    """Mean cross entropy, and for each class but 0: probability where it is, probability in all, and its voxels."""
-
-    @staticmethod
-    def forward(ctx, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target) -> tuple[Tensor, ...]:
-        log_probs = logits_BKZYX.float().log_softmax(1)
-        index, left_out, count = _index(classes_BZYX, target.ignore)
-        entropy = -log_probs.gather(1, index)
-        probs = log_probs.exp_()
-        if left_out is not None:
-            entropy.masked_fill_(left_out, 0)
-            probs.masked_fill_(left_out, 0)
-        at_truth = probs.gather(1, index)[:, 0]
-        structures = _inside(classes_BZYX, target.structures(probs.shape[1]))
-        overlap, truth = zip(*((_sum(torch.where(inside, at_truth, 0)), _sum(inside)) for inside in structures))
-        truth_BK = torch.stack(truth, 1)
-        ctx.save_for_backward(probs, classes_BZYX)
-        ctx.target, ctx.dtype = target, logits_BKZYX.dtype
-        ctx.mark_non_differentiable(truth_BK)
-        return entropy.sum() / count, torch.stack(overlap, 1), _sum(probs)[:, 1:], truth_BK
-
-    @staticmethod
-    def backward(ctx, by_entropy: Tensor, by_overlap_BK: Tensor, by_volume_BK: Tensor, _) -> tuple[Tensor, None, None]:
-        probs, classes = ctx.saved_tensors
-        index, left_out, count = _index(classes, ctx.target.ignore)
-        by_entropy = by_entropy / count
-        by_overlap, by_volume = (F.pad(slope, (1, 0)) for slope in (by_overlap_BK, by_volume_BK))  # no background
-        # With g = d loss / d probability, softmax gives p * (g - sum over classes of p * g); g is by_volume everywhere
-        # and by_overlap more at the true class. The entropy adds p, and -1 at the true class.
-        grad = probs * by_volume[:, :, None, None, None]
-        at_truth = probs.gather(1, index)
-        at_truth *= by_overlap.gather(1, index.flatten(1)).view_as(at_truth)
-        grad.addcmul_(probs, by_entropy - grad.sum(1, keepdim=True) - at_truth)
-        at_truth -= by_entropy
-        grad.scatter_add_(1, index, at_truth if left_out is None else at_truth.masked_fill_(left_out, 0))
-        return grad.to(ctx.dtype), None, None
-
-
-class _SigmoidSums(torch.autograd.Function):
-    """Mean binary cross entropy, and for each region: probability where it is, probability in all, and its voxels."""
-
-    @staticmethod
-    def forward(ctx, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target) -> tuple[Tensor, ...]:
-        probs = logits_BKZYX.to(torch.float32, copy=True).sigmoid_()
-        _, left_out, count = _index(classes_BZYX, target.ignore)
-        if left_out is not None:
-            probs.masked_fill_(left_out, 0)
-        entropy, overlap, truth = 0.0, [], []
-        for region, inside in enumerate(_inside(classes_BZYX, target.regions)):
-            logits = logits_BKZYX[:, region].float()
-            surprise = F.softplus(torch.where(inside, -logits, logits))  # never a difference of large numbers
-            entropy += (surprise if left_out is None else surprise.masked_fill_(left_out[:, 0], 0)).sum()
-            overlap.append(_sum(torch.where(inside, probs[:, region], 0)))
-            truth.append(_sum(inside))
-        truth_BK = torch.stack(truth, 1)
-        ctx.save_for_backward(probs, classes_BZYX)
-        ctx.target, ctx.dtype = target, logits_BKZYX.dtype
-        ctx.mark_non_differentiable(truth_BK)
-        return entropy / (count * len(target.regions)), torch.stack(overlap, 1), _sum(probs), truth_BK
-
-    @staticmethod
-    def backward(ctx, by_entropy: Tensor, by_overlap_BK: Tensor, by_volume_BK: Tensor, _) -> tuple[Tensor, None, None]:
-        probs, classes = ctx.saved_tensors
-        _, _, count = _index(classes, ctx.target.ignore)
-        by_entropy = by_entropy / (count * len(ctx.target.regions))
-        grad = torch.empty_like(probs)
-        for region, inside in enumerate(_inside(classes, ctx.target.regions)):
-            p, overlap, volume = probs[:, region], by_overlap_BK[:, region], by_volume_BK[:, region]
-            slope = volume[:, None, None, None] + overlap[:, None, None, None] * inside
-            # Voxels left out have p = 0 and lie inside of no region: both terms vanish.
-            grad[:, region] = p * (1 - p) * slope + by_entropy * (p - inside.float())
-        return grad.to(ctx.dtype), None, None
-
-
-def _index(classes_BZYX: Tensor, ignore: int | None) -> tuple[Tensor, Tensor | None, Tensor | int]:
-    """Classes to gather by (B, 1, Z, Y, X), where voxels are left out, and how many count (at least 1)."""
-    index = classes_BZYX[:, None]
-    if ignore is None:
-        return index, None, index.numel()
-    left_out = index == ignore
-    return index.masked_fill(left_out, 0), left_out, (~left_out).sum().clamp_min(1)
-
-
-def _inside(classes_BZYX: Tensor, structures: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
-    """Mask (B, Z, Y, X) of each structure, one at a time."""
-    for members in structures:
-        inside = classes_BZYX == members[0]
-        for index in members[1:]:
-            inside |= classes_BZYX == index
-        yield inside
-
-
-def _sum(array: Tensor) -> Tensor:
-    """Over space."""
-    return array.sum((-3, -2, -1))
+    weights = [weight for weight in supervision_weights(len(outputs)) if weight > 0]
+    sums = [
+        _batch_sums(logits, downsample(classes_BZYX, logits.shape[2:]), batch_dice, target, hardest)
+        for logits in outputs[: len(weights)]
+    ]
+    joined = join(torch.stack(sums))
+    # What has no weight adds the sum over none of its patches: its layers then have a gradient, zero, and data-parallel
+    # training, which waits for one of every layer, does not wait for ever.
+    nothing = sum(logits[:0].float().sum() for logits in outputs[len(weights) :])
+    return sum(weight * _loss_of(row, batch_dice) for weight, row in zip(weights, joined)) + nothing
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:
     """Weights of the outputs, finest first: halved per stage, the coarsest left out, sum 1.
 
-    A network with a single output keeps it (the published rule divides by zero there).
+    So of two outputs only the finest counts. A network with a single output, which a U-Net of one or two stages has,
+    keeps it (the published rule divides by zero there).
     """
     weights = [0.5**stage for stage in range(outputs)]
     if outputs > 1:
@@ -165,16 +87,58 @@ def supervision_weights(outputs: int) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-def deep_supervision_loss(
-    outputs: Sequence[Tensor], classes_BZYX: Tensor, batch_dice: bool, target: Target = LABELS
-) -> Tensor:
-    """Weighted ``dice_ce_loss`` of every decoder stage against the mask at its resolution."""
-    loss = outputs[0].new_zeros((), dtype=torch.float32)
-    for weight, logits in zip(supervision_weights(len(outputs)), outputs):
-        if weight > 0:
-            classes = downsample(classes_BZYX, logits.shape[2:])
-            loss = loss + weight * dice_ce_loss(logits, classes, batch_dice, target)
-    return loss
+class UsesDice(Protocol):
+    """What a loss has to know of a configuration."""
+
+    @property
+    def batch_dice(self) -> bool:
+        """Dice over the whole batch instead of per patch."""
+
+
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # (outputs, finest first; classes (B, Z, Y, X)) -> loss
+
+
+def build_dice_ce(configuration: UsesDice, target: Target, join: Join = alone) -> Loss:
+    """Dice and cross entropy, as published."""
+    return partial(deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, join=join)
+
+
+def build_dice_topk(configuration: UsesDice, target: Target, join: Join = alone) -> Loss:
+    """Dice and the cross entropy of the hardest tenth of the voxels."""
+    return partial(build_dice_ce(configuration, target, join), hardest=HARDEST)
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {"dice-ce": build_dice_ce, "dice-topk": build_dice_topk}
+
+
+def _batch_sums(logits_BKZYX: Tensor, classes_BZYX: Tensor, batch_dice: bool, target: Target, hardest: float) -> Tensor:
+    """All that the loss depends on, as a vector whose entries add up over the parts of a batch.
+
+    Entropy, and how many voxels it is of; then the overlap of each structure and the sum of its volumes, or with a
+    Dice per patch the sum of all Dices and their number.
+    """
+    sums = SigmoidSums if target.regions else SoftmaxSums
+    entropy, counted, overlap_BK, volume_BK, truth_BK = sums.apply(logits_BKZYX, classes_BZYX, target, hardest)
+    total_BK = volume_BK + truth_BK
+    if batch_dice:
+        return torch.cat((torch.stack((entropy, counted)), overlap_BK.sum(0), total_BK.sum(0)))
+    dice_BK = soft_dice(overlap_BK, total_BK)
+    return torch.stack((entropy, counted, dice_BK.sum(), torch.full_like(entropy, dice_BK.numel())))
+
+
+def _loss_of(sums: Tensor, batch_dice: bool) -> Tensor:
+    """The loss from ``_batch_sums``."""
+    entropy, counted, first, second = sums[0], sums[1], *sums[2:].chunk(2)
+    dice = soft_dice(first, second).mean() if batch_dice else first[0] / second[0]
+    return (entropy / counted.clamp_min(1) - dice) * (counted > 0)
+
+
+def soft_dice(overlap: Tensor, total: Tensor) -> Tensor:
+    """Soft Dice from the volume of the overlap and the sum of both volumes.
+
+    A structure that is neither there nor predicted scores 1.
+    """
+    return (2 * overlap + SMOOTH) / (total + SMOOTH)
 
 
 def downsample(classes_BZYX: Tensor, shape: Sequence[int]) -> Tensor:
@@ -193,7 +157,7 @@ def overlap_counts(logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target = 
     counted = None if target.ignore is None else classes_BZYX != target.ignore
     winner = None if target.regions else logits_BKZYX.argmax(1)
     counts = []
-    for number, inside in enumerate(_inside(classes_BZYX, target.structures(logits_BKZYX.shape[1]))):
+    for number, inside in enumerate(masks(classes_BZYX, target.structures(logits_BKZYX.shape[1]))):
         found = logits_BKZYX[:, number] > 0 if winner is None else winner == number + 1
         if counted is not None:
             found = found & counted

@@ -1,78 +1,107 @@
-"""Batches for the trainer: drawn and cut in threads, finished (warped, augmented) on the training device.
+"""Batches for the trainer: drawn and cut on the host, finished (warped, augmented) on the training device.
 
-Threads, not worker processes: decompression and copies release the interpreter, so there is no worker to die, hang or
-fill shared memory.
+Every sample is made from (seed, stream, step, sample) alone: any batch, or any part of it, can be made again by itself.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.data.geometry import Shape
-from segfw.data.parallel import free_memory_bytes
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import CaseArrays, load_stored, open_case, stored_bytes
-from segfw.records import UserError
-from segfw.training.augment import (
-    IntensityParams,
-    SpatialParams,
-    augment_intensity,
-    draw_intensity,
-    draw_spatial,
-    source_size,
-    warp,
-)
+from segfw.data.store import CaseArrays
+from segfw.training.augment import augment_intensity, warp
+from segfw.training.augment_draw import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
+from segfw.training.augment_reference import augment_as_published, published_source_size
 from segfw.training.sampling import draw_sample, generator, is_forced_foreground
 
-MEMORY_SHARE = 0.4  # of the free memory that a data set may fill to be kept whole
-BATCHES_AHEAD = 3
+# Image (B, C, Z, Y, X), classes (B, Z, Y, X), the sample's generator -> both, augmented. B is 1.
+Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+
+OUTSIDE = -1  # class of what lies outside of the image; becomes background when all is done, as in the recipe
+MOST_CLASSES = 1 << 15
+FAINT = 0.01  # of a standard deviation: below this a voxel may be nothing but the ringing of resampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutPatch:
-    """The box read for one sample, still on the host, and what is to be done to it."""
+    """The box read for one sample and what is still to be done to it. Boxes that need no warp are mirrored already."""
 
+    case: int  # index of the case it was cut from
     image_czyx: Tensor
-    classes_zyx: Tensor
-    present: tuple[int, ...]
-    spatial: SpatialParams | None
+    classes_zyx: Tensor  # int16; OUTSIDE beyond the image
+    previous_zyx: Tensor | None  # int16: the previous stage's classes in a cascade
+    spatial: SpatialParams
     intensity: IntensityParams | None
+    seed: int  # for all that is drawn later: noise, the previous stage's mistakes, a function of the user's
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything that is on a device."""
+        yield from (self.image_czyx, self.classes_zyx)
+        if self.previous_zyx is not None:
+            yield self.previous_zyx
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutBatch:
-    """All samples of one step."""
+    """Samples of one step."""
 
     step: int
     patches: tuple[CutPatch, ...]
 
+    def to(self, device: torch.device) -> CutBatch:
+        """The same on ``device``; to CUDA through pinned memory and without waiting for the copies."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or tensor.device.type == device.type == "cpu" or tensor.is_cuda:
+                return tensor
+            # The pinned memory is used again only after the copy: PyTorch's allocator sees to that.
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+        patches = (
+            replace(
+                patch,
+                image_czyx=moved(patch.image_czyx),
+                classes_zyx=moved(patch.classes_zyx),
+                previous_zyx=moved(patch.previous_zyx),
+            )
+            for patch in self.patches
+        )
+        return replace(self, patches=tuple(patches))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Makes batches from preprocessed cases. The same (seed, stream, step) always gives the same batch."""
+    """Makes batches from preprocessed cases. The same (seed, stream, step, sample) always gives the same sample.
+
+    ``swapped`` says which classes change places when an axis is mirrored. ``zero_outside`` lists the channels that
+    were normalised inside a mask, and are 0 outside of it after augmentation too. ``augment`` takes the place of the
+    augmentation on the device.
+    """
 
     cases: Sequence[CaseArrays]
     patch_size: Shape
     batch_size: int
     seed: int
     stream: int
-    augment: bool
+    augmentation: Literal["device", "reference", "none"]
     mirror_axes: tuple[int, ...]
     foreground_share: float
+    elastic: bool = False
+    swapped: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    zero_outside: tuple[int, ...] = ()
+    augment: Augment | None = None
 
     @cached_property
     def _shapes(self) -> list[Shape]:
-        return [case.classes.shape for case in self.cases]
+        return [tuple(case.classes.shape) for case in self.cases]
 
     @cached_property
     def _foregrounds(self) -> list[dict[int, np.ndarray]]:
@@ -82,102 +111,126 @@ class Batches:
     def _annotated(self) -> list[np.ndarray | None]:
         return [case.annotated for case in self.cases]
 
-    def cut(self, step: int) -> CutBatch:
-        """Draws and reads the samples of one step, on the host."""
-        return CutBatch(step=step, patches=tuple(self._cut_patch(step, index) for index in range(self.batch_size)))
+    def cut(self, step: int, samples: range | None = None) -> CutBatch:
+        """Draws and reads the samples of one step, or those of the given indices in the whole batch."""
+        indices = range(self.batch_size) if samples is None else samples
+        return CutBatch(step=step, patches=tuple(self._cut_patch(step, index) for index in indices))
 
     def _cut_patch(self, step: int, index: int) -> CutPatch:
         rng = generator(self.seed, self.stream, step, index)
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
         sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated)
         case = self.cases[sample.case]
-        spatial = intensity = None
-        if self.augment:
-            spatial = draw_spatial(rng, self.patch_size, self.mirror_axes)
+        spatial, intensity = SpatialParams(), None
+        kind = "none" if self.augment is not None else self.augmentation
+        if kind == "device":
+            spatial = draw_spatial(rng, self.patch_size, self.mirror_axes, self.elastic)
             intensity = draw_intensity(rng, case.image.shape[0])
-        size = source_size(self.patch_size, spatial.matrix if spatial else None)
+        elif kind == "reference":
+            flips = rng.random(3) < 0.5
+            spatial = SpatialParams(mirrored=tuple(axis for axis in self.mirror_axes if flips[axis]))
+        seed = int(rng.integers(2**62))
+        size = source_size(self.patch_size, spatial)
+        if kind == "reference":
+            size = published_source_size(self.patch_size)
         start = tuple(first - (n - p) // 2 for first, n, p in zip(sample.start, size, self.patch_size))
-        classes = cut_padded(case.classes, start, size)
+        image, *masks = self._read(case, start, size, spatial)
+        if kind == "reference":
+            image, masks = augment_as_published(image, masks, self.patch_size, seed)
         return CutPatch(
-            image_czyx=torch.from_numpy(cut_padded(case.image, start, size)),
-            classes_zyx=torch.from_numpy(classes.astype(np.int16)),
-            present=tuple(int(value) for value in np.unique(classes)),
+            case=sample.case,
+            image_czyx=image,
+            classes_zyx=masks[0],
+            previous_zyx=masks[1] if len(masks) > 1 else None,
             spatial=spatial,
             intensity=intensity,
+            seed=seed,
         )
+
+    def _read(self, case: CaseArrays, start: Shape, size: Shape, spatial: SpatialParams) -> list[Tensor]:
+        """Image, classes and, in a cascade, the previous stage's classes in a box; mirrored if that is all to do."""
+        image = cut_padded(case.image, start, size)
+        previous = getattr(case, "previous", None)
+        masks = [cut_padded(mask, start, size, OUTSIDE) for mask in (case.classes, previous) if mask is not None]
+        pairs = [pair for axis in spatial.mirrored for pair in self.swapped.get(axis, ())]
+        if pairs:
+            masks = [swap_classes(mask, pairs) for mask in masks]
+        if self.zero_outside:
+            masks[0] = masks[0].masked_fill(is_blank(image[list(self.zero_outside)]) & (masks[0] == 0), OUTSIDE)
+        boxes = [image, *masks]
+        if spatial.mirrored and not spatial.is_warped:
+            boxes = [box.flip([axis - 3 for axis in spatial.mirrored]) for box in boxes]
+        return boxes
 
     def finish(self, batch: CutBatch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented."""
-        images, classes = [], []
-        for patch in batch.patches:
-            image = _to_device(patch.image_czyx, device).float()
-            labels = _to_device(patch.classes_zyx, device)
-            if patch.spatial is not None:
-                image, labels = warp(image, labels, patch.present, patch.spatial, self.patch_size)
-            images.append(image)
-            classes.append(labels)
-        image_bczyx, classes_bzyx = torch.stack(images), torch.stack(classes).long()
-        if self.augment:
-            params = [patch.intensity for patch in batch.patches]
-            noise_seed = int(generator(self.seed, self.stream, batch.step, self.batch_size).integers(2**62))
-            image_bczyx = augment_intensity(image_bczyx, params, self.patch_size, noise_seed)
-        return image_bczyx, classes_bzyx
+        patches = batch.to(device).patches
+        image, labels = self._assembled(patches)
+        classes, previous = labels[:, 0], labels[:, 1].clamp_min(0) if labels.shape[1] > 1 else None
+        seeds = [patch.seed for patch in patches]
+        if patches[0].intensity is not None:
+            image = augment_intensity(image, [patch.intensity for patch in patches], self.patch_size, seeds)
+        if self.zero_outside and self.augmentation != "none":
+            channels = torch.tensor([index in self.zero_outside for index in range(image.shape[1])])
+            image = image.masked_fill((classes < 0)[:, None] & channels.to(device)[:, None, None, None], 0)
+        classes = classes.clamp_min(0).long()
+        if self.augment is not None:
+            rngs = [np.random.default_rng(seed) for seed in seeds]
+            made = [self.augment(image[i : i + 1], classes[i : i + 1], rng) for i, rng in enumerate(rngs)]
+            image, classes = torch.cat([pair[0] for pair in made]), torch.cat([pair[1] for pair in made]).long()
+        if previous is not None:
+            # >>> CASCADE: previous (B, Z, Y, X) int16, warped and mirrored like the classes, is joined to the image
+            # here: augment_previous with parameters drawn from default_rng([seed, 1]) of each of ``seeds``, where
+            # patches[0].intensity is not None (training), then one_hot_previous.
+            pass
+        return image, classes
+
+    def _assembled(self, patches: Sequence[CutPatch]) -> tuple[Tensor, Tensor]:
+        """Image (B, C, Z, Y, X) float32 and masks (B, L, Z, Y, X) int16 of the patch size: classes, then previous."""
+        boxes = [(patch.image_czyx, torch.stack([*patch.tensors()][1:])) for patch in patches]
+        warped = [index for index, patch in enumerate(patches) if patch.spatial.is_warped]
+        params = [patches[index].spatial for index in warped]
+        if warped:
+            for index, made in zip(warped, zip(*warp([boxes[index] for index in warped], params, self.patch_size))):
+                boxes[index] = made
+        return torch.stack([image.float() for image, _ in boxes]), torch.stack([labels for _, labels in boxes])
 
 
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+def is_blank(image_czyx: Tensor) -> Tensor:
+    """(Z, Y, X) True where all channels are FAINT, next to the voxel too: where one is by chance, others are not.
+
+    For channels that are 0 outside of their mask. The mask itself is not stored.
+    """
+    is_seen = (image_czyx.abs() > FAINT).any(0)
+    return F.max_pool3d(is_seen[None, None].float(), 3, stride=1, padding=1)[0, 0] == 0
 
 
-def cut_padded(array: np.ndarray, start: Shape, size: Shape) -> np.ndarray:
-    """Box of the last three axes, which may hang over the array's border; what lies outside is 0."""
+def swap_classes(classes: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """int16 classes with those of each pair in each other's place; one pair after the other."""
+    table = torch.arange(MOST_CLASSES, dtype=torch.int16)
+    table[OUTSIDE] = OUTSIDE
+    for one, other in pairs:
+        table[[one, other]] = table[[other, one]]
+    return table.to(classes.device)[classes.int()]
+
+
+def cut_padded(array: np.ndarray | Tensor, start: Shape, size: Shape, outside: int | None = None) -> Tensor:
+    """Copy of a box of the last three axes, which may hang over the array's border.
+
+    What lies beyond is 0 or, in a mask, which becomes int16, ``outside``.
+    """
     shape = array.shape[-3:]
     inside = [(max(0, first), min(edge, first + n)) for first, n, edge in zip(start, size, shape)]
-    leading = (slice(None),) * (array.ndim - 3)
+    inside = [(min(low, edge), max(low, high)) for (low, high), edge in zip(inside, shape)]
+    leading = (slice(None),) * (len(array.shape) - 3)
     part = array[(*leading, *(slice(low, max(low, high)) for low, high in inside))]
-    if part.shape[-3:] == tuple(size):
-        return np.ascontiguousarray(part)
-    result = np.zeros((*array.shape[:-3], *size), dtype=array.dtype)
-    target = tuple(slice(low - first, max(low, high) - first) for (low, high), first in zip(inside, start))
-    result[(*leading, *target)] = part
-    return result
-
-
-def open_cases(folder: Path, case_ids: Sequence[str], how: Preprocessing) -> list[CaseArrays]:
-    """Opens preprocessed cases, wholly in memory if they take less than MEMORY_SHARE of what is free.
-
-    Raises UserError if a case is not preprocessed, or was for another plan.
-    """
-    for case_id in case_ids:
-        if load_stored(folder, case_id).preprocessing != how:
-            raise UserError(
-                f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
-            )
-    fits = sum(stored_bytes(folder, list(case_ids))) < MEMORY_SHARE * free_memory_bytes()
-    return [open_case(folder, case_id, in_memory=fits) for case_id in case_ids]
-
-
-class Feeder:
-    """Runs ``cut`` for the next steps in threads, a few ahead; ``stalled_s`` is how long the trainer had to wait."""
-
-    def __init__(self, cut: Callable[[int], CutBatch], first_step: int, workers: int = 2) -> None:
-        self.stalled_s = 0.0
-        self._cut = cut
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
-        self._next_step = first_step
-        self._coming: deque = deque()
-
-    def __iter__(self) -> Iterator[CutBatch]:
-        while True:
-            while len(self._coming) < BATCHES_AHEAD:
-                self._coming.append(self._pool.submit(self._cut, self._next_step))
-                self._next_step += 1
-            asked = time.perf_counter()
-            batch = self._coming.popleft().result()
-            self.stalled_s += time.perf_counter() - asked
-            yield batch
-
-    def close(self) -> None:
-        """Ends the threads; batches that were cut ahead are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    if outside is not None:
+        part = part.to(torch.int16) if isinstance(part, Tensor) else part.astype(np.int16)
+    result = part if isinstance(part, Tensor) else torch.from_numpy(part)
+    if result.shape[-3:] == tuple(size):
+        return result.clone(memory_format=torch.contiguous_format)
+    margins = []
+    for axis in (2, 1, 0):
+        before = min(max(0, -start[axis]), size[axis])
+        margins += [before, size[axis] - before - result.shape[axis - 3]]
+    return F.pad(result, margins, value=outside or 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -13,6 +14,31 @@ from segfw.model import load_tensors, save_tensors
 from segfw.records import UserError
 
 CHECKPOINT_FILE = "last.safetensors"
+CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """All that a run counts and remembers besides its weights."""
+
+    epoch: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    epoch_steps: int = 0  # of the epoch that is under way
+    epoch_loss: float = 0.0  # their sum
+    epoch_s: float = 0.0
+    smoothed_dice: float | None = None  # of patches
+    best_smoothed: float | None = None
+    best_epoch: int = 0  # in which it was reached
+    best_dice: float | None = None  # of the weights kept as best: whole cases, or patches where none validates
+    whole_tiles: int = 0  # that whole cases were predicted in, for validation
+    warm_from: int = 0  # step from which the learning rate last rose
+    cool_from: int | None = None  # step from which it falls to an early end, by ``cool_steps``
+    cool_steps: int = 0
+    cool_rate: float = 0.0
+    rate_factor: float = 1.0  # below 1 after the run diverged
+    rescues: int = 0
+    parts: int = 1  # that a batch is computed in
 
 
 @dataclass(kw_only=True)
@@ -22,11 +48,7 @@ class TrainState:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    epoch: int = 0
-    step: int = 0
-    elapsed_s: float = 0.0
-    smoothed_dice: float | None = None
-    best_dice: float | None = None
+    counters: Counters = field(default_factory=Counters)
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> None:
@@ -35,10 +57,26 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
     tensors = {f"weights/{name}": tensor for name, tensor in state.network.state_dict().items()}
     for parameter, kept in state.optimizer.state.items():
         tensors[f"momentum/{names[id(parameter)]}"] = kept["momentum_buffer"]
-    counters = {key: getattr(state, key) for key in ("epoch", "step", "elapsed_s", "smoothed_dice", "best_dice")} | {
-        "scaler": state.scaler.state_dict()
-    }
-    save_tensors(folder / CHECKPOINT_FILE, tensors, {"state": json.dumps(counters)})
+    text = json.dumps({"counters": asdict(state.counters), "scaler": state.scaler.state_dict()})
+    save_tensors(folder / CHECKPOINT_FILE, tensors, {"state": text})
+
+
+class Checkpoints:
+    """Writes checkpoints into ``folder`` when a minute has passed since the last; only the first rank does."""
+
+    def __init__(self, folder: Path, is_first: bool) -> None:
+        self.folder, self.is_first = folder, is_first
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """True if the last one is old."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_EVERY_S
+
+    def save(self, state: TrainState) -> None:
+        """Writes one now."""
+        if self.is_first:
+            save_checkpoint(self.folder, state)
+        self._saved_at = time.monotonic()
 
 
 def require_checkpoint(folder: Path) -> Path:
@@ -64,9 +102,9 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
         if f"momentum/{name}" in tensors:
             buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
             state.optimizer.state[parameter]["momentum_buffer"] = buffer
-    counters = json.loads(metadata["state"])
-    scaler = counters.pop("scaler")
-    if scaler:  # empty where the arithmetic needs no scaling
-        state.scaler.load_state_dict(scaler)
-    for key, value in counters.items():
-        setattr(state, key, value)
+    kept = json.loads(metadata["state"])
+    if kept.get("scaler"):  # empty where the arithmetic needs no scaling
+        state.scaler.load_state_dict(kept["scaler"])
+    # A checkpoint of an older version has its few counters beside the scaler.
+    known = {each.name for each in fields(Counters)}
+    state.counters = Counters(**{name: value for name, value in kept.get("counters", kept).items() if name in known})

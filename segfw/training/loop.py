@@ -1,52 +1,42 @@
-"""Training of one fold: the step, the epoch, the schedule, and checkpoints that resume exactly."""
+"""Training of one fold: from a plan and preprocessed cases to weights, resumed exactly, rescued from divergence."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import ceil, prod
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from segfw.data.parallel import progress
-from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
+from segfw.data.store import CaseArrays
+from segfw.device import keep_freed_pages, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.losses import LABELS, Target, deep_supervision_loss, dice_ce_loss, overlap_counts
+from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training.batches import Batches, Feeder, open_cases
-from segfw.training.checkpoint import TrainState, load_checkpoint, require_checkpoint, save_checkpoint
-from segfw.training.runlog import append_metrics, epoch_line, keep_metrics_before
+from segfw.training.batches import Batches
+from segfw.training.checkpoint import Checkpoints, TrainState, load_checkpoint, require_checkpoint
+from segfw.training.distributed import ALONE, Ranks, local_device
+from segfw.training.epochs import Diverged, Job, train_epochs
+from segfw.training.feeding import Stopwatch, open_cases
+from segfw.training.runlog import keep_metrics_before
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
-from segfw.training.schedule import Clock, fit_to_length, poly_learning_rate, warm_up
+from segfw.training.schedule import Clock, extended, fit_to_length
 from segfw.training.settings import TrainSettings
+from segfw.training.step import Run, memory_error, prepared_forward, seconds_per_patch
+from segfw.training.stopping import StopFile
+from segfw.training.validate import CountWholeCase, WholeCases, fixed_subset
 
-BEST_FILE, SETTINGS_FILE = "best.safetensors", "settings.json"
-CHECKPOINT_EVERY_S = 60.0
-VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
-BEST_MEMORY = 0.9  # of the moving average of the validation Dice that picks the best checkpoint
+SETTINGS_FILE = "settings.json"
+RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
 
 BuildNetwork = Callable[..., nn.Module]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What stays the same while one fold is trained."""
-
-    folder: Path
-    configuration: Configuration
-    settings: TrainSettings
-    device: torch.device
-    precision: torch.dtype
-    label_names: list[str]
-    target: Target
-    forward: Callable[[Tensor], list[Tensor] | Tensor]
+BuildLoss = Callable[[Configuration, Target], Loss]
 
 
 def train(
@@ -60,24 +50,38 @@ def train(
     target: Target = LABELS,
     device: str = "auto",
     resume: bool = False,
+    extend_epochs: int | None = None,
+    extend_s: float | None = None,
     build: BuildNetwork = build_network,
+    build_loss: BuildLoss | None = None,
+    start: Callable[[nn.Module], None] | None = None,
+    count_whole_case: CountWholeCase | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Trains one fold and leaves ``weights.safetensors`` in ``folder``.
 
     ``preprocessed`` is the configuration's folder of stored cases; ``target`` says what the network's outputs mean, and
     ``label_names`` are the names of all but the background. With ``resume`` the run goes on from its last
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
-    it had not been interrupted. Raises UserError if there is nothing to resume, or if the loss stops being a number.
+    it had not been interrupted; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to
+    last. ``start`` may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole.
+
+    Raises UserError if there is nothing to resume, if the loss stays no number after several attempts at lower
+    learning rates, or if the data hold values that are no numbers.
     """
     keep_freed_pages()
     folder.mkdir(parents=True, exist_ok=True)
-    chosen_device = pick_device(device)
+    chosen_device = local_device(device)
+    if chosen_device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all patches have one size
     started = time.monotonic()
     if resume:
         require_checkpoint(folder)
         settings = TrainSettings.load(folder / SETTINGS_FILE)
     torch.manual_seed(settings.seed)
     state = _new_state(configuration, settings, chosen_device, build)
+    if start is not None and not resume:
+        start(state.network)
     run = Run(
         folder=folder,
         configuration=configuration,
@@ -86,28 +90,59 @@ def train(
         precision=pick_precision(settings.precision, chosen_device),
         label_names=label_names,
         target=target,
+        loss=_loss(build_loss, settings, configuration, target, ranks),
+        ranks=ranks,
         forward=state.network,
     )
     if resume:
         load_checkpoint(folder, state)
+        if extend_epochs or extend_s:
+            settings = extended(settings, state.counters, epochs=extend_epochs, seconds=extend_s)
     else:
-        patch_s = _seconds_per_patch(run, state) if settings.time_budget_s else None
-        settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train))
-    run = _compiled(replace(run, settings=settings), state)
-    keep_metrics_before(folder, state.epoch)
-    settings.save(folder / SETTINGS_FILE)
+        state.counters.parts = settings.accumulate
+        patch_s = None
+        if settings.time_budget_s:
+            (patch_s,) = ranks.from_first(seconds_per_patch(run, state) / ranks.count)
+        settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train), ranks.joined_batch)
+    run = prepared_forward(replace(run, settings=settings), state)
+    if ranks.is_first:
+        keep_metrics_before(folder, state.counters.epoch)
+        settings.save(folder / SETTINGS_FILE)
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
-    state.elapsed_s += time.monotonic() - started
+    state.counters.elapsed_s += time.monotonic() - started
+    how, val_ids = configuration.preprocessing, fold.validation or fold.train
+    train_cases, val_cases = (open_cases(preprocessed, ids, how, chosen_device) for ids in (fold.train, val_ids))
+    job = Job(
+        run=run,
+        fold=fold,
+        train_batches=_batches(run, train_cases, TRAINING_STREAM),
+        val_batches=_batches(run, val_cases, VALIDATION_STREAM),
+        whole_cases=_whole_cases(run, dict(zip(fold.validation, val_cases)), count_whole_case),
+        checkpoints=Checkpoints(folder, ranks.is_first),
+        stop_file=StopFile(folder),
+        augmenting=Stopwatch(chosen_device),
+    )
     try:
-        _run_epochs(run, state, preprocessed, fold)
+        _train_with_rescues(job, state)
     except torch.OutOfMemoryError:
-        raise UserError(
-            f"{folder}: {chosen_device} ran out of memory with batch {settings.batch_size}; train with a smaller "
-            "--batch-size, or plan again with a smaller --gpu-memory-gb"
-        ) from None
+        raise memory_error(run) from None
     axes = ",".join(str(axis) for axis in _mirror_axes(run))
-    save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), {"epoch": str(state.epoch), "mirror_axes": axes})
+    about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
+    if ranks.is_first:
+        save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), about)
+    ranks.wait()
+
+
+def _loss(
+    build: BuildLoss | None, settings: TrainSettings, configuration: Configuration, target: Target, ranks: Ranks
+) -> Loss:
+    """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
+    if build is not None:
+        return build(configuration, target)
+    if settings.loss not in LOSSES:
+        raise UserError(f"--loss {settings.loss!r} is unknown; choose from {', '.join(LOSSES)}")
+    return LOSSES[settings.loss](configuration, target, ranks.sum_with_gradient)
 
 
 def _mirror_axes(run: Run) -> tuple[int, ...]:
@@ -135,159 +170,53 @@ def _new_state(
     )
 
 
-def _compiled(run: Run, state: TrainState) -> Run:
-    """The run with its network compiled where that pays, tried on one batch; as it was where compiling fails."""
-    wanted = run.device.type == "cuda" if run.settings.compile is None else run.settings.compile
-    if not wanted:
-        return run
-    compiled = replace(run, forward=torch.compile(state.network))
-    try:
-        _empty_step(compiled, state, run.settings.batch_size)
-    except Exception as error:  # the compiler fails in too many ways to list, and training works without it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
-        return run
-    return compiled
-
-
-def _empty_step(run: Run, state: TrainState, batch: int) -> None:
-    """Forward and backward on empty patches; weights and optimiser stay as they are. Returns when it is done."""
-    shape, channels = run.configuration.patch_size, run.configuration.network.in_channels
-    image = torch.zeros(batch, channels, *shape, device=run.device)
-    classes = torch.zeros(batch, *shape, dtype=torch.long, device=run.device)
-    with autocast(run.device, run.precision):
-        outputs = run.forward(image)
-    loss = deep_supervision_loss(outputs, classes, run.configuration.batch_dice, run.target)
-    loss.backward()
-    float(loss.detach())  # reading a value waits for the device
-    state.optimizer.zero_grad(set_to_none=True)
-
-
-def _seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
-    """Time of forward and backward per patch."""
-    batch = min(run.settings.batch_size or run.configuration.batch_size, most)
-    _empty_step(run, state, batch)  # the first one also allocates memory and picks algorithms
-    started = time.monotonic()
-    _empty_step(run, state, batch)
-    return (time.monotonic() - started) / batch
-
-
-def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: Tensor) -> Tensor:
-    """One optimiser step; returns the loss, still on the device so that the step does not wait for it."""
-    state.optimizer.zero_grad(set_to_none=True)
-    with autocast(run.device, run.precision):
-        outputs = run.forward(image_bczyx)
-    loss = deep_supervision_loss(outputs, classes_bzyx, run.configuration.batch_dice, run.target)
-    state.scaler.scale(loss).backward()
-    state.scaler.unscale_(state.optimizer)
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_clip)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    return loss.detach()
-
-
-def _run_epochs(run: Run, state: TrainState, preprocessed: Path, fold: Fold) -> None:
-    clock = Clock(run.settings, state)
-    how = run.configuration.preprocessing
-    train_batches = _batches(run, open_cases(preprocessed, fold.train, how), TRAINING_STREAM)
-    val_batches = _batches(run, open_cases(preprocessed, fold.validation or fold.train, how), VALIDATION_STREAM)
-    feeder = Feeder(train_batches.cut, state.step)
-    saved_at = time.monotonic()
-    try:
-        while clock.progress() < 1 or state.epoch == 0:  # a budget spent on compiling still gets one epoch
-            row = _train_epoch(run, state, clock, feeder, train_batches)
-            steps = max(1, round(VALIDATION_SHARE * row["steps"]))
-            row |= _validate_patches(run, state, val_batches, steps)
-            state.elapsed_s = clock.elapsed_s()
-            row["elapsed_s"] = state.elapsed_s
-            is_best = _note_dice(state, row["val_dice"])
-            row["epoch"] = state.epoch
-            state.epoch += 1
-            append_metrics(run.folder, row)
-            total = "" if run.settings.time_budget_s else f"/{run.settings.epochs}"
-            tqdm.write(epoch_line(row, run.label_names, total, clock.left_s()))
-            if is_best:
-                save_tensors(run.folder / BEST_FILE, state.network.state_dict(), {"epoch": str(state.epoch)})
-            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S or clock.progress() >= 1:
-                save_checkpoint(run.folder, state)
-                saved_at = time.monotonic()
-    finally:
-        feeder.close()
-
-
 def _batches(run: Run, cases: list, stream: int) -> Batches:
-    is_training = stream == TRAINING_STREAM
+    is_training, channels = stream == TRAINING_STREAM, run.configuration.preprocessing.normalization
     return Batches(
         cases=cases,
         patch_size=run.configuration.patch_size,
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         stream=stream,
-        augment=is_training and run.settings.augmentation == "device",
+        augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
+        elastic=is_training and run.settings.elastic,
+        zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
 
-def _train_epoch(run: Run, state: TrainState, clock: Clock, feeder: Feeder, batches: Batches) -> dict:
-    state.network.train()
-    clock.epoch_started = started = time.monotonic()
-    settings, stalled_before, losses = run.settings, feeder.stalled_s, []
-    with progress(f"epoch {state.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
-        for cut in feeder:
-            rate, momentum = poly_learning_rate(clock.progress(), settings.learning_rate), settings.momentum
-            for group in state.optimizer.param_groups:
-                group["lr"], group["momentum"] = rate * warm_up(state.step, momentum), momentum
-            losses.append(train_step(run, state, *batches.finish(cut, run.device)))
-            state.step += 1
-            bar.update()
-            if clock.epoch_is_over(len(losses)):
-                break
-    loss = float(torch.stack(losses).mean())
-    if not math.isfinite(loss):
-        raise UserError(
-            f"{run.folder}: the training loss became {loss} in epoch {state.epoch + 1}; look for broken intensities "
-            "in the images, or train with --precision fp32"
-        )
-    seconds = time.monotonic() - started
-    return {
-        "train_loss": loss,
-        "learning_rate": rate,
-        "steps": len(losses),
-        "epoch_s": seconds,
-        "stalled_share": (feeder.stalled_s - stalled_before) / seconds,
-    }
+def _whole_cases(run: Run, cases: Mapping[str, CaseArrays], count: CountWholeCase | None) -> WholeCases | None:
+    if count is None or not cases:
+        return None
+    ids = fixed_subset(list(cases))
+    # Tiles overlap by half: about two per tile's length along every axis.
+    shares = [[ceil(2 * n / p) for n, p in zip(cases[i].classes.shape, run.configuration.patch_size)] for i in ids]
+    tiles = sum(prod(along) for along in shares)
+    return WholeCases(case_ids=ids, count=count, tiles=tiles, structures=len(run.label_names), ranks=run.ranks)
 
 
-@torch.no_grad()
-def _validate_patches(run: Run, state: TrainState, batches: Batches, steps: int) -> dict:
-    """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
-
-    The network stays in training mode, in which instance norm computes the same.
-    """
-    loss, counts = 0.0, 0
-    for step in range(steps):
-        image, classes = batches.finish(batches.cut(step), run.device)
-        with autocast(run.device, run.precision):
-            logits = run.forward(image)[0]
-        loss = loss + dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target)
-        counts = counts + overlap_counts(logits.float(), classes, run.target)
-    true_positive, false_positive, false_negative = counts.cpu().double()
-    total = 2 * true_positive + false_positive + false_negative
-    dice = torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan)
-    seen = dice[~dice.isnan()]
-    return {
-        "val_loss": float(loss) / steps,
-        "val_dice": float(seen.mean()) if len(seen) else 0.0,
-        "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice.tolist()],
-    }
-
-
-def _note_dice(state: TrainState, dice: float) -> bool:
-    """Updates the moving average; True if it is the best so far."""
-    before = state.smoothed_dice
-    state.smoothed_dice = dice if before is None else BEST_MEMORY * before + (1 - BEST_MEMORY) * dice
-    if state.best_dice is None or state.smoothed_dice > state.best_dice:
-        state.best_dice = state.smoothed_dice
-        return True
-    return False
+def _train_with_rescues(job: Job, state: TrainState) -> None:
+    """Trains to the end; after a divergence from the last good checkpoint, at a lower rate."""
+    run = job.run
+    job.checkpoints.save(state)  # so that there is one to go back to from the first step on
+    while True:
+        clock = Clock(run.settings, state.counters)
+        try:
+            return train_epochs(job, state, clock)
+        except Diverged as reason:
+            elapsed_s, rescues = clock.elapsed_s(), state.counters.rescues + 1
+            factor = state.counters.rate_factor * RESCUE_FACTOR
+            if rescues > MOST_RESCUES:
+                raise UserError(
+                    f"{run.folder}: {reason} in epoch {state.counters.epoch + 1}, and again after {MOST_RESCUES} "
+                    "attempts at lower learning rates; run segfw check on the data, or train with --precision fp32"
+                ) from None
+            print(f"{reason} in epoch {state.counters.epoch + 1}: going on from the last good checkpoint")
+        load_checkpoint(run.folder, state)
+        counters = state.counters
+        counters.elapsed_s, counters.rescues, counters.rate_factor = elapsed_s, rescues, factor
+        counters.warm_from = counters.step
+        if run.ranks.is_first:
+            keep_metrics_before(run.folder, counters.epoch)
+        print(f"  at step {counters.step}, with {factor:g} times the learning rate")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.records import write_text
 
 METRICS_FILE = "metrics.jsonl"
+LONGEST_LINE, LONGEST_NAME = 140, 14  # characters
 
 
 def append_metrics(folder: Path, row: dict[str, float | list[float]]) -> None:
@@ -35,16 +37,41 @@ def keep_metrics_before(folder: Path, epoch: int) -> None:
 
 
 def epoch_line(row: dict, names: list[str], total: str, left_s: float) -> str:
-    """The console line of one epoch."""
-    dice = "  ".join(f"{name} {value:.3f}" for name, value in zip(names[:4], row["val_dice_per_label"]))
-    more = " ..." if len(names) > 4 else ""
+    """The console line of one epoch, at most LONGEST_LINE characters: of many labels only the first are shown.
+
+    ``total`` follows the epoch's number, such as '/1000'. What a row may lack (whole cases, the share of augmentation,
+    the GPU's memory) is left out.
+    """
     speed = row["steps"] / row["epoch_s"]
-    pace = f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step"
-    return (
-        f"epoch {row['epoch'] + 1}{total}  loss {row['train_loss']:+.3f}  val {row['val_loss']:+.3f}  "
-        f"dice {row['val_dice']:.3f} ({dice}{more})  {pace}  waited {row['stalled_share']:.0%}  "
-        f"left {clock(left_s)}"
-    )
+    parts = [
+        f"epoch {row['epoch'] + 1}{total}",
+        f"loss {row['train_loss']:+.3f}",
+        f"val {row['val_loss']:+.3f}",
+        f"dice {row['val_dice']:.3f}",
+        f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step",
+        f"waited {row['stalled_share']:.0%}",
+    ]
+    at_dice = 4
+    if row.get("whole_case_dice") is not None:
+        parts.insert(at_dice, f"whole {row['whole_case_dice']:.3f}")
+    if row.get("augment_share") is not None:
+        parts.append(f"augment {row['augment_share']:.0%}")
+    if row.get("gpu_memory_gb") is not None:
+        parts.append(f"{row['gpu_memory_gb']:.1f} GB")
+    parts.append(f"left {clock(left_s)}")
+    room = LONGEST_LINE - len("  ".join(parts)) - len(" ()")
+    parts[at_dice - 1] += _by_label(row["val_dice_per_label"], names, room)
+    return "  ".join(parts)
+
+
+def _by_label(dices: Sequence[float], names: Sequence[str], room: int) -> str:
+    """' (kidney 0.912  liver 0.950 ...)', as many as fit into ``room`` characters; nothing if none does."""
+    scores = [f"{name[:LONGEST_NAME]} {dice:.3f}" for name, dice in zip(names, dices)]
+    for shown in range(len(scores), 0, -1):
+        text = "  ".join(scores[:shown]) + (" ..." if shown < len(scores) else "")
+        if len(text) <= room:
+            return f" ({text})"
+    return ""
 
 
 def clock(seconds: float) -> str:

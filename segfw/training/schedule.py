@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from segfw.planning.rules import STEPS_PER_EPOCH
-from segfw.training.checkpoint import TrainState
+from segfw.records import UserError
+from segfw.training.checkpoint import Counters
 from segfw.training.settings import TrainSettings
 
 LONGEST_MEMORY_STEPS = 100  # of SGD's momentum: 0.99, as published
@@ -14,6 +16,7 @@ PUBLISHED_RATE = 0.01
 FEWEST_STEPS = 1000  # a time budget is rather spent on this many small batches than on fewer large ones
 SMALLEST_BATCH = 2
 MIRROR_FROM_VIEWS = 100  # patches per training case
+COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
 
 
@@ -36,20 +39,27 @@ def poly_learning_rate(progress: float, initial: float, power: float = 0.9) -> f
     return initial * max(0.0, 1 - progress) ** power
 
 
-def fit_to_length(settings: TrainSettings, planned_batch: int, patch_s: float | None, cases: int) -> TrainSettings:
+def fit_to_length(
+    settings: TrainSettings,
+    planned_batch: int,
+    patch_s: float | None,
+    cases: int,
+    joined_batch: Callable[[int], int] = int,
+) -> TrainSettings:
     """Fills in what depends on how long the run is: batch size, momentum and mirroring, unless they are given.
 
     ``patch_s`` is the measured time of a training step per patch, needed with a time budget. The published values are
     made for half a million patches; a run of a few thousand learns more from small batches, a momentum with a short
     memory and a higher rate to go with it, and images in the one orientation they are all brought into
-    (docs/benchmarks.md).
+    (docs/benchmarks.md). ``joined_batch`` makes a batch one that several ranks can share.
     """
     batch = settings.batch_size or planned_batch
     if settings.time_budget_s:
         patches = settings.time_budget_s / patch_s
         if settings.batch_size is None:
             batch = max(min(SMALLEST_BATCH, planned_batch), min(planned_batch, int(patches / FEWEST_STEPS)))
-    else:
+    batch = joined_batch(batch)
+    if not settings.time_budget_s:
         patches = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) * batch
     momentum = momentum_for(patches / batch) if settings.momentum is None else settings.momentum
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
@@ -57,6 +67,23 @@ def fit_to_length(settings: TrainSettings, planned_batch: int, patch_s: float | 
     return settings.model_copy(
         update={"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
     )
+
+
+def extended(
+    settings: TrainSettings, counters: Counters, *, epochs: int | None = None, seconds: float | None = None
+) -> TrainSettings:
+    """Settings of a run that goes on for so much longer from where it is; its learning rate rises anew.
+
+    It rises to where the schedule would be, had the run been made for the new length. Raises UserError where a run that
+    was made for a time is to be extended by epochs, or the reverse.
+    """
+    if (settings.time_budget_s is None) == (epochs is None):
+        kind = "a time, such as --extend 30m" if settings.time_budget_s else "epochs, such as --extend 100"
+        raise UserError(f"--extend must give {kind}: that is how this run was made")
+    counters.warm_from, counters.cool_from = counters.step, None
+    if epochs is not None:
+        return settings.model_copy(update={"epochs": counters.epoch + epochs})
+    return settings.model_copy(update={"time_budget_s": counters.elapsed_s + seconds})
 
 
 def momentum_for(total_steps: float) -> float:
@@ -68,33 +95,71 @@ def momentum_for(total_steps: float) -> float:
     return 1 - 1 / memory_steps
 
 
+def learning_rate(settings: TrainSettings, counters: Counters, progress: float) -> float:
+    """The rate of the next step: polynomial, or linear to zero once the run is cooling down; warm-up and rescues."""
+    if counters.cool_from is None:
+        rate = poly_learning_rate(progress, settings.learning_rate)
+    else:
+        rate = counters.cool_rate * max(0.0, 1 - (counters.step - counters.cool_from) / counters.cool_steps)
+    return rate * counters.rate_factor * warm_up(counters.step - counters.warm_from, settings.momentum)
+
+
+def cool_down(settings: TrainSettings, counters: Counters, progress: float) -> bool:
+    """Begins to bring the rate down to zero within a share of the steps so far; False where the end is nearer anyway.
+
+    A run that just stops leaves weights that were last moved by large steps; those of a short decay are nearly as
+    good as those of a schedule that was made for this length (Hägele et al. 2024).
+    """
+    steps = max(1, round(COOL_DOWN_SHARE * counters.step))
+    left = counters.step * (1 - progress) / max(progress, 1e-6)
+    if counters.cool_from is not None or steps >= left:
+        return False
+    counters.cool_rate = poly_learning_rate(progress, settings.learning_rate)
+    counters.cool_from, counters.cool_steps = counters.step, steps
+    return True
+
+
 class Clock:
     """How far the run is: by steps, or by the time budget, of which validation and pauses are part as well."""
 
-    def __init__(self, settings: TrainSettings, state: TrainState) -> None:
-        self.settings, self.state = settings, state
-        self.started = time.monotonic() - state.elapsed_s
+    def __init__(self, settings: TrainSettings, counters: Counters) -> None:
+        self.settings, self.counters = settings, counters
         self.steps_per_epoch = settings.steps_per_epoch or STEPS_PER_EPOCH
-        self.epoch_started = self.started
+        now = time.monotonic()
+        self.started, self.epoch_started = now - counters.elapsed_s, now - counters.epoch_s
 
     def elapsed_s(self) -> float:
         """Seconds of training so far, those before an interruption included."""
         return time.monotonic() - self.started
 
+    def epoch_s(self) -> float:
+        """Seconds of the epoch that is under way."""
+        return time.monotonic() - self.epoch_started
+
     def progress(self) -> float:
-        """0 at the start, 1 when training is over."""
+        """0 at the start, 1 when the schedule is over."""
         if self.settings.time_budget_s:
             return min(1.0, self.elapsed_s() / self.settings.time_budget_s)
-        return min(1.0, self.state.step / (self.settings.epochs * self.steps_per_epoch))
+        return min(1.0, self.counters.step / (self.settings.epochs * self.steps_per_epoch))
+
+    def is_over(self) -> bool:
+        """True at the end of the schedule, or of the cooling down that cut it short."""
+        counters = self.counters
+        is_cool = counters.cool_from is not None and counters.step >= counters.cool_from + counters.cool_steps
+        return is_cool or self.progress() >= 1
 
     def left_s(self) -> float:
         """Seconds until the end at the pace so far."""
-        done = self.progress()
-        return self.elapsed_s() * (1 - done) / max(done, 1e-6)
+        counters, elapsed_s, done = self.counters, self.elapsed_s(), self.progress()
+        left_s = elapsed_s * (1 - done) / max(done, 1e-6)
+        if counters.cool_from is None:
+            return left_s
+        cooling_steps = counters.cool_from + counters.cool_steps - counters.step
+        return min(left_s, elapsed_s / max(1, counters.step) * cooling_steps)
 
-    def epoch_is_over(self, steps: int) -> bool:
+    def epoch_is_over(self) -> bool:
         """True after the epoch's steps or, with a time budget, its share of it."""
-        if steps >= self.steps_per_epoch or self.progress() >= 1:
+        if self.counters.epoch_steps >= self.steps_per_epoch or self.is_over():
             return True
         budget = self.settings.time_budget_s
-        return bool(budget) and time.monotonic() - self.epoch_started > budget / EPOCHS_PER_BUDGET
+        return bool(budget) and self.epoch_s() > budget / EPOCHS_PER_BUDGET

@@ -19,7 +19,11 @@ class TrainSettings(Record):
     batch_size: int | None = Field(default=None, ge=1)  # None: the plan's, less where a time budget is short
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    augmentation: Literal["device", "none"] = "device"
+    augmentation: Literal["device", "reference", "none"] = "device"
+    elastic: bool = False  # elastic deformation as well, which the published recipe leaves out
+    loss: str = "dice-ce"
+    accumulate: int = Field(default=1, ge=1)  # parts that a batch is computed in, one after the other
+    patience: int | None = Field(default=None, ge=1)  # epochs without progress after which the run is brought to an end
     learning_rate: float | None = Field(default=None, gt=0)  # at the start; None: by the momentum
     momentum: float | None = Field(default=None, ge=0, lt=1)  # None: by the length of the run
     mirroring: bool | None = None  # None: by the length of the run

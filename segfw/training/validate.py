@@ -1,0 +1,93 @@
+"""How good the network is while it trains: quick, on patches, and now and then on whole cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segfw.device import autocast
+from segfw.networks.losses import dice_ce_loss, overlap_counts
+from segfw.training.batches import Batches
+from segfw.training.distributed import Ranks
+from segfw.training.step import Run
+
+# Network and case id -> true positives, false positives, false negatives (3, K) of the case predicted as a whole.
+CountWholeCase = Callable[[nn.Module, str], Tensor]
+WHOLE_CASES = 8  # a fixed subset of the validation cases
+WHOLE_CASES_SHARE = 0.05  # of the work of training that their validation may take
+STEP_PER_TILE = 3  # a training step on a patch costs as much as predicting so many tiles
+
+
+@torch.no_grad()
+def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
+    """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
+
+    The network stays in training mode, in which instance norm computes the same. ``val_predicted`` is the number of
+    foreground voxels predicted.
+    """
+    share = run.ranks.samples(run.settings.batch_size)
+    loss, counts = torch.zeros((), device=run.device), 0
+    for step in range(steps):
+        image, classes = batches.finish(batches.cut(step, share), run.device)
+        with autocast(run.device, run.precision):
+            logits = run.forward(image)[0]
+        loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target, join=run.ranks.sum)
+        counts = counts + overlap_counts(logits.float(), classes, run.target)
+    counts = run.ranks.sum(counts)
+    dice = pooled_dice(counts)
+    return {
+        "val_loss": float(loss) / steps,
+        "val_dice": mean_of_known(dice),
+        "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice],
+        "val_predicted": int(counts[:2].sum()),
+    }
+
+
+def pooled_dice(counts_3K: Tensor) -> list[float]:
+    """Dice per structure from its voxel counts; NaN where it is neither there nor predicted."""
+    true_positive, false_positive, false_negative = counts_3K.cpu().double()
+    total = 2 * true_positive + false_positive + false_negative
+    return torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan).tolist()
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; 0 without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeCases:
+    """A fixed subset of the validation cases, predicted as a whole by ``count``."""
+
+    case_ids: tuple[str, ...]
+    count: CountWholeCase
+    tiles: int  # that they are predicted in, roughly
+    structures: int
+    ranks: Ranks
+
+    def validate(self, network: nn.Module) -> dict:
+        """Mean over cases of the Dice, per structure and over structures."""
+        total, number = torch.zeros(2, self.structures, dtype=torch.float64)
+        network.eval()
+        for case_id in self.ranks.share(self.case_ids):
+            dice = torch.tensor(pooled_dice(self.count(network, case_id)), dtype=torch.float64)
+            total, number = total + dice.nan_to_num(0), number + ~dice.isnan()
+        network.train()
+        total, number = self.ranks.sum(total), self.ranks.sum(number)
+        means = torch.where(number > 0, total / number.clamp_min(1), torch.nan).tolist()
+        return {
+            "whole_case_dice": mean_of_known(means),
+            "whole_case_dice_per_label": [0.0 if math.isnan(value) else value for value in means],
+        }
+
+
+def fixed_subset(case_ids: Sequence[str]) -> tuple[str, ...]:
+    """At most WHOLE_CASES ids, evenly spread over the sorted list."""
+    ids = sorted(case_ids)
+    count = min(WHOLE_CASES, len(ids))
+    return tuple(ids[index * len(ids) // count] for index in range(count))

@@ -1,0 +1,162 @@
+"""A run's figures for TensorBoard or MLflow too, where these are installed; metrics.jsonl is always written."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from segfw.records import UserError, write_text
+from segfw.training.runrecord import RunRecord
+
+MLFLOW_FILE, MLFLOW_RUN_FILE = "mlflow.db", "mlflow_run.txt"
+MLFLOW_EXPERIMENT = "segfw"
+LONGEST_PARAMETER = 500  # characters that every version of MLflow takes
+PER_LABEL = "_per_label"
+
+
+class Writer(Protocol):
+    """Takes the rows of metrics.jsonl, an epoch each."""
+
+    def write(self, row: Mapping) -> None:
+        """Adds one epoch."""
+
+    def close(self, finished: bool = True) -> None:
+        """Ends the writing; ``finished`` is False where the run was cut short."""
+
+
+def open_writers(names: Sequence[str], folder: Path, record: RunRecord) -> list[Writer]:
+    """Writers by name (see WRITERS) for the run in ``folder``; one that goes on continues what was written before.
+
+    A writer that fails later on says so once and is silent from then on: training is worth more than its curves.
+    Raises UserError for an unknown name, a package that is missing, or a tracking server that cannot be reached.
+    """
+    for name in names:
+        if name not in WRITERS:
+            raise UserError(f"--log {name!r} is unknown; choose from {', '.join(WRITERS)}")
+    return [_Careful(name, WRITERS[name](folder, record)) for name in dict.fromkeys(names)]
+
+
+def figures(row: Mapping, label_names: Sequence[str]) -> dict[str, float]:
+    """All finite numbers of a row by name; those by label as 'val_dice/kidney'. The epoch itself is left out."""
+    found = {}
+    for key, value in row.items():
+        if key.endswith(PER_LABEL) and value is not None:
+            found |= {f"{key.removesuffix(PER_LABEL)}/{name}": each for name, each in zip(label_names, value)}
+        elif isinstance(value, int | float) and key != "epoch":
+            found[key] = value
+    return {key: float(value) for key, value in found.items() if value is not None and math.isfinite(value)}
+
+
+class _Careful:
+    """A writer whose failures do not reach the training."""
+
+    def __init__(self, name: str, writer: Writer) -> None:
+        self._name, self._writer, self._has_failed = name, writer, False
+
+    def write(self, row: Mapping) -> None:
+        self._try(lambda: self._writer.write(row))
+
+    def close(self, finished: bool = True) -> None:
+        self._try(lambda: self._writer.close(finished))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self._has_failed:
+            return
+        try:
+            action()
+        except Exception as error:  # servers and disks fail in too many ways to list
+            self._has_failed = True
+            print(f"note: nothing more is written to {self._name}: {str(error)[:200] or type(error).__name__}")
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self._module = _imported("torch.utils.tensorboard", "tensorboard")
+        self._folder, self._record, self._events = folder / "tensorboard", record, None
+
+    def write(self, row: Mapping) -> None:
+        epoch = row["epoch"] + 1
+        if self._events is None:
+            # Opened by the first row: of an interrupted run, epochs that are done again replace the old ones.
+            self._events = self._module.SummaryWriter(log_dir=str(self._folder), purge_step=epoch)
+            self._events.add_text("run", f"```\n{self._record.model_dump_json(indent=1)}\n```", epoch)
+        for key, value in figures(row, self._record.label_names).items():
+            self._events.add_scalar(key, value, epoch)
+        self._events.flush()
+
+    def close(self, finished: bool = True) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+class _MLflow:
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        mlflow = _imported("mlflow", "mlflow")
+        if mlflow.is_tracking_uri_set():
+            uri = mlflow.get_tracking_uri()
+        else:
+            _imported("sqlalchemy", "mlflow")  # which MLflow itself would miss later, and less clearly
+            uri = f"sqlite:///{(folder / MLFLOW_FILE).resolve().as_posix()}"
+        self._mlflow, self._record = mlflow, record
+        try:
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._run = self._continued(folder / MLFLOW_RUN_FILE) or self._created(folder)
+        except Exception as error:  # of the server, the network or the store
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"MLflow cannot log to {uri} ({reason[:200]}); correct MLFLOW_TRACKING_URI, or train without MLflow"
+            ) from None
+
+    def _continued(self, kept: Path) -> str | None:
+        """The run that an earlier session of the same training wrote to, if it is still there."""
+        if len(self._record.sessions) < 2 or not kept.is_file():
+            return None
+        try:
+            run = kept.read_text(encoding="utf-8").strip()
+            self._client.update_run(run, status="RUNNING")
+        except Exception:  # deleted there, or on another server: a new one then
+            return None
+        return run
+
+    def _created(self, folder: Path) -> str:
+        experiment = self._client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(MLFLOW_EXPERIMENT)
+        configuration_and_fold = "/".join(folder.resolve().parts[-2:])
+        run = self._client.create_run(number, run_name=configuration_and_fold).info.run_id
+        write_text(folder / MLFLOW_RUN_FILE, f"{run}\n")
+        session = self._record.sessions[-1]
+        parameters = session.model_dump(mode="json", exclude={"settings"}) | session.settings
+        for key, value in parameters.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            self._client.log_param(run, key, text[:LONGEST_PARAMETER])
+        return run
+
+    def write(self, row: Mapping) -> None:
+        now_ms, epoch, metric = int(time.time() * 1000), row["epoch"] + 1, self._mlflow.entities.Metric
+        named = {_mlflow_name(key): value for key, value in figures(row, self._record.label_names).items()}
+        self._client.log_batch(self._run, metrics=[metric(key, value, now_ms, epoch) for key, value in named.items()])
+
+    def close(self, finished: bool = True) -> None:
+        self._client.set_terminated(self._run, status="FINISHED" if finished else "KILLED")
+
+
+def _mlflow_name(name: str) -> str:
+    """MLflow takes letters, digits and a few signs."""
+    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+
+
+def _imported(module: str, package: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ImportError:
+        raise UserError(f"--log {package} needs a package that is missing; pip install 'segfw[{package}]'") from None
+
+
+WRITERS: dict[str, Callable[[Path, RunRecord], Writer]] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}

@@ -1,0 +1,94 @@
+"""A training that takes a second: four small cases, a network of two stages, and one call to run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from conftest import blocks_case, write_nifti
+
+from segfw.data.manifest import Case, LabelSet
+from segfw.data.normalize import Normalization
+from segfw.data.preprocess import Preprocessing
+from segfw.data.store import preprocess_dataset
+from segfw.model import load_tensors
+from segfw.networks.spec import NetworkSpec
+from segfw.planning.plan import Configuration, Estimate
+from segfw.planning.splits import Fold
+from segfw.training import loop
+from segfw.training.settings import TrainSettings
+
+IDS = tuple(f"case_{number:02}" for number in range(4))
+FOLD = Fold(train=IDS[:3], validation=IDS[3:])
+LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
+
+
+def spec(**changes) -> NetworkSpec:
+    values = {
+        "architecture": "plain-unet",
+        "in_channels": 1,
+        "classes": 3,
+        "features": (8, 16),
+        "strides": ((1, 1, 1), (2, 2, 2)),
+        "kernels": ((3, 3, 3), (3, 3, 3)),
+        "encoder_blocks": (1, 1),
+        "decoder_convs": (1,),
+    }
+    return NetworkSpec(**values | changes)
+
+
+def configuration(how: Preprocessing, network: NetworkSpec) -> Configuration:
+    return Configuration(
+        name="3d_fullres",
+        preprocessing=how,
+        median_shape=(10.0, 18.0, 20.0),
+        patch_size=(8, 16, 16),
+        batch_size=2,
+        batch_dice=False,
+        mirror_axes=(0, 1, 2),
+        network=network,
+        estimate=Estimate(training_memory_gb=0.1, teraflop_per_step=0.001, ram_gb=0.001, disk_gb=0.001),
+        reasons=(),
+    )
+
+
+def prepare(folder: Path) -> tuple[Path, Preprocessing]:
+    """Writes and preprocesses the cases; the folder of stored cases, and how they were preprocessed."""
+    cases = []
+    for number, case_id in enumerate(IDS):
+        image, mask = blocks_case(number)
+        write_nifti(folder / f"{case_id}_image.nii.gz", image)
+        write_nifti(folder / f"{case_id}_mask.nii.gz", mask)
+        cases.append(
+            Case(id=case_id, images=(folder / f"{case_id}_image.nii.gz",), label=folder / f"{case_id}_mask.nii.gz")
+        )
+    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+    sizes = dict.fromkeys(IDS, 20_000)
+    assert not preprocess_dataset(tuple(cases), LABELS, {"3d": how}, folder, case_bytes=sizes)
+    return folder / "3d", how
+
+
+TRAIN_ARGUMENTS = ("resume", "extend_epochs", "extend_s", "build", "build_loss", "start", "count_whole_case", "ranks")
+
+
+def run(prepared: tuple[Path, Preprocessing], folder: Path, *, network: NetworkSpec | None = None, **values) -> Path:
+    """Trains into ``folder``; ``values`` are arguments of ``train`` or settings."""
+    preprocessed, how = prepared
+    arguments = {name: values.pop(name) for name in TRAIN_ARGUMENTS if name in values}
+    plan = configuration(how, network or spec()).model_copy(update={"batch_dice": values.pop("batch_dice", False)})
+    settings = TrainSettings(**{"epochs": 4, "steps_per_epoch": 3, "seed": 5} | values)
+    names = list(LABELS.foreground)
+    loop.train(folder, preprocessed, plan, FOLD, settings, label_names=names, device="cpu", **arguments)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained weights by name."""
+    return load_tensors(folder / "weights.safetensors")[0]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    """Bit for bit."""
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
