@@ -19,7 +19,7 @@ from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choos
 from segfw.planning.memory import step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
-from segfw.planning.presets import Preset, preset_called
+from segfw.planning.presets import PRESETS, Preset, preset_called
 from segfw.records import GIGABYTE, UserError
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
@@ -39,12 +39,15 @@ def make_plan(
 ) -> Plan:
     """The plan for a data set; ``spacing_mm`` (z, y, x) overrides the target spacing.
 
-    Without ``gpu_memory_gb`` it is made for the memory that the preset was published with. ``as_published`` follows
-    nnU-Net in everything; otherwise patch and batch fill the memory by the bytes that a training step takes, of which
-    ``use_share`` may be used. ``request`` is kept in the plan. Raises UserError for an unknown preset, or a budget that
-    not even the smallest patch fits into.
+    Without ``gpu_memory_gb`` it is made for the memory that the preset names. ``as_published`` follows nnU-Net in
+    everything; otherwise patch and batch fill the memory by the bytes that a training step takes, of which
+    ``use_share`` may be used. ``request`` is kept in the plan. Raises UserError for an unknown preset, one that
+    nnU-Net has not if it is to be as published, or a budget that not even the smallest patch fits into.
     """
     family = preset_called(preset)
+    if as_published and family.published is None:
+        own = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
+        raise UserError(f"--as-published plans as nnU-Net does, which has no {preset!r}; leave it out or take {own}")
     memory_gb = family.memory_gb if gpu_memory_gb is None else gpu_memory_gb
     if memory_gb <= 0:
         raise UserError(f"--gpu-memory-gb is {memory_gb}; give the memory of the GPU in GB, such as 8")
@@ -74,7 +77,7 @@ def make_plan(
                 dataset.axis_order,
                 _spacing_source(fingerprint, dataset.spacing_mm, spacing_mm),
             ),
-            *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat),
+            *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat, family.published is None),
             *dataset.mirroring.reasons,
         ),
         request=request,
@@ -238,7 +241,7 @@ def _configuration(
             disk_gb=stored_gb,
             ram_gb=PROCESS_GB + stored_gb,
         ),
-        reasons=(*reasons.of_choice(choice, median), *mirror_reasons),
+        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirror_reasons),
     )
 
 
