@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.data.geometry import Shape
+from segfw.networks.inputs import one_hot_previous
 
 Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels
 NO_ORDERS: Orders = {}
@@ -53,6 +54,8 @@ def sliding_window(
     output_orders: Orders = NO_ORDERS,
     input_orders: Orders = NO_ORDERS,
     device: torch.device | None = None,
+    previous_zyx: Tensor | None = None,
+    previous_classes: int = 1,
 ) -> Tensor:
     """Logits (K, Z, Y, X) float32 of a volume: the mean over networks and mirrored copies, tiles blended.
 
@@ -60,9 +63,14 @@ def sliding_window(
     zeros on both sides. The result lies on ``device`` (default: the image's).
 
     Where left and right change places in the mirror, ``output_orders`` has for such an axis the output channel of a
-    mirrored image that belongs in each place, and ``input_orders`` the input channel (see ``planning.mirroring``).
+    mirrored image that belongs in each place, and ``input_orders`` the input channel (see ``planning.mirroring``). In
+    the second stage of a cascade ``previous_zyx`` is what the first one found, which has ``previous_classes`` and
+    joins C one-hot.
     """
     device = device or image_czyx.device
+    if previous_zyx is not None:
+        # One channel until tiles are cut, so that memory does not grow with the number of classes.
+        image_czyx = torch.cat([part.to(device).float() for part in (image_czyx, previous_zyx[None])])
     shape = tuple(image_czyx.shape[1:])
     missing = [max(0, tile - size) for size, tile in zip(shape, patch_size)]
     before = [count // 2 for count in missing]
@@ -71,6 +79,8 @@ def sliding_window(
     weights = gaussian_weights(tuple(patch_size)).to(device)
     logits = weight_sum = None
     for places, tiles in _tile_batches(padded, patch_size, step, device.type):
+        if previous_zyx is not None:
+            tiles = torch.cat((tiles[:, :-1], one_hot_previous(tiles[:, -1], previous_classes)), 1)
         predicted = _mean_logits(tiles, networks, mirror_axes, output_orders, input_orders) * weights
         if logits is None:
             logits = torch.zeros((predicted.shape[1], *padded.shape[1:]), device=device)

@@ -64,6 +64,11 @@ class Configuration(Record):
         """Configuration whose preprocessed data it is trained on: the second stage of a cascade shares them."""
         return FULLRES if self.name == CASCADE else self.name
 
+    @property
+    def previous_classes(self) -> int:
+        """Classes, background included, of the previous stage's labels that the network sees; 1 without one."""
+        return self.network.in_channels - len(self.preprocessing.normalization) + 1
+
 
 class Plan(Record):
     """All configurations of a data set, and what the trained model must know about its input and output."""

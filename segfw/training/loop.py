@@ -51,6 +51,7 @@ def train(
     *,
     label_names: list[str],
     target: Target = LABELS,
+    previous: Path | None = None,
     device: str = "auto",
     resume: bool = False,
     extend_epochs: int | None = None,
@@ -70,6 +71,7 @@ def train(
     it had not been interrupted; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to
     last. ``start`` may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole.
     ``log`` names further writers of the figures (``writers.WRITERS``).
+    ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
 
     Raises UserError if there is nothing to resume, if the loss stays no number after several attempts at lower
     learning rates, or if the data hold values that are no numbers.
@@ -133,7 +135,9 @@ def train(
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
     state.counters.elapsed_s += time.monotonic() - started
     how, val_ids = configuration.preprocessing, fold.validation or fold.train
-    train_cases, val_cases = (open_cases(preprocessed, ids, how, chosen_device) for ids in (fold.train, val_ids))
+    train_cases, val_cases = (
+        open_cases(preprocessed, ids, how, chosen_device, previous=previous) for ids in (fold.train, val_ids)
+    )
     job = Job(
         run=run,
         fold=fold,
@@ -210,6 +214,7 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
         elastic=is_training and run.settings.elastic,
+        previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
