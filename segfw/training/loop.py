@@ -214,6 +214,7 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
         elastic=is_training and run.settings.elastic,
+        swapped=run.configuration.swapped_pairs,
         previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
