@@ -14,12 +14,13 @@ from segfw.planning.fingerprint import CaseStats, Fingerprint
 from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, require_possible
-from segfw.planning.presets import PRESETS
+from segfw.planning.presets import PRESETS as ALL_PRESETS
 from segfw.records import UserError
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_plans.json").read_text())
+PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
 

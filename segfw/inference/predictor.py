@@ -28,6 +28,7 @@ from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
+from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import Record, UserError
 
@@ -112,16 +113,19 @@ class Predictor:
 
         The second stage of a cascade also takes the classes that the first one found on the same grid.
         """
+        chosen, channels = self.configuration, len(self.plan.channels)
         with autocast(self.device, self.precision):
             return sliding_window(
                 image_czyx,
                 self.networks,
-                self.configuration.patch_size,
+                chosen.patch_size,
                 step=self.step,
                 mirror_axes=self.mirror_axes,
+                output_orders=output_orders(chosen.swapped_pairs, self.plan.labels),
+                input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
                 device=self.device,
                 previous_zyx=previous_zyx,
-                previous_classes=self.configuration.previous_classes,
+                previous_classes=chosen.previous_classes,
             )
 
     def prepare(self, volume: Volume) -> Prepared:

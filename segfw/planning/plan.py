@@ -38,7 +38,8 @@ class Configuration(Record):
     patch_size: Shape
     batch_size: int
     batch_dice: bool  # Dice of the loss over the whole batch instead of per patch
-    mirror_axes: tuple[int, ...]
+    mirror_axes: tuple[int, ...]  # network axis order, as the next
+    swapped_labels: tuple[tuple[int, int, int], ...] = ()  # (axis, class, class): exchanged where it is mirrored
     network: NetworkSpec
     estimate: Estimate
     reasons: tuple[str, ...]
@@ -49,6 +50,14 @@ class Configuration(Record):
         if any(size % factor for size, factor in zip(self.patch_size, factors)):
             raise ValueError(f"patch_size {self.patch_size} must be divisible by the network's downsampling {factors}")
         return self
+
+    @property
+    def swapped_pairs(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """By mirrored axis the pairs of classes that change places; axes that change none are left out."""
+        axes = dict.fromkeys(axis for axis, _, _ in self.swapped_labels)
+        return {
+            axis: tuple((first, second) for at, first, second in self.swapped_labels if at == axis) for axis in axes
+        }
 
     @property
     def data_name(self) -> str:

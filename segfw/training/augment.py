@@ -121,8 +121,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     votes, flag = [weight.clone() for weight in weights], torch.empty_like(weights[0])
     for one, other in combinations(range(len(labels)), 2):
         torch.eq(labels[one], labels[other], out=flag)
-        votes[one].addcmul_(flag, weights[other])
-        votes[other].addcmul_(flag, weights[one])
+        votes[one].addcmul_(flag, weights[other])  # so the first corner of each label gets all its votes
     label, most = labels[0], votes[0]
     for other, vote in zip(labels[1:], votes[1:]):
         torch.gt(vote, most, out=flag)

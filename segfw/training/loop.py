@@ -70,8 +70,8 @@ def train(
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
     it had not been interrupted; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to
     last. ``start`` may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole.
-    ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
     ``log`` names further writers of the figures (``writers.WRITERS``).
+    ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
 
     Raises UserError if there is nothing to resume, if the loss stays no number after several attempts at lower
     learning rates, or if the data hold values that are no numbers.
@@ -213,8 +213,9 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         augmentation=run.settings.augmentation if is_training else "none",
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
-        previous_classes=run.configuration.previous_classes,
         elastic=is_training and run.settings.elastic,
+        swapped=run.configuration.swapped_pairs,
+        previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
