@@ -168,6 +168,9 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument(
+        "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
+    )
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 

@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from segfw.pipeline import predict
+    from segfw.prediction import predict
 
     predict(
         args.model,
@@ -113,6 +113,7 @@ def _predict(args: argparse.Namespace) -> None:
         precision=args.precision,
         device=args.device,
         ending=args.ending,
+        best=args.weights == "best",
         overwrite=args.overwrite,
     )
     print(f"masks are in {args.output}")

@@ -23,11 +23,13 @@ from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.pipeline import _whole_case_counter, predict, run, train
+from segfw.pipeline import run, train
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
+from segfw.prediction import predict
 from segfw.records import UserError
+from segfw.validation import whole_case_counter
 
 CASES = [f"case_{number:02}" for number in range(6)]
 HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]
@@ -328,7 +330,7 @@ def test_whole_cases_are_counted_with_what_the_first_stage_found_in_them(work):
     folder, plan, _ = handed_on(work)
     stored, cpu = work / "preprocessed" / FULLRES, torch.device("cpu")
     second, target = plan.configurations[CASCADE], target_of(plan.labels)
-    count = _whole_case_counter(stored, folder, second, target, cpu, torch.float32)
+    count = whole_case_counter(stored, folder, second, target, cpu, torch.float32)
     for part, found in zip(HELD_OUT, (2, 0, 1)):
         classes = open_case(stored, part[0]).classes[:]
         voxels = [int((classes == label).sum()) for label in (1, 2)]

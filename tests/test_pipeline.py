@@ -23,10 +23,11 @@ from segfw.data.store import StoredCase
 from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
 from segfw.model import load_model, load_tensors
-from segfw.pipeline import predict, run, summary, train
+from segfw.pipeline import run, summary, train
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
+from segfw.prediction import predict
 from segfw.records import UserError
 
 # Checkpoints after every epoch, so that a kill in training leaves one to resume from.

@@ -14,7 +14,7 @@ from torch import nn
 from segfw.data.store import CaseArrays
 from segfw.device import keep_freed_pages, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
-from segfw.networks import build_network, fastest_layout
+from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
@@ -38,7 +38,6 @@ from segfw.training.writers import Writer, open_writers
 SETTINGS_FILE = "settings.json"
 RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
 
-BuildNetwork = Callable[..., nn.Module]
 BuildLoss = Callable[[Configuration, Target], Loss]
 
 
