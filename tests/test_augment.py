@@ -1,5 +1,7 @@
 """Warping: phantoms that can be counted by hand, masks that follow their image, batchgenerators for the same matrix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,21 @@ def test_box_that_is_read_holds_all_that_the_warp_needs(patch, elastic):
         small, large = (warped_one(big[cut], spots[cut], params, patch) for cut in (box, around))
         torch.testing.assert_close(small[0], large[0], atol=2e-4, rtol=0)
         assert (small[1] != large[1]).float().mean() < 1e-3  # ties fall either way by rounding
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_every_slice_of_a_flat_patch_is_warped_alike_and_alone(elastic):
+    for params in warps(4, (4, 20, 16), elastic):
+        size = source_size((4, 20, 16), params)
+        image, classes = torch.randn(size), torch.randint(0, 4, size)
+        flipped = SpatialParams(matrix=params.matrix, control=params.control, mirrored=(0,))
+        for drawn, order in ((replace(params, mirrored=(1,)), (0, 1, 2, 3)), (flipped, (3, 2, 1, 0))):
+            together = warped_one(image, classes, drawn, (4, 20, 16))
+            for index, source in enumerate(order):
+                one = (array[source : source + 1] for array in (image, classes))
+                alone = warped_one(*one, drawn, (1, 20, 16))
+                assert torch.equal(together[0][index], alone[0][0])
+                assert torch.equal(together[1][index], alone[1][0])
 
 
 def test_boxes_of_unlike_sizes_are_warped_together_as_they_are_alone(monkeypatch):

@@ -45,8 +45,8 @@ def warp(
     moves = [None if drawn.control is None else _moves(drawn, patch_size, device) for drawn in params]
     centred = [torch.arange(size, device=device) - (size - 1) / 2 for size in patch_size]
     offsets_3N = torch.stack(torch.meshgrid(*centred, indexing="ij")).flatten(1)
-    # Slices of a flat patch stay what they are.
-    corners = [*product((0,) if is_in_plane(patch_size) else (0, 1), (0, 1), (0, 1))]
+    turned = (1, 2) if is_in_plane(patch_size) else (0, 1, 2)  # slices of a flat patch stay what they are
+    corners = [*product(*((0, 1) if axis in turned else (0,) for axis in range(3)))]
     ahead = _on(np.array([(steps * (sources > 1)) @ corner for corner in corners])[..., None], device, torch.int32)
     at_once = max(1, VOXELS_AT_ONCE.get(device.type, VOXELS_AT_ONCE_ELSEWHERE) // count)
     steps, begins = _on(steps, device, torch.int32)[..., None], _on(begins, device, torch.int32)
@@ -55,7 +55,9 @@ def warp(
         index, weights = begins, [1.0] * len(corners)
         for axis in range(3):
             place = _place(axis, part, offsets_3N, mapped, moves)
-            lower = torch.minimum(place.floor(), (mapped[2][:, axis] - 1).clamp_min(0))
+            lower = place.floor()
+            if axis in turned:  # so that there always is an upper neighbour
+                lower = torch.minimum(lower, (mapped[2][:, axis] - 1).clamp_min(0))
             index = index + lower.int() * steps[:, axis]
             either = 1 - (place - lower), place - lower
             weights = [weight * either[corner[axis]] for weight, corner in zip(weights, corners)]
@@ -119,8 +121,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     votes, flag = [weight.clone() for weight in weights], torch.empty_like(weights[0])
     for one, other in combinations(range(len(labels)), 2):
         torch.eq(labels[one], labels[other], out=flag)
-        votes[one].addcmul_(flag, weights[other])
-        votes[other].addcmul_(flag, weights[one])
+        votes[one].addcmul_(flag, weights[other])  # so the first corner of each label gets all its votes
     label, most = labels[0], votes[0]
     for other, vote in zip(labels[1:], votes[1:]):
         torch.gt(vote, most, out=flag)
@@ -131,7 +132,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 
 def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A copy on the device, without waiting for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+    tensor = torch.from_numpy(np.array(values, order="C")).to(dtype)  # a flipped view has no place in torch
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

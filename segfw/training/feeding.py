@@ -20,43 +20,63 @@ from torch import Tensor
 from segfw.data.parallel import free_memory_bytes
 from segfw.data.preprocess import Preprocessing
 from segfw.data.store import CaseArrays, load_stored, open_case, stored_bytes
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import CutBatch
 
 MEMORY_SHARE = 0.4  # of the free memory that a data set may fill to be kept whole
 DEVICE_SHARE = 0.25  # of a GPU's free memory, most of which the step needs
+STEP_MARGIN = 0.2  # of it, for what the step's count does not know
 BATCHES_AHEAD = 3
 
 
 def open_cases(
-    folder: Path, case_ids: Sequence[str], how: Preprocessing, device: torch.device | None = None
+    folder: Path,
+    case_ids: Sequence[str],
+    how: Preprocessing,
+    device: torch.device | None = None,
+    step_gb: float = 0.0,
+    previous: Path | None = None,
 ) -> list[CaseArrays]:
     """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, in memory if they fit, or on disk.
 
-    Raises UserError if a case is not preprocessed, or was for another plan.
+    ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of what the first stage of a
+    cascade finds. Raises UserError if a case is not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
         if load_stored(folder, case_id).preprocessing != how:
             raise UserError(
                 f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
             )
-    size = sum(stored_bytes(folder, list(case_ids)))
+    size = sum(stored_bytes(folder, list(case_ids), previous))
+    if device is not None and size < spare_device_bytes(device, step_gb):
+        return [
+            on_device(open_case(folder, case_id, in_memory=True, previous=previous), device) for case_id in case_ids
+        ]
     fits = size < MEMORY_SHARE * free_memory_bytes()
-    cases = [open_case(folder, case_id, in_memory=fits) for case_id in case_ids]
-    if device is None or device.type != "cuda" or size > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return cases
-    return [on_device(case, device) for case in cases]
+    return [open_case(folder, case_id, in_memory=fits, previous=previous) for case_id in case_ids]
+
+
+def spare_device_bytes(device: torch.device, step_gb: float) -> float:
+    """Bytes of a CUDA device that cases may fill: DEVICE_SHARE of what is free, and STEP_MARGIN must be left besides
+    the step. None of any other device.
+    """
+    if device.type != "cuda":
+        return 0.0
+    free = torch.cuda.mem_get_info(device)[0]
+    return min(DEVICE_SHARE * free, (1 - STEP_MARGIN) * free - step_gb * GIGABYTE)
 
 
 def on_device(case: CaseArrays, device: torch.device) -> CaseArrays:
-    """The case with its arrays as tensors on ``device``; the lists of voxels stay on the host, where they are drawn."""
+    """The case with its image and mask as tensors on ``device``.
+
+    What is drawn from stays on the host: the lists of voxels, and the previous stage's labels with their components.
+    """
 
     def moved(array: np.ndarray) -> Tensor:
         values = np.ascontiguousarray(array[:])
         return torch.from_numpy(values.astype(np.int16) if values.dtype == np.uint16 else values).to(device)
 
-    names = [name for name in ("image", "classes", "previous") if getattr(case, name, None) is not None]
-    return replace(case, **{name: moved(getattr(case, name)) for name in names})
+    return replace(case, image=moved(case.image), classes=moved(case.classes))
 
 
 class Feeder:
