@@ -204,6 +204,16 @@ def test_the_second_stage_sees_the_labels_of_the_first(work):
     assert set(np.unique(copying(volume))) == {0, 3, 7}
 
 
+def test_labels_of_the_first_stage_change_sides_in_the_mirror_with_those_of_the_second(planned):
+    plan = Plan.load(planned / PLAN_FILE)
+    swapping = plan.configurations[CASCADE].model_copy(update={"swapped_labels": ((2, 1, 2),)})
+    found = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (8, 16, 24)).astype(np.uint8))
+    settings = {"plan": plan, "configuration": swapping, "device": torch.device("cpu"), "precision": torch.float32}
+    for axes in ((), (2,), (0, 2)):
+        predictor = Predictor(networks=(Copying().eval(),), mirror_axes=axes, **settings)
+        assert torch.equal(predictor.logits(torch.zeros(1, *found.shape), found).argmax(0), found.long())
+
+
 def test_a_second_stage_alone_is_no_model(work):
     spec = Plan.load(work / PLAN_FILE).configurations[CASCADE].network
     save_tensors(fold_folder(work, CASCADE, "0") / WEIGHTS_FILE, build_network(spec).state_dict(), {"mirror_axes": ""})
