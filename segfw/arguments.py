@@ -109,6 +109,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         "--compile", default="auto", choices=tuple(ON_OFF), help="torch.compile (default: where it pays)"
     )
     parser.add_argument(
+        "--init-from", type=Path, metavar="MODEL", help="begin with another model's weights, as far as they fit"
+    )
+    parser.add_argument(
         "--log", nargs="+", default=[], metavar="NAME", help="write the figures to tensorboard or mlflow as well"
     )
     parser.add_argument("--device", default="auto", help=DEVICES)
@@ -141,9 +144,7 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     what = "Train one fold of one configuration and score it on its validation cases."
     parser = _verb(verbs, "train", what, "segfw train work 3d_fullres 0 --time-budget 2h")
     parser.add_argument("work", type=Path, help="work folder of plan-and-preprocess")
-    parser.add_argument(
-        "configuration", help="2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it"
-    )
+    parser.add_argument("configuration", help="2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it")
     parser.add_argument("fold", help="0 to 4, or all")
     _training_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -47,6 +47,7 @@ def _training_arguments(args: argparse.Namespace) -> dict:
         "loss": args.loss,
         "accumulate": args.accumulate,
         "patience": args.patience,
+        "init_from": args.init_from,
         "log": tuple(args.log),
         "device": args.device,
     }

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
+from torch import nn
 
 from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
 from segfw.device import pick_device, pick_precision
 from segfw.evaluation.metrics import Scores
-from segfw.model import WEIGHTS_FILE, fold_folder, load_model
+from segfw.model import WEIGHTS_FILE, fold_folder, load_model, load_tensors
 from segfw.networks import BuildNetwork, build_network
+from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
@@ -27,6 +29,7 @@ from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
+from segfw.training.start import find_start
 from segfw.validation import VALIDATION, validate, whole_case_counter
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
@@ -44,6 +47,7 @@ def train(
     extend_s: float | None = None,
     build: BuildNetwork = build_network,
     build_loss: BuildLoss | None = None,
+    init_from: Path | None = None,
     log: Sequence[str] = (),
     **settings: object,
 ) -> Scores | None:
@@ -52,8 +56,9 @@ def train(
     ``settings`` are fields of TrainSettings. With ``resume`` an interrupted run goes on with the settings it was
     started with. A finished fold is not trained again unless ``overwrite``; ``extend_epochs`` or ``extend_s`` train it
     for so much longer. ``build`` makes another network from the plan's NetworkSpec, ``build_loss`` another loss from
-    the configuration and what the outputs mean. ``log`` names writers of the figures besides metrics.jsonl. Under
-    ``torchrun`` all processes train one network together. The second stage of a cascade needs all folds of the first
+    the configuration and what the outputs mean. ``init_from`` is a model whose weights, as far as they fit, a new run
+    begins with. ``log`` names writers of the figures besides metrics.jsonl. Under ``torchrun`` all processes train one
+    network together. The second stage of a cascade needs all folds of the first
     one, which predict the training cases for it. Returns the validation scores; None for fold 'all', which has no
     validation cases.
     """
@@ -106,6 +111,7 @@ def train(
                 extend_s=extend_s,
                 build=build,
                 build_loss=build_loss,
+                start=None if init_from is None else _start_from(init_from, configuration, fold),
                 count_whole_case=whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
                 log=log,
                 ranks=ranks,
@@ -126,6 +132,17 @@ def _settings(**values: object) -> TrainSettings:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
         raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
+
+
+def _start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:
+    """Changes a new network's weights to those of another model, and says which it has taken."""
+
+    def start(network: nn.Module) -> None:
+        file = find_start(path, configuration, fold)
+        weights, _ = load_tensors(file)
+        print(f"starting from {file}: {transfer(network, weights).text()}")
+
+    return start
 
 
 def _reopen(folder: Path, *, epochs: int | None, seconds: float | None) -> None:
@@ -155,6 +172,7 @@ def run(
     splits: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
+    init_from: Path | None = None,
     log: Sequence[str] = (),
     **settings: object,
 ) -> dict[str, dict[str, Scores]]:
@@ -193,7 +211,7 @@ def run(
         for fold in folds:
             folder = fold_folder(work, name, fold)
             is_started = (folder / CHECKPOINT_FILE).is_file()
-            result = train(work, name, fold, device=device, resume=is_started, log=log, **settings)
+            result = train(work, name, fold, device=device, resume=is_started, init_from=init_from, log=log, **settings)
             if result is not None:
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))

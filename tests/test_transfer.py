@@ -4,13 +4,12 @@ import pytest
 import torch
 from test_unet import make_spec
 
-from segfw.model import fold_folder, save_tensors
+from segfw.model import fold_folder, load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.networks.transfer import Transfer, transfer
 from segfw.planning.plan import Plan
 from segfw.records import UserError
-from segfw.training import start
-from segfw.training.start import find_start, load_start
+from segfw.training.start import find_start
 
 HEADS = ("heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias")
 STEM = "encoder.0.0.0.weight"
@@ -111,9 +110,9 @@ def model(tmp_path, monkeypatch):
 
 def test_the_same_fold_of_the_same_configuration_comes_first(model):
     folder = model("2d/0", "3d_fullres/0", "3d_fullres/1")
-    assert load_start(folder, "3d_fullres", "1") == {"w": torch.tensor([2.0])}
-    assert load_start(folder, "3d_fullres", "4") == {"w": torch.tensor([1.0])}
-    assert load_start(folder, "2d", None) == {"w": torch.tensor([0.0])}
+    assert load_tensors(find_start(folder, "3d_fullres", "1"))[0] == {"w": torch.tensor([2.0])}
+    assert load_tensors(find_start(folder, "3d_fullres", "4"))[0] == {"w": torch.tensor([1.0])}
+    assert load_tensors(find_start(folder, "2d", None))[0] == {"w": torch.tensor([0.0])}
     with pytest.raises(UserError, match="2d, 3d_fullres are trained, but not 3d_lowres; give the folder of one fold"):
         find_start(folder, "3d_lowres", "0")
 
@@ -132,4 +131,4 @@ def test_a_place_without_weights_is_refused(model, tmp_path):
         find_start(model())
     (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="is not a whole safetensors file"):
-        start.load_start(tmp_path)
+        load_tensors(find_start(tmp_path))

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
-from segfw.model import WEIGHTS_FILE, fold_folder, load_tensors, trained_folds
+from segfw.model import WEIGHTS_FILE, fold_folder, trained_folds
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.records import UserError
-
-
-def load_start(path: Path, configuration: str | None = None, fold: str | None = None) -> dict[str, Tensor]:
-    """The weights of ``find_start``'s file; raises UserError if there is none, or it is damaged."""
-    return load_tensors(find_start(path, configuration, fold))[0]
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
