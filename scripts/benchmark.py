@@ -1,6 +1,6 @@
 """Speed and memory of segfw's parts on this machine, each as a ratio against a plain baseline in the same run.
 
-    python scripts/benchmark.py preprocessing | step | augmentation | inference | gpu | all
+    python scripts/benchmark.py preprocessing | step | machine | epoch | augmentation | inference | gpu | all
 
 Medians over several repetitions; baseline and ours alternate, so that a drifting machine drifts for both.
 """
@@ -8,51 +8,23 @@ Medians over several repetitions; baseline and ours alternate, so that a driftin
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy import ndimage
+from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 
 from segfw.data.geometry import Shape
 from segfw.data.resample import argmax_at, axis_matrix, resample_image
 from segfw.device import autocast, device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.losses import deep_supervision_loss
-from segfw.networks.spec import NetworkSpec
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
 from segfw.records import GIGABYTE
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import SpatialParams, draw_intensity, draw_spatial, source_size
-
-PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
-NETWORK = NetworkSpec(
-    architecture="plain-unet",
-    in_channels=1,
-    classes=3,
-    features=(32, 64, 128, 256),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 4,
-    encoder_blocks=(2,) * 4,
-    decoder_convs=(2,) * 3,
-)
-
-
-def alternate(baseline: Callable[[], object], ours: Callable[[], object], repetitions: int) -> tuple[float, float]:
-    """Median seconds of both, measured in turn after one warm-up each."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for repetition in range(repetitions + 1):
-        for function, kept in zip((baseline, ours), times):
-            started = time.perf_counter()
-            function()
-            if repetition:
-                kept.append(time.perf_counter() - started)
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def report(what: str, baseline_name: str, baseline_s: float, ours_s: float) -> None:
@@ -91,29 +63,6 @@ def preprocessing() -> None:
 
     report("restore of 15 classes to 120x192x192", "full-size logits", *alternate(naive, by_slabs, 5))
     print(f"  voxels that differ: {(results['naive'] != results['slabs']).mean():.1e}")
-
-
-def step_of(precision: torch.dtype, device: torch.device, batch: int = BATCH) -> Callable[[], float]:
-    """A closure that does one training step and returns its loss."""
-    torch.manual_seed(0)
-    network = build_network(NETWORK).to(device).train()
-    if precision != torch.float32:
-        network = fastest_layout(network, NETWORK)
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.99, nesterov=True, weight_decay=3e-5, fused=True)
-    image = torch.randn(batch, 1, *PATCH, device=device)
-    classes = torch.randint(0, 3, (batch, *PATCH), device=device)
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            outputs = network(image)
-        loss = deep_supervision_loss(outputs, classes, False)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 def step() -> None:
@@ -237,7 +186,7 @@ def planned_against_measured(preset: str, memory_gb: float, device: torch.device
 
 
 def gpu() -> None:
-    """On CUDA: planned against measured peak memory, and the step's time; says so where there is no device."""
+    """On CUDA: planned against measured peak memory, and the parts of training; says so where there is no device."""
     if not torch.cuda.is_available():
         print("gpu: no CUDA device here, nothing measured")
         return
@@ -247,13 +196,15 @@ def gpu() -> None:
     for preset in PRESETS:
         for memory_gb in (4, 8, 16, 24, 40, 70):
             planned_against_measured(preset, memory_gb, device)
-    step()
-    inference()
+    for part in (step, machine, epoch, inference):
+        part()
 
 
 PARTS = {
     "preprocessing": preprocessing,
     "step": step,
+    "machine": machine,
+    "epoch": epoch,
     "augmentation": augmentation,
     "inference": inference,
     "gpu": gpu,

@@ -108,6 +108,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile", default="auto", choices=tuple(ON_OFF), help="torch.compile (default: where it pays)"
     )
+    parser.add_argument(
+        "--log", nargs="+", default=[], metavar="NAME", help="write the figures to tensorboard or mlflow as well"
+    )
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 

@@ -47,6 +47,7 @@ def _training_arguments(args: argparse.Namespace) -> dict:
         "loss": args.loss,
         "accumulate": args.accumulate,
         "patience": args.patience,
+        "log": tuple(args.log),
         "device": args.device,
     }
 

@@ -26,6 +26,7 @@ class Model:
     configuration: Configuration
     weights: Mapping[str, Mapping[str, Tensor]]
     mirror_axes: tuple[int, ...]  # along which all of the networks saw mirrored images in training
+    previous: Model | None = None  # the first stage, where this is the second one of a cascade
 
 
 def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
@@ -39,8 +40,17 @@ def trained_folds(model_dir: Path, configuration: str) -> list[str]:
     return sorted(folder.name.removeprefix("fold_") for folder in folders if (folder / WEIGHTS_FILE).is_file())
 
 
-def load_model(model_dir: Path, configuration: str | None = None, folds: tuple[str, ...] | None = None) -> Model:
+def load_model(
+    model_dir: Path,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | None = None,
+    *,
+    previous_folds: tuple[str, ...] | None = None,
+) -> Model:
     """Opens a model directory; by default the only trained configuration, and all its trained folds.
+
+    The second stage of a cascade brings its first one, with ``previous_folds`` or all its trained folds, whichever are
+    taken of the second: their mean is better, and new images are no fold's.
 
     Raises UserError if there is no plan, no trained fold, or several configurations to choose from.
     """
@@ -75,6 +85,7 @@ def load_model(model_dir: Path, configuration: str | None = None, folds: tuple[s
         configuration=chosen,
         weights={name: tensors for name, (tensors, _) in loaded.items()},
         mirror_axes=tuple(sorted(set.intersection(*axes))),
+        previous=load_model(model_dir, chosen.previous_stage, previous_folds) if chosen.previous_stage else None,
     )
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
-from segfw.data.manifest import Case, DatasetManifest
+from segfw.data.manifest import LABELS_FILE, Case, DatasetManifest
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.store import open_case
 from segfw.device import autocast, pick_device, pick_precision
@@ -27,7 +27,7 @@ from segfw.inference.sliding_window import sliding_window
 from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
 from segfw.networks import build_network
 from segfw.networks.losses import Target, overlap_counts
-from segfw.planning.plan import CASCADE, PLAN_FILE, Configuration, Plan, target_of
+from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Configuration, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
@@ -41,10 +41,6 @@ from segfw.training.settings import TrainSettings
 from segfw.training.validate import CountWholeCase
 
 VALIDATION, BEFORE_EXTENSION = "validation", "before_extension"
-CASCADE_UNTRAINED = (
-    f"{CASCADE} is the second stage of a cascade, which this version plans but cannot train; train 3d_lowres and "
-    "3d_fullres"
-)
 
 
 def train(
@@ -59,6 +55,7 @@ def train(
     extend_s: float | None = None,
     build: BuildNetwork = build_network,
     build_loss: BuildLoss | None = None,
+    log: Sequence[str] = (),
     **settings: object,
 ) -> Scores | None:
     """Trains one fold and scores it on its validation cases, whole and in their original geometry.
@@ -66,14 +63,15 @@ def train(
     ``settings`` are fields of TrainSettings. With ``resume`` an interrupted run goes on with the settings it was
     started with. A finished fold is not trained again unless ``overwrite``; ``extend_epochs`` or ``extend_s`` train it
     for so much longer. ``build`` makes another network from the plan's NetworkSpec, ``build_loss`` another loss from
-    the configuration and what the outputs mean. Under ``torchrun`` all processes train one network together. Returns
-    the validation scores; None for fold 'all', which has no validation cases.
+    the configuration and what the outputs mean. ``log`` names writers of the figures besides metrics.jsonl. Under
+    ``torchrun`` all processes train one network together. The second stage of a cascade needs all folds of the first
+    one, which predict the training cases for it. Returns the validation scores; None for fold 'all', which has no
+    validation cases.
     """
     work = Path(work)
     plan = Plan.load(work / PLAN_FILE)
-    chosen, part = plan.configuration(configuration), Splits.load(work / SPLITS_FILE).fold(fold)
-    if chosen.previous_stage is not None:
-        raise UserError(CASCADE_UNTRAINED)
+    chosen, splits = plan.configuration(configuration), Splits.load(work / SPLITS_FILE)
+    part, first_stage = splits.fold(fold), first_stage_of(work, chosen, splits)
     folder = fold_folder(work, configuration, fold)
     wanted, ranks, on = _settings(**settings), launched_ranks(), local_device(device)
     with joined(ranks, on):
@@ -85,6 +83,8 @@ def train(
         ranks.wait()
         is_trained, is_started = (folder / WEIGHTS_FILE).is_file(), (folder / CHECKPOINT_FILE).is_file()
         ranks.wait()  # all have looked before the first one writes
+        if first_stage is not None and ranks.is_first:
+            remember_first_stage(folder, first_stage, is_started=is_started or is_trained)
         if is_trained:
             print(f"{configuration} fold {fold} is already trained ({folder})")
         elif is_started and not resume:
@@ -92,6 +92,11 @@ def train(
         else:
             if is_started:
                 wanted = TrainSettings.load(folder / SETTINGS_FILE)
+            handed_on = None
+            if first_stage is not None:
+                how = {"device": str(on), "precision": wanted.precision, "build": build, "share": ranks.share}
+                handed_on = hand_on_labels(work, chosen, splits, first_stage, **how)
+                ranks.wait()
             length = f"in {clock(wanted.time_budget_s)}" if wanted.time_budget_s else f"for {wanted.epochs} epochs"
             again = "going on with" if is_started else "training"
             print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
@@ -105,19 +110,22 @@ def train(
                 wanted,
                 label_names=list(plan.labels.structures),
                 target=target,
+                previous=handed_on,
                 device=str(on),
                 resume=resume,
                 extend_epochs=extend_epochs,
                 extend_s=extend_s,
                 build=build,
                 build_loss=build_loss,
-                count_whole_case=_whole_case_counter(preprocessed, chosen, target, on, precision),
+                count_whole_case=_whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
+                log=log,
                 ranks=ranks,
             )
         if not part.validation:
             return None
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in set(part.validation)]
-        model = load_model(work, configuration, (fold,))
+        # The first stage's other folds were trained on these cases.
+        model = load_model(work, configuration, (fold,), previous_folds=(fold,))
         return _validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
 
 
@@ -145,16 +153,29 @@ def _reopen(folder: Path, *, epochs: int | None, seconds: float | None) -> None:
 
 
 def _whole_case_counter(
-    preprocessed: Path, configuration: Configuration, target: Target, device: torch.device, precision: torch.dtype
+    preprocessed: Path,
+    handed_on: Path | None,
+    configuration: Configuration,
+    target: Target,
+    device: torch.device,
+    precision: torch.dtype,
 ) -> CountWholeCase:
     """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
 
     @torch.inference_mode()
     def count(network: nn.Module, case_id: str) -> Tensor:
-        case = open_case(preprocessed, case_id)
-        image, classes = (torch.from_numpy(np.asarray(array[:])) for array in (case.image, case.classes))
+        case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
+        image, classes = torch.from_numpy(case.image), torch.from_numpy(case.classes)
+        previous = None if handed_on is None else torch.from_numpy(case.previous)
         with autocast(device, precision):
-            logits = sliding_window(image.float(), [network], configuration.patch_size, device=device)
+            logits = sliding_window(
+                image.float(),
+                [network],
+                configuration.patch_size,
+                device=device,
+                previous_zyx=previous,
+                previous_classes=configuration.previous_classes,
+            )
         return overlap_counts(logits[None], classes[None].to(device, torch.long), target)
 
     return count
@@ -177,6 +198,8 @@ def _validate(
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
             return kept
     predictor = Predictor.of(model, device=device, precision=precision, build=build)
+    if ranks.is_first:
+        model.plan.labels.save(output / LABELS_FILE)
     inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
     print(f"validating on {len(cases)} whole cases")
     failures = predict_cases(predictor, inputs, output)
@@ -242,6 +265,7 @@ def predict(
     elif not kept.is_file() and any(mask.exists() for mask in masks):
         raise UserError(f"{output}: holds masks that segfw did not write; use another folder or --overwrite")
     settings.save(kept)
+    loaded.plan.labels.save(output / LABELS_FILE)
     print(f"predicting {len(cases)} cases with {settings.configuration}, folds {', '.join(settings.folds)}")
     failures = predict_cases(predictor, cases, output, ending=ending)
     if failures:
@@ -251,7 +275,8 @@ def predict(
 
 def _weights_digest(model: Model) -> str:
     digest = hashlib.sha256()
-    for weights in model.weights.values():
+    both = [*model.weights.values(), *(model.previous.weights.values() if model.previous else ())]
+    for weights in both:
         for name, tensor in sorted(weights.items()):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -272,6 +297,7 @@ def run(
     splits: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
+    log: Sequence[str] = (),
     **settings: object,
 ) -> dict[str, dict[str, Scores]]:
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
@@ -284,7 +310,7 @@ def run(
     # Wrong arguments are better found now than after an hour of preprocessing.
     pick_device(device)
     if CASCADE in (configurations or ()):
-        raise UserError(CASCADE_UNTRAINED)
+        configurations = tuple(dict.fromkeys((LOWRES, *(name for name in configurations if name != CASCADE), CASCADE)))
     _settings(**settings)
     if launched_ranks().count > 1:
         raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
@@ -301,22 +327,19 @@ def run(
         workers=workers,
         device=device,
     )
-    all_folds = [str(number) for number in range(len(Splits.load(work / SPLITS_FILE).folds))]
+    drawn = Splits.load(work / SPLITS_FILE)
+    folds = folds or tuple(str(number) for number in range(len(drawn.folds)))
     scores: dict[str, dict[str, Scores]] = {}
-    for name in configurations or _trainable(plan):
+    for name in trainable(work, plan, drawn, configurations, folds):
         scores[name] = {}
-        for fold in folds or all_folds:
+        for fold in folds:
             folder = fold_folder(work, name, fold)
             is_started = (folder / CHECKPOINT_FILE).is_file()
-            result = train(work, name, fold, device=device, resume=is_started, **settings)
+            result = train(work, name, fold, device=device, resume=is_started, log=log, **settings)
             if result is not None:
                 scores[name][fold] = result
     write_text(work / "summary.txt", summary(scores))
     return scores
-
-
-def _trainable(plan: Plan) -> tuple[str, ...]:
-    return tuple(name for name, chosen in plan.configurations.items() if chosen.previous_stage is None)
 
 
 def summary(scores: dict[str, dict[str, Scores]]) -> str:

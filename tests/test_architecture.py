@@ -26,7 +26,21 @@ ALLOWED = {
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
     "checkup": {"data", "networks", "planning", "pictures"},
-    "pipeline": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation", "checkup"},
+    "cascade": {"data", "networks", "planning", "model", "inference"},
+    "pipeline": {
+        *(
+            "data",
+            "networks",
+            "planning",
+            "model",
+            "device",
+            "training",
+            "inference",
+            "evaluation",
+            "checkup",
+            "cascade",
+        )
+    },
 }
 # Used by people or shells, and by nothing in the package.
 TOP = {"__main__", "cli", "arguments", "health", "demo"}

@@ -1,6 +1,6 @@
 """Batches: the same whoever makes them, labels that swap sides, masks of normalisation, the previous stage."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -241,14 +241,9 @@ def test_the_mask_of_a_resampled_image_is_found_again_to_a_few_voxels():
 # The previous stage, and the user's own augmentation
 
 
-@dataclass(frozen=True, kw_only=True)
-class CascadeCase(CaseArrays):
-    previous: np.ndarray | None = None
-
-
 @pytest.mark.parametrize("augmentation", ["device", "reference", "none"])
 def test_previous_labels_are_cut_warped_and_mirrored_like_the_classes(augmentation):
-    cases = [CascadeCase(**vars(case), previous=case.classes.astype(np.int16)) for case in made_up()]
+    cases = [replace(case, previous=case.classes.astype(np.int16)) for case in made_up()]
     swapped = {1: ((1, 2),)}
     batches = batches_of(cases, augmentation=augmentation, swapped=swapped)
     plain = batches_of(augmentation=augmentation, swapped=swapped)

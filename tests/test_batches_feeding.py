@@ -5,6 +5,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ def stored(folder, case_id="A", shape=(192, 40, 50)):
     rng = np.random.default_rng(0)
     image, classes = rng.normal(size=(1, *shape)).astype(np.float16), rng.integers(0, 3, shape).astype(np.uint8)
     for part, array in (("image", image), ("classes", classes), ("foreground", np.arange(5, dtype=np.uint32))):
-        store._save_array(folder / f"{case_id}.{part}.b2nd", array)
+        store.save_array(folder / f"{case_id}.{part}.b2nd", array)
     grid = Geometry(affine=tuple(map(tuple, np.eye(4))), shape=shape)
     record = PreprocessRecord(
         original=grid,
@@ -49,7 +50,7 @@ def stored(folder, case_id="A", shape=(192, 40, 50)):
 # Where cases are kept
 
 
-@pytest.mark.parametrize("free, kind", [(1e12, np.ndarray), (1e6, store.blosc2.NDArray)])
+@pytest.mark.parametrize("free, kind", [(1e12, np.ndarray), (1e6, blosc2.NDArray)])
 def test_cases_are_kept_in_memory_where_they_fit_and_are_the_same_on_disk(tmp_path, monkeypatch, free, kind):
     image, classes = stored(tmp_path)
     monkeypatch.setattr(feeding, "free_memory_bytes", lambda: free)

@@ -356,12 +356,6 @@ def test_the_demo_does_not_touch_a_folder_of_somebody_else(tmp_path):
     assert (tmp_path / "data" / "scan.nii.gz").read_bytes() == b"precious"
 
 
-def test_the_cascade_is_refused_before_anything_is_done(make_raw, tmp_path):
-    with pytest.raises(UserError, match="3d_cascade_fullres is the second stage of a cascade"):
-        run(make_raw(), tmp_path / "work", configurations=("3d_fullres", "3d_cascade_fullres"), device="cpu")
-    assert not (tmp_path / "work").exists()
-
-
 def test_an_impossible_number_of_workers_is_refused(make_raw, tmp_path):
     with pytest.raises(UserError, match="--workers is -1; give 1 or more"):
         plan_and_preprocess(make_raw(), tmp_path / "work", workers=-1)

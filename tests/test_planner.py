@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfw.data.manifest import Case, Channel, DatasetManifest, LabelSet
+from segfw.data.manifest import Case, Channel, DatasetManifest, LabelSet, Region
 from segfw.data.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import fitting, planner
@@ -14,12 +14,13 @@ from segfw.planning.fingerprint import CaseStats, Fingerprint
 from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, require_possible
-from segfw.planning.presets import PRESETS
+from segfw.planning.presets import PRESETS as ALL_PRESETS
 from segfw.records import UserError
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_plans.json").read_text())
+PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
 
@@ -142,9 +143,20 @@ def test_large_cases_get_a_low_resolution_and_a_cascade():
     assert np.prod(low.patch_size) >= 0.25 * np.prod(low.median_shape)
     assert (low.batch_dice, full.batch_dice, second.batch_dice) == (False, True, True)
     assert (second.network.in_channels, full.network.in_channels) == (3, 1)
+    assert (second.previous_classes, full.previous_classes) == (3, 1)
     assert second.preprocessing == full.preprocessing
     assert (second.data_name, full.data_name, low.data_name) == ("3d_fullres", "3d_fullres", "3d_lowres")
     assert "sees under 25% of the median case" in " ".join(plan.reasons)
+
+
+@pytest.mark.usefixtures("no_cost")
+def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_without_the_ignore_label():
+    data = fingerprint([((1, 0.77, 0.77), (432, 512, 512))] * 131, channels=2)
+    regions = (Region(name="whole", values=(1, 2, 3), painted=1), Region(name="core", values=(3,), painted=3))
+    labels = LabelSet(names=("background", "a", "b", "c"), values=(0, 1, 2, 3), ignore=9, regions=regions)
+    plan = make_plan(manifest(("MR", "PET")).model_copy(update={"labels": labels}), data, as_published=True)
+    second = plan.configurations["3d_cascade_fullres"]
+    assert (second.network.in_channels, second.network.classes, second.previous_classes) == (2 + 3, 2, 4)
 
 
 def random_cases(rng: np.random.Generator) -> list[tuple[tuple, tuple]]:

@@ -133,17 +133,17 @@ def test_a_changed_file_rule_or_label_is_done_again(tmp_path, decodings):
 def test_an_interrupted_rewrite_does_not_pass_for_a_whole_case(tmp_path, monkeypatch, decodings):
     (case,) = make_cases(tmp_path, count=1)
     run((case,), tmp_path / "out")
-    original = store._save_array
+    original = store.save_array
 
     def interrupted(path: Path, array: np.ndarray) -> None:
         if "classes" in path.name:
             raise KeyboardInterrupt
         original(path, array)
 
-    monkeypatch.setattr(store, "_save_array", interrupted)
+    monkeypatch.setattr(store, "save_array", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run((case,), tmp_path / "out", full=COARSE)
-    monkeypatch.setattr(store, "_save_array", original)
+    monkeypatch.setattr(store, "save_array", original)
     run((case,), tmp_path / "out")  # back to the first plan, whose image is no longer there
     assert decodings == ["c0", "c0", "c0"]
     assert open_case(tmp_path / "out" / "full", "c0").image.shape == (1, 10, 18, 20)

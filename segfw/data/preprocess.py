@@ -146,9 +146,25 @@ def restore(logits_kzyx: Tensor, record: PreprocessRecord, painted: Sequence[int
 
     With ``painted``, logits are of regions, and give the class that each region is painted as (``paint_at``).
     """
-    thick, shape = thick_axis(record.spacing_mm, record.cropped_spacing_mm), record.cropped_shape
-    classes = paint_at(logits_kzyx, painted, shape, thick) if painted else argmax_at(logits_kzyx, shape, thick)
-    return place_back(classes, record)
+    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+    return place_back(_classes_at(logits_kzyx, record.cropped_shape, thick, painted), record)
+
+
+def carry_over(
+    logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord, painted: Sequence[int] = ()
+) -> np.ndarray:
+    """As ``restore``, but on the network's grid of another configuration (Z, Y, X), for the same case.
+
+    Both grids span the same crop along the same axes; ValueError if they do not.
+    """
+    if (record.box, record.axis_order) != (target.box, target.axis_order):
+        raise ValueError(f"the grids differ in their crop or axes: {record} and {target}")
+    thick = thick_axis(record.spacing_mm, target.spacing_mm)
+    return _classes_at(logits_kzyx, target.shape, thick, painted)
+
+
+def _classes_at(logits_kzyx: Tensor, shape: Shape, thick: int | None, painted: Sequence[int]) -> np.ndarray:
+    return paint_at(logits_kzyx, painted, shape, thick) if painted else argmax_at(logits_kzyx, shape, thick)
 
 
 def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:

@@ -7,16 +7,15 @@ whole, ``ID.json``.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import blosc2
 import numpy as np
 from torch import Tensor
 
+from segfw.data.arrays import StoredArray, open_array, save_array
 from segfw.data.formats import read_mask, read_volume, size_and_change
 from segfw.data.geometry import Volume, stored_like
 from segfw.data.manifest import Case, LabelMap, LabelSet
@@ -29,13 +28,9 @@ from segfw.data.preprocess import (
     stack_channels,
 )
 from segfw.data.verify import as_integers
-from segfw.records import Record, UserError, whole_file
+from segfw.records import Record, UserError
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
-SMALL_ARRAY_VOXELS = 1 << 18
-# Cases and batches run in threads already, and blosc2 starts four of its own anew for every array that it writes: the
-# one way to stop that is the variable that its library asks.
-os.environ["BLOSC_NTHREADS"] = "1"
 RULES_VERSION = 2  # raised when the same data and rules give other arrays than before
 
 
@@ -59,10 +54,11 @@ class StoredCase(Record):
 class CaseArrays:
     """Open arrays of one case; slicing decompresses only what is asked for."""
 
-    image: blosc2.NDArray | np.ndarray  # (C, Z, Y, X)
-    classes: blosc2.NDArray | np.ndarray  # (Z, Y, X)
+    image: StoredArray  # (C, Z, Y, X)
+    classes: StoredArray  # (Z, Y, X)
     foreground: dict[int, np.ndarray]  # class index, or region from 1 on -> flat voxel indices
     annotated: np.ndarray | None = None  # flat indices of voxels that count; None where all do
+    previous: StoredArray | None = None  # (Z, Y, X), the classes that the first stage of a cascade finds
 
 
 def read_case(case: Case) -> tuple[Volume, Volume | None]:
@@ -176,9 +172,9 @@ def _label_rules(case: Case, labels: LabelSet) -> dict[str, object]:
 def _save_case(folder: Path, stored: StoredCase, image: Tensor, classes: Tensor, listed: np.ndarray) -> None:
     mark = folder / f"{stored.id}.json"
     mark.unlink(missing_ok=True)  # if this is interrupted, arrays of two plans must not pass for a whole case
-    _save_array(folder / f"{stored.id}.image.b2nd", image.numpy())
-    _save_array(folder / f"{stored.id}.classes.b2nd", classes.numpy())
-    _save_array(folder / f"{stored.id}.foreground.b2nd", listed)
+    save_array(folder / f"{stored.id}.image.b2nd", image.numpy())
+    save_array(folder / f"{stored.id}.classes.b2nd", classes.numpy())
+    save_array(folder / f"{stored.id}.foreground.b2nd", listed)
     stored.save(mark)
 
 
@@ -238,43 +234,34 @@ def load_stored(folder: Path, case_id: str) -> StoredCase:
     return StoredCase.load(path)
 
 
-def open_case(folder: Path, case_id: str, *, in_memory: bool = False) -> CaseArrays:
-    """Opens a preprocessed case, or reads it whole where memory allows."""
+def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: Path | None = None) -> CaseArrays:
+    """Opens a preprocessed case, or reads it whole where memory allows.
+
+    ``previous`` is the folder of what the first stage of a cascade finds, ``ID.b2nd`` per case.
+    """
     stored = load_stored(folder, case_id)
     image, classes, listed = (
-        blosc2.open(str(folder / f"{case_id}.{part}.b2nd"), mode="r") for part in ("image", "classes", "foreground")
+        open_array(folder / f"{case_id}.{part}.b2nd") for part in ("image", "classes", "foreground")
     )
     *parts, annotated = np.split(listed[:], np.cumsum(list(stored.foreground_counts.values())))
-    foreground = {int(index): part for index, part in zip(stored.foreground_counts, parts)}
+    found = None if previous is None else open_array(previous / f"{case_id}.b2nd")
     if in_memory:
-        image, classes = image[:], classes[:]
-    annotated = None if stored.annotated_count is None else annotated
-    return CaseArrays(image=image, classes=classes, foreground=foreground, annotated=annotated)
-
-
-def stored_bytes(folder: Path, case_ids: list[str]) -> Iterator[int]:
-    """Uncompressed bytes of image and classes of each case, without reading them."""
-    for case_id in case_ids:
-        parts = (blosc2.open(str(folder / f"{case_id}.{part}.b2nd"), mode="r") for part in ("image", "classes"))
-        yield sum(part.nbytes for part in parts)
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    # Blocks are what is decompressed for a patch; chunks are what is written at a time, the fewer the faster. Small
-    # arrays are one block: blocks are padded to their full size, of which they would mostly consist.
-    is_small = array.size <= SMALL_ARRAY_VOXELS
-    blocks, chunks = (
-        array.shape if is_small else tuple(min(size, limit) for size, limit in zip(array.shape, limits[-array.ndim :]))
-        for limits in ((1, 16, 32, 32), (1, 64, 256, 256))
+        image, classes, found = image[:], classes[:], None if found is None else found[:]
+    return CaseArrays(
+        image=image,
+        classes=classes,
+        foreground={int(index): part for index, part in zip(stored.foreground_counts, parts)},
+        annotated=None if stored.annotated_count is None else annotated,
+        previous=found,
     )
-    if array.ndim == 1:
-        blocks = chunks = (max(1, len(array)),)
-    # Compressed in memory and written at once: blosc2 itself opens the file anew for every chunk.
-    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1}
-    array = np.ascontiguousarray(array)
-    compressed = blosc2.asarray(array, chunks=chunks, blocks=blocks, contiguous=True, cparams=settings)
-    with whole_file(path) as partial:
-        partial.write_bytes(compressed.to_cframe())
+
+
+def stored_bytes(folder: Path, case_ids: list[str], previous: Path | None = None) -> Iterator[int]:
+    """Uncompressed bytes of image, classes and what the previous stage finds of each case, without reading them."""
+    for case_id in case_ids:
+        paths = [folder / f"{case_id}.{part}.b2nd" for part in ("image", "classes")]
+        paths += [] if previous is None else [previous / f"{case_id}.b2nd"]
+        yield sum(open_array(path).nbytes for path in paths)
 
 
 def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> bool:

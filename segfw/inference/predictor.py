@@ -1,4 +1,8 @@
-"""From an image to a mask on the image's own grid: one case, or a folder of them."""
+"""From an image to a mask on the image's own grid: one case, or a folder of them.
+
+The second stage of a cascade runs the first one by itself and hands its classes on, directly from one network's grid
+to the other's; as published they take a detour over the image's own grid, which training does not.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,15 @@ from segfw.data.dicom import holds_dicom, is_dicom
 from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
 from segfw.data.layouts import group_channels, image_files, series_folders
-from segfw.data.manifest import LABELS_FILE, Case, Channel
+from segfw.data.manifest import Case, Channel
 from segfw.data.parallel import Outcome, progress
-from segfw.data.preprocess import PreprocessRecord, preprocess_image, restore, stack_channels
+from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore, stack_channels
 from segfw.data.verify import check_case
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
+from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import Record, UserError
 
@@ -41,6 +46,15 @@ class PredictionSettings(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An image (C, Z, Y, X) on a network's grid and how to come back; ``previous`` is the same on the first stage's."""
+
+    image: Tensor
+    record: PreprocessRecord
+    previous: Prepared | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A model ready to predict: the networks of all folds in memory, used for any number of images."""
 
@@ -51,6 +65,7 @@ class Predictor:
     precision: torch.dtype
     step: float = 0.5
     mirror_axes: tuple[int, ...] = ()
+    previous: Predictor | None = None  # the first stage of a cascade
 
     @staticmethod
     def of(
@@ -65,6 +80,8 @@ class Predictor:
         """Builds one network per fold of ``model`` on the device; mirrors along the axes that training mirrored."""
         if not 0 < step <= 1:
             raise UserError(f"--step is {step}; give a share of the tile between 0 and 1, such as 0.5")
+        if model.configuration.previous_stage is not None and model.previous is None:
+            raise ValueError(f"{model.configuration.name} is a second stage; give the model of the first one too")
         keep_freed_pages()
         chosen = pick_device(device)
         networks = []
@@ -84,28 +101,54 @@ class Predictor:
             precision=pick_precision(precision, chosen),
             step=step,
             mirror_axes=model.mirror_axes if mirroring else (),
+            previous=model.previous
+            and Predictor.of(
+                model.previous, device=device, precision=precision, step=step, mirroring=mirroring, build=build
+            ),
         )
 
     @torch.inference_mode()
-    def logits(self, image_czyx: Tensor) -> Tensor:
-        """Logits (K, Z, Y, X) of a preprocessed image, on the device."""
+    def logits(self, image_czyx: Tensor, previous_zyx: Tensor | None = None) -> Tensor:
+        """Logits (K, Z, Y, X) of a preprocessed image, on the device.
+
+        The second stage of a cascade also takes the classes that the first one found on the same grid.
+        """
+        chosen, channels = self.configuration, len(self.plan.channels)
         with autocast(self.device, self.precision):
             return sliding_window(
                 image_czyx,
                 self.networks,
-                self.configuration.patch_size,
+                chosen.patch_size,
                 step=self.step,
                 mirror_axes=self.mirror_axes,
+                output_orders=output_orders(chosen.swapped_pairs, self.plan.labels),
+                input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
                 device=self.device,
+                previous_zyx=previous_zyx,
+                previous_classes=chosen.previous_classes,
             )
 
-    def prepare(self, volume: Volume) -> tuple[Tensor, PreprocessRecord]:
+    def prepare(self, volume: Volume) -> Prepared:
         """The image on the network's grid; raises UserError if the channels do not match the model's."""
         expected, found = len(self.plan.channels), volume.array.shape[0]
         if found != expected:
             names = ", ".join(channel.name for channel in self.plan.channels)
             raise UserError(f"the image has {found} channels, but the model was trained on {expected} ({names})")
-        return preprocess_image(volume, self.configuration.preprocessing)
+        image, record = preprocess_image(volume, self.configuration.preprocessing)
+        return Prepared(image=image, record=record, previous=self.previous and self.previous.prepare(volume))
+
+    def logits_of(self, prepared: Prepared) -> Tensor:
+        """Logits (K, Z, Y, X) of a prepared image, on the device: all stages, one after the other."""
+        if self.previous is None:
+            return self.logits(prepared.image)
+        first = prepared.previous
+        found = self.previous.hand_on(self.previous.logits_of(first), first.record, prepared.record)
+        return self.logits(prepared.image, torch.from_numpy(found))
+
+    def hand_on(self, logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord) -> np.ndarray:
+        """Classes (Z, Y, X) that this stage found, on the grid of the next one."""
+        with torch.inference_mode():
+            return carry_over(logits_kzyx, record, target, self.plan.labels.painted_classes)
 
     def finish(self, logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
         """Label values (Z, Y, X) as in the training files, on the original file's grid."""
@@ -115,8 +158,8 @@ class Predictor:
 
     def __call__(self, volume: Volume) -> np.ndarray:
         """Label values (Z, Y, X) on the volume's own grid."""
-        image, record = self.prepare(volume)
-        return self.finish(self.logits(image), record)
+        prepared = self.prepare(volume)
+        return self.finish(self.logits_of(prepared), prepared.record)
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
@@ -188,7 +231,6 @@ def predict_cases(
     The next image is read and the last mask written while the network works. A failing case does not stop the others.
     """
     output.mkdir(parents=True, exist_ok=True)
-    predictor.plan.labels.save(output / LABELS_FILE)
     waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
     failures: list[Outcome] = []
     said: set[str] = set()  # a doubt that many images share is told once
@@ -199,30 +241,30 @@ def predict_cases(
             if index + 1 < len(waiting):
                 coming.append(reader.submit(_read, predictor, waiting[index + 1]))
             try:
-                image, record, notes = coming.pop(0).result()
+                prepared, notes = coming.pop(0).result()
                 for note in notes - said:
                     print(f"warning: {case.id}: {note}")
                 said |= notes
-                logits = predictor.logits(image)
+                logits = predictor.logits_of(prepared)
             except Exception as error:  # one bad image must not cost the user the others
                 failures.append(Outcome(item=case, error=error))
                 continue
             if writing:
                 failures += _wait(*writing)
-            writing = case, writer.submit(_write, predictor, logits, record, output / f"{case.id}{ending}")
-            del image, logits
+            writing = case, writer.submit(_write, predictor, logits, prepared.record, output / f"{case.id}{ending}")
+            del prepared, logits
         if writing:
             failures += _wait(*writing)
     return failures
 
 
-def _read(predictor: Predictor, case: Case) -> tuple[Tensor, PreprocessRecord, set[str]]:
+def _read(predictor: Predictor, case: Case) -> tuple[Prepared, set[str]]:
     volumes = [read_volume(path) for path in case.images]
     problems = check_case(case, volumes, None, channel_count=len(predictor.plan.channels), labels=None)
     if problems:
         raise UserError("; ".join(str(problem) for problem in problems))
     notes = {note for volume in volumes for note in volume.notes}
-    return *predictor.prepare(stack_channels(volumes)), notes
+    return predictor.prepare(stack_channels(volumes)), notes
 
 
 def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, product
 from math import ceil
@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.data.geometry import Shape
+from segfw.networks.inputs import one_hot_previous
 
+Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels
+NO_ORDERS: Orders = {}
 CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
 
 
@@ -48,14 +51,26 @@ def sliding_window(
     *,
     step: float = 0.5,
     mirror_axes: Sequence[int] = (),
+    output_orders: Orders = NO_ORDERS,
+    input_orders: Orders = NO_ORDERS,
     device: torch.device | None = None,
+    previous_zyx: Tensor | None = None,
+    previous_classes: int = 1,
 ) -> Tensor:
     """Logits (K, Z, Y, X) float32 of a volume: the mean over networks and mirrored copies, tiles blended.
 
     Networks take (B, C, *patch_size) and return (B, K, *patch_size). A volume smaller than a tile is padded with
     zeros on both sides. The result lies on ``device`` (default: the image's).
+
+    Where left and right change places in the mirror, ``output_orders`` has for such an axis the output channel of a
+    mirrored image that belongs in each place, and ``input_orders`` the input channel (see ``planning.mirroring``). In
+    the second stage of a cascade ``previous_zyx`` is what the first one found, which has ``previous_classes`` and
+    joins C one-hot.
     """
     device = device or image_czyx.device
+    if previous_zyx is not None:
+        # One channel until tiles are cut, so that memory does not grow with the number of classes.
+        image_czyx = torch.cat([part.to(device).float() for part in (image_czyx, previous_zyx[None])])
     shape = tuple(image_czyx.shape[1:])
     missing = [max(0, tile - size) for size, tile in zip(shape, patch_size)]
     before = [count // 2 for count in missing]
@@ -64,7 +79,9 @@ def sliding_window(
     weights = gaussian_weights(tuple(patch_size)).to(device)
     logits = weight_sum = None
     for places, tiles in _tile_batches(padded, patch_size, step, device.type):
-        predicted = _mean_logits(tiles, networks, mirror_axes) * weights
+        if previous_zyx is not None:
+            tiles = torch.cat((tiles[:, :-1], one_hot_previous(tiles[:, -1], previous_classes)), 1)
+        predicted = _mean_logits(tiles, networks, mirror_axes, output_orders, input_orders) * weights
         if logits is None:
             logits = torch.zeros((predicted.shape[1], *padded.shape[1:]), device=device)
             weight_sum = torch.zeros(padded.shape[1:], device=device)
@@ -89,15 +106,25 @@ def _tile_batches(
 
 
 def _mean_logits(
-    tiles_bczyx: Tensor, networks: Sequence[Callable[[Tensor], Tensor]], mirror_axes: Sequence[int]
+    tiles_bczyx: Tensor,
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    mirror_axes: Sequence[int],
+    output_orders: Orders,
+    input_orders: Orders,
 ) -> Tensor:
     total = None
     mirrors = mirror_combinations(mirror_axes)
     for axes in mirrors:
-        flipped = [axis + 2 for axis in axes]
-        image = tiles_bczyx.flip(flipped) if flipped else tiles_bczyx
+        image = _mirrored(tiles_bczyx, axes, input_orders)
         for network in networks:
-            logits = network(image).float()
-            logits = logits.flip(flipped) if flipped else logits
+            logits = _mirrored(network(image).float(), axes, output_orders)
             total = logits if total is None else total + logits
     return total / (len(mirrors) * len(networks))
+
+
+def _mirrored(tiles_bczyx: Tensor, axes: Sequence[int], orders: Orders) -> Tensor:
+    """Flipped along the axes, and the channels in the order that each of them asks for; undone by doing it again."""
+    for axis in axes:
+        if axis in orders:
+            tiles_bczyx = tiles_bczyx[:, list(orders[axis])]
+    return tiles_bczyx.flip([axis + 2 for axis in axes]) if axes else tiles_bczyx

@@ -7,12 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
+from segfw.networks.foreign import mednext, segresnet, swin_unetr
+from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
 
 ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {
     PLAIN: PlainUNet,
     RESIDUAL_ENCODER: ResidualEncoderUNet,
+    SEGRESNET: segresnet,
+    SWIN_UNETR: swin_unetr,
+    MEDNEXT: mednext,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d
 from segfw.networks.spec import Triple
 
 LEAK = 0.01
@@ -15,7 +16,7 @@ class Layers:
     def __init__(self, is_2d: bool) -> None:
         self.conv = nn.Conv2d if is_2d else nn.Conv3d
         self.up = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
-        self.norm = nn.InstanceNorm2d if is_2d else nn.InstanceNorm3d
+        self.norm = InstanceNorm2d if is_2d else InstanceNorm3d
         self.average = nn.AvgPool2d if is_2d else nn.AvgPool3d
         self.drop_z = slice(1, None) if is_2d else slice(None)
 

@@ -10,12 +10,14 @@ from segfw.records import Record
 
 Triple = tuple[int, int, int]
 PLAIN, RESIDUAL_ENCODER = "plain-unet", "residual-encoder-unet"
+SEGRESNET, SWIN_UNETR, MEDNEXT = "segresnet", "swin-unetr", "mednext-b"  # MONAI's
 
 
 class NetworkSpec(Record):
     """A U-Net: one entry per stage, finest first. 2-D networks have kernel and stride 1 along z in every stage.
 
-    ``encoder_blocks`` counts convolutions, or residual blocks of two; ``decoder_convs`` has no entry for the bottom.
+    ``encoder_blocks`` counts convolutions, or the blocks of the architecture; ``decoder_convs``, convolutions or blocks
+    too, has no entry for the bottom.
     """
 
     architecture: str
@@ -58,9 +60,9 @@ class NetworkSpec(Record):
     def convolution_elements(self, patch_size: Triple) -> int:
         """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
 
-        Counts encoder, decoder and transposed convolutions and the last segmentation layer. As published, the shortcut
-        of a residual block counts once where its size or its features change, and a network of one stage has no
-        segmentation layer.
+        For the two published architectures. Counts encoder, decoder and transposed convolutions and the last
+        segmentation layer. As published, the shortcut of a residual block counts once where its size or its features
+        change, and a network of one stage has no segmentation layer.
         """
         voxels = [prod(shape) for shape in self.stage_shapes(patch_size)]
         encoder = sum(self._encoder_outputs(stage) * voxels[stage] for stage in range(len(voxels)))

@@ -9,6 +9,16 @@ from segfw.networks.blocks import Layers, ResidualBlock, initialise
 from segfw.networks.spec import NetworkSpec
 
 
+def fold_z(image_bczyx: Tensor) -> Tensor:
+    """Every slice as a sample of its own, (B * Z, C, Y, X), as 2-D networks want them."""
+    return image_bczyx.transpose(1, 2).flatten(0, 1)
+
+
+def unfold_z(logits: Tensor, batch: int) -> Tensor:
+    """The inverse: (B, K, Z, Y, X) of (B * Z, K, Y, X)."""
+    return logits.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
 class UNet(nn.Module):
     """The decoder, heads and wiring of a U-Net; subclasses give the encoder.
 
@@ -40,7 +50,7 @@ class UNet(nn.Module):
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
         batch = image_bczyx.shape[0]
-        x = image_bczyx.transpose(1, 2).flatten(0, 1) if self.is_2d else image_bczyx
+        x = fold_z(image_bczyx) if self.is_2d else image_bczyx
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -51,11 +61,8 @@ class UNet(nn.Module):
             x = self.decoder[stage](torch.cat((x, skips[stage]), 1))
             if self.training or stage == 0:
                 outputs.append(self.heads[stage](x))
-        outputs = [self._unfold_z(logits, batch) for logits in reversed(outputs)]
+        outputs = [unfold_z(logits, batch) if self.is_2d else logits for logits in reversed(outputs)]
         return outputs if self.training else outputs[0]
-
-    def _unfold_z(self, logits: Tensor, batch: int) -> Tensor:
-        return logits.unflatten(0, (batch, -1)).transpose(1, 2) if self.is_2d else logits
 
 
 class PlainUNet(UNet):

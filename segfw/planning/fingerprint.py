@@ -18,6 +18,7 @@ from segfw.data.normalize import IntensityStats
 from segfw.data.parallel import map_bounded, ran_out_of_memory
 from segfw.data.preprocess import cut, nonzero_box, stack_channels
 from segfw.data.verify import as_integers, check_case, count_values, file_notes
+from segfw.planning.sides import label_centroids_mm
 from segfw.records import Record, UserError, count
 
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
@@ -32,6 +33,7 @@ class CaseStats(Record):
     spacing_mm: Spacing
     cropped_shape: Shape  # box of the voxels that are not zero
     label_voxels: dict[str, int]  # label value -> voxels
+    label_centroids_mm: dict[str, tuple[float, float, float]] = {}  # (z, y, x); empty where sides cannot matter
 
 
 class Fingerprint(Record):
@@ -177,6 +179,7 @@ def _measure(
         spacing_mm=canonical.geometry.spacing_mm,
         cropped_shape=cut(canonical.array, nonzero_box(canonical.array)).shape[1:],
         label_voxels={str(value): voxels for value, voxels in count_values(values).items()},
+        label_centroids_mm=label_centroids_mm(replace(mask, array=values), labels),
     )
     return CaseScan(
         problems=problems,

@@ -10,7 +10,7 @@ from segfw.networks.spec import NetworkSpec
 from segfw.planning import rules
 from segfw.planning.memory import step_cost, usable_bytes
 from segfw.planning.presets import Preset, with_z
-from segfw.planning.topology import Topology, unet_topology
+from segfw.planning.topology import Topology
 from segfw.records import UserError
 
 TOO_SMALL = "not even the smallest patch fits into --gpu-memory-gb; give more memory"
@@ -52,47 +52,48 @@ class Choice:
 Choose = Callable[[Grid, Preset], Choice]
 
 
-def patch_ladder(grid: Grid) -> Iterator[Topology]:
+def patch_ladder(grid: Grid, preset: Preset) -> Iterator[Topology]:
     """Patches from the largest worth having down to the smallest possible; the budget only decides where to stop.
 
     Each is one step shorter than the one before along the axis that covers most of the median case.
     """
     spacing, median = grid.spacing_mm, grid.median_shape
-    topology = unet_topology(spacing, rules.first_patch(spacing, median))
+    topology = preset.topology(spacing, rules.first_patch(spacing, median))
     while True:
         yield topology
         axis = rules.axis_to_shrink(topology.patch_size, median)
         smaller = list(topology.patch_size)
         # The multiple is taken after a trial step: 224 lies between 256 and 192, but only if 32 suffices there.
         smaller[axis] -= topology.multiple_of[axis]
-        step = unet_topology(spacing, smaller).multiple_of[axis]
+        step = preset.topology(spacing, smaller).multiple_of[axis]
         smaller[axis] = topology.patch_size[axis] - step
         if smaller[axis] <= 0:
             return
-        before, topology = topology, unet_topology(spacing, smaller)
+        before, topology = topology, preset.topology(spacing, smaller)
         if prod(topology.patch_size) >= prod(before.patch_size):
             return  # padding undid the step
 
 
 def choose_published(grid: Grid, preset: Preset, *, memory_gb: float) -> Choice:
-    """nnU-Net's rule: convolution elements against a budget that grows with the memory."""
+    """nnU-Net's rule: convolution elements against a budget that grows with the memory; for its own families only."""
+    published = preset.published
     reference_batch = rules.REFERENCE_BATCH_2D if grid.is_2d else rules.REFERENCE_BATCH_3D
-    smallest = preset.published_smallest_2d if grid.is_2d else rules.SMALLEST_BATCH
-    budget = (preset.elements_2d if grid.is_2d else preset.elements_3d) * (memory_gb / preset.memory_gb)
-    for rung, topology in enumerate(patch_ladder(grid)):
+    smallest = published.smallest_2d if grid.is_2d else rules.SMALLEST_BATCH
+    budget = (published.elements_2d if grid.is_2d else published.elements_3d) * (memory_gb / preset.memory_gb)
+    for rung, topology in enumerate(patch_ladder(grid, preset)):
         counted = preset.network(topology, grid.channels, grid.published_classes)
         patch = with_z(topology.patch_size, 1)
         elements = counted.convolution_elements(patch)
         if elements / reference_batch * smallest > budget:
             continue
         fitting = round(budget / elements * reference_batch)
-        share = round(grid.dataset_voxels * preset.published_share / prod(patch))
+        share = round(grid.dataset_voxels * published.share / prod(patch))
         return Choice(
             topology=topology,
             network=preset.network(topology, grid.channels, grid.classes),
             batch_size=max(min(fitting, share), rules.SMALLEST_BATCH),
             was_shrunk=rung > 0,
-            batch_limit=_limit_in_words(fitting, share, None, preset.published_share),
+            batch_limit=_limit_in_words(fitting, share, None, published.share),
         )
     raise UserError(TOO_SMALL)
 
@@ -105,13 +106,13 @@ def choose_by_memory(grid: Grid, preset: Preset, *, memory_gb: float, use_share:
     usable = usable_bytes(memory_gb) * use_share
     most = rules.MOST_PATCHES_2D if grid.is_2d else rules.MOST_PATCHES_3D
     wanted = rules.REFERENCE_BATCH_2D if grid.is_2d else rules.SMALLEST_BATCH
-    for rung, topology in enumerate(patch_ladder(grid)):
+    for rung, topology in enumerate(patch_ladder(grid, preset)):
         network = preset.network(topology, grid.channels, grid.classes)
         patch = with_z(topology.patch_size, 1)
         share = round(grid.dataset_voxels * rules.LARGEST_DATASET_SHARE / prod(patch))
         smallest = max(rules.SMALLEST_BATCH, min(wanted, share))
         # Autograd keeps at least the 16-bit output of every convolution: no need to count what exceeds even that.
-        if 2 * network.convolution_elements(patch) * smallest > usable:
+        if preset.published is not None and 2 * network.convolution_elements(patch) * smallest > usable:
             continue
         fitting = step_cost(network).largest_batch(patch, usable)
         if fitting < smallest:

@@ -17,13 +17,16 @@ from segfw.data.geometry import Shape
 from segfw.device import autocast, pick_precision
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
-from segfw.networks.spec import NetworkSpec
+from segfw.networks.spec import SWIN_UNETR, NetworkSpec
 from segfw.records import GIGABYTE, Record
 
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 2  # float32 weight, gradient and momentum, and the 16-bit copy that autocast keeps
 # Of the deepest feature map in the counted step: so large that activations outweigh the weights' gradients, as in real
 # patches, and the peak comes where backward begins. It costs nothing, since nothing is computed.
 PROBE_EDGE = 16
+# Swin UNETR pads its tokens to whole windows: at 128 voxels an edge by a middling share of what patches of 64 to 160
+# take, from which these differ by up to a ninth.
+PROBE_EDGES = {SWIN_UNETR: 4}
 # What a GPU holds beside tensors: the driver's context and libraries, then a share for the workspace of the
 # convolution algorithms and for memory that the allocator cannot use because it is cut into pieces.
 OUT_OF_MEMORY_WORDS = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
@@ -76,7 +79,8 @@ def step_cost(spec: NetworkSpec) -> StepCost:
     with torch.device("meta"):
         network = build_network(spec).to(torch.bfloat16).train()
     weights = sum(parameter.numel() for parameter in network.parameters())
-    patch = tuple(factor * (PROBE_EDGE if size > 1 else 1) for factor, size in zip(spec.downsampling, _kernel(spec)))
+    edge = PROBE_EDGES.get(spec.architecture, PROBE_EDGE)
+    patch = tuple(factor * (edge if size > 1 else 1) for factor, size in zip(spec.downsampling, _kernel(spec)))
     with StepCounter() as counted:
         image = torch.empty(1, spec.in_channels, *patch, device="meta")
         classes = torch.empty(1, *patch, device="meta", dtype=torch.long)

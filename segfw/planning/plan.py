@@ -38,7 +38,8 @@ class Configuration(Record):
     patch_size: Shape
     batch_size: int
     batch_dice: bool  # Dice of the loss over the whole batch instead of per patch
-    mirror_axes: tuple[int, ...]
+    mirror_axes: tuple[int, ...]  # network axis order, as the next
+    swapped_labels: tuple[tuple[int, int, int], ...] = ()  # (axis, class, class): exchanged where it is mirrored
     network: NetworkSpec
     estimate: Estimate
     reasons: tuple[str, ...]
@@ -51,9 +52,22 @@ class Configuration(Record):
         return self
 
     @property
+    def swapped_pairs(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """By mirrored axis the pairs of classes that change places; axes that change none are left out."""
+        axes = dict.fromkeys(axis for axis, _, _ in self.swapped_labels)
+        return {
+            axis: tuple((first, second) for at, first, second in self.swapped_labels if at == axis) for axis in axes
+        }
+
+    @property
     def data_name(self) -> str:
         """Configuration whose preprocessed data it is trained on: the second stage of a cascade shares them."""
         return FULLRES if self.name == CASCADE else self.name
+
+    @property
+    def previous_classes(self) -> int:
+        """Classes, background included, of the previous stage's labels that the network sees; 1 without one."""
+        return self.network.in_channels - len(self.preprocessing.normalization) + 1
 
 
 class Plan(Record):

@@ -17,8 +17,9 @@ from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
 from segfw.planning.memory import step_cost
+from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
-from segfw.planning.presets import Preset, preset_called
+from segfw.planning.presets import PRESETS, Preset, preset_called
 from segfw.records import GIGABYTE, UserError
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
@@ -38,12 +39,15 @@ def make_plan(
 ) -> Plan:
     """The plan for a data set; ``spacing_mm`` (z, y, x) overrides the target spacing.
 
-    Without ``gpu_memory_gb`` it is made for the memory that the preset was published with. ``as_published`` follows
-    nnU-Net in everything; otherwise patch and batch fill the memory by the bytes that a training step takes, of which
-    ``use_share`` may be used. ``request`` is kept in the plan. Raises UserError for an unknown preset, or a budget that
-    not even the smallest patch fits into.
+    Without ``gpu_memory_gb`` it is made for the memory that the preset names. ``as_published`` follows nnU-Net in
+    everything; otherwise patch and batch fill the memory by the bytes that a training step takes, of which
+    ``use_share`` may be used. ``request`` is kept in the plan. Raises UserError for an unknown preset, one that
+    nnU-Net has not if it is to be as published, or a budget that not even the smallest patch fits into.
     """
     family = preset_called(preset)
+    if as_published and family.published is None:
+        own = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
+        raise UserError(f"--as-published plans as nnU-Net does, which has no {preset!r}; leave it out or take {own}")
     memory_gb = family.memory_gb if gpu_memory_gb is None else gpu_memory_gb
     if memory_gb <= 0:
         raise UserError(f"--gpu-memory-gb is {memory_gb}; give the memory of the GPU in GB, such as 8")
@@ -73,7 +77,8 @@ def make_plan(
                 dataset.axis_order,
                 _spacing_source(fingerprint, dataset.spacing_mm, spacing_mm),
             ),
-            *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat),
+            *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat, family.published is None),
+            *dataset.mirroring.reasons,
         ),
         request=request,
     )
@@ -101,6 +106,7 @@ class Dataset:
     outputs: int
     published_outputs: int
     normalization: tuple[Normalization, ...]
+    mirroring: Mirroring
 
     @property
     def target_mm(self) -> Spacing:
@@ -132,6 +138,7 @@ def _describe(
         outputs=labels.outputs,
         published_outputs=len(labels.regions or labels.values[1:]) + 1 + (labels.ignore is not None),
         normalization=choose_normalization(manifest, fingerprint),
+        mirroring=find_mirroring(labels, fingerprint.cases, as_published=as_published),
     )
 
 
@@ -211,6 +218,9 @@ def _configuration(
 ) -> Configuration:
     patch, batch = choice.patch_size, choice.batch_size
     cost = step_cost(choice.network)
+    mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
+        dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
+    )
     stored_gb = prod(median) * dataset.cases * (2 * dataset.channels + 1) / GIGABYTE
     return Configuration(
         name=name,
@@ -222,7 +232,8 @@ def _configuration(
         patch_size=patch,
         batch_size=batch,
         batch_dice=batch_dice,
-        mirror_axes=(1, 2) if name == TWO_D else (0, 1, 2),
+        mirror_axes=mirror_axes,
+        swapped_labels=swapped_labels,
         network=choice.network,
         estimate=Estimate(
             training_memory_gb=cost.peak_bytes(patch, batch) / GIGABYTE,
@@ -230,7 +241,7 @@ def _configuration(
             disk_gb=stored_gb,
             ram_gb=PROCESS_GB + stored_gb,
         ),
-        reasons=reasons.of_choice(choice, median),
+        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirror_reasons),
     )
 
 

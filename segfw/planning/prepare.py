@@ -29,6 +29,7 @@ from segfw.records import Record, UserError
 MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
 FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"
 NOTES_SHOWN = 8
+SCAN_RULES = 2  # raised when a scan finds out more than before
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
 
 
@@ -160,7 +161,7 @@ def _scan(
 def _files_digest(found: FoundDataset) -> str:
     """Changes when a file of the data set is added, removed or written to."""
     label_maps = [case.label_map for case in found.cases]
-    digest = hashlib.sha256(repr((found.channels, found.labels, found.problems, label_maps)).encode())
+    digest = hashlib.sha256(repr((SCAN_RULES, found.channels, found.labels, found.problems, label_maps)).encode())
     for case in found.cases:
         for path in (*case.images, case.label):
             size, change = size_and_change(path)

@@ -8,9 +8,12 @@ from math import prod
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
 from segfw.data.normalize import Normalization
+from segfw.networks.spec import MEDNEXT, SEGRESNET, SWIN_UNETR
 from segfw.planning.fitting import Choice
 from segfw.planning.rules import LARGEST_DATASET_SHARE, LOWRES_COVERAGE, MOST_PATCHES_2D, MOST_PATCHES_3D
-from segfw.planning.topology import SMALLEST_FEATURE_EDGE
+from segfw.planning.topology import SAME_SCALE, SMALLEST_FEATURE_EDGE
+
+FOREIGN = {SEGRESNET: "SegResNet", SWIN_UNETR: "Swin UNETR", MEDNEXT: "MedNeXt-B"}
 
 
 def of_dataset(
@@ -37,10 +40,16 @@ def of_dataset(
     return tuple(reasons)
 
 
-def of_rule(as_published: bool, has_lowres: bool, is_flat: bool) -> tuple[str, ...]:
+def of_rule(as_published: bool, has_lowres: bool, is_flat: bool, is_foreign: bool) -> tuple[str, ...]:
     """Where the plan departs from the published recipe, and whether there is a low resolution."""
     sentences = []
-    if as_published:
+    if is_foreign:
+        sentences.append(
+            "The network is none of nnU-Net's: spacing and intensities follow the recipe, patch and batch fill the "
+            f"memory that a training step was counted to take, with at most {LARGEST_DATASET_SHARE:.0%} of all "
+            f"training voxels and {MOST_PATCHES_3D} volumes or {MOST_PATCHES_2D} slices in a batch."
+        )
+    elif as_published:
         sentences.append("Planned as published: memory is counted in convolution outputs, as nnU-Net does.")
     else:
         sentences.append(
@@ -58,7 +67,7 @@ def of_rule(as_published: bool, has_lowres: bool, is_flat: bool) -> tuple[str, .
     return tuple(sentences)
 
 
-def of_choice(choice: Choice, median_shape: Sequence[float]) -> tuple[str, ...]:
+def of_choice(choice: Choice, median_shape: Sequence[float], spacing_mm: Sequence[float | None]) -> tuple[str, ...]:
     """Patch, depth and batch."""
     patch = choice.patch_size
     size = " x ".join(str(edge) for edge in patch)
@@ -71,7 +80,33 @@ def of_choice(choice: Choice, median_shape: Sequence[float]) -> tuple[str, ...]:
         why = "the largest that is planned"
     return (
         f"Patch {size} voxels, {why}; it covers {covered:.0%} of the median case.",
-        f"U-Net with {len(choice.network.features)} stages: axes are halved while they keep at least "
-        f"{SMALLEST_FEATURE_EDGE} voxels at the bottom.",
+        *_of_depth(choice, median_shape, spacing_mm),
         f"Batch of {choice.batch_size}: {choice.batch_limit}.",
     )
+
+
+def _of_depth(choice: Choice, median_shape: Sequence[float], spacing_mm: Sequence[float | None]) -> tuple[str, ...]:
+    """How deep the network is, and what a foreign one makes of thick slices and small cases."""
+    network, stages = choice.network, len(choice.network.features)
+    if network.architecture not in FOREIGN:
+        return (
+            f"U-Net with {stages} stages: axes are halved while they keep at least {SMALLEST_FEATURE_EDGE} voxels at "
+            "the bottom.",
+        )
+    known = [spacing for spacing in spacing_mm if spacing is not None]
+    if max(known) < SAME_SCALE * min(known):
+        how = "all axes are halved alike"
+    elif network.architecture == SEGRESNET:
+        how = "finer axes are halved alone until the others are as fine, then all alike"
+    else:
+        how = "all axes are halved alike; it cannot spare the coarser ones, which the U-Net of other presets does"
+    multiple = " x ".join(map(str, network.downsampling))
+    sentences = [
+        f"MONAI's {FOREIGN[network.architecture]} with {stages} stages: {how}, so patches are multiples of {multiple}."
+    ]
+    for axis, patch, size in zip(("first", "second", "third"), choice.patch_size, median_shape):
+        if patch >= 2 * size > 2:
+            sentences.append(
+                f"Along the {axis} axis most of a patch of {patch} is padding: cases have {size:g} voxels there."
+            )
+    return tuple(sentences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor, log2, prod
 
 SMALLEST_FEATURE_EDGE = 4  # voxels along an axis at the bottom of the U-Net
 SAME_SCALE = 2.0  # axes whose spacings differ by less than this are treated alike
@@ -54,3 +54,43 @@ def unet_topology(spacing_mm: Sequence[float], patch_size: Sequence[float]) -> T
     kernels.append((3,) * len(spacing))
     padded = tuple(ceil(length / step) * step for length, step in zip(patch_size, multiple_of))
     return Topology(strides=tuple(strides), kernels=tuple(kernels), patch_size=padded, multiple_of=tuple(multiple_of))
+
+
+def catching_up_topology(spacing_mm: Sequence[float], patch_size: Sequence[float], *, most_stages: int) -> Topology:
+    """Finer axes are halved alone until the voxels are isotropic to a factor of two, then all: MONAI's SegResNet.
+
+    As many stages as the U-Net would have, at least two and at most ``most_stages``. An axis that waits has kernel 1.
+    """
+    stages = _stages_within(spacing_mm, patch_size, most_stages)
+    finer = [min(floor(log2(max(spacing_mm) / spacing)), stages - 1) for spacing in spacing_mm]
+    halved = [tuple(1 if count <= stage < max(finer) else 2 for count in finer) for stage in range(stages)]
+    kernels = tuple(tuple(3 if step == 2 else 1 for step in steps) for steps in halved)
+    return _padded(((1,) * len(spacing_mm), *halved[:-1]), kernels, patch_size)
+
+
+def even_topology(
+    spacing_mm: Sequence[float], patch_size: Sequence[float], *, most_stages: int, fixed: bool = False
+) -> Topology:
+    """All axes are halved alike, whatever their spacing, with kernels of 3: MONAI's MedNeXt and Swin UNETR.
+
+    As many stages as the U-Net would have, at least two and at most ``most_stages``; always that many if ``fixed``.
+    """
+    stages = most_stages if fixed else _stages_within(spacing_mm, patch_size, most_stages)
+    once, twice, three = ((step,) * len(spacing_mm) for step in (1, 2, 3))
+    return _padded((once, *(twice,) * (stages - 1)), (three,) * stages, patch_size)
+
+
+def _stages_within(spacing_mm: Sequence[float], patch_size: Sequence[float], most: int) -> int:
+    return min(most, max(2, len(unet_topology(spacing_mm, patch_size).strides)))
+
+
+def _padded(
+    strides: tuple[tuple[int, ...], ...], kernels: tuple[tuple[int, ...], ...], patch_size: Sequence[float]
+) -> Topology:
+    """The topology with the patch padded to what it must be a multiple of."""
+    multiple_of = tuple(prod(steps) for steps in zip(*strides))
+    edges = [ceil(length / step) for length, step in zip(patch_size, multiple_of)]
+    if prod(edges) == 1:
+        edges[-1] = 2  # a norm over a single voxel is no norm
+    padded = tuple(edge * step for edge, step in zip(edges, multiple_of))
+    return Topology(strides=strides, kernels=kernels, patch_size=padded, multiple_of=multiple_of)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from segfw.data.geometry import Shape
 from segfw.data.store import CaseArrays
+from segfw.networks.inputs import one_hot_previous
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
+from segfw.training.cascade import PreviousParams, augment_previous, draw_previous, drop_components
 from segfw.training.sampling import draw_sample, generator, is_forced_foreground
 
 # Image (B, C, Z, Y, X), classes (B, Z, Y, X), the sample's generator -> both, augmented. B is 1.
@@ -41,6 +44,7 @@ class CutPatch:
     spatial: SpatialParams
     intensity: IntensityParams | None
     seed: int  # for all that is drawn later: noise, the previous stage's mistakes, a function of the user's
+    mistakes: PreviousParams | None = None  # to be made in the previous stage's classes
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that is on a device."""
@@ -83,7 +87,8 @@ class Batches:
 
     ``swapped`` says which classes change places when an axis is mirrored. ``zero_outside`` lists the channels that
     were normalised inside a mask, and are 0 outside of it after augmentation too. ``augment`` takes the place of the
-    augmentation on the device.
+    augmentation on the device; in a cascade its image has the channels of the previous stage, whose labels have
+    ``previous_classes`` with the background.
     """
 
     cases: Sequence[CaseArrays]
@@ -98,6 +103,7 @@ class Batches:
     swapped: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     zero_outside: tuple[int, ...] = ()
     augment: Augment | None = None
+    previous_classes: int = 1
 
     @cached_property
     def _shapes(self) -> list[Shape]:
@@ -137,6 +143,10 @@ class Batches:
         image, *masks = self._read(case, start, size, spatial)
         if kind == "reference":
             image, masks = augment_as_published(image, masks, self.patch_size, seed)
+        mistakes = None
+        if len(masks) > 1 and (kind != "none" or self.augment is not None):
+            mistakes = draw_previous(np.random.default_rng([seed, 1]), self.previous_classes)
+            masks[1] = torch.from_numpy(drop_components(masks[1].numpy(), mistakes, prod(self.patch_size)))
         return CutPatch(
             case=sample.case,
             image_czyx=image,
@@ -145,13 +155,13 @@ class Batches:
             spatial=spatial,
             intensity=intensity,
             seed=seed,
+            mistakes=mistakes,
         )
 
     def _read(self, case: CaseArrays, start: Shape, size: Shape, spatial: SpatialParams) -> list[Tensor]:
         """Image, classes and, in a cascade, the previous stage's classes in a box; mirrored if that is all to do."""
         image = cut_padded(case.image, start, size)
-        previous = getattr(case, "previous", None)
-        masks = [cut_padded(mask, start, size, OUTSIDE) for mask in (case.classes, previous) if mask is not None]
+        masks = [cut_padded(mask, start, size, OUTSIDE) for mask in (case.classes, case.previous) if mask is not None]
         pairs = [pair for axis in spatial.mirrored for pair in self.swapped.get(axis, ())]
         if pairs:
             masks = [swap_classes(mask, pairs) for mask in masks]
@@ -174,15 +184,14 @@ class Batches:
             for channel in self.zero_outside:
                 image[:, channel].masked_fill_(classes < 0, 0)
         classes = classes.clamp_min(0).long()
+        if previous is not None:
+            if patches[0].mistakes is not None:
+                previous = augment_previous(previous, [patch.mistakes for patch in patches])
+            image = torch.cat((image, one_hot_previous(previous, self.previous_classes)), 1)
         if self.augment is not None:
             rngs = [np.random.default_rng(seed) for seed in seeds]
             made = [self.augment(image[i : i + 1], classes[i : i + 1], rng) for i, rng in enumerate(rngs)]
             image, classes = torch.cat([pair[0] for pair in made]), torch.cat([pair[1] for pair in made]).long()
-        if previous is not None:
-            # >>> CASCADE: previous (B, Z, Y, X) int16, warped and mirrored like the classes, is joined to the image
-            # here: augment_previous with parameters drawn from default_rng([seed, 1]) of each of ``seeds``, where
-            # patches[0].intensity is not None (training), then one_hot_previous.
-            pass
         return image, classes
 
     def _assembled(self, patches: Sequence[CutPatch]) -> tuple[Tensor, Tensor]:

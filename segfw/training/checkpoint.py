@@ -39,6 +39,7 @@ class Counters:
     rate_factor: float = 1.0  # below 1 after the run diverged
     rescues: int = 0
     parts: int = 1  # that a batch is computed in
+    events: dict[str, str] = field(default_factory=dict)  # what befell the epoch that is under way, for its row
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +14,17 @@ from tqdm import tqdm
 from segfw.data.parallel import progress
 from segfw.model import save_tensors
 from segfw.planning.splits import Fold
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
+from segfw.training.curves import draw_progress
 from segfw.training.feeding import Feeder, Stopwatch
-from segfw.training.runlog import append_metrics, epoch_line
+from segfw.training.runlog import append_metrics, epoch_line, read_metrics
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import Run, is_finite, train_step
 from segfw.training.stopping import COOL_DOWN, FEWEST_GAIN, GO_ON, STOP_NOW, StopFile, Stopped
 from segfw.training.validate import STEP_PER_TILE, WHOLE_CASES_SHARE, WholeCases, validate_patches
+from segfw.training.writers import Writer
 
 BEST_FILE = "best.safetensors"
 CHECK_EVERY_STEPS = 20  # steps between looks at the loss: each look waits for the device
@@ -46,6 +49,7 @@ class Job:
     checkpoints: Checkpoints
     stop_file: StopFile
     augmenting: Stopwatch
+    writers: Sequence[Writer]  # of the first rank
 
 
 def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
@@ -61,7 +65,7 @@ def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
             _note_patches(run, state, row, clock)
             row |= _validate_whole_cases(job, state, clock)
             is_best = _is_best(job, state, row)
-            _finish_epoch(run, state, row, clock)
+            _finish_epoch(job, state, row, clock)
             if is_best and run.ranks.is_first:
                 about = {"epoch": str(counters.epoch)}
                 save_tensors(run.folder / BEST_FILE, state.network.state_dict(), about)
@@ -149,7 +153,9 @@ def _note_patches(run: Run, state: TrainState, row: dict, clock: Clock) -> None:
 def _cool_down(run: Run, state: TrainState, clock: Clock, reason: str) -> None:
     (done,) = run.ranks.from_first(clock.progress())
     if cool_down(run.settings, state.counters, done):
-        print(f"{reason}: the learning rate falls to zero within {state.counters.cool_steps} steps, then it ends")
+        said = f"{reason}: the learning rate falls to zero within {state.counters.cool_steps} steps, then it ends"
+        state.counters.events["cooling"] = said
+        print(said)
 
 
 def _validate_whole_cases(job: Job, state: TrainState, clock: Clock) -> dict:
@@ -179,13 +185,19 @@ def _is_best(job: Job, state: TrainState, row: dict) -> bool:
     return True
 
 
-def _finish_epoch(run: Run, state: TrainState, row: dict, clock: Clock) -> None:
+def _finish_epoch(job: Job, state: TrainState, row: dict, clock: Clock) -> None:
     """Writes the epoch down and begins the next."""
-    counters = state.counters
+    run, counters = job.run, state.counters
     counters.elapsed_s = clock.elapsed_s()
-    row |= {"epoch": counters.epoch, "elapsed_s": counters.elapsed_s}
+    row |= {"epoch": counters.epoch, "elapsed_s": counters.elapsed_s} | counters.events
+    counters.events = {}
+    if run.device.type == "cuda":
+        row["gpu_memory_gb"] = torch.cuda.max_memory_reserved(run.device) / GIGABYTE
     if run.ranks.is_first:
         append_metrics(run.folder, row)
+        draw_progress(run.folder, read_metrics(run.folder), run.label_names, left_s=clock.left_s())
+    for writer in job.writers:
+        writer.write(row)
     total = "" if run.settings.time_budget_s else f"/{run.settings.epochs}"
     tqdm.write(epoch_line(row, run.label_names, total, clock.left_s()))
     counters.epoch += 1

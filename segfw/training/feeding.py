@@ -35,22 +35,25 @@ def open_cases(
     how: Preprocessing,
     device: torch.device | None = None,
     step_gb: float = 0.0,
+    previous: Path | None = None,
 ) -> list[CaseArrays]:
     """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, in memory if they fit, or on disk.
 
-    ``step_gb`` is what a training step will take of the device. Raises UserError if a case is not preprocessed, or was
-    for another plan.
+    ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of what the first stage of a
+    cascade finds. Raises UserError if a case is not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
         if load_stored(folder, case_id).preprocessing != how:
             raise UserError(
                 f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
             )
-    size = sum(stored_bytes(folder, list(case_ids)))
+    size = sum(stored_bytes(folder, list(case_ids), previous))
     if device is not None and size < spare_device_bytes(device, step_gb):
-        return [on_device(open_case(folder, case_id), device) for case_id in case_ids]
+        return [
+            on_device(open_case(folder, case_id, in_memory=True, previous=previous), device) for case_id in case_ids
+        ]
     fits = size < MEMORY_SHARE * free_memory_bytes()
-    return [open_case(folder, case_id, in_memory=fits) for case_id in case_ids]
+    return [open_case(folder, case_id, in_memory=fits, previous=previous) for case_id in case_ids]
 
 
 def spare_device_bytes(device: torch.device, step_gb: float) -> float:
@@ -64,14 +67,16 @@ def spare_device_bytes(device: torch.device, step_gb: float) -> float:
 
 
 def on_device(case: CaseArrays, device: torch.device) -> CaseArrays:
-    """The case with its arrays as tensors on ``device``; the lists of voxels stay on the host, where they are drawn."""
+    """The case with its image and mask as tensors on ``device``.
+
+    What is drawn from stays on the host: the lists of voxels, and the previous stage's labels with their components.
+    """
 
     def moved(array: np.ndarray) -> Tensor:
         values = np.ascontiguousarray(array[:])
         return torch.from_numpy(values.astype(np.int16) if values.dtype == np.uint16 else values).to(device)
 
-    names = [name for name in ("image", "classes", "previous") if getattr(case, name, None) is not None]
-    return replace(case, **{name: moved(getattr(case, name)) for name in names})
+    return replace(case, image=moved(case.image), classes=moved(case.classes))
 
 
 class Feeder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from pathlib import Path
@@ -21,16 +21,19 @@ from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState, load_checkpoint, require_checkpoint
+from segfw.training.curves import draw_progress
 from segfw.training.distributed import ALONE, Ranks, local_device
 from segfw.training.epochs import Diverged, Job, train_epochs
 from segfw.training.feeding import Stopwatch, open_cases
-from segfw.training.runlog import keep_metrics_before
+from segfw.training.runlog import keep_metrics_before, read_metrics
+from segfw.training.runrecord import note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, extended, fit_to_length
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Run, memory_error, prepared_forward, seconds_per_patch
 from segfw.training.stopping import StopFile
 from segfw.training.validate import CountWholeCase, WholeCases, fixed_subset
+from segfw.training.writers import Writer, open_writers
 
 SETTINGS_FILE = "settings.json"
 RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
@@ -48,6 +51,7 @@ def train(
     *,
     label_names: list[str],
     target: Target = LABELS,
+    previous: Path | None = None,
     device: str = "auto",
     resume: bool = False,
     extend_epochs: int | None = None,
@@ -56,6 +60,7 @@ def train(
     build_loss: BuildLoss | None = None,
     start: Callable[[nn.Module], None] | None = None,
     count_whole_case: CountWholeCase | None = None,
+    log: Sequence[str] = (),
     ranks: Ranks = ALONE,
 ) -> None:
     """Trains one fold and leaves ``weights.safetensors`` in ``folder``.
@@ -65,6 +70,8 @@ def train(
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
     it had not been interrupted; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to
     last. ``start`` may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole.
+    ``log`` names further writers of the figures (``writers.WRITERS``).
+    ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
 
     Raises UserError if there is nothing to resume, if the loss stays no number after several attempts at lower
     learning rates, or if the data hold values that are no numbers.
@@ -98,6 +105,8 @@ def train(
         load_checkpoint(folder, state)
         if extend_epochs or extend_s:
             settings = extended(settings, state.counters, epochs=extend_epochs, seconds=extend_s)
+            more = f"{extend_epochs} epochs" if extend_epochs else f"{extend_s:.0f} s"
+            state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
     else:
         state.counters.parts = settings.accumulate
         patch_s = None
@@ -105,14 +114,30 @@ def train(
             (patch_s,) = ranks.from_first(seconds_per_patch(run, state) / ranks.count)
         settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train), ranks.joined_batch)
     run = prepared_forward(replace(run, settings=settings), state)
+    writers: list[Writer] = []
     if ranks.is_first:
         keep_metrics_before(folder, state.counters.epoch)
         settings.save(folder / SETTINGS_FILE)
+        record = note_session(
+            folder,
+            how="extended" if extend_epochs or extend_s else "resumed" if resume else "started",
+            first_epoch=state.counters.epoch + 1,
+            settings=settings,
+            device=chosen_device,
+            precision=run.precision,
+            label_names=label_names,
+            preprocessed=preprocessed,
+            training_ids=fold.train,
+            processes=ranks.count,
+        )
+        writers = open_writers(log, folder, record)
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
     state.counters.elapsed_s += time.monotonic() - started
     how, val_ids = configuration.preprocessing, fold.validation or fold.train
-    train_cases, val_cases = (open_cases(preprocessed, ids, how, chosen_device) for ids in (fold.train, val_ids))
+    train_cases, val_cases = (
+        open_cases(preprocessed, ids, how, chosen_device, previous=previous) for ids in (fold.train, val_ids)
+    )
     job = Job(
         run=run,
         fold=fold,
@@ -122,14 +147,21 @@ def train(
         checkpoints=Checkpoints(folder, ranks.is_first),
         stop_file=StopFile(folder),
         augmenting=Stopwatch(chosen_device),
+        writers=writers,
     )
+    is_finished = False
     try:
         _train_with_rescues(job, state)
+        is_finished = True
     except torch.OutOfMemoryError:
         raise memory_error(run) from None
+    finally:
+        for writer in job.writers:
+            writer.close(is_finished)
     axes = ",".join(str(axis) for axis in _mirror_axes(run))
     about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
     if ranks.is_first:
+        draw_progress(folder, read_metrics(folder), label_names, is_last=True)
         save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), about)
     ranks.wait()
 
@@ -182,6 +214,8 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
         elastic=is_training and run.settings.elastic,
+        swapped=run.configuration.swapped_pairs,
+        previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
     )
 
@@ -212,11 +246,12 @@ def _train_with_rescues(job: Job, state: TrainState) -> None:
                     f"{run.folder}: {reason} in epoch {state.counters.epoch + 1}, and again after {MOST_RESCUES} "
                     "attempts at lower learning rates; run segfw check on the data, or train with --precision fp32"
                 ) from None
-            print(f"{reason} in epoch {state.counters.epoch + 1}: going on from the last good checkpoint")
+            event = f"{reason} in epoch {state.counters.epoch + 1}: going on from the last good checkpoint"
+            print(event)
         load_checkpoint(run.folder, state)
         counters = state.counters
         counters.elapsed_s, counters.rescues, counters.rate_factor = elapsed_s, rescues, factor
-        counters.warm_from = counters.step
+        counters.warm_from, counters.events = counters.step, counters.events | {"rescued": event}
         if run.ranks.is_first:
             keep_metrics_before(run.folder, counters.epoch)
         print(f"  at step {counters.step}, with {factor:g} times the learning rate")

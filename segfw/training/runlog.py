@@ -66,7 +66,7 @@ def epoch_line(row: dict, names: list[str], total: str, left_s: float) -> str:
 
 def _by_label(dices: Sequence[float], names: Sequence[str], room: int) -> str:
     """' (kidney 0.912  liver 0.950 ...)', as many as fit into ``room`` characters; nothing if none does."""
-    scores = [f"{name[:LONGEST_NAME]} {dice:.3f}" for name, dice in zip(names, dices)]
+    scores = [f"{name[:LONGEST_NAME]} {dice:.3f}" for name, dice in zip(names, dices) if dice is not None]
     for shown in range(len(scores), 0, -1):
         text = "  ".join(scores[:shown]) + (" ..." if shown < len(scores) else "")
         if len(text) <= room:

@@ -1,0 +1,140 @@
+"""Networks of MONAI in the plan's terms. MONAI is imported when one of them is built."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from segfw.networks.spec import NetworkSpec, Triple
+from segfw.networks.unet import fold_z, unfold_z
+
+SWIN_HEADS = (3, 6, 12, 24)  # attention heads of each transformer stage (Hatamizadeh et al. 2022)
+MEDNEXT_EXPANSION = (2, 3, 4, 4, 4)  # by stage, the bottom's last: MedNeXt-B (Roy et al. 2023)
+
+
+class Foreign(nn.Module):
+    """A network of MONAI that behaves as ours do.
+
+    Takes (B, C, Z, Y, X). Returns the logits (B, K, Z, Y, X) in evaluation mode, and in training mode a list of
+    logits, finest first. With ``is_2d`` the inner network is two-dimensional, and z is folded into the batch.
+    """
+
+    def __init__(self, network: nn.Module, is_2d: bool) -> None:
+        super().__init__()
+        self.network, self.is_2d = network, is_2d
+
+    def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
+        found = self.network(fold_z(image_bczyx) if self.is_2d else image_bczyx)
+        outputs = [found] if isinstance(found, Tensor) else list(found)
+        if self.is_2d:
+            outputs = [unfold_z(logits, image_bczyx.shape[0]) for logits in outputs]
+        return outputs if self.training else outputs[0]
+
+
+def segresnet(spec: NetworkSpec) -> nn.Module:
+    """SegResNet (Myronenko 2018) with deep supervision, as MONAI's Auto3DSeg trains it.
+
+    A stage has kernel 1 along an axis that it does not halve; that axis must be coarser than the others, which catch
+    up with it first. Raises ValueError for strides, kernels or features that MONAI cannot build.
+    """
+    from monai.networks.nets import SegResNetDS
+
+    stages = len(spec.features)
+    halved = [tuple(2 if size == 3 else 1 for size in kernel[_dropped(spec)]) for kernel in spec.kernels]
+    strides = ((1, 1, 1), *(((1, *scale) if spec.is_2d else scale) for scale in halved[:-1]))
+    _require(spec, features=doubled(spec.features[0], stages), strides=strides)
+    # MONAI works strides and kernels out from a spacing: an axis halved n times before all are is 2^n times finer.
+    catching_up = [kernel for kernel in spec.kernels if 1 in kernel[_dropped(spec)]]
+    finer = [sum(kernel[axis] == 3 for kernel in catching_up) for axis in range(3)]
+    network = SegResNetDS(
+        spatial_dims=2 if spec.is_2d else 3,
+        init_filters=spec.features[0],
+        in_channels=spec.in_channels,
+        out_channels=spec.classes,
+        norm="instance",
+        blocks_down=spec.encoder_blocks,
+        blocks_up=spec.decoder_convs[::-1],
+        dsdepth=stages - 1,
+        resolution=tuple(0.5**count for count in finer)[_dropped(spec)],
+    )
+    if [tuple(map(int, scale)) for scale in network.anisotropic_scales] != halved:
+        raise ValueError(f"{spec.architecture} cannot have kernels {spec.kernels}: axes catch up first, then all halve")
+    return Foreign(network, spec.is_2d)
+
+
+def swin_unetr(spec: NetworkSpec) -> nn.Module:
+    """Swin UNETR (Hatamizadeh et al. 2022): six stages, of which four are transformers; a single output.
+
+    All axes are halved five times. The first features must be a multiple of 12. Raises ValueError for another spec.
+    """
+    from monai.networks.nets import SwinUNETR
+
+    first = spec.features[0]
+    _require(spec, features=(first, *doubled(first, 5)), strides=_all_halved(spec, 6), kernels=_all_three(spec))
+    with torch.device("cpu"):  # it reads values while it is made, and on the meta device there are none
+        network = SwinUNETR(
+            spatial_dims=2 if spec.is_2d else 3,
+            in_channels=spec.in_channels,
+            out_channels=spec.classes,
+            feature_size=first,
+            depths=spec.encoder_blocks[1:5],
+            num_heads=SWIN_HEADS,
+            downsample="mergingv2",  # the other leaves some of the voxels out and takes others twice
+        )
+    return Foreign(network.to(torch.get_default_device()), spec.is_2d)
+
+
+def mednext(spec: NetworkSpec) -> nn.Module:
+    """MedNeXt-B with kernels of 3 (Roy et al. 2023) and deep supervision down to the bottom.
+
+    All axes are halved in every stage. Raises ValueError for another spec.
+    """
+    from monai.networks.nets import MedNeXt
+
+    stages = len(spec.features)
+    features = doubled(spec.features[0], stages)
+    _require(spec, features=features, strides=_all_halved(spec, stages), kernels=_all_three(spec))
+    expansion = MEDNEXT_EXPANSION[: stages - 1]
+    network = MedNeXt(
+        spatial_dims=2 if spec.is_2d else 3,
+        init_filters=spec.features[0],
+        in_channels=spec.in_channels,
+        out_channels=spec.classes,
+        encoder_expansion_ratio=expansion,
+        decoder_expansion_ratio=expansion[::-1],
+        bottleneck_expansion_ratio=MEDNEXT_EXPANSION[-1],
+        kernel_size=3,
+        deep_supervision=True,
+        use_residual_connection=True,
+        blocks_down=spec.encoder_blocks[:-1],
+        blocks_bottleneck=spec.encoder_blocks[-1],
+        blocks_up=spec.decoder_convs[::-1],
+    )
+    return Foreign(network, spec.is_2d)
+
+
+def doubled(first: int, stages: int) -> tuple[int, ...]:
+    """Features that double with every stage."""
+    return tuple(first * 2**stage for stage in range(stages))
+
+
+def _dropped(spec: NetworkSpec) -> slice:
+    """Of (z, y, x): what the inner network has of it."""
+    return slice(1, None) if spec.is_2d else slice(None)
+
+
+def _all_halved(spec: NetworkSpec, stages: int) -> tuple[Triple, ...]:
+    return ((1, 1, 1), *((1 if spec.is_2d else 2, 2, 2),) * (stages - 1))
+
+
+def _all_three(spec: NetworkSpec) -> tuple[Triple, ...]:
+    return ((1 if spec.is_2d else 3, 3, 3),) * len(spec.features)
+
+
+def _require(spec: NetworkSpec, **wanted: tuple) -> None:
+    """Raises ValueError where the spec asks for what the architecture does not have."""
+    for field, value in wanted.items():
+        if getattr(spec, field) != value:
+            raise ValueError(f"{spec.architecture} cannot have {field} {getattr(spec, field)}; they must be {value}")
+    if len(spec.features) < 2:
+        raise ValueError(f"{spec.architecture} needs at least two stages, not {len(spec.features)}")

@@ -1,0 +1,124 @@
+"""Instance norm that keeps images channels-last on the CPU.
+
+The stock one folds samples into channels, for which it copies every image out of the layout that the convolutions
+beside it want, and they copy it back. On other devices the stock one is used.
+"""
+
+from __future__ import annotations
+
+from math import gcd, prod
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# B batch, C channel, ... one or more axes of space
+LANES, ROWS = 16, 1024  # sums over space are taken of so many voxels beside each other and after each other
+
+
+class _KeepsLayout:
+    """The choice of the implementation, in front of PyTorch's instance norms: same parameters, names and results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.compiler.is_compiling():
+            return _FusedNorm.apply(x, self.weight, self.bias, self.eps)
+        if x.device.type == "cpu" and _is_channels_last(x):
+            return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
+class InstanceNorm2d(_KeepsLayout, nn.InstanceNorm2d):
+    """Takes and gives (B, C, Y, X); always with ``affine=True`` and without running statistics."""
+
+
+class InstanceNorm3d(_KeepsLayout, nn.InstanceNorm3d):
+    """Takes and gives (B, C, Z, Y, X); always with ``affine=True`` and without running statistics."""
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """False where both layouts are the same, as with one channel or one voxel, and for what they do not exist."""
+    return x.dim() in (4, 5) and not x.is_contiguous() and x.is_contiguous(memory_format=_layout(x))
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """Batch norm of one sample after the other: PyTorch has it for channels-last images and 16 bit, in few passes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        mean_BC, var_BC = _moments(x, weight.dtype)
+        y, unused = torch.empty_like(x), weight.new_empty(0)
+        for image, result, mean, var in zip(x.split(1), y.split(1), mean_BC, var_BC):
+            torch.native_batch_norm(image, weight, bias, mean, var, False, 0.0, eps, out=(result, unused, unused))
+        ctx.save_for_backward(x, weight, mean_BC, (var_BC + eps).rsqrt())
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean_BC, scale_BC = ctx.saved_tensors
+        by_x, by_weight, by_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+        grads = grad.contiguous(memory_format=_layout(x)).split(1)
+        for image, result, by_y, mean, scale in zip(x.split(1), by_x.split(1), grads, mean_BC, scale_BC):
+            by_image, more_by_weight, more_by_bias = torch.ops.aten.native_batch_norm_backward(
+                by_y, image, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
+            )
+            result.copy_(by_image)
+            by_weight += more_by_weight
+            by_bias += more_by_bias
+        return by_x, by_weight, by_bias, None
+
+
+def _moments(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and variance over space of every sample and channel (B, C).
+
+    PyTorch adds row after row in float32, which over a million voxels goes wrong by percents. Hence a row is here
+    several voxels beside each other, rows are added in slabs, and what comes out is joined.
+    """
+    voxels, channels = prod(x.shape[2:]), x.shape[1]
+    lanes = gcd(voxels, LANES)
+    rows = x.movedim(1, -1).reshape(len(x), voxels // lanes, lanes * channels)  # a view: channels are last in memory
+    # Running statistics that nothing is added to: they decide the type of the result, which is else that of x.
+    nothing = torch.zeros(2, lanes * channels, dtype=dtype)
+    slabs = rows.split(ROWS, 1)
+    moments = [[torch.stack(torch.batch_norm_update_stats(part, *nothing, 0.0)) for part in slab] for slab in slabs]
+    mean, var = torch.stack([torch.stack(slab, 1) for slab in moments], 1).unflatten(-1, (lanes, channels))
+    share = torch.tensor([slab.shape[1] * lanes / voxels for slab in slabs], dtype=dtype).view(-1, 1, 1, 1) / lanes
+    mean_BC = (share * mean).sum((0, 2))
+    var_BC = (share * (var + (mean - mean_BC[:, None]).square())).sum((0, 2))
+    return mean_BC, var_BC
+
+
+class _FusedNorm(torch.autograd.Function):
+    """The formula in plain operations, which torch.compile makes two passes of, joined with what stands beside them.
+
+    Left to itself it takes PyTorch's instance norm apart into something slower than PyTorch's own.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        space = tuple(range(2, x.dim()))
+        values = x.to(weight.dtype)
+        mean = values.mean(space, keepdim=True)
+        scale = (values - mean).square().mean(space, keepdim=True).add(eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, scale)
+        return ((values - mean) * (scale * _column(weight, x)) + _column(bias, x)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        space = tuple(range(2, x.dim()))
+        normed, grad = (x.to(weight.dtype) - mean) * scale, grad.to(weight.dtype)
+        by_bias, by_weight = grad.sum(space, keepdim=True), (grad * normed).sum(space, keepdim=True)
+        voxels = prod(x.shape[2:])
+        by_x = (grad - by_bias / voxels - normed * (by_weight / voxels)) * (scale * _column(weight, x))
+        return by_x.to(x.dtype), by_weight.sum(0).flatten(), by_bias.sum(0).flatten(), None
+
+
+def _column(values_C: Tensor, like: Tensor) -> Tensor:
+    return values_C.view(-1, *(1,) * (like.dim() - 2))

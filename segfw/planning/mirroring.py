@@ -1,0 +1,288 @@
+"""Mirroring where labels are left and right of each other: which change places, and which axes are not mirrored.
+
+The published recipe mirrors images and masks along every axis, which makes a left kidney of a right one and still calls
+it right. Three rules repair that, the first that applies:
+
+1. Two labels that are named as the left and the right of one thing, and whose places and sizes in the cases do not
+   speak against it, change places where an image is mirrored from left to right: along x, or along the axis on which
+   they lie apart in nearly all cases, where files say wrongly how they are oriented.
+2. Where a label is called left or right and the first rule does not hold (no counterpart, chambers of the heart, sizes
+   or places that differ, regions without a mirror image), that axis is not mirrored: losing it costs little, wrong
+   labels cost much.
+3. Labels whose names do not tell them apart ('label_3', 'label_4'), but that lie and measure like mirror images, are
+   not mirrored either: nothing says that they are a pair, so they are not exchanged.
+
+A structure with a name of its own that lies on one side, such as the liver, is as recognisable in the mirror.
+
+N cases, K classes, A axes (z, y, x in canonical orientation, where x runs from the patient's left to the right).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from segfw.data.geometry import Shape
+from segfw.data.manifest import LabelSet
+from segfw.planning.fingerprint import CaseStats
+from segfw.planning.sides import is_of_heart, pairs_by_name, stem_of
+
+X_AXIS = 2
+FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names
+FEWEST_SILENT_CASES = 8  # nor, without names, for a pair
+AGREEING = 0.9  # share of the cases in which the labels lie the same way round; a few may be swapped by mistake
+STEADY = 4.0  # median distance in robust standard deviations
+LEVEL = 0.25  # distance along the other axes as a share of that between the sides
+MOST_UNEQUAL = 2.0  # volumes of a named pair: more for the lobes of a liver, less for lungs
+MOST_UNEQUAL_SILENT = 1.3
+APART_EDGES = 2.0  # edges of a cube of the label's volume: neighbours in a row, such as vertebrae, lie closer
+SHOWN = 3  # pairs or reasons that a sentence names
+
+Pair = tuple[int, int]  # classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirroring:
+    """Pairs of classes that are exchanged along ``axis``, and axes that are not mirrored; axes are canonical."""
+
+    axis: int = X_AXIS
+    pairs: tuple[Pair, ...] = ()
+    fixed_axes: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Relation:
+    """How two classes lie to each other in the cases that have both; medians over these."""
+
+    cases: int
+    axis: int  # along which they lie farthest apart
+    agrees: bool  # the same way round in nearly all cases
+    is_like_mirrored: bool  # steadily apart along the axis, and on one level along the others
+    times_larger: float
+    apart_edges: float
+
+
+def find_mirroring(labels: LabelSet, cases: Sequence[CaseStats], *, as_published: bool = False) -> Mirroring:
+    """How images with these labels may be mirrored. As published nothing is changed, which is said if it is wrong."""
+    parts = {name: frozenset((index,)) for name, index in labels.foreground.items()}
+    parts |= {name: frozenset(classes) for name, classes in labels.structures.items()}
+    named, alone = pairs_by_name(list(parts))
+    singles = (_single(parts[left] - parts[right], parts[right] - parts[left]) for left, right in named)
+    pairs = [pair for pair in dict.fromkeys(singles) if pair is not None]
+    relations = _relations(labels, cases, pairs)
+    known = [relation for pair in pairs if (relation := relations.get(pair)) and relation.cases >= FEWEST_CASES]
+    axes = [relation.axis for relation in known if relation.agrees and relation.is_like_mirrored]
+    axis = max((X_AXIS, *set(axes)), key=axes.count)  # x first: it stays where others are not more
+    silent_axis, silent = _silent_pairs(relations, {index for pair in pairs for index in pair})
+    if as_published:
+        return _published(labels, pairs or silent, axis if pairs else silent_axis, [*map(" and ".join, named), *alone])
+    reasons = [({axis}, f"{name} has no counterpart on the other side") for name in alone]
+    for left, right in named:
+        if is_of_heart(left):
+            reasons.append(({axis}, f"{left} and {right} are of the heart, whose sides do not look alike"))
+    for pair in pairs:
+        against = _speaks_against(relations.get(pair), axis)
+        if against:
+            reasons.append(({axis, relations[pair].axis}, f"{_listed([pair], labels)} {against}"))
+    if silent:
+        sentence = f"{_listed(silent, labels)} lie and measure like left and right of one thing, but are not named so"
+        reasons.append(({silent_axis}, sentence))
+    unmatched = _without_image(labels, pairs, {parts[left]: parts[right] for left, right in named})
+    if unmatched:
+        reasons.append(({axis}, f"{unmatched} has no mirror image among the labels and regions"))
+    if reasons:
+        fixed = tuple(sorted(set().union(*(axes for axes, _ in reasons))))
+        more = f"; and {len(reasons) - SHOWN} reasons more" if len(reasons) > SHOWN else ""
+        why = "; ".join(sentence for _, sentence in reasons[:SHOWN]) + more
+        where = " and ".join("zyx"[at] for at in fixed)
+        return Mirroring(axis=fixed[-1], fixed_axes=fixed, reasons=(f"Images are not mirrored along {where}: {why}.",))
+    if not pairs:
+        return Mirroring()
+    odd = (
+        "" if axis == X_AXIS else f" They lie apart along {'zyx'[axis]}, so the files do not say how they are oriented."
+    )
+    sentence = f"Mirroring along {'zyx'[axis]} exchanges {_listed(pairs, labels)}.{odd}"
+    return Mirroring(axis=axis, pairs=tuple(pairs), reasons=(sentence,))
+
+
+def _published(labels: LabelSet, pairs: Sequence[Pair], axis: int, sided: Sequence[str]) -> Mirroring:
+    if not (pairs or sided):
+        return Mirroring()
+    what = _listed(pairs, labels) if pairs else sided[0]
+    sentence = f"As published, mirroring along {'zyx'[axis]} leaves labels as they are, those of {what} too."
+    return Mirroring(reasons=(sentence,))
+
+
+def _listed(pairs: Sequence[Pair], labels: LabelSet) -> str:
+    """'kidney_left and kidney_right, lung_left and lung_right, and 4 pairs more'."""
+    shown = [" and ".join(labels.names[index] for index in pair) for pair in pairs[:SHOWN]]
+    more = [f"and {len(pairs) - SHOWN} more"] if len(pairs) > SHOWN else []
+    return ", ".join(shown + more)
+
+
+def _single(left: frozenset[int], right: frozenset[int]) -> Pair | None:
+    """The two classes, if what is only left and what is only right are one each."""
+    return (min(left), min(right)) if len(left) == len(right) == 1 else None
+
+
+def _relations(labels: LabelSet, cases: Sequence[CaseStats], named: Sequence[Pair]) -> dict[Pair, _Relation]:
+    """Of the named pairs, and of classes whose names do not tell them apart."""
+    volumes_NK = np.full((len(cases), len(labels.values)), np.nan)
+    centroids_NKA = np.full((len(cases), len(labels.values), 3), np.nan)
+    for row, case in enumerate(cases):
+        for index, value in enumerate(labels.values):
+            if str(value) in case.label_centroids_mm:
+                volumes_NK[row, index] = case.label_voxels[str(value)] * np.prod(case.spacing_mm)
+                centroids_NKA[row, index] = case.label_centroids_mm[str(value)]
+    stems = [stem_of(name) for name in labels.names]
+    silent = [pair for pair in combinations(labels.foreground.values(), 2) if stems[pair[0]] == stems[pair[1]]]
+    relations = {}
+    for first, second in dict.fromkeys((*named, *silent)):
+        has_both = np.isfinite(volumes_NK[:, first] + volumes_NK[:, second])
+        if has_both.any():
+            distances_NA = (centroids_NKA[:, first] - centroids_NKA[:, second])[has_both]
+            relations[first, second] = _relation(distances_NA, volumes_NK[has_both][:, (first, second)])
+    return relations
+
+
+def _relation(distances_NA: np.ndarray, volumes_N2: np.ndarray) -> _Relation:
+    median_A = np.median(distances_NA, 0)
+    axis = int(np.median(np.abs(distances_NA), 0).argmax())
+    along_N, apart_mm = distances_NA[:, axis], abs(median_A[axis])
+    spread_mm = 1.4826 * np.median(np.abs(along_N - median_A[axis]))
+    ratio = float(np.median(volumes_N2[:, 0] / volumes_N2[:, 1]))
+    is_level = np.abs(np.delete(median_A, axis)).max() <= LEVEL * apart_mm
+    return _Relation(
+        cases=len(distances_NA),
+        axis=axis,
+        agrees=max((along_N > 0).mean(), (along_N < 0).mean()) >= AGREEING,
+        is_like_mirrored=bool(is_level and apart_mm >= STEADY * spread_mm),
+        times_larger=max(ratio, 1 / ratio),
+        apart_edges=float(apart_mm / np.cbrt(np.median(volumes_N2))),
+    )
+
+
+def _speaks_against(relation: _Relation | None, axis: int) -> str:
+    """Why two labels that are named left and right can be no mirror images along ``axis``; '' if nothing says so."""
+    if relation is None or relation.cases < FEWEST_CASES:
+        return ""
+    if not relation.agrees:
+        return "lie now on one side of each other and now on the other"
+    if relation.axis != axis:
+        return f"lie apart along {'zyx'[relation.axis]} rather than {'zyx'[axis]}"
+    if relation.times_larger > MOST_UNEQUAL:
+        return f"differ in size by {relation.times_larger:.1f} times"
+    return ""
+
+
+def _silent_pairs(relations: Mapping[Pair, _Relation], named: set[int]) -> tuple[int, list[Pair]]:
+    """Axis and pairs that lie and measure like left and right though no name says so.
+
+    Left and right lie along x. Along another axis, where files say wrongly how they are oriented, a pair must also be
+    farther apart than neighbours in a row are, and neither of it be like the mirror image of a third.
+    """
+    alike: dict[int, list[Pair]] = {axis: [] for axis in range(3)}
+    for pair, relation in relations.items():
+        is_alike = relation.agrees and relation.is_like_mirrored and relation.times_larger <= MOST_UNEQUAL_SILENT
+        if is_alike and relation.cases >= FEWEST_SILENT_CASES and named.isdisjoint(pair):
+            alike[relation.axis].append(pair)
+    if alike[X_AXIS]:
+        return X_AXIS, alike[X_AXIS]
+    for axis in (1, 0):
+        apart = [pair for pair in alike[axis] if relations[pair].apart_edges >= APART_EDGES]
+        members = Counter(index for pair in apart for index in pair)
+        if apart and max(members.values()) == 1:
+            return axis, apart
+    return X_AXIS, []
+
+
+def _without_image(labels: LabelSet, pairs: Sequence[Pair], named: Mapping[frozenset, frozenset]) -> str:
+    """What the exchange makes no other label or region of, or not the one it is named the counterpart of."""
+    members = [index for pair in pairs for index in pair]
+    doubled = sorted({index for index in members if members.count(index) > 1})
+    if doubled:
+        return labels.names[doubled[0]]
+    image = dict(zip(range(len(labels.values)), class_order(pairs, len(labels.values))))
+    regions = {frozenset(classes): name for name, classes in labels.structures.items()}
+    for classes, name in regions.items():
+        mirrored = frozenset(image[index] for index in classes)
+        if mirrored not in regions or mirrored != named.get(classes, mirrored):
+            return name
+    return ""
+
+
+def mirror_rules(
+    mirroring: Mirroring, axis_order: tuple[int, int, int], patch_size: Shape, *, is_2d: bool
+) -> tuple[tuple[int, ...], tuple[tuple[int, int, int], ...], tuple[str, ...]]:
+    """For a configuration, in the network's axis order: axes that are mirrored, (axis, class, class), and reasons.
+
+    Slices are not mirrored across their plane. Where patches are turned by up to half a turn in their plane and
+    left and right lie in it, the other axis of the plane is not mirrored: both together mirror left and right.
+    """
+    side = axis_order.index(mirroring.axis)
+    axes = [axis for axis in range(3) if axis_order[axis] not in mirroring.fixed_axes]
+    if is_2d:
+        axes = [axis for axis in axes if axis > 0]
+    reasons, across = [], 3 - side
+    if (mirroring.pairs or mirroring.fixed_axes) and side > 0 and across in axes and is_turned_round(patch_size):
+        first, second = ("zyx"[axis_order[axis]] for axis in (across, side))
+        reasons.append(
+            f"Not mirrored along {first}: with the half turns that the augmentation makes in this plane that would "
+            f"mirror along {second}."
+        )
+        axes.remove(across)
+    swapped = tuple((side, *pair) for pair in mirroring.pairs) if side in axes else ()
+    return tuple(axes), swapped, tuple(reasons)
+
+
+def is_turned_round(patch_size: Shape) -> bool:
+    """True if the augmentation turns such a patch by up to 180 degrees in plane (planning-rules 2.8)."""
+    is_long_slice = patch_size[0] == 1 and max(patch_size[1:]) / min(patch_size[1:]) > 1.5
+    return max(patch_size) / patch_size[0] > 3 and not is_long_slice
+
+
+def class_order(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:
+    """The class that each class becomes where the pairs are exchanged."""
+    order = list(range(classes))
+    for first, second in pairs:
+        order[first], order[second] = second, first
+    return tuple(order)
+
+
+def class_orders(swapped: Mapping[int, Sequence[Pair]], classes: int) -> dict[int, tuple[int, ...]]:
+    """By mirrored axis: the class that each class of a mask becomes. ``swapped`` is a configuration's swapped_pairs."""
+    return {axis: class_order(pairs, classes) for axis, pairs in swapped.items()}
+
+
+def output_orders(swapped: Mapping[int, Sequence[Pair]], labels: LabelSet) -> dict[int, tuple[int, ...]]:
+    """By mirrored axis: the output channel of a mirrored image that belongs in each place of the image's own."""
+    orders = class_orders(swapped, len(labels.values))
+    if not labels.regions:
+        return orders
+    regions = [frozenset(classes) for classes in labels.region_classes]
+    return {
+        axis: tuple(regions.index(frozenset(order[index] for index in region)) for region in regions)
+        for axis, order in orders.items()
+    }
+
+
+def input_orders(
+    swapped: Mapping[int, Sequence[Pair]], image_channels: int, in_channels: int
+) -> dict[int, tuple[int, ...]]:
+    """By mirrored axis: the input channel that belongs in each place of a mirrored input.
+
+    Only the second stage of a cascade has any: after the image's channels it sees one for each class of the first stage
+    but the background.
+    """
+    classes = in_channels - image_channels + 1
+    if classes == 1:
+        return {}
+    return {
+        axis: (*range(image_channels), *(image_channels + index - 1 for index in order[1:]))
+        for axis, order in class_orders(swapped, classes).items()
+    }
