@@ -16,7 +16,7 @@ from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, PreprocessRecord
 from segfw.data.store import CaseArrays, StoredCase
 from segfw.records import GIGABYTE, UserError
-from segfw.training import feeding
+from segfw.training import augment, feeding
 from segfw.training.batches import Batches, CutBatch, CutPatch, cut_padded
 from segfw.training.feeding import BATCHES_AHEAD, Feeder, Stopwatch, on_device, open_cases, spare_device_bytes
 
@@ -298,6 +298,28 @@ def test_boxes_go_to_cuda_through_pinned_memory_without_waiting(monkeypatch):
     assert moves == ["pinned", ("cuda", True)] * 2
     assert batch.to(CUDA).patches == batch.patches  # not once more
     assert moves == ["pinned", ("cuda", True)] * 2
+
+
+@pytest.mark.parametrize("patch", [(8, 12, 10), (1, 20, 16)])
+def test_finishing_a_batch_never_asks_the_device_for_a_value(monkeypatch, patch):
+    """On PyTorch's device without data asking is an error; on CUDA it would stop the host until the device is done."""
+    monkeypatch.setattr(augment, "_add_noise", lambda image, stds, seeds: image)  # there are no numbers to draw there
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, (20, 24, 22)).astype(np.uint8)
+    image = rng.normal(size=(2, 20, 24, 22)).astype(np.float16)
+    case = CaseArrays(image=image, classes=classes, foreground={})
+    batches = Batches(
+        cases=[case], patch_size=patch, batch_size=6, seed=0, stream=0, augmentation="device", mirror_axes=(0, 1, 2),
+        foreground_share=0, elastic=True, zero_outside=(1,),
+    )  # fmt: skip
+    warped = 0
+    for step in range(8):
+        cut = batches.cut(step)
+        warped += sum(patch.spatial.is_warped for patch in cut.patches)
+        image, classes = batches.finish(cut, torch.device("meta"))
+        assert (image.device.type, image.shape) == ("meta", (6, 2, *patch))
+        assert (classes.device.type, classes.dtype) == ("meta", torch.int64)
+    assert warped > 8
 
 
 def test_a_stopwatch_on_cuda_waits_only_when_it_is_read(monkeypatch):
