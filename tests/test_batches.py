@@ -67,13 +67,18 @@ def jitter(image, classes, rng):
 
 
 @pytest.mark.parametrize("patch", [PATCH, (1, 20, 16), (4, 16, 16)])
-@pytest.mark.parametrize("how", [{}, {"elastic": True}, {"augmentation": "reference"}, {"augment": jitter}])
+@pytest.mark.parametrize(
+    "how", [{}, {"elastic": True, "previous_classes": 3}, {"augmentation": "reference"}, {"augment": jitter}]
+)
 def test_two_halves_equal_the_whole_noise_included(patch, how):
-    batches = batches_of(patch_size=patch, **how)
+    cases, further = made_up(), how.get("previous_classes", 1) - 1
+    if further:
+        cases = [replace(case, previous=case.classes) for case in cases]
+    batches = batches_of(cases, patch_size=patch, **how)
     for step in range(8):  # noise is drawn for one sample in ten, a warp for one in three
         whole = finished(batches, step)
-        halves = [finished(batches_of(patch_size=patch, **how), step, part) for part in (range(1), range(1, 4))]
-        assert whole[0].shape == (4, 2, *patch)
+        halves = [finished(batches_of(cases, patch_size=patch, **how), step, part) for part in (range(1), range(1, 4))]
+        assert whole[0].shape == (4, 2 + further, *patch)
         assert (whole[0].dtype, whole[1].dtype) == (torch.float32, torch.int64)
         assert_same(whole, (torch.cat(parts) for parts in zip(*halves)))
 

@@ -307,17 +307,17 @@ def test_finishing_a_batch_never_asks_the_device_for_a_value(monkeypatch, patch)
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 3, (20, 24, 22)).astype(np.uint8)
     image = rng.normal(size=(2, 20, 24, 22)).astype(np.float16)
-    case = CaseArrays(image=image, classes=classes, foreground={})
+    case = CaseArrays(image=image, classes=classes, foreground={}, previous=classes)
     batches = Batches(
         cases=[case], patch_size=patch, batch_size=6, seed=0, stream=0, augmentation="device", mirror_axes=(0, 1, 2),
-        foreground_share=0, elastic=True, zero_outside=(1,),
+        foreground_share=0, elastic=True, zero_outside=(1,), previous_classes=3,
     )  # fmt: skip
     warped = 0
     for step in range(8):
         cut = batches.cut(step)
         warped += sum(patch.spatial.is_warped for patch in cut.patches)
         image, classes = batches.finish(cut, torch.device("meta"))
-        assert (image.device.type, image.shape) == ("meta", (6, 2, *patch))
+        assert (image.device.type, image.shape) == ("meta", (6, 4, *patch))
         assert (classes.device.type, classes.dtype) == ("meta", torch.int64)
     assert warped > 8
 
