@@ -9,7 +9,7 @@ _PUBLIC = {
     "check_dataset": "segfw.checkup.check",
     "plan_and_preprocess": "segfw.planning.prepare",
     "train": "segfw.pipeline",
-    "predict": "segfw.pipeline",
+    "predict": "segfw.prediction",
     "run": "segfw.pipeline",
     "evaluate": "segfw.evaluation.evaluate",
     "load_model": "segfw.model",

@@ -141,7 +141,9 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     what = "Train one fold of one configuration and score it on its validation cases."
     parser = _verb(verbs, "train", what, "segfw train work 3d_fullres 0 --time-budget 2h")
     parser.add_argument("work", type=Path, help="work folder of plan-and-preprocess")
-    parser.add_argument("configuration", help="2d or 3d_fullres")
+    parser.add_argument(
+        "configuration", help="2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it"
+    )
     parser.add_argument("fold", help="0 to 4, or all")
     _training_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -168,6 +170,9 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument(
+        "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
+    )
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 

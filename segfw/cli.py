@@ -74,8 +74,9 @@ def _plan(args: argparse.Namespace) -> None:
         **_planning_arguments(args),
     )
     ready = args.configurations[-1] if args.configurations else "3d_fullres"
-    is_trainable = ready in plan.configurations and plan.configurations[ready].previous_stage is None
-    ready = ready if is_trainable else "2d"
+    if ready not in plan.configurations:
+        ready = "2d"
+    ready = plan.configurations[ready].previous_stage or ready
     verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
     print(f"next: segfw {verb}")
 
@@ -100,7 +101,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from segfw.pipeline import predict
+    from segfw.prediction import predict
 
     predict(
         args.model,
@@ -113,6 +114,7 @@ def _predict(args: argparse.Namespace) -> None:
         precision=args.precision,
         device=args.device,
         ending=args.ending,
+        best=args.weights == "best",
         overwrite=args.overwrite,
     )
     print(f"masks are in {args.output}")

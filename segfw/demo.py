@@ -9,7 +9,8 @@ from segfw.data.layouts import read_labels
 from segfw.evaluation.evaluate import evaluate_pairs, first_channel_files, pair_masks
 from segfw.evaluation.metrics import Scores, scores_table
 from segfw.model import fold_folder
-from segfw.pipeline import predict, run
+from segfw.pipeline import run
+from segfw.prediction import predict
 from segfw.records import UserError
 from segfw.toy_dataset import make_toy_dataset
 from segfw.training.runlog import read_metrics

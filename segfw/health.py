@@ -70,8 +70,8 @@ def _explain_previous_stage(configuration: Configuration) -> list[str]:
     if configuration.previous_stage is None:
         return []
     return [
-        f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each. This version "
-        "plans it, but cannot train it yet."
+        f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each. It is trained "
+        f"after all folds of {configuration.previous_stage}; segfw predict runs both."
     ]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError, whole_file
 
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,14 @@ def load_model(
     folds: tuple[str, ...] | None = None,
     *,
     previous_folds: tuple[str, ...] | None = None,
+    best: bool = False,
 ) -> Model:
     """Opens a model directory; by default the only trained configuration, and all its trained folds.
 
     The second stage of a cascade brings its first one, with ``previous_folds`` or all its trained folds, whichever are
     taken of the second: their mean is better, and new images are no fold's.
 
+    ``best`` takes the weights of the best validation in training instead of the last ones.
     Raises UserError if there is no plan, no trained fold, or several configurations to choose from.
     """
     model_dir = Path(model_dir)
@@ -75,7 +77,11 @@ def load_model(
         raise UserError(f"{model_dir}: no fold of {configuration} is trained to its end; run segfw train first")
     # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
     names = folds or tuple(name for name in present if name != "all") or ("all",)
-    paths = {name: fold_folder(model_dir, configuration, name) / WEIGHTS_FILE for name in names}
+    file = BEST_FILE if best else WEIGHTS_FILE
+    paths = {name: fold_folder(model_dir, configuration, name) / file for name in names}
+    for path in paths.values():
+        if not path.is_file():
+            raise UserError(f"{path}: no whole cases were validated while it was trained; predict with --weights last")
     loaded = {name: load_tensors(path) for name, path in paths.items()}
     axes = [
         {int(axis) for axis in metadata.get("mirror_axes", "").split(",") if axis} for _, metadata in loaded.values()

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
 
 from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
-from segfw.data.formats import check_mask_ending
 from segfw.data.geometry import Spacing
-from segfw.data.manifest import LABELS_FILE, Case, DatasetManifest
-from segfw.data.parallel import FAILURES_FILE, CasesFailed
-from segfw.data.store import open_case
-from segfw.device import autocast, pick_device, pick_precision
-from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.data.manifest import DatasetManifest
+from segfw.device import pick_device, pick_precision
 from segfw.evaluation.metrics import Scores
-from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
-from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
-from segfw.inference.sliding_window import sliding_window
-from segfw.model import WEIGHTS_FILE, Model, fold_folder, load_model
-from segfw.networks import build_network
-from segfw.networks.losses import Target, overlap_counts
-from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Configuration, Plan, target_of
+from segfw.model import WEIGHTS_FILE, fold_folder, load_model
+from segfw.networks import BuildNetwork, build_network
+from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
-from segfw.training.distributed import Ranks, joined, launched_ranks, local_device
-from segfw.training.loop import SETTINGS_FILE, BuildLoss, BuildNetwork
+from segfw.training.distributed import joined, launched_ranks, local_device
+from segfw.training.loop import SETTINGS_FILE, BuildLoss
 from segfw.training.loop import train as train_fold
-from segfw.training.runlog import clock, read_metrics
+from segfw.training.runlog import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
-from segfw.training.validate import CountWholeCase
+from segfw.validation import VALIDATION, validate, whole_case_counter
 
-VALIDATION, BEFORE_EXTENSION = "validation", "before_extension"
+BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
 
 
 def train(
@@ -117,7 +106,7 @@ def train(
                 extend_s=extend_s,
                 build=build,
                 build_loss=build_loss,
-                count_whole_case=_whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
+                count_whole_case=whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
                 log=log,
                 ranks=ranks,
             )
@@ -126,7 +115,7 @@ def train(
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in set(part.validation)]
         # The first stage's other folds were trained on these cases.
         model = load_model(work, configuration, (fold,), previous_folds=(fold,))
-        return _validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
+        return validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
 
 
 def _settings(**values: object) -> TrainSettings:
@@ -150,137 +139,6 @@ def _reopen(folder: Path, *, epochs: int | None, seconds: float | None) -> None:
     for name in ("report.html", VALIDATION, WEIGHTS_FILE):  # the weights last: until then the run counts as finished
         if (folder / name).exists():
             (folder / name).rename(before / name)
-
-
-def _whole_case_counter(
-    preprocessed: Path,
-    handed_on: Path | None,
-    configuration: Configuration,
-    target: Target,
-    device: torch.device,
-    precision: torch.dtype,
-) -> CountWholeCase:
-    """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
-
-    @torch.inference_mode()
-    def count(network: nn.Module, case_id: str) -> Tensor:
-        case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
-        image, classes = torch.from_numpy(case.image), torch.from_numpy(case.classes)
-        previous = None if handed_on is None else torch.from_numpy(case.previous)
-        with autocast(device, precision):
-            logits = sliding_window(
-                image.float(),
-                [network],
-                configuration.patch_size,
-                device=device,
-                previous_zyx=previous,
-                previous_classes=configuration.previous_classes,
-            )
-        return overlap_counts(logits[None], classes[None].to(device, torch.long), target)
-
-    return count
-
-
-def _validate(
-    model: Model,
-    cases: Sequence[Case],
-    folder: Path,
-    *,
-    device: str,
-    precision: str,
-    build: BuildNetwork,
-    ranks: Ranks,
-) -> Scores:
-    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
-    output = folder / VALIDATION
-    if (output / "scores.json").is_file():
-        kept = Scores.load(output / "scores.json")
-        if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
-            return kept
-    predictor = Predictor.of(model, device=device, precision=precision, build=build)
-    if ranks.is_first:
-        model.plan.labels.save(output / LABELS_FILE)
-    inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
-    print(f"validating on {len(cases)} whole cases")
-    failures = predict_cases(predictor, inputs, output)
-    if failures:
-        raise CasesFailed("in validation", failures, folder)
-    (folder / FAILURES_FILE).unlink(missing_ok=True)
-    ranks.wait()
-    if ranks.is_first:
-        evaluate_pairs(
-            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
-            model.plan.labels,
-            title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
-            output=output / "scores.json",
-            report=folder / "report.html",
-            images={case.id: case.images[0] for case in cases},
-            curve=read_metrics(folder),
-            label_maps={case.id: case.label_map for case in cases},
-        )
-    ranks.wait()
-    return Scores.load(output / "scores.json")
-
-
-def predict(
-    model: Path,
-    source: Path,
-    output: Path,
-    *,
-    configuration: str | None = None,
-    folds: tuple[str, ...] | None = None,
-    step: float = 0.5,
-    mirroring: bool = True,
-    precision: str = "auto",
-    device: str = "auto",
-    ending: str = ".nii.gz",
-    overwrite: bool = False,
-    build: BuildNetwork = build_network,
-) -> None:
-    """Writes a mask for every image in ``source`` into ``output``, on each image's own grid.
-
-    Masks already there from the same model and options are kept. Raises CasesFailed, at the end, if images could not
-    be predicted; the others are done.
-    """
-    source, output = Path(source), Path(output)
-    if output.is_file() or output.resolve() in (source.resolve(), source.resolve().parent):
-        raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
-    check_mask_ending(ending)
-    loaded = load_model(Path(model), configuration, folds)
-    cases = find_images(source, loaded.plan.channels)
-    predictor = Predictor.of(loaded, device=device, precision=precision, step=step, mirroring=mirroring, build=build)
-    settings = PredictionSettings(
-        configuration=loaded.configuration.name,
-        folds=tuple(loaded.weights),
-        weights_digest=_weights_digest(loaded),
-        step=step,
-        mirroring=mirroring,
-    )
-    kept, masks = output / PREDICTION_FILE, [output / f"{case.id}{ending}" for case in cases]
-    if overwrite:
-        for mask in masks:  # before the settings change, lest a mask of another model pass for one of this
-            mask.unlink(missing_ok=True)
-    elif kept.is_file() and PredictionSettings.load(kept) != settings:
-        raise UserError(f"{output}: holds masks of another model or other options; use another folder or --overwrite")
-    elif not kept.is_file() and any(mask.exists() for mask in masks):
-        raise UserError(f"{output}: holds masks that segfw did not write; use another folder or --overwrite")
-    settings.save(kept)
-    loaded.plan.labels.save(output / LABELS_FILE)
-    print(f"predicting {len(cases)} cases with {settings.configuration}, folds {', '.join(settings.folds)}")
-    failures = predict_cases(predictor, cases, output, ending=ending)
-    if failures:
-        raise CasesFailed("in prediction", failures, output)
-    (output / FAILURES_FILE).unlink(missing_ok=True)
-
-
-def _weights_digest(model: Model) -> str:
-    digest = hashlib.sha256()
-    both = [*model.weights.values(), *(model.previous.weights.values() if model.previous else ())]
-    for weights in both:
-        for name, tensor in sorted(weights.items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run(

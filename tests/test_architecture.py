@@ -39,8 +39,11 @@ ALLOWED = {
             "evaluation",
             "checkup",
             "cascade",
+            "validation",
         )
     },
+    "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
+    "prediction": {"data", "networks", "planning", "model", "inference"},
 }
 # Used by people or shells, and by nothing in the package.
 TOP = {"__main__", "cli", "arguments", "health", "demo"}

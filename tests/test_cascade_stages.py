@@ -23,11 +23,13 @@ from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.pipeline import _whole_case_counter, predict, run, train
+from segfw.pipeline import run, train
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
+from segfw.prediction import predict
 from segfw.records import UserError
+from segfw.validation import whole_case_counter
 
 CASES = [f"case_{number:02}" for number in range(6)]
 HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]
@@ -202,6 +204,16 @@ def test_the_second_stage_sees_the_labels_of_the_first(work):
     assert set(np.unique(copying(volume))) == {0, 3, 7}
 
 
+def test_labels_of_the_first_stage_change_sides_in_the_mirror_with_those_of_the_second(planned):
+    plan = Plan.load(planned / PLAN_FILE)
+    swapping = plan.configurations[CASCADE].model_copy(update={"swapped_labels": ((2, 1, 2),)})
+    found = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (8, 16, 24)).astype(np.uint8))
+    settings = {"plan": plan, "configuration": swapping, "device": torch.device("cpu"), "precision": torch.float32}
+    for axes in ((), (2,), (0, 2)):
+        predictor = Predictor(networks=(Copying().eval(),), mirror_axes=axes, **settings)
+        assert torch.equal(predictor.logits(torch.zeros(1, *found.shape), found).argmax(0), found.long())
+
+
 def test_a_second_stage_alone_is_no_model(work):
     spec = Plan.load(work / PLAN_FILE).configurations[CASCADE].network
     save_tensors(fold_folder(work, CASCADE, "0") / WEIGHTS_FILE, build_network(spec).state_dict(), {"mirror_axes": ""})
@@ -328,7 +340,7 @@ def test_whole_cases_are_counted_with_what_the_first_stage_found_in_them(work):
     folder, plan, _ = handed_on(work)
     stored, cpu = work / "preprocessed" / FULLRES, torch.device("cpu")
     second, target = plan.configurations[CASCADE], target_of(plan.labels)
-    count = _whole_case_counter(stored, folder, second, target, cpu, torch.float32)
+    count = whole_case_counter(stored, folder, second, target, cpu, torch.float32)
     for part, found in zip(HELD_OUT, (2, 0, 1)):
         classes = open_case(stored, part[0]).classes[:]
         voxels = [int((classes == label).sum()) for label in (1, 2)]

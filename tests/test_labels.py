@@ -23,10 +23,11 @@ from segfw.data.verify import check_case
 from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
 from segfw.health import explain
-from segfw.pipeline import predict, run
+from segfw.pipeline import run
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.planning.prepare import plan_and_preprocess
+from segfw.prediction import predict
 from segfw.records import UserError
 from segfw.training.sampling import draw_sample, generator
 

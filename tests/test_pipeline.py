@@ -23,10 +23,11 @@ from segfw.data.store import StoredCase
 from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
 from segfw.model import load_model, load_tensors
-from segfw.pipeline import predict, run, summary, train
+from segfw.pipeline import run, summary, train
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
+from segfw.prediction import predict
 from segfw.records import UserError
 
 # Checkpoints after every epoch, so that a kill in training leaves one to resume from.
@@ -65,7 +66,7 @@ def contents(work: Path) -> dict[str, object]:
         elif path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{key: row[key] for key in row if key not in TIMINGS} for row in rows]
-        elif path.suffix == ".html":
+        elif path.suffix in (".html", ".png") or path.name == "run.json":
             found[name] = "a report, which tells the time"
         else:
             found[name] = path.read_bytes()

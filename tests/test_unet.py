@@ -188,6 +188,13 @@ def test_the_specs_shapes():
     assert (ANISOTROPIC.is_2d, FLAT.is_2d) == (False, True)
 
 
+def test_two_slices_that_are_mixed_are_told_from_all_others():
+    # Stages of ANISOTROPIC have as many slices as the patch, as many, and half as many; the first does not mix them.
+    deep = {slices: ANISOTROPIC.breaks_bf16_on_the_cpu((slices, 8, 8)) for slices in (2, 4, 6, 8)}
+    assert deep == {2: True, 4: True, 6: False, 8: False}
+    assert not FLAT.breaks_bf16_on_the_cpu((2, 8, 8))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -11,6 +11,7 @@ from segfw.networks.foreign import mednext, segresnet, swin_unetr
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
 
+BuildNetwork = Callable[[NetworkSpec], nn.Module]
 ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {
     PLAIN: PlainUNet,
     RESIDUAL_ENCODER: ResidualEncoderUNet,

@@ -57,6 +57,17 @@ class NetworkSpec(Record):
             shapes.append(shape)
         return shapes
 
+    def breaks_bf16_on_the_cpu(self, patch_size: Triple) -> bool:
+        """True if a stage has two slices and mixes them.
+
+        PyTorch (2.13 with oneDNN) then takes the gradient of a 3-D convolution's weights in 16 bit from memory that it
+        has not written, so that training on a CPU turns into numbers as large as 1e30; float32, other devices, and one
+        slice or three are right.
+        """
+        return any(
+            shape[0] == 2 and kernel[0] > 1 for shape, kernel in zip(self.stage_shapes(patch_size), self.kernels)
+        )
+
     def convolution_elements(self, patch_size: Triple) -> int:
         """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
 

@@ -55,23 +55,31 @@ Choose = Callable[[Grid, Preset], Choice]
 def patch_ladder(grid: Grid, preset: Preset) -> Iterator[Topology]:
     """Patches from the largest worth having down to the smallest possible; the budget only decides where to stop.
 
-    Each is one step shorter than the one before along the axis that covers most of the median case.
+    Each is one step shorter than the one before along the axis that covers most of the median case, or the next such
+    axis where that one cannot be shorter.
     """
-    spacing, median = grid.spacing_mm, grid.median_shape
-    topology = preset.topology(spacing, rules.first_patch(spacing, median))
-    while True:
+    topology = preset.topology(grid.spacing_mm, rules.first_patch(grid.spacing_mm, grid.median_shape))
+    while topology is not None:
         yield topology
-        axis = rules.axis_to_shrink(topology.patch_size, median)
-        smaller = list(topology.patch_size)
+        topology = _one_step_shorter(topology, grid, preset)
+
+
+def _one_step_shorter(topology: Topology, grid: Grid, preset: Preset) -> Topology | None:
+    """The next rung of the ladder; None if no axis can be shorter."""
+    patch, axes = topology.patch_size, list(range(len(topology.patch_size)))
+    while axes:
+        axis = axes.pop(rules.axis_to_shrink([patch[a] for a in axes], [grid.median_shape[a] for a in axes]))
+        smaller = list(patch)
         # The multiple is taken after a trial step: 224 lies between 256 and 192, but only if 32 suffices there.
         smaller[axis] -= topology.multiple_of[axis]
-        step = preset.topology(spacing, smaller).multiple_of[axis]
-        smaller[axis] = topology.patch_size[axis] - step
+        step = preset.topology(grid.spacing_mm, smaller).multiple_of[axis]
+        smaller[axis] = patch[axis] - step
         if smaller[axis] <= 0:
-            return
-        before, topology = topology, preset.topology(spacing, smaller)
-        if prod(topology.patch_size) >= prod(before.patch_size):
-            return  # padding undid the step
+            continue
+        shorter = preset.topology(grid.spacing_mm, smaller)
+        if prod(shorter.patch_size) < prod(patch):  # else padding undid the step
+            return shorter
+    return None
 
 
 def choose_published(grid: Grid, preset: Preset, *, memory_gb: float) -> Choice:

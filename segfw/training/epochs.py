@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segfw.data.parallel import progress
-from segfw.model import save_tensors
+from segfw.model import BEST_FILE, save_tensors
 from segfw.planning.splits import Fold
 from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import Batches
@@ -26,7 +26,6 @@ from segfw.training.stopping import COOL_DOWN, FEWEST_GAIN, GO_ON, STOP_NOW, Sto
 from segfw.training.validate import STEP_PER_TILE, WHOLE_CASES_SHARE, WholeCases, validate_patches
 from segfw.training.writers import Writer
 
-BEST_FILE = "best.safetensors"
 CHECK_EVERY_STEPS = 20  # steps between looks at the loss: each look waits for the device
 VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
 SMOOTHING = 0.9  # of the moving average of the validation Dice
@@ -67,7 +66,8 @@ def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
             is_best = _is_best(job, state, row)
             _finish_epoch(job, state, row, clock)
             if is_best and run.ranks.is_first:
-                about = {"epoch": str(counters.epoch)}
+                axes = ",".join(str(axis) for axis in job.train_batches.mirror_axes)
+                about = {"epoch": str(counters.epoch), "mirror_axes": axes}
                 save_tensors(run.folder / BEST_FILE, state.network.state_dict(), about)
             if job.checkpoints.is_due():
                 job.checkpoints.save(state)

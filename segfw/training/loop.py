@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from segfw.data.store import CaseArrays
-from segfw.device import keep_freed_pages, pick_precision
+from segfw.device import compiling_pays, keep_freed_pages, pick_precision
 from segfw.model import WEIGHTS_FILE, save_tensors
-from segfw.networks import build_network, fastest_layout
+from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
+from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Batches
@@ -38,7 +39,6 @@ from segfw.training.writers import Writer, open_writers
 SETTINGS_FILE = "settings.json"
 RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
 
-BuildNetwork = Callable[..., nn.Module]
 BuildLoss = Callable[[Configuration, Target], Loss]
 
 
@@ -113,6 +113,7 @@ def train(
         if settings.time_budget_s:
             (patch_s,) = ranks.from_first(seconds_per_patch(run, state) / ranks.count)
         settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train), ranks.joined_batch)
+        settings = settings.model_copy(update={"compile": _is_compiled(settings, chosen_device)})
     run = prepared_forward(replace(run, settings=settings), state)
     writers: list[Writer] = []
     if ranks.is_first:
@@ -175,6 +176,14 @@ def _loss(
     if settings.loss not in LOSSES:
         raise UserError(f"--loss {settings.loss!r} is unknown; choose from {', '.join(LOSSES)}")
     return LOSSES[settings.loss](configuration, target, ranks.sum_with_gradient)
+
+
+def _is_compiled(settings: TrainSettings, device: torch.device) -> bool:
+    """As asked for or, by default, where it pays; kept with the settings, so that a resumed run does the same."""
+    if settings.compile is not None:
+        return settings.compile
+    steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+    return compiling_pays(device, seconds=settings.time_budget_s, steps=steps)
 
 
 def _mirror_axes(run: Run) -> tuple[int, ...]:

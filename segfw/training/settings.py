@@ -30,4 +30,4 @@ class TrainSettings(Record):
     weight_decay: float = Field(default=3e-5, ge=0)
     gradient_clip: float = Field(default=12.0, gt=0)
     foreground_share: float = Field(default=0.33, ge=0, le=1)
-    compile: bool | None = None  # None: on CUDA only
+    compile: bool | None = None  # None: where it pays (device.compiling_pays)

@@ -85,8 +85,7 @@ def prepared_forward(run: Run, state: TrainState) -> Run:
     parallel = run.ranks.parallel(state.network, run.device)
     if run.ranks.count > 1:
         run = replace(run, forward=parallel, without_averaging=parallel.no_sync)
-    wanted = run.device.type == "cuda" if run.settings.compile is None else run.settings.compile
-    if not wanted:
+    if not run.settings.compile:
         return run
     compiled = replace(run, forward=torch.compile(parallel))
     try:

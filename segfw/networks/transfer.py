@@ -1,0 +1,97 @@
+"""A network begins with the weights of another one, as far as they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segfw.records import UserError
+
+NAMES_SHOWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Which weights were taken over, by name; ``channels`` are how many images the other network and this one see."""
+
+    matched: tuple[str, ...]
+    adapted: tuple[str, ...]  # see the image: shared channels were taken, further ones begin at zero
+    left_fresh: tuple[str, ...]  # as they were initialised: the other has no such weight, or one of another shape
+    unused: tuple[str, ...]  # of the other network, which this one does not have
+    channels: tuple[int, int]
+
+    def text(self) -> str:
+        """A few lines for the reader."""
+        total = len(self.matched) + len(self.adapted) + len(self.left_fresh)
+        lines = [f"{len(self.matched) + len(self.adapted)} of {total} weights taken over"]
+        if self.adapted:
+            other, own = self.channels
+            how = "further ones begin at zero" if own > other else "the rest is dropped"
+            shared = f"the first {min(other, own)} channels taken for the same, {how}"
+            lines.append(f"  {other} channels there and {own} here, {shared}: {_listed(self.adapted)}")
+        if self.left_fresh:
+            lines.append(f"  {len(self.left_fresh)} begin anew: {_listed(self.left_fresh)}")
+        if self.unused:
+            lines.append(f"  {len(self.unused)} have no place here: {_listed(self.unused)}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
+    """Copies into ``network`` every weight of the same name and shape, in place, and says which.
+
+    Weights that see the image, and differ in its number of channels only, keep those that both have by position;
+    further channels begin at zero, so that at first the network does what the other one did. Heads for another number
+    of labels are left as they are; for as many labels they are taken, whatever the labels are called. Raises UserError
+    if nothing fits.
+    """
+    own = network.state_dict()
+    channels = _image_channels(own, weights)
+    matched, adapted, left_fresh = [], [], []
+    for name, tensor in own.items():
+        other = weights.get(name)
+        if other is not None and other.shape == tensor.shape:
+            tensor.copy_(other)
+            matched.append(name)
+        elif other is not None and _differs_in_channels_only(tensor, other, channels):
+            shared = min(channels)
+            tensor[:, :shared] = other[:, :shared].to(tensor)
+            tensor[:, shared:] = 0
+            adapted.append(name)
+        else:
+            left_fresh.append(name)
+    if not matched and not adapted:
+        there, here = (", ".join(list(names)[:2]) for names in (weights, own))
+        raise UserError(
+            f"--init-from: none of its {len(weights)} weights fits this network (there {there}, ..., here {here}, "
+            "...); take a model of the same --preset"
+        )
+    return Transfer(
+        matched=tuple(matched),
+        adapted=tuple(adapted),
+        left_fresh=tuple(left_fresh),
+        unused=tuple(name for name in weights if name not in own),
+        channels=channels,
+    )
+
+
+def _image_channels(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Channels of the image in the other network and in this one: what their first convolution takes."""
+    for name, tensor in own.items():
+        if tensor.ndim >= 4 and name in weights and weights[name].ndim == tensor.ndim:
+            return weights[name].shape[1], tensor.shape[1]
+    return 0, 0
+
+
+def _differs_in_channels_only(tensor: Tensor, other: Tensor, channels: tuple[int, int]) -> bool:
+    if tensor.ndim < 4 or other.ndim != tensor.ndim or (other.shape[1], tensor.shape[1]) != channels:
+        return False
+    return tensor.shape[0] == other.shape[0] and tensor.shape[2:] == other.shape[2:]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

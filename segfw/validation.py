@@ -1,0 +1,97 @@
+"""Whole cases: predicted while a network trains, and at its end scored on their own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segfw.data.manifest import LABELS_FILE, Case
+from segfw.data.parallel import FAILURES_FILE, CasesFailed
+from segfw.data.store import open_case
+from segfw.device import autocast
+from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.metrics import Scores
+from segfw.inference.predictor import Predictor, predict_cases
+from segfw.inference.sliding_window import sliding_window
+from segfw.model import Model
+from segfw.networks import BuildNetwork
+from segfw.networks.losses import Target, overlap_counts
+from segfw.planning.plan import Configuration
+from segfw.training.distributed import Ranks
+from segfw.training.runlog import read_metrics
+from segfw.training.validate import CountWholeCase
+
+VALIDATION = "validation"  # folder of the masks in a fold's
+
+
+def whole_case_counter(
+    preprocessed: Path,
+    handed_on: Path | None,
+    configuration: Configuration,
+    target: Target,
+    device: torch.device,
+    precision: torch.dtype,
+) -> CountWholeCase:
+    """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
+
+    @torch.inference_mode()
+    def count(network: nn.Module, case_id: str) -> Tensor:
+        case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
+        image, classes = torch.from_numpy(case.image), torch.from_numpy(case.classes)
+        previous = None if handed_on is None else torch.from_numpy(case.previous)
+        with autocast(device, precision):
+            logits = sliding_window(
+                image.float(),
+                [network],
+                configuration.patch_size,
+                device=device,
+                previous_zyx=previous,
+                previous_classes=configuration.previous_classes,
+            )
+        return overlap_counts(logits[None], classes[None].to(device, torch.long), target)
+
+    return count
+
+
+def validate(
+    model: Model,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    device: str,
+    precision: str,
+    build: BuildNetwork,
+    ranks: Ranks,
+) -> Scores:
+    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
+    output = folder / VALIDATION
+    if (output / "scores.json").is_file():
+        kept = Scores.load(output / "scores.json")
+        if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
+            return kept
+    predictor = Predictor.of(model, device=device, precision=precision, build=build)
+    if ranks.is_first:
+        model.plan.labels.save(output / LABELS_FILE)
+    inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
+    print(f"validating on {len(cases)} whole cases")
+    failures = predict_cases(predictor, inputs, output)
+    if failures:
+        raise CasesFailed("in validation", failures, folder)
+    (folder / FAILURES_FILE).unlink(missing_ok=True)
+    ranks.wait()
+    if ranks.is_first:
+        evaluate_pairs(
+            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
+            model.plan.labels,
+            title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
+            output=output / "scores.json",
+            report=folder / "report.html",
+            images={case.id: case.images[0] for case in cases},
+            curve=read_metrics(folder),
+            label_maps={case.id: case.label_map for case in cases},
+        )
+    ranks.wait()
+    return Scores.load(output / "scores.json")
