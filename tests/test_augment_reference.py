@@ -1,12 +1,15 @@
 """The published pipeline by batchgenerators: repeatable in threads, and what ours does has the same moments."""
 
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from segfw.records import UserError
+from segfw.training import augment_reference
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
@@ -58,6 +61,13 @@ def test_shapes_types_and_several_channels_and_masks(patch):
     assert changed.shape == (2, *patch)
     assert (changed.dtype, masks[0].dtype) == (torch.float32, torch.int16)
     assert torch.equal(*masks)
+
+
+def test_without_batchgenerators_one_sentence_says_what_to_install(monkeypatch):
+    augment_reference._published.cache_clear()
+    monkeypatch.setitem(sys.modules, "batchgenerators.transforms.abstract_transforms", None)
+    with pytest.raises(UserError, match=r'pip install "segfw\[reference\]"'):
+        published(0)
 
 
 def test_slices_of_a_flat_patch_stay_apart():

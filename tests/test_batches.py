@@ -5,11 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from segfw.data.geometry import Geometry, Volume
+from segfw.data.normalize import Normalization
+from segfw.data.preprocess import Preprocessing, preprocess_classes, preprocess_image
 from segfw.data.store import CaseArrays
 from segfw.training.batches import OUTSIDE, Batches, cut_padded, is_blank, swap_classes
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 
+# Array axes run to the head, the front and the patient's right: the canonical orientation, 1 mm.
+SUPINE = ((0.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 SHAPE, PATCH, CPU = (20, 26, 22), (8, 12, 10), torch.device("cpu")
 
 
@@ -61,13 +67,18 @@ def jitter(image, classes, rng):
 
 
 @pytest.mark.parametrize("patch", [PATCH, (1, 20, 16), (4, 16, 16)])
-@pytest.mark.parametrize("how", [{}, {"elastic": True}, {"augmentation": "reference"}, {"augment": jitter}])
+@pytest.mark.parametrize(
+    "how", [{}, {"elastic": True, "previous_classes": 3}, {"augmentation": "reference"}, {"augment": jitter}]
+)
 def test_two_halves_equal_the_whole_noise_included(patch, how):
-    batches = batches_of(patch_size=patch, **how)
+    cases, further = made_up(), how.get("previous_classes", 1) - 1
+    if further:
+        cases = [replace(case, previous=case.classes) for case in cases]
+    batches = batches_of(cases, patch_size=patch, **how)
     for step in range(8):  # noise is drawn for one sample in ten, a warp for one in three
         whole = finished(batches, step)
-        halves = [finished(batches_of(patch_size=patch, **how), step, part) for part in (range(1), range(1, 4))]
-        assert whole[0].shape == (4, 2, *patch)
+        halves = [finished(batches_of(cases, patch_size=patch, **how), step, part) for part in (range(1), range(1, 4))]
+        assert whole[0].shape == (4, 2 + further, *patch)
         assert (whole[0].dtype, whole[1].dtype) == (torch.float32, torch.int64)
         assert_same(whole, (torch.cat(parts) for parts in zip(*halves)))
 
@@ -207,6 +218,29 @@ def test_blank_is_where_no_channel_shows_anything_nearby():
     blank = is_blank(image)
     assert (~blank).sum() == 27
     assert not blank[1:4, 1:4, 2:5].any()
+
+
+def test_the_mask_of_a_resampled_image_is_found_again_to_a_few_voxels():
+    """Preprocessing with a mask and a finer grid: the spline rings outside of it, which must not count as image."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*(np.arange(n) - n // 2 for n in (44, 48, 40)), indexing="ij"))
+    head = (grid**2).sum(0) < 14**2
+    image = np.where(head, rng.normal(100, 20, head.shape), 0).astype(np.float32)
+    image[20:24, 20:24, 20:24] = 0  # a hole, which is filled
+    image[0, 0, 0] = image[-1, -1, -1] = 1  # keeps the background from being cropped
+    how = Preprocessing(
+        axis_order=(0, 1, 2),
+        spacing_mm=(0.7, 0.8, 1.0),
+        normalization=(Normalization(kind="zscore", inside_mask=True),),
+    )
+    volume = Volume(array=image[None], geometry=Geometry(affine=SUPINE, shape=image.shape))
+    made, _ = preprocess_image(volume, how, in_half=True)
+    blank = is_blank(made).numpy()
+    mask = Volume(array=head[None].astype(np.uint8), geometry=volume.geometry)
+    inside = preprocess_classes(mask, preprocess_image(volume, how)[1]).numpy() == 1
+    assert not blank[ndimage.binary_erosion(inside)].any()
+    assert blank[~ndimage.binary_dilation(inside, iterations=8)].mean() > 0.98
+    assert (made[0].numpy()[~inside] != 0).mean() > 0.05  # the values alone do not tell
 
 
 # The previous stage, and the user's own augmentation

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from segfw.data.geometry import Shape
+from segfw.records import UserError
 from segfw.training.augment_draw import is_in_plane, largest_angle
 
 SMALLEST_SCALE = 0.85  # that the box is read for; corners of patches scaled further lie outside of it, as published
@@ -74,16 +75,21 @@ def _folded(array_czyx: np.ndarray, flat: bool) -> np.ndarray:
 
 @lru_cache
 def _published(patch_size: Shape) -> tuple[Callable[..., dict], Callable[..., dict]]:
-    """The spatial transform, and the intensity transforms in their order."""
-    from batchgenerators.transforms.abstract_transforms import Compose
-    from batchgenerators.transforms.color_transforms import (
-        BrightnessMultiplicativeTransform,
-        ContrastAugmentationTransform,
-        GammaTransform,
-    )
-    from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
-    from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
-    from batchgenerators.transforms.spatial_transforms import SpatialTransform
+    """The spatial transform, and the intensity transforms in their order. Raises UserError without batchgenerators."""
+    try:
+        from batchgenerators.transforms.abstract_transforms import Compose
+        from batchgenerators.transforms.color_transforms import (
+            BrightnessMultiplicativeTransform,
+            ContrastAugmentationTransform,
+            GammaTransform,
+        )
+        from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
+        from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
+        from batchgenerators.transforms.spatial_transforms import SpatialTransform
+    except ImportError as error:
+        raise UserError(
+            f'--augmentation reference needs the package batchgenerators ({error}): pip install "segfw[reference]"'
+        ) from None
 
     flat, angles = is_in_plane(patch_size), (-largest_angle(patch_size), largest_angle(patch_size))
     warp = SpatialTransform(
