@@ -29,7 +29,8 @@ def test_the_loss_of_the_example_is_more_than_the_published_one():
     assert logits.grad.isfinite().all()
     ignoring = train_custom.focal_and_dice(configuration, Target(ignore=2))
     other = torch.where((classes == 2)[:, None], 5.0, logits)
-    assert ignoring([other], classes) == pytest.approx(ignoring([logits], classes).item(), abs=1e-6)
+    expected = ignoring([logits], classes).item()
+    assert ignoring([other], classes).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.skipif("build_loss" not in inspect.signature(train).parameters, reason="train takes no build_loss yet")

@@ -188,6 +188,24 @@ def test_the_specs_shapes():
     assert (ANISOTROPIC.is_2d, FLAT.is_2d) == (False, True)
 
 
+@pytest.mark.parametrize("slices", [2, 4, 6])
+def test_gradients_in_16_bit_on_the_cpu_are_near_those_in_float32(slices):
+    torch.manual_seed(0)
+    spec = make_spec(features=(16, 32, 64))
+    network, image = build_network(spec).train(), torch.randn(2, 2, slices, 32, 32)
+    gradients = []
+    for is_16_bit in (False, True):
+        network.zero_grad()
+        _unwritten = torch.full((27 * 32 * 64,), 1e30)
+        del _unwritten  # what memory may hold that is read before it is written
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
+            outputs = network(image)
+        sum((output.float() ** 3).mean() for output in outputs).backward()
+        gradients.append(torch.cat([weight.grad.flatten().clone() for weight in network.parameters()]))
+    fine, coarse = gradients
+    assert (fine - coarse).norm() < 0.2 * fine.norm()
+
+
 def test_two_slices_that_are_mixed_are_told_from_all_others():
     # Stages of ANISOTROPIC have as many slices as the patch, as many, and half as many; the first does not mix them.
     deep = {slices: ANISOTROPIC.breaks_bf16_on_the_cpu((slices, 8, 8)) for slices in (2, 4, 6, 8)}

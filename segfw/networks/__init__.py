@@ -21,6 +21,9 @@ ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {
 }
 
 
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a weight
+
+
 def build_network(spec: NetworkSpec) -> nn.Module:
     """A freshly initialised network; raises ValueError if the architecture is unknown."""
     if spec.architecture not in ARCHITECTURES:
@@ -32,4 +35,8 @@ def fastest_layout(network: nn.Module, spec: NetworkSpec) -> nn.Module:
     """The network with its weights laid out channels-last, in which convolutions are fastest on CPU and CUDA."""
     if next(network.parameters()).device.type not in ("cpu", "cuda"):
         return network
-    return network.to(memory_format=torch.channels_last if spec.is_2d else torch.channels_last_3d)
+    # By the weights and not by the plan: a network of one's own may see slices with 3-D layers.
+    for weight in network.parameters():
+        if weight.ndim in LAYOUTS:
+            weight.data = weight.data.contiguous(memory_format=LAYOUTS[weight.ndim])
+    return network

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.networks.spec import NetworkSpec, Triple
-from segfw.networks.unet import fold_z, unfold_z
+from segfw.networks.unet import fold_z, right_precision, unfold_z
 
 SWIN_HEADS = (3, 6, 12, 24)  # attention heads of each transformer stage (Hatamizadeh et al. 2022)
 MEDNEXT_EXPANSION = (2, 3, 4, 4, 4)  # by stage, the bottom's last: MedNeXt-B (Roy et al. 2023)
@@ -16,17 +16,18 @@ class Foreign(nn.Module):
     """A network of MONAI that behaves as ours do.
 
     Takes (B, C, Z, Y, X). Returns the logits (B, K, Z, Y, X) in evaluation mode, and in training mode a list of
-    logits, finest first. With ``is_2d`` the inner network is two-dimensional, and z is folded into the batch.
+    logits, finest first. For slices the inner network is two-dimensional, and z is folded into the batch.
     """
 
-    def __init__(self, network: nn.Module, is_2d: bool) -> None:
+    def __init__(self, network: nn.Module, spec: NetworkSpec) -> None:
         super().__init__()
-        self.network, self.is_2d = network, is_2d
+        self.network, self.spec = network, spec
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
-        found = self.network(fold_z(image_bczyx) if self.is_2d else image_bczyx)
+        with right_precision(self.spec, image_bczyx):
+            found = self.network(fold_z(image_bczyx) if self.spec.is_2d else image_bczyx)
         outputs = [found] if isinstance(found, Tensor) else list(found)
-        if self.is_2d:
+        if self.spec.is_2d:
             outputs = [unfold_z(logits, image_bczyx.shape[0]) for logits in outputs]
         return outputs if self.training else outputs[0]
 
@@ -59,7 +60,7 @@ def segresnet(spec: NetworkSpec) -> nn.Module:
     )
     if [tuple(map(int, scale)) for scale in network.anisotropic_scales] != halved:
         raise ValueError(f"{spec.architecture} cannot have kernels {spec.kernels}: axes catch up first, then all halve")
-    return Foreign(network, spec.is_2d)
+    return Foreign(network, spec)
 
 
 def swin_unetr(spec: NetworkSpec) -> nn.Module:
@@ -81,7 +82,7 @@ def swin_unetr(spec: NetworkSpec) -> nn.Module:
             num_heads=SWIN_HEADS,
             downsample="mergingv2",  # the other leaves some of the voxels out and takes others twice
         )
-    return Foreign(network.to(torch.get_default_device()), spec.is_2d)
+    return Foreign(network.to(torch.get_default_device()), spec)
 
 
 def mednext(spec: NetworkSpec) -> nn.Module:
@@ -110,7 +111,7 @@ def mednext(spec: NetworkSpec) -> nn.Module:
         blocks_bottleneck=spec.encoder_blocks[-1],
         blocks_up=spec.decoder_convs[::-1],
     )
-    return Foreign(network, spec.is_2d)
+    return Foreign(network, spec)
 
 
 def doubled(first: int, stages: int) -> tuple[int, ...]:

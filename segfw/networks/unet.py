@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,12 @@ def unfold_z(logits: Tensor, batch: int) -> Tensor:
     return logits.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
+def right_precision(spec: NetworkSpec, image_bczyx: Tensor) -> AbstractContextManager:
+    """Float32 where 16 bit would give wrong gradients on a CPU, else what the caller has chosen."""
+    is_wrong = torch.is_grad_enabled() and spec.breaks_bf16_on_the_cpu(tuple(image_bczyx.shape[2:]))
+    return torch.autocast("cpu", enabled=False) if is_wrong and image_bczyx.device.type == "cpu" else nullcontext()
+
+
 class UNet(nn.Module):
     """The decoder, heads and wiring of a U-Net; subclasses give the encoder.
 
@@ -29,7 +37,7 @@ class UNet(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.is_2d = spec.is_2d
+        self.spec = spec
         layers = Layers(spec.is_2d)
         self.encoder, self.up, self.decoder, self.heads = (nn.ModuleList() for _ in range(4))
         self.encoder.extend(self.encoder_stages(layers, spec))
@@ -49,8 +57,12 @@ class UNet(nn.Module):
         raise NotImplementedError
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
+        with right_precision(self.spec, image_bczyx):
+            return self._logits(image_bczyx)
+
+    def _logits(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
         batch = image_bczyx.shape[0]
-        x = fold_z(image_bczyx) if self.is_2d else image_bczyx
+        x = fold_z(image_bczyx) if self.spec.is_2d else image_bczyx
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -61,7 +73,7 @@ class UNet(nn.Module):
             x = self.decoder[stage](torch.cat((x, skips[stage]), 1))
             if self.training or stage == 0:
                 outputs.append(self.heads[stage](x))
-        outputs = [unfold_z(logits, batch) if self.is_2d else logits for logits in reversed(outputs)]
+        outputs = [unfold_z(logits, batch) if self.spec.is_2d else logits for logits in reversed(outputs)]
         return outputs if self.training else outputs[0]
 
 
