@@ -134,7 +134,7 @@ def inference() -> None:
     image = torch.randn(1, 40, 84, 60)
     torch.manual_seed(0)
     plain = build_network(NETWORK).to(device).eval()
-    fast = fastest_layout(build_network(NETWORK).to(device), NETWORK).eval()
+    fast = fastest_layout(build_network(NETWORK).to(device)).eval()
     fast.load_state_dict(plain.state_dict())
     results = {}
 

@@ -66,7 +66,7 @@ def step_of(
     network = build_network(NETWORK).to(device).train()
     forward = network
     if fastest:
-        network = fastest_layout(network, NETWORK)
+        network = fastest_layout(network)
         forward = torch.compile(network) if device.type == "cuda" else network
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.99, nesterov=True, weight_decay=3e-5, fused=True)
     image = torch.randn(batch, 1, *PATCH, device=device)

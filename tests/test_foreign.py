@@ -98,7 +98,7 @@ def test_layout_and_precision_change_little(name):
     network, image = build_network(spec).eval(), image_for(name)
     with torch.no_grad():
         before = network(image)
-        torch.testing.assert_close(fastest_layout(network, spec)(image), before, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(fastest_layout(network)(image), before, atol=1e-3, rtol=1e-3)
         with torch.autocast("cpu", torch.bfloat16):
             coarse = network(image)
     assert (coarse.float() - before).square().mean() < 0.01 * before.square().mean()
@@ -130,7 +130,7 @@ def blobs(shape: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
 def test_it_learns_with_the_optimiser_of_training(name, patch):
     torch.manual_seed(0)
     spec, _ = CASES[name]
-    network = fastest_layout(build_network(spec), spec).train()
+    network = fastest_layout(build_network(spec)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, nesterov=True)
     losses = []
     for step in range(40):

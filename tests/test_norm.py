@@ -109,7 +109,7 @@ def test_a_single_voxel_is_refused_as_by_pytorch():
 @pytest.mark.parametrize("spec, patch", [(HIPPOCAMPUS, (16, 16, 16)), (FLAT, (1, 16, 16))])
 def test_network_in_channels_last_computes_what_the_stock_norms_do_with_the_same_weights(spec, patch):
     torch.manual_seed(0)
-    network = fastest_layout(build_network(spec), spec).train()
+    network = fastest_layout(build_network(spec)).train()
     stock = build_network(spec).train()
     for layer in stock.modules():
         if isinstance(layer, InstanceNorm2d | InstanceNorm3d):

@@ -124,8 +124,8 @@ def test_a_network_that_falls_back_to_background_is_rescued(prepared, tmp_path, 
 def test_broken_intensities_are_named_instead_of_rescued(prepared, tmp_path, monkeypatch):
     original = loop.open_cases
 
-    def broken(folder, ids, *rest):
-        cases = original(folder, ids, *rest)
+    def broken(*arguments, **named):
+        cases = original(*arguments, **named)
         cases[0].image[:] = float("inf")
         return cases
 

@@ -1,6 +1,5 @@
 """The example of a network and a loss of one's own runs, and both are really the ones used."""
 
-import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from segfw.data.formats import read_volume  # noqa: E402
 from segfw.inference.predictor import Predictor  # noqa: E402
 from segfw.model import load_model  # noqa: E402
 from segfw.networks.losses import Target, deep_supervision_loss  # noqa: E402
-from segfw.pipeline import train  # noqa: E402
 from segfw.planning.prepare import plan_and_preprocess  # noqa: E402
 
 
@@ -33,7 +31,6 @@ def test_the_loss_of_the_example_is_more_than_the_published_one():
     assert ignoring([other], classes).item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.skipif("build_loss" not in inspect.signature(train).parameters, reason="train takes no build_loss yet")
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_the_example_trains_and_its_model_predicts(make_raw, tmp_path, monkeypatch, capsys, configuration):
     raw, work, steps = make_raw(cases=5), tmp_path / "work", []

@@ -92,7 +92,7 @@ class Predictor:
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(f"the weights do not fit the plan ({reason}); train again") from None
-            networks.append(fastest_layout(network.to(chosen), model.configuration.network).eval())
+            networks.append(fastest_layout(network.to(chosen)).eval())
         return Predictor(
             plan=model.plan,
             configuration=model.configuration,

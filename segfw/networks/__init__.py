@@ -31,7 +31,7 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     return ARCHITECTURES[spec.architecture](spec)
 
 
-def fastest_layout(network: nn.Module, spec: NetworkSpec) -> nn.Module:
+def fastest_layout(network: nn.Module) -> nn.Module:
     """The network with its weights laid out channels-last, in which convolutions are fastest on CPU and CUDA."""
     if next(network.parameters()).device.type not in ("cpu", "cuda"):
         return network

@@ -133,12 +133,11 @@ def train(
         )
         writers = open_writers(log, folder, record)
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
-    print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {str(run.precision)[6:]}")
+    print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {_precision_text(run)}")
     state.counters.elapsed_s += time.monotonic() - started
     how, val_ids = configuration.preprocessing, fold.validation or fold.train
-    train_cases, val_cases = (
-        open_cases(preprocessed, ids, how, chosen_device, previous=previous) for ids in (fold.train, val_ids)
-    )
+    opening = {"device": chosen_device, "step_gb": configuration.estimate.training_memory_gb, "previous": previous}
+    train_cases, val_cases = (open_cases(preprocessed, ids, how, **opening) for ids in (fold.train, val_ids))
     job = Job(
         run=run,
         fold=fold,
@@ -178,6 +177,13 @@ def _loss(
     return LOSSES[settings.loss](configuration, target, ranks.sum_with_gradient)
 
 
+def _precision_text(run: Run) -> str:
+    is_broken = run.configuration.network.breaks_bf16_on_the_cpu(run.configuration.patch_size)
+    if run.device.type == "cpu" and run.precision != torch.float32 and is_broken:
+        return "float32 (in 16 bit PyTorch's gradients of two slices are wrong on the CPU)"
+    return str(run.precision).removeprefix("torch.")
+
+
 def _is_compiled(settings: TrainSettings, device: torch.device) -> bool:
     """As asked for or, by default, where it pays; kept with the settings, so that a resumed run does the same."""
     if settings.compile is not None:
@@ -193,7 +199,7 @@ def _mirror_axes(run: Run) -> tuple[int, ...]:
 def _new_state(
     configuration: Configuration, settings: TrainSettings, device: torch.device, build: BuildNetwork
 ) -> TrainState:
-    network = fastest_layout(build(configuration.network).to(device), configuration.network)
+    network = fastest_layout(build(configuration.network).to(device))
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=0.01,  # rate and momentum are set anew in every step

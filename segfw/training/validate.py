@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from segfw.device import autocast
 from segfw.networks.losses import dice_ce_loss, overlap_counts
 from segfw.training.batches import Batches
 from segfw.training.distributed import Ranks
+from segfw.training.feeding import Feeder
 from segfw.training.step import Run
 
 # Network and case id -> true positives, false positives, false negatives (3, K) of the case predicted as a whole.
@@ -31,12 +33,16 @@ def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
     """
     share = run.ranks.samples(run.settings.batch_size)
     loss, counts = torch.zeros((), device=run.device), 0
-    for step in range(steps):
-        image, classes = batches.finish(batches.cut(step, share), run.device)
-        with autocast(run.device, run.precision):
-            logits = run.forward(image)[0]
-        loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target, join=run.ranks.sum)
-        counts = counts + overlap_counts(logits.float(), classes, run.target)
+    feeder = Feeder(lambda step: batches.cut(step, share), 0, device=run.device)
+    try:
+        for cut in islice(feeder, steps):
+            image, classes = batches.finish(cut, run.device)
+            with autocast(run.device, run.precision):
+                logits = run.forward(image)[0]
+            loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target, join=run.ranks.sum)
+            counts = counts + overlap_counts(logits.float(), classes, run.target)
+    finally:
+        feeder.close()
     counts = run.ranks.sum(counts)
     dice = pooled_dice(counts)
     return {
