@@ -85,6 +85,7 @@ def _plan(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from segfw.model import fold_folder
     from segfw.pipeline import summary, train
+    from segfw.training.distributed import launched_ranks
 
     scores = train(
         args.work,
@@ -95,6 +96,8 @@ def _train(args: argparse.Namespace) -> None:
         **args.extend,
         **_training_arguments(args),
     )
+    if not launched_ranks().is_first:
+        return
     if scores is not None:
         print(summary({args.configuration: {args.fold: scores}}), end="")
         print(f"report: {fold_folder(args.work, args.configuration, args.fold)}/report.html")

@@ -22,6 +22,7 @@ from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.records import UserError, write_text
+from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.distributed import joined, launched_ranks, local_device
 from segfw.training.loop import SETTINGS_FILE, BuildLoss
@@ -47,6 +48,7 @@ def train(
     extend_s: float | None = None,
     build: BuildNetwork = build_network,
     build_loss: BuildLoss | None = None,
+    augment: Augment | None = None,
     init_from: Path | None = None,
     log: Sequence[str] = (),
     **settings: object,
@@ -56,11 +58,11 @@ def train(
     ``settings`` are fields of TrainSettings. With ``resume`` an interrupted run goes on with the settings it was
     started with. A finished fold is not trained again unless ``overwrite``; ``extend_epochs`` or ``extend_s`` train it
     for so much longer. ``build`` makes another network from the plan's NetworkSpec, ``build_loss`` another loss from
-    the configuration and what the outputs mean. ``init_from`` is a model whose weights, as far as they fit, a new run
-    begins with. ``log`` names writers of the figures besides metrics.jsonl. Under ``torchrun`` all processes train one
-    network together. The second stage of a cascade needs all folds of the first
-    one, which predict the training cases for it. Returns the validation scores; None for fold 'all', which has no
-    validation cases.
+    the configuration and what the outputs mean, ``augment`` changes samples on the device. ``init_from`` is a model
+    whose weights, as far as they fit, a new run begins with. ``log`` names writers of the figures besides
+    metrics.jsonl. Under ``torchrun`` all processes train one network together. The second stage of a cascade needs all
+    folds of the first one, which predict the training cases for it. Returns the validation scores; None for fold
+    'all', which has no validation cases.
     """
     work = Path(work)
     plan = Plan.load(work / PLAN_FILE)
@@ -111,6 +113,7 @@ def train(
                 extend_s=extend_s,
                 build=build,
                 build_loss=build_loss,
+                augment=augment,
                 start=None if init_from is None else _start_from(init_from, configuration, fold),
                 count_whole_case=whole_case_counter(preprocessed, handed_on, chosen, target, on, precision),
                 log=log,

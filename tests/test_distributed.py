@@ -1,13 +1,19 @@
 """Two processes that train one network do what one process does with the joined batch."""
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from small_training import run, weights
 
+from segfw.evaluation.metrics import Scores
+from segfw.planning.prepare import plan_and_preprocess
+from segfw.planning.splits import Splits
 from segfw.training.distributed import ALONE, Ranks, joined, launched_ranks
 from segfw.training.runlog import read_metrics
 
@@ -44,6 +50,30 @@ def test_two_processes_train_like_one_with_the_joined_batch(prepared, tmp_path, 
         assert [row[name] for row in together] == pytest.approx([row[name] for row in alone], abs=2e-4), name
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, atol=2e-4, rtol=2e-3)
+
+
+def test_torchrun_trains_and_validates_together(make_raw, tmp_path):
+    raw, work = make_raw(cases=6), tmp_path / "work"
+    plan_and_preprocess(raw, work, configurations=("2d",), device="cpu")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    command += ["-m", "segfw", "train", str(work), "2d", "0", "--device", "cpu", "--batch-size", "3", "--epochs", "2"]
+    done = subprocess.run(
+        [*command, "--steps-per-epoch", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 2/2") == 1  # only the first process reports
+    assert done.stdout.count("next: segfw predict") == 1
+    assert "batch 4" in done.stdout  # three do not divide by two
+    fold = work / "runs" / "2d" / "fold_0"
+    record = json.loads((fold / "run.json").read_text())
+    assert record["sessions"][0]["processes"] == 2
+    expected = set(Splits.load(work / "splits.json").fold("0").validation)
+    assert set(Scores.load(fold / "validation" / "scores.json").cases) == expected
+    assert len(expected) == 2  # one for each process
 
 
 def test_a_batch_is_shared_out_without_gaps():

@@ -131,8 +131,12 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
 
 
 def progress(what: str, items: Collection[Item] | None = None, *, total: int | None = None, unit: str = "case") -> tqdm:
-    """A progress bar with the time left, over ``items`` or updated by hand; silent when nobody watches a terminal."""
-    return tqdm(items, total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+    """A progress bar with the time left, over ``items`` or updated by hand; silent when nobody watches a terminal.
+
+    Of several processes that ``torchrun`` started only the first one draws it.
+    """
+    is_silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+    return tqdm(items, total=total, desc=what, unit=unit, disable=is_silent, leave=False)
 
 
 def map_bounded(

@@ -20,7 +20,7 @@ from segfw.planning.plan import Configuration
 from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
 from segfw.records import UserError
-from segfw.training.batches import Batches
+from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.curves import draw_progress
 from segfw.training.distributed import ALONE, Ranks, local_device
@@ -58,6 +58,7 @@ def train(
     extend_s: float | None = None,
     build: BuildNetwork = build_network,
     build_loss: BuildLoss | None = None,
+    augment: Augment | None = None,
     start: Callable[[nn.Module], None] | None = None,
     count_whole_case: CountWholeCase | None = None,
     log: Sequence[str] = (),
@@ -69,52 +70,56 @@ def train(
     ``label_names`` are the names of all but the background. With ``resume`` the run goes on from its last
     checkpoint with the settings it was started with: on the CPU and with a fixed number of epochs, bit for bit as if
     it had not been interrupted; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to
-    last. ``start`` may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole.
-    ``log`` names further writers of the figures (``writers.WRITERS``).
-    ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
+    last. ``previous`` is, for the second stage of a cascade, the folder of what the first one found.
+
+    ``build``, ``build_loss`` and ``augment`` take the place of the network, the loss and the augmentation; ``start``
+    may change the new network's weights. ``count_whole_case`` predicts a validation case as a whole. ``log`` names
+    further writers of the figures (``writers.WRITERS``).
 
     Raises UserError if there is nothing to resume, if the loss stays no number after several attempts at lower
     learning rates, or if the data hold values that are no numbers.
     """
+    started = time.monotonic()
     keep_freed_pages()
     folder.mkdir(parents=True, exist_ok=True)
-    chosen_device = local_device(device)
-    if chosen_device.type == "cuda":
+    on = local_device(device)
+    if on.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all patches have one size
-    started = time.monotonic()
     if resume:
         require_checkpoint(folder)
         settings = TrainSettings.load(folder / SETTINGS_FILE)
     torch.manual_seed(settings.seed)
-    state = _new_state(configuration, settings, chosen_device, build)
-    if start is not None and not resume:
-        start(state.network)
+    state = _new_state(configuration, settings, on, build)
     run = Run(
         folder=folder,
         configuration=configuration,
         settings=settings,
-        device=chosen_device,
-        precision=pick_precision(settings.precision, chosen_device),
+        device=on,
+        precision=pick_precision(settings.precision, on),
         label_names=label_names,
         target=target,
         loss=_loss(build_loss, settings, configuration, target, ranks),
         ranks=ranks,
         forward=state.network,
     )
-    if resume:
+    if not resume:
+        if start is not None:
+            start(state.network)
+        settings = _fitted(run, state, len(fold.train))
+    else:
         load_checkpoint(folder, state)
         if extend_epochs or extend_s:
             settings = extended(settings, state.counters, epochs=extend_epochs, seconds=extend_s)
             more = f"{extend_epochs} epochs" if extend_epochs else f"{extend_s:.0f} s"
             state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
-    else:
-        state.counters.parts = settings.accumulate
-        patch_s = None
-        if settings.time_budget_s:
-            (patch_s,) = ranks.from_first(seconds_per_patch(run, state) / ranks.count)
-        settings = fit_to_length(settings, configuration.batch_size, patch_s, len(fold.train), ranks.joined_batch)
-        settings = settings.model_copy(update={"compile": _is_compiled(settings, chosen_device)})
     run = prepared_forward(replace(run, settings=settings), state)
+    mirroring = "mirroring" if settings.mirroring else "no mirroring"
+    print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {_precision_text(run)}")
+    val_ids = fold.validation or fold.train
+    opening = {"device": on, "step_gb": configuration.estimate.training_memory_gb, "previous": previous}
+    train_cases, val_cases = (
+        open_cases(preprocessed, ids, configuration.preprocessing, **opening) for ids in (fold.train, val_ids)
+    )
     writers: list[Writer] = []
     if ranks.is_first:
         keep_metrics_before(folder, state.counters.epoch)
@@ -124,7 +129,7 @@ def train(
             how="extended" if extend_epochs or extend_s else "resumed" if resume else "started",
             first_epoch=state.counters.epoch + 1,
             settings=settings,
-            device=chosen_device,
+            device=on,
             precision=run.precision,
             label_names=label_names,
             preprocessed=preprocessed,
@@ -132,24 +137,23 @@ def train(
             processes=ranks.count,
         )
         writers = open_writers(log, folder, record)
-    mirroring = "mirroring" if settings.mirroring else "no mirroring"
-    print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {_precision_text(run)}")
-    state.counters.elapsed_s += time.monotonic() - started
-    how, val_ids = configuration.preprocessing, fold.validation or fold.train
-    opening = {"device": chosen_device, "step_gb": configuration.estimate.training_memory_gb, "previous": previous}
-    train_cases, val_cases = (open_cases(preprocessed, ids, how, **opening) for ids in (fold.train, val_ids))
     job = Job(
         run=run,
         fold=fold,
-        train_batches=_batches(run, train_cases, TRAINING_STREAM),
+        train_batches=_batches(run, train_cases, TRAINING_STREAM, augment),
         val_batches=_batches(run, val_cases, VALIDATION_STREAM),
         whole_cases=_whole_cases(run, dict(zip(fold.validation, val_cases)), count_whole_case),
         checkpoints=Checkpoints(folder, ranks.is_first),
         stop_file=StopFile(folder),
-        augmenting=Stopwatch(chosen_device),
+        augmenting=Stopwatch(on),
         writers=writers,
     )
-    is_finished = False
+    state.counters.elapsed_s += time.monotonic() - started
+    _train_and_save(job, state)
+
+
+def _train_and_save(job: Job, state: TrainState) -> None:
+    run, is_finished = job.run, False
     try:
         _train_with_rescues(job, state)
         is_finished = True
@@ -158,12 +162,27 @@ def train(
     finally:
         for writer in job.writers:
             writer.close(is_finished)
-    axes = ",".join(str(axis) for axis in _mirror_axes(run))
-    about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
-    if ranks.is_first:
-        draw_progress(folder, read_metrics(folder), label_names, is_last=True)
-        save_tensors(folder / WEIGHTS_FILE, state.network.state_dict(), about)
-    ranks.wait()
+    if run.ranks.is_first:
+        draw_progress(run.folder, read_metrics(run.folder), run.label_names, is_last=True)
+        axes = ",".join(str(axis) for axis in _mirror_axes(run))
+        about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
+        save_tensors(run.folder / WEIGHTS_FILE, state.network.state_dict(), about)
+    run.ranks.wait()
+
+
+def _fitted(run: Run, state: TrainState, cases: int) -> TrainSettings:
+    """Settings of a new run, with what depends on its length and on the device."""
+    settings, ranks, patch_s = run.settings, run.ranks, None
+    state.counters.parts = settings.accumulate
+    if settings.time_budget_s:
+        (patch_s,) = ranks.from_first(seconds_per_patch(run, state) / ranks.count)
+    fitted = fit_to_length(settings, run.configuration.batch_size, patch_s, cases, ranks.joined_batch)
+    if settings.compile is not None:
+        return fitted
+    # Kept with the settings, so that a resumed run does the same.
+    steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+    pays = compiling_pays(run.device, seconds=settings.time_budget_s, steps=steps)
+    return fitted.model_copy(update={"compile": pays})
 
 
 def _loss(
@@ -182,14 +201,6 @@ def _precision_text(run: Run) -> str:
     if run.device.type == "cpu" and run.precision != torch.float32 and is_broken:
         return "float32 (in 16 bit PyTorch's gradients of two slices are wrong on the CPU)"
     return str(run.precision).removeprefix("torch.")
-
-
-def _is_compiled(settings: TrainSettings, device: torch.device) -> bool:
-    """As asked for or, by default, where it pays; kept with the settings, so that a resumed run does the same."""
-    if settings.compile is not None:
-        return settings.compile
-    steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
-    return compiling_pays(device, seconds=settings.time_budget_s, steps=steps)
 
 
 def _mirror_axes(run: Run) -> tuple[int, ...]:
@@ -217,7 +228,7 @@ def _new_state(
     )
 
 
-def _batches(run: Run, cases: list, stream: int) -> Batches:
+def _batches(run: Run, cases: list, stream: int, augment: Augment | None = None) -> Batches:
     is_training, channels = stream == TRAINING_STREAM, run.configuration.preprocessing.normalization
     return Batches(
         cases=cases,
@@ -229,6 +240,7 @@ def _batches(run: Run, cases: list, stream: int) -> Batches:
         mirror_axes=_mirror_axes(run),
         foreground_share=run.settings.foreground_share,
         elastic=is_training and run.settings.elastic,
+        augment=augment,
         swapped=run.configuration.swapped_pairs,
         previous_classes=run.configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),

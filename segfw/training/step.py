@@ -89,7 +89,7 @@ def prepared_forward(run: Run, state: TrainState) -> Run:
         return run
     compiled = replace(run, forward=torch.compile(parallel))
     try:
-        empty_step(compiled, state, run.settings.batch_size // run.ranks.count)
+        empty_step(compiled, state, -(-run.settings.batch_size // run.ranks.count // state.counters.parts))
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
@@ -129,5 +129,5 @@ def memory_error(run: Run) -> UserError:
 
 
 def is_finite(network: nn.Module) -> bool:
-    """True if every weight is a number."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+    """True if every weight is a number; waits for the device once."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in network.state_dict().values()]).all())
