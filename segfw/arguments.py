@@ -98,7 +98,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mirroring", default="auto", choices=tuple(ON_OFF), help="mirrored images too (default: in long runs)"
     )
-    parser.add_argument("--loss", default="dice-ce", help="dice-ce (default) or dice-topk")
+    parser.add_argument("--loss", default="dice-ce", choices=("dice-ce", "dice-topk"))
     parser.add_argument(
         "--patience", type=int, metavar="EPOCHS", help="end the run early after so many epochs without progress"
     )
@@ -112,7 +112,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         "--init-from", type=Path, metavar="MODEL", help="begin with another model's weights, as far as they fit"
     )
     parser.add_argument(
-        "--log", nargs="+", default=[], metavar="NAME", help="write the figures to tensorboard or mlflow as well"
+        "--log", nargs="+", default=[], choices=("tensorboard", "mlflow"), help="write the figures there as well"
     )
     parser.add_argument("--device", default="auto", help=DEVICES)
 

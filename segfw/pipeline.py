@@ -31,6 +31,7 @@ from segfw.training.runlog import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
 from segfw.training.start import find_start
+from segfw.training.writers import require_writers
 from segfw.validation import VALIDATION, validate, whole_case_counter
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
@@ -70,12 +71,16 @@ def train(
     part, first_stage = splits.fold(fold), first_stage_of(work, chosen, splits)
     folder = fold_folder(work, configuration, fold)
     wanted, ranks, on = _settings(**settings), launched_ranks(), local_device(device)
+    is_extended = bool(extend_epochs or extend_s)
+    if overwrite and (resume or is_extended):
+        raise UserError("--overwrite deletes the run that --resume or --extend would go on with; leave out one of them")
+    resume |= is_extended
     with joined(ranks, on):
         if overwrite and ranks.is_first:  # only now that the arguments are known to be right
+            (folder / WEIGHTS_FILE).unlink(missing_ok=True)  # first, or a half-deleted run would count as finished
             shutil.rmtree(folder, ignore_errors=True)
-        if (extend_epochs or extend_s) and ranks.is_first:
+        if is_extended and ranks.is_first:
             _reopen(folder, epochs=extend_epochs, seconds=extend_s)
-            resume = True
         ranks.wait()
         is_trained, is_started = (folder / WEIGHTS_FILE).is_file(), (folder / CHECKPOINT_FILE).is_file()
         ranks.wait()  # all have looked before the first one writes
@@ -94,7 +99,7 @@ def train(
                 handed_on = hand_on_labels(work, chosen, splits, first_stage, **how)
                 ranks.wait()
             length = f"in {clock(wanted.time_budget_s)}" if wanted.time_budget_s else f"for {wanted.epochs} epochs"
-            again = "going on with" if is_started else "training"
+            again = "going on, as begun, with" if is_started else "training"
             print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
             preprocessed, target = work / "preprocessed" / chosen.data_name, target_of(plan.labels)
             precision = pick_precision(wanted.precision, on)
@@ -144,6 +149,8 @@ def _start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Modul
         file = find_start(path, configuration, fold)
         weights, _ = load_tensors(file)
         print(f"starting from {file}: {transfer(network, weights).text()}")
+        if file.parent.name != f"fold_{fold}":
+            print(f"note: if it was trained on the cases that fold {fold} validates on, the scores will be too good")
 
     return start
 
@@ -191,6 +198,9 @@ def run(
     if CASCADE in (configurations or ()):
         configurations = tuple(dict.fromkeys((LOWRES, *(name for name in configurations if name != CASCADE), CASCADE)))
     _settings(**settings)
+    require_writers(log)
+    if init_from is not None and not Path(init_from).exists():
+        raise UserError(f"--init-from {init_from}: no such file or folder")
     if launched_ranks().count > 1:
         raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
     plan = plan_and_preprocess(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.data.manifest import LABELS_FILE, Case
-from segfw.data.parallel import FAILURES_FILE, CasesFailed
+from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import open_case
 from segfw.device import autocast
 from segfw.evaluation.evaluate import evaluate_pairs
@@ -20,10 +20,12 @@ from segfw.model import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
+from segfw.records import GIGABYTE, UserError
 from segfw.training.distributed import Ranks
 from segfw.training.runlog import read_metrics
 from segfw.training.validate import CountWholeCase
 
+LOGITS_SHARE = 0.3  # of the free memory that a case's logits may take while training
 VALIDATION = "validation"  # folder of the masks in a fold's
 
 
@@ -40,6 +42,9 @@ def whole_case_counter(
     @torch.inference_mode()
     def count(network: nn.Module, case_id: str) -> Tensor:
         case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
+        logits_bytes = 4 * configuration.network.classes * case.classes.size
+        if device.type == "cpu" and logits_bytes > LOGITS_SHARE * free_memory_bytes():
+            raise torch.OutOfMemoryError(f"{case_id}: its logits would take {logits_bytes / GIGABYTE:.1f} GB")
         image, classes = torch.from_numpy(case.image), torch.from_numpy(case.classes)
         previous = None if handed_on is None else torch.from_numpy(case.previous)
         with autocast(device, precision):
@@ -79,9 +84,11 @@ def validate(
     print(f"validating on {len(cases)} whole cases")
     failures = predict_cases(predictor, inputs, output)
     if failures:
+        ranks.sum(torch.ones(1))  # the others finish their cases first
         raise CasesFailed("in validation", failures, folder)
+    if float(ranks.sum(torch.zeros(1))) > 0:
+        raise UserError(f"{folder}: cases failed in validation on another process; its message names them")
     (folder / FAILURES_FILE).unlink(missing_ok=True)
-    ranks.wait()
     if ranks.is_first:
         evaluate_pairs(
             {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},

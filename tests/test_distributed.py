@@ -56,14 +56,13 @@ def test_torchrun_trains_and_validates_together(make_raw, tmp_path):
     raw, work = make_raw(cases=6), tmp_path / "work"
     plan_and_preprocess(raw, work, configurations=("2d",), device="cpu")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    command += ["-m", "segfw", "train", str(work), "2d", "0", "--device", "cpu", "--batch-size", "3", "--epochs", "2"]
-    done = subprocess.run(
-        [*command, "--steps-per-epoch", "2"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    command += ["-m", "segfw", "train", str(work), "2d", "0", "--device", "cpu"]
+
+    def call(*options: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, env=environment)
+
+    done = call("--batch-size", "3", "--epochs", "2", "--steps-per-epoch", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1  # only the first process reports
     assert done.stdout.count("next: segfw predict") == 1
@@ -74,6 +73,9 @@ def test_torchrun_trains_and_validates_together(make_raw, tmp_path):
     expected = set(Splits.load(work / "splits.json").fold("0").validation)
     assert set(Scores.load(fold / "validation" / "scores.json").cases) == expected
     assert len(expected) == 2  # one for each process
+    longer = call("--extend", "1")
+    assert longer.returncode == 0, longer.stderr
+    assert longer.stdout.count("epoch 3/3") == 1
 
 
 def test_a_batch_is_shared_out_without_gaps():

@@ -14,6 +14,7 @@ from segfw.planning.plan import target_of
 from segfw.records import UserError
 from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
+from segfw.training.distributed import Ranks
 from segfw.training.runlog import read_metrics
 from segfw.training.settings import TrainSettings
 
@@ -138,3 +139,28 @@ def test_a_compiled_network_trains_like_an_eager_one(prepared, tmp_path, monkeyp
 def test_a_budget_that_is_spent_before_the_first_step_still_trains(prepared, tmp_path):
     folder = run(prepared, tmp_path, time_budget_s=1e-3, steps_per_epoch=None)
     assert [row["steps"] for row in read_metrics(folder)] == [1]
+
+
+class NormedOverTheBatch(torch.nn.Module):
+    """What a user may bring: running statistics and dropout, which must not meet validation patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv3d(1, 4, 3, padding=1)
+        self.norm, self.drop = torch.nn.BatchNorm3d(4), torch.nn.Dropout3d(0.2)
+        self.last = torch.nn.Conv3d(4, 3, 1)
+
+    def forward(self, image):
+        logits = self.last(self.drop(self.norm(self.first(image)).relu()))
+        return [logits] if self.training else logits
+
+
+def test_running_statistics_are_of_training_patches_only(prepared, tmp_path):
+    run(prepared, tmp_path, build=lambda spec: NormedOverTheBatch(), epochs=2, steps_per_epoch=3)
+    assert weights(tmp_path)["norm.num_batches_tracked"] == 6
+
+
+def test_another_number_of_processes_that_cannot_share_the_batch_is_refused(prepared, tmp_path):
+    run(prepared, tmp_path, epochs=1, batch_size=3)
+    with pytest.raises(UserError, match="was begun with a batch of 3, which 2 processes cannot share"):
+        run(prepared, tmp_path, resume=True, ranks=Ranks(rank=0, count=2))

@@ -96,6 +96,7 @@ def test_an_extended_run_warms_up_again_to_the_rate_of_its_new_length():
     counters = Counters(step=100, epoch=10, cool_from=80)
     longer = extended(FITTED, counters, epochs=30)
     assert (longer.epochs, counters.cool_from) == (40, None)
+    assert counters.best_epoch == 10  # patience begins anew
     clock = Clock(longer, counters)
     quarter = poly_learning_rate(0.25, 0.1)
     assert learning_rate(longer, counters, clock.progress()) == pytest.approx(0.25 * quarter)

@@ -7,7 +7,7 @@ from small_training import FOLD, run, weights
 from segfw.model import load_tensors
 from segfw.networks.losses import deep_supervision_loss
 from segfw.records import UserError
-from segfw.training import epochs, loop, schedule, step, stopping
+from segfw.training import checkpoint, epochs, loop, schedule, step, stopping
 from segfw.training.runlog import read_metrics
 from segfw.training.settings import TrainSettings
 
@@ -67,6 +67,11 @@ def test_an_extended_run_goes_on_from_its_weights(prepared, tmp_path):
     assert TrainSettings.load(tmp_path / "settings.json").epochs == 6
 
 
+def checkpoint_always(monkeypatch) -> None:
+    for name in ("is_due", "is_good_due"):
+        monkeypatch.setattr(checkpoint.Checkpoints, name, lambda _: True)
+
+
 def loss_broken_at(*calls_broken: int):
     """The usual loss, but no number in some calls."""
 
@@ -84,16 +89,16 @@ def loss_broken_at(*calls_broken: int):
 
 
 def test_a_diverged_run_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(prepared, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop.Checkpoints, "is_due", lambda _: True)
+    checkpoint_always(monkeypatch)
     run(prepared, tmp_path, build_loss=loss_broken_at(8), learning_rate=0.01)
     said = capsys.readouterr().out
     assert "the training loss became nan in epoch 3: going on from the last good checkpoint" in said
-    assert "at step 7, with 0.5 times the learning rate" in said
+    assert "at step 6, with 0.5 times the learning rate" in said  # not from the one in the middle of the epoch
     rows = read_metrics(tmp_path)
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert ["rescued" in row for row in rows] == [False, False, True, False]
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path).values())
     undisturbed = read_metrics(run(prepared, tmp_path / "undisturbed", learning_rate=0.01))
-    assert rows[1] | {"x": 0} != rows[2]
     assert rows[-1]["learning_rate"] <= 0.5 * undisturbed[-1]["learning_rate"]
 
 
@@ -116,9 +121,12 @@ def test_a_network_that_falls_back_to_background_is_rescued(prepared, tmp_path, 
         row = original(*arguments) | {"val_dice": 0.5}
         return row | {"val_predicted": 0} if len(calls) == 3 else row
 
+    checkpoint_always(monkeypatch)
     monkeypatch.setattr(epochs, "validate_patches", collapsed_once)
     run(prepared, tmp_path)
-    assert "predicting background only in epoch 3: going on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "predicting background only in epoch 3: going on" in said
+    assert "at step 6, with 0.5 times" in said  # before the epoch in which it collapsed
 
 
 def test_broken_intensities_are_named_instead_of_rescued(prepared, tmp_path, monkeypatch):
@@ -153,6 +161,20 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, monk
         torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path, monkeypatch):
+    original, tried = step.empty_step, []
+
+    def fits_two(settings, state, batch):
+        tried.append(batch)
+        if batch > 2:
+            raise torch.OutOfMemoryError
+        return original(settings, state, batch)
+
+    monkeypatch.setattr(step, "empty_step", fits_two)
+    run(prepared, tmp_path, time_budget_s=0.5, steps_per_epoch=None, batch_size=8)
+    assert tried == [8, 4, 2, 2]
+
+
 def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path, monkeypatch):
     def never_fits(*_):
         raise torch.OutOfMemoryError
@@ -178,6 +200,17 @@ def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path, monk
     rows = read_metrics(tmp_path)
     assert [row["whole_case_dice"] for row in rows] == pytest.approx([10 / 15, 18 / 19, 10 / 15, 14 / 17])
     assert load_tensors(tmp_path / "best.safetensors")[1]["epoch"] == "2"
+
+
+def test_cases_too_large_to_validate_whole_do_not_end_the_run(prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(epochs, "WHOLE_CASES_SHARE", 1e9)
+
+    def too_large(network, case_id):
+        raise torch.OutOfMemoryError
+
+    run(prepared, tmp_path, epochs=1, count_whole_case=too_large)
+    assert "whole_case_dice" not in read_metrics(tmp_path)[0]
+    assert f"{FOLD.validation[0]} is too large to be validated as a whole" in capsys.readouterr().out
 
 
 def test_whole_cases_wait_until_they_are_a_small_share_of_the_work(prepared, tmp_path):

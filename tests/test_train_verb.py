@@ -19,6 +19,8 @@ def test_a_finished_fold_is_extended_and_keeps_what_it_was(make_raw, tmp_path, c
     train(work, "2d", "0", **short)
     fold = work / "runs" / "2d" / "fold_0"
     before = load_tensors(fold / "weights.safetensors")[0]
+    with pytest.raises(UserError, match="--overwrite deletes the run that"):
+        train(work, "2d", "0", extend_epochs=2, overwrite=True)
     with pytest.raises(UserError, match="--extend must give epochs"):
         train(work, "2d", "0", extend_s=5.0, device="cpu")
     assert train(work, "2d", "0", extend_epochs=2, device="cpu") is not None
@@ -41,7 +43,9 @@ def test_a_run_begins_with_another_models_weights(make_raw, tmp_path, capsys):
         plan_and_preprocess(raw, work, configurations=("2d",), device="cpu")
     train(first, "2d", "0", epochs=2, **short)
     train(second, "2d", "0", epochs=1, init_from=first, learning_rate=1e-12, **short)
-    assert "weights taken over" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "weights taken over" in said
+    assert "scores will be too good" not in said
     ours, theirs = (
         load_tensors(work / "runs" / "2d" / "fold_0" / "weights.safetensors")[0] for work in (second, first)
     )
@@ -76,3 +80,11 @@ def test_best_weights_are_used_where_they_are_asked_for(make_raw, tmp_path):
     best, last = (load_model(work, "2d", best=chosen).weights["0"] for chosen in (True, False))
     assert all(not tensor.any() for tensor in best.values())
     assert all(torch.equal(last[name], tensor) for name, tensor in tensors.items())
+
+
+def test_weights_that_may_have_seen_the_validation_cases_are_pointed_out(make_raw, tmp_path, capsys):
+    work, short = tmp_path / "work", {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "device": "cpu"}
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu")
+    train(work, "2d", "0", **short)
+    train(work, "2d", "1", init_from=work, **short)
+    assert "the cases that fold 1 validates on, the scores will be too good" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import nn
 
 from segfw.model import load_tensors, save_tensors
-from segfw.records import UserError
+from segfw.records import UserError, whole_file
 
-CHECKPOINT_FILE = "last.safetensors"
+CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0
 
 
@@ -38,6 +39,7 @@ class Counters:
     cool_rate: float = 0.0
     rate_factor: float = 1.0  # below 1 after the run diverged
     rescues: int = 0
+    rescued_epoch: int = 0  # in which the last one was
     parts: int = 1  # that a batch is computed in
     events: dict[str, str] = field(default_factory=dict)  # what befell the epoch that is under way, for its row
 
@@ -52,32 +54,45 @@ class TrainState:
     counters: Counters = field(default_factory=Counters)
 
 
-def save_checkpoint(folder: Path, state: TrainState) -> None:
+def save_checkpoint(path: Path, state: TrainState) -> None:
     """Writes weights, momentum and counters to one file, atomically."""
     names = {id(parameter): name for name, parameter in state.network.named_parameters()}
     tensors = {f"weights/{name}": tensor for name, tensor in state.network.state_dict().items()}
     for parameter, kept in state.optimizer.state.items():
         tensors[f"momentum/{names[id(parameter)]}"] = kept["momentum_buffer"]
     text = json.dumps({"counters": asdict(state.counters), "scaler": state.scaler.state_dict()})
-    save_tensors(folder / CHECKPOINT_FILE, tensors, {"state": text})
+    save_tensors(path, tensors, {"state": text})
 
 
 class Checkpoints:
-    """Writes checkpoints into ``folder`` when a minute has passed since the last; only the first rank does."""
+    """Writes checkpoints into ``folder`` when a minute has passed since the last; only the first rank does.
+
+    There are two: the last one, to resume from, and the last one that validation has found good, to go back to after a
+    divergence. A network can have diverged for a while before that is seen.
+    """
 
     def __init__(self, folder: Path, is_first: bool) -> None:
         self.folder, self.is_first = folder, is_first
-        self._saved_at = time.monotonic()
+        self._saved_at = self._good_at = time.monotonic()
 
     def is_due(self) -> bool:
         """True if the last one is old."""
         return time.monotonic() - self._saved_at > CHECKPOINT_EVERY_S
 
-    def save(self, state: TrainState) -> None:
-        """Writes one now."""
+    def is_good_due(self) -> bool:
+        """True if the last good one is old."""
+        return time.monotonic() - self._good_at > CHECKPOINT_EVERY_S
+
+    def save(self, state: TrainState, *, is_good: bool = False) -> None:
+        """Writes one now; both if it is good."""
         if self.is_first:
-            save_checkpoint(self.folder, state)
+            save_checkpoint(self.folder / CHECKPOINT_FILE, state)
+            if is_good:
+                with whole_file(self.folder / GOOD_FILE) as partial:
+                    shutil.copyfile(self.folder / CHECKPOINT_FILE, partial)
         self._saved_at = time.monotonic()
+        if is_good:
+            self._good_at = self._saved_at
 
 
 def require_checkpoint(folder: Path) -> Path:
@@ -88,9 +103,8 @@ def require_checkpoint(folder: Path) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path, state: TrainState) -> None:
+def load_checkpoint(path: Path, state: TrainState) -> None:
     """Restores what ``save_checkpoint`` wrote; raises UserError if there is none or it is of another network."""
-    path = require_checkpoint(folder)
     tensors, metadata = load_tensors(path)
     weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
     try:

@@ -30,6 +30,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    on_host: int = 1  # how many of them share this machine's memory
 
     @property
     def is_first(self) -> bool:
@@ -93,7 +94,9 @@ ALONE = Ranks()
 def launched_ranks() -> Ranks:
     """Who this process is according to ``torchrun``; ALONE without it."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    return Ranks(rank=int(os.environ["RANK"]), count=count) if count > 1 else ALONE
+    if count == 1:
+        return ALONE
+    return Ranks(rank=int(os.environ["RANK"]), count=count, on_host=int(os.environ.get("LOCAL_WORLD_SIZE", count)))
 
 
 def local_device(name: str) -> torch.device:

@@ -60,7 +60,8 @@ def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
         # A budget that was spent on compiling still gets one epoch.
         while not run.ranks.from_first(clock.is_over() and counters.epoch > 0)[0]:
             row = _train_epoch(job, state, clock, feeder)
-            row |= validate_patches(run, job.val_batches, max(1, round(VALIDATION_SHARE * row["steps"])))
+            steps = max(1, round(VALIDATION_SHARE * row["steps"]))
+            row |= validate_patches(run, state, job.val_batches, steps)
             _note_patches(run, state, row, clock)
             row |= _validate_whole_cases(job, state, clock)
             is_best = _is_best(job, state, row)
@@ -69,11 +70,11 @@ def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
                 axes = ",".join(str(axis) for axis in job.train_batches.mirror_axes)
                 about = {"epoch": str(counters.epoch), "mirror_axes": axes}
                 save_tensors(run.folder / BEST_FILE, state.network.state_dict(), about)
-            if job.checkpoints.is_due():
-                job.checkpoints.save(state)
+            if job.checkpoints.is_good_due():
+                job.checkpoints.save(state, is_good=True)
     finally:
         feeder.close()
-    job.checkpoints.save(state)
+    job.checkpoints.save(state, is_good=True)
 
 
 def _train_epoch(job: Job, state: TrainState, clock: Clock, feeder: Feeder) -> dict:

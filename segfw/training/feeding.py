@@ -1,7 +1,7 @@
 """Where the cases lie (device, memory or disk) and how batches get to the device before they are asked for.
 
-Threads, not worker processes: decompression and copies release the interpreter, so there is no worker to die, hang or
-fill shared memory.
+Threads, not worker processes: there is no worker to die, hang or fill shared memory, and one copy of the data. Copies
+and NumPy release the interpreter; python-blosc2 holds it while it reads a box from disk.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,13 @@ def open_cases(
     device: torch.device | None = None,
     step_gb: float = 0.0,
     previous: Path | None = None,
+    sharers: int = 1,
 ) -> list[CaseArrays]:
     """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, in memory if they fit, or on disk.
 
     ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of what the first stage of a
-    cascade finds. Raises UserError if a case is not preprocessed, or was for another plan.
+    cascade finds; ``sharers`` is the number of processes that open them on this machine. Raises UserError if a case is
+    not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
         if load_stored(folder, case_id).preprocessing != how:
@@ -52,7 +55,7 @@ def open_cases(
         return [
             on_device(open_case(folder, case_id, in_memory=True, previous=previous), device) for case_id in case_ids
         ]
-    fits = size < MEMORY_SHARE * free_memory_bytes()
+    fits = size * sharers < MEMORY_SHARE * free_memory_bytes()
     return [open_case(folder, case_id, in_memory=fits, previous=previous) for case_id in case_ids]
 
 
@@ -79,6 +82,12 @@ def on_device(case: CaseArrays, device: torch.device) -> CaseArrays:
     return replace(case, image=moved(case.image), classes=moved(case.classes))
 
 
+@lru_cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all feeders: memory that was used on a stream is kept for it."""
+    return torch.cuda.Stream(device)
+
+
 class Feeder:
     """Runs ``cut`` for the next steps in threads, a few ahead; ``stalled_s`` is how long the trainer had to wait.
 
@@ -96,7 +105,7 @@ class Feeder:
         self.stalled_s = 0.0
         self._cut = cut
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
+        self._stream = _copy_stream(device) if device is not None and device.type == "cuda" else None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._next_step = first_step
         self._coming: deque = deque()

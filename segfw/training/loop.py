@@ -21,7 +21,14 @@ from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
 from segfw.records import UserError
 from segfw.training.batches import Augment, Batches
-from segfw.training.checkpoint import Checkpoints, TrainState, load_checkpoint, require_checkpoint
+from segfw.training.checkpoint import (
+    CHECKPOINT_FILE,
+    GOOD_FILE,
+    Checkpoints,
+    TrainState,
+    load_checkpoint,
+    require_checkpoint,
+)
 from segfw.training.curves import draw_progress
 from segfw.training.distributed import ALONE, Ranks, local_device
 from segfw.training.epochs import Diverged, Job, train_epochs
@@ -31,13 +38,14 @@ from segfw.training.runrecord import note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, extended, fit_to_length
 from segfw.training.settings import TrainSettings
-from segfw.training.step import Run, memory_error, prepared_forward, seconds_per_patch
+from segfw.training.step import Run, memory_errors_named, prepared_forward, seconds_per_patch
 from segfw.training.stopping import StopFile
 from segfw.training.validate import CountWholeCase, WholeCases, fixed_subset
 from segfw.training.writers import Writer, open_writers
 
 SETTINGS_FILE = "settings.json"
 RESCUE_FACTOR, MOST_RESCUES = 0.5, 4  # on the learning rate after a divergence
+FORGOTTEN_EPOCHS = 50  # after which a rescue no longer counts
 
 BuildLoss = Callable[[Configuration, Target], Loss]
 
@@ -84,6 +92,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     on = local_device(device)
     if on.type == "cuda":
+        torch.cuda.set_device(on)  # or pinning memory would also occupy the first card
         torch.backends.cudnn.benchmark = True  # all patches have one size
     if resume:
         require_checkpoint(folder)
@@ -105,21 +114,29 @@ def train(
     if not resume:
         if start is not None:
             start(state.network)
-        settings = _fitted(run, state, len(fold.train))
+        with memory_errors_named(run):
+            settings = _fitted(run, state, len(fold.train))
     else:
-        load_checkpoint(folder, state)
+        load_checkpoint(folder / CHECKPOINT_FILE, state)
+        if settings.batch_size % ranks.count:
+            raise UserError(
+                f"{folder}: was begun with a batch of {settings.batch_size}, which {ranks.count} processes cannot "
+                "share; go on with as many as before"
+            )
         if extend_epochs or extend_s:
             settings = extended(settings, state.counters, epochs=extend_epochs, seconds=extend_s)
             more = f"{extend_epochs} epochs" if extend_epochs else f"{extend_s:.0f} s"
             state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
-    run = prepared_forward(replace(run, settings=settings), state)
+    run = replace(run, settings=settings)
+    with memory_errors_named(run):
+        run = prepared_forward(run, state)
     mirroring = "mirroring" if settings.mirroring else "no mirroring"
     print(f"batch {settings.batch_size}, momentum {settings.momentum:.3f}, {mirroring}, {_precision_text(run)}")
-    val_ids = fold.validation or fold.train
-    opening = {"device": on, "step_gb": configuration.estimate.training_memory_gb, "previous": previous}
-    train_cases, val_cases = (
-        open_cases(preprocessed, ids, configuration.preprocessing, **opening) for ids in (fold.train, val_ids)
-    )
+    step_gb = configuration.estimate.training_memory_gb * settings.batch_size / configuration.batch_size
+    opening = {"device": on, "step_gb": step_gb, "previous": previous, "sharers": ranks.on_host}
+    train_cases = val_cases = open_cases(preprocessed, fold.train, configuration.preprocessing, **opening)
+    if fold.validation:
+        val_cases = open_cases(preprocessed, fold.validation, configuration.preprocessing, **opening)
     writers: list[Writer] = []
     if ranks.is_first:
         keep_metrics_before(folder, state.counters.epoch)
@@ -155,18 +172,17 @@ def train(
 def _train_and_save(job: Job, state: TrainState) -> None:
     run, is_finished = job.run, False
     try:
-        _train_with_rescues(job, state)
+        with memory_errors_named(run):
+            _train_with_rescues(job, state)
         is_finished = True
-    except torch.OutOfMemoryError:
-        raise memory_error(run) from None
     finally:
         for writer in job.writers:
             writer.close(is_finished)
     if run.ranks.is_first:
-        draw_progress(run.folder, read_metrics(run.folder), run.label_names, is_last=True)
         axes = ",".join(str(axis) for axis in _mirror_axes(run))
         about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
         save_tensors(run.folder / WEIGHTS_FILE, state.network.state_dict(), about)
+        draw_progress(run.folder, read_metrics(run.folder), run.label_names, is_last=True)
     run.ranks.wait()
 
 
@@ -191,8 +207,6 @@ def _loss(
     """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
     if build is not None:
         return build(configuration, target)
-    if settings.loss not in LOSSES:
-        raise UserError(f"--loss {settings.loss!r} is unknown; choose from {', '.join(LOSSES)}")
     return LOSSES[settings.loss](configuration, target, ranks.sum_with_gradient)
 
 
@@ -260,14 +274,16 @@ def _whole_cases(run: Run, cases: Mapping[str, CaseArrays], count: CountWholeCas
 def _train_with_rescues(job: Job, state: TrainState) -> None:
     """Trains to the end; after a divergence from the last good checkpoint, at a lower rate."""
     run = job.run
-    job.checkpoints.save(state)  # so that there is one to go back to from the first step on
+    if state.counters.step == 0 or "extended" in state.counters.events or not (run.folder / GOOD_FILE).is_file():
+        job.checkpoints.save(state, is_good=True)  # so that there is one to go back to from the first step on
     while True:
         clock = Clock(run.settings, state.counters)
         try:
             return train_epochs(job, state, clock)
         except Diverged as reason:
-            elapsed_s, rescues = clock.elapsed_s(), state.counters.rescues + 1
-            factor = state.counters.rate_factor * RESCUE_FACTOR
+            before, elapsed_s = state.counters, clock.elapsed_s()
+            is_forgotten = before.epoch - before.rescued_epoch > FORGOTTEN_EPOCHS
+            rescues, factor = 1 if is_forgotten else before.rescues + 1, before.rate_factor * RESCUE_FACTOR
             if rescues > MOST_RESCUES:
                 raise UserError(
                     f"{run.folder}: {reason} in epoch {state.counters.epoch + 1}, and again after {MOST_RESCUES} "
@@ -275,9 +291,10 @@ def _train_with_rescues(job: Job, state: TrainState) -> None:
                 ) from None
             event = f"{reason} in epoch {state.counters.epoch + 1}: going on from the last good checkpoint"
             print(event)
-        load_checkpoint(run.folder, state)
+        load_checkpoint(run.folder / GOOD_FILE, state)
         counters = state.counters
         counters.elapsed_s, counters.rescues, counters.rate_factor = elapsed_s, rescues, factor
+        counters.rescued_epoch, counters.best_dice = before.epoch, before.best_dice  # of the weights in BEST_FILE
         counters.warm_from, counters.events = counters.step, counters.events | {"rescued": event}
         if run.ranks.is_first:
             keep_metrics_before(run.folder, counters.epoch)

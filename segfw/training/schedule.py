@@ -81,6 +81,7 @@ def extended(
         kind = "a time, such as --extend 30m" if settings.time_budget_s else "epochs, such as --extend 100"
         raise UserError(f"--extend must give {kind}: that is how this run was made")
     counters.warm_from, counters.cool_from = counters.step, None
+    counters.best_smoothed, counters.best_epoch = None, counters.epoch  # patience begins anew
     if epochs is not None:
         return settings.model_copy(update={"epochs": counters.epoch + epochs})
     return settings.model_copy(update={"time_budget_s": counters.elapsed_s + seconds})

@@ -21,7 +21,7 @@ class TrainSettings(Record):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     augmentation: Literal["device", "reference", "none"] = "device"
     elastic: bool = False  # elastic deformation as well, which the published recipe leaves out
-    loss: str = "dice-ce"
+    loss: Literal["dice-ce", "dice-topk"] = "dice-ce"
     accumulate: int = Field(default=1, ge=1)  # parts that a batch is computed in, one after the other
     patience: int | None = Field(default=None, ge=1)  # epochs without progress after which the run is brought to an end
     learning_rate: float | None = Field(default=None, gt=0)  # at the start; None: by the momentum

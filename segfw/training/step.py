@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,9 +55,7 @@ def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: T
                 raise
         # Only here, where the error no longer holds on to the tensors that filled the memory.
         counters.parts = min(2 * counters.parts, batch)
-        state.optimizer.zero_grad(set_to_none=True)
-        if run.device.type == "cuda":
-            torch.cuda.empty_cache()
+        _free_memory(run, state)
         print(f"out of memory: the batch of {batch} is computed in {counters.parts} parts from now on")
 
 
@@ -81,21 +79,50 @@ def _step_in_parts(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzy
 
 
 def prepared_forward(run: Run, state: TrainState) -> Run:
-    """The run with its network averaged over ranks, and compiled where that pays and works."""
+    """The run with its network averaged over ranks, and compiled where that is wanted and works.
+
+    Raises UserError where it does not work on one of several ranks, which must all compute alike.
+    """
     parallel = run.ranks.parallel(state.network, run.device)
     if run.ranks.count > 1:
         run = replace(run, forward=parallel, without_averaging=parallel.no_sync)
     if not run.settings.compile:
         return run
     compiled = replace(run, forward=torch.compile(parallel))
+    batch = run.settings.batch_size // run.ranks.count
     try:
-        empty_step(compiled, state, -(-run.settings.batch_size // run.ranks.count // state.counters.parts))
+        while not _fits(compiled, state, -(-batch // state.counters.parts)):
+            state.counters.parts = min(2 * state.counters.parts, batch)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if run.ranks.count > 1:
+            raise UserError(f"torch.compile is not usable here ({reason[:160]}); train with --compile off") from None
         print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
         state.optimizer.zero_grad(set_to_none=True)
         return run
+    torch._dynamo.config.suppress_errors = True  # what compiles for training but not for validation runs as it is
     return compiled
+
+
+def _fits(run: Run, state: TrainState, batch: int) -> bool:
+    """Tries forward and backward of a batch; False if the device has no memory for it, but may have for half of it."""
+    try:
+        empty_step(run, state, batch)
+        return True
+    except torch.OutOfMemoryError:
+        if run.ranks.count > 1 or batch == 1:
+            raise
+    # Only here, where the error no longer holds on to the tensors that filled the memory.
+    _free_memory(run, state)
+    return False
+
+
+def _free_memory(run: Run, state: TrainState) -> None:
+    state.optimizer.zero_grad(set_to_none=True)
+    if run.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def empty_step(run: Run, state: TrainState, batch: int) -> None:
@@ -103,29 +130,39 @@ def empty_step(run: Run, state: TrainState, batch: int) -> None:
     shape, channels = run.configuration.patch_size, run.configuration.network.in_channels
     image = torch.zeros(batch, channels, *shape, device=run.device)
     classes = torch.zeros(batch, *shape, dtype=torch.long, device=run.device)
+    buffers = {name: buffer.clone() for name, buffer in state.network.named_buffers()}  # such as running means
     with autocast(run.device, run.precision):
         outputs = run.forward(image)
     loss = run.loss(outputs, classes)
     loss.backward()
     float(loss.detach())  # reading a value waits for the device
     state.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in state.network.named_buffers():
+        buffer.copy_(buffers[name])
 
 
 def seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
     """Time of forward and backward per patch, on this rank."""
-    batch = min(run.settings.batch_size or run.configuration.batch_size, most)
-    empty_step(run, state, batch)  # the first one also allocates memory and picks algorithms
+    batch = max(1, min(run.settings.batch_size or run.configuration.batch_size, most) // state.counters.parts)
+    while not _fits(run, state, batch):  # the first one also allocates memory and picks algorithms
+        batch //= 2
     started = time.monotonic()
     empty_step(run, state, batch)
     return (time.monotonic() - started) / batch
 
 
-def memory_error(run: Run) -> UserError:
-    """What to tell where even a single patch does not fit."""
-    return UserError(
-        f"{run.folder}: {run.device} ran out of memory with batch {run.settings.batch_size}; train with a smaller "
-        "--batch-size, or plan again with a smaller --gpu-memory-gb"
-    )
+@contextlib.contextmanager
+def memory_errors_named(run: Run) -> Iterator[None]:
+    """Turns running out of memory, where even a single patch does not fit, into a UserError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        size = f"batch {run.settings.batch_size}" if run.settings.batch_size else "a patch"
+        advice = "--accumulate 2" if run.ranks.count > 1 else "a smaller --batch-size"
+        raise UserError(
+            f"{run.folder}: {run.device} ran out of memory with {size}; train with {advice}, or plan again with a "
+            "smaller --gpu-memory-gb"
+        ) from None
 
 
 def is_finite(network: nn.Module) -> bool:

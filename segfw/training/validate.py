@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segfw.device import autocast
 from segfw.networks.losses import dice_ce_loss, overlap_counts
 from segfw.training.batches import Batches
+from segfw.training.checkpoint import TrainState
 from segfw.training.distributed import Ranks
 from segfw.training.feeding import Feeder
 from segfw.training.step import Run
@@ -25,12 +26,13 @@ STEP_PER_TILE = 3  # a training step on a patch costs as much as predicting so m
 
 
 @torch.no_grad()
-def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
+def validate_patches(run: Run, state: TrainState, batches: Batches, steps: int) -> dict:
     """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
 
-    The network stays in training mode, in which instance norm computes the same. ``val_predicted`` is the number of
-    foreground voxels predicted.
+    A network whose layers do the same in training and evaluation stays in training mode, for which it was compiled.
+    ``val_predicted`` is the number of foreground voxels predicted.
     """
+    state.network.train(not _differs_in_training(state.network))
     share = run.ranks.samples(run.settings.batch_size)
     loss, counts = torch.zeros((), device=run.device), 0
     feeder = Feeder(lambda step: batches.cut(step, share), 0, device=run.device)
@@ -38,7 +40,8 @@ def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
         for cut in islice(feeder, steps):
             image, classes = batches.finish(cut, run.device)
             with autocast(run.device, run.precision):
-                logits = run.forward(image)[0]
+                parts = [run.forward(part) for part in image.chunk(state.counters.parts)]
+            logits = torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
             loss += dice_ce_loss(logits, classes, run.configuration.batch_dice, run.target, join=run.ranks.sum)
             counts = counts + overlap_counts(logits.float(), classes, run.target)
     finally:
@@ -51,6 +54,15 @@ def validate_patches(run: Run, batches: Batches, steps: int) -> dict:
         "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice],
         "val_predicted": int(counts[:2].sum()),
     }
+
+
+def _differs_in_training(network: nn.Module) -> bool:
+    """True with running statistics or dropout, which networks of the user's own may have."""
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
+        for module in network.modules()
+    )
 
 
 def pooled_dice(counts_3K: Tensor) -> list[float]:
@@ -77,19 +89,33 @@ class WholeCases:
     ranks: Ranks
 
     def validate(self, network: nn.Module) -> dict:
-        """Mean over cases of the Dice, per structure and over structures."""
+        """Mean over cases of the Dice, per structure and over structures; nothing if no case could be predicted."""
         total, number = torch.zeros(2, self.structures, dtype=torch.float64)
         network.eval()
         for case_id in self.ranks.share(self.case_ids):
-            dice = torch.tensor(pooled_dice(self.count(network, case_id)), dtype=torch.float64)
-            total, number = total + dice.nan_to_num(0), number + ~dice.isnan()
+            counts = self._counts(network, case_id)
+            if counts is not None:
+                dice = torch.tensor(pooled_dice(counts), dtype=torch.float64)
+                total, number = total + dice.nan_to_num(0), number + ~dice.isnan()
         network.train()
         total, number = self.ranks.sum(total), self.ranks.sum(number)
+        if not number.any():
+            return {}
         means = torch.where(number > 0, total / number.clamp_min(1), torch.nan).tolist()
         return {
             "whole_case_dice": mean_of_known(means),
             "whole_case_dice_per_label": [0.0 if math.isnan(value) else value for value in means],
         }
+
+    def _counts(self, network: nn.Module, case_id: str) -> Tensor | None:
+        """None where the case is too large for the memory that training leaves."""
+        try:
+            return self.count(network, case_id)
+        except torch.OutOfMemoryError:
+            print(f"note: {case_id} is too large to be validated as a whole while training")
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return None
 
 
 def fixed_subset(case_ids: Sequence[str]) -> tuple[str, ...]:

@@ -31,15 +31,22 @@ class Writer(Protocol):
         """Ends the writing; ``finished`` is False where the run was cut short."""
 
 
+def require_writers(names: Sequence[str]) -> None:
+    """Raises UserError for a writer that is unknown, or whose package is missing."""
+    for name in names:
+        if name not in WRITERS:
+            raise UserError(f"--log {name!r} is unknown; choose from {', '.join(WRITERS)}")
+        for module in MODULES[name]:
+            _imported(module, name)
+
+
 def open_writers(names: Sequence[str], folder: Path, record: RunRecord) -> list[Writer]:
     """Writers by name (see WRITERS) for the run in ``folder``; one that goes on continues what was written before.
 
     A writer that fails later on says so once and is silent from then on: training is worth more than its curves.
     Raises UserError for an unknown name, a package that is missing, or a tracking server that cannot be reached.
     """
-    for name in names:
-        if name not in WRITERS:
-            raise UserError(f"--log {name!r} is unknown; choose from {', '.join(WRITERS)}")
+    require_writers(names)
     return [_Careful(name, WRITERS[name](folder, record)) for name in dict.fromkeys(names)]
 
 
@@ -102,7 +109,6 @@ class _MLflow:
         if mlflow.is_tracking_uri_set():
             uri = mlflow.get_tracking_uri()
         else:
-            _imported("sqlalchemy", "mlflow")  # which MLflow itself would miss later, and less clearly
             uri = f"sqlite:///{(folder / MLFLOW_FILE).resolve().as_posix()}"
         self._mlflow, self._record = mlflow, record
         try:
@@ -159,4 +165,6 @@ def _imported(module: str, package: str) -> ModuleType:
         raise UserError(f"--log {package} needs a package that is missing; pip install 'segfw[{package}]'") from None
 
 
+# What each of them needs; MLflow would miss its database's later, and less clearly.
+MODULES = {"tensorboard": ("torch.utils.tensorboard",), "mlflow": ("mlflow", "sqlalchemy")}
 WRITERS: dict[str, Callable[[Path, RunRecord], Writer]] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}
