@@ -212,7 +212,7 @@ def without_cases(scores: dict) -> dict:
 def train(args: argparse.Namespace) -> None:
     """Training by both: steps per minute at the same plan and batch, and scores after the same wall time."""
     require_nnunet(args.nnunet_python)
-    args.precisions = args.precisions or (["fp16", "auto"] if args.device == "cuda" else ["auto"])
+    args.precisions = args.precisions or (["fp16", "auto"] if args.device == "cuda" else ["auto", "fp32"])
     names = ("configuration", "fold", "cases", "splits", "steps", "equal_time", "device", "threads")
     keep_or_refuse(args.keep, {"data": args.data.resolve()} | {name: getattr(args, name) for name in names})
     comparison = Comparison(args)
