@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def write_slices(
     ``positions`` and ``axes`` (x, y) are LPS.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     for number, (pixels, place) in enumerate(zip(array_zyx, positions)):
         image = SimpleITK.GetImageFromArray(pixels, isVector=pixels.ndim == 3)
         image.SetSpacing((2, 0.5))
@@ -69,6 +71,7 @@ def write_slices(
         writer.Execute(image)
         if ending != ".dcm":
             (folder / f"{start}{9 - number}.dcm").rename(folder / f"{start}{9 - number}{ending}")
+    locale.setlocale(locale.LC_ALL, before)  # writing DICOM, not reading it, leaves the process in the locale C
     return folder
 
 
