@@ -6,7 +6,7 @@ and one with only these files still is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,12 @@ def load_model(
         mirror_axes=tuple(sorted(set.intersection(*axes))),
         previous=load_model(model_dir, chosen.previous_stage, previous_folds) if chosen.previous_stage else None,
     )
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], *, epoch: int, mirror_axes: Sequence[int]) -> None:
+    """Writes a fold's weights as ``load_model`` reads them."""
+    axes = ",".join(str(axis) for axis in mirror_axes)
+    save_tensors(path, weights, {"epoch": str(epoch), "mirror_axes": axes})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

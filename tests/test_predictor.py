@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import blocks_case, write_nifti, write_slices
+from small_training import configuration
 
 from segfw.data.formats import read_volume
 from segfw.data.manifest import Channel, LabelSet
@@ -13,7 +14,7 @@ from segfw.inference.predictor import Predictor, find_images, predict_cases
 from segfw.model import Model
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.plan import Configuration, Estimate, Plan
+from segfw.planning.plan import Plan
 from segfw.records import UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
@@ -112,18 +113,7 @@ def test_nothing_to_predict(tmp_path):
 def model() -> Model:
     torch.manual_seed(3)
     how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
-    configuration = Configuration(
-        name="3d_fullres",
-        preprocessing=how,
-        median_shape=(10.0, 18.0, 20.0),
-        patch_size=(8, 16, 16),
-        batch_size=2,
-        batch_dice=False,
-        mirror_axes=(0, 1, 2),
-        network=SPEC,
-        estimate=Estimate(training_memory_gb=0.1, teraflop_per_step=0.001, ram_gb=0.001, disk_gb=0.001),
-        reasons=(),
-    )
+    chosen = configuration(how, SPEC)
     plan = Plan(
         dataset="blocks",
         preset="plain",
@@ -133,11 +123,11 @@ def model() -> Model:
         channels=ONE,
         labels=LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7)),
         training_cases=4,
-        configurations={"3d_fullres": configuration},
+        configurations={"3d_fullres": chosen},
         reasons=(),
     )
     weights = build_network(SPEC).state_dict()
-    return Model(plan=plan, configuration=configuration, weights={"0": weights}, mirror_axes=(2,))
+    return Model(plan=plan, configuration=chosen, weights={"0": weights}, mirror_axes=(2,))
 
 
 def test_orientation_of_the_file_does_not_change_the_mask(model, tmp_path):

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segfw.data.parallel import progress
-from segfw.model import BEST_FILE, save_tensors
+from segfw.model import BEST_FILE, save_weights
 from segfw.planning.splits import Fold
 from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import Batches
@@ -67,9 +67,8 @@ def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
             is_best = _is_best(job, state, row)
             _finish_epoch(job, state, row, clock)
             if is_best and run.ranks.is_first:
-                axes = ",".join(str(axis) for axis in job.train_batches.mirror_axes)
-                about = {"epoch": str(counters.epoch), "mirror_axes": axes}
-                save_tensors(run.folder / BEST_FILE, state.network.state_dict(), about)
+                weights, axes = state.network.state_dict(), job.train_batches.mirror_axes
+                save_weights(run.folder / BEST_FILE, weights, epoch=counters.epoch, mirror_axes=axes)
             if job.checkpoints.is_good_due():
                 job.checkpoints.save(state, is_good=True)
     finally:

@@ -13,7 +13,7 @@ from torch import nn
 
 from segfw.data.store import CaseArrays
 from segfw.device import compiling_pays, keep_freed_pages, pick_precision
-from segfw.model import WEIGHTS_FILE, save_tensors
+from segfw.model import WEIGHTS_FILE, save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
@@ -179,9 +179,8 @@ def _train_and_save(job: Job, state: TrainState) -> None:
         for writer in job.writers:
             writer.close(is_finished)
     if run.ranks.is_first:
-        axes = ",".join(str(axis) for axis in _mirror_axes(run))
-        about = {"epoch": str(state.counters.epoch), "mirror_axes": axes}
-        save_tensors(run.folder / WEIGHTS_FILE, state.network.state_dict(), about)
+        weights, epoch = state.network.state_dict(), state.counters.epoch
+        save_weights(run.folder / WEIGHTS_FILE, weights, epoch=epoch, mirror_axes=_mirror_axes(run))
         draw_progress(run.folder, read_metrics(run.folder), run.label_names, is_last=True)
     run.ranks.wait()
 

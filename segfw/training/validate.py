@@ -50,8 +50,7 @@ def validate_patches(run: Run, state: TrainState, batches: Batches, steps: int) 
     dice = pooled_dice(counts)
     return {
         "val_loss": float(loss) / steps,
-        "val_dice": mean_of_known(dice),
-        "val_dice_per_label": [0.0 if math.isnan(value) else value for value in dice],
+        **_dice_figures("val_dice", dice),
         "val_predicted": int(counts[:2].sum()),
     }
 
@@ -72,10 +71,11 @@ def pooled_dice(counts_3K: Tensor) -> list[float]:
     return torch.where(total > 0, 2 * true_positive / total.clamp_min(1), torch.nan).tolist()
 
 
-def mean_of_known(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers; 0 without any."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else 0.0
+def _dice_figures(name: str, dice: Sequence[float]) -> dict:
+    """For an epoch's row: the mean of what is known, 0 without any, and all by structure, 0 for what is not."""
+    known = [value for value in dice if not math.isnan(value)]
+    each = [0.0 if math.isnan(value) else value for value in dice]
+    return {name: sum(known) / len(known) if known else 0.0, f"{name}_per_label": each}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +102,7 @@ class WholeCases:
         if not number.any():
             return {}
         means = torch.where(number > 0, total / number.clamp_min(1), torch.nan).tolist()
-        return {
-            "whole_case_dice": mean_of_known(means),
-            "whole_case_dice_per_label": [0.0 if math.isnan(value) else value for value in means],
-        }
+        return _dice_figures("whole_case_dice", means)
 
     def _counts(self, network: nn.Module, case_id: str) -> Tensor | None:
         """None where the case is too large for the memory that training leaves."""
