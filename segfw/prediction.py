@@ -8,8 +8,10 @@ from pathlib import Path
 from segfw.data.formats import check_mask_ending
 from segfw.data.manifest import LABELS_FILE
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
-from segfw.inference.predictor import SETTINGS_FILE as PREDICTION_FILE
-from segfw.inference.predictor import PredictionSettings, Predictor, find_images, predict_cases
+from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
+from segfw.inference.cohort import PredictionSettings, predict_cases
+from segfw.inference.images import find_images
+from segfw.inference.predictor import Predictor
 from segfw.model import Model, load_model
 from segfw.networks import BuildNetwork, build_network
 from segfw.records import UserError

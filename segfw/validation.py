@@ -14,7 +14,8 @@ from segfw.data.store import open_case
 from segfw.device import autocast
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
-from segfw.inference.predictor import Predictor, predict_cases
+from segfw.inference.cohort import predict_cases
+from segfw.inference.predictor import Predictor
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
 from segfw.networks import BuildNetwork

@@ -10,7 +10,9 @@ from segfw.data.formats import read_volume
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
-from segfw.inference.predictor import Predictor, find_images, predict_cases
+from segfw.inference.cohort import predict_cases
+from segfw.inference.images import find_images
+from segfw.inference.predictor import Predictor
 from segfw.model import Model
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec

@@ -6,43 +6,22 @@ to the other's; as published they take a detour over the image's own grid, which
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segfw.data.dicom import holds_dicom, is_dicom
-from segfw.data.formats import FORMATS, read_volume, split_ending, write_labels
 from segfw.data.geometry import Volume
-from segfw.data.layouts import group_channels, image_files, series_folders
-from segfw.data.manifest import Case, Channel
-from segfw.data.parallel import Outcome, progress
-from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore, stack_channels
-from segfw.data.verify import check_case
+from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import Record, UserError
-
-SETTINGS_FILE = "prediction.json"
-
-
-class PredictionSettings(Record):
-    """What the masks in a folder were made with; masks of another model are never mixed in."""
-
-    configuration: str
-    folds: tuple[str, ...]
-    weights_digest: str
-    step: float
-    mirroring: bool
+from segfw.records import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,117 +139,3 @@ class Predictor:
         """Label values (Z, Y, X) on the volume's own grid."""
         prepared = self.prepare(volume)
         return self.finish(self.logits_of(prepared), prepared.record)
-
-
-def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
-    """Cases in a folder, or of a single file or DICOM series: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
-
-    Folders that hold DICOM files are images like files. Raises UserError if there is nothing to predict, or if two
-    images would be one case.
-    """
-    source = Path(source)
-    if source.is_file():
-        if not split_ending(source)[1] and is_dicom(source):
-            raise UserError(f"{source}: is one file of a DICOM series; give the folder {source.parent}")
-        return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such file or folder; give the images to predict")
-    files = image_files(source)
-    if holds_dicom(source):
-        if files:
-            what = f"holds DICOM files and {files[0].name} beside them"
-            raise UserError(f"{source}: {what}; give each series a folder of its own")
-        return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
-    files = sorted({*(path for path in files if path.is_file()), *series_folders(source)})
-    if not files:
-        raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
-    stem_of = _stems(files, source).__getitem__
-    groups = _group_by_channel_name(files, channels, stem_of) or group_channels(files, len(channels), stem_of)
-    return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
-
-
-def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
-    """What each image is called: by its name, or by its folders too where series in several have one name."""
-    stems = {path: split_ending(path)[0] for path in files}
-    if len(set(stems.values())) < len(files):
-        stems = {path: "_".join((*path.relative_to(source).parts[:-1], stem)) for path, stem in stems.items()}
-    first: dict[str, Path] = {}
-    for path, stem in stems.items():
-        if stem in first:
-            names = " and ".join(str(file.relative_to(source)) for file in (first[stem], path))
-            raise UserError(f"{source}: {names} would both be the case {stem}; rename or move one of them")
-        first[stem] = path
-    return stems
-
-
-def _group_by_channel_name(
-    files: Sequence[Path], channels: Sequence[Channel], stem_of: Callable[[Path], str]
-) -> dict[str, list[Path]]:
-    """Files by case where every name holds exactly one channel's name, in channel order; empty if they do not."""
-    if len(channels) < 2:
-        return {}
-    groups: dict[str, dict[int, Path]] = {}
-    for path in files:
-        stem = stem_of(path)
-        # As a word of its own: 't1' is no part of 't1ce'.
-        found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
-        fitting = [index for index, match in enumerate(found) if match]
-        if len(fitting) != 1:
-            return {}
-        start, end = found[fitting[0]].span()
-        case_id = (stem[:start].rstrip("_-. ") + stem[end:]).strip("_-. ")
-        groups.setdefault(case_id, {})[fitting[0]] = path
-    return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}
-
-
-def predict_cases(
-    predictor: Predictor, cases: Sequence[Case], output: Path, *, ending: str = ".nii.gz"
-) -> list[Outcome]:
-    """Writes ``output/CASE.nii.gz`` for every case and returns the failures; masks already there are kept.
-
-    The next image is read and the last mask written while the network works. A failing case does not stop the others.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    waiting = [case for case in cases if not (output / f"{case.id}{ending}").is_file()]
-    failures: list[Outcome] = []
-    said: set[str] = set()  # a doubt that many images share is told once
-    writing: tuple[Case, Future] | None = None
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming = [reader.submit(_read, predictor, waiting[0])] if waiting else []
-        for index, case in enumerate(progress("predicting", waiting)):
-            if index + 1 < len(waiting):
-                coming.append(reader.submit(_read, predictor, waiting[index + 1]))
-            try:
-                prepared, notes = coming.pop(0).result()
-                for note in notes - said:
-                    print(f"warning: {case.id}: {note}")
-                said |= notes
-                logits = predictor.logits_of(prepared)
-            except Exception as error:  # one bad image must not cost the user the others
-                failures.append(Outcome(item=case, error=error))
-                continue
-            if writing:
-                failures += _wait(*writing)
-            writing = case, writer.submit(_write, predictor, logits, prepared.record, output / f"{case.id}{ending}")
-            del prepared, logits
-        if writing:
-            failures += _wait(*writing)
-    return failures
-
-
-def _read(predictor: Predictor, case: Case) -> tuple[Prepared, set[str]]:
-    volumes = [read_volume(path) for path in case.images]
-    problems = check_case(case, volumes, None, channel_count=len(predictor.plan.channels), labels=None)
-    if problems:
-        raise UserError("; ".join(str(problem) for problem in problems))
-    notes = {note for volume in volumes for note in volume.notes}
-    return predictor.prepare(stack_channels(volumes)), notes
-
-
-def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:
-    write_labels(path, predictor.finish(logits, record), record.original)
-
-
-def _wait(case: Case, future: Future) -> list[Outcome]:
-    error = future.exception()
-    return [] if error is None else [Outcome(item=case, error=error)]

@@ -1,0 +1,71 @@
+"""Logits of a volume, some finished slices at a time, so that those of all classes and slices never exist together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Block = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """How channels become logits, one linear map per member of an ensemble: (K, A) weights and (K,) biases each.
+
+    The last layer of a U-Net is linear, and so are blending, averaging and interpolation: what comes before it can be
+    accumulated in place of the logits, which costs memory by features and not by classes.
+    """
+
+    weights_ka: Sequence[Tensor]
+    biases_k: Sequence[Tensor]
+
+    def logits(self, channels_azyx: Tensor, member: int | None = None) -> Tensor:
+        """(K, Z, Y, X) float32: of one member, or the mean of all."""
+        chosen = range(len(self.weights_ka)) if member is None else (member,)
+        weights = sum(self.weights_ka[index] for index in chosen) / len(chosen)
+        bias = sum(self.biases_k[index] for index in chosen) / len(chosen)
+        flat = weights @ channels_azyx.flatten(1).to(weights.dtype)
+        return flat.add_(bias[:, None]).unflatten(1, channels_azyx.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slab:
+    """Slices ``start`` to ``stop`` of the network's grid, which are finished, and those from ``first`` on before them.
+
+    A stream of slabs covers the grid from slice 0 to its end without gaps, in order; ``first`` is ``start - 1``
+    (0 in the first slab), because linear interpolation between two slabs needs the last slice of the one before.
+    ``channels_azyx`` (A, stop - first, Y, X) are logits, or with ``heads`` what they are made of; they are valid only
+    until the next slab is asked for.
+    """
+
+    first: int
+    start: int
+    stop: int
+    channels_azyx: Tensor
+    heads: Heads | None = None
+
+    @property
+    def member_count(self) -> int:
+        return 1 if self.heads is None else len(self.heads.weights_ka)
+
+    def logits(self, block: Block, member: int | None = None) -> Tensor:
+        """Logits (K, z, y, x) float32 of a block, of which z counts from the grid's slice 0: their mean, or of one
+        member of the ensemble."""
+        z, y, x = block
+        channels = self.channels_azyx[:, z.start - self.first : z.stop - self.first, y, x]
+        return channels.float() if self.heads is None else self.heads.logits(channels, member)
+
+
+def one_slab(logits_kzyx: Tensor) -> Slab:
+    """All slices at once, of logits that exist as a whole."""
+    return Slab(first=0, start=0, stop=logits_kzyx.shape[1], channels_azyx=logits_kzyx)
+
+
+def dense(slabs: Iterable[Slab]) -> Tensor:
+    """Logits (K, Z, Y, X) of a whole stream, for small volumes and tests."""
+    return torch.cat(
+        [slab.logits((slice(slab.start, slab.stop), slice(None), slice(None))).clone() for slab in slabs], 1
+    )
