@@ -71,7 +71,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path, *, name: str = "*", unchanged_s: float = STALE_AFTER_S) -> None:
-    """Removes what killed processes left of files called ``name`` (a glob pattern), if nobody has written to it of late."""
+    """Removes what killed processes left of files ``name`` (a glob pattern) that nobody has written to of late."""
     for partial in Path(folder).glob(f"{PARTIAL}????????-{name}"):
         with suppress(OSError):  # another process was faster
             if time.time() - partial.stat().st_mtime >= unchanged_s:

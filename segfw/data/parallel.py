@@ -11,9 +11,10 @@ import errno
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -175,14 +176,15 @@ def map_bounded(
     workers: int | None = None,
     what: str = "",
     pool: Pool | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
     """Runs ``function`` over ``items`` in threads or in ``pool``; yields an Outcome each, in the order of completion.
 
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
     ``cost_bytes`` are under way, so that large cases run one by one where memory is short. An item that ran out of
     memory beside others is done again, alone, when all others are done, and from then on one thread fewer is used; one
-    that ran out of memory alone has failed, with an OutOfMemory that says what it would have needed. When the caller
-    stops asking, or after Ctrl-C, what is under way is ended and no other item is begun.
+    that ran out of memory alone has failed, with an OutOfMemory that says what it would have needed. When ``stop`` is
+    set, the caller stops asking, or after Ctrl-C, what is under way is ended and no other item is begun.
     """
     with contextlib.ExitStack() as stack:
         pool = pool or stack.enter_context(thread_pool(workers, budget_bytes))
@@ -193,6 +195,8 @@ def map_bounded(
         bar = stack.enter_context(progress(what, total=len(waiting)))
         try:
             while waiting or running or again:
+                if stop is not None and stop.is_set():
+                    waiting, again = [], []
                 if not waiting and not running:
                     workers, waiting, again = 1, again, []
                 while waiting and len(running) < workers:
@@ -230,7 +234,10 @@ class _Task:
 
 def _outcome(task: _Task, future: Future) -> Outcome | None:
     """What a finished item became; None if it is to be done again."""
-    error = future.exception()
+    try:
+        error = future.exception()
+    except CancelledError:  # by the cluster, as it ended
+        error = UserError("the cluster ended before this was done; call the same command again")
     if error is None:
         return Outcome(item=task.item, result=future.result())
     if not isinstance(error, Exception):
@@ -258,8 +265,9 @@ def _release(error: BaseException | None) -> None:
 
 
 def _shortage(task: _Task) -> str:
-    needed, free = task.cost_bytes / GIGABYTE, free_memory_bytes() / GIGABYTE
-    return f"{_name(task.item)}: ran out of memory; it was expected to need {needed:.1f} GB, and {free:.1f} GB are free"
+    expected = f"it was expected to need {task.cost_bytes / GIGABYTE:.1f} GB, and " if task.cost_bytes else ""
+    free = free_memory_bytes() / GIGABYTE
+    return f"{_name(task.item)}: ran out of memory; {expected}{free:.1f} GB are free"
 
 
 def _name(item: object) -> str:
