@@ -25,6 +25,7 @@ from segfw.data.geometry import Geometry
 from segfw.data.manifest import Case
 from segfw.data.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.data.preprocess import stack_channels
+from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
 from segfw.inference.folder import OutputFolder, Sink, sources_of
 from segfw.inference.predictor import Predictor, Prepared
@@ -132,10 +133,8 @@ class Lane:
         return [held.enter_context(sink) for sink in opened]
 
     def _classes(self, prepared: Prepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
-        with watch.timing("network_s"):
-            logits = self.predictor.logits_of(prepared)
-        with watch.timing("restore_s"):
-            return self.predictor.finish(logits, prepared.record)
+        by_member = any(extra.by_member for extra in self.folder.extras)
+        return self.predictor.classes(prepared, (_Watched(self._go_on), *sinks), by_member=by_member, watch=watch)
 
     def _write(
         self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[Sink], watch: Stopwatch
@@ -144,7 +143,17 @@ class Lane:
         with watch.timing("write_s"):
             for sink in sinks:
                 sink.finish()
-            write_labels(self.folder.mask(case.id), classes, original)
+            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Calls a function at every slab, which may end the case by an error."""
+
+    call: Callable[[], None]
+
+    def add(self, _: Slab) -> None:
+        self.call()
 
 
 def predict_cases(predictors: Sequence[Predictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:
