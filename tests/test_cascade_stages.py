@@ -17,7 +17,7 @@ from segfw import cascade
 from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
 from segfw.data.arrays import open_array, save_array
 from segfw.data.formats import read_volume
-from segfw.data.preprocess import carry_over
+from segfw.data.restore import carry_over
 from segfw.data.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from segfw.data.geometry import Volume
-from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore
+from segfw.data.preprocess import PreprocessRecord, preprocess_image
+from segfw.data.restore import carry_over, restore
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
