@@ -19,7 +19,7 @@ from segfw.data.formats import check_mask_ending, write_labels
 from segfw.data.geometry import Shape, largest_displacement_mm
 from segfw.data.manifest import LABELS_FILE
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
-from segfw.data.preprocess import PreprocessRecord, place_back
+from segfw.data.preprocess import place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero, restored
 from segfw.data.slabs import Block
@@ -129,7 +129,7 @@ def merged(several: Sequence[Probabilities], weights: Sequence[float] | None = N
         info = several[0].info
         return restored(several[0].slabs(), info.record, info.labels.painted_classes)
     weights = weights or (1.0,) * len(several)
-    return merged_each(several, [{index: weight for index, weight in enumerate(weights)}])[0]
+    return merged_each(several, [dict(enumerate(weights))])[0]
 
 
 def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int, float]]) -> list[np.ndarray]:
@@ -196,7 +196,7 @@ def _check_same_image(several: Sequence[Probabilities]) -> None:
     first, record = several[0], several[0].info.record
     for other in several[1:]:
         if other.info.labels != first.info.labels:
-            raise UserError(f"{other.path}: has other labels, or another order of them, than {first.path}; leave it out")
+            raise UserError(f"{other.path}: has other labels, or in another order, than {first.path}; leave it out")
         theirs = other.info.record
         same_grid = theirs.original.shape == record.original.shape and (
             largest_displacement_mm(theirs.original, record.original) < min(record.original.spacing_mm) / 100

@@ -174,7 +174,7 @@ def read_probabilities(path: Path) -> Probabilities:
 
 
 def probability_files(folder: Path) -> dict[str, Path]:
-    """{case id: file} of a folder of probabilities, or of a folder of masks that has one; UserError if there are none."""
+    """{case id: file} of a folder of probabilities, or of masks that has one inside; UserError without any."""
     folder = Path(folder)
     for place in (folder, folder / FOLDER):
         found = {path.name.removesuffix(ENDING): path for path in sorted(place.glob(f"[!.]*{ENDING}"))}
