@@ -22,9 +22,16 @@ from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.data.preprocess import place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero, restored
-from segfw.data.slabs import Block
+from segfw.data.slabs import Block, one_slab
 from segfw.inference.postprocess import Postprocessing, apply
-from segfw.inference.probabilities import Probabilities, probability_files, read_probabilities
+from segfw.inference.predictor import Predictor, Prepared
+from segfw.inference.probabilities import (
+    Probabilities,
+    ProbabilityInfo,
+    ProbabilityWriter,
+    probability_files,
+    read_probabilities,
+)
 from segfw.records import Record, UserError, count
 
 SETTINGS_FILE = "ensemble.json"
@@ -216,3 +223,11 @@ def _blocks(shape: Shape, outputs: int) -> Iterator[Block]:
         for size, step in zip(shape, (BLOCK_SLICES, side, side))
     )
     yield from ((in_z, in_y, in_x) for in_z in z for in_y in y for in_x in x)
+
+
+def store_probabilities(predictor: Predictor, prepared: Prepared, path: Path, info: ProbabilityInfo) -> None:
+    """Runs the network over a prepared image and writes its probabilities to ``path``."""
+    with ProbabilityWriter(path, info) as writer:
+        for slab in [one_slab(predictor.logits_of(prepared))]:
+            writer.add(slab)
+        writer.finish()

@@ -43,27 +43,31 @@ def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:
 
 
 def apply(classes_zyx: np.ndarray, postprocessing: Postprocessing) -> np.ndarray:
-    """Class indices (Z, Y, X) after all steps; a new array, unless there is nothing to remove."""
-    result = classes_zyx
+    """Class indices (Z, Y, X) after all steps; a new array, unless there is nothing to do."""
+    if not postprocessing.steps:
+        return classes_zyx
+    result, boxes = classes_zyx.copy(), ndimage.find_objects(classes_zyx)
     for step in postprocessing.steps:
-        found = outside_largest(result, step.classes)
-        if found is None:
-            continue
-        box, removed = found
-        result = result.copy() if result is classes_zyx else result
-        result[box][removed] = 0
+        box = joint_box(boxes, step.classes)
+        removed = None if box is None else outside_largest(result[box], step.classes)
+        if removed is not None:
+            result[box][removed] = 0
     return result
 
 
-def outside_largest(classes_zyx: np.ndarray, classes: Sequence[int]) -> tuple[tuple[slice, ...], np.ndarray] | None:
-    """Voxels of ``classes`` outside their largest component: a box and a mask (bool) in it; None if there are none."""
+def joint_box(boxes: Sequence[tuple[slice, ...] | None], classes: Sequence[int]) -> tuple[slice, ...] | None:
+    """Smallest box that holds the boxes of some classes, of those that ``ndimage.find_objects`` gives; None if none."""
+    found = [boxes[index - 1] for index in classes if index <= len(boxes) and boxes[index - 1]]
+    if not found:
+        return None
+    return tuple(slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*found))
+
+
+def outside_largest(classes_zyx: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
+    """Where voxels of ``classes`` lie outside their largest component, bool (Z, Y, X); None if they do nowhere."""
     import cc3d
 
-    box = _box_of(classes_zyx, classes)
-    if box is None:
-        return None
-    part = classes_zyx[box]
-    mask = part == classes[0] if len(classes) == 1 else np.isin(part, classes)
+    mask = classes_zyx == classes[0] if len(classes) == 1 else np.isin(classes_zyx, classes)
     # Five times as fast as scipy.ndimage.label, which takes longest where every corner counts as a neighbour.
     components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
     if count < 2:
@@ -71,14 +75,4 @@ def outside_largest(classes_zyx: np.ndarray, classes: Sequence[int]) -> tuple[tu
     sizes = sum(np.bincount(slice_yx.reshape(-1), minlength=count + 1) for slice_yx in components)
     is_smaller = sizes < sizes[1:].max()
     is_smaller[0] = False
-    return (box, is_smaller[components]) if is_smaller.any() else None
-
-
-def _box_of(classes_zyx: np.ndarray, classes: Sequence[int]) -> tuple[slice, ...] | None:
-    boxes = ndimage.find_objects(classes_zyx)
-    found = [boxes[index - 1] for index in classes if index <= len(boxes) and boxes[index - 1]]
-    if not found:
-        return None
-    return tuple(
-        slice(min(box[axis].start for box in found), max(box[axis].stop for box in found)) for axis in range(3)
-    )
+    return is_smaller[components] if is_smaller.any() else None
