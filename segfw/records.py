@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 GIGABYTE = 1024**3
+PARTIAL, STALE_AFTER_S = ".partial-", 3600.0
 
 
 class UserError(Exception):
@@ -52,11 +55,12 @@ def count(number: int, noun: str) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
 
-    The temporary name keeps the ending, because image writers choose the format by it.
+    The temporary name keeps the ending, because image writers choose the format by it, and is drawn, because several
+    processes may write the same file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
     try:
         yield partial
         with open(partial, "rb") as written:
@@ -64,6 +68,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path, *, name: str = "*", unchanged_s: float = STALE_AFTER_S) -> None:
+    """Removes what killed processes left of files ``name`` (a glob pattern) that nobody has written to of late."""
+    for partial in Path(folder).glob(f"{PARTIAL}????????-{name}"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - partial.stat().st_mtime >= unchanged_s:
+                partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
