@@ -37,8 +37,8 @@ class Slab:
 
     A stream of slabs covers the grid from slice 0 to its end without gaps, in order; ``first`` is ``start - 1``
     (0 in the first slab), because linear interpolation between two slabs needs the last slice of the one before.
-    ``channels_azyx`` (A, stop - first, Y, X) are logits, or with ``heads`` what they are made of; they are valid only
-    until the next slab is asked for.
+    ``channels_azyx`` (A, stop - first, Y, X) are the logits of ``members`` one after the other, or with ``heads`` what
+    logits are made of; they are valid only until the next slab is asked for.
     """
 
     first: int
@@ -46,17 +46,23 @@ class Slab:
     stop: int
     channels_azyx: Tensor
     heads: Heads | None = None
+    members: int = 1  # without heads
 
     @property
     def member_count(self) -> int:
-        return 1 if self.heads is None else len(self.heads.weights_ka)
+        return self.members if self.heads is None else len(self.heads.weights_ka)
 
     def logits(self, block: Block, member: int | None = None) -> Tensor:
         """Logits (K, z, y, x) float32 of a block, of which z counts from the grid's slice 0: their mean, or of one
         member of the ensemble."""
         z, y, x = block
         channels = self.channels_azyx[:, z.start - self.first : z.stop - self.first, y, x]
-        return channels.float() if self.heads is None else self.heads.logits(channels, member)
+        if self.heads is not None:
+            return self.heads.logits(channels, member)
+        if self.members == 1:
+            return channels.float()
+        each = channels.unflatten(0, (self.members, -1))
+        return each.float().mean(0) if member is None else each[member].float()
 
 
 def one_slab(logits_kzyx: Tensor) -> Slab:
