@@ -29,7 +29,7 @@ from segfw.data.manifest import DatasetManifest, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
-from segfw.inference.sliding_window import tile_starts
+from segfw.inference.tiles import tile_starts
 from segfw.model import load_model, trained_folds
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan

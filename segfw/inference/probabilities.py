@@ -12,6 +12,7 @@ than 0.9999 (1 byte). Hence 8 bit is the default.
 
 from __future__ import annotations
 
+import secrets
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from segfw.data.geometry import Shape
 from segfw.data.manifest import LabelSet
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Block, Slab
-from segfw.records import Record, UserError, whole_file
+from segfw.records import PARTIAL, Record, UserError, whole_file
 
 ENDING = ".b2nd"
 FOLDER = "probabilities"  # of a folder of masks
@@ -99,7 +100,7 @@ class ProbabilityWriter:
 
         self._path, self._info = Path(path), info
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._unfinished = self._path.with_name(f".unfinished-{self._path.name}")
+        self._unfinished = self._path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{self._path.name}")
         _, height, width = shape = info.record.shape
         self._rows = max(1, min(height, CHUNK_VALUES // (info.labels.outputs * width)))
         self._array = blosc2.empty(

@@ -46,15 +46,15 @@ class CaseDoubt(Record):
 
 
 class UncertaintySink:
-    """Takes slab after slab of a case and writes ``folder/CASE_entropy.nii.gz`` and ``CASE_disagreement.nii.gz``.
+    """Takes slab after slab of a case and writes ``CASE_entropy.nii.gz``, ``CASE_disagreement.nii.gz`` and, last, the
+    case's line, ``CASE.json``, which is ``path``: where it is, the maps are whole.
 
-    The latter only of two or more folds, whose slabs have been kept apart (``by_member``). Memory is a byte per map and
-    voxel of the network's grid, and a float32 map on the image's own grid in ``finish``. ``folder/CASE.json`` comes
-    last and says that the maps are whole.
+    There is no disagreement unless the slabs tell two or more folds apart (``by_member``). Memory is a byte per map and
+    voxel of the network's grid, and a float32 map on the image's own grid in ``finish``.
     """
 
-    def __init__(self, folder: Path, case: str, record: PreprocessRecord, labels: LabelSet) -> None:
-        self._folder, self._case, self._record, self._labels = Path(folder), case, record, labels
+    def __init__(self, path: Path, record: PreprocessRecord, labels: LabelSet) -> None:
+        self._path, self._record, self._labels = Path(path), record, labels
         self._maps: Tensor | None = None  # (M, Z, Y, X) uint8, 255 is 1; made with the first slab
         self._foreground, self._sums = 0, np.zeros(2)
 
@@ -90,21 +90,27 @@ class UncertaintySink:
     def _classes(self, logits_kzyx: Tensor) -> Tensor:
         return last_above_zero(logits_kzyx) if self._labels.regions else first_largest(logits_kzyx)
 
-    def finish(self) -> CaseDoubt:
+    def __enter__(self) -> UncertaintySink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is on the disk before ``finish``."""
+
+    def finish(self) -> None:
         """Writes the maps and the case's line."""
+        case = self._path.stem
         for name, values_zyx in zip(("entropy", "disagreement"), self._maps):
-            with whole_file(self._folder / f"{self._case}_{name}.nii.gz") as partial:
+            with whole_file(self._path.with_name(f"{case}_{name}.nii.gz")) as partial:
                 values = on_file_grid(values_zyx, self._record)
                 write_nifti(partial, values, self._record.original.matrix, stored_as=np.uint8)
         means = [float(total) / self._foreground if self._foreground else None for total in self._sums]
         doubt = CaseDoubt(
-            case=self._case,
+            case=case,
             foreground_voxels=self._foreground,
             entropy=means[0],
             disagreement=means[1] if len(self._maps) > 1 else None,
         )
-        doubt.save(self._folder / f"{self._case}.json")
-        return doubt
+        doubt.save(self._path)
 
 
 def entropy(logits_kzyx: Tensor, *, is_regions: bool) -> Tensor:
