@@ -183,6 +183,34 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
+def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
+    what = "Average the probabilities that several models stored for the same images, and write masks."
+    parser = _verb(verbs, "ensemble", what, "segfw ensemble masks_2d masks_3d --output masks")
+    parser.add_argument(
+        "probabilities", type=Path, nargs="+", help="folders of segfw predict --save-probabilities, one per model"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
+    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per folder (default: equal)")
+    parser.add_argument(
+        "--postprocessing", type=Path, metavar="FILE", help="selection.json of segfw select, to do as it found best"
+    )
+    parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
+    parser.add_argument("--overwrite", action="store_true", help="average again what is there")
+
+
+def _add_select(verbs: argparse._SubParsersAction) -> None:
+    what = "Cross-validate all trained configurations and all pairs, and choose one and its postprocessing for predict."
+    parser = _verb(verbs, "select", what, "segfw select work")
+    parser.add_argument("work", type=Path, help="work folder with trained folds")
+    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="default: all that are trained")
+    parser.add_argument(
+        "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
+    )
+    parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    parser.add_argument("--device", default="auto", help=DEVICES)
+
+
 def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     what = "Score a folder of masks against reference masks of the same names."
     parser = _verb(verbs, "evaluate", what, "segfw evaluate masks labelsTs --output scores.json --report report.html")
@@ -232,6 +260,8 @@ ADD_VERBS = (
     _add_plan,
     _add_train,
     _add_predict,
+    _add_ensemble,
+    _add_select,
     _add_evaluate,
     _add_info,
     _add_doctor,

@@ -128,6 +128,39 @@ def _predict(args: argparse.Namespace) -> None:
     print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
 
 
+def _ensemble(args: argparse.Namespace) -> None:
+    from segfw.inference.ensemble import ensemble
+    from segfw.selection import Selection
+
+    steps = Selection.load(args.postprocessing).postprocessing if args.postprocessing else None
+    ensemble(
+        args.probabilities,
+        args.output,
+        weights=args.weights,
+        postprocessing=steps,
+        ending=args.ending,
+        overwrite=args.overwrite,
+    )
+    print(f"masks are in {args.output}")
+    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
+
+
+def _select(args: argparse.Namespace) -> None:
+    from segfw.selection import SELECTION_FILE, TABLE_FILE, select
+
+    select(
+        args.work,
+        configurations=args.configurations,
+        step=args.step,
+        mirroring=not args.no_mirroring,
+        precision=args.precision,
+        device=args.device,
+    )
+    print((args.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
+    print(f"written: {args.work / SELECTION_FILE}")
+    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     from segfw.evaluation.evaluate import evaluate, first_channel_files
     from segfw.evaluation.metrics import scores_table
@@ -174,6 +207,8 @@ CALLS = {
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
+    "ensemble": _ensemble,
+    "select": _select,
     "evaluate": _evaluate,
     "info": _info,
     "doctor": _doctor,

@@ -43,6 +43,8 @@ ALLOWED = {
         )
     },
     "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
+    "crossvalidation": {"data", "networks", "planning", "model", "inference", "evaluation"},
+    "selection": {"data", "networks", "planning", "model", "inference", "crossvalidation"},
     "prediction": {"data", "networks", "planning", "model", "inference"},
 }
 # Used by people or shells, and by nothing in the package.
