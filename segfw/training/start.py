@@ -14,8 +14,9 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
     """The file of weights meant by a model, by the folder of one of its folds, or by the file itself.
 
     In a model, a folder or a file of segfw export, it is that of ``configuration`` and ``fold``, the ones to be
-    trained, where both are trained there: of the same data the same fold has not seen the validation cases. Else it is the only configuration, and its
-    first fold. Raises UserError if there is no trained fold, or several configurations none of which is the one.
+    trained, where both are trained there: of the same data the same fold has not seen the validation cases. Else it is
+    the only configuration, and its first fold. Raises UserError if there is no trained fold, or several configurations
+    none of which is the one.
     """
     path = Path(path)
     is_model_file = zipfile.is_zipfile(path)
