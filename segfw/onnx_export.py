@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,7 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing needs here
             torch.onnx.export(
                 network,
                 (patches,),

@@ -16,15 +16,17 @@ from itertools import combinations, product
 from math import ceil
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
+CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])
 SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
 
 
 def read(paths):
     """Image (C, Z, Y, X) in the files' own type, and the affine from (z, y, x) to RAS millimetres."""
-    import nibabel
-
     channels, affines = [], []
     for path in paths:
         image = nibabel.load(path)
@@ -53,19 +55,6 @@ def with_thickness(affine, shape_xyz):
         normal = np.cross(affine[:3, (empty[0] + 1) % 3], affine[:3, (empty[0] + 2) % 3])
         affine[:3, empty[0]] = normal / (np.linalg.norm(normal) or 1.0)
     return affine
-
-
-def orientation(affine):
-    """How axes are permuted and flipped so that they ascend to the head, the front and the right of the patient."""
-    from nibabel.orientations import io_orientation, ornt_transform
-
-    return ornt_transform(io_orientation(affine), np.array([[2, 1], [1, 1], [0, 1]]))
-
-
-def oriented(array_zyx, transform):
-    from nibabel.orientations import apply_orientation
-
-    return apply_orientation(array_zyx, transform)
 
 
 def nonzero_box(image):
@@ -257,8 +246,8 @@ def segment(image, affine, pipeline, networks):
     if len(image) != len(pipeline["channels"]):
         names = ", ".join(pipeline["channels"])
         sys.exit(f"the image has {len(image)} channels, but the networks take {len(pipeline['channels'])} ({names})")
-    transform, order = orientation(affine), how["axis_order"]
-    canonical = np.stack([oriented(channel, transform) for channel in image])
+    transform, order = ornt_transform(io_orientation(affine), CANONICAL), how["axis_order"]
+    canonical = np.stack([apply_orientation(channel, transform) for channel in image])
     box = nonzero_box(canonical)
     cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -276,16 +265,12 @@ def segment(image, affine, pipeline, networks):
     found = classes_at(logits, cropped.shape[1:], thick_axis(target, spacing, limit), labels["painted_classes"])
     full = np.zeros(canonical.shape[1:], np.int32)
     full[box] = found.transpose(np.argsort(order))
-    from nibabel.orientations import ornt_transform
-
-    back = ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), transform)
-    return np.asarray(labels["values"], np.int32)[oriented(full, back)]
+    stored = apply_orientation(full, ornt_transform(AS_STORED, transform))
+    return np.asarray(labels["values"], np.int32)[stored]
 
 
 def write(path, values_zyx, affine):
     """In the smallest type that holds the values, placed by the sform; by the qform too unless the axes are sheared."""
-    import nibabel
-
     low, high = values_zyx.min(), values_zyx.max()
     kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
     kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
