@@ -22,7 +22,7 @@ from segfw.model import Model, load_model, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE
 from segfw.planning.mirroring import output_orders
-from segfw.records import UserError, count
+from segfw.records import UserError, count, whole_file
 
 OPSET = 18  # the newest that PyTorch's exporter writes without converting
 PIPELINE_FILE, RUNNER_FILE, LICENCE_FILE = "pipeline.json", "predict.py", "LICENCE.txt"
@@ -196,6 +196,7 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         name, reason = model.configuration.network.architecture, str(error).strip().splitlines()[0]
         raise UserError(f"{name} cannot be written as ONNX ({reason}); export it without --onnx") from None
+    _forget_origin(path)
     session = onnxruntime.InferenceSession(path)
     one = patches[:1]
     with torch.inference_mode():
@@ -206,6 +207,19 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
         name = model.configuration.network.architecture
         raise UserError(f"{name}: as ONNX its logits differ by {difference:.2g}; export it without --onnx")
     return difference
+
+
+def _forget_origin(path: Path) -> None:
+    """Removes what the exporter notes at every operation: the stack of calls, with the folders of this machine."""
+    import onnx
+
+    network = onnx.load(path, load_external_data=False)
+    graph = network.graph
+    for part in (network, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    with whole_file(path) as partial:
+        onnx.save(network, partial)
 
 
 def with_stock_norms(network: nn.Module) -> nn.Module:
