@@ -183,6 +183,36 @@ def _check(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def _export(args: argparse.Namespace) -> None:
+    from segfw.export import export, summary
+    from segfw.records import UserError
+
+    if args.onnx:
+        from segfw.onnx_export import export_onnx
+
+        if args.half:
+            raise UserError("--half is for model files; ONNX networks are written as float32, leave it out")
+        if args.configuration and len(args.configuration) > 1:
+            raise UserError("--onnx writes one configuration; give one --configuration")
+        only = args.configuration[0] if args.configuration else None
+        options = {"best": args.weights == "best", "licence": args.licence, "overwrite": args.overwrite}
+        print(export_onnx(args.model, args.output, configuration=only, folds=_tuple(args.folds), **options))
+        print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
+        return
+    card = export(
+        args.model,
+        args.output,
+        configurations=args.configuration,
+        folds=_tuple(args.folds),
+        best=args.weights == "best",
+        half=args.half,
+        licence=args.licence,
+        overwrite=args.overwrite,
+    )
+    print(summary(card, args.output))
+    print(f"next: segfw predict {args.output} NEW_IMAGES MASKS")
+
+
 def _info(args: argparse.Namespace) -> None:
     from segfw.health import explain
 
@@ -210,6 +240,7 @@ CALLS = {
     "ensemble": _ensemble,
     "select": _select,
     "evaluate": _evaluate,
+    "export": _export,
     "info": _info,
     "doctor": _doctor,
     "demo": _demo,
