@@ -77,6 +77,7 @@ def _planning_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--splits", type=Path, metavar="FILE", help="given folds (splits_final.json or splits.json)")
     parser.add_argument("--workers", type=int, help="threads that read and preprocess (default: one per processor)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="Dask scheduler, whose workers preprocess: host:8786")
 
 
 def _training_options(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +171,11 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
-    parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument("--device", nargs="+", default=["auto"], help=f"{DEVICES}; several share the cases")
+    parser.add_argument(
+        "--part", metavar="K/N", help="only each N-th case from the K-th on, for an array of N jobs: 3/8"
+    )
+    parser.add_argument("--cluster", metavar="ADDRESS", help="Dask scheduler, whose workers predict: host:8786")
     parser.add_argument(
         "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
     )

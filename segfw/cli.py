@@ -29,6 +29,7 @@ def _planning_arguments(args: argparse.Namespace) -> dict:
         "groups": args.groups,
         "splits": args.splits,
         "workers": args.workers,
+        "cluster": args.cluster,
     }
 
 
@@ -116,7 +117,9 @@ def _predict(args: argparse.Namespace) -> None:
         step=args.step,
         mirroring=not args.no_mirroring,
         precision=args.precision,
-        device=args.device,
+        device=tuple(args.device),
+        part=args.part,
+        cluster=args.cluster,
         ending=args.ending,
         best=args.weights == "best",
         overwrite=args.overwrite,

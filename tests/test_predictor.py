@@ -161,7 +161,9 @@ def test_a_dicom_series_and_its_nifti_twin_give_one_mask(model, tmp_path):
     positions = np.array([3.0, 4, 5]) + np.arange(len(image))[:, None] * np.array([0, 0, 4.0])
     write_slices(tmp_path / "in" / "p1", image, positions=positions, axes=np.eye(3)[:2])
     predictor = Predictor.of(model, device="cpu", precision="fp32")
-    assert not predict_cases([predictor], find_images(tmp_path / "in", ONE), OutputFolder(path=tmp_path / "out")).failures
+    assert not predict_cases(
+        [predictor], find_images(tmp_path / "in", ONE), OutputFolder(path=tmp_path / "out")
+    ).failures
     series, mask = read_volume(tmp_path / "in" / "p1"), read_volume(tmp_path / "out" / "p1.nii.gz")
     np.testing.assert_allclose(mask.geometry.matrix, series.geometry.matrix, atol=1e-5)
     write_nifti(tmp_path / "twin.nii.gz", image.transpose(2, 1, 0))

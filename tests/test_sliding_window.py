@@ -10,7 +10,6 @@ from small_training import spec
 from segfw.data.slabs import dense
 from segfw.inference.budget import Limits
 from segfw.inference.members import members_of
-from segfw.inference.outputs import TileTooLarge
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.tiles import blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
 from segfw.networks import build_network
@@ -134,7 +133,9 @@ def test_every_subset_of_axes_once():
     assert len(set(mirror_combinations((0, 1, 2)))) == 8
 
 
-@pytest.mark.parametrize("shape, patch", [((30, 20, 13), (8, 8, 8)), ((5, 20, 13), (8, 8, 8)), ((11, 20, 9), (1, 8, 8))])
+@pytest.mark.parametrize(
+    "shape, patch", [((30, 20, 13), (8, 8, 8)), ((5, 20, 13), (8, 8, 8)), ((11, 20, 9), (1, 8, 8))]
+)
 @pytest.mark.parametrize("step, axes", [(0.5, ()), (0.3, (0, 2)), (1.0, (1,))])
 def test_slabs_equal_the_whole_computation(shape, patch, step, axes):
     image = torch.rand(2, *shape)

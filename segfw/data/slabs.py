@@ -27,8 +27,9 @@ class Heads:
         chosen = range(len(self.weights_ka)) if member is None else (member,)
         weights = sum(self.weights_ka[index] for index in chosen) / len(chosen)
         bias = sum(self.biases_k[index] for index in chosen) / len(chosen)
-        flat = weights @ channels_azyx.flatten(1).to(weights.dtype)
-        return flat.add_(bias[:, None]).unflatten(1, channels_azyx.shape[1:])
+        # Channels lie next to each other in memory, where nothing else costs a copy in another order.
+        flat_na = channels_azyx.movedim(0, -1).flatten(0, 2).to(weights.dtype)
+        return torch.addmm(bias[:, None], weights, flat_na.T).unflatten(1, channels_azyx.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,12 @@ from segfw.data.geometry import Geometry
 from segfw.data.manifest import Case
 from segfw.data.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.data.preprocess import stack_channels
+from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
 from segfw.inference.folder import OutputFolder, Sink, sources_of
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.space import DiskFull, is_full
-from segfw.inference.times import CaseTimes
+from segfw.inference.times import Stopwatch
 from segfw.records import Record, UserError, count
 
 SETTINGS_FILE = "prediction.json"
@@ -76,14 +77,14 @@ class Lane:
     def __call__(self, case: Case) -> Worked:
         """Writes a case's files, the mask last, unless they are there or another process is at it."""
         try:
-            return self._work(case, CaseTimes())
+            return self._work(case, Stopwatch())
         except Exception as error:
             if is_full(error, self.folder.path):
                 remedy = "free some space and call the same command again"
                 raise DiskFull(f"{self.folder.path}: the disk is full ({error}); {remedy}") from error
             raise
 
-    def _work(self, case: Case, times: CaseTimes) -> Worked:
+    def _work(self, case: Case, watch: Stopwatch) -> Worked:
         with ExitStack() as held:
             with self._reading:
                 if not held.enter_context(self.folder.claim(case)):
@@ -93,20 +94,20 @@ class Lane:
                 if self.folder.is_outdated(case):
                     self.folder.forget(case.id)
                 sources = sources_of(case)
-                prepared, notes = self._read(case, times)
+                prepared, notes = self._read(case, watch)
                 self._network.acquire()
             try:
                 self._go_on()
                 sinks = self._sinks(case, prepared, held)
-                classes = self._classes(prepared, sinks, times)
+                classes = self._classes(prepared, sinks, watch)
                 original = prepared.record.original
                 del prepared  # its image is not needed any more
                 self._writing.acquire()
             finally:
                 self._network.release()
             try:
-                self._write(case, classes, original, sinks, times)
-                self.folder.remember(case, sources, times.seconds, str(self.predictor.device))
+                self._write(case, classes, original, sinks, watch)
+                self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
             finally:
                 self._writing.release()
         return Worked(state="done", notes=notes)
@@ -115,36 +116,44 @@ class Lane:
         if self.aborted.is_set():
             raise CancelledError
 
-    def _read(self, case: Case, times: CaseTimes) -> tuple[Prepared, tuple[str, ...]]:
+    def _read(self, case: Case, watch: Stopwatch) -> tuple[Prepared, tuple[str, ...]]:
         self._go_on()
-        with times.measure("read"):
+        with watch.timing("read_s"):
             volumes = [read_volume(path) for path in case.images]
         channels = len(self.predictor.plan.channels)
         problems = check_case(case, volumes, None, channel_count=channels, labels=None)
         if problems:
             raise UserError("; ".join(str(problem) for problem in problems))
         notes = sorted({note for volume in volumes for note in volume.notes})
-        with times.measure("preprocess"):
+        with watch.timing("preprocess_s"):
             return self.predictor.prepare(stack_channels(volumes)), tuple(notes)
 
     def _sinks(self, case: Case, prepared: Prepared, held: ExitStack) -> list[Sink]:
-        files = zip(self.folder.extras, self.folder.beside(case.id))
-        return [held.enter_context(extra.open(path, prepared.record)) for extra, path in files]
+        opened = (extra.open(self.folder.path, case.id, prepared.record) for extra in self.folder.extras)
+        return [held.enter_context(sink) for sink in opened]
 
-    def _classes(self, prepared: Prepared, sinks: Sequence[Sink], times: CaseTimes) -> np.ndarray:
-        with times.measure("network"):
-            logits = self.predictor.logits_of(prepared)
-        with times.measure("restore"):
-            return self.predictor.finish(logits, prepared.record)
+    def _classes(self, prepared: Prepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+        by_member = any(extra.by_member for extra in self.folder.extras)
+        return self.predictor.classes(prepared, (_Watched(self._go_on), *sinks), by_member=by_member, watch=watch)
 
     def _write(
-        self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[Sink], times: CaseTimes
+        self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[Sink], watch: Stopwatch
     ) -> None:
         self._go_on()
-        with times.measure("write"):
+        with watch.timing("write_s"):
             for sink in sinks:
                 sink.finish()
-            write_labels(self.folder.mask(case.id), classes, original)
+            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Calls a function at every slab, which may end the case by an error."""
+
+    call: Callable[[], None]
+
+    def add(self, _: Slab) -> None:
+        self.call()
 
 
 def predict_cases(predictors: Sequence[Predictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:

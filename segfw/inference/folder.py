@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -21,15 +22,16 @@ from segfw.data.formats import size_and_change
 from segfw.data.manifest import Case
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Slab
-from segfw.inference.times import STAGES
-from segfw.records import PARTIAL, Record, UserError, remove_partials, whole_file, write_text
+from segfw.inference.times import CaseTimes
+from segfw.records import PARTIAL, Record, UserError, remove_partials, write_text
 
 HIDDEN = ".segfw"
 TIMINGS_FILE = "timings.json"
+PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")
 
 
 class PredictedCase(Record):
-    """What a mask was made from (file name, bytes, last change in ns), and the seconds that each stage took."""
+    """What a mask was made from (file name, bytes, last change in ns), and the seconds that each part of it took."""
 
     id: str
     sources: tuple[tuple[str, int, int], ...]
@@ -48,11 +50,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """A file for every case besides its mask, ``FOLDER/CASE.ENDING``; ``open`` makes what writes it."""
+    """What is made of every case besides its mask; ``open`` makes what writes it, ``FOLDER/CASE.ENDING`` last."""
 
     folder: str
     ending: str
-    open: Callable[[Path, PreprocessRecord], Sink]
+    open: Callable[[Path, str, PreprocessRecord], Sink]  # of the folder of masks and a case's id
     bytes_per_image_byte: float  # about
 
 
@@ -103,8 +105,9 @@ class OutputFolder:
         for file in (self.mask(case_id), *self.beside(case_id), self._record(case_id)):
             file.unlink(missing_ok=True)
 
-    def remember(self, case: Case, sources: Sequence, seconds: dict[str, float], device: str) -> None:
+    def remember(self, case: Case, sources: Sequence, times: CaseTimes, device: str) -> None:
         """Keeps what a mask was made from, which may have changed since it was read."""
+        seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}
         known = PredictedCase(id=case.id, sources=tuple(sources), seconds=seconds, device=device)
         known.save(self._record(case.id))
 
@@ -119,7 +122,7 @@ class OutputFolder:
                         remove_partials(file.parent, name=glob.escape(file.name), unchanged_s=0)
 
     def write_timings(self) -> None:
-        """Writes ``timings.json`` and ``timings.csv``: seconds of each stage, by case, of all who wrote here."""
+        """Writes ``timings.json`` and ``timings.csv``: seconds of each part, by case, of all who wrote here."""
         with self.alone():  # and read only now, so that the last one to write has seen all
             known = []
             for file in sorted((self.path / HIDDEN).glob("*.json")):
@@ -128,16 +131,13 @@ class OutputFolder:
                 except UserError:  # of another version
                     continue
             cases = {case.id: case.seconds | {"device": case.device} for case in known}
-            total = {stage: sum(case.seconds.get(stage, 0.0) for case in known) for stage in STAGES}
+            total = {part: round(sum(case.seconds.get(part, 0.0) for case in known), 3) for part in PARTS}
             write_text(self.path / TIMINGS_FILE, json.dumps({"total": total, "cases": cases}, indent=1) + "\n")
-            with (
-                whole_file((self.path / TIMINGS_FILE).with_suffix(".csv")) as partial,
-                partial.open("w", encoding="utf-8", newline="") as file,
-            ):
-                rows = csv.writer(file)
-                rows.writerow(("case", *(f"{stage}_s" for stage in STAGES), "device"))
-                for case in known:
-                    rows.writerow((case.id, *(round(case.seconds.get(stage, 0.0), 3) for stage in STAGES), case.device))
+            rows = [("case", *PARTS, "device")]
+            rows += [(case.id, *(case.seconds.get(part, 0.0) for part in PARTS), case.device) for case in known]
+            table = io.StringIO()
+            csv.writer(table, lineterminator="\n").writerows(rows)
+            write_text((self.path / TIMINGS_FILE).with_suffix(".csv"), table.getvalue())
 
     def _record(self, case_id: str) -> Path:
         return self.path / HIDDEN / f"{case_id}.json"

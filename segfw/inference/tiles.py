@@ -109,9 +109,7 @@ class TiledImage:
             list(enumerate(tile_starts(size, tile, self.step)))
             for size, tile in zip(self.padded_shape, self.patch_size)
         )
-        return [
-            [Tile(index=(i, j, k), start=(at_z, at_y, at_x)) for j, at_y in y for k, at_x in x] for i, at_z in z
-        ]
+        return [[Tile(index=(i, j, k), start=(at_z, at_y, at_x)) for j, at_y in y for k, at_x in x] for i, at_z in z]
 
     def cut(self, tile: Tile, device: torch.device) -> Tensor:
         """What the network sees there (C, *patch_size), float32: classes of the first stage as channels, one-hot."""
