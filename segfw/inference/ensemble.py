@@ -121,7 +121,9 @@ def _claim(output: Path, settings: EnsembleSettings, masks: Sequence[Path], over
         for mask in masks:  # before the settings change, lest an old mask pass for a new one
             mask.unlink(missing_ok=True)
     elif kept.is_file() and EnsembleSettings.load(kept) != settings:
-        raise UserError(f"{output}: holds masks of other models or weights; use another folder or --overwrite")
+        raise UserError(
+            f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
+        )
     elif not kept.is_file() and any(mask.exists() for mask in masks):
         raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
     settings.save(kept)
