@@ -161,11 +161,24 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
 
 def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, "predict", "Write masks for new images.", "segfw predict work new_scans masks --folds 0")
-    parser.add_argument("model", type=Path, help="work folder or model directory")
+    parser.add_argument("model", type=Path, help="work folder or model file")
     parser.add_argument("input", type=Path, help="folder of images, or one file")
     parser.add_argument("output", type=Path, help="folder for the masks")
-    parser.add_argument("--configuration", help="default: the only one that is trained")
+    parser.add_argument("--configuration", help="default: what segfw select chose, or the only one that is trained")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained, averaged")
+    parser.add_argument(
+        "--save-probabilities",
+        type=int,
+        nargs="?",
+        const=16,
+        choices=(16, 8),
+        metavar="BITS",
+        help="for segfw ensemble, with 16 bits (default) or 8",
+    )
+    parser.add_argument("--uncertainty", action="store_true", help="maps of entropy and disagreement of folds")
+    parser.add_argument(
+        "--max-memory-gb", type=float, metavar="GB", help="of this computer's memory (default: 80 %% of what is free)"
+    )
     parser.add_argument(
         "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
     )
