@@ -22,7 +22,7 @@ from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.data.preprocess import place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero, restored
-from segfw.data.slabs import Block, one_slab
+from segfw.data.slabs import Block
 from segfw.inference.postprocess import Postprocessing, apply
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.probabilities import (
@@ -230,6 +230,6 @@ def _blocks(shape: Shape, outputs: int) -> Iterator[Block]:
 def store_probabilities(predictor: Predictor, prepared: Prepared, path: Path, info: ProbabilityInfo) -> None:
     """Runs the network over a prepared image and writes its probabilities to ``path``."""
     with ProbabilityWriter(path, info) as writer:
-        for slab in [one_slab(predictor.logits_of(prepared))]:
+        for slab in predictor.slabs(prepared):
             writer.add(slab)
         writer.finish()
