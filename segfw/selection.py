@@ -135,7 +135,8 @@ def select(
 
     waiting = [item for item in items if not item.is_there(work)]
     if waiting:
-        _announce(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in trained})
+        names = dict.fromkeys(item.configuration for item in waiting)
+        _announce(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in names})
     failures = predict_held_out(work, waiting, predictor_of)
     candidates = [*((name,) for name in trained), *combinations(trained, 2)]
     counted = {}

@@ -65,7 +65,7 @@ def save_random(work: Path, name: str, fold: str, seed: int) -> None:
     torch.manual_seed(seed)
     network = build_network(Plan.load(work / PLAN_FILE).configuration(name).network)
     weights = {
-        key: value * (4 if value.ndim == 5 and value.shape[0] == 3 else 1)
+        key: value * (30 if value.ndim > 3 and value.shape[0] == 3 else 1)  # the last layer: certain of what it finds
         for key, value in network.state_dict().items()
     }
     save_tensors(fold_folder(work, name, fold) / WEIGHTS_FILE, weights, {"mirror_axes": ""})
