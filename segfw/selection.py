@@ -27,9 +27,10 @@ from segfw.crossvalidation import (
 )
 from segfw.data.manifest import DatasetManifest, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
+from segfw.data.slabs import dense
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
-from segfw.inference.tiles import tile_starts
+from segfw.inference.tiles import tile_count
 from segfw.model import load_model, read_model_file, trained_folds
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -135,7 +136,8 @@ def select(
 
     waiting = [item for item in items if not item.is_there(work)]
     if waiting:
-        _announce(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in trained})
+        names = dict.fromkeys(item.configuration for item in waiting)
+        _announce(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in names})
     failures = predict_held_out(work, waiting, predictor_of)
     candidates = [*((name,) for name in trained), *combinations(trained, 2)]
     counted = {}
@@ -221,14 +223,13 @@ def _announce(work: Path, plan: Plan, waiting: Sequence[HeldOut], predictors: Ma
 def _seconds_per_case(predictor: Predictor) -> float:
     """The network's time for a case of median size, from one tile."""
     chosen = predictor.configuration
-    sizes = [round(size) for size in chosen.median_shape]
-    tiles = prod(len(tile_starts(size, tile, predictor.step)) for size, tile in zip(sizes, chosen.patch_size))
+    shape = tuple(round(size) for size in chosen.median_shape)
     image = torch.zeros((len(predictor.plan.channels), *chosen.patch_size))
     previous = torch.zeros(chosen.patch_size) if chosen.previous_stage else None
-    predictor.logits(image, previous)  # the first one is slower
-    started = time.perf_counter()
-    predictor.logits(image, previous).sum().item()
-    return tiles * (time.perf_counter() - started)
+    for _ in range(2):  # the first one is slower
+        started = time.perf_counter()
+        dense(predictor.network_slabs(image, previous)).sum().item()
+    return tile_count(shape, chosen.patch_size, predictor.step) * (time.perf_counter() - started)
 
 
 def rank(candidates: Sequence[tuple[str, ...]], counted: Mapping[str, CaseCounts], plan: Plan) -> list[Candidate]:

@@ -6,7 +6,6 @@ import torch
 from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 
 from segfw.data.restore import restore
-from segfw.data.slabs import dense
 from segfw.inference import probabilities
 from segfw.inference.ensemble import merged
 from segfw.inference.probabilities import (
@@ -74,16 +73,6 @@ def test_all_that_is_needed_to_come_back_is_inside(tmp_path):
     assert (info.configuration, info.model, info.encoding) == ("3d_fullres", "a digest", "uint8")
     moved = path.rename(tmp_path / "moved.b2nd")
     assert read_probabilities(moved).info == info
-
-
-def test_slabs_of_the_file_are_the_whole(tmp_path, monkeypatch):
-    record = record_of()
-    opened = stored(tmp_path / "case.b2nd", smooth_logits(record, 3), record)
-    whole = opened.logits(everything(opened))
-    monkeypatch.setattr(probabilities, "CHUNK_VALUES", 3 * 2 * record.shape[1] * record.shape[2])
-    slabs = list(opened.slabs())
-    assert len(slabs) == -(-record.shape[0] // 2) > 2
-    torch.testing.assert_close(dense(slabs), whole, atol=0, rtol=0)
 
 
 def test_chunks_hold_part_of_a_slice_where_classes_are_many(tmp_path, monkeypatch):

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import blocks_case, write_nifti
+from small_training import spec
 from stored_cases import LABELS, NESTED
 
 from segfw import crossvalidation, selection
 from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
+from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
-from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.inference.postprocess import FOREGROUND, apply
+from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
-from segfw.model import WEIGHTS_FILE, fold_folder, save_tensors
+from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
-from segfw.pipeline import run
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Fold, Splits
 from segfw.records import UserError
 from segfw.selection import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
 
 CASES = [f"case_{number:02}" for number in range(6)]
-SHORT = {"epochs": 3, "steps_per_epoch": 4, "batch_size": 2, "device": "cpu"}
+FLAT = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))
+SPEC = spec()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """2d and 3d_fullres, folds 0 and 1 of three."""
+    """Networks of 2d and 3d_fullres, folds 0 and 1 of three, with random weights."""
     folder = tmp_path_factory.mktemp("selection")
     for number, case in enumerate(CASES):
         image, mask = blocks_case(number)
@@ -43,15 +48,27 @@ def trained(tmp_path_factory) -> Path:
     held_out = [CASES[0:2], CASES[2:4], CASES[4:6]]
     folds = [{"train": [case for case in CASES if case not in part], "val": part} for part in held_out]
     (folder / "splits.json").write_text(json.dumps(folds))
-    run(
-        folder / "raw",
-        folder / "work",
-        configurations=("2d", "3d_fullres"),
-        folds=("0", "1"),
-        splits=folder / "splits.json",
-        **SHORT,
-    )
-    return folder / "work"
+    work = folder / "work"
+    plan = plan_and_preprocess(folder / "raw", work, splits=folder / "splits.json", plan_only=True)
+    small = {
+        name: plan.configurations[name].model_copy(update={"network": spec, "patch_size": patch})
+        for name, spec, patch in (("2d", FLAT, (1, 16, 16)), ("3d_fullres", SPEC, (8, 16, 16)))
+    }
+    plan.model_copy(update={"configurations": small}).save(work / PLAN_FILE)
+    for number, (name, fold) in enumerate(product(small, ("0", "1"))):
+        save_random(work, name, fold, number)
+    return work
+
+
+def save_random(work: Path, name: str, fold: str, seed: int) -> None:
+    """A network that answers to brightness, each in its own way; it was never trained."""
+    torch.manual_seed(seed)
+    network = build_network(Plan.load(work / PLAN_FILE).configuration(name).network)
+    weights = {
+        key: value * (30 if value.ndim > 3 and value.shape[0] == 3 else 1)  # the last layer: certain of what it finds
+        for key, value in network.state_dict().items()
+    }
+    save_tensors(fold_folder(work, name, fold) / WEIGHTS_FILE, weights, {"mirror_axes": ""})
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +96,17 @@ def test_all_configurations_and_pairs_are_scored(trained, selected):
     values = [candidate.foreground_mean for candidate in selected.candidates]
     assert values == sorted(values, reverse=True)
     assert values[0] > 0
-    # A single configuration scores as its validation masks do, which prediction wrote.
-    by_name = {candidate.name: candidate for candidate in selected.candidates}
+    # A single configuration scores as the masks that its folds predict of the images.
+    (single,) = (candidate for candidate in selected.candidates if candidate.configurations == ("3d_fullres",))
     found = []
-    for fold in ("0", "1"):
-        folder = fold_folder(trained, "3d_fullres", fold) / "validation"
-        pairs = {
-            path.name.split(".")[0]: (trained.parent / "raw" / "labelsTr" / path.name, path)
-            for path in folder.glob("*.nii.gz")
-        }
-        scores = evaluate_pairs(pairs, Plan.load(trained / PLAN_FILE).labels, title="")
-        found += [case["bright"].dice for case in scores.cases.values()]
-    assert by_name["3d_fullres"].labels["bright"] == pytest.approx(np.mean(found), abs=0.01)
+    for fold, cases in (("0", CASES[:2]), ("1", CASES[2:4])):
+        predictor = Predictor.of(load_model(trained, "3d_fullres", (fold,)), device="cpu")
+        for case in cases:
+            image = read_volume(trained.parent / "raw" / "imagesTr" / f"{case}_0000.nii.gz")
+            mask = predictor(image).array[0]
+            reference = read_volume(trained.parent / "raw" / "labelsTr" / f"{case}.nii.gz").array[0]
+            found.append(2 * ((mask == 3) & (reference == 3)).sum() / ((mask == 3).sum() + (reference == 3).sum()))
+    assert single.labels["bright"] == pytest.approx(np.mean(found), abs=1e-3)
 
 
 def test_what_was_selected_is_written_and_read(trained, selected, capsys):
@@ -119,9 +135,7 @@ def test_only_what_is_missing_damaged_or_of_old_weights_is_made_again(trained, s
     (work / "selection" / "2d" / "case_01.b2nd").unlink()
     broken = work / "selection" / "2d" / "case_02.b2nd"
     broken.write_bytes(broken.read_bytes()[:-9])
-    weights = fold_folder(work, "3d_fullres", "1") / WEIGHTS_FILE
-    network = build_network(Plan.load(work / PLAN_FILE).configuration("3d_fullres").network)
-    save_tensors(weights, network.state_dict(), {"mirror_axes": ""})
+    save_random(work, "3d_fullres", "1", 99)
     before = files(work)
     select(work, device="cpu")
     changed = {name.removeprefix("selection/") for name, time in files(work).items() if before.get(name) != time}

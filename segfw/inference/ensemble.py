@@ -21,8 +21,8 @@ from segfw.data.manifest import LABELS_FILE
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.data.preprocess import place_back
 from segfw.data.resample import thick_axis
-from segfw.data.restore import BlockResampler, first_largest, last_above_zero, restored
-from segfw.data.slabs import Block, one_slab
+from segfw.data.restore import BlockResampler, first_largest, last_above_zero
+from segfw.data.slabs import Block
 from segfw.inference.postprocess import Postprocessing, apply
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.probabilities import (
@@ -35,8 +35,8 @@ from segfw.inference.probabilities import (
 from segfw.records import Record, UserError, count
 
 SETTINGS_FILE = "ensemble.json"
-BLOCK_VALUES = 1 << 23  # probabilities of one model in a block
-BLOCK_SLICES = 8
+BLOCK_VALUES = 1 << 24  # stored values of one model in a block, about
+PART = (8, 32, 32)  # voxels that are restored together: small parts have fewer classes
 
 
 class EnsembleSettings(Record):
@@ -134,11 +134,7 @@ def merged(several: Sequence[Probabilities], weights: Sequence[float] | None = N
 
     Of one model they are what prediction writes. UserError if the models differ in labels or the files in their image.
     """
-    if len(several) == 1:
-        info = several[0].info
-        return restored(several[0].slabs(), info.record, info.labels.painted_classes)
-    weights = weights or (1.0,) * len(several)
-    return merged_each(several, [dict(enumerate(weights))])[0]
+    return merged_each(several, [dict(enumerate(weights or (1.0,) * len(several)))])[0]
 
 
 def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int, float]]) -> list[np.ndarray]:
@@ -146,59 +142,68 @@ def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int
     _check_same_image(several)
     record, labels = several[0].info.record, several[0].info.labels
     painted = labels.painted_classes
-    shape = _canonical(record.cropped_shape, record.axis_order)
+    shape = tuple(record.cropped_shape[axis] for axis in np.argsort(record.axis_order))
     sources = [_Source(one) for one in several]
+    # Class of each winner; what is number ``outputs`` has no probability that is a number, or no region.
     table = np.array([*(painted or range(labels.outputs)), 0], dtype=np.uint8 if labels.classes <= 256 else np.uint16)
-    results = [np.empty(shape, table.dtype) for _ in mixtures]
-    for block in _blocks(shape, labels.outputs):
-        found, values = _block_of_all(sources, block)
-        for mixture, result in zip(mixtures, results):
-            total = sum(mixture.values())
-            mean = sum(values[index] * (weight / total) for index, weight in mixture.items())
-            winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
-            winner = winner.numpy()
-            result[block] = table[winner if painted else np.append(found, labels.outputs)[winner]]
+    results = [np.zeros(shape, table.dtype) for _ in mixtures]
+    side = max(PART[1], int((BLOCK_VALUES / (labels.outputs * PART[0])) ** 0.5))
+    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], side, side)):
+        for source in sources:
+            source.read(block)
+        for part in _blocks(block, PART):
+            found = torch.stack([source.is_near(part) for source in sources]).any(0).nonzero()[:, 0]
+            if len(found) < 2 and not painted:  # the same class everywhere
+                for result in results:
+                    result[part] = table[int(found[0])]
+                continue
+            values = [source.probabilities(part, found) for source in sources] if len(found) else []
+            for mixture, result in zip(mixtures if values else (), results):
+                total = sum(mixture.values())
+                mean = sum(values[index] * (weight / total) for index, weight in mixture.items())
+                winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
+                result[part] = table[np.append(found.numpy(), labels.outputs)[winner.numpy()]]
     return [place_back(result.transpose(record.axis_order), record) for result in results]
 
 
 class _Source:
-    """One model's stored logits, restored for any block of the canonical crop."""
-
-    def __init__(self, opened: Probabilities) -> None:
-        record = opened.info.record
-        thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
-        self.opened, self._order = opened, record.axis_order
-        self._resampler = BlockResampler(record.shape, record.cropped_shape, thick)
-
-    def read(self, block: Block) -> tuple[Block, Tensor]:
-        """The block in the network's axis order, and the stored logits that it is made from."""
-        own = tuple(block[axis] for axis in self._order)
-        return own, self.opened.logits(self._resampler.source(own))
-
-    def restored(self, logits_kzyx: Tensor, own: Block) -> Tensor:
-        """Logits of the block in canonical order."""
-        to_zyx = np.argsort(self._order) + 1
-        return self._resampler.resize(logits_kzyx, own).permute(0, *to_zyx.tolist())
-
-
-def _block_of_all(sources: Sequence[_Source], block: Block) -> tuple[np.ndarray, list[Tensor]]:
-    """Numbers of the classes that some model finds possible in a block, and each model's probabilities of those.
+    """One model's stored values of a block of the canonical crop, restored part by part.
 
     Of many classes few are anywhere near: the others have the lowest logit throughout, so that their share of the
     softmax is known without restoring them.
     """
-    read = [source.read(block) for source in sources]
-    if sources[0].opened.info.labels.regions:
-        restored_logits = [source.restored(logits, own) for source, (own, logits) in zip(sources, read)]
-        return np.arange(len(read[0][1])), [logits.sigmoid() for logits in restored_logits]
-    is_near = torch.zeros(len(read[0][1]), dtype=torch.bool)
-    for source, (_, logits) in zip(sources, read):
-        is_near |= logits.amax((1, 2, 3)) > source.opened.lowest + 1e-3
-    values, left_out = [], int((~is_near).sum())
-    for source, (own, logits) in zip(sources, read):
-        exponents = source.restored(logits[is_near], own).exp()
-        values.append(exponents / (exponents.sum(0) + left_out * np.exp(source.opened.lowest)))
-    return is_near.nonzero()[:, 0].numpy(), values
+
+    def __init__(self, opened: Probabilities) -> None:
+        record = opened.info.record
+        thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+        self._opened, self._order = opened, record.axis_order
+        self._resampler = BlockResampler(record.shape, record.cropped_shape, thick)
+
+    def read(self, block: Block) -> None:
+        """Reads all that is needed for a block."""
+        self._origin = self._resampler.source(self._own(block))
+        self._stored = self._opened.stored(self._origin)
+
+    def is_near(self, part: Block) -> Tensor:
+        """Which classes or regions have more than the lowest probability somewhere in a part of the block, (K,)."""
+        return (self._inside(self._own(part)) > self._opened.lowest_stored).flatten(1).any(1)
+
+    def probabilities(self, part: Block, found: Tensor) -> Tensor:
+        """Those of the classes or regions ``found``, on the image's grid in canonical order."""
+        own, lowest = self._own(part), self._opened.lowest
+        restored = self._resampler.resize(self._opened.logits_of(self._inside(own)[found]), own)
+        restored = restored.permute(0, *(np.argsort(self._order) + 1).tolist())
+        if self._opened.info.labels.regions:
+            return restored.sigmoid()
+        exponents = restored.exp()
+        return exponents / (exponents.sum(0) + (len(self._stored) - len(found)) * np.exp(lowest))
+
+    def _own(self, block: Block) -> Block:
+        return tuple(block[axis] for axis in self._order)
+
+    def _inside(self, own: Block) -> Tensor:
+        places = zip(self._resampler.source(own), self._origin)
+        return self._stored[(slice(None), *(slice(part.start - o.start, part.stop - o.start) for part, o in places))]
 
 
 def _check_same_image(several: Sequence[Probabilities]) -> None:
@@ -214,15 +219,10 @@ def _check_same_image(several: Sequence[Probabilities]) -> None:
             raise UserError(f"{other.path}: is of another image, or of another grid, than {first.path}; leave it out")
 
 
-def _canonical(shape: Shape, order: Sequence[int]) -> Shape:
-    return tuple(shape[axis] for axis in np.argsort(order))
-
-
-def _blocks(shape: Shape, outputs: int) -> Iterator[Block]:
-    side = max(16, int((BLOCK_VALUES / (outputs * BLOCK_SLICES)) ** 0.5))
+def _blocks(within: Block, size: Shape) -> Iterator[Block]:
     z, y, x = (
-        [slice(start, min(start + step, size)) for start in range(0, size, step)]
-        for size, step in zip(shape, (BLOCK_SLICES, side, side))
+        [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
+        for part, step in zip(within, size)
     )
     yield from ((in_z, in_y, in_x) for in_z in z for in_y in y for in_x in x)
 
@@ -230,6 +230,6 @@ def _blocks(shape: Shape, outputs: int) -> Iterator[Block]:
 def store_probabilities(predictor: Predictor, prepared: Prepared, path: Path, info: ProbabilityInfo) -> None:
     """Runs the network over a prepared image and writes its probabilities to ``path``."""
     with ProbabilityWriter(path, info) as writer:
-        for slab in [one_slab(predictor.logits_of(prepared))]:
+        for slab in predictor.slabs(prepared):
             writer.add(slab)
         writer.finish()

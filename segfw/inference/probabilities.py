@@ -5,16 +5,16 @@ The file is a chunked array (K, Z, Y, X) with a JSON record inside that says all
 
 It holds the log-odds of each probability, log p / (1 - p), and what is interpolated is logits, not probabilities: masks
 made from the file are then those that prediction writes, and what is averaged over models is the softmax of restored
-logits, as published. Measured on a network of 1.5 mm restored to 1 mm: the mask from interpolated probabilities agreed
-with that from logits by a Dice of 0.983, from log-odds of 8 bit by 0.9995 (0.33 bytes per value), from float16 by more
-than 0.9999 (1 byte). Hence 8 bit is the default.
+logits, as published. Measured on 40 hippocampi of about 1000 voxels, by a network of 1.5 mm restored to 1 mm: masks
+from interpolated probabilities agree with those from logits by a Dice of 0.98, from log-odds of 8 bit by 0.998 (0.34
+bytes per value; mean Dice against the experts 0.8554 instead of 0.8552), from float16 by 0.9999 (1.4 bytes; 0.8552).
+Hence 8 bit is the default.
 """
 
 from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp, log1p
 from pathlib import Path
@@ -72,21 +72,25 @@ class Probabilities:
         limit = LIMIT[self.info.encoding]
         return -limit if self.info.labels.regions else -log1p(exp(limit))
 
-    def logits(self, block: Block) -> Tensor:
-        """(K, z, y, x) float32: logits up to a constant per voxel (softmax), or of each region (sigmoid)."""
-        values = torch.from_numpy(self.values_kzyx[(slice(None), *block)]).float()
+    @property
+    def lowest_stored(self) -> float:
+        """What such a class is stored as."""
+        return 0 if self.info.encoding == "uint8" else -LIMIT["float16"]
+
+    def stored(self, block: Block) -> Tensor:
+        """Values (K, z, y, x) as they are stored, of a block of the network's grid."""
+        return torch.from_numpy(self.values_kzyx[(slice(None), *block)])
+
+    def logits_of(self, stored: Tensor) -> Tensor:
+        """Float32 logits of stored values: up to a constant per voxel (softmax), or of each region (sigmoid)."""
+        values = stored.float()
         if self.info.encoding == "uint8":
             values.sub_(STEPS).mul_(LIMIT["uint8"] / STEPS)
         return values if self.info.labels.regions else F.logsigmoid(values)
 
-    def slabs(self) -> Iterator[Slab]:
-        """The stored logits as a stream, a few slices at a time."""
-        depth, height, width = self.shape
-        thickness = max(1, CHUNK_VALUES // (self.info.labels.outputs * height * width))
-        for start in range(0, depth, thickness):
-            first, stop = max(0, start - 1), min(start + thickness, depth)
-            block = slice(first, stop), slice(0, height), slice(0, width)
-            yield Slab(first=first, start=start, stop=stop, channels_azyx=self.logits(block))
+    def logits(self, block: Block) -> Tensor:
+        """Float32 logits (K, z, y, x) of a block of the network's grid."""
+        return self.logits_of(self.stored(block))
 
 
 class ProbabilityWriter:
