@@ -45,7 +45,7 @@ ALLOWED = {
     },
     "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
     "export": {"data", "networks", "planning", "model", "packed"},
-    "onnx_export": {"data", "networks", "planning", "model", "packed"},
+    "onnx_export": {"data", "networks", "planning", "model", "packed", "onnx_runner"},
     "onnx_runner": set(),  # is handed out with exported networks and runs without segfw
     "prediction": {"data", "networks", "planning", "model", "inference"},
 }
