@@ -187,7 +187,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from segfw.export import export, summary
+    from segfw.export import export_model, summary
     from segfw.records import UserError
 
     if args.onnx:
@@ -202,7 +202,7 @@ def _export(args: argparse.Namespace) -> None:
         print(export_onnx(args.model, args.output, configuration=only, folds=_tuple(args.folds), **options))
         print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
         return
-    card = export(
+    card = export_model(
         args.model,
         args.output,
         configurations=args.configuration,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from segfw.model import (
     weight_files,
 )
 from segfw.networks import BuildNetwork, build_network
-from segfw.packed import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed
+from segfw.packed import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.prepare import FINGERPRINT_FILE, MANIFEST_FILE
 from segfw.records import UserError, count, whole_file
@@ -36,7 +36,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's
 SHORTEST_NAME = 4  # characters from which a case's id is looked for in what is packed
 
 
-def export(
+def export_model(
     model: Path,
     output: Path,
     *,
@@ -50,21 +50,22 @@ def export(
 ) -> Card:
     """Packs a model into the file ``output``, which ``predict`` and all that take a model take, and returns its card.
 
-    By default the configurations of selection.json, else the only trained one; all its trained folds; ``best`` those
-    weights of the best epoch. The first stage of a cascade is packed with all its folds. ``half`` stores float16 and
-    measures what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text file. One model gives the same
-    bytes whenever and wherever it is packed. Raises UserError if there is nothing to pack, or a file in the way.
+    By default what selection.json says, which then comes along, else the only trained configuration with all its
+    trained folds; ``best`` takes the weights of the best epoch. The first stage of a cascade is packed with all its
+    folds. ``half`` stores float16 and measures what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text
+    file. One model gives the same bytes whenever and wherever it is packed. Raises UserError if there is nothing to
+    pack, or a file in the way.
     """
     model, output = Path(model), Path(output)
     if output.suffix != ".zip":
         raise UserError(f"{output}: a model file ends in .zip; give another name, or --onnx for a folder of ONNX files")
     if output.exists() and (output.is_dir() or not overwrite):
         raise UserError(f"{output}: exists; give another name, or --overwrite")
-    plan = load_plan(model)
-    chosen = _chosen(model, plan, configurations)
-    before = Packed.open(model).card if is_packed(model) else None
-    stages = dict.fromkeys([*chosen, *filter(None, (plan.configurations[name].previous_stage for name in chosen))])
-    licence_name, licence_text = _licence(licence, before)
+    source = _Source(
+        path=model, plan=load_plan(model), card=Packed.open(model).card if is_packed(model) else None, build=build
+    )
+    chosen, files, selection = _what(source, configurations, folds, best)
+    half = half or (source.card is not None and source.card.precision == "float16")
     digests: dict[str, str] = {}
     facts: list[FoldFacts] = []
     with whole_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
@@ -73,36 +74,15 @@ def export(
             digests[name] = hashlib.sha256(content).hexdigest()
             _write(archive, name, content)
 
-        add(PLAN_FILE, _json(_without_machine(plan, stages)))
-        selection = read_model_file(model / SELECTION_FILE)
-        if selection is not None:
+        add(PLAN_FILE, _json(_without_machine(source.plan, files)))
+        if selection:
             add(SELECTION_FILE, selection)
-        for name in stages:
-            is_first_stage = name not in chosen  # which predict takes all folds of, with the last weights
-            files = weight_files(model, name, None if is_first_stage else folds, best=best and not is_first_stage)
-            for fold, path in files.items():
-                tensors, metadata = load_tensors(path)
-                rounding = None
-                if half:
-                    tensors, full = _halved(tensors, path), tensors
-                    rounding = _half_rounding(model, plan, name, full, tensors, build)
-                add(f"runs/{name}/fold_{fold}/weights.safetensors", _safetensors(tensors, metadata))
-                described = _described(before, name, fold) if before else fold_facts(model, name, fold, path)
-                facts.append(described.model_copy(update={"half_rounding": rounding or described.half_rounding}))
-        days = [fact.trained for fact in facts if fact.trained]
-        card = Card(
-            segfw=_version(),
-            created=max(days) if days else "an unknown day",
-            dataset=plan.dataset,
-            licence=licence_name,
-            licence_text=licence_text,
-            data_digest=before.data_digest if before else _file_digest(model / FINGERPRINT_FILE),
-            configurations=tuple(chosen),
-            weights="best" if best or (before and before.weights == "best") else "last",
-            precision="float16" if half or (before and before.precision == "float16") else "float32",
-            folds=tuple(facts),
-            members=digests,
-        )
+        for name, paths in files.items():
+            for fold, path in paths.items():  # one after the other in memory
+                content, fact = _packed_fold(source, name, fold, path, half)
+                add(f"runs/{name}/fold_{fold}/weights.safetensors", content)
+                facts.append(fact)
+        card = _card(source, chosen, facts, digests, licence, best=best, half=half)
         _refuse_names(model, [card.model_dump(mode="json"), json.loads(selection or b"null")])
         _write(archive, CARD_FILE, _json(card))
     return card
@@ -115,15 +95,77 @@ def summary(card: Card, output: Path) -> str:
     return f"{card.text()}\nwritten: {output} ({size_mb:.1f} MB, {count(len(card.folds), 'fold')}){missing}"
 
 
-def _chosen(model: Path, plan: Plan, configurations: Sequence[str] | None) -> list[str]:
-    if configurations:
-        return [plan.configuration(name).name for name in configurations]
-    selection = json.loads(read_model_file(model / SELECTION_FILE) or b"{}")
-    selected = [name for name in selection.get("configurations", ()) if name in plan.configurations]
-    return selected or [default_configuration(model, plan)]
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """The model that is packed; ``card`` where it is a file already."""
+
+    path: Path
+    plan: Plan
+    card: Card | None
+    build: BuildNetwork
 
 
-def _without_machine(plan: Plan, names: Mapping[str, None]) -> Plan:
+def _what(
+    source: _Source, configurations: Sequence[str] | None, folds: tuple[str, ...] | None, best: bool
+) -> tuple[list[str], dict[str, dict[str, Path]], bytes | None]:
+    """Configurations that are to predict, the weights of these and their first stages, and selection.json if it fits.
+
+    What was selected for other configurations, folds or weights says nothing about these, and stays behind.
+    """
+    content, plan = read_model_file(source.path / SELECTION_FILE), source.plan
+    selection = json.loads(content or b"{}")
+    wanted = configurations or selection.get("configurations") or [default_configuration(source.path, plan)]
+    chosen = [plan.configuration(name).name for name in dict.fromkeys(wanted)]
+    fits = selection.get("configurations") == chosen and folds is None and not best
+    asked = selection.get("folds", {}) if fits else dict.fromkeys(chosen, folds)
+    files = {name: weight_files(source.path, name, tuple(asked.get(name) or ()), best=best) for name in chosen}
+    for first in filter(None, (plan.configurations[name].previous_stage for name in chosen)):
+        files.setdefault(first, weight_files(source.path, first))  # as predict takes it: all folds, the last weights
+    return chosen, files, content if fits else None
+
+
+def _packed_fold(source: _Source, name: str, fold: str, path: Path, half: bool) -> tuple[bytes, FoldFacts]:
+    """Content of a fold's file of weights, and what the card says of it."""
+    tensors, metadata = load_tensors(path)
+    known = (
+        [fact for fact in source.card.folds if (fact.configuration, fact.fold) == (name, fold)] if source.card else []
+    )
+    fact = known[0] if known else fold_facts(fold_folder(source.path, name, fold), name, fold, path)
+    if half:
+        full, tensors = tensors, _halved(tensors, path)
+        if fact.half_rounding is None:
+            fact = fact.model_copy(update={"half_rounding": _half_rounding(source, name, full, tensors)})
+    return _safetensors(tensors, metadata), fact
+
+
+def _card(
+    source: _Source,
+    chosen: Sequence[str],
+    facts: Sequence[FoldFacts],
+    digests: Mapping[str, str],
+    licence: str | None,
+    *,
+    best: bool,
+    half: bool,
+) -> Card:
+    before = source.card
+    name, text = _licence(licence, before)
+    return Card(
+        segfw=_version(),
+        created=max((fact.trained for fact in facts if fact.trained), default="an unknown day"),
+        dataset=source.plan.dataset,
+        licence=name,
+        licence_text=text,
+        data_digest=before.data_digest if before else _file_digest(source.path / FINGERPRINT_FILE),
+        configurations=tuple(chosen),
+        weights="best" if best or (before and before.weights == "best") else "last",
+        precision="float16" if half else "float32",
+        folds=tuple(facts),
+        members=dict(digests),
+    )
+
+
+def _without_machine(plan: Plan, names: Iterable[str]) -> Plan:
     """The plan of some configurations, without what was measured on the author's machine or digests their request."""
     kept = {}
     for name in names:
@@ -165,16 +207,16 @@ def _halved(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def _half_rounding(
-    model: Path, plan: Plan, name: str, full: Mapping[str, Tensor], halved: Mapping[str, Tensor], build: BuildNetwork
+    source: _Source, name: str, full: Mapping[str, Tensor], halved: Mapping[str, Tensor]
 ) -> HalfRounding:
     """Both weights on one patch in float32: the middle of the first preprocessed case, or noise without any."""
-    configuration = plan.configurations[name]
-    patch, whose = _patch(model, configuration)
-    network, logits = build(configuration.network).eval(), []
+    configuration = source.plan.configurations[name]
+    patch, whose = _patch(source.path, configuration)
+    network, logits = source.build(configuration.network).eval(), []
     for weights in (full, halved):
         network.load_state_dict(weights)
         logits.append(network(patch))
-    classes = [part > 0 if plan.labels.regions else part.argmax(1) for part in logits]
+    classes = [part > 0 if source.plan.labels.regions else part.argmax(1) for part in logits]
     return HalfRounding(
         patch=whose,
         largest_logit_change=float((logits[0] - logits[1]).abs().max()),
@@ -210,52 +252,14 @@ def _licence(given: str | None, before: Card | None) -> tuple[str | None, str | 
     return lines[0], text
 
 
-def _described(card: Card, configuration: str, fold: str) -> FoldFacts:
-    found = [facts for facts in card.folds if (facts.configuration, facts.fold) == (configuration, fold)]
-    return found[0] if found else FoldFacts(configuration=configuration, fold=fold)
-
-
-def fold_facts(model: Path, configuration: str, fold: str, weights: Path) -> FoldFacts:
-    """What a fold's folder says of its training; what it does not say, or says in another way, is left out."""
-    folder = fold_folder(model, configuration, fold)
-    sessions = _loaded(folder / "run.json").get("sessions") or [{}]
-    last, scores = sessions[-1], _loaded(folder / "validation" / "scores.json")
-    rows = list(_lines(folder / "metrics.jsonl"))
-    trained = last.get("started") or datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
-    return FoldFacts(
-        configuration=configuration,
-        fold=fold,
-        epochs=len(rows) or None,
-        steps=sum(row.get("steps", 0) for row in rows) or None,
-        seconds=rows[-1].get("elapsed_s") if rows else None,
-        validation_dice=scores.get("foreground_mean", {}).get("dice"),
-        validation_dice_per_label={name: score.get("dice") for name, score in scores.get("labels", {}).items()},
-        precision=last.get("precision"),
-        trained=trained[:10],
-        versions={name: text for name, text in last.get("versions", {}).items() if name in ("segfw", "torch", "cuda")},
-        data_digest=last.get("data_digest"),
-    )
-
-
-def _loaded(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _lines(path: Path) -> Iterator[dict]:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off by a kill
-            return
-
-
 def _file_digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _refuse_names(model: Path, packed: list) -> None:
     """Raises UserError if a case of the data set, or a folder of its author, is named in what is packed."""
-    manifest = _loaded(model / MANIFEST_FILE) if model.is_dir() else {}
+    path = model / MANIFEST_FILE
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     cases = {case["id"] for case in manifest.get("cases", ())}
     cases = {case for case in cases if len(case) >= SHORTEST_NAME and not case.isdecimal()}
     folders = [str(Path(model).resolve()), *filter(None, [manifest.get("root")])]

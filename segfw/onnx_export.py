@@ -194,7 +194,10 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        name, reason = model.configuration.network.architecture, str(error).strip().splitlines()[0]
+        name, cause = model.configuration.network.architecture, error
+        while cause.__cause__ is not None:  # the first lines of those above only say that it did not work
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines()[0].rstrip(".")
         raise UserError(f"{name} cannot be written as ONNX ({reason}); export it without --onnx") from None
     _forget_origin(path)
     session = onnxruntime.InferenceSession(path)

@@ -251,14 +251,14 @@ def segment(image, affine, pipeline, networks):
     box = nonzero_box(canonical)
     cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    spacing = [0.0, 0.0, 0.0]
-    for axis, (target, _) in enumerate(transform):
-        spacing[int(target)] = float(lengths[axis])
-    spacing = [spacing[axis] for axis in order]
+    spacing = [float(lengths[list(transform[:, 0]).index(axis)]) for axis in order]
     target = [own if wanted is None else wanted for own, wanted in zip(spacing, how["spacing_mm"])]
     shape = tuple(max(1, round(old / new * n)) for n, old, new in zip(cropped.shape[1:], spacing, target))
     rules, limit = how["normalization"], how["thick_above_ratio"]
-    filled = filled_holes((cropped != 0).any(0)) if any(rule["inside_mask"] for rule in rules) else None
+    is_masked = any(rule["inside_mask"] for rule in rules)
+    if is_masked and not image.any():  # there is nothing to measure inside the mask
+        return np.full(image.shape[1:], labels["values"][0], np.int32)
+    filled = filled_holes((cropped != 0).any(0)) if is_masked else None
     thick = thick_axis(spacing, target, limit)
     ready = [resized_image(normalized(*channel, filled), shape, thick) for channel in zip(cropped, rules)]
     logits = logits_of(np.stack(ready).astype(np.float32), networks, pipeline["tiles"])

@@ -7,9 +7,12 @@ not tell who made it, because whoever alters a member can alter the card too.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +25,7 @@ MEMBER = re.compile(rf"(model|plan|selection)\.json|runs/{NAME}/fold_{NAME}/weig
 MOST_MEMBERS = 1000
 LARGEST_JSON = 1 << 26  # bytes; a plan has some ten thousand
 LARGEST_WEIGHTS = 16 * GIGABYTE  # of one fold
+PACKAGES_SAID = ("segfw", "torch", "cuda")
 
 
 class HalfRounding(Record):
@@ -97,6 +101,39 @@ def _in_words(half: HalfRounding) -> str:
         f"float16 changed a logit by {half.largest_logit_change:.2g} at most and the class of "
         f"{half.changed_classes:.2%} of the voxels of {half.patch}"
     )
+
+
+def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> FoldFacts:
+    """What a fold's folder says of its training; the rest is left out. The file ``weights`` has a date in any case."""
+    sessions = _loaded(folder / "run.json").get("sessions") or [{}]
+    last, scores = sessions[-1], _loaded(folder / "validation" / "scores.json")
+    rows = list(_lines(folder / "metrics.jsonl"))
+    trained = last.get("started") or datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
+    return FoldFacts(
+        configuration=configuration,
+        fold=fold,
+        epochs=len(rows) or None,
+        steps=sum(row.get("steps", 0) for row in rows) or None,
+        seconds=rows[-1].get("elapsed_s") if rows else None,
+        validation_dice=scores.get("foreground_mean", {}).get("dice"),
+        validation_dice_per_label={name: score.get("dice") for name, score in scores.get("labels", {}).items()},
+        precision=last.get("precision"),
+        trained=trained[:10],
+        versions={name: text for name, text in last.get("versions", {}).items() if name in PACKAGES_SAID},
+        data_digest=last.get("data_digest"),
+    )
+
+
+def _loaded(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:  # cut off by a kill
+            return
 
 
 @dataclass(frozen=True, kw_only=True)

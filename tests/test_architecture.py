@@ -47,7 +47,7 @@ ALLOWED = {
     "crossvalidation": {"data", "networks", "planning", "model", "inference", "evaluation"},
     "selection": {"data", "networks", "planning", "model", "inference", "crossvalidation"},
     "export": {"data", "networks", "planning", "model", "packed"},
-    "onnx_export": {"data", "networks", "planning", "model", "packed"},
+    "onnx_export": {"data", "networks", "planning", "model", "packed", "onnx_runner"},
     "onnx_runner": set(),  # is handed out with exported networks and runs without segfw
     "prediction": {"data", "networks", "planning", "model", "inference", "selection"},
 }

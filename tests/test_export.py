@@ -11,7 +11,7 @@ import torch
 from small_model import cascade_model, small_model
 
 from segfw.cli import main
-from segfw.export import export
+from segfw.export import export_model
 from segfw.model import fold_folder, load_model, load_tensors, save_tensors
 from segfw.packed import Card, Packed
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -23,7 +23,7 @@ WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
 @pytest.fixture
 def packed(tmp_path):
     file = tmp_path / "model.zip"
-    export(small_model(tmp_path / "work"), file)
+    export_model(small_model(tmp_path / "work"), file)
     return file
 
 
@@ -49,7 +49,7 @@ def refused(file, sentence: str):
 def test_the_same_model_gives_the_same_bytes_wherever_and_whenever(tmp_path, packed):
     moved = shutil.copytree(tmp_path / "work", tmp_path / "elsewhere" / "model")
     again = tmp_path / "again.zip"
-    export(moved, again)
+    export_model(moved, again)
     assert again.read_bytes() == packed.read_bytes()
     with zipfile.ZipFile(packed) as archive:
         assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
@@ -80,7 +80,7 @@ def test_training_facts_and_the_data_digest(tmp_path):
     scores = {"foreground_mean": {"dice": 0.75}, "labels": {"bright": {"dice": 0.8}, "dark": {"dice": 0.7}}}
     (fold / "validation" / "scores.json").write_text(json.dumps(scores))
     (folder / "fingerprint.json").write_text("{}")
-    card = export(folder, tmp_path / "model.zip")
+    card = export_model(folder, tmp_path / "model.zip")
     facts = card.folds[0]
     assert (facts.epochs, facts.steps, facts.seconds) == (2, 11, 4.5)
     assert (facts.validation_dice, facts.validation_dice_per_label) == (0.75, {"bright": 0.8, "dark": 0.7})
@@ -88,7 +88,7 @@ def test_training_facts_and_the_data_digest(tmp_path):
     assert card.created == "2024-03-05"
     assert card.data_digest == hashlib.sha256(b"{}").hexdigest()
     assert "2 epochs, 11 steps, trained 2024-03-05, validation Dice 0.7500" in card.text()
-    again = export(tmp_path / "model.zip", tmp_path / "again.zip", licence="MIT")  # a file is a model too
+    again = export_model(tmp_path / "model.zip", tmp_path / "again.zip", licence="MIT")  # a file is a model too
     assert again.folds == card.folds
     assert again.data_digest == card.data_digest
     assert again.licence == "MIT"
@@ -115,7 +115,7 @@ def test_nothing_private_goes_in(tmp_path):
     (fold / "validation" / "scores.json").write_text(json.dumps(scores))
     for name in ("splits.json", "fingerprint.json", "scan.json"):
         (folder / name).write_text(json.dumps({"cases": ["patient_77"]}))
-    export(folder, tmp_path / "model.zip")
+    export_model(folder, tmp_path / "model.zip")
     content = (tmp_path / "model.zip").read_bytes().lower()
     assert b"bright" in content  # the labels are there to be read, so the rest would be too
     for private in (b"patient_77", b"miller", str(tmp_path).lower().encode(), b"a digest of the author's wishes"):
@@ -126,25 +126,27 @@ def test_a_selection_that_names_a_case_is_not_handed_on(tmp_path):
     folder = small_model(tmp_path / "work")
     (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": [{"id": "patient_77"}, {"id": "0"}]}))
     (folder / "selection.json").write_text(json.dumps({"configurations": ["3d_fullres"], "scores": {"0": 1.0}}))
-    export(folder, tmp_path / "model.zip")
-    (folder / "selection.json").write_text(json.dumps({"scores": {"patient_77": 0.4}}))
+    export_model(folder, tmp_path / "model.zip")
+    (folder / "selection.json").write_text(
+        json.dumps({"configurations": ["3d_fullres"], "scores": {"patient_77": 0.4}})
+    )
     with pytest.raises(UserError, match="names 'patient_77', which is private; nothing was written"):
-        export(folder, tmp_path / "other.zip")
+        export_model(folder, tmp_path / "other.zip")
     assert not (tmp_path / "other.zip").exists()
 
 
 def test_licence_by_name_and_by_text(tmp_path):
     text = tmp_path / "LICENCE"
     text.write_text("\nFree for all\n\nDo what you like.\n")
-    card = export(small_model(tmp_path / "work"), tmp_path / "a.zip", licence=str(text))
+    card = export_model(small_model(tmp_path / "work"), tmp_path / "a.zip", licence=str(text))
     assert (card.licence, card.licence_text) == ("Free for all", text.read_text())
     text.write_text("\n")
     with pytest.raises(UserError, match="is empty; give the licence's name or its text"):
-        export(tmp_path / "work", tmp_path / "b.zip", licence=str(text))
+        export_model(tmp_path / "work", tmp_path / "b.zip", licence=str(text))
 
 
 def test_half_the_size_and_what_it_changes(tmp_path, packed):
-    card = export(tmp_path / "work", tmp_path / "half.zip", half=True)
+    card = export_model(tmp_path / "work", tmp_path / "half.zip", half=True)
     whole, half = members_of(packed)[WEIGHTS], members_of(tmp_path / "half.zip")[WEIGHTS]
     assert len(half) < 0.6 * len(whole)
     rounding = card.folds[0].half_rounding
@@ -165,7 +167,7 @@ def test_weights_beyond_float16_are_refused(tmp_path):
     tensors[name] = tensors[name] + 1e6
     save_tensors(path, tensors, metadata)
     with pytest.raises(UserError, match=f"{re.escape(name)} exceeds float16; export without --half"):
-        export(folder, tmp_path / "half.zip", half=True)
+        export_model(folder, tmp_path / "half.zip", half=True)
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
 
@@ -174,14 +176,14 @@ def test_chosen_folds_and_the_best_weights(tmp_path):
     best = fold_folder(folder, "3d_fullres", "1")
     tensors, metadata = load_tensors(best / "weights.safetensors")
     save_tensors(best / "best.safetensors", {name: tensor + 1 for name, tensor in tensors.items()}, metadata)
-    card = export(folder, tmp_path / "model.zip", folds=("1",), best=True)
+    card = export_model(folder, tmp_path / "model.zip", folds=("1",), best=True)
     assert (card.weights, [facts.fold for facts in card.folds]) == ("best", ["1"])
     name = next(iter(tensors))
     for asked in (True, False):  # the file has one kind of weights, which is found in both ways
         assert torch.equal(load_model(tmp_path / "model.zip", best=asked).weights["1"][name], tensors[name] + 1)
     with pytest.raises(UserError, match="fold 0 of 3d_fullres is not trained to its end; trained are 1"):
         load_model(tmp_path / "model.zip", folds=("0",))
-    export(folder, tmp_path / "last.zip")
+    export_model(folder, tmp_path / "last.zip")
     with pytest.raises(UserError, match="holds the weights of the training's end; predict with --weights last"):
         load_model(tmp_path / "last.zip", best=True)
 
@@ -189,14 +191,18 @@ def test_chosen_folds_and_the_best_weights(tmp_path):
 def test_several_configurations_need_a_choice(tmp_path):
     folder = cascade_model(tmp_path / "work")
     with pytest.raises(UserError, match="3d_lowres, 3d_cascade_fullres are trained; choose one"):
-        export(folder, tmp_path / "a.zip")
-    card = export(folder, tmp_path / "both.zip", configurations=["3d_lowres", "3d_cascade_fullres"])
+        export_model(folder, tmp_path / "a.zip")
+    card = export_model(folder, tmp_path / "both.zip", configurations=["3d_lowres", "3d_cascade_fullres"])
     assert card.configurations == ("3d_lowres", "3d_cascade_fullres")
     with pytest.raises(UserError, match="choose one with --configuration"):
         load_model(tmp_path / "both.zip")
     assert load_model(tmp_path / "both.zip", "3d_lowres").previous is None
     (folder / "selection.json").write_text('{"configurations": ["3d_lowres"]}')
-    assert export(folder, tmp_path / "selected.zip").configurations == ("3d_lowres",)
+    assert export_model(folder, tmp_path / "selected.zip").configurations == ("3d_lowres",)
+    assert "selection.json" in members_of(tmp_path / "selected.zip")
+    for name, options in {"other": {"configurations": ["3d_cascade_fullres"]}, "one": {"folds": ("1",)}}.items():
+        export_model(folder, tmp_path / f"{name}.zip", **options)  # of which the selection says nothing
+        assert "selection.json" not in members_of(tmp_path / f"{name}.zip")
 
 
 def test_a_damaged_member_is_named(packed):

@@ -5,7 +5,7 @@ from conftest import blocks_case, write_nifti
 from small_model import cascade_model, small_model
 
 from segfw.data.formats import read_volume
-from segfw.export import export
+from segfw.export import export_model
 from segfw.health import explain
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model, load_tensors, read_model_file, trained_folds
@@ -19,7 +19,7 @@ def same(first, second) -> bool:
 
 def test_a_file_holds_the_weights_of_all_folds_and_what_they_mirrored(tmp_path):
     folder, file = small_model(tmp_path / "work", folds=("0", "1")), tmp_path / "model.zip"
-    export(folder, file)
+    export_model(folder, file)
     whole, packed = load_model(folder), load_model(file)
     assert list(packed.weights) == trained_folds(file, "3d_fullres") == ["0", "1"]
     assert all(same(whole.weights[fold], packed.weights[fold]) for fold in "01")
@@ -31,7 +31,7 @@ def test_a_file_holds_the_weights_of_all_folds_and_what_they_mirrored(tmp_path):
 
 def test_a_cascade_brings_all_folds_of_its_first_stage_and_needs_no_choice(tmp_path):
     file = tmp_path / "model.zip"
-    card = export(cascade_model(tmp_path / "work"), file, configurations=["3d_cascade_fullres"])
+    card = export_model(cascade_model(tmp_path / "work"), file, configurations=["3d_cascade_fullres"])
     assert card.configurations == ("3d_cascade_fullres",)
     model = load_model(file)
     assert model.configuration.name == "3d_cascade_fullres"
@@ -41,14 +41,14 @@ def test_a_cascade_brings_all_folds_of_its_first_stage_and_needs_no_choice(tmp_p
     write_nifti(tmp_path / "a.nii.gz", blocks_case(1)[0])
     volume = read_volume(tmp_path / "a.nii.gz")
     whole = load_model(tmp_path / "work", "3d_cascade_fullres")
-    masks = [Predictor.of(one, device="cpu", precision="fp32")(volume) for one in (model, whole)]
+    masks = [Predictor.of(one, device="cpu", precision="fp32")(volume).array for one in (model, whole)]
     assert (masks[0] == masks[1]).all()
     assert len(set(masks[0].flat)) > 1
 
 
 def test_predict_takes_the_file_and_writes_the_masks_of_the_folder(tmp_path):
     folder, file = small_model(tmp_path / "work"), tmp_path / "model.zip"
-    export(folder, file)
+    export_model(folder, file)
     write_nifti(tmp_path / "images" / "a.nii.gz", blocks_case(4)[0])
     predict(file, tmp_path / "images", tmp_path / "masks", device="cpu", precision="fp32")
     predict(folder, tmp_path / "images", tmp_path / "masks", device="cpu", precision="fp32")  # the same model: kept
@@ -60,7 +60,7 @@ def test_predict_takes_the_file_and_writes_the_masks_of_the_folder(tmp_path):
 
 def test_a_new_run_can_begin_with_a_file(tmp_path):
     folder, file = small_model(tmp_path / "work", folds=("0", "1")), tmp_path / "model.zip"
-    export(folder, file)
+    export_model(folder, file)
     start = find_start(file, "3d_fullres", "1")
     assert same(load_tensors(start)[0], load_model(folder).weights["1"])
     assert load_tensors(start)[1] == {"epoch": "7", "mirror_axes": "2"}
@@ -69,15 +69,15 @@ def test_a_new_run_can_begin_with_a_file(tmp_path):
 def test_other_files_of_a_model_are_read_from_both(tmp_path):
     folder, file = small_model(tmp_path / "work"), tmp_path / "model.zip"
     assert read_model_file(folder / "selection.json") is None
-    export(folder, tmp_path / "without.zip")
+    export_model(folder, tmp_path / "without.zip")
     assert read_model_file(tmp_path / "without.zip" / "selection.json") is None
     (folder / "selection.json").write_text('{"configurations": ["3d_fullres"]}')
-    export(folder, file)
+    export_model(folder, file)
     assert read_model_file(file / "selection.json") == read_model_file(folder / "selection.json") != b""
 
 
 def test_info_shows_the_card(tmp_path):
-    export(small_model(tmp_path / "work"), tmp_path / "model.zip", licence="CC-BY-4.0")
+    export_model(small_model(tmp_path / "work"), tmp_path / "model.zip", licence="CC-BY-4.0")
     said = explain(tmp_path / "model.zip", device="cpu")
     assert "Licence: CC-BY-4.0." in said
     assert "3d_fullres fold 0: trained 20" in said
