@@ -15,15 +15,17 @@ from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.restore import restored
 from segfw.data.slabs import Slab, dense
+from segfw.device import compiling_pays_in_prediction
 from segfw.inference.cohort import predict_cases
+from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.images import find_images
 from segfw.inference.kinds import opened
 from segfw.inference.predictor import Predictor, Stopwatch
 from segfw.model import Model
-from segfw.networks import build_network
+from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 SPEC = NetworkSpec(
@@ -366,3 +368,71 @@ def test_small_images_single_slices_slices_of_2d_models_and_many_classes(shape, 
     assert mask.shape == shape[::-1]
     assert set(np.unique(mask)) <= set(labels.values)
     assert len(np.unique(mask)) > 1
+
+
+def test_convolutions_hold_16_bit_weights_and_the_last_layer_float32():
+    network = in_precision(build_network(spec(classes=40)), torch.bfloat16)
+    kinds = {name: weight.dtype for name, weight in network.named_parameters()}
+    assert kinds["encoder.0.0.0.weight"] == kinds["up.0.weight"] == torch.bfloat16
+    assert kinds["encoder.0.0.1.weight"] == kinds["heads.0.weight"] == torch.float32  # a norm, the last layer
+    again = build_network(spec(classes=40))
+    again.load_state_dict(network.state_dict())
+    image = torch.randn(1, 1, 8, 16, 16)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.eval()(image), in_precision(again, torch.float32).eval()(image))
+
+
+def test_one_channel_does_not_lose_the_layout():
+    network = fastest_layout(in_precision(build_network(spec()), torch.bfloat16)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = network.encoder[0][0](torch.randn(1, 1, 8, 16, 16))
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatch, capsys):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert not compiling_pays_in_prediction(cuda, 8 * 18)  # one image
+    assert compiling_pays_in_prediction(cuda, 100 * 8 * 18)
+    assert not compiling_pays_in_prediction(cpu, 10**6)
+
+    calls = []
+
+    def compile(function):
+        def broken(image):
+            calls.append(image.shape)
+            raise RuntimeError("no compiler\nat all")
+
+        return broken
+
+    monkeypatch.setattr(torch, "compile", compile)
+    image = torch.randn(1, 1, 8, 16, 16)
+    network = build_network(spec()).eval()
+    with torch.inference_mode():
+        wanted = network(image)
+        compiled = compile_network(network)
+        assert torch.equal(compiled(image), wanted)
+        compiled(image)
+    assert len(calls) == 1
+    assert capsys.readouterr().out == "note: torch.compile is not usable here, going on without it: no compiler\n"
+
+
+def test_a_memory_limit_is_kept_or_refused_with_what_is_missing(model, capsys):
+    volume = volume_of(blocks_case(2, (20, 30, 40))[0])
+    wanted = Predictor.of(model, device="cpu", precision="fp32")(volume).array
+    with pytest.raises(UserError, match=r"GB of memory more than it may take, even with its sums on disk"):
+        Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=0.01)(volume)
+    roomy = Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=60.0)
+    assert roomy.memory_bytes == 60 * GIGABYTE
+    np.testing.assert_array_equal(roomy(volume).array, wanted)
+    assert "sums" not in capsys.readouterr().out
+
+
+def test_a_predictor_is_used_for_many_cases_and_leaves_them_as_they_are(model):
+    predictor = Predictor.of(model, device="cpu", precision="fp32")
+    volumes = [volume_of(blocks_case(number, (20, 18, 10 + number))[0]) for number in range(3)]
+    before = [volume.array.copy() for volume in volumes]
+    first = [predictor(volume).array for volume in volumes]
+    assert [mask.shape[1] for mask in first] == [10, 11, 12]
+    for volume, array, mask in zip(volumes, before, first):
+        np.testing.assert_array_equal(volume.array, array)
+        np.testing.assert_array_equal(predictor(volume).array, mask)

@@ -172,16 +172,16 @@ def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time(
 
 
 @pytest.mark.parametrize("by_member", [False, True])
-@pytest.mark.parametrize("folds, classes", [(1, 40), (2, 40), (1, 3), (2, 9)])
+@pytest.mark.parametrize("folds, classes", [(1, 40), (2, 40), (2, 9)])
 def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
     networks = [unet(seed, classes=classes) for seed in range(folds)]
-    image, patch = torch.randn(1, 11, 16, 17), (8, 16, 16)
+    image, patch = torch.randn(1, 10, 8, 9), (8, 8, 8)
     orders = {2: (0, 2, 1, *range(3, classes))}  # two of the classes are left and right
-    members = members_of(networks, (0, 2), output_orders=orders, by_member=by_member)
+    members = members_of(networks, (2,), output_orders=orders, by_member=by_member)
     # Eight features for each fold and for each of two orders of the classes, or the classes.
     assert (members.heads is not None) == (2 * 8 * folds < classes * (folds if by_member else 1))
     with torch.no_grad():
-        wanted = slow_oracle(image, networks, patch, axes=(0, 2), outputs=orders)
+        wanted = slow_oracle(image, networks, patch, axes=(2,), outputs=orders)
     found = dense(sliding_window(image, members, patch))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     ties = (found.argmax(0) != wanted.argmax(0)).sum()
@@ -190,7 +190,7 @@ def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
         slabs = sliding_window(image, members, patch)
         blocks = [slab.logits(whole(slab), member).clone() for slab in slabs]
         with torch.no_grad():
-            alone = slow_oracle(image, [network], patch, axes=(0, 2), outputs=orders)
+            alone = slow_oracle(image, [network], patch, axes=(2,), outputs=orders)
         torch.testing.assert_close(torch.cat(blocks, 1), alone, rtol=1e-4, atol=1e-4)
 
 
@@ -223,8 +223,7 @@ def test_a_network_of_another_way_to_its_logits_gives_no_features():
     torch.testing.assert_close(dense(sliding_window(image, [other], (8, 16, 16))), 2 * plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("axes", [(), (0, 2)])
-@pytest.mark.parametrize("with_previous", [False, True])
+@pytest.mark.parametrize("axes, with_previous", [((2,), False), ((), True)])
 def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_previous):
     image = torch.full((1, 40, 16, 18), -1.5)
     image[:, 12:20, 6:12, 8:15] = torch.randn(1, 8, 6, 7)
@@ -251,7 +250,7 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
     assert plain.samples == 9 * 2 * copies  # nine layers of two tiles
     # Layers 2 to 4 hold noise and 7 the step between the values, or in the cascade what was found from slice 30 on,
     # which ends in the upper tile; of the others each value is run once.
-    assert saving.samples == (14 if with_previous else 10) * copies
+    assert saving.samples == (13 if with_previous else 10) * copies
 
 
 def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
