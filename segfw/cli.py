@@ -29,6 +29,7 @@ def _planning_arguments(args: argparse.Namespace) -> dict:
         "groups": args.groups,
         "splits": args.splits,
         "workers": args.workers,
+        "cluster": args.cluster,
     }
 
 
@@ -116,13 +117,51 @@ def _predict(args: argparse.Namespace) -> None:
         step=args.step,
         mirroring=not args.no_mirroring,
         precision=args.precision,
-        device=args.device,
+        device=tuple(args.device),
+        save_probabilities=args.save_probabilities,
+        uncertainty=args.uncertainty,
+        max_memory_gb=args.max_memory_gb,
+        part=args.part,
+        cluster=args.cluster,
         ending=args.ending,
         best=args.weights == "best",
         overwrite=args.overwrite,
     )
     print(f"masks are in {args.output}")
     print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
+
+
+def _ensemble(args: argparse.Namespace) -> None:
+    from segfw.inference.ensemble import ensemble
+    from segfw.selection import Selection
+
+    steps = Selection.load(args.postprocessing).postprocessing if args.postprocessing else None
+    ensemble(
+        args.probabilities,
+        args.output,
+        weights=args.weights,
+        postprocessing=steps,
+        ending=args.ending,
+        overwrite=args.overwrite,
+    )
+    print(f"masks are in {args.output}")
+    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
+
+
+def _select(args: argparse.Namespace) -> None:
+    from segfw.selection import SELECTION_FILE, TABLE_FILE, select
+
+    select(
+        args.work,
+        configurations=args.configurations,
+        step=args.step,
+        mirroring=not args.no_mirroring,
+        precision=args.precision,
+        device=args.device,
+    )
+    print((args.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
+    print(f"written: {args.work / SELECTION_FILE}")
+    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -145,6 +184,36 @@ def _check(args: argparse.Namespace) -> int:
     if args.output:
         print(f"pictures: {args.output}/check.html")
     return report.exit_code
+
+
+def _export(args: argparse.Namespace) -> None:
+    from segfw.export import export_model, summary
+    from segfw.records import UserError
+
+    if args.onnx:
+        from segfw.onnx_export import export_onnx
+
+        if args.half:
+            raise UserError("--half is for model files; ONNX networks are written as float32, leave it out")
+        if args.configuration and len(args.configuration) > 1:
+            raise UserError("--onnx writes one configuration; give one --configuration")
+        only = args.configuration[0] if args.configuration else None
+        options = {"best": args.weights == "best", "licence": args.licence, "overwrite": args.overwrite}
+        print(export_onnx(args.model, args.output, configuration=only, folds=_tuple(args.folds), **options))
+        print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
+        return
+    card = export_model(
+        args.model,
+        args.output,
+        configurations=args.configuration,
+        folds=_tuple(args.folds),
+        best=args.weights == "best",
+        half=args.half,
+        licence=args.licence,
+        overwrite=args.overwrite,
+    )
+    print(summary(card, args.output))
+    print(f"next: segfw predict {args.output} NEW_IMAGES MASKS")
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -171,7 +240,10 @@ CALLS = {
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
+    "ensemble": _ensemble,
+    "select": _select,
     "evaluate": _evaluate,
+    "export": _export,
     "info": _info,
     "doctor": _doctor,
     "demo": _demo,

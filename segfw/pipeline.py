@@ -182,6 +182,7 @@ def run(
     splits: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
+    cluster: str | None = None,
     init_from: Path | None = None,
     log: Sequence[str] = (),
     **settings: object,
@@ -215,6 +216,7 @@ def run(
         splits=splits,
         workers=workers,
         device=device,
+        cluster=cluster,
     )
     drawn = Splits.load(work / SPLITS_FILE)
     folds = folds or tuple(str(number) for number in range(len(drawn.folds)))

@@ -1,20 +1,101 @@
-"""Masks for a folder of new images: resumable, and never mixed with masks of another model."""
+"""Masks for a folder of new images: resumable, shared by any number of processes, never mixed with another model's."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from segfw.data.cluster import cluster_pool
 from segfw.data.formats import check_mask_ending
-from segfw.data.manifest import LABELS_FILE
+from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
+from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
-from segfw.inference.cohort import PredictionSettings, predict_cases
+from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
+from segfw.inference.folder import Extra, OutputFolder
 from segfw.inference.images import find_images
+from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
+from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
+from segfw.inference.probabilities import FOLDER as PROBABILITIES
+from segfw.inference.several import SelectedPredictor
+from segfw.inference.space import require_space
+from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
+from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model import Model, load_model
 from segfw.networks import BuildNetwork, build_network
-from segfw.records import UserError
+from segfw.records import UserError, count
+from segfw.selection import load_selection
+
+PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
+# Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is
+# little anywhere. The maps of doubt are bytes.
+PROBABILITY_SHARE, CLASSES_THAT_TAKE_SPACE, UNCERTAINTY_SHARE = 0.35, 5, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine.
+
+    ``members`` are the configurations whose mean counts, and the folds of each; ``digest`` is of all their weights.
+    """
+
+    model: Path
+    output: Path
+    ending: str
+    members: tuple[tuple[str | None, tuple[str, ...] | None], ...]
+    postprocessing: Postprocessing
+    best: bool
+    step: float
+    mirroring: bool
+    precision: str
+    probability_bits: int | None
+    uncertainty: bool
+    max_memory_gb: float | None
+    build: BuildNetwork
+    digest: str = ""
+
+    def load(self) -> list[Model]:
+        return [load_model(self.model, name, folds, best=self.best) for name, folds in self.members]
+
+    def predictor(self, loaded: Sequence[Model], device: str, *, cases: int = 1) -> SelectedPredictor:
+        options = {"precision": self.precision, "step": self.step, "mirroring": self.mirroring, "build": self.build}
+        how = {"device": device, "max_memory_gb": self.max_memory_gb, "cases": cases} | options
+        members = tuple(Predictor.of(model, **how) for model in loaded)
+        return SelectedPredictor(members=members, postprocessing=self.postprocessing)
+
+    def folder(self, loaded: Sequence[Model]) -> OutputFolder:
+        model, extras = loaded[0], []
+        labels, bits = model.plan.labels, self.probability_bits
+
+        def probabilities(path: Path, record: PreprocessRecord) -> ProbabilityWriter:
+            info = ProbabilityInfo(
+                configuration=model.configuration.name,
+                folds=tuple(model.weights),
+                model=self.digest,
+                labels=labels,
+                record=record,
+                encoding=PROBABILITY_ENCODINGS[bits],
+            )
+            return ProbabilityWriter(path, info)
+
+        def doubt(path: Path, record: PreprocessRecord) -> UncertaintySink:
+            return UncertaintySink(path, record, labels)
+
+        if bits is not None:
+            share = PROBABILITY_SHARE * bits / 8 * min(labels.outputs, CLASSES_THAT_TAKE_SPACE)
+            extra = Extra(folder=PROBABILITIES, ending=ENDING, open=probabilities, bytes_per_image_byte=share)
+            extras.append(extra)
+        if self.uncertainty:
+            how = {"bytes_per_image_byte": UNCERTAINTY_SHARE, "by_member": True}
+            extras.append(Extra(folder=UNCERTAINTY, ending=".json", open=doubt, **how))
+        return OutputFolder(path=self.output, ending=self.ending, extras=tuple(extras))
 
 
 def predict(
@@ -27,53 +108,184 @@ def predict(
     step: float = 0.5,
     mirroring: bool = True,
     precision: str = "auto",
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     ending: str = ".nii.gz",
     best: bool = False,
+    save_probabilities: int | None = None,
+    uncertainty: bool = False,
+    max_memory_gb: float | None = None,
+    part: str | None = None,
+    cluster: str | None = None,
     overwrite: bool = False,
     build: BuildNetwork = build_network,
 ) -> None:
-    """Writes a mask for every image in ``source`` into ``output``, on each image's own grid.
+    """Writes a mask for every image in ``source`` into ``output``, on each image's own grid, and timings.json.
 
-    Masks already there from the same model and options are kept. Raises CasesFailed, at the end, if images could not
-    be predicted; the others are done.
+    Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. Masks already there
+    from the same model, options and images are kept. Any number of calls may write to one folder at the same time:
+    they share the cases. ``part`` '3/8' takes every eighth case from the third on. Each of several devices takes cases
+    as it can; ``cluster`` is the address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of
+    each, 16 or 8.
+
+    Raises CasesFailed, at the end, if images could not be predicted, and when the disk is full; the others are done.
     """
-    source, output = Path(source), Path(output)
+    source, output, model = Path(source), Path(output), Path(model)
     if output.is_file() or output.resolve() in (source.resolve(), source.resolve().parent):
         raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
     check_mask_ending(ending)
-    loaded = load_model(Path(model), configuration, folds, best=best)
-    cases = find_images(source, loaded.plan.channels)
-    predictor = Predictor.of(loaded, device=device, precision=precision, step=step, mirroring=mirroring, build=build)
-    settings = PredictionSettings(
-        configuration=loaded.configuration.name,
-        folds=tuple(loaded.weights),
-        weights_digest=_weights_digest(loaded),
+    number, parts = _part(part)
+    devices = (device,) if isinstance(device, str) else tuple(device)
+    if cluster is not None:
+        if devices != ("auto",):
+            raise UserError("--device with --cluster: each worker takes its own device; leave out --device")
+        source, output, model = source.absolute(), output.absolute(), model.absolute()
+    if save_probabilities not in (None, *PROBABILITY_ENCODINGS):
+        raise UserError(f"--save-probabilities is {save_probabilities}; give 16 or 8 bits")
+    members, postprocessing = _members(model, configuration, folds)
+    if len(members) > 1 and (save_probabilities or uncertainty):
+        names = " and ".join(name for name, _ in members)
+        raise UserError(
+            f"--save-probabilities and --uncertainty are of one configuration, but {names} are selected to be averaged;"
+            " choose one with --configuration"
+        )
+    job = Job(
+        model=model,
+        output=output,
+        ending=ending,
+        members=members,
+        postprocessing=postprocessing,
+        best=best,
         step=step,
         mirroring=mirroring,
+        precision=precision,
+        probability_bits=save_probabilities,
+        uncertainty=uncertainty,
+        max_memory_gb=max_memory_gb and max_memory_gb / len(devices),
+        build=build,
     )
-    kept, masks = output / PREDICTION_FILE, [output / f"{case.id}{ending}" for case in cases]
-    if overwrite:
-        for mask in masks:  # before the settings change, lest a mask of another model pass for one of this
-            mask.unlink(missing_ok=True)
-    elif kept.is_file() and PredictionSettings.load(kept) != settings:
-        raise UserError(f"{output}: holds masks of another model or other options; use another folder or --overwrite")
-    elif not kept.is_file() and any(mask.exists() for mask in masks):
-        raise UserError(f"{output}: holds masks that segfw did not write; use another folder or --overwrite")
-    settings.save(kept)
-    loaded.plan.labels.save(output / LABELS_FILE)
-    print(f"predicting {len(cases)} cases with {settings.configuration}, folds {', '.join(settings.folds)}")
-    failures = predict_cases(predictor, cases, output, ending=ending)
-    if failures:
-        raise CasesFailed("in prediction", failures, output)
-    (output / FAILURES_FILE).unlink(missing_ok=True)
+    loaded = job.load()
+    found = find_images(source, loaded[0].plan.channels)
+    cases = found[number - 1 :: parts]
+    # On a cluster nobody but the workers needs it; it is made here to refuse wrong options, on no device.
+    used = devices if cluster is None else ("cpu",)
+    predictors = [job.predictor(loaded, name, cases=len(cases) // len(used)) for name in used]
+    settings = _settings(loaded, job)
+    job = replace(job, digest=settings.weights_digest)
+    folder = job.folder(loaded)
+    _agree(folder, settings, found, cases, overwrite=overwrite)
+    loaded[0].plan.labels.save(folder.path / LABELS_FILE)
+    require_space([case for case in cases if not folder.is_done(case)], folder)
+    which = f"{count(len(cases), 'case')}{f' (part {part} of {len(found)})' if parts > 1 else ''}"
+    print(f"predicting {which} with {settings.configuration}, folds {', '.join(settings.folds)}")
+    if cluster is None:
+        cohort = predict_cases(predictors, cases, folder)
+    else:
+        with cluster_pool(cluster, reads=[model, source], writes=output) as pool:
+            cohort = share_out(partial(_as_worker, secrets.token_hex(8), job), cases, folder, pool)
+    if uncertainty and cohort.predicted:
+        with folder.alone():
+            write_table(output)
+    _finish(cohort, folder, FAILURES_FILE if parts == 1 else f"failures_part_{number}_of_{parts}.json")
 
 
-def _weights_digest(model: Model) -> str:
+def _members(
+    model: Path, configuration: str | None, folds: tuple[str, ...] | None
+) -> tuple[tuple[tuple[str | None, tuple[str, ...] | None], ...], Postprocessing]:
+    """Configurations with their folds, None for all that are trained, and what is done to masks."""
+    selection = load_selection(model) if configuration is None else None
+    if selection is None:
+        return ((configuration, folds),), Postprocessing()
+    print(f"as segfw select chose: {selection.name}, only the largest component of: {selection.postprocessing.text}")
+    return tuple((name, folds or selection.folds[name]) for name in selection.configurations), selection.postprocessing
+
+
+def _settings(loaded: Sequence[Model], job: Job) -> PredictionSettings:
+    several = len(loaded) > 1
+    return PredictionSettings(
+        configuration=" + ".join(model.configuration.name for model in loaded),
+        folds=tuple(
+            f"{model.configuration.name}:{fold}" if several else fold for model in loaded for fold in model.weights
+        ),
+        weights_digest=_weights_digest(loaded),
+        step=job.step,
+        mirroring=job.mirroring,
+        postprocessing=job.postprocessing,
+    )
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, parts = (int(group) for group in match.groups()) if match else (0, 0)
+    if not 1 <= number <= parts:
+        raise UserError(f"--part is {text!r}; give which part of how many, such as 3/8")
+    return number, parts
+
+
+def _agree(
+    folder: OutputFolder,
+    settings: PredictionSettings,
+    found: Sequence[Case],
+    cases: Sequence[Case],
+    *,
+    overwrite: bool,
+) -> None:
+    """Says in the folder what its masks are made with; UserError if masks of another model, or of others, are there."""
+    kept = folder.path / PREDICTION_FILE
+    # In this order: another process that has just begun in this folder has said so before its first mask.
+    has_masks = any(folder.mask(case.id).exists() for case in found)
+    if has_masks and not overwrite and not kept.is_file():
+        raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
+    with folder.alone():
+        is_same = kept.is_file() and PredictionSettings.load(kept) == settings
+        if overwrite:
+            # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
+            # with the same settings: theirs are left alone.
+            for case in cases if is_same else found:
+                folder.forget(case.id)
+        elif kept.is_file() and not is_same:
+            raise UserError(
+                f"{folder.path}: holds masks of another model or other options; use another folder or --overwrite"
+            )
+        if not is_same:
+            settings.save(kept)
+
+
+_LANES: dict[str, Lane] = {}  # of this worker: the model of the latest call, loaded once
+_LOADING = threading.Lock()
+
+
+def _as_worker(call: str, job: Job, case: Case) -> Worked:
+    """Does a case in a worker of a cluster."""
+    with _LOADING:
+        if call not in _LANES:
+            _LANES.clear()
+            loaded = job.load()
+            _LANES[call] = Lane(job.predictor(loaded, "auto"), job.folder(loaded))
+        lane = _LANES[call]
+    return lane(case)
+
+
+def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
+    try:
+        folder.write_timings()
+    except OSError as error:
+        if not cohort.failures:  # else it is the full disk that they tell of
+            raise UserError(f"{folder.path}: the masks are done, but not timings.json ({error})") from None
+    print(f"{count(cohort.predicted, 'case')} predicted, {cohort.kept} were there")
+    if cohort.failures:
+        how = {"file_name": failures_file, "not_begun": cohort.not_begun}
+        raise CasesFailed("in prediction", cohort.failures, folder.path, **how)
+    (folder.path / failures_file).unlink(missing_ok=True)
+    if failures_file == FAILURES_FILE:  # all cases are done, whichever part they were of
+        for old in folder.path.glob("failures_part_*.json"):
+            old.unlink(missing_ok=True)
+
+
+def _weights_digest(models: Sequence[Model]) -> str:
     digest = hashlib.sha256()
-    both = [*model.weights.values(), *(model.previous.weights.values() if model.previous else ())]
-    for weights in both:
-        for name, tensor in sorted(weights.items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+    for model in models:
+        for weights in (*model.weights.values(), *(model.previous.weights.values() if model.previous else ())):
+            for name, tensor in sorted(weights.items()):
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 GIGABYTE = 1024**3
+PARTIAL, STALE_AFTER_S = ".partial-", 3600.0
 
 
 class UserError(Exception):
@@ -35,12 +38,17 @@ class Record(BaseModel):
             raise UserError(f"{path}: cannot be read ({error.strerror}); is this the folder segfw wrote?") from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: is not text; restore the file or make it again") from None
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: Path | str) -> Self:
+        """The record in a text of JSON; raises UserError naming ``source`` and the field that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise UserError(f"{path}: field {field!r}: {first['msg']}; restore the file or make it again") from None
+            raise UserError(f"{source}: field {field!r}: {first['msg']}; restore the file or make it again") from None
 
 
 def count(number: int, noun: str) -> str:
@@ -52,11 +60,12 @@ def count(number: int, noun: str) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
 
-    The temporary name keeps the ending, because image writers choose the format by it.
+    The temporary name keeps the ending, because image writers choose the format by it, and is drawn, because several
+    processes may write the same file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
     try:
         yield partial
         with open(partial, "rb") as written:
@@ -64,6 +73,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path, *, name: str = "*", unchanged_s: float = STALE_AFTER_S) -> None:
+    """Removes what killed processes left of files ``name`` (a glob pattern) that nobody has written to of late."""
+    for partial in Path(folder).glob(f"{PARTIAL}????????-{name}"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - partial.stat().st_mtime >= unchanged_s:
+                partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.inference.budget import Limits
 from segfw.inference.cohort import predict_cases
+from segfw.inference.folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
@@ -92,7 +93,7 @@ def validate(
         model.plan.labels.save(output / LABELS_FILE)
     inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
     print(f"validating on {len(cases)} whole cases")
-    failures = predict_cases(predictor, inputs, output)
+    failures = predict_cases([predictor], inputs, OutputFolder(path=output)).failures
     if failures:
         ranks.sum(torch.ones(1))  # the others finish their cases first
         raise CasesFailed("in validation", failures, folder)

@@ -21,7 +21,8 @@ ALLOWED = {
     "networks": set(),
     "toy_dataset": set(),
     "planning": {"data", "networks", "device"},
-    "model": {"data", "networks", "planning"},
+    "packed": set(),
+    "model": {"data", "networks", "planning", "packed"},
     "training": {"data", "networks", "planning", "model", "device", "pictures"},
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
@@ -43,7 +44,12 @@ ALLOWED = {
         )
     },
     "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
-    "prediction": {"data", "networks", "planning", "model", "inference"},
+    "crossvalidation": {"data", "networks", "planning", "model", "inference", "evaluation"},
+    "selection": {"data", "networks", "planning", "model", "inference", "crossvalidation"},
+    "export": {"data", "networks", "planning", "model", "packed"},
+    "onnx_export": {"data", "networks", "planning", "model", "packed", "onnx_runner"},
+    "onnx_runner": set(),  # is handed out with exported networks and runs without segfw
+    "prediction": {"data", "networks", "planning", "model", "inference", "selection"},
 }
 # Used by people or shells, and by nothing in the package.
 TOP = {"__main__", "cli", "arguments", "health", "demo"}

@@ -60,6 +60,8 @@ def contents(work: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(file for file in work.rglob("*") if file.is_file()):
         name = str(path.relative_to(work))
+        if ".segfw" in path.parts:  # how long each mask took
+            continue
         if path.suffix == ".safetensors":
             tensors, _ = load_tensors(path)
             found[name] = {key: tensor.numpy().tobytes() for key, tensor in tensors.items()}

@@ -116,12 +116,19 @@ def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, .
     return (f"says no spacing along {axes}, so 1 mm is taken; write the true spacing into its header",)
 
 
-def write_nifti(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    """Writes one volume; the sform holds the affine exactly, the qform too unless the axes are sheared."""
+def write_nifti(
+    path: Path, array_zyx: np.ndarray, affine: np.ndarray, stored_as: type[np.integer] | None = None
+) -> None:
+    """Writes one volume; the sform holds the affine exactly, the qform too unless the axes are sheared.
+
+    Floats can be ``stored_as`` integers with a scale factor, as fine as their range allows.
+    """
     import nibabel
 
     image = nibabel.Nifti1Image(array_zyx.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
     image.set_qform(image.affine, code=0 if shear_degrees(affine) > 0.1 else 1)
     image.set_sform(affine[:, [2, 1, 0, 3]], code=1)
     image.header.set_xyzt_units("mm")
+    if stored_as is not None:
+        image.set_data_dtype(stored_as)
     nibabel.save(image, path)

@@ -6,14 +6,15 @@ workers, and there is no worker that could die alone (as the kernel's out-of-mem
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -21,6 +22,7 @@ from typing import TypeVar
 import psutil
 from tqdm import tqdm
 
+from segfw.data.progress import progress
 from segfw.records import GIGABYTE, Record, UserError, count
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -60,16 +62,31 @@ class Failures(Record):
 
 
 class CasesFailed(Exception):
-    """Some cases failed; the others are finished and kept. ``folder`` gets failures.json, if given."""
+    """Some cases failed; the others are finished and kept, but for ``not_begun``.
 
-    def __init__(self, what: str, failures: Sequence[Outcome], folder: Path | None) -> None:
+    ``folder`` gets a file with the reasons, if given.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        failures: Sequence[Outcome],
+        folder: Path | None,
+        *,
+        file_name: str = FAILURES_FILE,
+        not_begun: int = 0,
+    ) -> None:
         reasons = {_name(outcome.item): str(outcome.error) for outcome in failures}
         listed = ""
         if folder is not None:
-            Failures(failed=reasons).save(folder / FAILURES_FILE)
-            listed = f" (listed in {folder / FAILURES_FILE})"
+            with contextlib.suppress(OSError):  # a full disk may be what they failed of
+                Failures(failed=reasons).save(folder / file_name)
+                listed = f" (listed in {folder / file_name})"
         lines = "\n".join(f"  {case}: {reason.removeprefix(f'{case}: ')}" for case, reason in reasons.items())
-        super().__init__(f"{count(len(failures), 'case')} failed {what}, all others are done{listed}\n{lines}")
+        others = "all others are done"
+        if not_begun:
+            others = f"{count(not_begun, 'case')} {'was' if not_begun == 1 else 'were'} not begun, the rest are done"
+        super().__init__(f"{count(len(failures), 'case')} failed {what}, {others}{listed}\n{lines}")
 
 
 def cpu_count() -> int:
@@ -130,13 +147,24 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def progress(what: str, items: Collection[Item] | None = None, *, total: int | None = None, unit: str = "case") -> tqdm:
-    """A progress bar with the time left, over ``items`` or updated by hand; silent when nobody watches a terminal.
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Where items are worked on: how many at once, and with how much memory in all."""
 
-    Of several processes that ``torchrun`` started only the first one draws it.
-    """
-    is_silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    return tqdm(items, total=total, desc=what, unit=unit, disable=is_silent, leave=False)
+    executor: Executor
+    workers: int
+    budget_bytes: float
+
+
+@contextlib.contextmanager
+def thread_pool(workers: int | None = None, budget_bytes: float | None = None) -> Iterator[Pool]:
+    """Threads of this process, by default one per processor and with half of the free memory."""
+    workers = cpu_count() if workers is None else workers
+    if workers < 1:
+        raise UserError(f"--workers is {workers}; give 1 or more")
+    with ThreadPoolExecutor(workers) as executor:
+        budget_bytes = free_memory_bytes() // 2 if budget_bytes is None else budget_bytes
+        yield Pool(executor=executor, workers=workers, budget_bytes=budget_bytes)
 
 
 def map_bounded(
@@ -147,33 +175,36 @@ def map_bounded(
     budget_bytes: int | None = None,
     workers: int | None = None,
     what: str = "",
+    pool: Pool | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
-    """Runs ``function`` over ``items`` in threads and yields an Outcome each, in the order of completion.
+    """Runs ``function`` over ``items`` in threads or in ``pool``; yields an Outcome each, in the order of completion.
 
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
     ``cost_bytes`` are under way, so that large cases run one by one where memory is short. An item that ran out of
     memory beside others is done again, alone, when all others are done, and from then on one thread fewer is used; one
-    that ran out of memory alone has failed, with an OutOfMemory that says what it would have needed.
+    that ran out of memory alone has failed, with an OutOfMemory that says what it would have needed. When ``stop`` is
+    set, the caller stops asking, or after Ctrl-C, what is under way is ended and no other item is begun.
     """
-    workers = cpu_count() if workers is None else workers
-    if workers < 1:
-        raise UserError(f"--workers is {workers}; give 1 or more")
-    budget_bytes = free_memory_bytes() // 2 if budget_bytes is None else budget_bytes
-    waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in items][::-1]
-    again: list[_Task] = []
-    running: dict[Future, _Task] = {}
-    stop = threading.Event()
-    with ThreadPoolExecutor(workers) as pool, progress(what, total=len(waiting)) as bar:
+    with contextlib.ExitStack() as stack:
+        pool = pool or stack.enter_context(thread_pool(workers, budget_bytes))
+        waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in items][::-1]
+        again: list[_Task] = []
+        running: dict[Future, _Task] = {}
+        workers = pool.workers
+        bar = stack.enter_context(progress(what, total=len(waiting)))
         try:
             while waiting or running or again:
+                if stop is not None and stop.is_set():
+                    waiting, again = [], []
                 if not waiting and not running:
                     workers, waiting, again = 1, again, []
                 while waiting and len(running) < workers:
                     in_flight = sum(task.cost_bytes for task in running.values())
-                    if running and in_flight + waiting[-1].cost_bytes > budget_bytes:
+                    if running and in_flight + waiting[-1].cost_bytes > pool.budget_bytes:
                         break
                     task = waiting.pop()
-                    running[pool.submit(_unless, stop, function, task.item)] = task
+                    running[pool.executor.submit(function, task.item)] = task
                     if len(running) > 1:
                         for neighbour in running.values():
                             neighbour.had_company = True
@@ -188,7 +219,8 @@ def map_bounded(
                     bar.update()
                     yield outcome
         finally:
-            stop.set()  # after Ctrl-C the threads under way end their case, and no other is begun
+            for future in running:
+                future.cancel()  # what is under way ends its case
 
 
 @dataclass
@@ -200,13 +232,12 @@ class _Task:
     had_company: bool = False
 
 
-def _unless(stop: threading.Event, function: Callable[[Item], Result], item: Item) -> Result | None:
-    return None if stop.is_set() else function(item)
-
-
 def _outcome(task: _Task, future: Future) -> Outcome | None:
     """What a finished item became; None if it is to be done again."""
-    error = future.exception()
+    try:
+        error = future.exception()
+    except CancelledError:  # by the cluster, as it ended
+        error = UserError("the cluster ended before this was done; call the same command again")
     if error is None:
         return Outcome(item=task.item, result=future.result())
     if not isinstance(error, Exception):
@@ -234,8 +265,9 @@ def _release(error: BaseException | None) -> None:
 
 
 def _shortage(task: _Task) -> str:
-    needed, free = task.cost_bytes / GIGABYTE, free_memory_bytes() / GIGABYTE
-    return f"{_name(task.item)}: ran out of memory; it was expected to need {needed:.1f} GB, and {free:.1f} GB are free"
+    expected = f"it was expected to need {task.cost_bytes / GIGABYTE:.1f} GB, and " if task.cost_bytes else ""
+    free = free_memory_bytes() / GIGABYTE
+    return f"{_name(task.item)}: ran out of memory; {expected}{free:.1f} GB are free"
 
 
 def _name(item: object) -> str:

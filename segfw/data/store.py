@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from segfw.data.arrays import StoredArray, open_array, save_array
 from segfw.data.formats import read_mask, read_volume, size_and_change
 from segfw.data.geometry import Volume, stored_like
 from segfw.data.manifest import Case, LabelMap, LabelSet
-from segfw.data.parallel import Outcome, map_bounded
+from segfw.data.parallel import Outcome, Pool, map_bounded
 from segfw.data.preprocess import (
     Preprocessing,
     PreprocessRecord,
@@ -28,7 +29,7 @@ from segfw.data.preprocess import (
     stack_channels,
 )
 from segfw.data.verify import as_integers
-from segfw.records import Record, UserError
+from segfw.records import Record, UserError, remove_partials
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
 RULES_VERSION = 2  # raised when the same data and rules give other arrays than before
@@ -102,29 +103,44 @@ def preprocess_dataset(
     case_bytes: Mapping[str, int],
     decoded: DecodedCases | None = None,
     workers: int | None = None,
+    pool: Pool | None = None,
 ) -> list[Outcome]:
     """Preprocesses every case for every configuration into ``folder/CONFIGURATION``; returns the failures.
 
     Each file is read once for all configurations. Cases that are already there, from the same files and by the same
     rules, are not done again; a failing case does not stop the others. ``case_bytes`` is the size of each image as
     float32 on its own grid or on the finest network grid, whichever is larger; ``decoded`` holds cases that were read
-    before.
+    before. The work is done in ``workers`` threads, or in ``pool``, which without ``decoded`` may be on other machines.
     """
-
-    def missing(case: Case) -> dict[str, Preprocessing]:
-        return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
-
-    def run(case: Case) -> None:
-        _preprocess_case(case, labels, missing(case), folder, decoded.read if decoded else read_case)
-
-    waiting = [case for case in cases if missing(case)]
+    for name in configurations:
+        remove_partials(folder / name)
+    read = decoded.read if decoded else read_case
+    run = partial(_preprocess_missing, labels=labels, configurations=configurations, folder=folder, read=read)
+    waiting = [case for case in cases if _missing(case, labels, configurations, folder)]
     # Measured as the growth of a process's resident memory, for one 150x256x256 int16 CT with 15 labels and two
     # configurations, in sizes of the larger grid as float32: 5.1 without resampling (most for the mask's class lookup)
     # and at 0.5 times the voxels, 4.5 at 1.4 times and 3.8 at 2.7 times (the spline's intermediate results).
     outcomes = map_bounded(
-        run, waiting, cost_bytes=lambda case: 6 * case_bytes[case.id], workers=workers, what="preprocessing"
+        run, waiting, cost_bytes=lambda case: 6 * case_bytes[case.id], workers=workers, what="preprocessing", pool=pool
     )
     return [outcome for outcome in outcomes if outcome.error is not None]
+
+
+def _missing(
+    case: Case, labels: LabelSet, configurations: Mapping[str, Preprocessing], folder: Path
+) -> dict[str, Preprocessing]:
+    return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
+
+
+def _preprocess_missing(
+    case: Case,
+    *,
+    labels: LabelSet,
+    configurations: Mapping[str, Preprocessing],
+    folder: Path,
+    read: Callable[[Case], tuple[Volume, Volume | None]],
+) -> None:
+    _preprocess_case(case, labels, _missing(case, labels, configurations, folder), folder, read)
 
 
 def _preprocess_case(
@@ -279,4 +295,4 @@ def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> 
 
 def _sources(case: Case) -> tuple[tuple[str, int, int], ...]:
     files = (*case.images, *([case.label] if case.label else []))
-    return tuple((str(path), *size_and_change(path)) for path in files)
+    return tuple((str(Path(path).absolute()), *size_and_change(path)) for path in files)

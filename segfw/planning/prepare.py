@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 
+from segfw.data.cluster import cluster_pool
 from segfw.data.formats import size_and_change
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
-from segfw.data.manifest import DatasetManifest, FoundDataset
+from segfw.data.manifest import Case, DatasetManifest, FoundDataset
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import DecodedCases, preprocess_dataset
 from segfw.device import pick_device
@@ -53,6 +54,7 @@ def plan_and_preprocess(
     workers: int | None = None,
     plan_only: bool = False,
     device: str = "auto",
+    cluster: str | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """Verifies the data, plans, draws the folds and preprocesses; what is there from the same files is kept.
@@ -60,7 +62,8 @@ def plan_and_preprocess(
     ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
     with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
     on whatever device. ``groups`` says which cases are of one patient: a CSV file, or a regular expression with one
-    group; None guesses from the names. ``splits`` is a file of given folds.
+    group; None guesses from the names. ``splits`` is a file of given folds. ``cluster`` is the address of a Dask
+    scheduler, whose workers preprocess; cases are read for the plan by ``workers`` threads here.
 
     Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``. Raises UserError if
     the data have problems or another plan is already trained here, CasesFailed if cases could not be preprocessed.
@@ -69,7 +72,7 @@ def plan_and_preprocess(
     chosen_device = pick_device(device)
     found = find_dataset(raw)
     _refuse_foreign_folder(work)
-    decoded = DecodedCases(0 if plan_only else KEPT_SHARE * free_memory_bytes())
+    decoded = DecodedCases(0 if plan_only or cluster else KEPT_SHARE * free_memory_bytes())
     manifest, fingerprint = _scan(found, work, workers, overwrite, decoded)
     wishes = {
         "preset": preset,
@@ -87,21 +90,32 @@ def plan_and_preprocess(
         return plan
     names = dict.fromkeys(plan.configurations[name].data_name for name in configurations or plan.configurations)
     chosen = {name: plan.configurations[name].preprocessing for name in names}
-    case_bytes = {case.id: _float32_bytes(case, plan) for case in fingerprint.cases}
-    failures = preprocess_dataset(
-        manifest.cases,
-        manifest.labels,
-        chosen,
-        work / "preprocessed",
-        case_bytes=case_bytes,
-        decoded=decoded,
-        workers=workers,
-    )
+    how = {"case_bytes": {case.id: _float32_bytes(case, plan) for case in fingerprint.cases}}
+    if cluster is None:
+        how |= {"decoded": decoded, "workers": workers}
+        failures = preprocess_dataset(manifest.cases, manifest.labels, chosen, work / "preprocessed", **how)
+    else:
+        cases, folder = _from_anywhere(manifest), (work / "preprocessed").absolute()
+        with cluster_pool(cluster, reads=[raw.absolute()], writes=folder) as pool:
+            failures = preprocess_dataset(cases, manifest.labels, chosen, folder, pool=pool, **how)
     if failures:
         raise CasesFailed("in preprocessing", failures, work)
     (work / FAILURES_FILE).unlink(missing_ok=True)
     print(f"preprocessed {', '.join(chosen)} into {work / 'preprocessed'}")
     return plan
+
+
+def _from_anywhere(manifest: DatasetManifest) -> tuple[Case, ...]:
+    """The cases with absolute paths: a worker of a cluster is in a folder of its own."""
+    return tuple(
+        case.model_copy(
+            update={
+                "images": tuple(path.absolute() for path in case.images),
+                "label": case.label and case.label.absolute(),
+            }
+        )
+        for case in manifest.cases
+    )
 
 
 def _plan(

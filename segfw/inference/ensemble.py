@@ -1,0 +1,235 @@
+"""The mean of what several models found, on the image's own grid, made block by block from stored probabilities.
+
+Models may have worked on different grids and in different axis orders: each one's logits are restored for a block, made
+probabilities, and averaged there. Never more than a block of one size exists, whatever the image and the classes.
+"""
+
+# K classes, Z Y X space; "canonical" is the file's orientation-free axis order, before any network's own
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segfw.data.formats import check_mask_ending, write_labels
+from segfw.data.geometry import Shape, largest_displacement_mm
+from segfw.data.manifest import LABELS_FILE
+from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
+from segfw.data.preprocess import place_back
+from segfw.data.resample import thick_axis
+from segfw.data.restore import BlockResampler, first_largest, last_above_zero
+from segfw.data.slabs import Block
+from segfw.inference.postprocess import Postprocessing, apply
+from segfw.inference.predictor import Predictor, Prepared
+from segfw.inference.probabilities import (
+    Probabilities,
+    ProbabilityInfo,
+    ProbabilityWriter,
+    probability_files,
+    read_probabilities,
+)
+from segfw.records import Record, UserError, count
+
+SETTINGS_FILE = "ensemble.json"
+BLOCK_VALUES = 1 << 24  # stored values of one model in a block, about
+PART = (8, 32, 32)  # voxels that are restored together: small parts have fewer classes
+
+
+class EnsembleSettings(Record):
+    """What the masks in a folder were averaged from; masks of other models or weights are never mixed in."""
+
+    models: tuple[str, ...]  # digests, as in the files of probabilities
+    weights: tuple[float, ...]
+    postprocessing: Postprocessing
+
+
+def ensemble(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    postprocessing: Postprocessing | None = None,
+    ending: str = ".nii.gz",
+    overwrite: bool = False,
+) -> None:
+    """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
+
+    ``weights`` are relative, one per folder. Masks already there from the same models are kept. Raises UserError if the
+    folders hold no case in common, or differ in labels; CasesFailed, at the end, names the cases that lack a folder or
+    could not be averaged.
+    """
+    check_mask_ending(ending)
+    output, folders = Path(output), [Path(folder) for folder in folders]
+    weights = _checked_weights(weights, len(folders))
+    files = [probability_files(folder) for folder in folders]
+    common = sorted(set.intersection(*(set(found) for found in files)))
+    if not common:
+        raise UserError(f"{', '.join(map(str, folders))}: have no case in common; give folders of the same images")
+    lacking = {
+        case: [str(folder) for folder, found in zip(folders, files) if case not in found]
+        for case in sorted(set.union(*(set(found) for found in files)) - set(common))
+    }
+    failures = [
+        Outcome(item=case, error=UserError(f"{case}: is missing in {', '.join(where)}; predict it there too"))
+        for case, where in lacking.items()
+    ]
+    first = [read_probabilities(found[common[0]]) for found in files]
+    settings = EnsembleSettings(
+        models=tuple(opened.info.model for opened in first),
+        weights=weights,
+        postprocessing=postprocessing or Postprocessing(),
+    )
+    masks = {case: output / f"{case}{ending}" for case in common}
+    _claim(output, settings, list(masks.values()), overwrite)
+    first[0].info.labels.save(output / LABELS_FILE)
+    print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
+    for case, mask in progress("averaging", masks.items()):
+        if mask.is_file():
+            continue
+        try:
+            opened = [read_probabilities(found[case]) for found in files]
+            for model, one in zip(settings.models, opened):
+                if one.info.model != model:
+                    raise UserError(f"{one.path}: was made by other weights than {common[0]} beside it; predict again")
+            labels = opened[0].info.labels
+            classes = apply(merged(opened, weights), settings.postprocessing)
+            write_labels(mask, labels.to_values(classes), opened[0].info.record.original)
+        except Exception as error:  # one bad case must not cost the user the others
+            failures.append(Outcome(item=case, error=error))
+    if failures:
+        raise CasesFailed("in averaging", failures, output)
+    (output / FAILURES_FILE).unlink(missing_ok=True)
+
+
+def _checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
+    weights = tuple(weights or (1.0,) * models)
+    if len(weights) != models or min(weights) < 0 or sum(weights) <= 0:
+        raise UserError(f"--weights are {', '.join(map(str, weights))}; give one that is not negative per folder")
+    return weights
+
+
+def _claim(output: Path, settings: EnsembleSettings, masks: Sequence[Path], overwrite: bool) -> None:
+    """Makes ``output`` a folder of these settings; UserError if it holds masks of others."""
+    kept = output / SETTINGS_FILE
+    if output.is_file():
+        raise UserError(f"{output}: is a file; give a folder for the masks")
+    if overwrite:
+        for mask in masks:  # before the settings change, lest an old mask pass for a new one
+            mask.unlink(missing_ok=True)
+    elif kept.is_file() and EnsembleSettings.load(kept) != settings:
+        raise UserError(
+            f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
+        )
+    elif not kept.is_file() and any(mask.exists() for mask in masks):
+        raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
+    settings.save(kept)
+
+
+def merged(several: Sequence[Probabilities], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Classes (Z, Y, X) on the file's own grid by the weighted mean probability of several models of one image.
+
+    Of one model they are what prediction writes. UserError if the models differ in labels or the files in their image.
+    """
+    return merged_each(several, [dict(enumerate(weights or (1.0,) * len(several)))])[0]
+
+
+def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int, float]]) -> list[np.ndarray]:
+    """As ``merged``, for several mixtures ({number of a model: weight}) of which each model is restored only once."""
+    _check_same_image(several)
+    record, labels = several[0].info.record, several[0].info.labels
+    painted = labels.painted_classes
+    shape = tuple(record.cropped_shape[axis] for axis in np.argsort(record.axis_order))
+    sources = [_Source(one) for one in several]
+    # Class of each winner; what is number ``outputs`` has no probability that is a number, or no region.
+    table = np.array([*(painted or range(labels.outputs)), 0], dtype=np.uint8 if labels.classes <= 256 else np.uint16)
+    results = [np.zeros(shape, table.dtype) for _ in mixtures]
+    side = max(PART[1], int((BLOCK_VALUES / (labels.outputs * PART[0])) ** 0.5))
+    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], side, side)):
+        for source in sources:
+            source.read(block)
+        for part in _blocks(block, PART):
+            found = torch.stack([source.is_near(part) for source in sources]).any(0).nonzero()[:, 0]
+            if len(found) < 2 and not painted:  # the same class everywhere
+                for result in results:
+                    result[part] = table[int(found[0])]
+                continue
+            values = [source.probabilities(part, found) for source in sources] if len(found) else []
+            for mixture, result in zip(mixtures if values else (), results):
+                total = sum(mixture.values())
+                mean = sum(values[index] * (weight / total) for index, weight in mixture.items())
+                winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
+                result[part] = table[np.append(found.numpy(), labels.outputs)[winner.numpy()]]
+    return [place_back(result.transpose(record.axis_order), record) for result in results]
+
+
+class _Source:
+    """One model's stored values of a block of the canonical crop, restored part by part.
+
+    Of many classes few are anywhere near: the others have the lowest logit throughout, so that their share of the
+    softmax is known without restoring them.
+    """
+
+    def __init__(self, opened: Probabilities) -> None:
+        record = opened.info.record
+        thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+        self._opened, self._order = opened, record.axis_order
+        self._resampler = BlockResampler(record.shape, record.cropped_shape, thick)
+
+    def read(self, block: Block) -> None:
+        """Reads all that is needed for a block."""
+        self._origin = self._resampler.source(self._own(block))
+        self._stored = self._opened.stored(self._origin)
+
+    def is_near(self, part: Block) -> Tensor:
+        """Which classes or regions have more than the lowest probability somewhere in a part of the block, (K,)."""
+        return (self._inside(self._own(part)) > self._opened.lowest_stored).flatten(1).any(1)
+
+    def probabilities(self, part: Block, found: Tensor) -> Tensor:
+        """Those of the classes or regions ``found``, on the image's grid in canonical order."""
+        own, lowest = self._own(part), self._opened.lowest
+        restored = self._resampler.resize(self._opened.logits_of(self._inside(own)[found]), own)
+        restored = restored.permute(0, *(np.argsort(self._order) + 1).tolist())
+        if self._opened.info.labels.regions:
+            return restored.sigmoid()
+        exponents = restored.exp()
+        return exponents / (exponents.sum(0) + (len(self._stored) - len(found)) * np.exp(lowest))
+
+    def _own(self, block: Block) -> Block:
+        return tuple(block[axis] for axis in self._order)
+
+    def _inside(self, own: Block) -> Tensor:
+        places = zip(self._resampler.source(own), self._origin)
+        return self._stored[(slice(None), *(slice(part.start - o.start, part.stop - o.start) for part, o in places))]
+
+
+def _check_same_image(several: Sequence[Probabilities]) -> None:
+    first, record = several[0], several[0].info.record
+    for other in several[1:]:
+        if other.info.labels != first.info.labels:
+            raise UserError(f"{other.path}: has other labels, or in another order, than {first.path}; leave it out")
+        theirs = other.info.record
+        same_grid = theirs.original.shape == record.original.shape and (
+            largest_displacement_mm(theirs.original, record.original) < min(record.original.spacing_mm) / 100
+        )
+        if not same_grid or theirs.box != record.box:
+            raise UserError(f"{other.path}: is of another image, or of another grid, than {first.path}; leave it out")
+
+
+def _blocks(within: Block, size: Shape) -> Iterator[Block]:
+    z, y, x = (
+        [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
+        for part, step in zip(within, size)
+    )
+    yield from ((in_z, in_y, in_x) for in_z in z for in_y in y for in_x in x)
+
+
+def store_probabilities(predictor: Predictor, prepared: Prepared, path: Path, info: ProbabilityInfo) -> None:
+    """Runs the network over a prepared image and writes its probabilities to ``path``."""
+    with ProbabilityWriter(path, info) as writer:
+        for slab in predictor.slabs(prepared):
+            writer.add(slab)
+        writer.finish()

@@ -1,0 +1,185 @@
+"""Averages of stored probabilities: different grids against a slow oracle, weights, missing cases, resuming."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from stored_cases import LABELS, NESTED, record_of, smooth_logits, store, stored
+
+from segfw.cli import main
+from segfw.data.formats import read_volume
+from segfw.data.parallel import CasesFailed
+from segfw.data.preprocess import place_back
+from segfw.data.resample import axis_matrix, thick_axis
+from segfw.inference import ensemble as module
+from segfw.inference.ensemble import EnsembleSettings, ensemble, merged, merged_each
+from segfw.inference.postprocess import KeepLargest, Postprocessing
+from segfw.records import UserError
+
+GRIDS = {
+    "3d_fullres": record_of((4.0, 2.0, 1.3)),
+    "3d_lowres": record_of((8.0, 4.0, 3.0)),
+    "2d": record_of((None, 1.5, 2.0), (1, 0, 2)),  # of another axis order
+}
+
+
+def on_file_grid(opened) -> np.ndarray:
+    """Probabilities (K, Z, Y, X) on the file's own grid, made the slow way: one class after the other, as a whole."""
+    record, labels = opened.info.record, opened.info.labels
+    logits = opened.logits(tuple(slice(0, size) for size in opened.shape)).numpy().astype(np.float64)
+    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+    for axis, (old, new) in enumerate(zip(record.shape, record.cropped_shape)):
+        matrix = axis_matrix(old, new, 0 if axis == thick else 1).numpy()
+        logits = np.moveaxis(np.tensordot(matrix, logits, (1, axis + 1)), 0, axis + 1)
+    values = 1 / (1 + np.exp(-logits)) if labels.regions else np.exp(logits) / np.exp(logits).sum(0)
+    return np.stack([place_back(part, record) for part in values])
+
+
+def oracle(several, weights) -> np.ndarray:
+    labels = several[0].info.labels
+    mean = sum(on_file_grid(one) * weight for one, weight in zip(several, weights)) / sum(weights)
+    if not labels.regions:
+        return mean.argmax(0)
+    result = np.zeros(mean.shape[1:], int)
+    for found, painted in zip(mean > 0.5, labels.painted_classes):
+        result[found] = painted
+    return result
+
+
+@pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])
+@pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.5)])
+def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", (3, 4, 5))
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 25)
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    found, expected = merged(several, weights), oracle(several, weights or (1, 1, 1))
+    assert found.shape == (13, 8, 15)
+    assert (found != expected).sum() <= 2  # ties, which float32 may break in another way
+    assert len(np.unique(expected)) == 3
+    assert (expected != merged(several[:1])).mean() > 0.02  # else this shows nothing
+
+
+def test_classes_that_are_nowhere_near_are_left_out_without_a_change(tmp_path, monkeypatch):
+    labels = LABELS.model_copy(
+        update={"names": tuple(f"label {index}" for index in range(40)), "values": tuple(range(40))}
+    )
+    several = []
+    for seed, record in enumerate((GRIDS["3d_fullres"], GRIDS["3d_lowres"])):
+        logits = torch.full((40, *record.shape), -30.0)
+        logits[[0, 7, 33]] = smooth_logits(record, 3, seed)
+        several.append(stored(tmp_path / f"{seed}.b2nd", logits, record, labels))
+    restored = []
+    resize = module.BlockResampler.resize
+    monkeypatch.setattr(
+        module.BlockResampler,
+        "resize",
+        lambda self, values, block: restored.append(len(values)) or resize(self, values, block),
+    )
+    found = merged(several)
+    assert max(restored) <= 3
+    assert (found != oracle(several, (1, 1))).sum() <= 2
+    assert set(np.unique(found)) == {0, 7, 33}
+
+
+def test_several_mixtures_are_made_from_one_reading(tmp_path):
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, 3, seed), record)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    mixtures = [{0: 1.0}, {1: 1.0}, {0: 1.0, 2: 1.0}]
+    alone, second, pair = merged_each(several, mixtures)
+    assert (alone != merged(several[:1])).sum() <= 2
+    np.testing.assert_array_equal(second, merged_each(several[1:2], [{0: 1.0}])[0])
+    np.testing.assert_array_equal(pair, merged([several[0], several[2]]))
+
+
+def test_models_that_do_not_fit_are_named(tmp_path):
+    record = GRIDS["3d_fullres"]
+    one = stored(tmp_path / "one.b2nd", smooth_logits(record, 3), record)
+    swapped = LABELS.model_copy(update={"names": ("background", "b", "a")})
+    other = stored(tmp_path / "other.b2nd", smooth_logits(record, 3), record, swapped)
+    with pytest.raises(UserError, match=r"other.b2nd: has other labels, or in another order, than .*one.b2nd"):
+        merged([one, other])
+    matrix = record.original.matrix
+    matrix[0, 3] += 1.0
+    rows = tuple(tuple(row) for row in matrix.tolist())
+    moved = record.model_copy(update={"original": record.original.model_copy(update={"affine": rows})})
+    with pytest.raises(UserError, match="moved.b2nd: is of another image, or of another grid"):
+        merged([one, stored(tmp_path / "moved.b2nd", smooth_logits(record, 3), moved)])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two models; the case 'c' is missing in the second."""
+    for number, name in enumerate(("3d_fullres", "3d_lowres")):
+        for index, case in enumerate("abc"[: 3 - number]):
+            record = GRIDS[name]
+            path = tmp_path / name / "probabilities" / f"{case}.b2nd"
+            store(path, smooth_logits(record, 3, 10 * number + index), record, configuration=name, model=name)
+    return tmp_path / "3d_fullres", tmp_path / "3d_lowres"
+
+
+def test_masks_of_all_common_cases_are_written_and_others_named(folders, tmp_path):
+    with pytest.raises(CasesFailed, match=r"(?s)1 case failed in averaging.*\n  c: is missing in .*3d_lowres; predict"):
+        ensemble(folders, tmp_path / "out")
+    masks = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert masks == {"a.nii.gz", "b.nii.gz"}
+    mask = read_volume(tmp_path / "out" / "a.nii.gz")
+    assert mask.geometry.shape == (13, 8, 15)
+    np.testing.assert_allclose(mask.geometry.matrix, GRIDS["2d"].original.matrix, atol=1e-5)
+    assert set(np.unique(mask.array)) == {0, 3, 7}  # values, not classes
+    assert "c" in json.loads((tmp_path / "out" / "failures.json").read_text())["failed"]
+    assert (tmp_path / "out" / "labels.json").is_file()
+    for folder in folders:  # without it there is nothing to complain of
+        (folder / "probabilities" / "c.b2nd").unlink(missing_ok=True)
+    ensemble(folders, tmp_path / "out")
+    assert not (tmp_path / "out" / "failures.json").exists()
+
+
+def test_what_is_there_is_kept_unless_it_is_of_other_models(folders, tmp_path):
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    ensemble(folders, tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    ensemble(folders, tmp_path / "out")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert [name for name in after if after[name] != before[name]] == ["a.nii.gz"]
+    for wrong in (
+        {"weights": (1, 2)},
+        {"postprocessing": Postprocessing(steps=(KeepLargest(name="a", classes=(1,)),))},
+    ):
+        with pytest.raises(UserError, match="holds masks of other models, weights or postprocessing"):
+            ensemble(folders, tmp_path / "out", **wrong)
+    ensemble(folders, tmp_path / "out", weights=(1, 2), overwrite=True)
+    assert EnsembleSettings.load(tmp_path / "out" / "ensemble.json").weights == (1, 2)
+    (tmp_path / "out" / "ensemble.json").unlink()
+    with pytest.raises(UserError, match="holds masks that this verb did not write"):
+        ensemble(folders, tmp_path / "out")
+
+
+def test_a_case_of_other_weights_and_a_damaged_one_fail_alone(folders, tmp_path):
+    record = GRIDS["3d_lowres"]
+    store(folders[1] / "probabilities" / "b.b2nd", smooth_logits(record, 3), record, model="trained again")
+    store(folders[1] / "probabilities" / "c.b2nd", smooth_logits(record, 3), record, model="3d_lowres")
+    broken = folders[0] / "probabilities" / "c.b2nd"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    with pytest.raises(
+        CasesFailed, match=r"(?s)2 cases failed.*b.b2nd: was made by other weights.*c.b2nd: is no whole"
+    ):
+        ensemble(folders, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
+
+
+def test_the_verb(folders, tmp_path, capsys):
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    command = ["ensemble", *map(str, folders), "--output", str(tmp_path / "out"), "--weights", "0", "1"]
+    assert main(command) == 0
+    assert "averaging 2 cases of 3d_fullres, 3d_lowres" in capsys.readouterr().out
+    assert main([*command[:-1]]) == 2
+    assert "--weights are 0.0; give one that is not negative per folder" in capsys.readouterr().err
+    assert main(["ensemble", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
+    assert "none: holds no probabilities" in capsys.readouterr().err
