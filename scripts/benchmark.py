@@ -18,7 +18,10 @@ from segfw.data.geometry import Geometry, Shape
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.resample import axis_matrix, resample_image
 from segfw.data.restore import restore
-from segfw.device import autocast, device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.data.slabs import dense
+from segfw.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.inference.compiled import in_precision
+from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.fitting import Grid, choose_by_memory
@@ -145,8 +148,9 @@ def inference() -> None:
     image = torch.randn(1, 40, 84, 60)
     torch.manual_seed(0)
     plain = build_network(NETWORK).to(device).eval()
-    fast = fastest_layout(build_network(NETWORK).to(device)).eval()
+    fast = build_network(NETWORK).eval()
     fast.load_state_dict(plain.state_dict())
+    fast = fastest_layout(in_precision(fast, precision).to(device))
     results = {}
 
     @torch.inference_mode()
@@ -154,12 +158,13 @@ def inference() -> None:
         def one_by_one(tiles: torch.Tensor) -> torch.Tensor:
             return torch.cat([plain(tile[None]) for tile in tiles])
 
-        results["fp32"] = sliding_window(image, [one_by_one], PATCH, mirror_axes=(0, 1, 2), device=device)
+        members = members_of([one_by_one], (0, 1, 2))
+        results["fp32"] = dense(sliding_window(image, members, PATCH, device=device))
 
     @torch.inference_mode()
     def ours() -> None:
-        with autocast(device, precision):
-            results["ours"] = sliding_window(image, [fast], PATCH, mirror_axes=(0, 1, 2), device=device)
+        members = members_of([fast], (0, 1, 2))
+        results["ours"] = dense(sliding_window(image, members, PATCH, device=device, precision=precision))
 
     report(f"inference of 4 tiles with 8 mirrors, {precision}", "fp32, one by one", *alternate(baseline, ours, 3))
     same = (results["fp32"].argmax(0) == results["ours"].argmax(0)).float().mean()

@@ -1,4 +1,4 @@
-"""Finding images to predict, and predicting single volumes through the Python interface."""
+"""Predicting single images through the Python interface."""
 
 import nibabel
 import numpy as np
@@ -15,16 +15,18 @@ from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.restore import restored
 from segfw.data.slabs import Slab, dense
+from segfw.device import compiling_pays_in_prediction
 from segfw.inference.cohort import predict_cases
+from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.folder import OutputFolder
 from segfw.inference.images import find_images
 from segfw.inference.kinds import opened
 from segfw.inference.predictor import Predictor, Stopwatch
 from segfw.model import Model
-from segfw.networks import build_network
+from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 SPEC = NetworkSpec(
@@ -37,85 +39,6 @@ SPEC = NetworkSpec(
     encoder_blocks=(1, 1),
     decoder_convs=(1,),
 )
-
-
-def touch(folder, *names):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(b"")
-    return folder
-
-
-def found(folder, channels):
-    return {case.id: [path.name for path in case.images] for case in find_images(folder, channels)}
-
-
-def test_plain_and_numbered_names_of_one_channel(tmp_path):
-    assert found(touch(tmp_path / "a", "p1.nii.gz", "p2.nii"), ONE) == {"p1": ["p1.nii.gz"], "p2": ["p2.nii"]}
-    assert found(touch(tmp_path / "b", "p1_0000.nrrd", "notes.txt"), ONE) == {"p1": ["p1_0000.nrrd"]}
-
-
-def test_a_name_that_ends_in_a_year_is_a_case_of_its_own(tmp_path):
-    names = ("scan_2021.nii.gz", "scan_2022.nii.gz")
-    assert found(touch(tmp_path, *names), ONE) == {"scan_2021": [names[0]], "scan_2022": [names[1]]}
-
-
-def test_channels_by_number_and_by_name(tmp_path):
-    numbered = ("p1_0000.nii.gz", "p1_0001.nii.gz", "p2_0000.nii.gz")
-    assert found(touch(tmp_path / "a", *numbered), TWO) == {"p1": list(numbered[:2]), "p2": [numbered[2]]}
-    named = ("x_flair_1.nii.gz", "x_t1_1.nii.gz")
-    cases = list(found(touch(tmp_path / "b", *named), TWO).values())
-    assert cases == [["x_t1_1.nii.gz", "x_flair_1.nii.gz"]]  # in the order of the model's channels
-
-
-def test_a_channel_name_is_a_word_of_its_own(tmp_path):
-    channels = (Channel(name="t1"), Channel(name="t1ce"))
-    names = ("p1_t1ce.nii.gz", "p1_t1.nii.gz", "p2-t1.nii.gz", "p2-t1ce.nii.gz")
-    assert found(touch(tmp_path, *names), channels) == {
-        "p1": ["p1_t1.nii.gz", "p1_t1ce.nii.gz"],
-        "p2": ["p2-t1.nii.gz", "p2-t1ce.nii.gz"],
-    }
-
-
-def test_a_single_file(tmp_path):
-    folder = touch(tmp_path, "p1_0000.nii.gz")
-    assert found(folder / "p1_0000.nii.gz", ONE) == {"p1": ["p1_0000.nii.gz"]}
-
-
-def test_a_series_folder_of_them_and_nested_ones(tmp_path):
-    for name in ("p1/t2", "p2/t2", "p2/deeper/t2"):
-        touch(tmp_path / "nested" / name, "1.dcm", "2.dcm", "notes.txt")
-    touch(tmp_path / "flat" / "p1_0000", "1.dcm")
-    touch(tmp_path / "flat" / "p1_0001", "1.dcm")
-    touch(tmp_path / "flat" / "empty")
-    assert found(tmp_path / "nested" / "p1" / "t2", ONE) == {"t2": ["t2"]}
-    assert found(tmp_path / "nested" / "p1", ONE) == {"t2": ["t2"]}
-    assert found(tmp_path / "nested", ONE) == {"p1_t2": ["t2"], "p2_t2": ["t2"], "p2_deeper_t2": ["t2"]}
-    assert found(tmp_path / "flat", TWO) == {"p1": ["p1_0000", "p1_0001"]}
-    assert found(tmp_path / "flat" / "p1_0000", ONE) == {"p1": ["p1_0000"]}
-    touch(tmp_path / "by_name" / "p1", "x")
-    for name in ("p1/t1", "p1/flair"):
-        touch(tmp_path / "by_name" / name, "1.dcm")
-        touch(tmp_path / "by_name" / name.replace("p1", "p2"), "1.dcm")
-    assert found(tmp_path / "by_name", TWO) == {"p1": ["t1", "flair"], "p2": ["t1", "flair"]}
-
-
-def test_series_that_cannot_be_told_apart_or_lie_among_files(tmp_path):
-    touch(tmp_path / "a", "p1.nii", "p1.nii.gz")
-    with pytest.raises(UserError, match=r"p1.nii and p1.nii.gz would both be the case p1; rename or move one"):
-        find_images(tmp_path / "a", ONE)
-    touch(tmp_path / "b", "1.dcm", "p1.nii")
-    with pytest.raises(UserError, match="holds DICOM files and p1.nii beside them; give each series a folder"):
-        find_images(tmp_path / "b", ONE)
-    with pytest.raises(UserError, match="1.dcm: is one file of a DICOM series; give the folder"):
-        find_images(tmp_path / "b" / "1.dcm", ONE)
-
-
-def test_nothing_to_predict(tmp_path):
-    with pytest.raises(UserError, match="no such file or folder; give the images to predict"):
-        find_images(tmp_path / "nowhere", ONE)
-    with pytest.raises(UserError, match=r"holds no image segfw can read \(.nii.gz"):
-        find_images(touch(tmp_path, "notes.txt"), ONE)
 
 
 @pytest.fixture
@@ -369,3 +292,71 @@ def test_small_images_single_slices_slices_of_2d_models_and_many_classes(shape, 
     assert mask.shape == shape[::-1]
     assert set(np.unique(mask)) <= set(labels.values)
     assert len(np.unique(mask)) > 1
+
+
+def test_convolutions_hold_16_bit_weights_and_the_last_layer_float32():
+    network = in_precision(build_network(spec(classes=40)), torch.bfloat16)
+    kinds = {name: weight.dtype for name, weight in network.named_parameters()}
+    assert kinds["encoder.0.0.0.weight"] == kinds["up.0.weight"] == torch.bfloat16
+    assert kinds["encoder.0.0.1.weight"] == kinds["heads.0.weight"] == torch.float32  # a norm, the last layer
+    again = build_network(spec(classes=40))
+    again.load_state_dict(network.state_dict())
+    image = torch.randn(1, 1, 8, 16, 16)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.eval()(image), in_precision(again, torch.float32).eval()(image))
+
+
+def test_one_channel_does_not_lose_the_layout():
+    network = fastest_layout(in_precision(build_network(spec()), torch.bfloat16)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = network.encoder[0][0](torch.randn(1, 1, 8, 16, 16))
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatch, capsys):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert not compiling_pays_in_prediction(cuda, 8 * 18)  # one image
+    assert compiling_pays_in_prediction(cuda, 100 * 8 * 18)
+    assert not compiling_pays_in_prediction(cpu, 10**6)
+
+    calls = []
+
+    def compile(function):
+        def broken(image):
+            calls.append(image.shape)
+            raise RuntimeError("no compiler\nat all")
+
+        return broken
+
+    monkeypatch.setattr(torch, "compile", compile)
+    image = torch.randn(1, 1, 8, 16, 16)
+    network = build_network(spec()).eval()
+    with torch.inference_mode():
+        wanted = network(image)
+        compiled = compile_network(network)
+        assert torch.equal(compiled(image), wanted)
+        compiled(image)
+    assert len(calls) == 1
+    assert capsys.readouterr().out == "note: torch.compile is not usable here, going on without it: no compiler\n"
+
+
+def test_a_memory_limit_is_kept_or_refused_with_what_is_missing(model, capsys):
+    volume = volume_of(blocks_case(2, (20, 30, 40))[0])
+    wanted = Predictor.of(model, device="cpu", precision="fp32")(volume).array
+    with pytest.raises(UserError, match=r"GB of memory more than it may take, even with its sums on disk"):
+        Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=0.01)(volume)
+    roomy = Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=60.0)
+    assert roomy.memory_bytes == 60 * GIGABYTE
+    np.testing.assert_array_equal(roomy(volume).array, wanted)
+    assert "sums" not in capsys.readouterr().out
+
+
+def test_a_predictor_is_used_for_many_cases_and_leaves_them_as_they_are(model):
+    predictor = Predictor.of(model, device="cpu", precision="fp32")
+    volumes = [volume_of(blocks_case(number, (20, 18, 10 + number))[0]) for number in range(3)]
+    before = [volume.array.copy() for volume in volumes]
+    first = [predictor(volume).array for volume in volumes]
+    assert [mask.shape[1] for mask in first] == [10, 11, 12]
+    for volume, array, mask in zip(volumes, before, first):
+        np.testing.assert_array_equal(volume.array, array)
+        np.testing.assert_array_equal(predictor(volume).array, mask)

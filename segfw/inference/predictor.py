@@ -27,6 +27,7 @@ from segfw.inference.budget import FREE_SHARE, Limits, activation_bytes
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.kinds import opened
 from segfw.inference.members import members_of
+from segfw.inference.outputs import CPU_VOXELS_PER_BATCH
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.tiles import tile_count
 from segfw.inference.times import CaseTimes, Stopwatch
@@ -38,6 +39,7 @@ from segfw.records import GIGABYTE, UserError
 
 __all__ = ["CaseTimes", "Predictor", "Prepared", "Sink", "Stopwatch"]
 CASES_AT_ONCE = 2  # one is read while another is predicted
+TILES_AT_ONCE = 2  # of which float32 sums exist: the one at work, and one of a single value that is kept
 CERTAIN = 20.0  # logit of what is not in doubt
 
 
@@ -176,17 +178,20 @@ class Predictor:
 
         The second stage of a cascade also takes the classes that the first one found on the same grid.
         """
-        chosen, channels = self.configuration, len(self.plan.channels)
+        chosen, channels, labels = self.configuration, len(self.plan.channels), self.plan.labels
         members = members_of(
             self.networks,
             self.mirror_axes,
-            output_orders=output_orders(chosen.swapped_pairs, self.plan.labels),
+            output_orders=output_orders(chosen.swapped_pairs, labels),
             input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
             by_member=by_member,
         )
         other = self.resident_bytes + CASES_AT_ONCE * max(held_bytes, image_czyx.nbytes)
         if self.device.type == "cpu":
-            other += activation_bytes(chosen.network, chosen.patch_size, 1, self.precision.itemsize)
+            copies = max(1, CPU_VOXELS_PER_BATCH // prod(chosen.patch_size))
+            other += activation_bytes(chosen.network, chosen.patch_size, copies, self.precision.itemsize)
+            summed = members.heads.weights_ka[0].shape[1] if members.heads else members.group_count * labels.outputs
+            other += TILES_AT_ONCE * 4 * summed * prod(chosen.patch_size)
         return sliding_window(
             image_czyx,
             members,

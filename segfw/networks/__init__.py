@@ -38,5 +38,7 @@ def fastest_layout(network: nn.Module) -> nn.Module:
     # By the weights and not by the plan: a network of one's own may see slices with 3-D layers.
     for weight in network.parameters():
         if weight.ndim in LAYOUTS:
-            weight.data = weight.data.contiguous(memory_format=LAYOUTS[weight.ndim])
+            # A clone has the strides of the layout even where one input channel makes both layouts the same memory;
+            # else the first convolution would give the other one, and the layers behind it copy it into theirs.
+            weight.data = weight.data.clone(memory_format=LAYOUTS[weight.ndim])
     return network
