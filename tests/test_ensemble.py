@@ -51,7 +51,7 @@ def oracle(several, weights) -> np.ndarray:
 @pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.5)])
 def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PART", (3, 4, 5))
-    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 25)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 50)
     several = [
         stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
         for seed, (name, record) in enumerate(GRIDS.items())

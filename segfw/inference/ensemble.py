@@ -35,7 +35,7 @@ from segfw.inference.probabilities import (
 from segfw.records import Record, UserError, count
 
 SETTINGS_FILE = "ensemble.json"
-BLOCK_VALUES = 1 << 24  # stored values of one model in a block, about
+BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about
 PART = (8, 32, 32)  # voxels that are restored together: small parts have fewer classes
 
 
@@ -147,8 +147,8 @@ def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int
     # Class of each winner; what is number ``outputs`` has no probability that is a number, or no region.
     table = np.array([*(painted or range(labels.outputs)), 0], dtype=np.uint8 if labels.classes <= 256 else np.uint16)
     results = [np.zeros(shape, table.dtype) for _ in mixtures]
-    side = max(PART[1], int((BLOCK_VALUES / (labels.outputs * PART[0])) ** 0.5))
-    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], side, side)):
+    rows = max(PART[1], BLOCK_VALUES // (labels.outputs * PART[0] * shape[2]))  # whole rows, as files hold them
+    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], rows, shape[2])):
         for source in sources:
             source.read(block)
         for part in _blocks(block, PART):
