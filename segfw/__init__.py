@@ -12,6 +12,8 @@ _PUBLIC = {
     "predict": "segfw.prediction",
     "run": "segfw.pipeline",
     "evaluate": "segfw.evaluation.evaluate",
+    "export_model": "segfw.export",
+    "export_onnx": "segfw.onnx_export",
     "load_model": "segfw.model",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.data.formats",

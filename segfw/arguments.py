@@ -161,11 +161,24 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
 
 def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, "predict", "Write masks for new images.", "segfw predict work new_scans masks --folds 0")
-    parser.add_argument("model", type=Path, help="work folder or model directory")
+    parser.add_argument("model", type=Path, help="work folder or model file")
     parser.add_argument("input", type=Path, help="folder of images, or one file")
     parser.add_argument("output", type=Path, help="folder for the masks")
-    parser.add_argument("--configuration", help="default: the only one that is trained")
+    parser.add_argument("--configuration", help="default: what segfw select chose, or the only one that is trained")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained, averaged")
+    parser.add_argument(
+        "--save-probabilities",
+        type=int,
+        nargs="?",
+        const=16,
+        choices=(16, 8),
+        metavar="BITS",
+        help="for segfw ensemble, with 16 bits (default) or 8",
+    )
+    parser.add_argument("--uncertainty", action="store_true", help="maps of entropy and disagreement of folds")
+    parser.add_argument(
+        "--max-memory-gb", type=float, metavar="GB", help="of this computer's memory (default: 80 %% of what is free)"
+    )
     parser.add_argument(
         "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
     )
@@ -231,11 +244,32 @@ def _add_check(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--workers", type=int, help="threads that read (default: one per processor)")
 
 
+def _add_export(verbs: argparse._SubParsersAction) -> None:
+    what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
+    parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
+    parser.add_argument("model", type=Path, help="work folder or model file")
+    parser.add_argument("output", type=Path, help="FILE.zip, or with --onnx a new folder")
+    parser.add_argument(
+        "--configuration", nargs="+", metavar="NAME", help="default: the selected ones, or the only one that is trained"
+    )
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained")
+    parser.add_argument(
+        "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
+    )
+    parser.add_argument("--half", action="store_true", help="half the size: float16 weights; what changes is measured")
+    parser.add_argument("--licence", metavar="NAME|FILE", help="under which others may use it, such as CC-BY-4.0")
+    parser.add_argument("--onnx", action="store_true", help="networks as ONNX, pipeline.json and predict.py")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
 def _add_info(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(
-        verbs, "info", "Explain a plan in words: what was chosen, why, and what it costs.", "segfw info work"
+        verbs,
+        "info",
+        "Explain a plan in words: what was chosen, why, and what it costs; and a model file's card.",
+        "segfw info work",
     )
-    parser.add_argument("work", type=Path, help="work folder or model directory")
+    parser.add_argument("work", type=Path, help="work folder or model file")
     parser.add_argument("--device", default="auto", help=f"{DEVICES}, for the expected training time")
 
 
@@ -263,6 +297,7 @@ ADD_VERBS = (
     _add_ensemble,
     _add_select,
     _add_evaluate,
+    _add_export,
     _add_info,
     _add_doctor,
     _add_demo,

@@ -118,6 +118,9 @@ def _predict(args: argparse.Namespace) -> None:
         mirroring=not args.no_mirroring,
         precision=args.precision,
         device=tuple(args.device),
+        save_probabilities=args.save_probabilities,
+        uncertainty=args.uncertainty,
+        max_memory_gb=args.max_memory_gb,
         part=args.part,
         cluster=args.cluster,
         ending=args.ending,
@@ -183,6 +186,36 @@ def _check(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def _export(args: argparse.Namespace) -> None:
+    from segfw.export import export_model, summary
+    from segfw.records import UserError
+
+    if args.onnx:
+        from segfw.onnx_export import export_onnx
+
+        if args.half:
+            raise UserError("--half is for model files; ONNX networks are written as float32, leave it out")
+        if args.configuration and len(args.configuration) > 1:
+            raise UserError("--onnx writes one configuration; give one --configuration")
+        only = args.configuration[0] if args.configuration else None
+        options = {"best": args.weights == "best", "licence": args.licence, "overwrite": args.overwrite}
+        print(export_onnx(args.model, args.output, configuration=only, folds=_tuple(args.folds), **options))
+        print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
+        return
+    card = export_model(
+        args.model,
+        args.output,
+        configurations=args.configuration,
+        folds=_tuple(args.folds),
+        best=args.weights == "best",
+        half=args.half,
+        licence=args.licence,
+        overwrite=args.overwrite,
+    )
+    print(summary(card, args.output))
+    print(f"next: segfw predict {args.output} NEW_IMAGES MASKS")
+
+
 def _info(args: argparse.Namespace) -> None:
     from segfw.health import explain
 
@@ -210,6 +243,7 @@ CALLS = {
     "ensemble": _ensemble,
     "select": _select,
     "evaluate": _evaluate,
+    "export": _export,
     "info": _info,
     "doctor": _doctor,
     "demo": _demo,

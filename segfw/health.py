@@ -13,24 +13,29 @@ import torch
 
 from segfw.data.parallel import cpu_count, free_memory_bytes
 from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
-from segfw.model import trained_folds
+from segfw.model import is_packed, load_plan, trained_folds
+from segfw.packed import Packed
 from segfw.planning.expectations import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
-from segfw.planning.plan import PLAN_FILE, Configuration, Estimate, Plan
+from segfw.planning.plan import PLAN_FILE, Configuration, Estimate
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
 from segfw.records import GIGABYTE, UserError
 
 
 def explain(work: Path, *, device: str = "auto") -> str:
-    """What was planned and why, what it costs, and what is already trained; raises UserError without a plan."""
+    """What was planned and why, what it costs, and what is already trained; raises UserError without a plan.
+
+    Of a model file also its card: licence, training, digests.
+    """
     work = Path(work)
-    if not (work / PLAN_FILE).is_file():
+    if not is_packed(work) and not (work / PLAN_FILE).is_file():
         raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
-    plan = Plan.load(work / PLAN_FILE)
+    plan = load_plan(work)
     chosen = pick_device(device)
     flops = training_flops(chosen)
     labels = ", ".join(f"{name} = {value}" for name, value in zip(plan.labels.names[1:], plan.labels.values[1:]))
     lines = [
+        *([Packed.open(work).card.text(), ""] if is_packed(work) else []),
         f"{plan.dataset}: {plan.training_cases} cases, channels {', '.join(c.name for c in plan.channels)}",
         f"Labels in the files: {labels}.",
         *(f"{sentence}." for sentence in plan.labels.explanation),

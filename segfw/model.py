@@ -1,17 +1,20 @@
-"""The model directory: a plan, and the weights of its folds. Nothing that is loaded can run code.
+"""The model: a plan, and the weights of its folds, in a folder or in one file. Nothing that is loaded can run code.
 
-``MODEL/plan.json`` and ``MODEL/runs/CONFIGURATION/fold_K/weights.safetensors``: a work folder is a model directory,
-and one with only these files still is.
+``MODEL/plan.json`` and ``MODEL/runs/CONFIGURATION/fold_K/weights.safetensors``: a work folder is a model, one with
+only these files still is, and so is a file of ``segfw export``, whose members are named by such paths as well.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
+from torch import float16 as half
 
+from segfw.packed import MEMBER, Packed
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError, whole_file
 
@@ -34,10 +37,76 @@ def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
     return model_dir / "runs" / configuration / f"fold_{fold}"
 
 
-def trained_folds(model_dir: Path, configuration: str) -> list[str]:
+def is_packed(model: Path) -> bool:
+    """True for a model in one file, as ``segfw export`` writes it."""
+    return Path(model).is_file()
+
+
+def read_model_file(path: Path) -> bytes | None:
+    """Content of a file of a model, such as MODEL/selection.json, also where MODEL is one file; None if it has none."""
+    model, name = _place(path)
+    if model is None:
+        return path.read_bytes() if path.is_file() else None
+    packed = Packed.open(model)
+    return packed.read(name) if packed.has(name) else None
+
+
+def load_plan(model: Path) -> Plan:
+    """The plan of a model; raises UserError if there is none."""
+    path = Path(model) / PLAN_FILE
+    if is_packed(model):
+        return Plan.parse(Packed.open(Path(model)).read(PLAN_FILE), path)
+    if not path.is_file():
+        raise UserError(f"{model}: holds no {PLAN_FILE}; give the work folder of segfw run or segfw train")
+    return Plan.load(path)
+
+
+def trained_folds(model: Path, configuration: str) -> list[str]:
     """Names of the folds whose training is finished, in order."""
-    folders = (model_dir / "runs" / configuration).glob("fold_*")
-    return sorted(folder.name.removeprefix("fold_") for folder in folders if (folder / WEIGHTS_FILE).is_file())
+    if is_packed(model):
+        parts = [name.split("/") for name in Packed.open(model).card.members]
+        folders = [part[2] for part in parts if part[:2] == ["runs", configuration]]
+    else:
+        found = (model / "runs" / configuration).glob("fold_*")
+        folders = [folder.name for folder in found if (folder / WEIGHTS_FILE).is_file()]
+    return sorted(folder.removeprefix("fold_") for folder in folders)
+
+
+def default_configuration(model: Path, plan: Plan) -> str:
+    """The only configuration that is trained, or that a model file is meant for; UserError if there are several."""
+    model = Path(model)
+    trained = [name for name in plan.configurations if trained_folds(model, name)]
+    if is_packed(model):  # where a first stage comes along with the second one
+        trained = list(Packed.open(model).card.configurations)
+    if not trained:
+        raise UserError(f"{model}: no fold is trained to its end; run segfw train first")
+    if len(trained) > 1:
+        raise UserError(f"{model}: {', '.join(trained)} are trained; choose one with --configuration")
+    return trained[0]
+
+
+def weight_files(
+    model: Path, configuration: str, folds: tuple[str, ...] | None = None, *, best: bool = False
+) -> dict[str, Path]:
+    """Where the weights of each fold lie, by name; all trained folds if none are asked for. UserError if one lacks."""
+    present = trained_folds(model, configuration)
+    for fold in folds or ():
+        if fold not in present:
+            there = f"trained are {', '.join(present)}" if present else "none is trained"
+            raise UserError(f"{model}: fold {fold} of {configuration} is not trained to its end; {there}")
+    if not present:
+        raise UserError(f"{model}: no fold of {configuration} is trained to its end; run segfw train first")
+    # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
+    names = folds or tuple(name for name in present if name != "all") or ("all",)
+    if is_packed(model):
+        if best and Packed.open(model).card.weights != "best":
+            raise UserError(f"{model}: holds the weights of the training's end; predict with --weights last")
+        return {name: fold_folder(model, configuration, name) / WEIGHTS_FILE for name in names}
+    paths = {name: fold_folder(model, configuration, name) / (BEST_FILE if best else WEIGHTS_FILE) for name in names}
+    for path in paths.values():
+        if not path.is_file():
+            raise UserError(f"{path}: no whole cases were validated while it was trained; predict with --weights last")
+    return paths
 
 
 def load_model(
@@ -48,7 +117,7 @@ def load_model(
     previous_folds: tuple[str, ...] | None = None,
     best: bool = False,
 ) -> Model:
-    """Opens a model directory; by default the only trained configuration, and all its trained folds.
+    """Opens a model, a folder or a file; by default the only trained configuration, and all its trained folds.
 
     The second stage of a cascade brings its first one, with ``previous_folds`` or all its trained folds, whichever are
     taken of the second: their mean is better, and new images are no fold's.
@@ -57,42 +126,23 @@ def load_model(
     Raises UserError if there is no plan, no trained fold, or several configurations to choose from.
     """
     model_dir = Path(model_dir)
-    if not (model_dir / PLAN_FILE).is_file():
-        raise UserError(f"{model_dir}: holds no {PLAN_FILE}; give the work folder of segfw run or segfw train")
-    plan = Plan.load(model_dir / PLAN_FILE)
-    if configuration is None:
-        trained = [name for name in plan.configurations if trained_folds(model_dir, name)]
-        if not trained:
-            raise UserError(f"{model_dir}: no fold is trained to its end; run segfw train first")
-        if len(trained) > 1:
-            raise UserError(f"{model_dir}: {', '.join(trained)} are trained; choose one with --configuration")
-        configuration = trained[0]
-    chosen = plan.configuration(configuration)
-    present = trained_folds(model_dir, configuration)
-    for fold in folds or ():
-        if fold not in present:
-            there = f"trained are {', '.join(present)}" if present else "none is trained"
-            raise UserError(f"{model_dir}: fold {fold} of {configuration} is not trained to its end; {there}")
-    if not present:
-        raise UserError(f"{model_dir}: no fold of {configuration} is trained to its end; run segfw train first")
-    # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
-    names = folds or tuple(name for name in present if name != "all") or ("all",)
-    file = BEST_FILE if best else WEIGHTS_FILE
-    paths = {name: fold_folder(model_dir, configuration, name) / file for name in names}
-    for path in paths.values():
-        if not path.is_file():
-            raise UserError(f"{path}: no whole cases were validated while it was trained; predict with --weights last")
+    plan = load_plan(model_dir)
+    chosen = plan.configuration(configuration or default_configuration(model_dir, plan))
+    paths = weight_files(model_dir, chosen.name, folds, best=best)
     loaded = {name: load_tensors(path) for name, path in paths.items()}
-    axes = [
-        {int(axis) for axis in metadata.get("mirror_axes", "").split(",") if axis} for _, metadata in loaded.values()
-    ]
     return Model(
         plan=plan,
         configuration=chosen,
         weights={name: tensors for name, (tensors, _) in loaded.items()},
-        mirror_axes=tuple(sorted(set.intersection(*axes))),
+        mirror_axes=shared_mirror_axes([metadata for _, metadata in loaded.values()]),
         previous=load_model(model_dir, chosen.previous_stage, previous_folds) if chosen.previous_stage else None,
     )
+
+
+def shared_mirror_axes(metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    """Axes along which all folds, whose weights' ``metadata`` are given, saw mirrored images."""
+    axes = [{int(axis) for axis in said.get("mirror_axes", "").split(",") if axis} for said in metadata]
+    return tuple(sorted(set.intersection(*axes)))
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], *, epoch: int, mirror_axes: Sequence[int]) -> None:
@@ -111,11 +161,38 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and text of a safetensors file; raises UserError if it is damaged."""
+    """Tensors and text of a safetensors file, also of one inside a model file; UserError if it is damaged.
+
+    Weights that a model file keeps as float16 come as float32.
+    """
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
 
     try:
+        model, name = _place(path)
+        if model is not None:
+            content = Packed.open(model).read(name)
+            tensors = {
+                name: tensor.float() if tensor.dtype == half else tensor for name, tensor in load(content).items()
+            }
+            return tensors, header_of(content).get("__metadata__", {})
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: is not a whole safetensors file ({error}); train again or restore it") from None
+
+
+def header_of(content: bytes) -> dict:
+    """What a safetensors file says before its tensors: 8 bytes of length, then JSON."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+
+
+def _place(path: Path) -> tuple[Path | None, str]:
+    """The model file that a path leads into and the member's name; None for a path that is a file's own."""
+    path = Path(path)
+    for parent in path.parents:
+        if parent.is_file():
+            name = path.relative_to(parent).as_posix()
+            if MEMBER.fullmatch(name):
+                return parent, name
+    return None, ""

@@ -15,47 +15,87 @@ from segfw.data.cluster import cluster_pool
 from segfw.data.formats import check_mask_ending
 from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
+from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
-from segfw.inference.folder import OutputFolder
+from segfw.inference.folder import Extra, OutputFolder
 from segfw.inference.images import find_images
+from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
+from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
+from segfw.inference.probabilities import FOLDER as PROBABILITIES
+from segfw.inference.several import SelectedPredictor
 from segfw.inference.space import require_space
+from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
+from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model import Model, load_model
 from segfw.networks import BuildNetwork, build_network
 from segfw.records import UserError, count
+from segfw.selection import load_selection
+
+PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
+# Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is
+# little anywhere. The maps of doubt are bytes.
+PROBABILITY_SHARE, CLASSES_THAT_TAKE_SPACE, UNCERTAINTY_SHARE = 0.35, 5, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine."""
+    """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine.
+
+    ``members`` are the configurations whose mean counts, and the folds of each; ``digest`` is of all their weights.
+    """
 
     model: Path
     output: Path
-    configuration: str | None
-    folds: tuple[str, ...] | None
+    ending: str
+    members: tuple[tuple[str | None, tuple[str, ...] | None], ...]
+    postprocessing: Postprocessing
     best: bool
     step: float
     mirroring: bool
     precision: str
-    ending: str
+    probability_bits: int | None
+    uncertainty: bool
+    max_memory_gb: float | None
     build: BuildNetwork
+    digest: str = ""
 
-    def load(self) -> Model:
-        return load_model(self.model, self.configuration, self.folds, best=self.best)
+    def load(self) -> list[Model]:
+        return [load_model(self.model, name, folds, best=self.best) for name, folds in self.members]
 
-    def predictor(self, loaded: Model, device: str) -> Predictor:
-        return Predictor.of(
-            loaded,
-            device=device,
-            precision=self.precision,
-            step=self.step,
-            mirroring=self.mirroring,
-            build=self.build,
-        )
+    def predictor(self, loaded: Sequence[Model], device: str, *, cases: int = 1) -> SelectedPredictor:
+        options = {"precision": self.precision, "step": self.step, "mirroring": self.mirroring, "build": self.build}
+        how = {"device": device, "max_memory_gb": self.max_memory_gb, "cases": cases} | options
+        members = tuple(Predictor.of(model, **how) for model in loaded)
+        return SelectedPredictor(members=members, postprocessing=self.postprocessing)
 
-    def folder(self) -> OutputFolder:
-        return OutputFolder(path=self.output, ending=self.ending)
+    def folder(self, loaded: Sequence[Model]) -> OutputFolder:
+        model, extras = loaded[0], []
+        labels, bits = model.plan.labels, self.probability_bits
+
+        def probabilities(folder: Path, case: str, record: PreprocessRecord) -> ProbabilityWriter:
+            info = ProbabilityInfo(
+                configuration=model.configuration.name,
+                folds=tuple(model.weights),
+                model=self.digest,
+                labels=labels,
+                record=record,
+                encoding=PROBABILITY_ENCODINGS[bits],
+            )
+            return ProbabilityWriter(folder / PROBABILITIES / f"{case}{ENDING}", info)
+
+        def doubt(folder: Path, case: str, record: PreprocessRecord) -> UncertaintySink:
+            return UncertaintySink(folder / UNCERTAINTY, case, record, labels)
+
+        if bits is not None:
+            share = PROBABILITY_SHARE * bits / 8 * min(labels.outputs, CLASSES_THAT_TAKE_SPACE)
+            extra = Extra(folder=PROBABILITIES, ending=ENDING, open=probabilities, bytes_per_image_byte=share)
+            extras.append(extra)
+        if self.uncertainty:
+            how = {"bytes_per_image_byte": UNCERTAINTY_SHARE, "by_member": True}
+            extras.append(Extra(folder=UNCERTAINTY, ending=".json", open=doubt, **how))
+        return OutputFolder(path=self.output, ending=self.ending, extras=tuple(extras))
 
 
 def predict(
@@ -71,6 +111,9 @@ def predict(
     device: str | Sequence[str] = "auto",
     ending: str = ".nii.gz",
     best: bool = False,
+    save_probabilities: int | None = None,
+    uncertainty: bool = False,
+    max_memory_gb: float | None = None,
     part: str | None = None,
     cluster: str | None = None,
     overwrite: bool = False,
@@ -78,9 +121,11 @@ def predict(
 ) -> None:
     """Writes a mask for every image in ``source`` into ``output``, on each image's own grid, and timings.json.
 
-    Masks already there from the same model, options and images are kept. Any number of calls may write to one folder
-    at the same time: they share the cases. ``part`` '3/8' takes every eighth case from the third on. Each of several
-    devices takes cases as it can; ``cluster`` is the address of a Dask scheduler whose workers do.
+    Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. Masks already there
+    from the same model, options and images are kept. Any number of calls may write to one folder at the same time:
+    they share the cases. ``part`` '3/8' takes every eighth case from the third on. Each of several devices takes cases
+    as it can; ``cluster`` is the address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of
+    each, 16 or 8.
 
     Raises CasesFailed, at the end, if images could not be predicted, and when the disk is full; the others are done.
     """
@@ -94,39 +139,78 @@ def predict(
         if devices != ("auto",):
             raise UserError("--device with --cluster: each worker takes its own device; leave out --device")
         source, output, model = source.absolute(), output.absolute(), model.absolute()
+    if save_probabilities not in (None, *PROBABILITY_ENCODINGS):
+        raise UserError(f"--save-probabilities is {save_probabilities}; give 16 or 8 bits")
+    members, postprocessing = _members(model, configuration, folds)
+    if len(members) > 1 and (save_probabilities or uncertainty):
+        names = " and ".join(name for name, _ in members)
+        raise UserError(
+            f"--save-probabilities and --uncertainty are of one configuration, but {names} are selected to be averaged;"
+            " choose one with --configuration"
+        )
     job = Job(
         model=model,
         output=output,
-        configuration=configuration,
-        folds=folds,
+        ending=ending,
+        members=members,
+        postprocessing=postprocessing,
         best=best,
         step=step,
         mirroring=mirroring,
         precision=precision,
-        ending=ending,
+        probability_bits=save_probabilities,
+        uncertainty=uncertainty,
+        max_memory_gb=max_memory_gb and max_memory_gb / len(devices),
         build=build,
     )
     loaded = job.load()
-    found = find_images(source, loaded.plan.channels)
-    cases, folder = found[number - 1 :: parts], job.folder()
+    found = find_images(source, loaded[0].plan.channels)
+    cases = found[number - 1 :: parts]
     # On a cluster nobody but the workers needs it; it is made here to refuse wrong options, on no device.
-    predictors = [job.predictor(loaded, name) for name in (devices if cluster is None else ("cpu",))]
-    settings = PredictionSettings(
-        configuration=loaded.configuration.name,
-        folds=tuple(loaded.weights),
-        weights_digest=_weights_digest(loaded),
-        step=step,
-        mirroring=mirroring,
-    )
-    _agree(folder, settings, loaded, found, cases, overwrite=overwrite)
+    used = devices if cluster is None else ("cpu",)
+    predictors = [job.predictor(loaded, name, cases=len(cases) // len(used)) for name in used]
+    settings = _settings(loaded, job)
+    job = replace(job, digest=settings.weights_digest)
+    folder = job.folder(loaded)
+    _agree(folder, settings, found, cases, overwrite=overwrite)
+    loaded[0].plan.labels.save(folder.path / LABELS_FILE)
     require_space([case for case in cases if not folder.is_done(case)], folder)
     which = f"{count(len(cases), 'case')}{f' (part {part} of {len(found)})' if parts > 1 else ''}"
     print(f"predicting {which} with {settings.configuration}, folds {', '.join(settings.folds)}")
     if cluster is None:
         cohort = predict_cases(predictors, cases, folder)
     else:
-        cohort = _on_cluster(cluster, replace(job, configuration=settings.configuration), source, cases)
+        with cluster_pool(cluster, reads=[model, source], writes=output) as pool:
+            cohort = share_out(partial(_as_worker, secrets.token_hex(8), job), cases, folder, pool)
+    if uncertainty and cohort.predicted:
+        with folder.alone():
+            write_table(output)
     _finish(cohort, folder, FAILURES_FILE if parts == 1 else f"failures_part_{number}_of_{parts}.json")
+
+
+def _members(
+    model: Path, configuration: str | None, folds: tuple[str, ...] | None
+) -> tuple[tuple[tuple[str | None, tuple[str, ...] | None], ...], Postprocessing]:
+    """Configurations with their folds, None for all that are trained, and what is done to masks."""
+    selection = load_selection(model) if configuration is None else None
+    if selection is None:
+        return ((configuration, folds),), Postprocessing()
+    print(f"as segfw select chose: {selection.name}, only the largest component of: {selection.postprocessing.text}")
+    return tuple((name, folds or selection.folds[name]) for name in selection.configurations), selection.postprocessing
+
+
+def _settings(loaded: Sequence[Model], job: Job) -> PredictionSettings:
+    several = len(loaded) > 1
+    return PredictionSettings(
+        configuration=" + ".join(model.configuration.name for model in loaded),
+        folds=tuple(
+            f"{model.configuration.name}:{fold}" if several else fold for model in loaded for fold in model.weights
+        ),
+        weights_digest=_weights_digest(loaded),
+        step=job.step,
+        mirroring=job.mirroring,
+        postprocessing=job.postprocessing,
+    )
 
 
 def _part(text: str | None) -> tuple[int, int]:
@@ -140,7 +224,6 @@ def _part(text: str | None) -> tuple[int, int]:
 def _agree(
     folder: OutputFolder,
     settings: PredictionSettings,
-    loaded: Model,
     found: Sequence[Case],
     cases: Sequence[Case],
     *,
@@ -165,12 +248,6 @@ def _agree(
             )
         if not is_same:
             settings.save(kept)
-        loaded.plan.labels.save(folder.path / LABELS_FILE)
-
-
-def _on_cluster(address: str, job: Job, source: Path, cases: Sequence[Case]) -> Cohort:
-    with cluster_pool(address, reads=[job.model, source], writes=job.output) as pool:
-        return share_out(partial(_as_worker, secrets.token_hex(8), job), cases, job.folder(), pool)
 
 
 _LANES: dict[str, Lane] = {}  # of this worker: the model of the latest call, loaded once
@@ -182,7 +259,8 @@ def _as_worker(call: str, job: Job, case: Case) -> Worked:
     with _LOADING:
         if call not in _LANES:
             _LANES.clear()
-            _LANES[call] = Lane(job.predictor(job.load(), "auto"), job.folder())
+            loaded = job.load()
+            _LANES[call] = Lane(job.predictor(loaded, "auto"), job.folder(loaded))
         lane = _LANES[call]
     return lane(case)
 
@@ -203,11 +281,11 @@ def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
             old.unlink(missing_ok=True)
 
 
-def _weights_digest(model: Model) -> str:
+def _weights_digest(models: Sequence[Model]) -> str:
     digest = hashlib.sha256()
-    both = [*model.weights.values(), *(model.previous.weights.values() if model.previous else ())]
-    for weights in both:
-        for name, tensor in sorted(weights.items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+    for model in models:
+        for weights in (*model.weights.values(), *(model.previous.weights.values() if model.previous else ())):
+            for name, tensor in sorted(weights.items()):
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

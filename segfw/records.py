@@ -38,12 +38,17 @@ class Record(BaseModel):
             raise UserError(f"{path}: cannot be read ({error.strerror}); is this the folder segfw wrote?") from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: is not text; restore the file or make it again") from None
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: Path | str) -> Self:
+        """The record in a text of JSON; raises UserError naming ``source`` and the field that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise UserError(f"{path}: field {field!r}: {first['msg']}; restore the file or make it again") from None
+            raise UserError(f"{source}: field {field!r}: {first['msg']}; restore the file or make it again") from None
 
 
 def count(number: int, noun: str) -> str:

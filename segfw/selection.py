@@ -31,7 +31,7 @@ from segfw.data.slabs import dense
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count
-from segfw.model import load_model, trained_folds
+from segfw.model import load_model, read_model_file, trained_folds
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE
@@ -83,9 +83,10 @@ def load_selection(work: Path) -> Selection | None:
     Prints a warning if folds have been trained since. UserError if the file is damaged.
     """
     path = Path(work) / SELECTION_FILE
-    if not path.is_file():
+    content = read_model_file(path)  # also where the model is one file
+    if content is None:
         return None
-    selection = Selection.load(path)
+    selection = Selection.parse(content, path)
     for name, folds in selection.folds.items():
         if set(folds) != set(trained_folds(Path(work), name)) - {"all"}:
             print(f"warning: the trained folds of {name} have changed since {path} was made; run segfw select again")

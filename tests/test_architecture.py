@@ -21,7 +21,8 @@ ALLOWED = {
     "networks": set(),
     "toy_dataset": set(),
     "planning": {"data", "networks", "device"},
-    "model": {"data", "networks", "planning"},
+    "packed": set(),
+    "model": {"data", "networks", "planning", "packed"},
     "training": {"data", "networks", "planning", "model", "device", "pictures"},
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
@@ -45,7 +46,10 @@ ALLOWED = {
     "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
     "crossvalidation": {"data", "networks", "planning", "model", "inference", "evaluation"},
     "selection": {"data", "networks", "planning", "model", "inference", "crossvalidation"},
-    "prediction": {"data", "networks", "planning", "model", "inference"},
+    "export": {"data", "networks", "planning", "model", "packed"},
+    "onnx_export": {"data", "networks", "planning", "model", "packed", "onnx_runner"},
+    "onnx_runner": set(),  # is handed out with exported networks and runs without segfw
+    "prediction": {"data", "networks", "planning", "model", "inference", "selection"},
 }
 # Used by people or shells, and by nothing in the package.
 TOP = {"__main__", "cli", "arguments", "health", "demo"}

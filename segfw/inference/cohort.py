@@ -28,7 +28,9 @@ from segfw.data.preprocess import stack_channels
 from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
 from segfw.inference.folder import OutputFolder, Sink, sources_of
+from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor, Prepared
+from segfw.inference.several import SelectedPredictor, SeveralPrepared
 from segfw.inference.space import DiskFull, is_full
 from segfw.inference.times import Stopwatch
 from segfw.records import Record, UserError, count
@@ -36,6 +38,7 @@ from segfw.records import Record, UserError, count
 SETTINGS_FILE = "prediction.json"
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5
+AnyPredictor, AnyPrepared = Predictor | SelectedPredictor, Prepared | SeveralPrepared
 
 
 class PredictionSettings(Record):
@@ -46,6 +49,7 @@ class PredictionSettings(Record):
     weights_digest: str
     step: float
     mirroring: bool
+    postprocessing: Postprocessing = Postprocessing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Cohort:
 class Lane:
     """A model on a device, and one case in each stage of prediction. Any number of threads may call it."""
 
-    def __init__(self, predictor: Predictor, folder: OutputFolder) -> None:
+    def __init__(self, predictor: AnyPredictor, folder: OutputFolder) -> None:
         self.predictor, self.folder = predictor, folder
         self.aborted = threading.Event()  # set from another thread, ends cases under way at the next slab
         self._reading, self._network, self._writing = (threading.Lock() for _ in range(3))
@@ -116,7 +120,7 @@ class Lane:
         if self.aborted.is_set():
             raise CancelledError
 
-    def _read(self, case: Case, watch: Stopwatch) -> tuple[Prepared, tuple[str, ...]]:
+    def _read(self, case: Case, watch: Stopwatch) -> tuple[AnyPrepared, tuple[str, ...]]:
         self._go_on()
         with watch.timing("read_s"):
             volumes = [read_volume(path) for path in case.images]
@@ -128,11 +132,11 @@ class Lane:
         with watch.timing("preprocess_s"):
             return self.predictor.prepare(stack_channels(volumes)), tuple(notes)
 
-    def _sinks(self, case: Case, prepared: Prepared, held: ExitStack) -> list[Sink]:
+    def _sinks(self, case: Case, prepared: AnyPrepared, held: ExitStack) -> list[Sink]:
         opened = (extra.open(self.folder.path, case.id, prepared.record) for extra in self.folder.extras)
         return [held.enter_context(sink) for sink in opened]
 
-    def _classes(self, prepared: Prepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+    def _classes(self, prepared: AnyPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
         by_member = any(extra.by_member for extra in self.folder.extras)
         return self.predictor.classes(prepared, (_Watched(self._go_on), *sinks), by_member=by_member, watch=watch)
 
@@ -156,7 +160,7 @@ class _Watched:
         self.call()
 
 
-def predict_cases(predictors: Sequence[Predictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:
+def predict_cases(predictors: Sequence[AnyPredictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:
     """Writes a mask for every case, with a predictor per device; what is there already is kept.
 
     A failing case does not stop the others, unless the disk is full.

@@ -56,6 +56,7 @@ class Extra:
     ending: str
     open: Callable[[Path, str, PreprocessRecord], Sink]  # of the folder of masks and a case's id
     bytes_per_image_byte: float  # about
+    by_member: bool = False  # whether it needs the networks of an ensemble apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ class OutputFolder:
     def clean(self, cases: Sequence[Case]) -> None:
         """Removes what killed processes left half-written, where no other process is at that case."""
         folders = [self.path, *(self.path / extra.folder for extra in self.extras)]
+        for folder in folders:
+            remove_partials(folder)  # of whatever name, because nobody has written to them for long
         left = [file.name for folder in folders for file in folder.glob(f"{PARTIAL}*")]
         for case in cases if left else ():
             if any(f"-{case.id}." in name for name in left):

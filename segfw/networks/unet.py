@@ -63,15 +63,15 @@ class UNet(nn.Module):
                 features = self.features(image_bczyx)
                 folded = fold_z(features) if self.spec.is_2d else features
                 logits = self.heads[0](folded)
-                return unfold_z(logits, len(image_bczyx)) if self.spec.is_2d else logits
+                return unfold_z(logits, image_bczyx.shape[0]) if self.spec.is_2d else logits
             decoded = self._decoded(image_bczyx)
             outputs = [head(x) for head, x in zip(self.heads, decoded)]
-        return [unfold_z(logits, len(image_bczyx)) for logits in outputs] if self.spec.is_2d else outputs
+        return [unfold_z(logits, image_bczyx.shape[0]) for logits in outputs] if self.spec.is_2d else outputs
 
     def features(self, image_bczyx: Tensor) -> Tensor:
         """What the last layer makes logits of, (B, F, Z, Y, X): the finest activations of the decoder."""
         x = self._decoded(image_bczyx)[0]
-        return unfold_z(x, len(image_bczyx)) if self.spec.is_2d else x
+        return unfold_z(x, image_bczyx.shape[0]) if self.spec.is_2d else x
 
     def head(self) -> tuple[Tensor, Tensor]:
         """The last layer as weights (K, F) and biases (K,): logits are ``weights @ features + biases`` per voxel."""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
-from segfw.model import WEIGHTS_FILE, fold_folder, trained_folds
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.model import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
+from segfw.planning.plan import PLAN_FILE
 from segfw.records import UserError
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
-    """The file of weights meant by a model directory, by the folder of one of its folds, or by the file itself.
+    """The file of weights meant by a model, by the folder of one of its folds, or by the file itself.
 
-    In a model directory it is that of ``configuration`` and ``fold``, the ones to be trained, where both are trained
-    there: of the same data the same fold has not seen the validation cases. Else it is the only configuration, and its
-    first fold. Raises UserError if there is no trained fold, or several configurations none of which is the one.
+    In a model, a folder or a file of segfw export, it is that of ``configuration`` and ``fold``, the ones to be
+    trained, where both are trained there: of the same data the same fold has not seen the validation cases. Else it is
+    the only configuration, and its first fold. Raises UserError if there is no trained fold, or several configurations
+    none of which is the one.
     """
     path = Path(path)
-    if path.is_file():
+    is_model_file = zipfile.is_zipfile(path)
+    if path.is_file() and not is_model_file:
         return path
     if (path / WEIGHTS_FILE).is_file():
         return path / WEIGHTS_FILE
-    if not (path / PLAN_FILE).is_file():
+    if not is_model_file and not (path / PLAN_FILE).is_file():
         raise UserError(
             f"--init-from {path}: is neither a model directory (with {PLAN_FILE}) nor a {WEIGHTS_FILE}; give a work "
             "folder of segfw train, or the folder of one fold"
         )
-    trained = {name: trained_folds(path, name) for name in Plan.load(path / PLAN_FILE).configurations}
+    trained = {name: trained_folds(path, name) for name in load_plan(path).configurations}
     names = [name for name, folds in trained.items() if folds]
     if not names:
         raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")

@@ -1,0 +1,300 @@
+"""Segments NIfTI images with exported networks. Needs numpy, onnxruntime and nibabel, and nothing else.
+
+    python predict.py IMAGE.nii.gz [SECOND_CHANNEL.nii.gz ...] MASK.nii.gz
+
+``pipeline.json`` beside this file says everything that was decided in training; this file is what it means: read,
+orient, crop, normalise, resample, tile, blend, restore, write. Arrays are (C, Z, Y, X) or (K, Z, Y, X): C channels of
+the image, K outputs of the network. "The network's axes" are (z, y, x) of the oriented image in another order.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import lru_cache
+from itertools import combinations, product
+from math import ceil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])
+SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
+
+
+def read(paths):
+    """Image (C, Z, Y, X) in the files' own type, and the affine from (z, y, x) to RAS millimetres."""
+    channels, affines = [], []
+    for path in paths:
+        image = nibabel.load(path)
+        array = np.asanyarray(image.dataobj)
+        if array.ndim == 5 and array.shape[3] == 1:
+            array = array[:, :, :, 0]
+        array = array.reshape(array.shape + (1,) * (4 - array.ndim))
+        affine = with_thickness(image.affine, array.shape)
+        affine[:3] *= {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
+        if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+            array = array.astype(np.float32)
+        channels.append(array.transpose(3, 2, 1, 0).astype(array.dtype.newbyteorder("="), copy=False))
+        affines.append(affine[:, [2, 1, 0, 3]])
+        if channels[-1].shape[1:] != channels[0].shape[1:] or not np.allclose(affines[-1], affines[0], atol=1e-3):
+            sys.exit(f"{path}: lies on another grid than {paths[0]}; resample the channels to one grid first")
+        if not np.isfinite(channels[-1]).all():
+            sys.exit(f"{path}: holds values that are infinite or no numbers; repair the image")
+    return channels[0] if len(channels) == 1 else np.concatenate(channels), affines[0]
+
+
+def with_thickness(affine, shape_xyz):
+    """The affine with an edge of 1 mm for an axis of a single voxel that has none, as 2-D files often say."""
+    affine = affine.copy()
+    empty = [axis for axis in range(3) if not affine[:3, axis].any()]
+    if len(empty) == 1 and shape_xyz[empty[0]] == 1:
+        normal = np.cross(affine[:3, (empty[0] + 1) % 3], affine[:3, (empty[0] + 2) % 3])
+        affine[:3, empty[0]] = normal / (np.linalg.norm(normal) or 1.0)
+    return affine
+
+
+def nonzero_box(image):
+    """Slices of the smallest box that holds every voxel that is not zero in some channel; all of an empty image."""
+    inside = (image != 0).any(0)
+    if not inside.any():
+        return tuple(slice(0, size) for size in inside.shape)
+    lines = [np.flatnonzero(inside.any(tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    return tuple(slice(line[0], line[-1] + 1) for line in lines)
+
+
+def filled_holes(mask):
+    """The mask and what it encloses: everything that no path of empty voxels joins with the border."""
+    empty = ~np.pad(mask, 1)
+    outside = np.zeros_like(empty)
+    outside[0] = outside[-1] = outside[:, 0] = outside[:, -1] = outside[:, :, 0] = outside[:, :, -1] = True
+    count = 0
+    while count < outside.sum():
+        count = outside.sum()
+        for axis in range(3):
+            reached, free = np.moveaxis(outside, axis, 0), np.moveaxis(empty, axis, 0)
+            for index in range(1, len(reached)):
+                reached[index] |= reached[index - 1] & free[index]
+            for index in range(len(reached) - 2, -1, -1):
+                reached[index] |= reached[index + 1] & free[index]
+    return ~outside[1:-1, 1:-1, 1:-1]
+
+
+def normalized(channel, rule, filled):
+    """Float32: clipped, shifted and divided by the rule of the channel; with ``inside_mask`` 0 outside ``filled``."""
+    voxels = channel[filled] if rule["inside_mask"] else channel
+    low = high = None
+    shift, divisor = 0.0, 1.0
+    if rule["kind"] == "ct":
+        low, high = rule["stats"]["percentile_00_5"], rule["stats"]["percentile_99_5"]
+        shift, divisor = rule["stats"]["mean"], max(rule["stats"]["std"], 1e-8)
+    elif rule["kind"] == "zscore":
+        shift = float(voxels.mean(dtype=np.float64))
+        squares = sum(float(np.square(part - shift, dtype=np.float64).sum()) for part in voxels)
+        divisor = max((squares / voxels.size) ** 0.5, 1e-8)
+    elif rule["kind"] == "rescale":
+        shift = float(voxels.min())
+        divisor = max(float(voxels.max()) - shift, 1e-8)
+    elif rule["kind"] == "rgb":
+        divisor = 255
+    elif rule["kind"] != "none":
+        sys.exit(f"pipeline.json: unknown normalisation {rule['kind']!r}; get predict.py of the same export")
+    result = np.array(channel, dtype=np.float32, order="C")
+    if low is not None:
+        result = result.clip(np.float32(low), np.float32(high))
+    if shift:
+        result -= np.float32(shift)
+    if divisor != 1:
+        result /= np.float32(divisor)
+    if rule["inside_mask"]:
+        result[~filled] = 0
+    return result
+
+
+@lru_cache
+def resizing(old, new, order):
+    """Matrix (new, old) that resizes one axis by nearest neighbour (0), linear (1) or cubic spline interpolation (3).
+
+    Voxels are intervals that cover the axis; beyond its ends the last voxel goes on.
+    """
+    centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+    rows, matrix = np.arange(new), np.zeros((new, old))
+    if order == 0:
+        matrix[rows, np.floor(centres + 0.5).astype(int).clip(0, old - 1)] = 1
+        return matrix.astype(np.float32)
+    if order == 1 or old == 1:
+        below = np.floor(centres.clip(0, old - 1)).astype(int)
+        share = centres.clip(0, old - 1) - below
+        matrix[rows, below] = 1 - share
+        matrix[rows, np.minimum(below + 1, old - 1)] += share
+        return matrix.astype(np.float32)
+    # The coefficients of the B-spline that passes through all voxels, the axis continued at both ends (prefilter).
+    count = old + 2 * SPLINE_PADDING
+    spline = (4 * np.eye(count) + np.eye(count, k=1) + np.eye(count, k=-1)) / 6
+    spline[0, 0] = spline[-1, -1] = 5 / 6  # mirrored about the outer faces
+    continued = np.eye(old)[np.arange(-SPLINE_PADDING, old + SPLINE_PADDING).clip(0, old - 1)]
+    coefficients = np.linalg.solve(spline, continued)
+    first = np.floor(centres).astype(int) - 1
+    for offset in range(4):
+        distance = np.abs(centres - first - offset)
+        weight = np.where(distance < 1, 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6)
+        matrix += weight[:, None] * coefficients[first + offset + SPLINE_PADDING]
+    matrix[np.abs(matrix) < 1e-9] = 0
+    return matrix.astype(np.float32)
+
+
+def resized(array_zyx, shape, orders):
+    for axis in range(3):
+        if array_zyx.shape[axis] != shape[axis]:
+            matrix = resizing(array_zyx.shape[axis], shape[axis], orders[axis])
+            array_zyx = np.moveaxis(np.tensordot(matrix, array_zyx, (1, axis)), 0, axis)
+    return array_zyx
+
+
+def thick_axis(spacing_mm, target_mm, limit):
+    """The axis that is resampled by nearest neighbour, because its voxels are far longer; None if none is."""
+    for spacing in (spacing_mm, target_mm):
+        if max(spacing) / min(spacing) > limit:
+            longest = [axis for axis in range(3) if spacing[axis] == max(spacing)]
+            return longest[0] if len(longest) == 1 else None
+    return None
+
+
+def resized_image(channel, shape, thick):
+    """Cubic in all axes but the ``thick`` one; clipped to the range of the whole, or of each slice across it."""
+    if channel.shape == shape:
+        return channel
+    in_plane = tuple(axis for axis in range(3) if axis != thick)
+    low, high = channel.min(in_plane, keepdims=True), channel.max(in_plane, keepdims=True)
+    flat = tuple(channel.shape[axis] if axis == thick else shape[axis] for axis in range(3))
+    result = resized(channel, flat, (3, 3, 3)).clip(low, high)
+    return resized(result, shape, (0, 0, 0))
+
+
+def tile_starts(size, tile, step):
+    if size <= tile:
+        return [0]
+    count = ceil((size - tile) / (tile * step)) + 1
+    return list(dict.fromkeys(round((size - tile) * index / (count - 1)) for index in range(count)))
+
+
+def gaussian(tile, sigma_share):
+    """Weights of a tile's voxels, largest 1 in the middle, and nowhere zero."""
+    weights = np.ones(())
+    for size in tile:
+        offsets = np.arange(size) - (size - 1) / 2
+        weights = weights[..., None] * np.exp(-0.5 * (offsets / (size * sigma_share)) ** 2)
+    return (weights / weights.max()).clip(weights[weights > 0].min()).astype(np.float32)
+
+
+def mirrored(array, axes, orders):
+    """(B, C, Z, Y, X) flipped, and the channels of left and right exchanged; doing it again undoes it."""
+    for axis in axes:
+        if str(axis) in orders:
+            array = array[:, orders[str(axis)]]
+    return np.ascontiguousarray(np.flip(array, [axis + 2 for axis in axes]))
+
+
+def logits_of(image, networks, tiles):
+    """Logits (K, Z, Y, X): the mean over networks and mirrored copies, tiles blended by Gaussian weights."""
+    tile, shape = tiles["patch_size"], image.shape[1:]
+    missing = [max(0, edge - size) for size, edge in zip(shape, tile)]
+    before = [count // 2 for count in missing]
+    padded = np.pad(image, [(0, 0), *((first, count - first) for first, count in zip(before, missing))])
+    weights = gaussian(tile, tiles["gaussian_sigma_as_share_of_patch"])
+    flips = [axes for n in range(len(tiles["mirror_axes"]) + 1) for axes in combinations(tiles["mirror_axes"], n)]
+    total, weight_sum = None, np.zeros(padded.shape[1:], np.float32)
+    starts = [tile_starts(size, edge, tiles["step"]) for size, edge in zip(padded.shape[1:], tile)]
+    for start in product(*starts):
+        place = tuple(slice(first, first + edge) for first, edge in zip(start, tile))
+        part = padded[(slice(None), *place)][None]
+        predicted = 0
+        for axes in flips:
+            for network in networks:
+                (logits,) = network.run(None, {"image": mirrored(part, axes, {})})
+                predicted = predicted + mirrored(logits, axes, tiles["output_orders_by_mirror_axis"])[0]
+        if total is None:
+            total = np.zeros((len(predicted), *padded.shape[1:]), np.float32)
+        total[(slice(None), *place)] += predicted / np.float32(len(flips) * len(networks)) * weights
+        weight_sum[place] += weights
+    total /= weight_sum
+    return total[(slice(None), *(slice(first, first + size) for first, size in zip(before, shape)))]
+
+
+def classes_at(logits, shape, thick, painted):
+    """The class with the largest logit; with regions the class each is painted as where its logit is above 0."""
+    orders = [0 if axis == thick else 1 for axis in range(3)]
+    result, best = np.zeros(shape, np.int32), None
+    for index, part in enumerate(logits):
+        part = resized(part, shape, orders)
+        if painted:
+            result[part > 0] = painted[index]
+        elif best is None:
+            best = part
+        else:
+            result[part > best] = index
+            best = np.maximum(part, best)
+    return result
+
+
+def segment(image, affine, pipeline, networks):
+    """Label values (Z, Y, X) on the grid of ``image`` (C, Z, Y, X)."""
+    how, labels = pipeline["preprocessing"], pipeline["labels"]
+    if len(image) != len(pipeline["channels"]):
+        names = ", ".join(pipeline["channels"])
+        sys.exit(f"the image has {len(image)} channels, but the networks take {len(pipeline['channels'])} ({names})")
+    transform, order = ornt_transform(io_orientation(affine), CANONICAL), how["axis_order"]
+    canonical = np.stack([apply_orientation(channel, transform) for channel in image])
+    box = nonzero_box(canonical)
+    cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = [float(lengths[list(transform[:, 0]).index(axis)]) for axis in order]
+    target = [own if wanted is None else wanted for own, wanted in zip(spacing, how["spacing_mm"])]
+    shape = tuple(max(1, round(old / new * n)) for n, old, new in zip(cropped.shape[1:], spacing, target))
+    rules, limit = how["normalization"], how["thick_above_ratio"]
+    is_masked = any(rule["inside_mask"] for rule in rules)
+    if is_masked and not image.any():  # there is nothing to measure inside the mask
+        return np.full(image.shape[1:], labels["values"][0], np.int32)
+    filled = filled_holes((cropped != 0).any(0)) if is_masked else None
+    thick = thick_axis(spacing, target, limit)
+    ready = [resized_image(normalized(*channel, filled), shape, thick) for channel in zip(cropped, rules)]
+    logits = logits_of(np.stack(ready).astype(np.float32), networks, pipeline["tiles"])
+    found = classes_at(logits, cropped.shape[1:], thick_axis(target, spacing, limit), labels["painted_classes"])
+    full = np.zeros(canonical.shape[1:], np.int32)
+    full[box] = found.transpose(np.argsort(order))
+    stored = apply_orientation(full, ornt_transform(AS_STORED, transform))
+    return np.asarray(labels["values"], np.int32)[stored]
+
+
+def write(path, values_zyx, affine):
+    """In the smallest type that holds the values, placed by the sform; by the qform too unless the axes are sheared."""
+    low, high = values_zyx.min(), values_zyx.max()
+    kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
+    kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    affine_xyz = affine[:, [2, 1, 0, 3]]
+    image = nibabel.Nifti1Image(values_zyx.astype(kind).transpose(2, 1, 0), affine_xyz)
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    sheared = np.abs(axes.T @ axes - np.eye(3)).max() > np.sin(np.radians(0.1))
+    image.set_qform(affine_xyz, code=0 if sheared else 1)
+    image.set_sform(affine_xyz, code=1)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+def main(arguments):
+    if len(arguments) < 2:
+        sys.exit("usage: python predict.py IMAGE.nii.gz [SECOND_CHANNEL.nii.gz ...] MASK.nii.gz")
+    import onnxruntime
+
+    folder = Path(__file__).resolve().parent
+    pipeline = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
+    networks = [onnxruntime.InferenceSession(folder / name) for name in pipeline["networks"]]
+    image, affine = read(arguments[:-1])
+    write(arguments[-1], segment(image, affine, pipeline, networks), affine)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Model folders with a plan and random weights, made in no time: enough to pack, move and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from small_training import LABELS, configuration, spec
+
+from segfw.data.manifest import Channel, LabelSet
+from segfw.data.normalize import Normalization
+from segfw.data.preprocess import Preprocessing
+from segfw.model import fold_folder, save_weights
+from segfw.networks import build_network
+from segfw.planning.plan import PLAN_FILE, Configuration, Plan
+
+ZSCORE = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+ONE = (Channel(name="MR"),)
+
+
+def plan_of(*configurations: Configuration, labels: LabelSet = LABELS, channels: tuple[Channel, ...] = ONE) -> Plan:
+    return Plan(
+        dataset="blocks",
+        preset="plain",
+        gpu_memory_gb=8,
+        as_published=False,
+        orientation="canonical",
+        channels=channels,
+        labels=labels,
+        training_cases=4,
+        configurations={chosen.name: chosen for chosen in configurations},
+        reasons=("Made for a test.",),
+        request="a digest of the author's wishes",
+    )
+
+
+def write_fold(
+    folder: Path, chosen: Configuration, fold: str, mirror_axes: tuple[int, ...] = (), seed: int = 3
+) -> None:
+    torch.manual_seed(seed)
+    weights = build_network(chosen.network).state_dict()
+    path = fold_folder(folder, chosen.name, fold) / "weights.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, weights, epoch=7, mirror_axes=mirror_axes)
+
+
+def small_model(folder: Path, *, folds: tuple[str, ...] = ("0",)) -> Path:
+    """One configuration for the images of ``conftest.blocks_case``."""
+    chosen = configuration(ZSCORE, spec())
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_of(chosen).save(folder / PLAN_FILE)
+    for seed, fold in enumerate(folds):
+        write_fold(folder, chosen, fold, (2,), seed)
+    return folder
+
+
+def cascade_model(folder: Path) -> Path:
+    """Both stages of a cascade, the first with two folds, and a full resolution that is not trained."""
+    full = configuration(ZSCORE, spec())
+    coarse = ZSCORE.model_copy(update={"spacing_mm": (4.0, 3.0, 2.0)})
+    low = full.model_copy(update={"name": "3d_lowres", "preprocessing": coarse, "patch_size": (8, 8, 8)})
+    second = full.model_copy(
+        update={"name": "3d_cascade_fullres", "previous_stage": "3d_lowres", "network": spec(in_channels=3)}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_of(low, full, second).save(folder / PLAN_FILE)
+    for seed, (chosen, fold) in enumerate(((low, "0"), (low, "1"), (second, "0"))):
+        write_fold(folder, chosen, fold, (), seed)
+    return folder
