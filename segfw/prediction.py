@@ -74,7 +74,7 @@ class Job:
         model, extras = loaded[0], []
         labels, bits = model.plan.labels, self.probability_bits
 
-        def probabilities(folder: Path, case: str, record: PreprocessRecord) -> ProbabilityWriter:
+        def probabilities(path: Path, record: PreprocessRecord) -> ProbabilityWriter:
             info = ProbabilityInfo(
                 configuration=model.configuration.name,
                 folds=tuple(model.weights),
@@ -83,10 +83,10 @@ class Job:
                 record=record,
                 encoding=PROBABILITY_ENCODINGS[bits],
             )
-            return ProbabilityWriter(folder / PROBABILITIES / f"{case}{ENDING}", info)
+            return ProbabilityWriter(path, info)
 
-        def doubt(folder: Path, case: str, record: PreprocessRecord) -> UncertaintySink:
-            return UncertaintySink(folder / UNCERTAINTY, case, record, labels)
+        def doubt(path: Path, record: PreprocessRecord) -> UncertaintySink:
+            return UncertaintySink(path, record, labels)
 
         if bits is not None:
             share = PROBABILITY_SHARE * bits / 8 * min(labels.outputs, CLASSES_THAT_TAKE_SPACE)

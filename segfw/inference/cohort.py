@@ -133,8 +133,8 @@ class Lane:
             return self.predictor.prepare(stack_channels(volumes)), tuple(notes)
 
     def _sinks(self, case: Case, prepared: AnyPrepared, held: ExitStack) -> list[Sink]:
-        opened = (extra.open(self.folder.path, case.id, prepared.record) for extra in self.folder.extras)
-        return [held.enter_context(sink) for sink in opened]
+        files = zip(self.folder.extras, self.folder.beside(case.id))
+        return [held.enter_context(extra.open(path, prepared.record)) for extra, path in files]
 
     def _classes(self, prepared: AnyPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
         by_member = any(extra.by_member for extra in self.folder.extras)

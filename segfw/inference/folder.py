@@ -54,7 +54,7 @@ class Extra:
 
     folder: str
     ending: str
-    open: Callable[[Path, str, PreprocessRecord], Sink]  # of the folder of masks and a case's id
+    open: Callable[[Path, PreprocessRecord], Sink]
     bytes_per_image_byte: float  # about
     by_member: bool = False  # whether it needs the networks of an ensemble apart
 
