@@ -207,6 +207,9 @@ def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--postprocessing", type=Path, metavar="FILE", help="selection.json of segfw select, to do as it found best"
     )
+    parser.add_argument(
+        "--map-of", nargs="+", default=[], metavar="LABEL", help="write the mean probability of these labels as well"
+    )
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="average again what is there")
 
