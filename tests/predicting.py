@@ -1,6 +1,6 @@
 """``segfw predict`` of a small model in a process of its own, slow enough to be killed in the midst of it.
 
-python predicting.py MODEL IMAGES MASKS [--slow SECONDS] [--limit BYTES] [arguments of predict as name=value ...]
+python predicting.py MODEL IMAGES MASKS [slow=SECONDS] [file_limit=BYTES] [arguments of predict as name=value ...]
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def main() -> int:
     except CasesFailed as error:
         print(error)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

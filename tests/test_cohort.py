@@ -79,8 +79,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undist
     process.communicate()
     before = masks(tmp_path)
     assert 2 <= len(before) < CASES
+    records = {path.stem for path in (tmp_path / ".segfw").glob("[!.]*.json")}
+    assert {name.removesuffix(".nii.gz") for name in before} <= records  # so that a replaced image is noticed
     assert before.items() <= undisturbed.items()  # what is there is whole
-    (tmp_path / ".partial-00000000-h.nii.gz").write_bytes(b"half")  # as one killed while it wrote
+    for half in (tmp_path / ".partial-00000000-h.nii.gz", tmp_path / ".segfw" / ".partial-00000000-h.json"):
+        half.write_bytes(b"half")  # as by one killed while it wrote
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in before}
     predict(model, images, tmp_path, device="cpu")
     assert masks(tmp_path) == undisturbed
@@ -113,6 +116,20 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
     assert other.returncode == 0
     assert "waiting for 2 cases that other processes are at" in printed
     assert masks(tmp_path) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone on Windows")
+def test_ctrl_c_does_not_wait_for_the_cases_under_way(model, images, undisturbed, tmp_path):
+    process = start(model, images, tmp_path, "slow=0.2")
+    wait_for(lambda: len(masks(tmp_path)) >= 1, process)
+    before = len(masks(tmp_path))
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, printed
+    after = masks(tmp_path)
+    assert len(after) <= before + 1  # at most the one that was being written; two more had been read
+    assert after.items() <= undisturbed.items()
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 def test_a_truncated_file_is_named_and_the_others_are_done(model, undisturbed, tmp_path, capsys):

@@ -110,6 +110,8 @@ class Lane:
             finally:
                 self._network.release()
             try:
+                # Before the mask, which must never be there without it, and after it with all the seconds.
+                self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
                 self._write(case, classes, original, sinks, watch)
                 self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
             finally:

@@ -114,14 +114,15 @@ class OutputFolder:
 
     def clean(self, cases: Sequence[Case]) -> None:
         """Removes what killed processes left half-written, where no other process is at that case."""
-        folders = [self.path, *(self.path / extra.folder for extra in self.extras)]
+        folders = [self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)]
         for folder in folders:
             remove_partials(folder)  # of whatever name, because nobody has written to them for long
         left = [file.name for folder in folders for file in folder.glob(f"{PARTIAL}*")]
         for case in cases if left else ():
             if any(f"-{case.id}." in name for name in left):
                 with self.claim(case) as is_ours:
-                    for file in (self.mask(case.id), *self.beside(case.id)) if is_ours else ():
+                    files = (self.mask(case.id), *self.beside(case.id), self._record(case.id))
+                    for file in files if is_ours else ():
                         remove_partials(file.parent, name=glob.escape(file.name), unchanged_s=0)
 
     def write_timings(self) -> None:
