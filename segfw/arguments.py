@@ -118,6 +118,12 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 
+def _tiling_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--step", type=float, default=0.5, help="distance of tiles, in tiles (default: 0.5)")
+    parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+
+
 def _add_run(verbs: argparse._SubParsersAction) -> None:
     what = "From a folder of images and masks to trained, validated models; call it again to go on where it stopped."
     parser = _verb(
@@ -170,20 +176,16 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
         "--save-probabilities",
         type=int,
         nargs="?",
-        const=16,
-        choices=(16, 8),
+        const=8,
+        choices=(8, 16),
         metavar="BITS",
-        help="for segfw ensemble, with 16 bits (default) or 8",
+        help="for segfw ensemble, with 8 bits (default) or 16, which take four times the space",
     )
     parser.add_argument("--uncertainty", action="store_true", help="maps of entropy and disagreement of folds")
     parser.add_argument(
         "--max-memory-gb", type=float, metavar="GB", help="of this computer's memory (default: 80 %% of what is free)"
     )
-    parser.add_argument(
-        "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
-    )
-    parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    _tiling_options(parser)
     parser.add_argument("--device", nargs="+", default=["auto"], help=f"{DEVICES}; several share the cases")
     parser.add_argument(
         "--part", metavar="K/N", help="only each N-th case from the K-th on, for an array of N jobs: 3/8"
@@ -199,14 +201,11 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
 def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
     what = "Average the probabilities that several models stored for the same images, and write masks."
     parser = _verb(verbs, "ensemble", what, "segfw ensemble masks_2d masks_3d --output masks")
-    parser.add_argument(
-        "probabilities", type=Path, nargs="+", help="folders of segfw predict --save-probabilities, one per model"
-    )
+    parser.add_argument("probabilities", type=Path, nargs="+", help="folders of masks with probabilities, one a model")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
     parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per folder (default: equal)")
-    parser.add_argument(
-        "--postprocessing", type=Path, metavar="FILE", help="selection.json of segfw select, to do as it found best"
-    )
+    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help="selection.json, to do as it found best")
+    parser.add_argument("--map-of", nargs="+", default=[], metavar="LABEL", help="write their mean probability as well")
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="average again what is there")
 
@@ -216,11 +215,7 @@ def _add_select(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, "select", what, "segfw select work")
     parser.add_argument("work", type=Path, help="work folder with trained folds")
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="default: all that are trained")
-    parser.add_argument(
-        "--step", type=float, default=0.5, help="distance of tiles, as a share of a tile (default: 0.5)"
-    )
-    parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    _tiling_options(parser)
     parser.add_argument("--device", default="auto", help=DEVICES)
 
 

@@ -141,6 +141,7 @@ def _ensemble(args: argparse.Namespace) -> None:
         args.output,
         weights=args.weights,
         postprocessing=steps,
+        maps_of=args.map_of,
         ending=args.ending,
         overwrite=args.overwrite,
     )

@@ -13,7 +13,7 @@ from segfw.data.parallel import CasesFailed
 from segfw.data.preprocess import place_back
 from segfw.data.resample import axis_matrix, thick_axis
 from segfw.inference import ensemble as module
-from segfw.inference.ensemble import EnsembleSettings, ensemble, merged, merged_each
+from segfw.inference.ensemble import EnsembleSettings, ensemble, merged, merged_each, probability_of
 from segfw.inference.postprocess import KeepLargest, Postprocessing
 from segfw.records import UserError
 
@@ -51,7 +51,7 @@ def oracle(several, weights) -> np.ndarray:
 @pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.5)])
 def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PART", (3, 4, 5))
-    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 25)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 50)
     several = [
         stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
         for seed, (name, record) in enumerate(GRIDS.items())
@@ -95,6 +95,22 @@ def test_several_mixtures_are_made_from_one_reading(tmp_path):
     assert (alone != merged(several[:1])).sum() <= 2
     np.testing.assert_array_equal(second, merged_each(several[1:2], [{0: 1.0}])[0])
     np.testing.assert_array_equal(pair, merged([several[0], several[2]]))
+
+
+@pytest.mark.parametrize("labels, name", [(LABELS, "b"), (NESTED, "core")], ids=["labels", "regions"])
+def test_the_probability_of_one_label(labels, name, tmp_path):
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    index = labels.outputs - 1
+    expected = sum(on_file_grid(one)[index] * weight for one, weight in zip(several, (3, 1, 0))) / 4
+    found = probability_of(name, several, (3, 1, 0))
+    least = 1 / (1 + np.exp(8))  # what is left out where it is nowhere near
+    np.testing.assert_allclose(found, expected, atol=2 * least)
+    assert found.max() > 0.7
+    with pytest.raises(UserError, match="--map-of 'liver' is no label"):
+        probability_of("liver", several)
 
 
 def test_models_that_do_not_fit_are_named(tmp_path):
@@ -179,6 +195,10 @@ def test_the_verb(folders, tmp_path, capsys):
     command = ["ensemble", *map(str, folders), "--output", str(tmp_path / "out"), "--weights", "0", "1"]
     assert main(command) == 0
     assert "averaging 2 cases of 3d_fullres, 3d_lowres" in capsys.readouterr().out
+    assert main([*command, "--map-of", "b"]) == 0
+    found = read_volume(tmp_path / "out" / "probability" / "a_b.nii.gz")
+    mask = read_volume(tmp_path / "out" / "a.nii.gz").array
+    assert found.array[mask == 7].min() >= 0.33 > found.array[mask != 7].mean()
     assert main([*command[:-1]]) == 2
     assert "--weights are 0.0; give one that is not negative per folder" in capsys.readouterr().err
     assert main(["ensemble", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2

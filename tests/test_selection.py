@@ -13,6 +13,7 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_training import spec
 from stored_cases import LABELS, NESTED
+from test_cascade_stages import plan_a_cascade, write_raw
 
 from segfw import crossvalidation, selection
 from segfw.cli import main
@@ -24,7 +25,7 @@ from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Fold, Splits
 from segfw.records import UserError
@@ -334,3 +335,22 @@ def test_the_path_of_a_held_out_case(tmp_path):
     item = HeldOut(case=Case(id="x", images=()), configuration="2d", fold="0", model="")
     assert item.path(tmp_path) == tmp_path / "selection" / "2d" / "x.b2nd"
     assert not item.is_there(tmp_path)
+
+
+def test_a_cascade_is_selected_from_as_well(tmp_path):
+    work = plan_a_cascade(write_raw(tmp_path / "raw"), tmp_path / "work")
+    for number, (name, fold) in enumerate(product((LOWRES, CASCADE), ("0", "1", "2"))):
+        save_random(work, name, fold, number)
+    found = select(work, device="cpu")
+    assert {candidate.name: candidate.stages for candidate in found.candidates} == {
+        LOWRES: 1,
+        CASCADE: 2,
+        f"{LOWRES} + {CASCADE}": 3,
+    }
+    assert found.is_whole_cross_validation
+    assert found.cases == 6
+    before = {case: read_probabilities(work / "selection" / CASCADE / f"{case}.b2nd").info.model for case in CASES}
+    save_random(work, LOWRES, "0", 99)  # what the second stage finds changes with the first one
+    select(work, device="cpu")
+    after = {case: read_probabilities(work / "selection" / CASCADE / f"{case}.b2nd").info.model for case in CASES}
+    assert [case for case in CASES if before[case] != after[case]] == CASES[:2]

@@ -18,8 +18,9 @@ from torch import Tensor
 from segfw.data.formats import check_mask_ending, write_labels
 from segfw.data.geometry import Shape, largest_displacement_mm
 from segfw.data.manifest import LABELS_FILE
+from segfw.data.nifti import write_nifti
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
-from segfw.data.preprocess import place_back
+from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Block
@@ -32,10 +33,10 @@ from segfw.inference.probabilities import (
     probability_files,
     read_probabilities,
 )
-from segfw.records import Record, UserError, count
+from segfw.records import Record, UserError, count, whole_file
 
 SETTINGS_FILE = "ensemble.json"
-BLOCK_VALUES = 1 << 24  # stored values of one model in a block, about
+BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about
 PART = (8, 32, 32)  # voxels that are restored together: small parts have fewer classes
 
 
@@ -53,12 +54,14 @@ def ensemble(
     *,
     weights: Sequence[float] | None = None,
     postprocessing: Postprocessing | None = None,
+    maps_of: Sequence[str] = (),
     ending: str = ".nii.gz",
     overwrite: bool = False,
 ) -> None:
     """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
 
-    ``weights`` are relative, one per folder. Masks already there from the same models are kept. Raises UserError if the
+    ``weights`` are relative, one per folder. ``maps_of`` names labels whose mean probability is written as well, as
+    ``output/probability/CASE_LABEL.nii.gz``. Masks already there from the same models are kept. Raises UserError if the
     folders hold no case in common, or differ in labels; CasesFailed, at the end, names the cases that lack a folder or
     could not be averaged.
     """
@@ -88,16 +91,21 @@ def ensemble(
     first[0].info.labels.save(output / LABELS_FILE)
     print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
     for case, mask in progress("averaging", masks.items()):
-        if mask.is_file():
+        maps = {name: output / "probability" / f"{case}_{name}.nii.gz" for name in maps_of}
+        if all(path.is_file() for path in (mask, *maps.values())):
             continue
         try:
             opened = [read_probabilities(found[case]) for found in files]
             for model, one in zip(settings.models, opened):
                 if one.info.model != model:
                     raise UserError(f"{one.path}: was made by other weights than {common[0]} beside it; predict again")
-            labels = opened[0].info.labels
+            labels, geometry = opened[0].info.labels, opened[0].info.record.original
+            for name, path in maps.items():
+                values = probability_of(name, opened, weights)
+                with whole_file(path) as partial:
+                    write_nifti(partial, values, geometry.matrix, stored_as=np.uint8)
             classes = apply(merged(opened, weights), settings.postprocessing)
-            write_labels(mask, labels.to_values(classes), opened[0].info.record.original)
+            write_labels(mask, labels.to_values(classes), geometry)
         except Exception as error:  # one bad case must not cost the user the others
             failures.append(Outcome(item=case, error=error))
     if failures:
@@ -120,6 +128,8 @@ def _claim(output: Path, settings: EnsembleSettings, masks: Sequence[Path], over
     if overwrite:
         for mask in masks:  # before the settings change, lest an old mask pass for a new one
             mask.unlink(missing_ok=True)
+        for old in (output / "probability").glob("*.nii.gz"):
+            old.unlink()
     elif kept.is_file() and EnsembleSettings.load(kept) != settings:
         raise UserError(
             f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
@@ -139,31 +149,63 @@ def merged(several: Sequence[Probabilities], weights: Sequence[float] | None = N
 
 def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int, float]]) -> list[np.ndarray]:
     """As ``merged``, for several mixtures ({number of a model: weight}) of which each model is restored only once."""
-    _check_same_image(several)
     record, labels = several[0].info.record, several[0].info.labels
     painted = labels.painted_classes
-    shape = tuple(record.cropped_shape[axis] for axis in np.argsort(record.axis_order))
-    sources = [_Source(one) for one in several]
     # Class of each winner; what is number ``outputs`` has no probability that is a number, or no region.
     table = np.array([*(painted or range(labels.outputs)), 0], dtype=np.uint8 if labels.classes <= 256 else np.uint16)
-    results = [np.zeros(shape, table.dtype) for _ in mixtures]
-    side = max(PART[1], int((BLOCK_VALUES / (labels.outputs * PART[0])) ** 0.5))
-    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], side, side)):
+    results = [np.zeros(_canonical_shape(record), table.dtype) for _ in mixtures]
+    for part, found, values in _parts(several):
+        for mixture, result in zip(mixtures, results):
+            if not values:
+                result[part] = table[found[0]]
+                continue
+            mean = _mean(values, mixture)
+            winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
+            result[part] = table[np.append(found, labels.outputs)[winner.numpy()]]
+    return [place_back(result.transpose(record.axis_order), record) for result in results]
+
+
+def probability_of(name: str, several: Sequence[Probabilities], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Mean probability of one label or region, float32 (Z, Y, X) on the file's own grid; 0 outside the crop."""
+    record, labels = several[0].info.record, several[0].info.labels
+    names = [region.name for region in labels.regions] or list(labels.names)
+    if name not in names:
+        raise UserError(f"--map-of {name!r} is no label of {several[0].path}; choose from {', '.join(names)}")
+    index, mixture = names.index(name), dict(enumerate(weights or (1.0,) * len(several)))
+    result = np.zeros(_canonical_shape(record), np.float32)
+    for part, found, values in _parts(several):
+        if index in found:
+            place = int(np.flatnonzero(found == index)[0])
+            result[part] = _mean([one[place] for one in values], mixture).numpy() if values else 1
+    return place_back(result.transpose(record.axis_order), record)
+
+
+def _mean(values: Sequence[Tensor], mixture: Mapping[int, float]) -> Tensor:
+    total = sum(mixture.values())
+    return sum(values[index] * (weight / total) for index, weight in mixture.items())
+
+
+def _canonical_shape(record: PreprocessRecord) -> Shape:
+    return tuple(record.cropped_shape[axis] for axis in np.argsort(record.axis_order))
+
+
+def _parts(several: Sequence[Probabilities]) -> Iterator[tuple[Block, np.ndarray, list[Tensor]]]:
+    """Parts of the canonical crop, the classes that some model finds possible there, and each model's probabilities.
+
+    No probabilities come where the one class found is certain; parts without any region are left out.
+    """
+    _check_same_image(several)
+    labels, shape = several[0].info.labels, _canonical_shape(several[0].info.record)
+    sources = [_Source(one) for one in several]
+    rows = max(PART[1], BLOCK_VALUES // (labels.outputs * PART[0] * shape[2]))  # whole rows, as files hold them
+    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], rows, shape[2])):
         for source in sources:
             source.read(block)
         for part in _blocks(block, PART):
             found = torch.stack([source.is_near(part) for source in sources]).any(0).nonzero()[:, 0]
-            if len(found) < 2 and not painted:  # the same class everywhere
-                for result in results:
-                    result[part] = table[int(found[0])]
-                continue
-            values = [source.probabilities(part, found) for source in sources] if len(found) else []
-            for mixture, result in zip(mixtures if values else (), results):
-                total = sum(mixture.values())
-                mean = sum(values[index] * (weight / total) for index, weight in mixture.items())
-                winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
-                result[part] = table[np.append(found.numpy(), labels.outputs)[winner.numpy()]]
-    return [place_back(result.transpose(record.axis_order), record) for result in results]
+            is_certain = len(found) == 1 and not labels.regions
+            if len(found):
+                yield part, found.numpy(), [] if is_certain else [one.probabilities(part, found) for one in sources]
 
 
 class _Source:
