@@ -44,6 +44,8 @@ def read(paths):
             sys.exit(f"{path}: lies on another grid than {paths[0]}; resample the channels to one grid first")
         if not np.isfinite(channels[-1]).all():
             sys.exit(f"{path}: holds values that are infinite or no numbers; repair the image")
+        if channels[-1].min() == channels[-1].max():
+            sys.exit(f"{path}: every voxel has the same value; export the image again or leave it out")
     return channels[0] if len(channels) == 1 else np.concatenate(channels), affines[0]
 
 
@@ -255,10 +257,7 @@ def segment(image, affine, pipeline, networks):
     target = [own if wanted is None else wanted for own, wanted in zip(spacing, how["spacing_mm"])]
     shape = tuple(max(1, round(old / new * n)) for n, old, new in zip(cropped.shape[1:], spacing, target))
     rules, limit = how["normalization"], how["thick_above_ratio"]
-    is_masked = any(rule["inside_mask"] for rule in rules)
-    if is_masked and not image.any():  # there is nothing to measure inside the mask
-        return np.full(image.shape[1:], labels["values"][0], np.int32)
-    filled = filled_holes((cropped != 0).any(0)) if is_masked else None
+    filled = filled_holes((cropped != 0).any(0)) if any(rule["inside_mask"] for rule in rules) else None
     thick = thick_axis(spacing, target, limit)
     ready = [resized_image(normalized(*channel, filled), shape, thick) for channel in zip(cropped, rules)]
     logits = logits_of(np.stack(ready).astype(np.float32), networks, pipeline["tiles"])

@@ -184,22 +184,6 @@ def test_the_runner_gives_the_masks_of_predict(export_of, sessions, tmp_path, na
     assert differs.sum() <= 3
 
 
-@pytest.mark.parametrize("name", ["plain", "regions"])
-def test_an_image_of_zeros(export_of, sessions, tmp_path, name):
-    """Where statistics are of the non-zero voxels there is nothing to find; elsewhere the network decides."""
-    work, folder = export_of(name)
-    model = load_model(work)
-    files = [
-        write_image(tmp_path / f"{index}.nii.gz", np.zeros((12, 9, 5), np.int16), OBLIQUE)
-        for index in range(len(model.plan.channels))
-    ]
-    pipeline = json.loads((folder / "pipeline.json").read_text())
-    found = runner.segment(*runner.read(files), pipeline, sessions(folder, pipeline["networks"]))
-    wanted = Predictor.of(model, device="cpu", precision="fp32")(stack_channels([read_volume(file) for file in files]))
-    assert np.array_equal(found, wanted.array[0])
-    assert name == "plain" or not found.any()
-
-
 @pytest.mark.parametrize("name", ["regions", "sides"])
 def test_the_runner_alone_writes_a_mask_without_segfw_torch_or_scipy(export_of, tmp_path, name):
     work, folder = export_of(name)
@@ -346,6 +330,9 @@ def test_what_the_runner_refuses(tmp_path):
     broken = write_image(tmp_path / "c.nii.gz", np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
     with pytest.raises(SystemExit, match="c.nii.gz: holds values that are infinite or no numbers"):
         runner.read([broken])
+    empty = write_image(tmp_path / "d.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    with pytest.raises(SystemExit, match="d.nii.gz: every voxel has the same value; export the image again"):
+        runner.read([empty])
     with pytest.raises(SystemExit, match="usage: python predict.py IMAGE"):
         runner.main(["a.nii.gz"])
     with pytest.raises(SystemExit, match=r"the image has 1 channels, but the networks take 2 \(CT, T1\)"):
