@@ -1,7 +1,7 @@
 """Predicts with nnU-Net v2 as nnUNetv2_predict does and notes the time of each part. Runs in nnU-Net's environment.
 
-    nnunet-venv/bin/python scripts/compare_nnunet_prediction.py predict --model F --images I --masks M --threads 2
-    nnunet-venv/bin/python scripts/compare_nnunet_prediction.py export --model F --old 50 448 448 --new 60 512 512 --threads 2
+    PYTHON scripts/compare_nnunet_prediction.py predict --model F --images I --masks M --threads 2
+    PYTHON scripts/compare_nnunet_prediction.py export --model F --old 50 448 448 --new 60 512 512 --threads 2
 
 What is computed is untouched: functions are wrapped to read the clock, in its worker processes too, which import this
 file anew. One worker each reads and writes, because every one of them holds all logits. ``export`` only times the way
@@ -39,15 +39,15 @@ def noted(part: str, call: Callable) -> Callable:
 
 def watch() -> None:
     """Wraps nnU-Net's functions in this process."""
-    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
     from nnunetv2.inference import export_prediction
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    for files in (SimpleITKIO, NibabelIO):
-        files.read_images = noted("read", files.read_images)
-        files.write_seg = noted("write", files.write_seg)
+    for files in LIST_OF_IO_CLASSES:
+        for part, name in (("read", "read_images"), ("write", "write_seg")):
+            if name in vars(files):  # not those of its parent, which are wrapped already
+                setattr(files, name, noted(part, getattr(files, name)))
     DefaultPreprocessor.run_case = noted("read_and_preprocess", DefaultPreprocessor.run_case)
     name = "predict_logits_from_preprocessed_data"
     setattr(nnUNetPredictor, name, noted("network", getattr(nnUNetPredictor, name)))

@@ -1,11 +1,11 @@
 """Prediction by nnU-Net v2 and segfw with the same weights: wall time, memory of the whole process tree, and masks.
 
-Called as ``compare_with_nnunet.py predict``. Everything is kept in ``--keep``: a comparison that was stopped goes on with
-the same command. Models are made by segfw and exported to nnU-Net, so that both run the same network.
+Called as ``compare_with_nnunet.py predict``. Everything is kept in ``--keep``: a comparison that was stopped goes on
+with the same command. Models are made by segfw and exported to nnU-Net, so that both run the same network.
 
 hippocampus: a network trained for ``--train-time`` on fold 0 predicts the cases held out of it, step 0.5, mirrored.
 phantom: a made CT of ``--phantom-size``, networks with 6 stages and as many classes as ``--classes`` says. Their
-weights are random, but the two finest stages pass on only what comes from below, so that classes form regions as those
+weights are random, but the four finest stages pass on only what comes from below, so that classes form regions as those
 of a trained network do and not noise. ``--step`` and ``--mirroring`` are of this part.
 
 Seconds by part are what each program's own functions took, added up over cases, one worker reading and one writing;
@@ -19,13 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
+from compare_prediction_model import FEATURES, PHANTOM_MM, network_shape, phantom_plan, smooth_weights
 from compare_prediction_tables import table
 from compare_runs import (
     DEFAULT_NNUNET,
@@ -46,20 +47,12 @@ from phantom import phantom_image
 
 from segfw.arguments import duration_s
 from segfw.data.formats import read_volume
-from segfw.data.geometry import Shape
-from segfw.data.manifest import Channel, LabelSet
-from segfw.data.normalize import IntensityStats, Normalization
-from segfw.data.preprocess import Preprocessing
+from segfw.device import pick_device, pick_precision
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_weights
-from segfw.networks import build_network
-from segfw.networks.spec import PLAIN, NetworkSpec
-from segfw.planning.plan import FULLRES, PLAN_FILE, Configuration, Estimate, Plan
+from segfw.planning.plan import FULLRES, PLAN_FILE
 from segfw.planning.prepare import SPLITS_FILE
 from segfw.planning.splits import Splits
 
-PHANTOM_MM, NETWORK_MM = (1.25, 0.7, 0.7), (1.5, 0.8, 0.8)  # 300 x 512 x 512 becomes 250 x 448 x 448
-FEATURES = (32, 64, 128, 256, 320, 320)
-SILENT_STAGES = 2
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}
 NOTES = "SEGFW_COMPARISON_NOTES"  # as in compare_nnunet_prediction.py, which runs where this file cannot be imported
@@ -103,6 +96,7 @@ class Prediction:
         masks = remove(self.home / "masks_segfw")
         command = [str(SEGFW), "predict", str(self.model), str(self.images), str(masks), "--configuration", FULLRES]
         command += ["--folds", "0", "--step", str(self.how["step"]), "--device", self.args.device]
+        command += ["--precision", self.args.precision]
         command += [] if self.how["mirroring"] else ["--no-mirroring"]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.args.threads)}
         measured = measure(command, env=environment, log=self.home / "logs" / "segfw.log")
@@ -190,71 +184,6 @@ class Prediction:
         return {"images": 1, "parameters": parameters, "logits": "random, smooth"}
 
 
-def phantom_plan(classes: int, patch_size: Shape, size: Shape, features: tuple[int, ...]) -> Plan:
-    """A plan with one configuration: a plain U-Net that halves every axis as long as 4 voxels are left."""
-    strides, shape = [(1, 1, 1)], patch_size
-    for _ in features[1:]:
-        strides.append(tuple(2 if side % 2 == 0 and side >= 8 else 1 for side in shape))
-        shape = tuple(side // step for side, step in zip(shape, strides[-1]))
-    stages = len(features)
-    network = NetworkSpec(
-        architecture=PLAIN,
-        in_channels=1,
-        classes=classes,
-        features=features,
-        strides=tuple(strides),
-        kernels=((3, 3, 3),) * stages,
-        encoder_blocks=(2,) * stages,
-        decoder_convs=(2,) * (stages - 1),
-    )
-    stats = IntensityStats(
-        mean=60, std=250, minimum=-1000, maximum=1000, median=60, percentile_00_5=-900, percentile_99_5=400
-    )
-    configuration = Configuration(
-        name=FULLRES,
-        preprocessing=Preprocessing(
-            axis_order=(0, 1, 2), spacing_mm=NETWORK_MM, normalization=(Normalization(kind="ct", stats=stats),)
-        ),
-        median_shape=network_shape(size),
-        patch_size=patch_size,
-        batch_size=2,
-        batch_dice=False,
-        mirror_axes=(0, 1, 2),
-        network=network,
-        estimate=Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0),
-        reasons=(),
-    )
-    names = ("background", *(f"label_{value}" for value in range(1, classes)))
-    return Plan(
-        dataset="phantom",
-        preset="default",
-        gpu_memory_gb=8,
-        as_published=True,
-        orientation="canonical",
-        channels=(Channel(name="CT"),),
-        labels=LabelSet(names=names, values=tuple(range(classes))),
-        training_cases=1,
-        configurations={FULLRES: configuration},
-        reasons=(),
-    )
-
-
-def network_shape(size: Shape) -> Shape:
-    return tuple(max(1, round(old / new * n)) for n, old, new in zip(size, PHANTOM_MM, NETWORK_MM))
-
-
-@torch.no_grad()
-def smooth_weights(spec: NetworkSpec, seed: int) -> dict[str, torch.Tensor]:
-    """Random weights whose finest stages see only the next coarser one, and treat neighbouring voxels alike."""
-    torch.manual_seed(seed)
-    network = build_network(spec)
-    for stage in range(min(SILENT_STAGES, len(spec.features) - 1)):
-        weight = network.up[stage].weight
-        weight.copy_(weight.mean((2, 3, 4), keepdim=True).expand_as(weight))
-        network.decoder[stage][0][0].weight[:, spec.features[stage] :] = 0  # what skips the coarser stages
-    return network.state_dict()
-
-
 def seconds_by_part(notes: Path) -> dict[str, float]:
     """Sums of what nnU-Net's functions noted; reading happens inside of preprocessing and is taken off it."""
     total: dict[str, float] = {}
@@ -278,10 +207,22 @@ def predict(args: argparse.Namespace) -> None:
     """Prediction by both with the same weights: time and memory, split into parts, and how far the masks agree."""
     require_nnunet(args.nnunet_python)
     args.most_gb = args.most_gb or round(SHARE_OF_MEMORY * psutil.virtual_memory().available / GB, 1)
-    names = ("step", "mirroring", "phantom_size", "phantom_patch", "features", "cases", "train_time", "device")
+    names = (
+        "step",
+        "mirroring",
+        "phantom_size",
+        "phantom_patch",
+        "features",
+        "cases",
+        "train_time",
+        "device",
+        "precision",
+    )
     keep_or_refuse(args.keep, {"data": args.data} | {name: getattr(args, name) for name in (*names, "threads")})
     results = {}
     if "hippocampus" in args.parts:
+        if args.data is None:
+            sys.exit("--data is missing, the folder of the hippocampus; give it, or --parts phantom")
         name = args.data.name
         part = Prediction(args, name, ORDINARY)
         results[name] = part.run(part.prepare_data)
@@ -290,7 +231,14 @@ def predict(args: argparse.Namespace) -> None:
             how = {"step": args.step, "mirroring": args.mirroring == "on", "classes": classes}
             part = Prediction(args, f"phantom_{classes}", how)
             results[part.name] = part.run(part.prepare_phantom)
-    kept = {"machine": machine(), "threads": args.threads, "device": args.device, "results": results}
+    chosen = str(pick_precision(args.precision, pick_device(args.device))).removeprefix("torch.")
+    kept = {
+        "machine": machine(),
+        "precision": chosen,
+        "threads": args.threads,
+        "device": args.device,
+        "results": results,
+    }
     (args.keep / "result.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     text = table(kept)
     (args.keep / "benchmarks.md").write_text(text, encoding="utf-8")
@@ -318,5 +266,6 @@ def add_predict(parts: argparse._SubParsersAction) -> None:
     part.add_argument("--most-s", type=float, default=1500.0, help="that one run of nnU-Net may take")
     part.add_argument("--threads", type=int, default=usable_cpus(), help="(default: all cores)")
     part.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    part.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of segfw")
     part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
     part.set_defaults(call=predict)

@@ -8,7 +8,11 @@ PARTS = ("read", "preprocess", "network", "restore", "write")
 def table(kept: dict) -> str:
     """Rows of time and memory by program, ratios to segfw, and a line about each model."""
     head = ["case", "program", "wall s", "peak GB", *(f"{part} s" for part in PARTS)]
-    lines = [f"{kept['machine']['cpus']} cores, {kept['threads']} threads, {kept['device']}.", "", row(head)]
+    lines = [
+        f"{kept['machine']['cpus']} cores, {kept['threads']} threads, {kept['device']}; segfw in {kept['precision']}.",
+        "",
+        row(head),
+    ]
     lines.append(row(["---"] * 2 + ["---:"] * (len(head) - 2)))
     remarks = []
     for name, result in kept["results"].items():
@@ -36,7 +40,7 @@ def cells(run: dict) -> list[str]:
 
 
 def ratios(result: dict) -> list[str]:
-    """How many times more nnU-Net took; of a run that was stopped only of the parts it finished, or an extrapolation."""
+    """How many times more nnU-Net took; of a stopped run only of the parts it finished, or extrapolated."""
     theirs, ours = result["nnunet"], result["segfw"]
     seconds, guess = dict(theirs["seconds"]), result.get("nnunet_part")
     wall = "-" if theirs["stopped"] else ratio(theirs["wall_s"], ours["wall_s"])
