@@ -132,12 +132,12 @@ class Restoring:
                 result[place] = there[0, 0, 0]
                 continue
             logits = logits_kzyx[(slice(None), *inside)]
-            if self._painted:
-                result[place] = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
-                continue
-            contenders = _contenders(logits, np.unique(there))
-            chosen = self._winner(self._resampler.resize(logits[contenders], part)).numpy()
-            result[place] = np.append(contenders.numpy(), len(logits))[chosen]
+            contenders = None if self._painted else _contenders(logits, np.unique(there))
+            if contenders is not None:
+                logits = logits[contenders]
+            chosen = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
+            names = None if contenders is None else np.append(contenders.cpu().numpy(), len(logits_kzyx))
+            result[place] = chosen if names is None else names[chosen]
         return result
 
     def _winner(self, logits_kzyx: Tensor) -> Tensor:
@@ -196,14 +196,14 @@ def last_above_zero(logits_kzyx: Tensor) -> Tensor:
     return torch.where(last == 0, count, last - 1)
 
 
-def _contenders(logits_kzyx: Tensor, present: np.ndarray) -> Tensor:
-    """Classes that may win between voxels, in order. ``present`` are those that win at some voxel.
+def _contenders(logits_kzyx: Tensor, present: np.ndarray) -> Tensor | None:
+    """Classes that may win between voxels, in order; None for all. ``present`` are those that win at some voxel.
 
     A class that is below one and the same rival everywhere cannot win; nor can one that is below the mean of some,
     which the largest of them is never below.
     """
     if len(present) > MOST_RIVALS or present[-1] == len(logits_kzyx):  # the latter where some are no number
-        return torch.arange(len(logits_kzyx))
+        return None
     flat = logits_kzyx.flatten(1)
     winning = flat[torch.from_numpy(present.astype(np.int64))]
     rivals = torch.cat((winning.mean(0, keepdim=True), winning))
