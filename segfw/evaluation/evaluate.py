@@ -16,7 +16,9 @@ from segfw.data.layouts import image_files, read_labels
 from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
 from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_image, read_pair
-from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
+from segfw.evaluation.cases import score_case
+from segfw.evaluation.metrics import METRICS, LabelScore, Scores, mean_dice
+from segfw.evaluation.summary import summarize
 from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
 from segfw.records import UserError, count, write_text
 
