@@ -15,8 +15,10 @@ from segfw.data.formats import write_labels
 from segfw.data.geometry import Geometry
 from segfw.data.manifest import LabelSet
 from segfw.data.parallel import CasesFailed, Failures
-from segfw.evaluation.evaluate import evaluate, score_case
-from segfw.evaluation.metrics import Scores, confusion, label_score
+from segfw.evaluation.cases import score_case
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.evaluate import evaluate
+from segfw.evaluation.metrics import METRICS, Scores, label_score
 from segfw.records import UserError
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail

@@ -5,8 +5,10 @@ import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
 
-from segfw.evaluation import metrics
-from segfw.evaluation.metrics import MeanScores, confusion, label_score, summarize
+from segfw.evaluation import counting
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.metrics import METRICS, MeanScores, label_score
+from segfw.evaluation.summary import summarize
 
 SHAPE = (4, 6, 9)  # unequal: a swapped axis must fail
 
@@ -46,7 +48,7 @@ def test_confusion_has_the_reference_in_rows():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
 def test_confusion_matches_counting_voxels(dtype, monkeypatch):
-    monkeypatch.setattr(metrics, "CHUNK_VOXELS", 17)  # several steps, the last one shorter
+    monkeypatch.setattr(counting, "CHUNK_VOXELS", 17)  # several steps, the last one shorter
     reference, prediction = random_masks().astype(dtype)
     expected = np.zeros((4, 4), int)
     for z, y, x in np.ndindex(reference.shape):

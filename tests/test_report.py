@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from segfw.evaluation import report
-from segfw.evaluation.metrics import confusion, label_score, summarize
-from segfw.evaluation.report import Overlay, draw_curve, draw_overlay, overlay_cases, write_report
+from segfw.evaluation import overlays
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.metrics import label_score
+from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
+from segfw.evaluation.report import draw_curve, write_report
+from segfw.evaluation.summary import summarize
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
 SPACING_MM = (5.0, 1.0, 0.5)
@@ -87,14 +90,14 @@ def centre_of(picture: np.ndarray, color: tuple[float, float, float]) -> tuple[f
 def panels(monkeypatch):
     """What was drawn: (reference plane, size in mm) of each view."""
     drawn = []
-    draw_view = report._draw_view
+    draw_view = overlays._draw_view
 
     def recorded(ax, planes, size_mm, window):
         bounds = ax.get_window_extent()
         drawn.append((planes[1], tuple(size_mm), bounds.height / bounds.width))
         return draw_view(ax, planes, size_mm, window)
 
-    monkeypatch.setattr(report, "_draw_view", recorded)
+    monkeypatch.setattr(overlays, "_draw_view", recorded)
     return drawn
 
 

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from segfw.data.geometry import Spacing, to_canonical
 from segfw.data.manifest import LabelMap, LabelSet
+from segfw.evaluation.counting import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
-from segfw.evaluation.metrics import LabelScore, Measures, confusion, label_score
+from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
 from segfw.records import UserError
 
 ALL = "all"
 DEFAULT = Measures()
+
+
+def measures_of(
+    *,
+    surface: bool = True,
+    tolerance_mm: float = 1.0,
+    lesions: Sequence[str] | None = None,
+    strata_ml: Sequence[float] = DEFAULT.strata_ml,
+    lesion_iou: float = 0.0,
+) -> Measures:
+    """``Measures`` as a user asks for them: ``lesions`` None is none, empty all. Raises UserError on a bad value."""
+    names = () if lesions is None else tuple(lesions) or (ALL,)
+    try:
+        return Measures(
+            surface=surface,
+            tolerance_mm=float(tolerance_mm),
+            lesions=names,
+            strata_ml=tuple(strata_ml),
+            lesion_iou=float(lesion_iou),
+        )
+    except ValidationError as error:
+        raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def score_case(

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import field_validator
 
+from segfw.evaluation.counting import label_counts
 from segfw.evaluation.lesions import LesionCounts, lesion_total, ratio
+from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
 from segfw.records import Record
 
@@ -50,11 +52,14 @@ EMPTY_MASK_POLICY = (
     "there."
 )
 
+COMPARISON_POLICY = (
+    "Differences are first minus second over the cases that both predicted. Where one is rightly empty and the other "
+    "invented the label, the former counts as perfect there, so that the invention is not lost with the pair. p is "
+    "of Wilcoxon's signed-rank test, two-sided, not corrected for the number of labels and metrics"
+)
+
 # Below this share of the image nearly all is background, and specificity is close to 1 whatever was predicted.
 SPECIFICITY_SHARE = 0.05
-
-# Voxels per step of the histogram: bincount widens its input to 8 bytes a voxel, and small steps stay in the cache.
-CHUNK_VOXELS = 1 << 17
 
 
 class Measures(Record):
@@ -160,6 +165,23 @@ class LabelSummary(MeanScores):
     lesions: tuple[LesionCounts, ...] = ()
 
 
+class Comparison(Record):
+    """First against second predictions: each metric of each label, and of the cases' means over labels (foreground).
+
+    ``only_first`` and ``only_second`` are cases that the other did not predict, ``second_cases`` the second's scores.
+    """
+
+    first: str
+    second: str
+    cases: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    labels: dict[str, dict[str, Paired]]
+    foreground: dict[str, Paired]
+    second_cases: dict[str, dict[str, LabelScore]]
+    policy: str = COMPARISON_POLICY
+
+
 class Scores(Record):
     """All scores of an evaluation, as in scores.json. ``foreground_mean`` is the mean over labels of their means.
 
@@ -174,49 +196,12 @@ class Scores(Record):
     notes: tuple[str, ...] = ()
     foreground_interval: dict[str, tuple[float, float]] = {}
     measures: Measures | None = None
+    comparison: Comparison | None = None
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Metrics that exist anywhere, in the order of METRICS."""
         return tuple(name for name in METRICS if getattr(self.foreground_mean, name) is not None) or ("dice",)
-
-
-class Counts(NamedTuple):
-    """Voxels of one label: in both masks, in the prediction only, in the reference only."""
-
-    tp: int
-    fp: int
-    fn: int
-
-
-def confusion(reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: int) -> np.ndarray:
-    """Voxels of every pair (reference class, prediction class), int64 (K, K); rows are the reference.
-
-    Both masks hold class indices 0..K-1 on the same grid. Raises ValueError if the shapes differ or a value does not
-    fit. Needs a few megabytes beside the masks (and a copy of a mask that is not contiguous).
-    """
-    if reference_zyx.shape != prediction_zyx.shape:
-        raise ValueError(
-            f"reference has shape {reference_zyx.shape} and prediction {prediction_zyx.shape}; must be equal"
-        )
-    for name, mask in (("reference", reference_zyx), ("prediction", prediction_zyx)):
-        if mask.size and not (mask.min() >= 0 and mask.max() < classes):
-            raise ValueError(f"{name} has classes {mask.min()}..{mask.max()}; must be within 0..{classes - 1}")
-    reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
-    counts = np.zeros(classes * classes, dtype=np.int64)
-    for start in range(0, reference.size, CHUNK_VOXELS):
-        joint = reference[start : start + CHUNK_VOXELS].astype(np.intp)
-        joint *= classes
-        joint += prediction[start : start + CHUNK_VOXELS]
-        counts += np.bincount(joint, minlength=counts.size)
-    return counts.reshape(classes, classes)
-
-
-def label_counts(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> Counts:
-    """TP, FP and FN voxels of a class, or of the union of several, from a confusion matrix (reference in rows)."""
-    members = np.atleast_1d(classes)
-    tp = int(confusion_kk[np.ix_(members, members)].sum())
-    return Counts(tp, int(confusion_kk[:, members].sum()) - tp, int(confusion_kk[members].sum()) - tp)
 
 
 def label_score(
