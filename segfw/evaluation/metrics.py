@@ -23,25 +23,26 @@ class Metric(NamedTuple):
     """What a column is called, and its value where nothing is wrong; ``larger_is_better`` is None for a bias."""
 
     title: str
+    short: str
     best: float
     larger_is_better: bool | None = True
     digits: int = 3
 
 
 METRICS = {
-    "dice": Metric("Dice", 1.0),
-    "jaccard": Metric("Jaccard", 1.0),
-    "tpr": Metric("TPR", 1.0),
-    "precision": Metric("Precision", 1.0),
-    "specificity": Metric("Specificity", 1.0),
-    "volume_similarity": Metric("Volume similarity", 1.0),
-    "volume_difference": Metric("Volume difference", 0.0, None),
-    "hd95_mm": Metric("HD95 mm", 0.0, False, 2),
-    "assd_mm": Metric("ASSD mm", 0.0, False, 2),
-    "nsd": Metric("NSD", 1.0),
-    "lesion_tpr": Metric("Lesion TPR", 1.0),
-    "lesion_precision": Metric("Lesion precision", 1.0),
-    "lesion_f1": Metric("Lesion F1", 1.0),
+    "dice": Metric("Dice", "Dice", 1.0),
+    "jaccard": Metric("Jaccard", "Jaccard", 1.0),
+    "tpr": Metric("TPR", "TPR", 1.0),
+    "precision": Metric("Precision", "Precision", 1.0),
+    "specificity": Metric("Specificity", "Spec.", 1.0),
+    "volume_similarity": Metric("Volume similarity", "Vol. sim.", 1.0),
+    "volume_difference": Metric("Volume difference", "Vol. diff.", 0.0, None),
+    "hd95_mm": Metric("HD95 mm", "HD95 mm", 0.0, False, 2),
+    "assd_mm": Metric("ASSD mm", "ASSD mm", 0.0, False, 2),
+    "nsd": Metric("NSD", "NSD", 1.0),
+    "lesion_tpr": Metric("Lesion TPR", "Les. TPR", 1.0),
+    "lesion_precision": Metric("Lesion precision", "Les. prec.", 1.0),
+    "lesion_f1": Metric("Lesion F1", "Les. F1", 1.0),
 }
 
 EMPTY_MASK_POLICY = (

@@ -70,7 +70,7 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
     """PNG of every case's Dice, NSD and HD95 by label, as far as they exist; None without any.
 
     From five cases on a box shows median and quartiles, whiskers the last values within 1.5 times their distance, and
-    a diamond the mean. Distances of missed and invented labels, which are a penalty, are drawn as crosses.
+    a diamond the mean. Missed and invented labels, whose distance is a penalty, are crosses at the edge.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -84,16 +84,22 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
         figure = Figure(figsize=(3.6 * len(shown) + 1.4, 0.9 + 0.42 * rows), dpi=110, layout="constrained")
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for ax, metric in zip(panels, shown):
+            ax.set(ylim=(rows - 0.5, -0.5), xlabel=METRICS[metric].title, xlim=_limits(scores, metric))
+            plain_axes(ax)
             jitter = np.random.default_rng(0)
             for row, name in enumerate(scores.labels):
                 _draw_row(ax, row, metric, [by_label[name] for by_label in scores.cases.values()], colors[name], jitter)
-            is_share = metric != "hd95_mm"
-            ax.set(ylim=(rows - 0.5, -0.5), xlabel=METRICS[metric].title, xlim=(-0.01, 1.01) if is_share else None)
-            plain_axes(ax)
-            if not is_share:
-                ax.set_xlim(left=0)
         panels[0].set_yticks(range(rows), [shortened(name) for name in scores.labels])
         return png_of(figure)
+
+
+def _limits(scores: Scores, metric: str) -> tuple[float, float]:
+    """0 to 1, or of a distance to the largest that was measured: a penalty would leave the others no room."""
+    if METRICS[metric].best == 1:
+        return -0.01, 1.01
+    found = [score for by_label in scores.cases.values() for score in by_label.values()]
+    measured = [getattr(score, metric) or 0.0 for score in found if not score.outcome]
+    return 0.0, 1.05 * max([1.0, *measured])
 
 
 def _draw_row(ax, row: int, metric: str, found: Sequence, color: int, jitter: np.random.Generator) -> None:
@@ -111,8 +117,9 @@ def _draw_row(ax, row: int, metric: str, found: Sequence, color: int, jitter: np
     heights = row + jitter.uniform(-0.18, 0.18, len(values))
     is_penalty = np.array([metric == "hd95_mm" and outcome != "" for _, outcome in points], bool)
     for marker, which, line in (("o", ~is_penalty, 0), ("x", is_penalty, 1.2)):
+        shown = np.minimum(values[which], ax.get_xlim()[1])
         style = {"marker": marker, "s": 13, "color": [label_color(color)], "alpha": 0.65, "linewidths": line}
-        ax.scatter(values[which], heights[which], zorder=3, **style)
+        ax.scatter(shown, heights[which], zorder=5, clip_on=False, **style)
 
 
 def draw_curve(curve: Sequence[Mapping[str, float]]) -> bytes | None:

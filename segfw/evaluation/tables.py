@@ -12,17 +12,6 @@ from segfw.evaluation.summary import INTERVALS, empty_mask_counts
 
 COUNTS = ("tp", "fp", "fn", "reference_ml", "predicted_ml")
 SPREADS = ("cases", "median", "std", "q1", "q3", "low", "high")
-SHORT = {
-    "volume_similarity": "vol. sim.",
-    "volume_difference": "vol. diff.",
-    "hd95_mm": "HD95 mm",
-    "assd_mm": "ASSD mm",
-    "precision": "precision",
-    "specificity": "spec.",
-    "lesion_tpr": "les. TPR",
-    "lesion_precision": "les. prec.",
-    "lesion_f1": "les. F1",
-}
 
 
 def scores_csv(scores: Scores) -> str:
@@ -78,7 +67,7 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, dict[str, Paired]
 def scores_table(scores: Scores) -> str:
     """The means of every label as plain text columns, for the console, with what was counted and how."""
     metrics = scores.shown
-    heads = ("label", *(SHORT.get(metric, METRICS[metric].title) for metric in metrics))
+    heads = ("label", *(METRICS[metric].short for metric in metrics))
     rows = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
     for name, label in scores.labels.items():
         counts = (label.cases, label.missed, label.invented, label.both_empty)
@@ -128,6 +117,7 @@ def _strata(lesions: Iterable) -> list[str]:
         f", {stratum_name(part.from_ml, part.to_ml)}: {part.found} of {part.reference} found, "
         f"{part.right} of {part.predicted} predicted are real, F1 {_digits(part.f1)}"
         for part in lesions
+        if part.reference or part.predicted
     ]
 
 
