@@ -97,6 +97,7 @@ def test_a_case_that_fails_in_the_second_folder_only_is_named(two_folders, tmp_p
     scores = Scores.load(output)
     assert list(scores.cases) == ["a", "b", "c"]
     assert scores.comparison.cases == ("c",)
+    assert scores.notes == (f"{second}: 1 case could not be scored (b)",)
 
 
 def test_label_maps_and_predictions_go_by_the_ids_of_the_cases(tmp_path):

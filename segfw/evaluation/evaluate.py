@@ -125,17 +125,17 @@ def evaluate_pairs(
     cases, failures = score(pairs)
     if not cases:
         raise failures[0].error if failures else UserError("there are no cases to score; give at least one")
+    if failures:
+        left_out = f"could not be scored and not counted in the means ({listing([each.item for each in failures])})"
+        notes = [*notes, f"{count(len(failures), 'case')} {left_out}"]
     comparison = None
     if other is not None:
         other_cases, other_failures = score(other.pairs)
         comparison = compare_cases(cases, other_cases, other.names)
-        failures += other_failures
-    if failures:
-        left_out = listing({outcome.item for outcome in failures})
-        notes = [
-            *notes,
-            f"{count(len(failures), 'case')} could not be scored and not counted in the means ({left_out})",
-        ]
+        if other_failures:
+            failed = f"could not be scored ({listing([each.item for each in other_failures])})"
+            notes = [*notes, f"{other.names[1]}: {count(len(other_failures), 'case')} {failed}"]
+            failures += other_failures
     scores = summarize(cases, [*notes, *labels.explanation], measures).model_copy(update={"comparison": comparison})
     if report is not None:
         _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {})
