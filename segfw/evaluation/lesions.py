@@ -66,7 +66,9 @@ def lesion_counts(
         for components, number in ((reference, references), (predicted, predictions))
     ]
     both = (reference > 0) & (predicted > 0)
-    pairs, shared = np.unique(np.stack([reference[both], predicted[both]]), axis=1, return_counts=True)
+    # One number per pair of components: sorting these is several times faster than sorting pairs.
+    joint, shared = np.unique(reference[both] * np.int64(predictions + 1) + predicted[both], return_counts=True)
+    pairs = np.stack(np.divmod(joint, predictions + 1))
     iou = shared / (sizes[0][pairs[0]] + sizes[1][pairs[1]] - shared)
     pairs = pairs[:, iou >= least_iou]
     edges = [0.0, *strata_ml, np.inf]
