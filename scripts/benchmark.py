@@ -1,6 +1,7 @@
 """Speed and memory of segfw's parts on this machine, each as a ratio against a plain baseline in the same run.
 
     python scripts/benchmark.py preprocessing | step | machine | epoch | augmentation | inference | gpu | all
+    python scripts/benchmark.py evaluation --pairs 50
 
 Medians over several repetitions; baseline and ours alternate, so that a drifting machine drifts for both.
 """
@@ -8,9 +9,11 @@ Medians over several repetitions; baseline and ours alternate, so that a driftin
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 import torch
+from evaluation_speed import evaluation
 from scipy import ndimage
 from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 
@@ -223,6 +226,7 @@ PARTS = {
     "epoch": epoch,
     "augmentation": augmentation,
     "inference": inference,
+    "evaluation": evaluation,
     "gpu": gpu,
 }
 
@@ -230,11 +234,13 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=(*PARTS, "all"))
-    chosen = parser.parse_args().part
+    parser.add_argument("--pairs", type=int, default=3, help="masks to evaluate (default: 3)")
+    args = parser.parse_args()
+    parts = PARTS | {"evaluation": partial(evaluation, args.pairs)}
     keep_freed_pages()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device_name(pick_device('auto'))}")
-    for name, function in PARTS.items():
-        if chosen in (name, "all"):
+    for name, function in parts.items():
+        if args.part in (name, "all"):
             function()
 
 

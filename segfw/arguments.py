@@ -224,9 +224,33 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, "evaluate", what, "segfw evaluate masks labelsTs --output scores.json --report report.html")
     parser.add_argument("predictions", type=Path, help="folder of predicted masks")
     parser.add_argument("reference", type=Path, help="folder of expert masks")
-    parser.add_argument("--output", type=Path, help="scores.json (a CSV is written beside it)")
+    parser.add_argument("--compare", type=Path, metavar="DIR", help="second predictions to compare with, case by case")
+    parser.add_argument("--output", type=Path, help="scores.json (CSV tables are written beside it)")
     parser.add_argument("--report", type=Path, help="report.html, with pictures")
     parser.add_argument("--images", type=Path, help="folder of the images, for the report's pictures")
+    parser.add_argument(
+        "--tolerance-mm", type=float, default=1.0, metavar="MM", help="distance that NSD forgives (default: 1.0)"
+    )
+    parser.add_argument("--no-surface", action="store_true", help="leave out HD95, ASSD and NSD")
+    parser.add_argument(
+        "--lesions", nargs="*", metavar="LABEL", help="labels to score component by component (without names: all)"
+    )
+    parser.add_argument(
+        "--lesion-strata-ml",
+        type=float,
+        nargs="+",
+        default=[0.1, 1.0],
+        metavar="ML",
+        help="volumes between which components are counted apart (default: 0.1 1.0)",
+    )
+    parser.add_argument(
+        "--lesion-iou",
+        type=float,
+        default=0.0,
+        metavar="IOU",
+        help="intersection over union from which a component is found (default: 0, any overlap)",
+    )
+    parser.add_argument("--workers", type=int, help="threads that read and score (default: one per processor)")
 
 
 def _add_check(verbs: argparse._SubParsersAction) -> None:

@@ -166,12 +166,31 @@ def _select(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from segfw.evaluation.evaluate import evaluate, first_channel_files
-    from segfw.evaluation.metrics import scores_table
+    from segfw.evaluation.cases import measures_of
+    from segfw.evaluation.evaluate import evaluate
+    from segfw.evaluation.pairs import first_channel_files
+    from segfw.evaluation.tables import comparison_table, scores_table
 
-    images = first_channel_files(args.images) if args.images else None
-    scores = evaluate(args.predictions, args.reference, output=args.output, report=args.report, images=images)
+    measures = measures_of(
+        surface=not args.no_surface,
+        tolerance_mm=args.tolerance_mm,
+        lesions=_tuple(args.lesions),
+        strata_ml=tuple(args.lesion_strata_ml),
+        lesion_iou=args.lesion_iou,
+    )
+    scores = evaluate(
+        args.predictions,
+        args.reference,
+        compare=args.compare,
+        output=args.output,
+        report=args.report,
+        images=first_channel_files(args.images) if args.images else None,
+        measures=measures,
+        workers=args.workers,
+    )
     print(scores_table(scores))
+    if scores.comparison is not None:
+        print(comparison_table(scores.comparison))
     for path in (args.output, args.report):
         if path:
             print(f"written: {path}")

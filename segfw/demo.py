@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 from segfw.data.layouts import read_labels
-from segfw.evaluation.evaluate import evaluate_pairs, first_channel_files, pair_masks
-from segfw.evaluation.metrics import Scores, scores_table
+from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.metrics import Scores
+from segfw.evaluation.pairs import first_channel_files, pair_masks
+from segfw.evaluation.tables import scores_table
 from segfw.model import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict

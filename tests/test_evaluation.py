@@ -1,7 +1,5 @@
 """Scoring folders of masks: pairing, grids, labels, and what is written."""
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -9,45 +7,18 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from mask_folders import LABELS, SHAPE, box, folders, geometry, rows_of
 from PIL import Image
 
 from segfw.data.formats import write_labels
-from segfw.data.geometry import Geometry
 from segfw.data.manifest import LabelSet
 from segfw.data.parallel import CasesFailed, Failures
-from segfw.evaluation.evaluate import evaluate, score_case
-from segfw.evaluation.metrics import Scores, confusion, label_score
+from segfw.evaluation.cases import score_case
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.evaluate import evaluate
+from segfw.evaluation.metrics import METRICS, Scores, label_score
+from segfw.evaluation.tables import scores_table
 from segfw.records import UserError
-
-SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
-SPACING_MM = (5.0, 1.0, 0.5)
-LABELS = LabelSet(names=("background", "liver", "tumour"), values=(0, 1, 2))
-
-
-def geometry(shape=SHAPE, spacing_mm=SPACING_MM, shift_mm=(0.0, 0.0, 0.0)) -> Geometry:
-    """Canonical axes; ``shift_mm`` along z, y, x."""
-    affine = np.zeros((4, 4))
-    affine[[2, 1, 0], [0, 1, 2]] = spacing_mm
-    affine[[2, 1, 0], 3] = shift_mm
-    affine[3, 3] = 1
-    return Geometry.of(shape, affine)
-
-
-def box(*ranges, value=1, shape=SHAPE) -> np.ndarray:
-    """Mask with ``value`` in the half-open ranges along z, y, x; empty without any."""
-    mask = np.zeros(shape, np.uint8)
-    if ranges:
-        mask[tuple(slice(*limits) for limits in ranges)] = value
-    return mask
-
-
-def folders(tmp_path: Path, references: dict, predictions: dict, ending=".nii.gz", **grid) -> tuple[Path, Path]:
-    """Writes masks as (predictions folder, reference folder)."""
-    for name, masks, file_ending in (("reference", references, ".nii.gz"), ("predicted", predictions, ending)):
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        for case, mask in masks.items():
-            write_labels(tmp_path / name / f"{case}{file_ending}", mask, geometry(mask.shape, **grid))
-    return tmp_path / "predicted", tmp_path / "reference"
 
 
 def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path):
@@ -60,8 +31,13 @@ def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path
     write_labels(tmp_path / "other.nrrd", prediction, geometry())
     assert score_case(wanted / "a.nii.gz", tmp_path / "turned.nii", LABELS) == expected
     assert score_case(wanted / "a.nii.gz", tmp_path / "other.nrrd", LABELS) == expected
-    assert expected["liver"] == label_score(confusion(reference, prediction, 3), 1)
-    assert expected["tumour"] == label_score(confusion(reference, prediction, 3), 2)
+    for name, index in (("liver", 1), ("tumour", 2)):
+        counted = label_score(confusion(reference, prediction, 3), index)
+        voxels = {metric for metric, value in counted if value is not None} - {"lesions"}
+        assert voxels >= {"dice", "tp", "volume_difference"}
+        assert {metric: getattr(expected[name], metric) for metric in voxels} == {
+            metric: getattr(counted, metric) for metric in voxels
+        }
 
 
 def test_a_reference_picture_is_compared_where_the_prediction_lies(tmp_path):
@@ -204,16 +180,27 @@ def evaluated(tmp_path):
 def test_scores_json(evaluated):
     scores, output, _ = evaluated
     content = json.loads(output.read_text())
-    assert content["labels"]["liver"] == {
+    liver = content["labels"]["liver"]
+    contract = {
         "dice": (1 + 2 / 3 + 0) / 3, "jaccard": 0.5, "tpr": 0.5, "precision": 2 / 3,
         "cases": 3, "both_empty": 0, "missed": 1, "invented": 0,
     }  # fmt: skip
+    assert liver == liver | contract
+    assert liver["volume_difference"] == (0 - 0.5 - 1) / 3
+    assert liver["spread"]["dice"]["median"] == 2 / 3
     assert content["labels"]["tumour"]["dice"] == 0.5
     assert content["labels"]["tumour"]["both_empty"] == 1
     assert content["foreground_mean"]["tpr"] == 0.5
-    assert content["cases"]["b"]["liver"] == {
+    found = content["cases"]["b"]["liver"]
+    assert found == found | {
         "dice": 2 / 3, "jaccard": 0.5, "tpr": 0.5, "precision": 1.0, "tp": 54, "fp": 0, "fn": 54,
+        "reference_ml": 0.27, "predicted_ml": 0.135, "volume_similarity": 1 - 1 / 3, "volume_difference": -0.5,
     }  # fmt: skip
+    # Both slices are surface; that of the reference which was not found is one slice, 5 mm, away.
+    assert (found["hd95_mm"], found["assd_mm"], found["nsd"]) == (5.0, 5 / 3, 2 / 3)
+    diagonal_mm = ((4 * 5) ** 2 + 6**2 + (9 * 0.5) ** 2) ** 0.5
+    assert content["cases"]["c"]["liver"]["hd95_mm"] == pytest.approx(diagonal_mm)
+    assert content["measures"]["tolerance_mm"] == 1.0
     assert content["cases"]["c"]["tumour"]["dice"] is None
     assert "left out of the means" in content["empty_mask_policy"]
     assert Scores.load(output) == scores
@@ -221,11 +208,37 @@ def test_scores_json(evaluated):
 
 def test_scores_csv(evaluated):
     _, output, _ = evaluated
-    rows = list(csv.DictReader(io.StringIO(output.with_suffix(".csv").read_text())))
-    assert list(rows[0]) == ["case", "label", "dice", "jaccard", "tpr", "precision", "tp", "fp", "fn"]
+    rows = rows_of(output.with_suffix(".csv"))
+    assert list(rows[0]) == ["case", "label", *METRICS, "tp", "fp", "fn", "reference_ml", "predicted_ml", "mask"]
     assert [(row["case"], row["label"]) for row in rows] == [(c, n) for c in "abc" for n in ("liver", "tumour")]
-    assert list(rows[2].values()) == ["b", "liver", str(2 / 3), "0.5", "0.5", "1.0", "54", "0", "54"]
-    assert list(rows[5].values()) == ["c", "tumour", "", "", "", "", "0", "0", "0"]
+    assert [rows[2][name] for name in ("case", "dice", "tp", "fp", "fn", "mask")] == [
+        *("b", str(2 / 3), "54", "0", "54", "")
+    ]
+    assert [rows[5][name] for name in ("case", "dice", "hd95_mm", "tp", "mask")] == ["c", "", "", "0", "both empty"]
+    assert (rows[3]["mask"], rows[3]["nsd"]) == ("missed", "0.0")
+
+
+def test_summary_csv(evaluated):
+    scores, output, _ = evaluated
+    rows = {(row["label"], row["metric"]): row for row in rows_of(output.with_name("scores_summary.csv"))}
+    liver = rows["liver", "dice"]
+    assert (liver["mean"], liver["cases"], liver["median"]) == (str(scores.labels["liver"].dice), "3", str(2 / 3))
+    assert (liver["low"], liver["high"]) == ("", "")  # three cases are too few for an interval
+    assert rows["foreground mean", "nsd"]["mean"] == str(scores.foreground_mean.nsd)
+    assert not output.with_name("scores_lesions.csv").exists()
+
+
+def test_scores_written_before_surfaces_were_measured_can_be_read(tmp_path):
+    means = {"dice": 0.5, "jaccard": 0.4, "tpr": 0.5, "precision": 0.5}
+    counted = {"cases": 1, "both_empty": 0, "missed": 0, "invented": 0}
+    case = {"dice": 0.5, "jaccard": 0.4, "tpr": 0.5, "precision": 0.5, "tp": 1, "fp": 1, "fn": 1}
+    old = {"labels": {"liver": means | counted}, "foreground_mean": means, "cases": {"a": {"liver": case}}}
+    old |= {"empty_mask_policy": "of then", "notes": ["a note"]}
+    (tmp_path / "scores.json").write_text(json.dumps(old))
+    scores = Scores.load(tmp_path / "scores.json")
+    assert (scores.foreground_mean.dice, scores.labels["liver"].hd95_mm, scores.measures) == (0.5, None, None)
+    assert scores.shown == ("dice", "jaccard", "tpr", "precision")
+    assert "liver" in scores_table(scores)
 
 
 def test_output_must_be_json(tmp_path):

@@ -5,8 +5,10 @@ import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
 
-from segfw.evaluation import metrics
-from segfw.evaluation.metrics import MeanScores, confusion, label_score, summarize
+from segfw.evaluation import counting
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.metrics import MeanScores, label_score
+from segfw.evaluation.summary import summarize
 
 SHAPE = (4, 6, 9)  # unequal: a swapped axis must fail
 
@@ -46,7 +48,7 @@ def test_confusion_has_the_reference_in_rows():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
 def test_confusion_matches_counting_voxels(dtype, monkeypatch):
-    monkeypatch.setattr(metrics, "CHUNK_VOXELS", 17)  # several steps, the last one shorter
+    monkeypatch.setattr(counting, "CHUNK_VOXELS", 17)  # several steps, the last one shorter
     reference, prediction = random_masks().astype(dtype)
     expected = np.zeros((4, 4), int)
     for z, y, x in np.ndindex(reference.shape):
@@ -101,17 +103,34 @@ def test_a_perfect_prediction_scores_one():
 
 @pytest.mark.parametrize(
     "reference, prediction, expected, outcome",
-    [
-        (box(), box(), (None, None, None, None), "both empty"),
-        (box(), box((0, 1)), (0, 0, None, 0), "invented"),
-        (box((0, 1)), box(), (0, 0, 0, 0), "missed"),
-        (box((0, 1)), box((1, 2)), (0, 0, 0, 0), ""),
+    [  # Dice, Jaccard, TPR, precision, specificity, volume similarity and difference
+        (box(), box(), (None, None, None, None, None, None, None), "both empty"),
+        (box(), box((0, 1)), (0, 0, None, 0, None, 0, None), "invented"),
+        (box((0, 1)), box(), (0, 0, 0, 0, 0, 0, -1), "missed"),
+        (box((0, 1)), box((1, 2)), (0, 0, 0, 0, 2 / 3, 1, 0), ""),
+        (box((0, 1)), box((0, 3)), (1 / 2, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 2, 2), ""),
     ],
 )
 def test_policy_for_empty_masks(reference, prediction, expected, outcome):
     result = score(reference, prediction)
-    assert (result.dice, result.jaccard, result.tpr, result.precision) == expected
+    names = ("dice", "jaccard", "tpr", "precision", "specificity", "volume_similarity", "volume_difference")
+    assert tuple(getattr(result, name) for name in names) == pytest.approx(expected)
     assert result.outcome == outcome
+
+
+def test_specificity_is_left_out_where_nearly_all_is_background():
+    shape = (2, 10, 10)  # 200 voxels, of which 5 % are 10
+    prediction = box((0, 1), (0, 2), shape=shape)
+    assert score(box((0, 1), (0, 1), shape=shape), prediction).specificity == 1 - 10 / 190
+    assert score(box((0, 1), (0, 1), (0, 9), shape=shape), prediction).specificity is None
+    assert score(box((0, 2), shape=shape), prediction).specificity is None  # there is nothing else
+
+
+def test_volumes_are_in_millilitres():
+    counts = confusion(box((0, 1)), box((0, 3)), 3)  # 54 and 162 voxels
+    result = label_score(counts, 1, voxel_ml=5.0 * 1.0 * 0.5 / 1000)
+    assert (result.reference_ml, result.predicted_ml) == (pytest.approx(0.135), pytest.approx(0.405))
+    assert label_score(counts, 1).reference_ml is None
 
 
 def test_a_missed_structure_lowers_the_mean_and_an_absent_one_does_not():
@@ -141,11 +160,12 @@ def test_foreground_mean_is_the_mean_of_label_means():
     assert scores.labels["spleen"].dice is None
     assert scores.labels["spleen"].both_empty == 2
     # The mean over all cases and labels would be (1 + 1 + 0.5) / 3 for TPR.
-    assert scores.foreground_mean == MeanScores(
-        dice=(1 + 2 / 3) / 2, jaccard=(1 + 1 / 2) / 2, tpr=(1 + 1 / 2) / 2, precision=1.0
-    )
+    means = scores.foreground_mean
+    assert (means.dice, means.jaccard, means.tpr) == ((1 + 2 / 3) / 2, (1 + 1 / 2) / 2, (1 + 1 / 2) / 2)
+    assert (means.precision, means.volume_difference, means.hd95_mm) == (1, -0.25, None)
 
 
 def test_means_of_nothing_are_none():
     scores = summarize({"a": {"liver": score(box(), box())}})
     assert scores.foreground_mean == MeanScores(dice=None, jaccard=None, tpr=None, precision=None)
+    assert scores.foreground_interval == {}

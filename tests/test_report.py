@@ -7,9 +7,20 @@ import sys
 import numpy as np
 import pytest
 
-from segfw.evaluation import report
-from segfw.evaluation.metrics import confusion, label_score, summarize
-from segfw.evaluation.report import Overlay, draw_curve, draw_overlay, overlay_cases, write_report
+from segfw.data.formats import write_labels
+from segfw.data.geometry import Geometry
+from segfw.data.manifest import LabelSet, Region
+from segfw.evaluation import evaluate as evaluation
+from segfw.evaluation import overlays, report
+from segfw.evaluation.compare import compare_cases
+from segfw.evaluation.counting import confusion
+from segfw.evaluation.lesions import lesion_counts
+from segfw.evaluation.metrics import Measures, label_score
+from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
+from segfw.evaluation.report import draw_curve, draw_scores, write_report
+from segfw.evaluation.summary import summarize
+from segfw.evaluation.surface import SurfaceScore
+from segfw.pictures import label_color
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
 SPACING_MM = (5.0, 1.0, 0.5)
@@ -31,12 +42,14 @@ def score(reference, prediction, index=1):
 
 def test_report_escapes_every_text(tmp_path):
     evil = "<b>&\"'"
-    scores = summarize({evil: {evil: score(box((0, 1)), box((0, 1)))}}, notes=[evil])
+    cases = {evil: {evil: score(box((0, 1)), box((0, 1)))}}
+    comparison = compare_cases(cases, cases | {evil * 2: cases[evil]}, (evil, evil))
+    scores = summarize(cases, notes=[evil]).model_copy(update={"comparison": comparison})
     picture = Overlay(case=evil, rank=evil, dice=1.0, image_png=PNG)
     write_report(tmp_path / "r.html", title=evil, scores=scores, overlays=[picture], curve=None, facts={evil: evil})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert evil not in page
-    assert page.count("&lt;b&gt;&amp;&#34;&#39;") >= 8
+    assert page.count("&lt;b&gt;&amp;&#34;&#39;") >= 13
     assert '<td class="text">&lt;b&gt;' in page
 
 
@@ -61,6 +74,7 @@ def test_report_of_nothing_and_of_a_curve(tmp_path):
         ({"a": 1, "b": 2}, {"best": "b", "worst": "a"}),
         ({"a": 2, "b": 0, "c": 3}, {"best": "c", "median": "a", "worst": "b"}),
         ({"a": 4, "b": 3, "c": 2, "d": 1}, {"best": "a", "median": "c", "worst": "d"}),
+        ({"a": 4, "b": 3, "c": 2, "d": 1, "e": 0}, {"best": "a", "median": "c", "worst": "e", "second worst": "d"}),
     ],
 )
 def test_overlay_cases(overlaps, expected):
@@ -87,14 +101,14 @@ def centre_of(picture: np.ndarray, color: tuple[float, float, float]) -> tuple[f
 def panels(monkeypatch):
     """What was drawn: (reference plane, size in mm) of each view."""
     drawn = []
-    draw_view = report._draw_view
+    draw_view = overlays._draw_view
 
     def recorded(ax, planes, size_mm, window):
         bounds = ax.get_window_extent()
         drawn.append((planes[1], tuple(size_mm), bounds.height / bounds.width))
         return draw_view(ax, planes, size_mm, window)
 
-    monkeypatch.setattr(report, "_draw_view", recorded)
+    monkeypatch.setattr(overlays, "_draw_view", recorded)
     return drawn
 
 
@@ -139,3 +153,58 @@ def test_importing_the_evaluation_does_not_load_matplotlib_or_jinja():
         "import sys, segfw.evaluation.evaluate; sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_plots_have_the_colours_of_the_overlays():
+    cases = {str(n): {"whole": score(box((0, 4)), box((0, n + 1)))} for n in range(4)}
+    for index in (1, 2):
+        picture = picture_of(draw_scores(summarize(cases), {"whole": index}))
+        dots = [0.65 * np.array(label_color(each)) + 0.35 for each in (1, 2)]  # over white
+        found = [(abs(picture - color) < 0.02).all(-1).sum() for color in dots]
+        assert found[index - 1] > 20
+        assert found[2 - index] == 0
+
+
+def test_a_region_is_plotted_in_the_colour_it_is_painted_in(tmp_path, monkeypatch):
+    labels = LabelSet(
+        names=NAMES,
+        values=(0, 1, 2),
+        regions=(Region(name="whole", values=(1, 2), painted=1), Region(name="core", values=(2,), painted=2)),
+    )
+    folder = {name: tmp_path / name for name in ("reference", "predicted")}
+    for path in folder.values():
+        path.mkdir()
+        write_labels(path / "a.nii.gz", box((0, 2)), Geometry.of(SHAPE, np.diag([5.0, 1, 2, 1])))
+    given = {}
+    monkeypatch.setattr(evaluation, "write_report", lambda path, **values: given.update(values))
+    evaluation.evaluate(*folder.values(), labels=labels, report=tmp_path / "r.html")
+    assert given["colors"] == {"whole": 1, "core": 2}
+    swapped = labels.model_copy(update={"regions": labels.regions[::-1]})
+    evaluation.evaluate(*folder.values(), labels=swapped, report=tmp_path / "r.html")
+    assert given["colors"] == {"core": 2, "whole": 1}
+
+
+def test_a_penalty_does_not_squeeze_the_distances_that_were_measured():
+    near, far = SurfaceScore(2.0, 1.0, 0.9), SurfaceScore(500.0, 500.0, 0.0)
+    found = [label_score(confusion(box((0, 2)), box((0, 1)), 2), 1, surface=near) for _ in range(5)]
+    missed = label_score(confusion(box((0, 2)), box(), 2), 1, surface=far)
+    scores = summarize({str(n): {"liver": each} for n, each in enumerate([*found, missed])})
+    assert report._limits(scores, "hd95_mm") == (0.0, 1.05 * 2)
+    assert report._limits(scores, "nsd") == (-0.01, 1.01)
+    assert draw_scores(scores).startswith(PNG)
+
+
+def test_the_report_shows_intervals_spreads_and_components(tmp_path):
+    lesions = lesion_counts(box((0, 2)) > 0, box((0, 1)) > 0, 0.001, (0.1, 1.0), 0.0)
+    counts = confusion(box((0, 2)), box((0, 1)), 2)
+    cases = {str(n): {"liver": label_score(counts, 1, voxel_ml=0.001, lesions=lesions)} for n in range(5)}
+    scores = summarize(cases, measures=Measures(lesions=("liver",)))
+    write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=None, facts={})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<small>0.667 to 0.667</small>" in page
+    assert "95 %: 0.667 to 0.667" in page
+    # 108 voxels of 1 mm3 were found by a component of 54, which is one of the smaller class.
+    assert [page.count(f'<td class="text">{size}</td>') for size in ("0 to 0.1 ml", "0.1 to 1 ml")] == [1, 1]
+    assert "1 ml and more" not in page  # there are none
+    assert page.count("<td>5</td><td>5</td>") == 2
+    assert "Comparison" not in page

@@ -2,65 +2,95 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from segfw.data.description import DESCRIPTION_FILE, label_map_of, read_label_maps
-from segfw.data.formats import split_ending
+import numpy as np
+
+from segfw.data.formats import size_and_change, split_ending
 from segfw.data.geometry import to_canonical
-from segfw.data.layouts import image_files, read_labels
-from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
-from segfw.data.parallel import CasesFailed, Outcome, progress
-from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_image, read_pair
-from segfw.evaluation.metrics import METRICS, LabelScore, Scores, confusion, label_score, mean_dice, summarize
-from segfw.evaluation.report import Overlay, draw_overlay, overlay_cases, write_report
+from segfw.data.manifest import LabelMap, LabelSet
+from segfw.data.parallel import CasesFailed, Outcome, map_bounded
+from segfw.evaluation.cases import DEFAULT, lesion_names, score_case
+from segfw.evaluation.compare import compare_cases
+from segfw.evaluation.masks import read_image, read_pair
+from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
+from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
+from segfw.evaluation.pairs import Pairs, known_labels, label_maps_of, labels_in_masks, listing, pair_masks
+from segfw.evaluation.report import write_report
+from segfw.evaluation.summary import summarize
+from segfw.evaluation.tables import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.records import UserError, count, write_text
+
+BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
+COMPRESSION = 100  # of a mask in a format whose header is not looked into
+
+CaseScores = dict[str, dict[str, LabelScore]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherMasks:
+    """Second predictions that the first are compared with: what both are called, and the second's files."""
+
+    names: tuple[str, str]
+    pairs: Mapping[str, tuple[Path, Path]]
 
 
 def evaluate(
     predictions: Path,
     reference: Path,
     *,
+    compare: Path | None = None,
     labels: LabelSet | None = None,
     output: Path | None = None,
     report: Path | None = None,
     images: Mapping[str, Path] | None = None,
+    measures: Measures = DEFAULT,
+    workers: int | None = None,
 ) -> Scores:
     """Scores every reference mask's prediction of the same name (the file endings may differ).
 
-    Without ``labels`` they come from ``labels.json`` in the predictions folder, then from ``dataset.json`` beside the
-    reference folder, else from the values in the reference masks. For ``output``, ``report`` and ``images`` see
-    ``evaluate_pairs``. Raises UserError if a prediction is missing, and CasesFailed like ``evaluate_pairs``.
+    ``compare`` is a second folder of predictions: the first is then compared with it case by case, in
+    ``Scores.comparison``, and cases that only one of the two has are named there. Without ``labels`` they come from
+    ``labels.json`` in the predictions folder, then from ``dataset.json`` beside the reference folder, else from the
+    values in the reference masks. For the rest see ``evaluate_pairs``. Raises UserError if a prediction is missing
+    (but not with ``compare``), and CasesFailed like ``evaluate_pairs``.
     """
     _check_output(output)
     predictions, reference = Path(predictions), Path(reference)
-    pairs, notes = pair_masks(predictions, reference)
-    if labels is None:
-        labels = _known_labels(predictions, reference)
-    maps = read_label_maps(reference.resolve().parent, labels)
-    try:
-        label_maps = {case: label_map_of(case, maps) for case in pairs}
-    except ValueError as error:
-        raise UserError(f"{reference.resolve().parent}: label maps contradict each other: {error}") from None
-    if labels is None:
-        labels, label_notes = _labels_in_masks(reference, {case: pair[0] for case, pair in pairs.items()}, label_maps)
-        notes += label_notes
-    title = f"Evaluation of {predictions.resolve().name}"
+    pairs, notes = pair_masks(predictions, reference, partial=compare is not None)
     facts = {"Predictions": str(predictions), "Reference": str(reference)}
+    other, every_pair = None, dict(pairs)
+    if compare is not None:
+        compare = Path(compare)
+        other_pairs, other_notes = pair_masks(compare, reference, partial=True)
+        other = OtherMasks(names=(str(predictions), str(compare)), pairs=other_pairs)
+        notes += [f"{compare}: {note}" for note in other_notes]
+        every_pair = other_pairs | every_pair
+        facts["Compared with"] = str(compare)
+    labels = labels or known_labels(predictions, reference)
+    label_maps = label_maps_of(every_pair, reference, labels)
+    if labels is None:
+        files = {case: pair[0] for case, pair in every_pair.items()}
+        labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
+        notes += label_notes
     return evaluate_pairs(
         pairs,
         labels,
-        title=title,
+        title=f"Evaluation of {predictions.resolve().name}",
         output=output,
         report=report,
         images=images,
         facts=facts,
         notes=notes,
         label_maps=label_maps,
+        measures=measures,
+        workers=workers,
+        other=other,
     )
 
 
@@ -76,37 +106,41 @@ def evaluate_pairs(
     facts: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     label_maps: Mapping[str, LabelMap] | None = None,
+    measures: Measures = DEFAULT,
+    workers: int | None = None,
+    other: OtherMasks | None = None,
 ) -> Scores:
-    """Scores {case id: (reference file, prediction file)}, one case in memory at a time.
+    """Scores {case id: (reference file, prediction file)} in threads, as many as ``workers`` and the memory allow.
 
-    ``output`` (.json) also gets a CSV beside it. ``report`` is an HTML page: its pictures show ``images`` (file of the
-    first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl. ``label_maps``
-    say by case id what values in its reference mean; voxels of the ignore label there count nowhere. A case that
-    cannot be read or lies on another grid does not stop the others: the scores without it are written, with a note,
-    and CasesFailed is raised at the end.
+    ``output`` (NAME.json) also gets NAME.csv (a row per case and label), NAME_summary.csv, and where there is something
+    to say NAME_lesions.csv and NAME_comparison.csv. ``report`` is an HTML page: its pictures show ``images`` (file of
+    the first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl.
+    ``label_maps`` say by case id what values in its reference mean; voxels of the ignore label there count nowhere. A
+    case that cannot be read or lies on another grid does not stop the others: the scores without it are written, with a
+    note, and CasesFailed is raised at the end.
     """
     _check_output(output)
-    label_maps = label_maps or {}
-    cases, failures = {}, []
-    for case, (reference_file, prediction_file) in progress("scoring", pairs.items()):
-        try:
-            cases[case] = score_case(reference_file, prediction_file, labels, label_maps.get(case, ()))
-        except UserError as error:
-            failures.append(Outcome(item=case, error=error))
+    lesion_names(labels, measures)
+    score = partial(_score_all, labels=labels, label_maps=label_maps or {}, measures=measures, workers=workers)
+    cases, failures = score(pairs)
     if not cases:
         raise failures[0].error if failures else UserError("there are no cases to score; give at least one")
     if failures:
-        left_out = _listing([outcome.item for outcome in failures])
-        notes = [
-            *notes,
-            f"{count(len(failures), 'case')} could not be scored and not counted in the means ({left_out})",
-        ]
-    scores = summarize(cases, [*notes, *labels.explanation])
+        left_out = f"could not be scored and not counted in the means ({listing([each.item for each in failures])})"
+        notes = [*notes, f"{count(len(failures), 'case')} {left_out}"]
+    comparison = None
+    if other is not None:
+        other_cases, other_failures = score(other.pairs)
+        comparison = compare_cases(cases, other_cases, other.names)
+        if other_failures:
+            failed = f"could not be scored ({listing([each.item for each in other_failures])})"
+            notes = [*notes, f"{other.names[1]}: {count(len(other_failures), 'case')} {failed}"]
+            failures += other_failures
+    scores = summarize(cases, [*notes, *labels.explanation], measures).model_copy(update={"comparison": comparison})
     if report is not None:
-        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps)
+        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {})
     if output is not None:
-        write_text(Path(output).with_suffix(".csv"), scores_csv(scores))
-        scores.save(Path(output))  # last: its presence says that the rest is there too
+        _write(Path(output), scores)
     if failures:
         raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
     return scores
@@ -117,103 +151,51 @@ def _check_output(output: Path | None) -> None:
         raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
 
 
-def first_channel_files(folder: Path) -> dict[str, Path]:
-    """{case id: image file of the first channel} of a folder of images named CASE or CASE_0000."""
-    by_stem = {split_ending(path)[0]: path for path in image_files(folder)}
-    return by_stem | {stem.removesuffix("_0000"): path for stem, path in by_stem.items()}
+def _write(output: Path, scores: Scores) -> None:
+    """The JSON and the tables beside it; the JSON last, because its presence says that the rest is there too."""
+    tables = {".csv": scores_csv(scores), "_summary.csv": summary_csv(scores)}
+    if any(label.lesions for label in scores.labels.values()):
+        tables["_lesions.csv"] = lesions_csv(scores)
+    if scores.comparison is not None:
+        tables["_comparison.csv"] = comparison_csv(scores.comparison)
+    for ending, text in tables.items():
+        write_text(output.with_name(output.stem + ending), text)
+    scores.save(output)
 
 
-def score_case(
-    reference_file: Path, prediction_file: Path, labels: LabelSet, label_map: LabelMap = ()
-) -> dict[str, LabelScore]:
-    """Scores of every label except the background, or of every region, in one case, by name.
+def _score_all(
+    pairs: Pairs, *, labels: LabelSet, label_maps: Mapping[str, LabelMap], measures: Measures, workers: int | None
+) -> tuple[CaseScores, list[Outcome]]:
+    """Scores of every case, in the order of ``pairs``, and the cases that could not be scored."""
 
-    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere.
+    def score(case: str) -> dict[str, LabelScore]:
+        return score_case(*pairs[case], labels, label_maps.get(case, ()), measures)
 
-    Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
-    """
-    reference_zyx, prediction_zyx, _ = read_pair(Path(reference_file), Path(prediction_file), labels, label_map)
-    confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
-    if labels.ignored_class is not None:
-        confusion_kk[labels.ignored_class] = 0
-    return {name: label_score(confusion_kk, classes) for name, classes in labels.structures.items()}
-
-
-def pair_masks(predictions: Path, reference: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """{case id: (reference file, prediction file)} by equal names without ending, and what was left out, in words.
-
-    Raises UserError if a reference has no prediction.
-    """
-    predicted, wanted = _masks_by_id(predictions), _masks_by_id(reference)
-    missing = sorted(wanted.keys() - predicted.keys())
-    if len(missing) == len(wanted):
-        raise UserError(
-            f"{predictions}: no file is named like a reference mask (here {_listing(predicted)}; in {reference} "
-            f"{_listing(wanted)}); check that both folders belong together, and rename the predictions"
-        )
-    if missing:
-        raise UserError(
-            f"{predictions}: has no prediction for {len(missing)} of {len(wanted)} references ({_listing(missing)}); "
-            f"predict these too, or take their masks out of {reference}"
-        )
-    extra = sorted(predicted.keys() - wanted.keys())
-    notes = [f"predictions without a reference were ignored: {_listing(extra)}"] if extra else []
-    return {case: (wanted[case], predicted[case]) for case in sorted(wanted)}, notes
+    found: CaseScores = {}
+    failures = []
+    for outcome in map_bounded(
+        score, list(pairs), cost_bytes=lambda case: _cost_bytes(pairs[case][0]), workers=workers, what="scoring"
+    ):
+        if outcome.error is None:
+            found[outcome.item] = outcome.result
+        elif isinstance(outcome.error, UserError | OSError):
+            failures.append(outcome)
+        else:
+            raise outcome.error
+    failures.sort(key=lambda outcome: outcome.item)
+    return {case: found[case] for case in pairs if case in found}, failures
 
 
-def scores_csv(scores: Scores) -> str:
-    """One row per case and label; a metric that does not exist is an empty cell."""
-    columns = (*METRICS, "tp", "fp", "fn")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case", "label", *columns))
-    for case, by_label in scores.cases.items():
-        for name, score in by_label.items():
-            writer.writerow((case, name, *(getattr(score, column) for column in columns)))
-    return text.getvalue()
+def _cost_bytes(mask: Path) -> int:
+    """Rough bytes that scoring a case takes."""
+    if split_ending(mask)[1] in (".nii", ".nii.gz"):
+        import nibabel
 
-
-def _masks_by_id(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
-    masks: dict[str, Path] = {}
-    for path in image_files(folder):
-        case = split_ending(path)[0]
-        if case in masks:
-            raise UserError(f"{folder}: {masks[case].name} and {path.name} are masks of one case; keep one of them")
-        masks[case] = path
-    if not masks:
-        raise UserError(f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves")
-    return masks
-
-
-def _listing(ids: Collection[str]) -> str:
-    shown = ", ".join(sorted(ids)[:IDS_SHOWN])
-    return f"{shown} and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else shown
-
-
-def _known_labels(predictions: Path, reference: Path) -> LabelSet | None:
-    """Labels from labels.json beside the predictions or dataset.json beside the reference; None without both."""
-    if (predictions / LABELS_FILE).is_file():
-        return LabelSet.load(predictions / LABELS_FILE)
-    description = reference.resolve().parent / DESCRIPTION_FILE
-    return read_labels(description) if description.is_file() else None
-
-
-def _labels_in_masks(
-    reference: Path, files: Mapping[str, Path], label_maps: Mapping[str, LabelMap]
-) -> tuple[LabelSet, list[str]]:
-    """A label for every value in the reference masks, and a note that says so."""
-    values: set[int] = set()
-    for case, path in progress("finding labels", files.items()):
-        meanings = dict(label_maps[case])
-        values |= {meanings.get(value, value) for value in mask_values(path)}
-    found = sorted(values - {0})
-    if not found:
-        remedy = f"add {reference.resolve().parent / DESCRIPTION_FILE} with 'labels'"
-        raise UserError(f"{reference}: every mask is empty, so the labels are unknown; {remedy}")
-    labels = LabelSet(names=("background", *(f"label_{value}" for value in found)), values=(0, *found))
-    return labels, [f"labels were inferred from the values in the reference masks: {', '.join(map(str, found))}"]
+        try:
+            return BYTES_PER_VOXEL * int(np.prod(nibabel.load(mask).shape, dtype=np.int64))
+        except Exception:  # reading it says better what is wrong
+            return 0
+    return BYTES_PER_VOXEL * COMPRESSION * size_and_change(mask)[0]
 
 
 def _report(
@@ -227,7 +209,7 @@ def _report(
     facts: Mapping[str, str],
     label_maps: Mapping[str, LabelMap],
 ) -> None:
-    """Draws the best, median and worst case, which are read again, and writes the page."""
+    """Draws the worst, median and best cases, which are read again, and writes the page."""
     facts = {
         **facts,
         "Cases": str(len(scores.cases)),
@@ -248,4 +230,6 @@ def _report(
         spacing_mm = to_canonical(stored).geometry.spacing_mm
         picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names)
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
-    write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts)
+    painted = labels.painted_classes or tuple(labels.foreground.values())
+    colors = dict(zip(labels.structures, painted))
+    write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts, colors=colors)

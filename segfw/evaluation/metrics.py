@@ -1,6 +1,7 @@
-"""Overlap scores of label masks from one joint histogram per case, and their means over cases.
+"""Scores of one label in one case, from one joint histogram, and the records of a whole evaluation.
 
-Legend: K classes (0 is the background), Z Y X space. TP, FP, FN are voxel counts; all metrics lie in 0..1.
+Legend: K classes (0 is the background), Z Y X space. TP, FP, FN, TN are voxel counts. Distances are in mm,
+volumes in ml.
 """
 
 from __future__ import annotations
@@ -9,31 +10,122 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import field_validator
 
+from segfw.evaluation.counting import label_counts
+from segfw.evaluation.lesions import LesionCounts, lesion_total, ratio
+from segfw.evaluation.statistics import Paired
+from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
 from segfw.records import Record
 
-METRICS = ("dice", "jaccard", "tpr", "precision")
+
+class Metric(NamedTuple):
+    """What a column is called, and its value where nothing is wrong; ``larger_is_better`` is None for a bias."""
+
+    title: str
+    short: str
+    best: float
+    larger_is_better: bool | None = True
+    digits: int = 3
+
+
+METRICS = {
+    "dice": Metric("Dice", "Dice", 1.0),
+    "jaccard": Metric("Jaccard", "Jaccard", 1.0),
+    "tpr": Metric("TPR", "TPR", 1.0),
+    "precision": Metric("Precision", "Precision", 1.0),
+    "specificity": Metric("Specificity", "Spec.", 1.0),
+    "volume_similarity": Metric("Volume similarity", "Vol. sim.", 1.0),
+    "volume_difference": Metric("Volume difference", "Vol. diff.", 0.0, None),
+    "hd95_mm": Metric("HD95 mm", "HD95 mm", 0.0, False, 2),
+    "assd_mm": Metric("ASSD mm", "ASSD mm", 0.0, False, 2),
+    "nsd": Metric("NSD", "NSD", 1.0),
+    "lesion_tpr": Metric("Lesion TPR", "Les. TPR", 1.0),
+    "lesion_precision": Metric("Lesion precision", "Les. prec.", 1.0),
+    "lesion_f1": Metric("Lesion F1", "Les. F1", 1.0),
+}
 
 EMPTY_MASK_POLICY = (
-    "A label that is in neither mask of a case has no scores there and is left out of the means (both empty); a label "
-    "predicted where the reference has none (invented) has Dice, Jaccard and precision 0 and no TPR; a label the "
-    "prediction lacks altogether (missed) has 0 in all of them, so that missing a structure never improves a mean."
+    "A label that is in neither mask of a case has no scores there and is left out of the means (both empty). A label "
+    "the prediction lacks altogether (missed) has 0 for every share, and for HD95 and ASSD the diagonal of the image, "
+    "which no distance exceeds, so that missing a structure never improves a mean. A label predicted where the "
+    "reference has none (invented) has the same, but no TPR, specificity or volume difference, which do not exist "
+    "there."
 )
 
-# Voxels per step of the histogram: bincount widens its input to 8 bytes a voxel, which a whole CT cannot afford.
-CHUNK_VOXELS = 1 << 20
+COMPARISON_POLICY = (
+    "Differences are first minus second over the cases that both predicted. Where one is rightly empty and the other "
+    "invented the label, the former counts as perfect there, so that the invention is not lost with the pair. p is "
+    "of Wilcoxon's signed-rank test, two-sided, not corrected for the number of labels and metrics"
+)
+
+# Below this share of the image nearly all is background, and specificity is close to 1 whatever was predicted.
+SPECIFICITY_SHARE = 0.05
 
 
-class LabelScore(Record):
-    """Agreement on one label in one case; None is a metric that does not exist there (see ``label_score``)."""
+class Measures(Record):
+    """What is measured beyond voxel counts, and how.
+
+    ``lesions`` names the labels that are scored component by component ("all" for every one), ``strata_ml`` bounds the
+    size classes of these. A component is found where it overlaps one of the other mask by any voxel, or, if
+    ``lesion_iou`` is above 0, by at least that intersection over union.
+    """
+
+    surface: bool = True
+    tolerance_mm: float = 1.0
+    lesions: tuple[str, ...] = ()
+    strata_ml: tuple[float, ...] = (0.1, 1.0)
+    lesion_iou: float = 0.0
+
+    @field_validator("tolerance_mm")
+    @classmethod
+    def _tolerance(cls, value: float) -> float:
+        if value < 0:
+            raise ValueError(f"--tolerance-mm is {value:g}; give 0 or more")
+        return value
+
+    @field_validator("lesion_iou")
+    @classmethod
+    def _iou(cls, value: float) -> float:
+        if not 0 <= value <= 1:
+            raise ValueError(f"--lesion-iou is {value:g}; give 0 (any overlap) to 1")
+        return value
+
+    @field_validator("strata_ml")
+    @classmethod
+    def _strata(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(bound <= 0 for bound in value) or sorted(set(value)) != list(value):
+            raise ValueError(f"--lesion-strata-ml is {value}; give rising volumes above 0")
+        return value
+
+
+class MeanScores(Record):
+    """Mean of each metric over where it exists; None if it exists nowhere (or was not asked for)."""
 
     dice: float | None
     jaccard: float | None
     tpr: float | None
     precision: float | None
+    specificity: float | None = None
+    volume_similarity: float | None = None
+    volume_difference: float | None = None
+    hd95_mm: float | None = None
+    assd_mm: float | None = None
+    nsd: float | None = None
+    lesion_tpr: float | None = None
+    lesion_precision: float | None = None
+    lesion_f1: float | None = None
+
+
+class LabelScore(MeanScores):
+    """Agreement on one label in one case; None is a metric that does not exist there (see ``label_score``)."""
+
     tp: int
     fp: int
     fn: int
+    reference_ml: float | None = None
+    predicted_ml: float | None = None
+    lesions: tuple[LesionCounts, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -44,146 +136,127 @@ class LabelScore(Record):
         return "invented" if in_prediction else "both empty"
 
 
-class MeanScores(Record):
-    """Mean of each metric over where it exists; None if it exists nowhere."""
+class Spread(Record):
+    """One metric of one label over the cases where it exists.
 
-    dice: float | None
-    jaccard: float | None
-    tpr: float | None
-    precision: float | None
+    ``std`` is the sample's (None for one case), ``q1`` and ``q3`` are quartiles, ``low`` and ``high`` bound the 95 %
+    bootstrap interval of the mean (None for fewer cases than it takes).
+    """
+
+    cases: int
+    median: float
+    std: float | None
+    q1: float
+    q3: float
+    low: float | None
+    high: float | None
 
 
 class LabelSummary(MeanScores):
-    """One label over all cases: means, and how many cases counted for Dice, or had an empty mask of which kind."""
+    """One label over all cases: means, how many cases counted for Dice or had an empty mask of which kind, spreads.
+
+    ``lesions`` are pooled over cases, while ``lesion_tpr`` and its like are means over cases.
+    """
 
     cases: int
     both_empty: int
     missed: int
     invented: int
+    spread: dict[str, Spread] = {}
+    lesions: tuple[LesionCounts, ...] = ()
+
+
+class Comparison(Record):
+    """First against second predictions: each metric of each label, and of the cases' means over labels (foreground).
+
+    ``only_first`` and ``only_second`` are cases that the other did not predict, ``second_cases`` the second's scores.
+    """
+
+    first: str
+    second: str
+    cases: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    labels: dict[str, dict[str, Paired]]
+    foreground: dict[str, Paired]
+    second_cases: dict[str, dict[str, LabelScore]]
+    policy: str = COMPARISON_POLICY
 
 
 class Scores(Record):
-    """All scores of an evaluation, as in scores.json. ``foreground_mean`` is the mean over labels of their means."""
+    """All scores of an evaluation, as in scores.json. ``foreground_mean`` is the mean over labels of their means.
+
+    ``foreground_interval`` has its 95 % bootstrap interval over cases by metric. Files of before these were measured
+    can be read: what they lack is None or empty.
+    """
 
     labels: dict[str, LabelSummary]
     foreground_mean: MeanScores
     cases: dict[str, dict[str, LabelScore]]
     empty_mask_policy: str = EMPTY_MASK_POLICY
     notes: tuple[str, ...] = ()
+    foreground_interval: dict[str, tuple[float, float]] = {}
+    measures: Measures | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Metrics that exist anywhere, in the order of METRICS."""
+        return tuple(name for name in METRICS if getattr(self.foreground_mean, name) is not None) or ("dice",)
 
 
-class Counts(NamedTuple):
-    """Voxels of one label: in both masks, in the prediction only, in the reference only."""
-
-    tp: int
-    fp: int
-    fn: int
-
-
-def confusion(reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: int) -> np.ndarray:
-    """Voxels of every pair (reference class, prediction class), int64 (K, K); rows are the reference.
-
-    Both masks hold class indices 0..K-1 on the same grid. Raises ValueError if the shapes differ or a value does not
-    fit. Needs a few megabytes beside the masks (and a copy of a mask that is not contiguous).
-    """
-    if reference_zyx.shape != prediction_zyx.shape:
-        raise ValueError(
-            f"reference has shape {reference_zyx.shape} and prediction {prediction_zyx.shape}; must be equal"
-        )
-    for name, mask in (("reference", reference_zyx), ("prediction", prediction_zyx)):
-        if mask.size and not (mask.min() >= 0 and mask.max() < classes):
-            raise ValueError(f"{name} has classes {mask.min()}..{mask.max()}; must be within 0..{classes - 1}")
-    reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
-    counts = np.zeros(classes * classes, dtype=np.int64)
-    for start in range(0, reference.size, CHUNK_VOXELS):
-        joint = reference[start : start + CHUNK_VOXELS].astype(np.intp)
-        joint *= classes
-        joint += prediction[start : start + CHUNK_VOXELS]
-        counts += np.bincount(joint, minlength=counts.size)
-    return counts.reshape(classes, classes)
-
-
-def label_counts(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> Counts:
-    """TP, FP and FN voxels of a class, or of the union of several, from a confusion matrix (reference in rows)."""
-    members = np.atleast_1d(classes)
-    tp = int(confusion_kk[np.ix_(members, members)].sum())
-    return Counts(tp, int(confusion_kk[:, members].sum()) - tp, int(confusion_kk[members].sum()) - tp)
-
-
-def label_score(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> LabelScore:
+def label_score(
+    confusion_kk: np.ndarray,
+    classes: int | Sequence[int],
+    *,
+    voxel_ml: float | None = None,
+    surface: SurfaceScore = NO_SURFACE,
+    lesions: Sequence[LesionCounts] = (),
+) -> LabelScore:
     """Scores of a class, or of the union of several, from a (K, K) confusion matrix with the reference in rows.
 
     Empty masks: if both lack the class, every metric is None (left out of means, but counted). If only the reference
-    lacks it, Dice, Jaccard and precision are 0, and TPR is None since there was nothing to find. If only the
-    prediction lacks it, all are 0, so that missing a structure never raises a mean; that goes for precision too,
-    which strictly does not exist there.
+    lacks it, Dice, Jaccard, precision and volume similarity are 0, and TPR and volume difference are None, since there
+    was nothing to find. If only the prediction lacks it, all are 0 (and the volume difference -1), so that missing a
+    structure never raises a mean; that goes for precision too, which strictly does not exist there, and for
+    specificity, which a mask of nothing would have for free.
+
+    Volume difference is (predicted - reference) / reference; its mean over cases is a bias. Volume similarity is
+    1 - |predicted - reference| / (predicted + reference) (Taha and Hanbury, BMC Medical Imaging 2015). Specificity is
+    None where the reference takes less than SPECIFICITY_SHARE of the voxels.
     """
     tp, fp, fn = label_counts(confusion_kk, classes)
+    voxels = int(confusion_kk.sum())
+    is_missed = fn > 0 and tp + fp == 0
+    meaningful = 0 < tp + fn < voxels and tp + fn >= SPECIFICITY_SHARE * voxels
+    total = lesion_total(lesions)
     return LabelScore(
-        dice=_ratio(2 * tp, 2 * tp + fp + fn),
-        jaccard=_ratio(tp, tp + fp + fn),
-        tpr=_ratio(tp, tp + fn),
-        precision=_ratio(tp, tp + fp) if tp + fp or not fn else 0.0,
+        dice=ratio(2 * tp, 2 * tp + fp + fn),
+        jaccard=ratio(tp, tp + fp + fn),
+        tpr=ratio(tp, tp + fn),
+        precision=0.0 if is_missed else ratio(tp, tp + fp),
+        specificity=(0.0 if is_missed else 1 - fp / (voxels - tp - fn)) if meaningful else None,
+        volume_similarity=None if tp + fp + fn == 0 else 1 - abs(fp - fn) / (2 * tp + fp + fn),
+        volume_difference=ratio(fp - fn, tp + fn),
+        **surface._asdict(),
+        lesion_tpr=total and total.tpr,
+        lesion_precision=total and total.precision,
+        lesion_f1=total and total.f1,
         tp=tp,
         fp=fp,
         fn=fn,
-    )
-
-
-def summarize(cases: Mapping[str, Mapping[str, LabelScore]], notes: Iterable[str] = ()) -> Scores:
-    """Means over cases and labels of {case id: {label name: score}}; every case must have the same labels."""
-    names = next(iter(cases.values()), {})
-    labels = {name: _summary([scores[name] for scores in cases.values()]) for name in names}
-    return Scores(
-        labels=labels,
-        foreground_mean=MeanScores(**_means(labels.values())),
-        cases={case: dict(scores) for case, scores in cases.items()},
-        notes=tuple(notes),
+        reference_ml=None if voxel_ml is None else (tp + fn) * voxel_ml,
+        predicted_ml=None if voxel_ml is None else (tp + fp) * voxel_ml,
+        lesions=tuple(lesions),
     )
 
 
 def mean_dice(scores: Mapping[str, LabelScore]) -> float | None:
     """Mean Dice of one case over the labels that have one there; None if none has."""
-    return _mean(score.dice for score in scores.values())
+    return mean(score.dice for score in scores.values())
 
 
-def scores_table(scores: Scores) -> str:
-    """The means of every label as plain text columns, for the console."""
-    rows = [("label", "Dice", "Jaccard", "TPR", "precision", "cases", "missed", "invented")]
-    for name, label in scores.labels.items():
-        counts = (str(label.cases), str(label.missed), str(label.invented))
-        rows.append((name, *(_three_digits(getattr(label, metric)) for metric in METRICS), *counts))
-    means = scores.foreground_mean
-    rows.append(("foreground mean", *(_three_digits(getattr(means, metric)) for metric in METRICS), "", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    return "\n".join(line.rstrip() for line in [*lines, *scores.notes])
-
-
-def _summary(scores: list[LabelScore]) -> LabelSummary:
-    outcomes = [score.outcome for score in scores]
-    return LabelSummary(
-        **_means(scores),
-        cases=sum(score.dice is not None for score in scores),
-        both_empty=outcomes.count("both empty"),
-        missed=outcomes.count("missed"),
-        invented=outcomes.count("invented"),
-    )
-
-
-def _means(scores: Iterable[LabelScore | MeanScores]) -> dict[str, float | None]:
-    scores = list(scores)
-    return {metric: _mean(getattr(score, metric) for score in scores) for metric in METRICS}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of what is not None; None if nothing is."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _three_digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

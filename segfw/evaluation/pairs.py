@@ -1,0 +1,124 @@
+"""Which masks belong together, by name, and what the labels in them are called."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from segfw.data.description import DESCRIPTION_FILE, label_map_of, read_label_maps
+from segfw.data.formats import split_ending
+from segfw.data.layouts import find_dataset, image_files, read_labels
+from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
+from segfw.data.parallel import progress
+from segfw.evaluation.masks import IDS_SHOWN, mask_values
+from segfw.records import UserError
+
+Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
+
+
+def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> tuple[Pairs, list[str]]:
+    """{case id: (reference file, prediction file)} by equal names without ending, and what was left out, in words.
+
+    A prediction may also have the id of the case whose mask the reference is, where the data set beside the reference
+    says so. Raises UserError if a reference has no prediction (unless ``partial``), or none has.
+    """
+    predicted, wanted = _masks_by_id(predictions), _masks_by_id(reference)
+    ids = _case_ids(reference)
+    pairs: Pairs = {}
+    for name, path in sorted(wanted.items()):
+        found = name if name in predicted else ids.get(name, name)
+        if found in predicted:
+            pairs[found] = (path, predicted[found])
+    paired = {path for path, _ in pairs.values()}
+    missing = sorted(name for name, path in wanted.items() if path not in paired)
+    if not pairs:
+        raise UserError(
+            f"{predictions}: no file is named like a reference mask (here {listing(predicted)}; in {reference} "
+            f"{listing(wanted)}); check that both folders belong together, and rename the predictions"
+        )
+    if missing and not partial:
+        raise UserError(
+            f"{predictions}: has no prediction for {len(missing)} of {len(wanted)} references ({listing(missing)}); "
+            f"predict these too, or take their masks out of {reference}"
+        )
+    extra = sorted(predicted.keys() - pairs.keys())
+    notes = [f"predictions without a reference were ignored: {listing(extra)}"] if extra else []
+    return pairs, notes
+
+
+def first_channel_files(folder: Path) -> dict[str, Path]:
+    """{case id: image file of the first channel} of a folder of images named CASE or CASE_0000."""
+    by_stem = {split_ending(path)[0]: path for path in image_files(folder)}
+    return by_stem | {stem.removesuffix("_0000"): path for stem, path in by_stem.items()}
+
+
+def listing(ids: Collection[str]) -> str:
+    """The first few ids, and how many more there are."""
+    shown = ", ".join(sorted(ids)[:IDS_SHOWN])
+    return f"{shown} and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else shown
+
+
+def known_labels(predictions: Path, reference: Path) -> LabelSet | None:
+    """Labels from labels.json beside the predictions or dataset.json beside the reference; None without both."""
+    if (predictions / LABELS_FILE).is_file():
+        return LabelSet.load(predictions / LABELS_FILE)
+    description = reference.resolve().parent / DESCRIPTION_FILE
+    return read_labels(description) if description.is_file() else None
+
+
+def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dict[str, LabelMap]:
+    """What the values in each case's reference mean, by case id, from label maps beside the reference folder.
+
+    Their patterns are held against the ids that training gives the cases, and against the masks' names where there is
+    no data set to tell these.
+    """
+    folder, ids = reference.resolve().parent, _case_ids(reference)
+    maps = read_label_maps(folder, labels)
+    names = {case: split_ending(path)[0] for case, (path, _) in pairs.items()}
+    try:
+        return {case: label_map_of(ids.get(name, name), maps) for case, name in names.items()}
+    except ValueError as error:
+        raise UserError(f"{folder}: label maps contradict each other: {error}") from None
+
+
+def labels_in_masks(
+    reference: Path, files: Iterable[tuple[str, Path]], label_maps: Mapping[str, LabelMap]
+) -> tuple[LabelSet, list[str]]:
+    """A label for every value in the reference masks (case id, file), and a note that says so."""
+    values: set[int] = set()
+    for case, path in progress("finding labels", list(files)):
+        meanings = dict(label_maps[case])
+        values |= {meanings.get(value, value) for value in mask_values(path)}
+    found = sorted(values - {0})
+    if not found:
+        remedy = f"add {reference.resolve().parent / DESCRIPTION_FILE} with 'labels'"
+        raise UserError(f"{reference}: every mask is empty, so the labels are unknown; {remedy}")
+    labels = LabelSet(names=("background", *(f"label_{value}" for value in found)), values=(0, *found))
+    return labels, [f"labels were inferred from the values in the reference masks: {', '.join(map(str, found))}"]
+
+
+def _case_ids(reference: Path) -> dict[str, str]:
+    """Id of the case by the name of its mask, if ``reference`` is the folder of masks of a data set; else empty."""
+    try:
+        cases = find_dataset(reference.resolve().parent).cases
+    except UserError:
+        return {}
+    return {
+        split_ending(case.label)[0]: case.id
+        for case in cases
+        if case.label is not None and case.label.resolve().parent == reference.resolve()
+    }
+
+
+def _masks_by_id(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
+    masks: dict[str, Path] = {}
+    for path in image_files(folder):
+        case = split_ending(path)[0]
+        if case in masks:
+            raise UserError(f"{folder}: {masks[case].name} and {path.name} are masks of one case; keep one of them")
+        masks[case] = path
+    if not masks:
+        raise UserError(f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves")
+    return masks

@@ -1,0 +1,151 @@
+"""Scores as text: CSV files, and columns for the console."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
+from segfw.evaluation.statistics import Paired
+from segfw.evaluation.summary import INTERVALS, empty_mask_counts
+
+COUNTS = ("tp", "fp", "fn", "reference_ml", "predicted_ml")
+SPREADS = ("cases", "median", "std", "q1", "q3", "low", "high")
+
+
+def scores_csv(scores: Scores) -> str:
+    """One row per case and label, with what its masks were; a metric that does not exist is an empty cell."""
+    rows = []
+    for case, by_label in scores.cases.items():
+        rows += [(case, name, *_cells(score), score.outcome) for name, score in by_label.items()]
+    return _csv(("case", "label", *METRICS, *COUNTS, "mask"), rows)
+
+
+def summary_csv(scores: Scores) -> str:
+    """One row per label and metric: mean, cases, median, deviation, quartiles and the interval of the mean."""
+    rows = []
+    for name, label in scores.labels.items():
+        for metric, spread in label.spread.items():
+            rows.append((name, metric, getattr(label, metric), *(getattr(spread, key) for key in SPREADS)))
+    for metric in METRICS:
+        low, high = scores.foreground_interval.get(metric, (None, None))
+        mean = getattr(scores.foreground_mean, metric)
+        if mean is not None:
+            rows.append(("foreground mean", metric, mean, None, None, None, None, None, low, high))
+    return _csv(("label", "metric", "mean", *SPREADS), rows)
+
+
+def lesions_csv(scores: Scores) -> str:
+    """One row per case, label and size class of components."""
+    columns = ("from_ml", "to_ml", "reference", "found", "predicted", "right")
+    rows = [
+        (case, name, *(getattr(part, column) for column in columns))
+        for case, by_label in scores.cases.items()
+        for name, score in by_label.items()
+        for part in score.lesions
+    ]
+    return _csv(("case", "label", *columns), rows)
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One row per label and metric."""
+    columns = tuple(Paired.model_fields)
+    rows = [
+        (name, metric, *(getattr(result, column) for column in columns))
+        for name, by_metric in comparison_rows(comparison)
+        for metric, result in by_metric.items()
+    ]
+    return _csv(("label", "metric", *columns), rows)
+
+
+def comparison_rows(comparison: Comparison) -> list[tuple[str, dict[str, Paired]]]:
+    """The foreground first, then every label."""
+    return [("mean of each case", comparison.foreground), *comparison.labels.items()]
+
+
+def scores_table(scores: Scores) -> str:
+    """The means of every label as plain text columns, for the console, with what was counted and how."""
+    metrics = scores.shown
+    heads = ("label", *(METRICS[metric].short for metric in metrics))
+    rows = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
+    for name, label in scores.labels.items():
+        counts = (label.cases, label.missed, label.invented, label.both_empty)
+        dice = label.spread.get("dice")
+        interval = None if dice is None or dice.low is None else (dice.low, dice.high)
+        rows.append((name, *_means(label, metrics), _interval(interval), *map(str, counts)))
+    interval = _interval(scores.foreground_interval.get("dice"))
+    rows.append(("foreground mean", *_means(scores.foreground_mean, metrics), interval, "", "", "", ""))
+    lines = [_columns(rows)]
+    for name, label in scores.labels.items():
+        lines += [f"lesions of {name}{stratum}" for stratum in _strata(label.lesions)]
+    lines += scores.notes
+    lines += [f"empty masks: {empty_mask_counts(scores)}. {scores.empty_mask_policy}"]
+    if scores.measures is not None and "nsd" in metrics:
+        lines.append(f"NSD is at a tolerance of {scores.measures.tolerance_mm:g} mm")
+    if scores.foreground_interval:
+        lines.append(INTERVALS)
+    return "\n".join(lines)
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Differences in Dice and, where measured, NSD and HD95, for the console."""
+    rows = [("label", "metric", "first", "second", "difference", "95 %", "p", "wins", "losses", "ties")]
+    for name, by_metric in comparison_rows(comparison):
+        for metric in ("dice", "nsd", "hd95_mm"):
+            if metric in by_metric:
+                found = by_metric[metric]
+                numbers = (found.first, found.second, found.difference)
+                interval = None if found.low is None else (found.low, found.high)
+                outcome = (found.wins, found.losses, found.ties)
+                cells = (*(f"{value:.3f}" for value in numbers), _interval(interval), f"{found.p:.2g}")
+                rows.append((name, METRICS[metric].title, *cells, *map(str, outcome)))
+    lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _columns(rows)]
+    for which, cases in (("first", comparison.only_first), ("second", comparison.only_second)):
+        if cases:
+            lines.append(f"only in the {which}, not compared: {', '.join(cases)}")
+    return "\n".join([*lines, comparison.policy])
+
+
+def stratum_name(low: float, high: float | None) -> str:
+    """Such as '0.1 to 1 ml' or '1 ml and more'."""
+    return f"{low:g} ml and more" if high is None else f"{low:g} to {high:g} ml"
+
+
+def _strata(lesions: Iterable) -> list[str]:
+    return [
+        f", {stratum_name(part.from_ml, part.to_ml)}: {part.found} of {part.reference} found, "
+        f"{part.right} of {part.predicted} predicted are real, F1 {_digits(part.f1)}"
+        for part in lesions
+        if part.reference or part.predicted
+    ]
+
+
+def _cells(score: LabelScore) -> tuple:
+    return tuple(getattr(score, column) for column in (*METRICS, *COUNTS))
+
+
+def _means(scores: object, metrics: Iterable[str]) -> list[str]:
+    return [_digits(getattr(scores, metric), METRICS[metric].digits) for metric in metrics]
+
+
+def _columns(rows: list[tuple]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _csv(head: tuple, rows: Iterable[tuple]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def _digits(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
