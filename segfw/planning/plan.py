@@ -33,6 +33,7 @@ class Configuration(Record):
 
     name: str
     previous_stage: str | None = None  # configuration whose labels are further channels of this one
+    previous_through_file: bool = False  # handed on over the image's own grid, as nnU-Net does, not from grid to grid
     preprocessing: Preprocessing
     median_shape: tuple[float, float, float]  # of the resampled cases, network axis order
     patch_size: Shape
