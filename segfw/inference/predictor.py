@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.data.geometry import Volume
-from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_image, restore
+from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_classes, preprocess_image, restore
 from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.model import Model
@@ -121,12 +121,26 @@ class Predictor:
         if self.previous is None:
             return self.logits(prepared.image)
         first = prepared.previous
-        found = self.previous.hand_on(self.previous.logits_of(first), first.record, prepared.record)
+        found = self.previous.hand_on(
+            self.previous.logits_of(first),
+            first.record,
+            prepared.record,
+            through_file=self.configuration.previous_through_file,
+        )
         return self.logits(prepared.image, torch.from_numpy(found))
 
-    def hand_on(self, logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord) -> np.ndarray:
-        """Classes (Z, Y, X) that this stage found, on the grid of the next one."""
+    def hand_on(
+        self, logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord, *, through_file: bool = False
+    ) -> np.ndarray:
+        """Classes (Z, Y, X) that this stage found, on the grid of the next one.
+
+        ``through_file`` takes the detour over the image's own grid that a stage trained by nnU-Net was trained with.
+        """
         with torch.inference_mode():
+            if through_file:
+                found = restore(logits_kzyx, record, self.plan.labels.painted_classes)
+                stored = Volume(array=found[None], geometry=record.original)
+                return preprocess_classes(stored, target).numpy()
             return carry_over(logits_kzyx, record, target, self.plan.labels.painted_classes)
 
     def finish(self, logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:

