@@ -12,6 +12,8 @@ _PUBLIC = {
     "predict": "segfw.prediction",
     "run": "segfw.pipeline",
     "evaluate": "segfw.evaluation.evaluate",
+    "import_nnunet": "segfw.nnunet.importing",
+    "export_nnunet": "segfw.nnunet.exporting",
     "load_model": "segfw.model",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.data.formats",

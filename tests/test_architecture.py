@@ -22,6 +22,7 @@ ALLOWED = {
     "toy_dataset": set(),
     "planning": {"data", "networks", "device"},
     "model": {"data", "networks", "planning"},
+    "nnunet": {"data", "networks", "planning", "model"},
     "training": {"data", "networks", "planning", "model", "device", "pictures"},
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},

@@ -143,7 +143,7 @@ def _weights(
     if build_network is None:
         if not is_known_trainer(checkpoint.trainer):
             raise UserError(
-                f"{path}: was trained by {checkpoint.trainer}, which segfw does not know and which may have changed the "
+                f"{path}: was trained by {checkpoint.trainer}, which segfw does not know and which may have another "
                 "network; if you know what it builds, give build_network= to segfw.import_nnunet"
             )
         return from_nnunet(checkpoint.weights, configuration.network, str(path))
