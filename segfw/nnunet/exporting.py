@@ -25,12 +25,12 @@ LARGEST_LABEL = 65_534  # nnU-Net writes masks of at most 16 bit
 
 
 def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list[Path]:
-    """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration; returns these folders.
+    """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration, and returns these.
 
     ``ending`` is what nnU-Net shall expect images to be called. Networks that nnU-Net has not are refused. Mirroring
-    at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get such values,
-    because nnU-Net cannot do either; both are said. Raises UserError, with nothing written, if the model cannot be
-    exported.
+    at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get such
+    values, because nnU-Net cannot do either; both are said. Raises UserError, with nothing written, if the model
+    cannot be exported.
     """
     model, folder = Path(model), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
