@@ -14,8 +14,10 @@ import torch
 from scipy import ndimage
 from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 
-from segfw.data.geometry import Shape
-from segfw.data.resample import argmax_at, axis_matrix, resample_image
+from segfw.data.geometry import Geometry, Shape
+from segfw.data.preprocess import PreprocessRecord
+from segfw.data.resample import axis_matrix, resample_image
+from segfw.data.restore import restore
 from segfw.device import autocast, device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.networks import build_network, fastest_layout
@@ -53,16 +55,25 @@ def preprocessing() -> None:
     print(f"  largest difference {np.abs(results['scipy'] - results['segfw']).max():.1e} of range {np.ptp(image):.2f}")
     logits = torch.randn(15, 80, 96, 96)
     full: Shape = (120, 192, 192)
+    record = PreprocessRecord(
+        original=Geometry.of(full, np.eye(4)),
+        box=tuple((0, size) for size in full),
+        axis_order=(0, 1, 2),
+        cropped_shape=full,
+        cropped_spacing_mm=(1.0, 1.0, 1.0),
+        shape=tuple(logits.shape[1:]),
+        spacing_mm=(1.5, 2.0, 2.0),
+    )
 
     def naive() -> None:
         resized = torch.nn.functional.interpolate(logits[None], full, mode="trilinear", align_corners=False)
         results["naive"] = resized[0].argmax(0).numpy()
 
-    def by_slabs() -> None:
-        results["slabs"] = argmax_at(logits, full, None)
+    def by_blocks() -> None:
+        results["blocks"] = restore(logits, record)
 
-    report("restore of 15 classes to 120x192x192", "full-size logits", *alternate(naive, by_slabs, 5))
-    print(f"  voxels that differ: {(results['naive'] != results['slabs']).mean():.1e}")
+    report("restore of 15 classes of noise to 120x192x192", "full-size logits", *alternate(naive, by_blocks, 5))
+    print(f"  voxels that differ: {(results['naive'] != results['blocks']).mean():.1e}")
 
 
 def step() -> None:

@@ -159,9 +159,9 @@ def _is_kept(path: Path, mark: HandedOn) -> bool:
 
 
 def _hand_on(predictor: Predictor, case: str, low: Path, full: Path, folder: Path, mark: HandedOn) -> None:
-    image = torch.from_numpy(open_case(low, case).image[:]).float()
+    image = torch.from_numpy(open_case(low, case).image[:])
     records = [load_stored(where, case).record for where in (low, full)]
-    classes = predictor.hand_on(predictor.logits(image), *records)
+    classes = predictor.hand_on(predictor.network_slabs(image), *records)
     (folder / f"{case}.json").unlink(missing_ok=True)  # if this is interrupted, no old mark must stand by new labels
     save_array(folder / f"{case}.b2nd", classes)
     mark.save(folder / f"{case}.json")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import open_case
-from segfw.device import autocast
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
+from segfw.inference.budget import Limits
 from segfw.inference.cohort import predict_cases
 from segfw.inference.predictor import Predictor
 from segfw.inference.sliding_window import sliding_window
@@ -21,12 +21,12 @@ from segfw.model import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
-from segfw.records import GIGABYTE, UserError
+from segfw.records import UserError
 from segfw.training.distributed import Ranks
 from segfw.training.runlog import read_metrics
 from segfw.training.validate import CountWholeCase
 
-LOGITS_SHARE = 0.3  # of the free memory that a case's logits may take while training
+MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
 VALIDATION = "validation"  # folder of the masks in a fold's
 
 
@@ -40,24 +40,33 @@ def whole_case_counter(
 ) -> CountWholeCase:
     """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
 
-    @torch.inference_mode()
+    limits = Limits()
+
+    @torch.no_grad()
     def count(network: nn.Module, case_id: str) -> Tensor:
         case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
-        logits_bytes = 4 * configuration.network.classes * case.classes.size
-        if device.type == "cpu" and logits_bytes > LOGITS_SHARE * free_memory_bytes():
-            raise torch.OutOfMemoryError(f"{case_id}: its logits would take {logits_bytes / GIGABYTE:.1f} GB")
-        image, classes = torch.from_numpy(case.image), torch.from_numpy(case.classes)
-        previous = None if handed_on is None else torch.from_numpy(case.previous)
-        with autocast(device, precision):
-            logits = sliding_window(
-                image.float(),
-                [network],
-                configuration.patch_size,
-                device=device,
-                previous_zyx=previous,
-                previous_classes=configuration.previous_classes,
-            )
-        return overlap_counts(logits[None], classes[None].to(device, torch.long), target)
+        classes_zyx = torch.from_numpy(case.classes)
+        slabs = sliding_window(
+            torch.from_numpy(case.image),
+            [network],
+            configuration.patch_size,
+            device=device,
+            precision=precision,
+            previous_zyx=None if handed_on is None else torch.from_numpy(case.previous),
+            previous_classes=configuration.previous_classes,
+            room_bytes=MEMORY_SHARE * free_memory_bytes(),
+            limits=limits,
+        )
+        total: Tensor | int = 0
+        try:
+            for slab in slabs:
+                for z in range(slab.start, slab.stop):
+                    logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
+                    truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
+                    total = total + overlap_counts(logits[None], truth, target).to(device)
+        except UserError as error:  # one tile, or the sums, in the memory that training leaves
+            raise torch.OutOfMemoryError(f"{case_id}: {error}") from None
+        return total
 
     return count
 

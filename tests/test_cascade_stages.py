@@ -17,7 +17,8 @@ from segfw import cascade
 from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
 from segfw.data.arrays import open_array, save_array
 from segfw.data.formats import read_volume
-from segfw.data.preprocess import carry_over
+from segfw.data.restore import carry_over
+from segfw.data.slabs import dense
 from segfw.data.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
@@ -196,12 +197,13 @@ def test_the_second_stage_sees_the_labels_of_the_first(work):
     write_nifti(work / "image.nii.gz", image)
     volume = read_volume(work / "image.nii.gz")
     prepared = predictor.prepare(volume)
-    first = predictor.previous.logits_of(prepared.previous)
+    first = predictor.previous.slabs(prepared.previous)
     found = predictor.previous.hand_on(first, prepared.previous.record, prepared.record)
     assert len(np.unique(found)) == 3
-    np.testing.assert_array_equal(copying.logits_of(prepared).argmax(0), found)
-    assert copying(volume).shape == volume.geometry.shape
-    assert set(np.unique(copying(volume))) == {0, 3, 7}
+    np.testing.assert_array_equal(dense(copying.slabs(prepared)).argmax(0), found)
+    mask = copying(volume)
+    assert mask.geometry == volume.geometry
+    assert set(np.unique(mask.array)) == {0, 3, 7}
 
 
 def test_labels_of_the_first_stage_change_sides_in_the_mirror_with_those_of_the_second(planned):
@@ -211,7 +213,8 @@ def test_labels_of_the_first_stage_change_sides_in_the_mirror_with_those_of_the_
     settings = {"plan": plan, "configuration": swapping, "device": torch.device("cpu"), "precision": torch.float32}
     for axes in ((), (2,), (0, 2)):
         predictor = Predictor(networks=(Copying().eval(),), mirror_axes=axes, **settings)
-        assert torch.equal(predictor.logits(torch.zeros(1, *found.shape), found).argmax(0), found.long())
+        logits = dense(predictor.network_slabs(torch.zeros(1, *found.shape), found))
+        assert torch.equal(logits.argmax(0), found.long())
 
 
 def test_a_second_stage_alone_is_no_model(work):

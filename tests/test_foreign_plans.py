@@ -124,7 +124,7 @@ def test_from_plan_to_prediction(make_raw, tmp_path, capsys, preset, configurati
     scores = train(work, configuration, "0", epochs=1, steps_per_epoch=2, **how)
     assert len(scores.cases) == 1
     predictor = Predictor.of(load_model(work), device="cpu", precision="fp32")
-    assert predictor(read_volume(raw / "imagesTr" / "case_00_0000.nii.gz")).shape == (10, 18, 20)
+    assert predictor(read_volume(raw / "imagesTr" / "case_00_0000.nii.gz")).geometry.shape == (10, 18, 20)
     # What is trained here is not replaced by another preset's plan.
     with pytest.raises(
         UserError, match=r"plan.json: would change, but runs.* is trained by it; use another work folder"

@@ -16,7 +16,7 @@ from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Case, LabelSet, Region, apply_map
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
-from segfw.data.resample import paint_at, resample_classes
+from segfw.data.resample import resample_classes
 from segfw.data.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
 from segfw.data.store import preprocess_dataset as preprocess
 from segfw.data.verify import check_case
@@ -200,33 +200,6 @@ def test_the_ignore_label_is_resampled_like_a_class():
     classes[..., 4:] = 3
     assert resample_classes(classes, (2, 3, 4), None)[0, 0].tolist() == [0, 0, 3, 3]
     assert resample_classes(classes, (2, 3, 16), 0)[1, 2].tolist() == [0] * 8 + [3] * 8
-
-
-# Painting
-
-
-def test_regions_are_painted_in_order_where_their_logit_is_above_zero():
-    logits = torch.tensor([[5.0, 5, -1, 0, -1], [-9.0, 0.1, 2, 0, -3]]).view(2, 1, 1, 5)
-    assert paint_at(logits, (1, 2), (1, 1, 5), None).ravel().tolist() == [1, 2, 2, 0, 0]
-    assert paint_at(logits.flip(0), (2, 1), (1, 1, 5), None).ravel().tolist() == [1, 1, 2, 0, 0]
-    assert paint_at(logits, (1, 300), (1, 1, 5), None).dtype == np.uint16
-
-
-@pytest.mark.parametrize("thick", [None, 0])
-def test_painting_equals_that_of_full_size_probabilities(thick):
-    logits = torch.randn(2, 5, 9, 12)
-    kinds = "trilinear" if thick is None else "bilinear"
-    if thick is None:
-        full = torch.nn.functional.interpolate(logits[None], (11, 17, 25), mode=kinds, align_corners=False)[0]
-    else:
-        flat = torch.nn.functional.interpolate(logits.transpose(0, 1), (17, 25), mode=kinds, align_corners=False)
-        full = flat[[min(4, (2 * i + 1) * 5 // 22) for i in range(11)]].transpose(0, 1)
-    probs = full.sigmoid()
-    expected = np.where(probs[1] > 0.5, 7, np.where(probs[0] > 0.5, 4, 0))
-    is_clear = ((probs - 0.5).abs() > 1e-4).all(0).numpy()
-    for slab_voxels in (1, 3 * 17 * 25, 2**22):
-        painted = paint_at(logits, (4, 7), (11, 17, 25), thick, slab_voxels)
-        np.testing.assert_array_equal(painted[is_clear], expected[is_clear])
 
 
 # Scores

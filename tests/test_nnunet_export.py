@@ -118,7 +118,7 @@ def test_a_residual_network_in_two_dimensions_comes_back_the_same(tmp_path):
         array=np.random.default_rng(0).normal(100, 50, (2, 3, 9, 12)).astype(np.float32),
         geometry=Geometry.of((3, 9, 12), np.diag([4.0, 1.5, 1.0, 1])),
     )
-    masks = [Predictor.of(one, device="cpu", precision="fp32")(volume) for one in both]
+    masks = [Predictor.of(one, device="cpu", precision="fp32")(volume).array for one in both]
     np.testing.assert_array_equal(*masks)
 
 

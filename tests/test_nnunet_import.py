@@ -139,7 +139,8 @@ def test_images_are_taken_as_stored_and_given_back_so(tmp_path):
     array = np.random.default_rng(0).normal(100, 50, (2, 9, 7, 12)).astype(np.float32)
     affine = np.diag([1.0, 5.0, 0.5, 1])
     flipped = affine @ np.diag([-1.0, 1, -1, 1])
-    masks = [predictor(Volume(array=array, geometry=Geometry.of((9, 7, 12), one))) for one in (affine, flipped)]
+    grids = [Geometry.of((9, 7, 12), one) for one in (affine, flipped)]
+    masks = [predictor(Volume(array=array, geometry=grid)).array[0] for grid in grids]
     assert masks[0].shape == (9, 7, 12)
     assert masks[0].any()
     np.testing.assert_array_equal(*masks)
@@ -285,7 +286,7 @@ def test_a_cascade_brings_its_first_stage_and_needs_it(tmp_path):
     assert model.configuration.previous_through_file
     array = np.random.default_rng(0).normal(100, 50, (2, 9, 7, 12)).astype(np.float32)
     volume = Volume(array=array, geometry=Geometry.of((9, 7, 12), np.diag([1.0, 5.0, 0.5, 1])))
-    assert Predictor.of(model, device="cpu", precision="fp32")(volume).shape == (9, 7, 12)
+    assert Predictor.of(model, device="cpu", precision="fp32")(volume).array.shape == (1, 9, 7, 12)
 
 
 def test_what_is_no_model_is_said(tmp_path):

@@ -15,9 +15,9 @@ from segfw.data.preprocess import (
     place_back,
     preprocess_classes,
     preprocess_image,
-    restore,
     stack_channels,
 )
+from segfw.data.restore import restore
 
 SHAPE = (4, 7, 9)
 SPACING = (5.0, 0.5, 2.0)  # along the stored axes

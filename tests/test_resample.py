@@ -7,7 +7,7 @@ from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
 from segfw.data import resample
-from segfw.data.resample import argmax_at, axis_matrix, resample_classes, resample_image, resampled_shape, thick_axis
+from segfw.data.resample import axis_matrix, resample_classes, resample_image, resampled_shape, thick_axis
 
 # Up, down, both, one-voxel axes on either side, and no change along an axis.
 CHANGES = [
@@ -104,7 +104,6 @@ def test_the_callers_arrays_are_left_alone():
     before = image.clone(), classes.clone()
     resample_image(image, (6, 5, 4), 0)
     resample_classes(classes, (6, 5, 4), 0)
-    argmax_at(image, (6, 5, 4), 0)
     assert torch.equal(image, before[0])
     assert torch.equal(classes, before[1])
 
@@ -191,58 +190,6 @@ def test_more_than_256_classes_can_be_resized():
     expected = np.zeros((8, 12, 4), np.uint16)
     expected[2:6, 4:8, 1:3] = 300
     np.testing.assert_array_equal(result.numpy(), expected)
-
-
-@pytest.mark.parametrize("old, new", CHANGES)
-@pytest.mark.parametrize("thick", [None, 0])
-def test_argmax_equals_that_of_full_size_logits(old, new, thick):
-    logits = noise((5, *old))
-    orders = [0 if axis == thick else 1 for axis in range(3)]
-    full = logits.astype(np.float64)
-    for axis in range(3):
-        shape = [*full.shape]
-        shape[axis + 1] = new[axis]
-        full = by_scipy(full, shape, orders[axis])
-    ordered = np.sort(full, 0)
-    is_clear = ordered[-1] - ordered[-2] > 1e-3
-    assert is_clear.mean() > 0.9
-    for slab_voxels in (1, 3 * new[1] * new[2], 2**22):
-        result = argmax_at(torch.from_numpy(logits), new, thick, slab_voxels)
-        assert result.dtype == np.uint8
-        np.testing.assert_array_equal(result[is_clear], full.argmax(0)[is_clear])
-
-
-def test_the_size_of_slabs_and_half_precision_are_no_matter():
-    logits = torch.from_numpy(noise((3, 9, 10, 11)))
-    expected = argmax_at(logits, (20, 13, 7), None)
-    for slab_voxels in (1, 91, 200, 10**9):
-        np.testing.assert_array_equal(argmax_at(logits, (20, 13, 7), None, slab_voxels), expected)
-    rounded = logits.bfloat16()
-    np.testing.assert_array_equal(argmax_at(rounded, (20, 13, 7), 0), argmax_at(rounded.float(), (20, 13, 7), 0))
-
-
-def test_argmax_on_the_same_grid_is_argmax_and_ties_go_to_the_lower_class():
-    logits = torch.from_numpy(noise((300, 3, 4, 5)))
-    logits[[7, 290], 1, 1, 1] = 1e6
-    result = argmax_at(logits, (3, 4, 5), None)
-    assert result.dtype == np.uint16
-    np.testing.assert_array_equal(result, logits.numpy().argmax(0))
-    assert result[1, 1, 1] == 7
-
-
-def test_full_size_logits_of_all_classes_never_exist(monkeypatch):
-    largest = 0
-    original = resample._along_axes
-
-    def watched(array, matrices):
-        nonlocal largest
-        result = original(array, matrices)
-        largest = max(largest, result.numel())
-        return result
-
-    monkeypatch.setattr(resample, "_along_axes", watched)
-    argmax_at(torch.from_numpy(noise((6, 4, 5, 6))), (40, 20, 10), None, slab_voxels=1000)
-    assert largest == 1000  # five slices of 200 voxels of one class
 
 
 @pytest.mark.parametrize(

@@ -51,4 +51,4 @@ def test_the_example_trains_and_its_model_predicts(make_raw, tmp_path, monkeypat
     model = load_model(work)
     assert "layers.0.weight" in model.weights["0"]
     predictor = Predictor.of(model, device="cpu", build=train_custom.small_network)
-    assert predictor(read_volume(raw / "imagesTr" / "case_00_0000.nii.gz")).shape == (10, 18, 20)
+    assert predictor(read_volume(raw / "imagesTr" / "case_00_0000.nii.gz")).geometry.shape == (10, 18, 20)

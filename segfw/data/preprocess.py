@@ -24,8 +24,6 @@ from segfw.data.geometry import (
 )
 from segfw.data.normalize import Normalization, Scaling, scaling_of
 from segfw.data.resample import (
-    argmax_at,
-    paint_at,
     resample_classes,
     resample_image,
     resample_slices,
@@ -53,7 +51,7 @@ class Preprocessing(Record):
 
 
 class PreprocessRecord(Record):
-    """What ``restore`` needs. Shapes and spacings after the crop are in the network's axis order."""
+    """What ``restore.Restoring`` needs. Shapes and spacings after the crop are in the network's axis order."""
 
     original: Geometry
     box: Box  # of the oriented array
@@ -152,33 +150,6 @@ def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
     cropped = cut(to_orientation(classes, record.orientation).array[0], record.box).transpose(record.axis_order)
     contiguous = torch.from_numpy(np.ascontiguousarray(cropped))
     return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
-
-
-def restore(logits_kzyx: Tensor, record: PreprocessRecord, painted: Sequence[int] = ()) -> np.ndarray:
-    """Class with the largest logit on the original file's grid (Z, Y, X), uint8 or uint16; 0 outside the crop.
-
-    With ``painted``, logits are of regions, and give the class that each region is painted as (``paint_at``).
-    """
-    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
-    return place_back(_classes_at(logits_kzyx, record.cropped_shape, thick, painted), record)
-
-
-def carry_over(
-    logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord, painted: Sequence[int] = ()
-) -> np.ndarray:
-    """As ``restore``, but on the network's grid of another configuration (Z, Y, X), for the same case.
-
-    Both grids span the same crop along the same axes; ValueError if they do not.
-    """
-    own, wanted = ((grid.box, grid.axis_order, grid.orientation) for grid in (record, target))
-    if own != wanted:
-        raise ValueError(f"the grids differ in their crop or axes: {record} and {target}")
-    thick = thick_axis(record.spacing_mm, target.spacing_mm)
-    return _classes_at(logits_kzyx, target.shape, thick, painted)
-
-
-def _classes_at(logits_kzyx: Tensor, shape: Shape, thick: int | None, painted: Sequence[int]) -> np.ndarray:
-    return paint_at(logits_kzyx, painted, shape, thick) if painted else argmax_at(logits_kzyx, shape, thick)
 
 
 def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:

@@ -7,7 +7,7 @@ matrix. A volume is resized by one matrix product per axis, which gives the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -182,56 +182,6 @@ def _nearest(part_zyx: Tensor, matrices: list[Tensor], slab: slice, used: slice)
         if not np.array_equal(chosen, np.arange(array.shape[axis])):
             array = array.take(chosen, axis)
     return torch.from_numpy(array)
-
-
-def argmax_at(logits_kzyx: Tensor, shape: Shape, thick: int | None, slab_voxels: int = 2**22) -> np.ndarray:
-    """Class of the largest logit at every voxel of the finer or coarser grid ``shape``, uint8 or uint16 (Z, Y, X).
-
-    Logits (K, Z, Y, X) are resized linearly (nearest along ``thick``) slab by slab and class by class with a running
-    maximum, so that full-size logits never exist: memory is one slab of one class, whatever K.
-    """
-    result = np.empty(shape, dtype=np.uint8 if logits_kzyx.shape[0] <= 256 else np.uint16)
-    for slab, parts in _slabs_of(logits_kzyx, shape, thick, slab_voxels):
-        best = next(parts)
-        winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
-        for index, part in enumerate(parts, start=1):
-            wins = part > best
-            best = torch.maximum(part, best)
-            winner.masked_fill_(wins, index)
-        result[slab] = winner.cpu().numpy()
-    return result
-
-
-def paint_at(
-    logits_kzyx: Tensor, painted: Sequence[int], shape: Shape, thick: int | None, slab_voxels: int = 2**22
-) -> np.ndarray:
-    """Class ``painted[k]`` wherever logit k is above 0 on the grid ``shape``, later ones over earlier ones, else 0.
-
-    A logit of 0 is a probability of a half. Resized like in ``argmax_at``; uint8 or uint16 (Z, Y, X).
-    """
-    result = np.empty(shape, dtype=np.uint8 if max(painted) < 256 else np.uint16)
-    for slab, parts in _slabs_of(logits_kzyx, shape, thick, slab_voxels):
-        canvas = torch.zeros((slab.stop - slab.start, *shape[1:]), dtype=torch.int32, device=logits_kzyx.device)
-        for index, part in zip(painted, parts, strict=True):
-            canvas.masked_fill_(part > 0, index)
-        result[slab] = canvas.cpu().numpy()
-    return result
-
-
-def _slabs_of(
-    logits_kzyx: Tensor, shape: Shape, thick: int | None, slab_voxels: int
-) -> Iterator[tuple[slice, Iterator[Tensor]]]:
-    """Slabs of the grid ``shape``, each with the resized logits of one class after the other."""
-    orders = [0 if axis == thick else 1 for axis in range(3)]
-    matrices = [
-        axis_matrix(old, new, order).to(logits_kzyx.device)
-        for old, new, order in zip(logits_kzyx.shape[1:], shape, orders)
-    ]
-    for slab in _slabs(shape, slab_voxels):
-        rows = matrices[0][slab]
-        used = _extent(rows.any(0))
-        cut = [rows[:, used], *matrices[1:]]
-        yield slab, (_along_axes(logits[used].float(), cut) for logits in logits_kzyx)
 
 
 def _slabs(shape: Shape, slab_voxels: int) -> Iterator[slice]:

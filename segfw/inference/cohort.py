@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
 from segfw.data.formats import read_volume, write_labels
 from segfw.data.manifest import Case
@@ -51,14 +51,14 @@ def predict_cases(
                 for note in notes - said:
                     print(f"warning: {case.id}: {note}")
                 said |= notes
-                logits = predictor.logits_of(prepared)
+                classes = predictor.classes(prepared)
             except Exception as error:  # one bad image must not cost the user the others
                 failures.append(Outcome(item=case, error=error))
                 continue
             if writing:
                 failures += _wait(*writing)
-            writing = case, writer.submit(_write, predictor, logits, prepared.record, output / f"{case.id}{ending}")
-            del prepared, logits
+            writing = case, writer.submit(_write, predictor, classes, prepared.record, output / f"{case.id}{ending}")
+            del prepared, classes
         if writing:
             failures += _wait(*writing)
     return failures
@@ -73,8 +73,8 @@ def _read(predictor: Predictor, case: Case) -> tuple[Prepared, set[str]]:
     return predictor.prepare(stack_channels(volumes)), notes
 
 
-def _write(predictor: Predictor, logits: Tensor, record: PreprocessRecord, path: Path) -> None:
-    write_labels(path, predictor.finish(logits, record), record.original)
+def _write(predictor: Predictor, classes: np.ndarray, record: PreprocessRecord, path: Path) -> None:
+    write_labels(path, predictor.finish(classes), record.original)
 
 
 def _wait(case: Case, future: Future) -> list[Outcome]:

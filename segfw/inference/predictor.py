@@ -1,4 +1,4 @@
-"""From an image to a mask on the image's own grid: one case, or a folder of them.
+"""From an image to a mask on the image's own grid, by a model that is loaded once and used for many images.
 
 The second stage of a cascade runs the first one by itself and hands its classes on, directly from one network's grid
 to the other's; as published they take a detour over the image's own grid, which training does not.
@@ -6,36 +6,73 @@ to the other's; as published they take a detour over the image's own grid, which
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
 from segfw.data.geometry import Volume
-from segfw.data.preprocess import PreprocessRecord, carry_over, preprocess_classes, preprocess_image, restore
-from segfw.device import autocast, keep_freed_pages, pick_device, pick_precision
+from segfw.data.normalize import Normalization
+from segfw.data.parallel import free_memory_bytes
+from segfw.data.preprocess import PreprocessRecord, preprocess_classes, preprocess_image
+from segfw.data.restore import Restoring, restored
+from segfw.data.slabs import Slab
+from segfw.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
+from segfw.inference.budget import FREE_SHARE, Limits, activation_bytes
+from segfw.inference.compiled import compile_network, in_precision
+from segfw.inference.kinds import opened
+from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.tiles import tile_count
+from segfw.inference.times import CaseTimes, Stopwatch
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import UserError
+from segfw.records import GIGABYTE, UserError
+
+__all__ = ["CaseTimes", "Predictor", "Prepared", "Sink", "Stopwatch"]
+CASES_AT_ONCE = 2  # one is read while another is predicted
+CERTAIN = 20.0  # logit of what is not in doubt
+
+
+class Sink(Protocol):
+    """Something that is made of a prediction's logits as they come."""
+
+    def add(self, slab: Slab) -> None:
+        """Takes the next slab, which is valid only during the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An image (C, Z, Y, X) on a network's grid and how to come back; ``previous`` is the same on the first stage's."""
+    """An image (C, Z, Y, X) on a network's grid and how to come back; ``previous`` is the same on the first stage's.
+
+    ``is_empty`` images hold nothing but zeros, where the model looks at other voxels alone.
+    """
 
     image: Tensor
     record: PreprocessRecord
     previous: Prepared | None = None
+    is_empty: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the case while it is read and predicted, without what the network takes."""
+        stages = self.image.nbytes + (self.previous.held_bytes if self.previous else 0)
+        return stages + 4 * prod(self.record.original.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A model ready to predict: the networks of all folds in memory, used for any number of images."""
+    """A model ready to predict: the networks of all folds in memory, used for any number of images.
+
+    ``memory_bytes`` is what the process may take in all, of which ``resident_bytes`` were taken when it was loaded.
+    """
 
     plan: Plan
     configuration: Configuration
@@ -45,6 +82,9 @@ class Predictor:
     step: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     previous: Predictor | None = None  # the first stage of a cascade
+    memory_bytes: float = float("inf")
+    resident_bytes: float = 0.0
+    limits: Limits = field(default_factory=Limits)
 
     @staticmethod
     def of(
@@ -54,15 +94,27 @@ class Predictor:
         precision: str = "auto",
         step: float = 0.5,
         mirroring: bool = True,
+        max_memory_gb: float | None = None,
+        compile: bool | None = None,
+        cases: int = 1,
         build: Callable[..., nn.Module] = build_network,
     ) -> Predictor:
-        """Builds one network per fold of ``model`` on the device; mirrors along the axes that training mirrored."""
+        """Builds one network per fold of ``model`` on the device; mirrors along the axes that training mirrored.
+
+        ``max_memory_gb`` is what the process may take of the host's memory; by default four fifths of what is free.
+        ``compile`` says whether torch.compile is used; None: where it pays for so many ``cases``.
+        """
         if not 0 < step <= 1:
             raise UserError(f"--step is {step}; give a share of the tile between 0 and 1, such as 0.5")
         if model.configuration.previous_stage is not None and model.previous is None:
             raise ValueError(f"{model.configuration.name} is a second stage; give the model of the first one too")
         keep_freed_pages()
-        chosen = pick_device(device)
+        chosen, axes = pick_device(device), model.mirror_axes if mirroring else ()
+        arithmetic = pick_precision(precision, chosen)
+        if compile is None:
+            shape = tuple(round(size) for size in model.configuration.median_shape)
+            tiles = tile_count(shape, model.configuration.patch_size, step) * 2 ** len(axes) * len(model.weights)
+            compile = compiling_pays_in_prediction(chosen, cases * tiles)
         networks = []
         for weights in model.weights.values():
             network = build(model.configuration.network)
@@ -71,41 +123,26 @@ class Predictor:
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(f"the weights do not fit the plan ({reason}); train again") from None
-            networks.append(fastest_layout(network.to(chosen)).eval())
+            network = fastest_layout(in_precision(network, arithmetic).to(chosen)).eval()
+            networks.append(compile_network(network) if compile else network)
+        options = {"device": device, "precision": precision, "step": step, "mirroring": mirroring, "build": build}
+        previous = model.previous and Predictor.of(
+            model.previous, max_memory_gb=max_memory_gb, compile=compile, cases=cases, **options
+        )
+        resident = psutil.Process().memory_info().rss
+        memory = resident + FREE_SHARE * free_memory_bytes() if max_memory_gb is None else max_memory_gb * GIGABYTE
         return Predictor(
             plan=model.plan,
             configuration=model.configuration,
             networks=tuple(networks),
             device=chosen,
-            precision=pick_precision(precision, chosen),
+            precision=arithmetic,
             step=step,
-            mirror_axes=model.mirror_axes if mirroring else (),
-            previous=model.previous
-            and Predictor.of(
-                model.previous, device=device, precision=precision, step=step, mirroring=mirroring, build=build
-            ),
+            mirror_axes=axes,
+            previous=previous,
+            memory_bytes=memory,
+            resident_bytes=resident,
         )
-
-    @torch.inference_mode()
-    def logits(self, image_czyx: Tensor, previous_zyx: Tensor | None = None) -> Tensor:
-        """Logits (K, Z, Y, X) of a preprocessed image, on the device.
-
-        The second stage of a cascade also takes the classes that the first one found on the same grid.
-        """
-        chosen, channels = self.configuration, len(self.plan.channels)
-        with autocast(self.device, self.precision):
-            return sliding_window(
-                image_czyx,
-                self.networks,
-                chosen.patch_size,
-                step=self.step,
-                mirror_axes=self.mirror_axes,
-                output_orders=output_orders(chosen.swapped_pairs, self.plan.labels),
-                input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
-                device=self.device,
-                previous_zyx=previous_zyx,
-                previous_classes=chosen.previous_classes,
-            )
 
     def prepare(self, volume: Volume) -> Prepared:
         """The image on the network's grid; raises UserError if the channels do not match the model's."""
@@ -113,43 +150,117 @@ class Predictor:
         if found != expected:
             names = ", ".join(channel.name for channel in self.plan.channels)
             raise UserError(f"the image has {found} channels, but the model was trained on {expected} ({names})")
-        image, record = preprocess_image(volume, self.configuration.preprocessing)
-        return Prepared(image=image, record=record, previous=self.previous and self.previous.prepare(volume))
+        how = self.configuration.preprocessing
+        is_empty = any(rule.inside_mask for rule in how.normalization) and not volume.array.any()
+        if is_empty:  # there is nothing to measure inside the mask
+            how = how.model_copy(update={"normalization": (Normalization(kind="none"),) * expected})
+        image, record = preprocess_image(volume, how)
+        previous = self.previous and self.previous.prepare(volume)
+        return Prepared(image=image, record=record, previous=previous, is_empty=is_empty)
 
-    def logits_of(self, prepared: Prepared) -> Tensor:
-        """Logits (K, Z, Y, X) of a prepared image, on the device: all stages, one after the other."""
-        if self.previous is None:
-            return self.logits(prepared.image)
-        first = prepared.previous
-        found = self.previous.hand_on(
-            self.previous.logits_of(first),
-            first.record,
-            prepared.record,
-            through_file=self.configuration.previous_through_file,
+    def slabs(self, prepared: Prepared, by_member: bool = False) -> Iterator[Slab]:
+        """Logits of a prepared image, slab by slab, by all stages; ``by_member`` tells the folds of the last apart."""
+        if prepared.is_empty:
+            yield self._background(prepared, by_member)
+            return
+        found = None
+        if self.previous is not None:
+            first = prepared.previous
+            through_file = self.configuration.previous_through_file
+            handed_on = self.previous.hand_on(
+                self.previous.slabs(first), first.record, prepared.record, through_file=through_file
+            )
+            found = torch.from_numpy(handed_on)
+        yield from self.network_slabs(prepared.image, found, by_member=by_member, held_bytes=prepared.held_bytes)
+
+    def network_slabs(
+        self, image_czyx: Tensor, previous_zyx: Tensor | None = None, *, by_member: bool = False, held_bytes: int = 0
+    ) -> Iterator[Slab]:
+        """Logits of a preprocessed image by this stage's networks alone.
+
+        The second stage of a cascade also takes the classes that the first one found on the same grid.
+        """
+        chosen, channels = self.configuration, len(self.plan.channels)
+        members = members_of(
+            self.networks,
+            self.mirror_axes,
+            output_orders=output_orders(chosen.swapped_pairs, self.plan.labels),
+            input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
+            by_member=by_member,
         )
-        return self.logits(prepared.image, torch.from_numpy(found))
+        other = self.resident_bytes + CASES_AT_ONCE * max(held_bytes, image_czyx.nbytes)
+        if self.device.type == "cpu":
+            other += activation_bytes(chosen.network, chosen.patch_size, 1, self.precision.itemsize)
+        return sliding_window(
+            image_czyx,
+            members,
+            chosen.patch_size,
+            step=self.step,
+            device=self.device,
+            precision=self.precision,
+            previous_zyx=previous_zyx,
+            previous_classes=chosen.previous_classes,
+            room_bytes=self.memory_bytes - other,
+            limits=self.limits,
+        )
+
+    def _background(self, prepared: Prepared, by_member: bool) -> Slab:
+        """All slices of an image that holds nothing, without running a network."""
+        labels, shape = self.plan.labels, tuple(prepared.image.shape[1:])
+        logits_k = torch.full((labels.outputs,), -CERTAIN if labels.regions else 0.0)
+        if not labels.regions:
+            logits_k[0] = CERTAIN
+        members = len(self.networks) if by_member else 1
+        channels = logits_k.repeat(members)[:, None, None, None].expand(-1, *shape)
+        return Slab(first=0, start=0, stop=shape[0], channels_azyx=channels, members=members)
 
     def hand_on(
-        self, logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord, *, through_file: bool = False
+        self, slabs: Iterable[Slab], record: PreprocessRecord, target: PreprocessRecord, *, through_file: bool = False
     ) -> np.ndarray:
         """Classes (Z, Y, X) that this stage found, on the grid of the next one.
 
-        ``through_file`` takes the detour over the image's own grid that a stage trained by nnU-Net was trained with.
+        ``through_file`` takes the detour over the image's own grid by which nnU-Net predicts.
         """
-        with torch.inference_mode():
-            if through_file:
-                found = restore(logits_kzyx, record, self.plan.labels.painted_classes)
-                stored = Volume(array=found[None], geometry=record.original)
-                return preprocess_classes(stored, target).numpy()
-            return carry_over(logits_kzyx, record, target, self.plan.labels.painted_classes)
+        if through_file:
+            found = restored(slabs, record, self.plan.labels.painted_classes)
+            return preprocess_classes(Volume(array=found[None], geometry=record.original), target).numpy()
+        return restored(slabs, record, self.plan.labels.painted_classes, target)
 
-    def finish(self, logits_kzyx: Tensor, record: PreprocessRecord) -> np.ndarray:
-        """Label values (Z, Y, X) as in the training files, on the original file's grid."""
-        with torch.inference_mode():
-            labels = self.plan.labels
-            return labels.to_values(restore(logits_kzyx, record, labels.painted_classes))
+    def classes(
+        self,
+        prepared: Prepared,
+        sinks: Sequence[Sink] = (),
+        *,
+        by_member: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> np.ndarray:
+        """Class indices (Z, Y, X) on the original file's grid; every slab is shown to the ``sinks`` as well.
 
-    def __call__(self, volume: Volume) -> np.ndarray:
-        """Label values (Z, Y, X) on the volume's own grid."""
-        prepared = self.prepare(volume)
-        return self.finish(self.logits_of(prepared), prepared.record)
+        ``watch`` is told the seconds of the network and of all that is made of its logits.
+        """
+        watch = watch or Stopwatch()
+        restoring = Restoring(prepared.record, self.plan.labels.painted_classes)
+        stream = self.slabs(prepared, by_member)
+        while True:
+            with watch.timing("network_s"):
+                slab = next(stream, None)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+            with watch.timing("restore_s"):
+                if slab is None:
+                    return restoring.result()
+                for sink in (restoring, *sinks):
+                    sink.add(slab)
+
+    def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
+        """Label values as in the training files, of class indices."""
+        return self.plan.labels.to_values(classes_zyx)
+
+    def __call__(self, image: Any, affine: np.ndarray | None = None) -> Any:
+        """The mask of an image, in label values on its own grid and of its own kind.
+
+        ``image`` is a path, a list of paths (one per channel), a ``Volume``, a SimpleITK or nibabel image, or an array
+        (X, Y, Z) or (X, Y, Z, C) with its ``affine`` to RAS mm. ``inference.kinds.opened`` says what comes back.
+        """
+        volume, mask_of = opened(image, affine)
+        return mask_of(self.finish(self.classes(self.prepare(volume))))

@@ -58,23 +58,38 @@ class UNet(nn.Module):
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
         with right_precision(self.spec, image_bczyx):
-            return self._logits(image_bczyx)
+            if not self.training:
+                # Through ``features``, so that who compiles that one has compiled both.
+                features = self.features(image_bczyx)
+                folded = fold_z(features) if self.spec.is_2d else features
+                logits = self.heads[0](folded)
+                return unfold_z(logits, len(image_bczyx)) if self.spec.is_2d else logits
+            decoded = self._decoded(image_bczyx)
+            outputs = [head(x) for head, x in zip(self.heads, decoded)]
+        return [unfold_z(logits, len(image_bczyx)) for logits in outputs] if self.spec.is_2d else outputs
 
-    def _logits(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
-        batch = image_bczyx.shape[0]
+    def features(self, image_bczyx: Tensor) -> Tensor:
+        """What the last layer makes logits of, (B, F, Z, Y, X): the finest activations of the decoder."""
+        x = self._decoded(image_bczyx)[0]
+        return unfold_z(x, len(image_bczyx)) if self.spec.is_2d else x
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The last layer as weights (K, F) and biases (K,): logits are ``weights @ features + biases`` per voxel."""
+        last = self.heads[0]
+        return last.weight.detach().flatten(1), last.bias.detach()
+
+    def _decoded(self, image_bczyx: Tensor) -> list[Tensor]:
+        """Activations of the decoder's stages, finest first; in evaluation mode of the finest alone."""
         x = fold_z(image_bczyx) if self.spec.is_2d else image_bczyx
         skips = []
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
-        outputs = [] if len(self.decoder) else [self.heads[0](x)]
+        found = [skips.pop()]
         for stage in reversed(range(len(self.decoder))):
-            x = self.up[stage](x)
-            x = self.decoder[stage](torch.cat((x, skips[stage]), 1))
-            if self.training or stage == 0:
-                outputs.append(self.heads[stage](x))
-        outputs = [unfold_z(logits, batch) if self.spec.is_2d else logits for logits in reversed(outputs)]
-        return outputs if self.training else outputs[0]
+            x = self.decoder[stage](torch.cat((self.up[stage](x), skips.pop()), 1))
+            found = [x, *(found if self.training else ())]
+        return found[: len(self.heads)]
 
 
 class PlainUNet(UNet):

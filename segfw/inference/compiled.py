@@ -1,0 +1,51 @@
+"""Networks made ready to predict: 16-bit convolutions where that is wanted, and torch.compile with a way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from segfw.data.parallel import ran_out_of_memory
+from segfw.inference.members import gives_features
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def in_precision(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """The network with the weights of its convolutions in ``precision``, as autocast would give them at every call.
+
+    The last layer of a U-Net stays in float32, since its features may be multiplied by it in float32.
+    """
+    last = network.heads if gives_features(network) else None
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS) and (last is None or module not in last):
+            module.to(precision)
+    return network
+
+
+def compile_network(network: nn.Module) -> nn.Module:
+    """The network, compiled at its first tile; a notice, and as it was, where that does not work."""
+    name = "features" if gives_features(network) else "forward"
+    setattr(network, name, with_way_back(getattr(network, name)))
+    return network
+
+
+def with_way_back(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``function`` compiled; from the first failure of the compiler on as it is."""
+    run = torch.compile(function)
+
+    def try_first(image: Tensor) -> Tensor:
+        nonlocal run
+        try:
+            return run(image)
+        except Exception as error:  # the compiler fails in too many ways to list
+            if run is function or ran_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        print(f"note: torch.compile is not usable here, going on without it: {reason[:160]}")
+        run = function
+        return run(image)
+
+    return try_first
