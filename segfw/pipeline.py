@@ -180,6 +180,7 @@ def run(
     spacing_mm: Spacing | None = None,
     groups: str | Path | None = None,
     splits: Path | None = None,
+    plans: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
     init_from: Path | None = None,
@@ -213,6 +214,7 @@ def run(
         spacing_mm=spacing_mm,
         groups=groups,
         splits=splits,
+        plans=plans,
         workers=workers,
         device=device,
     )

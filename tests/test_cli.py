@@ -11,7 +11,19 @@ from conftest import blocks_case, write_nifti
 from segfw.arguments import build_parser, duration_s
 from segfw.cli import CALLS, main
 
-VERBS = ("check", "run", "plan-and-preprocess", "train", "predict", "evaluate", "export", "info", "doctor", "demo")
+VERBS = (
+    "check",
+    "run",
+    "plan-and-preprocess",
+    "train",
+    "predict",
+    "evaluate",
+    "export",
+    "import-nnunet",
+    "info",
+    "doctor",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("text, seconds", [("90s", 90), ("12m", 720), ("1h30m", 5400), ("2h", 7200), ("1.5h", 5400)])

@@ -10,6 +10,8 @@ from segfw.data.geometry import Geometry, Volume
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Channel, DatasetManifest, LabelSet, Region
 from segfw.data.normalize import IntensityStats
+from segfw.data.slabs import dense
+from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
@@ -293,12 +295,16 @@ def sides(tiles: torch.Tensor) -> torch.Tensor:
 
 def test_mirrored_predictions_of_left_and_right_change_places():
     image, size = torch.rand(1, 8, 8, 8), (8, 8, 8)
-    plain = sliding_window(image, [sides], size)
-    torch.testing.assert_close(sliding_window(image, [sides], size, mirror_axes=(2,))[1:3], torch.full((2, *size), 0.5))
-    exchanged = sliding_window(image, [sides], size, mirror_axes=(0, 2), output_orders={2: (0, 2, 1, 3)})
+
+    def logits(axes=(), orders=None):
+        return dense(sliding_window(image, members_of([sides], axes, output_orders=orders or {}), size))
+
+    plain = logits()
+    torch.testing.assert_close(logits((2,))[1:3], torch.full((2, *size), 0.5))
+    exchanged = logits((0, 2), {2: (0, 2, 1, 3)})
     torch.testing.assert_close(exchanged, plain)
     # Along y nothing is exchanged: each of classes 1 and 2 stays where it is, and 3 is blurred.
-    both = sliding_window(image, [sides], size, mirror_axes=(1, 2), output_orders={2: (0, 2, 1, 3)})
+    both = logits((1, 2), {2: (0, 2, 1, 3)})
     torch.testing.assert_close(both[1:3], plain[1:3])
     torch.testing.assert_close(both[3], torch.full(size, 0.5))
 
@@ -312,11 +318,11 @@ def test_a_cascade_sees_the_first_stage_in_the_mirror_with_left_and_right_exchan
         return tiles
 
     orders = {2: (0, 2, 1)}
-    result = sliding_window(
-        image, [second_stage], (8, 8, 8), mirror_axes=(2,), output_orders=orders, input_orders=orders
-    )
-    torch.testing.assert_close(result, image)
-    torch.testing.assert_close(seen[1][0], torch.stack([image[0], image[2], image[1]]).flip(3))
+    members = members_of([second_stage], (2,), output_orders=orders, input_orders=orders)
+    torch.testing.assert_close(dense(sliding_window(image, members, (8, 8, 8))), image)
+    copies = torch.cat(seen)
+    torch.testing.assert_close(copies[0], image)
+    torch.testing.assert_close(copies[1], torch.stack([image[0], image[2], image[1]]).flip(3))
 
 
 @pytest.mark.real_data

@@ -1,6 +1,7 @@
 """Tiles: they cover every voxel, blend to what went in, and come out as slabs equal to the slow whole computation."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,24 @@ import torch
 from small_training import spec
 
 from segfw.data.slabs import dense
-from segfw.inference.budget import Limits
-from segfw.inference.members import members_of
+from segfw.inference import budget
+from segfw.inference.budget import (
+    FLOAT16,
+    FLOAT32,
+    ON_DISK,
+    Limits,
+    activation_bytes,
+    allocate,
+    choose_keeping,
+    describe,
+)
+from segfw.inference.members import gives_features, members_of
+from segfw.inference.outputs import Outputs, TileTooLarge
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.tiles import blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
+from segfw.inference.tiles import TiledImage, blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
+from segfw.inference.window import Window, on_host
 from segfw.networks import build_network
+from segfw.records import GIGABYTE, UserError
 
 
 def identity(tiles: torch.Tensor) -> torch.Tensor:
@@ -33,7 +47,7 @@ def slow_oracle(image, networks, patch, *, step=0.5, axes=(), outputs=None, inpu
     padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), *sides]))
     gaussian = np.ones(())
     for size in patch:
-        offsets = np.arange(size) - (size - 1) / 2
+        offsets = np.arange(size) - size // 2
         gaussian = gaussian[..., None] * np.exp(-0.5 * (offsets / (size / 8)) ** 2)
     total, weight = 0, np.zeros(padded.shape[1:])
     starts = [tile_starts(size, tile, step) for size, tile in zip(padded.shape[1:], patch)]
@@ -161,7 +175,7 @@ def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time(
 @pytest.mark.parametrize("folds, classes", [(1, 40), (2, 40), (1, 3), (2, 9)])
 def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
     networks = [unet(seed, classes=classes) for seed in range(folds)]
-    image, patch = torch.randn(1, 19, 17, 21), (8, 16, 16)
+    image, patch = torch.randn(1, 11, 16, 17), (8, 16, 16)
     orders = {2: (0, 2, 1, *range(3, classes))}  # two of the classes are left and right
     members = members_of(networks, (0, 2), output_orders=orders, by_member=by_member)
     # Eight features for each fold and for each of two orders of the classes, or the classes.
@@ -178,3 +192,196 @@ def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
         with torch.no_grad():
             alone = slow_oracle(image, [network], patch, axes=(0, 2), outputs=orders)
         torch.testing.assert_close(torch.cat(blocks, 1), alone, rtol=1e-4, atol=1e-4)
+
+
+class Counting:
+    """Counts the samples that a network is given, and has memory for ``most`` of them at once."""
+
+    def __init__(self, network, most: int = 10**6) -> None:
+        self.network, self.most, self.samples, self.calls = network, most, 0, []
+
+    def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(tiles))
+        if len(tiles) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        self.samples += len(tiles)
+        return self.network(tiles)
+
+
+def test_a_network_of_another_way_to_its_logits_gives_no_features():
+    class Doubled(type(unet())):
+        def forward(self, image):
+            return 2 * super().forward(image)
+
+    network = unet(classes=40)
+    image = torch.randn(1, 9, 17, 21)
+    plain = dense(sliding_window(image, [network], (8, 16, 16)))
+    other = Doubled(spec(classes=40)).eval()
+    other.load_state_dict(network.state_dict())
+    assert gives_features(network)
+    assert not gives_features(other)
+    torch.testing.assert_close(dense(sliding_window(image, [other], (8, 16, 16))), 2 * plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [(), (0, 2)])
+@pytest.mark.parametrize("with_previous", [False, True])
+def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_previous):
+    image = torch.full((1, 40, 16, 18), -1.5)
+    image[:, 12:20, 6:12, 8:15] = torch.randn(1, 8, 6, 7)
+    image[:, 32:] = 2.0
+    previous = torch.zeros(40, 16, 18, dtype=torch.uint8) if with_previous else None
+    if with_previous:
+        previous[14:16, 7:9, 9:11] = 1
+        previous[30:, :, :10] = 2
+    channels = 3 if with_previous else 1
+    network = unet(in_channels=channels)
+
+    def run(counting):
+        members = members_of([counting], axes)
+        options = {"previous_zyx": previous, "previous_classes": channels}
+        return dense(sliding_window(image, members, (8, 16, 16), limits=Limits(copies=1), **options))
+
+    saving, plain = Counting(network), Counting(network)
+    found = run(saving)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TiledImage, "constant", lambda self, tile: None)
+        wanted = run(plain)
+    assert torch.equal(found, wanted)
+    copies = 2 ** len(axes)
+    assert plain.samples == 9 * 2 * copies  # nine layers of two tiles
+    # Layers 2 to 4 hold noise and 7 the step between the values, or in the cascade what was found from slice 30 on,
+    # which ends in the upper tile; of the others each value is run once.
+    assert saving.samples == (14 if with_previous else 10) * copies
+
+
+def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
+    image = torch.rand(2, 30, 20, 13)
+    wanted = slow_oracle(image, [blurred], (8, 8, 8), axes=(0,))
+    limits, network = Limits(copies=12), Counting(blurred, most=2)
+    members = members_of([network], (0,))
+    found = dense(sliding_window(image, members, (8, 8, 8), limits=limits))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert network.calls[:4] == [12, 6, 2, 2]  # six, then three copies: one tile with its mirror image
+    assert network.samples == 2 * tile_count((30, 20, 13), (8, 8, 8), 0.5)
+    assert "out of memory: networks get 3 tiles at a time from now on" in capsys.readouterr().out
+    refused = len(network.calls)
+    dense(sliding_window(image, members, (8, 8, 8), limits=limits))
+    assert max(network.calls[refused:]) <= 2
+    assert capsys.readouterr().out == ""
+
+
+def test_one_tile_that_does_not_fit_is_an_error_that_says_so():
+    network = Counting(blurred, most=0)
+    with pytest.raises(TileTooLarge, match=r"tile of 8x8x8 voxels does not fit in the memory of cpu \(CUDA out"):
+        dense(sliding_window(torch.rand(2, 10, 9, 8), [network], (8, 8, 8)))
+    assert network.calls[-1] == 1
+
+    def broken(tiles):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        dense(sliding_window(torch.rand(2, 10, 9, 8), [broken], (8, 8, 8)))
+
+
+def test_at_one_tile_the_sums_leave_the_device_and_nothing_is_lost_or_given_twice():
+    image = TiledImage(torch.rand(2, 8, 8, 20), (8, 8, 8), 0.5, None, 1)
+    room = []
+
+    def once_more(tiles):
+        if not room:
+            raise MemoryError
+        return blurred(tiles)
+
+    def leave_device():
+        room.append(1)
+        return len(room) == 1
+
+    outputs = Outputs(
+        image, members_of([once_more]), Limits(copies=4), torch.device("cpu"), torch.float32, leave_device
+    )
+    tiles = [tile for layer in image.layers() for tile in layer]
+    assert [tile for tile, _ in outputs(tiles)] == tiles
+    assert room == [1]
+    assert outputs.copies == 1
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_sums_are_moved_as_they_are_laid_out(channels_last):
+    values = torch.rand(3, 4, 5, 6)
+    values = values.permute(1, 2, 3, 0).contiguous().movedim(-1, 0) if channels_last else values
+    limits = Limits(say=lambda note: None)
+    moved = on_host(Window(values), 1e9, limits)
+    assert torch.equal(moved, values)
+    assert moved.stride() == values.stride()
+    assert limits.on_host
+    assert "they are kept on the host" in limits.said.pop()
+
+
+@pytest.mark.parametrize(
+    "room_bytes, kept",
+    [(4000, FLOAT32), (3999, FLOAT16), (2000, FLOAT16), (1999, ON_DISK), (500, ON_DISK), (float("inf"), FLOAT32)],
+)
+def test_sums_are_kept_in_what_there_is_room_for(room_bytes, kept, monkeypatch):
+    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 500)
+    assert choose_keeping(1000, room_bytes) == kept
+    note = describe(kept, 2**30, room_bytes, Path("/scratch"))
+    assert note == {
+        FLOAT32: "",
+        FLOAT16: "sums are kept in float16: float32 would take 4.0 GB, and there is room for 0.0",
+        ON_DISK: "sums are kept in a file of 2.0 GB in /scratch, which is slower: float32 would take 4.0 GB, and there "
+        "is room for 0.0",
+    }.get(kept)
+
+
+def test_too_little_room_for_anything_is_an_error_that_says_how_much_is_missing():
+    with pytest.raises(UserError, match=r"needs 1.12 GB of memory more than it may take, even with its sums on disk"):
+        choose_keeping(10, -GIGABYTE)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("share", [0.75, 0.25])
+def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, monkeypatch, capsys):
+    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 0)
+    image, patch = torch.randn(1, 20, 17, 21), (8, 16, 16)
+    members = members_of([unet(classes=classes)], (2,))
+    exact = dense(sliding_window(image, members, patch))
+    full = 4 * min(classes, 8) * 16 * 17 * 21  # logits or features of the slices at work
+    limits = Limits()
+    for _ in range(2):
+        found = dense(sliding_window(image, members, patch, room_bytes=share * full, limits=limits))
+        torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
+        assert not torch.equal(found, exact)
+    said = capsys.readouterr().out
+    assert said.count("sums are kept in ") == 1
+    assert ("sums are kept in a file" in said) == (share < 0.5)
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
+    kept = allocate(ON_DISK, (2, 3, 5), torch.device("cpu"), tmp_path)
+    kept += 1.5
+    assert kept.sum() == 45
+    assert list(tmp_path.iterdir()) == []  # it has no name
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(budget.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for a file of 3.7 GB \(No space left on device\); allow more with"):
+        allocate(ON_DISK, (2000, 1000, 1000), torch.device("cpu"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("patch, itemsize", [((32, 32, 32), 4), ((16, 64, 64), 2)])
+def test_activations_are_foreseen(patch, itemsize):
+    from segfw.planning.memory import StepCounter
+
+    network = spec(features=(32, 64, 128), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), kernels=((3, 3, 3),) * 3,
+                   encoder_blocks=(2, 2, 2), decoder_convs=(2, 2))  # fmt: skip
+    dtype = torch.float32 if itemsize == 4 else torch.bfloat16
+    with torch.device("meta"), torch.no_grad():
+        built = build_network(network).eval().to(dtype)
+        image = torch.empty(1, 1, *patch, dtype=dtype)
+        with StepCounter() as counted:
+            built.features(image)
+    predicted = activation_bytes(network, patch, 1, itemsize)
+    assert 0.8 * counted.peak_bytes < predicted < 1.5 * counted.peak_bytes

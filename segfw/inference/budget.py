@@ -71,9 +71,8 @@ def describe(keeping: Keeping, values: int, room_bytes: float, folder: Path) -> 
     """One line on a choice that is not the first; '' for that one."""
     if keeping == FLOAT32:
         return ""
-    room = (
-        f"float32 would take {values * 4 / GIGABYTE:.1f} GB, and there is room for {max(0, room_bytes) / GIGABYTE:.1f}"
-    )
+    full, given = values * FLOAT32.dtype.itemsize / GIGABYTE, max(0, room_bytes) / GIGABYTE
+    room = f"float32 would take {full:.1f} GB, and there is room for {given:.1f}"
     if not keeping.on_disk:
         return f"sums are kept in float16: {room}"
     return f"sums are kept in a file of {values * 2 / GIGABYTE:.1f} GB in {folder}, which is slower: {room}"

@@ -1,4 +1,4 @@
-"""What a prediction can be asked for: files, volumes, images of other libraries, arrays; and a mask of the same kind."""
+"""What can be predicted: files, volumes, images of other libraries, arrays; and a mask of the same kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MaskOf
     | ``Volume`` | ``Volume`` |
     | SimpleITK image; several values per voxel are channels | SimpleITK image |
     | nibabel image; a fourth axis is channels | ``nibabel.Nifti1Image`` |
-    | array (X, Y, Z) or (X, Y, Z, C) with ``affine`` (4, 4) from index to RAS mm, as nibabel has them | array (X, Y, Z) |
+    | array (X, Y, Z) or (X, Y, Z, C), and ``affine`` (4, 4) to RAS mm, as nibabel has them | array (X, Y, Z) |
 
     Raises UserError for anything else, for channels on different grids, and for values that are no numbers.
     """
@@ -45,7 +45,9 @@ def opened(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MaskOf
         volume, mask_of = _volume_of(image, affine)
         volumes = [volume]
     case = Case(id=names[0].name, images=names)
-    problems = check_case(case, volumes, None, channel_count=None, labels=None)
+    # An image of one value is no reason to stop: nothing is found in it.
+    found = check_case(case, volumes, None, channel_count=None, labels=None)
+    problems = [problem for problem in found if problem.kind != "constant-image"]
     if problems:
         raise UserError("; ".join(str(problem) for problem in problems))
     whole = stack_channels(volumes)
@@ -89,9 +91,7 @@ def _of_itk(image: Any) -> Volume:
 
     dimensions = image.GetDimension()
     if dimensions not in (2, 3):
-        raise UserError(
-            f"the SimpleITK image has {dimensions} dimensions; give an image of 2 or 3, channels as vectors"
-        )
+        raise UserError(f"the SimpleITK image has {dimensions} dimensions; give 2 or 3, channels as vectors")
     array = SimpleITK.GetArrayFromImage(image)
     array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
     direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
