@@ -14,6 +14,8 @@ _PUBLIC = {
     "evaluate": "segfw.evaluation.evaluate",
     "export_model": "segfw.export",
     "export_onnx": "segfw.onnx_export",
+    "import_nnunet": "segfw.nnunet.importing",
+    "export_nnunet": "segfw.nnunet.exporting",
     "load_model": "segfw.model",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.data.formats",

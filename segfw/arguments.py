@@ -76,6 +76,7 @@ def _planning_options(parser: argparse.ArgumentParser) -> None:
         help="cases of one patient: a table with columns case and patient, or an expression such as '(pat\\d+)_'",
     )
     parser.add_argument("--splits", type=Path, metavar="FILE", help="given folds (splits_final.json or splits.json)")
+    parser.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net's nnUNetPlans.json, followed to the letter")
     parser.add_argument("--workers", type=int, help="threads that read and preprocess (default: one per processor)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="Dask scheduler, whose workers preprocess: host:8786")
 
@@ -281,6 +282,15 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
+def _add_import_nnunet(verbs: argparse._SubParsersAction) -> None:
+    what = "Make a model directory of a trained nnU-Net v2 model; nothing that it holds is run."
+    parser = _verb(verbs, "import-nnunet", what, "segfw import-nnunet nnUNetTrainer__nnUNetPlans__3d_fullres imported")
+    parser.add_argument(
+        "source", type=Path, help="trained-model folder, a folder of several, or nnU-Net's exported zip"
+    )
+    parser.add_argument("out", type=Path, help="new folder for the model")
+
+
 def _add_info(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(
         verbs,
@@ -317,6 +327,7 @@ ADD_VERBS = (
     _add_select,
     _add_evaluate,
     _add_export,
+    _add_import_nnunet,
     _add_info,
     _add_doctor,
     _add_demo,

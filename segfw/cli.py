@@ -28,6 +28,7 @@ def _planning_arguments(args: argparse.Namespace) -> dict:
         "spacing_mm": None if args.spacing_mm is None else tuple(args.spacing_mm),
         "groups": args.groups,
         "splits": args.splits,
+        "plans": args.plans,
         "workers": args.workers,
         "cluster": args.cluster,
     }
@@ -236,6 +237,13 @@ def _export(args: argparse.Namespace) -> None:
     print(f"next: segfw predict {args.output} NEW_IMAGES MASKS")
 
 
+def _import_nnunet(args: argparse.Namespace) -> None:
+    from segfw.nnunet.importing import import_nnunet
+
+    import_nnunet(args.source, args.out)
+    print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
+
+
 def _info(args: argparse.Namespace) -> None:
     from segfw.health import explain
 
@@ -264,6 +272,7 @@ CALLS = {
     "select": _select,
     "evaluate": _evaluate,
     "export": _export,
+    "import-nnunet": _import_nnunet,
     "info": _info,
     "doctor": _doctor,
     "demo": _demo,

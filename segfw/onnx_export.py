@@ -108,7 +108,8 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
         "channels": [channel.name for channel in model.plan.channels],
         "preprocessing": {
             "steps": [
-                "axes permuted and flipped so that (z, y, x) ascend to the head, the front and the patient's right",
+                "canonical: axes permuted and flipped so that (z, y, x) ascend to the head, the front and the right of "
+                "the patient; as stored: (z, y, x) of the file",
                 "cropped to the box of all voxels that are not zero in some channel",
                 "axes transposed to axis_order",
                 "each channel normalised; with inside_mask statistics of, and values in, the non-zero voxels with "
@@ -118,6 +119,7 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
                 "an axis whose spacing is the longest by more than thick_above_ratio, in the image or else in "
                 "spacing_mm, and not shared, is resampled by nearest neighbour instead, and clipped slice by slice",
             ],
+            "orientation": model.plan.orientation,
             "axis_order": list(how.axis_order),
             "spacing_mm": list(how.spacing_mm),
             "thick_above_ratio": ANISOTROPY_LIMIT,
@@ -129,7 +131,7 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
                 "tiles at even distances of at most step * patch_size, the first and the last flush with the border",
                 "per tile the mean of the logits over networks and all subsets of mirror_axes, mirrored back, where "
                 "channel i of a mirrored result is taken from output_orders_by_mirror_axis[axis][i]",
-                "blended by a Gaussian with its largest value 1 in the middle of the tile",
+                "blended by a Gaussian with its largest value in voxel size // 2 of each axis of the tile",
             ],
             "patch_size": list(chosen.patch_size),
             "step": 0.5,

@@ -21,7 +21,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
-AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
 SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
 
 
@@ -184,10 +184,10 @@ def tile_starts(size, tile, step):
 
 
 def gaussian(tile, sigma_share):
-    """Weights of a tile's voxels, largest 1 in the middle, and nowhere zero."""
+    """Weights of a tile's voxels, largest 1 in voxel size // 2, and nowhere zero."""
     weights = np.ones(())
     for size in tile:
-        offsets = np.arange(size) - (size - 1) / 2
+        offsets = np.arange(size) - size // 2
         weights = weights[..., None] * np.exp(-0.5 * (offsets / (size * sigma_share)) ** 2)
     return (weights / weights.max()).clip(weights[weights > 0].min()).astype(np.float32)
 
@@ -248,7 +248,8 @@ def segment(image, affine, pipeline, networks):
     if len(image) != len(pipeline["channels"]):
         names = ", ".join(pipeline["channels"])
         sys.exit(f"the image has {len(image)} channels, but the networks take {len(pipeline['channels'])} ({names})")
-    transform, order = ornt_transform(io_orientation(affine), CANONICAL), how["axis_order"]
+    is_turned, order = how["orientation"] != "as stored", how["axis_order"]
+    transform = ornt_transform(io_orientation(affine), CANONICAL) if is_turned else AS_STORED
     canonical = np.stack([apply_orientation(channel, transform) for channel in image])
     box = nonzero_box(canonical)
     cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))

@@ -13,7 +13,7 @@ from segfw.cli import CALLS, main
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),
-    *("info", "doctor", "demo"),
+    *("import-nnunet", "info", "doctor", "demo"),
 )
 
 

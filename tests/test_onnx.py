@@ -86,7 +86,15 @@ def slices(folder: Path) -> None:
     write_fold(folder, chosen, "0", (1, 2), seed=5)
 
 
-MODELS = {model.__name__: model for model in (plain, regions, sides, slices)}
+def as_stored(folder: Path) -> None:
+    """Axes as they lie in the file, as nnU-Net has them."""
+    how = ZSCORE.model_copy(update={"orientation": "as stored", "axis_order": (2, 0, 1)})
+    chosen = configuration(how, spec(features=(4, 8)))
+    plan_of(chosen).save(folder / PLAN_FILE)
+    write_fold(folder, chosen, "0", (), seed=6)
+
+
+MODELS = {model.__name__: model for model in (plain, regions, sides, slices, as_stored)}
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def slow_oracle(image, networks, patch, *, step=0.5, axes=(), outputs=None, inpu
     padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), *sides]))
     gaussian = np.ones(())
     for size in patch:
-        offsets = np.arange(size) - (size - 1) / 2
+        offsets = np.arange(size) - size // 2
         gaussian = gaussian[..., None] * np.exp(-0.5 * (offsets / (size / 8)) ** 2)
     total, weight = 0, np.zeros(padded.shape[1:])
     starts = [tile_starts(size, tile, step) for size, tile in zip(padded.shape[1:], patch)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -13,6 +14,10 @@ from segfw.records import Record
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Row = tuple[float, float, float, float]
+
+# How images are oriented before anything else. Whatever a model was trained under, it must be applied under.
+Orientation = Literal["canonical", "as stored"]
+CANONICAL, AS_STORED = "canonical", "as stored"
 
 # Array axis 0 runs to the head (RAS axis 2), axis 1 to the front, axis 2 to the patient's right; all ascending.
 CANONICAL_ORIENTATION = np.array([[2, 1], [1, 1], [0, 1]], dtype=float)
@@ -82,6 +87,16 @@ def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
     transform = _transform_to_canonical(original)
     identity = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
     return apply_orientation(array_zyx, ornt_transform(identity, transform))
+
+
+def to_orientation(volume: Volume, orientation: Orientation) -> Volume:
+    """The volume as the rule wants it: brought to the canonical orientation, or left as it is stored."""
+    return to_canonical(volume) if orientation == CANONICAL else volume
+
+
+def from_orientation(array_zyx: np.ndarray, original: Geometry, orientation: Orientation) -> np.ndarray:
+    """Undoes ``to_orientation`` for a (Z, Y, X) array made on the oriented form of ``original``."""
+    return from_canonical(array_zyx, original) if orientation == CANONICAL else array_zyx
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,17 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.data.geometry import Geometry, Shape, Spacing, Volume, from_canonical, stored_like, to_canonical
+from segfw.data.geometry import (
+    CANONICAL,
+    Geometry,
+    Orientation,
+    Shape,
+    Spacing,
+    Volume,
+    from_orientation,
+    stored_like,
+    to_orientation,
+)
 from segfw.data.normalize import Normalization, Scaling, scaling_of
 from segfw.data.resample import (
     resample_classes,
@@ -30,25 +40,27 @@ HALF_LIMIT = 60_000.0  # float16 ends at 65 504
 class Preprocessing(Record):
     """How every case is brought to the network's grid.
 
-    ``axis_order`` says which canonical axis (z, y, x) comes first, second and third for the network; ``spacing_mm`` is
-    in that order, and None keeps each case's own spacing (the slices of a 2-D configuration).
+    ``axis_order`` says which axis (z, y, x) of the oriented image comes first, second and third for the network;
+    ``spacing_mm`` is in that order, and None keeps each case's own spacing (the slices of a 2-D configuration).
     """
 
     axis_order: tuple[int, int, int]
     spacing_mm: tuple[float | None, float, float]
     normalization: tuple[Normalization, ...]
+    orientation: Orientation = CANONICAL
 
 
 class PreprocessRecord(Record):
     """What ``restore.Restoring`` needs. Shapes and spacings after the crop are in the network's axis order."""
 
     original: Geometry
-    box: Box  # of the canonical array
+    box: Box  # of the oriented array
     axis_order: tuple[int, int, int]
     cropped_shape: Shape
     cropped_spacing_mm: Spacing
     shape: Shape
     spacing_mm: Spacing
+    orientation: Orientation = CANONICAL
 
 
 def stack_channels(volumes: Sequence[Volume]) -> Volume:
@@ -83,11 +95,11 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
 
     Float32, or float16 with ``in_half`` unless values exceed its range.
     """
-    canonical = to_canonical(volume)
-    box = nonzero_box(canonical.array)
+    oriented = to_orientation(volume, how.orientation)
+    box = nonzero_box(oriented.array)
     order = how.axis_order
-    cropped = cut(canonical.array, box).transpose(0, *(axis + 1 for axis in order))
-    spacing_mm = tuple(canonical.geometry.spacing_mm[axis] for axis in order)
+    cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
+    spacing_mm = tuple(oriented.geometry.spacing_mm[axis] for axis in order)
     target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
     filled = None
@@ -114,6 +126,7 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
         cropped_spacing_mm=spacing_mm,
         shape=shape,
         spacing_mm=target_mm,
+        orientation=how.orientation,
     )
     return result, record
 
@@ -134,7 +147,7 @@ def _normalized_slices(
 
 def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
     """Class indices (1, Z, Y, X) on the image's original grid to (Z, Y, X) on the network's grid."""
-    cropped = cut(to_canonical(classes).array[0], record.box).transpose(record.axis_order)
+    cropped = cut(to_orientation(classes, record.orientation).array[0], record.box).transpose(record.axis_order)
     contiguous = torch.from_numpy(np.ascontiguousarray(cropped))
     return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
 
@@ -142,13 +155,17 @@ def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
 def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:
     """Puts classes on the cropped grid, in the network's axis order, back into the original file's array."""
     to_zyx = np.argsort(record.axis_order)
-    canonical_shape = canonical_shape_of(record.original)
-    full = np.zeros(canonical_shape, dtype=classes_zyx.dtype)
+    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=classes_zyx.dtype)
     cut(full, record.box)[...] = classes_zyx.transpose(to_zyx)
-    return np.ascontiguousarray(from_canonical(full, record.original))
+    return np.ascontiguousarray(from_orientation(full, record.original, record.orientation))
 
 
 def canonical_shape_of(geometry: Geometry) -> Shape:
     """Shape of the volume after ``to_canonical``."""
+    return oriented_shape_of(geometry, CANONICAL)
+
+
+def oriented_shape_of(geometry: Geometry, orientation: Orientation) -> Shape:
+    """Shape of the volume after ``to_orientation``."""
     empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
-    return to_canonical(empty).geometry.shape
+    return to_orientation(empty, orientation).geometry.shape

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segfw.data.geometry import Volume
 from segfw.data.normalize import Normalization
 from segfw.data.parallel import free_memory_bytes
-from segfw.data.preprocess import PreprocessRecord, preprocess_image
+from segfw.data.preprocess import PreprocessRecord, preprocess_classes, preprocess_image
 from segfw.data.restore import Restoring, restored
 from segfw.data.slabs import Slab
 from segfw.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
@@ -168,7 +168,11 @@ class Predictor:
         found = None
         if self.previous is not None:
             first = prepared.previous
-            found = torch.from_numpy(self.previous.hand_on(self.previous.slabs(first), first.record, prepared.record))
+            through_file = self.configuration.previous_through_file
+            handed_on = self.previous.hand_on(
+                self.previous.slabs(first), first.record, prepared.record, through_file=through_file
+            )
+            found = torch.from_numpy(handed_on)
         yield from self.network_slabs(prepared.image, found, by_member=by_member, held_bytes=prepared.held_bytes)
 
     def network_slabs(
@@ -215,8 +219,16 @@ class Predictor:
         channels = logits_k.repeat(members)[:, None, None, None].expand(-1, *shape)
         return Slab(first=0, start=0, stop=shape[0], channels_azyx=channels, members=members)
 
-    def hand_on(self, slabs: Iterable[Slab], record: PreprocessRecord, target: PreprocessRecord) -> np.ndarray:
-        """Classes (Z, Y, X) that this stage found, on the grid of the next one."""
+    def hand_on(
+        self, slabs: Iterable[Slab], record: PreprocessRecord, target: PreprocessRecord, *, through_file: bool = False
+    ) -> np.ndarray:
+        """Classes (Z, Y, X) that this stage found, on the grid of the next one.
+
+        ``through_file`` takes the detour over the image's own grid by which nnU-Net predicts.
+        """
+        if through_file:
+            found = restored(slabs, record, self.plan.labels.painted_classes)
+            return preprocess_classes(Volume(array=found[None], geometry=record.original), target).numpy()
         return restored(slabs, record, self.plan.labels.painted_classes, target)
 
     def classes(

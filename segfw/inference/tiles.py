@@ -40,12 +40,14 @@ def tile_count(shape: Shape, patch_size: Shape, step: float) -> int:
 def blending_weights(size: int, tile: int, step: float) -> Tensor:
     """Weights (N, tile) along one axis of the N tiles that cover it: Gaussians that sum to 1 in every voxel.
 
-    Sigma is an eighth of the tile. A tile's weights in space are the product over axes, because the Gaussian of three
-    axes and the regular grid of tiles both are products; so is the sum by which the published method divides at the
-    end. Divided beforehand, what is accumulated stays in the range of the outputs, which float16 can hold.
+    Sigma is an eighth of the tile. The middle of an even number of voxels is the one behind it, as nnU-Net has it: with
+    half a voxel less, a model that nnU-Net trained lost 0.01 of its Dice with nnU-Net's own masks. A tile's weights in
+    space are the product over axes, because the Gaussian of three axes and the regular grid of tiles both are products;
+    so is the sum by which the published method divides at the end. Divided beforehand, what is accumulated stays in the
+    range of the outputs, which float16 can hold.
     """
     starts = tile_starts(size, tile, step)
-    offsets = torch.arange(tile, dtype=torch.float64) - (tile - 1) / 2
+    offsets = torch.arange(tile, dtype=torch.float64) - tile // 2
     gaussian = torch.exp(-0.5 * (offsets / (tile / 8)) ** 2)
     total = torch.zeros(max(size, tile), dtype=torch.float64)
     for start in starts:

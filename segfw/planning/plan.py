@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from segfw.data.geometry import Shape
+from segfw.data.geometry import Orientation, Shape
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.preprocess import Preprocessing
 from segfw.networks.losses import Target
@@ -33,6 +33,7 @@ class Configuration(Record):
 
     name: str
     previous_stage: str | None = None  # configuration whose labels are further channels of this one
+    previous_through_file: bool = False  # handed on over the image's own grid, as nnU-Net does, not from grid to grid
     preprocessing: Preprocessing
     median_shape: tuple[float, float, float]  # of the resampled cases, network axis order
     patch_size: Shape
@@ -77,13 +78,21 @@ class Plan(Record):
     preset: str
     gpu_memory_gb: float
     as_published: bool
-    orientation: str  # rule by which images are oriented before anything else
+    orientation: Orientation  # rule by which images are oriented before anything else, the same in all configurations
     channels: tuple[Channel, ...]
     labels: LabelSet
     training_cases: int
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
     request: str = ""  # digest of the data and the wishes that it was made from
+
+    @model_validator(mode="after")
+    def _one_orientation(self) -> Plan:
+        for name, configuration in self.configurations.items():
+            own = configuration.preprocessing.orientation
+            if own != self.orientation:
+                raise ValueError(f"images are oriented {self.orientation!r}, but by {name} {own!r}")
+        return self
 
     def without_estimates(self) -> Plan:
         """The decisions alone, without what depends on the machine they were made on."""

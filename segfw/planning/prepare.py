@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.groups import read_groups
 from segfw.planning.memory import load_counter
+from segfw.planning.nnunet_plans import given_plan, given_wishes
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
@@ -51,6 +53,7 @@ def plan_and_preprocess(
     spacing_mm: Spacing | None = None,
     groups: str | Path | None = None,
     splits: Path | None = None,
+    plans: Path | None = None,
     workers: int | None = None,
     plan_only: bool = False,
     device: str = "auto",
@@ -62,8 +65,9 @@ def plan_and_preprocess(
     ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
     with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
     on whatever device. ``groups`` says which cases are of one patient: a CSV file, or a regular expression with one
-    group; None guesses from the names. ``splits`` is a file of given folds. ``cluster`` is the address of a Dask
-    scheduler, whose workers preprocess; cases are read for the plan by ``workers`` threads here.
+    group; None guesses from the names. ``splits`` is a file of given folds, ``plans`` nnU-Net's plans to follow to the
+    letter instead of planning. ``cluster`` is the address of a Dask scheduler, whose workers preprocess; cases are read
+    for the plan by ``workers`` threads here.
 
     Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``. Raises UserError if
     the data have problems or another plan is already trained here, CasesFailed if cases could not be preprocessed.
@@ -80,6 +84,8 @@ def plan_and_preprocess(
         "as_published": as_published,
         "spacing_mm": spacing_mm,
     }
+    if plans is not None:
+        wishes = given_wishes(Path(plans), wishes)
     plan = _plan(work, manifest, fingerprint, wishes, chosen_device, overwrite)
     require_possible(configurations or (), plan)
     folds, notes = _splits(raw, manifest, fingerprint, groups, splits)
@@ -134,6 +140,11 @@ def _plan(
         kept = Plan.load(path)
         if kept.request == digest:
             return kept
+    if "plans" in wishes:
+        given = partial(given_plan, manifest, **wishes["plans"], request=digest)
+        plan = expected(given, device, fixed=True)
+        _keep(work, PLAN_FILE, plan, overwrite)
+        return plan
     is_fixed = wishes["as_published"]
     memory_gb = planned_memory_gb(wishes["gpu_memory_gb"], wishes["preset"], device, as_published=is_fixed)
     known = wishes | {"gpu_memory_gb": memory_gb, "request": digest}

@@ -1,0 +1,187 @@
+"""Takes models from nnU-Net v2 and gives models to it, and compares what both make of the same images.
+
+    python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models
+    python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
+    python scripts/compare_nnunet_models.py exported WORK IMAGES
+    python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus
+
+``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
+predictions_no_mirroring/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
+--run-nnunet nnU-Net predicts as well, for time and memory on this machine; both are whole process trees that take
+turns. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from compare_plans import add_plans
+from compare_runs import DEFAULT_NNUNET, SEGFW, columns, machine, nnunet_environment, remove, require_nnunet
+from measured import Measured, measure
+
+from segfw.data.formats import read_volume
+from segfw.inference.predictor import Predictor
+from segfw.model import load_model
+from segfw.nnunet.exporting import export_nnunet
+from segfw.nnunet.importing import import_nnunet
+
+ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
+
+
+@contextmanager
+def working_folder(keep: Path | None) -> Iterator[Path]:
+    """``keep``, or a folder that is removed in the end."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="compare-") as folder:
+            yield Path(folder)
+    else:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+
+
+def imported(args: argparse.Namespace) -> None:
+    """Imports every model and compares its outputs with nnU-Net's: the network's on a patch, masks, time, memory."""
+    rows = [
+        ["model", "mirroring", "cases", "patch", "share", "mean Dice", "worst", "voxels", "s", "GB", "nnU-Net s", "GB"]
+    ]
+    with working_folder(args.keep) as home:
+        for folder in sorted(path.parent for path in args.models.glob("*/model")):
+            own = remove(home / folder.name / "model")
+            import_nnunet(folder / "model", own)
+            patch = patch_difference(own, folder / "patch.npz")
+            for name, mirroring in (("predictions", True), ("predictions_no_mirroring", False)):
+                if (folder / name).is_dir():
+                    rows.append([folder.name, "yes" if mirroring else "no", *_one_run(args, home, folder, name, patch)])
+    print(json.dumps(machine()))
+    print(columns(rows))
+    print(
+        "patch: largest difference of the network's output, share: of its largest value; Dice between both programs' "
+        f"masks (wanted: mean {ENOUGH_MEAN}, worst {ENOUGH_CASE}), voxels: that differ in all cases"
+    )
+
+
+def _one_run(args: argparse.Namespace, home: Path, folder: Path, name: str, patch: tuple[float, float]) -> list[str]:
+    where, images, options = home / folder.name, folder / "images", [] if name == "predictions" else ["--no-mirroring"]
+    ours, theirs = where / f"segfw_{name}", where / f"nnunet_{name}"
+    runs: dict[str, list[Measured]] = {"segfw": [], "nnU-Net": []}
+    for _ in range(args.repeats):
+        runs["segfw"].append(run_segfw(where / "model", images, ours, where, options))
+        if args.run_nnunet:
+            require_nnunet(args.nnunet_python)
+            model = next((folder / "model").glob("*__*"))
+            runs["nnU-Net"].append(run_nnunet(args.nnunet_python, model, images, theirs, where, bool(options)))
+    scores = agreement(ours, folder / name)
+    took = []
+    for series in runs.values():
+        took += [f"{statistics.median(run.wall_s for run in series):.1f}"] if series else ["-"]
+        took += [f"{statistics.median(run.peak_pss_gb for run in series):.2f}"] if series else ["-"]
+    means = [statistics.fmean(case[label] for case in scores["dice"]) for label in scores["labels"]]
+    worst = min(min(case.values()) for case in scores["dice"])
+    return [
+        str(len(scores["dice"])),
+        f"{patch[0]:.1e}",
+        f"{patch[1]:.1e}",
+        f"{min(means):.5f}",
+        f"{worst:.5f}",
+        str(scores["voxels"]),
+        *took,
+    ]
+
+
+def patch_difference(model: Path, path: Path) -> tuple[float, float]:
+    """Largest difference of the network's output from the one that is stored, and as a share of its largest value."""
+    predictor = Predictor.of(load_model(model), device="cpu", precision="fp32")
+    with np.load(path) as stored:
+        patch, wanted = torch.from_numpy(stored["input"]), torch.from_numpy(stored["logits"])
+    is_2d = patch.ndim == 4
+    with torch.inference_mode():
+        found = predictor.networks[0](patch[:, :, None] if is_2d else patch)
+    largest = float(((found[:, :, 0] if is_2d else found) - wanted).abs().max())
+    return largest, largest / float(wanted.abs().max())
+
+
+def agreement(ours: Path, theirs: Path) -> dict:
+    """Dice of every label in every case between two folders of masks, and the voxels that differ."""
+    cases, different, labels = [], 0, set()
+    for path in sorted(theirs.glob("*.nii.gz")):
+        one, other = (read_volume(folder / path.name).array for folder in (ours, theirs))
+        found = {*np.unique(one).tolist(), *np.unique(other).tolist()} - {0}
+        cases.append({label: _dice(one == label, other == label) for label in found})
+        different, labels = different + int((one != other).sum()), labels | found
+    # A label that neither program finds in a case agrees there.
+    return {
+        "labels": sorted(labels),
+        "dice": [dict.fromkeys(labels, 1.0) | case for case in cases],
+        "voxels": different,
+    }
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
+def run_segfw(model: Path, images: Path, output: Path, home: Path, options: list[str]) -> Measured:
+    """``segfw predict`` in float32 on the CPU."""
+    command = [str(SEGFW), "predict", str(model), str(images), str(remove(output)), "--device", "cpu"]
+    return measure([*command, "--precision", "fp32", *options], env=os.environ, log=home / "segfw.log")
+
+
+def run_nnunet(python: Path, model: Path, images: Path, output: Path, home: Path, no_mirroring: bool) -> Measured:
+    """``nnUNetv2_predict_from_modelfolder`` with all folds, on the CPU, where it computes in float32."""
+    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob("fold_*/*.pth"))
+    command = [str(python.with_name("nnUNetv2_predict_from_modelfolder")), "-i", str(images), "-o", str(remove(output))]
+    command += ["-m", str(model), "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    command += ["--disable_tta"] if no_mirroring else []
+    return measure(command, env=nnunet_environment(home), log=home / "nnunet.log")
+
+
+def exported(args: argparse.Namespace) -> None:
+    """Exports a model, has nnU-Net and segfw predict the same images, and compares the masks."""
+    require_nnunet(args.nnunet_python)
+    with working_folder(args.keep) as home:
+        remove(home / "export")
+        rows = [["configuration", "cases", "mean Dice", "worst", "voxels", "segfw s", "GB", "nnU-Net s", "GB"]]
+        for folder in export_nnunet(args.model, home / "export"):
+            name = folder.name.rsplit("__", 1)[-1]
+            ours, theirs = home / f"segfw_{name}", home / f"nnunet_{name}"
+            own = run_segfw(args.model, args.images, ours, home, ["--configuration", name])
+            other = run_nnunet(args.nnunet_python, folder, args.images, theirs, home, no_mirroring=False)
+            scores = agreement(ours, theirs)
+            dice = [value for case in scores["dice"] for value in case.values()]
+            row = [name, str(len(scores["dice"])), f"{statistics.fmean(dice):.5f}", f"{min(dice):.5f}"]
+            took = [f"{own.wall_s:.1f}", f"{own.peak_pss_gb:.2f}", f"{other.wall_s:.1f}", f"{other.peak_pss_gb:.2f}"]
+            rows.append([*row, str(scores["voxels"]), *took])
+    print(columns(rows))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True, metavar="PART")
+    part = parts.add_parser("imported", help=imported.__doc__)
+    part.add_argument("--models", type=Path, required=True)
+    part.add_argument("--run-nnunet", action="store_true", help="predict by nnU-Net too, for time and memory")
+    part.add_argument("--repeats", type=int, default=1)
+    part.set_defaults(call=imported)
+    other = parts.add_parser("exported", help=exported.__doc__)
+    other.add_argument("model", type=Path)
+    other.add_argument("images", type=Path)
+    other.set_defaults(call=exported)
+    for one in (part, other):
+        one.add_argument("--keep", type=Path, help="folder for models and masks (default: removed in the end)")
+        one.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    add_plans(parts)
+    return parser
+
+
+if __name__ == "__main__":
+    arguments = build_parser().parse_args()
+    arguments.call(arguments)

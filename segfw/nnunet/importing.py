@@ -1,0 +1,171 @@
+"""A trained model of nnU-Net v2 becomes an ordinary model directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from segfw.data.description import channels_of, labels_of
+from segfw.data.manifest import Channel, LabelSet
+from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, save_weights
+from segfw.networks import BuildNetwork
+from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
+from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, POSTPROCESSING, TrainedFolder, find_trained, opened
+from segfw.nnunet.weights import from_nnunet, without_wrappers
+from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.planning.plan import PLAN_FILE, Configuration, Plan
+from segfw.records import UserError
+
+# Trainers of nnU-Net 2.8.1 that build the plan's network and predict like nnUNetTrainer: they differ in length,
+# augmentation, loss, sampling or optimiser. nnUNetTrainerBN is not among them: it has other norms.
+LENGTHS = re.compile(r"nnUNetTrainer(DA5|Benchmark)?(_\d+epochs?)?(_NoMirroring)?")
+KINDS = {
+    *("NoDA", "NoMirroring", "DA5", "DA5ord0", "DA5Segord0", "_DASegOrd0", "_DASegOrd0_NoMirroring", "_noDummy2DDA"),
+    *("_onlyMirror01", "_onlyMirror01_DA5", "_onlyMirror01_1500ep", "_onlyMirror01_DASegOrd0"),
+    *("CELoss", "CELoss_5epochs", "DiceLoss", "DiceCELoss_noSmooth", "DiceTopK10Loss", "Topk10Loss", "Topk10LossLS01"),
+    *("Adam", "Adam1en3", "Adam3en4", "VanillaAdam", "VanillaAdam1en3", "VanillaAdam3en4", "Adan", "Adan1en1"),
+    *("Adan1en3", "Adan3en4", "AdanCosAnneal", "CosAnneal", "_warmup", "NoDeepSupervision"),
+    *("_probabilisticOversampling", "_probabilisticOversampling_010", "_probabilisticOversampling_033"),
+}
+
+
+def is_known_trainer(name: str) -> bool:
+    """True for nnU-Net's own trainers whose networks are those of the plans."""
+    return bool(LENGTHS.fullmatch(name)) or name.removeprefix("nnUNetTrainer") in KINDS
+
+
+def import_nnunet(source: Path, out: Path, *, build_network: BuildNetwork | None = None) -> Plan:
+    """Makes the model directory ``out`` of a trained-model folder, a folder of several, or nnU-Net's exported zip.
+
+    All configurations and folds that are there are taken: checkpoint_final as the weights, checkpoint_best as the best
+    ones, and in place of the weights where there is no other. The model keeps the orientation and resampling that it
+    was trained under. Unknown trainers and architectures are refused by name unless ``build_network`` makes the network
+    of a NetworkSpec with weights named as in the checkpoint; it has to be given to ``predict`` again.
+
+    Raises UserError, with nothing written, if a file is missing or damaged, or if it would have to run code.
+    """
+    source, out = Path(source), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already; give a new or empty folder for the model")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with opened(source, out.parent) as folder, TemporaryDirectory(prefix=".partial-", dir=out.parent) as partial:
+        found = find_trained(folder)
+        plan = _common_plan(found, is_known=build_network is None)
+        home = Path(partial) / "model"
+        for trained in found:
+            _import_folds(trained, plan.configuration(trained.configuration), home, build_network)
+            _say_postprocessing(trained)
+        plan.save(home / PLAN_FILE)
+        if out.exists():
+            out.rmdir()
+        os.replace(home, out)
+    for trained in found:
+        folds = sorted({*trained.final, *trained.best})
+        print(f"{trained.configuration}: {len(folds)} fold{'s' * (len(folds) > 1)} ({', '.join(folds)})")
+    print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
+    return plan
+
+
+def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
+    """One plan with the configurations of all folders, which must be of one data set."""
+    plans = []
+    for trained in found:
+        path = trained.path / PLANS_FILE
+        channels, labels = described(trained.dataset, trained.path / DATASET_FILE)
+        plans.append(
+            plan_of_nnunet(
+                trained.plans,
+                channels,
+                labels,
+                path,
+                names=(trained.configuration,),
+                training_cases=int(trained.dataset.get("numTraining", 0)),
+                is_known=is_known,
+            )
+        )
+    first = plans[0]
+    for trained, plan in zip(found, plans):
+        alike = [(one.channels, one.labels, one.orientation) for one in (first, plan)]
+        if alike[0] != alike[1]:
+            raise UserError(
+                f"{trained.path}: has other channels or labels than {found[0].path.name}; import them apart"
+            )
+    merged = {name: chosen for plan in plans for name, chosen in plan.configurations.items()}
+    for name, chosen in merged.items():
+        if chosen.previous_stage and chosen.previous_stage not in merged:
+            raise UserError(
+                f"{found[0].path.parent}: {name} is the second stage of a cascade and needs {chosen.previous_stage}; "
+                "give the folder that holds both, or a zip with both"
+            )
+    return first.model_copy(update={"configurations": merged})
+
+
+def described(dataset: Mapping, path: Path) -> tuple[tuple[Channel, ...], LabelSet]:
+    """Channels and labels of nnU-Net's dataset.json; the network's classes are in the order of the values."""
+    labels = labels_of(dataset, path)
+    if labels.values[0] != 0:
+        raise UserError(f"{path}: the background has the value {labels.values[0]}, which nnU-Net does not know")
+    by_value = sorted(zip(labels.values, labels.names))
+    values, names = (tuple(column) for column in zip(*by_value))
+    return channels_of(dataset, path), labels.model_copy(update={"values": values, "names": names})
+
+
+def _import_folds(
+    trained: TrainedFolder, configuration: Configuration, home: Path, build_network: BuildNetwork | None
+) -> None:
+    for fold in sorted({*trained.final, *trained.best}):
+        if fold not in trained.final:
+            print(f"note: fold {fold} of {configuration.name} has no final checkpoint; its best one is taken")
+        files = {WEIGHTS_FILE: trained.final.get(fold, trained.best.get(fold))}
+        if fold in trained.final and fold in trained.best:
+            files[BEST_FILE] = trained.best[fold]
+        for name, path in files.items():
+            checkpoint = read_checkpoint(path)
+            weights = _weights(checkpoint, configuration, path, build_network)
+            # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
+            offset = 1 if configuration.patch_size[0] == 1 and configuration.preprocessing.spacing_mm[0] is None else 0
+            axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
+            target = fold_folder(home, configuration.name, fold) / name
+            save_weights(target, weights, epoch=checkpoint.epoch, mirror_axes=axes)
+
+
+def _weights(
+    checkpoint: Checkpoint, configuration: Configuration, path: Path, build_network: BuildNetwork | None
+) -> dict[str, Tensor]:
+    if checkpoint.configuration != configuration.name:
+        raise UserError(f"{path}: is of {checkpoint.configuration}, but lies in the folder of {configuration.name}")
+    if build_network is None:
+        if not is_known_trainer(checkpoint.trainer):
+            raise UserError(
+                f"{path}: was trained by {checkpoint.trainer}, which segfw does not know and which may have another "
+                "network; if you know what it builds, give build_network= to segfw.import_nnunet"
+            )
+        return from_nnunet(checkpoint.weights, configuration.network, str(path))
+    with torch.device("meta"):
+        wanted = build_network(configuration.network).state_dict()
+    state = without_wrappers(checkpoint.weights)
+    different = sorted(
+        name
+        for name in {*wanted, *state}
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
+    )
+    if different:
+        raise UserError(f"{path}: the weights {different[0]!r} are not those of build_network; correct it")
+    # Copies, because safetensors refuses tensors that share their memory.
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _say_postprocessing(trained: TrainedFolder) -> None:
+    """What nnU-Net found to be worth removing lies in a pickle, which is never opened; it is said where it is."""
+    found = sorted(path for name in POSTPROCESSING for path in trained.path.glob(f"**/{name}"))
+    if found:
+        print(
+            f"note: {trained.configuration} comes with postprocessing ({found[0].name}), which nnU-Net applies only by "
+            "nnUNetv2_apply_postprocessing and segfw does not take over"
+        )

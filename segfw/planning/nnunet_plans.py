@@ -1,0 +1,344 @@
+"""nnU-Net v2's plans.json as configurations of ours; what cannot be followed exactly is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from segfw.data.geometry import AS_STORED, CANONICAL, Orientation
+from segfw.data.manifest import Channel, DatasetManifest, LabelSet
+from segfw.data.normalize import IntensityStats, Normalization
+from segfw.data.preprocess import Preprocessing
+from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
+from segfw.planning.memory import step_cost
+from segfw.planning.plan import Configuration, Estimate, Plan
+from segfw.planning.presets import with_z
+from segfw.records import GIGABYTE, UserError
+
+NO_ESTIMATE = Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0)
+ARCHITECTURES = {"PlainConvUNet": PLAIN, "ResidualEncoderUNet": RESIDUAL_ENCODER}
+BLOCKS_FIELD = {PLAIN: "n_conv_per_stage", RESIDUAL_ENCODER: "n_blocks_per_stage"}
+NORMALIZATIONS = {
+    "CTNormalization": "ct",
+    "ZScoreNormalization": "zscore",
+    "RescaleTo01Normalization": "rescale",
+    "RGBTo01Normalization": "rgb",
+    "NoNormalization": "none",
+}
+# RAS in (z, y, x) order is our canonical orientation; the other readers leave the array as the file stores it.
+READERS: dict[str, Orientation] = {
+    "NibabelIOWithReorient": CANONICAL,
+    "SimpleITKIOWithReorient": CANONICAL,
+    "SimpleITKIO": AS_STORED,
+    "NibabelIO": AS_STORED,
+    "NaturalImage2DIO": AS_STORED,
+    "Tiff3DIO": AS_STORED,
+}
+RESAMPLER = "resample_data_or_seg_to_shape"
+ORDERS = {"data": 3, "seg": 1, "probabilities": 1}  # of the spline in plane; across thick slices the nearest voxel
+PLANNED_GB = {"nnUNetPlannerResEncL": 24.0, "nnUNetPlannerResEncXL": 40.0}  # all others: 8
+# What may be said of a network besides its sizes; everything else would compute something else.
+KNOWN_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
+    "conv_bias": lambda value: isinstance(value, bool),
+    "dropout_op": lambda value: True,  # does nothing at prediction; a plan to train by must have none
+    "dropout_op_kwargs": lambda value: True,
+    "nonlin": lambda value: _last(value) == "LeakyReLU",
+    "nonlin_kwargs": lambda value: (value or {}).get("negative_slope", 0.01) == 0.01,
+    "norm_op": lambda value: _last(value) in ("InstanceNorm2d", "InstanceNorm3d"),
+    "norm_op_kwargs": lambda value: (value or {}).get("eps", 1e-5) == 1e-5 and _is_plain_norm(value or {}),
+    "conv_op": lambda value: _last(value) in ("Conv2d", "Conv3d"),
+    "deep_supervision": lambda value: True,
+    "nonlin_first": lambda value: not value,
+    "stem_channels": lambda value: value is None,
+    "bottleneck_channels": lambda value: value is None,
+    "block": lambda value: _last(value) == "BasicBlockD",
+}
+SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
+
+
+def _last(name: object) -> str:
+    return str(name).rsplit(".", 1)[-1]
+
+
+def _is_plain_norm(arguments: Mapping) -> bool:
+    return not arguments.get("track_running_stats", False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises UserError if there is no such file or it holds something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); take it from the original model or data set") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no JSON object; take it from the original model or data set")
+    return found
+
+
+def plan_of_nnunet(
+    plans: Mapping[str, Any],
+    channels: tuple[Channel, ...],
+    labels: LabelSet,
+    path: Path,
+    *,
+    names: tuple[str, ...] | None = None,
+    training_cases: int = 0,
+    with_costs: bool = True,
+    is_known: bool = True,
+) -> Plan:
+    """The plan that says what ``plans`` says, with all its configurations or only ``names``.
+
+    ``path`` is named in errors. ``with_costs`` counts what a training step takes. A network that segfw does not know
+    (``is_known`` False) is described by its channels alone. Raises UserError, with the reason, if a configuration asks
+    for something that segfw would compute otherwise.
+    """
+    try:
+        found = {
+            name: _configuration(plans, name, channels, labels, path, is_known)
+            for name in names or tuple(plans["configurations"])
+        }
+        orientation = orientation_of(plans, path)
+        planner = plans.get("experiment_planner_used", "")
+        if with_costs and is_known:
+            found = {name: _with_cost(configuration) for name, configuration in found.items()}
+        return Plan(
+            dataset=str(plans["dataset_name"]),
+            preset=str(plans["plans_name"]),
+            gpu_memory_gb=PLANNED_GB.get(planner, 8.0),
+            as_published=True,
+            orientation=orientation,
+            channels=channels,
+            labels=labels,
+            training_cases=training_cases,
+            configurations=found,
+            reasons=(f"Taken from nnU-Net's {plans['plans_name']}; images are oriented {orientation}.",),
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: field {error} is missing; is this the plans.json of nnU-Net v2?") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}; correct the plans") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is not as nnU-Net v2 writes it ({error}); take it from the original") from None
+
+
+def orientation_of(plans: Mapping[str, Any], path: Path) -> Orientation:
+    """The rule by which nnU-Net's reader orients images."""
+    reader = plans["image_reader_writer"]
+    if reader not in READERS:
+        raise UserError(f"{path}: image_reader_writer {reader!r} is unknown; segfw knows {', '.join(READERS)}")
+    return READERS[reader]
+
+
+def resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A configuration with everything that it inherits from others."""
+    found: dict[str, Any] = {}
+    seen: list[str] = []
+    while name is not None:
+        if name in seen or name not in plans["configurations"]:
+            raise UserError(f"{path}: configuration {name!r} is missing or inherits from itself; correct the plans")
+        seen.append(name)
+        entry = plans["configurations"][name]
+        found = {**entry, **found}
+        name = entry.get("inherits_from")
+    return found
+
+
+def _configuration(
+    plans: Mapping[str, Any],
+    name: str,
+    channels: tuple[Channel, ...],
+    labels: LabelSet,
+    path: Path,
+    is_known: bool,
+) -> Configuration:
+    entry, where = resolved(plans, name, path), f"{path}: configuration {name}"
+    if entry.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
+        raise UserError(f"{where}: preprocessor {entry['preprocessor_name']!r} is unknown; only the default one is")
+    for kind in ORDERS:
+        _require_resampling(entry, kind, where)
+    patch = tuple(entry["patch_size"])
+    is_2d = len(patch) == 2
+    previous = entry.get("previous_stage")
+    previous = previous[0] if isinstance(previous, list) and len(previous) == 1 else previous
+    inputs = len(channels) + (len(labels.values) - 1 if previous else 0)
+    median = tuple(float(size) for size in entry["median_image_size_in_voxels"])
+    if is_2d and len(median) == 2:
+        median = (float(plans["original_median_shape_after_transp"][0]), *median)
+    spacing = tuple(float(length) for length in entry["spacing"])
+    return Configuration(
+        name=name,
+        previous_stage=previous,
+        previous_through_file=bool(previous),
+        preprocessing=Preprocessing(
+            axis_order=tuple(plans["transpose_forward"]),
+            spacing_mm=(None, *spacing) if is_2d else spacing,
+            normalization=_normalization(plans, entry, len(channels), where),
+            orientation=orientation_of(plans, path),
+        ),
+        median_shape=median,
+        patch_size=with_z(patch, 1),
+        batch_size=entry["batch_size"],
+        batch_dice=entry["batch_dice"],
+        mirror_axes=(1, 2) if is_2d else (0, 1, 2),
+        network=(
+            network_of(entry, inputs, labels.outputs, where) if is_known else unknown_network(entry, inputs, labels)
+        ),
+        estimate=NO_ESTIMATE,
+        reasons=(f"From nnU-Net's {plans['plans_name']}, to the letter.",),
+    )
+
+
+def _require_resampling(entry: Mapping[str, Any], kind: str, where: str) -> None:
+    """UserError unless resampling is nnU-Net's default, which is what segfw computes."""
+    function, given = entry[f"resampling_fn_{kind}"], entry[f"resampling_fn_{kind}_kwargs"]
+    wanted = {"order": ORDERS[kind], "order_z": 0, "force_separate_z": None, "is_seg": kind == "seg"}
+    different = {key: value for key, value in given.items() if key not in wanted or value != wanted[key]}
+    if function != RESAMPLER or different:
+        what = f"by {function!r}" if function != RESAMPLER else f"with {different}"
+        raise UserError(f"{where}: {kind} is resampled {what}, segfw only does nnU-Net's default; predict with nnU-Net")
+
+
+def _normalization(
+    plans: Mapping[str, Any], entry: Mapping[str, Any], channels: int, where: str
+) -> tuple[Normalization, ...]:
+    schemes, masked = entry["normalization_schemes"], entry["use_mask_for_norm"]
+    if len(schemes) != channels:
+        raise UserError(f"{where}: normalises {len(schemes)} channels, but there are {channels}; is it of other data?")
+    found = []
+    for index, (scheme, is_masked) in enumerate(zip(schemes, masked)):
+        if scheme not in NORMALIZATIONS:
+            raise UserError(f"{where}: normalisation {scheme!r} is unknown; segfw knows {', '.join(NORMALIZATIONS)}")
+        kind = NORMALIZATIONS[scheme]
+        given = plans["foreground_intensity_properties_per_channel"].get(str(index))
+        stats = given and IntensityStats(
+            mean=given["mean"],
+            std=given["std"],
+            minimum=given["min"],
+            maximum=given["max"],
+            median=given["median"],
+            percentile_00_5=given["percentile_00_5"],
+            percentile_99_5=given["percentile_99_5"],
+        )
+        # Of nnU-Net's schemes only the z-score looks at the mask.
+        found.append(Normalization(kind=kind, inside_mask=bool(is_masked) and kind == "zscore", stats=stats or None))
+    return tuple(found)
+
+
+def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) -> NetworkSpec:
+    """The network of a configuration; plans from before nnU-Net 2.3 say it in other words."""
+    name, given = _architecture(entry)
+    if name not in ARCHITECTURES:
+        raise UserError(
+            f"{where}: architecture {name!r} is unknown; segfw knows {', '.join(ARCHITECTURES)}, others by "
+            "build_network= of segfw.import_nnunet"
+        )
+    architecture = ARCHITECTURES[name]
+    for key, value in given.items():
+        known = key in (*SIZES, BLOCKS_FIELD[architecture]) or (key in KNOWN_ARGUMENTS and KNOWN_ARGUMENTS[key](value))
+        if not known:
+            raise UserError(f"{where}: its network has {key} {value!r}, which segfw has not; give build_network=")
+    stages = given["n_stages"]
+    dimensions = len(entry["patch_size"])
+    strides = tuple(with_z(sizes, 1) for sizes in _per_stage(given["strides"], stages, dimensions))
+    if strides[0] != (1, 1, 1):
+        raise UserError(f"{where}: its network strides in the first stage; give build_network=")
+    return NetworkSpec(
+        architecture=architecture,
+        in_channels=inputs,
+        classes=outputs,
+        features=_each(given["features_per_stage"], stages),
+        strides=strides,
+        kernels=tuple(with_z(sizes, 1) for sizes in _per_stage(given["kernel_sizes"], stages, dimensions)),
+        encoder_blocks=_each(given[BLOCKS_FIELD[architecture]], stages),
+        decoder_convs=_each(given["n_conv_per_stage_decoder"], stages - 1)[::-1],  # nnU-Net counts from the bottom
+    )
+
+
+def unknown_network(entry: Mapping[str, Any], inputs: int, labels: LabelSet) -> NetworkSpec:
+    """What is known of a network that ``build_network`` makes: its name, input and output."""
+    once = ((1, 1, 1),)
+    name, _ = _architecture(entry)
+    kernel = with_z((3,) * len(entry["patch_size"]), 1)
+    return NetworkSpec(
+        architecture=name,
+        in_channels=inputs,
+        classes=labels.outputs,
+        features=(1,),
+        strides=once,
+        kernels=(kernel,),
+        encoder_blocks=(1,),
+        decoder_convs=(),
+    )
+
+
+def _architecture(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Class name and arguments of the network."""
+    if "architecture" in entry:
+        found = entry["architecture"]
+        return _last(found["network_class_name"]), found["arch_kwargs"]
+    stages, name = len(entry["n_conv_per_stage_encoder"]), entry["UNet_class_name"]
+    first, most = entry["UNet_base_num_features"], entry["unet_max_num_features"]
+    return name, {
+        "n_stages": stages,
+        "features_per_stage": [min(first * 2**stage, most) for stage in range(stages)],
+        "kernel_sizes": entry["conv_kernel_sizes"],
+        "strides": entry["pool_op_kernel_sizes"],
+        BLOCKS_FIELD[ARCHITECTURES.get(name, PLAIN)]: entry["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": entry["n_conv_per_stage_decoder"],
+    }
+
+
+def _each(values: int | list[int], count: int) -> tuple[int, ...]:
+    return (values,) * count if isinstance(values, int) else tuple(values)
+
+
+def _per_stage(values: int | list, stages: int, dimensions: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(_each(value, dimensions) for value in _each(values, stages))
+
+
+def _with_cost(configuration: Configuration) -> Configuration:
+    cost, batch = step_cost(configuration.network), configuration.batch_size
+    estimate = configuration.estimate.model_copy(
+        update={
+            "training_memory_gb": cost.peak_bytes(configuration.patch_size, batch) / GIGABYTE,
+            "teraflop_per_step": cost.flops(configuration.patch_size, batch) / 1e12,
+        }
+    )
+    return configuration.model_copy(update={"estimate": estimate})
+
+
+DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
+
+
+def given_wishes(path: Path, others: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan to follow to the letter is asked for with; UserError if something else is wished for too."""
+    for name, value in others.items():
+        if value != DEFAULT_WISHES[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"--plans {path}: is followed to the letter, so {option} cannot be given too; leave one out"
+            )
+    return {"plans": {"plans": read_json(path), "path": path}}
+
+
+def given_plan(
+    manifest: DatasetManifest, use_share: float, *, plans: Mapping[str, Any], path: Path, request: str
+) -> Plan:
+    """The plan for a data set that follows nnU-Net's; ``use_share`` changes nothing, because nothing is chosen."""
+    cases, labels = len(manifest.cases), manifest.labels
+    plan = plan_of_nnunet(plans, manifest.channels, labels, path, training_cases=cases)
+    for name in plan.configurations:
+        _, network = _architecture(resolved(plans, name, path))
+        for key, default in (("dropout_op", None), ("conv_bias", True)):
+            if network.get(key, default) != default:
+                what = f"{key} {network[key]!r}"
+                raise UserError(
+                    f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
+                )
+    return plan.model_copy(update={"dataset": manifest.name, "request": request})

@@ -1,0 +1,139 @@
+"""Models given to nnU-Net v2: the folder says what the model is, and taking it back gives the same model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_nnunet import REGIONS, dataset, state, trained_folder
+
+from segfw.data.geometry import Geometry, Volume
+from segfw.data.manifest import LabelSet
+from segfw.inference.predictor import Predictor
+from segfw.model import fold_folder, load_model, save_weights
+from segfw.networks import build_network
+from segfw.nnunet.exporting import export_nnunet
+from segfw.nnunet.importing import import_nnunet
+from segfw.planning.plan import Plan
+from segfw.records import UserError
+
+
+def imported(folder, **changes):
+    import_nnunet(trained_folder(folder / "theirs", **changes), folder / "model")
+    return folder / "model"
+
+
+def changed_plan(model, **changes):
+    """The model with another plan."""
+    plan = Plan.load(model / "plan.json")
+    plan.model_copy(update=changes).save(model / "plan.json")
+
+
+def test_what_is_exported_and_taken_back_is_the_same_model(tmp_path):
+    model = imported(tmp_path, folds=("0", "1", "all"))
+    export_nnunet(model, tmp_path / "export")
+    import_nnunet(tmp_path / "export", tmp_path / "back")
+    one, other = (load_model(folder, folds=("0", "1", "all")) for folder in (model, tmp_path / "back"))
+    assert one.plan == other.plan
+    assert one.mirror_axes == other.mirror_axes == (0, 2)
+    for fold, weights in one.weights.items():
+        assert weights.keys() == other.weights[fold].keys()
+        assert all(torch.equal(tensor, other.weights[fold][name]) for name, tensor in weights.items())
+
+
+def test_the_checkpoint_holds_every_name_that_nnunet_has(tmp_path):
+    (folder,) = export_nnunet(imported(tmp_path), tmp_path / "export")
+    assert folder.name == "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    wanted = state()
+    assert checkpoint["network_weights"].keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in checkpoint["network_weights"].items())
+    assert checkpoint["trainer_name"] == "nnUNetTrainer"
+    assert checkpoint["init_args"]["configuration"] == "3d_fullres"
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 2)
+
+
+def test_regions_keep_their_order_and_what_they_are_painted_as(tmp_path):
+    model = imported(tmp_path, weights=state(classes=2), described=dataset(REGIONS))
+    (folder,) = export_nnunet(model, tmp_path / "export")
+    described = json.loads((folder / "dataset.json").read_text())
+    assert described["labels"] == REGIONS
+    assert described["regions_class_order"] == [1, 2]
+
+
+def test_a_canonical_model_is_read_by_the_reader_that_turns_images(tmp_path):
+    model = imported(tmp_path)
+    plan = Plan.load(model / "plan.json")
+    how = plan.configuration("3d_fullres")
+    turned = how.preprocessing.model_copy(update={"orientation": "canonical"})
+    configurations = {"3d_fullres": how.model_copy(update={"preprocessing": turned})}
+    changed_plan(model, orientation="canonical", configurations=configurations)
+    (folder,) = export_nnunet(model, tmp_path / "nifti")
+    assert json.loads((folder / "plans.json").read_text())["image_reader_writer"] == "NibabelIOWithReorient"
+    (folder,) = export_nnunet(model, tmp_path / "nrrd", ending=".nrrd")
+    assert json.loads((folder / "plans.json").read_text())["image_reader_writer"] == "SimpleITKIOWithReorient"
+    import_nnunet(tmp_path / "nifti", tmp_path / "back")
+    assert Plan.load(tmp_path / "back" / "plan.json").orientation == "canonical"
+
+
+def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
+    model = imported(tmp_path)
+    plan = Plan.load(model / "plan.json")
+    swapped = plan.configuration("3d_fullres").model_copy(update={"swapped_labels": ((2, 1, 2),)})
+    labels = LabelSet(names=("background", "left", "right"), values=(0, 10, 20))
+    changed_plan(model, labels=labels, configurations={"3d_fullres": swapped})
+    (folder,) = export_nnunet(model, tmp_path / "export")
+    said = capsys.readouterr().out
+    assert "masks will hold 0 to 2 where segfw writes [0, 10, 20]" in said
+    assert "exchanges labels mirrored along x" in said
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
+    checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0,)
+
+
+def test_a_residual_network_in_two_dimensions_comes_back_the_same(tmp_path):
+    model = imported(tmp_path)
+    plan = Plan.load(model / "plan.json")
+    one = plan.configuration("3d_fullres")
+    network = one.network.model_copy(
+        update={
+            "architecture": "residual-encoder-unet",
+            "strides": ((1, 1, 1), (1, 2, 2), (1, 1, 2)),
+            "kernels": ((1, 3, 3), (1, 3, 3), (1, 3, 1)),
+            "encoder_blocks": (1, 3, 2),
+            "features": (4, 8, 8),  # the last stage strides without a projection
+        }
+    )
+    flat = one.preprocessing.model_copy(update={"spacing_mm": (None, 1.0, 0.5), "axis_order": (0, 1, 2)})
+    update = {"name": "2d", "network": network, "preprocessing": flat, "patch_size": (1, 8, 16), "mirror_axes": (1, 2)}
+    changed_plan(model, configurations={"2d": one.model_copy(update=update)})
+    weights = build_network(network).state_dict()
+    save_weights(fold_folder(model, "2d", "0") / "weights.safetensors", weights, epoch=3, mirror_axes=(1,))
+    export_nnunet(model, tmp_path / "export")
+    import_nnunet(tmp_path / "export", tmp_path / "back")
+    both = [load_model(folder, "2d") for folder in (model, tmp_path / "back")]
+    assert both[1].configuration.network == network
+    assert both[1].mirror_axes == (1,)
+    volume = Volume(
+        array=np.random.default_rng(0).normal(100, 50, (2, 3, 9, 12)).astype(np.float32),
+        geometry=Geometry.of((3, 9, 12), np.diag([4.0, 1.5, 1.0, 1])),
+    )
+    masks = [Predictor.of(one, device="cpu", precision="fp32")(volume).array for one in both]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path):
+    model = imported(tmp_path)
+    with pytest.raises(UserError, match="is there already"):
+        export_nnunet(model, model)
+    with pytest.raises(UserError, match=r"holds no plan\.json"):
+        export_nnunet(tmp_path, tmp_path / "export")
+    one = Plan.load(model / "plan.json").configuration("3d_fullres")
+    foreign = one.model_copy(update={"network": one.network.model_copy(update={"architecture": "segresnet"})})
+    changed_plan(model, configurations={"3d_fullres": foreign})
+    with pytest.raises(UserError, match="is a segresnet, which nnU-Net has not"):
+        export_nnunet(model, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+    (model / "runs" / "3d_fullres" / "fold_0" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="no fold is trained"):
+        export_nnunet(model, tmp_path / "export")

@@ -1,0 +1,322 @@
+"""Models of nnU-Net v2 taken over: weights, plans, folders and zips; and nothing that they hold is run."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_nnunet import REGIONS, dataset, plans, save_checkpoint, state, trained_folder
+
+from segfw.cli import main
+from segfw.data.geometry import Geometry, Volume
+from segfw.inference.predictor import Predictor
+from segfw.model import load_model
+from segfw.nnunet.checkpoint import read_checkpoint
+from segfw.nnunet.importing import import_nnunet, is_known_trainer
+from segfw.planning.plan import Plan
+from segfw.records import UserError
+
+
+class Malicious:
+    """Unpickled, it would run a command."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_path):
+    folder, ran = trained_folder(tmp_path), tmp_path / "ran"
+    checkpoint = folder / "fold_0" / "checkpoint_final.pth"
+    save_checkpoint(checkpoint, state(), extra=Malicious(ran))
+    with pytest.raises(UserError, match=r"names (posix|nt)\.system, which could run code; if you trust it"):
+        import_nnunet(folder, tmp_path / "out")
+    assert not ran.exists()
+    assert not (tmp_path / "out").exists()
+    torch.load(checkpoint, weights_only=False)  # what would have happened: otherwise this test proves nothing
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("kind", ["eval", "numpy", "build"])
+def test_other_ways_to_run_code_are_refused(tmp_path, kind):
+    class Trick:
+        def __reduce__(self):
+            if kind == "eval":
+                return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+            if kind == "numpy":  # a function that is no number, though of NumPy
+                return np.load, (str(tmp_path / "x.npy"), None, True)
+            return Path, (str(tmp_path),)
+
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint(path, state(), extra=Trick())
+    with pytest.raises(UserError, match="is refused, because it names"):
+        read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_numbers_of_numpy_in_the_log_are_passed_over(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    log = {"val_losses": [np.float32(0.5), np.float64(1)], "dice": [np.arange(3.0)], "lrs": [0.01]}
+    save_checkpoint(path, state(), extra=log)
+    found = read_checkpoint(path)
+    assert (found.trainer, found.configuration, found.mirror_axes, found.epoch) == (
+        "nnUNetTrainer",
+        "3d_fullres",
+        (0, 2),
+        7,
+    )
+
+
+def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint(path, state())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match="is no whole checkpoint"):
+        read_checkpoint(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(UserError, match="holds no 'network_weights'"):
+        read_checkpoint(path)
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match="holds other things"):
+        read_checkpoint(path)
+
+
+def test_the_model_directory_holds_what_nnunet_trained(tmp_path):
+    import_nnunet(trained_folder(tmp_path, folds=("0", "3")), tmp_path / "out")
+    model = load_model(tmp_path / "out")
+    how, plan = model.configuration.preprocessing, model.plan
+    assert sorted(model.weights) == ["0", "3"]
+    assert model.mirror_axes == (0, 2)
+    assert (plan.orientation, how.orientation, how.axis_order) == ("as stored", "as stored", (1, 0, 2))
+    assert how.spacing_mm == (5.0, 1.0, 0.5)
+    assert model.configuration.patch_size == (4, 16, 8)
+    assert model.configuration.network.decoder_convs == (1, 2)  # nnU-Net counts from the bottom
+    assert plan.labels.names == ("background", "small", "large")  # by value, not in the order of the file
+    assert [(rule.kind, rule.inside_mask) for rule in how.normalization] == [("ct", False), ("zscore", True)]
+
+
+def test_the_network_computes_what_nnunets_formulas_say(tmp_path):
+    """A slow oracle of a one-convolution stage: the weights land where they belong."""
+    weights = state()
+    import_nnunet(trained_folder(tmp_path, weights=weights), tmp_path / "out")
+    network = Predictor.of(load_model(tmp_path / "out"), device="cpu", precision="fp32").networks[0]
+    image = torch.randn(1, 2, 4, 16, 8)
+
+    def layer(x, name, stride=(1, 1, 1)):
+        weight = weights[f"{name}.conv.weight"]
+        padding = [size // 2 for size in weight.shape[2:]]
+        x = torch.nn.functional.conv3d(x, weight, weights[f"{name}.conv.bias"], stride, padding)
+        x = torch.nn.functional.instance_norm(
+            x, weight=weights[f"{name}.norm.weight"], bias=weights[f"{name}.norm.bias"]
+        )
+        return torch.nn.functional.leaky_relu(x, 0.01)
+
+    def up(x, index, stride):
+        names = f"decoder.transpconvs.{index}"
+        return torch.nn.functional.conv_transpose3d(x, weights[f"{names}.weight"], weights[f"{names}.bias"], stride)
+
+    first = layer(image, "encoder.stages.0.0.convs.0")
+    second = layer(layer(first, "encoder.stages.1.0.convs.0", (1, 2, 2)), "encoder.stages.1.0.convs.1")
+    x = layer(second, "encoder.stages.2.0.convs.0", (2, 2, 2))
+    x = torch.cat((up(x, 0, (2, 2, 2)), second), 1)
+    x = layer(layer(x, "decoder.stages.0.convs.0"), "decoder.stages.0.convs.1")
+    x = layer(torch.cat((up(x, 1, (1, 2, 2)), first), 1), "decoder.stages.1.convs.0")
+    head = "decoder.seg_layers.1"
+    wanted = torch.nn.functional.conv3d(x, weights[f"{head}.weight"], weights[f"{head}.bias"])
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_images_are_taken_as_stored_and_given_back_so(tmp_path):
+    """The same voxels give the same mask, however the header says that they lie."""
+    import_nnunet(trained_folder(tmp_path), tmp_path / "out")
+    predictor = Predictor.of(load_model(tmp_path / "out"), device="cpu", precision="fp32")
+    array = np.random.default_rng(0).normal(100, 50, (2, 9, 7, 12)).astype(np.float32)
+    affine = np.diag([1.0, 5.0, 0.5, 1])
+    flipped = affine @ np.diag([-1.0, 1, -1, 1])
+    grids = [Geometry.of((9, 7, 12), one) for one in (affine, flipped)]
+    masks = [predictor(Volume(array=array, geometry=grid)).array[0] for grid in grids]
+    assert masks[0].shape == (9, 7, 12)
+    assert masks[0].any()
+    np.testing.assert_array_equal(*masks)
+
+
+def test_regions_and_ignore_label(tmp_path):
+    weights = state(classes=2)
+    import_nnunet(trained_folder(tmp_path, weights=weights, described=dataset(REGIONS)), tmp_path / "out")
+    labels = load_model(tmp_path / "out").plan.labels
+    assert [(region.name, region.values, region.painted) for region in labels.regions] == [
+        ("whole", (1, 2), 1),
+        ("core", (2,), 2),
+    ]
+    assert labels.ignore == 3
+    assert labels.outputs == 2
+
+
+def test_weights_of_a_compiled_network_and_the_best_ones(tmp_path):
+    folder = trained_folder(tmp_path)
+    compiled = {f"_orig_mod.{name}": tensor for name, tensor in state(seed=1).items()}
+    save_checkpoint(folder / "fold_0" / "checkpoint_best.pth", compiled)
+    import_nnunet(folder, tmp_path / "out")
+    last, best = (load_model(tmp_path / "out", best=best).weights["0"] for best in (False, True))
+    name = "encoder.0.0.0.weight"
+    assert torch.equal(last[name], state()["encoder.stages.0.0.convs.0.conv.weight"])
+    assert torch.equal(best[name], state(seed=1)["encoder.stages.0.0.convs.0.conv.weight"])
+
+
+def test_an_exported_zip(tmp_path):
+    folder = trained_folder(tmp_path / "results" / "Dataset007_made_up")
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(tmp_path / "results"))
+    assert main(["import-nnunet", str(archive), str(tmp_path / "out")]) == 0
+    assert list(load_model(tmp_path / "out").weights) == ["0"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "model.zip", "out"}
+
+
+@pytest.mark.parametrize("name", ["../outside.pth", "/absolute/plans.json", "a/../../plans.json", "C:\\x\\plans.json"])
+def test_a_zip_that_points_outside_is_refused(tmp_path, name):
+    archive = tmp_path / "inner" / "model.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(name, "{}")
+    with pytest.raises(UserError, match="points outside of it"):
+        import_nnunet(archive, tmp_path / "inner" / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["inner", "model.zip"]
+
+
+def test_a_zip_that_holds_a_link_is_refused(tmp_path):
+    member = zipfile.ZipInfo("model/plans.json")
+    member.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr(member, "/etc/passwd")
+    with pytest.raises(UserError, match="points outside of it"):
+        import_nnunet(tmp_path / "model.zip", tmp_path / "out")
+
+
+CHANGES = {
+    "architecture 'MyNet' is unknown": {"architecture": {"network_class_name": "my.MyNet", "arch_kwargs": {}}},
+    "is resampled by 'resample_torch'": {"resampling_fn_data": "resample_torch"},
+    "is resampled with {'order': 1}": {
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    },
+    "normalisation 'Mine' is unknown": {"normalization_schemes": ["Mine", "CTNormalization"]},
+    "normalises 1 channels, but there are 2": {"normalization_schemes": ["CTNormalization"]},
+    "preprocessor 'Mine' is unknown": {"preprocessor_name": "Mine"},
+    "which segfw has not": {"arch_kwargs": {"nonlin": "torch.nn.ReLU"}},
+    "has norm_op_kwargs": {"arch_kwargs": {"norm_op_kwargs": {"eps": 0.1}}},
+}
+
+
+@pytest.mark.parametrize(("reason", "change"), CHANGES.items())
+def test_what_would_be_computed_otherwise_is_refused_by_name(tmp_path, reason, change):
+    written = plans()
+    entry = written["configurations"]["3d_fullres"]
+    entry["architecture"]["arch_kwargs"] |= change.pop("arch_kwargs", {}) if "arch_kwargs" in change else {}
+    entry |= change
+    with pytest.raises(UserError) as caught:
+        import_nnunet(trained_folder(tmp_path, written=written), tmp_path / "out")
+    assert reason in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_trainers_are_refused_unless_the_network_is_given(tmp_path):
+    folder = trained_folder(tmp_path, trainer="nnUNetTrainerUMamba")
+    with pytest.raises(UserError, match="trained by nnUNetTrainerUMamba"):
+        import_nnunet(folder, tmp_path / "out")
+    weights = state()
+
+    class Given(torch.nn.Module):
+        def state_dict(self, *args, **kwargs):
+            return dict(weights)
+
+    import_nnunet(folder, tmp_path / "out", build_network=lambda spec: Given())
+    assert load_model(tmp_path / "out").weights["0"].keys() == weights.keys()
+    del weights["decoder.seg_layers.0.bias"]
+    with pytest.raises(UserError, match="'decoder.seg_layers.0.bias' are not those of build_network"):
+        import_nnunet(folder, tmp_path / "other", build_network=lambda spec: Given())
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainer", "nnUNetTrainer_250epochs_NoMirroring", "nnUNetTrainerDA5_10epochs"])
+def test_known_trainers(name):
+    assert is_known_trainer(name)
+    assert not is_known_trainer(f"{name}Custom")
+    assert not is_known_trainer("nnUNetTrainerBN")
+
+
+def test_plans_from_before_version_2_3(tmp_path):
+    written = plans()
+    entry = written["configurations"]["3d_fullres"]
+    network = entry.pop("architecture")["arch_kwargs"]
+    entry |= {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 4,
+        "unet_max_num_features": 8,
+        "n_conv_per_stage_encoder": network["n_conv_per_stage"],
+        "n_conv_per_stage_decoder": network["n_conv_per_stage_decoder"],
+        "pool_op_kernel_sizes": network["strides"],
+        "conv_kernel_sizes": network["kernel_sizes"],
+    }
+    new, old = tmp_path / "new", tmp_path / "old"
+    import_nnunet(trained_folder(tmp_path / "a"), new)
+    import_nnunet(trained_folder(tmp_path / "b", written=written), old)
+    assert Plan.load(new / "plan.json") == Plan.load(old / "plan.json")
+
+
+def test_a_cascade_brings_its_first_stage_and_needs_it(tmp_path):
+    written = plans()
+    low = written["configurations"]["3d_fullres"] | {"spacing": [5.0, 2.0, 1.0]}
+    written["configurations"] |= {
+        "3d_lowres": low,
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    }
+    second = trained_folder(tmp_path, written=written, name="3d_cascade_fullres", weights=state(inputs=4))
+    with pytest.raises(UserError, match="the first, nnUNetTrainer__nnUNetPlans__3d_lowres, is not beside it"):
+        import_nnunet(second, tmp_path / "out")
+    trained_folder(tmp_path, written=written, name="3d_lowres")
+    import_nnunet(second, tmp_path / "out")
+    model = load_model(tmp_path / "out", "3d_cascade_fullres")
+    assert model.previous.configuration.name == "3d_lowres"
+    assert model.configuration.previous_through_file
+    array = np.random.default_rng(0).normal(100, 50, (2, 9, 7, 12)).astype(np.float32)
+    volume = Volume(array=array, geometry=Geometry.of((9, 7, 12), np.diag([1.0, 5.0, 0.5, 1])))
+    assert Predictor.of(model, device="cpu", precision="fp32")(volume).array.shape == (1, 9, 7, 12)
+
+
+def test_what_is_no_model_is_said(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        import_nnunet(tmp_path / "nothing", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no trained model"):
+        import_nnunet(tmp_path / "empty", tmp_path / "out")
+    folder = trained_folder(tmp_path)
+    with pytest.raises(UserError, match="is there already"):
+        import_nnunet(folder, folder)
+    (folder / "plans.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        import_nnunet(folder, tmp_path / "out")
+    (folder / "plans.json").write_text(json.dumps({"configurations": {}}))
+    with pytest.raises(UserError, match="configuration '3d_fullres' is missing"):
+        import_nnunet(folder, tmp_path / "out")
+
+
+REAL = ("hippocampus_2d", "hippocampus_3d_fullres", "hippocampus_regions_resenc")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, name):
+    folder = real_data / "nnunet_models" / name
+    import_nnunet(folder / "model", tmp_path / "out")
+    predictor = Predictor.of(load_model(tmp_path / "out"), device="cpu", precision="fp32")
+    with np.load(folder / "patch.npz") as stored:
+        patch, wanted = torch.from_numpy(stored["input"]), torch.from_numpy(stored["logits"])
+    with torch.inference_mode():
+        found = predictor.networks[0](patch[:, :, None] if patch.ndim == 4 else patch).reshape(wanted.shape)
+    # On logits of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=2e-6)

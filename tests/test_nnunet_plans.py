@@ -1,0 +1,116 @@
+"""nnU-Net's plans followed to the letter by plan-and-preprocess."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import write_nifti
+from small_nnunet import plans
+
+from segfw.cli import main
+from segfw.data.geometry import Geometry, Volume
+from segfw.data.preprocess import place_back, preprocess_classes, preprocess_image
+from segfw.data.store import load_stored
+from segfw.planning.plan import Plan
+from segfw.planning.prepare import plan_and_preprocess
+from segfw.records import UserError
+
+SHAPE_XYZ, SPACING_XYZ = (12, 7, 9), (0.5, 5.0, 1.0)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Six cases in nnU-Net's raw layout, two channels, stored with x to the left."""
+    folder = tmp_path / "Dataset007_made_up"
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        labels = np.zeros(SHAPE_XYZ, np.uint8)
+        labels[2:6, 1:4, 2:6], labels[7:10, 3:6, 3:8] = 1, 2
+        for channel in range(2):
+            image = rng.normal(100, 20, SHAPE_XYZ).astype(np.float32) + 60 * labels
+            write_nifti(folder / "imagesTr" / f"c{number}_000{channel}.nii.gz", image, SPACING_XYZ)
+        write_nifti(folder / "labelsTr" / f"c{number}.nii.gz", labels, SPACING_XYZ)
+    described = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "small": 1, "large": 2},
+        "numTraining": 6,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(described))
+    splits = [{"train": ["c0", "c1", "c2", "c3"], "val": ["c4", "c5"]}, {"train": ["c4", "c5"], "val": ["c0", "c1"]}]
+    (folder / "splits_final.json").write_text(json.dumps(splits))
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans()))
+    return folder
+
+
+def test_the_plan_is_nnunets_and_cases_are_preprocessed_by_it(raw, tmp_path):
+    work, given = tmp_path / "work", tmp_path / "nnUNetPlans.json"
+    command = ["plan-and-preprocess", str(raw), str(work), "--plans", str(given), "--device", "cpu"]
+    assert main(command) == 0
+    plan = Plan.load(work / "plan.json")
+    one = plan.configuration("3d_fullres")
+    assert list(plan.configurations) == ["3d_fullres"]
+    assert (one.patch_size, one.batch_size, one.batch_dice, one.mirror_axes) == ((4, 16, 8), 2, True, (0, 1, 2))
+    assert one.network.features == (4, 8, 8)
+    assert one.preprocessing.normalization[0].stats.mean == 100.0  # of the plans, not of these images
+    assert one.estimate.training_memory_gb > 0
+    assert json.loads((work / "splits.json").read_text())["folds"][0]["validation"] == ["c4", "c5"]
+    record = load_stored(work / "preprocessed" / "3d_fullres", "c0").record
+    assert record.orientation == "as stored"
+    assert record.shape == (7, 9, 12)  # y of the file first: the axes of the plans
+    assert record.spacing_mm == (5.0, 1.0, 0.5)
+    assert main(command) == 0  # and once more: nothing changes
+    assert Plan.load(work / "plan.json") == plan
+
+
+def test_other_wishes_beside_given_plans_are_refused(raw, tmp_path):
+    given = tmp_path / "nnUNetPlans.json"
+    for wish in ({"spacing_mm": (1.0, 1.0, 1.0)}, {"preset": "resenc-m"}, {"as_published": True}):
+        with pytest.raises(UserError, match=f"--{next(iter(wish)).replace('_', '-')} cannot be given too"):
+            plan_and_preprocess(raw, tmp_path / "work", plans=given, device="cpu", **wish)
+    with pytest.raises(UserError, match="cannot be read"):
+        plan_and_preprocess(raw, tmp_path / "work", plans=tmp_path / "missing.json", device="cpu")
+
+
+def test_plans_that_segfw_would_train_otherwise_are_refused(raw, tmp_path):
+    written = plans()
+    written["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["conv_bias"] = False
+    given = tmp_path / "nnUNetPlans.json"
+    given.write_text(json.dumps(written))
+    with pytest.raises(UserError, match="trains with conv_bias False"):
+        plan_and_preprocess(raw, tmp_path / "work", plans=given, device="cpu")
+
+
+def test_a_plan_without_the_rule_of_orientation_is_a_canonical_one(raw, tmp_path):
+    """Plans of earlier versions say it once, for the plan, and not for each configuration."""
+    plan = plan_and_preprocess(raw, tmp_path / "work", configurations=("2d",), plan_only=True, device="cpu")
+    content = json.loads((tmp_path / "work" / "plan.json").read_text())
+    for configuration in content["configurations"].values():
+        del configuration["preprocessing"]["orientation"], configuration["previous_through_file"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert Plan.load(tmp_path / "old.json") == plan
+    content["orientation"] = "as stored"
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="are oriented 'as stored', but by 2d 'canonical'"):
+        Plan.load(tmp_path / "old.json")
+
+
+def test_as_stored_nothing_is_turned_and_everything_comes_back(raw, tmp_path):
+    plan = plan_and_preprocess(
+        raw, tmp_path / "work", plans=tmp_path / "nnUNetPlans.json", plan_only=True, device="cpu"
+    )
+    how = plan.configuration("3d_fullres").preprocessing
+    affine = np.array([[0, 0, -0.5, 9], [0, 5.0, 0, 0], [-1.0, 0, 0, 4], [0, 0, 0, 1]])  # z and x run backwards
+    grid = Geometry.of((9, 7, 12), affine)
+    image = np.zeros((2, 9, 7, 12), np.float32)
+    image[:, 2:8, 1:6, 3:11] = np.random.default_rng(1).normal(100, 20, (2, 6, 5, 8))
+    result, record = preprocess_image(Volume(array=image, geometry=grid), how)
+    assert record.box == ((2, 8), (1, 6), (3, 11))
+    assert tuple(result.shape) == (2, 5, 6, 8)
+    ct = (np.clip(image[0, 2, 1, 3], -5, 250) - 100) / 50
+    assert float(result[0, 0, 0, 0]) == pytest.approx(ct, abs=1e-5)
+    classes = np.zeros((1, 9, 7, 12), np.uint8)
+    classes[0, 3, 2, 4:9], classes[0, 7, 5, 10] = 1, 2
+    network = preprocess_classes(Volume(array=classes, geometry=grid), record)
+    assert int(network[4, 5, 7]) == 2
+    np.testing.assert_array_equal(place_back(network.numpy(), record), classes[0])
