@@ -135,8 +135,8 @@ class Restoring:
                 result[place] = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
                 continue
             contenders = _contenders(logits, np.unique(there))
-            chosen = self._winner(self._resampler.resize(logits[contenders], part)).numpy()
-            result[place] = np.append(contenders.numpy(), len(logits))[chosen]
+            chosen = self._winner(self._resampler.resize(logits[contenders], part)).cpu().numpy()
+            result[place] = np.append(contenders.cpu().numpy(), len(logits))[chosen]
         return result
 
     def _winner(self, logits_kzyx: Tensor) -> Tensor:
