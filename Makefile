@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training clean
+.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -14,6 +14,8 @@ help:
 	@echo "make gpu-check   planned against measured memory and speed on a CUDA device"
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
+	@echo "make compare-models  nnU-Net's models predicted by nnU-Net and segfw: masks, time, memory"
+	@echo "make compare-plans   plans of nnU-Net's own planner and ours, field by field"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
@@ -62,6 +64,14 @@ nnunet-venv/.installed: constraints.txt
 
 compare-training: install nnunet-venv
 	$(BIN)/python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
+
+# Models in ../shared/data/nnunet_models: what segfw makes of them beside what nnU-Net made, and how long both take.
+compare-models: install nnunet-venv
+	$(BIN)/python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
+
+compare-plans: install nnunet-venv
+	$(BIN)/python scripts/compare_nnunet_models.py plans --data $(addprefix ../shared/data/,hippocampus head_neck_ct \
+	    cardiac_cine brain_tumour_2channel brain_slices_2d_many_labels)
 
 clean:
 	rm -rf $(VENV) nnunet-venv demo .pytest_cache .ruff_cache *.egg-info

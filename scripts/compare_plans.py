@@ -37,7 +37,9 @@ def compared(data: Path, home: Path, python: Path, preset: str) -> dict[str, tup
     """By configuration: names of equal fields, and different ones with both values."""
     work, raw = home / "work", home / "nnUNet_raw" / DATASET
     options = ["--plan-only", "--as-published", "--preset", preset, "--device", "cpu"]
-    subprocess.run([str(SEGFW), "plan-and-preprocess", str(data), str(work), *options], check=True, env=os.environ)
+    told = subprocess.run([str(SEGFW), "plan-and-preprocess", str(data), str(work), *options], env=os.environ)
+    if told.returncode:
+        return {"-": ([], ["segfw refuses the data"])}
     manifest, plan = DatasetManifest.load(work / MANIFEST_FILE), Plan.load(work / PLAN_FILE)
     ending = _raw_folder(manifest, data, raw)
     environment = nnunet_environment(home)

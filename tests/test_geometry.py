@@ -11,6 +11,7 @@ from segfw.data.geometry import (
     Geometry,
     Volume,
     from_canonical,
+    header_length,
     largest_displacement_mm,
     shear_degrees,
     stored_like,
@@ -148,3 +149,14 @@ def test_one_head_in_48_orientations_reads_as_one(real_data):
     for path, other in zip(paths[1:], others):
         np.testing.assert_array_equal(other.array, first.array, err_msg=path.name)
         np.testing.assert_allclose(other.geometry.matrix, first.geometry.matrix, atol=1e-4, err_msg=path.name)
+
+
+@pytest.mark.parametrize("size", [0.5, 0.9, 6.0, 0.7421875, 3.3, 5.0])
+def test_voxel_sizes_of_rotated_axes_are_what_the_header_held(size):
+    angle = np.deg2rad(20)
+    column = np.array([np.cos(angle) * size, np.sin(angle) * size, 0], np.float32).astype(float)
+    stored = float(np.float32(size))
+    assert header_length(float(np.linalg.norm(column))) == (stored if size != 0.7421875 else pytest.approx(size))
+    assert header_length(stored) == stored
+    assert header_length(size) == size
+    assert header_length(size * (1 + 1e-15)) == pytest.approx(size, rel=1e-12)

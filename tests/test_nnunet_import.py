@@ -318,5 +318,6 @@ def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, 
         patch, wanted = torch.from_numpy(stored["input"]), torch.from_numpy(stored["logits"])
     with torch.inference_mode():
         found = predictor.networks[0](patch[:, :, None] if patch.ndim == 4 else patch).reshape(wanted.shape)
-    # On logits of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=2e-6)
+    # On outputs of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.
+    largest = float(wanted.abs().max())
+    assert float((found - wanted).abs().max()) <= max(1e-4, 1e-6 * largest)

@@ -131,6 +131,22 @@ def stored_like(volume: Volume, other: Volume) -> Volume:
     return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine))
 
 
+def header_length(length_mm: float) -> float:
+    """The voxel size that a header most likely held, of the length of a column of its affine.
+
+    NIfTI keeps rotated axes in 32 bit, so that a column of 0.5 mm measures 0.49999999979. Half a voxel is then rounded
+    to another side, and two axes of one size are no longer equal. A number of six digits at most is taken where the
+    length is as near to it as 32 bit can tell; lengths that are exact, in 32 bit or 64, stay as they are.
+    """
+    short = float(f"{length_mm:.6g}")
+    if abs(length_mm - short) <= 1e-12 * length_mm:
+        return short
+    stored = float(np.float32(short))
+    is_exact = float(np.float32(length_mm)) == length_mm
+    is_near = abs(length_mm - stored) <= 2 * np.spacing(np.float32(length_mm))
+    return stored if is_near and not is_exact else length_mm
+
+
 def unit_axes(affine: np.ndarray) -> np.ndarray:
     """Directions (3, 3) of the array's axes: the columns of the affine at length one."""
     return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

@@ -19,6 +19,7 @@ from segfw.data.geometry import (
     Spacing,
     Volume,
     from_orientation,
+    header_length,
     stored_like,
     to_orientation,
 )
@@ -99,7 +100,7 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     box = nonzero_box(oriented.array)
     order = how.axis_order
     cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
-    spacing_mm = tuple(oriented.geometry.spacing_mm[axis] for axis in order)
+    spacing_mm = tuple(header_length(oriented.geometry.spacing_mm[axis]) for axis in order)
     target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
     filled = None

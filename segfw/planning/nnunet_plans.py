@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segfw.data.geometry import AS_STORED, CANONICAL, Orientation
-from segfw.data.manifest import Channel, DatasetManifest, LabelSet
+from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import IntensityStats, Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
@@ -232,7 +232,7 @@ def _normalization(
 
 def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) -> NetworkSpec:
     """The network of a configuration; plans from before nnU-Net 2.3 say it in other words."""
-    name, given = _architecture(entry)
+    name, given = architecture_of(entry)
     if name not in ARCHITECTURES:
         raise UserError(
             f"{where}: architecture {name!r} is unknown; segfw knows {', '.join(ARCHITECTURES)}, others by "
@@ -263,7 +263,7 @@ def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) 
 def unknown_network(entry: Mapping[str, Any], inputs: int, labels: LabelSet) -> NetworkSpec:
     """What is known of a network that ``build_network`` makes: its name, input and output."""
     once = ((1, 1, 1),)
-    name, _ = _architecture(entry)
+    name, _ = architecture_of(entry)
     kernel = with_z((3,) * len(entry["patch_size"]), 1)
     return NetworkSpec(
         architecture=name,
@@ -277,7 +277,7 @@ def unknown_network(entry: Mapping[str, Any], inputs: int, labels: LabelSet) -> 
     )
 
 
-def _architecture(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Class name and arguments of the network."""
     if "architecture" in entry:
         found = entry["architecture"]
@@ -311,34 +311,3 @@ def _with_cost(configuration: Configuration) -> Configuration:
         }
     )
     return configuration.model_copy(update={"estimate": estimate})
-
-
-DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
-
-
-def given_wishes(path: Path, others: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plan to follow to the letter is asked for with; UserError if something else is wished for too."""
-    for name, value in others.items():
-        if value != DEFAULT_WISHES[name]:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"--plans {path}: is followed to the letter, so {option} cannot be given too; leave one out"
-            )
-    return {"plans": {"plans": read_json(path), "path": path}}
-
-
-def given_plan(
-    manifest: DatasetManifest, use_share: float, *, plans: Mapping[str, Any], path: Path, request: str
-) -> Plan:
-    """The plan for a data set that follows nnU-Net's; ``use_share`` changes nothing, because nothing is chosen."""
-    cases, labels = len(manifest.cases), manifest.labels
-    plan = plan_of_nnunet(plans, manifest.channels, labels, path, training_cases=cases)
-    for name in plan.configurations:
-        _, network = _architecture(resolved(plans, name, path))
-        for key, default in (("dropout_op", None), ("conv_bias", True)):
-            if network.get(key, default) != default:
-                what = f"{key} {network[key]!r}"
-                raise UserError(
-                    f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
-                )
-    return plan.model_copy(update={"dataset": manifest.name, "request": request})

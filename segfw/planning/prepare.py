@@ -21,9 +21,9 @@ from segfw.data.store import DecodedCases, preprocess_dataset
 from segfw.device import pick_device
 from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.planning.given import given_plan, given_wishes
 from segfw.planning.groups import read_groups
 from segfw.planning.memory import load_counter
-from segfw.planning.nnunet_plans import given_plan, given_wishes
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes

@@ -1,0 +1,42 @@
+"""Plans of nnU-Net that a data set of ours is to follow to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segfw.data.manifest import DatasetManifest
+from segfw.planning.nnunet_plans import architecture_of, plan_of_nnunet, read_json, resolved
+from segfw.planning.plan import Plan
+from segfw.records import UserError
+
+DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
+
+
+def given_wishes(path: Path, others: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan to follow to the letter is asked for with; UserError if something else is wished for too."""
+    for name, value in others.items():
+        if value != DEFAULT_WISHES[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"--plans {path}: is followed to the letter, so {option} cannot be given too; leave one out"
+            )
+    return {"plans": {"plans": read_json(path), "path": path}}
+
+
+def given_plan(
+    manifest: DatasetManifest, use_share: float, *, plans: Mapping[str, Any], path: Path, request: str
+) -> Plan:
+    """The plan for a data set that follows nnU-Net's; ``use_share`` changes nothing, because nothing is chosen."""
+    cases, labels = len(manifest.cases), manifest.labels
+    plan = plan_of_nnunet(plans, manifest.channels, labels, path, training_cases=cases)
+    for name in plan.configurations:
+        _, network = architecture_of(resolved(plans, name, path))
+        for key, default in (("dropout_op", None), ("conv_bias", True)):
+            if network.get(key, default) != default:
+                what = f"{key} {network[key]!r}"
+                raise UserError(
+                    f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
+                )
+    return plan.model_copy(update={"dataset": manifest.name, "request": request})
