@@ -4,6 +4,7 @@
     python scripts/compare_with_nnunet.py preprocess --data ../shared/data/hippocampus --repeats 3
     python scripts/compare_with_nnunet.py preprocess --phantom --repeats 3
     python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
+    python scripts/compare_with_nnunet.py predict --data ../shared/data/hippocampus --keep work_predict
 
 nnU-Net has a virtual environment of its own and runs by its own command line. Each run is a whole process tree with a
 fresh output folder; the programs take turns, so that a machine that slows down slows all. Memory is the peak of the
@@ -22,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compare_arrays import TOLERANCE, compare_cases, compare_plans, load_plans
+from compare_prediction import add_predict
 from compare_runs import (
     DATASET,
     DEFAULT_NNUNET,
@@ -161,6 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--output", type=Path, help="JSON file for all figures")
     part.set_defaults(call=preprocess)
     add_train(parts)
+    add_predict(parts)
     return parser
 
 

@@ -49,6 +49,13 @@ def make_phantom(folder: Path, size_zyx: tuple[int, int, int], *, seed: int = 0)
     return folder
 
 
+def phantom_image(path: Path, size_zyx: tuple[int, int, int], spacing_mm: tuple[float, ...], *, seed: int = 0) -> None:
+    """Writes one such image without a mask."""
+    image, _ = phantom_case(size_zyx, np.random.default_rng(seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(image.T, np.diag([*spacing_mm[::-1], 1.0])), path)
+
+
 def phantom_case(size_zyx: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Image (int16, Hounsfield units) and mask (uint8), both (Z, Y, X)."""
     bumps = torch.from_numpy(rng.normal(0, 0.25, (1, 1, 10, 14, 14)).astype(np.float32))

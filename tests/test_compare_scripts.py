@@ -32,7 +32,7 @@ def test_time_and_memory_are_of_the_whole_tree_of_processes(tmp_path):
     assert 1.5 < measured.wall_s < 30
     assert 60 < measured.peak_pss_gb * 1024 < 300
     assert measured.peak_rss_gb >= measured.peak_pss_gb
-    assert measured.samples > 3
+    assert measured.samples >= 2
 
 
 def test_a_run_that_fails_tells_its_last_words(tmp_path):

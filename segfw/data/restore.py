@@ -22,7 +22,8 @@ from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import axis_matrix, thick_axis
 from segfw.data.slabs import Block, Slab, one_slab
 
-PART = (8, 16, 16)  # voxels that are filled or resized together on the CPU: small parts hold one class more often
+PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU: fewer hold one class more often
+CACHE_BYTES = 2 * 2**20  # that are worked on at a time on the CPU: three times faster than from memory
 CPU_BLOCK_BYTES = 24 * 2**20  # of the logits that a block is made from: they stay in the processor's last cache
 GPU_BLOCK_BYTES = 256 * 2**20
 MOST_RIVALS = 6  # where more classes win somewhere, it costs more to find those that cannot than to resize them
@@ -131,16 +132,20 @@ class Restoring:
                 result[place] = there[0, 0, 0]
                 continue
             logits = logits_kzyx[(slice(None), *inside)]
-            if self._painted:
-                result[place] = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
-                continue
-            contenders = _contenders(logits, np.unique(there))
-            chosen = self._winner(self._resampler.resize(logits[contenders], part)).numpy()
-            result[place] = np.append(contenders.numpy(), len(logits))[chosen]
+            contenders = None if self._painted else _contenders(logits, np.unique(there))
+            if contenders is not None:
+                logits = logits[contenders]
+            chosen = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
+            names = None if contenders is None else np.append(contenders.cpu().numpy(), len(logits_kzyx))
+            result[place] = chosen if names is None else names[chosen]
         return result
 
     def _winner(self, logits_kzyx: Tensor) -> Tensor:
-        return last_above_zero(logits_kzyx) if self._painted else first_largest(logits_kzyx)
+        find = last_above_zero if self._painted else first_largest
+        if logits_kzyx.device.type != "cpu":
+            return find(logits_kzyx)
+        slices = max(1, CACHE_BYTES // (4 * prod(logits_kzyx[:, :1].shape)))
+        return torch.cat([find(some) for some in logits_kzyx.split(slices, 1)])
 
     def result(self) -> np.ndarray:
         """Classes (Z, Y, X), uint8 or uint16, 0 outside the crop; ValueError before the last slab has come."""
@@ -191,20 +196,22 @@ def last_above_zero(logits_kzyx: Tensor) -> Tensor:
     return torch.where(last == 0, count, last - 1)
 
 
-def _contenders(logits_kzyx: Tensor, present: np.ndarray) -> Tensor:
-    """Classes that may win between voxels, in order. ``present`` are those that win at some voxel.
+def _contenders(logits_kzyx: Tensor, present: np.ndarray) -> Tensor | None:
+    """Classes that may win between voxels, in order; None for all. ``present`` are those that win at some voxel.
 
     A class that is below one and the same rival everywhere cannot win; nor can one that is below the mean of some,
     which the largest of them is never below.
     """
     if len(present) > MOST_RIVALS or present[-1] == len(logits_kzyx):  # the latter where some are no number
-        return torch.arange(len(logits_kzyx))
+        return None
     flat = logits_kzyx.flatten(1)
-    rivals = flat[torch.from_numpy(present.astype(np.int64))]
-    may_win = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    for rival in (rivals.mean(0), *rivals):
-        may_win &= (flat - rival).amax(1) >= 0
-    return may_win.nonzero()[:, 0]
+    winning = flat[torch.from_numpy(present.astype(np.int64))]
+    rivals = torch.cat((winning.mean(0, keepdim=True), winning))
+    # One number for each class says enough for most of them, and values are compared for the others only.
+    may_win = (flat.amax(1) >= rivals.amin(1).max()).nonzero()[:, 0]
+    for rival in rivals:
+        may_win = may_win[(flat[may_win] - rival).amax(1) >= 0]
+    return may_win
 
 
 def _block_size(part: Shape, most_bytes: int, count: int) -> Shape:
