@@ -30,6 +30,7 @@ def plans(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix="plans-", dir=args.temporary) as folder:
             for name, (equal, different) in compared(data, Path(folder), args.nnunet_python, args.preset).items():
                 rows.append([data.name, name, ", ".join(equal), "; ".join(different) or "-"])
+                print(f"{data.name} {name}: {len(equal)} fields equal; different: {rows[-1][-1]}", flush=True)
     print(columns(rows))
 
 

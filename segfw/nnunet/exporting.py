@@ -16,7 +16,8 @@ from segfw.model import WEIGHTS_FILE, fold_folder, load_tensors, trained_folds
 from segfw.networks.spec import NetworkSpec
 from segfw.nnunet.folder import DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.weights import to_nnunet
-from segfw.planning.nnunet_plans import ARCHITECTURES, BLOCKS_FIELD, NORMALIZATIONS, ORDERS, RESAMPLER
+from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
+from segfw.planning.nnunet_plans import NORMALIZATIONS, ORDERS, RESAMPLER
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError, write_text
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segfw.data.manifest import DatasetManifest
-from segfw.planning.nnunet_plans import architecture_of, plan_of_nnunet, read_json, resolved
+from segfw.planning.nnunet_networks import architecture_of
+from segfw.planning.nnunet_plans import plan_of_nnunet, read_json, resolved
 from segfw.planning.plan import Plan
 from segfw.records import UserError
 
