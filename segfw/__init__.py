@@ -12,6 +12,8 @@ _PUBLIC = {
     "predict": "segfw.prediction",
     "run": "segfw.pipeline",
     "evaluate": "segfw.evaluation.evaluate",
+    "select": "segfw.selection",
+    "ensemble": "segfw.inference.ensemble",
     "export_model": "segfw.export",
     "export_onnx": "segfw.onnx_export",
     "import_nnunet": "segfw.nnunet.importing",

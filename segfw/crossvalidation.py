@@ -21,7 +21,7 @@ from segfw.data.manifest import Case, LabelSet
 from segfw.data.parallel import Outcome, progress
 from segfw.data.store import read_case
 from segfw.data.verify import as_integers
-from segfw.evaluation.metrics import confusion, label_counts
+from segfw.evaluation.counting import confusion, label_counts
 from segfw.inference.ensemble import merged_each, store_probabilities
 from segfw.inference.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps
 from segfw.inference.predictor import Predictor
