@@ -268,7 +268,9 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
     parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
     parser.add_argument("model", type=Path, help="work folder or model file")
-    parser.add_argument("output", type=Path, help="FILE.zip, or with --onnx a new folder")
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("output", type=Path, nargs="?", help="FILE.zip, or with --onnx a new folder")
+    to.add_argument("--nnunet", type=Path, metavar="FOLDER", help="new folder that nnU-Net v2 itself predicts with")
     parser.add_argument(
         "--configuration", nargs="+", metavar="NAME", help="default: the selected ones, or the only one that is trained"
     )

@@ -211,6 +211,15 @@ def _export(args: argparse.Namespace) -> None:
     from segfw.export import export_model, summary
     from segfw.records import UserError
 
+    if args.nnunet is not None:
+        from segfw.nnunet.exporting import export_nnunet
+
+        if args.onnx or args.half or args.configuration or args.folds or args.weights == "best" or args.licence:
+            raise UserError("--nnunet writes all trained configurations and folds as they are; give no other option")
+        for folder in export_nnunet(args.model, args.nnunet):
+            print(f"written: {folder}")
+        print(f"next: nnUNetv2_predict_from_modelfolder -i NEW_IMAGES -o MASKS -m {folder}")
+        return
     if args.onnx:
         from segfw.onnx_export import export_onnx
 

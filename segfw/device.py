@@ -13,7 +13,7 @@ from segfw.records import GIGABYTE, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE_FROM_S, COMPILE_FROM_STEPS = 1800.0, 2000  # length of a training on the CPU from which compiling it pays
-COMPILE_FROM_TILES = 4000  # of a prediction on CUDA: about the minute that compiling takes, at a fifth saved of each
+COMPILE_FROM_TILES = 4000  # of a prediction on CUDA; not measured: if a minute of compiling saves a fifth
 
 
 def pick_device(name: str = "auto") -> torch.device:
