@@ -1,12 +1,13 @@
 """From logits on the network's grid to classes on another grid of the same crop, block by block.
 
 Logits are resized linearly (nearest along a thick axis), and at each voxel the largest wins; of regions, the last one
-painted whose logit is above 0. Full-size logits never exist: a block of a few megabytes does, whatever the number of
-classes. The result is that of full-size logits, because a resized value is a convex combination of its sources: what
-wins at every source of a block wins in all of it, and what loses to one and the same rival at every source never wins.
+painted whose logit is above 0. Full-size logits never exist: some thousand voxels at a time do, whatever the number of
+classes. Where logits are made of fewer channels by a last linear layer, it is the channels that are resized. The result
+is that of full-size logits, because a resized value is a convex combination of its sources: what wins at every source
+of a part wins in all of it.
 """
 
-# K logits, C logits of those classes that may win, Z Y X space of the old or the new grid
+# K logits, A channels that they are made of, N voxels, Z Y X space of the old or the new grid
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from math import prod
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.data.geometry import Shape
@@ -22,11 +24,11 @@ from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import axis_matrix, thick_axis
 from segfw.data.slabs import Block, Slab, one_slab
 
-PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU: fewer hold one class more often
-CACHE_BYTES = 2 * 2**20  # that are worked on at a time on the CPU: three times faster than from memory
-CPU_BLOCK_BYTES = 24 * 2**20  # of the logits that a block is made from: they stay in the processor's last cache
+PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU
+CPU_BLOCK_BYTES = 24 * 2**20  # of the channels that a block is made from: they stay in the processor's last cache
 GPU_BLOCK_BYTES = 256 * 2**20
-MOST_RIVALS = 6  # where more classes win somewhere, it costs more to find those that cannot than to resize them
+CPU_ROWS, GPU_ROWS = 2**13, 2**20  # voxels whose logits exist at a time
+VECTOR = 16  # float32 in a register of the processor
 
 
 class BlockResampler:
@@ -62,21 +64,34 @@ class BlockResampler:
 
     def resize(self, values_kzyx: Tensor, block: Block) -> Tensor:
         """Values (K, Z, Y, X) of ``source(block)`` at the block's own voxels, float32 (K, Z, Y, X)."""
-        if self.keeps_grid:
-            return values_kzyx.float()
-        device = str(values_kzyx.device)
-        if device not in self._matrices:
-            self._matrices[device] = [matrix.to(device) for matrix in self._matrices["cpu"]]
-        along_z, along_y, along_x = (
-            matrix[new, old] for matrix, new, old in zip(self._matrices[device], block, self.source(block))
-        )
-        same_z, same_y, same_x = (old == new for old, new in zip(self.old_shape, self.new_shape))
+        along_z, along_y, along_x = self._along(values_kzyx.device, block)
         result = values_kzyx.float()
-        if not same_z:
+        if along_z is not None:
             result = (along_z @ result.flatten(2)).unflatten(2, result.shape[2:])
-        if not same_x:
+        if along_x is not None:
             result = result @ along_x.T
-        return result if same_y else along_y @ result
+        return result if along_y is None else along_y @ result
+
+    def resize_rows(self, values_zyxa: Tensor, block: Block) -> Tensor:
+        """As ``resize``, of channels that lie next to each other: (Z, Y, X, A) float32."""
+        along_z, along_y, along_x = self._along(values_zyxa.device, block)
+        result = values_zyxa
+        if along_z is not None:
+            result = (along_z @ result.flatten(1)).unflatten(1, result.shape[1:])
+        if along_y is not None:
+            result = (along_y @ result.flatten(2)).unflatten(2, result.shape[2:])
+        return result if along_x is None else along_x @ result
+
+    def _along(self, device: torch.device, block: Block) -> list[Tensor | None]:
+        """The part of each axis' matrix that makes a block; None along axes that stay as they are."""
+        if str(device) not in self._matrices:
+            self._matrices[str(device)] = [matrix.to(device) for matrix in self._matrices["cpu"]]
+        return [
+            None if old == new else matrix[to, start]
+            for old, new, matrix, to, start in zip(
+                self.old_shape, self.new_shape, self._matrices[str(device)], block, self.source(block)
+            )
+        ]
 
 
 class Restoring:
@@ -102,50 +117,37 @@ class Restoring:
 
     def add(self, slab: Slab) -> None:
         """Makes all slices of the result that this slab completes."""
-        nothing = slice(slab.start, slab.start)
-        count = slab.logits((nothing, nothing, nothing)).shape[0]
+        count = slab.outputs
         if self._classes is None:
             most = max(self._painted, default=count - 1)
             self._classes = np.empty(self._resampler.new_shape, dtype=np.uint8 if most < 256 else np.uint16)
+            # Class of each winner; what is number ``count`` has no logit that is a number, or no region.
+            self._table = np.array([*(self._painted or range(count)), 0], dtype=self._classes.dtype)
         stop = self._resampler.complete(slab.stop)
         on_cpu = slab.channels_azyx.device.type == "cpu"
-        size = _block_size(PART, CPU_BLOCK_BYTES if on_cpu else GPU_BLOCK_BYTES, count)
-        # Class of each winner; what is number ``count`` has no logit that is a number, or no region.
-        table = np.array([*(self._painted or range(count)), 0], dtype=self._classes.dtype)
+        winners = _Winners(
+            slab.last_layer(), count, of_regions=bool(self._painted), rows=CPU_ROWS if on_cpu else GPU_ROWS
+        )
+        size = _block_size(PART, CPU_BLOCK_BYTES if on_cpu else GPU_BLOCK_BYTES, len(slab.channels_azyx))
         for block in _blocks((slice(self._done, stop), *(slice(0, n) for n in self._resampler.new_shape[1:])), size):
-            source = self._resampler.source(block)
-            logits = slab.logits(source)
-            self._classes[block] = table[self._winners(logits, block, PART if on_cpu else size)]
+            found = self._found(slab.rows(self._resampler.source(block)), block, winners, PART if on_cpu else size)
+            self._classes[block] = self._table[found]
         self._done = stop
 
-    def _winners(self, logits_kzyx: Tensor, block: Block, part_size: Shape) -> np.ndarray:
-        winners = self._winner(logits_kzyx).cpu().numpy()
+    def _found(self, channels_zyxa: Tensor, block: Block, winners: _Winners, part_size: Shape) -> np.ndarray:
+        there = winners(channels_zyxa)
         if self._resampler.keeps_grid:
-            return winners
+            return there
         origin = self._resampler.source(block)
-        result = np.empty([part.stop - part.start for part in block], dtype=winners.dtype)
+        result = np.empty([part.stop - part.start for part in block], dtype=there.dtype)
         for part in _blocks(block, part_size):
-            inside = _relative(self._resampler.source(part), origin)
-            there = winners[inside]
-            place = _relative(part, block)
-            if (there == there[0, 0, 0]).all():
-                result[place] = there[0, 0, 0]
-                continue
-            logits = logits_kzyx[(slice(None), *inside)]
-            contenders = None if self._painted else _contenders(logits, np.unique(there))
-            if contenders is not None:
-                logits = logits[contenders]
-            chosen = self._winner(self._resampler.resize(logits, part)).cpu().numpy()
-            names = None if contenders is None else np.append(contenders.cpu().numpy(), len(logits_kzyx))
-            result[place] = chosen if names is None else names[chosen]
+            inside, place = _relative(self._resampler.source(part), origin), _relative(part, block)
+            first = there[inside][0, 0, 0]
+            if (there[inside] == first).all():
+                result[place] = first
+            else:
+                result[place] = winners(self._resampler.resize_rows(channels_zyxa[inside], part))
         return result
-
-    def _winner(self, logits_kzyx: Tensor) -> Tensor:
-        find = last_above_zero if self._painted else first_largest
-        if logits_kzyx.device.type != "cpu":
-            return find(logits_kzyx)
-        slices = max(1, CACHE_BYTES // (4 * prod(logits_kzyx[:, :1].shape)))
-        return torch.cat([find(some) for some in logits_kzyx.split(slices, 1)])
 
     def result(self) -> np.ndarray:
         """Classes (Z, Y, X), uint8 or uint16, 0 outside the crop; ValueError before the last slab has come."""
@@ -196,26 +198,54 @@ def last_above_zero(logits_kzyx: Tensor) -> Tensor:
     return torch.where(last == 0, count, last - 1)
 
 
-def _contenders(logits_kzyx: Tensor, present: np.ndarray) -> Tensor | None:
-    """Classes that may win between voxels, in order; None for all. ``present`` are those that win at some voxel.
+class _Winners:
+    """Index of the winner at each voxel, of K logits or of what they are made of; K where there is none.
 
-    A class that is below one and the same rival everywhere cannot win; nor can one that is below the mean of some,
-    which the largest of them is never below.
+    ``last_layer`` is (K, A) weights and (K,) biases. Only ``rows`` voxels' logits exist at a time, in one buffer.
     """
-    if len(present) > MOST_RIVALS or present[-1] == len(logits_kzyx):  # the latter where some are no number
-        return None
-    flat = logits_kzyx.flatten(1)
-    winning = flat[torch.from_numpy(present.astype(np.int64))]
-    rivals = torch.cat((winning.mean(0, keepdim=True), winning))
-    # One number for each class says enough for most of them, and values are compared for the others only.
-    may_win = (flat.amax(1) >= rivals.amin(1).max()).nonzero()[:, 0]
-    for rival in rivals:
-        may_win = may_win[(flat[may_win] - rival).amax(1) >= 0]
-    return may_win
+
+    def __init__(self, last_layer: tuple[Tensor, Tensor] | None, count: int, *, of_regions: bool, rows: int) -> None:
+        self._count, self._of_regions, self._rows = count, of_regions, rows
+        self._buffer: Tensor | None = None
+        self._last_layer = None
+        if last_layer is not None:
+            weights_ka, bias_k = last_layer
+            # Whole registers of classes, which is faster by a third; those added never win.
+            added = -len(bias_k) % VECTOR
+            padded = F.pad(weights_ka, (0, 0, 0, added)).T.contiguous()
+            self._last_layer = padded, F.pad(bias_k, (0, added), value=-torch.inf)
+
+    def __call__(self, channels_zyxa: Tensor) -> np.ndarray:
+        """(Z, Y, X) int64 of channels (Z, Y, X, A)."""
+        found = [self._of(rows) for rows in channels_zyxa.flatten(0, 2).split(self._rows)]
+        return np.concatenate(found).reshape(channels_zyxa.shape[:3])
+
+    def _of(self, channels_na: Tensor) -> np.ndarray:
+        logits_nk = self._logits(channels_na)
+        if self._of_regions:
+            ranks = torch.arange(1, logits_nk.shape[1] + 1, dtype=torch.float32, device=logits_nk.device)
+            last = ((logits_nk > 0) * ranks).amax(1).long()
+            return torch.where(last == 0, self._count, last - 1).cpu().numpy()
+        if logits_nk.device.type != "cpu":
+            best, found = logits_nk.max(1)
+            return found.masked_fill(best.isnan(), self._count).cpu().numpy()
+        # By NumPy, whose argmax along the last axis is vectorised. It finds what is no number first.
+        logits = logits_nk.numpy()
+        found = logits.argmax(1)
+        found[np.isnan(logits[np.arange(len(found)), found])] = self._count
+        return found
+
+    def _logits(self, channels_na: Tensor) -> Tensor:
+        if self._last_layer is None:
+            return channels_na
+        weights_ak, bias_k = self._last_layer
+        if self._buffer is None:
+            self._buffer = channels_na.new_empty(self._rows, len(bias_k))
+        return torch.addmm(bias_k, channels_na, weights_ak, out=self._buffer[: len(channels_na)])
 
 
 def _block_size(part: Shape, most_bytes: int, count: int) -> Shape:
-    """Voxels of a block: parts doubled along one axis after the other as long as their logits take ``most_bytes``."""
+    """Voxels of a block: parts doubled along one axis after the other as long as their channels take ``most_bytes``."""
     size, axis = list(part), 2
     while 2 * prod(size) * count * 4 <= most_bytes:
         size[axis] *= 2

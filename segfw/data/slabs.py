@@ -22,11 +22,14 @@ class Heads:
     weights_ka: Sequence[Tensor]
     biases_k: Sequence[Tensor]
 
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, A) and biases (K,) of the mean of all members."""
+        number = len(self.weights_ka)
+        return sum(self.weights_ka) / number, sum(self.biases_k) / number
+
     def logits(self, channels_azyx: Tensor, member: int | None = None) -> Tensor:
         """(K, Z, Y, X) float32: of one member, or the mean of all."""
-        chosen = range(len(self.weights_ka)) if member is None else (member,)
-        weights = sum(self.weights_ka[index] for index in chosen) / len(chosen)
-        bias = sum(self.biases_k[index] for index in chosen) / len(chosen)
+        weights, bias = self.mean() if member is None else (self.weights_ka[member], self.biases_k[member])
         # Channels lie next to each other in memory, where nothing else costs a copy in another order.
         flat_na = channels_azyx.movedim(0, -1).flatten(0, 2).to(weights.dtype)
         return torch.addmm(bias[:, None], weights, flat_na.T).unflatten(1, channels_azyx.shape[1:])
@@ -52,6 +55,23 @@ class Slab:
     @property
     def member_count(self) -> int:
         return self.members if self.heads is None else len(self.heads.weights_ka)
+
+    @property
+    def outputs(self) -> int:
+        """K, the number of logits of a voxel."""
+        return len(self.channels_azyx) // self.members if self.heads is None else len(self.heads.biases_k[0])
+
+    def rows(self, block: Block) -> Tensor:
+        """Channels (z, y, x, A) float32 of a block, of which the mean logits are a linear map: ``last_layer``."""
+        z, y, x = block
+        channels = self.channels_azyx[:, z.start - self.first : z.stop - self.first, y, x]
+        if self.heads is None and self.members > 1:
+            channels = channels.unflatten(0, (self.members, -1)).float().mean(0)
+        return channels.movedim(0, -1).float().contiguous()
+
+    def last_layer(self) -> tuple[Tensor, Tensor] | None:
+        """Weights (K, A) and biases (K,) that make mean logits of ``rows``; None where rows are logits."""
+        return None if self.heads is None else self.heads.mean()
 
     def logits(self, block: Block, member: int | None = None) -> Tensor:
         """Logits (K, z, y, x) float32 of a block, of which z counts from the grid's slice 0: their mean, or of one
