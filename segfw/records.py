@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
+from zlib import crc32
 
+import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 GIGABYTE = 1024**3
 PARTIAL, STALE_AFTER_S = ".partial-", 3600.0
+PARTIAL_NAME = re.compile(rf"{PARTIAL}([0-9a-f]{{8}})-([0-9]+)-[0-9a-f]{{8}}-(.+)")  # machine, process, drawn, file
 
 
 class UserError(Exception):
@@ -60,12 +66,12 @@ def count(number: int, noun: str) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
 
-    The temporary name keeps the ending, because image writers choose the format by it, and is drawn, because several
-    processes may write the same file.
+    What a process that died while it wrote the same file left behind is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
+    remove_partials(path.parent, name=path.name)
+    partial = partial_path(path)
     try:
         yield partial
         with open(partial, "rb") as written:
@@ -75,12 +81,32 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def remove_partials(folder: Path, *, name: str = "*", unchanged_s: float = STALE_AFTER_S) -> None:
-    """Removes what killed processes left of files ``name`` (a glob pattern) that nobody has written to of late."""
-    for partial in Path(folder).glob(f"{PARTIAL}????????-{name}"):
+def partial_path(path: Path) -> Path:
+    """A name beside ``path`` for what is not finished, which no other thread, process or machine uses.
+
+    It keeps the ending, because image writers choose the format by it, and tells which process writes.
+    """
+    return path.with_name(f"{PARTIAL}{_this_machine()}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def remove_partials(folder: Path, *, name: str | None = None) -> None:
+    """Removes unfinished files in ``folder``, of one ``name`` or of all, whose writers are dead.
+
+    Those are processes of this machine that are gone; and whoever has not written to the file for an hour.
+    """
+    for partial in Path(folder).glob(f"{PARTIAL}*"):
+        match = PARTIAL_NAME.fullmatch(partial.name)
+        if match is None or (name is not None and match[3] != name):
+            continue
         with suppress(OSError):  # another process was faster
-            if time.time() - partial.stat().st_mtime >= unchanged_s:
+            is_dead = match[1] == _this_machine() and not psutil.pid_exists(int(match[2]))
+            if is_dead or time.time() - partial.stat().st_mtime >= STALE_AFTER_S:
                 partial.unlink()
+
+
+@cache
+def _this_machine() -> str:
+    return f"{crc32(socket.gethostname().encode()):08x}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from segfw.inference.images import find_images
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.prediction import predict
-from segfw.records import UserError
+from segfw.records import UserError, partial_path
 
 CASES = 8
 SCRIPT = Path(__file__).with_name("predicting.py")
@@ -82,7 +82,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undist
     records = {path.stem for path in (tmp_path / ".segfw").glob("[!.]*.json")}
     assert {name.removesuffix(".nii.gz") for name in before} <= records  # so that a replaced image is noticed
     assert before.items() <= undisturbed.items()  # what is there is whole
-    for half in (tmp_path / ".partial-00000000-h.nii.gz", tmp_path / ".segfw" / ".partial-00000000-h.json"):
+    for file in (tmp_path / "h.nii.gz", tmp_path / ".segfw" / "h.json"):
+        ours = partial_path(file)
+        half = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
         half.write_bytes(b"half")  # as by one killed while it wrote
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in before}
     predict(model, images, tmp_path, device="cpu")

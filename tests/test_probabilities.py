@@ -15,7 +15,7 @@ from segfw.inference.probabilities import (
     probability_files,
     read_probabilities,
 )
-from segfw.records import UserError
+from segfw.records import UserError, partial_path
 
 
 def everything(opened) -> tuple[slice, ...]:
@@ -152,5 +152,5 @@ def test_files_are_found_in_a_folder_or_beside_its_masks(tmp_path):
         probability_files(tmp_path)
     for case in ("a", "b"):
         store(tmp_path / "probabilities" / f"{case}.b2nd", smooth_logits(record, 3), record)
-    (tmp_path / "probabilities" / ".partial-01234567-c.b2nd").write_bytes(b"")
+    partial_path(tmp_path / "probabilities" / "c.b2nd").write_bytes(b"")
     assert list(probability_files(tmp_path)) == list(probability_files(tmp_path / "probabilities")) == ["a", "b"]

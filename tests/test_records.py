@@ -1,11 +1,14 @@
 """Records are strict and frozen, their errors name file and field, and no file is ever half written."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from segfw.records import Record, UserError, whole_file, write_text
+from segfw.records import Record, UserError, partial_path, remove_partials, whole_file, write_text
 
 
 class Inner(Record):
@@ -82,6 +85,33 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
         fail_midway()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / "file-1.txt"
+
+    def left_by(pid: int, machine: str | None = None, file: Path = path) -> Path:
+        ours = partial_path(file)
+        name = ours.name.replace(f"-{os.getpid()}-", f"-{pid}-")
+        left = ours.with_name(name if machine is None else name.replace(name.split("-")[1], machine, 1))
+        left.write_text("half")
+        return left
+
+    dead, alive, elsewhere = left_by(ended.pid), left_by(os.getppid()), left_by(ended.pid, "00000000")
+    of_another_file = left_by(ended.pid, file=tmp_path / "1.txt")
+    forgotten = left_by(ended.pid, "00000000")
+    os.utime(forgotten, (0, 0))
+    write_text(path, "whole")
+    assert not dead.exists()
+    assert not forgotten.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+    assert of_another_file.exists()
+    remove_partials(tmp_path)
+    assert not of_another_file.exists()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file-1.txt", alive.name, elsewhere.name}
 
 
 def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):

@@ -192,7 +192,7 @@ def share_out(work: Callable[[Case], Worked], cases: Sequence[Case], folder: Out
     Cases that other processes are at are looked at again in the end, and done if these processes have died.
     """
     cohort, stop, said = Cohort(), threading.Event(), set()  # a doubt that many images share is told once
-    folder.clean(cases)
+    folder.clean()
     waiting = [case for case in cases if not folder.is_done(case)]
     cohort.kept = len(cases) - len(waiting)
     changed = [case.id for case in waiting if folder.is_outdated(case)]

@@ -7,7 +7,6 @@ made from. The system lets go of a lock when its process ends, however it ends, 
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from segfw.data.manifest import Case
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Slab
 from segfw.inference.times import CaseTimes
-from segfw.records import PARTIAL, Record, UserError, remove_partials, write_text
+from segfw.records import Record, UserError, remove_partials, write_text
 
 HIDDEN = ".segfw"
 TIMINGS_FILE = "timings.json"
@@ -112,18 +111,10 @@ class OutputFolder:
         known = PredictedCase(id=case.id, sources=tuple(sources), seconds=seconds, device=device)
         known.save(self._record(case.id))
 
-    def clean(self, cases: Sequence[Case]) -> None:
-        """Removes what killed processes left half-written, where no other process is at that case."""
-        folders = [self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)]
-        for folder in folders:
-            remove_partials(folder)  # of whatever name, because nobody has written to them for long
-        left = [file.name for folder in folders for file in folder.glob(f"{PARTIAL}*")]
-        for case in cases if left else ():
-            if any(f"-{case.id}." in name for name in left):
-                with self.claim(case) as is_ours:
-                    files = (self.mask(case.id), *self.beside(case.id), self._record(case.id))
-                    for file in files if is_ours else ():
-                        remove_partials(file.parent, name=glob.escape(file.name), unchanged_s=0)
+    def clean(self) -> None:
+        """Removes what killed processes left half-written."""
+        for folder in (self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)):
+            remove_partials(folder)
 
     def write_timings(self) -> None:
         """Writes ``timings.json`` and ``timings.csv``: seconds of each part, by case, of all who wrote here."""

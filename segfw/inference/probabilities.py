@@ -13,7 +13,6 @@ Hence 8 bit is the default.
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from dataclasses import dataclass
 from math import exp, log1p
@@ -30,7 +29,7 @@ from segfw.data.geometry import Shape
 from segfw.data.manifest import LabelSet
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Block, Slab
-from segfw.records import PARTIAL, Record, UserError, whole_file
+from segfw.records import Record, UserError, partial_path, whole_file
 
 ENDING = ".b2nd"
 FOLDER = "probabilities"  # of a folder of masks
@@ -104,7 +103,7 @@ class ProbabilityWriter:
 
         self._path, self._info = Path(path), info
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._unfinished = self._path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{self._path.name}")
+        self._unfinished = partial_path(self._path)
         _, height, width = shape = info.record.shape
         self._rows = max(1, min(height, CHUNK_VALUES // (info.labels.outputs * width)))
         self._array = blosc2.empty(
