@@ -8,7 +8,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from segfw.arguments import ON_OFF, build_parser
+from segfw.arguments import build_parser
+from segfw.options import ON_OFF
 
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 

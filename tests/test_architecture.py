@@ -53,7 +53,7 @@ ALLOWED = {
     "prediction": {"data", "networks", "planning", "model", "inference", "selection"},
 }
 # Used by people or shells, and by nothing in the package.
-TOP = {"__main__", "cli", "arguments", "health", "demo"}
+TOP = {"__main__", "cli", "arguments", "options", "health", "demo"}
 
 
 def module_name(path: Path) -> str:

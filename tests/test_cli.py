@@ -8,8 +8,9 @@ import sys
 import pytest
 from conftest import blocks_case, write_nifti
 
-from segfw.arguments import build_parser, duration_s
+from segfw.arguments import build_parser
 from segfw.cli import CALLS, main
+from segfw.options import duration_s
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),
