@@ -9,58 +9,18 @@ import traceback
 from collections.abc import Sequence
 
 from segfw.arguments import build_parser
-from segfw.options import ON_OFF
+from segfw.options import as_tuple, planning_arguments, training_arguments
 
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def _tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if values is None else tuple(values)
-
-
-def _planning_arguments(args: argparse.Namespace) -> dict:
-    return {
-        "preset": args.preset,
-        "gpu_memory_gb": args.gpu_memory_gb,
-        "as_published": args.as_published,
-        "configurations": _tuple(args.configurations),
-        "spacing_mm": None if args.spacing_mm is None else tuple(args.spacing_mm),
-        "groups": args.groups,
-        "splits": args.splits,
-        "plans": args.plans,
-        "workers": args.workers,
-        "cluster": args.cluster,
-    }
-
-
-def _training_arguments(args: argparse.Namespace) -> dict:
-    return {
-        "epochs": args.epochs,
-        "steps_per_epoch": args.steps_per_epoch,
-        "time_budget_s": args.time_budget,
-        "batch_size": args.batch_size,
-        "seed": args.seed,
-        "precision": args.precision,
-        "augmentation": args.augmentation,
-        "elastic": args.elastic,
-        "mirroring": ON_OFF[args.mirroring],
-        "compile": ON_OFF[args.compile],
-        "loss": args.loss,
-        "accumulate": args.accumulate,
-        "patience": args.patience,
-        "init_from": args.init_from,
-        "log": tuple(args.log),
-        "device": args.device,
-    }
-
-
 def _run(args: argparse.Namespace) -> None:
     from segfw.pipeline import run, summary
 
-    planning, training = _planning_arguments(args), _training_arguments(args)
-    scores = run(args.raw, args.work, folds=_tuple(args.folds), **planning, **training)
+    planning, training = planning_arguments(args), training_arguments(args)
+    scores = run(args.raw, args.work, folds=as_tuple(args.folds), **planning, **training)
     print(summary(scores), end="")
     print(f"reports: {args.work}/runs/*/fold_*/report.html")
     print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
@@ -75,7 +35,7 @@ def _plan(args: argparse.Namespace) -> None:
         plan_only=args.plan_only,
         device=args.device,
         overwrite=args.overwrite,
-        **_planning_arguments(args),
+        **planning_arguments(args),
     )
     ready = args.configurations[-1] if args.configurations else "3d_fullres"
     if ready not in plan.configurations:
@@ -97,7 +57,7 @@ def _train(args: argparse.Namespace) -> None:
         resume=args.resume,
         overwrite=args.overwrite,
         **args.extend,
-        **_training_arguments(args),
+        **training_arguments(args),
     )
     if not launched_ranks().is_first:
         return
@@ -115,7 +75,7 @@ def _predict(args: argparse.Namespace) -> None:
         args.input,
         args.output,
         configuration=args.configuration,
-        folds=_tuple(args.folds),
+        folds=as_tuple(args.folds),
         step=args.step,
         mirroring=not args.no_mirroring,
         precision=args.precision,
@@ -176,7 +136,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     measures = measures_of(
         surface=not args.no_surface,
         tolerance_mm=args.tolerance_mm,
-        lesions=_tuple(args.lesions),
+        lesions=as_tuple(args.lesions),
         strata_ml=tuple(args.lesion_strata_ml),
         lesion_iou=args.lesion_iou,
     )
@@ -230,14 +190,14 @@ def _export(args: argparse.Namespace) -> None:
             raise UserError("--onnx writes one configuration; give one --configuration")
         only = args.configuration[0] if args.configuration else None
         options = {"best": args.weights == "best", "licence": args.licence, "overwrite": args.overwrite}
-        print(export_onnx(args.model, args.output, configuration=only, folds=_tuple(args.folds), **options))
+        print(export_onnx(args.model, args.output, configuration=only, folds=as_tuple(args.folds), **options))
         print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
         return
     card = export_model(
         args.model,
         args.output,
         configurations=args.configuration,
-        folds=_tuple(args.folds),
+        folds=as_tuple(args.folds),
         best=args.weights == "best",
         half=args.half,
         licence=args.licence,

@@ -1,9 +1,10 @@
-"""Options that several verbs share, and the types of their values."""
+"""Options that several verbs share, the types of their values, and the arguments that they become."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 ON_OFF = {"auto": None, "on": True, "off": False}
@@ -38,6 +39,7 @@ def memory_gb(text: str) -> float | str:
 
 
 def planning_options(parser: argparse.ArgumentParser) -> None:
+    """How data are planned and prepared."""
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="2d, 3d_fullres ... (default: all planned)")
     parser.add_argument(
         "--preset", default="plain", help="plain, or resenc-m, resenc-l, resenc-xl with a residual encoder"
@@ -62,6 +64,7 @@ def planning_options(parser: argparse.ArgumentParser) -> None:
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
+    """How a network is trained."""
     parser.add_argument("--epochs", type=int, help="length of the training (default: 1000)")
     parser.add_argument("--steps-per-epoch", type=int, help="batches per epoch (default: 250)")
     parser.add_argument(
@@ -100,6 +103,50 @@ def training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def tiling_options(parser: argparse.ArgumentParser) -> None:
+    """How tiles are laid and computed at prediction."""
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles, in tiles (default: 0.5)")
     parser.add_argument("--no-mirroring", action="store_true", help="faster, slightly less accurate")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+
+
+def as_tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Values of an option that takes several; None where it was not given."""
+    return None if values is None else tuple(values)
+
+
+def planning_arguments(args: argparse.Namespace) -> dict:
+    """Keyword arguments of planning, of what ``planning_options`` took."""
+    return {
+        "preset": args.preset,
+        "gpu_memory_gb": args.gpu_memory_gb,
+        "as_published": args.as_published,
+        "configurations": as_tuple(args.configurations),
+        "spacing_mm": None if args.spacing_mm is None else tuple(args.spacing_mm),
+        "groups": args.groups,
+        "splits": args.splits,
+        "plans": args.plans,
+        "workers": args.workers,
+        "cluster": args.cluster,
+    }
+
+
+def training_arguments(args: argparse.Namespace) -> dict:
+    """Keyword arguments of training, of what ``training_options`` took."""
+    return {
+        "epochs": args.epochs,
+        "steps_per_epoch": args.steps_per_epoch,
+        "time_budget_s": args.time_budget,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "precision": args.precision,
+        "augmentation": args.augmentation,
+        "elastic": args.elastic,
+        "mirroring": ON_OFF[args.mirroring],
+        "compile": ON_OFF[args.compile],
+        "loss": args.loss,
+        "accumulate": args.accumulate,
+        "patience": args.patience,
+        "init_from": args.init_from,
+        "log": tuple(args.log),
+        "device": args.device,
+    }
