@@ -92,21 +92,26 @@ def partial_path(path: Path) -> Path:
 def remove_partials(folder: Path, *, name: str | None = None) -> None:
     """Removes unfinished files in ``folder``, of one ``name`` or of all, whose writers are dead.
 
-    Those are processes of this machine that are gone; and whoever has not written to the file for an hour.
+    Those are processes of this machine that are gone; and of others if nobody has written to the file for an hour.
     """
     for partial in Path(folder).glob(f"{PARTIAL}*"):
         match = PARTIAL_NAME.fullmatch(partial.name)
         if match is None or (name is not None and match[3] != name):
             continue
         with suppress(OSError):  # another process was faster
-            is_dead = match[1] == _this_machine() and not psutil.pid_exists(int(match[2]))
-            if is_dead or time.time() - partial.stat().st_mtime >= STALE_AFTER_S:
+            is_here = match[1] == _this_machine()
+            is_stale = time.time() - partial.stat().st_mtime >= STALE_AFTER_S
+            if not psutil.pid_exists(int(match[2])) if is_here else is_stale:
                 partial.unlink()
 
 
 @cache
 def _this_machine() -> str:
-    return f"{crc32(socket.gethostname().encode()):08x}"
+    try:
+        numbering = os.stat("/proc/self/ns/pid").st_ino  # containers of one machine number their processes apart
+    except OSError:
+        numbering = 0
+    return f"{crc32(f'{socket.gethostname()} {numbering}'.encode()):08x}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -93,10 +93,10 @@ def validate(
         model.plan.labels.save(output / LABELS_FILE)
     inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
     print(f"validating on {len(cases)} whole cases")
-    failures = predict_cases([predictor], inputs, OutputFolder(path=output)).failures
-    if failures:
+    cohort = predict_cases([predictor], inputs, OutputFolder(path=output))
+    if cohort.failures:
         ranks.sum(torch.ones(1))  # the others finish their cases first
-        raise CasesFailed("in validation", failures, folder)
+        raise CasesFailed("in validation", cohort.failures, folder, not_begun=cohort.not_begun)
     if float(ranks.sum(torch.zeros(1))) > 0:
         raise UserError(f"{folder}: cases failed in validation on another process; its message names them")
     (folder / FAILURES_FILE).unlink(missing_ok=True)

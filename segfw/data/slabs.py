@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,14 @@ class Slab:
     channels_azyx: Tensor
     heads: Heads | None = None
     members: int = 1  # without heads
+
+    def on_host(self) -> Slab:
+        """The same in the host's memory."""
+        heads = self.heads and Heads(
+            weights_ka=[weights.cpu() for weights in self.heads.weights_ka],
+            biases_k=[bias.cpu() for bias in self.heads.biases_k],
+        )
+        return replace(self, channels_azyx=self.channels_azyx.cpu(), heads=heads)
 
     @property
     def member_count(self) -> int:

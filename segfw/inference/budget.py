@@ -10,10 +10,12 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from segfw.data.geometry import Shape
+from segfw.data.parallel import free_memory_bytes
 from segfw.networks.spec import NetworkSpec
 from segfw.records import GIGABYTE, UserError
 
@@ -39,6 +41,7 @@ class Limits:
 
     copies: int | None = None  # tiles in one call of a network; None until something did not fit
     on_host: bool = False  # accumulators do not fit on the device beside the network
+    folder: Path | None = None  # for accumulators on disk; None: the system's for temporary files
     say: Callable[[str], None] = print
     said: set[str] = field(default_factory=set)
 
@@ -47,6 +50,22 @@ class Limits:
         if note not in self.said:
             self.said.add(note)
             self.say(f"note: {note}")
+
+
+def room_bytes(max_memory_gb: float | None) -> float:
+    """What this process may still take of the host's memory, now that its models are loaded.
+
+    By default a share of what is free. Raises UserError if ``max_memory_gb`` is taken already.
+    """
+    if max_memory_gb is None:
+        return FREE_SHARE * free_memory_bytes()
+    taken = psutil.Process().memory_info().rss
+    if max_memory_gb * GIGABYTE <= taken:
+        raise UserError(
+            f"--max-memory-gb is {max_memory_gb:g}, but the program and its networks alone take "
+            f"{taken / GIGABYTE:.2f} GB; give more"
+        )
+    return max_memory_gb * GIGABYTE - taken
 
 
 def choose_keeping(values: int, room_bytes: float) -> Keeping:

@@ -60,7 +60,7 @@ def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MaskOf | 
     if isinstance(image, np.ndarray):
         if affine is None:
             raise UserError("an array says nothing of its place; give affine=, the 4x4 matrix from (x, y, z) to RAS mm")
-        return _of_xyz(image, affine), lambda mask_zyx: np.ascontiguousarray(mask_zyx.transpose(2, 1, 0))
+        return _of_xyz(image, affine), lambda mask_zyx: np.ascontiguousarray(_as_xyz(mask_zyx, image.ndim))
     library = type(image).__module__.split(".")[0]
     if library == "SimpleITK":
         return _of_itk(image), lambda mask_zyx: _as_itk(mask_zyx, image)
@@ -117,4 +117,9 @@ def _as_nibabel(mask_zyx: np.ndarray, image: Any) -> Any:
         header.set_data_dtype(mask_zyx.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"] = header["cal_max"] = 0
-    return nibabel.Nifti1Image(mask_zyx.transpose(2, 1, 0), image.affine, header)
+    return nibabel.Nifti1Image(_as_xyz(mask_zyx, image.ndim), image.affine, header)
+
+
+def _as_xyz(mask_zyx: np.ndarray, dimensions: int) -> np.ndarray:
+    """(X, Y, Z), or (X, Y) of an image of two dimensions."""
+    return mask_zyx[0].T if dimensions == 2 else mask_zyx.transpose(2, 1, 0)

@@ -18,6 +18,7 @@ from segfw.inference.window import add_flipped
 from segfw.records import UserError
 
 CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
+MOST_KNOWN = 1  # constant images whose sums are kept: air; each more would take the memory of a tile
 
 Sums = list[Tensor]  # of each group of channels (B, A, Z, Y, X), of B tiles; or (A, Z, Y, X), of one
 
@@ -73,6 +74,8 @@ class Outputs:
                 continue  # nothing was given away, and there is more room now
             for tile in some:
                 yield tile, self._taken(tile, fresh, found)
+            while len(self.known) > MOST_KNOWN:  # those forgotten are run again
+                del self.known[next(iter(self.known))]
             done += len(some)
 
     def _to_be_run(self, tiles: Sequence[Tile]) -> dict[Tile, int]:

@@ -7,39 +7,39 @@ to the other's; as published they take a detour over the image's own grid, which
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
 from segfw.data.geometry import Volume
 from segfw.data.normalize import Normalization
-from segfw.data.parallel import free_memory_bytes
+from segfw.data.parallel import ran_out_of_memory
 from segfw.data.preprocess import PreprocessRecord, preprocess_classes, preprocess_image
 from segfw.data.restore import Restoring, restored
 from segfw.data.slabs import Slab
 from segfw.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
-from segfw.inference.budget import FREE_SHARE, Limits, activation_bytes
+from segfw.inference.budget import Limits, activation_bytes, room_bytes
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.kinds import opened
 from segfw.inference.members import members_of
-from segfw.inference.outputs import CPU_VOXELS_PER_BATCH
+from segfw.inference.outputs import CPU_VOXELS_PER_BATCH, MOST_KNOWN
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.tiles import tile_count
 from segfw.inference.times import CaseTimes, Stopwatch
+from segfw.inference.window import say_on_host
 from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import GIGABYTE, UserError
+from segfw.records import UserError
 
 __all__ = ["CaseTimes", "Predictor", "Prepared", "Sink", "Stopwatch"]
 CASES_AT_ONCE = 2  # one is read while another is predicted
-TILES_AT_ONCE = 2  # of which float32 sums exist: the one at work, and one of a single value that is kept
 CERTAIN = 20.0  # logit of what is not in doubt
 
 
@@ -66,14 +66,14 @@ class Prepared:
     def held_bytes(self) -> int:
         """Memory of the case while it is read and predicted, without what the network takes."""
         stages = self.image.nbytes + (self.previous.held_bytes if self.previous else 0)
-        return stages + 4 * prod(self.record.original.shape)
+        return stages + 4 * len(self.image) * prod(self.record.original.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A model ready to predict: the networks of all folds in memory, used for any number of images.
 
-    ``memory_bytes`` is what the process may take in all, of which ``resident_bytes`` were taken when it was loaded.
+    ``room_bytes`` is what it may take of the host's memory beyond what the process took when all models were loaded.
     """
 
     plan: Plan
@@ -84,8 +84,7 @@ class Predictor:
     step: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     previous: Predictor | None = None  # the first stage of a cascade
-    memory_bytes: float = float("inf")
-    resident_bytes: float = 0.0
+    room_bytes: float = float("inf")
     limits: Limits = field(default_factory=Limits)
 
     @staticmethod
@@ -97,6 +96,7 @@ class Predictor:
         step: float = 0.5,
         mirroring: bool = True,
         max_memory_gb: float | None = None,
+        scratch: Path | None = None,
         compile: bool | None = None,
         cases: int = 1,
         build: Callable[..., nn.Module] = build_network,
@@ -104,6 +104,7 @@ class Predictor:
         """Builds one network per fold of ``model`` on the device; mirrors along the axes that training mirrored.
 
         ``max_memory_gb`` is what the process may take of the host's memory; by default four fifths of what is free.
+        ``scratch`` is the folder for sums that do not fit in it, by default the system's for temporary files.
         ``compile`` says whether torch.compile is used; None: where it pays for so many ``cases``.
         """
         if not 0 < step <= 1:
@@ -129,10 +130,8 @@ class Predictor:
             networks.append(compile_network(network) if compile else network)
         options = {"device": device, "precision": precision, "step": step, "mirroring": mirroring, "build": build}
         previous = model.previous and Predictor.of(
-            model.previous, max_memory_gb=max_memory_gb, compile=compile, cases=cases, **options
+            model.previous, max_memory_gb=max_memory_gb, scratch=scratch, compile=compile, cases=cases, **options
         )
-        resident = psutil.Process().memory_info().rss
-        memory = resident + FREE_SHARE * free_memory_bytes() if max_memory_gb is None else max_memory_gb * GIGABYTE
         return Predictor(
             plan=model.plan,
             configuration=model.configuration,
@@ -142,9 +141,13 @@ class Predictor:
             step=step,
             mirror_axes=axes,
             previous=previous,
-            memory_bytes=memory,
-            resident_bytes=resident,
+            room_bytes=room_bytes(max_memory_gb),
+            limits=Limits(folder=scratch),
         )
+
+    def with_room(self, room_bytes: float) -> Predictor:
+        """The same with other room, its first stage too."""
+        return replace(self, room_bytes=room_bytes, previous=self.previous and self.previous.with_room(room_bytes))
 
     def prepare(self, volume: Volume) -> Prepared:
         """The image on the network's grid; raises UserError if the channels do not match the model's."""
@@ -190,12 +193,13 @@ class Predictor:
             input_orders=input_orders(chosen.swapped_pairs, channels, chosen.network.in_channels),
             by_member=by_member,
         )
-        other = self.resident_bytes + CASES_AT_ONCE * max(held_bytes, image_czyx.nbytes)
+        other = CASES_AT_ONCE * max(held_bytes, image_czyx.nbytes)
         if self.device.type == "cpu":
             copies = max(1, CPU_VOXELS_PER_BATCH // prod(chosen.patch_size))
+            tiles = max(1, copies // 2 ** len(self.mirror_axes)) + MOST_KNOWN
             other += activation_bytes(chosen.network, chosen.patch_size, copies, self.precision.itemsize)
             summed = members.heads.weights_ka[0].shape[1] if members.heads else members.group_count * labels.outputs
-            other += TILES_AT_ONCE * 4 * summed * prod(chosen.patch_size)
+            other += tiles * 4 * summed * prod(chosen.patch_size)
         return sliding_window(
             image_czyx,
             members,
@@ -205,7 +209,7 @@ class Predictor:
             precision=self.precision,
             previous_zyx=previous_zyx,
             previous_classes=chosen.previous_classes,
-            room_bytes=self.memory_bytes - other,
+            room_bytes=self.room_bytes - other,
             limits=self.limits,
         )
 
@@ -254,8 +258,20 @@ class Predictor:
             with watch.timing("restore_s"):
                 if slab is None:
                     return restoring.result()
-                for sink in (restoring, *sinks):
+                self._restore(restoring, slab)
+                for sink in sinks:
                     sink.add(slab)
+
+    def _restore(self, restoring: Restoring, slab: Slab) -> None:
+        try:
+            restoring.add(slab)
+            return
+        except Exception as error:
+            if slab.channels_azyx.device.type == "cpu" or not ran_out_of_memory(error):
+                raise
+        say_on_host(self.limits)
+        torch.cuda.empty_cache()
+        restoring.add(slab.on_host())  # from the slab's beginning
 
     def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
         """Label values as in the training files, of class indices."""

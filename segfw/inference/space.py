@@ -30,7 +30,7 @@ def is_full(error: BaseException, folder: Path) -> bool:
             return True
         if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 

@@ -102,7 +102,7 @@ def say_on_host(limits: Limits) -> None:
 
 def _host_zeros(shape: tuple[int, ...], room_bytes: float, limits: Limits) -> Tensor:
     keeping = choose_keeping(prod(shape), room_bytes)
-    note = describe(keeping, prod(shape), room_bytes, Path(tempfile.gettempdir()))
+    note = describe(keeping, prod(shape), room_bytes, limits.folder or Path(tempfile.gettempdir()))
     if note:
         limits.say_once(note)
-    return allocate(keeping, shape, torch.device("cpu"))
+    return allocate(keeping, shape, torch.device("cpu"), limits.folder)
