@@ -1,5 +1,7 @@
 """Predicting single images through the Python interface."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from segfw.data.geometry import Volume
 from segfw.data.manifest import Channel, LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
-from segfw.data.restore import restored
-from segfw.data.slabs import Slab, dense
+from segfw.data.restore import Restoring, restored
+from segfw.data.slabs import Slab, dense, one_slab
 from segfw.device import compiling_pays_in_prediction
 from segfw.inference.cohort import predict_cases
 from segfw.inference.compiled import compile_network, in_precision
@@ -158,6 +160,9 @@ def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path
     np.testing.assert_array_equal(np.asanyarray(by_nibabel.dataobj), mask_xyz)
     np.testing.assert_array_equal(by_nibabel.affine, image.affine)
     np.testing.assert_array_equal(predictor(np.asanyarray(image.dataobj), image.affine), mask_xyz)
+    flat = np.asanyarray(image.dataobj)[:, :, 5]
+    assert predictor(flat, image.affine).shape == flat.shape
+    assert predictor(nibabel.Nifti1Image(flat, image.affine)).shape == flat.shape
     itk = SimpleITK.ReadImage(str(tmp_path / "a.nii.gz"))
     by_itk = predictor(itk)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(by_itk), by_path.array[0])
@@ -343,12 +348,33 @@ def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatc
 def test_a_memory_limit_is_kept_or_refused_with_what_is_missing(model, capsys):
     volume = volume_of(blocks_case(2, (20, 30, 40))[0])
     wanted = Predictor.of(model, device="cpu", precision="fp32")(volume).array
-    with pytest.raises(UserError, match=r"GB of memory more than it may take, even with its sums on disk"):
-        Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=0.01)(volume)
+    with pytest.raises(UserError, match=r"--max-memory-gb is 0.01, but the program and its networks alone take"):
+        Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=0.01)
     roomy = Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=60.0)
-    assert roomy.memory_bytes == 60 * GIGABYTE
+    assert 50 * GIGABYTE < roomy.room_bytes < 60 * GIGABYTE
+    with pytest.raises(UserError, match=r"GB of memory more than it may take, even with its sums on disk"):
+        roomy.with_room(1000.0)(volume)
     np.testing.assert_array_equal(roomy(volume).array, wanted)
     assert "sums" not in capsys.readouterr().out
+
+
+def test_restoring_that_does_not_fit_on_the_device_goes_on_on_the_host(model, monkeypatch, capsys):
+    """A stand-in for a GPU: the meta device holds no values, and the first try runs out of memory."""
+    predictor = Predictor.of(model, device="cpu", precision="fp32")
+    prepared = predictor.prepare(volume_of(blocks_case(2, (20, 18, 12))[0]))
+    wanted, whole = predictor.classes(prepared), one_slab(dense(predictor.slabs(prepared)))
+    add, on_meta = Restoring.add, replace(whole, channels_azyx=whole.channels_azyx.to("meta"))
+
+    def out_of_memory_on_the_device(restoring, slab):
+        if slab.channels_azyx.device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        add(restoring, slab)
+
+    monkeypatch.setattr(Predictor, "slabs", lambda *_: iter([on_meta]))
+    monkeypatch.setattr(Slab, "on_host", lambda slab: whole)
+    monkeypatch.setattr(Restoring, "add", out_of_memory_on_the_device)
+    np.testing.assert_array_equal(predictor.classes(prepared), wanted)
+    assert "kept on the host" in capsys.readouterr().out
 
 
 def test_a_predictor_is_used_for_many_cases_and_leaves_them_as_they_are(model):

@@ -18,7 +18,7 @@ from segfw.inference.window import add_flipped
 from segfw.records import UserError
 
 CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
-MOST_KNOWN = 1  # constant images whose sums are kept: air; each more would take the memory of a tile
+MOST_KNOWN = 2  # constant images whose sums are kept, such as air: each takes the memory of a tile
 
 Sums = list[Tensor]  # of each group of channels (B, A, Z, Y, X), of B tiles; or (A, Z, Y, X), of one
 
