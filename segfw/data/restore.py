@@ -28,6 +28,7 @@ PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU
 CPU_BLOCK_BYTES = 24 * 2**20  # of the channels that a block is made from: they stay in the processor's last cache
 GPU_BLOCK_BYTES = 256 * 2**20
 CPU_ROWS, GPU_ROWS = 2**13, 2**20  # voxels whose logits exist at a time
+MOSTLY_MIXED, LOOK_EVERY = 0.6, 8  # share of mixed parts from which it is dearer to look than to resize all; blocks
 VECTOR = 16  # float32 in a register of the processor
 
 
@@ -114,6 +115,7 @@ class Restoring:
         self._resampler = BlockResampler(record.shape, shape, thick_axis(record.spacing_mm, spacing_mm))
         self._classes: np.ndarray | None = None  # made with the first slab, which tells their number
         self._done = 0  # slices of the new grid
+        self._mixed, self._blind = 0.0, 0  # share of mixed parts in the last block looked at; blocks resized since
 
     def add(self, slab: Slab) -> None:
         """Makes all slices of the result that this slab completes."""
@@ -135,18 +137,21 @@ class Restoring:
         self._done = stop
 
     def _found(self, channels_zyxa: Tensor, block: Block, winners: _Winners, part_size: Shape) -> np.ndarray:
-        there = winners(channels_zyxa)
         if self._resampler.keeps_grid:
-            return there
-        origin = self._resampler.source(block)
-        result = np.empty([part.stop - part.start for part in block], dtype=there.dtype)
-        for part in _blocks(block, part_size):
+            return winners(channels_zyxa)
+        self._blind = 0 if self._mixed < MOSTLY_MIXED else (self._blind + 1) % LOOK_EVERY
+        there = winners(channels_zyxa) if self._blind == 0 else None
+        origin, result = self._resampler.source(block), np.empty([part.stop - part.start for part in block], np.int64)
+        parts, mixed = list(_blocks(block, part_size)), 0
+        for part in parts:
             inside, place = _relative(self._resampler.source(part), origin), _relative(part, block)
-            first = there[inside][0, 0, 0]
-            if (there[inside] == first).all():
-                result[place] = first
+            if there is not None and (there[inside] == there[inside][0, 0, 0]).all():
+                result[place] = there[inside][0, 0, 0]
             else:
                 result[place] = winners(self._resampler.resize_rows(channels_zyxa[inside], part))
+                mixed += 1
+        if there is not None:
+            self._mixed = mixed / len(parts)
         return result
 
     def result(self) -> np.ndarray:
@@ -232,7 +237,8 @@ class _Winners:
         # By NumPy, whose argmax along the last axis is vectorised. It finds what is no number first.
         logits = logits_nk.numpy()
         found = logits.argmax(1)
-        found[np.isnan(logits[np.arange(len(found)), found])] = self._count
+        if channels_na.sum().isnan():  # seldom, and then worth a look at each voxel
+            found[np.isnan(logits[np.arange(len(found)), found])] = self._count
         return found
 
     def _logits(self, channels_na: Tensor) -> Tensor:

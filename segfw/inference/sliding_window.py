@@ -18,6 +18,7 @@ from segfw.inference.outputs import Outputs
 from segfw.inference.tiles import Tile, TiledImage
 from segfw.inference.window import Window, make_window, on_host
 
+CHANNELS_LAST_FROM = 8  # of fewer channels next to each other each step of a loop over them is dear
 LEAST_SLICES = 8  # that are finished together where tiles are flat
 
 
@@ -67,7 +68,7 @@ def sliding_window(
             channels = sums[0].shape[0]
             if window is None:
                 shape = (channels * len(sums), depth, *image.padded_shape[1:])
-                last = members.heads is not None  # as networks give features and as the last layer wants them
+                last = channels >= CHANNELS_LAST_FROM  # as networks give them and as they are restored
                 window = make_window(shape, channels_last=last, device=device, room_bytes=room_bytes, limits=limits)
             window.move_on(first)
             weights = image.weights(tile, window.values.device)
