@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def partial_path(path: Path) -> Path:
 
 
 def remove_partials(folder: Path, *, name: str | None = None) -> None:
-    """Removes unfinished files in ``folder``, of one ``name`` or of all, whose writers are dead.
+    """Removes unfinished files and folders in ``folder``, of one ``name`` or of all, whose writers are dead.
 
     Those are processes of this machine that are gone; and whoever has not written to the file for an hour.
     """
@@ -101,7 +102,7 @@ def remove_partials(folder: Path, *, name: str | None = None) -> None:
         with suppress(OSError):  # another process was faster
             is_dead = match[1] == _this_machine() and not psutil.pid_exists(int(match[2]))
             if is_dead or time.time() - partial.stat().st_mtime >= STALE_AFTER_S:
-                partial.unlink()
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 @cache
