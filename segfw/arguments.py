@@ -145,7 +145,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         nargs="+",
         default=[0.1, 1.0],
         metavar="ML",
-        help="volumes between which components are counted apart (default: 0.1 1.0)",
+        help="volumes between which components are counted apart, predicted ones with what they hit (default: 0.1 1.0)",
     )
     parser.add_argument(
         "--lesion-iou",
@@ -171,9 +171,10 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
     parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
     parser.add_argument("model", type=Path, help="work folder or model file")
-    to = parser.add_mutually_exclusive_group(required=True)
-    to.add_argument("output", type=Path, nargs="?", help="FILE.zip, or with --onnx a new folder")
-    to.add_argument("--nnunet", type=Path, metavar="FOLDER", help="new folder that nnU-Net v2 itself predicts with")
+    parser.add_argument("output", type=Path, help="FILE.zip, or with --onnx or --nnunet a new folder")
+    to = parser.add_mutually_exclusive_group()
+    to.add_argument("--onnx", action="store_true", help="networks as ONNX, pipeline.json and predict.py")
+    to.add_argument("--nnunet", action="store_true", help="a folder that nnU-Net v2 itself predicts with")
     parser.add_argument(
         "--configuration", nargs="+", metavar="NAME", help="default: the selected ones, or the only one that is trained"
     )
@@ -183,7 +184,6 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--half", action="store_true", help="half the size: float16 weights; what changes is measured")
     parser.add_argument("--licence", metavar="NAME|FILE", help="under which others may use it, such as CC-BY-4.0")
-    parser.add_argument("--onnx", action="store_true", help="networks as ONNX, pipeline.json and predict.py")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

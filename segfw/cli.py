@@ -128,26 +128,21 @@ def _select(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from segfw.evaluation.cases import measures_of
     from segfw.evaluation.evaluate import evaluate
-    from segfw.evaluation.pairs import first_channel_files
     from segfw.evaluation.tables import comparison_table, scores_table
 
-    measures = measures_of(
-        surface=not args.no_surface,
-        tolerance_mm=args.tolerance_mm,
-        lesions=as_tuple(args.lesions),
-        strata_ml=tuple(args.lesion_strata_ml),
-        lesion_iou=args.lesion_iou,
-    )
     scores = evaluate(
         args.predictions,
         args.reference,
         compare=args.compare,
         output=args.output,
         report=args.report,
-        images=first_channel_files(args.images) if args.images else None,
-        measures=measures,
+        images=args.images,
+        tolerance_mm=args.tolerance_mm,
+        surface=not args.no_surface,
+        lesions=as_tuple(args.lesions),
+        lesion_strata_ml=tuple(args.lesion_strata_ml),
+        lesion_iou=args.lesion_iou,
         workers=args.workers,
     )
     print(scores_table(scores))
@@ -172,12 +167,13 @@ def _export(args: argparse.Namespace) -> None:
     from segfw.export import export_model, summary
     from segfw.records import UserError
 
-    if args.nnunet is not None:
+    if args.nnunet:
         from segfw.nnunet.exporting import export_nnunet
 
-        if args.onnx or args.half or args.configuration or args.folds or args.weights == "best" or args.licence:
+        others = (args.half, args.configuration, args.folds, args.weights == "best", args.licence, args.overwrite)
+        if any(others):
             raise UserError("--nnunet writes all trained configurations and folds as they are; give no other option")
-        for folder in export_nnunet(args.model, args.nnunet):
+        for folder in export_nnunet(args.model, args.output):
             print(f"written: {folder}")
         print(f"next: nnUNetv2_predict_from_modelfolder -i NEW_IMAGES -o MASKS -m {folder}")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,8 +54,9 @@ def export_model(
     By default what selection.json says, which then comes along, else the only trained configuration with all its
     trained folds; ``best`` takes the weights of the best epoch. The first stage of a cascade is packed with all its
     folds. ``half`` stores float16 and measures what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text
-    file. One model gives the same bytes whenever and wherever it is packed. Raises UserError if there is nothing to
-    pack, or a file in the way.
+    file. One model gives the same bytes whenever and wherever one version of segfw packs it; but with ``half`` the card
+    holds what was measured, whose last digits are of the processor that it was measured on. Raises UserError if there
+    is nothing to pack, a file in the way, or a case or folder named in what would be packed.
     """
     model, output = Path(model), Path(output)
     if output.suffix != ".zip":
@@ -74,7 +76,8 @@ def export_model(
             digests[name] = hashlib.sha256(content).hexdigest()
             _write(archive, name, content)
 
-        add(PLAN_FILE, _json(_without_machine(source.plan, files)))
+        plan = _without_machine(source.plan, files)
+        add(PLAN_FILE, _json(plan))
         if selection:
             add(SELECTION_FILE, selection)
         for name, paths in files.items():
@@ -83,7 +86,9 @@ def export_model(
                 add(f"runs/{name}/fold_{fold}/weights.safetensors", content)
                 facts.append(fact)
         card = _card(source, chosen, facts, digests, licence, best=best, half=half)
-        _refuse_names(model, [card.model_dump(mode="json"), json.loads(selection or b"null")])
+        _refuse_names(
+            model, [*(part.model_dump(mode="json") for part in (plan, card)), json.loads(selection or b"null")]
+        )
         _write(archive, CARD_FILE, _json(card))
     return card
 
@@ -264,9 +269,15 @@ def _refuse_names(model: Path, packed: list) -> None:
     cases = {case for case in cases if len(case) >= SHORTEST_NAME and not case.isdecimal()}
     folders = [str(Path(model).resolve()), *filter(None, [manifest.get("root")])]
     for text in _texts(packed):
-        named = text if text in cases else next((folder for folder in folders if folder in text), None)
+        named = [case for case in cases if case in text and _is_named(case, text)]
+        named += [folder for folder in folders if folder in text]
         if named:
-            raise UserError(f"{model}: what would be packed names {named!r}, which is private; nothing was written")
+            raise UserError(f"{model}: what would be packed names {named[0]!r}, which is private; nothing was written")
+
+
+def _is_named(case: str, text: str) -> bool:
+    """As a word of the text; one of letters alone, which may be any word, such as 'image', only as the whole text."""
+    return case == text or (not case.isalpha() and bool(re.search(rf"(?<!\w){re.escape(case)}(?!\w)", text)))
 
 
 def _texts(value: object) -> Iterator[str]:

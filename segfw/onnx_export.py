@@ -22,7 +22,7 @@ from segfw.model import Model, load_model, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE
 from segfw.planning.mirroring import output_orders
-from segfw.records import UserError, count, whole_file
+from segfw.records import UserError, count, partial_path, remove_partials, whole_file
 
 OPSET = 18  # the newest that PyTorch's exporter writes without converting
 PIPELINE_FILE, RUNNER_FILE, LICENCE_FILE = "pipeline.json", "predict.py", "LICENCE.txt"
@@ -61,8 +61,7 @@ def export_onnx(
             f"{model}: {loaded.configuration.name} is the second stage of a cascade, which --onnx does not write; "
             "export it without --onnx, or give --configuration 3d_fullres"
         )
-    partial = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_path(folder)
     partial.mkdir(parents=True)
     try:
         files, difference = [], 0.0
@@ -75,9 +74,8 @@ def export_onnx(
         shutil.copyfile(segfw.onnx_runner.__file__, partial / RUNNER_FILE)
         if licence and Path(licence).is_file():
             shutil.copyfile(licence, partial / LICENCE_FILE)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        _put_in_place(partial, folder)
+        remove_partials(folder.parent, name=folder.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     lines = [
@@ -86,6 +84,20 @@ def export_onnx(
         *(f"note: {note}" for note in notes),
     ]
     return "\n".join(lines)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Gives a finished folder its name; what had it before goes when the new one is in its place."""
+    old = partial_path(folder)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, notes: Sequence[str] = ()) -> dict:

@@ -95,7 +95,8 @@ def normalized(channel, rule, filled):
         shift, divisor = rule["stats"]["mean"], max(rule["stats"]["std"], 1e-8)
     elif rule["kind"] == "zscore":
         shift = float(voxels.mean(dtype=np.float64))
-        squares = sum(float(np.square(part - shift, dtype=np.float64).sum()) for part in voxels)
+        parts = np.array_split(voxels, len(channel))  # a slice's worth each, for little memory
+        squares = sum(float(np.square(part - shift, dtype=np.float64).sum()) for part in parts)
         divisor = max((squares / voxels.size) ** 0.5, 1e-8)
     elif rule["kind"] == "rescale":
         shift = float(voxels.min())
@@ -109,8 +110,7 @@ def normalized(channel, rule, filled):
         result = result.clip(np.float32(low), np.float32(high))
     if shift:
         result -= np.float32(shift)
-    if divisor != 1:
-        result /= np.float32(divisor)
+    result /= np.float32(divisor)
     if rule["inside_mask"]:
         result[~filled] = 0
     return result

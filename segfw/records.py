@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def partial_path(path: Path) -> Path:
 
 
 def remove_partials(folder: Path, *, name: str | None = None) -> None:
-    """Removes unfinished files in ``folder``, of one ``name`` or of all, whose writers are dead.
+    """Removes unfinished files and folders in ``folder``, of one ``name`` or of all, whose writers are dead.
 
     Those are processes of this machine that are gone; and of others if nobody has written to the file for an hour.
     """
@@ -102,7 +103,7 @@ def remove_partials(folder: Path, *, name: str | None = None) -> None:
             is_here = match[1] == _this_machine()
             is_stale = time.time() - partial.stat().st_mtime >= STALE_AFTER_S
             if not psutil.pid_exists(int(match[2])) if is_here else is_stale:
-                partial.unlink()
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 @cache

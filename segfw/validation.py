@@ -83,8 +83,8 @@ def validate(
     ranks: Ranks,
 ) -> Scores:
     """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
-    output = folder / VALIDATION
-    if (output / "scores.json").is_file():
+    output, report = folder / VALIDATION, folder / "report.html"
+    if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
         kept = Scores.load(output / "scores.json")
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
             return kept
@@ -101,12 +101,13 @@ def validate(
         raise UserError(f"{folder}: cases failed in validation on another process; its message names them")
     (folder / FAILURES_FILE).unlink(missing_ok=True)
     if ranks.is_first:
+        report.unlink(missing_ok=True)  # that of other scores, if any
         evaluate_pairs(
             {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
             model.plan.labels,
             title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
             output=output / "scores.json",
-            report=folder / "report.html",
+            report=report,
             images={case.id: case.images[0] for case in cases},
             curve=read_metrics(folder),
             label_maps={case.id: case.label_map for case in cases},

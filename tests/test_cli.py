@@ -1,13 +1,16 @@
 """The command line: help at once, one sentence for wrong input, and the promised exit codes."""
 
+import inspect
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import blocks_case, write_nifti
 
+import segfw
 from segfw.arguments import build_parser
 from segfw.cli import CALLS, main
 from segfw.options import duration_s
@@ -39,6 +42,47 @@ def test_help_of_every_verb_has_an_example_that_parses(verb, capsys):
     assert stopped.value.code == 0
     example = re.search(r"example: segfw (.*)$", shown).group(1)
     assert build_parser().parse_args(example.split()).verb == verb
+
+
+@pytest.mark.parametrize("kind", ["--onnx", "--nnunet"])
+def test_the_kind_of_export_may_stand_before_or_after_the_folder(kind):
+    for arguments in (["work", "out", kind], ["work", kind, "out"], [kind, "work", "out"]):
+        args = build_parser().parse_args(["export", *arguments])
+        assert (args.model, args.output, args.onnx, args.nnunet) == (
+            *(Path("work"), Path("out")),
+            *(kind == "--onnx", kind == "--nnunet"),
+        )
+
+
+FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:8]} | {
+    "check": "check_dataset",
+    "export": "export_model",
+    "import-nnunet": "import_nnunet",
+}
+# As README says: switches are true or false, durations seconds.
+RENAMED = {
+    "no_mirroring": "mirroring",
+    "no_surface": "surface",
+    "weights": "best",
+    "time_budget": "time_budget_s",
+    "extend": "extend_s",
+    "map_of": "maps_of",
+    "configuration": "configurations",
+}
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
+    from segfw.training.settings import TrainSettings
+
+    parser = next(action for action in build_parser()._actions if action.dest == "verb").choices[verb]
+    taken = set(inspect.signature(getattr(segfw, FUNCTIONS[verb])).parameters)
+    if "settings" in taken:
+        taken |= set(TrainSettings.model_fields)
+    asked = {action.dest for action in parser._actions if action.option_strings}
+    asked -= {"help", "debug", "onnx", "nnunet"}  # of which the last two are functions of their own
+    assert {name for name in asked if name not in taken and RENAMED.get(name) not in taken} == set()
+    assert f"segfw.{FUNCTIONS[verb]}`" in (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_help_does_not_wait_for_torch():

@@ -13,6 +13,7 @@ from PIL import Image
 from segfw.data.formats import write_labels
 from segfw.data.manifest import LabelSet
 from segfw.data.parallel import CasesFailed, Failures
+from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation.cases import score_case
 from segfw.evaluation.counting import confusion
 from segfw.evaluation.evaluate import evaluate
@@ -169,9 +170,9 @@ def evaluated(tmp_path):
     references = {"a": box((0, 2)) + tumour, "b": box((0, 2)) + tumour, "c": box((0, 2))}
     predictions = {"a": box((0, 2)) + tumour, "b": box((0, 1)), "c": box()}
     predicted, wanted = folders(tmp_path, references, predictions)
-    images = {"a": tmp_path / "a_image.nii.gz", "c": tmp_path / "c_image.nii.gz"}
-    write_labels(images["a"], np.arange(216).reshape(SHAPE), geometry())
-    write_labels(images["c"], np.arange(216).reshape(9, 6, 4), geometry((9, 6, 4)))
+    images = tmp_path / "images"
+    write_labels(images / "a_0000.nii.gz", np.arange(216).reshape(SHAPE), geometry())
+    write_labels(images / "c.nii.gz", np.arange(216).reshape(9, 6, 4), geometry((9, 6, 4)))
     output, report = tmp_path / "out" / "scores.json", tmp_path / "out" / "report.html"
     scores = evaluate(predicted, wanted, labels=LABELS, output=output, report=report, images=images)
     return scores, output, report
@@ -204,6 +205,22 @@ def test_scores_json(evaluated):
     assert content["cases"]["c"]["tumour"]["dice"] is None
     assert "left out of the means" in content["empty_mask_policy"]
     assert Scores.load(output) == scores
+
+
+def test_scores_are_kept_if_the_report_cannot_be_drawn(tmp_path, monkeypatch):
+    masks = {"a": box((0, 2))}
+    predicted, wanted = folders(tmp_path, masks, masks)
+
+    def fail(*_, **__):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(evaluation, "draw_overlay", fail)
+    output, report = tmp_path / "scores.json", tmp_path / "report.html"
+    with pytest.raises(RuntimeError, match="no fonts"):
+        evaluate(predicted, wanted, labels=LABELS, output=output, report=report)
+    assert Scores.load(output).labels["liver"].dice == 1
+    assert output.with_suffix(".csv").is_file()
+    assert not report.exists()
 
 
 def test_scores_csv(evaluated):

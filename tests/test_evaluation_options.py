@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mask_folders import LABELS, SHAPE, box, folders, geometry, rows_of
 
+import segfw
 from segfw.cli import main
 from segfw.data.formats import write_labels
 from segfw.data.layouts import find_dataset
@@ -29,8 +30,8 @@ def test_surfaces_can_be_left_out_and_lesions_asked_for(tmp_path):
     lesions = box((0, 1), (0, 2)) + box((2, 3), (4, 6))
     predicted, wanted = folders(tmp_path, {"a": lesions}, {"a": box((0, 1), (0, 2))})
     output = tmp_path / "scores.json"
-    measures = measures_of(surface=False, lesions=["liver"], strata_ml=[0.1])
-    scores = evaluate(predicted, wanted, labels=LABELS, output=output, measures=measures)
+    wishes = {"surface": False, "lesions": ["liver"], "lesion_strata_ml": [0.1]}
+    scores = evaluate(predicted, wanted, labels=LABELS, output=output, **wishes)
     assert (scores.foreground_mean.hd95_mm, scores.labels["liver"].lesion_tpr) == (None, 0.5)
     rows = rows_of(tmp_path / "scores_lesions.csv")
     # 18 voxels of 2.5 mm3 each are 0.045 ml.
@@ -41,7 +42,7 @@ def test_surfaces_can_be_left_out_and_lesions_asked_for(tmp_path):
     assert "lesions of liver, 0 to 0.1 ml: 1 of 2 found, 1 of 1 predicted are real, F1 0.667" in scores_table(scores)
     assert "0.1 ml and more" not in scores_table(scores)
     with pytest.raises(UserError, match="--lesions kidney: is no label; choose from liver, tumour"):
-        evaluate(predicted, wanted, labels=LABELS, measures=measures_of(lesions=["kidney"]))
+        evaluate(predicted, wanted, labels=LABELS, lesions=["kidney"])
 
 
 @pytest.fixture
@@ -82,6 +83,17 @@ def test_two_predictions_are_compared_in_the_cases_that_both_have(two_folders, t
     assert "only in the second, not compared: d" in table
 
 
+def test_references_that_one_or_both_folders_lack_are_named(two_folders):
+    predicted, second, wanted = two_folders
+    write_labels(wanted / "e.nii.gz", box((0, 2)), geometry())
+    scores = evaluate(predicted, wanted, compare=second, labels=LABELS)
+    assert scores.notes == (
+        "without a prediction, and so in no mean: 2 of 5 references (d, e)",
+        f"{second}: without a prediction, and so in no mean: 2 of 5 references (a, e)",
+    )
+    assert scores.notes[0] in scores_table(scores)
+
+
 def test_without_a_comparison_a_missing_prediction_stays_an_error(two_folders):
     predicted, _, wanted = two_folders
     with pytest.raises(UserError, match=r"has no prediction for 1 of 4 references \(d\)"):
@@ -97,7 +109,7 @@ def test_a_case_that_fails_in_the_second_folder_only_is_named(two_folders, tmp_p
     scores = Scores.load(output)
     assert list(scores.cases) == ["a", "b", "c"]
     assert scores.comparison.cases == ("c",)
-    assert scores.notes == (f"{second}: 1 case could not be scored (b)",)
+    assert scores.notes[-1] == f"{second}: 1 case could not be scored (b)"
 
 
 def test_label_maps_and_predictions_go_by_the_ids_of_the_cases(tmp_path):
@@ -117,6 +129,29 @@ def test_label_maps_and_predictions_go_by_the_ids_of_the_cases(tmp_path):
     for case in ("21", "22"):  # named like the masks
         (out / f"{case}.nii.gz").rename(out / f"{case}_manual.nii.gz")
     assert evaluate(out, raw / "labels").labels["liver"].dice == 1
+
+
+def test_the_function_takes_what_the_command_takes(two_folders, tmp_path):
+    predicted, second, wanted = map(str, two_folders)
+    scores = segfw.evaluate(
+        predicted,
+        wanted,
+        compare=second,
+        output=str(tmp_path / "scores.json"),
+        report=str(tmp_path / "report.html"),
+        images=wanted,  # as good a picture as any
+        tolerance_mm=5,
+        surface=True,
+        lesions=(),
+        lesion_strata_ml=(0.2, 1),
+        lesion_iou=0.5,
+        workers=1,
+    )
+    assert scores == Scores.load(tmp_path / "scores.json")
+    assert scores.measures == measures_of(tolerance_mm=5, lesions=(), strata_ml=(0.2, 1.0), lesion_iou=0.5)
+    assert "Image of" not in (tmp_path / "report.html").read_text()  # none was left out
+    with pytest.raises(UserError, match="--tolerance-mm is -1; give 0 or more"):
+        segfw.evaluate(predicted, wanted, tolerance_mm=-1)
 
 
 def test_the_verb_passes_its_options_on(two_folders, tmp_path, capsys):

@@ -135,6 +135,22 @@ def test_a_selection_that_names_a_case_is_not_handed_on(tmp_path):
     assert not (tmp_path / "other.zip").exists()
 
 
+@pytest.mark.parametrize("reason", ["Spacing of patient_77, the median.", "patient_77"])
+def test_a_plan_that_names_a_case_is_not_handed_on(tmp_path, reason):
+    folder = small_model(tmp_path / "work")
+    cases = [
+        {"id": name} for name in ("patient_7", "test", "patient_77")
+    ]  # parts of words and plain words are no names
+    (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": cases[:2]}))
+    plan = Plan.load(folder / PLAN_FILE)
+    plan.model_copy(update={"reasons": ("Made for a test.", reason)}).save(folder / PLAN_FILE)
+    export_model(folder, tmp_path / "model.zip")
+    (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": cases}))
+    with pytest.raises(UserError, match="names 'patient_77', which is private; nothing was written"):
+        export_model(folder, tmp_path / "other.zip")
+    assert not (tmp_path / "other.zip").exists()
+
+
 def test_licence_by_name_and_by_text(tmp_path):
     text = tmp_path / "LICENCE"
     text.write_text("\nFree for all\n\nDo what you like.\n")

@@ -38,6 +38,22 @@ def test_a_component_of_exactly_a_bound_belongs_to_the_larger_class():
     assert counts(line((0, 3)), line(), strata=(0.03, 1.0)) == [(0, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0)]
 
 
+def test_a_lesion_and_what_found_it_count_in_one_class_though_their_sizes_differ():
+    small, large = line((0, 2)), line((0, 5))  # 0.02 and 0.05 ml, on two sides of the bound
+    assert counts(small, large) == [(1, 1, 1, 1), (0, 0, 0, 0)]
+    assert counts(large, small) == [(0, 0, 0, 0), (1, 1, 1, 1)]
+    assert [part.f1 for part in lesion_counts(small, large, VOXEL_ML, (0.03,), 0.0)] == [1.0, None]
+    # Hit as well, but not enough to be its counterpart: then the prediction is nobody's, and counts by its own size.
+    assert counts(small, large, iou=0.5) == [(1, 0, 0, 0), (0, 0, 1, 0)]
+
+
+def test_a_component_over_lesions_of_two_classes_counts_with_the_one_it_shares_most_with():
+    found = lesion_counts(line((0, 2), (5, 11)), line((1, 9)), VOXEL_ML, (0.03,), 0.0)
+    assert [(p.reference, p.found, p.predicted, p.right) for p in found] == [(1, 1, 0, 0), (1, 1, 1, 1)]
+    assert (found[0].tpr, found[0].precision, found[0].f1) == (1, None, None)  # found, so it is no failure
+    assert counts(line((5, 11), (12, 14)), line((10, 14))) == [(1, 1, 1, 1), (1, 1, 0, 0)]
+
+
 def test_components_hang_together_over_corners():
     mask = np.zeros((2, 2, 2), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = True
@@ -85,7 +101,7 @@ def test_counts_are_added_up_over_classes_and_cases():
     first = lesion_counts(line((0, 2), (5, 10)), line((1, 2)), VOXEL_ML, (0.03,), 0.0)
     second = lesion_counts(line((5, 10)), line((5, 6), (20, 21)), VOXEL_ML, (0.03,), 0.0)
     both = pooled([first, (), second])
-    assert [(part.reference, part.found, part.predicted, part.right) for part in both] == [(1, 1, 3, 2), (2, 1, 0, 0)]
+    assert [(part.reference, part.found, part.predicted, part.right) for part in both] == [(1, 1, 2, 1), (2, 1, 1, 1)]
     total = lesion_total(both)
     assert (total.reference, total.found, total.predicted, total.right) == (3, 2, 3, 2)
     assert pooled([(), ()]) == ()

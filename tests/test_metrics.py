@@ -143,6 +143,14 @@ def test_a_missed_structure_lowers_the_mean_and_an_absent_one_does_not():
     assert (with_missed.cases, with_missed.both_empty, with_missed.missed, with_missed.invented) == (2, 0, 1, 0)
 
 
+def test_a_mean_volume_difference_of_nothing_hides_errors_as_the_policy_says():
+    missed, doubled, invented = score(box((0, 1)), box()), score(box((0, 1)), box((0, 2))), score(box(), box((0, 1)))
+    scores = summarize({"a": {"liver": missed}, "b": {"liver": doubled}, "c": {"liver": invented}})
+    means = scores.labels["liver"]
+    assert (means.volume_difference, means.volume_similarity) == (0, pytest.approx((0 + 2 / 3 + 0) / 3))
+    assert "errors of both signs cancel in its mean, and invented labels are not in it" in scores.empty_mask_policy
+
+
 def test_an_invented_structure_lowers_the_mean():
     found, invented = score(box((0, 1)), box((0, 1))), score(box(), box((0, 1)))
     summary = summarize({"a": {"liver": found}, "b": {"liver": invented}}).labels["liver"]

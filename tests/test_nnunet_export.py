@@ -1,14 +1,17 @@
 """Models given to nnU-Net v2: the folder says what the model is, and taking it back gives the same model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_nnunet import REGIONS, dataset, state, trained_folder
 
+from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import LabelSet
+from segfw.export import export_model
 from segfw.inference.predictor import Predictor
 from segfw.model import fold_folder, load_model, save_weights
 from segfw.networks import build_network
@@ -74,6 +77,20 @@ def test_a_canonical_model_is_read_by_the_reader_that_turns_images(tmp_path):
     assert json.loads((folder / "plans.json").read_text())["image_reader_writer"] == "SimpleITKIOWithReorient"
     import_nnunet(tmp_path / "nifti", tmp_path / "back")
     assert Plan.load(tmp_path / "back" / "plan.json").orientation == "canonical"
+
+
+def test_a_model_file_is_exported_as_well_and_the_options_come_in_any_order(tmp_path, capsys):
+    model, file = imported(tmp_path), str(tmp_path / "model.zip")
+    export_model(model, Path(file))
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    assert main(["export", file, "--nnunet", folders[0]]) == main(["export", file, folders[1], "--nnunet"]) == 0
+    wanted = state()
+    for folder in folders:
+        path = Path(folder) / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0" / "checkpoint_final.pth"
+        found = torch.load(path, weights_only=True)["network_weights"]
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    assert main(["export", file, "--nnunet", str(tmp_path / "c"), "--overwrite"]) == 2
+    assert "give no other option" in capsys.readouterr().err
 
 
 def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
-from segfw.nnunet.checkpoint import read_checkpoint
+from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint
 from segfw.nnunet.importing import import_nnunet, is_known_trainer
 from segfw.planning.plan import Plan
 from segfw.records import UserError
@@ -40,6 +42,27 @@ def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_p
     assert not (tmp_path / "out").exists()
     torch.load(checkpoint, weights_only=False)  # what would have happened: otherwise this test proves nothing
     assert ran.exists()
+
+
+def test_the_way_out_of_a_refusal_makes_a_copy_and_leaves_the_checkpoint_alone(tmp_path, monkeypatch):
+    """As documented and as the refusal says, also where a key is missing."""
+    original = tmp_path / "checkpoint_final.pth"
+    save_checkpoint(original, state(), extra=Malicious(tmp_path / "ran"))
+    content = torch.load(original, weights_only=False)
+    del content["inference_allowed_mirroring_axes"]
+    torch.save(content | {"logging": Malicious(tmp_path / "ran")}, original)
+    before = original.read_bytes()
+    text = (Path(__file__).parents[1] / "docs" / "from-nnunet.md").read_text()
+    documented = re.search(r'python -c "(import sys, torch; .*?)"', text, re.DOTALL).group(1).replace("\\\n", "")
+    said = re.search(r"c = torch\.load.*", WAY_OUT).group(0)
+    for number, code in enumerate((documented, said)):
+        copy = tmp_path / f"copy_{number}.pth"
+        monkeypatch.setattr(sys, "argv", ["-c", str(original), str(copy)])
+        exec(re.sub(" +", " ", code), {"torch": torch, "FILE": original, "COPY": copy})
+        found = read_checkpoint(copy)
+        assert (found.trainer, found.mirror_axes, found.epoch) == ("nnUNetTrainer", (), 7)
+        assert found.weights.keys() == state().keys()
+        assert original.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["eval", "numpy", "build"])
@@ -189,6 +212,19 @@ def test_a_zip_that_points_outside_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="points outside of it"):
         import_nnunet(archive, tmp_path / "inner" / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["inner", "model.zip"]
+
+
+def test_a_damaged_zip_is_refused(tmp_path):
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/plans.json", json.dumps(plans()))
+        start = file.infolist()[0].header_offset + 30 + len("model/plans.json")
+    content = bytearray(archive.read_bytes())
+    content[start] = 0xFF  # a kind of block that there is not
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=r"model.zip: cannot be unpacked \(.*invalid block type.*\); copy or export it"):
+        import_nnunet(archive, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
 
 
 def test_a_zip_that_holds_a_link_is_refused(tmp_path):

@@ -271,6 +271,27 @@ def test_what_export_says_and_the_licence(onnxruntime, tmp_path, capsys):
     assert "onnx: exists; give another name, or --overwrite" in capsys.readouterr().err
 
 
+def test_an_old_export_stays_until_the_new_one_is_in_its_place(onnxruntime, tmp_path, monkeypatch):
+    work, folder = small_model(tmp_path / "work"), tmp_path / "onnx"
+    folder.mkdir()
+    (folder / "pipeline.json").write_text("old")
+    rename, asked = Path.rename, []
+
+    def fails_once(self, target):
+        if target == folder and not asked:
+            asked.append(self)
+            raise OSError("the disk is full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="the disk is full"):
+        export_onnx(work, folder, overwrite=True)
+    assert (folder / "pipeline.json").read_text() == "old"
+    export_onnx(work, folder, overwrite=True)
+    assert json.loads((folder / "pipeline.json").read_text())["folds"] == ["0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx", "work"]
+
+
 def test_folders_that_are_in_the_way_cascades_and_missing_packages(onnxruntime, tmp_path, monkeypatch):
     work = small_model(tmp_path / "work")
     with pytest.raises(UserError, match="second stage of a cascade, which --onnx does not write; export it without"):
@@ -327,6 +348,19 @@ def test_the_runners_holes_are_scipys():
     assert runner.filled_holes(shell).sum() == 125
     shell[1, 3, 3] = False  # a way out
     assert runner.filled_holes(shell).sum() == 125 - 27 - 1
+
+
+def test_the_runner_normalises_inside_a_mask_slice_by_slice_and_not_voxel_by_voxel(monkeypatch):
+    channel = np.random.default_rng(0).normal(50, 9, (5, 8, 7)).astype(np.float32)
+    filled = np.random.default_rng(1).random(channel.shape) < 0.5
+    calls = []
+    square = np.square
+    monkeypatch.setattr(runner.np, "square", lambda *given, **how: calls.append(1) or square(*given, **how))
+    found = runner.normalized(channel, {"kind": "zscore", "inside_mask": True}, filled)
+    assert len(calls) == 5
+    inside = channel[filled].astype(np.float64)
+    np.testing.assert_allclose(found[filled], (inside - inside.mean()) / inside.std(), atol=1e-5)
+    assert not found[~filled].any()
 
 
 def test_what_the_runner_refuses(tmp_path):

@@ -349,6 +349,10 @@ def test_partial_validation_scores_are_completed(make_raw, tmp_path):
     whole.model_copy(update={"cases": {first: whole.cases[first]}}).save(kept)  # as if the others had failed
     assert len(whole.cases) > 1
     assert train(work, "2d", "0", **options).cases.keys() == whole.cases.keys()
+    report = kept.parents[1] / "report.html"
+    report.unlink()  # as if it had been killed, or could not draw it, after the scores were written
+    train(work, "2d", "0", **options)
+    assert report.is_file()
 
 
 def test_the_demo_does_not_touch_a_folder_of_somebody_else(tmp_path):

@@ -100,11 +100,15 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
         return left
 
     dead, alive, elsewhere = left_by(ended.pid), left_by(os.getppid()), left_by(ended.pid, "00000000")
+    folder = left_by(ended.pid)
+    folder.unlink()
+    (folder / "inner").mkdir(parents=True)
     of_another_file = left_by(ended.pid, file=tmp_path / "1.txt")
     forgotten = left_by(ended.pid, "00000000")
     os.utime(forgotten, (0, 0))
     write_text(path, "whole")
     assert not dead.exists()
+    assert not folder.exists()
     assert not forgotten.exists()
     assert alive.exists()
     assert elsewhere.exists()

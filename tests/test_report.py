@@ -203,8 +203,8 @@ def test_the_report_shows_intervals_spreads_and_components(tmp_path):
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<small>0.667 to 0.667</small>" in page
     assert "95 %: 0.667 to 0.667" in page
-    # 108 voxels of 1 mm3 were found by a component of 54, which is one of the smaller class.
-    assert [page.count(f'<td class="text">{size}</td>') for size in ("0 to 0.1 ml", "0.1 to 1 ml")] == [1, 1]
+    # 108 voxels of 1 mm3 were found by a component of 54, which counts with them.
+    assert [page.count(f'<td class="text">{size}</td>') for size in ("0 to 0.1 ml", "0.1 to 1 ml")] == [0, 1]
     assert "1 ml and more" not in page  # there are none
     assert page.count("<td>5</td><td>5</td>") == 2
     assert "Comparison" not in page

@@ -15,12 +15,20 @@ from segfw.data.formats import size_and_change, split_ending
 from segfw.data.geometry import to_canonical
 from segfw.data.manifest import LabelMap, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, map_bounded
-from segfw.evaluation.cases import DEFAULT, lesion_names, score_case
+from segfw.evaluation.cases import DEFAULT, lesion_names, measures_of, score_case
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
-from segfw.evaluation.pairs import Pairs, known_labels, label_maps_of, labels_in_masks, listing, pair_masks
+from segfw.evaluation.pairs import (
+    Pairs,
+    first_channel_files,
+    known_labels,
+    label_maps_of,
+    labels_in_masks,
+    listing,
+    pair_masks,
+)
 from segfw.evaluation.report import write_report
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.tables import comparison_csv, lesions_csv, scores_csv, summary_csv
@@ -48,8 +56,12 @@ def evaluate(
     labels: LabelSet | None = None,
     output: Path | None = None,
     report: Path | None = None,
-    images: Mapping[str, Path] | None = None,
-    measures: Measures = DEFAULT,
+    images: Path | None = None,
+    tolerance_mm: float = DEFAULT.tolerance_mm,
+    surface: bool = True,
+    lesions: Sequence[str] | None = None,
+    lesion_strata_ml: Sequence[float] = DEFAULT.strata_ml,
+    lesion_iou: float = 0.0,
     workers: int | None = None,
 ) -> Scores:
     """Scores every reference mask's prediction of the same name (the file endings may differ).
@@ -57,10 +69,20 @@ def evaluate(
     ``compare`` is a second folder of predictions: the first is then compared with it case by case, in
     ``Scores.comparison``, and cases that only one of the two has are named there. Without ``labels`` they come from
     ``labels.json`` in the predictions folder, then from ``dataset.json`` beside the reference folder, else from the
-    values in the reference masks. For the rest see ``evaluate_pairs``. Raises UserError if a prediction is missing
-    (but not with ``compare``), and CasesFailed like ``evaluate_pairs``.
+    values in the reference masks. ``images`` is the folder of the images, for the report's pictures. NSD forgives
+    ``tolerance_mm``; without ``surface`` neither it nor HD95 and ASSD are measured. ``lesions`` names the labels that
+    are scored component by component (empty: all, None: none), ``lesion_strata_ml`` and ``lesion_iou`` say how (see
+    ``Measures``). For the rest see ``evaluate_pairs``. Raises UserError if a prediction is missing (but not with
+    ``compare``) or an argument is out of range, and CasesFailed like ``evaluate_pairs``.
     """
     _check_output(output)
+    measures = measures_of(
+        surface=surface,
+        tolerance_mm=tolerance_mm,
+        lesions=lesions,
+        strata_ml=lesion_strata_ml,
+        lesion_iou=lesion_iou,
+    )
     predictions, reference = Path(predictions), Path(reference)
     pairs, notes = pair_masks(predictions, reference, partial=compare is not None)
     facts = {"Predictions": str(predictions), "Reference": str(reference)}
@@ -84,7 +106,7 @@ def evaluate(
         title=f"Evaluation of {predictions.resolve().name}",
         output=output,
         report=report,
-        images=images,
+        images=first_channel_files(Path(images)) if images else None,
         facts=facts,
         notes=notes,
         label_maps=label_maps,
@@ -137,10 +159,10 @@ def evaluate_pairs(
             notes = [*notes, f"{other.names[1]}: {count(len(other_failures), 'case')} {failed}"]
             failures += other_failures
     scores = summarize(cases, [*notes, *labels.explanation], measures).model_copy(update={"comparison": comparison})
+    if output is not None:  # before the report: a picture that cannot be drawn is not worth losing the scores for
+        _write(Path(output), scores)
     if report is not None:
         _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {})
-    if output is not None:
-        _write(Path(output), scores)
     if failures:
         raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
     return scores
@@ -152,7 +174,7 @@ def _check_output(output: Path | None) -> None:
 
 
 def _write(output: Path, scores: Scores) -> None:
-    """The JSON and the tables beside it; the JSON last, because its presence says that the rest is there too."""
+    """The JSON and the tables beside it; the JSON last, because its presence says that the tables are there too."""
     tables = {".csv": scores_csv(scores), "_summary.csv": summary_csv(scores)}
     if any(label.lesions for label in scores.labels.values()):
         tables["_lesions.csv"] = lesions_csv(scores)

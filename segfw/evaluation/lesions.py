@@ -17,7 +17,8 @@ COUNTED = ("reference", "found", "predicted", "right")
 class LesionCounts(Record):
     """Components of one size class, in one case or over all: of the reference and found, predicted and right.
 
-    A component belongs to the class from ``from_ml`` up to below ``to_ml`` (None: no bound) by its own volume.
+    A component belongs to the class from ``from_ml`` up to below ``to_ml`` (None: no bound) by its own volume, and a
+    predicted one by that of the reference's component that it found, if any: both are then counted in one class.
     """
 
     from_ml: float
@@ -34,27 +35,33 @@ class LesionCounts(Record):
 
     @property
     def precision(self) -> float | None:
-        """Share of the predicted components that are right; 0 if there are none to be right but some to be found."""
-        return ratio(self.right, self.predicted) if self.predicted or not self.reference else 0.0
+        """Share of the predicted components that are right; without any 0 if some were to be found and none was.
+
+        None if components of other classes found all that was, since one over several lesions counts with one of them.
+        """
+        if not self.predicted:
+            return 0.0 if self.reference and not self.found else None
+        return self.right / self.predicted
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of both; 0 if one of them is 0 or does not exist; None without any component."""
-        if not self.reference and not self.predicted:
+        """Harmonic mean of both; 0 if one of them is 0 or all is invented; None without a precision."""
+        if self.precision is None:
             return None
-        tpr, precision = self.tpr or 0.0, self.precision or 0.0
-        return 2 * tpr * precision / (tpr + precision) if tpr and precision else 0.0
+        tpr = self.tpr or 0.0
+        return 2 * tpr * self.precision / (tpr + self.precision) if tpr and self.precision else 0.0
 
 
 def lesion_counts(
     reference_zyx: np.ndarray, prediction_zyx: np.ndarray, voxel_ml: float, strata_ml: Sequence[float], least_iou: float
 ) -> tuple[LesionCounts, ...]:
-    """Components of two masks (boolean, Z, Y, X) and how many have a counterpart, by their own volume.
+    """Components of two masks (boolean, Z, Y, X) and how many have a counterpart, by the reference's volume.
 
     Two components belong together if they share a voxel (``least_iou`` 0, the rule of the multiple sclerosis and stroke
     challenges: Carass et al., NeuroImage 2017), or if their intersection over union is at least ``least_iou`` (above
     0.5 at most one can: Kirillov et al., CVPR 2019). One component may have several counterparts: it then counts as
-    found or right once.
+    found or right once. A predicted one belongs to the size class of its counterpart, or of the one of several that it
+    shares most voxels with, and to that of its own volume if it has none.
     """
     from scipy.ndimage import label
 
@@ -70,14 +77,16 @@ def lesion_counts(
     joint, shared = np.unique(reference[both] * np.int64(predictions + 1) + predicted[both], return_counts=True)
     pairs = np.stack(np.divmod(joint, predictions + 1))
     iou = shared / (sizes[0][pairs[0]] + sizes[1][pairs[1]] - shared)
-    pairs = pairs[:, iou >= least_iou]
+    order = np.argsort(shared, kind="stable")
+    pairs = pairs[:, order[iou[order] >= least_iou]]  # the largest overlap last
     edges = [0.0, *strata_ml, np.inf]
+    strata = [np.searchsorted(edges, size * voxel_ml, side="right") - 1 for size in sizes]
+    strata[1][pairs[1]] = strata[0][pairs[0]]  # where one is repeated its last value stays
     columns = []
-    for size, partners in zip(sizes, pairs):
-        is_matched = np.zeros(len(size), bool)
+    for stratum, partners in zip(strata, pairs):
+        is_matched = np.zeros(len(stratum), bool)
         is_matched[partners] = True
-        stratum = np.searchsorted(edges, size[1:] * voxel_ml, side="right") - 1
-        columns += [stratum, stratum[is_matched[1:]]]
+        columns += [stratum[1:], stratum[1:][is_matched[1:]]]
     counts = [np.bincount(column, minlength=len(edges) - 1).tolist() for column in columns]
     return tuple(
         LesionCounts(

@@ -48,9 +48,10 @@ METRICS = {
 EMPTY_MASK_POLICY = (
     "A label that is in neither mask of a case has no scores there and is left out of the means (both empty). A label "
     "the prediction lacks altogether (missed) has 0 for every share, and for HD95 and ASSD the diagonal of the image, "
-    "which no distance exceeds, so that missing a structure never improves a mean. A label predicted where the "
-    "reference has none (invented) has the same, but no TPR, specificity or volume difference, which do not exist "
-    "there."
+    "which no distance exceeds, so that missing a structure never improves a mean of these. A label predicted where "
+    "the reference has none (invented) has the same, but no TPR, specificity or volume difference, which do not exist "
+    "there. The volume difference is a bias and no score: it is -1 where a label was missed, errors of both signs "
+    "cancel in its mean, and invented labels are not in it; volume similarity counts all three."
 )
 
 COMPARISON_POLICY = (
@@ -221,7 +222,8 @@ def label_score(
     structure never raises a mean; that goes for precision too, which strictly does not exist there, and for
     specificity, which a mask of nothing would have for free.
 
-    Volume difference is (predicted - reference) / reference; its mean over cases is a bias. Volume similarity is
+    Volume difference is (predicted - reference) / reference; its mean over cases is a bias, in which -1 of a missed
+    structure and 1 of one that was predicted twice as large cancel. Volume similarity is
     1 - |predicted - reference| / (predicted + reference) (Taha and Hanbury, BMC Medical Imaging 2015). Specificity is
     None where the reference takes less than SPECIFICITY_SHARE of the voxels.
     """

@@ -11,7 +11,7 @@ from segfw.data.layouts import find_dataset, image_files, read_labels
 from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
 from segfw.data.parallel import progress
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
-from segfw.records import UserError
+from segfw.records import UserError, count
 
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
 
@@ -43,6 +43,9 @@ def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> 
         )
     extra = sorted(predicted.keys() - pairs.keys())
     notes = [f"predictions without a reference were ignored: {listing(extra)}"] if extra else []
+    if missing:
+        left_out = f"{len(missing)} of {count(len(wanted), 'reference')} ({listing(missing)})"
+        notes.append(f"without a prediction, and so in no mean: {left_out}")
     return pairs, notes
 
 

@@ -46,9 +46,9 @@ STAND_INS = tuple(
 # A name that torch does not know, or an instruction that its reader has not.
 NAMED = re.compile(r"GLOBAL ([\w.]+)")
 WAY_OUT = (
-    "if you trust it, open it where nnU-Net is installed and save what is needed alone: c = torch.load(FILE, "
-    "weights_only=False); torch.save({k: c[k] for k in ('network_weights', 'trainer_name', 'init_args', "
-    "'inference_allowed_mirroring_axes')}, FILE)"
+    "if you trust it, open it where nnU-Net is installed and save what is needed alone into a copy of its folder: "
+    "c = torch.load(FILE, weights_only=False, map_location='cpu'); torch.save({k: c[k] for k in ('network_weights', "
+    "'trainer_name', 'init_args', 'inference_allowed_mirroring_axes', 'current_epoch') if k in c}, COPY)"
 )
 
 

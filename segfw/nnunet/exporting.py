@@ -12,13 +12,13 @@ import torch
 
 from segfw.data.geometry import CANONICAL
 from segfw.data.manifest import LabelSet
-from segfw.model import WEIGHTS_FILE, fold_folder, load_tensors, trained_folds
+from segfw.model import WEIGHTS_FILE, fold_folder, load_plan, load_tensors, trained_folds
 from segfw.networks.spec import NetworkSpec
 from segfw.nnunet.folder import DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.weights import to_nnunet
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
 from segfw.planning.nnunet_plans import NORMALIZATIONS, ORDERS, RESAMPLER
-from segfw.planning.plan import PLAN_FILE, Configuration, Plan
+from segfw.planning.plan import Configuration, Plan
 from segfw.records import UserError, write_text
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
@@ -36,9 +36,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list
     model, folder = Path(model), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
-    if not (model / PLAN_FILE).is_file():
-        raise UserError(f"{model}: holds no {PLAN_FILE}; give a work folder or model directory")
-    plan = Plan.load(model / PLAN_FILE)
+    plan = load_plan(model)
     chosen = [configuration for name, configuration in plan.configurations.items() if trained_folds(model, name)]
     if not chosen:
         raise UserError(f"{model}: no fold is trained to its end; run segfw train first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def _unpack(source: Path, folder: Path) -> None:
                 raise UserError(f"{source}: unpacks to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
             for member in chosen:
                 archive.extract(member, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{source}: cannot be unpacked ({error}); copy or export it again") from None
 
 
