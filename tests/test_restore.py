@@ -131,7 +131,8 @@ def test_filled_parts_change_nothing_and_ties_are_counted(classes, monkeypatch):
     # Only where the first two are equal but for the rounding of float32; here that is nowhere.
     assert lead_of(full)[wrong].max(initial=0) < 1e-5
     assert wrong.sum() <= 2
-    assert 0 < len(resized) < 8 * 5 * 5  # of as many parts; the others hold one class
+    parts = 8 * 5 * 5
+    assert 0 < len(resized) < parts if classes == 15 else len(resized) == parts  # the others hold one class
 
 
 def test_only_parts_where_more_than_one_class_wins_are_resized(monkeypatch):
