@@ -22,10 +22,11 @@ from segfw.data.parallel import Outcome, progress
 from segfw.data.store import read_case
 from segfw.data.verify import as_integers
 from segfw.evaluation.counting import confusion, label_counts
-from segfw.inference.ensemble import merged_each, store_probabilities
+from segfw.inference.ensemble import merged_each
+from segfw.inference.folder import sources_of
 from segfw.inference.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps
 from segfw.inference.predictor import Predictor
-from segfw.inference.probabilities import ENDING, ProbabilityInfo, read_probabilities
+from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.model import WEIGHTS_FILE, fold_folder
 from segfw.planning.plan import Plan
 from segfw.records import Record, UserError
@@ -55,18 +56,27 @@ class Trial(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """One validation case of one configuration: the fold that did not see it, and a digest of that fold's network."""
+    """One validation case of one configuration, and the fold that did not see it.
+
+    ``model`` is a digest of what its probabilities are made from: that fold's network, and the image's files.
+    """
 
     case: Case
     configuration: str
     fold: str
     model: str
 
+    @staticmethod
+    def of(case: Case, configuration: str, fold: str, network: str) -> HeldOut:
+        """By the digest of the fold's network, and the image's files as they are now."""
+        model = hashlib.sha256(f"{network}{sources_of(case)}".encode()).hexdigest()
+        return HeldOut(case=case, configuration=configuration, fold=fold, model=model)
+
     def path(self, work: Path) -> Path:
         return work / FOLDER / self.configuration / f"{self.case.id}{ENDING}"
 
     def is_there(self, work: Path) -> bool:
-        """Whether the case's probabilities are stored, whole, by the same network."""
+        """Whether the case's probabilities are stored, whole, by the same network of the same image."""
         try:
             return read_probabilities(self.path(work)).info.model == self.model
         except UserError:
@@ -108,7 +118,10 @@ def predict_held_out(
                         labels=predictor.plan.labels,
                         record=prepared.record,
                     )
-                    store_probabilities(predictor, prepared, item.path(work), info)
+                    with ProbabilityWriter(item.path(work), info) as writer:
+                        for slab in predictor.slabs(prepared):
+                            writer.add(slab)
+                        writer.finish()
                 except Exception as error:  # one bad case must not cost the user the others
                     failures.append(Outcome(item=item.case.id, error=error))
                 bar.update()
@@ -118,7 +131,8 @@ def predict_held_out(
 def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Sequence[tuple[str, ...]]) -> CaseCounts:
     """Counts of all candidates in one case, of which each configuration is restored only once.
 
-    Kept from an earlier call if nothing that they were made from has changed.
+    Kept from an earlier call if nothing that they were made from has changed. UserError if probabilities are of another
+    network or image than ``items`` say.
     """
     path = work / FOLDER / "scores" / f"{case.id}.json"
     sources = (*((item.configuration, item.model) for item in items), *candidates, *size_and_change(case.label))
@@ -129,7 +143,11 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
             return kept
     except UserError:  # not there, or of another version
         pass
-    opened = {item.configuration: read_probabilities(item.path(work)) for item in items}
+    opened = {}
+    for item in items:
+        opened[item.configuration] = one = read_probabilities(item.path(work))
+        if one.info.model != item.model:  # counts of it would be kept under a digest that is not theirs
+            raise UserError(f"{one.path}: is of other weights or of another image; predict it again with segfw select")
     names, info = list(opened), next(iter(opened.values())).info
     reference = reference_classes(case, info.labels, info.record.original)
     mixtures = [{names.index(name): 1.0 for name in candidate} for candidate in candidates]
@@ -199,9 +217,8 @@ def find_postprocessing(
     current = _mean_dice([case.joint for case in held], labels)
     steps, trials = [], []
     for step in possible_steps(labels):
-        removals = [case.removal(step) for case in held]
-        tried = [case.without(removal) for case, removal in zip(held, removals)]
-        found = _mean_dice(tried, labels)
+        # What it removes is found anew where it stays: held of all cases, those boxes of voxels could be large.
+        found = _mean_dice([case.without(case.removal(step)) for case in held], labels)
         changes = [found[name] - current[name] for name in found if found[name] is not None]
         is_kept = min(changes, default=0) >= -ROUNDING and max(changes, default=0) > ROUNDING
         before, after = mean(current.values()), mean(found.values())
@@ -209,8 +226,8 @@ def find_postprocessing(
         if is_kept:
             steps.append(step)
             current = found
-            for case, removal in zip(held, removals):
-                case.remove(removal)
+            for case in held:
+                case.remove(case.removal(step))
     return Postprocessing(steps=tuple(steps)), trials, current
 
 

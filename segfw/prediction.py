@@ -18,7 +18,7 @@ from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
-from segfw.inference.folder import Extra, OutputFolder
+from segfw.inference.folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.images import find_images
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
@@ -27,7 +27,7 @@ from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.several import SelectedPredictor
 from segfw.inference.space import require_space
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
-from segfw.inference.uncertainty import UncertaintySink, write_table
+from segfw.inference.uncertainty import TABLE_FILE, UncertaintySink, write_table
 from segfw.model import Model, load_model
 from segfw.networks import BuildNetwork, build_network
 from segfw.records import UserError, count
@@ -43,7 +43,8 @@ PROBABILITY_SHARE, CLASSES_THAT_TAKE_SPACE, UNCERTAINTY_SHARE = 0.35, 5, 1.0
 class Job:
     """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine.
 
-    ``members`` are the configurations whose mean counts, and the folds of each; ``digest`` is of all their weights.
+    ``members`` are the configurations whose mean counts, and the folds of each; ``digest`` is of all their weights, and
+    of the options.
     """
 
     model: Path
@@ -67,8 +68,8 @@ class Job:
     def predictor(self, loaded: Sequence[Model], device: str, *, cases: int = 1) -> SelectedPredictor:
         options = {"precision": self.precision, "step": self.step, "mirroring": self.mirroring, "build": self.build}
         how = {"device": device, "max_memory_gb": self.max_memory_gb, "cases": cases} | options
-        members = tuple(Predictor.of(model, **how) for model in loaded)
-        return SelectedPredictor(members=members, postprocessing=self.postprocessing)
+        members, scratch = tuple(Predictor.of(model, **how) for model in loaded), self.output / HIDDEN
+        return SelectedPredictor(members=members, postprocessing=self.postprocessing, scratch=scratch)
 
     def folder(self, loaded: Sequence[Model]) -> OutputFolder:
         model, extras = loaded[0], []
@@ -170,7 +171,7 @@ def predict(
     used = devices if cluster is None else ("cpu",)
     predictors = [job.predictor(loaded, name, cases=len(cases) // len(used)) for name in used]
     settings = _settings(loaded, job)
-    job = replace(job, digest=settings.weights_digest)
+    job = replace(job, digest=settings.digest)
     folder = job.folder(loaded)
     _agree(folder, settings, found, cases, overwrite=overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
@@ -182,7 +183,7 @@ def predict(
     else:
         with cluster_pool(cluster, reads=[model, source], writes=output) as pool:
             cohort = share_out(partial(_as_worker, secrets.token_hex(8), job), cases, folder, pool)
-    if uncertainty and cohort.predicted:
+    if uncertainty and any((output / UNCERTAINTY).glob("[!.]*.json")):  # also of a run that was killed before this
         with folder.alone():
             write_table(output)
     _finish(cohort, folder, FAILURES_FILE if parts == 1 else f"failures_part_{number}_of_{parts}.json")
@@ -210,6 +211,8 @@ def _settings(loaded: Sequence[Model], job: Job) -> PredictionSettings:
         step=job.step,
         mirroring=job.mirroring,
         postprocessing=job.postprocessing,
+        precision=job.precision,
+        probability_bits=job.probability_bits,
     )
 
 
@@ -236,17 +239,21 @@ def _agree(
     if has_masks and not overwrite and not kept.is_file():
         raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
     with folder.alone():
-        is_same = kept.is_file() and PredictionSettings.load(kept) == settings
+        old = PredictionSettings.load(kept) if kept.is_file() else None
+        different = settings.differences(old) if old else []
+        is_same = old is not None and not different
         if overwrite:
             # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
             # with the same settings: theirs are left alone.
             for case in cases if is_same else found:
                 folder.forget(case.id)
-        elif kept.is_file() and not is_same:
+            (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
+        elif different:
             raise UserError(
-                f"{folder.path}: holds masks of another model or other options; use another folder or --overwrite"
+                f"{folder.path}: holds masks of another model or other options ({', '.join(different)}); use another "
+                "folder or --overwrite"
             )
-        if not is_same:
+        if not is_same or settings.probability_bits is not None:
             settings.save(kept)
 
 

@@ -120,12 +120,12 @@ def select(
     trained = {name: own for name, own in trained.items() if own}
     for note in notes:
         print(f"note: {note}")
-    options = f"step {step}, mirroring {mirroring}"
+    options = f"step {step}, mirroring {mirroring}, precision {precision}"
     digests = {(name, fold): model_digest(work, plan, name, fold, options) for name in trained for fold in folds}
     cases = {case.id: case for case in manifest.cases}
     fold_of = {case: fold for fold in reversed(folds) for case in splits.fold(fold).validation if case in cases}
     items = [
-        HeldOut(case=cases[case], configuration=name, fold=fold, model=digests[name, fold])
+        HeldOut.of(cases[case], name, fold, digests[name, fold])
         for name in trained
         for case, fold in sorted(fold_of.items())
     ]
@@ -140,13 +140,13 @@ def select(
         _announce(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in names})
     failures = predict_held_out(work, waiting, predictor_of)
     candidates = [*((name,) for name in trained), *combinations(trained, 2)]
-    counted = {}
-    for case in progress("scoring", sorted(fold_of)):
+    counted, failed = {}, {failure.item for failure in failures}  # of which probabilities of old weights may be there
+    for case in progress("scoring", sorted(fold_of.keys() - failed)):
         try:
             own = [item for item in items if item.case.id == case]
             counted[case] = count_case(work, cases[case], own, candidates)
-        except Exception as error:  # a case that could not be predicted is named once
-            failures += [Outcome(item=case, error=error)] if case not in {failure.item for failure in failures} else []
+        except Exception as error:  # one bad case must not cost the user the others
+            failures.append(Outcome(item=case, error=error))
     if failures:
         raise CasesFailed("in cross-validation, so that nothing is selected", failures, work / FOLDER)
     ranked = rank(candidates, counted, plan)

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.data.geometry import Geometry, Volume
+from segfw.data.geometry import CANONICAL, Geometry, Orientation, Volume
 from segfw.data.manifest import LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, PreprocessRecord, preprocess_image
@@ -27,13 +27,16 @@ AFFINE = np.array([[0, 0, 1.0, 5], [0, 1.5, 0, -9], [-4.0, 0, 0, 2], [0, 0, 0, 1
 
 
 def record_of(
-    spacing_mm: tuple[float | None, float, float] = (3.0, 2.0, 1.5), order: tuple[int, int, int] = (0, 1, 2)
+    spacing_mm: tuple[float | None, float, float] = (3.0, 2.0, 1.5),
+    order: tuple[int, int, int] = (0, 1, 2),
+    orientation: Orientation = CANONICAL,
 ) -> PreprocessRecord:
     """Of an image with an empty margin, stored in an odd order, on a network's grid of this spacing."""
     array = np.zeros((1, 13, 8, 15), np.float32)
     array[:, 1:-1, :-1, 2:] = 1 + np.random.default_rng(0).random((11, 7, 13))
     volume = Volume(array=array, geometry=Geometry.of(array.shape[1:], AFFINE))
-    how = Preprocessing(axis_order=order, spacing_mm=spacing_mm, normalization=(Normalization(kind="none"),))
+    rules = (Normalization(kind="none"),)
+    how = Preprocessing(axis_order=order, spacing_mm=spacing_mm, normalization=rules, orientation=orientation)
     return preprocess_image(volume, how)[1]
 
 

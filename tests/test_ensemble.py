@@ -1,6 +1,7 @@
 """Averages of stored probabilities: different grids against a slow oracle, weights, missing cases, resuming."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from stored_cases import LABELS, NESTED, record_of, smooth_logits, store, stored
 
 from segfw.cli import main
 from segfw.data.formats import read_volume
+from segfw.data.geometry import AS_STORED
 from segfw.data.parallel import CasesFailed
 from segfw.data.preprocess import place_back
 from segfw.data.resample import axis_matrix, thick_axis
@@ -128,6 +130,17 @@ def test_models_that_do_not_fit_are_named(tmp_path):
         merged([one, stored(tmp_path / "moved.b2nd", smooth_logits(record, 3), moved)])
 
 
+def test_models_of_two_orientations_are_refused_before_anything_is_written(tmp_path):
+    turned = record_of((1.0, 4.0, 1.5), orientation=AS_STORED)
+    for name, record in (("own", GRIDS["3d_fullres"]), ("imported", turned)):
+        store(tmp_path / name / "x.b2nd", smooth_logits(record, 3), record)
+    with pytest.raises(
+        UserError, match=r"imported.x.b2nd: is of a model that takes images as stored, but .* canonical"
+    ):
+        ensemble([tmp_path / "own", tmp_path / "imported"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Two models; the case 'c' is missing in the second."""
@@ -175,6 +188,53 @@ def test_what_is_there_is_kept_unless_it_is_of_other_models(folders, tmp_path):
     (tmp_path / "out" / "ensemble.json").unlink()
     with pytest.raises(UserError, match="holds masks that this verb did not write"):
         ensemble(folders, tmp_path / "out")
+
+
+def test_a_case_whose_probabilities_were_made_anew_is_averaged_again(folders, tmp_path):
+    out, record = tmp_path / "out", GRIDS["3d_lowres"]
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    ensemble(folders, out)
+    before = {name: read_volume(out / name).array for name in ("a.nii.gz", "b.nii.gz")}
+    anew = store(folders[1] / "probabilities" / "b.b2nd", smooth_logits(record, 3, 77), record, model="3d_lowres")
+    later = (out / "b.nii.gz").stat().st_mtime_ns + 10**9
+    os.utime(anew, ns=(later, later))
+    ensemble(folders, out)
+    changed = [name for name in before if (read_volume(out / name).array != before[name]).any()]
+    assert changed == ["b.nii.gz"]
+    anew.write_bytes(b"broken")
+    os.utime(anew, ns=(later + 10**11, later + 10**11))
+    with pytest.raises(CasesFailed, match="b.b2nd: is no whole file"):
+        ensemble(folders, out)
+    assert not (out / "b.nii.gz").exists()
+
+
+def test_a_map_of_no_label_is_an_error_before_anything_is_written(folders, tmp_path, capsys):
+    command = ["ensemble", *map(str, folders), "--output", str(tmp_path / "out"), "--map-of", "liver"]
+    assert main(command) == 2
+    assert "--map-of 'liver' is no label" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_with_a_slash_makes_no_folder(tmp_path):
+    labels = LABELS.model_copy(update={"names": ("background", "left/right", "left%2Fright")})
+    record = GRIDS["3d_lowres"]
+    store(tmp_path / "one" / "x.b2nd", smooth_logits(record, 3), record, labels)
+    ensemble([tmp_path / "one"], tmp_path / "out", maps_of=labels.names[1:])
+    found = sorted(path.name for path in (tmp_path / "out" / "probability").iterdir())
+    assert found == ["x_left%252Fright.nii.gz", "x_left%2Fright.nii.gz"]
+
+
+def test_postprocessing_of_other_labels_is_refused(folders, tmp_path):
+    for step in (KeepLargest(name="a", classes=(2,)), KeepLargest(name="liver", classes=(1,))):
+        with pytest.raises(UserError, match=f"the largest component of '{step.name}'; take that of a model with a, b"):
+            ensemble(folders, tmp_path / "out", postprocessing=Postprocessing(steps=(step,)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), 1.0), (1.0, float("nan")), (float("inf"), 1.0)])
+def test_weights_that_are_no_numbers_are_refused(weights, folders, tmp_path):
+    with pytest.raises(UserError, match="--weights are .*; give one that is not negative per folder"):
+        ensemble(folders, tmp_path / "out", weights=weights)
 
 
 def test_a_case_of_other_weights_and_a_damaged_one_fail_alone(folders, tmp_path):

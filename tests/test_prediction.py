@@ -9,10 +9,12 @@ import pytest
 from predicting import make_images, make_model
 
 from segfw.data.formats import read_mask, read_volume
+from segfw.inference import several
 from segfw.inference.ensemble import merged
+from segfw.inference.folder import OutputFolder
 from segfw.inference.postprocess import KeepLargest, Postprocessing, apply
 from segfw.inference.predictor import Predictor
-from segfw.inference.probabilities import read_probabilities
+from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
 from segfw.inference.several import SelectedPredictor
 from segfw.model import load_model
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -66,6 +68,69 @@ def test_bits_of_probabilities_are_16_or_8(model, images, tmp_path):
         predict(model, images, tmp_path / "masks", device="cpu", save_probabilities=4)
     predict(model, images, tmp_path, device="cpu", save_probabilities=8)
     assert read_probabilities(tmp_path / "probabilities" / "a.b2nd").info.encoding == "uint8"
+
+
+def test_other_bits_or_another_precision_need_another_folder(model, images, tmp_path, capsys):
+    predict(model, images, tmp_path, device="cpu", save_probabilities=8)
+    with pytest.raises(UserError, match=r"masks of another model or other options \(probability bits\); use another"):
+        predict(model, images, tmp_path, device="cpu", save_probabilities=16)
+    with pytest.raises(UserError, match=r"other options \(precision\)"):
+        predict(model, images, tmp_path, device="cpu", precision="bf16")
+    predict(model, images, tmp_path, device="cpu")  # what is there may be more than what is asked for
+    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+    with pytest.raises(UserError, match="probability bits"):  # and is not forgotten by that
+        predict(model, images, tmp_path, device="cpu", save_probabilities=16)
+    predict(model, images, tmp_path, device="cpu", save_probabilities=16, overwrite=True)
+    assert read_probabilities(tmp_path / "probabilities" / "a.b2nd").info.encoding == "float16"
+
+
+def test_a_folder_from_before_precision_was_kept_goes_on(model, images, tmp_path, capsys):
+    predict(model, images, tmp_path, device="cpu")
+    kept = json.loads((tmp_path / "prediction.json").read_text())
+    del kept["precision"], kept["probability_bits"]
+    (tmp_path / "prediction.json").write_text(json.dumps(kept))
+    predict(model, images, tmp_path, device="cpu")
+    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+
+
+def test_probabilities_tell_options_apart(model, images, tmp_path):
+    digests = []
+    for number, options in enumerate(({}, {"step": 1.0}, {"mirroring": False}, {"precision": "fp32"})):
+        predict(model, images, tmp_path / str(number), device="cpu", part="1/2", save_probabilities=8, **options)
+        digests.append(read_probabilities(tmp_path / str(number) / "probabilities" / "a.b2nd").info.model)
+    assert len(set(digests)) == 4
+
+
+def test_overwriting_forgets_all_that_was_made_beside_a_mask(model, images, tmp_path):
+    predict(model, images, tmp_path, device="cpu", save_probabilities=8, uncertainty=True)
+    predict(model, images, tmp_path, device="cpu", overwrite=True, part="1/2")  # only case a, and only its mask
+    left = [path.name for folder in ("probabilities", "uncertainty") for path in (tmp_path / folder).iterdir()]
+    assert sorted(left) == ["b.b2nd", "b.json", "b_entropy.nii.gz"]
+    assert not (tmp_path / "uncertainty.csv").exists()
+
+
+def test_forgetting_a_case_leaves_one_whose_name_begins_alike(tmp_path):
+    own, other = (
+        [tmp_path / f"{case}.nii.gz", tmp_path / "probabilities" / f"{case}.b2nd"]
+        + [tmp_path / "uncertainty" / f"{case}{ending}" for ending in (".json", "_entropy.nii.gz")]
+        + [tmp_path / "uncertainty" / f"{case}_disagreement.nii.gz"]
+        for case in ("a", "a_b")
+    )
+    for path in (*own, *other):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    OutputFolder(path=tmp_path).forget("a")
+    assert not any(path.exists() for path in own)
+    assert all(path.exists() for path in other)
+
+
+def test_the_table_of_doubt_is_written_though_all_cases_were_there(model, images, tmp_path):
+    predict(model, images, tmp_path, device="cpu", uncertainty=True)
+    table = tmp_path / "uncertainty.csv"
+    before = table.read_text()
+    table.unlink()  # as by one killed after the last case
+    predict(model, images, tmp_path, device="cpu", uncertainty=True)
+    assert table.read_text() == before
 
 
 def test_timings_have_all_parts(model, images, tmp_path):
@@ -155,6 +220,21 @@ def test_two_selected_configurations_are_averaged(model, images, tmp_path):
     assert settings["folds"] == ["2d:0", "3d_fullres:0"]
     with pytest.raises(UserError, match="2d and 3d_fullres are selected to be averaged; choose one"):
         predict(work, images, tmp_path / "more", device="cpu", uncertainty=True)
+
+
+def test_what_is_averaged_lies_beside_the_masks_and_is_removed(model, images, tmp_path, monkeypatch):
+    work, paths = two_configurations(model, tmp_path / "work"), []
+    select(work, "2d", "3d_fullres")
+
+    def writer(path, info):
+        paths.append(path)
+        return ProbabilityWriter(path, info)
+
+    monkeypatch.setattr(several, "ProbabilityWriter", writer)
+    predict(work, images, tmp_path / "masks", device="cpu")
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {tmp_path / "masks" / ".segfw"}
+    assert not list((tmp_path / "masks").rglob("*.b2nd"))
 
 
 def test_one_member_without_steps_predicts_as_it_does_alone(model, images):

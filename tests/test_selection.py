@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
+from segfw.data.parallel import CasesFailed
 from segfw.inference.postprocess import FOREGROUND, apply
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
@@ -183,6 +185,43 @@ def test_a_case_that_cannot_be_predicted_is_named(trained, selected, tmp_path, m
     told = capsys.readouterr().err
     assert "1 case failed in cross-validation, so that nothing is selected" in told
     assert "case_01: no such disk" in told
+
+
+def test_no_counts_of_old_probabilities_are_kept_where_new_ones_fail(trained, selected, tmp_path, monkeypatch):
+    work = shutil.copytree(trained, tmp_path / "work")
+    save_random(work, "3d_fullres", "1", 99)
+    original = crossvalidation.read_case
+
+    def broken(case):
+        if case.id == "case_02":
+            raise OSError("no such disk")
+        return original(case)
+
+    monkeypatch.setattr(crossvalidation, "read_case", broken)
+    with pytest.raises(CasesFailed, match="case_02: no such disk"):
+        select(work, device="cpu")
+    scores = work / "selection" / "scores"
+    old, new = (CaseCounts.load(scores / f"{case}.json") for case in ("case_02", "case_03"))
+    assert old == CaseCounts.load(trained / "selection" / "scores" / "case_02.json")
+    assert new != CaseCounts.load(trained / "selection" / "scores" / "case_03.json")
+    monkeypatch.undo()
+    select(work, device="cpu")
+    assert CaseCounts.load(scores / "case_02.json").counts != old.counts
+
+
+def test_a_repaired_image_and_another_precision_are_predicted_again(trained, selected, tmp_path, capsys):
+    work = shutil.copytree(trained, tmp_path / "work")
+    image = trained.parent / "raw" / "imagesTr" / "case_03_0000.nii.gz"
+    time_ns, before = image.stat().st_mtime_ns, files(work)
+    os.utime(image, ns=(time_ns + 10**9, time_ns + 10**9))
+    try:
+        select(work, device="cpu")
+        changed = {name.removeprefix("selection/") for name, time in files(work).items() if before.get(name) != time}
+        assert changed == {"2d/case_03.b2nd", "3d_fullres/case_03.b2nd", "scores/case_03.json"}
+        select(work, device="cpu", precision="bf16")
+        assert "predicting 8 validation cases" in capsys.readouterr().out
+    finally:
+        os.utime(image, ns=(time_ns, time_ns))  # which other tests share
 
 
 SPLITS = Splits(

@@ -9,6 +9,8 @@ import torch
 from stored_cases import LABELS, NESTED, record_of, smooth_logits
 
 from segfw.data.formats import read_volume
+from segfw.data.geometry import AS_STORED
+from segfw.data.preprocess import place_back
 from segfw.data.restore import restore
 from segfw.data.slabs import Heads, Slab, one_slab
 from segfw.inference.uncertainty import CaseDoubt, UncertaintySink, entropy, on_file_grid, write_table
@@ -91,6 +93,15 @@ def test_a_linear_map_stays_linear_on_the_file_grid():
     np.testing.assert_allclose(np.abs(np.diff(line))[2:-2], 60 / 13, atol=1e-4)
     assert (line.min(), line.max()) == (0, 50)
     assert not found[:, :, :2].any()
+
+
+def test_maps_of_images_that_are_taken_as_stored_are_not_turned():
+    """Voxels of 1 x 4 x 1.5 mm as they are stored, which the network takes as 4 x 1 x 1.5 mm."""
+    record = record_of((4.0, 1.0, 1.5), order=(1, 0, 2), orientation=AS_STORED)
+    assert record.shape == record.cropped_shape  # nothing is interpolated
+    values = np.random.default_rng(1).integers(0, 256, record.shape, dtype=np.uint8)
+    found = on_file_grid(torch.from_numpy(values), record)
+    np.testing.assert_allclose(found * 255, place_back(values, record), atol=1e-4)
 
 
 @pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])

@@ -10,6 +10,7 @@ lock, and there is one list of cases, one progress, one Ctrl-C. Who wants proces
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +43,11 @@ AnyPredictor, AnyPrepared = Predictor | SelectedPredictor, Prepared | SeveralPre
 
 
 class PredictionSettings(Record):
-    """What the masks in a folder were made with; masks of another model are never mixed in."""
+    """What the files in a folder were made with; those of another model are never mixed in.
+
+    ``precision`` is as asked for: with 'auto' each device that shares the cases takes what it is fastest in.
+    ``probability_bits`` is None until probabilities are asked for.
+    """
 
     configuration: str
     folds: tuple[str, ...]
@@ -50,6 +55,20 @@ class PredictionSettings(Record):
     step: float
     mirroring: bool
     postprocessing: Postprocessing = Postprocessing()
+    precision: str = "auto"
+    probability_bits: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all that probabilities depend on: the weights and how they were used, but not what is done to masks."""
+        return hashlib.sha256(self.model_dump_json(exclude={"postprocessing", "probability_bits"}).encode()).hexdigest()
+
+    def differences(self, kept: PredictionSettings) -> list[str]:
+        """Names of what differs from ``kept``; bits that only one of the two tells of do not."""
+        names = [name for name in PredictionSettings.model_fields if getattr(self, name) != getattr(kept, name)]
+        if None in (self.probability_bits, kept.probability_bits):
+            names = [name for name in names if name != "probability_bits"]
+        return [name.replace("_", " ") for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)

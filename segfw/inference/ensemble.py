@@ -8,8 +8,11 @@ probabilities, and averaged there. Never more than a block of one size exists, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -24,15 +27,8 @@ from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Block
-from segfw.inference.postprocess import Postprocessing, apply
-from segfw.inference.predictor import Predictor, Prepared
-from segfw.inference.probabilities import (
-    Probabilities,
-    ProbabilityInfo,
-    ProbabilityWriter,
-    probability_files,
-    read_probabilities,
-)
+from segfw.inference.postprocess import Postprocessing, apply, require_steps
+from segfw.inference.probabilities import Probabilities, probability_files, read_probabilities
 from segfw.records import Record, UserError, count, whole_file
 
 SETTINGS_FILE = "ensemble.json"
@@ -61,8 +57,9 @@ def ensemble(
     """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
 
     ``weights`` are relative, one per folder. ``maps_of`` names labels whose mean probability is written as well, as
-    ``output/probability/CASE_LABEL.nii.gz``. Masks already there from the same models are kept. Raises UserError if the
-    folders hold no case in common, or differ in labels; CasesFailed, at the end, names the cases that lack a folder or
+    ``output/probability/CASE_LABEL.nii.gz``. Masks already there from the same models are kept, unless a file of
+    probabilities is newer. Raises UserError if the folders hold no case in common, or differ in labels, or if there is
+    no label of ``maps_of`` or ``postprocessing``; CasesFailed, at the end, names the cases that lack a folder or
     could not be averaged.
     """
     check_mask_ending(ending)
@@ -86,14 +83,19 @@ def ensemble(
         weights=weights,
         postprocessing=postprocessing or Postprocessing(),
     )
+    _check_same_kind(first)
+    for name in maps_of:
+        _index_of(name, first[0])
+    require_steps(settings.postprocessing, first[0].info.labels, first[0].path)
     masks = {case: output / f"{case}{ending}" for case in common}
     _claim(output, settings, list(masks.values()), overwrite)
     first[0].info.labels.save(output / LABELS_FILE)
     print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
     for case, mask in progress("averaging", masks.items()):
-        maps = {name: output / "probability" / f"{case}_{name}.nii.gz" for name in maps_of}
-        if all(path.is_file() for path in (mask, *maps.values())):
+        maps = {name: output / "probability" / f"{case}_{_in_file_name(name)}.nii.gz" for name in maps_of}
+        if _is_up_to_date([mask, *maps.values()], [found[case] for found in files]):
             continue
+        mask.unlink(missing_ok=True)  # lest one of old probabilities stay where the new ones fail
         try:
             opened = [read_probabilities(found[case]) for found in files]
             for model, one in zip(settings.models, opened):
@@ -115,9 +117,20 @@ def ensemble(
 
 def _checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
     weights = tuple(weights or (1.0,) * models)
-    if len(weights) != models or min(weights) < 0 or sum(weights) <= 0:
+    if len(weights) != models or not all(isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         raise UserError(f"--weights are {', '.join(map(str, weights))}; give one that is not negative per folder")
     return weights
+
+
+def _in_file_name(label: str) -> str:
+    """The label without what would make a folder or no file name; no two labels become one."""
+    return re.sub(r'[/\\:*?"<>|%]', lambda found: quote(found[0], safe=""), label)
+
+
+def _is_up_to_date(made: Sequence[Path], sources: Sequence[Path]) -> bool:
+    """Whether all files are there, and none was made before a source was made anew."""
+    newest_source = max(path.stat().st_mtime_ns for path in sources)
+    return all(path.is_file() and path.stat().st_mtime_ns >= newest_source for path in made)
 
 
 def _claim(output: Path, settings: EnsembleSettings, masks: Sequence[Path], overwrite: bool) -> None:
@@ -167,17 +180,23 @@ def merged_each(several: Sequence[Probabilities], mixtures: Sequence[Mapping[int
 
 def probability_of(name: str, several: Sequence[Probabilities], weights: Sequence[float] | None = None) -> np.ndarray:
     """Mean probability of one label or region, float32 (Z, Y, X) on the file's own grid; 0 outside the crop."""
-    record, labels = several[0].info.record, several[0].info.labels
-    names = [region.name for region in labels.regions] or list(labels.names)
-    if name not in names:
-        raise UserError(f"--map-of {name!r} is no label of {several[0].path}; choose from {', '.join(names)}")
-    index, mixture = names.index(name), dict(enumerate(weights or (1.0,) * len(several)))
+    record = several[0].info.record
+    index, mixture = _index_of(name, several[0]), dict(enumerate(weights or (1.0,) * len(several)))
     result = np.zeros(_canonical_shape(record), np.float32)
     for part, found, values in _parts(several):
         if index in found:
             place = int(np.flatnonzero(found == index)[0])
             result[part] = _mean([one[place] for one in values], mixture).numpy() if values else 1
     return place_back(result.transpose(record.axis_order), record)
+
+
+def _index_of(name: str, of: Probabilities) -> int:
+    """Which of the probabilities are of this label or region."""
+    labels = of.info.labels
+    names = [region.name for region in labels.regions] or list(labels.names)
+    if name not in names:
+        raise UserError(f"--map-of {name!r} is no label of {of.path}; choose from {', '.join(names)}")
+    return names.index(name)
 
 
 def _mean(values: Sequence[Tensor], mixture: Mapping[int, float]) -> Tensor:
@@ -248,11 +267,23 @@ class _Source:
         return self._stored[(slice(None), *(slice(part.start - o.start, part.stop - o.start) for part, o in places))]
 
 
-def _check_same_image(several: Sequence[Probabilities]) -> None:
-    first, record = several[0], several[0].info.record
+def _check_same_kind(several: Sequence[Probabilities]) -> None:
+    first = several[0]
     for other in several[1:]:
         if other.info.labels != first.info.labels:
             raise UserError(f"{other.path}: has other labels, or in another order, than {first.path}; leave it out")
+        wanted, theirs = (one.info.record.orientation for one in (first, other))
+        if theirs != wanted:  # blocks of both could be mirror images of each other
+            raise UserError(
+                f"{other.path}: is of a model that takes images {theirs}, but {first.path} of one that takes them "
+                f"{wanted}; average models of one orientation only"
+            )
+
+
+def _check_same_image(several: Sequence[Probabilities]) -> None:
+    _check_same_kind(several)
+    first, record = several[0], several[0].info.record
+    for other in several[1:]:
         theirs = other.info.record
         same_grid = theirs.original.shape == record.original.shape and (
             largest_displacement_mm(theirs.original, record.original) < min(record.original.spacing_mm) / 100
@@ -267,11 +298,3 @@ def _blocks(within: Block, size: Shape) -> Iterator[Block]:
         for part, step in zip(within, size)
     )
     yield from ((in_z, in_y, in_x) for in_z in z for in_y in y for in_x in x)
-
-
-def store_probabilities(predictor: Predictor, prepared: Prepared, path: Path, info: ProbabilityInfo) -> None:
-    """Runs the network over a prepared image and writes its probabilities to ``path``."""
-    with ProbabilityWriter(path, info) as writer:
-        for slab in predictor.slabs(prepared):
-            writer.add(slab)
-        writer.finish()

@@ -21,7 +21,11 @@ from segfw.data.formats import size_and_change
 from segfw.data.manifest import Case
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Slab
+from segfw.inference.probabilities import ENDING
+from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.times import CaseTimes
+from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
+from segfw.inference.uncertainty import MAPS, map_name
 from segfw.records import Record, UserError, remove_partials, write_text
 
 HIDDEN = ".segfw"
@@ -101,8 +105,13 @@ class OutputFolder:
             yield
 
     def forget(self, case_id: str) -> None:
-        """Removes what is there of a case, the mask first, because without it nothing passes for done."""
-        for file in (self.mask(case_id), *self.beside(case_id), self._record(case_id)):
+        """Removes what is there of a case, the mask first, because without it nothing passes for done.
+
+        Whatever is asked for now: what an earlier call made beside the mask must not pass for made with a new one.
+        """
+        maps = [self.path / UNCERTAINTY / map_name(case_id, name) for name in MAPS]
+        extras = (self.path / PROBABILITIES / f"{case_id}{ENDING}", self.path / UNCERTAINTY / f"{case_id}.json", *maps)
+        for file in (self.mask(case_id), *self.beside(case_id), *extras, self._record(case_id)):
             file.unlink(missing_ok=True)
 
     def remember(self, case: Case, sources: Sequence, times: CaseTimes, device: str) -> None:

@@ -7,12 +7,13 @@ as in the published recipe. What is removed becomes background.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from segfw.data.manifest import LabelSet
-from segfw.records import Record
+from segfw.records import Record, UserError
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
 
@@ -40,6 +41,17 @@ def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:
     foreground = KeepLargest(name=FOREGROUND, classes=tuple(labels.foreground.values()))
     own = tuple(KeepLargest(name=name, classes=classes) for name, classes in labels.structures.items())
     return (foreground, *own) if len(own) > 1 else own
+
+
+def require_steps(postprocessing: Postprocessing, labels: LabelSet, source: Path) -> None:
+    """UserError if a step is of other labels than ``source`` has: its class indices mean other structures there."""
+    known = possible_steps(labels)
+    for step in postprocessing.steps:
+        if step not in known:
+            raise UserError(
+                f"{source}: has other labels, or in another order, than the postprocessing, which keeps the largest "
+                f"component of {step.name!r}; take that of a model with {', '.join(labels.structures)}"
+            )
 
 
 def apply(classes_zyx: np.ndarray, postprocessing: Postprocessing) -> np.ndarray:

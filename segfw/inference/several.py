@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.inference.times import Stopwatch
 from segfw.planning.plan import Plan
+from segfw.records import partial_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class SelectedPredictor:
 
     members: tuple[Predictor, ...]
     postprocessing: Postprocessing = Postprocessing()
+    scratch: Path | None = None  # folder for what is averaged, on the disk that is watched; None: the system's own
 
     @property
     def plan(self) -> Plan:
@@ -70,8 +73,12 @@ class SelectedPredictor:
     def _averaged(self, prepared: SeveralPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
         # By way of the disk, where only a block of each is read at a time: in memory they would be as large as all
         # classes on the network's grid.
-        with tempfile.TemporaryDirectory(prefix="segfw-") as folder:
-            paths = [Path(folder) / f"{index}{ENDING}" for index in range(len(self.members))]
+        with ExitStack() as left:
+            folder = self.scratch or Path(left.enter_context(tempfile.TemporaryDirectory(prefix="segfw-")))
+            # As unfinished files, so that those of a killed process are found and removed.
+            paths = [partial_path(folder / f"member_{index}{ENDING}") for index in range(len(self.members))]
+            for path in paths:
+                left.callback(path.unlink, missing_ok=True)
             for member, own, path in zip(self.members, prepared.members, paths):
                 info = ProbabilityInfo(
                     configuration=member.configuration.name,

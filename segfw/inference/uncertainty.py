@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import from_canonical
+from segfw.data.geometry import from_orientation
 from segfw.data.manifest import LabelSet
 from segfw.data.nifti import write_nifti
-from segfw.data.preprocess import PreprocessRecord, canonical_shape_of, cut
+from segfw.data.preprocess import PreprocessRecord, cut, oriented_shape_of
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Slab
@@ -30,6 +30,7 @@ from segfw.records import Record, whole_file, write_text
 
 FOLDER = "uncertainty"  # of a folder of masks
 TABLE_FILE = "uncertainty.csv"
+MAPS = ("entropy", "disagreement")
 BLOCK_VALUES = 1 << 22  # logits that are looked at together
 
 
@@ -99,8 +100,8 @@ class UncertaintySink:
     def finish(self) -> None:
         """Writes the maps and the case's line."""
         case = self._path.stem
-        for name, values_zyx in zip(("entropy", "disagreement"), self._maps):
-            with whole_file(self._path.with_name(f"{case}_{name}.nii.gz")) as partial:
+        for name, values_zyx in zip(MAPS, self._maps):
+            with whole_file(self._path.with_name(map_name(case, name))) as partial:
                 values = on_file_grid(values_zyx, self._record)
                 write_nifti(partial, values, self._record.original.matrix, stored_as=np.uint8)
         means = [float(total) / self._foreground if self._foreground else None for total in self._sums]
@@ -111,6 +112,11 @@ class UncertaintySink:
             disagreement=means[1] if len(self._maps) > 1 else None,
         )
         doubt.save(self._path)
+
+
+def map_name(case_id: str, name: str) -> str:
+    """File name of one of a case's MAPS."""
+    return f"{case_id}_{name}.nii.gz"
 
 
 def entropy(logits_kzyx: Tensor, *, is_regions: bool) -> Tensor:
@@ -129,14 +135,14 @@ def on_file_grid(values_zyx: Tensor, record: PreprocessRecord) -> np.ndarray:
     resampler = BlockResampler(
         record.shape, record.cropped_shape, thick_axis(record.spacing_mm, record.cropped_spacing_mm)
     )
-    full = np.zeros(canonical_shape_of(record.original), dtype=np.float32)
+    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=np.float32)
     target = cut(full, record.box).transpose(record.axis_order)  # a view in the network's axis order
     _, height, width = record.cropped_shape
     for z in range(len(target)):
         block = slice(z, z + 1), slice(0, height), slice(0, width)
         target[z] = resampler.resize(values_zyx[resampler.source(block)][None], block)[0, 0].numpy()
     full /= 255
-    return np.ascontiguousarray(from_canonical(full, record.original))
+    return np.ascontiguousarray(from_orientation(full, record.original, record.orientation))
 
 
 def write_table(folder: Path) -> Path:
