@@ -16,6 +16,7 @@ from segfw.data.formats import check_mask_ending
 from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.preprocess import PreprocessRecord
+from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder
@@ -68,7 +69,8 @@ class Job:
     def predictor(self, loaded: Sequence[Model], device: str, *, cases: int = 1) -> SelectedPredictor:
         options = {"precision": self.precision, "step": self.step, "mirroring": self.mirroring, "build": self.build}
         how = {"device": device, "max_memory_gb": self.max_memory_gb, "cases": cases} | options
-        members, scratch = tuple(Predictor.of(model, **how) for model in loaded), self.output / HIDDEN
+        scratch = self.output / HIDDEN
+        members = tuple(Predictor.of(model, scratch=scratch, **how) for model in loaded)
         return SelectedPredictor(members=members, postprocessing=self.postprocessing, scratch=scratch)
 
     def folder(self, loaded: Sequence[Model]) -> OutputFolder:
@@ -131,7 +133,7 @@ def predict(
     Raises CasesFailed, at the end, if images could not be predicted, and when the disk is full; the others are done.
     """
     source, output, model = Path(source), Path(output), Path(model)
-    if output.is_file() or output.resolve() in (source.resolve(), source.resolve().parent):
+    if output.is_file() or output.resolve() == (source.resolve().parent if source.is_file() else source.resolve()):
         raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
     check_mask_ending(ending)
     number, parts = _part(part)
@@ -161,7 +163,7 @@ def predict(
         precision=precision,
         probability_bits=save_probabilities,
         uncertainty=uncertainty,
-        max_memory_gb=max_memory_gb and max_memory_gb / len(devices),
+        max_memory_gb=max_memory_gb,
         build=build,
     )
     loaded = job.load()
@@ -170,8 +172,12 @@ def predict(
     # On a cluster nobody but the workers needs it; it is made here to refuse wrong options, on no device.
     used = devices if cluster is None else ("cpu",)
     predictors = [job.predictor(loaded, name, cases=len(cases) // len(used)) for name in used]
+    room = room_bytes(max_memory_gb) / len(used)  # now that all models are loaded
+    predictors = [predictor.with_room(room) for predictor in predictors]
     settings = _settings(loaded, job)
     job = replace(job, digest=settings.digest)
+    # The networks have copies of the weights; only the names of the folds are needed of them from here on.
+    loaded = [replace(model, weights=dict.fromkeys(model.weights, {}), previous=None) for model in loaded]
     folder = job.folder(loaded)
     _agree(folder, settings, found, cases, overwrite=overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
@@ -183,9 +189,6 @@ def predict(
     else:
         with cluster_pool(cluster, reads=[model, source], writes=output) as pool:
             cohort = share_out(partial(_as_worker, secrets.token_hex(8), job), cases, folder, pool)
-    if uncertainty and any((output / UNCERTAINTY).glob("[!.]*.json")):  # also of a run that was killed before this
-        with folder.alone():
-            write_table(output)
     _finish(cohort, folder, FAILURES_FILE if parts == 1 else f"failures_part_{number}_of_{parts}.json")
 
 
@@ -239,14 +242,14 @@ def _agree(
     if has_masks and not overwrite and not kept.is_file():
         raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
     with folder.alone():
-        old = PredictionSettings.load(kept) if kept.is_file() else None
+        old = _kept_settings(kept, overwrite=overwrite)
         different = settings.differences(old) if old else []
         is_same = old is not None and not different
         if overwrite:
             # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
             # with the same settings: theirs are left alone.
-            for case in cases if is_same else found:
-                folder.forget(case.id)
+            for case_id in {case.id for case in cases} if is_same else {case.id for case in found} | folder.known():
+                folder.forget(case_id)
             (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
         elif different:
             raise UserError(
@@ -255,6 +258,16 @@ def _agree(
             )
         if not is_same or settings.probability_bits is not None:
             settings.save(kept)
+
+
+def _kept_settings(path: Path, *, overwrite: bool) -> PredictionSettings | None:
+    """What is there was made with; None if nothing is, or if it cannot be read and shall be overwritten."""
+    try:
+        return PredictionSettings.load(path) if path.is_file() else None
+    except UserError:
+        if not overwrite:
+            raise
+        return None
 
 
 _LANES: dict[str, Lane] = {}  # of this worker: the model of the latest call, loaded once
@@ -275,9 +288,12 @@ def _as_worker(call: str, job: Job, case: Case) -> Worked:
 def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
     try:
         folder.write_timings()
-    except OSError as error:
+        if any((folder.path / UNCERTAINTY).glob("[!.]*.json")):  # also of a run that was killed before this
+            with folder.alone():
+                write_table(folder.path)
+    except (OSError, UserError) as error:
         if not cohort.failures:  # else it is the full disk that they tell of
-            raise UserError(f"{folder.path}: the masks are done, but not timings.json ({error})") from None
+            raise UserError(f"{folder.path}: the masks are done, but not the tables beside them ({error})") from None
     print(f"{count(cohort.predicted, 'case')} predicted, {cohort.kept} were there")
     if cohort.failures:
         how = {"file_name": failures_file, "not_begun": cohort.not_begun}

@@ -114,6 +114,10 @@ class OutputFolder:
         for file in (self.mask(case_id), *self.beside(case_id), *extras, self._record(case_id)):
             file.unlink(missing_ok=True)
 
+    def known(self) -> set[str]:
+        """Ids of the cases that were predicted into this folder."""
+        return {file.stem for file in (self.path / HIDDEN).glob("[!.]*.json")}
+
     def remember(self, case: Case, sources: Sequence, times: CaseTimes, device: str) -> None:
         """Keeps what a mask was made from, which may have changed since it was read."""
         seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,10 @@ class SelectedPredictor:
     members: tuple[Predictor, ...]
     postprocessing: Postprocessing = Postprocessing()
     scratch: Path | None = None  # folder for what is averaged, on the disk that is watched; None: the system's own
+
+    def with_room(self, room_bytes: float) -> SelectedPredictor:
+        """The same with other room in the host's memory."""
+        return replace(self, members=tuple(member.with_room(room_bytes) for member in self.members))
 
     @property
     def plan(self) -> Plan:
