@@ -288,7 +288,10 @@ def _as_worker(call: str, job: Job, case: Case) -> Worked:
 def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
     try:
         folder.write_timings()
-        if any((folder.path / UNCERTAINTY).glob("[!.]*.json")):  # also of a run that was killed before this
+        is_asked = any(extra.folder == UNCERTAINTY for extra in folder.extras)
+        if is_asked and any(
+            (folder.path / UNCERTAINTY).glob("[!.]*.json")
+        ):  # also of a run that was killed before this
             with folder.alone():
                 write_table(folder.path)
     except (OSError, UserError) as error:

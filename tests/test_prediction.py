@@ -109,6 +109,24 @@ def test_overwriting_forgets_all_that_was_made_beside_a_mask(model, images, tmp_
     assert not (tmp_path / "uncertainty.csv").exists()
 
 
+def test_overwriting_by_other_options_forgets_the_masks_of_images_that_are_not_given_too(model, images, tmp_path):
+    both, one = tmp_path / "masks", tmp_path / "one"
+    predict(model, images, both, device="cpu")
+    one.mkdir()
+    shutil.copyfile(images / "a.nii.gz", one / "a.nii.gz")
+    predict(model, one, both, device="cpu", step=1.0, overwrite=True)
+    assert list(masks(both)) == ["a.nii.gz"]  # b would pass for one of this step
+
+
+def test_settings_that_cannot_be_read_can_be_overwritten(model, images, tmp_path):
+    predict(model, images, tmp_path, device="cpu")
+    (tmp_path / "prediction.json").write_text("{}")
+    with pytest.raises(UserError, match="prediction.json"):
+        predict(model, images, tmp_path, device="cpu")
+    predict(model, images, tmp_path, device="cpu", overwrite=True)
+    assert len(masks(tmp_path)) == 2
+
+
 def test_forgetting_a_case_leaves_one_whose_name_begins_alike(tmp_path):
     own, other = (
         [tmp_path / f"{case}.nii.gz", tmp_path / "probabilities" / f"{case}.b2nd"]
