@@ -289,9 +289,8 @@ def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
     try:
         folder.write_timings()
         is_asked = any(extra.folder == UNCERTAINTY for extra in folder.extras)
-        if is_asked and any(
-            (folder.path / UNCERTAINTY).glob("[!.]*.json")
-        ):  # also of a run that was killed before this
+        # Also of a run that was killed before this.
+        if is_asked and any((folder.path / UNCERTAINTY).glob("[!.]*.json")):
             with folder.alone():
                 write_table(folder.path)
     except (OSError, UserError) as error:
