@@ -17,7 +17,7 @@ from segfw import cascade
 from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
 from segfw.data.arrays import open_array, save_array
 from segfw.data.formats import read_volume
-from segfw.data.restore import carry_over
+from segfw.data.restore import restore
 from segfw.data.slabs import dense
 from segfw.data.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
@@ -145,7 +145,7 @@ def test_labels_handed_on_lie_where_the_structures_are(work):
     for case in CASES:
         truth, coarse = open_case(full, case).classes[:], open_case(low, case).classes[:]
         logits = torch.nn.functional.one_hot(torch.from_numpy(coarse).long(), 3).permute(3, 0, 1, 2).float()
-        found = carry_over(logits, load_stored(low, case).record, load_stored(full, case).record)
+        found = restore(logits, load_stored(low, case).record, onto=load_stored(full, case).record)
         for label in (1, 2):
             centres = [np.argwhere(classes == label).mean(0) for classes in (found, truth)]
             assert np.abs(centres[0] - centres[1]).max() <= 1  # half of a coarse voxel, by which edges are rounded
@@ -156,11 +156,11 @@ def test_logits_are_handed_on_linearly_as_scipy_does_it(work):
     assert (low.shape, full.shape) == ((10, 9, 10), (10, 18, 20))
     logits = np.random.default_rng(0).normal(size=(3, *low.shape)).astype(np.float32)
     expected = [ndimage.zoom(part, (1, 2, 2), order=1, mode="nearest", grid_mode=True) for part in logits]
-    np.testing.assert_array_equal(carry_over(torch.from_numpy(logits), low, full), np.argmax(expected, 0))
-    painted = carry_over(torch.from_numpy(logits[:2]), low, full, painted=(2, 1))
+    np.testing.assert_array_equal(restore(torch.from_numpy(logits), low, onto=full), np.argmax(expected, 0))
+    painted = restore(torch.from_numpy(logits[:2]), low, (2, 1), onto=full)
     np.testing.assert_array_equal(painted, np.where(expected[1] > 0, 1, np.where(expected[0] > 0, 2, 0)))
     with pytest.raises(ValueError, match="the grids differ in their crop or axes"):
-        carry_over(torch.from_numpy(logits), low, full.model_copy(update={"axis_order": (1, 0, 2)}))
+        restore(torch.from_numpy(logits), low, onto=full.model_copy(update={"axis_order": (1, 0, 2)}))
 
 
 def test_folds_that_are_missing_are_named_with_what_to_do(work):

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from segfw.data import restore as module
 from segfw.data.geometry import Geometry
 from segfw.data.preprocess import PreprocessRecord
-from segfw.data.restore import BlockResampler, Restoring, carry_over, first_largest, last_above_zero, restore
+from segfw.data.restore import BlockResampler, Restoring, first_largest, last_above_zero, restore
 from segfw.data.slabs import Heads, Slab, one_slab
 
 # Up, down, both, one-voxel axes on either side, and no change along an axis.
@@ -227,7 +227,7 @@ def test_classes_go_onto_the_grid_of_another_configuration():
     low, full = record((6, 9, 10), (11, 12, 13)), record(new, (11, 12, 13))
     expected = full_size(logits, new, None)
     is_clear = lead_of(expected) > 1e-4
-    found = carry_over(logits, low, full)
+    found = restore(logits, low, onto=full)
     np.testing.assert_array_equal(found[is_clear], expected.argmax(0)[is_clear])
     np.testing.assert_array_equal(fed(in_slabs(logits, [1, 4]), low, (), full), found)
     with pytest.raises(ValueError, match="differ in their crop"):
@@ -277,6 +277,14 @@ def test_largest_and_last_of_many_and_of_what_is_no_number():
     found = restore(broken, record((4, 4, 40), (6, 6, 80)))
     assert not found[:, :, :32].any()
     assert (found[:, :, 32:] == 2).all()
+
+
+def test_infinite_features_whose_logits_are_no_numbers_are_background():
+    weights_ka = torch.tensor([[2.0, 1], [1, -1], [1, 1]])  # infinite, no number, infinite
+    heads = Heads(weights_ka=(weights_ka,), biases_k=(torch.zeros(3),))
+    features = torch.full((2, 1, 1, 3), torch.inf)
+    slab = Slab(first=0, start=0, stop=1, channels_azyx=features, heads=heads)
+    assert fed([slab], record((1, 1, 3), (1, 1, 3))).ravel().tolist() == [0, 0, 0]
 
 
 def test_memory_does_not_grow_with_the_classes_or_the_volume(monkeypatch):

@@ -153,11 +153,11 @@ def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
     return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
 
 
-def place_back(classes_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:
-    """Puts classes on the cropped grid, in the network's axis order, back into the original file's array."""
+def place_back(values_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:
+    """Puts values on the cropped grid, in the network's axis order, back into the original file's array; 0 outside."""
     to_zyx = np.argsort(record.axis_order)
-    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=classes_zyx.dtype)
-    cut(full, record.box)[...] = classes_zyx.transpose(to_zyx)
+    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=values_zyx.dtype)
+    cut(full, record.box)[...] = values_zyx.transpose(to_zyx)
     return np.ascontiguousarray(from_orientation(full, record.original, record.orientation))
 
 

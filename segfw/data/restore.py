@@ -171,16 +171,11 @@ def restored(
     return restoring.result()
 
 
-def restore(logits_kzyx: Tensor, record: PreprocessRecord, painted: Sequence[int] = ()) -> np.ndarray:
-    """``restored`` for logits that exist as a whole: classes on the file's own grid."""
-    return restored([one_slab(logits_kzyx)], record, painted)
-
-
-def carry_over(
-    logits_kzyx: Tensor, record: PreprocessRecord, target: PreprocessRecord, painted: Sequence[int] = ()
+def restore(
+    logits_kzyx: Tensor, record: PreprocessRecord, painted: Sequence[int] = (), onto: PreprocessRecord | None = None
 ) -> np.ndarray:
-    """``restored`` for logits that exist as a whole: classes on the network's grid of another configuration."""
-    return restored([one_slab(logits_kzyx)], record, painted, target)
+    """``restored`` for logits that exist as a whole."""
+    return restored([one_slab(logits_kzyx)], record, painted, onto)
 
 
 def first_largest(logits_kzyx: Tensor) -> Tensor:
@@ -228,16 +223,15 @@ class _Winners:
     def _of(self, channels_na: Tensor) -> np.ndarray:
         logits_nk = self._logits(channels_na)
         if self._of_regions:
-            ranks = torch.arange(1, logits_nk.shape[1] + 1, dtype=torch.float32, device=logits_nk.device)
-            last = ((logits_nk > 0) * ranks).amax(1).long()
-            return torch.where(last == 0, self._count, last - 1).cpu().numpy()
+            logits_kn = logits_nk[:, : self._count].T
+            return last_above_zero(logits_kn[:, :, None, None]).flatten().cpu().numpy()
         if logits_nk.device.type != "cpu":
             best, found = logits_nk.max(1)
             return found.masked_fill(best.isnan(), self._count).cpu().numpy()
         # By NumPy, whose argmax along the last axis is vectorised. It finds what is no number first.
         logits = logits_nk.numpy()
         found = logits.argmax(1)
-        if channels_na.sum().isnan():  # seldom, and then worth a look at each voxel
+        if not channels_na.sum().isfinite():  # seldom, and then worth a look at each voxel
             found[np.isnan(logits[np.arange(len(found)), found])] = self._count
         return found
 

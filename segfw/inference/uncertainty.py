@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import from_orientation
 from segfw.data.manifest import LabelSet
 from segfw.data.nifti import write_nifti
-from segfw.data.preprocess import PreprocessRecord, cut, oriented_shape_of
+from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Slab
@@ -135,14 +134,13 @@ def on_file_grid(values_zyx: Tensor, record: PreprocessRecord) -> np.ndarray:
     resampler = BlockResampler(
         record.shape, record.cropped_shape, thick_axis(record.spacing_mm, record.cropped_spacing_mm)
     )
-    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=np.float32)
-    target = cut(full, record.box).transpose(record.axis_order)  # a view in the network's axis order
+    cropped = np.empty(record.cropped_shape, dtype=np.float32)
     _, height, width = record.cropped_shape
-    for z in range(len(target)):
+    for z in range(len(cropped)):
         block = slice(z, z + 1), slice(0, height), slice(0, width)
-        target[z] = resampler.resize(values_zyx[resampler.source(block)][None], block)[0, 0].numpy()
-    full /= 255
-    return np.ascontiguousarray(from_orientation(full, record.original, record.orientation))
+        cropped[z] = resampler.resize(values_zyx[resampler.source(block)][None], block)[0, 0].numpy()
+    cropped /= 255
+    return place_back(cropped, record)
 
 
 def write_table(folder: Path) -> Path:
