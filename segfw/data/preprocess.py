@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from scipy import ndimage
 from torch import Tensor
 
@@ -49,6 +50,14 @@ class Preprocessing(Record):
     spacing_mm: tuple[float | None, float, float]
     normalization: tuple[Normalization, ...]
     orientation: Orientation = CANONICAL
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Preprocessing:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError(f"axis_order {self.axis_order} must hold 0, 1 and 2 once each")
+        if any(length is not None and length <= 0 for length in self.spacing_mm):
+            raise ValueError(f"spacing_mm {self.spacing_mm} must be more than 0")
+        return self
 
 
 class PreprocessRecord(Record):

@@ -35,7 +35,11 @@ class NetworkSpec(Record):
         lengths = (len(self.strides), len(self.kernels), len(self.encoder_blocks), len(self.decoder_convs) + 1)
         if stages < 1 or set(lengths) != {stages}:
             raise ValueError(f"{stages} stages of features, but strides, kernels, convs have {lengths} (decoder + 1)")
-        if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+        if min(self.in_channels, self.classes, *self.features, *self.encoder_blocks, *self.decoder_convs) < 1:
+            raise ValueError(f"features {self.features}, convs and channels must be 1 or more")
+        if any(step < 1 for stride in self.strides for step in stride):
+            raise ValueError(f"strides {self.strides} must be 1 or more")
+        if any(size < 1 or size % 2 == 0 for kernel in self.kernels for size in kernel):
             raise ValueError(f"kernels {self.kernels} must be odd, so that padding keeps the size")
         return self
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +67,10 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Opens a checkpoint of nnU-Net v2; raises UserError, and runs nothing, if it holds more than data."""
+    _require_archive(path)
     try:
-        with torch.serialization.safe_globals([*STAND_INS]):
+        with torch.serialization.safe_globals([*STAND_INS]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd is refused below, in one sentence
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = NAMED.search(str(error))
@@ -76,6 +80,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: is no whole checkpoint ({reason}); copy it again") from None
     return _checked(found, path)
+
+
+def _require_archive(path: Path) -> None:
+    """UserError unless the file is a zip of which nothing is compressed, as PyTorch writes it; a web page is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again") from None
+    if unpacked > path.stat().st_size:
+        raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than it has; do not trust this file")
 
 
 def _checked(found: object, path: Path) -> Checkpoint:
@@ -88,7 +103,7 @@ def _checked(found: object, path: Path) -> Checkpoint:
             weights=dict(weights),
             trainer=found["trainer_name"],
             configuration=arguments["configuration"],
-            mirror_axes=tuple(axes or ()),
+            mirror_axes=() if axes is None else tuple(axes),
             epoch=epoch if isinstance(epoch, int) else 0,
         )
     except KeyError as error:
@@ -98,11 +113,22 @@ def _checked(found: object, path: Path) -> Checkpoint:
             f"{path}: holds other things than a checkpoint of nnU-Net v2; take it from the original"
         ) from None
     is_right = (
-        all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in result.weights.items())
+        all(isinstance(name, str) and _is_dense(tensor) for name, tensor in result.weights.items())
         and isinstance(result.trainer, str)
+        and result.trainer.isidentifier()  # the name of a class
         and isinstance(result.configuration, str)
         and all(isinstance(axis, int) and 0 <= axis < 3 for axis in result.mirror_axes)
     )
     if not is_right:
         raise UserError(f"{path}: holds other things than a checkpoint of nnU-Net v2; take it from the original")
     return result
+
+
+def _is_dense(tensor: object) -> bool:
+    """True for real numbers that are there, one after the other: not sparse, quantised, nested or on no device."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_complex())
+    )

@@ -53,7 +53,10 @@ def import_nnunet(source: Path, out: Path, *, build_network: BuildNetwork | None
     source, out = Path(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made ({error.strerror}); give another folder") from None
     with opened(source, out.parent) as folder, TemporaryDirectory(prefix=".partial-", dir=out.parent) as partial:
         found = find_trained(folder)
         plan = _common_plan(found, is_known=build_network is None)
@@ -111,6 +114,8 @@ def described(dataset: Mapping, path: Path) -> tuple[tuple[Channel, ...], LabelS
     labels = labels_of(dataset, path)
     if labels.values[0] != 0:
         raise UserError(f"{path}: the background has the value {labels.values[0]}, which nnU-Net does not know")
+    if min(labels.values) < 0:
+        raise UserError(f"{path}: a label has the value {min(labels.values)}; those of nnU-Net count from 0")
     by_value = sorted(zip(labels.values, labels.names))
     values, names = (tuple(column) for column in zip(*by_value))
     return channels_of(dataset, path), labels.model_copy(update={"values": values, "names": names})
@@ -131,6 +136,10 @@ def _import_folds(
             # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
             offset = 1 if configuration.patch_size[0] == 1 and configuration.preprocessing.spacing_mm[0] is None else 0
             axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
+            if any(axis > 2 for axis in axes):
+                raise UserError(
+                    f"{path}: mirrors axes {checkpoint.mirror_axes} of slices, which have 0 and 1; is it 3-D?"
+                )
             target = fold_folder(home, configuration.name, fold) / name
             save_weights(target, weights, epoch=checkpoint.epoch, mirror_axes=axes)
 

@@ -76,6 +76,11 @@ def from_nnunet(state: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> d
                     f"{where}: weights {theirs[0]}.{part} are {shapes}; do plans and checkpoint belong together?"
                 )
             found[name] = tensor.float().contiguous()
+            if not found[name].isfinite().all():
+                raise UserError(
+                    f"{where}: weights {theirs[0]}.{part} hold NaN or infinity, so that its training went wrong; "
+                    "take another checkpoint"
+                )
     unknown = sorted(set(state) - used)
     if unknown:
         raise UserError(f"{where}: holds weights {unknown[0]!r} that the plans' network has not; give build_network=")

@@ -28,6 +28,7 @@ KNOWN_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     "bottleneck_channels": lambda value: value is None,
     "block": lambda value: _last(value) == "BasicBlockD",
 }
+MOST = {"n_stages": 20, "features_per_stage": 10_000}  # of all else 1000; far more than any network has
 SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 
 
@@ -52,7 +53,10 @@ def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) 
         known = key in (*SIZES, BLOCKS_FIELD[architecture]) or (key in KNOWN_ARGUMENTS and KNOWN_ARGUMENTS[key](value))
         if not known:
             raise UserError(f"{where}: its network has {key} {value!r}, which segfw has not; give build_network=")
-    stages = given["n_stages"]
+    stages, blocks = given["n_stages"], BLOCKS_FIELD[architecture]
+    for key in (*SIZES, blocks):
+        if (found := _largest(given[key])) > (most := MOST.get(key, 1000)):
+            raise UserError(f"{where}: its network has {key} of {found}, and no network more than {most}; correct it")
     dimensions = len(entry["patch_size"])
     strides = tuple(with_z(sizes, 1) for sizes in _per_stage(given["strides"], stages, dimensions))
     if strides[0] != (1, 1, 1):
@@ -105,6 +109,10 @@ def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _each(values: int | list[int], count: int) -> tuple[int, ...]:
     return (values,) * count if isinstance(values, int) else tuple(values)
+
+
+def _largest(values: int | list) -> int:
+    return max((_largest(value) for value in values), default=0) if isinstance(values, list) else values
 
 
 def _per_stage(values: int | list, stages: int, dimensions: int) -> tuple[tuple[int, ...], ...]:

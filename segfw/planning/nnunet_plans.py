@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,14 +40,18 @@ READERS: dict[str, Orientation] = {
 }
 RESAMPLER = "resample_data_or_seg_to_shape"
 ORDERS = {"data": 3, "seg": 1, "probabilities": 1}  # of the spline in plane; across thick slices the nearest voxel
+CONFIGURATION_NAME = re.compile(r"\w[\w.+ -]*")  # it becomes the name of a folder
+LARGEST_JSON = 50_000_000  # bytes; plans have some thousands
 PLANNED_GB = {"nnUNetPlannerResEncL": 24.0, "nnUNetPlannerResEncXL": 40.0}  # all others: 8
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises UserError if there is no such file or it holds something else."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"{path.stat().st_size:,} bytes are too many")
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors on Windows mark UTF-8
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); take it from the original model or data set") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds no JSON object; take it from the original model or data set")
@@ -94,9 +100,10 @@ def plan_of_nnunet(
         raise UserError(f"{path}: field {error} is missing; is this the plans.json of nnU-Net v2?") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}; correct the plans") from None
-    except (TypeError, ValueError, AttributeError) as error:
+        where = "".join(f"{part} " for part in first["loc"])
+        got = f"{where}{reprlib.repr(first['input'])}: " if where else ""
+        raise UserError(f"{path}: {got}{first['msg'].removeprefix('Value error, ')}; correct the plans") from None
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path}: is not as nnU-Net v2 writes it ({error}); take it from the original") from None
 
 
@@ -112,11 +119,16 @@ def resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     """A configuration with everything that it inherits from others."""
     found: dict[str, Any] = {}
     seen: list[str] = []
+    entries = plans.get("configurations")
     while name is not None:
-        if name in seen or name not in plans["configurations"]:
+        if not isinstance(entries, dict) or name in seen or not isinstance(name, str) or name not in entries:
             raise UserError(f"{path}: configuration {name!r} is missing or inherits from itself; correct the plans")
         seen.append(name)
-        entry = plans["configurations"][name]
+        entry = entries[name]
+        if not isinstance(entry, dict):
+            raise UserError(
+                f"{path}: configuration {name!r} is {reprlib.repr(entry)}, no JSON object; correct the plans"
+            )
         found = {**entry, **found}
         name = entry.get("inherits_from")
     return found
@@ -130,6 +142,8 @@ def _configuration(
     path: Path,
     is_known: bool,
 ) -> Configuration:
+    if not CONFIGURATION_NAME.fullmatch(name):
+        raise UserError(f"{path}: configuration {name!r} has a name that cannot be a folder's; rename it")
     entry, where = resolved(plans, name, path), f"{path}: configuration {name}"
     if entry.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise UserError(f"{where}: preprocessor {entry['preprocessor_name']!r} is unknown; only the default one is")
@@ -139,6 +153,8 @@ def _configuration(
     is_2d = len(patch) == 2
     previous = entry.get("previous_stage")
     previous = previous[0] if isinstance(previous, list) and len(previous) == 1 else previous
+    if previous is not None and resolved(plans, previous, path).get("previous_stage"):
+        raise UserError(f"{where}: its first stage, {previous!r}, is a second one itself; correct the plans")
     inputs = len(channels) + (len(labels.values) - 1 if previous else 0)
     median = tuple(float(size) for size in entry["median_image_size_in_voxels"])
     if is_2d and len(median) == 2:

@@ -47,6 +47,8 @@ class Configuration(Record):
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Configuration:
+        if min(*self.patch_size, self.batch_size) < 1:
+            raise ValueError(f"patch_size {self.patch_size} and batch_size {self.batch_size} must be 1 or more")
         factors = self.network.downsampling
         if any(size % factor for size, factor in zip(self.patch_size, factors)):
             raise ValueError(f"patch_size {self.patch_size} must be divisible by the network's downsampling {factors}")
