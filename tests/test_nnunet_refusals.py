@@ -1,6 +1,5 @@
 """What is wrong with a model of nnU-Net v2 is said in one sentence, none of it is run, and nothing stays behind."""
 
-import json
 import os
 import pickle
 import zipfile
@@ -12,8 +11,8 @@ from small_nnunet import dataset, plans, save_checkpoint, state, trained_folder
 
 from segfw.cli import main
 from segfw.nnunet.checkpoint import read_checkpoint
-from segfw.nnunet.importing import import_nnunet
-from segfw.planning.nnunet_plans import read_json
+from segfw.nnunet.importing import described, import_nnunet
+from segfw.planning.nnunet_plans import plan_of_nnunet, read_json
 from segfw.records import UserError
 
 WEIGHT = "encoder.stages.0.0.convs.0.conv.weight"
@@ -31,9 +30,7 @@ def refusal(source: Path, out: Path, capsys) -> str:
     assert main(["import-nnunet", str(source), str(out)]) == 2
     assert sorted(out.parent.rglob("*")) == before
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("segfw: ")
-    assert ".unpacked-" not in said
+    assert (said.count("\n"), said[:7], ".unpacked-" in said) == (1, "segfw: ", False)
     return said
 
 
@@ -52,9 +49,8 @@ def test_a_file_that_is_no_zip_is_not_even_opened(tmp_path, capsys, kind):
     if kind == "old format":  # of PyTorch before 1.6, a bare pickle; nnU-Net v2 never wrote it
         torch.save(Runs(tmp_path / "ran"), path, _use_new_zipfile_serialization=False)
     else:
-        pickled = pickle.dumps(Runs(tmp_path / "ran"))
         other = {"web page": b"<!DOCTYPE html>", "pointer": b"version https://git-lfs.github.com/spec/v1", "empty": b""}
-        path.write_bytes(other.get(kind, pickled))
+        path.write_bytes(other.get(kind, pickle.dumps(Runs(tmp_path / "ran"))))
     said = refusal(folder, tmp_path / "out", capsys)
     assert "checkpoint_final.pth: is no whole checkpoint of nnU-Net v2 (File is not a zip file); copy or dow" in said
     assert not (tmp_path / "ran").exists()
@@ -150,7 +146,6 @@ PLANS = [
     ("strides", [[1, 1, 1], [-1, 2, 2], [2, 2, 2]], "strides ((1, 1, 1), (-1, 2, 2), (2, 2, 2)) must be 1 or more"),
     ("strides", [[1, 1, 1], [0, 2, 2], [2, 2, 2]], "must be 1 or more"),
     ("kernel_sizes", [[2, 2, 2]] * 3, "must be odd"),
-    ("kernel_sizes", [[-1, 3, 3]] * 3, "must be odd"),
     ("features_per_stage", [4, 8], "2 stages of features, but strides, kernels, convs have (3, 3, 3, 3)"),
     ("features_per_stage", [4, 8, -8], "features (4, 8, -8), convs and channels must be 1 or more"),
     ("features_per_stage", [10**9] * 3, "features_per_stage of 1000000000, and no network more than 10000"),
@@ -173,25 +168,20 @@ def test_plans_that_say_impossible_things_are_refused(tmp_path, capsys, field, v
 def test_a_configuration_whose_name_leads_elsewhere_is_refused(tmp_path, name):
     written = plans()
     written["configurations"][name] = written["configurations"]["3d_fullres"]
-    (tmp_path / "plans.json").write_text(json.dumps(written))
-    from segfw.nnunet.importing import described
-    from segfw.planning.nnunet_plans import plan_of_nnunet
-
     channels, labels = described(dataset(), tmp_path / "dataset.json")
     with pytest.raises(UserError, match="has a name that cannot be a folder's"):
         plan_of_nnunet(written, channels, labels, tmp_path / "plans.json")
+    with pytest.raises(UserError, match="plans.json: has no configurations"):
+        plan_of_nnunet(written | {"configurations": {}}, channels, labels, tmp_path / "plans.json")
 
 
 @pytest.mark.parametrize("text", ["", "null", "[" * 200_000, '{"a": ' + "9" * 10_000 + "}", "{'a': 1}"])
 def test_text_that_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "plans.json").write_text(text)
+    (tmp_path / "marked.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')  # a mark of byte order is no mistake
+    assert read_json(tmp_path / "marked.json") == {"a": 1}
     with pytest.raises(UserError, match=r"plans.json: (cannot be read|holds no JSON object)"):
         read_json(tmp_path / "plans.json")
-
-
-def test_json_with_a_mark_of_byte_order_is_read(tmp_path):
-    (tmp_path / "plans.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
-    assert read_json(tmp_path / "plans.json") == {"a": 1}
 
 
 def zipped(folder: Path, archive: Path, more: tuple[tuple[str, bytes], ...] = ()) -> Path:
@@ -258,6 +248,12 @@ def test_what_is_given_in_place_of_the_folder_is_said(tmp_path, capsys):
         assert "give the whole folder of a model" in refusal(folder / name, out, capsys)
     (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_latest.pth")
     assert "no fold holds checkpoint_final.pth or checkpoint_best.pth; finish" in refusal(folder, out, capsys)
+
+
+@pytest.mark.parametrize("number", [None, "5", [5], float("nan")])
+def test_a_number_of_cases_that_is_none_is_unknown(tmp_path, number):
+    folder = trained_folder(tmp_path, described=dataset() | {"numTraining": number})
+    assert import_nnunet(folder, tmp_path / "out").training_cases == 0
 
 
 @pytest.mark.parametrize("name", ["my model", "nnUNetTrainer__nnUNetPlans__3d_fullres (copy)", "a__b__c__3d_fullres"])

@@ -8,6 +8,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,11 +88,11 @@ def _require_inside(member: zipfile.ZipInfo, source: Path) -> None:
 
 def _require_harmless(chosen: list[zipfile.ZipInfo], archive: zipfile.ZipFile, source: Path) -> None:
     """UserError if what is unpacked is encrypted, would lie over one another or is out of proportion."""
-    names = [member.filename.casefold() for member in chosen]
-    for member, name in zip(chosen, names):
+    times = Counter(member.filename.casefold() for member in chosen)
+    for member in chosen:
         if member.flag_bits & 1:
             raise UserError(f"{source}: {member.filename!r} is encrypted; unpack it and give the folder")
-        if names.count(name) > 1:
+        if times[member.filename.casefold()] > 1:
             raise UserError(f"{source}: holds {member.filename!r} more than once; do not trust this file")
     needed, size = sum(member.file_size for member in chosen), source.stat().st_size
     if needed > LARGEST_RATIO * size:

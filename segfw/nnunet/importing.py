@@ -88,7 +88,7 @@ def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
                 labels,
                 path,
                 names=(trained.configuration,),
-                training_cases=int(trained.dataset.get("numTraining", 0)),
+                training_cases=_training_cases(trained.dataset),
                 is_known=is_known,
             )
         )
@@ -107,6 +107,12 @@ def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
                 "give the folder that holds both, or a zip with both"
             )
     return first.model_copy(update={"configurations": merged})
+
+
+def _training_cases(dataset: Mapping) -> int:
+    """How many images the network saw; it is only told, so that anything but a number is taken for unknown."""
+    number = dataset.get("numTraining")
+    return number if isinstance(number, int) else 0
 
 
 def described(dataset: Mapping, path: Path) -> tuple[tuple[Channel, ...], LabelSet]:

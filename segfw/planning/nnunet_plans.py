@@ -75,6 +75,8 @@ def plan_of_nnunet(
     (``is_known`` False) is described by its channels alone. Raises UserError, with the reason, if a configuration asks
     for something that segfw would compute otherwise.
     """
+    if not isinstance(plans.get("configurations"), dict) or not plans["configurations"]:
+        raise UserError(f"{path}: has no configurations; is this the plans.json of nnU-Net v2?")
     try:
         found = {
             name: _configuration(plans, name, channels, labels, path, is_known)
