@@ -5,8 +5,8 @@
 
 RAW is an nnU-Net raw folder with a few images of one channel. With --nnunet-python ``compare_nnunet_cascade_run.py``
 trains two small networks on it and keeps what nnU-Net computes in OUT; without, what lies there is compared. Each step
-is given nnU-Net's own result of the one before it, then the whole is compared end to end. Voxels that differ are
-counted against nnU-Net's float64 result: those where its own float16 sums gave another class, and the rest.
+is given nnU-Net's own result of the one before it, then all steps run by themselves. Differences are counted against
+what nnU-Net's functions give in float64 too, which tells its own float16 sums from what segfw does otherwise.
 """
 
 from __future__ import annotations
@@ -47,21 +47,17 @@ def compared(predictor: Predictor, image: Path, kept: Path, first_mask: Path | N
     logits = dense(predictor.network_slabs(torch.from_numpy(theirs["image"]), previous)).numpy()
     painted = predictor.plan.labels.painted_classes
     mask = restore(torch.from_numpy(logits), prepared.record, painted)
-    whole = predictor.classes(prepared)[None][0]
+    whole = predictor.classes(prepared)
     margin, rounding = (place_back(theirs[name], prepared.record) for name in ("exact_margin", "rounding"))
     differs = mask != theirs["mask"]
-    beyond = differs & (mask != theirs["exact_mask"])
     return [
         f"{np.abs(prepared.image.numpy() - theirs['image']).max():.0e}",
         found,
         f"{np.abs(logits - theirs['exact_logits']).max():.0e}",
         f"{np.abs(theirs['logits'].astype(np.float64) - theirs['exact_logits']).max():.0e}",
         str(int(differs.sum())),
-        str(int((theirs["mask"] != theirs["exact_mask"]).sum())),
         str(int((mask != theirs["exact_mask"]).sum())),
-        f"{margin[differs].max() if differs.any() else 0:.0e}",
         str(int((differs & (margin > 2 * rounding)).sum())),
-        str(int(beyond.sum())),
         str(int((whole != theirs["mask"]).sum())),
         str(int((whole != theirs["exact_whole"]).sum())),
         f"{_worst_dice(whole, theirs['mask']):.4f}",
@@ -88,15 +84,33 @@ def main() -> None:
         import_nnunet(args.out / f"nnUNetTrainer__nnUNetPlans__{STAGES[1]}", model)
     second = Predictor.of(load_model(model, STAGES[1]), device="cpu", precision="fp32", mirroring=False)
     rows = [
-        ["stage", "case", "image", "previous", "logits", "nnU-Net's", "voxels", "nnU-Net's", "ours", "margin",
-         "beyond", "neither", "whole", "ours", "Dice"]
-    ]  # fmt: skip
+        [
+            "stage",
+            "case",
+            "image",
+            "labels",
+            "logits",
+            "float16",
+            "voxels",
+            "(64)",
+            "unexplained",
+            "whole",
+            "(64)",
+            "Dice",
+        ]
+    ]
     for predictor, name in zip((second.previous, second), STAGES):
         for image in sorted((args.raw / "imagesTr").iterdir()):
             case = image.name.removesuffix("_0000.nii.gz")
             first = args.out / STAGES[0] / f"{case}.nii.gz" if name == STAGES[1] else None
             rows.append([name, case, *compared(predictor, image, args.out / name / f"{case}.npz", first)])
     print(columns(rows))
+    print(
+        "image, logits: largest difference on the network's grid (logits from nnU-Net's in float64), float16: of "
+        "nnU-Net's logits from its own in float64; labels of the first stage: voxels that differ on that grid; voxels: "
+        "of the mask that differ from nnU-Net's, (64): from its float64 one, unexplained: whose margin in float64 is "
+        "over twice the rounding of a logit; whole: all steps by segfw, Dice: of its worst label"
+    )
 
 
 if __name__ == "__main__":
