@@ -191,10 +191,6 @@ class Stage:
         print(f"{self.name}: last loss {loss.item():.3f} after {time.monotonic() - start:.0f} s", flush=True)
         content = {
             "network_weights": network.state_dict(),
-            "optimizer_state": None,
-            "grad_scaler_state": None,
-            "logging": None,
-            "_best_ema": None,
             "current_epoch": 1,
             "init_args": {"configuration": self.name, "fold": 0, "device": torch.device("cpu")},
             "trainer_name": "nnUNetTrainer",
