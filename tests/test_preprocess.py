@@ -12,6 +12,7 @@ from segfw.data.preprocess import (
     Preprocessing,
     canonical_shape_of,
     nonzero_box,
+    outside_of,
     place_back,
     preprocess_classes,
     preprocess_image,
@@ -159,6 +160,51 @@ def test_thick_slices_are_picked_and_not_blended_on_the_way_and_back():
     # Blended at a quarter of the distance, the second slice would overrule the first: 0.75 x 1 < 0.25 x 9.
     for_one = torch.tensor([1.0, -9.0]).reshape(1, 2, 1, 1).expand(1, 2, 5, 6)
     assert restore(torch.cat([0 * for_one, for_one]), record)[:, 0, 0].tolist() == [1, 1, 0, 0]
+
+
+def touching_the_outside() -> tuple[Volume, Volume, Preprocessing]:
+    """One slice of 2 x 2 voxels, of 3 x 1 x 1.5 mm, for a network that sees a single one; (0, 1, 1) is outside."""
+    grid = Geometry.of((1, 2, 2), np.array([[0, 0, 1.5, 0], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]]))
+    image = Volume(array=np.array([[[[5, 5], [5, 0]]]], np.float32), geometry=grid)
+    classes = Volume(array=np.array([[[[1, 1], [0, 0]]]], np.uint8), geometry=grid)
+    return image, classes, how(spacing_mm=(3.0, 2.0, 3.0))
+
+
+def test_background_outside_of_the_image_and_in_it_are_two_classes_where_that_is_asked_for():
+    volume, classes, rules = touching_the_outside()
+    _, record = preprocess_image(volume, rules)
+    outside = outside_of(volume, record)
+    assert outside.tolist() == [[[False, False], [False, True]]]
+    # The structure weighs 1/2, background in the image 1/4 and outside of it 1/4.
+    assert preprocess_classes(classes, record, outside).tolist() == [[[1]]]
+    # Together they weigh 1/2 as well, and theirs is the nearest voxel.
+    assert preprocess_classes(classes, record).tolist() == [[[0]]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_outside_takes_no_class_away(dtype):
+    volume, classes, rules = touching_the_outside()
+    _, record = preprocess_image(volume, rules.model_copy(update={"spacing_mm": (3.0, 0.5, 0.75)}))
+    most = np.iinfo(dtype).max
+    many = Volume(array=np.array([[[[most, most - 1], [0, 0]]]], dtype), geometry=classes.geometry)
+    result = preprocess_classes(many, record, outside_of(volume, record))
+    assert result.tolist() == [[[most] * 2 + [most - 1] * 2] * 2 + [[0] * 4] * 2]
+    assert many.array.max() == most
+
+
+def test_a_hole_is_not_outside_and_an_image_without_zeros_has_no_outside():
+    rules = how(axis_order=(1, 0, 2), spacing_mm=(1.0, 5.0, 0.5))
+    grid = Geometry.of((3, 4, 5), np.diag([5.0, 1.0, 0.5, 1]))
+    image = np.ones((2, 3, 4, 5), np.float32)
+    image[:, 1, 2, 2] = 0  # inside of both channels
+    image[0, 0, 0, 0] = 0  # the other channel holds something there
+    volume = Volume(array=image, geometry=grid)
+    assert outside_of(volume, preprocess_image(volume, rules)[1]) is None
+    image[:, 2, 3, 4] = 0
+    record = preprocess_image(volume, rules)[1]
+    outside = outside_of(volume, record)
+    assert outside.shape == record.cropped_shape
+    assert outside.sum() == 1
 
 
 def test_channels_of_several_files_are_stacked_in_order():

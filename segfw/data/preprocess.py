@@ -114,7 +114,7 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
     filled = None
     if any(channel.inside_mask for channel in how.normalization):
-        filled = ndimage.binary_fill_holes((cropped != 0).any(0))
+        filled = _filled(cropped)
     masks = [filled if rule.inside_mask else None for rule in how.normalization]
     scalings = [scaling_of(*channel) for channel in zip(cropped, how.normalization, masks)]
     bounds = [_bounds(*channel) for channel in zip(cropped, scalings, masks)]
@@ -155,11 +155,36 @@ def _normalized_slices(
     return torch.from_numpy(scaling(channel_zyx[start:stop], mask))
 
 
-def preprocess_classes(classes: Volume, record: PreprocessRecord) -> Tensor:
-    """Class indices (1, Z, Y, X) on the image's original grid to (Z, Y, X) on the network's grid."""
+def preprocess_classes(classes: Volume, record: PreprocessRecord, outside_zyx: np.ndarray | None = None) -> Tensor:
+    """Class indices (1, Z, Y, X) on the image's original grid to (Z, Y, X) on the network's grid.
+
+    With ``outside_zyx`` background there and elsewhere are resampled as two classes and joined afterwards.
+    """
     cropped = cut(to_orientation(classes, record.orientation).array[0], record.box).transpose(record.axis_order)
-    contiguous = torch.from_numpy(np.ascontiguousarray(cropped))
-    return resample_classes(contiguous, record.shape, thick_axis(record.cropped_spacing_mm, record.spacing_mm))
+    thick = thick_axis(record.cropped_spacing_mm, record.spacing_mm)
+    if outside_zyx is None:
+        return resample_classes(torch.from_numpy(np.ascontiguousarray(cropped)), record.shape, thick)
+    # Outside is the lowest of all classes, to which a tie of three or more may fall.
+    one_up = cropped + (np.uint8(1) if cropped.max() < np.iinfo(np.uint8).max else np.int32(1))
+    one_up[outside_zyx & (cropped == 0)] = 0
+    resampled = resample_classes(torch.from_numpy(np.ascontiguousarray(one_up)), record.shape, thick)
+    return resampled.clamp(min=1) - 1
+
+
+def outside_of(volume: Volume, record: PreprocessRecord) -> np.ndarray | None:
+    """Where the image is zero in every channel, holes apart: (Z, Y, X) bool after the crop; None if nowhere.
+
+    nnU-Net calls background there another class than elsewhere (``crop_to_nonzero``). Where both meet a structure, its
+    weight in a resampled voxel is compared with either of theirs, not with their sum: it grows there a little.
+    """
+    oriented = to_orientation(volume, record.orientation)
+    cropped = cut(oriented.array, record.box).transpose(0, *(axis + 1 for axis in record.axis_order))
+    outside = ~_filled(cropped)
+    return outside if outside.any() else None
+
+
+def _filled(image_czyx: np.ndarray) -> np.ndarray:
+    return ndimage.binary_fill_holes((image_czyx != 0).any(0))
 
 
 def place_back(values_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segfw.data.geometry import Volume
 from segfw.data.normalize import Normalization
 from segfw.data.parallel import ran_out_of_memory
-from segfw.data.preprocess import PreprocessRecord, preprocess_classes, preprocess_image
+from segfw.data.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
 from segfw.data.restore import Restoring, restored
 from segfw.data.slabs import Slab
 from segfw.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
@@ -54,18 +54,21 @@ class Sink(Protocol):
 class Prepared:
     """An image (C, Z, Y, X) on a network's grid and how to come back; ``previous`` is the same on the first stage's.
 
-    ``is_empty`` images hold nothing but zeros, where the model looks at other voxels alone.
+    ``is_empty`` images hold nothing but zeros, where the model looks at other voxels alone. ``outside`` is where the
+    image holds nothing, if the first stage's classes are to come here by nnU-Net's way (``preprocess.outside_of``).
     """
 
     image: Tensor
     record: PreprocessRecord
     previous: Prepared | None = None
     is_empty: bool = False
+    outside: np.ndarray | None = None
 
     @property
     def held_bytes(self) -> int:
         """Memory of the case while it is read and predicted, without what the network takes."""
         stages = self.image.nbytes + (self.previous.held_bytes if self.previous else 0)
+        stages += 0 if self.outside is None else self.outside.nbytes
         return stages + 4 * len(self.image) * prod(self.record.original.shape)
 
 
@@ -161,7 +164,8 @@ class Predictor:
             how = how.model_copy(update={"normalization": (Normalization(kind="none"),) * expected})
         image, record = preprocess_image(volume, how)
         previous = self.previous and self.previous.prepare(volume)
-        return Prepared(image=image, record=record, previous=previous, is_empty=is_empty)
+        outside = outside_of(volume, record) if self.configuration.previous_through_file else None
+        return Prepared(image=image, record=record, previous=previous, is_empty=is_empty, outside=outside)
 
     def slabs(self, prepared: Prepared, by_member: bool = False) -> Iterator[Slab]:
         """Logits of a prepared image, slab by slab, by all stages; ``by_member`` tells the folds of the last apart."""
@@ -171,10 +175,11 @@ class Predictor:
         found = None
         if self.previous is not None:
             first = prepared.previous
-            through_file = self.configuration.previous_through_file
-            handed_on = self.previous.hand_on(
-                self.previous.slabs(first), first.record, prepared.record, through_file=through_file
-            )
+            to = first.record, prepared.record
+            if self.configuration.previous_through_file:
+                handed_on = self.previous.hand_on_through_file(self.previous.slabs(first), *to, prepared.outside)
+            else:
+                handed_on = self.previous.hand_on(self.previous.slabs(first), *to)
             found = torch.from_numpy(handed_on)
         yield from self.network_slabs(prepared.image, found, by_member=by_member, held_bytes=prepared.held_bytes)
 
@@ -223,17 +228,21 @@ class Predictor:
         channels = logits_k.repeat(members)[:, None, None, None].expand(-1, *shape)
         return Slab(first=0, start=0, stop=shape[0], channels_azyx=channels, members=members)
 
-    def hand_on(
-        self, slabs: Iterable[Slab], record: PreprocessRecord, target: PreprocessRecord, *, through_file: bool = False
-    ) -> np.ndarray:
-        """Classes (Z, Y, X) that this stage found, on the grid of the next one.
-
-        ``through_file`` takes the detour over the image's own grid by which nnU-Net predicts.
-        """
-        if through_file:
-            found = restored(slabs, record, self.plan.labels.painted_classes)
-            return preprocess_classes(Volume(array=found[None], geometry=record.original), target).numpy()
+    def hand_on(self, slabs: Iterable[Slab], record: PreprocessRecord, target: PreprocessRecord) -> np.ndarray:
+        """Classes (Z, Y, X) that this stage found, on the grid of the next one."""
         return restored(slabs, record, self.plan.labels.painted_classes, target)
+
+    def hand_on_through_file(
+        self,
+        slabs: Iterable[Slab],
+        record: PreprocessRecord,
+        target: PreprocessRecord,
+        outside_zyx: np.ndarray | None,
+    ) -> np.ndarray:
+        """As ``hand_on``, by nnU-Net's detour over the image's own grid; ``outside_zyx`` is that of ``outside_of``."""
+        found = restored(slabs, record, self.plan.labels.painted_classes)
+        volume = Volume(array=found[None], geometry=record.original)
+        return preprocess_classes(volume, target, outside_zyx).numpy()
 
     def classes(
         self,
