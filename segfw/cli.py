@@ -38,8 +38,8 @@ def _plan(args: argparse.Namespace) -> None:
         **planning_arguments(args),
     )
     ready = args.configurations[-1] if args.configurations else "3d_fullres"
-    if ready not in plan.configurations:
-        ready = "2d"
+    if ready not in plan.configurations:  # of single slices, or plans that were given, with names of their own
+        ready = next(iter(plan.configurations))
     ready = plan.configurations[ready].previous_stage or ready
     verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
     print(f"next: segfw {verb}")
