@@ -15,7 +15,7 @@ help:
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
 	@echo "make compare-models  nnU-Net's models predicted by nnU-Net and segfw: masks, time, memory"
-	@echo "make compare-plans   plans of nnU-Net's own planner and ours for ../shared/data, field by field: about 15 minutes"
+	@echo "make compare-plans   plans of nnU-Net's own planner and ours for ../shared/data, field by field"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
