@@ -15,7 +15,7 @@ help:
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
 	@echo "make compare-models  nnU-Net's models predicted by nnU-Net and segfw: masks, time, memory"
-	@echo "make compare-plans   plans of nnU-Net's own planner and ours, field by field"
+	@echo "make compare-plans   plans of nnU-Net's own planner and ours for ../shared/data, field by field"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
@@ -69,9 +69,11 @@ compare-training: install nnunet-venv
 compare-models: install nnunet-venv
 	$(BIN)/python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
 
+# Every raw data set in ../shared/data; those in refuse_or_repair, awkward and dicom are no data sets to plan for.
 compare-plans: install nnunet-venv
-	$(BIN)/python scripts/compare_nnunet_models.py plans --data $(addprefix ../shared/data/,hippocampus head_neck_ct \
-	    cardiac_cine brain_tumour_2channel brain_slices_2d_many_labels)
+	$(BIN)/python scripts/compare_nnunet_models.py plans --preset plain resenc-m resenc-l --data $(addprefix \
+	    ../shared/data/,hippocampus head_neck_ct cardiac_cine brain_tumour_2channel brain_slices_2d_many_labels \
+	    retina_2d torso_ct_100_labels spleen_ct_one_case)
 
 clean:
 	rm -rf $(VENV) nnunet-venv demo .pytest_cache .ruff_cache *.egg-info

@@ -3,7 +3,7 @@
     python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models
     python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
     python scripts/compare_nnunet_models.py exported WORK IMAGES
-    python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus
+    python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus --preset plain resenc-m
 
 ``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
 predictions_no_mirroring/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With

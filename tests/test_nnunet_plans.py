@@ -114,3 +114,52 @@ def test_as_stored_nothing_is_turned_and_everything_comes_back(raw, tmp_path):
     network = preprocess_classes(Volume(array=classes, geometry=grid), record)
     assert int(network[4, 5, 7]) == 2
     np.testing.assert_array_equal(place_back(network.numpy(), record), classes[0])
+
+
+def test_configurations_of_any_name_inherit_and_are_trained_by(raw, tmp_path, capsys):
+    written, given, work = plans(), tmp_path / "edited.json", tmp_path / "work"
+    written["configurations"]["3d_bigger"] = {"inherits_from": "3d_fullres", "patch_size": [4, 8, 16], "batch_size": 3}
+    written["configurations"]["3d_coarse"] = {"inherits_from": "3d_bigger", "spacing": [5.0, 1.5, 1.0]}
+    given.write_text(json.dumps(written))
+    others = tmp_path / "folds.json"
+    others.write_text(json.dumps([{"train": ["c5", "c0"], "val": ["c3"]}]))
+    command = ["plan-and-preprocess", str(raw), str(work), "--plans", str(given), "--splits", str(others)]
+    assert main([*command, "--configurations", "3d_coarse", "--device", "cpu"]) == 0
+    assert f"next: segfw train {work} 3d_coarse 0" in capsys.readouterr().out
+    coarse = Plan.load(work / "plan.json").configuration("3d_coarse")
+    assert (coarse.patch_size, coarse.batch_size) == ((4, 8, 16), 3)
+    assert coarse.network.features == (4, 8, 8)
+    assert coarse.preprocessing.spacing_mm == (5.0, 1.5, 1.0)
+    # 7 x 9 x 12 voxels as the plans say, six cases, two channels of 16 bit and a mask of 8
+    assert coarse.estimate.disk_gb == pytest.approx(7 * 9 * 12 * 6 * 5 / 1024**3)
+    assert [path.name for path in (work / "preprocessed").iterdir() if path.is_dir()] == ["3d_coarse"]
+    assert load_stored(work / "preprocessed" / "3d_coarse", "c0").record.shape == (7, 6, 6)
+    folds = json.loads((work / "splits.json").read_text())["folds"]
+    assert folds == [{"train": ["c5", "c0"], "validation": ["c3"]}]
+    assert main(["info", str(work)]) == 0
+    assert (
+        "Patch 4 x 8 x 16 voxels, batch of 3, network and spacing from nnU-Net's nnUNetPlans" in capsys.readouterr().out
+    )
+    assert main([*command, "--configurations", "3d_wrong"]) == 2
+    assert "unknown configuration '3d_wrong'; choose from 3d_fullres, 3d_bigger, 3d_coarse" in capsys.readouterr().err
+
+
+def test_plans_without_the_usual_names_end_with_a_name_that_can_be_trained(raw, tmp_path, capsys):
+    written, given = plans(), tmp_path / "edited.json"
+    written["configurations"] = {"mine": written["configurations"]["3d_fullres"]}
+    given.write_text(json.dumps(written))
+    assert main(["plan-and-preprocess", str(raw), str(tmp_path / "work"), "--plans", str(given)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: segfw train {tmp_path / 'work'} mine 0"
+
+
+def test_a_cascade_is_not_trained_on_data_of_another_spacing(raw, tmp_path):
+    written, given = plans(), tmp_path / "edited.json"
+    cascade = {"inherits_from": "3d_fullres", "previous_stage": "low", "spacing": [5.0, 2.0, 0.5]}
+    written["configurations"] |= {"low": {"inherits_from": "3d_fullres"}, "3d_cascade_fullres": cascade}
+    given.write_text(json.dumps(written))
+    with pytest.raises(UserError, match="3d_cascade_fullres is not preprocessed as 3d_fullres"):
+        plan_and_preprocess(raw, tmp_path / "work", plans=given, device="cpu", plan_only=True)
+    del cascade["spacing"]
+    given.write_text(json.dumps(written))
+    plan = plan_and_preprocess(raw, tmp_path / "work", plans=given, device="cpu", plan_only=True)
+    assert plan.configuration("3d_cascade_fullres").data_name == "3d_fullres"

@@ -9,7 +9,8 @@ from typing import Any
 from segfw.data.manifest import DatasetManifest
 from segfw.planning.nnunet_networks import architecture_of
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json, resolved
-from segfw.planning.plan import Plan
+from segfw.planning.plan import CASCADE, FULLRES, Configuration, Plan
+from segfw.planning.planner import PROCESS_GB, stored_gb
 from segfw.records import UserError
 
 DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
@@ -40,4 +41,21 @@ def given_plan(
                 raise UserError(
                     f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
                 )
-    return plan.model_copy(update={"dataset": manifest.name, "request": request})
+    _require_shared_data(plan, path)
+    configurations = {name: _with_storage(one, cases) for name, one in plan.configurations.items()}
+    return plan.model_copy(update={"dataset": manifest.name, "request": request, "configurations": configurations})
+
+
+def _require_shared_data(plan: Plan, path: Path) -> None:
+    """A configuration of the cascade's usual name is trained on the data of 3d_fullres, so they must be the same."""
+    second, full = plan.configurations.get(CASCADE), plan.configurations.get(FULLRES)
+    if second is not None and (full is None or full.preprocessing != second.preprocessing):
+        raise UserError(
+            f"{path}: {CASCADE} is not preprocessed as {FULLRES}, whose data it is trained on; give it another name"
+        )
+
+
+def _with_storage(configuration: Configuration, cases: int) -> Configuration:
+    disk_gb = stored_gb(configuration.median_shape, cases, len(configuration.preprocessing.normalization))
+    estimate = configuration.estimate.model_copy(update={"disk_gb": disk_gb, "ram_gb": PROCESS_GB + disk_gb})
+    return configuration.model_copy(update={"estimate": estimate})

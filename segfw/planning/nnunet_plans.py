@@ -181,7 +181,10 @@ def _configuration(
             network_of(entry, inputs, labels.outputs, where) if is_known else unknown_network(entry, inputs, labels)
         ),
         estimate=NO_ESTIMATE,
-        reasons=(f"From nnU-Net's {plans['plans_name']}, to the letter.",),
+        reasons=(
+            f"Patch {' x '.join(map(str, with_z(patch, 1)))} voxels, batch of {entry['batch_size']}, network and "
+            f"spacing from nnU-Net's {plans['plans_name']}, to the letter.",
+        ),
     )
 
 

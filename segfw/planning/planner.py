@@ -221,7 +221,7 @@ def _configuration(
     mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
         dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
     )
-    stored_gb = prod(median) * dataset.cases * (2 * dataset.channels + 1) / GIGABYTE
+    disk_gb = stored_gb(median, dataset.cases, dataset.channels)
     return Configuration(
         name=name,
         previous_stage=LOWRES if name == CASCADE else None,
@@ -238,20 +238,29 @@ def _configuration(
         estimate=Estimate(
             training_memory_gb=cost.peak_bytes(patch, batch) / GIGABYTE,
             teraflop_per_step=cost.flops(patch, batch) / 1e12,
-            disk_gb=stored_gb,
-            ram_gb=PROCESS_GB + stored_gb,
+            disk_gb=disk_gb,
+            ram_gb=PROCESS_GB + disk_gb,
         ),
         reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirror_reasons),
     )
 
 
-def require_possible(wanted: Sequence[str], plan: Plan) -> None:
-    """Raises UserError, with the reason, if a configuration is unknown or was not planned."""
+def stored_gb(median_shape: Sequence[float], cases: int, channels: int) -> float:
+    """GB of a configuration's preprocessed data before compression: 16 bit per channel, and 8 for the mask."""
+    return prod(median_shape) * cases * (2 * channels + 1) / GIGABYTE
+
+
+def require_possible(wanted: Sequence[str], plan: Plan, *, is_given: bool = False) -> None:
+    """Raises UserError, with the reason, if a configuration is unknown or was not planned.
+
+    A plan that ``is_given`` names its configurations as it likes.
+    """
     for name in wanted:
-        if name not in CONFIGURATIONS:
-            raise UserError(f"unknown configuration {name!r}; choose from {', '.join(CONFIGURATIONS)}")
         if name in plan.configurations:
             continue
+        if name not in CONFIGURATIONS or is_given:
+            choices = plan.configurations if is_given else CONFIGURATIONS
+            raise UserError(f"unknown configuration {name!r}; choose from {', '.join(choices)}")
         if FULLRES not in plan.configurations:
             raise UserError(f"configuration {name!r} needs volumes, but most images have a single slice; use 2d")
         raise UserError(

@@ -87,7 +87,7 @@ def plan_and_preprocess(
     if plans is not None:
         wishes = given_wishes(Path(plans), wishes)
     plan = _plan(work, manifest, fingerprint, wishes, chosen_device, overwrite)
-    require_possible(configurations or (), plan)
+    require_possible(configurations or (), plan, is_given=plans is not None)
     folds, notes = _splits(raw, manifest, fingerprint, groups, splits)
     _keep(work, SPLITS_FILE, folds, overwrite)
     print(f"{folds.source}{''.join(f'{chr(10)}  {note}' for note in notes)}")
