@@ -101,7 +101,7 @@ def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
     changed_plan(model, labels=labels, configurations={"3d_fullres": swapped})
     (folder,) = export_nnunet(model, tmp_path / "export")
     said = capsys.readouterr().out
-    assert "masks will hold 0 to 2 where segfw writes [0, 10, 20]" in said
+    assert "masks will hold 0 for 0, 1 for 10, 2 for 20, the value that segfw writes" in said
     assert "exchanges labels mirrored along x" in said
     assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)

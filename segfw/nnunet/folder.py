@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 
+from segfw.nnunet.postprocessing import POSTPROCESSING
 from segfw.planning.nnunet_plans import read_json
 from segfw.records import UserError
 
 PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
-POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
 # What is taken out of a zip; pictures, logs and predictions stay in it.
 WANTED = {PLANS_FILE, DATASET_FILE, FINAL, BEST, *POSTPROCESSING}
 
