@@ -7,6 +7,8 @@ from pathlib import Path
 
 from segfw.options import DEVICES, duration_s, extension, planning_options, tiling_options, training_options
 
+POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
@@ -98,6 +100,7 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
     )
+    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help=POSTPROCESSING)
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
@@ -108,7 +111,7 @@ def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("probabilities", type=Path, nargs="+", help="folders of masks with probabilities, one a model")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
     parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per folder (default: equal)")
-    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help="selection.json, to do as it found best")
+    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help=POSTPROCESSING)
     parser.add_argument("--map-of", nargs="+", default=[], metavar="LABEL", help="write their mean probability as well")
     parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="average again what is there")
@@ -184,6 +187,7 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--half", action="store_true", help="half the size: float16 weights; what changes is measured")
     parser.add_argument("--licence", metavar="NAME|FILE", help="under which others may use it, such as CC-BY-4.0")
+    parser.add_argument("--ending", default=".nii.gz", help="with --nnunet: of images and masks (default: .nii.gz)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

@@ -87,6 +87,7 @@ def _predict(args: argparse.Namespace) -> None:
         cluster=args.cluster,
         ending=args.ending,
         best=args.weights == "best",
+        postprocessing=args.postprocessing,
         overwrite=args.overwrite,
     )
     print(f"masks are in {args.output}")
@@ -95,9 +96,9 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _ensemble(args: argparse.Namespace) -> None:
     from segfw.inference.ensemble import ensemble
-    from segfw.selection import Selection
+    from segfw.selection import load_postprocessing
 
-    steps = Selection.load(args.postprocessing).postprocessing if args.postprocessing else None
+    steps = load_postprocessing(args.postprocessing) if args.postprocessing else None
     ensemble(
         args.probabilities,
         args.output,
@@ -173,9 +174,8 @@ def _export(args: argparse.Namespace) -> None:
         others = (args.half, args.configuration, args.folds, args.weights == "best", args.licence, args.overwrite)
         if any(others):
             raise UserError("--nnunet writes all trained configurations and folds as they are; give no other option")
-        for folder in export_nnunet(args.model, args.output):
+        for folder in export_nnunet(args.model, args.output, ending=args.ending):
             print(f"written: {folder}")
-        print(f"next: nnUNetv2_predict_from_modelfolder -i NEW_IMAGES -o MASKS -m {folder}")
         return
     if args.onnx:
         from segfw.onnx_export import export_onnx

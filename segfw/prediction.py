@@ -21,7 +21,7 @@ from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
 from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.images import find_images
-from segfw.inference.postprocess import Postprocessing
+from segfw.inference.postprocess import Postprocessing, postprocessing_file, require_steps
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
@@ -32,7 +32,7 @@ from segfw.inference.uncertainty import TABLE_FILE, UncertaintySink, write_table
 from segfw.model import Model, load_model
 from segfw.networks import BuildNetwork, build_network
 from segfw.records import UserError, count
-from segfw.selection import load_selection
+from segfw.selection import load_postprocessing, load_selection
 
 PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
 # Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is
@@ -114,6 +114,7 @@ def predict(
     device: str | Sequence[str] = "auto",
     ending: str = ".nii.gz",
     best: bool = False,
+    postprocessing: Path | None = None,
     save_probabilities: int | None = None,
     uncertainty: bool = False,
     max_memory_gb: float | None = None,
@@ -128,7 +129,7 @@ def predict(
     from the same model, options and images are kept. Any number of calls may write to one folder at the same time:
     they share the cases. ``part`` '3/8' takes every eighth case from the third on. Each of several devices takes cases
     as it can; ``cluster`` is the address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of
-    each, 16 or 8.
+    each, 16 or 8. ``postprocessing`` is a selection.json, or the postprocessing.json of an imported model.
 
     Raises CasesFailed, at the end, if images could not be predicted, and when the disk is full; the others are done.
     """
@@ -144,7 +145,7 @@ def predict(
         source, output, model = source.absolute(), output.absolute(), model.absolute()
     if save_probabilities not in (None, *PROBABILITY_ENCODINGS):
         raise UserError(f"--save-probabilities is {save_probabilities}; give 16 or 8 bits")
-    members, postprocessing = _members(model, configuration, folds)
+    members, steps = _members(model, configuration, folds, postprocessing)
     if len(members) > 1 and (save_probabilities or uncertainty):
         names = " and ".join(name for name, _ in members)
         raise UserError(
@@ -156,7 +157,7 @@ def predict(
         output=output,
         ending=ending,
         members=members,
-        postprocessing=postprocessing,
+        postprocessing=steps,
         best=best,
         step=step,
         mirroring=mirroring,
@@ -167,6 +168,10 @@ def predict(
         build=build,
     )
     loaded = job.load()
+    require_steps(steps, loaded[0].plan.labels, model)
+    own = postprocessing_file(model, loaded[0].configuration.name)
+    if own.is_file() and not steps.steps and postprocessing is None:
+        print(f"{own}: is not applied, as nnU-Net does not while it predicts; --postprocessing {own} does")
     found = find_images(source, loaded[0].plan.channels)
     cases = found[number - 1 :: parts]
     # On a cluster nobody but the workers needs it; it is made here to refuse wrong options, on no device.
@@ -193,14 +198,18 @@ def predict(
 
 
 def _members(
-    model: Path, configuration: str | None, folds: tuple[str, ...] | None
+    model: Path, configuration: str | None, folds: tuple[str, ...] | None, postprocessing: Path | None
 ) -> tuple[tuple[tuple[str | None, tuple[str, ...] | None], ...], Postprocessing]:
     """Configurations with their folds, None for all that are trained, and what is done to masks."""
     selection = load_selection(model) if configuration is None else None
-    if selection is None:
-        return ((configuration, folds),), Postprocessing()
-    print(f"as segfw select chose: {selection.name}, only the largest component of: {selection.postprocessing.text}")
-    return tuple((name, folds or selection.folds[name]) for name in selection.configurations), selection.postprocessing
+    steps = selection.postprocessing if selection else Postprocessing()
+    steps = steps if postprocessing is None else load_postprocessing(postprocessing)
+    if selection is None and postprocessing is None:
+        return ((configuration, folds),), steps
+    which = f"as segfw select chose: {selection.name}, " if selection else ""
+    print(f"{which}only the largest component of: {steps.text}")
+    chosen = [(name, folds or selection.folds[name]) for name in selection.configurations] if selection else []
+    return tuple(chosen) or ((configuration, folds),), steps
 
 
 def _settings(loaded: Sequence[Model], job: Job) -> PredictionSettings:

@@ -23,7 +23,7 @@ ALLOWED = {
     "planning": {"data", "networks", "device"},
     "packed": set(),
     "model": {"data", "networks", "planning", "packed"},
-    "nnunet": {"data", "networks", "planning", "model"},
+    "nnunet": {"data", "networks", "planning", "model", "inference", "selection"},
     "training": {"data", "networks", "planning", "model", "device", "pictures"},
     "inference": {"data", "networks", "planning", "model", "device"},
     "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_model import cascade_model
 from small_nnunet import REGIONS, dataset, state, trained_folder
 
 from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import LabelSet
+from segfw.data.normalize import Normalization
 from segfw.export import export_model
 from segfw.inference.predictor import Predictor
-from segfw.model import fold_folder, load_model, save_weights
+from segfw.model import fold_folder, load_model, load_tensors, save_weights
 from segfw.networks import build_network
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
@@ -101,7 +103,7 @@ def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
     changed_plan(model, labels=labels, configurations={"3d_fullres": swapped})
     (folder,) = export_nnunet(model, tmp_path / "export")
     said = capsys.readouterr().out
-    assert "masks will hold 0 to 2 where segfw writes [0, 10, 20]" in said
+    assert "masks will hold 0 for 0, 1 for 10, 2 for 20, the value that segfw writes" in said
     assert "exchanges labels mirrored along x" in said
     assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
@@ -154,3 +156,61 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     (model / "runs" / "3d_fullres" / "fold_0" / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="no fold is trained"):
         export_nnunet(model, tmp_path / "export")
+
+
+def test_best_weights_go_along_and_all_folds_are_mirrored_alike(tmp_path):
+    """One fold saw images mirrored along 0 and 2, the other along 2 alone: nnU-Net must not mirror along 0."""
+    model = imported(tmp_path, folds=("0", "1"))
+    path = fold_folder(model, "3d_fullres", "1") / "weights.safetensors"
+    weights, _ = load_tensors(path)
+    save_weights(path, weights, epoch=3, mirror_axes=(2,))
+    best = {name: tensor + 1 for name, tensor in weights.items()}
+    save_weights(path.with_name("best.safetensors"), best, epoch=2, mirror_axes=(2,))
+    (folder,) = export_nnunet(model, tmp_path / "export")
+    first, last, other = (
+        torch.load(folder / name, weights_only=True)
+        for name in ("fold_0/checkpoint_final.pth", "fold_1/checkpoint_final.pth", "fold_1/checkpoint_best.pth")
+    )
+    assert first["inference_allowed_mirroring_axes"] == last["inference_allowed_mirroring_axes"] == (2,)
+    name = "encoder.stages.0.0.convs.0.conv.weight"
+    assert torch.equal(other["network_weights"][name], last["network_weights"][name] + 1)
+    assert not (folder / "fold_0" / "checkpoint_best.pth").exists()
+
+
+def test_every_channel_has_an_entry_of_intensities_as_nnunet_looks_them_up(tmp_path):
+    model = imported(tmp_path)
+    one = Plan.load(model / "plan.json").configuration("3d_fullres")
+    rules = (one.preprocessing.normalization[0], Normalization(kind="zscore"))
+    how = one.preprocessing.model_copy(update={"normalization": rules})
+    changed_plan(model, configurations={"3d_fullres": one.model_copy(update={"preprocessing": how})})
+    (folder,) = export_nnunet(model, tmp_path / "export")
+    found = json.loads((folder / "plans.json").read_text())["foreground_intensity_properties_per_channel"]
+    assert (found["0"]["max"], found["1"]) == (300.0, {})
+
+
+def test_the_commands_of_a_cascade_hand_its_first_stage_on(tmp_path, capsys):
+    model = cascade_model(tmp_path / "model")
+    export_nnunet(model, tmp_path / "export")
+    said = capsys.readouterr().out.splitlines()
+    commands = [line.strip() for line in said if "nnUNetv2_predict" in line]
+    assert "-o MASKS_3d_lowres " in commands[0]
+    assert commands[0].endswith("__3d_lowres -f 0 1")
+    assert commands[-1].endswith("__3d_cascade_fullres -f 0 -prev_stage_predictions MASKS_3d_lowres")
+    assert "CASE_0000.nii.gz (MR)" in "".join(said)
+    for fold in ("0", "1"):
+        (fold_folder(model, "3d_lowres", fold) / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="3d_lowres, the first, is not trained"):
+        export_nnunet(model, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_images_that_nnunet_would_read_otherwise_are_refused(tmp_path):
+    model = cascade_model(tmp_path / "model")
+    with pytest.raises(UserError, match="reads pictures as stored"):
+        export_nnunet(model, tmp_path / "export", ending=".png")
+    with pytest.raises(UserError, match=r"ending is \.jpg"):
+        export_nnunet(model, tmp_path / "export", ending=".jpg")
+    many = LabelSet(names=tuple(f"n{value}" for value in range(300)), values=tuple(range(300)))
+    changed_plan(model, labels=many)
+    with pytest.raises(UserError, match="no more than 255 labels, and there are 299"):
+        export_nnunet(model, tmp_path / "export", ending=".nrrd")

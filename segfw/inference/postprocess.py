@@ -16,6 +16,7 @@ from segfw.data.manifest import LabelSet
 from segfw.records import Record, UserError
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
+POSTPROCESSING_FILE = "postprocessing.json"  # in the folder of a configuration that was imported with some
 
 
 class KeepLargest(Record):
@@ -34,6 +35,11 @@ class Postprocessing(Record):
     def text(self) -> str:
         """'none', or what only the largest component is kept of."""
         return ", ".join(step.name for step in self.steps) or "none"
+
+
+def postprocessing_file(model: Path, configuration: str) -> Path:
+    """Where the postprocessing that came with an imported configuration is kept; it is applied only if asked for."""
+    return Path(model) / "runs" / configuration / POSTPROCESSING_FILE
 
 
 def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,16 +13,29 @@ import torch
 
 from segfw.data.geometry import CANONICAL
 from segfw.data.manifest import LabelSet
-from segfw.model import WEIGHTS_FILE, fold_folder, load_plan, load_tensors, trained_folds
+from segfw.inference.postprocess import Postprocessing, postprocessing_file
+from segfw.model import (
+    BEST_FILE,
+    WEIGHTS_FILE,
+    fold_folder,
+    load_plan,
+    load_tensors,
+    shared_mirror_axes,
+    trained_folds,
+)
 from segfw.networks.spec import NetworkSpec
-from segfw.nnunet.folder import DATASET_FILE, FINAL, PLANS_FILE
+from segfw.nnunet.commands import predicting_folds, say_commands, say_differences
+from segfw.nnunet.folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
+from segfw.nnunet.postprocessing import write_postprocessing
 from segfw.nnunet.weights import to_nnunet
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
 from segfw.planning.nnunet_plans import NORMALIZATIONS, ORDERS, RESAMPLER
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import UserError, write_text
+from segfw.selection import Selection, load_selection
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
+LARGEST_BYTE = 255
 LARGEST_LABEL = 65_534  # nnU-Net writes masks of at most 16 bit
 
 
@@ -30,8 +44,8 @@ def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list
 
     ``ending`` is what nnU-Net shall expect images to be called. Networks that nnU-Net has not are refused. Mirroring
     at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get such
-    values, because nnU-Net cannot do either; both are said. Raises UserError, with nothing written, if the model
-    cannot be exported.
+    values, because nnU-Net cannot do either; both are said, and so are nnU-Net's commands. Postprocessing that was
+    selected or imported goes along. Raises UserError, with nothing written, if the model cannot be exported.
     """
     model, folder = Path(model), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -40,16 +54,26 @@ def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list
     chosen = [configuration for name, configuration in plan.configurations.items() if trained_folds(model, name)]
     if not chosen:
         raise UserError(f"{model}: no fold is trained to its end; run segfw train first")
+    names = [configuration.name for configuration in chosen]
+    for configuration in chosen:
+        if configuration.previous_stage and configuration.previous_stage not in names:
+            raise UserError(
+                f"{model}: {configuration.name} is the second stage of a cascade, and {configuration.previous_stage}, "
+                "the first, is not trained; train it, too"
+            )
+    selection = load_selection(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
         home = Path(partial) / "export"
         for configuration in chosen:
-            _export(model, plan, configuration, home, ending)
+            _export(model, plan, configuration, chosen, home, ending)
+        steps = _write_postprocessing(model, plan, selection, names, home)
         if folder.exists():
             folder.rmdir()
         os.replace(home, folder)
-    for configuration in chosen:
-        _say_differences(plan, configuration)
+    say_differences(plan, chosen)
+    folds = {name: predicting_folds(trained_folds(model, name)) for name in names}
+    say_commands(folder, {one: folder_name(one) for one in chosen}, folds, selection, steps, plan, ending)
     return [folder / folder_name(configuration) for configuration in chosen]
 
 
@@ -58,34 +82,63 @@ def folder_name(configuration: Configuration) -> str:
     return f"{TRAINER}__{PLANS}__{configuration.name}"
 
 
-def _export(model: Path, plan: Plan, configuration: Configuration, home: Path, ending: str) -> None:
+def _export(
+    model: Path, plan: Plan, configuration: Configuration, chosen: Sequence[Configuration], home: Path, ending: str
+) -> None:
     target = home / folder_name(configuration)
-    plans, dataset = plans_json(plan, ending), dataset_json(plan, ending)
+    plans, dataset = plans_json(plan, ending, chosen), dataset_json(plan, ending)
     write_text(target / PLANS_FILE, json.dumps(plans, indent=1) + "\n")
     write_text(target / DATASET_FILE, json.dumps(dataset, indent=1) + "\n")
-    for fold in trained_folds(model, configuration.name):
-        weights, metadata = load_tensors(fold_folder(model, configuration.name, fold) / WEIGHTS_FILE)
-        axes = [int(axis) for axis in metadata.get("mirror_axes", "").split(",") if axis]
-        axes = [axis for axis in axes if axis not in configuration.swapped_pairs]
-        offset = 1 if _is_2d(configuration) else 0
+    folds = trained_folds(model, configuration.name)
+    # nnU-Net mirrors all folds as the first one allows, segfw only along axes that all of them do.
+    shared = shared_mirror_axes(
+        [load_tensors(fold_folder(model, configuration.name, fold) / WEIGHTS_FILE)[1] for fold in folds]
+    )
+    offset = 1 if _is_2d(configuration) else 0
+    axes = tuple(axis - offset for axis in shared if axis not in configuration.swapped_pairs)
+    for fold in folds:
         (target / f"fold_{fold}").mkdir()
-        checkpoint = {
-            "network_weights": to_nnunet(weights, configuration.network),
-            "optimizer_state": None,
-            "grad_scaler_state": None,
-            "logging": {},
-            "_best_ema": None,
-            "current_epoch": int(metadata.get("epoch", 0)),
-            "init_args": {
-                "plans": plans,
-                "configuration": configuration.name,
-                "fold": fold if fold == "all" else int(fold),
-                "dataset_json": dataset,
-            },
-            "trainer_name": TRAINER,
-            "inference_allowed_mirroring_axes": tuple(axis - offset for axis in axes) or None,
-        }
-        torch.save(checkpoint, target / f"fold_{fold}" / FINAL)
+        for own, theirs in ((WEIGHTS_FILE, FINAL), (BEST_FILE, BEST)):
+            path = fold_folder(model, configuration.name, fold) / own
+            if own == BEST_FILE and not path.is_file():
+                continue
+            weights, metadata = load_tensors(path)
+            checkpoint = {
+                "network_weights": to_nnunet(weights, configuration.network),
+                "optimizer_state": None,
+                "grad_scaler_state": None,
+                "logging": {},
+                "_best_ema": None,
+                "current_epoch": int(metadata.get("epoch", 0)),
+                "init_args": {
+                    "plans": plans,
+                    "configuration": configuration.name,
+                    "fold": fold if fold == "all" else int(fold),
+                    "dataset_json": dataset,
+                },
+                "trainer_name": TRAINER,
+                "inference_allowed_mirroring_axes": axes or None,
+            }
+            torch.save(checkpoint, target / f"fold_{fold}" / theirs)
+
+
+def _write_postprocessing(
+    model: Path, plan: Plan, selection: Selection | None, names: Sequence[str], home: Path
+) -> dict[str, Postprocessing]:
+    """Beside the weights of each configuration that has some, and in ``home`` itself where two are averaged.
+
+    Returns what was written by configuration, or by the name of both.
+    """
+    files = {name: postprocessing_file(model, name) for name in names}
+    found = {name: Postprocessing.load(path) for name, path in files.items() if path.is_file()}
+    if selection:
+        found[selection.name] = selection.postprocessing
+    found = {name: steps for name, steps in found.items() if steps.steps}
+    values = plan.labels.values if plan.labels.regions else range(len(plan.labels.values))
+    for name, steps in found.items():
+        folder = home / folder_name(plan.configuration(name)) if name in names else home
+        write_postprocessing(folder, steps, values)
+    return found
 
 
 def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
@@ -96,6 +149,8 @@ def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
     }
     if labels.regions:
         _require_plain_background(labels)
+        if all(len(region.values) == 1 for region in labels.regions):
+            raise UserError("each region is a single label, which nnU-Net takes for labels that exclude each other")
         entries = {"background": 0} | {region.name: list(region.values) for region in labels.regions}
         described["regions_class_order"] = [region.painted for region in labels.regions]
     else:  # nnU-Net writes the class itself
@@ -114,47 +169,65 @@ def _require_plain_background(labels: LabelSet) -> None:
         )
 
 
-def plans_json(plan: Plan, ending: str) -> dict[str, Any]:
-    """nnU-Net's plans.json with the trained and the other configurations that nnU-Net knows the network of."""
-    first = next(iter(plan.configurations.values()))
+def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict[str, Any]:
+    """nnU-Net's plans.json with the ``chosen`` configurations."""
+    first = chosen[0]
     order = list(first.preprocessing.axis_order)
-    is_nifti = ending in (".nii", ".nii.gz")
-    if plan.orientation == CANONICAL:  # RAS; nibabel decides about oblique axes as segfw does
-        reader = "NibabelIOWithReorient" if is_nifti else "SimpleITKIOWithReorient"
-    else:
-        reader = "SimpleITKIO" if is_nifti or ending in (".nrrd", ".mha", ".gipl") else "NaturalImage2DIO"
-    known = {
-        name: one for name, one in plan.configurations.items() if one.network.architecture in ARCHITECTURES.values()
-    }
-    missing = [name for name in plan.configurations if name not in known]
-    if missing:
-        architecture = plan.configurations[missing[0]].network.architecture
-        raise UserError(
-            f"{missing[0]} is a {architecture}, which nnU-Net has not; only plain and residual U-Nets can go"
-        )
-    spacing = next((one.preprocessing.spacing_mm for one in known.values() if not _is_2d(one)), None)
+    for one in chosen:
+        if one.network.architecture not in ARCHITECTURES.values():
+            raise UserError(
+                f"{one.name} is a {one.network.architecture}, which nnU-Net has not; only plain and residual U-Nets "
+                "can go"
+            )
+        if one.preprocessing.axis_order != first.preprocessing.axis_order:
+            raise UserError(f"{one.name} has another order of axes than {first.name}; nnU-Net has one in a plan")
+    spacing = next((one.preprocessing.spacing_mm for one in chosen if not _is_2d(one)), None)
     return {
         "dataset_name": plan.dataset,
         "plans_name": PLANS,
         "original_median_spacing_after_transp": list(spacing or (1.0, *first.preprocessing.spacing_mm[1:])),
         "original_median_shape_after_transp": [round(size) for size in first.median_shape],
-        "image_reader_writer": reader,
+        "image_reader_writer": _reader(plan, ending),
         "transpose_forward": order,
         "transpose_backward": [order.index(axis) for axis in range(3)],
-        "configurations": {name: _configuration_json(one) for name, one in known.items()},
+        "configurations": {one.name: _configuration_json(one) for one in chosen},
         "experiment_planner_used": "segfw",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": _intensities(first),
     }
 
 
+def _reader(plan: Plan, ending: str) -> str:
+    """Name of nnU-Net's class that reads images with this ending as the model was trained on them."""
+    is_nifti = ending in (".nii", ".nii.gz")
+    if ending not in (".nii", ".nii.gz", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif"):
+        raise UserError(f"--ending is {ending}; nnU-Net reads .nii.gz, .nrrd, .mha, .gipl, .png, .bmp and .tif")
+    is_picture = ending in (".png", ".bmp", ".tif")
+    if plan.orientation != CANONICAL:
+        return "NaturalImage2DIO" if is_picture else "NibabelIO" if ending == ".nii" else "SimpleITKIO"
+    if is_picture:
+        raise UserError(
+            f"--ending is {ending}: nnU-Net reads pictures as stored, but the model was trained on images turned to "
+            "one orientation; leave it out and give nnU-Net NIfTI files of one slice"
+        )
+    if is_nifti:  # nibabel decides about oblique axes as segfw does
+        return "NibabelIOWithReorient"
+    if len(plan.labels.values) > LARGEST_BYTE + 1:
+        raise UserError(
+            f"--ending is {ending}: nnU-Net's reader that turns such images writes no more than {LARGEST_BYTE} labels, "
+            f"and there are {len(plan.labels.values) - 1}; leave it out for NIfTI"
+        )
+    return "SimpleITKIOWithReorient"
+
+
 def _intensities(configuration: Configuration) -> dict[str, dict[str, float]]:
+    """By channel, and of every channel: nnU-Net looks each of them up, also where its normalisation needs none."""
     found = {}
     for index, rule in enumerate(configuration.preprocessing.normalization):
-        if rule.stats is not None:
-            values = rule.stats.model_dump()
+        values = rule.stats.model_dump() if rule.stats else {}
+        if values:
             values |= {"min": values.pop("minimum"), "max": values.pop("maximum")}
-            found[str(index)] = values
+        found[str(index)] = values
     return found
 
 
@@ -164,6 +237,9 @@ def _is_2d(configuration: Configuration) -> bool:
 
 def _configuration_json(configuration: Configuration) -> dict[str, Any]:
     used = slice(1, None) if _is_2d(configuration) else slice(None)
+    for rule in configuration.preprocessing.normalization:
+        if rule.inside_mask and rule.kind != "zscore":
+            raise UserError(f"{configuration.name}: {rule.kind} inside a mask is no normalisation of nnU-Net")
     schemes = {ours: theirs for theirs, ours in NORMALIZATIONS.items()}
     rules = configuration.preprocessing.normalization
     found: dict[str, Any] = {
@@ -218,17 +294,3 @@ def _architecture_json(network: NetworkSpec, used: slice) -> dict[str, Any]:
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
-
-
-def _say_differences(plan: Plan, configuration: Configuration) -> None:
-    """What nnU-Net will do otherwise than segfw does with the same model."""
-    values = plan.labels.values
-    if not plan.labels.regions and values != tuple(range(len(values))):
-        print(
-            f"note: nnU-Net writes classes, so masks will hold 0 to {len(values) - 1} where segfw writes {list(values)}"
-        )
-    if configuration.swapped_pairs:
-        axes = " and ".join("zyx"[axis] for axis in configuration.swapped_pairs)
-        print(f"note: {configuration.name} exchanges labels mirrored along {axes}; nnU-Net will not mirror there")
-    if configuration.previous_stage and not configuration.previous_through_file:
-        print(f"note: nnU-Net hands labels on to {configuration.name} over each image's own grid, segfw directly")

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 
 from segfw.nnunet.checkpoint import read_checkpoint
+from segfw.nnunet.postprocessing import POSTPROCESSING
 from segfw.planning.nnunet_plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.records import UserError
 
@@ -23,7 +24,6 @@ PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 FOLD = re.compile(r"fold_(\d+|all)")  # fold_0_old is nobody's
 OLD_MODEL = "model_final_checkpoint.model"
-POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
 # What is taken out of a zip; pictures, logs and predictions stay in it.
 LARGEST_RATIO = 200  # of what a zip unpacks to and its own size; weights hardly get smaller, text to a tenth
 WANTED = {PLANS_FILE, DATASET_FILE, FINAL, BEST, *POSTPROCESSING}

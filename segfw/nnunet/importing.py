@@ -13,10 +13,12 @@ from torch import Tensor
 
 from segfw.data.description import channels_of, labels_of
 from segfw.data.manifest import Channel, LabelSet
+from segfw.inference.postprocess import postprocessing_file
 from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
-from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, POSTPROCESSING, TrainedFolder, find_trained, opened
+from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
+from segfw.nnunet.postprocessing import find_postprocessing
 from segfw.nnunet.weights import from_nnunet, without_wrappers
 from segfw.planning.nnunet_plans import plan_of_nnunet
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
@@ -60,10 +62,10 @@ def import_nnunet(source: Path, out: Path, *, build_network: BuildNetwork | None
     with opened(source, out.parent) as folder, TemporaryDirectory(prefix=".partial-", dir=out.parent) as partial:
         found = find_trained(folder)
         plan = _common_plan(found, is_known=build_network is None)
-        home = Path(partial) / "model"
+        home, said = Path(partial) / "model", []
         for trained in found:
             _import_folds(trained, plan.configuration(trained.configuration), home, build_network)
-            _say_postprocessing(trained)
+            said.append(_take_postprocessing(trained, plan, home))
         plan.save(home / PLAN_FILE)
         if out.exists():
             out.rmdir()
@@ -71,6 +73,8 @@ def import_nnunet(source: Path, out: Path, *, build_network: BuildNetwork | None
     for trained in found:
         folds = sorted({*trained.final, *trained.best})
         print(f"{trained.configuration}: {len(folds)} fold{'s' * (len(folds) > 1)} ({', '.join(folds)})")
+    for sentence in filter(None, said):
+        print(sentence)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
     return plan
 
@@ -176,11 +180,17 @@ def _weights(
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def _say_postprocessing(trained: TrainedFolder) -> None:
-    """What nnU-Net found to be worth removing lies in a pickle, which is never opened; it is said where it is."""
-    found = sorted(path for name in POSTPROCESSING for path in trained.path.glob(f"**/{name}"))
-    if found:
-        print(
-            f"note: {trained.configuration} comes with postprocessing ({found[0].name}), which nnU-Net applies only by "
-            "nnUNetv2_apply_postprocessing and segfw does not take over"
-        )
+def _take_postprocessing(trained: TrainedFolder, plan: Plan, home: Path) -> str:
+    """Keeps what nnU-Net found to be worth removing beside the weights; returns a sentence about it, or ''."""
+    steps, where = find_postprocessing(trained.path, plan.labels)
+    if steps is None:
+        unknown = f"the postprocessing of {trained.configuration} is not taken over ({where})"
+        return f"note: {unknown}; apply it by nnUNetv2_apply_postprocessing" if where else ""
+    if not steps.steps:  # nnU-Net looked, and nothing was
+        return ""
+    kept = postprocessing_file(home, trained.configuration)
+    steps.save(kept)
+    return (
+        f"{trained.configuration}: nnU-Net keeps only the largest component of: {steps.text} ({where}), but by a "
+        f"command of its own; segfw predict does it with --postprocessing MODEL/{kept.relative_to(home).as_posix()}"
+    )

@@ -1,0 +1,140 @@
+"""What nnU-Net found to be worth removing from masks, as ours and back. Nothing in its files is run.
+
+nnU-Net keeps a list of functions and one of their arguments, twice: in postprocessing.json by the functions' names, and
+as a pickle, which its own command takes. It has one function, which keeps the largest component of some labels.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from segfw.data.manifest import LabelSet
+from segfw.inference.postprocess import KeepLargest, Postprocessing, possible_steps
+from segfw.records import whole_file, write_text
+
+POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
+MODULE = "nnunetv2.postprocessing.remove_connected_components"
+FUNCTION = "remove_all_but_largest_component_from_segmentation"
+LARGEST_FILE = 1 << 20  # bytes; nnU-Net's are some hundred
+
+
+class UnknownError(Exception):
+    """A file that says something else than nnU-Net writes; the message says what."""
+
+
+class DType:
+    """Stands in for numpy.dtype, of which only integers are known."""
+
+    def __init__(self, name: object, *options: object) -> None:
+        self.name, self.order = name, "<"
+
+    def __setstate__(self, state: Sequence[object]) -> None:
+        self.order = state[1]
+
+
+def _scalar(dtype: object, content: object) -> int:
+    """Stands in for NumPy's function that makes a number of its bytes: nnU-Net's labels are NumPy integers."""
+    is_known = isinstance(dtype, DType) and isinstance(dtype.name, str) and isinstance(content, bytes)
+    if not is_known or dtype.name[:1] not in ("i", "u") or dtype.order not in ("<", "|"):
+        raise UnknownError("it holds a number that is no integer")
+    return int.from_bytes(content, "little", signed=dtype.name[0] == "i")
+
+
+class Restricted(pickle.Unpickler):
+    """Knows nnU-Net's one function, as text that cannot be called, and integers of NumPy; refuses all other names."""
+
+    KNOWN: Mapping[tuple[str, str], str | type | Callable] = {
+        (MODULE, FUNCTION): FUNCTION,
+        ("numpy", "dtype"): DType,
+        ("numpy._core.multiarray", "scalar"): _scalar,
+        ("numpy.core.multiarray", "scalar"): _scalar,
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in self.KNOWN:
+            raise UnknownError(f"it names {module}.{name}")
+        return self.KNOWN[module, name]
+
+
+def find_postprocessing(trained: Path, labels: LabelSet) -> tuple[Postprocessing | None, str]:
+    """What lies in a trained-model folder, and from which file or why it is not taken; None and '' without any.
+
+    Of several cross-validations the one over most folds counts. The JSON goes before the pickle.
+    """
+    folders = sorted(trained.glob("crossval_results_folds_*"), key=lambda path: (path.name.count("_"), path.name))
+    reasons = []
+    for folder in (*folders[::-1], trained):
+        for path in (folder / name for name in POSTPROCESSING):
+            if not path.is_file():
+                continue
+            where = path.relative_to(trained).as_posix()
+            try:
+                return read_postprocessing(path, labels), where
+            except UnknownError as error:
+                reasons.append(f"{where}: {error}")
+    return None, "; ".join(reasons)
+
+
+def read_postprocessing(path: Path, labels: LabelSet) -> Postprocessing:
+    """The steps of nnU-Net's .json or .pkl; UnknownError if it says anything else. Runs no code of the file."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnknownError("it is larger than any that nnU-Net writes")
+        content = path.read_bytes()
+        if path.suffix == ".json":
+            found = json.loads(content)
+            functions, arguments = found["postprocessing_fns"], found["postprocessing_kwargs"]
+        else:
+            functions, arguments = Restricted(BytesIO(content)).load()
+        steps = tuple(_step(*pair, labels) for pair in zip(functions, arguments, strict=True))
+    except UnknownError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UnknownError(f"it is not as nnU-Net writes it ({type(error).__name__})") from None
+    return Postprocessing(steps=steps)
+
+
+def _step(function: object, arguments: Mapping[str, object], labels: LabelSet) -> KeepLargest:
+    if function != FUNCTION:
+        raise UnknownError(f"it asks for {function}")
+    different = {key: value for key, value in arguments.items() if key != "labels_or_regions"}
+    if different not in ({}, {"background_label": 0}):
+        raise UnknownError(f"it asks for {FUNCTION} with {different}")
+    values = _flat(arguments["labels_or_regions"])
+    for step in possible_steps(labels):
+        if {labels.values[index] for index in step.classes} == values:
+            return step
+    raise UnknownError(f"it is of the labels {sorted(values)}, which are no structure of the model")
+
+
+def _flat(labels_or_regions: object) -> set[int]:
+    """Label values of a label, a region or a list of both: nnU-Net takes their union."""
+    if isinstance(labels_or_regions, (list, tuple)):
+        return {value for part in labels_or_regions for value in _flat(part)}
+    if isinstance(labels_or_regions, bool) or not isinstance(labels_or_regions, int):
+        raise UnknownError(f"it holds the label {labels_or_regions!r}")
+    return {labels_or_regions}
+
+
+def write_postprocessing(folder: Path, postprocessing: Postprocessing, values: Sequence[int]) -> None:
+    """Both of nnU-Net's files into ``folder``; ``values`` are those of the classes in nnU-Net's masks."""
+    arguments = [{"labels_or_regions": [values[index] for index in step.classes]} for step in postprocessing.steps]
+    described = {"postprocessing_fns": [FUNCTION] * len(arguments), "postprocessing_kwargs": arguments}
+    write_text(folder / POSTPROCESSING[0], json.dumps(described, indent=1) + "\n")
+    with whole_file(folder / POSTPROCESSING[1]) as partial:
+        partial.write_bytes(_pickled(arguments))
+
+
+def _pickled(arguments: list[dict[str, object]]) -> bytes:
+    """A pickle of ([the function, ...], arguments), made without the function, which only nnU-Net has.
+
+    A pickle is a program: a protocol, a list marked, the function named as often as it is needed, the list closed, then
+    the arguments without their own protocol and stop, a tuple of both, stop.
+    """
+    function = pickle.GLOBAL + f"{MODULE}\n{FUNCTION}\n".encode()
+    named = pickle.EMPTY_LIST + pickle.MARK + function * len(arguments) + pickle.APPENDS
+    return pickle.PROTO + b"\x02" + named + pickle.dumps(arguments, protocol=2)[2:-1] + pickle.TUPLE2 + pickle.STOP

@@ -1,0 +1,198 @@
+"""nnU-Net's postprocessing taken over and given: both files say the same, and nothing in them is run."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_nnunet import LABELS, REGIONS, dataset, trained_folder
+
+from segfw.data.description import labels_of
+from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
+from segfw.model import load_plan
+from segfw.nnunet.exporting import export_nnunet
+from segfw.nnunet.importing import described, import_nnunet
+from segfw.nnunet.postprocessing import (
+    FUNCTION,
+    MODULE,
+    UnknownError,
+    find_postprocessing,
+    read_postprocessing,
+    write_postprocessing,
+)
+from segfw.prediction import predict
+from segfw.selection import load_postprocessing
+
+PATH = f"{MODULE}\n{FUNCTION}\n".encode()
+
+
+def theirs() -> bytes:
+    """A pickle as nnU-Net writes it, whose labels are NumPy integers: all labels, then the region or label 2."""
+    small, large = np.int64(1), np.int64(2)
+    arguments = pickle.dumps([keep([small, large]), keep((large,))], protocol=3)[2:-1]
+    return b"\x80\x03](c" + PATH + b"c" + PATH + b"e" + arguments + b"\x86."
+
+
+def labels(entries=LABELS):
+    return described(dataset(entries), Path("dataset.json"))[1]
+
+
+def described_by(*arguments: object, function: str = FUNCTION) -> str:
+    return json.dumps({"postprocessing_fns": [function] * len(arguments), "postprocessing_kwargs": arguments})
+
+
+def keep(what: object, **more: object) -> dict:
+    return {"labels_or_regions": what, **more}
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("entries", [LABELS, REGIONS])
+def test_both_files_say_the_same(tmp_path, entries):
+    """Labels have the values 2 (large) and 1 (small); of the regions 'core' is the label 2."""
+    own = labels(entries)
+    from_json = read_postprocessing(write(tmp_path / "a.json", described_by(keep([1, 2]), keep([2]))), own)
+    assert from_json == read_postprocessing(write(tmp_path / "a.pkl", theirs()), own)
+    assert from_json.steps[0].name == FOREGROUND
+    assert from_json.steps[1] == KeepLargest(name="core" if entries is REGIONS else "large", classes=(2,))
+
+
+def test_what_it_does_to_a_mask(tmp_path):
+    """A row 1 1 1 0 2 2 0 1: of 'all foreground' stays the three, of both labels apart the three and the two."""
+    row = np.array([1, 1, 1, 0, 2, 2, 0, 1], np.uint8).reshape(1, 1, 8)
+    own = labels()
+    for arguments, wanted in (
+        ((keep([1, 2]),), [1, 1, 1, 0, 0, 0, 0, 0]),
+        ((keep(1), keep(2, background_label=0)), [1, 1, 1, 0, 2, 2, 0, 0]),
+    ):
+        steps = read_postprocessing(write(tmp_path / "a.json", described_by(*arguments)), own)
+        assert own.to_values(apply(own.to_classes(row), steps)).ravel().tolist() == wanted
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_pickle_that_would_run_a_command_is_not_run(tmp_path):
+    ran = tmp_path / "ran"
+    path = write(tmp_path / "a.pkl", pickle.dumps(([Malicious(ran)], [keep(1)])))
+    with pytest.raises(UnknownError, match=r"names (posix|nt)\.system"):
+        read_postprocessing(path, labels())
+    assert not ran.exists()
+    pickle.loads(path.read_bytes())  # what would have happened: otherwise this test proves nothing
+    assert ran.exists()
+
+
+def test_the_known_function_cannot_be_called_by_a_pickle(tmp_path):
+    called = b"\x80\x02(c" + PATH + b"](" + pickle.dumps(keep(1), protocol=2)[2:-1] + b"e\x85R]\x86."
+    with pytest.raises(UnknownError, match="not as nnU-Net writes it"):
+        read_postprocessing(write(tmp_path / "a.pkl", called), labels())
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (described_by(keep(1), function="open_holes"), "asks for open_holes"),
+        (described_by(keep(1, background_label=2)), "background_label"),
+        (described_by(keep(7)), r"labels \[7\], which are no structure"),
+        (described_by(keep(True)), "holds the label True"),
+        (described_by(keep("1")), "holds the label '1'"),
+        ('{"postprocessing_fns": ["x"], "postprocessing_kwargs": []}', "ValueError"),
+        ("{", "JSONDecodeError"),
+        ("[1]", "TypeError"),
+    ],
+)
+def test_what_is_unknown_is_named(tmp_path, content, why):
+    with pytest.raises(UnknownError, match=why):
+        read_postprocessing(write(tmp_path / "a.json", content), labels())
+
+
+def test_the_most_folds_count_and_the_pickle_only_without_a_readable_json(tmp_path):
+    write(tmp_path / "crossval_results_folds_0" / "postprocessing.json", described_by(keep(1)))
+    whole = write(tmp_path / "crossval_results_folds_0_1_2" / "postprocessing.json", described_by(keep(2)))
+    assert find_postprocessing(tmp_path, labels())[0].text == "large"
+    write(whole.with_suffix(".pkl"), theirs())
+    assert find_postprocessing(tmp_path, labels())[0].text == "large"
+    whole.write_text("{")
+    found, where = find_postprocessing(tmp_path, labels())
+    assert (found.text, where) == ("all foreground, large", "crossval_results_folds_0_1_2/postprocessing.pkl")
+    assert find_postprocessing(whole.parent, labels())[1] == "postprocessing.pkl"
+    assert find_postprocessing(tmp_path / "none", labels()) == (None, "")
+
+
+def test_imported_said_kept_and_exported_again(tmp_path, capsys):
+    folder = trained_folder(tmp_path / "theirs")
+    write(folder / "crossval_results_folds_0" / "postprocessing.pkl", theirs())
+    import_nnunet(folder, tmp_path / "model")
+    kept = tmp_path / "model" / "runs" / "3d_fullres" / "postprocessing.json"
+    said = capsys.readouterr().out
+    assert "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.pkl)" in said
+    assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in said
+    steps = load_postprocessing(kept)
+    (exported,) = export_nnunet(tmp_path / "model", tmp_path / "export")
+    assert f"-pp_pkl_file {exported}/postprocessing.pkl" in capsys.readouterr().out
+    for name in ("postprocessing.json", "postprocessing.pkl"):
+        assert read_postprocessing(exported / name, labels()) == steps
+
+
+def test_a_postprocessing_that_is_not_known_is_a_note(tmp_path, capsys):
+    folder = trained_folder(tmp_path / "theirs")
+    write(folder / "crossval_results_folds_0" / "postprocessing.pkl", pickle.dumps(([print], [keep(1)])))
+    import_nnunet(folder, tmp_path / "model")
+    assert "is not taken over (crossval_results_folds_0/postprocessing.pkl: it names builtins.print)" in (
+        capsys.readouterr().out
+    )
+    assert not list((tmp_path / "model").rglob("postprocessing.json"))
+
+
+def test_what_helped_nothing_is_not_kept(tmp_path):
+    folder = trained_folder(tmp_path / "theirs")
+    write(folder / "postprocessing.json", described_by())
+    import_nnunet(folder, tmp_path / "model")
+    assert not list((tmp_path / "model").rglob("postprocessing.json"))
+
+
+def test_predict_applies_it_only_if_asked_and_says_so(tmp_path, capsys):
+    """An image whose masks hold islands: with the option they are the masks without it, postprocessed."""
+    import nibabel
+
+    folder = trained_folder(tmp_path / "theirs")
+    write(folder / "postprocessing.json", described_by(keep([1, 2]), keep(1)))
+    import_nnunet(folder, tmp_path / "model")
+    random = np.random.default_rng(3).normal(100, 80, (2, 12, 9, 7)).astype(np.float32)
+    for index, image in enumerate(random):
+        path = tmp_path / "images" / f"case_{index:04}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([0.5, 1.0, 5.0, 1])), path)
+    kept = tmp_path / "model" / "runs" / "3d_fullres" / "postprocessing.json"
+    how = {"device": "cpu", "precision": "fp32"}
+    predict(tmp_path / "model", tmp_path / "images", tmp_path / "plain", **how)
+    assert f"--postprocessing {kept} does" in capsys.readouterr().out
+    predict(tmp_path / "model", tmp_path / "images", tmp_path / "kept", postprocessing=kept, **how)
+    assert "only the largest component of: all foreground, small" in capsys.readouterr().out
+    plain, found = (
+        nibabel.load(tmp_path / name / "case.nii.gz").get_fdata().T.astype(int) for name in ("plain", "kept")
+    )
+    own = load_plan(tmp_path / "model").labels
+    wanted = own.to_values(apply(own.to_classes(plain), Postprocessing.load(kept)))
+    np.testing.assert_array_equal(found, wanted)
+    assert (plain != found).any()
+
+
+def test_values_of_the_masks_are_written(tmp_path):
+    """Classes 1 and 2 of labels 10 and 20, which nnU-Net writes as 1 and 2."""
+    own = labels_of({"labels": {"background": 0, "a": 10, "b": 20}}, Path("dataset.json"))
+    steps = Postprocessing(steps=(KeepLargest(name="b", classes=(2,)),))
+    write_postprocessing(tmp_path, steps, range(3))
+    assert json.loads((tmp_path / "postprocessing.json").read_text())["postprocessing_kwargs"] == [keep([2])]
+    assert own.values[2] == 20
