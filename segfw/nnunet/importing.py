@@ -18,7 +18,7 @@ from segfw.networks import BuildNetwork
 from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, POSTPROCESSING, TrainedFolder, find_trained, opened
 from segfw.nnunet.weights import from_nnunet, without_wrappers
-from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.planning.nnunet_plans import plan_of_nnunet, resolved
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError
 
@@ -87,6 +87,7 @@ def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
                 names=(trained.configuration,),
                 training_cases=int(trained.dataset.get("numTraining", 0)),
                 is_known=is_known,
+                to_train=False,
             )
         )
     first = plans[0]
@@ -129,7 +130,7 @@ def _import_folds(
             checkpoint = read_checkpoint(path)
             weights = _weights(checkpoint, configuration, path, build_network)
             # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
-            offset = 1 if configuration.patch_size[0] == 1 and configuration.preprocessing.spacing_mm[0] is None else 0
+            offset = 1 if len(resolved(trained.plans, configuration.name, trained.path)["patch_size"]) == 2 else 0
             axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
             target = fold_folder(home, configuration.name, fold) / name
             save_weights(target, weights, epoch=checkpoint.epoch, mirror_axes=axes)
