@@ -6,7 +6,8 @@
     python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus
 
 ``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
-predictions_no_mirroring/ or predictions_float32/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
+predictions_no_mirroring/ or
+predictions_float32/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
 --run-nnunet nnU-Net predicts as well, for time and memory on this machine; both are whole process trees that take
 turns. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
 """
