@@ -6,7 +6,8 @@
     python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus --preset plain resenc-m
 
 ``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
-predictions_no_mirroring/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
+predictions_no_mirroring/ or
+predictions_float32/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
 --run-nnunet nnU-Net predicts as well, for time and memory on this machine; both are whole process trees that take
 turns. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
 """
@@ -36,6 +37,7 @@ from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 
 ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
+MASKS = {"predictions": "yes", "predictions_no_mirroring": "no", "predictions_float32": "yes, float32"}
 
 
 @contextmanager
@@ -59,9 +61,9 @@ def imported(args: argparse.Namespace) -> None:
             own = remove(home / folder.name / "model")
             import_nnunet(folder / "model", own)
             patch = patch_difference(own, folder / "patch.npz")
-            for name, mirroring in (("predictions", True), ("predictions_no_mirroring", False)):
+            for name, mirroring in MASKS.items():
                 if (folder / name).is_dir():
-                    rows.append([folder.name, "yes" if mirroring else "no", *_one_run(args, home, folder, name, patch)])
+                    rows.append([folder.name, mirroring, *_one_run(args, home, folder, name, patch)])
     print(json.dumps(machine()))
     print(columns(rows))
     print(
@@ -71,7 +73,7 @@ def imported(args: argparse.Namespace) -> None:
 
 
 def _one_run(args: argparse.Namespace, home: Path, folder: Path, name: str, patch: tuple[float, float]) -> list[str]:
-    where, images, options = home / folder.name, folder / "images", [] if name == "predictions" else ["--no-mirroring"]
+    where, images, options = home / folder.name, folder / "images", ["--no-mirroring"] if MASKS[name] == "no" else []
     ours, theirs = where / f"segfw_{name}", where / f"nnunet_{name}"
     runs: dict[str, list[Measured]] = {"segfw": [], "nnU-Net": []}
     for _ in range(args.repeats):

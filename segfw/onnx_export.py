@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import segfw.onnx_runner
-from segfw.data.resample import ANISOTROPY_LIMIT
+from segfw.data.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model import Model, load_model, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE
@@ -104,6 +104,8 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
     """Everything that turns an image into a mask, as ``pipeline.json`` holds it and the runner reads it."""
     chosen, labels = model.configuration, model.plan.labels
     how = chosen.preprocessing
+    if (how.images, how.logits) != (OF_IMAGES, OF_LOGITS):
+        raise UserError(f"{chosen.name} resamples otherwise than ONNX's pipeline does; export it without --onnx")
     orders = output_orders(chosen.swapped_pairs, labels)
     is_text = licence is not None and Path(licence).is_file()
     return {

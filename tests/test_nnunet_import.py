@@ -238,15 +238,19 @@ def test_a_zip_that_holds_a_link_is_refused(tmp_path):
 
 CHANGES = {
     "architecture 'MyNet' is unknown": {"architecture": {"network_class_name": "my.MyNet", "arch_kwargs": {}}},
-    "is resampled by 'resample_torch'": {"resampling_fn_data": "resample_torch"},
-    "is resampled with {'order': 1}": {
-        "resampling_fn_data_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    "data is resampled by 'resample_mine'": {"resampling_fn_data": "resample_mine"},
+    "probabilities is resampled with {'order': 3}": {"resampling_fn_probabilities_kwargs": {"order": 3}},
+    "data is resampled with {'mode': 'bicubic'}": {
+        "resampling_fn_data": "resample_torch_fornnunet",
+        "resampling_fn_data_kwargs": {"mode": "bicubic", "num_threads": 8},
     },
     "normalisation 'Mine' is unknown": {"normalization_schemes": ["Mine", "CTNormalization"]},
     "normalises 1 channels, but there are 2": {"normalization_schemes": ["CTNormalization"]},
     "preprocessor 'Mine' is unknown": {"preprocessor_name": "Mine"},
-    "which segfw has not": {"arch_kwargs": {"nonlin": "torch.nn.ReLU"}},
-    "has norm_op_kwargs": {"arch_kwargs": {"norm_op_kwargs": {"eps": 0.1}}},
+    "has nonlin 'torch.nn.GELU', which segfw has not": {"arch_kwargs": {"nonlin": "torch.nn.GELU"}},
+    "has norm_op None": {"arch_kwargs": {"norm_op": None}},
+    "has norm_op_kwargs": {"arch_kwargs": {"norm_op_kwargs": {"track_running_stats": True}}},
+    "has nonlin_first True": {"arch_kwargs": {"nonlin_first": True}},
 }
 
 

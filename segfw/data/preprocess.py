@@ -26,6 +26,9 @@ from segfw.data.geometry import (
 )
 from segfw.data.normalize import Normalization, Scaling, scaling_of
 from segfw.data.resample import (
+    OF_IMAGES,
+    OF_LOGITS,
+    Resampling,
     resample_classes,
     resample_image,
     resample_slices,
@@ -44,12 +47,15 @@ class Preprocessing(Record):
 
     ``axis_order`` says which axis (z, y, x) of the oriented image comes first, second and third for the network;
     ``spacing_mm`` is in that order, and None keeps each case's own spacing (the slices of a 2-D configuration).
+    ``logits`` is how the network's outputs come back.
     """
 
     axis_order: tuple[int, int, int]
-    spacing_mm: tuple[float | None, float, float]
+    spacing_mm: tuple[float | None, float | None, float | None]
     normalization: tuple[Normalization, ...]
     orientation: Orientation = CANONICAL
+    images: Resampling = OF_IMAGES
+    logits: Resampling = OF_LOGITS
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Preprocessing:
@@ -71,6 +77,7 @@ class PreprocessRecord(Record):
     shape: Shape
     spacing_mm: Spacing
     orientation: Orientation = CANONICAL
+    logits: Resampling = OF_LOGITS
 
 
 def stack_channels(volumes: Sequence[Volume]) -> Volume:
@@ -120,14 +127,15 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     bounds = [_bounds(*channel) for channel in zip(cropped, scalings, masks)]
     fits_half = all(low > -HALF_LIMIT and high < HALF_LIMIT for low, high in bounds)
     result = torch.empty((len(cropped), *shape), dtype=torch.float16 if in_half and fits_half else torch.float32)
-    thick = thick_axis(spacing_mm, target_mm)
+    thick = thick_axis(spacing_mm, target_mm, how.images.apart)
     for index, (channel, scaling, mask) in enumerate(zip(cropped, scalings, masks)):
-        if thick in (1, 2):  # the data set's coarsest axis comes first, but not that of this very case
+        # The data set's coarsest axis comes first, but not that of this very case.
+        if thick in (1, 2) or (thick == 0 and how.images.across):
             whole = torch.from_numpy(scaling(channel, mask))[None]
-            result[index] = resample_image(whole, shape, thick)[0]
+            result[index] = resample_image(whole, shape, thick, how.images)[0]
             continue
         slices = partial(_normalized_slices, channel, scaling, mask)
-        resample_slices(slices, cropped.shape[1:], result[index], thick, bounds[index])
+        resample_slices(slices, cropped.shape[1:], result[index], thick, bounds[index], how.images.order)
     record = PreprocessRecord(
         original=volume.geometry,
         box=box,
@@ -137,6 +145,7 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
         shape=shape,
         spacing_mm=target_mm,
         orientation=how.orientation,
+        logits=how.logits,
     )
     return result, record
 

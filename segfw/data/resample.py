@@ -16,11 +16,25 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.data.geometry import Shape, Spacing
+from segfw.records import Record
 
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
-SPLINE_ORDER = 3
 BAND_BLOCK = 64  # rows of a long axis' matrix that are applied at a time
 SLAB_VOXELS = 1 << 22  # that are worked on at a time: small enough to stay near the processor
+
+
+class Resampling(Record):
+    """Orders of the splines: ``order`` along all axes but a thick one, and ``across`` along that.
+
+    ``apart`` says whether the longest axis is treated as thick: always, never, or (None) above ANISOTROPY_LIMIT.
+    """
+
+    order: int
+    across: int = 0
+    apart: bool | None = None
+
+
+OF_IMAGES, OF_LOGITS = Resampling(order=3), Resampling(order=1)
 
 
 @lru_cache(maxsize=256)
@@ -46,24 +60,26 @@ def resampled_shape(shape: Shape, spacing_mm: Spacing, target_mm: Spacing) -> Sh
     return tuple(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm))
 
 
-def thick_axis(spacing_mm: Spacing, target_mm: Spacing) -> int | None:
-    """The axis that is resampled apart, by nearest neighbour, because its voxels are far longer; None if no axis is.
+def thick_axis(spacing_mm: Spacing, target_mm: Spacing, apart: bool | None = None) -> int | None:
+    """The axis that is resampled apart, by default by nearest neighbour, because its voxels are far longer, or None.
 
     nnU-Net's rule: the ratio of the longest to the shortest side over 3 in the current spacing, else in the target;
-    no axis if two are equally long.
+    with ``apart`` True whatever the ratio, in the current one; no axis if two are equally long.
     """
+    if apart is False:
+        return None
     for spacing in (spacing_mm, target_mm):
-        if max(spacing) / min(spacing) > ANISOTROPY_LIMIT:
+        if apart or max(spacing) / min(spacing) > ANISOTROPY_LIMIT:
             longest = [axis for axis in range(3) if spacing[axis] == max(spacing)]
             return longest[0] if len(longest) == 1 else None
     return None
 
 
-def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
-    """Image (C, Z, Y, X) float32 at ``shape``: cubic spline, nearest along the ``thick`` axis.
+def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None, how: Resampling = OF_IMAGES) -> Tensor:
+    """Image (C, Z, Y, X) float32 at ``shape``: cubic spline, nearest along the ``thick`` axis, or as ``how`` says.
 
     Clipped to the input's range (per slice across the thick axis), as the reference does, so that the spline cannot
-    overshoot.
+    overshoot; what is interpolated along the thick axis is not clipped again.
     """
     if tuple(image_czyx.shape[1:]) == tuple(shape):
         return image_czyx
@@ -72,9 +88,13 @@ def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None) -> Tenso
     low, high = image_czyx.amin(range_axes, keepdim=True), image_czyx.amax(range_axes, keepdim=True)
     result = image_czyx
     for axis in in_plane:
-        result = _along_axis(result, axis_matrix(image_czyx.shape[axis + 1], shape[axis], SPLINE_ORDER), axis + 1)
+        result = _along_axis(result, axis_matrix(image_czyx.shape[axis + 1], shape[axis], how.order), axis + 1)
     result = torch.clamp(result, low, high)
-    return result if thick is None else _pick(result, thick + 1, shape[thick])
+    if thick is None:
+        return result
+    if how.across:
+        return _along_axis(result, axis_matrix(image_czyx.shape[thick + 1], shape[thick], how.across), thick + 1)
+    return _pick(result, thick + 1, shape[thick])
 
 
 # Gives slices [start, stop) of an image along its first axis, float32 (N, Y, X).
@@ -82,15 +102,15 @@ Slices = Callable[[int, int], Tensor]
 
 
 def resample_slices(
-    slices: Slices, old_shape: Shape, out_zyx: Tensor, thick: int | None, bounds: tuple[float, float]
+    slices: Slices, old_shape: Shape, out_zyx: Tensor, thick: int | None, bounds: tuple[float, float], order: int = 3
 ) -> None:
     """As ``resample_image`` for one channel that comes slice by slice, written into ``out_zyx`` in its data type.
 
     Only some slices exist as float32 at a time, so that memory is that of the result. ``bounds`` is the range of the
-    image's values; ``thick`` is None or 0, the axis along which slices come.
+    image's values; ``thick`` is None or 0, the axis along which slices come and the nearest is taken.
     """
     new_shape = tuple(out_zyx.shape)
-    in_plane = [axis_matrix(old_shape[axis], new_shape[axis], SPLINE_ORDER) for axis in (1, 2)]
+    in_plane = [axis_matrix(old_shape[axis], new_shape[axis], order) for axis in (1, 2)]
 
     def resized(part: Tensor) -> Tensor:
         for axis, matrix in enumerate(in_plane, start=1):
@@ -109,7 +129,7 @@ def resample_slices(
                 parts.append(resized(own).clamp(own.min(), own.max()))
             out_zyx[slab] = torch.cat(parts)[place]
         return
-    matrix = axis_matrix(old_shape[0], new_shape[0], SPLINE_ORDER)
+    matrix = axis_matrix(old_shape[0], new_shape[0], order)
     used = [_extent(matrix[slab].any(0)) for slab in slabs]
     held, first = resized(slices(0, 0)), 0
     for number, slab in enumerate(slabs):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segfw.data.geometry import Shape
 from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.resample import axis_matrix, thick_axis
+from segfw.data.resample import OF_LOGITS, Resampling, axis_matrix, thick_axis
 from segfw.data.slabs import Block, Slab, one_slab
 
 PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU
@@ -35,17 +35,27 @@ VECTOR = 16  # float32 in a register of the processor
 class BlockResampler:
     """Linear resizing (nearest along the ``thick`` axis) of any block of a grid, from just the voxels it needs.
 
-    The same numbers as from ``axis_matrix``, one product per axis.
+    The same numbers as from ``axis_matrix``, one product per axis. ``how`` may ask for other orders than these, 0 or 1:
+    others are no convex combinations.
     """
 
-    def __init__(self, old_shape: Shape, new_shape: Shape, thick: int | None) -> None:
+    def __init__(self, old_shape: Shape, new_shape: Shape, thick: int | None, how: Resampling = OF_LOGITS) -> None:
         self.old_shape, self.new_shape = tuple(old_shape), tuple(new_shape)
-        orders = [0 if axis == thick else 1 for axis in range(3)]
+        orders = [how.across if axis == thick else how.order for axis in range(3)]
         matrices = [axis_matrix(old, new, order) for old, new, order in zip(old_shape, new_shape, orders)]
         is_used = [matrix.numpy() != 0 for matrix in matrices]
         self._first = [used.argmax(1) for used in is_used]
         self._last = [used.shape[1] - 1 - used[:, ::-1].argmax(1) for used in is_used]
         self._matrices = {"cpu": matrices}
+
+    @classmethod
+    def back(cls, record: PreprocessRecord, onto: PreprocessRecord | None = None) -> BlockResampler:
+        """From the network's grid to the voxels of the crop as stored, or onto another network's grid."""
+        shape, spacing_mm = record.cropped_shape, record.cropped_spacing_mm
+        if onto is not None:
+            shape, spacing_mm = onto.shape, onto.spacing_mm
+        how = record.logits
+        return cls(record.shape, shape, thick_axis(record.spacing_mm, spacing_mm, how.apart), how)
 
     @property
     def keeps_grid(self) -> bool:
@@ -108,11 +118,8 @@ class Restoring:
     ) -> None:
         if onto is not None and (record.box, record.axis_order) != (onto.box, onto.axis_order):
             raise ValueError(f"the grids differ in their crop or axes: {record} and {onto}")
-        shape, spacing_mm = record.cropped_shape, record.cropped_spacing_mm
-        if onto is not None:
-            shape, spacing_mm = onto.shape, onto.spacing_mm
         self._record, self._painted, self._onto = record, tuple(painted), onto
-        self._resampler = BlockResampler(record.shape, shape, thick_axis(record.spacing_mm, spacing_mm))
+        self._resampler = BlockResampler.back(record, onto)
         self._classes: np.ndarray | None = None  # made with the first slab, which tells their number
         self._done = 0  # slices of the new grid
         self._mixed, self._blind = 0.0, 0  # share of mixed parts in the last block looked at; blocks resized since

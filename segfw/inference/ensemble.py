@@ -24,7 +24,6 @@ from segfw.data.manifest import LABELS_FILE
 from segfw.data.nifti import write_nifti
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Block
 from segfw.inference.postprocess import Postprocessing, apply, require_steps
@@ -236,9 +235,8 @@ class _Source:
 
     def __init__(self, opened: Probabilities) -> None:
         record = opened.info.record
-        thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
         self._opened, self._order = opened, record.axis_order
-        self._resampler = BlockResampler(record.shape, record.cropped_shape, thick)
+        self._resampler = BlockResampler.back(record)
 
     def read(self, block: Block) -> None:
         """Reads all that is needed for a block."""

@@ -22,7 +22,6 @@ from torch import Tensor
 from segfw.data.manifest import LabelSet
 from segfw.data.nifti import write_nifti
 from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.resample import thick_axis
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Slab
 from segfw.records import Record, whole_file, write_text
@@ -131,9 +130,7 @@ def entropy(logits_kzyx: Tensor, *, is_regions: bool) -> Tensor:
 def on_file_grid(values_zyx: Tensor, record: PreprocessRecord) -> np.ndarray:
     """Values 0..255 on the network's grid as 0..1, float32, on the file's own grid (Z, Y, X), linearly; 0 outside the
     crop."""
-    resampler = BlockResampler(
-        record.shape, record.cropped_shape, thick_axis(record.spacing_mm, record.cropped_spacing_mm)
-    )
+    resampler = BlockResampler.back(record)
     cropped = np.empty(record.cropped_shape, dtype=np.float32)
     _, height, width = record.cropped_shape
     for z in range(len(cropped)):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d
-from segfw.networks.spec import Triple
-
-LEAK = 0.01
+from segfw.networks.spec import NetworkSpec, Triple
 
 
 class Layers:
     """The 2-D or 3-D kinds of layer for one network, so that the network is written once."""
 
-    def __init__(self, is_2d: bool) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
+        is_2d = spec.is_2d
+        self.leak, self.norm_eps = spec.leak, spec.norm_eps
         self.conv = nn.Conv2d if is_2d else nn.Conv3d
         self.up = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
         self.norm = InstanceNorm2d if is_2d else InstanceNorm3d
@@ -26,12 +26,16 @@ class Layers:
         padding = tuple(size // 2 for size in kernel)
         return [
             self.conv(inputs, outputs, kernel, stride, padding, bias=bias),
-            self.norm(outputs, eps=1e-5, affine=True),
+            self.norm(outputs, eps=self.norm_eps, affine=True),
         ]
 
     def conv_norm_act(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Sequential:
         """Convolution that keeps the size up to its stride, instance norm, leaky ReLU."""
-        return nn.Sequential(*self.conv_norm(inputs, outputs, kernel, stride), nn.LeakyReLU(LEAK, inplace=True))
+        return nn.Sequential(*self.conv_norm(inputs, outputs, kernel, stride), self.act())
+
+    def act(self) -> nn.Module:
+        """Leaky ReLU."""
+        return nn.LeakyReLU(self.leak, inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -51,7 +55,7 @@ class ResidualBlock(nn.Module):
         if inputs != outputs:
             shortcut += layers.conv_norm(inputs, outputs, once, once, bias=False)
         self.shortcut = nn.Sequential(*shortcut)
-        self.act = nn.LeakyReLU(LEAK, inplace=True)
+        self.act = layers.act()
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.second(self.first(x))
@@ -60,9 +64,9 @@ class ResidualBlock(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """He initialisation for leaky ReLU; residual blocks begin as their shortcut alone. As the reference does."""
+    """He initialisation for a slope of 0.01; residual blocks begin as their shortcut alone. As nnU-Net does."""
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=LEAK)
+        nn.init.kaiming_normal_(module.weight, a=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, ResidualBlock):

@@ -28,6 +28,8 @@ class NetworkSpec(Record):
     kernels: tuple[Triple, ...]
     encoder_blocks: tuple[int, ...]
     decoder_convs: tuple[int, ...]
+    leak: float = 0.01  # slope of the leaky ReLU below 0; 0 is a ReLU
+    norm_eps: float = 1e-5  # added to the variance in instance norms
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkSpec:

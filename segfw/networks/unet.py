@@ -38,7 +38,7 @@ class UNet(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        layers = Layers(spec.is_2d)
+        layers = Layers(spec)
         self.encoder, self.up, self.decoder, self.heads = (nn.ModuleList() for _ in range(4))
         self.encoder.extend(self.encoder_stages(layers, spec))
         for stage in range(len(spec.features) - 1):

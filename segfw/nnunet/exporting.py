@@ -29,7 +29,8 @@ from segfw.nnunet.folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.postprocessing import write_postprocessing
 from segfw.nnunet.weights import to_nnunet
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
-from segfw.planning.nnunet_plans import NORMALIZATIONS, ORDERS, RESAMPLER
+from segfw.planning.nnunet_plans import NORMALIZATIONS
+from segfw.planning.nnunet_resampling import resampling_json
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import UserError, write_text
 from segfw.selection import Selection, load_selection
@@ -236,10 +237,12 @@ def _is_2d(configuration: Configuration) -> bool:
 
 
 def _configuration_json(configuration: Configuration) -> dict[str, Any]:
-    used = slice(1, None) if _is_2d(configuration) else slice(None)
-    for rule in configuration.preprocessing.normalization:
+    used, how = slice(1, None) if _is_2d(configuration) else slice(None), configuration.preprocessing
+    for rule in how.normalization:
         if rule.inside_mask and rule.kind != "zscore":
             raise UserError(f"{configuration.name}: {rule.kind} inside a mask is no normalisation of nnU-Net")
+    if None in how.spacing_mm[used]:
+        raise UserError(f"{configuration.name} resamples nothing; only models that resample can go")
     schemes = {ours: theirs for theirs, ours in NORMALIZATIONS.items()}
     rules = configuration.preprocessing.normalization
     found: dict[str, Any] = {
@@ -254,14 +257,7 @@ def _configuration_json(configuration: Configuration) -> dict[str, Any]:
         "batch_dice": configuration.batch_dice,
         "architecture": _architecture_json(configuration.network, used),
     }
-    for kind, order in ORDERS.items():
-        found[f"resampling_fn_{kind}"] = RESAMPLER
-        found[f"resampling_fn_{kind}_kwargs"] = {
-            "is_seg": kind == "seg",
-            "order": order,
-            "order_z": 0,
-            "force_separate_z": None,
-        }
+    found |= resampling_json(how.images, how.logits)
     if configuration.previous_stage:
         found["previous_stage"] = configuration.previous_stage
     return found
@@ -286,11 +282,11 @@ def _architecture_json(network: NetworkSpec, used: slice) -> dict[str, Any]:
             "n_conv_per_stage_decoder": list(network.decoder_convs[::-1]),  # from the bottom
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "norm_op_kwargs": {"eps": network.norm_eps, "affine": True},
             "dropout_op": None,
             "dropout_op_kwargs": None,
             "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
+            "nonlin_kwargs": {"negative_slope": network.leak, "inplace": True},
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }

@@ -20,7 +20,7 @@ from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
 from segfw.nnunet.postprocessing import find_postprocessing
 from segfw.nnunet.weights import from_nnunet, without_wrappers
-from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.planning.nnunet_plans import plan_of_nnunet, resolved
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError
 
@@ -94,6 +94,7 @@ def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
                 names=(trained.configuration,),
                 training_cases=_training_cases(trained.dataset),
                 is_known=is_known,
+                to_train=False,
             )
         )
     first = plans[0]
@@ -144,7 +145,7 @@ def _import_folds(
             checkpoint = read_checkpoint(path)
             weights = _weights(checkpoint, configuration, path, build_network)
             # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
-            offset = 1 if configuration.patch_size[0] == 1 and configuration.preprocessing.spacing_mm[0] is None else 0
+            offset = 1 if len(resolved(trained.plans, configuration.name, trained.path)["patch_size"]) == 2 else 0
             axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
             if any(axis > 2 for axis in axes):
                 raise UserError(

@@ -6,6 +6,7 @@ inside the decoder. Ours holds each once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +17,7 @@ from segfw.networks.spec import RESIDUAL_ENCODER, NetworkSpec
 from segfw.records import UserError
 
 PARTS = ("weight", "bias")
+SHIFTED = re.compile(r"\.all_modules\.2\.(weight|bias)$")
 WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of distributed training
 
 
@@ -81,7 +83,8 @@ def from_nnunet(state: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> d
                     f"{where}: weights {theirs[0]}.{part} hold NaN or infinity, so that its training went wrong; "
                     "take another checkpoint"
                 )
-    unknown = sorted(set(state) - used)
+    # Behind a dropout the norm is the next but one of nnU-Net's list of modules, where it is said a second time.
+    unknown = sorted(name for name in set(state) - used if SHIFTED.sub(r".norm.\1", name) not in used)
     if unknown:
         raise UserError(f"{where}: holds weights {unknown[0]!r} that the plans' network has not; give build_network=")
     return found

@@ -17,10 +17,10 @@ KNOWN_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     "conv_bias": lambda value: isinstance(value, bool),
     "dropout_op": lambda value: True,  # does nothing at prediction; a plan to train by must have none
     "dropout_op_kwargs": lambda value: True,
-    "nonlin": lambda value: _last(value) == "LeakyReLU",
-    "nonlin_kwargs": lambda value: (value or {}).get("negative_slope", 0.01) == 0.01,
-    "norm_op": lambda value: _last(value) in ("InstanceNorm2d", "InstanceNorm3d"),
-    "norm_op_kwargs": lambda value: (value or {}).get("eps", 1e-5) == 1e-5 and _is_plain_norm(value or {}),
+    "nonlin": lambda value: _last(value) in ("LeakyReLU", "ReLU"),
+    "nonlin_kwargs": lambda value: {*(value or {})} <= {"negative_slope", "inplace"},
+    "norm_op": lambda value: _last(value) in ("InstanceNorm", "InstanceNorm2d", "InstanceNorm3d"),
+    "norm_op_kwargs": lambda value: not (value or {}).get("track_running_stats", False),
     "conv_op": lambda value: _last(value) in ("Conv2d", "Conv3d"),
     "deep_supervision": lambda value: True,
     "nonlin_first": lambda value: not value,
@@ -36,10 +36,6 @@ def _last(name: object) -> str:
     return str(name).rsplit(".", 1)[-1]
 
 
-def _is_plain_norm(arguments: Mapping) -> bool:
-    return not arguments.get("track_running_stats", False)
-
-
 def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) -> NetworkSpec:
     """The network of a configuration; plans from before nnU-Net 2.3 say it in other words."""
     name, given = architecture_of(entry)
@@ -49,6 +45,7 @@ def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) 
             "build_network= of segfw.import_nnunet"
         )
     architecture = ARCHITECTURES[name]
+    given = {"nonlin": None, "norm_op": None} | given  # what is left out is not there
     for key, value in given.items():
         known = key in (*SIZES, BLOCKS_FIELD[architecture]) or (key in KNOWN_ARGUMENTS and KNOWN_ARGUMENTS[key](value))
         if not known:
@@ -70,7 +67,15 @@ def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) 
         kernels=tuple(with_z(sizes, 1) for sizes in _per_stage(given["kernel_sizes"], stages, dimensions)),
         encoder_blocks=_each(given[BLOCKS_FIELD[architecture]], stages),
         decoder_convs=_each(given["n_conv_per_stage_decoder"], stages - 1)[::-1],  # nnU-Net counts from the bottom
+        leak=_leak(given),
+        norm_eps=float((given.get("norm_op_kwargs") or {}).get("eps", 1e-5)),
     )
+
+
+def _leak(given: Mapping[str, Any]) -> float:
+    """What the activation multiplies values below 0 by."""
+    is_relu = _last(given["nonlin"]) == "ReLU"
+    return 0.0 if is_relu else float((given.get("nonlin_kwargs") or {}).get("negative_slope", 0.01))
 
 
 def unknown_network(entry: Mapping[str, Any], inputs: int, labels: LabelSet) -> NetworkSpec:
@@ -104,6 +109,9 @@ def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         "strides": entry["pool_op_kernel_sizes"],
         BLOCKS_FIELD[ARCHITECTURES.get(name, PLAIN)]: entry["n_conv_per_stage_encoder"],
         "n_conv_per_stage_decoder": entry["n_conv_per_stage_decoder"],
+        "nonlin": "LeakyReLU",
+        "norm_op": "InstanceNorm",
+        "norm_op_kwargs": {"affine": True},
     }
 
 

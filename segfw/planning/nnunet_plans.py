@@ -17,6 +17,7 @@ from segfw.data.normalize import IntensityStats, Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.planning.memory import step_cost
 from segfw.planning.nnunet_networks import network_of, unknown_network
+from segfw.planning.nnunet_resampling import resampling_of
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z
 from segfw.records import GIGABYTE, UserError
@@ -38,8 +39,6 @@ READERS: dict[str, Orientation] = {
     "NaturalImage2DIO": AS_STORED,
     "Tiff3DIO": AS_STORED,
 }
-RESAMPLER = "resample_data_or_seg_to_shape"
-ORDERS = {"data": 3, "seg": 1, "probabilities": 1}  # of the spline in plane; across thick slices the nearest voxel
 CONFIGURATION_NAME = re.compile(r"\w[\w.+ -]*")  # it becomes the name of a folder
 LARGEST_JSON = 50_000_000  # bytes; plans have some thousands
 PLANNED_GB = {"nnUNetPlannerResEncL": 24.0, "nnUNetPlannerResEncXL": 40.0}  # all others: 8
@@ -68,21 +67,25 @@ def plan_of_nnunet(
     training_cases: int = 0,
     with_costs: bool = True,
     is_known: bool = True,
+    to_train: bool = True,
 ) -> Plan:
     """The plan that says what ``plans`` says, with all its configurations or only ``names``.
 
     ``path`` is named in errors. ``with_costs`` counts what a training step takes. A network that segfw does not know
-    (``is_known`` False) is described by its channels alone. Raises UserError, with the reason, if a configuration asks
+    (``is_known`` False) is described by its channels alone. How masks are resampled matters only ``to_train`` and to
+    cascades. Raises UserError, with the reason, if a configuration asks
     for something that segfw would compute otherwise.
     """
     if not isinstance(plans.get("configurations"), dict) or not plans["configurations"]:
         raise UserError(f"{path}: has no configurations; is this the plans.json of nnU-Net v2?")
     try:
         found = {
-            name: _configuration(plans, name, channels, labels, path, is_known)
+            name: _configuration(plans, name, channels, labels, path, is_known, to_train)
             for name in names or tuple(plans["configurations"])
         }
         orientation = orientation_of(plans, path)
+        if plans.get("label_manager", "LabelManager") != "LabelManager":
+            raise UserError(f"{path}: label_manager {plans['label_manager']!r} is unknown; only the default one is")
         planner = plans.get("experiment_planner_used", "")
         if with_costs and is_known:
             found = {name: _with_cost(configuration) for name, configuration in found.items()}
@@ -143,14 +146,13 @@ def _configuration(
     labels: LabelSet,
     path: Path,
     is_known: bool,
+    to_train: bool,
 ) -> Configuration:
     if not CONFIGURATION_NAME.fullmatch(name):
         raise UserError(f"{path}: configuration {name!r} has a name that cannot be a folder's; rename it")
     entry, where = resolved(plans, name, path), f"{path}: configuration {name}"
     if entry.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise UserError(f"{where}: preprocessor {entry['preprocessor_name']!r} is unknown; only the default one is")
-    for kind in ORDERS:
-        _require_resampling(entry, kind, where)
     patch = tuple(entry["patch_size"])
     is_2d = len(patch) == 2
     previous = entry.get("previous_stage")
@@ -161,16 +163,19 @@ def _configuration(
     median = tuple(float(size) for size in entry["median_image_size_in_voxels"])
     if is_2d and len(median) == 2:
         median = (float(plans["original_median_shape_after_transp"][0]), *median)
-    spacing = tuple(float(length) for length in entry["spacing"])
+    spacing = tuple(None if length is None else float(length) for length in with_z(entry["spacing"], None))
+    resampling = resampling_of(entry, masks=to_train or previous is not None, where=where)
+    how = {} if resampling is None else dict(zip(("images", "logits"), resampling))
     return Configuration(
         name=name,
         previous_stage=previous,
         previous_through_file=bool(previous),
         preprocessing=Preprocessing(
             axis_order=tuple(plans["transpose_forward"]),
-            spacing_mm=(None, *spacing) if is_2d else spacing,
+            spacing_mm=(None,) * 3 if resampling is None else spacing,
             normalization=_normalization(plans, entry, len(channels), where),
             orientation=orientation_of(plans, path),
+            **how,
         ),
         median_shape=median,
         patch_size=with_z(patch, 1),
@@ -188,20 +193,13 @@ def _configuration(
     )
 
 
-def _require_resampling(entry: Mapping[str, Any], kind: str, where: str) -> None:
-    """UserError unless resampling is nnU-Net's default, which is what segfw computes."""
-    function, given = entry[f"resampling_fn_{kind}"], entry[f"resampling_fn_{kind}_kwargs"]
-    wanted = {"order": ORDERS[kind], "order_z": 0, "force_separate_z": None, "is_seg": kind == "seg"}
-    different = {key: value for key, value in given.items() if key not in wanted or value != wanted[key]}
-    if function != RESAMPLER or different:
-        what = f"by {function!r}" if function != RESAMPLER else f"with {different}"
-        raise UserError(f"{where}: {kind} is resampled {what}, segfw only does nnU-Net's default; predict with nnU-Net")
-
-
 def _normalization(
     plans: Mapping[str, Any], entry: Mapping[str, Any], channels: int, where: str
 ) -> tuple[Normalization, ...]:
     schemes, masked = entry["normalization_schemes"], entry["use_mask_for_norm"]
+    # The first versions of nnU-Net v2 said 'by_modality'.
+    field = "foreground_intensity_properties_"
+    intensities = plans.get(f"{field}per_channel", plans.get(f"{field}by_modality", {}))
     if len(schemes) != channels:
         raise UserError(f"{where}: normalises {len(schemes)} channels, but there are {channels}; is it of other data?")
     found = []
@@ -209,7 +207,7 @@ def _normalization(
         if scheme not in NORMALIZATIONS:
             raise UserError(f"{where}: normalisation {scheme!r} is unknown; segfw knows {', '.join(NORMALIZATIONS)}")
         kind = NORMALIZATIONS[scheme]
-        given = plans["foreground_intensity_properties_per_channel"].get(str(index))
+        given = intensities.get(str(index))
         stats = given and IntensityStats(
             mean=given["mean"],
             std=given["std"],
