@@ -99,7 +99,7 @@ def _read(path: Path, reader: Callable[[Format], Callable[[Path], Voxels]]) -> V
 
 
 def _checked(voxels: Voxels) -> Volume:
-    array, affine, notes, is_placed = voxels
+    array, affine, notes, is_placed, stated_mm = voxels
     if not array.size:
         raise Refusal(f"has no voxels, its shape is {array.shape}; export the file again")
     if array.dtype.kind not in "iufb":
@@ -111,7 +111,8 @@ def _checked(voxels: Voxels) -> Volume:
         notes = (*notes, f"{what}; resample it to right angles if other images have them")
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
     kind = np.float32 if is_long else array.dtype.newbyteorder("=")
-    return Volume(array=array.astype(kind, copy=False), geometry=geometry, notes=tuple(notes), is_placed=is_placed)
+    array = array.astype(kind, copy=False)
+    return Volume(array=array, geometry=geometry, notes=tuple(notes), is_placed=is_placed, stated_mm=stated_mm)
 
 
 def _in_words(dtype: np.dtype) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.voxels import LPS_TO_RAS, Voxels, affine_of_lps
+from segfw.data.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacing
 
 # A header of text ends before this; what it must name for the voxels to have a size.
 HEADER_BYTES = 16_384
@@ -39,7 +39,8 @@ def read_itk(path: Path) -> Voxels:
     direction[:space, :space] = np.reshape(image.GetDirection(), (dimensions, dimensions))[:space, :space]
     spacing, origin = np.ones(3), np.zeros(3)
     spacing[:space], origin[:space] = image.GetSpacing()[:space], image.GetOrigin()[:space]
-    return Voxels(array, affine_of_lps(direction, spacing, origin), _missing_spacing(path))
+    affine, stated = affine_of_lps(direction, spacing, origin), stated_spacing(image.GetSpacing()[:space][::-1])
+    return Voxels(array, affine, _missing_spacing(path), stated_mm=stated)
 
 
 def _missing_spacing(path: Path) -> tuple[str, ...]:

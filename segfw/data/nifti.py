@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.data.geometry import corner_distance_mm, shear_degrees
-from segfw.data.voxels import Refusal, Voxels
+from segfw.data.voxels import Refusal, Voxels, stated_spacing
 
 if TYPE_CHECKING:
     import nibabel
@@ -35,8 +35,10 @@ def read_nifti(path: Path) -> Voxels:
         raise Refusal(f"holds {size} voxels, a list of values (on a surface?) and no image; give the volume itself")
     affine = _with_thickness(image.affine, array.shape[:3])
     notes = (*_conflict(image, array.shape[:3]), *_missing_spacing(path, image, array.shape[:3]))
-    affine[:3] *= UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes)
+    unit_mm = UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
+    affine[:3] *= unit_mm
+    stated = stated_spacing([unit_mm * float(edge) for edge in image.header.get_zooms()[:3][::-1]])
+    return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes, stated_mm=stated)
 
 
 def _open(path: Path) -> nibabel.Nifti1Image:

@@ -122,7 +122,9 @@ def plans_json(plan: Plan, ending: str) -> dict[str, Any]:
     if plan.orientation == CANONICAL:  # RAS; nibabel decides about oblique axes as segfw does
         reader = "NibabelIOWithReorient" if is_nifti else "SimpleITKIOWithReorient"
     else:
-        reader = "SimpleITKIO" if is_nifti or ending in (".nrrd", ".mha", ".gipl") else "NaturalImage2DIO"
+        is_stack = ending in (".tif", ".tiff") and first.preprocessing.voxel_size != "unit"
+        picture = "Tiff3DIO" if is_stack else "NaturalImage2DIO"
+        reader = "SimpleITKIO" if is_nifti or ending in (".nrrd", ".mha", ".gipl") else picture
     known = {
         name: one for name, one in plan.configurations.items() if one.network.architecture in ARCHITECTURES.values()
     }
