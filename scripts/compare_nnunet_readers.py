@@ -4,9 +4,8 @@
     python scripts/compare_nnunet_readers.py MODEL_2D IMAGES --only png bmp tif
 
 MODEL is a trained-model folder TRAINER__PLANS__CONFIGURATION of nnU-Net, IMAGES holds CASE_0000.nii.gz and further
-channels. Copies of the images get rotated, flipped, permuted, contradictory and unequal headers, borders of zeros and
-other formats; copies of the model get each reader. A network does not care which reader its plans name. With a 2-D
-model the middle slices go through the formats of pictures too. Needs nnU-Net: make nnunet-venv.
+channels. Copies of the images get rotated, permuted, contradictory and unequal headers, borders of zeros and other
+formats, copies of the model each reader, and a 2-D model pictures too. Needs nnU-Net: make nnunet-venv.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import nibabel
@@ -48,6 +48,7 @@ for job in json.load(open(sys.argv[1])):
 
 NIFTI_READERS = "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"
 ITK_READERS = NIFTI_READERS[:2]
+PICTURES = ".png", ".bmp", ".tif"
 TURN = Rotation.from_rotvec([0.4, -0.3, 0.25]).as_matrix()
 
 
@@ -116,10 +117,8 @@ def one_slice(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     return _placed(np.asanyarray(image.dataobj)[:, :, middle : middle + 1], np.eye(3), image.header.get_zooms()[:3])
 
 
-KINDS: dict[str, Callable[[nibabel.Nifti1Image], nibabel.Nifti1Image]] = {
-    kind.__name__: kind
-    for kind in (oblique, very_oblique, permuted, scaled_sform, other_qform, anisotropic, thick_other_axis)
-} | {kind.__name__: kind for kind in (bordered, small, one_slice)}
+HEADERS = oblique, very_oblique, permuted, scaled_sform, other_qform
+KINDS = {kind.__name__: kind for kind in (*HEADERS, anisotropic, thick_other_axis, bordered, small, one_slice)}
 
 
 def _placed(array_xyz: np.ndarray, axes: np.ndarray, zooms: np.ndarray) -> nibabel.Nifti1Image:
@@ -133,9 +132,8 @@ def _placed(array_xyz: np.ndarray, axes: np.ndarray, zooms: np.ndarray) -> nibab
 
 def write_volumes(sources: dict[str, list[Path]], folder: Path, ending: str) -> None:
     """Each kind of image of one case after the other, in turn, under ``ending``."""
-    names = list(sources)
-    for index, (name, kind) in enumerate(KINDS.items()):
-        for channel, path in enumerate(sources[names[index % len(names)]]):
+    for (name, kind), paths in zip(KINDS.items(), cycle(sources.values())):
+        for channel, path in enumerate(paths):
             target = folder / f"{name}_{channel:04d}.nii.gz"
             nibabel.save(kind(nibabel.load(path)), target)
             if ending != ".nii.gz":
@@ -150,7 +148,7 @@ def write_stacks(sources: dict[str, list[Path]], folder: Path, ending: str) -> N
     for index, (case, paths) in enumerate(sources.items()):
         for channel, path in enumerate(paths):
             pages = [Image.fromarray(page) for page in _stored_zyx(path).astype(np.float32)]
-            tags = {270: "ImageJ=1.53t\nimages=%d\nslices=%d\nunit=mm\nspacing=2.5\n" % (len(pages), len(pages))}
+            tags = {270: f"ImageJ=1.53t\nimages={len(pages)}\nslices={len(pages)}\nunit=mm\nspacing=2.5\n"}
             tags |= {282: 0.5, 283: 0.5, 296: 1}
             where = folder / f"{case}_{channel:04d}{ending}"
             pages[0].save(where, save_all=True, append_images=pages[1:], tiffinfo=tags if index % 2 == 0 else {})
@@ -194,8 +192,7 @@ def jobs(is_2d: bool) -> Iterator[tuple[str, str, str, Callable]]:
     yield ("tif Tiff3DIO", "Tiff3DIO", ".tif", write_stacks)
     if is_2d:
         yield from ((f"{one[1:]} plane", "SimpleITKIO", one, write_planes) for one in (".nii.gz", ".mha", ".nrrd"))
-        pictures = ".png", ".bmp", ".tif"
-        yield from ((f"{one[1:]} picture", "NaturalImage2DIO", one, write_pictures) for one in pictures)
+        yield from ((f"{one[1:]} picture", "NaturalImage2DIO", one, write_pictures) for one in PICTURES)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -261,7 +258,8 @@ def _against(folder: Path, model: Path, ending: str, mirroring: bool) -> Iterato
     for name in names:
         ours, theirs = (folder / one / f"{name}{ending}" for one in ("ours", "theirs"))
         if not (ours.is_file() and theirs.is_file()):
-            yield [name, "-", "-", " ".join(f"no mask by {by}" for by, path in (("segfw", ours), ("nnU-Net", theirs)) if not path.is_file())]
+            missing = [by for by, path in (("segfw", ours), ("nnU-Net", theirs)) if not path.is_file()]
+            yield [name, "-", "-", f"no mask by {' and '.join(missing)}"]
             continue
         yield [name, *_difference(ours, theirs, next((folder / "images").glob(f"{name}_0000*")))]
 
@@ -273,9 +271,21 @@ def _difference(ours: Path, theirs: Path, image: Path) -> list[str]:
         return ["-", "-", f"shapes {first.shape} and {second.shape}"]
     labels = ({*np.unique(first).tolist(), *np.unique(second).tolist()} - {0}) or {0}
     dice = [2 * ((first == at) & (second == at)).sum() / ((first == at).sum() + (second == at).sum()) for at in labels]
-    grids = [np.concatenate([np.ravel(part) for part in (mask.GetOrigin(), mask.GetDirection(), mask.GetSpacing())]) for mask in (one, of)]
-    is_one = grids[0].shape == grids[1].shape and np.allclose(*grids, atol=1e-4)
-    return [f"{min(dice):.5f} {statistics.fmean(dice):.5f}", f"{int((first != second).sum())} of {int((second > 0).sum())}", "equal" if is_one else "differs"]
+    return [
+        f"{min(dice):.5f} {statistics.fmean(dice):.5f}",
+        f"{int((first != second).sum())} of {int((second > 0).sum())}",
+        "-" if image.suffix in PICTURES else "equal" if _have_one_grid(one, of) else "differs",
+    ]
+
+
+def _have_one_grid(mask: SimpleITK.Image, image: SimpleITK.Image) -> bool:
+    grids = [
+        np.concatenate(
+            [np.ravel(part) for part in (one.GetSize(), one.GetSpacing(), one.GetOrigin(), one.GetDirection())]
+        )
+        for one in (mask, image)
+    ]
+    return grids[0].shape == grids[1].shape and bool(np.allclose(*grids, atol=1e-4))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import SimpleITK
 from PIL import Image
 from small_nnunet import dataset, plans
 
-from segfw.data.formats import read_volume
+from segfw.data.formats import read_volume, write_labels
 from segfw.data.geometry import to_canonical
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, preprocess_image
@@ -118,6 +118,37 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
 )
 def test_every_reader_has_its_rule(tmp_path, reader, wanted):
     channels, labels = described(dataset(), tmp_path / "dataset.json")
-    plan = plan_of_nnunet(plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False)
+    plan = plan_of_nnunet(
+        plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False
+    )
     how = plan.configurations["3d_fullres"].preprocessing
     assert (how.voxel_size, how.orientation) == wanted
+
+
+def test_a_mask_has_the_whole_header_of_its_image(tmp_path):
+    volume = contradictory(tmp_path / "image.nii.gz", qform_code=1, sform_code=4, quatern_b=0.6, qoffset_x=-7)
+    write_labels(tmp_path / "mask.nii.gz", ARRAY.transpose(2, 1, 0), volume.geometry, tmp_path / "image.nii.gz")
+    image, mask = (nibabel.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))
+    np.testing.assert_array_equal(mask.get_qform(), image.get_qform())
+    np.testing.assert_array_equal(mask.get_sform(), image.get_sform())
+    assert mask.header.get_zooms() == (1, 2, 5)
+    assert [int(mask.header[code]) for code in ("qform_code", "sform_code")] == [1, 4]
+    np.testing.assert_array_equal(np.asanyarray(mask.dataobj), ARRAY)
+    # Of a file with other axes nothing is taken but its place in the list of arguments.
+    write_labels(tmp_path / "other.nii.gz", ARRAY, volume.geometry, tmp_path / "image.nii.gz")
+    assert nibabel.load(tmp_path / "other.nii.gz").shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_the_mask_of_a_plane_is_a_plane(tmp_path, ending):
+    image = SimpleITK.GetImageFromArray(np.ones((3, 4), np.float32))
+    image.SetSpacing((0.7, 1.25))
+    image.SetOrigin((-4.0, 17.5))
+    SimpleITK.WriteImage(image, str(tmp_path / f"image{ending}"))
+    geometry = read_volume(tmp_path / f"image{ending}").geometry
+    labels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    write_labels(tmp_path / f"mask{ending}", labels, geometry, tmp_path / f"image{ending}")
+    mask = SimpleITK.ReadImage(str(tmp_path / f"mask{ending}"))
+    assert (mask.GetSize(), mask.GetOrigin()) == ((4, 3), (-4, 17.5))
+    assert mask.GetSpacing() == pytest.approx((0.7, 1.25))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mask), labels[0])

@@ -65,6 +65,25 @@ def write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
     SimpleITK.WriteImage(image, str(path), useCompression=True)
 
 
+def write_itk_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path) -> None:
+    """Writes one volume on the grid of the file ``like``, with two dimensions if it has two."""
+    import SimpleITK
+
+    header = SimpleITK.ImageFileReader()
+    header.SetFileName(str(like))
+    header.ReadImageInformation()
+    dimensions = header.GetDimension()
+    array = array_zyx[0] if dimensions == 2 and len(array_zyx) == 1 else array_zyx
+    if array.shape[::-1] != tuple(header.GetSize()):
+        write_itk(path, array_zyx, affine)
+        return
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(header.GetSpacing())
+    image.SetOrigin(header.GetOrigin())
+    image.SetDirection(header.GetDirection())
+    SimpleITK.WriteImage(image, str(path), useCompression=True)
+
+
 def write_mhd(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
     """Header and voxels in one file, as in .mha, so that the pair cannot come apart."""
     whole = path.with_suffix(".mha")
