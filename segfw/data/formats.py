@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from segfw.data.dicom import is_dicom, read_series
 from segfw.data.geometry import Geometry, Volume, shear_degrees
-from segfw.data.itk import read_itk, write_itk, write_mhd
-from segfw.data.nifti import read_nifti, write_nifti
+from segfw.data.itk import read_itk, write_itk, write_itk_like, write_mhd
+from segfw.data.nifti import read_nifti, write_nifti, write_nifti_like
 from segfw.data.pictures import read_picture, read_picture_mask, side_file, write_picture
 from segfw.data.voxels import Refusal, Voxels
 from segfw.records import UserError, whole_file
@@ -31,10 +31,12 @@ class Format(NamedTuple):
     read: Callable[[Path], Voxels]
     write: Callable[[Path, np.ndarray, np.ndarray], None] | None  # path, (Z, Y, X), affine; None: cannot hold labels
     read_mask: Callable[[Path], Voxels] | None = None  # where a mask is to be read in another way than an image
+    # As write, with the header of a file of the same family: what an affine does not say stays as it is there.
+    write_like: Callable[[Path, np.ndarray, np.ndarray, Path], None] | None = None
 
 
-NIFTI = Format(read_nifti, write_nifti)
-ITK = Format(read_itk, write_itk)
+NIFTI = Format(read_nifti, write_nifti, write_like=write_nifti_like)
+ITK = Format(read_itk, write_itk, write_like=write_itk_like)
 PICTURE = Format(read_picture, write_picture, read_picture_mask)
 LOSSY = Format(read_picture, None, read_picture_mask)
 FORMATS = {
@@ -99,7 +101,7 @@ def _read(path: Path, reader: Callable[[Format], Callable[[Path], Voxels]]) -> V
 
 
 def _checked(voxels: Voxels) -> Volume:
-    array, affine, notes, is_placed = voxels
+    array, affine, notes, is_placed, stated_mm = voxels
     if not array.size:
         raise Refusal(f"has no voxels, its shape is {array.shape}; export the file again")
     if array.dtype.kind not in "iufb":
@@ -111,7 +113,8 @@ def _checked(voxels: Voxels) -> Volume:
         notes = (*notes, f"{what}; resample it to right angles if other images have them")
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
     kind = np.float32 if is_long else array.dtype.newbyteorder("=")
-    return Volume(array=array.astype(kind, copy=False), geometry=geometry, notes=tuple(notes), is_placed=is_placed)
+    array = array.astype(kind, copy=False)
+    return Volume(array=array, geometry=geometry, notes=tuple(notes), is_placed=is_placed, stated_mm=stated_mm)
 
 
 def _in_words(dtype: np.dtype) -> str:
@@ -152,8 +155,10 @@ def size_and_change(path: Path) -> tuple[int, int]:
     return size, max((stat.st_mtime_ns for stat in stats), default=0)
 
 
-def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
+def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
     """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
+
+    ``like`` is the image's file: a mask in its format gets its header, of which ``geometry`` is what segfw goes by.
 
     Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
     """
@@ -167,7 +172,16 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     with whole_file(path) as partial:
         try:
-            FORMATS[ending].write(partial, labels_zyx.astype(kind), geometry.matrix)
+            labels, format = labels_zyx.astype(kind), FORMATS[ending]
+            if (
+                like is not None
+                and like.is_file()
+                and FORMATS.get(split_ending(like)[1]) is format
+                and format.write_like
+            ):
+                format.write_like(partial, labels, geometry.matrix, like)
+            else:
+                format.write(partial, labels, geometry.matrix)
         except Refusal as error:
             raise UserError(f"{path}: {error}") from None
 

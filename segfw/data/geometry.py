@@ -61,12 +61,15 @@ class Volume:
 
     ``is_placed`` is False for pictures that say nothing about spacing or place: their geometry is nominal, and takes
     that of whatever they belong to. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
+    ``stated_mm`` is the voxel size that the file gives apart from its axes (NIfTI's pixdim), None if it gives none:
+    nnU-Net resamples by it, and it can differ from the axes, by rounding or because the header contradicts itself.
     """
 
     array: np.ndarray
     geometry: Geometry
     is_placed: bool = True
     notes: tuple[str, ...] = ()
+    stated_mm: Spacing | None = None
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -77,7 +80,8 @@ def to_canonical(volume: Volume) -> Volume:
     # nibabel reorders the leading axes and leaves the rest, so channels go last for a moment.
     array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
     affine = volume.geometry.matrix @ inv_ornt_aff(transform, volume.geometry.shape)
-    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine))
+    stated = volume.stated_mm and tuple(volume.stated_mm[axis] for axis in np.argsort(transform[:, 0]))
+    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine), stated_mm=stated)
 
 
 def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
@@ -128,7 +132,8 @@ def stored_like(volume: Volume, other: Volume) -> Volume:
         return volume
     array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
     affine = own.matrix @ inv_ornt_aff(transform, own.shape)
-    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine))
+    stated = volume.stated_mm and tuple(volume.stated_mm[axis] for axis in np.argsort(transform[:, 0]))
+    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine), stated_mm=stated)
 
 
 def header_length(length_mm: float) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.voxels import LPS_TO_RAS, Voxels, affine_of_lps
+from segfw.data.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacing
 
 # A header of text ends before this; what it must name for the voxels to have a size.
 HEADER_BYTES = 16_384
@@ -39,7 +39,8 @@ def read_itk(path: Path) -> Voxels:
     direction[:space, :space] = np.reshape(image.GetDirection(), (dimensions, dimensions))[:space, :space]
     spacing, origin = np.ones(3), np.zeros(3)
     spacing[:space], origin[:space] = image.GetSpacing()[:space], image.GetOrigin()[:space]
-    return Voxels(array, affine_of_lps(direction, spacing, origin), _missing_spacing(path))
+    affine, stated = affine_of_lps(direction, spacing, origin), stated_spacing(image.GetSpacing()[:space][::-1])
+    return Voxels(array, affine, _missing_spacing(path), stated_mm=stated)
 
 
 def _missing_spacing(path: Path) -> tuple[str, ...]:
@@ -61,6 +62,25 @@ def write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    SimpleITK.WriteImage(image, str(path), useCompression=True)
+
+
+def write_itk_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path) -> None:
+    """Writes one volume on the grid of the file ``like``, with two dimensions if it has two."""
+    import SimpleITK
+
+    header = SimpleITK.ImageFileReader()
+    header.SetFileName(str(like))
+    header.ReadImageInformation()
+    dimensions = header.GetDimension()
+    array = array_zyx[0] if dimensions == 2 and len(array_zyx) == 1 else array_zyx
+    if array.shape[::-1] != tuple(header.GetSize()):
+        write_itk(path, array_zyx, affine)
+        return
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(header.GetSpacing())
+    image.SetOrigin(header.GetOrigin())
+    image.SetDirection(header.GetDirection())
     SimpleITK.WriteImage(image, str(path), useCompression=True)
 
 

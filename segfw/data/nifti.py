@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.data.geometry import corner_distance_mm, shear_degrees
-from segfw.data.voxels import Refusal, Voxels
+from segfw.data.voxels import Refusal, Voxels, stated_spacing
 
 if TYPE_CHECKING:
     import nibabel
@@ -35,8 +35,10 @@ def read_nifti(path: Path) -> Voxels:
         raise Refusal(f"holds {size} voxels, a list of values (on a surface?) and no image; give the volume itself")
     affine = _with_thickness(image.affine, array.shape[:3])
     notes = (*_conflict(image, array.shape[:3]), *_missing_spacing(path, image, array.shape[:3]))
-    affine[:3] *= UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes)
+    unit_mm = UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
+    affine[:3] *= unit_mm
+    stated = stated_spacing([unit_mm * float(edge) for edge in image.header.get_zooms()[:3][::-1]])
+    return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes, stated_mm=stated)
 
 
 def _open(path: Path) -> nibabel.Nifti1Image:
@@ -114,6 +116,32 @@ def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, .
         return ()
     axes = ", ".join("xyz"[axis] for axis in missing)
     return (f"says no spacing along {axes}, so 1 mm is taken; write the true spacing into its header",)
+
+
+PLACING = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d")
+PLACING += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
+
+
+def write_nifti_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path) -> None:
+    """Writes one volume with the place that the header of the NIfTI file ``like`` gives, contradictions included.
+
+    Programs that prefer the qform, or the pixdim, then find mask and image on one grid as well. Files of two dimensions
+    stay such. With other shapes it is the affine that is written.
+    """
+    import nibabel
+
+    start = _start(like, is_gzipped=_start(like).startswith(GZIP_MARK))
+    kind = nibabel.Nifti2Header if 540 in _header_sizes(start) else nibabel.Nifti1Header
+    theirs = kind(start[: kind.template_dtype.itemsize], check=False)
+    array_xyz, shape = array_zyx.transpose(2, 1, 0), theirs.get_data_shape()[:3]
+    if shape + (1,) * (3 - len(shape)) != array_xyz.shape:
+        write_nifti(path, array_zyx, affine)
+        return
+    image = nibabel.Nifti1Image(array_xyz.reshape(shape), None)
+    for name in PLACING:
+        image.header[name] = theirs[name]
+    image.header["pixdim"][len(shape) + 1 :] = 1  # times of a series
+    nibabel.save(image, path)
 
 
 def write_nifti(

@@ -65,13 +65,15 @@ def _read(path: Path, *, is_mask: bool) -> Voxels:
             if path.suffix.lower() in ENDINGS_OF["TIFF"] and _is_reduced(array, picture):
                 array = _whole_by_pillow(picture)
         array = _by_channel(_without_alpha(array), {} if picture is None else imagej_fields(picture))
-        spacing = _side_file_spacing(path) or (tiff_spacing(picture) if is_tiff else own_spacing)
+        said_beside = _side_file_spacing(path)
+        spacing = said_beside or (tiff_spacing(picture) if is_tiff else own_spacing)
     if spacing is None:
         what = "says no spacing, so 1 mm is taken"
         remedy = 'write {"spacing": [z, y, x]} into a .json of the same name if it matters'
         notes = (*notes, f"{what}; {remedy}")
     affine = affine_of_lps(np.eye(3), np.array(spacing or (1.0, 1.0, 1.0))[::-1], np.zeros(3))
-    return Voxels(array, affine, notes, is_placed=spacing is not None)
+    # Tags are not stated sizes: nnU-Net's reader of stacks looks at the side file alone, and takes 1 without one.
+    return Voxels(array, affine, notes, is_placed=spacing is not None, stated_mm=said_beside or (1.0, 1.0, 1.0))
 
 
 @contextmanager

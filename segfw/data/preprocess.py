@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,7 +36,12 @@ from segfw.data.resample import (
     resampled_shape,
     thick_axis,
 )
+from segfw.data.voxels import FLAT
 from segfw.records import Record
+
+# What counts as the edges of voxels: the length of the axes in space, what the file states beside them (nnU-Net's
+# readers of volumes), or one unit each whatever a file says (nnU-Net's reader of pictures).
+VoxelSize = Literal["axes", "stated", "unit"]
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -56,6 +62,7 @@ class Preprocessing(Record):
     orientation: Orientation = CANONICAL
     images: Resampling = OF_IMAGES
     logits: Resampling = OF_LOGITS
+    voxel_size: VoxelSize = "axes"
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Preprocessing:
@@ -116,7 +123,8 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     box = nonzero_box(oriented.array)
     order = how.axis_order
     cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
-    spacing_mm = tuple(header_length(oriented.geometry.spacing_mm[axis]) for axis in order)
+    edges_mm = voxel_edges(oriented, how.voxel_size)
+    spacing_mm = tuple(edges_mm[axis] for axis in order)
     target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
     filled = None
@@ -148,6 +156,15 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
         logits=how.logits,
     )
     return result, record
+
+
+def voxel_edges(volume: Volume, voxel_size: VoxelSize) -> Spacing:
+    """Edges (z, y, x) of a voxel in millimetres by the rule; without stated ones they are those of the axes."""
+    if voxel_size == "unit":
+        return (FLAT if volume.geometry.shape[0] == 1 else 1.0, 1.0, 1.0)
+    if voxel_size == "stated" and volume.stated_mm is not None:
+        return volume.stated_mm
+    return tuple(header_length(length) for length in volume.geometry.spacing_mm)
 
 
 def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None) -> tuple[float, float]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from segfw.data.geometry import Spacing
+
 # SimpleITK and DICOM count x to the left and y to the back; our affines count to the right and to the front.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+FLAT = 999.0  # thickness of the slice of a file of two dimensions, in the longer edge of its pixels
 
 
 class Refusal(ValueError):
@@ -21,6 +27,19 @@ class Voxels(NamedTuple):
     affine: np.ndarray
     notes: tuple[str, ...] = ()  # doubts that do not stop the work, each 'what is doubtful; what to do'
     is_placed: bool = True  # False: the file says nothing about spacing or place, and ``affine`` is nominal
+    stated_mm: Spacing | None = None  # voxel size that the file gives apart from its axes, see Volume
+
+
+def stated_spacing(edges_mm: Sequence[float]) -> Spacing | None:
+    """Voxel size (z, y, x) of the two or three edges (y, x) or (z, y, x) that a file states; None if one is no length.
+
+    A file of two dimensions gets slices a thousand times as thick, as in nnU-Net, so that it is never resampled as if
+    a long edge of its pixels were the distance between slices.
+    """
+    edges = tuple(float(edge) for edge in edges_mm)
+    if not all(np.isfinite(edge) and edge > 0 for edge in edges):
+        return None
+    return edges if len(edges) == 3 else (max(edges) * FLAT, *edges)
 
 
 def affine_of_lps(direction: np.ndarray, spacing_xyz: np.ndarray, origin_xyz: np.ndarray) -> np.ndarray:

@@ -168,7 +168,7 @@ class Lane:
         with watch.timing("write_s"):
             for sink in sinks:
                 sink.finish()
-            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original)
+            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original, case.images[0])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import check_case
-from segfw.data.voxels import affine_of_lps
+from segfw.data.voxels import affine_of_lps, stated_spacing
 from segfw.records import UserError
 
 MaskOf = Callable[[np.ndarray], Any]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image
@@ -65,7 +65,9 @@ def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MaskOf | 
     if library == "SimpleITK":
         return _of_itk(image), lambda mask_zyx: _as_itk(mask_zyx, image)
     if library == "nibabel" or hasattr(image, "dataobj"):
-        return _of_xyz(np.asanyarray(image.dataobj), image.affine), lambda mask_zyx: _as_nibabel(mask_zyx, image)
+        volume = _of_xyz(np.asanyarray(image.dataobj), image.affine)
+        stated = stated_spacing(image.header.get_zooms()[:3][::-1]) if hasattr(image, "header") else None
+        return replace(volume, stated_mm=stated), lambda mask_zyx: _as_nibabel(mask_zyx, image)
     raise UserError(
         f"cannot predict {type(image).__name__}; give a path, a list of paths, a Volume, a SimpleITK or nibabel image, "
         "or an array with its affine"
@@ -98,7 +100,8 @@ def _of_itk(image: Any) -> Volume:
     direction[:dimensions, :dimensions] = np.reshape(image.GetDirection(), (dimensions, dimensions))
     spacing[:dimensions], origin[:dimensions] = image.GetSpacing(), image.GetOrigin()
     array = array if dimensions == 3 else array[:, None]
-    return Volume(array=_plain(array), geometry=Geometry.of(array.shape[1:], affine_of_lps(direction, spacing, origin)))
+    geometry = Geometry.of(array.shape[1:], affine_of_lps(direction, spacing, origin))
+    return Volume(array=_plain(array), geometry=geometry, stated_mm=stated_spacing(image.GetSpacing()[::-1]))
 
 
 def _as_itk(mask_zyx: np.ndarray, image: Any) -> Any:

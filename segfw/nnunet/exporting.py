@@ -205,6 +205,9 @@ def _reader(plan: Plan, ending: str) -> str:
         raise UserError(f"--ending is {ending}; nnU-Net reads .nii.gz, .nrrd, .mha, .gipl, .png, .bmp and .tif")
     is_picture = ending in (".png", ".bmp", ".tif")
     if plan.orientation != CANONICAL:
+        first = next(iter(plan.configurations.values()))
+        if ending == ".tif" and first.preprocessing.voxel_size != "unit":
+            return "Tiff3DIO"  # of stacks, with voxel sizes beside them
         return "NaturalImage2DIO" if is_picture else "NibabelIO" if ending == ".nii" else "SimpleITKIO"
     if is_picture:
         raise UserError(

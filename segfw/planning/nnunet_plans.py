@@ -176,6 +176,8 @@ def _configuration(
             normalization=_normalization(plans, entry, len(channels), where),
             orientation=orientation_of(plans, path),
             **how,
+            # NIfTI's pixdim and TIFF's side files, not the axes or tags: what nnU-Net's readers look at.
+            voxel_size="unit" if plans["image_reader_writer"] == "NaturalImage2DIO" else "stated",
         ),
         median_shape=median,
         patch_size=with_z(patch, 1),

@@ -1,0 +1,154 @@
+"""What counts as the edges of voxels: the axes, what files state beside them, or one; nnU-Net's readers differ."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from PIL import Image
+from small_nnunet import dataset, plans
+
+from segfw.data.formats import read_volume, write_labels
+from segfw.data.geometry import to_canonical
+from segfw.data.normalize import Normalization
+from segfw.data.preprocess import Preprocessing, preprocess_image
+from segfw.inference.kinds import opened
+from segfw.nnunet.importing import described
+from segfw.planning.nnunet_plans import plan_of_nnunet
+
+ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
+
+
+def contradictory(path, axes=(0, 1, 2), flips=(1, 1, 1), **header):
+    """Pixdim 1, 2, 5 along the axes of the array, beside an sform with edges of 3, 3 and 3 mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for column, (axis, flip) in enumerate(zip(axes, flips)):
+        affine[axis, column] = 3 * flip
+    image = nibabel.Nifti1Image(ARRAY, affine)
+    image.header["qform_code"], image.header["pixdim"][1:4] = 0, (1, 2, 5)
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return read_volume(path)
+
+
+def rule(voxel_size, **changes):
+    none = (Normalization(kind="none"),)
+    fixed = {"axis_order": (0, 1, 2), "spacing_mm": (1.0, 1.0, 1.0), "normalization": none}
+    return Preprocessing(**fixed | {"voxel_size": voxel_size} | changes)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "spacing", "shape"),
+    [("axes", (3, 3, 3), (6, 9, 12)), ("stated", (5, 2, 1), (10, 6, 4)), ("unit", (1, 1, 1), (2, 3, 4))],
+)
+def test_a_contradictory_header_is_taken_by_the_rule(tmp_path, voxel_size, spacing, shape):
+    volume = contradictory(tmp_path / "a.nii.gz")
+    image, record = preprocess_image(volume, rule(voxel_size, orientation="as stored"))
+    assert record.cropped_spacing_mm == spacing
+    assert image.shape == (1, *shape)
+    assert volume.geometry.spacing_mm == (3, 3, 3)  # where the mask is written to does not change
+
+
+def test_stated_edges_follow_their_axes_when_the_image_is_turned(tmp_path):
+    # Stored x runs to the front, y to the head, z to the left: canonical (z, y, x) is stored (y, x, z).
+    volume = contradictory(tmp_path / "a.nii.gz", axes=(1, 2, 0), flips=(1, -1, -1))
+    turned = to_canonical(volume)
+    assert (turned.array.shape, turned.stated_mm) == ((1, 3, 4, 2), (2, 1, 5))
+    record = preprocess_image(volume, rule("stated", axis_order=(1, 0, 2)))[1]
+    assert (record.cropped_shape, record.cropped_spacing_mm) == ((4, 3, 2), (1, 2, 5))
+
+
+def test_stated_edges_have_the_unit_of_the_header(tmp_path):
+    assert contradictory(tmp_path / "a.nii.gz", xyzt_units=3).stated_mm == (0.005, 0.002, 0.001)
+
+
+def test_turned_axes_in_32_bit_do_not_change_what_is_stated(tmp_path):
+    angle = np.radians(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine[:3, :3] *= (0.4882813, 0.4882813, 2.5)
+    nibabel.save(nibabel.Nifti1Image(ARRAY, affine), tmp_path / "a.nii.gz")
+    stored = float(np.float32(0.4882813))
+    assert read_volume(tmp_path / "a.nii.gz").stated_mm == (2.5, stored, stored)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_a_file_of_two_dimensions_is_never_thick_in_its_plane(tmp_path, ending):
+    image = SimpleITK.GetImageFromArray(np.ones((3, 4), np.float32))
+    image.SetSpacing((4.0, 0.5))
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{ending}"))
+    volume = read_volume(tmp_path / f"a{ending}")
+    assert volume.stated_mm == (3996, 0.5, 4)
+    assert volume.geometry.spacing_mm[0] == 1
+    assert opened(image)[0].stated_mm == (3996, 0.5, 4)
+
+
+def test_tags_of_a_stack_are_not_stated_but_its_side_file_is(tmp_path):
+    pages = [Image.fromarray(page) for page in ARRAY.transpose(2, 1, 0)]
+    tags = {270: "ImageJ=1.53t\nimages=2\nslices=2\nunit=mm\nspacing=7.0\n", 282: 0.5, 283: 0.25, 296: 1}
+    pages[0].save(tmp_path / "a_0000.tif", save_all=True, append_images=pages[1:], tiffinfo=tags)
+    tagged = read_volume(tmp_path / "a_0000.tif")
+    assert (tagged.geometry.spacing_mm, tagged.stated_mm) == ((7, 4, 2), (1, 1, 1))
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": [5, 1, 2]}))
+    assert read_volume(tmp_path / "a_0000.tif").stated_mm == (5, 1, 2)
+
+
+def test_a_picture_has_units_whatever_it_says(tmp_path):
+    image = SimpleITK.GetImageFromArray(ARRAY[:, :, 0])
+    image.SetSpacing((0.25, 3.0))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.png"))
+    how = rule("unit", spacing_mm=(None, 1.0, 1.0), orientation="as stored")
+    image, record = preprocess_image(read_volume(tmp_path / "a.png"), how)
+    assert (image.shape, record.spacing_mm) == ((1, 1, 4, 3), (999, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("reader", "wanted"),
+    [
+        ("SimpleITKIO", ("stated", "as stored")),
+        ("NibabelIO", ("stated", "as stored")),
+        ("NibabelIOWithReorient", ("stated", "canonical")),
+        ("SimpleITKIOWithReorient", ("stated", "canonical")),
+        ("Tiff3DIO", ("stated", "as stored")),
+        ("NaturalImage2DIO", ("unit", "as stored")),
+    ],
+)
+def test_every_reader_has_its_rule(tmp_path, reader, wanted):
+    channels, labels = described(dataset(), tmp_path / "dataset.json")
+    plan = plan_of_nnunet(
+        plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False
+    )
+    how = plan.configurations["3d_fullres"].preprocessing
+    assert (how.voxel_size, how.orientation) == wanted
+
+
+def test_a_mask_has_the_whole_header_of_its_image(tmp_path):
+    volume = contradictory(tmp_path / "image.nii.gz", qform_code=1, sform_code=4, quatern_b=0.6, qoffset_x=-7)
+    write_labels(tmp_path / "mask.nii.gz", ARRAY.transpose(2, 1, 0), volume.geometry, tmp_path / "image.nii.gz")
+    image, mask = (nibabel.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))
+    np.testing.assert_array_equal(mask.get_qform(), image.get_qform())
+    np.testing.assert_array_equal(mask.get_sform(), image.get_sform())
+    assert mask.header.get_zooms() == (1, 2, 5)
+    assert [int(mask.header[code]) for code in ("qform_code", "sform_code")] == [1, 4]
+    np.testing.assert_array_equal(np.asanyarray(mask.dataobj), ARRAY)
+    # Of a file with other axes nothing is taken but its place in the list of arguments.
+    write_labels(tmp_path / "other.nii.gz", ARRAY, volume.geometry, tmp_path / "image.nii.gz")
+    assert nibabel.load(tmp_path / "other.nii.gz").shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_the_mask_of_a_plane_is_a_plane(tmp_path, ending):
+    image = SimpleITK.GetImageFromArray(np.ones((3, 4), np.float32))
+    image.SetSpacing((0.7, 1.25))
+    image.SetOrigin((-4.0, 17.5))
+    SimpleITK.WriteImage(image, str(tmp_path / f"image{ending}"))
+    geometry = read_volume(tmp_path / f"image{ending}").geometry
+    labels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    write_labels(tmp_path / f"mask{ending}", labels, geometry, tmp_path / f"image{ending}")
+    mask = SimpleITK.ReadImage(str(tmp_path / f"mask{ending}"))
+    assert (mask.GetSize(), mask.GetOrigin()) == ((4, 3), (-4, 17.5))
+    assert mask.GetSpacing() == pytest.approx((0.7, 1.25))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mask), labels[0])
