@@ -6,10 +6,10 @@
     python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus --preset plain resenc-m
 
 ``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
-predictions_no_mirroring/ or
-predictions_float32/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
+predictions_no_mirroring/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
 --run-nnunet nnU-Net predicts as well, for time and memory on this machine; both are whole process trees that take
-turns. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
+turns. It also predicts with its sums of tiles in float32 in place of 16 bit (scripts/nnunet_float32.py), as
+predictions_float32/ may hold already. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 
 ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
-MASKS = {"predictions": "yes", "predictions_no_mirroring": "no", "predictions_float32": "yes, float32"}
+# Folders of nnU-Net's masks and of those with its sums in float32, by whether images were mirrored.
+MASKS = {True: ("predictions", "predictions_float32"), False: ("predictions_no_mirroring", "float32_no_mirroring")}
+HEADS = "model,mirroring,cases,patch,share,mean Dice,worst,voxels,float32 sums,s,GB,nnU-Net s,GB"
 
 
 @contextmanager
@@ -53,35 +56,44 @@ def working_folder(keep: Path | None) -> Iterator[Path]:
 
 def imported(args: argparse.Namespace) -> None:
     """Imports every model and compares its outputs with nnU-Net's: the network's on a patch, masks, time, memory."""
-    rows = [
-        ["model", "mirroring", "cases", "patch", "share", "mean Dice", "worst", "voxels", "s", "GB", "nnU-Net s", "GB"]
-    ]
+    rows = [HEADS.split(",")]
     with working_folder(args.keep) as home:
         for folder in sorted(path.parent for path in args.models.glob("*/model")):
             own = remove(home / folder.name / "model")
             import_nnunet(folder / "model", own)
             patch = patch_difference(own, folder / "patch.npz")
-            for name, mirroring in MASKS.items():
+            for mirroring, (name, _) in MASKS.items():
                 if (folder / name).is_dir():
-                    rows.append([folder.name, mirroring, *_one_run(args, home, folder, name, patch)])
+                    rows.append(
+                        [folder.name, "yes" if mirroring else "no", *_one_run(args, home, folder, mirroring, patch)]
+                    )
+                    print(*rows[-1], flush=True)
     print(json.dumps(machine()))
     print(columns(rows))
     print(
         "patch: largest difference of the network's output, share: of its largest value; Dice between both programs' "
-        f"masks (wanted: mean {ENOUGH_MEAN}, worst {ENOUGH_CASE}), voxels: that differ in all cases"
+        f"masks (wanted: mean {ENOUGH_MEAN}, worst {ENOUGH_CASE}), voxels: that differ in all cases, float32 sums: those "
+        "that differ from nnU-Net with its sums in float32"
     )
 
 
-def _one_run(args: argparse.Namespace, home: Path, folder: Path, name: str, patch: tuple[float, float]) -> list[str]:
-    where, images, options = home / folder.name, folder / "images", ["--no-mirroring"] if MASKS[name] == "no" else []
-    ours, theirs = where / f"segfw_{name}", where / f"nnunet_{name}"
+def _one_run(
+    args: argparse.Namespace, home: Path, folder: Path, mirroring: bool, patch: tuple[float, float]
+) -> list[str]:
+    where, images, options = home / folder.name, folder / "images", [] if mirroring else ["--no-mirroring"]
+    name, exact = MASKS[mirroring]
+    ours, theirs, in_float32 = where / f"segfw_{name}", where / f"nnunet_{name}", folder / exact
     runs: dict[str, list[Measured]] = {"segfw": [], "nnU-Net": []}
     for _ in range(args.repeats):
         runs["segfw"].append(run_segfw(where / "model", images, ours, where, options))
         if args.run_nnunet:
             require_nnunet(args.nnunet_python)
             model = next((folder / "model").glob("*__*"))
-            runs["nnU-Net"].append(run_nnunet(args.nnunet_python, model, images, theirs, where, bool(options)))
+            runs["nnU-Net"].append(run_nnunet(args.nnunet_python, model, images, theirs, where, not mirroring))
+    if args.run_nnunet and not in_float32.is_dir():
+        in_float32 = remove(where / exact)
+        command = [args.nnunet_python, Path(__file__).with_name("nnunet_float32.py"), model, images, in_float32]
+        subprocess.run([*map(str, command), *options], check=True, env=nnunet_environment(where))
     scores = agreement(ours, folder / name)
     took = []
     for series in runs.values():
@@ -96,6 +108,7 @@ def _one_run(args: argparse.Namespace, home: Path, folder: Path, name: str, patc
         f"{min(means):.5f}",
         f"{worst:.5f}",
         str(scores["voxels"]),
+        str(agreement(ours, in_float32)["voxels"]) if in_float32.is_dir() else "-",
         *took,
     ]
 

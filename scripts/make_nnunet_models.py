@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from nnunet_float32 import in_float32, predict
 from nnunet_variants import PLANNERS, VARIANTS, in_old_words
 
 STAGES, FEATURES, EDGE = 4, (8, 12, 16, 24), {2: 64, 3: 32}
@@ -114,9 +112,9 @@ def make(name: str, args: argparse.Namespace, home: Path) -> None:
         torch.save(content, model / f"fold_{fold}" / file)
         if seed == 0:
             write_patch(trained, image, folder / "patch.npz")
-    predict(model, folds, file, folder, "predictions")
+    predict(model, folds, folder / "images", folder / "predictions", file=file)
     with in_float32():
-        predict(model, folds, file, folder, "predictions_float32")
+        predict(model, folds, folder / "images", folder / "predictions_float32", file=file)
     if "words" in special:
         plans["configurations"] = {configuration: in_old_words(entry)}
         (model / "plans.json").write_text(json.dumps(plans))
@@ -125,32 +123,6 @@ def make(name: str, args: argparse.Namespace, home: Path) -> None:
             special["wrapper"] + key: value for key, value in content["network_weights"].items()
         }
         torch.save(content, model / f"fold_{folds[0]}" / file)
-
-
-def predict(model: Path, folds: tuple, file: str, folder: Path, name: str) -> None:
-    """By nnU-Net's predictor."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), folds, file)
-    (folder / name).mkdir()
-    predictor.predict_from_files_sequential(str(folder / "images"), str(folder / name))
-
-
-@contextmanager
-def in_float32() -> Iterator[None]:
-    """nnU-Net sums the outputs of tiles in 16 bit and keeps them so: here it does the same in float32."""
-    from nnunetv2.inference import predict_from_raw_data
-
-    gaussian, half = predict_from_raw_data.compute_gaussian, torch.half
-    exact = functools.partial(gaussian, dtype=torch.float32)
-    exact.cache_clear = gaussian.cache_clear
-    predict_from_raw_data.compute_gaussian = exact
-    torch.half = torch.float32
-    try:
-        yield
-    finally:
-        predict_from_raw_data.compute_gaussian, torch.half = gaussian, half
 
 
 def copied(args: argparse.Namespace, ending: str, target: Path) -> None:
