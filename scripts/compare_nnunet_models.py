@@ -72,8 +72,8 @@ def imported(args: argparse.Namespace) -> None:
     print(columns(rows))
     print(
         "patch: largest difference of the network's output, share: of its largest value; Dice between both programs' "
-        f"masks (wanted: mean {ENOUGH_MEAN}, worst {ENOUGH_CASE}), voxels: that differ in all cases, float32 sums: those "
-        "that differ from nnU-Net with its sums in float32"
+        f"masks (wanted: mean {ENOUGH_MEAN}, worst {ENOUGH_CASE}), voxels: that differ in all cases, float32 sums: "
+        "those that differ from nnU-Net with its sums in float32"
     )
 
 
