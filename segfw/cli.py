@@ -173,10 +173,14 @@ def _export(args: argparse.Namespace) -> None:
 
         others = (args.half, args.configuration, args.folds, args.weights == "best", args.licence, args.overwrite)
         if any(others):
-            raise UserError("--nnunet writes all trained configurations and folds as they are; give no other option")
-        for folder in export_nnunet(args.model, args.output, ending=args.ending):
+            raise UserError(
+                "--nnunet writes all trained configurations and folds as they are; give no other option than --ending"
+            )
+        for folder in export_nnunet(args.model, args.output, ending=args.ending or ".nii.gz"):
             print(f"written: {folder}")
         return
+    if args.ending:
+        raise UserError("--ending is of what nnU-Net shall read; give it with --nnunet")
     if args.onnx:
         from segfw.onnx_export import export_onnx
 
