@@ -65,7 +65,7 @@ class Restricted(pickle._Unpickler):
     says, 68 GB for ten bytes.
     """
 
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.DUP[0]}  # noqa: RUF012
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.DUP[0]}
     KNOWN: Mapping[tuple[str, str], str | type | Callable] = {
         (MODULE, FUNCTION): FUNCTION,
         ("numpy", "dtype"): DType,
