@@ -198,6 +198,12 @@ def _add_import_nnunet(verbs: argparse._SubParsersAction) -> None:
         "source", type=Path, help="trained-model folder, a folder of several, or nnU-Net's exported zip"
     )
     parser.add_argument("out", type=Path, help="new folder for the model")
+    parser.add_argument(
+        "--trust-trainer",
+        action="store_true",
+        help="take a trainer that segfw does not know for one that builds the plans' network (names and shapes of the "
+        "weights are compared)",
+    )
 
 
 def _add_info(verbs: argparse._SubParsersAction) -> None:

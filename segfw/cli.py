@@ -210,7 +210,7 @@ def _export(args: argparse.Namespace) -> None:
 def _import_nnunet(args: argparse.Namespace) -> None:
     from segfw.nnunet.importing import import_nnunet
 
-    import_nnunet(args.source, args.out)
+    import_nnunet(args.source, args.out, trust_trainer=args.trust_trainer)
     print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
 
 

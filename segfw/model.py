@@ -105,7 +105,7 @@ def weight_files(
     paths = {name: fold_folder(model, configuration, name) / (BEST_FILE if best else WEIGHTS_FILE) for name in names}
     for path in paths.values():
         if not path.is_file():
-            raise UserError(f"{path}: no whole cases were validated while it was trained; predict with --weights last")
+            raise UserError(f"{path}: no weights of a best epoch were kept; predict with --weights last")
     return paths
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from segfw.cli import main
+
+MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
 LABELS = {"background": 0, "large": 2, "small": 1}
 INTENSITIES = {
@@ -167,3 +171,23 @@ def trained_folder(
         checkpoint = path / f"fold_{fold}" / "checkpoint_final.pth"
         save_checkpoint(checkpoint, weights or state(), trainer=trainer, name=name)
     return path
+
+
+def refusal(source: Path, out: Path, capsys) -> str:
+    """The one line that the command prints; it leaves no file behind and ends with 2, for wrong input."""
+    before = sorted(out.parent.rglob("*"))
+    assert main(["import-nnunet", str(source), str(out)]) == 2
+    assert sorted(out.parent.rglob("*")) == before
+    said = capsys.readouterr().err
+    assert (said.count("\n"), said[:7], ".unpacked-" in said) == (1, "segfw: ", False)
+    return said
+
+
+class Runs:
+    """Unpickled, it would run a command."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.target}",)

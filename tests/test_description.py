@@ -42,6 +42,14 @@ def test_regions_and_an_ignore_label(tmp_path):
     )
 
 
+def test_whole_numbers_may_be_written_with_a_point(tmp_path):
+    """As other programs write them, and nnU-Net takes them."""
+    floats = {"background": 0.0, "whole": [1.0, 2.0, 4.0], "core": [2.0, 4], "active": 4.0, "ignore": 9.0}
+    found = read_regions(tmp_path, floats, [1.0, 2, 4.0])
+    assert found == read_regions(tmp_path, NESTED, [1, 2, 4])
+    assert all(isinstance(value, int) for value in (*found.values, found.ignore, *found.regions[0].values))
+
+
 @pytest.mark.parametrize("ignored", [{"ignore": 7}, {"7": "ignore"}])
 def test_an_ignore_label_beside_plain_labels(tmp_path, ignored):
     found = read_regions(tmp_path, {"background": 0, "a": 1, "b": [3]} | ignored)

@@ -60,3 +60,29 @@ def test_the_outside_is_looked_for_only_where_it_is_needed(tmp_path):
     prepared = predictor.prepare(volume)
     assert int(prepared.outside.sum()) == 1
     assert prepared.previous.outside is None
+
+
+def test_the_outside_is_counted_apart_from_the_background_where_both_meet_a_label(tmp_path):
+    """Half as many voxels along two axes: each new one counts four, of which 2 of a label win over 1 and 1."""
+    predictor = cascade(tmp_path)
+    random = np.random.default_rng(1)
+    image = random.uniform(50, 100, (2, 8, 3, 12)).astype(np.float32)
+    volume = Volume(array=image, geometry=Geometry.of((8, 3, 12), np.diag([0.5, 5.0, 0.25, 1])))
+    record = predictor.prepare(volume).record
+    assert (record.axis_order, tuple(record.shape)) == ((1, 0, 2), (3, 4, 6))
+    kinds = random.integers(-1, 3, (8, 3, 12))  # -1 is outside, 0 the background
+    found = Volume(array=kinds.clip(min=0).astype(np.uint8)[None], geometry=volume.geometry)
+    turned = kinds.transpose(1, 0, 2)
+    seen = preprocess_classes(found, record, turned == -1).numpy()
+    joined = preprocess_classes(found, record).numpy()
+    compared = different = 0
+    for z, y, x in np.ndindex(3, 4, 6):
+        block = turned[z, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        counts = [(block == kind).sum() for kind in (-1, 0, 1, 2)]
+        if counts.count(max(counts)) > 1:  # a tie, for which there is another rule
+            continue
+        assert seen[z, y, x] == max(0, int(np.argmax(counts)) - 1)
+        compared += 1
+        different += seen[z, y, x] != joined[z, y, x]
+    assert compared > 30
+    assert different > 0

@@ -1,41 +1,28 @@
 """Models of nnU-Net v2 taken over: weights, plans, folders and zips; and nothing that they hold is run."""
 
 import json
-import os
 import re
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_nnunet import REGIONS, dataset, plans, save_checkpoint, state, trained_folder
+from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 
-from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint
-from segfw.nnunet.importing import import_nnunet, is_known_trainer
+from segfw.nnunet.importing import import_nnunet
 from segfw.planning.plan import Plan
 from segfw.records import UserError
-
-
-class Malicious:
-    """Unpickled, it would run a command."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.target}",)
 
 
 def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_path):
     folder, ran = trained_folder(tmp_path), tmp_path / "ran"
     checkpoint = folder / "fold_0" / "checkpoint_final.pth"
-    save_checkpoint(checkpoint, state(), extra=Malicious(ran))
+    save_checkpoint(checkpoint, state(), extra=Runs(ran))
     with pytest.raises(UserError, match=r"names (posix|nt)\.system, which could run code; if you trust it"):
         import_nnunet(folder, tmp_path / "out")
     assert not ran.exists()
@@ -47,10 +34,10 @@ def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_p
 def test_the_way_out_of_a_refusal_makes_a_copy_and_leaves_the_checkpoint_alone(tmp_path, monkeypatch):
     """As documented and as the refusal says, also where a key is missing."""
     original = tmp_path / "checkpoint_final.pth"
-    save_checkpoint(original, state(), extra=Malicious(tmp_path / "ran"))
+    save_checkpoint(original, state(), extra=Runs(tmp_path / "ran"))
     content = torch.load(original, weights_only=False)
     del content["inference_allowed_mirroring_axes"]
-    torch.save(content | {"logging": Malicious(tmp_path / "ran")}, original)
+    torch.save(content | {"logging": Runs(tmp_path / "ran")}, original)
     before = original.read_bytes()
     text = (Path(__file__).parents[1] / "docs" / "from-nnunet.md").read_text()
     documented = re.search(r'python -c "(import sys, torch; .*?)"', text, re.DOTALL).group(1).replace("\\\n", "")
@@ -181,61 +168,6 @@ def test_regions_and_ignore_label(tmp_path):
     assert labels.outputs == 2
 
 
-def test_weights_of_a_compiled_network_and_the_best_ones(tmp_path):
-    folder = trained_folder(tmp_path)
-    compiled = {f"_orig_mod.{name}": tensor for name, tensor in state(seed=1).items()}
-    save_checkpoint(folder / "fold_0" / "checkpoint_best.pth", compiled)
-    import_nnunet(folder, tmp_path / "out")
-    last, best = (load_model(tmp_path / "out", best=best).weights["0"] for best in (False, True))
-    name = "encoder.0.0.0.weight"
-    assert torch.equal(last[name], state()["encoder.stages.0.0.convs.0.conv.weight"])
-    assert torch.equal(best[name], state(seed=1)["encoder.stages.0.0.convs.0.conv.weight"])
-
-
-def test_an_exported_zip(tmp_path):
-    folder = trained_folder(tmp_path / "results" / "Dataset007_made_up")
-    archive = tmp_path / "model.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(tmp_path / "results"))
-    assert main(["import-nnunet", str(archive), str(tmp_path / "out")]) == 0
-    assert list(load_model(tmp_path / "out").weights) == ["0"]
-    assert {path.name for path in tmp_path.iterdir()} == {"results", "model.zip", "out"}
-
-
-@pytest.mark.parametrize("name", ["../outside.pth", "/absolute/plans.json", "a/../../plans.json", "C:\\x\\plans.json"])
-def test_a_zip_that_points_outside_is_refused(tmp_path, name):
-    archive = tmp_path / "inner" / "model.zip"
-    archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr(name, "{}")
-    with pytest.raises(UserError, match="points outside of it"):
-        import_nnunet(archive, tmp_path / "inner" / "out")
-    assert [path.name for path in tmp_path.rglob("*")] == ["inner", "model.zip"]
-
-
-def test_a_damaged_zip_is_refused(tmp_path):
-    archive = tmp_path / "model.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("model/plans.json", json.dumps(plans()))
-        start = file.infolist()[0].header_offset + 30 + len("model/plans.json")
-    content = bytearray(archive.read_bytes())
-    content[start] = 0xFF  # a kind of block that there is not
-    archive.write_bytes(content)
-    with pytest.raises(UserError, match=r"model.zip: cannot be unpacked \(.*invalid block type.*\); copy or export it"):
-        import_nnunet(archive, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
-
-
-def test_a_zip_that_holds_a_link_is_refused(tmp_path):
-    member = zipfile.ZipInfo("model/plans.json")
-    member.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
-        file.writestr(member, "/etc/passwd")
-    with pytest.raises(UserError, match="points outside of it"):
-        import_nnunet(tmp_path / "model.zip", tmp_path / "out")
-
-
 CHANGES = {
     "architecture 'MyNet' is unknown": {"architecture": {"network_class_name": "my.MyNet", "arch_kwargs": {}}},
     "data is resampled by 'resample_mine'": {"resampling_fn_data": "resample_mine"},
@@ -264,30 +196,6 @@ def test_what_would_be_computed_otherwise_is_refused_by_name(tmp_path, reason, c
         import_nnunet(trained_folder(tmp_path, written=written), tmp_path / "out")
     assert reason in str(caught.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_unknown_trainers_are_refused_unless_the_network_is_given(tmp_path):
-    folder = trained_folder(tmp_path, trainer="nnUNetTrainerUMamba")
-    with pytest.raises(UserError, match="trained by nnUNetTrainerUMamba"):
-        import_nnunet(folder, tmp_path / "out")
-    weights = state()
-
-    class Given(torch.nn.Module):
-        def state_dict(self, *args, **kwargs):
-            return dict(weights)
-
-    import_nnunet(folder, tmp_path / "out", build_network=lambda spec: Given())
-    assert load_model(tmp_path / "out").weights["0"].keys() == weights.keys()
-    del weights["decoder.seg_layers.0.bias"]
-    with pytest.raises(UserError, match="'decoder.seg_layers.0.bias' are not those of build_network"):
-        import_nnunet(folder, tmp_path / "other", build_network=lambda spec: Given())
-
-
-@pytest.mark.parametrize("name", ["nnUNetTrainer", "nnUNetTrainer_250epochs_NoMirroring", "nnUNetTrainerDA5_10epochs"])
-def test_known_trainers(name):
-    assert is_known_trainer(name)
-    assert not is_known_trainer(f"{name}Custom")
-    assert not is_known_trainer("nnUNetTrainerBN")
 
 
 def test_plans_from_before_version_2_3(tmp_path):

@@ -1,15 +1,14 @@
 """nnU-Net's postprocessing taken over and given: both files say the same, and nothing in them is run."""
 
 import json
-import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nnunet import LABELS, REGIONS, dataset, trained_folder
+from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
-from segfw.data.description import labels_of
 from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
 from segfw.model import load_plan
 from segfw.nnunet.exporting import export_nnunet
@@ -20,7 +19,6 @@ from segfw.nnunet.postprocessing import (
     UnknownError,
     find_postprocessing,
     read_postprocessing,
-    write_postprocessing,
 )
 from segfw.prediction import predict
 from segfw.selection import load_postprocessing
@@ -75,17 +73,9 @@ def test_what_it_does_to_a_mask(tmp_path):
         assert own.to_values(apply(own.to_classes(row), steps)).ravel().tolist() == wanted
 
 
-class Malicious:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.target}",)
-
-
 def test_a_pickle_that_would_run_a_command_is_not_run(tmp_path):
     ran = tmp_path / "ran"
-    path = write(tmp_path / "a.pkl", pickle.dumps(([Malicious(ran)], [keep(1)])))
+    path = write(tmp_path / "a.pkl", pickle.dumps(([Runs(ran)], [keep(1)])))
     with pytest.raises(UnknownError, match=r"names (posix|nt)\.system"):
         read_postprocessing(path, labels())
     assert not ran.exists()
@@ -99,15 +89,47 @@ def test_the_known_function_cannot_be_called_by_a_pickle(tmp_path):
         read_postprocessing(write(tmp_path / "a.pkl", called), labels())
 
 
+def nested(depth: int, share: bytes) -> bytes:
+    """A pickle of one step of a label in ``depth`` tuples of two, each twice the one before, by ``share``."""
+    doubled = b"".join(share.replace(b"N", bytes([level])) for level in range(depth))
+    return b"\x80\x02](c" + PATH + b"e](}X\x11\x00\x00\x00labels_or_regionsK\x01" + doubled + b"se\x86."
+
+
+@pytest.mark.parametrize("share", [b"qNhN\x86", b"2\x86"])  # kept under a number and taken from there, or doubled
+def test_a_pickle_of_hundred_bytes_cannot_say_a_number_of_labels_without_end(tmp_path, share):
+    once = read_postprocessing(write(tmp_path / "a.pkl", nested(1, b"qNK\x01\x86")), labels())
+    assert once.text == "small"
+    assert pickle.loads(nested(2, share).replace(PATH, b"builtins\nprint\n"))[1][0] == keep(((1, 1), (1, 1)))
+    with pytest.raises(UnknownError, match="it says one list twice|not as nnU-Net writes it"):
+        read_postprocessing(write(tmp_path / "a.pkl", nested(60, share)), labels())
+
+
+def test_a_pickle_of_ten_bytes_cannot_take_memory_without_end(tmp_path):
+    """An object kept under a number: an unpickler with an array would make room for all numbers below, here 2^22."""
+    path = write(tmp_path / "a.pkl", b"\x80\x02]r\x00\x00\x40\x00.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnknownError, match="not as nnU-Net writes it"):
+            read_postprocessing(path, labels())
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        tracemalloc.reset_peak()
+        pickle.loads(path.read_bytes())
+        assert tracemalloc.get_traced_memory()[1] > 30_000_000  # otherwise this test proves nothing
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (described_by(keep(1), function="open_holes"), "asks for open_holes"),
+        (described_by(keep(1), function="open_holes"), "asks for 'open_holes'"),
         (described_by(keep(1, background_label=2)), "background_label"),
         (described_by(keep(7)), r"labels \[7\], which are no structure"),
         (described_by(keep(True)), "holds the label True"),
         (described_by(keep("1")), "holds the label '1'"),
         ('{"postprocessing_fns": ["x"], "postprocessing_kwargs": []}', "ValueError"),
+        (described_by(keep(1)).replace("1", "[" * 500 + "1" + "]" * 500), "RecursionError"),
+        (described_by(keep("x" * 500)), r"holds the label 'x{12}\.\.\.x{13}'$"),
         ("{", "JSONDecodeError"),
         ("[1]", "TypeError"),
     ],
@@ -127,6 +149,9 @@ def test_the_most_folds_count_and_the_pickle_only_without_a_readable_json(tmp_pa
     found, where = find_postprocessing(tmp_path, labels())
     assert (found.text, where) == ("all foreground, large", "crossval_results_folds_0_1_2/postprocessing.pkl")
     assert find_postprocessing(whole.parent, labels())[1] == "postprocessing.pkl"
+    whole.with_suffix(".pkl").write_bytes(b"")  # what fewer folds say is not what all of them do
+    found, why = find_postprocessing(tmp_path, labels())
+    assert (found, why.count("crossval_results_folds_0_1_2/")) == (None, 2)
     assert find_postprocessing(tmp_path / "none", labels()) == (None, "")
 
 
@@ -189,10 +214,24 @@ def test_predict_applies_it_only_if_asked_and_says_so(tmp_path, capsys):
     assert (plain != found).any()
 
 
-def test_values_of_the_masks_are_written(tmp_path):
-    """Classes 1 and 2 of labels 10 and 20, which nnU-Net writes as 1 and 2."""
-    own = labels_of({"labels": {"background": 0, "a": 10, "b": 20}}, Path("dataset.json"))
-    steps = Postprocessing(steps=(KeepLargest(name="b", classes=(2,)),))
-    write_postprocessing(tmp_path, steps, range(3))
-    assert json.loads((tmp_path / "postprocessing.json").read_text())["postprocessing_kwargs"] == [keep([2])]
-    assert own.values[2] == 20
+@pytest.mark.parametrize(
+    ("entries", "classes", "structure", "written"),
+    [
+        ({"background": 0, "a": 10, "b": 20}, (2,), "b", [2]),  # nnU-Net writes classes
+        ({"background": 0, "a": 10, "b": 20}, (1, 2), FOREGROUND, [1, 2]),
+        (REGIONS, (1, 2), FOREGROUND, [1, 2]),
+        ({"background": 0, "whole": [5, 9], "core": [9]}, (2,), "core", [9]),  # regions are painted as they are
+    ],
+)
+def test_the_values_that_nnunets_masks_hold_are_written(tmp_path, entries, classes, structure, written):
+    described = dataset(entries)
+    if 9 in described["labels"].get("core", ()):
+        described["regions_class_order"] = [5, 9]
+    weights = state(classes=3 if "a" in entries else 2)
+    import_nnunet(trained_folder(tmp_path / "theirs", described=described, weights=weights), tmp_path / "model")
+    steps = Postprocessing(steps=(KeepLargest(name=structure, classes=classes),))
+    steps.save(tmp_path / "model" / "runs" / "3d_fullres" / "postprocessing.json")
+    (exported,) = export_nnunet(tmp_path / "model", tmp_path / "export")
+    assert json.loads((exported / "postprocessing.json").read_text())["postprocessing_kwargs"] == [keep(written)]
+    import_nnunet(exported, tmp_path / "back")
+    assert load_postprocessing(tmp_path / "back" / "runs" / "3d_fullres" / "postprocessing.json") == steps

@@ -1,15 +1,13 @@
 """What is wrong with a model of nnU-Net v2 is said in one sentence, none of it is run, and nothing stays behind."""
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from small_nnunet import dataset, plans, save_checkpoint, state, trained_folder
+from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
-from segfw.cli import main
 from segfw.nnunet.checkpoint import read_checkpoint
 from segfw.nnunet.importing import described, import_nnunet
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json
@@ -21,25 +19,6 @@ CONTENT = {
     "init_args": {"configuration": "3d_fullres"},
     "trainer_name": "nnUNetTrainer",
 }
-MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
-
-
-def refusal(source: Path, out: Path, capsys) -> str:
-    """The one line that the command prints; it leaves no file behind and ends with 2, for wrong input."""
-    before = sorted(out.parent.rglob("*"))
-    assert main(["import-nnunet", str(source), str(out)]) == 2
-    assert sorted(out.parent.rglob("*")) == before
-    said = capsys.readouterr().err
-    assert (said.count("\n"), said[:7], ".unpacked-" in said) == (1, "segfw: ", False)
-    return said
-
-
-class Runs:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.target}",)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "old format", "web page", "pointer", "empty"])
@@ -79,6 +58,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
         lambda ones: ones.to("meta"),
         lambda ones: torch.nested.nested_tensor([ones, ones]),
         lambda ones: ones.numpy(),
+        lambda ones: ones[:1].expand(1000, 3),
     ],
 )
 def test_weights_that_are_no_plain_real_numbers_are_refused(tmp_path, make):
@@ -184,62 +164,6 @@ def test_text_that_is_no_json_object_is_refused(tmp_path, text):
         read_json(tmp_path / "plans.json")
 
 
-def zipped(folder: Path, archive: Path, more: tuple[tuple[str, bytes], ...] = ()) -> Path:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(folder))
-        for name, content in more:
-            file.writestr(name, content)
-    return archive
-
-
-MORE = [
-    (f"{MODEL}/plans.json", b"{}", "more than once"),
-    (f"{MODEL.lower()}/plans.json", b"{}", "more than once"),
-    ("x" * 300 + "/plans.json", b"{}", "cannot be unpacked"),
-    (f"{MODEL}/plans.json/plans.json", b"{}", "cannot be unpacked"),
-    ("x/plans.json", b" " * 20_000_000, "unpacks from"),
-]
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("name", "content", "reason"), MORE)
-def test_a_zip_that_is_made_to_harm_is_refused(tmp_path, capsys, name, content, reason):
-    trained_folder(tmp_path / "results")
-    archive = zipped(tmp_path / "results", tmp_path / "model.zip", ((name, content),))
-    assert reason in refusal(archive, tmp_path / "out", capsys)
-
-
-def test_an_encrypted_zip_is_refused(tmp_path, capsys):
-    trained_folder(tmp_path / "results")
-    archive = zipped(tmp_path / "results", tmp_path / "model.zip")
-    content = bytearray(archive.read_bytes())
-    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
-        for start in range(len(content)):
-            if content.startswith(signature, start):
-                content[start + flags] |= 1
-    archive.write_bytes(content)
-    assert "is encrypted; unpack it and give the folder" in refusal(archive, tmp_path / "out", capsys)
-
-
-def test_messages_name_the_zip_and_not_where_it_was_unpacked(tmp_path, capsys):
-    written = plans() | {"image_reader_writer": "Mine"}
-    trained_folder(tmp_path / "results", written=written)
-    archive = zipped(tmp_path / "results", tmp_path / "model.zip")
-    assert f"model.zip/{MODEL}/plans.json: image_reader" in refusal(archive, tmp_path / "out", capsys)
-
-
-@pytest.mark.parametrize("is_zip", [False, True])
-def test_a_model_of_version_1_is_refused_by_name_and_not_opened(tmp_path, capsys, is_zip):
-    folder = tmp_path / "Task004_Hippocampus" / "nnUNetTrainerV2__nnUNetPlansv2.1"
-    (folder / "fold_0").mkdir(parents=True)
-    (folder / "plans.pkl").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
-    (folder / "fold_0" / "model_final_checkpoint.model").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
-    source = zipped(folder.parent, tmp_path / "old.zip") if is_zip else folder
-    assert "is a model of nnU-Net v1 (model_final_checkpoint.model)" in refusal(source, tmp_path / "out", capsys)
-    assert not (tmp_path / "ran").exists()
-
-
 def test_what_is_given_in_place_of_the_folder_is_said(tmp_path, capsys):
     folder = trained_folder(tmp_path / "a")
     out = tmp_path / "out"
@@ -286,15 +210,29 @@ def test_links_that_lead_back_and_folders_that_are_no_folds_are_passed_over(tmp_
     assert [path.name for path in (tmp_path / "out" / "runs" / "3d_fullres").iterdir()] == ["fold_0"]
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_a_source_that_cannot_is_read(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_said_and_none_stays_behind_after_a_refusal(tmp_path, capsys):
     folder = trained_folder(tmp_path / "source")
-    for path in (folder / "fold_0", folder):
-        path.chmod(0o500)
     (tmp_path / "file").write_text("")
-    try:
-        assert main(["import-nnunet", str(folder), str(tmp_path / "out")]) == 0
-        assert main(["import-nnunet", str(folder), str(tmp_path / "file" / "out")]) == 2
-    finally:
-        for path in (folder, folder / "fold_0"):
-            path.chmod(0o700)
-    assert "out: cannot be made (File exists); give another folder" in capsys.readouterr().err
+    said = refusal(folder, tmp_path / "file" / "new" / "out", capsys)
+    assert f"out: cannot be made, because {tmp_path / 'file'} is a file; give another folder" in said
+    refusal(tmp_path / "source" / "nothing", tmp_path / "new" / "newer" / "out", capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "source"]
+    import_nnunet(folder, tmp_path / "new" / "newer" / "out")
+    assert (tmp_path / "new" / "newer" / "out" / "plan.json").is_file()
+
+
+def test_weights_that_are_there_twice_or_have_a_name_without_end(tmp_path, capsys):
+    twice = state() | {f"module.{WEIGHT}": torch.zeros(4, 2, 1, 3, 3)}
+    said = refusal(trained_folder(tmp_path / "a", weights=twice), tmp_path / "out", capsys)
+    assert f"holds weights {WEIGHT!r} twice" in said
+    long = state() | {"x" * 100_000: torch.zeros(1)}
+    said = refusal(trained_folder(tmp_path / "b", weights=long), tmp_path / "out", capsys)
+    assert f"holds weights '{'x' * 200}' that the plans' network has not" in said
+
+
+@pytest.mark.parametrize("name", ["decoder.transpconvs.0.bias", "encoder.stages.2.0.convs.0.norm.weight"])
+def test_weights_that_are_not_there_though_the_plans_have_them_are_refused(tmp_path, capsys, name):
+    """As nnU-Net does, which loads strictly."""
+    weights = {key: tensor for key, tensor in state().items() if key != name}
+    said = refusal(trained_folder(tmp_path, weights=weights), tmp_path / "out", capsys)
+    assert f"holds no weights {name!r}" in said

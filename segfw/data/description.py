@@ -91,7 +91,9 @@ def _label_entries(description: Mapping, path: Path) -> dict[str, tuple[int, ...
 
 
 def _integer(number: object) -> int | None:
-    """An integer, also where it is written as text; None for anything else."""
+    """An integer, also where it is written as text or as a whole float; None for anything else."""
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
     return int(number) if not isinstance(number, bool) and re.fullmatch(r"-?\d+", str(number)) else None
 
 
@@ -99,7 +101,7 @@ def _painting_order(description: Mapping, names: Sequence[str], path: Path) -> l
     """The value that each region is painted as, in the order of the regions."""
     order = description.get(REGIONS_ORDER_FIELD)
     wanted = f"give a value for each of {', '.join(names)}, in this order; later ones are painted over earlier ones"
-    if not isinstance(order, list) or any(isinstance(value, bool) or not isinstance(value, int) for value in order):
+    if not isinstance(order, list) or any(isinstance(value, str) or _integer(value) is None for value in order):
         state = "is missing" if order is None else f"is {order!r}, which is no list of integers"
         raise UserError(f"{path}: 'labels' has regions, but field {REGIONS_ORDER_FIELD!r} {state}; {wanted}")
     if len(order) != len(names):
@@ -107,7 +109,7 @@ def _painting_order(description: Mapping, names: Sequence[str], path: Path) -> l
             f"{path}: field {REGIONS_ORDER_FIELD!r} has {count(len(order), 'value')} "
             f"for {count(len(names), 'region')}; {wanted}"
         )
-    return order
+    return [_integer(value) for value in order]
 
 
 def _labels_in(regions: Sequence[tuple[str, tuple[int, ...]]], background: int) -> list[tuple[str, tuple[int, ...]]]:

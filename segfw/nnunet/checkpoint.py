@@ -125,10 +125,11 @@ def _checked(found: object, path: Path) -> Checkpoint:
 
 
 def _is_dense(tensor: object) -> bool:
-    """True for real numbers that are there, one after the other: not sparse, quantised, nested or on no device."""
+    """True for real numbers that are all there: not sparse, quantised, nested, expanded or on no device."""
     return (
         isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and not (tensor.is_nested or tensor.is_quantized or tensor.is_complex())
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()  # each has a place of its own
     )

@@ -24,14 +24,17 @@ PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 FOLD = re.compile(r"fold_(\d+|all)")  # fold_0_old is nobody's
 OLD_MODEL = "model_final_checkpoint.model"
-# What is taken out of a zip; pictures, logs and predictions stay in it.
 LARGEST_RATIO = 200  # of what a zip unpacks to and its own size; weights hardly get smaller, text to a tenth
+# What is taken out of a zip; pictures, logs and predictions stay in it.
 WANTED = {PLANS_FILE, DATASET_FILE, FINAL, BEST, *POSTPROCESSING}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedFolder:
-    """One trained configuration: its folder, and the checkpoints of its folds by fold name ('0' to '4', 'all')."""
+    """One trained configuration: its folder, and the checkpoints of its folds by fold name ('0' to '4', 'all').
+
+    ``unfinished`` folds have another checkpoint alone, such as checkpoint_latest.
+    """
 
     path: Path
     configuration: str
@@ -39,6 +42,17 @@ class TrainedFolder:
     dataset: dict
     final: dict[str, Path]
     best: dict[str, Path]
+    unfinished: tuple[str, ...]
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Those that are taken: as nnU-Net does, all with a final checkpoint, and without any all with a best."""
+        return tuple(sorted(self.final or self.best))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Folds with some checkpoint that are not taken."""
+        return tuple(sorted({*self.best, *self.unfinished} - {*self.folds}))
 
 
 @contextmanager
@@ -78,20 +92,22 @@ def _unpack(source: Path, folder: Path) -> None:
 
 
 def _require_inside(member: zipfile.ZipInfo, source: Path) -> None:
-    """UserError if a file would be written elsewhere than in the folder, or be a link to elsewhere."""
+    """UserError if a file would be written elsewhere than in the folder."""
     name = member.filename
     is_absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
     is_outside = ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts
-    if is_absolute or is_outside or stat.S_ISLNK(member.external_attr >> 16):
+    if is_absolute or is_outside:
         raise UserError(f"{source}: holds {name!r}, which points outside of it; do not trust this file")
 
 
 def _require_harmless(chosen: list[zipfile.ZipInfo], archive: zipfile.ZipFile, source: Path) -> None:
-    """UserError if what is unpacked is encrypted, would lie over one another or is out of proportion."""
+    """UserError if what is unpacked is encrypted, a link, would lie over one another or is out of proportion."""
     times = Counter(member.filename.casefold() for member in chosen)
     for member in chosen:
         if member.flag_bits & 1:
             raise UserError(f"{source}: {member.filename!r} is encrypted; unpack it and give the folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{source}: {member.filename!r} is a link; zip the files themselves")
         if times[member.filename.casefold()] > 1:
             raise UserError(f"{source}: holds {member.filename!r} more than once; do not trust this file")
     needed, size = sum(member.file_size for member in chosen), source.stat().st_size
@@ -125,6 +141,11 @@ def find_trained(folder: Path) -> list[TrainedFolder]:
             f"{folder}: holds no trained model of nnU-Net v2 ({PLANS_FILE}, and {FINAL} in fold_0 ...); give the "
             "folder TRAINER__PLANS__CONFIGURATION, or one that holds several"
         )
+    untrained = [path for path in paths if not _checkpoints(path, FINAL) and not _checkpoints(path, BEST)]
+    if len(untrained) < len(paths):
+        for path in untrained:
+            print(f"note: {path.name} is left out, because no fold of it holds {FINAL} or {BEST}")
+        paths = [path for path in paths if path not in untrained]
     found = [_read(path) for path in paths]
     if paths == [folder]:
         found = [*_first_stage(found[0]), *found]
@@ -132,7 +153,10 @@ def find_trained(folder: Path) -> list[TrainedFolder]:
     for one in found:
         if names.count(one.configuration) > 1:
             others = ", ".join(other.path.name for other in found if other.configuration == one.configuration)
-            raise UserError(f"{folder}: {one.configuration} is trained more than once ({others}); give one of them")
+            raise UserError(
+                f"{folder}: {one.configuration} is trained more than once ({others}); give one of them, of a "
+                "zip after unpacking it"
+            )
     return found
 
 
@@ -150,9 +174,7 @@ def _first_stage(second: TrainedFolder) -> list[TrainedFolder]:
 
 
 def _read(path: Path) -> TrainedFolder:
-    folds = sorted(fold for fold in path.glob("fold_*") if fold.is_dir() and FOLD.fullmatch(fold.name))
-    final = {fold.name.removeprefix("fold_"): fold / FINAL for fold in folds if (fold / FINAL).is_file()}
-    best = {fold.name.removeprefix("fold_"): fold / BEST for fold in folds if (fold / BEST).is_file()}
+    final, best, others = (_checkpoints(path, name) for name in (FINAL, BEST, "*.pth"))
     if not final and not best:
         raise UserError(f"{path}: no fold holds {FINAL} or {BEST}; finish the training, or give another folder")
     whole = path.resolve()  # '.' has no name
@@ -160,4 +182,19 @@ def _read(path: Path) -> TrainedFolder:
     name, known = whole.name.rsplit("__", 1)[-1], plans.get("configurations")
     if isinstance(known, dict) and name not in known:  # the folder was renamed, which nnU-Net does not mind
         name = read_checkpoint(next(iter([*final.values(), *best.values()]))).configuration
-    return TrainedFolder(path=whole, configuration=name, plans=plans, dataset=dataset, final=final, best=best)
+    return TrainedFolder(
+        path=whole,
+        configuration=name,
+        plans=plans,
+        dataset=dataset,
+        final=final,
+        best=best,
+        unfinished=tuple(sorted({*others} - {*final, *best})),
+    )
+
+
+def _checkpoints(path: Path, name: str) -> dict[str, Path]:
+    """The first file of each fold that is called ``name``, which may be a pattern."""
+    folds = [fold for fold in path.glob("fold_*") if fold.is_dir() and FOLD.fullmatch(fold.name)]
+    found = {fold.name.removeprefix("fold_"): next(iter(sorted(fold.glob(name))), None) for fold in folds}
+    return {fold: file for fold, file in found.items() if file and file.is_file()}

@@ -19,17 +19,19 @@ from segfw.networks import BuildNetwork
 from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
 from segfw.nnunet.postprocessing import find_postprocessing
-from segfw.nnunet.weights import from_nnunet, without_wrappers
+from segfw.nnunet.weights import LONGEST, from_nnunet, without_wrappers
+from segfw.planning.nnunet_networks import absent_weights
 from segfw.planning.nnunet_plans import plan_of_nnunet, resolved
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.records import UserError
+from segfw.records import UserError, count
 
 # Trainers of nnU-Net 2.8.1 that build the plan's network and predict like nnUNetTrainer: they differ in length,
 # augmentation, loss, sampling or optimiser. nnUNetTrainerBN is not among them: it has other norms.
-LENGTHS = re.compile(r"nnUNetTrainer(DA5|Benchmark)?(_\d+epochs?)?(_NoMirroring)?")
+LENGTHS = re.compile(r"nnUNetTrainer(DA5|Benchmark)?(_\d+epochs?)?(_NoMirroring)?|nnUNet_Trainer_BS8")
 KINDS = {
     *("NoDA", "NoMirroring", "DA5", "DA5ord0", "DA5Segord0", "_DASegOrd0", "_DASegOrd0_NoMirroring", "_noDummy2DDA"),
     *("_onlyMirror01", "_onlyMirror01_DA5", "_onlyMirror01_1500ep", "_onlyMirror01_DASegOrd0"),
+    "Benchmark_5epochs_noDataLoading",
     *("CELoss", "CELoss_5epochs", "DiceLoss", "DiceCELoss_noSmooth", "DiceTopK10Loss", "Topk10Loss", "Topk10LossLS01"),
     *("Adam", "Adam1en3", "Adam3en4", "VanillaAdam", "VanillaAdam1en3", "VanillaAdam3en4", "Adan", "Adan1en1"),
     *("Adan1en3", "Adan3en4", "AdanCosAnneal", "CosAnneal", "_warmup", "NoDeepSupervision"),
@@ -42,37 +44,40 @@ def is_known_trainer(name: str) -> bool:
     return bool(LENGTHS.fullmatch(name)) or name.removeprefix("nnUNetTrainer") in KINDS
 
 
-def import_nnunet(source: Path, out: Path, *, build_network: BuildNetwork | None = None) -> Plan:
+def import_nnunet(
+    source: Path, out: Path, *, trust_trainer: bool = False, build_network: BuildNetwork | None = None
+) -> Plan:
     """Makes the model directory ``out`` of a trained-model folder, a folder of several, or nnU-Net's exported zip.
 
-    All configurations and folds that are there are taken: checkpoint_final as the weights, checkpoint_best as the best
-    ones, and in place of the weights where there is no other. The model keeps the orientation and resampling that it
-    was trained under. Unknown trainers and architectures are refused by name unless ``build_network`` makes the network
-    of a NetworkSpec with weights named as in the checkpoint; it has to be given to ``predict`` again.
+    All configurations are taken, and of each the folds that nnU-Net takes: those with checkpoint_final, or if no fold
+    has one, with checkpoint_best, which are the best weights, too. The model keeps the orientation and resampling that
+    it was trained under. Unknown trainers are refused by name unless ``trust_trainer`` says that they build the plans'
+    network, of which the names and shapes of all weights are compared. These and unknown architectures are also taken
+    if ``build_network`` makes the network of a NetworkSpec with weights named as in the checkpoint; it has to be given
+    to ``predict`` again.
 
     Raises UserError, with nothing written, if a file is missing or damaged, or if it would have to run code.
     """
     source, out = Path(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be made ({error.strerror}); give another folder") from None
-    with opened(source, out.parent) as folder, TemporaryDirectory(prefix=".partial-", dir=out.parent) as partial:
+    beside = next(parent for parent in out.absolute().parents if parent.exists())
+    if not beside.is_dir():
+        raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
+    with opened(source, beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
         found = find_trained(folder)
         plan = _common_plan(found, is_known=build_network is None)
         home, said = Path(partial) / "model", []
         for trained in found:
-            _import_folds(trained, plan.configuration(trained.configuration), home, build_network)
+            _import_folds(trained, plan.configuration(trained.configuration), home, trust_trainer, build_network)
             said.append(_take_postprocessing(trained, plan, home))
         plan.save(home / PLAN_FILE)
         if out.exists():
             out.rmdir()
+        out.parent.mkdir(parents=True, exist_ok=True)
         os.replace(home, out)
     for trained in found:
-        folds = sorted({*trained.final, *trained.best})
-        print(f"{trained.configuration}: {len(folds)} fold{'s' * (len(folds) > 1)} ({', '.join(folds)})")
+        print(f"{trained.configuration}: {count(len(trained.folds), 'fold')} ({', '.join(trained.folds)})")
     for sentence in filter(None, said):
         print(sentence)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
@@ -133,50 +138,70 @@ def described(dataset: Mapping, path: Path) -> tuple[tuple[Channel, ...], LabelS
 
 
 def _import_folds(
-    trained: TrainedFolder, configuration: Configuration, home: Path, build_network: BuildNetwork | None
+    trained: TrainedFolder,
+    configuration: Configuration,
+    home: Path,
+    trust_trainer: bool,
+    build_network: BuildNetwork | None,
 ) -> None:
-    for fold in sorted({*trained.final, *trained.best}):
-        if fold not in trained.final:
-            print(f"note: fold {fold} of {configuration.name} has no final checkpoint; its best one is taken")
-        files = {WEIGHTS_FILE: trained.final.get(fold, trained.best.get(fold))}
-        if fold in trained.final and fold in trained.best:
-            files[BEST_FILE] = trained.best[fold]
-        for name, path in files.items():
-            checkpoint = read_checkpoint(path)
-            weights = _weights(checkpoint, configuration, path, build_network)
-            # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
-            offset = 1 if len(resolved(trained.plans, configuration.name, trained.path)["patch_size"]) == 2 else 0
-            axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
-            if any(axis > 2 for axis in axes):
-                raise UserError(
-                    f"{path}: mirrors axes {checkpoint.mirror_axes} of slices, which have 0 and 1; is it 3-D?"
-                )
+    entry = resolved(trained.plans, configuration.name, trained.path)
+
+    def take(path: Path, fold: str, *names: str) -> None:
+        checkpoint = read_checkpoint(path)
+        weights = _weights(checkpoint, configuration, path, entry, trust_trainer, build_network)
+        # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
+        offset = 1 if len(entry["patch_size"]) == 2 else 0
+        axes = tuple(axis + offset for axis in checkpoint.mirror_axes)
+        if any(axis > 2 for axis in axes):
+            raise UserError(f"{path}: mirrors axes {checkpoint.mirror_axes} of slices, which have 0 and 1; is it 3-D?")
+        for name in names:
             target = fold_folder(home, configuration.name, fold) / name
             save_weights(target, weights, epoch=checkpoint.epoch, mirror_axes=axes)
 
+    for fold in trained.left_out:
+        print(f"note: fold {fold} of {configuration.name} has no final checkpoint and is left out")
+    for fold in trained.folds:
+        if not trained.final:
+            print(f"note: fold {fold} of {configuration.name} has no final checkpoint; its best one is taken")
+            take(trained.best[fold], fold, WEIGHTS_FILE, BEST_FILE)
+            continue
+        take(trained.final[fold], fold, WEIGHTS_FILE)
+        if fold in trained.best:
+            try:
+                take(trained.best[fold], fold, BEST_FILE)
+            except UserError as error:  # the final weights are there and are what nnU-Net predicts with
+                said = str(error).removeprefix(f"{trained.best[fold].parent}/")
+                print(f"note: {said}; fold {fold} of {configuration.name} has no best weights")
+
 
 def _weights(
-    checkpoint: Checkpoint, configuration: Configuration, path: Path, build_network: BuildNetwork | None
+    checkpoint: Checkpoint,
+    configuration: Configuration,
+    path: Path,
+    entry: Mapping,
+    trust_trainer: bool,
+    build_network: BuildNetwork | None,
 ) -> dict[str, Tensor]:
     if checkpoint.configuration != configuration.name:
         raise UserError(f"{path}: is of {checkpoint.configuration}, but lies in the folder of {configuration.name}")
     if build_network is None:
-        if not is_known_trainer(checkpoint.trainer):
+        if not trust_trainer and not is_known_trainer(checkpoint.trainer):
             raise UserError(
                 f"{path}: was trained by {checkpoint.trainer}, which segfw does not know and which may have another "
-                "network; if you know what it builds, give build_network= to segfw.import_nnunet"
+                "network; if it builds that of the plans, as one does that only changes the loss or the sampling, say "
+                "so by --trust-trainer, otherwise give build_network= to segfw.import_nnunet"
             )
-        return from_nnunet(checkpoint.weights, configuration.network, str(path))
+        return from_nnunet(checkpoint.weights, configuration.network, str(path), absent=absent_weights(entry))
     with torch.device("meta"):
         wanted = build_network(configuration.network).state_dict()
-    state = without_wrappers(checkpoint.weights)
+    state = without_wrappers(checkpoint.weights, str(path))
     different = sorted(
         name
         for name in {*wanted, *state}
         if name not in state or name not in wanted or state[name].shape != wanted[name].shape
     )
     if different:
-        raise UserError(f"{path}: the weights {different[0]!r} are not those of build_network; correct it")
+        raise UserError(f"{path}: the weights {different[0][:LONGEST]!r} are not those of build_network; correct it")
     # Copies, because safetensors refuses tensors that share their memory.
     return {name: tensor.clone() for name, tensor in state.items()}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from segfw.records import whole_file, write_text
 POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
 MODULE = "nnunetv2.postprocessing.remove_connected_components"
 FUNCTION = "remove_all_but_largest_component_from_segmentation"
-LARGEST_FILE = 1 << 20  # bytes; nnU-Net's are some hundred
+LARGEST_FILE = 1 << 20  # bytes; nnU-Net's are some hundred, with a hundred labels some ten thousand
 
 
 class UnknownError(Exception):
@@ -44,15 +45,37 @@ def _scalar(dtype: object, content: object) -> int:
     return int.from_bytes(content, "little", signed=dtype.name[0] == "i")
 
 
-class Restricted(pickle.Unpickler):
-    """Knows nnU-Net's one function, as text that cannot be called, and integers of NumPy; refuses all other names."""
+class Said(dict):
+    """What a pickle has said and can take again by a number: here only text and numbers.
 
+    nnU-Net's says no list twice, and one that did could say 2 to the power of its length in lists of lists.
+    """
+
+    def __getitem__(self, number: int) -> object:
+        found = super().__getitem__(number)
+        if isinstance(found, (tuple, list, dict, set, frozenset)):
+            raise UnknownError("it says one list twice")
+        return found
+
+
+class Restricted(pickle._Unpickler):
+    """Knows nnU-Net's one function, as text that cannot be called, and integers of NumPy; refuses all other names.
+
+    It is Python's own unpickler in Python: the one in C makes room for as many objects as a pickle's largest number
+    says, 68 GB for ten bytes.
+    """
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.DUP[0]}
     KNOWN: Mapping[tuple[str, str], str | type | Callable] = {
         (MODULE, FUNCTION): FUNCTION,
         ("numpy", "dtype"): DType,
         ("numpy._core.multiarray", "scalar"): _scalar,
         ("numpy.core.multiarray", "scalar"): _scalar,
     }
+
+    def __init__(self, file: BytesIO) -> None:
+        super().__init__(file)
+        self.memo = Said()
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self.KNOWN:
@@ -63,11 +86,12 @@ class Restricted(pickle.Unpickler):
 def find_postprocessing(trained: Path, labels: LabelSet) -> tuple[Postprocessing | None, str]:
     """What lies in a trained-model folder, and from which file or why it is not taken; None and '' without any.
 
-    Of several cross-validations the one over most folds counts. The JSON goes before the pickle.
+    Of several cross-validations the one over most folds counts, also where it cannot be read: one over fewer may have
+    found otherwise. The JSON goes before the pickle.
     """
     folders = sorted(trained.glob("crossval_results_folds_*"), key=lambda path: (path.name.count("_"), path.name))
-    reasons = []
     for folder in (*folders[::-1], trained):
+        reasons = []
         for path in (folder / name for name in POSTPROCESSING):
             if not path.is_file():
                 continue
@@ -76,7 +100,9 @@ def find_postprocessing(trained: Path, labels: LabelSet) -> tuple[Postprocessing
                 return read_postprocessing(path, labels), where
             except UnknownError as error:
                 reasons.append(f"{where}: {error}")
-    return None, "; ".join(reasons)
+        if reasons:
+            return None, "; ".join(reasons)
+    return None, ""
 
 
 def read_postprocessing(path: Path, labels: LabelSet) -> Postprocessing:
@@ -100,10 +126,10 @@ def read_postprocessing(path: Path, labels: LabelSet) -> Postprocessing:
 
 def _step(function: object, arguments: Mapping[str, object], labels: LabelSet) -> KeepLargest:
     if function != FUNCTION:
-        raise UnknownError(f"it asks for {function}")
+        raise UnknownError(f"it asks for {reprlib.repr(function)}")
     different = {key: value for key, value in arguments.items() if key != "labels_or_regions"}
     if different not in ({}, {"background_label": 0}):
-        raise UnknownError(f"it asks for {FUNCTION} with {different}")
+        raise UnknownError(f"it asks for {FUNCTION} with {reprlib.repr(different)}")
     values = _flat(arguments["labels_or_regions"])
     for step in possible_steps(labels):
         if {labels.values[index] for index in step.classes} == values:
@@ -116,7 +142,7 @@ def _flat(labels_or_regions: object) -> set[int]:
     if isinstance(labels_or_regions, (list, tuple)):
         return {value for part in labels_or_regions for value in _flat(part)}
     if isinstance(labels_or_regions, bool) or not isinstance(labels_or_regions, int):
-        raise UnknownError(f"it holds the label {labels_or_regions!r}")
+        raise UnknownError(f"it holds the label {reprlib.repr(labels_or_regions)}")
     return {labels_or_regions}
 
 

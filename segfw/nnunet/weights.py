@@ -7,7 +7,7 @@ inside the decoder. Ours holds each once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from segfw.networks.spec import RESIDUAL_ENCODER, NetworkSpec
 from segfw.records import UserError
 
 PARTS = ("weight", "bias")
+TRANSPOSED = re.compile(r"\.transpconvs\.\d+\.")
 SHIFTED = re.compile(r"\.all_modules\.2\.(weight|bias)$")
-WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of distributed training
+WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")  # of torch.compile and of distributed training, in any order
+LONGEST = 200  # letters of a name that is told
 
 
 def layer_names(spec: NetworkSpec) -> dict[str, tuple[str, ...]]:
@@ -57,9 +59,14 @@ def layer_names(spec: NetworkSpec) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def from_nnunet(state: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> dict[str, Tensor]:
-    """Our weights, float32, of nnU-Net's; raises UserError if they are of another network than ``spec``."""
-    state = without_wrappers(state)
+def from_nnunet(
+    state: Mapping[str, Tensor], spec: NetworkSpec, where: str, *, absent: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Our weights, float32, of nnU-Net's; raises UserError if they are of another network than ``spec``.
+
+    ``absent`` names what the network has not by its plans and ours has: 'conv.bias', 'norm.weight', 'norm.bias'.
+    """
+    state = without_wrappers(state, where)
     with torch.device("meta"):
         wanted = build_network(spec).state_dict()
     found, used = {}, set()
@@ -71,7 +78,7 @@ def from_nnunet(state: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> d
             used |= {f"{other}.{part}" for other in theirs}
             tensor = state.get(f"{theirs[0]}.{part}")
             if tensor is None:
-                tensor = _left_out(name, wanted[name], state, theirs[0], where)
+                tensor = _left_out(wanted[name], f"{theirs[0]}.{part}", absent, where)
             if tensor.shape != wanted[name].shape:
                 shapes = f"{tuple(tensor.shape)}, but by the plans {tuple(wanted[name].shape)}"
                 raise UserError(
@@ -86,25 +93,29 @@ def from_nnunet(state: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> d
     # Behind a dropout the norm is the next but one of nnU-Net's list of modules, where it is said a second time.
     unknown = sorted(name for name in set(state) - used if SHIFTED.sub(r".norm.\1", name) not in used)
     if unknown:
-        raise UserError(f"{where}: holds weights {unknown[0]!r} that the plans' network has not; give build_network=")
+        raise UserError(
+            f"{where}: holds weights {unknown[0][:LONGEST]!r} that the plans' network has not; give build_network="
+        )
     return found
 
 
-def _left_out(name: str, wanted: Tensor, state: Mapping[str, Tensor], theirs: str, where: str) -> Tensor:
-    """A convolution without bias (conv_bias false) adds 0; a norm without weights multiplies by 1."""
-    if name.endswith(".bias") and f"{theirs}.weight" in state:
-        return torch.zeros(wanted.shape)
-    if theirs.endswith(".norm") and f"{theirs}.bias" not in state:
-        return torch.ones(wanted.shape) if name.endswith(".weight") else torch.zeros(wanted.shape)
-    raise UserError(f"{where}: holds no weights {theirs!r}; do plans and checkpoint belong together?")
+def _left_out(wanted: Tensor, theirs: str, absent: Collection[str], where: str) -> Tensor:
+    """A convolution without bias adds 0; a norm without weights multiplies by 1."""
+    layer, part = TRANSPOSED.sub(".conv.", theirs).rsplit(".", 2)[1:]
+    if f"{layer}.{part}" not in absent:
+        raise UserError(f"{where}: holds no weights {theirs!r}; do plans and checkpoint belong together?")
+    return torch.ones(wanted.shape) if part == "weight" else torch.zeros(wanted.shape)
 
 
-def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The state under the network's own names, also where it was compiled or trained by several processes."""
-    names = {name: name for name in state}
-    for wrapper in WRAPPERS:
-        names = {name: short.removeprefix(wrapper) for name, short in names.items()}
-    return {short: state[name] for name, short in names.items()}
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = WRAPPERS.sub("", name)
+        if short in found:
+            raise UserError(f"{where}: holds weights {short[:LONGEST]!r} twice; take it from the original")
+        found[short] = tensor
+    return found
 
 
 def to_nnunet(weights: Mapping[str, Tensor], spec: NetworkSpec) -> dict[str, Tensor]:

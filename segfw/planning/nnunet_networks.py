@@ -112,7 +112,15 @@ def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         "nonlin": "LeakyReLU",
         "norm_op": "InstanceNorm",
         "norm_op_kwargs": {"affine": True},
+        "conv_bias": True,
     }
+
+
+def absent_weights(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The weights that convolutions and norms have not: by default nnU-Net's have neither biases nor norm weights."""
+    _, given = architecture_of(entry)
+    biases = () if given.get("conv_bias") else ("conv.bias",)
+    return biases if (given.get("norm_op_kwargs") or {}).get("affine") else (*biases, "norm.weight", "norm.bias")
 
 
 def _each(values: int | list[int], count: int) -> tuple[int, ...]:

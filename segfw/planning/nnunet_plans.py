@@ -156,7 +156,6 @@ def _configuration(
     patch = tuple(entry["patch_size"])
     is_2d = len(patch) == 2
     previous = entry.get("previous_stage")
-    previous = previous[0] if isinstance(previous, list) and len(previous) == 1 else previous
     if previous is not None and resolved(plans, previous, path).get("previous_stage"):
         raise UserError(f"{where}: its first stage, {previous!r}, is a second one itself; correct the plans")
     inputs = len(channels) + (len(labels.values) - 1 if previous else 0)
