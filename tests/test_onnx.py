@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from segfw.data.preprocess import Preprocessing, stack_channels
 from segfw.data.resample import axis_matrix
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
-from segfw.onnx_export import export_onnx, with_stock_norms
+from segfw.onnx_export import export_onnx, pipeline_of, with_stock_norms
 from segfw.planning.plan import PLAN_FILE
 from segfw.records import UserError
 
@@ -405,3 +406,12 @@ def test_stock_norms_are_put_into_a_copy():
     assert torch.nn.InstanceNorm3d not in {type(module) for module in network.modules()}
     image = torch.randn(1, 1, 8, 16, 16)
     torch.testing.assert_close(copy(image), network(image), atol=1e-5, rtol=1e-5)
+
+
+def test_voxel_sizes_of_pictures_are_none_of_the_runner(tmp_path):
+    imported(tmp_path)
+    model = load_model(tmp_path)
+    how = model.configuration.preprocessing.model_copy(update={"voxel_size": "unit"})
+    chosen = model.configuration.model_copy(update={"preprocessing": how})
+    with pytest.raises(UserError, match="resamples otherwise than ONNX's pipeline does"):
+        pipeline_of(replace(model, configuration=chosen), [])
