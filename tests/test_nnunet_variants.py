@@ -196,7 +196,7 @@ def test_a_function_without_arguments_is_taken_by_its_defaults(tmp_path):
 @pytest.mark.parametrize("field", ["use_mask_for_norm", "normalization_schemes"])
 def test_as_many_normalisations_as_channels(tmp_path, field):
     short = plans()["configurations"][NAME][field][:1]
-    with pytest.raises(UserError, match=f"{field} is of 1 channels, and there are 2"):
+    with pytest.raises(UserError, match=f"{field} is of 1 channels, but there are 2"):
         imported(tmp_path, **{field: short})
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -18,6 +19,7 @@ from segfw.data.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.inference.kinds import opened
 from segfw.nnunet.importing import described
 from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.planning.prepare import _float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
 
@@ -265,3 +267,13 @@ def test_a_mask_lies_where_its_image_does_in_every_format(tmp_path, image_ending
     assert mask.GetOrigin() == pytest.approx((-4.0, 17.5, 2.0), abs=1e-6)
     assert mask.GetDirection() == pytest.approx(turn, abs=1e-6)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mask), ARRAY.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(("voxel_size", "voxels"), [("axes", 12 * 48), ("unit", 12)])
+def test_memory_for_pictures_is_counted_without_their_tags(voxel_size, voxels):
+    """Pixels of 6 x 16 mm to ones of 1 x 2 mm are 48 times as many; where edges are units the image's own count."""
+    case = SimpleNamespace(id="a", shape=(1, 3, 4), cropped_shape=(1, 3, 4), spacing_mm=(7.0, 6.0, 16.0))
+    how = rule(voxel_size, spacing_mm=(None, 1.0, 2.0))
+    configuration = SimpleNamespace(preprocessing=how)
+    plan = SimpleNamespace(configurations={"2d": configuration}, channels=("grey", "red"))
+    assert _float32_bytes(case, plan) == 4 * 2 * voxels

@@ -208,7 +208,8 @@ def _normalization(
     intensities = plans.get(f"{words}per_channel", plans.get(f"{words}by_modality", {}))
     for field, values in (("normalization_schemes", schemes), ("use_mask_for_norm", masked)):
         if len(values) != channels:
-            raise UserError(f"{where}: {field} is of {len(values)} channels, and there are {channels}; correct it")
+            what = f"{field} is of {len(values)} channels, but there are {channels}"
+            raise UserError(f"{where}: {what}; is it of other data?")
     found = []
     for index, (scheme, is_masked) in enumerate(zip(schemes, masked, strict=True)):
         if scheme not in NORMALIZATIONS:
