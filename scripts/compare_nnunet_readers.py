@@ -27,6 +27,7 @@ from compare_runs import DEFAULT_NNUNET, columns, nnunet_environment, require_nn
 from scipy.spatial.transform import Rotation
 
 from segfw.data.formats import split_ending
+from segfw.data.parallel import CasesFailed
 from segfw.nnunet.importing import import_nnunet
 from segfw.prediction import predict
 from segfw.records import UserError
@@ -70,10 +71,10 @@ def permuted(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     return _placed(array, turn, np.array(image.header.get_zooms()[:3])[[2, 0, 1]])
 
 
-def scaled_sform(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+def scaled_sform(image: nibabel.Nifti1Image, turn: tuple[int, int, int] = (1, 1, 1)) -> nibabel.Nifti1Image:
     """The axes of the sform are longer than the voxel sizes beside them."""
     zooms = np.array(image.header.get_zooms()[:3])
-    made = _placed(np.asanyarray(image.dataobj), np.eye(3), zooms * (1.06, 1.25, 1.1))
+    made = _placed(np.asanyarray(image.dataobj), np.diag(turn), zooms * (1.06, 1.25, 1.1))
     made.header["qform_code"], made.header["pixdim"][1:4] = 0, zooms
     return made
 
@@ -119,6 +120,7 @@ def one_slice(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 HEADERS = oblique, very_oblique, permuted, scaled_sform, other_qform
 KINDS = {kind.__name__: kind for kind in (*HEADERS, anisotropic, thick_other_axis, bordered, small, one_slice)}
+KINDS["scaled_and_turned"] = lambda image: scaled_sform(image, (-1, -1, 1))
 
 
 def _placed(array_xyz: np.ndarray, axes: np.ndarray, zooms: np.ndarray) -> nibabel.Nifti1Image:
@@ -250,12 +252,10 @@ def _against(folder: Path, model: Path, ending: str, mirroring: bool) -> Iterato
         import_nnunet(model, folder / "model")
         chosen = {"device": "cpu", "precision": "fp32", "mirroring": mirroring, "ending": ending}
         predict(folder / "model", folder / "images", folder / "ours", **chosen)
-    except UserError as error:
+    except (CasesFailed, UserError) as error:
         print(f"segfw: {error}")
-    names = sorted(
-        {path.name.rsplit("_", 1)[0] for path in (folder / "images").iterdir() if split_ending(path)[1] == ending}
-    )
-    for name in names:
+    images = [path for path in (folder / "images").iterdir() if split_ending(path)[1] == ending]
+    for name in sorted({path.name.rsplit("_", 1)[0] for path in images}):
         ours, theirs = (folder / one / f"{name}{ending}" for one in ("ours", "theirs"))
         if not (ours.is_file() and theirs.is_file()):
             missing = [by for by, path in (("segfw", ours), ("nnU-Net", theirs)) if not path.is_file()]

@@ -187,7 +187,9 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--half", action="store_true", help="half the size: float16 weights; what changes is measured")
     parser.add_argument("--licence", metavar="NAME|FILE", help="under which others may use it, such as CC-BY-4.0")
-    parser.add_argument("--ending", help="with --nnunet: of images and masks (default: .nii.gz)")
+    parser.add_argument(
+        "--ending", help="with --nnunet: of images and masks (default: .nii.gz or what the model reads)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

@@ -176,7 +176,7 @@ def _export(args: argparse.Namespace) -> None:
             raise UserError(
                 "--nnunet writes all trained configurations and folds as they are; give no other option than --ending"
             )
-        for folder in export_nnunet(args.model, args.output, ending=args.ending or ".nii.gz"):
+        for folder in export_nnunet(args.model, args.output, ending=args.ending):
             print(f"written: {folder}")
         return
     if args.ending:

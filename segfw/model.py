@@ -72,6 +72,14 @@ def trained_folds(model: Path, configuration: str) -> list[str]:
     return sorted(folder.removeprefix("fold_") for folder in folders)
 
 
+def predicting_folds(trained: Sequence[str]) -> tuple[str, ...]:
+    """The folds that predict by default.
+
+    One trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
+    """
+    return tuple(fold for fold in trained if fold != "all") or tuple(trained)
+
+
 def default_configuration(model: Path, plan: Plan) -> str:
     """The only configuration that is trained, or that a model file is meant for; UserError if there are several."""
     model = Path(model)
@@ -96,8 +104,7 @@ def weight_files(
             raise UserError(f"{model}: fold {fold} of {configuration} is not trained to its end; {there}")
     if not present:
         raise UserError(f"{model}: no fold of {configuration} is trained to its end; run segfw train first")
-    # A model trained on all cases has seen every validation case: it is used alone, and only if asked for or alone.
-    names = folds or tuple(name for name in present if name != "all") or ("all",)
+    names = folds or predicting_folds(present)
     if is_packed(model):
         if best and Packed.open(model).card.weights != "best":
             raise UserError(f"{model}: holds the weights of the training's end; predict with --weights last")

@@ -104,7 +104,8 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
     """Everything that turns an image into a mask, as ``pipeline.json`` holds it and the runner reads it."""
     chosen, labels = model.configuration, model.plan.labels
     how = chosen.preprocessing
-    if (how.images, how.logits) != (OF_IMAGES, OF_LOGITS):
+    # The runner reads NIfTI alone, and the last two rules are of pictures.
+    if (how.images, how.logits) != (OF_IMAGES, OF_LOGITS) or how.voxel_size in ("side file", "unit"):
         raise UserError(f"{chosen.name} resamples otherwise than ONNX's pipeline does; export it without --onnx")
     orders = output_orders(chosen.swapped_pairs, labels)
     is_text = licence is not None and Path(licence).is_file()
@@ -124,6 +125,9 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
             "steps": [
                 "canonical: axes permuted and flipped so that (z, y, x) ascend to the head, the front and the right of "
                 "the patient; as stored: (z, y, x) of the file",
+                "voxel_size axes: edges of voxels are the lengths of the axes; stated: NIfTI's pixdim (a slice without "
+                "a third axis is 999 times as thick as a pixel is long); stated in RAS: pixdim where the axes ascend "
+                "to the right, the front and the head already, else their lengths in float32",
                 "cropped to the box of all voxels that are not zero in some channel",
                 "axes transposed to axis_order",
                 "each channel normalised; with inside_mask statistics of, and values in, the non-zero voxels with "
@@ -134,6 +138,7 @@ def pipeline_of(model: Model, files: Sequence[str], licence: str | None = None, 
                 "spacing_mm, and not shared, is resampled by nearest neighbour instead, and clipped slice by slice",
             ],
             "orientation": model.plan.orientation,
+            "voxel_size": how.voxel_size,
             "axis_order": list(how.axis_order),
             "spacing_mm": list(how.spacing_mm),
             "thick_above_ratio": ANISOTROPY_LIMIT,

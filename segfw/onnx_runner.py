@@ -2,9 +2,8 @@
 
     python predict.py IMAGE.nii.gz [SECOND_CHANNEL.nii.gz ...] MASK.nii.gz
 
-``pipeline.json`` beside this file says everything that was decided in training; this file is what it means: read,
-orient, crop, normalise, resample, tile, blend, restore, write. Arrays are (C, Z, Y, X) or (K, Z, Y, X): C channels of
-the image, K outputs of the network. "The network's axes" are (z, y, x) of the oriented image in another order.
+``pipeline.json`` beside this file says everything that was decided in training; this file is what it means. Arrays are
+(C, Z, Y, X) or (K, Z, Y, X): C channels of the image, K outputs of the network.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per v
 
 
 def read(paths):
-    """Image (C, Z, Y, X) in the files' own type, and the affine from (z, y, x) to RAS millimetres."""
-    channels, affines = [], []
+    """Image (C, Z, Y, X) as stored, affine from (z, y, x) to RAS mm, and edges (z, y, x) in mm stated beside it."""
+    channels, affines, edges = [], [], []
     for path in paths:
         image = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
         if array.ndim == 5 and array.shape[3] == 1:
             array = array[:, :, :, 0]
         array = array.reshape(array.shape + (1,) * (4 - array.ndim))
-        affine = with_thickness(image.affine, array.shape)
-        affine[:3] *= {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
-        if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-            array = array.astype(np.float32)
-        channels.append(array.transpose(3, 2, 1, 0).astype(array.dtype.newbyteorder("="), copy=False))
+        unit = {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
+        affine = np.diag([unit, unit, unit, 1]) @ with_thickness(image.affine.copy(), array.shape)
+        edges.append([unit * float(edge) for edge in image.header.get_zooms()[2::-1]])
+        kind = np.float32 if array.dtype.str[1:] in ("f8", "f16") else array.dtype.newbyteorder("=")
+        channels.append(array.transpose(3, 2, 1, 0).astype(kind, copy=False))
         affines.append(affine[:, [2, 1, 0, 3]])
         if channels[-1].shape[1:] != channels[0].shape[1:] or not np.allclose(affines[-1], affines[0], atol=1e-3):
             sys.exit(f"{path}: lies on another grid than {paths[0]}; resample the channels to one grid first")
@@ -46,17 +45,27 @@ def read(paths):
             sys.exit(f"{path}: holds values that are infinite or no numbers; repair the image")
         if channels[-1].min() == channels[-1].max():
             sys.exit(f"{path}: every voxel has the same value; export the image again or leave it out")
-    return channels[0] if len(channels) == 1 else np.concatenate(channels), affines[0]
+    stated = edges[0] if len(edges[0]) == 3 else [999 * max(edges[0]), *edges[0]]  # one slice is never thin
+    return channels[0] if len(channels) == 1 else np.concatenate(channels), affines[0], stated
 
 
 def with_thickness(affine, shape_xyz):
     """The affine with an edge of 1 mm for an axis of a single voxel that has none, as 2-D files often say."""
-    affine = affine.copy()
     empty = [axis for axis in range(3) if not affine[:3, axis].any()]
     if len(empty) == 1 and shape_xyz[empty[0]] == 1:
         normal = np.cross(affine[:3, (empty[0] + 1) % 3], affine[:3, (empty[0] + 2) % 3])
         affine[:3, empty[0]] = normal / (np.linalg.norm(normal) or 1.0)
     return affine
+
+
+def voxel_edges(affine, stated, rule, is_turned):
+    """Edges (z, y, x): the stated ones, or the lengths of the axes less the rounding of what a header has in 32 bit."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    in_32_bit = lengths.astype(np.float32)
+    if rule != "axes":
+        return in_32_bit if rule == "stated in RAS" and is_turned else stated
+    held = np.array([f"{length:.6g}" for length in lengths], np.float32)
+    return np.where((in_32_bit != lengths) & (abs(lengths - held) <= 2 * np.spacing(in_32_bit)), held, lengths)
 
 
 def nonzero_box(image):
@@ -88,16 +97,14 @@ def filled_holes(mask):
 def normalized(channel, rule, filled):
     """Float32: clipped, shifted and divided by the rule of the channel; with ``inside_mask`` 0 outside ``filled``."""
     voxels = channel[filled] if rule["inside_mask"] else channel
-    low = high = None
-    shift, divisor = 0.0, 1.0
+    low, high, shift, divisor = -np.inf, np.inf, 0.0, 1.0
     if rule["kind"] == "ct":
         low, high = rule["stats"]["percentile_00_5"], rule["stats"]["percentile_99_5"]
         shift, divisor = rule["stats"]["mean"], max(rule["stats"]["std"], 1e-8)
     elif rule["kind"] == "zscore":
         shift = float(voxels.mean(dtype=np.float64))
-        parts = np.array_split(voxels, len(channel))  # a slice's worth each, for little memory
-        squares = sum(float(np.square(part - shift, dtype=np.float64).sum()) for part in parts)
-        divisor = max((squares / voxels.size) ** 0.5, 1e-8)
+        squares = [np.square(part - shift, dtype=np.float64).sum() for part in np.array_split(voxels, len(channel))]
+        divisor = max((sum(squares) / voxels.size) ** 0.5, 1e-8)  # a slice's worth at once, for little memory
     elif rule["kind"] == "rescale":
         shift = float(voxels.min())
         divisor = max(float(voxels.max()) - shift, 1e-8)
@@ -105,12 +112,8 @@ def normalized(channel, rule, filled):
         divisor = 255
     elif rule["kind"] != "none":
         sys.exit(f"pipeline.json: unknown normalisation {rule['kind']!r}; get predict.py of the same export")
-    result = np.array(channel, dtype=np.float32, order="C")
-    if low is not None:
-        result = result.clip(np.float32(low), np.float32(high))
-    if shift:
-        result -= np.float32(shift)
-    result /= np.float32(divisor)
+    result = np.array(channel, dtype=np.float32, order="C").clip(np.float32(low), np.float32(high))
+    result = (result - np.float32(shift)) / np.float32(divisor)
     if rule["inside_mask"]:
         result[~filled] = 0
     return result
@@ -167,8 +170,6 @@ def thick_axis(spacing_mm, target_mm, limit):
 
 def resized_image(channel, shape, thick):
     """Cubic in all axes but the ``thick`` one; clipped to the range of the whole, or of each slice across it."""
-    if channel.shape == shape:
-        return channel
     in_plane = tuple(axis for axis in range(3) if axis != thick)
     low, high = channel.min(in_plane, keepdims=True), channel.max(in_plane, keepdims=True)
     flat = tuple(channel.shape[axis] if axis == thick else shape[axis] for axis in range(3))
@@ -242,18 +243,17 @@ def classes_at(logits, shape, thick, painted):
     return result
 
 
-def segment(image, affine, pipeline, networks):
-    """Label values (Z, Y, X) on the grid of ``image`` (C, Z, Y, X)."""
-    how, labels = pipeline["preprocessing"], pipeline["labels"]
-    if len(image) != len(pipeline["channels"]):
-        names = ", ".join(pipeline["channels"])
-        sys.exit(f"the image has {len(image)} channels, but the networks take {len(pipeline['channels'])} ({names})")
+def segment(image, affine, stated, pipeline, networks):
+    """Label values (Z, Y, X) on the grid of ``image`` (C, Z, Y, X), of what ``read`` gives."""
+    how, labels, channels = pipeline["preprocessing"], pipeline["labels"], pipeline["channels"]
+    if len(image) != len(channels):
+        sys.exit(f"the image has {len(image)} channels, but the networks take {len(channels)} ({', '.join(channels)})")
     is_turned, order = how["orientation"] != "as stored", how["axis_order"]
     transform = ornt_transform(io_orientation(affine), CANONICAL) if is_turned else AS_STORED
     canonical = np.stack([apply_orientation(channel, transform) for channel in image])
     box = nonzero_box(canonical)
     cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    lengths = voxel_edges(affine, stated, how["voxel_size"], not np.array_equal(transform, AS_STORED))
     spacing = [float(lengths[list(transform[:, 0]).index(axis)]) for axis in order]
     target = [own if wanted is None else wanted for own, wanted in zip(spacing, how["spacing_mm"])]
     shape = tuple(max(1, round(old / new * n)) for n, old, new in zip(cropped.shape[1:], spacing, target))
@@ -265,17 +265,15 @@ def segment(image, affine, pipeline, networks):
     found = classes_at(logits, cropped.shape[1:], thick_axis(target, spacing, limit), labels["painted_classes"])
     full = np.zeros(canonical.shape[1:], np.int32)
     full[box] = found.transpose(np.argsort(order))
-    stored = apply_orientation(full, ornt_transform(AS_STORED, transform))
-    return np.asarray(labels["values"], np.int32)[stored]
+    return np.asarray(labels["values"], np.int32)[apply_orientation(full, ornt_transform(AS_STORED, transform))]
 
 
 def write(path, values_zyx, affine):
     """In the smallest type that holds the values, placed by the sform; by the qform too unless the axes are sheared."""
     low, high = values_zyx.min(), values_zyx.max()
-    kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
-    kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    kinds = [one for one in (np.uint8, np.int16, np.int32) if np.iinfo(one).min <= low and high <= np.iinfo(one).max]
     affine_xyz = affine[:, [2, 1, 0, 3]]
-    image = nibabel.Nifti1Image(values_zyx.astype(kind).transpose(2, 1, 0), affine_xyz)
+    image = nibabel.Nifti1Image(values_zyx.astype(kinds[0]).transpose(2, 1, 0), affine_xyz)
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     sheared = np.abs(axes.T @ axes - np.eye(3)).max() > np.sin(np.radians(0.1))
     image.set_qform(affine_xyz, code=0 if sheared else 1)
@@ -292,8 +290,8 @@ def main(arguments):
     folder = Path(__file__).resolve().parent
     pipeline = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
     networks = [onnxruntime.InferenceSession(folder / name) for name in pipeline["networks"]]
-    image, affine = read(arguments[:-1])
-    write(arguments[-1], segment(image, affine, pipeline, networks), affine)
+    image, affine, stated = read(arguments[:-1])
+    write(arguments[-1], segment(image, affine, stated, pipeline, networks), affine)
 
 
 if __name__ == "__main__":

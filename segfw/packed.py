@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from segfw.records import GIGABYTE, Record, UserError
+from segfw.records import GIGABYTE, NAME, Record, UserError
 
 CARD_FILE, SELECTION_FILE = "model.json", "selection.json"
 # The only names a model file may have: no path can lead out of it, and nothing in it is of another kind.
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 MEMBER = re.compile(rf"(model|plan|selection)\.json|runs/{NAME}/fold_{NAME}/weights\.safetensors")
 MOST_MEMBERS = 1000
 LARGEST_JSON = 1 << 26  # bytes; a plan has some ten thousand

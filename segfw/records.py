@@ -19,6 +19,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 GIGABYTE = 1024**3
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a configuration or fold, as part of a path everywhere
 PARTIAL, STALE_AFTER_S = ".partial-", 3600.0
 PARTIAL_NAME = re.compile(rf"{PARTIAL}([0-9a-f]{{8}})-([0-9]+)-[0-9a-f]{{8}}-(.+)")  # machine, process, drawn, file
 

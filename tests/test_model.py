@@ -1,5 +1,6 @@
 """A model in a folder and the same model in one file are one model."""
 
+import pytest
 import torch
 from conftest import blocks_case, write_nifti
 from small_model import cascade_model, small_model
@@ -8,7 +9,7 @@ from segfw.data.formats import read_volume
 from segfw.export import export_model
 from segfw.health import explain
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model, load_tensors, read_model_file, trained_folds
+from segfw.model import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
 from segfw.prediction import predict
 from segfw.training.start import find_start
 
@@ -83,3 +84,10 @@ def test_info_shows_the_card(tmp_path):
     assert "3d_fullres fold 0: trained 20" in said
     assert "blocks: 4 cases, channels MR" in said
     assert "Trained folds: 0." in said
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted"), [(("0", "1", "all"), ("0", "1")), (("all",), ("all",)), (("2",), ("2",)), ((), ())]
+)
+def test_a_fold_of_all_cases_predicts_alone(trained, wanted):
+    assert predicting_folds(trained) == wanted

@@ -1,17 +1,18 @@
 """Models given to nnU-Net v2: the folder says what the model is, and taking it back gives the same model."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_model import cascade_model
-from small_nnunet import REGIONS, dataset, state, trained_folder
+from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
 from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
-from segfw.data.manifest import LabelSet
+from segfw.data.manifest import LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.export import export_model
 from segfw.inference.predictor import Predictor
@@ -32,6 +33,54 @@ def changed_plan(model, **changes):
     """The model with another plan."""
     plan = Plan.load(model / "plan.json")
     plan.model_copy(update=changes).save(model / "plan.json")
+
+
+def preprocessed(model, **changes):
+    """The model with another way to preprocess."""
+    one = Plan.load(model / "plan.json").configuration("3d_fullres")
+    how = one.preprocessing.model_copy(update=changes)
+    changed_plan(
+        model, orientation=how.orientation, configurations={"3d_fullres": one.model_copy(update={"preprocessing": how})}
+    )
+
+
+READERS = [
+    ("SimpleITKIO", ".nii.gz", [".nrrd", ".gipl"], ".png"),
+    ("SimpleITKIOWithReorient", ".nii.gz", [".mha"], ".tif"),
+    ("NibabelIOWithReorient", ".nii.gz", [".nii"], ".nrrd"),
+    ("NaturalImage2DIO", ".png", [".bmp", ".tif"], ".nii.gz"),
+    ("Tiff3DIO", ".tif", [".tiff"], ".png"),
+]
+
+
+@pytest.mark.parametrize(("reader", "default", "others", "wrong"), READERS)
+def test_a_model_keeps_its_reader_and_gets_an_ending_that_this_reads(tmp_path, reader, default, others, wrong):
+    model = imported(tmp_path, written=plans() | {"image_reader_writer": reader})
+    for number, ending in enumerate([None, *others]):
+        (folder,) = export_nnunet(model, tmp_path / str(number), ending=ending)
+        assert json.loads((folder / "dataset.json").read_text())["file_ending"] == (ending or default)
+        assert json.loads((folder / "plans.json").read_text())["image_reader_writer"] == reader
+    with pytest.raises(UserError, match=rf"--ending is {wrong}: nnU-Net reads .* only from {default}, "):
+        export_nnunet(model, tmp_path / "wrong", ending=wrong)
+    import_nnunet(tmp_path / "0", tmp_path / "back")
+    assert Plan.load(tmp_path / "back" / "plan.json") == Plan.load(model / "plan.json")
+
+
+@pytest.mark.parametrize(("largest", "count", "fits"), [(255, 2, True), (256, 2, False), (300, 255, True)])
+def test_regions_are_painted_as_what_nnunet_can_write(tmp_path, largest, count, fits):
+    model = imported(tmp_path, weights=state(classes=2), described=dataset(REGIONS))
+    values = (0, *range(1, count), largest)
+    regions = (
+        Region(name="whole", values=values[1:], painted=1),
+        Region(name="core", values=(largest,), painted=largest),
+    )
+    labels = LabelSet(names=tuple(f"n{value}" for value in values), values=values, regions=regions)
+    changed_plan(model, labels=labels)
+    if fits:
+        export_nnunet(model, tmp_path / "export")
+        return
+    with pytest.raises(UserError, match="have the values 0 to 256 .* nnU-Net writes 2 of them as 1 to 255"):
+        export_nnunet(model, tmp_path / "export")
 
 
 def test_what_is_exported_and_taken_back_is_the_same_model(tmp_path):
@@ -68,11 +117,7 @@ def test_regions_keep_their_order_and_what_they_are_painted_as(tmp_path):
 
 def test_a_canonical_model_is_read_by_the_reader_that_turns_images(tmp_path):
     model = imported(tmp_path)
-    plan = Plan.load(model / "plan.json")
-    how = plan.configuration("3d_fullres")
-    turned = how.preprocessing.model_copy(update={"orientation": "canonical"})
-    configurations = {"3d_fullres": how.model_copy(update={"preprocessing": turned})}
-    changed_plan(model, orientation="canonical", configurations=configurations)
+    preprocessed(model, orientation="canonical", voxel_size="axes")
     (folder,) = export_nnunet(model, tmp_path / "nifti")
     assert json.loads((folder / "plans.json").read_text())["image_reader_writer"] == "NibabelIOWithReorient"
     (folder,) = export_nnunet(model, tmp_path / "nrrd", ending=".nrrd")
@@ -103,7 +148,7 @@ def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
     changed_plan(model, labels=labels, configurations={"3d_fullres": swapped})
     (folder,) = export_nnunet(model, tmp_path / "export")
     said = capsys.readouterr().out
-    assert "masks will hold 0 for 0, 1 for 10, 2 for 20, the value that segfw writes" in said
+    assert "writes the number of a class, not its value: 1 for 10, 2 for 20\n" in said
     assert "exchanges labels mirrored along x" in said
     assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
@@ -190,12 +235,13 @@ def test_every_channel_has_an_entry_of_intensities_as_nnunet_looks_them_up(tmp_p
 
 def test_the_commands_of_a_cascade_hand_its_first_stage_on(tmp_path, capsys):
     model = cascade_model(tmp_path / "model")
-    export_nnunet(model, tmp_path / "export")
+    export_nnunet(model, tmp_path / "my export")
     said = capsys.readouterr().out.splitlines()
     commands = [line.strip() for line in said if "nnUNetv2_predict" in line]
     assert "-o MASKS_3d_lowres " in commands[0]
-    assert commands[0].endswith("__3d_lowres -f 0 1")
-    assert commands[-1].endswith("__3d_cascade_fullres -f 0 -prev_stage_predictions MASKS_3d_lowres")
+    assert commands[0].endswith("__3d_lowres' -f 0 1")
+    assert commands[-1].endswith("__3d_cascade_fullres' -f 0 -prev_stage_predictions MASKS_3d_lowres")
+    assert shlex.split(commands[0])[6].startswith(str(tmp_path / "my export"))
     assert "CASE_0000.nii.gz (MR)" in "".join(said)
     for fold in ("0", "1"):
         (fold_folder(model, "3d_lowres", fold) / "weights.safetensors").unlink()
@@ -206,9 +252,7 @@ def test_the_commands_of_a_cascade_hand_its_first_stage_on(tmp_path, capsys):
 
 def test_images_that_nnunet_would_read_otherwise_are_refused(tmp_path):
     model = cascade_model(tmp_path / "model")
-    with pytest.raises(UserError, match="reads pictures as stored"):
-        export_nnunet(model, tmp_path / "export", ending=".png")
-    with pytest.raises(UserError, match=r"ending is \.jpg"):
+    with pytest.raises(UserError, match=r"only from \.nii\.gz, \.nii, \.nrrd, \.mha, \.gipl; give one of these"):
         export_nnunet(model, tmp_path / "export", ending=".jpg")
     many = LabelSet(names=tuple(f"n{value}" for value in range(300)), values=tuple(range(300)))
     changed_plan(model, labels=many)

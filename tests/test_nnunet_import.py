@@ -177,7 +177,7 @@ CHANGES = {
         "resampling_fn_data_kwargs": {"mode": "bicubic", "num_threads": 8},
     },
     "normalisation 'Mine' is unknown": {"normalization_schemes": ["Mine", "CTNormalization"]},
-    "normalises 1 channels, but there are 2": {"normalization_schemes": ["CTNormalization"]},
+    "normalization_schemes is of 1 channels, but there are 2": {"normalization_schemes": ["CTNormalization"]},
     "preprocessor 'Mine' is unknown": {"preprocessor_name": "Mine"},
     "has nonlin 'torch.nn.GELU', which segfw has not": {"arch_kwargs": {"nonlin": "torch.nn.GELU"}},
     "has norm_op None": {"arch_kwargs": {"norm_op": None}},

@@ -72,12 +72,17 @@ def test_other_wishes_beside_given_plans_are_refused(raw, tmp_path):
         plan_and_preprocess(raw, tmp_path / "work", plans=tmp_path / "missing.json", device="cpu")
 
 
-def test_plans_that_segfw_would_train_otherwise_are_refused(raw, tmp_path):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("conv_bias", False), ("dropout_op", "torch.nn.Dropout3d"), ("norm_op_kwargs", None)]
+    + [("norm_op_kwargs", {"affine": False})],
+)
+def test_plans_that_segfw_would_train_otherwise_are_refused(raw, tmp_path, field, value):
     written = plans()
-    written["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["conv_bias"] = False
+    written["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"][field] = value
     given = tmp_path / "nnUNetPlans.json"
     given.write_text(json.dumps(written))
-    with pytest.raises(UserError, match="trains with conv_bias False"):
+    with pytest.raises(UserError, match=f"trains with {field} {value!r}"):
         plan_and_preprocess(raw, tmp_path / "work", plans=given, device="cpu")
 
 

@@ -144,7 +144,7 @@ def test_plans_that_say_impossible_things_are_refused(tmp_path, capsys, field, v
     assert reason in said
 
 
-@pytest.mark.parametrize("name", ["..", "", "a/b", "a\\b", "a\nb"])
+@pytest.mark.parametrize("name", ["..", "", "a/b", "a\\b", "a\nb", "a + b", "Größe"])
 def test_a_configuration_whose_name_leads_elsewhere_is_refused(tmp_path, name):
     written = plans()
     written["configurations"][name] = written["configurations"]["3d_fullres"]

@@ -1,12 +1,13 @@
 """Models of nnU-Net whose plans ask for other slopes, norms and resampling than its planners write."""
 
 import json
+from math import nan
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_nnunet import dataset, plans, state, trained_folder
+from small_nnunet import INTENSITIES, dataset, plans, state, trained_folder
 
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.preprocess import preprocess_image
@@ -183,3 +184,30 @@ def test_another_manager_of_labels_is_refused(tmp_path):
     folder = trained_folder(tmp_path, written=plans() | {"label_manager": "Mine"}, described=dataset())
     with pytest.raises(UserError, match="label_manager 'Mine' is unknown"):
         import_nnunet(folder, tmp_path / "out")
+
+
+def test_a_function_without_arguments_is_taken_by_its_defaults(tmp_path):
+    """Nothing said of images means cubic, as segfw has it; of logits it means a spline, which segfw has not."""
+    assert imported(tmp_path, resampling_fn_data_kwargs={}).preprocessing.images == Resampling(order=3, apart=False)
+    with pytest.raises(UserError, match="probabilities is resampled with {'order': 3}, which segfw has not"):
+        imported(tmp_path / "logits", resampling_fn_probabilities_kwargs={})
+
+
+@pytest.mark.parametrize("field", ["use_mask_for_norm", "normalization_schemes"])
+def test_as_many_normalisations_as_channels(tmp_path, field):
+    short = plans()["configurations"][NAME][field][:1]
+    with pytest.raises(UserError, match=f"{field} is of 1 channels, but there are 2"):
+        imported(tmp_path, **{field: short})
+
+
+@pytest.mark.parametrize("given", [{}, {"mean": 1.0}, INTENSITIES | {"std": nan}])
+def test_only_ct_needs_intensities(tmp_path, given):
+    """The second channel of the small model is standardised by its own values."""
+    per_channel = {"0": INTENSITIES, "1": given}
+    written = plans() | {"foreground_intensity_properties_per_channel": per_channel}
+    import_nnunet(trained_folder(tmp_path / "a", written=written), tmp_path / "out")
+    rules = Plan.load(tmp_path / "out" / "plan.json").configuration(NAME).preprocessing.normalization
+    assert (rules[0].stats.mean, rules[1].stats) == (100.0, None)
+    per_channel |= {"0": given, "1": INTENSITIES}
+    with pytest.raises(UserError, match=r"plans\.json"):
+        import_nnunet(trained_folder(tmp_path / "b", written=written), tmp_path / "other")

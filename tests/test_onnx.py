@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from segfw.data.preprocess import Preprocessing, stack_channels
 from segfw.data.resample import axis_matrix
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
-from segfw.onnx_export import export_onnx, with_stock_norms
+from segfw.onnx_export import export_onnx, pipeline_of, with_stock_norms
 from segfw.planning.plan import PLAN_FILE
 from segfw.records import UserError
 
@@ -94,7 +95,15 @@ def as_stored(folder: Path) -> None:
     write_fold(folder, chosen, "0", (), seed=6)
 
 
-MODELS = {model.__name__: model for model in (plain, regions, sides, slices, as_stored)}
+def imported(folder: Path) -> None:
+    """The size of voxels as nibabel has it after turning images to RAS: stated beside the axes or not."""
+    how = ZSCORE.model_copy(update={"voxel_size": "stated in RAS"})
+    chosen = configuration(how, spec(features=(4, 8)))
+    plan_of(chosen).save(folder / PLAN_FILE)
+    write_fold(folder, chosen, "0", (), seed=7)
+
+
+MODELS = {model.__name__: model for model in (plain, regions, sides, slices, as_stored, imported)}
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +133,10 @@ def sessions(onnxruntime):
     return open_all
 
 
-def write_image(path: Path, array_xyz: np.ndarray, affine: np.ndarray) -> Path:
-    nibabel.save(nibabel.Nifti1Image(array_xyz, affine), path)
+def write_image(path: Path, array_xyz: np.ndarray, affine: np.ndarray, stated: tuple[float, ...] = ()) -> Path:
+    image = nibabel.Nifti1Image(array_xyz, affine)
+    image.header["pixdim"][1 : 1 + len(stated)] = stated
+    nibabel.save(image, path)
     return path
 
 
@@ -146,7 +157,8 @@ def image_files(folder: Path, channels: int, kind: str) -> list[Path]:
         part = image + (image > 0) * rng.normal(0, 3 + 20 * channel, image.shape)
         part[tuple(n // 2 for n in shape) if kind != "flipped" else (9, 5, 11)] = 0  # a hole
         stored = part.astype(np.int16 if channel == 0 else np.float64)
-        files.append(write_image(folder / f"{kind}_{channel}.nii.gz", stored, affine))
+        stated = (1.1, 1.3, 2.3) if kind == "stated" else ()  # not what the axes measure
+        files.append(write_image(folder / f"{kind}_{channel}.nii.gz", stored, affine, stated))
     return files
 
 
@@ -162,16 +174,16 @@ class Nudged:
         return (logits,)
 
 
-def ties(image, affine, pipeline, networks, outputs: int) -> np.ndarray:
+def ties(read, pipeline, networks, outputs: int) -> np.ndarray:
     masks = [
-        runner.segment(image, affine, pipeline, [Nudged(network, index, by) for network in networks])
+        runner.segment(*read, pipeline, [Nudged(network, index, by) for network in networks])
         for index in range(outputs)
         for by in (-1e-4, 1e-4)
     ]
     return np.any([mask != masks[0] for mask in masks], axis=0)
 
 
-@pytest.mark.parametrize("kind", ["plain", "oblique", "flipped", "thick", "small", "slice"])
+@pytest.mark.parametrize("kind", ["plain", "oblique", "flipped", "thick", "small", "slice", "stated"])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_runner_gives_the_masks_of_predict(export_of, sessions, tmp_path, name, kind):
     work, folder = export_of(name)
@@ -182,13 +194,13 @@ def test_the_runner_gives_the_masks_of_predict(export_of, sessions, tmp_path, na
     ).array[0]
     pipeline = json.loads((folder / "pipeline.json").read_text())
     networks = sessions(folder, pipeline["networks"])
-    image, affine = runner.read(files)
-    found = runner.segment(image, affine, pipeline, networks)
+    read = runner.read(files)
+    found = runner.segment(*read, pipeline, networks)
     assert found.shape == wanted.shape == read_volume(files[0]).geometry.shape
     assert len(np.unique(wanted)) > 1
     differs = found != wanted
     if differs.any():  # float32 adds in another order
-        assert not (differs & ~ties(image, affine, pipeline, networks, model.plan.labels.outputs)).any()
+        assert not (differs & ~ties(read, pipeline, networks, model.plan.labels.outputs)).any()
     assert differs.sum() <= 3
 
 
@@ -236,10 +248,10 @@ def test_sides_change_places_in_the_mirror(export_of, sessions, tmp_path):
     pipeline = json.loads((folder / "pipeline.json").read_text())
     assert pipeline["tiles"]["output_orders_by_mirror_axis"] == {"2": [0, 3, 2, 1]}
     networks = sessions(folder, pipeline["networks"])
-    image, affine = runner.read(image_files(tmp_path, 1, "plain"))
-    found = runner.segment(image, affine, pipeline, networks)
+    read = runner.read(image_files(tmp_path, 1, "plain"))
+    found = runner.segment(*read, pipeline, networks)
     pipeline["tiles"]["output_orders_by_mirror_axis"] = {}
-    assert (runner.segment(image, affine, pipeline, networks) != found).sum() > 20
+    assert (runner.segment(*read, pipeline, networks) != found).sum() > 20
 
 
 def test_any_batch_and_a_version_of_operators_that_is_said(export_of, sessions):
@@ -377,8 +389,9 @@ def test_what_the_runner_refuses(tmp_path):
         runner.read([empty])
     with pytest.raises(SystemExit, match="usage: python predict.py IMAGE"):
         runner.main(["a.nii.gz"])
+    described = {"channels": ["CT", "T1"], "preprocessing": {}, "labels": {}}
     with pytest.raises(SystemExit, match=r"the image has 1 channels, but the networks take 2 \(CT, T1\)"):
-        runner.segment(image[None], np.eye(4), {"channels": ["CT", "T1"], "preprocessing": {}, "labels": {}}, [])
+        runner.segment(image[None], np.eye(4), (1, 1, 1), described, [])
 
 
 def test_stock_norms_are_put_into_a_copy():
@@ -393,3 +406,12 @@ def test_stock_norms_are_put_into_a_copy():
     assert torch.nn.InstanceNorm3d not in {type(module) for module in network.modules()}
     image = torch.randn(1, 1, 8, 16, 16)
     torch.testing.assert_close(copy(image), network(image), atol=1e-5, rtol=1e-5)
+
+
+def test_voxel_sizes_of_pictures_are_none_of_the_runner(tmp_path):
+    imported(tmp_path)
+    model = load_model(tmp_path)
+    how = model.configuration.preprocessing.model_copy(update={"voxel_size": "unit"})
+    chosen = model.configuration.model_copy(update={"preprocessing": how})
+    with pytest.raises(UserError, match="resamples otherwise than ONNX's pipeline does"):
+        pipeline_of(replace(model, configuration=chosen), [])

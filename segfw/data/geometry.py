@@ -74,9 +74,13 @@ class Volume:
 
 def to_canonical(volume: Volume) -> Volume:
     """The same volume with its axes permuted and flipped to CANONICAL_ORIENTATION; oblique angles stay."""
+    return _turned(volume, _transform_to_canonical(volume.geometry))
+
+
+def _turned(volume: Volume, transform: np.ndarray) -> Volume:
+    """The same volume with its axes permuted and flipped as nibabel's ``transform`` (3, 2) says."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-    transform = _transform_to_canonical(volume.geometry)
     # nibabel reorders the leading axes and leaves the rest, so channels go last for a moment.
     array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
     affine = volume.geometry.matrix @ inv_ornt_aff(transform, volume.geometry.shape)
@@ -117,7 +121,7 @@ def stored_like(volume: Volume, other: Volume) -> Volume:
     two volumes on one grid two orders. A volume without a place of its own takes that of ``other``, and one that
     belongs to such an ``other`` loses its own, if the shapes are equal.
     """
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+    from nibabel.orientations import io_orientation
 
     own, wanted = volume.geometry, other.geometry
     if not (volume.is_placed and other.is_placed):
@@ -130,10 +134,7 @@ def stored_like(volume: Volume, other: Volume) -> Volume:
     transform = io_orientation(relative)
     if (transform == [[0, 1], [1, 1], [2, 1]]).all():
         return volume
-    array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
-    affine = own.matrix @ inv_ornt_aff(transform, own.shape)
-    stated = volume.stated_mm and tuple(volume.stated_mm[axis] for axis in np.argsort(transform[:, 0]))
-    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine), stated_mm=stated)
+    return _turned(volume, transform)
 
 
 def header_length(length_mm: float) -> float:

@@ -35,10 +35,15 @@ def read_nifti(path: Path) -> Voxels:
         raise Refusal(f"holds {size} voxels, a list of values (on a surface?) and no image; give the volume itself")
     affine = _with_thickness(image.affine, array.shape[:3])
     notes = (*_conflict(image, array.shape[:3]), *_missing_spacing(path, image, array.shape[:3]))
-    unit_mm = UNIT_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    affine[:3] *= unit_mm
-    stated = stated_spacing([unit_mm * float(edge) for edge in image.header.get_zooms()[:3][::-1]])
+    unit = unit_mm(image.header)
+    affine[:3] *= unit
+    stated = stated_spacing([unit * float(edge) for edge in image.header.get_zooms()[:3][::-1]])
     return Voxels(array.transpose(3, 2, 1, 0), affine[:, [2, 1, 0, 3]], notes, stated_mm=stated)
+
+
+def unit_mm(header: nibabel.Nifti1Header) -> float:
+    """Millimetres that a length of 1 in the header means."""
+    return UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _open(path: Path) -> nibabel.Nifti1Image:
@@ -140,7 +145,7 @@ def write_nifti_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like
     image = nibabel.Nifti1Image(array_xyz.reshape(shape), None)
     for name in PLACING:
         image.header[name] = theirs[name]
-    image.header["pixdim"][len(shape) + 1 :] = 1  # times of a series
+    image.header["pixdim"][4:] = 1  # times of a series
     nibabel.save(image, path)
 
 

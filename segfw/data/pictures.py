@@ -72,8 +72,8 @@ def _read(path: Path, *, is_mask: bool) -> Voxels:
         remedy = 'write {"spacing": [z, y, x]} into a .json of the same name if it matters'
         notes = (*notes, f"{what}; {remedy}")
     affine = affine_of_lps(np.eye(3), np.array(spacing or (1.0, 1.0, 1.0))[::-1], np.zeros(3))
-    # Tags are not stated sizes: nnU-Net's reader of stacks looks at the side file alone, and takes 1 without one.
-    return Voxels(array, affine, notes, is_placed=spacing is not None, stated_mm=said_beside or (1.0, 1.0, 1.0))
+    # Tags are not stated sizes: nnU-Net's reader of stacks looks at the side file alone.
+    return Voxels(array, affine, notes, is_placed=spacing is not None, stated_mm=said_beside)
 
 
 @contextmanager

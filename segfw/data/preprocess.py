@@ -39,9 +39,11 @@ from segfw.data.resample import (
 from segfw.data.voxels import FLAT
 from segfw.records import Record
 
-# What counts as the edges of voxels: the length of the axes in space, what the file states beside them (nnU-Net's
-# readers of volumes), or one unit each whatever a file says (nnU-Net's reader of pictures).
-VoxelSize = Literal["axes", "stated", "unit"]
+# What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file
+# states beside them (SimpleITKIO, NibabelIO), the same unless axes are turned to RAS, which makes nibabel forget it
+# (NibabelIOWithReorient), what a side file states and else 1 (Tiff3DIO), or always 1 (NaturalImage2DIO). All but
+# nibabel's readers, and segfw always, turn lengths in other units to millimetres.
+VoxelSize = Literal["axes", "stated", "stated in RAS", "side file", "unit"]
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -123,7 +125,7 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     box = nonzero_box(oriented.array)
     order = how.axis_order
     cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
-    edges_mm = voxel_edges(oriented, how.voxel_size)
+    edges_mm = voxel_edges(oriented, how.voxel_size, is_turned=oriented.geometry != volume.geometry)
     spacing_mm = tuple(edges_mm[axis] for axis in order)
     target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
     shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
@@ -158,13 +160,20 @@ def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = Fals
     return result, record
 
 
-def voxel_edges(volume: Volume, voxel_size: VoxelSize) -> Spacing:
-    """Edges (z, y, x) of a voxel in millimetres by the rule; without stated ones they are those of the axes."""
+def voxel_edges(oriented: Volume, voxel_size: VoxelSize, *, is_turned: bool = False) -> Spacing:
+    """Edges (z, y, x) of a voxel in millimetres by the rule; ``is_turned`` if the file has the axes in another order.
+
+    Where the rule asks for stated ones and the file states none, they are those of the axes, but 1 by 'side file'.
+    """
     if voxel_size == "unit":
-        return (FLAT if volume.geometry.shape[0] == 1 else 1.0, 1.0, 1.0)
-    if voxel_size == "stated" and volume.stated_mm is not None:
-        return volume.stated_mm
-    return tuple(header_length(length) for length in volume.geometry.spacing_mm)
+        return (FLAT if oriented.geometry.shape[0] == 1 else 1.0, 1.0, 1.0)
+    if voxel_size == "stated in RAS" and is_turned:
+        return tuple(float(np.float32(length)) for length in oriented.geometry.spacing_mm)
+    if voxel_size != "axes" and oriented.stated_mm is not None:
+        return oriented.stated_mm
+    if voxel_size == "side file":
+        return (1.0, 1.0, 1.0)
+    return tuple(header_length(length) for length in oriented.geometry.spacing_mm)
 
 
 def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None) -> tuple[float, float]:

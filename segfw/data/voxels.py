@@ -12,8 +12,9 @@ from segfw.data.geometry import Spacing
 # SimpleITK and DICOM count x to the left and y to the back; our affines count to the right and to the front.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-
-FLAT = 999.0  # thickness of the slice of a file of two dimensions, in the longer edge of its pixels
+# Thickness of the slice of a file of two dimensions in nnU-Net's readers: SimpleITKIO counts in the longer edge of a
+# pixel, NaturalImage2DIO in units.
+FLAT = 999.0
 
 
 class Refusal(ValueError):

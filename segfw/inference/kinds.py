@@ -12,6 +12,7 @@ import numpy as np
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case
+from segfw.data.nifti import unit_mm
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import check_case
 from segfw.data.voxels import affine_of_lps, stated_spacing
@@ -65,13 +66,21 @@ def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MaskOf | 
     if library == "SimpleITK":
         return _of_itk(image), lambda mask_zyx: _as_itk(mask_zyx, image)
     if library == "nibabel" or hasattr(image, "dataobj"):
-        volume = _of_xyz(np.asanyarray(image.dataobj), image.affine)
-        stated = stated_spacing(image.header.get_zooms()[:3][::-1]) if hasattr(image, "header") else None
-        return replace(volume, stated_mm=stated), lambda mask_zyx: _as_nibabel(mask_zyx, image)
+        return _of_nibabel(image), lambda mask_zyx: _as_nibabel(mask_zyx, image)
     raise UserError(
         f"cannot predict {type(image).__name__}; give a path, a list of paths, a Volume, a SimpleITK or nibabel image, "
         "or an array with its affine"
     )
+
+
+def _of_nibabel(image: Any) -> Volume:
+    import nibabel
+
+    header = getattr(image, "header", None)
+    unit = unit_mm(header) if isinstance(header, nibabel.Nifti1Header) else 1.0
+    volume = _of_xyz(np.asanyarray(image.dataobj), np.diag([unit, unit, unit, 1.0]) @ image.affine)
+    stated = header and stated_spacing([unit * float(edge) for edge in header.get_zooms()[:3][::-1]])
+    return replace(volume, stated_mm=stated)
 
 
 def _of_xyz(array: np.ndarray, affine: np.ndarray) -> Volume:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from segfw.data.geometry import CANONICAL
 from segfw.inference.postprocess import Postprocessing
+from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
 from segfw.selection import Selection
 
 PREDICT = "nnUNetv2_predict_from_modelfolder"
-
-
-def predicting_folds(trained: Sequence[str]) -> list[str]:
-    """The folds that segfw predicts with by default: one trained on all cases is used alone, and only if alone."""
-    return [fold for fold in trained if fold != "all"] or list(trained)
 
 
 def say_commands(
@@ -35,32 +32,33 @@ def say_commands(
     print(f"nnU-Net wants images to be called {files}; its commands are:")
     averaged = selection.configurations if selection and len(selection.configurations) > 1 else ()
     for one in sorted(names, key=lambda one: bool(one.previous_stage)):
-        target = folder / names[one]
+        target = quote(str(folder / names[one]))
         extra = f" -prev_stage_predictions MASKS_{one.previous_stage}" if one.previous_stage else ""
         extra += " --save_probabilities" if one.name in averaged else ""
         chosen = " ".join(folds[one.name])
         print(f"  {PREDICT} -i NEW_IMAGES -o MASKS_{one.name} -m {target} -f {chosen}{extra}")
         if one.name in steps:
-            _say_postprocessing(f"MASKS_{one.name}", target)
+            _say_postprocessing(f"MASKS_{one.name}", folder / names[one])
     if averaged:
         masks = " ".join(f"MASKS_{name}" for name in averaged)
         print(f"  nnUNetv2_ensemble -i {masks} -o MASKS")
         if selection.name in steps:
             first = folder / next(own for one, own in names.items() if one.name == averaged[0])
-            _say_postprocessing("MASKS", folder, f" -plans_json {first}/plans.json -dataset_json {first}/dataset.json")
+            files = (quote(str(first / name)) for name in (PLANS_FILE, DATASET_FILE))
+            _say_postprocessing("MASKS", folder, " -plans_json {} -dataset_json {}".format(*files))
 
 
 def _say_postprocessing(masks: str, folder: Path, extra: str = "") -> None:
     command = f"nnUNetv2_apply_postprocessing -i {masks} -o {masks}_POSTPROCESSED"
-    print(f"  {command} -pp_pkl_file {folder}/postprocessing.pkl{extra}")
+    print(f"  {command} -pp_pkl_file {quote(str(folder / 'postprocessing.pkl'))}{extra}")
 
 
 def say_differences(plan: Plan, chosen: Sequence[Configuration]) -> None:
     """What nnU-Net will do otherwise than segfw does with the same model."""
     values = plan.labels.values
     if not plan.labels.regions and values != tuple(range(len(values))):
-        meanings = ", ".join(f"{index} for {value}" for index, value in enumerate(values))
-        print(f"note: nnU-Net writes classes, so masks will hold {meanings}, the value that segfw writes")
+        changed = ", ".join(f"{index} for {value}" for index, value in enumerate(values) if index != value)
+        print(f"note: nnU-Net writes the number of a class, not its value: {changed}")
     if plan.orientation == CANONICAL and all(one.median_shape[0] == 1 for one in chosen):
         print("note: nnU-Net's reader that turns images wants files of three axes; give each image as one slice")
     for one in chosen:

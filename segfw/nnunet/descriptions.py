@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from segfw.data.geometry import CANONICAL
 from segfw.data.manifest import LabelSet
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
-from segfw.planning.nnunet_plans import NORMALIZATIONS
+from segfw.planning.nnunet_plans import NORMALIZATIONS, READERS
 from segfw.planning.nnunet_resampling import resampling_json
 from segfw.planning.plan import Configuration, Plan
 from segfw.records import UserError
 
 PLANS = "nnUNetPlans"
 LARGEST_BYTE = 255
-LARGEST_LABEL = 65_534  # nnU-Net writes masks of at most 16 bit
+LARGEST_LABEL = 32_767  # nnU-Net paints regions in 16 bit with a sign
+ITK_ENDINGS, NIFTI_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl"), (".nii.gz", ".nii")
+# What nnU-Net's readers of nnunet_plans.READERS take.
+ENDINGS = {
+    "NibabelIOWithReorient": NIFTI_ENDINGS,
+    "SimpleITKIOWithReorient": ITK_ENDINGS,
+    "SimpleITKIO": ITK_ENDINGS,
+    "NibabelIO": NIFTI_ENDINGS,
+    "NaturalImage2DIO": (".png", ".bmp", ".tif"),
+    "Tiff3DIO": (".tif", ".tiff"),
+}
 
 
 def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
@@ -40,10 +49,13 @@ def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
 
 
 def _require_plain_background(labels: LabelSet) -> None:
-    if labels.values[0] != 0 or min(labels.values) < 0 or max(labels.values) > LARGEST_LABEL:
+    # By their number and not by their values nnU-Net decides whether it writes 8 bit or 16.
+    written = {value for region in labels.regions for value in region.values}
+    most = LARGEST_BYTE if len(written) < LARGEST_BYTE else LARGEST_LABEL
+    if labels.values[0] != 0 or min(labels.values) < 0 or max(labels.values) > most:
         raise UserError(
             f"labels have the values {min(labels.values)} to {max(labels.values)} with background {labels.values[0]}; "
-            f"nnU-Net writes regions of 1 to {LARGEST_LABEL} on a background of 0"
+            f"nnU-Net writes {len(written)} of them as 1 to {most} on a background of 0"
         )
 
 
@@ -59,7 +71,7 @@ def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict
             )
         if one.preprocessing.axis_order != first.preprocessing.axis_order:
             raise UserError(f"{one.name} has another order of axes than {first.name}; nnU-Net has one in a plan")
-    spacing = next((one.preprocessing.spacing_mm for one in chosen if not is_2d(one)), None)
+    spacing = next((one.preprocessing.spacing_mm for one in chosen if not one.network.is_2d), None)
     return {
         "dataset_name": plan.dataset,
         "plans_name": PLANS,
@@ -75,30 +87,33 @@ def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict
     }
 
 
+def endings_of(plan: Plan) -> list[str]:
+    """The endings of images that nnU-Net reads as the model was trained on them."""
+    return list(dict.fromkeys(ending for reader in _readers(plan) for ending in ENDINGS[reader]))
+
+
+def _readers(plan: Plan) -> list[str]:
+    """nnU-Net's readers with the model's orientation and voxel sizes; segfw's own rule of sizes, the axes, is any's."""
+    how = next(iter(plan.configurations.values())).preprocessing
+    sizes = {name: size for name, (orientation, size) in READERS.items() if orientation == how.orientation}
+    return [name for name, size in sizes.items() if how.voxel_size in (size, "axes")]
+
+
 def _reader(plan: Plan, ending: str) -> str:
     """Name of nnU-Net's class that reads images with this ending as the model was trained on them."""
-    is_nifti = ending in (".nii", ".nii.gz")
-    if ending not in (".nii", ".nii.gz", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif"):
-        raise UserError(f"--ending is {ending}; nnU-Net reads .nii.gz, .nrrd, .mha, .gipl, .png, .bmp and .tif")
-    is_picture = ending in (".png", ".bmp", ".tif")
-    if plan.orientation != CANONICAL:
-        first = next(iter(plan.configurations.values()))
-        if ending == ".tif" and first.preprocessing.voxel_size != "unit":
-            return "Tiff3DIO"  # of stacks, with voxel sizes beside them
-        return "NaturalImage2DIO" if is_picture else "NibabelIO" if ending == ".nii" else "SimpleITKIO"
-    if is_picture:
+    found = [name for name in _readers(plan) if ending in ENDINGS[name]]
+    if not found:
         raise UserError(
-            f"--ending is {ending}: nnU-Net reads pictures as stored, but the model was trained on images turned to "
-            "one orientation; leave it out and give nnU-Net NIfTI files of one slice"
+            f"--ending is {ending}: nnU-Net reads images as those that this model was trained on only from "
+            f"{', '.join(endings_of(plan))}; give one of these"
         )
-    if is_nifti:  # nibabel decides about oblique axes as segfw does
-        return "NibabelIOWithReorient"
-    if len(plan.labels.values) > LARGEST_BYTE + 1:
+    most = max(plan.labels.values) if plan.labels.regions else len(plan.labels.values) - 1
+    if found[0] == "SimpleITKIOWithReorient" and most > LARGEST_BYTE:
         raise UserError(
             f"--ending is {ending}: nnU-Net's reader that turns such images writes no more than {LARGEST_BYTE} labels, "
-            f"and there are {len(plan.labels.values) - 1}; leave it out for NIfTI"
+            f"and there are {most}; leave it out for NIfTI"
         )
-    return "SimpleITKIOWithReorient"
+    return found[0]
 
 
 def _intensities(configuration: Configuration) -> dict[str, dict[str, float]]:
@@ -112,12 +127,8 @@ def _intensities(configuration: Configuration) -> dict[str, dict[str, float]]:
     return found
 
 
-def is_2d(configuration: Configuration) -> bool:
-    return configuration.preprocessing.spacing_mm[0] is None
-
-
 def _configuration_json(configuration: Configuration) -> dict[str, Any]:
-    used, how = slice(1, None) if is_2d(configuration) else slice(None), configuration.preprocessing
+    used, how = slice(1, None) if configuration.network.is_2d else slice(None), configuration.preprocessing
     for rule in how.normalization:
         if rule.inside_mask and rule.kind != "zscore":
             raise UserError(f"{configuration.name}: {rule.kind} inside a mask is no normalisation of nnU-Net")

@@ -17,11 +17,12 @@ from segfw.model import (
     fold_folder,
     load_plan,
     load_tensors,
+    predicting_folds,
     shared_mirror_axes,
     trained_folds,
 )
-from segfw.nnunet.commands import predicting_folds, say_commands, say_differences
-from segfw.nnunet.descriptions import PLANS, dataset_json, is_2d, plans_json
+from segfw.nnunet.commands import say_commands, say_differences
+from segfw.nnunet.descriptions import PLANS, dataset_json, endings_of, plans_json
 from segfw.nnunet.folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.postprocessing import write_postprocessing
 from segfw.nnunet.weights import to_nnunet
@@ -32,10 +33,11 @@ from segfw.selection import Selection, load_selection
 TRAINER = "nnUNetTrainer"
 
 
-def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list[Path]:
+def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> list[Path]:
     """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration, and returns these.
 
-    ``ending`` is what nnU-Net shall expect images to be called. Networks that nnU-Net has not are refused. Mirroring
+    ``ending`` is what nnU-Net shall expect images to be called, by default .nii.gz, or what the reader has that the
+    model was trained with. Networks that nnU-Net has not are refused. Mirroring
     at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get such
     values, because nnU-Net cannot do either; both are said, and so are nnU-Net's commands. Postprocessing that was
     selected or imported goes along. Raises UserError, with nothing written, if the model cannot be exported.
@@ -44,6 +46,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str = ".nii.gz") -> list
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
     plan = load_plan(model)
+    ending = ending or endings_of(plan)[0]
     chosen = [configuration for name, configuration in plan.configurations.items() if trained_folds(model, name)]
     if not chosen:
         raise UserError(f"{model}: no fold is trained to its end; run segfw train first")
@@ -87,7 +90,7 @@ def _export(
     shared = shared_mirror_axes(
         [load_tensors(fold_folder(model, configuration.name, fold) / WEIGHTS_FILE)[1] for fold in folds]
     )
-    offset = 1 if is_2d(configuration) else 0
+    offset = 1 if configuration.network.is_2d else 0
     axes = tuple(axis - offset for axis in shared if axis not in configuration.swapped_pairs)
     for fold in folds:
         (target / f"fold_{fold}").mkdir()

@@ -35,12 +35,17 @@ def given_plan(
     plan = plan_of_nnunet(plans, manifest.channels, labels, path, training_cases=cases)
     for name in plan.configurations:
         _, network = architecture_of(resolved(plans, name, path))
-        for key, default in (("dropout_op", None), ("conv_bias", True)):
-            if network.get(key, default) != default:
-                what = f"{key} {network[key]!r}"
-                raise UserError(
-                    f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
-                )
+        untrainable = {
+            "dropout_op": network.get("dropout_op") is not None,
+            "conv_bias": network.get("conv_bias", True) is not True,
+            "norm_op_kwargs": not (network.get("norm_op_kwargs") or {}).get("affine"),  # PyTorch's default is without
+        }
+        wrong = next((key for key, is_so in untrainable.items() if is_so), None)
+        if wrong is not None:
+            what = f"{wrong} {network.get(wrong)!r}"
+            raise UserError(
+                f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
+            )
     _require_shared_data(plan, path)
     configurations = {name: _with_storage(one, cases) for name, one in plan.configurations.items()}
     return plan.model_copy(update={"dataset": manifest.name, "request": request, "configurations": configurations})

@@ -6,6 +6,7 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from pydantic import ValidationError
 from segfw.data.geometry import AS_STORED, CANONICAL, Orientation
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import IntensityStats, Normalization
-from segfw.data.preprocess import Preprocessing
+from segfw.data.preprocess import Preprocessing, VoxelSize
 from segfw.planning.memory import step_cost
 from segfw.planning.nnunet_networks import network_of, unknown_network
 from segfw.planning.nnunet_resampling import resampling_of
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z
-from segfw.records import GIGABYTE, UserError
+from segfw.records import GIGABYTE, NAME, UserError
 
 NO_ESTIMATE = Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0)
 NORMALIZATIONS = {
@@ -31,15 +32,15 @@ NORMALIZATIONS = {
     "NoNormalization": "none",
 }
 # RAS in (z, y, x) order is our canonical orientation; the other readers leave the array as the file stores it.
-READERS: dict[str, Orientation] = {
-    "NibabelIOWithReorient": CANONICAL,
-    "SimpleITKIOWithReorient": CANONICAL,
-    "SimpleITKIO": AS_STORED,
-    "NibabelIO": AS_STORED,
-    "NaturalImage2DIO": AS_STORED,
-    "Tiff3DIO": AS_STORED,
+READERS: dict[str, tuple[Orientation, VoxelSize]] = {
+    "NibabelIOWithReorient": (CANONICAL, "stated in RAS"),
+    "SimpleITKIOWithReorient": (CANONICAL, "stated"),
+    "SimpleITKIO": (AS_STORED, "stated"),
+    "NibabelIO": (AS_STORED, "stated"),
+    "NaturalImage2DIO": (AS_STORED, "unit"),
+    "Tiff3DIO": (AS_STORED, "side file"),
 }
-CONFIGURATION_NAME = re.compile(r"\w[\w.+ -]*")  # it becomes the name of a folder
+CONFIGURATION_NAME = re.compile(NAME)  # it becomes the name of a folder, also in a model file
 LARGEST_JSON = 50_000_000  # bytes; plans have some thousands
 PLANNED_GB = {"nnUNetPlannerResEncL": 24.0, "nnUNetPlannerResEncXL": 40.0}  # all others: 8
 
@@ -73,8 +74,8 @@ def plan_of_nnunet(
 
     ``path`` is named in errors. ``with_costs`` counts what a training step takes. A network that segfw does not know
     (``is_known`` False) is described by its channels alone. How masks are resampled matters only ``to_train`` and to
-    cascades. Raises UserError, with the reason, if a configuration asks
-    for something that segfw would compute otherwise.
+    cascades. Raises UserError, with the reason, if a configuration asks for something that segfw would compute
+    otherwise.
     """
     if not isinstance(plans.get("configurations"), dict) or not plans["configurations"]:
         raise UserError(f"{path}: has no configurations; is this the plans.json of nnU-Net v2?")
@@ -83,7 +84,7 @@ def plan_of_nnunet(
             name: _configuration(plans, name, channels, labels, path, is_known, to_train)
             for name in names or tuple(plans["configurations"])
         }
-        orientation = orientation_of(plans, path)
+        orientation, _ = _reading(plans, path)
         if plans.get("label_manager", "LabelManager") != "LabelManager":
             raise UserError(f"{path}: label_manager {plans['label_manager']!r} is unknown; only the default one is")
         planner = plans.get("experiment_planner_used", "")
@@ -112,8 +113,8 @@ def plan_of_nnunet(
         raise UserError(f"{path}: is not as nnU-Net v2 writes it ({error}); take it from the original") from None
 
 
-def orientation_of(plans: Mapping[str, Any], path: Path) -> Orientation:
-    """The rule by which nnU-Net's reader orients images."""
+def _reading(plans: Mapping[str, Any], path: Path) -> tuple[Orientation, VoxelSize]:
+    """The rules by which nnU-Net's reader orients images and tells the size of their voxels."""
     reader = plans["image_reader_writer"]
     if reader not in READERS:
         raise UserError(f"{path}: image_reader_writer {reader!r} is unknown; segfw knows {', '.join(READERS)}")
@@ -149,12 +150,16 @@ def _configuration(
     to_train: bool,
 ) -> Configuration:
     if not CONFIGURATION_NAME.fullmatch(name):
-        raise UserError(f"{path}: configuration {name!r} has a name that cannot be a folder's; rename it")
+        raise UserError(
+            f"{path}: configuration {name!r} has a name that cannot be a folder's; rename it with letters of English, "
+            "digits, '_', '-' and '.'"
+        )
     entry, where = resolved(plans, name, path), f"{path}: configuration {name}"
     if entry.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise UserError(f"{where}: preprocessor {entry['preprocessor_name']!r} is unknown; only the default one is")
     patch = tuple(entry["patch_size"])
     is_2d = len(patch) == 2
+    orientation, voxel_size = _reading(plans, path)
     previous = entry.get("previous_stage")
     if previous is not None and resolved(plans, previous, path).get("previous_stage"):
         raise UserError(f"{where}: its first stage, {previous!r}, is a second one itself; correct the plans")
@@ -173,10 +178,9 @@ def _configuration(
             axis_order=tuple(plans["transpose_forward"]),
             spacing_mm=(None,) * 3 if resampling is None else spacing,
             normalization=_normalization(plans, entry, len(channels), where),
-            orientation=orientation_of(plans, path),
+            orientation=orientation,
+            voxel_size=voxel_size,
             **how,
-            # NIfTI's pixdim and TIFF's side files, not the axes or tags: what nnU-Net's readers look at.
-            voxel_size="unit" if plans["image_reader_writer"] == "NaturalImage2DIO" else "stated",
         ),
         median_shape=median,
         patch_size=with_z(patch, 1),
@@ -199,28 +203,28 @@ def _normalization(
 ) -> tuple[Normalization, ...]:
     schemes, masked = entry["normalization_schemes"], entry["use_mask_for_norm"]
     # The first versions of nnU-Net v2 said 'by_modality'.
-    field = "foreground_intensity_properties_"
-    intensities = plans.get(f"{field}per_channel", plans.get(f"{field}by_modality", {}))
-    if len(schemes) != channels:
-        raise UserError(f"{where}: normalises {len(schemes)} channels, but there are {channels}; is it of other data?")
+    words = "foreground_intensity_properties_"
+    intensities = plans.get(f"{words}per_channel", plans.get(f"{words}by_modality", {}))
+    for field, values in (("normalization_schemes", schemes), ("use_mask_for_norm", masked)):
+        if len(values) != channels:
+            what = f"{field} is of {len(values)} channels, but there are {channels}"
+            raise UserError(f"{where}: {what}; is it of other data?")
     found = []
-    for index, (scheme, is_masked) in enumerate(zip(schemes, masked)):
+    for index, (scheme, is_masked) in enumerate(zip(schemes, masked, strict=True)):
         if scheme not in NORMALIZATIONS:
             raise UserError(f"{where}: normalisation {scheme!r} is unknown; segfw knows {', '.join(NORMALIZATIONS)}")
         kind = NORMALIZATIONS[scheme]
-        given = intensities.get(str(index))
-        stats = given and IntensityStats(
-            mean=given["mean"],
-            std=given["std"],
-            minimum=given["min"],
-            maximum=given["max"],
-            median=given["median"],
-            percentile_00_5=given["percentile_00_5"],
-            percentile_99_5=given["percentile_99_5"],
-        )
+        stats = _intensities(intensities.get(str(index)) or {}, is_needed=kind == "ct")
         # Of nnU-Net's schemes only the z-score looks at the mask.
-        found.append(Normalization(kind=kind, inside_mask=bool(is_masked) and kind == "zscore", stats=stats or None))
+        found.append(Normalization(kind=kind, inside_mask=bool(is_masked) and kind == "zscore", stats=stats))
     return tuple(found)
+
+
+def _intensities(given: Mapping[str, Any], *, is_needed: bool) -> IntensityStats | None:
+    """A channel's intensities; None if some are missing or no numbers, unless the normalisation needs them."""
+    names = {name: name for name in IntensityStats.model_fields} | {"minimum": "min", "maximum": "max"}
+    is_whole = all(isinstance(given.get(name), int | float) and isfinite(given[name]) for name in names.values())
+    return IntensityStats(**{ours: given[theirs] for ours, theirs in names.items()}) if is_needed or is_whole else None
 
 
 def _with_cost(configuration: Configuration) -> Configuration:

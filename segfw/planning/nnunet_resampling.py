@@ -44,7 +44,7 @@ def _resampling(entry: Mapping[str, Any], kind: str, where: str) -> Resampling:
     fixed = {"is_seg", "mode", "aniso_axis_mode"}
     different = {
         key: value
-        for key, value in given.items()
+        for key, value in found.items()  # with the defaults, of which a spline for logits is one
         if key not in (*ARGUMENTS[function], ANISOTROPY)
         or (key in fixed and value != ARGUMENTS[function][key])
         or (key in ("order", "order_z") and value not in ORDERS[kind])

@@ -218,7 +218,7 @@ def _float32_bytes(case: CaseStats, plan: Plan) -> int:
     voxels = [prod(case.shape)]
     for configuration in plan.configurations.values():
         how = configuration.preprocessing
-        own_mm = [case.spacing_mm[axis] for axis in how.axis_order]
+        own_mm = [1.0 if how.voxel_size == "unit" else case.spacing_mm[axis] for axis in how.axis_order]
         target_mm = [own if wanted is None else wanted for own, wanted in zip(own_mm, how.spacing_mm)]
         voxels.append(int(prod(case.cropped_shape) * prod(own_mm) / prod(target_mm)))
     return 4 * len(plan.channels) * max(voxels)
