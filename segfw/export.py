@@ -28,16 +28,7 @@ from segfw.model import (
     weight_files,
 )
 from segfw.networks import BuildNetwork, build_network
-from segfw.packed import (
-    CARD_FILE,
-    POSTPROCESSING_FILE,
-    SELECTION_FILE,
-    Card,
-    FoldFacts,
-    HalfRounding,
-    Packed,
-    fold_facts,
-)
+from segfw.packed import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.prepare import FINGERPRINT_FILE, MANIFEST_FILE
 from segfw.records import UserError, count, whole_file
@@ -62,11 +53,11 @@ def export_model(
     """Packs a model into the file ``output``, which ``predict`` and all that take a model take, and returns its card.
 
     By default what selection.json says, which then comes along, else the only trained configuration with all its
-    trained folds, and the postprocessing that a configuration was imported with; ``best`` takes the weights of the best epoch. The first stage of a cascade is packed with all its
-    folds. ``half`` stores float16 and measures what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text
-    file. One model gives the same bytes whenever and wherever one version of segfw packs it; but with ``half`` the card
-    holds what was measured, whose last digits are of the processor that it was measured on. Raises UserError if there
-    is nothing to pack, a file in the way, or a case or folder named in what would be packed.
+    trained folds; ``best`` takes the weights of the best epoch. The first stage of a cascade is packed with all its
+    folds, and so is the postprocessing that came with an imported configuration. ``half`` stores float16 and measures
+    what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text file. One model gives the same bytes whenever
+    and wherever one version of segfw packs it; but with ``half`` the card holds what was measured, whose last digits
+    are of the processor. Raises UserError if there is nothing to pack, a file in the way, or a case or folder named.
     """
     model, output = Path(model), Path(output)
     if output.suffix != ".zip":
@@ -79,13 +70,12 @@ def export_model(
     chosen, files, selection = _what(source, configurations, folds, best)
     half = half or (source.card is not None and source.card.precision == "float16")
     digests: dict[str, str] = {}
-    facts: list[FoldFacts] = []
-    said: list = []
+    facts, said = [], []
     with whole_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, content: bytes) -> None:
             digests[name] = hashlib.sha256(content).hexdigest()
-            said.extend([json.loads(content)] if name.endswith(".json") else [])
+            said.append(json.loads(content) if name.endswith(".json") else None)
             _write(archive, name, content)
 
         add(PLAN_FILE, _json(_without_machine(source.plan, files)))
@@ -93,7 +83,7 @@ def export_model(
             add(SELECTION_FILE, selection)
         for name, paths in files.items():
             if steps := read_model_file(postprocessing_file(model, name)):
-                add(f"runs/{name}/{POSTPROCESSING_FILE}", steps)
+                add(postprocessing_file(Path(), name).as_posix(), steps)
             for fold, path in paths.items():  # one after the other in memory
                 content, fact = _packed_fold(source, name, fold, path, half)
                 add(f"runs/{name}/fold_{fold}/weights.safetensors", content)
