@@ -140,11 +140,11 @@ def write_nifti_like(
         write_nifti(path, array_zyx, affine, stored_as)
         return
     image = nibabel.Nifti1Image(array_xyz.reshape(shape), None)
-    for name in PLACING:
-        image.header[name] = theirs[name]
-    image.header["pixdim"][len(shape) + 1 :] = 1  # times of a series
     if stored_as is not None:
         image.set_data_dtype(stored_as)
+    for name in PLACING:
+        image.header[name] = theirs[name]
+    image.header["pixdim"][4:] = 1  # times of a series
     nibabel.save(image, path)
 
 
