@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-plans clean
+.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -15,6 +15,9 @@ help:
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
 	@echo "make compare-models  nnU-Net's models predicted by nnU-Net and segfw: masks, time, memory"
+	@echo "make compare-variants  the same for small models of every kind that nnU-Net knows, which it makes first"
+	@echo "make compare-readers   the same for copies of the images with every header and format that nnU-Net reads"
+	@echo "make compare-cascade   step by step, for a small cascade that nnU-Net trains on four cases"
 	@echo "make compare-plans   plans of nnU-Net's own planner and ours for ../shared/data, field by field"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -68,6 +71,20 @@ compare-training: install nnunet-venv
 # Models in ../shared/data/nnunet_models: what segfw makes of them beside what nnU-Net made, and how long both take.
 compare-models: install nnunet-venv
 	$(BIN)/python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
+
+compare-variants: install nnunet-venv
+	nnunet-venv/bin/python scripts/make_nnunet_models.py work_nnunet_models --raw ../shared/data/hippocampus --images 2
+	$(BIN)/python scripts/compare_nnunet_models.py imported --models work_nnunet_models
+
+compare-readers: install nnunet-venv
+	for name in hippocampus_3d_fullres hippocampus_2d; do \
+	    $(BIN)/python scripts/compare_nnunet_readers.py ../shared/data/nnunet_models/$$name/model/*__* \
+	        ../shared/data/nnunet_models/$$name/images || exit 1; \
+	done
+
+compare-cascade: install nnunet-venv
+	$(BIN)/python scripts/compare_nnunet_cascade.py ../shared/data/hippocampus work_nnunet_cascade --cases 4 \
+	    --nnunet-python nnunet-venv/bin/python
 
 # Every raw data set in ../shared/data; those in refuse_or_repair, awkward and dicom are no data sets to plan for.
 compare-plans: install nnunet-venv

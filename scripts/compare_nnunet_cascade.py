@@ -1,9 +1,9 @@
 """Where a cascade that nnU-Net made and segfw imported begins to differ: step by step, on the same images.
 
-    python scripts/compare_nnunet_cascade.py RAW OUT --nnunet-python nnunet-venv/bin/python
-    python scripts/compare_nnunet_cascade.py RAW OUT
+    python scripts/compare_nnunet_cascade.py RAW OUT --cases 4 --nnunet-python nnunet-venv/bin/python
+    python scripts/compare_nnunet_cascade.py RAW OUT --cases 4
 
-RAW is an nnU-Net raw folder with a few images of one channel. With --nnunet-python ``compare_nnunet_cascade_run.py``
+RAW is an nnU-Net raw folder of .nii.gz images of one channel. With --nnunet-python ``compare_nnunet_cascade_run.py``
 trains two small networks on it and keeps what nnU-Net computes in OUT; without, what lies there is compared. Each step
 is given nnU-Net's own result of the one before it, then all steps run by themselves. Differences are counted against
 what nnU-Net's functions give in float64 too, which tells its own float16 sums from what segfw does otherwise.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare_runs import columns, nnunet_environment
+from compare_runs import columns, nnunet_environment, subset
 
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Volume
@@ -74,10 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("raw", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--cases", type=int, help="how many of RAW are taken (default: all)")
     parser.add_argument("--nnunet-python", type=Path)
     args = parser.parse_args()
+    raw = subset(args.raw, args.out / "raw", args.cases)
     if args.nnunet_python is not None:
-        command = [str(args.nnunet_python), str(RUN), str(args.raw), str(args.out)]
+        command = [str(args.nnunet_python), str(RUN), str(raw), str(args.out)]
         subprocess.run(command, check=True, env=nnunet_environment(args.out))
     model = args.out / "model"
     if not model.exists():
@@ -100,7 +102,7 @@ def main() -> None:
         ]
     ]
     for predictor, name in zip((second.previous, second), STAGES):
-        for image in sorted((args.raw / "imagesTr").iterdir()):
+        for image in sorted((raw / "imagesTr").iterdir()):
             case = image.name.removesuffix("_0000.nii.gz")
             first = args.out / STAGES[0] / f"{case}.nii.gz" if name == STAGES[1] else None
             rows.append([name, case, *compared(predictor, image, args.out / name / f"{case}.npz", first)])

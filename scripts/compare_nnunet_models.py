@@ -29,6 +29,7 @@ import torch
 from compare_plans import add_plans
 from compare_runs import DEFAULT_NNUNET, SEGFW, columns, machine, nnunet_environment, remove, require_nnunet
 from measured import Measured, measure
+from nnunet_float32 import checkpoints
 
 from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
@@ -162,10 +163,10 @@ def run_nnunet(
 
     ``previous`` holds the masks of a cascade's first stage.
     """
-    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob("fold_*/*_final.pth"))
+    file, folds = checkpoints(model)
     folds = [fold for fold in folds if fold != "all"] or folds
     command = [str(python.with_name("nnUNetv2_predict_from_modelfolder")), "-i", str(images), "-o", str(remove(output))]
-    command += ["-m", str(model), "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    command += ["-m", str(model), "-f", *folds, "-chk", file, "-device", "cpu", "-npp", "1", "-nps", "1"]
     command += ["--disable_tta"] if no_mirroring else []
     command += ["-prev_stage_predictions", str(previous)] if previous else []
     return measure(command, env=nnunet_environment(home), log=home / "nnunet.log")

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 
-FINAL = "checkpoint_final.pth"
+FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+
+
+def checkpoints(model: Path) -> tuple[str, list[str]]:
+    """File name of the weights and the folds that have it: the final ones, or the best where no fold has final ones."""
+    found = {name: sorted(path.parent.name for path in model.glob(f"fold_*/{name}")) for name in (FINAL, BEST)}
+    name = FINAL if found[FINAL] else BEST
+    return name, [folder.removeprefix("fold_") for folder in found[name]]
 
 
 def predict(
@@ -51,10 +58,11 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--no-mirroring", action="store_true")
     args = parser.parse_args()
-    names = sorted(path.parent.name.removeprefix("fold_") for path in args.model.glob(f"fold_*/{FINAL}"))
+    file, names = checkpoints(args.model)
+    names = [name for name in names if name != "all"] or names
     folds = [int(name) if name.isdigit() else name for name in names]
     with in_float32():
-        predict(args.model, folds, args.images, args.output, mirroring=not args.no_mirroring)
+        predict(args.model, folds, args.images, args.output, file=file, mirroring=not args.no_mirroring)
 
 
 if __name__ == "__main__":

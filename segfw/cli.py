@@ -96,14 +96,12 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _ensemble(args: argparse.Namespace) -> None:
     from segfw.inference.ensemble import ensemble
-    from segfw.selection import load_postprocessing
 
-    steps = load_postprocessing(args.postprocessing) if args.postprocessing else None
     ensemble(
         args.probabilities,
         args.output,
         weights=args.weights,
-        postprocessing=steps,
+        postprocessing=args.postprocessing,
         maps_of=args.map_of,
         ending=args.ending,
         overwrite=args.overwrite,

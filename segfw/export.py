@@ -23,6 +23,7 @@ from segfw.model import (
     is_packed,
     load_plan,
     load_tensors,
+    postprocessing_file,
     read_model_file,
     weight_files,
 )
@@ -53,10 +54,10 @@ def export_model(
 
     By default what selection.json says, which then comes along, else the only trained configuration with all its
     trained folds; ``best`` takes the weights of the best epoch. The first stage of a cascade is packed with all its
-    folds. ``half`` stores float16 and measures what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text
-    file. One model gives the same bytes whenever and wherever one version of segfw packs it; but with ``half`` the card
-    holds what was measured, whose last digits are of the processor that it was measured on. Raises UserError if there
-    is nothing to pack, a file in the way, or a case or folder named in what would be packed.
+    folds, and so is the postprocessing that came with an imported configuration. ``half`` stores float16 and measures
+    what that changes. ``licence`` is a name, such as CC-BY-4.0, or a text file. One model gives the same bytes whenever
+    and wherever one version of segfw packs it; but with ``half`` the card holds what was measured, whose last digits
+    are of the processor. Raises UserError if there is nothing to pack, a file in the way, or a case or folder named.
     """
     model, output = Path(model), Path(output)
     if output.suffix != ".zip":
@@ -69,26 +70,26 @@ def export_model(
     chosen, files, selection = _what(source, configurations, folds, best)
     half = half or (source.card is not None and source.card.precision == "float16")
     digests: dict[str, str] = {}
-    facts: list[FoldFacts] = []
+    facts, said = [], []
     with whole_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, content: bytes) -> None:
             digests[name] = hashlib.sha256(content).hexdigest()
+            said.append(json.loads(content) if name.endswith(".json") else None)
             _write(archive, name, content)
 
-        plan = _without_machine(source.plan, files)
-        add(PLAN_FILE, _json(plan))
+        add(PLAN_FILE, _json(_without_machine(source.plan, files)))
         if selection:
             add(SELECTION_FILE, selection)
         for name, paths in files.items():
+            if steps := read_model_file(postprocessing_file(model, name)):
+                add(postprocessing_file(Path(), name).as_posix(), steps)
             for fold, path in paths.items():  # one after the other in memory
                 content, fact = _packed_fold(source, name, fold, path, half)
                 add(f"runs/{name}/fold_{fold}/weights.safetensors", content)
                 facts.append(fact)
         card = _card(source, chosen, facts, digests, licence, best=best, half=half)
-        _refuse_names(
-            model, [*(part.model_dump(mode="json") for part in (plan, card)), json.loads(selection or b"null")]
-        )
+        _refuse_names(model, [*said, card.model_dump(mode="json")])
         _write(archive, CARD_FILE, _json(card))
     return card
 

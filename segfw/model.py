@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from torch import float16 as half
 
-from segfw.packed import MEMBER, Packed
+from segfw.packed import MEMBER, POSTPROCESSING_FILE, Packed
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.records import UserError, whole_file
 
@@ -35,6 +35,11 @@ class Model:
 def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
     """Where everything about one fold is kept."""
     return model_dir / "runs" / configuration / f"fold_{fold}"
+
+
+def postprocessing_file(model: Path, configuration: str) -> Path:
+    """Where the postprocessing that came with an imported configuration is kept; it is applied only if asked for."""
+    return Path(model) / "runs" / configuration / POSTPROCESSING_FILE
 
 
 def is_packed(model: Path) -> bool:
@@ -65,7 +70,7 @@ def trained_folds(model: Path, configuration: str) -> list[str]:
     """Names of the folds whose training is finished, in order."""
     if is_packed(model):
         parts = [name.split("/") for name in Packed.open(model).card.members]
-        folders = [part[2] for part in parts if part[:2] == ["runs", configuration]]
+        folders = [part[2] for part in parts if part[:2] == ["runs", configuration] and len(part) == 4]
     else:
         found = (model / "runs" / configuration).glob("fold_*")
         folders = [folder.name for folder in found if (folder / WEIGHTS_FILE).is_file()]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import segfw.onnx_runner
 from segfw.data.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
-from segfw.model import Model, load_model, read_model_file
+from segfw.model import Model, load_model, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE
 from segfw.planning.mirroring import output_orders
@@ -68,7 +68,7 @@ def export_onnx(
         for fold, weights in loaded.weights.items():
             files.append(f"network_fold_{fold}.onnx")
             difference = max(difference, _write_network(partial / files[-1], loaded, weights, build))
-        notes = _left_out(Path(model))
+        notes = _left_out(Path(model), loaded.configuration.name)
         text = json.dumps(pipeline_of(loaded, files, licence, notes), indent=1) + "\n"
         (partial / PIPELINE_FILE).write_text(text, encoding="utf-8")
         shutil.copyfile(segfw.onnx_runner.__file__, partial / RUNNER_FILE)
@@ -182,9 +182,11 @@ def _check_packages() -> None:
         raise UserError(f"--onnx needs the package {error.name}; install it with pip install 'segfw[onnx]'") from None
 
 
-def _left_out(model: Path) -> list[str]:
+def _left_out(model: Path, configuration: str) -> list[str]:
     selection = json.loads(read_model_file(model / SELECTION_FILE) or b"{}")
-    return ["the postprocessing and ensemble of selection.json are not part of it"] if selection else []
+    notes = ["the postprocessing and ensemble of selection.json are not part of it"] if selection else []
+    own = postprocessing_file(model, configuration)
+    return notes + ([f"{own.relative_to(model).as_posix()} is not part of it"] if read_model_file(own) else [])
 
 
 def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build: BuildNetwork) -> float:

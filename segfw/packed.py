@@ -18,9 +18,11 @@ from typing import Literal
 
 from segfw.records import GIGABYTE, NAME, Record, UserError
 
-CARD_FILE, SELECTION_FILE = "model.json", "selection.json"
+CARD_FILE, SELECTION_FILE, POSTPROCESSING_FILE = "model.json", "selection.json", "postprocessing.json"
 # The only names a model file may have: no path can lead out of it, and nothing in it is of another kind.
-MEMBER = re.compile(rf"(model|plan|selection)\.json|runs/{NAME}/fold_{NAME}/weights\.safetensors")
+MEMBER = re.compile(
+    rf"(model|plan|selection)\.json|runs/{NAME}/(postprocessing\.json|fold_{NAME}/weights\.safetensors)"
+)
 MOST_MEMBERS = 1000
 LARGEST_JSON = 1 << 26  # bytes; a plan has some ten thousand
 LARGEST_WEIGHTS = 16 * GIGABYTE  # of one fold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import threading
@@ -17,22 +16,22 @@ from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.budget import room_bytes
-from segfw.inference.cohort import SETTINGS_FILE as PREDICTION_FILE
-from segfw.inference.cohort import Cohort, Lane, PredictionSettings, Worked, predict_cases, share_out
+from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.images import find_images
-from segfw.inference.postprocess import Postprocessing, postprocessing_file, require_steps
+from segfw.inference.postprocess import Postprocessing, load_postprocessing, require_steps
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
+from segfw.inference.settings import PredictionSettings, agree, plan_digest, weights_digest
 from segfw.inference.several import SelectedPredictor
 from segfw.inference.space import require_space
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
-from segfw.inference.uncertainty import TABLE_FILE, UncertaintySink, write_table
-from segfw.model import Model, load_model
+from segfw.inference.uncertainty import UncertaintySink, write_table
+from segfw.model import Model, load_model, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.records import UserError, count
-from segfw.selection import load_postprocessing, load_selection
+from segfw.selection import load_selection
 
 PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
 # Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is
@@ -77,7 +76,7 @@ class Job:
         model, extras = loaded[0], []
         labels, bits = model.plan.labels, self.probability_bits
 
-        def probabilities(path: Path, record: PreprocessRecord) -> ProbabilityWriter:
+        def probabilities(path: Path, record: PreprocessRecord, _: Path) -> ProbabilityWriter:
             info = ProbabilityInfo(
                 configuration=model.configuration.name,
                 folds=tuple(model.weights),
@@ -88,8 +87,8 @@ class Job:
             )
             return ProbabilityWriter(path, info)
 
-        def doubt(path: Path, record: PreprocessRecord) -> UncertaintySink:
-            return UncertaintySink(path, record, labels)
+        def doubt(path: Path, record: PreprocessRecord, image: Path) -> UncertaintySink:
+            return UncertaintySink(path, record, labels, image)
 
         if bits is not None:
             share = PROBABILITY_SHARE * bits / 8 * min(labels.outputs, CLASSES_THAT_TAKE_SPACE)
@@ -170,7 +169,7 @@ def predict(
     loaded = job.load()
     require_steps(steps, loaded[0].plan.labels, model)
     own = postprocessing_file(model, loaded[0].configuration.name)
-    if own.is_file() and not steps.steps and postprocessing is None:
+    if read_model_file(own) is not None and not steps.steps and postprocessing is None:
         print(f"{own}: is not applied, as nnU-Net does not while it predicts; --postprocessing {own} does")
     found = find_images(source, loaded[0].plan.channels)
     cases = found[number - 1 :: parts]
@@ -184,7 +183,7 @@ def predict(
     # The networks have copies of the weights; only the names of the folds are needed of them from here on.
     loaded = [replace(model, weights=dict.fromkeys(model.weights, {}), previous=None) for model in loaded]
     folder = job.folder(loaded)
-    _agree(folder, settings, found, cases, overwrite=overwrite)
+    agree(folder, settings, found, cases, overwrite=overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
     require_space([case for case in cases if not folder.is_done(case)], folder)
     which = f"{count(len(cases), 'case')}{f' (part {part} of {len(found)})' if parts > 1 else ''}"
@@ -219,7 +218,8 @@ def _settings(loaded: Sequence[Model], job: Job) -> PredictionSettings:
         folds=tuple(
             f"{model.configuration.name}:{fold}" if several else fold for model in loaded for fold in model.weights
         ),
-        weights_digest=_weights_digest(loaded),
+        weights_digest=weights_digest(loaded),
+        plan_digest=plan_digest(loaded),
         step=job.step,
         mirroring=job.mirroring,
         postprocessing=job.postprocessing,
@@ -234,49 +234,6 @@ def _part(text: str | None) -> tuple[int, int]:
     if not 1 <= number <= parts:
         raise UserError(f"--part is {text!r}; give which part of how many, such as 3/8")
     return number, parts
-
-
-def _agree(
-    folder: OutputFolder,
-    settings: PredictionSettings,
-    found: Sequence[Case],
-    cases: Sequence[Case],
-    *,
-    overwrite: bool,
-) -> None:
-    """Says in the folder what its masks are made with; UserError if masks of another model, or of others, are there."""
-    kept = folder.path / PREDICTION_FILE
-    # In this order: another process that has just begun in this folder has said so before its first mask.
-    has_masks = any(folder.mask(case.id).exists() for case in found)
-    if has_masks and not overwrite and not kept.is_file():
-        raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
-    with folder.alone():
-        old = _kept_settings(kept, overwrite=overwrite)
-        different = settings.differences(old) if old else []
-        is_same = old is not None and not different
-        if overwrite:
-            # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
-            # with the same settings: theirs are left alone.
-            for case_id in {case.id for case in cases} if is_same else {case.id for case in found} | folder.known():
-                folder.forget(case_id)
-            (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
-        elif different:
-            raise UserError(
-                f"{folder.path}: holds masks of another model or other options ({', '.join(different)}); use another "
-                "folder or --overwrite"
-            )
-        if not is_same or settings.probability_bits is not None:
-            settings.save(kept)
-
-
-def _kept_settings(path: Path, *, overwrite: bool) -> PredictionSettings | None:
-    """What is there was made with; None if nothing is, or if it cannot be read and shall be overwritten."""
-    try:
-        return PredictionSettings.load(path) if path.is_file() else None
-    except UserError:
-        if not overwrite:
-            raise
-        return None
 
 
 _LANES: dict[str, Lane] = {}  # of this worker: the model of the latest call, loaded once
@@ -313,13 +270,3 @@ def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
     if failures_file == FAILURES_FILE:  # all cases are done, whichever part they were of
         for old in folder.path.glob("failures_part_*.json"):
             old.unlink(missing_ok=True)
-
-
-def _weights_digest(models: Sequence[Model]) -> str:
-    digest = hashlib.sha256()
-    for model in models:
-        for weights in (*model.weights.values(), *(model.previous.weights.values() if model.previous else ())):
-            for name, tensor in sorted(weights.items()):
-                digest.update(name.encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

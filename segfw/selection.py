@@ -28,7 +28,7 @@ from segfw.crossvalidation import (
 from segfw.data.manifest import DatasetManifest, LabelSet
 from segfw.data.parallel import CasesFailed, Outcome, progress
 from segfw.data.slabs import dense
-from segfw.inference.postprocess import POSTPROCESSING_FILE, Postprocessing
+from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count
 from segfw.model import load_model, read_model_file, trained_folds
@@ -91,13 +91,6 @@ def load_selection(work: Path) -> Selection | None:
         if set(folds) != set(trained_folds(Path(work), name)) - {"all"}:
             print(f"warning: the trained folds of {name} have changed since {path} was made; run segfw select again")
     return selection
-
-
-def load_postprocessing(path: Path) -> Postprocessing:
-    """The steps of selection.json, or of the postprocessing.json of an imported model; UserError if it is neither."""
-    if Path(path).name == POSTPROCESSING_FILE:
-        return Postprocessing.load(path)
-    return Selection.load(path).postprocessing
 
 
 def select(

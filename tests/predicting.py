@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from conftest import blocks_case, write_nifti
 from small_training import LABELS, configuration, spec
 
+from segfw.data.formats import read_mask
 from segfw.data.manifest import Channel
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
@@ -52,6 +54,14 @@ def make_images(folder: Path, count: int) -> Path:
         image, _ = blocks_case(number, SHAPES[number % len(SHAPES)])
         write_nifti(folder / f"{chr(ord('a') + number)}.nii.gz", image)
     return folder
+
+
+def masks(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: read_mask(path).array for path in folder.glob("[!.]*.nii.gz")}
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def slowly(seconds: float):

@@ -15,6 +15,7 @@ from compare_arrays import image_difference, mask_difference, reoriented  # noqa
 from compare_runs import subset  # noqa: E402
 from compare_with_nnunet import build_parser, take_turns  # noqa: E402
 from measured import Measured, measure  # noqa: E402
+from nnunet_float32 import checkpoints  # noqa: E402
 from phantom import ORGANS, SPACINGS_MM, make_phantom  # noqa: E402
 
 from segfw.data.formats import read_volume  # noqa: E402
@@ -46,6 +47,16 @@ def test_programs_take_turns_and_change_who_is_first(capsys):
     programs = {name: lambda name=name: order.append(name) or run for name in "ab"}
     assert take_turns(programs, 2) == {"a": [run, run], "b": [run, run]}
     assert order == ["a", "b", "b", "a"]
+
+
+def test_the_best_weights_are_taken_only_where_no_fold_has_final_ones(tmp_path):
+    for fold, file in (("0", "best"), ("0", "final"), ("1", "best"), ("all", "best")):
+        path = tmp_path / "model" / f"fold_{fold}" / f"checkpoint_{file}.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert checkpoints(tmp_path / "model") == ("checkpoint_final.pth", ["0"])
+    (tmp_path / "model" / "fold_0" / "checkpoint_final.pth").unlink()
+    assert checkpoints(tmp_path / "model") == ("checkpoint_best.pth", ["0", "1", "all"])
 
 
 @pytest.mark.parametrize("transpose", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])

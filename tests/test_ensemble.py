@@ -177,14 +177,14 @@ def test_what_is_there_is_kept_unless_it_is_of_other_models(folders, tmp_path):
     ensemble(folders, tmp_path / "out")
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
     assert [name for name in after if after[name] != before[name]] == ["a.nii.gz"]
-    for wrong in (
-        {"weights": (1, 2)},
-        {"postprocessing": Postprocessing(steps=(KeepLargest(name="a", classes=(1,)),))},
-    ):
+    steps = Postprocessing(steps=(KeepLargest(name="a", classes=(1,)),))
+    steps.save(tmp_path / "steps.json")
+    for wrong in ({"weights": (1, 2)}, {"postprocessing": steps}, {"postprocessing": tmp_path / "steps.json"}):
         with pytest.raises(UserError, match="holds masks of other models, weights or postprocessing"):
             ensemble(folders, tmp_path / "out", **wrong)
-    ensemble(folders, tmp_path / "out", weights=(1, 2), overwrite=True)
-    assert EnsembleSettings.load(tmp_path / "out" / "ensemble.json").weights == (1, 2)
+    ensemble(folders, tmp_path / "out", weights=(1, 2), postprocessing=tmp_path / "steps.json", overwrite=True)
+    kept = EnsembleSettings.load(tmp_path / "out" / "ensemble.json")
+    assert (kept.weights, kept.postprocessing) == ((1, 2), steps)
     (tmp_path / "out" / "ensemble.json").unlink()
     with pytest.raises(UserError, match="holds masks that this verb did not write"):
         ensemble(folders, tmp_path / "out")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
-from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
-from segfw.model import load_plan
+from segfw.export import export_model
+from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
+from segfw.model import load_plan, trained_folds
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import described, import_nnunet
 from segfw.nnunet.postprocessing import (
@@ -21,7 +22,7 @@ from segfw.nnunet.postprocessing import (
     read_postprocessing,
 )
 from segfw.prediction import predict
-from segfw.selection import load_postprocessing
+from segfw.records import UserError
 
 PATH = f"{MODULE}\n{FUNCTION}\n".encode()
 
@@ -49,6 +50,28 @@ def write(path: Path, content: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+@pytest.mark.parametrize("name", ["postprocessing.json", "mine.json"])
+def test_a_file_is_told_by_what_it_says_and_not_by_its_name(tmp_path, name):
+    steps = Postprocessing(steps=(KeepLargest(name="large", classes=(2,)),))
+    own = steps.model_dump_json()
+    assert load_postprocessing(write(tmp_path / name, own)) == steps
+    selection = json.dumps({"configurations": ["2d"], "postprocessing": json.loads(own), "cases": 3})
+    assert load_postprocessing(write(tmp_path / name, selection)) == steps
+    for content, why in (
+        (described_by(keep([1])), r"is nnU-Net's own; import its model first and give the MODEL.runs.CONFIGURATION"),
+        ("[1]", "holds no steps; give a selection.json"),
+        ("{", "holds no steps"),
+        ('{"steps": [1]}', "field 'steps.0'"),
+        ('{"configurations": [], "postprocessing": {"steps": 1}}', "postprocessing: field 'steps'"),
+    ):
+        with pytest.raises(UserError, match=f"{name}: {why}"):
+            load_postprocessing(write(tmp_path / name, content))
+    with pytest.raises(UserError, match="a.pkl: is nnU-Net's own"):
+        load_postprocessing(write(tmp_path / "a.pkl", theirs()))
+    with pytest.raises(UserError, match="none.json: no such file"):
+        load_postprocessing(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("entries", [LABELS, REGIONS])
@@ -164,10 +187,18 @@ def test_imported_said_kept_and_exported_again(tmp_path, capsys):
     assert "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.pkl)" in said
     assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in said
     steps = load_postprocessing(kept)
-    (exported,) = export_nnunet(tmp_path / "model", tmp_path / "export")
-    assert f"-pp_pkl_file {exported}/postprocessing.pkl" in capsys.readouterr().out
-    for name in ("postprocessing.json", "postprocessing.pkl"):
-        assert read_postprocessing(exported / name, labels()) == steps
+    export_model(tmp_path / "model", tmp_path / "model.zip")
+    inside = tmp_path / "model.zip" / kept.relative_to(tmp_path / "model")
+    assert load_postprocessing(inside) == steps
+    export_model(tmp_path / "model.zip", tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "model.zip").read_bytes()
+    assert trained_folds(tmp_path / "model.zip", "3d_fullres") == ["0"]
+    capsys.readouterr()
+    for model in ("model", "model.zip"):
+        (exported,) = export_nnunet(tmp_path / model, tmp_path / f"export_{model}")
+        assert f"-pp_pkl_file {exported}/postprocessing.pkl" in capsys.readouterr().out
+        for name in ("postprocessing.json", "postprocessing.pkl"):
+            assert read_postprocessing(exported / name, labels()) == steps
 
 
 def test_a_postprocessing_that_is_not_known_is_a_note(tmp_path, capsys):
@@ -212,6 +243,15 @@ def test_predict_applies_it_only_if_asked_and_says_so(tmp_path, capsys):
     wanted = own.to_values(apply(own.to_classes(plain), Postprocessing.load(kept)))
     np.testing.assert_array_equal(found, wanted)
     assert (plain != found).any()
+    packed = tmp_path / "model.zip"
+    export_model(tmp_path / "model", packed)
+    inside = packed / "runs" / "3d_fullres" / "postprocessing.json"
+    predict(packed, tmp_path / "images", tmp_path / "plain", **how)
+    said = capsys.readouterr().out
+    assert f"--postprocessing {inside} does" in said
+    assert "0 cases predicted, 1 were there" in said  # the same model
+    predict(packed, tmp_path / "images", tmp_path / "kept", postprocessing=inside, **how)
+    assert "0 cases predicted, 1 were there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -273,9 +273,11 @@ def test_any_batch_and_a_version_of_operators_that_is_said(export_of, sessions):
 def test_what_export_says_and_the_licence(onnxruntime, tmp_path, capsys):
     (tmp_path / "LICENCE").write_text("Free for all\n")
     arguments = ["export", str(small_model(tmp_path / "work")), str(tmp_path / "onnx"), "--onnx", "--licence"]
+    (tmp_path / "work" / "runs" / "3d_fullres" / "postprocessing.json").write_text('{"steps": []}')
     assert main([*arguments, str(tmp_path / "LICENCE")]) == 0
     said = capsys.readouterr().out
     assert "1 network of 3d_fullres, opset 18" in said
+    assert "note: runs/3d_fullres/postprocessing.json is not part of it" in said
     assert re.search(r"PyTorch and onnxruntime differ by \de-\d\d of the largest at most", said)
     assert (tmp_path / "onnx" / "LICENCE.txt").read_text() == "Free for all\n"
     assert json.loads((tmp_path / "onnx" / "pipeline.json").read_text())["licence"] == "see LICENCE.txt"

@@ -1,4 +1,4 @@
-"""The predict verb's options: what is made besides masks, what counts as done, and what segfw select chose."""
+"""The predict verb's options: what is made besides masks, where it lies, and what counts as done."""
 
 import json
 import shutil
@@ -6,23 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from predicting import make_images, make_model
+from predicting import make_images, make_model, masks, same
 
-from segfw.data.formats import read_mask, read_volume
-from segfw.inference import several
+from segfw.data.formats import read_volume
+from segfw.data.nifti import PLACING
 from segfw.inference.ensemble import merged
 from segfw.inference.folder import OutputFolder
-from segfw.inference.postprocess import KeepLargest, Postprocessing, apply
-from segfw.inference.predictor import Predictor
-from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
-from segfw.inference.several import SelectedPredictor
-from segfw.model import load_model
+from segfw.inference.probabilities import read_probabilities
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.prediction import predict
 from segfw.records import UserError
-from segfw.selection import Selection
-
-STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +26,6 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return make_images(tmp_path_factory.mktemp("images"), 2)
-
-
-def masks(folder: Path) -> dict[str, np.ndarray]:
-    return {path.name: read_mask(path).array for path in folder.glob("[!.]*.nii.gz")}
-
-
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_a_mask_without_all_that_is_asked_for_is_made_again(model, images, tmp_path, capsys):
@@ -84,13 +69,56 @@ def test_other_bits_or_another_precision_need_another_folder(model, images, tmp_
     assert read_probabilities(tmp_path / "probabilities" / "a.b2nd").info.encoding == "float16"
 
 
-def test_a_folder_from_before_precision_was_kept_goes_on(model, images, tmp_path, capsys):
+def test_the_same_weights_by_another_plan_are_another_model(model, images, tmp_path, capsys):
+    own = shutil.copytree(model, tmp_path / "model")
+    plan, masks = Plan.load(own / PLAN_FILE), tmp_path / "masks"
+    predict(own, images, masks, device="cpu")
+
+    def planned(**changes) -> None:
+        chosen = plan.configurations["3d_fullres"].model_copy(update=changes)
+        plan.model_copy(update={"configurations": {"3d_fullres": chosen}}).save(own / PLAN_FILE)
+
+    planned(batch_size=7, reasons=("told otherwise",))  # which no mask depends on
+    predict(own, images, masks, device="cpu")
+    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+    how = plan.configurations["3d_fullres"].preprocessing
+    for change in ({"preprocessing": how.model_copy(update={"voxel_size": "stated"})}, {"patch_size": (8, 8, 8)}):
+        planned(**change)
+        with pytest.raises(UserError, match=r"another model or other options \(plan digest\)"):
+            predict(own, images, masks, device="cpu")
+
+
+def test_a_folder_from_before_the_plan_was_kept_counts_as_of_another(model, images, tmp_path):
     predict(model, images, tmp_path, device="cpu")
     kept = json.loads((tmp_path / "prediction.json").read_text())
-    del kept["precision"], kept["probability_bits"]
+    del kept["plan_digest"]
     (tmp_path / "prediction.json").write_text(json.dumps(kept))
-    predict(model, images, tmp_path, device="cpu")
-    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"\(plan digest\); use another folder or --overwrite"):
+        predict(model, images, tmp_path, device="cpu")
+
+
+def test_masks_and_maps_have_the_place_of_their_image(model, tmp_path):
+    """Of an image whose sform, qform and pixdim contradict each other by less than is refused, and one of a plane."""
+    import nibabel
+
+    for name, shape in (("volume", (20, 18, 10)), ("plane", (20, 18))):
+        array = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        image = nibabel.Nifti1Image(array, np.diag([1, 1.5, 4, 1]))
+        image.set_qform(np.diag([1, 1.5, 4, 1]) + 0.2 * np.eye(4, k=3), code=1)
+        image.set_sform(np.diag([1, 1.5, 4, 1]), code=4)
+        image.header["pixdim"][1] = 1.01
+        (tmp_path / "images").mkdir(exist_ok=True)
+        nibabel.save(image, tmp_path / "images" / f"{name}.nii.gz")
+    predict(model, tmp_path / "images", tmp_path / "masks", device="cpu", uncertainty=True)
+    for name in ("volume", "plane"):
+        wanted = nibabel.load(tmp_path / "images" / f"{name}.nii.gz")
+        for made in (f"{name}.nii.gz", f"uncertainty/{name}_entropy.nii.gz"):
+            found = nibabel.load(tmp_path / "masks" / made)
+            assert found.shape == wanted.shape
+            for field in PLACING:
+                np.testing.assert_array_equal(found.header[field], wanted.header[field], err_msg=field)
+        assert found.get_data_dtype() == np.uint8
+        assert 0 < found.get_fdata().max() < 1.001
 
 
 def test_probabilities_tell_options_apart(model, images, tmp_path):
@@ -170,95 +198,3 @@ def test_timings_have_all_parts(model, images, tmp_path):
 def test_several_devices_are_not_for_a_cluster(model, images, tmp_path):
     with pytest.raises(UserError, match="--device with --cluster: each worker takes its own device"):
         predict(model, images, tmp_path / "masks", device=("cpu", "cpu"), cluster="localhost:8786")
-
-
-def two_configurations(model: Path, folder: Path) -> Path:
-    """The model and another configuration, whose weights are those of the first one negated."""
-    import torch
-
-    from segfw.model import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
-
-    shutil.copytree(model, folder)
-    plan = Plan.load(folder / PLAN_FILE)
-    first = plan.configurations["3d_fullres"]
-    other = first.model_copy(update={"name": "2d", "patch_size": (8, 8, 16)})
-    plan.model_copy(update={"configurations": {"2d": other, "3d_fullres": first}}).save(folder / PLAN_FILE)
-    tensors, _ = load_tensors(fold_folder(folder, "3d_fullres", "0") / WEIGHTS_FILE)
-    torch.manual_seed(8)
-    weights = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in tensors.items()}
-    save_weights(fold_folder(folder, "2d", "0") / WEIGHTS_FILE, weights, epoch=1, mirror_axes=())
-    return folder
-
-
-def select(folder: Path, *names: str) -> None:
-    Selection(
-        configurations=names,
-        folds=dict.fromkeys(names, ("0",)),
-        postprocessing=STEPS,
-        compared_folds=("0",),
-        cases=4,
-        is_whole_cross_validation=False,
-        tolerance=0.001,
-        candidates=(),
-        trials=(),
-        labels={},
-        foreground_mean=None,
-        notes=(),
-    ).save(folder / "selection.json")
-
-
-def test_what_was_selected_is_used_with_its_postprocessing(model, images, tmp_path, capsys):
-    work = two_configurations(model, tmp_path / "work")
-    with pytest.raises(UserError, match="2d, 3d_fullres are trained; choose one with --configuration"):
-        predict(work, images, tmp_path / "masks", device="cpu")
-    select(work, "3d_fullres")
-    predict(work, images, tmp_path / "masks", device="cpu")
-    assert "as segfw select chose: 3d_fullres, only the largest component of: all foreground" in capsys.readouterr().out
-    predict(work, images, tmp_path / "plain", device="cpu", configuration="3d_fullres")
-    labels, plain = Plan.load(work / PLAN_FILE).labels, masks(tmp_path / "plain")
-    expected = {name: labels.to_values(apply(labels.to_classes(mask[0]), STEPS))[None] for name, mask in plain.items()}
-    assert same(masks(tmp_path / "masks"), expected)
-    assert not same(expected, plain)  # otherwise this proves nothing
-    with pytest.raises(UserError, match="holds masks of another model or other options"):
-        predict(work, images, tmp_path / "plain", device="cpu")  # without postprocessing they are others
-
-
-def test_two_selected_configurations_are_averaged(model, images, tmp_path):
-    work = two_configurations(model, tmp_path / "work")
-    select(work, "2d", "3d_fullres")
-    predict(work, images, tmp_path / "masks", device="cpu")
-    for name in ("2d", "3d_fullres"):
-        predict(work, images, tmp_path / name, device="cpu", configuration=name, save_probabilities=16)
-    for case, mask in masks(tmp_path / "masks").items():
-        files = [tmp_path / name / "probabilities" / case.replace(".nii.gz", ".b2nd") for name in ("2d", "3d_fullres")]
-        opened = [read_probabilities(file) for file in files]
-        expected = opened[0].info.labels.to_values(apply(merged(opened), STEPS))
-        np.testing.assert_array_equal(mask[0], expected)
-    settings = json.loads((tmp_path / "masks" / "prediction.json").read_text())
-    assert settings["folds"] == ["2d:0", "3d_fullres:0"]
-    with pytest.raises(UserError, match="2d and 3d_fullres are selected to be averaged; choose one"):
-        predict(work, images, tmp_path / "more", device="cpu", uncertainty=True)
-
-
-def test_what_is_averaged_lies_beside_the_masks_and_is_removed(model, images, tmp_path, monkeypatch):
-    work, paths = two_configurations(model, tmp_path / "work"), []
-    select(work, "2d", "3d_fullres")
-
-    def writer(path, info):
-        paths.append(path)
-        return ProbabilityWriter(path, info)
-
-    monkeypatch.setattr(several, "ProbabilityWriter", writer)
-    predict(work, images, tmp_path / "masks", device="cpu")
-    assert len(paths) == 4
-    assert {path.parent for path in paths} == {tmp_path / "masks" / ".segfw"}
-    assert not list((tmp_path / "masks").rglob("*.b2nd"))
-
-
-def test_one_member_without_steps_predicts_as_it_does_alone(model, images):
-    alone = Predictor.of(load_model(model), device="cpu")
-    selected = SelectedPredictor(members=(alone,))
-    volume = read_volume(images / "a.nii.gz")
-    np.testing.assert_array_equal(
-        selected.finish(selected.classes(selected.prepare(volume))), alone.finish(alone.classes(alone.prepare(volume)))
-    )

@@ -151,6 +151,25 @@ def test_classes_equal_the_argmax_of_one_hot_volumes(old, new, thick):
     np.testing.assert_array_equal(result[is_clear], expected[is_clear])
 
 
+@pytest.mark.parametrize("edge", [3, 7])
+@pytest.mark.parametrize("thick", [None, 1])
+def test_classes_do_not_depend_on_the_blocks_in_which_they_are_resized(edge, thick, monkeypatch):
+    classes = torch.from_numpy(patches_of_classes((12, 20, 15), 4))
+    shapes = (10, 16, 13), (15, 27, 6), (3, 2, 25), (18, 10, 45)
+    whole = [resample_classes(classes, shape, thick) for shape in shapes]
+    monkeypatch.setattr(resample, "BLOCK_EDGE", edge)
+    for shape, expected in zip(shapes, whole):
+        assert torch.equal(resample_classes(classes, shape, thick), expected)
+
+
+def test_a_block_is_bounded_on_both_grids(monkeypatch):
+    monkeypatch.setattr(resample, "BLOCK_EDGE", 8)
+    blocks = [*resample._blocks((16, 6, 40), (2, 12, 20))]  # eight old voxels for a new one, a half, two
+    assert [tuple(part.stop - part.start for part in block) for block in blocks] == [
+        (1, width, depth) for _ in range(2) for width in (8, 4) for depth in (4,) * 5
+    ]
+
+
 def test_of_two_equally_heavy_classes_the_nearest_wins():
     for pair in ((2, 1), (1, 2), (0, 3), (3, 0)):  # the new voxel lies half way between the two: halves go up
         classes = torch.tensor(pair, dtype=torch.uint8).reshape(1, 1, 2)

@@ -170,7 +170,7 @@ def test_every_reader_has_its_rule(tmp_path, reader, wanted):
     assert (how.voxel_size, how.orientation) == wanted
 
 
-def test_a_mask_has_the_whole_header_of_its_image(tmp_path):
+def test_a_mask_has_the_place_of_its_image(tmp_path):
     volume = contradictory(tmp_path / "image.nii.gz", qform_code=1, sform_code=4, quatern_b=0.6, qoffset_x=-7)
     write_labels(tmp_path / "mask.nii.gz", ARRAY.transpose(2, 1, 0), volume.geometry, tmp_path / "image.nii.gz")
     image, mask = (nibabel.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))

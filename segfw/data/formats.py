@@ -158,7 +158,8 @@ def size_and_change(path: Path) -> tuple[int, int]:
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
     """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
 
-    ``like`` is the image's file: a mask in its format gets its header, of which ``geometry`` is what segfw goes by.
+    ``like`` is the image's file: a mask in its format gets all that its header says of its place, of which
+    ``geometry`` is what segfw goes by.
 
     Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
     """
@@ -173,17 +174,25 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: P
     with whole_file(path) as partial:
         try:
             labels, format = labels_zyx.astype(kind), FORMATS[ending]
-            if (
-                like is not None
-                and like.is_file()
-                and FORMATS.get(split_ending(like)[1]) is format
-                and format.write_like
-            ):
+            if format.write_like and _is_file_of(format, like):
                 format.write_like(partial, labels, geometry.matrix, like)
             else:
                 format.write(partial, labels, geometry.matrix)
         except Refusal as error:
             raise UserError(f"{path}: {error}") from None
+
+
+def write_map(path: Path, values_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
+    """Writes float values as NIfTI in 8 bits with a scale factor, atomically; ``like`` is as in ``write_labels``."""
+    with whole_file(path) as partial:
+        if _is_file_of(NIFTI, like):
+            write_nifti_like(partial, values_zyx, geometry.matrix, like, stored_as=np.uint8)
+        else:
+            write_nifti(partial, values_zyx, geometry.matrix, stored_as=np.uint8)
+
+
+def _is_file_of(format: Format, path: Path | None) -> bool:
+    return path is not None and path.is_file() and FORMATS.get(split_ending(path)[1]) is format
 
 
 def check_mask_ending(ending: str) -> None:

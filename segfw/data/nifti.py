@@ -127,11 +127,13 @@ PLACING = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "qua
 PLACING += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
 
 
-def write_nifti_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path) -> None:
+def write_nifti_like(
+    path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path, stored_as: type[np.integer] | None = None
+) -> None:
     """Writes one volume with the place that the header of the NIfTI file ``like`` gives, contradictions included.
 
     Programs that prefer the qform, or the pixdim, then find mask and image on one grid as well. Files of two dimensions
-    stay such. With other shapes it is the affine that is written.
+    stay such. With other shapes it is the affine that is written. ``stored_as`` is as in ``write_nifti``.
     """
     import nibabel
 
@@ -140,9 +142,11 @@ def write_nifti_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like
     theirs = kind(start[: kind.template_dtype.itemsize], check=False)
     array_xyz, shape = array_zyx.transpose(2, 1, 0), theirs.get_data_shape()[:3]
     if shape + (1,) * (3 - len(shape)) != array_xyz.shape:
-        write_nifti(path, array_zyx, affine)
+        write_nifti(path, array_zyx, affine, stored_as)
         return
     image = nibabel.Nifti1Image(array_xyz.reshape(shape), None)
+    if stored_as is not None:
+        image.set_data_dtype(stored_as)
     for name in PLACING:
         image.header[name] = theirs[name]
     image.header["pixdim"][4:] = 1  # times of a series

@@ -200,7 +200,8 @@ def preprocess_classes(classes: Volume, record: PreprocessRecord, outside_zyx: n
     if outside_zyx is None:
         return resample_classes(torch.from_numpy(np.ascontiguousarray(cropped)), record.shape, thick)
     # Outside is the lowest of all classes, to which a tie of three or more may fall.
-    one_up = cropped + (np.uint8(1) if cropped.max() < np.iinfo(np.uint8).max else np.int32(1))
+    fits = cropped.dtype == np.uint8 and cropped.max() < np.iinfo(np.uint8).max
+    one_up = cropped + (np.uint8(1) if fits else np.int32(1))  # torch has hardly any operation for uint16
     one_up[outside_zyx & (cropped == 0)] = 0
     resampled = resample_classes(torch.from_numpy(np.ascontiguousarray(one_up)), record.shape, thick)
     return resampled.clamp(min=1) - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from segfw.records import Record
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
 BAND_BLOCK = 64  # rows of a long axis' matrix that are applied at a time
 SLAB_VOXELS = 1 << 22  # that are worked on at a time: small enough to stay near the processor
+BLOCK_EDGE = 64  # voxels of classes, of which few meet in a block, and most blocks hold a single one
 
 
 class Resampling(Record):
@@ -159,12 +161,14 @@ def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Te
     matrices = [
         axis_matrix(old, new, order, torch.float64) for old, new, order in zip(classes_zyx.shape, shape, orders)
     ]
+    picks = [axis_matrix(old, new, 0).argmax(1).numpy() for old, new in zip(classes_zyx.shape, shape)]
     result = torch.empty(shape, dtype=classes_zyx.dtype)
-    for slab in _slabs(shape, SLAB_VOXELS):
-        used = _extent(matrices[0][slab].any(0))
+    for block in _blocks(classes_zyx.shape, shape):
+        used = tuple(_extent(matrix[rows].any(0)) for matrix, rows in zip(matrices, block))
         part = classes_zyx[used]
-        nearest = _nearest(part, [axis_matrix(old, new, 0) for old, new in zip(classes_zyx.shape, shape)], slab, used)
-        result[slab] = _heaviest(part, [matrices[0][slab, used], *matrices[1:]], nearest)
+        nearest = _nearest(part, [pick[rows] - own.start for pick, rows, own in zip(picks, block, used)])
+        parts = [matrix[rows, own] for matrix, rows, own in zip(matrices, block, used)]
+        result[block] = _heaviest(part, parts, nearest)
     return result
 
 
@@ -194,18 +198,19 @@ def _heaviest(classes_zyx: Tensor, matrices: list[Tensor], nearest: Tensor) -> T
     return result
 
 
-def _nearest(part_zyx: Tensor, matrices: list[Tensor], slab: slice, used: slice) -> Tensor:
-    """Nearest neighbour along all axes, by NumPy, whose gather of single bytes is many times faster than torch's.
-
-    ``part_zyx`` holds the ``used`` slices of the whole array, the result the ``slab`` of the new grid.
-    """
-    picks = [matrix.argmax(1).numpy() for matrix in matrices]
-    picks[0] = (picks[0][slab] - used.start).clip(0, len(part_zyx) - 1)
+def _nearest(part_zyx: Tensor, picks: list[np.ndarray]) -> Tensor:
+    """Voxels that are picked along each axis, by NumPy, whose gather of bytes is many times faster than torch's."""
     array = part_zyx.numpy()
     for axis, chosen in enumerate(picks):
-        if not np.array_equal(chosen, np.arange(array.shape[axis])):
-            array = array.take(chosen, axis)
+        array = array.take(chosen, axis, mode="clip")
     return torch.from_numpy(array)
+
+
+def _blocks(old_shape: Shape, shape: Shape) -> Iterator[tuple[slice, slice, slice]]:
+    """Blocks of the new grid, each of BLOCK_EDGE voxels at most along each axis, and of as many old ones, about."""
+    edges = [max(1, BLOCK_EDGE * new // max(old, new)) for old, new in zip(old_shape, shape)]
+    parts = [[slice(at, min(at + edge, new)) for at in range(0, new, edge)] for edge, new in zip(edges, shape)]
+    yield from product(*parts)
 
 
 def _slabs(shape: Shape, slab_voxels: int) -> Iterator[slice]:

@@ -32,7 +32,7 @@ from segfw.data.verify import as_integers
 from segfw.records import Record, UserError, remove_partials
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
-RULES_VERSION = 2  # raised when the same data and rules give other arrays than before
+RULES_VERSION = 3  # raised when the same data and rules give other arrays than before
 
 
 class StoredCase(Record):

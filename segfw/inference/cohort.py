@@ -10,7 +10,6 @@ lock, and there is one list of cases, one progress, one Ctrl-C. Who wants proces
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,46 +28,15 @@ from segfw.data.preprocess import stack_channels
 from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
 from segfw.inference.folder import OutputFolder, Sink, sources_of
-from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.several import SelectedPredictor, SeveralPrepared
 from segfw.inference.space import DiskFull, is_full
 from segfw.inference.times import Stopwatch
-from segfw.records import Record, UserError, count
+from segfw.records import UserError, count
 
-SETTINGS_FILE = "prediction.json"
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5
 AnyPredictor, AnyPrepared = Predictor | SelectedPredictor, Prepared | SeveralPrepared
-
-
-class PredictionSettings(Record):
-    """What the files in a folder were made with; those of another model are never mixed in.
-
-    ``precision`` is as asked for: with 'auto' each device that shares the cases takes what it is fastest in.
-    ``probability_bits`` is None until probabilities are asked for.
-    """
-
-    configuration: str
-    folds: tuple[str, ...]
-    weights_digest: str
-    step: float
-    mirroring: bool
-    postprocessing: Postprocessing = Postprocessing()
-    precision: str = "auto"
-    probability_bits: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """Of all that probabilities depend on: the weights and how they were used, but not what is done to masks."""
-        return hashlib.sha256(self.model_dump_json(exclude={"postprocessing", "probability_bits"}).encode()).hexdigest()
-
-    def differences(self, kept: PredictionSettings) -> list[str]:
-        """Names of what differs from ``kept``; bits that only one of the two tells of do not."""
-        names = [name for name in PredictionSettings.model_fields if getattr(self, name) != getattr(kept, name)]
-        if None in (self.probability_bits, kept.probability_bits):
-            names = [name for name in names if name != "probability_bits"]
-        return [name.replace("_", " ") for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +123,7 @@ class Lane:
 
     def _sinks(self, case: Case, prepared: AnyPrepared, held: ExitStack) -> list[Sink]:
         files = zip(self.folder.extras, self.folder.beside(case.id))
-        return [held.enter_context(extra.open(path, prepared.record)) for extra, path in files]
+        return [held.enter_context(extra.open(path, prepared.record, case.images[0])) for extra, path in files]
 
     def _classes(self, prepared: AnyPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
         by_member = any(extra.by_member for extra in self.folder.extras)

@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segfw.data.formats import check_mask_ending, write_labels
+from segfw.data.formats import check_mask_ending, write_labels, write_map
 from segfw.data.geometry import Shape, largest_displacement_mm
 from segfw.data.manifest import LABELS_FILE
-from segfw.data.nifti import write_nifti
 from segfw.data.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Block
-from segfw.inference.postprocess import Postprocessing, apply, require_steps
+from segfw.inference.postprocess import Postprocessing, apply, load_postprocessing, require_steps
 from segfw.inference.probabilities import Probabilities, probability_files, read_probabilities
-from segfw.records import Record, UserError, count, whole_file
+from segfw.records import Record, UserError, count
 
 SETTINGS_FILE = "ensemble.json"
 BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about
@@ -48,22 +47,27 @@ def ensemble(
     output: Path,
     *,
     weights: Sequence[float] | None = None,
-    postprocessing: Postprocessing | None = None,
+    postprocessing: Path | Postprocessing | None = None,
     maps_of: Sequence[str] = (),
     ending: str = ".nii.gz",
     overwrite: bool = False,
 ) -> None:
     """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
 
-    ``weights`` are relative, one per folder. ``maps_of`` names labels whose mean probability is written as well, as
+    ``weights`` are relative, one per folder. ``postprocessing`` is a selection.json, the postprocessing.json of an
+    imported model, or the steps themselves. ``maps_of`` names labels whose mean probability is written as well, as
     ``output/probability/CASE_LABEL.nii.gz``. Masks already there from the same models are kept, unless a file of
-    probabilities is newer. Raises UserError if the folders hold no case in common, or differ in labels, or if there is
-    no label of ``maps_of`` or ``postprocessing``; CasesFailed, at the end, names the cases that lack a folder or
-    could not be averaged.
+    probabilities is newer. No image is at hand: its header's place is not copied, as ``predict`` does, but made of the
+    affine that segfw went by, and a plane becomes a volume of one slice.
+
+    Raises UserError if the folders hold no case in common, or differ in labels, or if there is no label of ``maps_of``
+    or ``postprocessing``; CasesFailed, at the end, names the cases that lack a folder or could not be averaged.
     """
     check_mask_ending(ending)
     output, folders = Path(output), [Path(folder) for folder in folders]
     weights = _checked_weights(weights, len(folders))
+    steps = postprocessing or Postprocessing()
+    steps = steps if isinstance(steps, Postprocessing) else load_postprocessing(steps)
     files = [probability_files(folder) for folder in folders]
     common = sorted(set.intersection(*(set(found) for found in files)))
     if not common:
@@ -80,7 +84,7 @@ def ensemble(
     settings = EnsembleSettings(
         models=tuple(opened.info.model for opened in first),
         weights=weights,
-        postprocessing=postprocessing or Postprocessing(),
+        postprocessing=steps,
     )
     _check_same_kind(first)
     for name in maps_of:
@@ -102,9 +106,7 @@ def ensemble(
                     raise UserError(f"{one.path}: was made by other weights than {common[0]} beside it; predict again")
             labels, geometry = opened[0].info.labels, opened[0].info.record.original
             for name, path in maps.items():
-                values = probability_of(name, opened, weights)
-                with whole_file(path) as partial:
-                    write_nifti(partial, values, geometry.matrix, stored_as=np.uint8)
+                write_map(path, probability_of(name, opened, weights), geometry)
             classes = apply(merged(opened, weights), settings.postprocessing)
             write_labels(mask, labels.to_values(classes), geometry)
         except Exception as error:  # one bad case must not cost the user the others

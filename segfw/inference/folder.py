@@ -53,11 +53,12 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """What is made of every case besides its mask; ``open`` makes what writes it, ``FOLDER/CASE.ENDING`` last."""
+    """What is made of every case besides its mask; ``open`` makes what writes it, ``FOLDER/CASE.ENDING`` last, of
+    that path, how the image was preprocessed, and its file."""
 
     folder: str
     ending: str
-    open: Callable[[Path, PreprocessRecord], Sink]
+    open: Callable[[Path, PreprocessRecord, Path], Sink]
     bytes_per_image_byte: float  # about
     by_member: bool = False  # whether it needs the networks of an ensemble apart
 

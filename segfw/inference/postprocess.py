@@ -6,6 +6,7 @@ as in the published recipe. What is removed becomes background.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.data.manifest import LabelSet
+from segfw.model import postprocessing_file, read_model_file
 from segfw.records import Record, UserError
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
-POSTPROCESSING_FILE = "postprocessing.json"  # in the folder of a configuration that was imported with some
 
 
 class KeepLargest(Record):
@@ -37,9 +38,30 @@ class Postprocessing(Record):
         return ", ".join(step.name for step in self.steps) or "none"
 
 
-def postprocessing_file(model: Path, configuration: str) -> Path:
-    """Where the postprocessing that came with an imported configuration is kept; it is applied only if asked for."""
-    return Path(model) / "runs" / configuration / POSTPROCESSING_FILE
+def load_postprocessing(path: Path) -> Postprocessing:
+    """The steps of a selection.json, or of the postprocessing.json of an imported model, whichever it is by content.
+
+    Also of one inside a model file. Raises UserError if it is neither, such as nnU-Net's own file.
+    """
+    try:
+        content = read_model_file(Path(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file") from None
+    if content is None:
+        raise UserError(f"{path}: no such file; give a selection.json or a postprocessing.json of a model")
+    try:
+        said = json.loads(content)
+    except ValueError:
+        said = None
+    keys = said.keys() if isinstance(said, dict) else set()
+    if Path(path).suffix == ".pkl" or "postprocessing_fns" in keys:
+        where = postprocessing_file(Path("MODEL"), "CONFIGURATION")
+        raise UserError(f"{path}: is nnU-Net's own; import its model first and give the {where} that this makes")
+    if {"configurations", "postprocessing"} <= keys:
+        return Postprocessing.parse(json.dumps(said["postprocessing"]), f"{path}: postprocessing")
+    if "steps" not in keys:
+        raise UserError(f"{path}: holds no steps; give a selection.json or an imported model's postprocessing.json")
+    return Postprocessing.parse(content, path)
 
 
 def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.data.formats import write_map
 from segfw.data.manifest import LabelSet
-from segfw.data.nifti import write_nifti
 from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.restore import BlockResampler, first_largest, last_above_zero
 from segfw.data.slabs import Slab
-from segfw.records import Record, whole_file, write_text
+from segfw.records import Record, write_text
 
 FOLDER = "uncertainty"  # of a folder of masks
 TABLE_FILE = "uncertainty.csv"
@@ -46,14 +46,15 @@ class CaseDoubt(Record):
 
 class UncertaintySink:
     """Takes slab after slab of a case and writes ``CASE_entropy.nii.gz``, ``CASE_disagreement.nii.gz`` and, last, the
-    case's line, ``CASE.json``, which is ``path``: where it is, the maps are whole.
+    case's line, ``CASE.json``, which is ``path``: where it is, the maps are whole. Maps lie where the image's file
+    ``like`` says, as masks do.
 
     There is no disagreement unless the slabs tell two or more folds apart (``by_member``). Memory is a byte per map and
     voxel of the network's grid, and a float32 map on the image's own grid in ``finish``.
     """
 
-    def __init__(self, path: Path, record: PreprocessRecord, labels: LabelSet) -> None:
-        self._path, self._record, self._labels = Path(path), record, labels
+    def __init__(self, path: Path, record: PreprocessRecord, labels: LabelSet, like: Path | None = None) -> None:
+        self._path, self._record, self._labels, self._like = Path(path), record, labels, like
         self._maps: Tensor | None = None  # (M, Z, Y, X) uint8, 255 is 1; made with the first slab
         self._foreground, self._sums = 0, np.zeros(2)
 
@@ -99,9 +100,8 @@ class UncertaintySink:
         """Writes the maps and the case's line."""
         case = self._path.stem
         for name, values_zyx in zip(MAPS, self._maps):
-            with whole_file(self._path.with_name(map_name(case, name))) as partial:
-                values = on_file_grid(values_zyx, self._record)
-                write_nifti(partial, values, self._record.original.matrix, stored_as=np.uint8)
+            values, path = on_file_grid(values_zyx, self._record), self._path.with_name(map_name(case, name))
+            write_map(path, values, self._record.original, self._like)
         means = [float(total) / self._foreground if self._foreground else None for total in self._sums]
         doubt = CaseDoubt(
             case=case,

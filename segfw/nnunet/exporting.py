@@ -10,14 +10,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segfw.inference.postprocess import Postprocessing, postprocessing_file
+from segfw.inference.postprocess import Postprocessing, load_postprocessing
 from segfw.model import (
     BEST_FILE,
     WEIGHTS_FILE,
     fold_folder,
     load_plan,
     load_tensors,
+    postprocessing_file,
     predicting_folds,
+    read_model_file,
     shared_mirror_axes,
     trained_folds,
 )
@@ -126,7 +128,7 @@ def _write_postprocessing(
     Returns what was written by configuration, or by the name of both.
     """
     files = {name: postprocessing_file(model, name) for name in names}
-    found = {name: Postprocessing.load(path) for name, path in files.items() if path.is_file()}
+    found = {name: load_postprocessing(path) for name, path in files.items() if read_model_file(path)}
     if selection:
         found[selection.name] = selection.postprocessing
     found = {name: steps for name, steps in found.items() if steps.steps}

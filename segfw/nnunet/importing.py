@@ -13,8 +13,7 @@ from torch import Tensor
 
 from segfw.data.description import channels_of, labels_of
 from segfw.data.manifest import Channel, LabelSet
-from segfw.inference.postprocess import postprocessing_file
-from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, save_weights
+from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
