@@ -103,8 +103,18 @@ def remove_partials(folder: Path, *, name: str | None = None) -> None:
         with suppress(OSError):  # another process was faster
             is_here = match[1] == _this_machine()
             is_stale = time.time() - partial.stat().st_mtime >= STALE_AFTER_S
-            if not psutil.pid_exists(int(match[2])) if is_here else is_stale:
+            if _is_dead(int(match[2])) if is_here else is_stale:
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _is_dead(pid: int) -> bool:
+    """True for zombies too, which have ended but keep their number until their parent asks for them."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:  # another user's
+        return False
 
 
 @cache

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -99,6 +101,10 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
         left.write_text("half")
         return left
 
+    nobody_asked = subprocess.Popen([sys.executable, "-c", ""])  # a zombie, once it has ended
+    while psutil.Process(nobody_asked.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    zombie = left_by(nobody_asked.pid)
     dead, alive, elsewhere = left_by(ended.pid), left_by(os.getppid()), left_by(ended.pid, "00000000")
     folder = left_by(ended.pid)
     folder.unlink()
@@ -108,6 +114,7 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
     os.utime(forgotten, (0, 0))
     write_text(path, "whole")
     assert not dead.exists()
+    assert not zombie.exists()
     assert not folder.exists()
     assert not forgotten.exists()
     assert alive.exists()
@@ -116,6 +123,7 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
     remove_partials(tmp_path)
     assert not of_another_file.exists()
     assert {entry.name for entry in tmp_path.iterdir()} == {"file-1.txt", alive.name, elsewhere.name}
+    nobody_asked.wait()
 
 
 def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):

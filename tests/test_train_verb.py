@@ -73,7 +73,7 @@ def test_best_weights_are_used_where_they_are_asked_for(make_raw, tmp_path):
     train(work, "2d", "0", epochs=1, steps_per_epoch=1, batch_size=2, device="cpu")
     fold = work / "runs" / "2d" / "fold_0"
     (fold / "best.safetensors").unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"best.safetensors: no whole cases were validated .*--weights last"):
+    with pytest.raises(UserError, match=r"best.safetensors: no weights of a best epoch were kept.*--weights last"):
         load_model(work, "2d", best=True)
     tensors, metadata = load_tensors(fold / "weights.safetensors")
     save_tensors(fold / "best.safetensors", {name: tensor * 0 for name, tensor in tensors.items()}, metadata)

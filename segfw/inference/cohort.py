@@ -214,4 +214,5 @@ def share_out(work: Callable[[Case], Worked], cases: Sequence[Case], folder: Out
             cohort.kept += len(elsewhere) - len(still)
             elsewhere = still
         waiting = elsewhere
+    folder.clean()  # of processes that were killed meanwhile
     return cohort
