@@ -43,17 +43,18 @@ def explain(work: Path, *, device: str = "auto") -> str:
         *plan.reasons,
     ]
     for configuration in plan.configurations.values():
-        lines += ["", *_explain_configuration(configuration, flops, device_name(chosen))]
+        lines += ["", *_explain_configuration(configuration)]
+        if not plan.is_imported:  # whose training is over
+            lines += _explain_costs(configuration.estimate, flops, device_name(chosen))
         folds = trained_folds(work, configuration.name)
         lines.append(f"  Trained folds: {', '.join(folds) if folds else 'none yet'}.")
     return "\n".join(lines)
 
 
-def _explain_configuration(configuration: Configuration, flops: float, device: str) -> list[str]:
-    network, estimate = configuration.network, configuration.estimate
+def _explain_configuration(configuration: Configuration) -> list[str]:
+    network = configuration.network
     spacing = " x ".join("own" if s is None else f"{s:.4g}" for s in configuration.preprocessing.spacing_mm)
     shape = " x ".join(f"{size:g}" for size in configuration.median_shape)
-    step_s = estimate.teraflop_per_step * 1e12 / flops
     return [
         f"{configuration.name}",
         f"  Resampled to {spacing} mm; the median case is then {shape} voxels (network's axis order).",
@@ -63,6 +64,12 @@ def _explain_configuration(configuration: Configuration, flops: float, device: s
         f"  Dice of the loss over {'the whole batch' if configuration.batch_dice else 'each patch'}; "
         f"in long runs mirrored along {len(configuration.mirror_axes)} axes in training and prediction.",
         *_explain_previous_stage(configuration),
+    ]
+
+
+def _explain_costs(estimate: Estimate, flops: float, device: str) -> list[str]:
+    step_s = estimate.teraflop_per_step * 1e12 / flops
+    return [
         f"  Needs in training: a GPU of {needed_gb(estimate.training_memory_gb):.1f} GB ({_measured(estimate)}), "
         f"{estimate.ram_gb:.1f} GB of memory with the data set kept in it, and {estimate.disk_gb:.2f} GB of disk for "
         f"preprocessed data before compression.",

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 
+from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
+from segfw.device import pick_precision
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint
@@ -269,3 +272,26 @@ def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, 
     # On outputs of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.
     largest = float(wanted.abs().max())
     assert float((found - wanted).abs().max()) <= max(1e-4, 1e-6 * largest)
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"), [("cpu", torch.float32), ("cuda", torch.float16), ("mps", torch.float32)]
+)
+def test_imported_models_compute_as_nnunet_does_and_others_as_is_fastest(device, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("segfw.device.cpu_has_bf16", lambda: True)
+    assert pick_precision("auto", torch.device(device), as_nnunet=True) == wanted
+    assert pick_precision("bf16", torch.device(device), as_nnunet=True) == torch.bfloat16
+    own = torch.float32 if device == "mps" else torch.bfloat16
+    assert pick_precision("auto", torch.device(device)) == own
+
+
+def test_an_imported_model_knows_that_it_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("segfw.device.cpu_has_bf16", lambda: True)
+    import_nnunet(trained_folder(tmp_path), tmp_path / "out")
+    model = load_model(tmp_path / "out")
+    assert Predictor.of(model, device="cpu").precision == torch.float32
+    own = replace(model, plan=model.plan.model_copy(update={"is_imported": False}))
+    assert Predictor.of(own, device="cpu").precision == torch.bfloat16
+    assert main(["info", str(tmp_path / "out")]) == 0
+    assert "Needs in training" not in capsys.readouterr().out

@@ -116,7 +116,7 @@ class Predictor:
             raise ValueError(f"{model.configuration.name} is a second stage; give the model of the first one too")
         keep_freed_pages()
         chosen, axes = pick_device(device), model.mirror_axes if mirroring else ()
-        arithmetic = pick_precision(precision, chosen)
+        arithmetic = pick_precision(precision, chosen, as_nnunet=model.plan.is_imported)
         if compile is None:
             shape = tuple(round(size) for size in model.configuration.median_shape)
             tiles = tile_count(shape, model.configuration.patch_size, step) * 2 ** len(axes) * len(model.weights)

@@ -65,7 +65,7 @@ def import_nnunet(
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
     with opened(source, beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
         found = find_trained(folder)
-        plan = _common_plan(found, is_known=build_network is None)
+        plan = _common_plan(found, is_known=build_network is None).model_copy(update={"is_imported": True})
         home, said = Path(partial) / "model", []
         for trained in found:
             _import_folds(trained, plan.configuration(trained.configuration), home, trust_trainer, build_network)

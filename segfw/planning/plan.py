@@ -87,6 +87,7 @@ class Plan(Record):
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
     request: str = ""  # digest of the data and the wishes that it was made from
+    is_imported: bool = False  # nnU-Net trained the networks, whose own masks are wanted
 
     @model_validator(mode="after")
     def _one_orientation(self) -> Plan:
