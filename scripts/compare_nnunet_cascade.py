@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare_runs import columns, nnunet_environment, subset
+from compare_runs import columns, dices, nnunet_environment, subset
 
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Volume
@@ -60,14 +60,8 @@ def compared(predictor: Predictor, image: Path, kept: Path, first_mask: Path | N
         str(int((differs & (margin > 2 * rounding)).sum())),
         str(int((whole != theirs["mask"]).sum())),
         str(int((whole != theirs["exact_whole"]).sum())),
-        f"{_worst_dice(whole, theirs['mask']):.4f}",
+        f"{min(dices(whole, theirs['mask']).values(), default=1.0):.4f}",
     ]
-
-
-def _worst_dice(one: np.ndarray, other: np.ndarray) -> float:
-    labels = {*np.unique(one).tolist(), *np.unique(other).tolist()} - {0}
-    pairs = [(one == label, other == label) for label in labels]
-    return min((2 * float((a & b).sum()) / float(a.sum() + b.sum()) for a, b in pairs), default=1.0)
 
 
 def main() -> None:

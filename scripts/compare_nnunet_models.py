@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from compare_plans import add_plans
-from compare_runs import DEFAULT_NNUNET, SEGFW, columns, machine, nnunet_environment, remove, require_nnunet
+from compare_runs import DEFAULT_NNUNET, SEGFW, columns, dices, machine, nnunet_environment, remove, require_nnunet
 from measured import Measured, measure
 from nnunet_float32 import checkpoints
 
@@ -135,19 +135,14 @@ def agreement(ours: Path, theirs: Path, written: LabelSet | None = None) -> dict
     for path in sorted(theirs.glob("*.nii.gz")):
         one, other = (read_volume(folder / path.name).array for folder in (ours, theirs))
         one = one if written is None else written.to_classes(one)
-        found = {*np.unique(one).tolist(), *np.unique(other).tolist()} - {0}
-        cases.append({label: _dice(one == label, other == label) for label in found})
-        different, labels = different + int((one != other).sum()), labels | found
+        cases.append(dices(one, other))
+        different, labels = different + int((one != other).sum()), labels | cases[-1].keys()
     # A label that neither program finds in a case agrees there.
     return {
         "labels": sorted(labels),
         "dice": [dict.fromkeys(labels, 1.0) | case for case in cases],
         "voxels": different,
     }
-
-
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
 
 
 def run_segfw(model: Path, images: Path, output: Path, home: Path, options: list[str]) -> Measured:

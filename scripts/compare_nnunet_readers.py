@@ -23,7 +23,7 @@ import nibabel
 import numpy as np
 import SimpleITK
 from compare_nnunet_models import working_folder
-from compare_runs import DEFAULT_NNUNET, columns, nnunet_environment, require_nnunet
+from compare_runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
 from scipy.spatial.transform import Rotation
 
 from segfw.data.formats import split_ending
@@ -269,8 +269,7 @@ def _difference(ours: Path, theirs: Path, image: Path) -> list[str]:
     first, second = (SimpleITK.GetArrayFromImage(mask) for mask in (one, other))
     if first.shape != second.shape:
         return ["-", "-", f"shapes {first.shape} and {second.shape}"]
-    labels = ({*np.unique(first).tolist(), *np.unique(second).tolist()} - {0}) or {0}
-    dice = [2 * ((first == at) & (second == at)).sum() / ((first == at).sum() + (second == at).sum()) for at in labels]
+    dice = [*dices(first, second).values()] or [1.0]
     return [
         f"{min(dice):.5f} {statistics.fmean(dice):.5f}",
         f"{int((first != second).sum())} of {int((second > 0).sum())}",

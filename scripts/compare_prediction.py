@@ -32,6 +32,7 @@ from compare_runs import (
     DEFAULT_NNUNET,
     SEGFW,
     as_published,
+    dices,
     keep_or_refuse,
     linked_cases,
     machine,
@@ -193,14 +194,6 @@ def seconds_by_part(notes: Path) -> dict[str, float]:
     if "read_and_preprocess" in total:
         total["preprocess"] = total.pop("read_and_preprocess") - total.get("read", 0.0)
     return total
-
-
-def dices(first: np.ndarray, second: np.ndarray) -> dict[int, float]:
-    """Dice of every label above 0 that either mask has."""
-    size = int(max(first.max(), second.max())) + 1
-    joint = np.bincount(first.ravel().astype(np.int64) * size + second.ravel(), minlength=size**2).reshape(size, size)
-    total = joint.sum(0) + joint.sum(1)
-    return {label: 2 * joint[label, label] / total[label] for label in range(1, size) if total[label]}
 
 
 def predict(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 SEGFW = Path(sys.executable).with_name("segfw")
@@ -52,6 +53,14 @@ def machine() -> dict[str, object]:
         "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
         "python": platform.python_version(),
     }
+
+
+def dices(first: np.ndarray, second: np.ndarray) -> dict[int, float]:
+    """Dice of every label above 0 that either mask has."""
+    size = int(max(first.max(), second.max())) + 1
+    joint = np.bincount(first.ravel().astype(np.int64) * size + second.ravel(), minlength=size**2).reshape(size, size)
+    total = joint.sum(0) + joint.sum(1)
+    return {label: 2 * joint[label, label] / total[label] for label in range(1, size) if total[label]}
 
 
 def count_cases(data: Path) -> int:

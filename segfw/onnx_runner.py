@@ -113,7 +113,8 @@ def normalized(channel, rule, filled):
     elif rule["kind"] != "none":
         sys.exit(f"pipeline.json: unknown normalisation {rule['kind']!r}; get predict.py of the same export")
     result = np.array(channel, dtype=np.float32, order="C").clip(np.float32(low), np.float32(high))
-    result = (result - np.float32(shift)) / np.float32(divisor)
+    result -= np.float32(shift)
+    result /= np.float32(divisor)
     if rule["inside_mask"]:
         result[~filled] = 0
     return result

@@ -14,9 +14,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import compare_prediction  # noqa: E402
-from compare_prediction import Prediction, add_predict, dices, seconds_by_part  # noqa: E402
+from compare_prediction import Prediction, add_predict, seconds_by_part  # noqa: E402
 from compare_prediction_model import FEATURES, network_shape, phantom_plan, smooth_weights  # noqa: E402
 from compare_prediction_tables import table  # noqa: E402
+from compare_runs import dices  # noqa: E402
 from measured import Measured, measure  # noqa: E402
 
 from segfw.networks import build_network  # noqa: E402

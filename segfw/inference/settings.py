@@ -23,7 +23,8 @@ class PredictionSettings(Record):
 
     ``plan_digest`` is of what decides masks besides the weights; a folder from before it was kept counts as of another
     plan, because nobody knows. ``precision`` is as asked for: with 'auto' each device that shares the cases takes what
-    it is fastest in. ``probability_bits`` is None until probabilities are asked for.
+    it is fastest in, or for imported models what nnU-Net takes. ``probability_bits`` is None until probabilities are
+    asked for.
     """
 
     configuration: str
@@ -104,12 +105,12 @@ def weights_digest(models: Sequence[Model]) -> str:
 
 
 def plan_digest(models: Sequence[Model]) -> str:
-    """Of what the plans say that decides masks: preprocessing, network, tiles, mirroring, labels."""
+    """Of what the plans say that decides masks: preprocessing, network, tiles, mirroring, labels, precision."""
     digest = hashlib.sha256()
     for model in models:
         for stage in (model, model.previous) if model.previous else (model,):
             # Without defaults, so that a field which later versions add changes nothing until it is used.
             for part, left_out in ((stage.configuration, NOT_FOR_MASKS), (stage.plan.labels, set())):
                 digest.update(part.model_dump_json(exclude=left_out, exclude_defaults=True).encode())
-            digest.update(repr(stage.mirror_axes).encode())
+            digest.update(repr((stage.mirror_axes, stage.plan.is_imported)).encode())
     return digest.hexdigest()

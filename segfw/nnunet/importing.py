@@ -65,7 +65,7 @@ def import_nnunet(
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
     with opened(source, beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
         found = find_trained(folder)
-        plan = _common_plan(found, is_known=build_network is None).model_copy(update={"is_imported": True})
+        plan = _common_plan(found, is_known=build_network is None)
         home, said = Path(partial) / "model", []
         for trained in found:
             _import_folds(trained, plan.configuration(trained.configuration), home, trust_trainer, build_network)
@@ -115,7 +115,7 @@ def _common_plan(found: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
                 f"{found[0].path.parent}: {name} is the second stage of a cascade and needs {chosen.previous_stage}; "
                 "give the folder that holds both, or a zip with both"
             )
-    return first.model_copy(update={"configurations": merged})
+    return first.model_copy(update={"configurations": merged, "is_imported": True})
 
 
 def _training_cases(dataset: Mapping) -> int:
