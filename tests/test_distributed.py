@@ -33,6 +33,17 @@ def train_as(rank: int, port: int, prepared: tuple, folder: Path, values: dict) 
     ranks = launched_ranks()
     with joined(ranks, torch.device("cpu")):
         run(prepared, folder, ranks=ranks, **values)
+        assert not TELLS_THREADS or threads_of_the_group() > 0  # otherwise the next line proves nothing
+    assert threads_of_the_group() == 0  # one that is left can abort the process at its end
+
+
+TELLS_THREADS = Path("/proc/self/task").is_dir()
+
+
+def threads_of_the_group() -> int:
+    """Threads of this process in which gloo works, by the name that PyTorch gives them."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return names.count("pt_gloo_runloop")
 
 
 def train_by_two(prepared: tuple, folder: Path, **values) -> Path:

@@ -18,6 +18,11 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+# At the top and not where it is used: its functions keep the group of the moment of their import as a default, and a
+# group that is kept outlives destroy_process_group. Its threads then meet the end of the interpreter, which aborts.
+if torch.distributed.is_available():
+    import torch.distributed.nn.functional
+
 from segfw.device import pick_device
 
 Item = TypeVar("Item")
@@ -60,9 +65,7 @@ class Ranks:
         """Sum over ranks through which gradients flow back to each of them."""
         if self.count == 1:
             return tensor
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(tensor)
+        return torch.distributed.nn.functional.all_reduce(tensor, group=torch.distributed.group.WORLD)
 
     def from_first(self, *values: float) -> tuple[float, ...]:
         """What the first rank holds, so that all do the same in the same step. Does not touch a GPU."""
@@ -109,7 +112,11 @@ def local_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Connects the ranks while the block runs; only the first one prints."""
+    """Connects the ranks while the block runs; only the first one prints.
+
+    At its end no thread of the group lives, if the caller keeps no network of ``Ranks.parallel``: a thread that still
+    waits for the interpreter's lock when Python ends aborts the process.
+    """
     if ranks.count == 1:
         yield
         return
