@@ -17,12 +17,13 @@ from evaluation_speed import evaluation
 from scipy import ndimage
 from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 
+from segfw.base.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.base.records import GIGABYTE
 from segfw.data.geometry import Geometry, Shape
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.resample import axis_matrix, resample_image
 from segfw.data.restore import restore
 from segfw.data.slabs import dense
-from segfw.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.inference.compiled import in_precision
 from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
@@ -30,7 +31,6 @@ from segfw.networks import build_network, fastest_layout
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
-from segfw.records import GIGABYTE
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import SpatialParams, draw_intensity, draw_spatial, source_size
 

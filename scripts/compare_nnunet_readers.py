@@ -26,11 +26,11 @@ from compare_nnunet_models import working_folder
 from compare_runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
 from scipy.spatial.transform import Rotation
 
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
 from segfw.data.formats import split_ending
-from segfw.data.parallel import CasesFailed
 from segfw.nnunet.importing import import_nnunet
 from segfw.prediction import predict
-from segfw.records import UserError
 
 # One process for all models, because nnU-Net takes long to start. The driver calls nnU-Net's public predictor.
 DRIVER = """

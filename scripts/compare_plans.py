@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
 
+from segfw.base.records import UserError
 from segfw.data.description import DESCRIPTION_FILE
 from segfw.data.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.data.layouts import find_dataset, image_files
@@ -22,7 +23,6 @@ from segfw.nnunet.descriptions import dataset_json
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
 from segfw.planning.prepare import MANIFEST_FILE
-from segfw.records import UserError
 
 PLANNERS = {
     "plain": "ExperimentPlanner",

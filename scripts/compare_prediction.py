@@ -46,8 +46,8 @@ from compare_runs import (
 from measured import GB, measure
 from phantom import phantom_image
 
+from segfw.base.device import pick_device, pick_precision
 from segfw.data.formats import read_volume
-from segfw.device import pick_device, pick_precision
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE

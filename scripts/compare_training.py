@@ -35,7 +35,7 @@ from compare_runs import (
 from compare_training_tables import markdown, tables
 from measured import measure
 
-from segfw.device import pick_device, pick_precision
+from segfw.base.device import pick_device, pick_precision
 from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.prepare import SPLITS_FILE

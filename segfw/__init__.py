@@ -21,7 +21,7 @@ _PUBLIC = {
     "load_model": "segfw.model",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.data.formats",
-    "UserError": "segfw.records",
+    "UserError": "segfw.base.records",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segfw.data.arrays import save_array
-from segfw.data.parallel import progress
+from segfw.base.array_files import save_array
+from segfw.base.parallel import progress
+from segfw.base.records import Record, UserError, count
 from segfw.data.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, trained_folds
 from segfw.networks import build_network
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.splits import Splits
-from segfw.records import Record, UserError, count
 
 FIRST_STAGE_FILE = "first_stage.json"
 

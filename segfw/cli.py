@@ -46,9 +46,9 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from segfw.base.ranks import launched_ranks
     from segfw.model import fold_folder
     from segfw.pipeline import summary, train
-    from segfw.training.distributed import launched_ranks
 
     scores = train(
         args.work,
@@ -163,8 +163,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from segfw.base.records import UserError
     from segfw.export import export_model, summary
-    from segfw.records import UserError
 
     if args.nnunet:
         from segfw.nnunet.exporting import export_nnunet
@@ -250,14 +250,14 @@ CALLS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
     args = build_parser().parse_args(arguments)
-    from segfw.records import UserError
+    from segfw.base.records import UserError
 
     try:
         code = CALLS[args.verb](args)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:
-        from segfw.data.parallel import CasesFailed  # not before: it loads what --help should not wait for
+        from segfw.base.parallel import CasesFailed  # not before: it loads what --help should not wait for
 
         if not isinstance(error, UserError | CasesFailed | OSError):  # OSError: a full disk, a forbidden folder
             raise

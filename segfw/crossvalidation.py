@@ -15,10 +15,11 @@ import blosc2
 import numpy as np
 from scipy import ndimage
 
+from segfw.base.parallel import Outcome, progress
+from segfw.base.records import Record, UserError
 from segfw.data.formats import read_mask, size_and_change
 from segfw.data.geometry import Geometry, Volume, stored_like
 from segfw.data.manifest import Case, LabelSet
-from segfw.data.parallel import Outcome, progress
 from segfw.data.store import read_case
 from segfw.data.verify import as_integers
 from segfw.evaluation.counting import confusion, label_counts
@@ -29,7 +30,6 @@ from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.model import WEIGHTS_FILE, fold_folder
 from segfw.planning.plan import Plan
-from segfw.records import Record, UserError
 
 FOLDER = "selection"
 SEPARATOR = " + "  # between the names of a pair

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from segfw.base.records import UserError
 from segfw.data.layouts import read_labels
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
@@ -13,7 +14,6 @@ from segfw.evaluation.tables import scores_table
 from segfw.model import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict
-from segfw.records import UserError
 from segfw.toy_dataset import make_toy_dataset
 from segfw.training.runlog import read_metrics
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.records import UserError, count, whole_file
 from segfw.data.store import open_case
 from segfw.model import (
     default_configuration,
@@ -31,7 +32,6 @@ from segfw.networks import BuildNetwork, build_network
 from segfw.packed import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.prepare import FINGERPRINT_FILE, MANIFEST_FILE
-from segfw.records import UserError, count, whole_file
 
 KEPT_METADATA = ("epoch", "mirror_axes")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's time is none of the model's

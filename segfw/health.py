@@ -11,15 +11,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from segfw.data.parallel import cpu_count, free_memory_bytes
-from segfw.device import cpu_has_bf16, device_name, pick_device, pick_precision
+from segfw.base.device import cpu_has_bf16, device_name, pick_device, pick_precision
+from segfw.base.parallel import cpu_count, free_memory_bytes
+from segfw.base.records import GIGABYTE, UserError
 from segfw.model import is_packed, load_plan, trained_folds
 from segfw.packed import Packed
 from segfw.planning.expectations import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
-from segfw.records import GIGABYTE, UserError
 
 
 def explain(work: Path, *, device: str = "auto") -> str:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import segfw.onnx_runner
+from segfw.base.records import UserError, count, partial_path, remove_partials, whole_file
 from segfw.data.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model import Model, load_model, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE
 from segfw.planning.mirroring import output_orders
-from segfw.records import UserError, count, partial_path, remove_partials, whole_file
 
 OPSET = 18  # the newest that PyTorch's exporter writes without converting
 PIPELINE_FILE, RUNNER_FILE, LICENCE_FILE = "pipeline.json", "predict.py", "LICENCE.txt"

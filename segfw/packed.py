@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from segfw.records import GIGABYTE, NAME, Record, UserError
+from segfw.base.records import GIGABYTE, NAME, Record, UserError
 
 CARD_FILE, SELECTION_FILE, POSTPROCESSING_FILE = "model.json", "selection.json", "postprocessing.json"
 # The only names a model file may have: no path can lead out of it, and nothing in it is of another kind.

@@ -10,10 +10,12 @@ from typing import Literal
 from pydantic import ValidationError
 from torch import nn
 
+from segfw.base.device import pick_device, pick_precision
+from segfw.base.ranks import joined, launched_ranks, local_device
+from segfw.base.records import UserError, write_text
 from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
-from segfw.device import pick_device, pick_precision
 from segfw.evaluation.metrics import Scores
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, load_tensors
 from segfw.networks import BuildNetwork, build_network
@@ -21,10 +23,8 @@ from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.records import UserError, write_text
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
-from segfw.training.distributed import joined, launched_ranks, local_device
 from segfw.training.loop import SETTINGS_FILE, BuildLoss
 from segfw.training.loop import train as train_fold
 from segfw.training.runlog import clock

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from segfw.data.cluster import cluster_pool
+from segfw.base.cluster import cluster_pool
+from segfw.base.parallel import FAILURES_FILE, CasesFailed
+from segfw.base.records import UserError, count
 from segfw.data.formats import check_mask_ending
 from segfw.data.manifest import LABELS_FILE, Case
-from segfw.data.parallel import FAILURES_FILE, CasesFailed
 from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
@@ -30,7 +31,6 @@ from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model import Model, load_model, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
-from segfw.records import UserError, count
 from segfw.selection import load_selection
 
 PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}

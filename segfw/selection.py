@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from segfw.base.parallel import CasesFailed, Outcome, progress
+from segfw.base.records import GIGABYTE, Record, UserError, count, write_text
 from segfw.crossvalidation import (
     FOLDER,
     SEPARATOR,
@@ -26,7 +28,6 @@ from segfw.crossvalidation import (
     predict_held_out,
 )
 from segfw.data.manifest import DatasetManifest, LabelSet
-from segfw.data.parallel import CasesFailed, Outcome, progress
 from segfw.data.slabs import dense
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
@@ -36,7 +37,6 @@ from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE
 from segfw.planning.splits import Splits
-from segfw.records import GIGABYTE, Record, UserError, count, write_text
 
 SELECTION_FILE, TABLE_FILE = "selection.json", "selection.txt"
 TOLERANCE = 0.001  # of the mean Dice: a candidate that takes longer must be better by more

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.ranks import Ranks
+from segfw.base.records import UserError
 from segfw.data.manifest import LABELS_FILE, Case
-from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import open_case
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
@@ -22,8 +24,6 @@ from segfw.model import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
-from segfw.records import UserError
-from segfw.training.distributed import Ranks
 from segfw.training.runlog import read_metrics
 from segfw.training.validate import CountWholeCase
 

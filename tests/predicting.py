@@ -76,7 +76,7 @@ def slowly(seconds: float):
 
 
 def main() -> int:
-    from segfw.data.parallel import CasesFailed
+    from segfw.base.parallel import CasesFailed
     from segfw.prediction import predict
 
     paths, options = [Path(text) for text in sys.argv[1:4]], {}

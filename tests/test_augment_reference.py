@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 from segfw.training import augment_reference
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import draw_intensity, draw_spatial, source_size

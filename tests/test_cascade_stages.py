@@ -14,8 +14,9 @@ from conftest import blocks_case, write_nifti
 from scipy import ndimage
 
 from segfw import cascade
+from segfw.base.array_files import open_array, save_array
+from segfw.base.records import UserError
 from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
-from segfw.data.arrays import open_array, save_array
 from segfw.data.formats import read_volume
 from segfw.data.restore import restore
 from segfw.data.slabs import dense
@@ -29,7 +30,6 @@ from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, targe
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.prediction import predict
-from segfw.records import UserError
 from segfw.validation import whole_case_counter
 
 CASES = [f"case_{number:02}" for number in range(6)]

@@ -12,15 +12,15 @@ import pytest
 from conftest import touch_files, write_nifti
 from scipy import ndimage
 
+from segfw.base.records import UserError
+from segfw.base.robust import find_outliers
 from segfw.checkup.check import check_dataset
 from segfw.checkup.findings import CheckReport, finding_of
 from segfw.checkup.labels import side_pairs
 from segfw.checkup.measure import label_boxes, orientation
-from segfw.checkup.robust import find_outliers
 from segfw.checkup.signature import signature
 from segfw.data.geometry import Geometry
 from segfw.data.manifest import Problem
-from segfw.records import UserError
 
 SHAPE_XYZ = (30, 26, 12)
 SPACING_XYZ = (1.0, 1.5, 4.0)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from predicting import make_images, make_model, slowly
 
-from segfw.data.cluster import cluster_pool
-from segfw.data.parallel import CasesFailed
+from segfw.base.cluster import cluster_pool
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.prediction import predict
-from segfw.records import UserError
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'segfw[cluster]'")
 CASES = 12
@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
 
 
 def test_wrong_addresses_and_folders_are_one_sentence(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("segfw.data.cluster.CONNECT_S", 1)
+    monkeypatch.setattr("segfw.base.cluster.CONNECT_S", 1)
     with (
         pytest.raises(UserError, match="--cluster tcp://127.0.0.1:9: no Dask scheduler answers there"),
         cluster_pool("tcp://127.0.0.1:9", reads=[], writes=tmp_path),

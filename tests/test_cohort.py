@@ -16,15 +16,15 @@ from conftest import blocks_case, write_nifti
 from predicting import make_images, make_model
 
 import segfw.inference.cohort as cohort
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError, partial_path
 from segfw.cli import main
 from segfw.data.formats import read_mask, write_labels
-from segfw.data.parallel import CasesFailed
 from segfw.inference.folder import OutputFolder
 from segfw.inference.images import find_images
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.prediction import predict
-from segfw.records import UserError, partial_path
 
 CASES = 8
 SCRIPT = Path(__file__).with_name("predicting.py")

@@ -7,10 +7,10 @@ from stored_cases import LABELS, record_of, smooth_logits, store
 from test_selection import FAR, ROW, pair_of
 
 from segfw import crossvalidation
+from segfw.base.records import UserError
 from segfw.crossvalidation import HeldOut, count_case, find_postprocessing
 from segfw.data.manifest import Case
 from segfw.inference.postprocess import outside_largest
-from segfw.records import UserError
 
 
 def test_probabilities_of_another_network_are_not_counted(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import touch_files
 
+from segfw.base.records import UserError
 from segfw.data.layouts import find_dataset, read_labels
 from segfw.data.manifest import FoundDataset, LabelSet, Region
-from segfw.records import UserError
 
 DESCRIPTION = {
     "channel_names": {"0": "CT"},

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from segfw import device
-from segfw.device import compiling_pays, pick_precision
+from segfw.base import device
+from segfw.base.device import compiling_pays, pick_precision
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 

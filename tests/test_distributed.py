@@ -11,10 +11,10 @@ import pytest
 import torch
 from small_training import run, weights
 
+from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.training.distributed import ALONE, Ranks, joined, launched_ranks
 from segfw.training.runlog import read_metrics
 
 SETTINGS = {"precision": "fp32", "epochs": 2, "batch_size": 4}

@@ -8,16 +8,16 @@ import pytest
 import torch
 from stored_cases import LABELS, NESTED, record_of, smooth_logits, store, stored
 
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.data.formats import read_volume
 from segfw.data.geometry import AS_STORED
-from segfw.data.parallel import CasesFailed
 from segfw.data.preprocess import place_back
 from segfw.data.resample import axis_matrix, thick_axis
 from segfw.inference import ensemble as module
 from segfw.inference.ensemble import EnsembleSettings, ensemble, merged, merged_each, probability_of
 from segfw.inference.postprocess import KeepLargest, Postprocessing
-from segfw.records import UserError
 
 GRIDS = {
     "3d_fullres": record_of((4.0, 2.0, 1.3)),

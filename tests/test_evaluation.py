@@ -10,16 +10,16 @@ import pytest
 from mask_folders import LABELS, SHAPE, box, folders, geometry, rows_of
 from PIL import Image
 
+from segfw.base.parallel import CasesFailed, Failures
+from segfw.base.records import UserError
 from segfw.data.formats import write_labels
 from segfw.data.manifest import LabelSet
-from segfw.data.parallel import CasesFailed, Failures
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation.cases import score_case
 from segfw.evaluation.counting import confusion
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import METRICS, Scores, label_score
 from segfw.evaluation.tables import scores_table
-from segfw.records import UserError
 
 
 def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path):

@@ -5,6 +5,7 @@ import torch
 from test_memory import make_spec
 from test_planner import fingerprint, manifest
 
+from segfw.base.records import GIGABYTE
 from segfw.planning import expectations, memory
 from segfw.planning.expectations import expected, hours_per_fold, measured_to_fit, planned_memory_gb
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
@@ -12,7 +13,6 @@ from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.presets import PRESETS
-from segfw.records import GIGABYTE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LARGE = fingerprint([((1, 1, 1), (200, 200, 200))] * 20)

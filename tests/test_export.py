@@ -10,12 +10,12 @@ import pytest
 import torch
 from small_model import cascade_model, small_model
 
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.export import export_model
 from segfw.model import fold_folder, load_model, load_tensors, save_tensors
 from segfw.packed import Card, Packed
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.records import UserError
 
 WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_planner import fingerprint, manifest, random_cases
 
+from segfw.base.records import UserError
 from segfw.data.formats import read_volume
 from segfw.health import explain
 from segfw.inference.predictor import Predictor
@@ -17,7 +18,6 @@ from segfw.planning.planner import make_plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.presets import PRESETS
 from segfw.planning.topology import catching_up_topology, even_topology
-from segfw.records import UserError
 
 FOREIGN = [name for name, preset in PRESETS.items() if preset.published is None]
 CUBES = fingerprint([((1, 1, 1), (200, 200, 200))] * 40)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from segfw.base.records import UserError
 from segfw.planning.groups import guess_groups, read_groups
-from segfw.records import UserError
 
 ACDC = ["patient001_frame01", "patient001_frame12", "patient002_frame01", "patient002_frame14"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from segfw.base.records import UserError
 from segfw.data.manifest import Channel
 from segfw.inference.images import find_images
-from segfw.records import UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import blocks_case, touch_files, write_nifti
 
+from segfw.base.records import UserError
 from segfw.data import manifest
 from segfw.data.formats import read_volume, write_labels
 from segfw.data.geometry import Geometry, Volume
@@ -28,7 +29,6 @@ from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.prediction import predict
-from segfw.records import UserError
 from segfw.training.sampling import draw_sample, generator
 
 REGIONS = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from segfw.base.records import UserError
 from segfw.data.manifest import LabelSet, Region
 from segfw.evaluation.cases import measures_of, score_masks
 from segfw.evaluation.lesions import LesionCounts, lesion_counts, lesion_total, pooled
 from segfw.evaluation.metrics import Measures
-from segfw.records import UserError
 
 SPACING_MM = (5.0, 2.0, 1.0)  # a voxel has 0.01 ml
 VOXEL_ML = 0.01

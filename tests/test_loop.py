@@ -5,16 +5,16 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration, run, spec, weights
 
+from segfw.base.ranks import Ranks
+from segfw.base.records import UserError
 from segfw.data.manifest import Case, LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.store import preprocess_dataset
 from segfw.model import load_tensors
 from segfw.planning.plan import target_of
-from segfw.records import UserError
 from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.distributed import Ranks
 from segfw.training.runlog import read_metrics
 from segfw.training.settings import TrainSettings
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from segfw.base.records import GIGABYTE
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
@@ -17,7 +18,6 @@ from segfw.planning.memory import (
     step_cost,
     usable_bytes,
 )
-from segfw.records import GIGABYTE
 
 
 def make_spec(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:

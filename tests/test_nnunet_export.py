@@ -10,6 +10,7 @@ import torch
 from small_model import cascade_model
 from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import LabelSet, Region
@@ -21,7 +22,6 @@ from segfw.networks import build_network
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 from segfw.planning.plan import Plan
-from segfw.records import UserError
 
 
 def imported(folder, **changes):

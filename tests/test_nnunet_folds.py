@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_nnunet import plans, save_checkpoint, state, trained_folder
 
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model import load_model
 from segfw.nnunet.importing import import_nnunet, is_known_trainer
-from segfw.records import UserError
 
 
 def test_weights_of_a_compiled_network_and_the_best_ones(tmp_path):

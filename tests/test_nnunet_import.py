@@ -11,15 +11,15 @@ import pytest
 import torch
 from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 
+from segfw.base.device import pick_precision
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
-from segfw.device import pick_precision
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint
 from segfw.nnunet.importing import import_nnunet
 from segfw.planning.plan import Plan
-from segfw.records import UserError
 
 
 def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_path):
@@ -279,7 +279,7 @@ def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, 
 )
 def test_imported_models_compute_as_nnunet_does_and_others_as_is_fastest(device, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("segfw.device.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("segfw.base.device.cpu_has_bf16", lambda: True)
     assert pick_precision("auto", torch.device(device), as_nnunet=True) == wanted
     assert pick_precision("bf16", torch.device(device), as_nnunet=True) == torch.bfloat16
     own = torch.float32 if device == "mps" else torch.bfloat16
@@ -287,7 +287,7 @@ def test_imported_models_compute_as_nnunet_does_and_others_as_is_fastest(device,
 
 
 def test_an_imported_model_knows_that_it_is_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("segfw.device.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("segfw.base.device.cpu_has_bf16", lambda: True)
     import_nnunet(trained_folder(tmp_path), tmp_path / "out")
     model = load_model(tmp_path / "out")
     assert Predictor.of(model, device="cpu").precision == torch.float32

@@ -7,13 +7,13 @@ import pytest
 from conftest import write_nifti
 from small_nnunet import plans
 
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.preprocess import place_back, preprocess_classes, preprocess_image
 from segfw.data.store import load_stored
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess
-from segfw.records import UserError
 
 SHAPE_XYZ, SPACING_XYZ = (12, 7, 9), (0.5, 5.0, 1.0)
 

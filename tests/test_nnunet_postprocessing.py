@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
+from segfw.base.records import UserError
 from segfw.export import export_model
 from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
 from segfw.model import load_plan, trained_folds
@@ -22,7 +23,6 @@ from segfw.nnunet.postprocessing import (
     read_postprocessing,
 )
 from segfw.prediction import predict
-from segfw.records import UserError
 
 PATH = f"{MODULE}\n{FUNCTION}\n".encode()
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from small_nnunet import INTENSITIES, dataset, plans, state, trained_folder
 
+from segfw.base.records import UserError
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.preprocess import preprocess_image
 from segfw.data.resample import Resampling, resample_image, thick_axis
@@ -19,7 +20,6 @@ from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 from segfw.planning.nnunet_plans import plan_of_nnunet
 from segfw.planning.plan import Plan
-from segfw.records import UserError
 
 NAME = "3d_fullres"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_nnunet import MODEL, Runs, plans, refusal, trained_folder
 
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model import load_model
 from segfw.nnunet.importing import import_nnunet
-from segfw.records import UserError
 
 
 def test_an_exported_zip(tmp_path):

@@ -18,6 +18,7 @@ from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
 from small_training import configuration, spec
 
 from segfw import onnx_runner as runner
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.data.formats import read_volume
 from segfw.data.manifest import Channel, LabelSet, Region
@@ -28,7 +29,6 @@ from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.onnx_export import export_onnx, pipeline_of, with_stock_norms
 from segfw.planning.plan import PLAN_FILE
-from segfw.records import UserError
 
 REASON = "needs the extra 'onnx' (pip install 'segfw[onnx]')"
 STATS = IntensityStats(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.parallel import (
+from segfw.base.parallel import (
     CasesFailed,
     OutOfMemory,
     cgroup_free_bytes,

@@ -17,8 +17,9 @@ import pytest
 import torch
 from conftest import blocks_case, write_nifti
 
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
 from segfw.data.formats import read_volume
-from segfw.data.parallel import CasesFailed
 from segfw.data.store import StoredCase
 from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
@@ -28,7 +29,6 @@ from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.prediction import predict
-from segfw.records import UserError
 
 # Checkpoints after every epoch, so that a kill in training leaves one to resume from.
 RUN = """

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segfw.base.records import UserError
 from segfw.data.manifest import Case, Channel, DatasetManifest, LabelSet, Region
 from segfw.data.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
@@ -15,7 +16,6 @@ from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, require_possible
 from segfw.planning.presets import PRESETS as ALL_PRESETS
-from segfw.records import UserError
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.

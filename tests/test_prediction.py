@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from predicting import make_images, make_model, masks, same
 
+from segfw.base.records import UserError
 from segfw.data.formats import read_volume
 from segfw.data.nifti import PLACING
 from segfw.inference.ensemble import merged
@@ -15,7 +16,6 @@ from segfw.inference.folder import OutputFolder
 from segfw.inference.probabilities import read_probabilities
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.prediction import predict
-from segfw.records import UserError
 
 
 @pytest.fixture(scope="module")

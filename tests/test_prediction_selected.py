@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from predicting import make_images, make_model, masks, same
 
+from segfw.base.records import UserError
 from segfw.data.formats import read_volume
 from segfw.inference import several
 from segfw.inference.ensemble import merged
@@ -21,7 +22,6 @@ from segfw.model import load_model
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.prediction import Job, predict
-from segfw.records import UserError
 from segfw.selection import Selection
 
 STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))

@@ -10,6 +10,8 @@ import torch
 from conftest import blocks_case, write_nifti, write_slices
 from small_training import configuration, spec
 
+from segfw.base.device import compiling_pays_in_prediction
+from segfw.base.records import GIGABYTE, UserError
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Volume
 from segfw.data.manifest import Channel, LabelSet, Region
@@ -17,7 +19,6 @@ from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.restore import Restoring, restored
 from segfw.data.slabs import Slab, dense, one_slab
-from segfw.device import compiling_pays_in_prediction
 from segfw.inference.cohort import predict_cases
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.folder import OutputFolder
@@ -28,7 +29,6 @@ from segfw.model import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan
-from segfw.records import GIGABYTE, UserError
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 SPEC = NetworkSpec(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 
+from segfw.base.records import UserError, partial_path
 from segfw.data.restore import restore
 from segfw.inference import probabilities
 from segfw.inference.ensemble import merged
@@ -15,7 +16,6 @@ from segfw.inference.probabilities import (
     probability_files,
     read_probabilities,
 )
-from segfw.records import UserError, partial_path
 
 
 def everything(opened) -> tuple[slice, ...]:
@@ -137,7 +137,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.b2nd").write_text("no array")
     with pytest.raises(UserError, match="text.b2nd: is no whole file of probabilities"):
         read_probabilities(tmp_path / "text.b2nd")
-    from segfw.data.arrays import save_array
+    from segfw.base.array_files import save_array
 
     save_array(tmp_path / "array.b2nd", np.zeros((2, 3, 4)))
     with pytest.raises(UserError, match="array.b2nd: is no whole file of probabilities"):

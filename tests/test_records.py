@@ -10,7 +10,7 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from segfw.records import Record, UserError, partial_path, remove_partials, whole_file, write_text
+from segfw.base.records import Record, UserError, partial_path, remove_partials, whole_file, write_text
 
 
 class Inner(Record):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 from segfw.training.checkpoint import Counters
 from segfw.training.schedule import (
     Clock,

@@ -17,11 +17,12 @@ from stored_cases import LABELS, NESTED
 from test_cascade_stages import plan_a_cascade, write_raw
 
 from segfw import crossvalidation, selection
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
-from segfw.data.parallel import CasesFailed
 from segfw.inference.postprocess import FOREGROUND, apply
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
@@ -30,7 +31,6 @@ from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Fold, Splits
-from segfw.records import UserError
 from segfw.selection import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
 
 CASES = [f"case_{number:02}" for number in range(6)]

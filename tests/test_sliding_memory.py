@@ -7,6 +7,7 @@ import torch
 from small_training import spec
 from test_sliding_window import blurred, slow_oracle, unet
 
+from segfw.base.records import GIGABYTE, UserError
 from segfw.data.slabs import dense
 from segfw.inference import budget
 from segfw.inference.budget import (
@@ -26,7 +27,6 @@ from segfw.inference.tiles import TiledImage, tile_count
 from segfw.inference.window import Window, on_host
 from segfw.networks import build_network
 from segfw.planning.memory import StepCounter
-from segfw.records import GIGABYTE, UserError
 
 
 class Counting:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import KFold
 
+from segfw.base.records import UserError
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
-from segfw.records import UserError
 
 IDS = [f"case_{number:03}" for number in range(23)]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_training import FOLD, run, weights
 
+from segfw.base.records import UserError
 from segfw.model import load_tensors
 from segfw.networks.losses import deep_supervision_loss
-from segfw.records import UserError
 from segfw.training import checkpoint, epochs, loop, schedule, step, stopping
 from segfw.training.runlog import read_metrics
 from segfw.training.settings import TrainSettings

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from segfw.base.records import UserError
 from segfw.model import load_model, load_tensors, save_tensors
 from segfw.pipeline import train
 from segfw.planning.prepare import plan_and_preprocess
-from segfw.records import UserError
 
 
 def test_a_finished_fold_is_extended_and_keeps_what_it_was(make_raw, tmp_path, capsys):

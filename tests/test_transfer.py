@@ -4,11 +4,11 @@ import pytest
 import torch
 from test_unet import make_spec
 
+from segfw.base.records import UserError
 from segfw.model import fold_folder, load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.networks.transfer import Transfer, transfer
 from segfw.planning.plan import Plan
-from segfw.records import UserError
 from segfw.training.start import find_start
 
 HEADS = ("heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias")

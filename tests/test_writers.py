@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 from segfw.training.runrecord import RunRecord, Session
 from segfw.training.writers import MLFLOW_FILE, MLFLOW_RUN_FILE, figures, open_writers
 

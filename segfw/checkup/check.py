@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.records import UserError
 from segfw.checkup.cohort import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.duplicates import near_duplicates, repeated_patients
 from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding, LabelSummary, finding_of
@@ -19,7 +20,6 @@ from segfw.data.manifest import Case, FoundDataset, Problem, apply_map
 from segfw.data.verify import as_integers
 from segfw.planning.fingerprint import scan_cases
 from segfw.planning.groups import read_groups
-from segfw.records import UserError
 
 LISTED_PER_CASE = 3
 JSON_FILE, PAGE_FILE = "check.json", "check.html"

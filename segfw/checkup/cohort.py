@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segfw.base.records import count
+from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
 from segfw.checkup.findings import Finding
 from segfw.checkup.measure import CaseMeasure
-from segfw.checkup.robust import THRESHOLD, Outlier, find_outliers, robust_spread
 from segfw.checkup.sides import AXES
-from segfw.records import count
 
 Names = dict[int, str]  # label value -> name
 

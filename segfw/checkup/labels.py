@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segfw.base.records import count
+from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
 from segfw.checkup.cohort import Names, listed, warning
 from segfw.checkup.findings import Finding
 from segfw.checkup.measure import CaseMeasure, LabelMeasure
-from segfw.checkup.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
 from segfw.checkup.sides import AXES, X_AXIS, Swap, find_swaps
 from segfw.planning.splits import FOLDS
-from segfw.records import count
 
 VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
 ANATOMY_SPREAD = 0.5  # of the logarithm of the volume; lesions differ far more

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from segfw.base.figures import label_color, write_page
 from segfw.checkup.findings import SEVERITIES, CheckReport, Finding
 from segfw.checkup.measure import CaseMeasure
 from segfw.checkup.pictures import View, thumbnail, views_of_place
 from segfw.data.manifest import FoundDataset
-from segfw.pictures import label_color, write_page
 
 TEMPLATE = Path(__file__).with_name("check.html.jinja")
 MOST_THUMBNAILS = 60

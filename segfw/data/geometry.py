@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import model_validator
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 LARGEST_TABLE = 65536  # values further apart than this are searched for instead of looked up
 CHUNK_VOXELS = 1 << 20  # NumPy widens what it looks up to 8 bytes a voxel, which a whole CT cannot afford

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import model_validator
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 PART_VOXELS = 1 << 20
 

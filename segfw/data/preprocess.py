@@ -13,6 +13,7 @@ from pydantic import model_validator
 from scipy import ndimage
 from torch import Tensor
 
+from segfw.base.records import Record
 from segfw.data.geometry import (
     CANONICAL,
     Geometry,
@@ -37,7 +38,6 @@ from segfw.data.resample import (
     thick_axis,
 )
 from segfw.data.voxels import FLAT
-from segfw.records import Record
 
 # What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file
 # states beside them (SimpleITKIO, NibabelIO), the same unless axes are turned to RAS, which makes nibabel forget it

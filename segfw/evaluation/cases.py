@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from segfw.base.records import UserError
 from segfw.data.geometry import Spacing, to_canonical
 from segfw.data.manifest import LabelMap, LabelSet
 from segfw.evaluation.counting import confusion
@@ -15,7 +16,6 @@ from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
-from segfw.records import UserError
 
 ALL = "all"
 DEFAULT = Measures()

@@ -14,10 +14,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from segfw.base.parallel import free_memory_bytes
+from segfw.base.records import GIGABYTE, UserError
 from segfw.data.geometry import Shape
-from segfw.data.parallel import free_memory_bytes
 from segfw.networks.spec import NetworkSpec
-from segfw.records import GIGABYTE, UserError
 
 FREE_SHARE = 0.8  # of the free memory that a prediction may take where nobody says how much
 LEAST_ROOM_BYTES = GIGABYTE // 8  # pages of a file that are at work at a time

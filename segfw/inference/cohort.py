@@ -20,10 +20,12 @@ from typing import Literal
 
 import numpy as np
 
+from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
+from segfw.base.records import UserError, count
+from segfw.base.stopwatch import Stopwatch
 from segfw.data.formats import read_volume, write_labels
 from segfw.data.geometry import Geometry
 from segfw.data.manifest import Case
-from segfw.data.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.data.preprocess import stack_channels
 from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
@@ -31,8 +33,6 @@ from segfw.inference.folder import OutputFolder, Sink, sources_of
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.several import SelectedPredictor, SeveralPrepared
 from segfw.inference.space import DiskFull, is_full
-from segfw.inference.times import Stopwatch
-from segfw.records import UserError, count
 
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5

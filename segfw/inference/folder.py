@@ -17,16 +17,16 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from segfw.base.records import Record, UserError, remove_partials, write_text
+from segfw.base.stopwatch import CaseTimes
 from segfw.data.formats import size_and_change
 from segfw.data.manifest import Case
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.slabs import Slab
 from segfw.inference.probabilities import ENDING
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
-from segfw.inference.times import CaseTimes
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import MAPS, map_name
-from segfw.records import Record, UserError, remove_partials, write_text
 
 HIDDEN = ".segfw"
 TIMINGS_FILE = "timings.json"

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from segfw.base.records import UserError
 from segfw.data.dicom import holds_dicom, is_dicom
 from segfw.data.formats import FORMATS, split_ending
 from segfw.data.layouts import group_channels, image_files, series_folders
 from segfw.data.manifest import Case, Channel
-from segfw.records import UserError
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segfw.base.records import UserError
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case
@@ -16,7 +17,6 @@ from segfw.data.nifti import unit_mm
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import check_case
 from segfw.data.voxels import affine_of_lps, stated_spacing
-from segfw.records import UserError
 
 MaskOf = Callable[[np.ndarray], Any]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from segfw.base.records import Record, UserError
 from segfw.data.manifest import LabelSet
 from segfw.model import postprocessing_file, read_model_file
-from segfw.records import Record, UserError
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
 

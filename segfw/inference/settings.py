@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from segfw.base.records import Record, UserError
 from segfw.data.manifest import Case
 from segfw.inference.folder import OutputFolder
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model import Model
-from segfw.records import Record, UserError
 
 SETTINGS_FILE = "prediction.json"
 # Of a configuration, what is of its training alone, or only told.

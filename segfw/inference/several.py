@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segfw.base.records import partial_path
+from segfw.base.stopwatch import Stopwatch
 from segfw.data.geometry import Volume
 from segfw.data.preprocess import PreprocessRecord
 from segfw.inference.ensemble import merged
 from segfw.inference.postprocess import Postprocessing, apply
 from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
-from segfw.inference.times import Stopwatch
 from segfw.planning.plan import Plan
-from segfw.records import partial_path
 
 
 @dataclass(frozen=True, kw_only=True)

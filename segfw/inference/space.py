@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from segfw.base.records import GIGABYTE, UserError
 from segfw.data.formats import size_and_change
 from segfw.data.manifest import Case
 from segfw.inference.folder import OutputFolder
-from segfw.records import GIGABYTE, UserError
 
 # EFBIG: a limit on the size of files, which some clusters set (ulimit -f).
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}

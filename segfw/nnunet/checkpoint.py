@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 
 
 class Ignored:

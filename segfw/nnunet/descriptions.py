@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from segfw.base.records import UserError
 from segfw.data.manifest import LabelSet
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
 from segfw.planning.nnunet_plans import NORMALIZATIONS, READERS
 from segfw.planning.nnunet_resampling import resampling_json
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import UserError
 
 PLANS = "nnUNetPlans"
 LARGEST_BYTE = 255

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from segfw.base.records import UserError, write_text
 from segfw.inference.postprocess import Postprocessing, load_postprocessing
 from segfw.model import (
     BEST_FILE,
@@ -29,7 +30,6 @@ from segfw.nnunet.folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.postprocessing import write_postprocessing
 from segfw.nnunet.weights import to_nnunet
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import UserError, write_text
 from segfw.selection import Selection, load_selection
 
 TRAINER = "nnUNetTrainer"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 
+from segfw.base.records import UserError
 from segfw.nnunet.checkpoint import read_checkpoint
 from segfw.nnunet.postprocessing import POSTPROCESSING
 from segfw.planning.nnunet_plans import CONFIGURATION_NAME, read_json, resolved
-from segfw.records import UserError
 
 PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"

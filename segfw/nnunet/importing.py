@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from segfw.base.records import UserError, count
 from segfw.data.description import channels_of, labels_of
 from segfw.data.manifest import Channel, LabelSet
 from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
@@ -22,7 +23,6 @@ from segfw.nnunet.weights import LONGEST, from_nnunet, without_wrappers
 from segfw.planning.nnunet_networks import absent_weights
 from segfw.planning.nnunet_plans import plan_of_nnunet, resolved
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.records import UserError, count
 
 # Trainers of nnU-Net 2.8.1 that build the plan's network and predict like nnUNetTrainer: they differ in length,
 # augmentation, loss, sampling or optimiser. nnUNetTrainerBN is not among them: it has other norms.

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from segfw.base.records import whole_file, write_text
 from segfw.data.manifest import LabelSet
 from segfw.inference.postprocess import KeepLargest, Postprocessing, possible_steps
-from segfw.records import whole_file, write_text
 
 POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
 MODULE = "nnunetv2.postprocessing.remove_connected_components"

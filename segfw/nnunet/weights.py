@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from segfw.base.records import UserError
 from segfw.networks import build_network
 from segfw.networks.spec import RESIDUAL_ENCODER, NetworkSpec
-from segfw.records import UserError
 
 PARTS = ("weight", "bias")
 TRANSPOSED = re.compile(r"\.transpconvs\.\d+\.")

@@ -9,12 +9,12 @@ from typing import Literal
 
 import torch
 
-from segfw.device import convolution_flops, device_memory_gb, device_name
+from segfw.base.device import convolution_flops, device_memory_gb, device_name
+from segfw.base.records import UserError
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.presets import preset_called
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
-from segfw.records import UserError
 
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
 # rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from segfw.base.records import UserError
 from segfw.data.manifest import DatasetManifest
 from segfw.planning.nnunet_networks import architecture_of
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json, resolved
 from segfw.planning.plan import CASCADE, FULLRES, Configuration, Plan
 from segfw.planning.planner import PROCESS_GB, stored_gb
-from segfw.records import UserError
 
 DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
 

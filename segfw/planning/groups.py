@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 
 CASE_COLUMNS = frozenset({"case", "caseid", "casename", "id", "image", "imageid", "name", "identifier", "scan"})
 GROUP_COLUMNS = frozenset({"group", "groupid", "patient", "patientid", "subject", "subjectid", "participantid"})

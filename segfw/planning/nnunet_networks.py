@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from segfw.base.records import UserError
 from segfw.data.manifest import LabelSet
 from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
 from segfw.planning.presets import with_z
-from segfw.records import UserError
 
 ARCHITECTURES = {"PlainConvUNet": PLAIN, "ResidualEncoderUNet": RESIDUAL_ENCODER}
 BLOCKS_FIELD = {PLAIN: "n_conv_per_stage", RESIDUAL_ENCODER: "n_blocks_per_stage"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from segfw.base.records import GIGABYTE, NAME, UserError
 from segfw.data.geometry import AS_STORED, CANONICAL, Orientation
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import IntensityStats, Normalization
@@ -21,7 +22,6 @@ from segfw.planning.nnunet_networks import network_of, unknown_network
 from segfw.planning.nnunet_resampling import resampling_of
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z
-from segfw.records import GIGABYTE, NAME, UserError
 
 NO_ESTIMATE = Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0)
 NORMALIZATIONS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segfw.base.records import UserError
 from segfw.data.resample import Resampling
-from segfw.records import UserError
 
 DEFAULT, TORCH, NONE = "resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"
 KINDS = ("data", "seg", "probabilities")

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from segfw.base.records import GIGABYTE, UserError
 from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
 from segfw.data.normalize import Normalization, normalization_kind
@@ -20,7 +21,6 @@ from segfw.planning.memory import step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
-from segfw.records import GIGABYTE, UserError
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU

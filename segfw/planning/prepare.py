@@ -11,14 +11,15 @@ from typing import Literal
 
 import torch
 
-from segfw.data.cluster import cluster_pool
+from segfw.base.cluster import cluster_pool
+from segfw.base.device import pick_device
+from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.records import Record, UserError
 from segfw.data.formats import size_and_change
 from segfw.data.geometry import Spacing
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Case, DatasetManifest, FoundDataset
-from segfw.data.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.data.store import DecodedCases, preprocess_dataset
-from segfw.device import pick_device
 from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.given import given_plan, given_wishes
@@ -27,7 +28,6 @@ from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
-from segfw.records import Record, UserError
 
 MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
 FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segfw.base.records import UserError
 from segfw.data.geometry import Shape
-from segfw.records import UserError
 from segfw.training.augment_draw import is_in_plane, largest_angle
 
 SMALLEST_SCALE = 0.85  # that the box is read for; corners of patches scaled further lie outside of it, as published

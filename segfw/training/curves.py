@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segfw.pictures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
-from segfw.records import whole_file
+from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
+from segfw.base.records import whole_file
 from segfw.training.runlog import clock
 
 if TYPE_CHECKING:

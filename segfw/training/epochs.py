@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.data.parallel import progress
+from segfw.base.parallel import progress
+from segfw.base.records import GIGABYTE, UserError
 from segfw.model import BEST_FILE, save_weights
 from segfw.planning.splits import Fold
-from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
 from segfw.training.curves import draw_progress

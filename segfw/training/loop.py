@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from segfw.base.device import compiling_pays, keep_freed_pages, pick_precision
+from segfw.base.ranks import ALONE, Ranks, local_device
+from segfw.base.records import UserError
 from segfw.data.store import CaseArrays
-from segfw.device import compiling_pays, keep_freed_pages, pick_precision
 from segfw.model import WEIGHTS_FILE, save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
-from segfw.records import UserError
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -30,7 +31,6 @@ from segfw.training.checkpoint import (
     require_checkpoint,
 )
 from segfw.training.curves import draw_progress
-from segfw.training.distributed import ALONE, Ranks, local_device
 from segfw.training.epochs import Diverged, Job, train_epochs
 from segfw.training.feeding import Stopwatch, open_cases
 from segfw.training.runlog import keep_metrics_before, read_metrics

@@ -18,9 +18,9 @@ from typing import Literal
 import torch
 from pydantic import JsonValue
 
+from segfw.base.device import device_name
+from segfw.base.records import Record, UserError
 from segfw.data.store import load_stored
-from segfw.device import device_name
-from segfw.records import Record, UserError
 from segfw.training.settings import TrainSettings
 
 RUN_FILE = "run.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from segfw.base.records import UserError
 from segfw.model import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
 from segfw.planning.plan import PLAN_FILE
-from segfw.records import UserError
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:

@@ -10,11 +10,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from segfw.device import autocast
+from segfw.base.device import autocast
+from segfw.base.ranks import Ranks
 from segfw.networks.losses import dice_ce_loss, overlap_counts
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState
-from segfw.training.distributed import Ranks
 from segfw.training.feeding import Feeder
 from segfw.training.step import Run
 

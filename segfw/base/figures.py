@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.records import write_text
+from segfw.base.records import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from segfw.records import GIGABYTE, UserError
+from segfw.base.records import GIGABYTE, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE_FROM_S, COMPILE_FROM_STEPS = 1800.0, 2000  # length of a training on the CPU from which compiling it pays

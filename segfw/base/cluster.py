@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from segfw.data.parallel import Pool
-from segfw.records import UserError
+from segfw.base.parallel import Pool
+from segfw.base.records import UserError
 
 CONNECT_S = 30
 

@@ -22,8 +22,8 @@ from typing import TypeVar
 import psutil
 from tqdm import tqdm
 
-from segfw.data.progress import progress
-from segfw.records import GIGABYTE, Record, UserError, count
+from segfw.base.progress import progress
+from segfw.base.records import GIGABYTE, Record, UserError, count
 
 CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"

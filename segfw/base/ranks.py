@@ -23,7 +23,7 @@ from torch import Tensor, nn
 if torch.distributed.is_available():
     import torch.distributed.nn.functional
 
-from segfw.device import pick_device
+from segfw.base.device import pick_device
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=12)  # one rank may validate or write for long while the others wait
