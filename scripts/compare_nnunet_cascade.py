@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from compare_runs import columns, dices, nnunet_environment, subset
 
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Volume
 from segfw.data.preprocess import place_back, preprocess_classes
 from segfw.data.restore import restore
 from segfw.data.slabs import dense
+from segfw.images.formats import read_volume
+from segfw.images.geometry import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.importing import import_nnunet

@@ -31,8 +31,8 @@ from compare_runs import DEFAULT_NNUNET, SEGFW, columns, dices, machine, nnunet_
 from measured import Measured, measure
 from nnunet_float32 import checkpoints
 
-from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
+from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model, load_plan
 from segfw.nnunet.exporting import export_nnunet

@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
-from segfw.data.formats import split_ending
+from segfw.images.formats import split_ending
 from segfw.nnunet.importing import import_nnunet
 from segfw.prediction import predict
 

@@ -16,9 +16,9 @@ from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environ
 
 from segfw.base.records import UserError
 from segfw.data.description import DESCRIPTION_FILE
-from segfw.data.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.data.layouts import find_dataset, image_files
 from segfw.data.manifest import Case, DatasetManifest
+from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.nnunet.descriptions import dataset_json
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan

@@ -47,7 +47,7 @@ from measured import GB, measure
 from phantom import phantom_image
 
 from segfw.base.device import pick_device, pick_precision
-from segfw.data.formats import read_volume
+from segfw.images.formats import read_volume
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE

@@ -20,7 +20,7 @@ _PUBLIC = {
     "export_nnunet": "segfw.nnunet.exporting",
     "load_model": "segfw.model",
     "Predictor": "segfw.inference.predictor",
-    "read_volume": "segfw.data.formats",
+    "read_volume": "segfw.images.formats",
     "UserError": "segfw.base.records",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605

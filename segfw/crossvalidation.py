@@ -17,12 +17,12 @@ from scipy import ndimage
 
 from segfw.base.parallel import Outcome, progress
 from segfw.base.records import Record, UserError
-from segfw.data.formats import read_mask, size_and_change
-from segfw.data.geometry import Geometry, Volume, stored_like
 from segfw.data.manifest import Case, LabelSet
 from segfw.data.store import read_case
 from segfw.data.verify import as_integers
 from segfw.evaluation.counting import confusion, label_counts
+from segfw.images.formats import read_mask, size_and_change
+from segfw.images.geometry import Geometry, Volume, stored_like
 from segfw.inference.ensemble import merged_each
 from segfw.inference.folder import sources_of
 from segfw.inference.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps

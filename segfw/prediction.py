@@ -13,9 +13,9 @@ from pathlib import Path
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError, count
-from segfw.data.formats import check_mask_ending
 from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.preprocess import PreprocessRecord
+from segfw.images.formats import check_mask_ending
 from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder

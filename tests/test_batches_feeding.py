@@ -11,10 +11,10 @@ import torch
 
 from segfw.base.records import GIGABYTE, UserError
 from segfw.data import store
-from segfw.data.geometry import Geometry
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, PreprocessRecord
 from segfw.data.store import CaseArrays, StoredCase
+from segfw.images.geometry import Geometry
 from segfw.training import feeding
 from segfw.training.batches import Batches, CutBatch, cut_padded
 from segfw.training.feeding import BATCHES_AHEAD, Feeder, Stopwatch, on_device, open_cases, spare_device_bytes

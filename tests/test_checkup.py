@@ -19,8 +19,8 @@ from segfw.checkup.findings import CheckReport, finding_of
 from segfw.checkup.labels import side_pairs
 from segfw.checkup.measure import label_boxes, orientation
 from segfw.checkup.signature import signature
-from segfw.data.geometry import Geometry
 from segfw.data.manifest import Problem
+from segfw.images.geometry import Geometry
 
 SHAPE_XYZ = (30, 26, 12)
 SPACING_XYZ = (1.0, 1.5, 4.0)

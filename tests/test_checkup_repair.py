@@ -16,7 +16,7 @@ from test_checkup import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, raw
 from segfw.base.records import UserError
 from segfw.checkup.check import check_dataset
 from segfw.checkup.repair import Fixes
-from segfw.data.formats import read_volume
+from segfw.images.formats import read_volume
 
 
 def digests(folder: Path) -> dict[str, str]:

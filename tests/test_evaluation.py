@@ -12,7 +12,6 @@ from PIL import Image
 
 from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
-from segfw.data.formats import write_labels
 from segfw.data.manifest import LabelSet
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation.cases import score_case
@@ -20,6 +19,7 @@ from segfw.evaluation.counting import confusion
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import METRICS, Scores, label_score
 from segfw.evaluation.tables import scores_table
+from segfw.images.formats import write_labels
 
 
 def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path):

@@ -8,12 +8,12 @@ import segfw
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.formats import write_labels
 from segfw.data.layouts import find_dataset
 from segfw.evaluation.cases import measures_of
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.tables import comparison_table, scores_table
+from segfw.images.formats import write_labels
 
 
 def test_threads_score_the_same_in_the_same_order(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from test_planner import fingerprint, manifest, random_cases
 
 from segfw.base.records import UserError
-from segfw.data.formats import read_volume
 from segfw.health import explain
+from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.networks import ARCHITECTURES

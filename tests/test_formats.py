@@ -9,9 +9,9 @@ import pytest
 import SimpleITK
 from conftest import write_nifti
 
-from segfw.data import formats
-from segfw.data.formats import FORMATS, UnreadableFile, read_volume, split_ending, write_labels
-from segfw.data.geometry import Geometry
+from segfw.images import formats
+from segfw.images.formats import FORMATS, UnreadableFile, read_volume, split_ending, write_labels
+from segfw.images.geometry import Geometry
 
 SHAPE_ZYX = (3, 4, 5)
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")  # what has a place in space; pictures have tests of their own

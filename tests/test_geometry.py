@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from segfw.data.geometry import (
+from segfw.images.geometry import (
     Geometry,
     Volume,
     from_canonical,
@@ -139,7 +139,7 @@ def test_shear_is_the_angle_by_which_axes_miss_a_right_one():
 
 @pytest.mark.real_data
 def test_one_head_in_48_orientations_reads_as_one(real_data):
-    from segfw.data.formats import read_volume
+    from segfw.images.formats import read_volume
 
     paths = sorted((real_data / "awkward" / "48_orientations").glob("*.nii.gz"))
     assert len(paths) == 48

@@ -11,8 +11,6 @@ from conftest import blocks_case, touch_files, write_nifti
 
 from segfw.base.records import UserError
 from segfw.data import manifest
-from segfw.data.formats import read_volume, write_labels
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Case, LabelSet, Region, apply_map
 from segfw.data.normalize import Normalization
@@ -24,6 +22,8 @@ from segfw.data.verify import check_case
 from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
 from segfw.health import explain
+from segfw.images.formats import read_volume, write_labels
+from segfw.images.geometry import Geometry, Volume
 from segfw.pipeline import run
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.layouts import find_dataset
 from segfw.data.manifest import Channel, DatasetManifest, LabelSet, Region
 from segfw.data.normalize import IntensityStats
 from segfw.data.slabs import dense
+from segfw.images.geometry import Geometry, Volume
 from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset

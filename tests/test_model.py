@@ -5,9 +5,9 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_model import cascade_model, small_model
 
-from segfw.data.formats import read_volume
 from segfw.export import export_model
 from segfw.health import explain
+from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
 from segfw.prediction import predict

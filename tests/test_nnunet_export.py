@@ -12,10 +12,10 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.export import export_model
+from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import fold_folder, load_model, load_tensors, save_weights
 from segfw.networks import build_network

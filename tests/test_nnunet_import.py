@@ -14,7 +14,7 @@ from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, 
 from segfw.base.device import pick_precision
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from small_nnunet import INTENSITIES, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.preprocess import preprocess_image
 from segfw.data.resample import Resampling, resample_image, thick_axis
 from segfw.data.restore import restore
+from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.exporting import export_nnunet

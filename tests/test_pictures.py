@@ -12,10 +12,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from segfw.base.records import UserError
-from segfw.data.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
-from segfw.data.geometry import Geometry, from_canonical, to_canonical
-from segfw.data.tiff_tags import PRINT_DPI
 from segfw.data.verify import volume_mismatch
+from segfw.images.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
+from segfw.images.geometry import Geometry, from_canonical, to_canonical
+from segfw.images.tiff_tags import PRINT_DPI
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
 COLOUR = np.random.default_rng(0).integers(0, 255, (4, 5, 3)).astype(np.uint8)

@@ -19,10 +19,10 @@ from conftest import blocks_case, write_nifti
 
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
-from segfw.data.formats import read_volume
 from segfw.data.store import StoredCase
 from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
+from segfw.images.formats import read_volume
 from segfw.model import load_model, load_tensors
 from segfw.pipeline import run, summary, train
 from segfw.planning.plan import Plan

@@ -9,8 +9,8 @@ import pytest
 from predicting import make_images, make_model, masks, same
 
 from segfw.base.records import UserError
-from segfw.data.formats import read_volume
-from segfw.data.nifti import PLACING
+from segfw.images.formats import read_volume
+from segfw.images.nifti import PLACING
 from segfw.inference.ensemble import merged
 from segfw.inference.folder import OutputFolder
 from segfw.inference.probabilities import read_probabilities

@@ -11,7 +11,7 @@ import pytest
 from predicting import make_images, make_model, masks, same
 
 from segfw.base.records import UserError
-from segfw.data.formats import read_volume
+from segfw.images.formats import read_volume
 from segfw.inference import several
 from segfw.inference.ensemble import merged
 from segfw.inference.postprocess import KeepLargest, Postprocessing, apply

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.geometry import Geometry, Volume, to_canonical
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import (
     Preprocessing,
@@ -19,6 +18,7 @@ from segfw.data.preprocess import (
     stack_channels,
 )
 from segfw.data.restore import restore
+from segfw.images.geometry import Geometry, Volume, to_canonical
 
 SHAPE = (4, 7, 9)
 SPACING = (5.0, 0.5, 2.0)  # along the stored axes
@@ -214,7 +214,7 @@ def test_channels_of_several_files_are_stacked_in_order():
 
 @pytest.mark.real_data
 def test_every_real_orientation_gives_the_same_network_image_and_returns_to_its_own(real_data):
-    from segfw.data.formats import read_volume
+    from segfw.images.formats import read_volume
 
     rules = how((0, 1, 2), (9.0, 9.0, 9.0))
     first = None

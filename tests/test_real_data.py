@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.formats import read_volume
-from segfw.data.geometry import to_canonical
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, preprocess_classes, preprocess_image
 from segfw.data.restore import restore
+from segfw.images.formats import read_volume
+from segfw.images.geometry import to_canonical
 from segfw.pipeline import run
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess

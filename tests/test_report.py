@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from segfw.base.figures import label_color
-from segfw.data.formats import write_labels
-from segfw.data.geometry import Geometry
 from segfw.data.manifest import LabelSet, Region
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation import overlays, report
@@ -21,6 +19,8 @@ from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
 from segfw.evaluation.report import draw_curve, draw_scores, write_report
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.surface import SurfaceScore
+from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
 SPACING_MM = (5.0, 1.0, 0.5)

@@ -21,8 +21,8 @@ from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
-from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
+from segfw.images.formats import read_volume
 from segfw.inference.postprocess import FOREGROUND, apply
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities

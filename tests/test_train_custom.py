@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import train_custom  # noqa: E402
 
-from segfw.data.formats import read_volume  # noqa: E402
+from segfw.images.formats import read_volume  # noqa: E402
 from segfw.inference.predictor import Predictor  # noqa: E402
 from segfw.model import load_model  # noqa: E402
 from segfw.networks.losses import Target, deep_supervision_loss  # noqa: E402

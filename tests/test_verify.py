@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from segfw.data import verify
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case, LabelSet, Problem
 from segfw.data.verify import as_integers, check_case, file_notes, grid_mismatch
+from segfw.images.geometry import Geometry, Volume
 
 SHAPE = (4, 6, 8)
 AFFINE = np.array([[0, 0, 0.5, -20], [0, 2.0, 0, 30], [5, 0, 0, 7], [0, 0, 0, 1]])  # spacing (z, y, x) 5, 2, 0.5

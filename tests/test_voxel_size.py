@@ -12,10 +12,10 @@ from PIL import Image
 from small_nnunet import dataset, plans
 
 from segfw import onnx_runner
-from segfw.data.formats import read_volume, write_labels
-from segfw.data.geometry import to_canonical
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing, preprocess_image, voxel_edges
+from segfw.images.formats import read_volume, write_labels
+from segfw.images.geometry import to_canonical
 from segfw.inference.kinds import opened
 from segfw.nnunet.importing import described
 from segfw.planning.nnunet_plans import plan_of_nnunet

@@ -10,8 +10,8 @@ import numpy as np
 
 from segfw.base.records import Record, count
 from segfw.checkup.measure import CaseMeasure
-from segfw.data.geometry import Shape, Spacing
 from segfw.data.manifest import Problem
+from segfw.images.geometry import Shape, Spacing
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -13,9 +13,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from segfw.checkup.signature import signature
-from segfw.data.geometry import Geometry, Shape, Spacing, Volume, to_canonical
 from segfw.data.manifest import Case
 from segfw.data.verify import as_integers
+from segfw.images.geometry import Geometry, Shape, Spacing, Volume, to_canonical
 
 SAMPLED_VOXELS = 1_000_000  # of each channel, on a regular grid: percentiles need no more
 DARK_SHARE = 0.1  # of the way from the darkest to the brightest tissue: air and what is masked out lie below

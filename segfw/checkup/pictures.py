@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
 from segfw.checkup.measure import CaseMeasure, Slice, as_grey
-from segfw.data.formats import read_mask, read_volume
-from segfw.data.geometry import stored_like, to_canonical
 from segfw.data.manifest import Case, apply_map
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import as_integers
+from segfw.images.formats import read_mask, read_volume
+from segfw.images.geometry import stored_like, to_canonical
 
 FILL = 0.16
 MARK_RADIUS = 11  # pixels, of the ring around a place

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.data.description import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
-from segfw.data.dicom import holds_dicom
-from segfw.data.formats import FORMATS, split_ending
 from segfw.data.manifest import Case, Channel, FoundDataset, LabelSet, Problem
 from segfw.data.pairing import Pairing, channel_names, common_channels, file_problems, pair, pair_numbered
+from segfw.images.dicom import holds_dicom
+from segfw.images.formats import FORMATS, split_ending
 
 
 def find_dataset(raw: Path) -> FoundDataset:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segfw.data.formats import split_ending
 from segfw.data.manifest import Problem
+from segfw.images.formats import split_ending
 
 SEPARATORS = "_. -"
 

@@ -14,18 +14,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.base.records import Record
-from segfw.data.geometry import (
-    CANONICAL,
-    Geometry,
-    Orientation,
-    Shape,
-    Spacing,
-    Volume,
-    from_orientation,
-    header_length,
-    stored_like,
-    to_orientation,
-)
 from segfw.data.normalize import Normalization, Scaling, scaling_of
 from segfw.data.resample import (
     OF_IMAGES,
@@ -37,7 +25,19 @@ from segfw.data.resample import (
     resampled_shape,
     thick_axis,
 )
-from segfw.data.voxels import FLAT
+from segfw.images.geometry import (
+    CANONICAL,
+    Geometry,
+    Orientation,
+    Shape,
+    Spacing,
+    Volume,
+    from_orientation,
+    header_length,
+    stored_like,
+    to_orientation,
+)
+from segfw.images.voxels import FLAT
 
 # What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file
 # states beside them (SimpleITKIO, NibabelIO), the same unless axes are turned to RAS, which makes nibabel forget it

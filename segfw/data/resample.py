@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.base.records import Record
-from segfw.data.geometry import Shape, Spacing
+from segfw.images.geometry import Shape, Spacing
 
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
 BAND_BLOCK = 64  # rows of a long axis' matrix that are applied at a time

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
 from segfw.data.preprocess import PreprocessRecord, place_back
 from segfw.data.resample import OF_LOGITS, Resampling, axis_matrix, thick_axis
 from segfw.data.slabs import Block, Slab, one_slab
+from segfw.images.geometry import Shape
 
 PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU
 CPU_BLOCK_BYTES = 24 * 2**20  # of the channels that a block is made from: they stay in the processor's last cache

@@ -19,8 +19,6 @@ from torch import Tensor
 from segfw.base.array_files import StoredArray, open_array, save_array
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError, remove_partials
-from segfw.data.formats import read_mask, read_volume, size_and_change
-from segfw.data.geometry import Volume, stored_like
 from segfw.data.manifest import Case, LabelMap, LabelSet
 from segfw.data.preprocess import (
     Preprocessing,
@@ -30,6 +28,8 @@ from segfw.data.preprocess import (
     stack_channels,
 )
 from segfw.data.verify import as_integers
+from segfw.images.formats import read_mask, read_volume, size_and_change
+from segfw.images.geometry import Volume, stored_like
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
 RULES_VERSION = 3  # raised when the same data and rules give other arrays than before

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, stored_like
 from segfw.data.manifest import Case, LabelSet, Problem, apply_map
+from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like
 
 LARGEST_TABLE, PART_VOXELS = 1 << 16, 1 << 20
 INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997

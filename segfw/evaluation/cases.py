@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from segfw.base.records import UserError
-from segfw.data.geometry import Spacing, to_canonical
 from segfw.data.manifest import LabelMap, LabelSet
 from segfw.evaluation.counting import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
+from segfw.images.geometry import Spacing, to_canonical
 
 ALL = "all"
 DEFAULT = Measures()

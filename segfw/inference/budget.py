@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segfw.base.parallel import free_memory_bytes
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 from segfw.networks.spec import NetworkSpec
 
 FREE_SHARE = 0.8  # of the free memory that a prediction may take where nobody says how much

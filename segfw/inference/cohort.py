@@ -23,12 +23,12 @@ import numpy as np
 from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.base.records import UserError, count
 from segfw.base.stopwatch import Stopwatch
-from segfw.data.formats import read_volume, write_labels
-from segfw.data.geometry import Geometry
 from segfw.data.manifest import Case
 from segfw.data.preprocess import stack_channels
 from segfw.data.slabs import Slab
 from segfw.data.verify import check_case
+from segfw.images.formats import read_volume, write_labels
+from segfw.images.geometry import Geometry
 from segfw.inference.folder import OutputFolder, Sink, sources_of
 from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.several import SelectedPredictor, SeveralPrepared

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.data.dicom import holds_dicom, is_dicom
-from segfw.data.formats import FORMATS, split_ending
 from segfw.data.layouts import group_channels, image_files, series_folders
 from segfw.data.manifest import Case, Channel
+from segfw.images.dicom import holds_dicom, is_dicom
+from segfw.images.formats import FORMATS, split_ending
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:

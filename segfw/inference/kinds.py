@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Geometry, Volume
 from segfw.data.manifest import Case
-from segfw.data.nifti import unit_mm
 from segfw.data.preprocess import stack_channels
 from segfw.data.verify import check_case
-from segfw.data.voxels import affine_of_lps, stated_spacing
+from segfw.images.formats import read_volume
+from segfw.images.geometry import Geometry, Volume
+from segfw.images.nifti import unit_mm
+from segfw.images.voxels import affine_of_lps, stated_spacing
 
 MaskOf = Callable[[np.ndarray], Any]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image
 

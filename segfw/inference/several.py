@@ -13,8 +13,8 @@ import torch
 
 from segfw.base.records import partial_path
 from segfw.base.stopwatch import Stopwatch
-from segfw.data.geometry import Volume
 from segfw.data.preprocess import PreprocessRecord
+from segfw.images.geometry import Volume
 from segfw.inference.ensemble import merged
 from segfw.inference.postprocess import Postprocessing, apply
 from segfw.inference.predictor import Predictor, Prepared, Sink

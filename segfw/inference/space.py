@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.formats import size_and_change
 from segfw.data.manifest import Case
+from segfw.images.formats import size_and_change
 from segfw.inference.folder import OutputFolder
 
 # EFBIG: a limit on the size of files, which some clusters set (ulimit -f).

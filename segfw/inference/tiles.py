@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 from segfw.networks.inputs import one_hot_previous
 
 Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from segfw.data.geometry import CANONICAL
+from segfw.images.geometry import CANONICAL
 from segfw.inference.postprocess import Postprocessing
 from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan

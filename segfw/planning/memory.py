@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from segfw.base.device import autocast, pick_precision
 from segfw.base.records import GIGABYTE, Record
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.networks.spec import SWIN_UNETR, NetworkSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from segfw.base.records import Record, UserError
-from segfw.data.geometry import Orientation, Shape
 from segfw.data.manifest import Channel, LabelSet
 from segfw.data.preprocess import Preprocessing
+from segfw.images.geometry import Orientation, Shape
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured

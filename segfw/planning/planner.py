@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.geometry import Spacing
 from segfw.data.manifest import DatasetManifest
 from segfw.data.normalize import Normalization, normalization_kind
 from segfw.data.preprocess import Preprocessing
+from segfw.images.geometry import Spacing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published

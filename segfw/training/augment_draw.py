@@ -12,7 +12,7 @@ from math import ceil, pi
 
 import numpy as np
 
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 
 ANISOTROPIC_PATCH = 3.0  # a patch this much shorter along its first axis is rotated and scaled in plane only
 ELASTIC_CHANCE = 0.2  # where elastic deformation is wanted at all

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 from segfw.training.augment_draw import is_in_plane, largest_angle
 
 SMALLEST_SCALE = 0.85  # that the box is read for; corners of patches scaled further lie outside of it, as published

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
 from segfw.data.store import CaseArrays
+from segfw.images.geometry import Shape
 from segfw.networks.inputs import one_hot_previous
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size

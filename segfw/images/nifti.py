@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.data.geometry import corner_distance_mm, shear_degrees
-from segfw.data.voxels import Refusal, Voxels, stated_spacing
+from segfw.images.geometry import corner_distance_mm, shear_degrees
+from segfw.images.voxels import Refusal, Voxels, stated_spacing
 
 if TYPE_CHECKING:
     import nibabel

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segfw.data.voxels import Refusal, Voxels, affine_of_lps
+from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 MARK_AT, MARK = 128, b"DICM"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacing
+from segfw.images.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacing
 
 # A header of text ends before this; what it must name for the voxels to have a size.
 HEADER_BYTES = 16_384

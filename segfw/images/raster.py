@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.data.geometry import Spacing
-from segfw.data.tiff_tags import (
+from segfw.images.geometry import Spacing
+from segfw.images.tiff_tags import (
     BITS_PER_SAMPLE,
     DESCRIPTION,
     IMAGE_DEPTH,
@@ -29,7 +29,7 @@ from segfw.data.tiff_tags import (
     ome_fields,
     tiff_spacing,
 )
-from segfw.data.voxels import LPS_TO_RAS, Refusal, Voxels, affine_of_lps
+from segfw.images.voxels import LPS_TO_RAS, Refusal, Voxels, affine_of_lps
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.data.geometry import Spacing
+from segfw.images.geometry import Spacing
 
 # SimpleITK and DICOM count x to the left and y to the back; our affines count to the right and to the front.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

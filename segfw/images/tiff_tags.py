@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.data.geometry import Spacing
+from segfw.images.geometry import Spacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
