@@ -15,9 +15,9 @@ import numpy as np
 from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
 
 from segfw.base.records import UserError
-from segfw.data.description import DESCRIPTION_FILE
-from segfw.data.layouts import find_dataset, image_files
-from segfw.data.manifest import Case, DatasetManifest
+from segfw.dataset.cases import Case, DatasetManifest
+from segfw.dataset.dataset_json import DESCRIPTION_FILE
+from segfw.dataset.layouts import find_dataset, image_files
 from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.nnunet.descriptions import dataset_json
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from segfw.data.manifest import Channel, LabelSet
 from segfw.data.normalize import IntensityStats, Normalization
 from segfw.data.preprocess import Preprocessing
+from segfw.dataset.cases import Channel, LabelSet
 from segfw.images.geometry import Shape
 from segfw.networks import build_network
 from segfw.networks.spec import PLAIN, NetworkSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
 from segfw.evaluation.cases import score_masks
 from segfw.evaluation.counting import confusion, label_counts
 from segfw.evaluation.masks import read_pair

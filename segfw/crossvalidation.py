@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from segfw.base.parallel import Outcome, progress
 from segfw.base.records import Record, UserError
-from segfw.data.manifest import Case, LabelSet
 from segfw.data.store import read_case
-from segfw.data.verify import as_integers
+from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.verify import as_integers
 from segfw.evaluation.counting import confusion, label_counts
 from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry, Volume, stored_like

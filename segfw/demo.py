@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.data.layouts import read_labels
+from segfw.dataset.layouts import read_labels
+from segfw.dataset.toy import make_toy_dataset
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
@@ -14,7 +15,6 @@ from segfw.evaluation.tables import scores_table
 from segfw.model import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict
-from segfw.toy_dataset import make_toy_dataset
 from segfw.training.runlog import read_metrics
 
 TRAINING_CASES, TEST_CASES = 40, 6

@@ -14,7 +14,7 @@ from segfw.base.device import pick_device, pick_precision
 from segfw.base.ranks import joined, launched_ranks, local_device
 from segfw.base.records import UserError, write_text
 from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
-from segfw.data.manifest import DatasetManifest
+from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, load_tensors

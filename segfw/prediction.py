@@ -13,13 +13,13 @@ from pathlib import Path
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError, count
-from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.preprocess import PreprocessRecord
+from segfw.dataset.cases import LABELS_FILE, Case
+from segfw.dataset.new_images import find_images
 from segfw.images.formats import check_mask_ending
 from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder
-from segfw.inference.images import find_images
 from segfw.inference.postprocess import Postprocessing, load_postprocessing, require_steps
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter

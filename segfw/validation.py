@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.data.manifest import LABELS_FILE, Case
 from segfw.data.store import open_case
+from segfw.dataset.cases import LABELS_FILE, Case
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.inference.budget import Limits

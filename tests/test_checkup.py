@@ -19,7 +19,7 @@ from segfw.checkup.findings import CheckReport, finding_of
 from segfw.checkup.labels import side_pairs
 from segfw.checkup.measure import label_boxes, orientation
 from segfw.checkup.signature import signature
-from segfw.data.manifest import Problem
+from segfw.dataset.cases import Problem
 from segfw.images.geometry import Geometry
 
 SHAPE_XYZ = (30, 26, 12)

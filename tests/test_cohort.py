@@ -19,9 +19,9 @@ import segfw.inference.cohort as cohort
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError, partial_path
 from segfw.cli import main
+from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
 from segfw.inference.folder import OutputFolder
-from segfw.inference.images import find_images
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.prediction import predict

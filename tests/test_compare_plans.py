@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from compare_plans import Failed, fields, for_both, raw_folder, same  # noqa: E402
 
-from segfw.data.layouts import find_dataset  # noqa: E402
-from segfw.data.manifest import Channel, DatasetManifest, LabelSet  # noqa: E402
+from segfw.dataset.cases import Channel, DatasetManifest, LabelSet  # noqa: E402
+from segfw.dataset.layouts import find_dataset  # noqa: E402
 from segfw.images.formats import read_mask  # noqa: E402
 from segfw.planning.nnunet_plans import plan_of_nnunet  # noqa: E402
 

@@ -9,7 +9,7 @@ from test_selection import FAR, ROW, pair_of
 from segfw import crossvalidation
 from segfw.base.records import UserError
 from segfw.crossvalidation import HeldOut, count_case, find_postprocessing
-from segfw.data.manifest import Case
+from segfw.dataset.cases import Case
 from segfw.inference.postprocess import outside_largest
 
 

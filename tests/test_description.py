@@ -7,8 +7,8 @@ import pytest
 from conftest import touch_files
 
 from segfw.base.records import UserError
-from segfw.data.layouts import find_dataset, read_labels
-from segfw.data.manifest import FoundDataset, LabelSet, Region
+from segfw.dataset.cases import FoundDataset, LabelSet, Region
+from segfw.dataset.layouts import find_dataset, read_labels
 
 DESCRIPTION = {
     "channel_names": {"0": "CT"},

@@ -8,7 +8,7 @@ import segfw
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.layouts import find_dataset
+from segfw.dataset.layouts import find_dataset
 from segfw.evaluation.cases import measures_of
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import Scores

@@ -12,7 +12,7 @@ from conftest import blocks_case, write_nifti
 from PIL import Image
 
 from segfw.base.records import UserError
-from segfw.data.layouts import find_dataset
+from segfw.dataset.layouts import find_dataset
 from segfw.planning.fingerprint import DataProblems, scan_dataset
 from segfw.planning.prepare import plan_and_preprocess
 

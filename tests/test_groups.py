@@ -3,7 +3,7 @@
 import pytest
 
 from segfw.base.records import UserError
-from segfw.planning.groups import guess_groups, read_groups
+from segfw.dataset.patients import guess_groups, read_groups
 
 ACDC = ["patient001_frame01", "patient001_frame12", "patient002_frame01", "patient002_frame14"]
 

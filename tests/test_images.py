@@ -3,8 +3,8 @@
 import pytest
 
 from segfw.base.records import UserError
-from segfw.data.manifest import Channel
-from segfw.inference.images import find_images
+from segfw.dataset.cases import Channel
+from segfw.dataset.new_images import find_images
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 

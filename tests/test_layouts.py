@@ -7,8 +7,8 @@ import pytest
 from conftest import touch_files
 
 from segfw.base.records import UserError
-from segfw.data.layouts import find_dataset, group_channels, read_labels
-from segfw.data.manifest import FoundDataset
+from segfw.dataset.cases import FoundDataset
+from segfw.dataset.layouts import find_dataset, group_channels, read_labels
 
 NNUNET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1}}
 TWO_CHANNELS = NNUNET | {"channel_names": {"0": "CT", "1": "PET"}}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from conftest import touch_files
 
-from segfw.data import pairing
-from segfw.data.layouts import find_dataset
-from segfw.data.manifest import FoundDataset
+from segfw.dataset import pairing
+from segfw.dataset.cases import FoundDataset
+from segfw.dataset.layouts import find_dataset
 
 
 def in_folders(raw: Path, images: str, labels: str) -> FoundDataset:

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from segfw.base.records import UserError
-from segfw.data.verify import volume_mismatch
+from segfw.dataset.verify import volume_mismatch
 from segfw.images.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
 from segfw.images.geometry import Geometry, from_canonical, to_canonical
 from segfw.images.tiff_tags import PRINT_DPI

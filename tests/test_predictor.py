@@ -12,17 +12,17 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.manifest import Channel, LabelSet, Region
 from segfw.data.normalize import Normalization
 from segfw.data.preprocess import Preprocessing
 from segfw.data.restore import Restoring, restored
 from segfw.data.slabs import Slab, dense, one_slab
+from segfw.dataset.cases import Channel, LabelSet, Region
+from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
 from segfw.inference.cohort import predict_cases
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.folder import OutputFolder
-from segfw.inference.images import find_images
 from segfw.inference.kinds import opened
 from segfw.inference.predictor import Predictor, Stopwatch
 from segfw.model import Model

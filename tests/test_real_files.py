@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from segfw.data.layouts import find_dataset
-from segfw.data.verify import volume_mismatch
+from segfw.dataset.layouts import find_dataset
+from segfw.dataset.verify import volume_mismatch
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, split_ending
 from segfw.images.geometry import shear_degrees, to_canonical
 from segfw.planning.fingerprint import scan_cases

@@ -21,7 +21,7 @@ from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.postprocess import FOREGROUND, apply
 from segfw.inference.predictor import Predictor
@@ -369,7 +369,7 @@ def test_too_little_disk_is_told_before_anything_is_done(trained, selected, tmp_
 
 
 def test_the_path_of_a_held_out_case(tmp_path):
-    from segfw.data.manifest import Case
+    from segfw.dataset.cases import Case
 
     item = HeldOut(case=Case(id="x", images=()), configuration="2d", fold="0", model="")
     assert item.path(tmp_path) == tmp_path / "selection" / "2d" / "x.b2nd"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from segfw import toy_dataset as toy
+from segfw.dataset import toy
 
 
 @pytest.fixture(scope="module")

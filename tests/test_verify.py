@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfw.data import verify
-from segfw.data.manifest import Case, LabelSet, Problem
-from segfw.data.verify import as_integers, check_case, file_notes, grid_mismatch
+from segfw.dataset import verify
+from segfw.dataset.cases import Case, LabelSet, Problem
+from segfw.dataset.verify import as_integers, check_case, file_notes, grid_mismatch
 from segfw.images.geometry import Geometry, Volume
 
 SHAPE = (4, 6, 8)

@@ -14,12 +14,12 @@ from segfw.checkup.duplicates import near_duplicates, repeated_patients
 from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding, LabelSummary, finding_of
 from segfw.checkup.labels import odd_labels, swapped_labels
 from segfw.checkup.measure import CaseMeasure, measure_case
-from segfw.data.layouts import find_dataset, find_images_alone
-from segfw.data.manifest import Case, FoundDataset, Problem, apply_map
-from segfw.data.verify import as_integers
+from segfw.dataset.cases import Case, FoundDataset, Problem, apply_map
+from segfw.dataset.layouts import find_dataset, find_images_alone
+from segfw.dataset.patients import read_groups
+from segfw.dataset.verify import as_integers
 from segfw.images.geometry import Volume
 from segfw.planning.fingerprint import scan_cases
-from segfw.planning.groups import read_groups
 
 LISTED_PER_CASE = 3
 JSON_FILE, PAGE_FILE = "check.json", "check.html"

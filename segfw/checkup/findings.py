@@ -10,7 +10,7 @@ import numpy as np
 
 from segfw.base.records import Record, count
 from segfw.checkup.measure import CaseMeasure
-from segfw.data.manifest import Problem
+from segfw.dataset.cases import Problem
 from segfw.images.geometry import Shape, Spacing
 
 Severity = Literal["error", "warning", "note"]

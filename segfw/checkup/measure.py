@@ -13,8 +13,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from segfw.checkup.signature import signature
-from segfw.data.manifest import Case
-from segfw.data.verify import as_integers
+from segfw.dataset.cases import Case
+from segfw.dataset.verify import as_integers
 from segfw.images.geometry import Geometry, Shape, Spacing, Volume, to_canonical
 
 SAMPLED_VOXELS = 1_000_000  # of each channel, on a regular grid: percentiles need no more

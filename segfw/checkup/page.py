@@ -10,7 +10,7 @@ from segfw.base.figures import label_color, write_page
 from segfw.checkup.findings import SEVERITIES, CheckReport, Finding
 from segfw.checkup.measure import CaseMeasure
 from segfw.checkup.pictures import View, thumbnail, views_of_place
-from segfw.data.manifest import FoundDataset
+from segfw.dataset.cases import FoundDataset
 
 TEMPLATE = Path(__file__).with_name("check.html.jinja")
 MOST_THUMBNAILS = 60

@@ -11,8 +11,8 @@ import numpy as np
 
 from segfw.base.records import Record, UserError, whole_file
 from segfw.checkup.findings import CheckReport
-from segfw.data.manifest import Case, FoundDataset
-from segfw.data.verify import as_integers, grid_mismatch
+from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.verify import as_integers, grid_mismatch
 from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
 from segfw.images.geometry import Geometry, Volume, stored_like
 

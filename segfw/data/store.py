@@ -19,7 +19,6 @@ from torch import Tensor
 from segfw.base.array_files import StoredArray, open_array, save_array
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError, remove_partials
-from segfw.data.manifest import Case, LabelMap, LabelSet
 from segfw.data.preprocess import (
     Preprocessing,
     PreprocessRecord,
@@ -27,7 +26,8 @@ from segfw.data.preprocess import (
     preprocess_image,
     stack_channels,
 )
-from segfw.data.verify import as_integers
+from segfw.dataset.cases import Case, LabelMap, LabelSet
+from segfw.dataset.verify import as_integers
 from segfw.images.formats import read_mask, read_volume, size_and_change
 from segfw.images.geometry import Volume, stored_like
 

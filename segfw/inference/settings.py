@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.records import Record, UserError
-from segfw.data.manifest import Case
+from segfw.dataset.cases import Case
 from segfw.inference.folder import OutputFolder
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.uncertainty import TABLE_FILE

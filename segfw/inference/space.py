@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.manifest import Case
+from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
 from segfw.inference.folder import OutputFolder
 

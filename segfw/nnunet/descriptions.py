@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from segfw.base.records import UserError
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
 from segfw.planning.nnunet_plans import NORMALIZATIONS, READERS

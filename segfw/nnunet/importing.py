@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError, count
-from segfw.data.description import channels_of, labels_of
-from segfw.data.manifest import Channel, LabelSet
+from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.dataset_json import channels_of, labels_of
 from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segfw.base.records import UserError
-from segfw.data.manifest import DatasetManifest
+from segfw.dataset.cases import DatasetManifest
 from segfw.planning.nnunet_networks import architecture_of
 from segfw.planning.nnunet_plans import plan_of_nnunet, read_json, resolved
 from segfw.planning.plan import CASCADE, FULLRES, Configuration, Plan

@@ -26,7 +26,7 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
 from segfw.images.geometry import Shape
 from segfw.planning.fingerprint import CaseStats
 from segfw.planning.sides import is_of_heart, pairs_by_name, stem_of

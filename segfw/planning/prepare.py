@@ -15,15 +15,15 @@ from segfw.base.cluster import cluster_pool
 from segfw.base.device import pick_device
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.base.records import Record, UserError
-from segfw.data.layouts import find_dataset
-from segfw.data.manifest import Case, DatasetManifest, FoundDataset
 from segfw.data.store import DecodedCases, preprocess_dataset
+from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
+from segfw.dataset.layouts import find_dataset
+from segfw.dataset.patients import read_groups
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
 from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.given import given_plan, given_wishes
-from segfw.planning.groups import read_groups
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.manifest import Case, LabelSet, Problem, apply_map
+from segfw.dataset.cases import Case, LabelSet, Problem, apply_map
 from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like
 
 LARGEST_TABLE, PART_VOXELS = 1 << 16, 1 << 20

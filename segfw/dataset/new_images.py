@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.data.layouts import group_channels, image_files, series_folders
-from segfw.data.manifest import Case, Channel
+from segfw.dataset.cases import Case, Channel
+from segfw.dataset.layouts import group_channels, image_files, series_folders
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.formats import FORMATS, split_ending
 

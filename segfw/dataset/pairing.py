@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segfw.data.manifest import Problem
+from segfw.dataset.cases import Problem
 from segfw.images.formats import split_ending
 
 SEPARATORS = "_. -"
