@@ -19,10 +19,10 @@ from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, ste
 
 from segfw.base.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
 from segfw.base.records import GIGABYTE
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.resample import axis_matrix, resample_image
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.resample import axis_matrix, resample_image
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Shape
 from segfw.inference.compiled import in_precision
 from segfw.inference.members import members_of

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from compare_runs import columns, dices, nnunet_environment, subset
 
-from segfw.data.preprocess import place_back, preprocess_classes
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
+from segfw.grid.preprocess import place_back, preprocess_classes
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
 from segfw.inference.predictor import Predictor

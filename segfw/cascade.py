@@ -16,7 +16,7 @@ from torch import nn
 from segfw.base.array_files import save_array
 from segfw.base.parallel import progress
 from segfw.base.records import Record, UserError, count
-from segfw.data.store import load_stored, open_case
+from segfw.grid.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, trained_folds
 from segfw.networks import build_network

@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from segfw.base.parallel import Outcome, progress
 from segfw.base.records import Record, UserError
-from segfw.data.store import read_case
 from segfw.dataset.cases import Case, LabelSet
 from segfw.dataset.verify import as_integers
 from segfw.evaluation.counting import confusion, label_counts
+from segfw.grid.store import read_case
 from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry, Volume, stored_like
 from segfw.inference.ensemble import merged_each

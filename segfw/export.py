@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.base.records import UserError, count, whole_file
-from segfw.data.store import open_case
+from segfw.grid.store import open_case
 from segfw.model import (
     default_configuration,
     fold_folder,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import segfw.onnx_runner
 from segfw.base.records import UserError, count, partial_path, remove_partials, whole_file
-from segfw.data.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
+from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model import Model, load_model, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.packed import SELECTION_FILE

@@ -13,9 +13,9 @@ from pathlib import Path
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError, count
-from segfw.data.preprocess import PreprocessRecord
 from segfw.dataset.cases import LABELS_FILE, Case
 from segfw.dataset.new_images import find_images
+from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.formats import check_mask_ending
 from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out

@@ -27,8 +27,8 @@ from segfw.crossvalidation import (
     model_digest,
     predict_held_out,
 )
-from segfw.data.slabs import dense
 from segfw.dataset.cases import DatasetManifest, LabelSet
+from segfw.grid.slabs import dense
 from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.data.store import open_case
 from segfw.dataset.cases import LABELS_FILE, Case
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
+from segfw.grid.store import open_case
 from segfw.inference.budget import Limits
 from segfw.inference.cohort import predict_cases
 from segfw.inference.folder import OutputFolder

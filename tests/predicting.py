@@ -14,9 +14,9 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_training import LABELS, configuration, spec
 
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
 from segfw.dataset.cases import Channel
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
 from segfw.images.formats import read_mask
 from segfw.model import WEIGHTS_FILE, fold_folder, save_weights
 from segfw.networks import build_network

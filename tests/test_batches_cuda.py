@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.store import CaseArrays
+from segfw.grid.store import CaseArrays
 from segfw.training import augment
 from segfw.training.batches import Batches, CutBatch, CutPatch
 from segfw.training.feeding import Feeder, Stopwatch

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data import store
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing, PreprocessRecord
-from segfw.data.store import CaseArrays, StoredCase
+from segfw.grid import store
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing, PreprocessRecord
+from segfw.grid.store import CaseArrays, StoredCase
 from segfw.images.geometry import Geometry
 from segfw.training import feeding
 from segfw.training.batches import Batches, CutBatch, cut_padded

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from segfw.data.store import CaseArrays
+from segfw.grid.store import CaseArrays
 from segfw.networks.inputs import one_hot_previous
 from segfw.training.batches import Batches
 from segfw.training.cascade import (

@@ -17,9 +17,9 @@ from segfw import cascade
 from segfw.base.array_files import open_array, save_array
 from segfw.base.records import UserError
 from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
-from segfw.data.store import load_stored, open_case
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
+from segfw.grid.store import load_stored, open_case
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors

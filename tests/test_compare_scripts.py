@@ -18,7 +18,7 @@ from measured import Measured, measure  # noqa: E402
 from nnunet_float32 import checkpoints  # noqa: E402
 from phantom import ORGANS, SPACINGS_MM, make_phantom  # noqa: E402
 
-from segfw.data.preprocess import Preprocessing, preprocess_image  # noqa: E402
+from segfw.grid.preprocess import Preprocessing, preprocess_image  # noqa: E402
 from segfw.images.formats import read_volume  # noqa: E402
 from segfw.images.geometry import Geometry, Volume  # noqa: E402
 

@@ -11,8 +11,8 @@ from stored_cases import LABELS, NESTED, record_of, smooth_logits, store, stored
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.preprocess import place_back
-from segfw.data.resample import axis_matrix, thick_axis
+from segfw.grid.preprocess import place_back
+from segfw.grid.resample import axis_matrix, thick_axis
 from segfw.images.formats import read_volume
 from segfw.images.geometry import AS_STORED
 from segfw.inference import ensemble as module

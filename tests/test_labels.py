@@ -10,17 +10,17 @@ import torch
 from conftest import blocks_case, touch_files, write_nifti
 
 from segfw.base.records import UserError
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.resample import resample_classes
-from segfw.data.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
-from segfw.data.store import preprocess_dataset as preprocess
 from segfw.dataset import cases as manifest
 from segfw.dataset.cases import Case, LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
 from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.resample import resample_classes
+from segfw.grid.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
+from segfw.grid.store import preprocess_dataset as preprocess
 from segfw.health import explain
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry, Volume

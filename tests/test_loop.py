@@ -7,10 +7,10 @@ from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration
 
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import preprocess_dataset
 from segfw.dataset.cases import Case, LabelSet, Region
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.store import preprocess_dataset
 from segfw.model import load_tensors
 from segfw.planning.plan import target_of
 from segfw.training import checkpoint, epochs, loop

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.normalize import IntensityStats
-from segfw.data.slabs import dense
 from segfw.dataset.cases import Channel, DatasetManifest, LabelSet, Region
 from segfw.dataset.layouts import find_dataset
+from segfw.grid.normalize import IntensityStats
+from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window

@@ -5,9 +5,9 @@ import pytest
 import torch
 from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
-from segfw.data.preprocess import outside_of, preprocess_classes
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
+from segfw.grid.preprocess import outside_of, preprocess_classes
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model

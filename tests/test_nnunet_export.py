@@ -12,9 +12,9 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.normalize import Normalization
 from segfw.dataset.cases import LabelSet, Region
 from segfw.export import export_model
+from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import fold_folder, load_model, load_tensors, save_weights

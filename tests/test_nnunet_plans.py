@@ -9,8 +9,8 @@ from small_nnunet import plans
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.preprocess import place_back, preprocess_classes, preprocess_image
-from segfw.data.store import load_stored
+from segfw.grid.preprocess import place_back, preprocess_classes, preprocess_image
+from segfw.grid.store import load_stored
 from segfw.images.geometry import Geometry, Volume
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess

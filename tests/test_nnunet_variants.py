@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from small_nnunet import INTENSITIES, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.data.preprocess import preprocess_image
-from segfw.data.resample import Resampling, resample_image, thick_axis
-from segfw.data.restore import restore
+from segfw.grid.preprocess import preprocess_image
+from segfw.grid.resample import Resampling, resample_image, thick_axis
+from segfw.grid.restore import restore
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model

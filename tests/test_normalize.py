@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from segfw.data.normalize import IntensityStats, Normalization, normalization_kind, normalize
+from segfw.grid.normalize import IntensityStats, Normalization, normalization_kind, normalize
 
 STATS = IntensityStats(mean=50, std=20, minimum=-500, maximum=900, median=45, percentile_00_5=-100, percentile_99_5=300)
 

@@ -20,10 +20,10 @@ from small_training import configuration, spec
 from segfw import onnx_runner as runner
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.data.normalize import IntensityStats, Normalization
-from segfw.data.preprocess import Preprocessing, stack_channels
-from segfw.data.resample import axis_matrix
 from segfw.dataset.cases import Channel, LabelSet, Region
+from segfw.grid.normalize import IntensityStats, Normalization
+from segfw.grid.preprocess import Preprocessing, stack_channels
+from segfw.grid.resample import axis_matrix
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model

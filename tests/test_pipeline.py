@@ -19,9 +19,9 @@ from conftest import blocks_case, write_nifti
 
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
-from segfw.data.store import StoredCase
 from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
+from segfw.grid.store import StoredCase
 from segfw.images.formats import read_volume
 from segfw.model import load_model, load_tensors
 from segfw.pipeline import run, summary, train
@@ -266,7 +266,7 @@ def test_a_changed_file_is_preprocessed_again_and_the_others_are_kept(make_raw, 
 
 
 def test_a_case_that_fails_in_preprocessing_is_named_and_the_rest_completes(make_raw, tmp_path, monkeypatch):
-    from segfw.data import store
+    from segfw.grid import store
 
     original = store.preprocess_image
 

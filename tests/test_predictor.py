@@ -12,12 +12,12 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.restore import Restoring, restored
-from segfw.data.slabs import Slab, dense, one_slab
 from segfw.dataset.cases import Channel, LabelSet, Region
 from segfw.dataset.new_images import find_images
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.restore import Restoring, restored
+from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
 from segfw.inference.cohort import predict_cases

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import (
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import (
     Preprocessing,
     canonical_shape_of,
     nonzero_box,
@@ -17,7 +17,7 @@ from segfw.data.preprocess import (
     preprocess_image,
     stack_channels,
 )
-from segfw.data.restore import restore
+from segfw.grid.restore import restore
 from segfw.images.geometry import Geometry, Volume, to_canonical
 
 SHAPE = (4, 7, 9)

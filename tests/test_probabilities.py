@@ -6,7 +6,7 @@ import torch
 from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 
 from segfw.base.records import UserError, partial_path
-from segfw.data.restore import restore
+from segfw.grid.restore import restore
 from segfw.inference import probabilities
 from segfw.inference.ensemble import merged
 from segfw.inference.probabilities import (

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing, preprocess_classes, preprocess_image
-from segfw.data.restore import restore
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing, preprocess_classes, preprocess_image
+from segfw.grid.restore import restore
 from segfw.images.formats import read_volume
 from segfw.images.geometry import to_canonical
 from segfw.pipeline import run

@@ -6,8 +6,8 @@ import torch
 from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
-from segfw.data import resample
-from segfw.data.resample import axis_matrix, resample_classes, resample_image, resampled_shape, thick_axis
+from segfw.grid import resample
+from segfw.grid.resample import axis_matrix, resample_classes, resample_image, resampled_shape, thick_axis
 
 # Up, down, both, one-voxel axes on either side, and no change along an axis.
 CHANGES = [

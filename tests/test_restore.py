@@ -6,10 +6,10 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from segfw.data import restore as module
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.restore import BlockResampler, Restoring, first_largest, last_above_zero, restore
-from segfw.data.slabs import Heads, Slab, one_slab
+from segfw.grid import restore as module
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.restore import BlockResampler, Restoring, first_largest, last_above_zero, restore
+from segfw.grid.slabs import Heads, Slab, one_slab
 from segfw.images.geometry import Geometry
 
 # Up, down, both, one-voxel axes on either side, and no change along an axis.

@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import preprocess_dataset
 from segfw.dataset.cases import Case, LabelSet
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.store import preprocess_dataset
 from segfw.training import runrecord
 from segfw.training.runlog import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before, read_metrics
 from segfw.training.runrecord import RUN_FILE, RunRecord, data_digest, git_state, note_session

@@ -8,7 +8,7 @@ from small_training import spec
 from test_sliding_window import blurred, slow_oracle, unet
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.slabs import dense
+from segfw.grid.slabs import dense
 from segfw.inference import budget
 from segfw.inference.budget import (
     FLOAT16,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_training import spec
 
-from segfw.data.slabs import dense
+from segfw.grid.slabs import dense
 from segfw.inference.budget import (
     Limits,
 )

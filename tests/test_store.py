@@ -9,10 +9,11 @@ import pytest
 from conftest import blocks_case, write_nifti
 
 from segfw.base.records import UserError
-from segfw.data import store
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import (
+from segfw.dataset.cases import Case, LabelSet
+from segfw.grid import store
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.store import (
     FOREGROUND_VOXELS_PER_CLASS,
     StoredCase,
     foreground_voxels,
@@ -21,7 +22,6 @@ from segfw.data.store import (
     preprocess_dataset,
     stored_bytes,
 )
-from segfw.dataset.cases import Case, LabelSet
 
 LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
 FULL = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="none"),))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from stored_cases import LABELS, NESTED, record_of, smooth_logits
 
-from segfw.data.preprocess import place_back
-from segfw.data.restore import restore
-from segfw.data.slabs import Heads, Slab, one_slab
+from segfw.grid.preprocess import place_back
+from segfw.grid.restore import restore
+from segfw.grid.slabs import Heads, Slab, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.geometry import AS_STORED
 from segfw.inference.uncertainty import CaseDoubt, UncertaintySink, entropy, on_file_grid, write_table

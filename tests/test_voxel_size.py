@@ -12,8 +12,8 @@ from PIL import Image
 from small_nnunet import dataset, plans
 
 from segfw import onnx_runner
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing, preprocess_image, voxel_edges
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import to_canonical
 from segfw.inference.kinds import opened

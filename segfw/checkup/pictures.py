@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
 from segfw.checkup.measure import CaseMeasure, Slice, as_grey
-from segfw.data.preprocess import stack_channels
 from segfw.dataset.cases import Case, apply_map
 from segfw.dataset.verify import as_integers
+from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import stored_like, to_canonical
 

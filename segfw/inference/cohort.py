@@ -23,10 +23,10 @@ import numpy as np
 from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.base.records import UserError, count
 from segfw.base.stopwatch import Stopwatch
-from segfw.data.preprocess import stack_channels
-from segfw.data.slabs import Slab
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
+from segfw.grid.preprocess import stack_channels
+from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
 from segfw.inference.folder import OutputFolder, Sink, sources_of

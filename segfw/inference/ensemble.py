@@ -20,10 +20,10 @@ from torch import Tensor
 
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.base.records import Record, UserError, count
-from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.restore import BlockResampler, first_largest, last_above_zero
-from segfw.data.slabs import Block
 from segfw.dataset.cases import LABELS_FILE
+from segfw.grid.preprocess import PreprocessRecord, place_back
+from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
+from segfw.grid.slabs import Block
 from segfw.images.formats import check_mask_ending, write_labels, write_map
 from segfw.images.geometry import Shape, largest_displacement_mm
 from segfw.inference.postprocess import Postprocessing, apply, load_postprocessing, require_steps

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from segfw.base.records import Record, UserError, remove_partials, write_text
 from segfw.base.stopwatch import CaseTimes
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.slabs import Slab
 from segfw.dataset.cases import Case
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Slab
 from segfw.images.formats import size_and_change
 from segfw.inference.probabilities import ENDING
 from segfw.inference.probabilities import FOLDER as PROBABILITIES

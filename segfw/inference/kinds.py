@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.data.preprocess import stack_channels
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
+from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Geometry, Volume
 from segfw.images.nifti import unit_mm

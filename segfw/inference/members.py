@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segfw.data.slabs import Heads
+from segfw.grid.slabs import Heads
 from segfw.inference.tiles import NO_ORDERS, Orders, exchanged, mirror_combinations
 from segfw.networks.unet import UNet
 

@@ -20,10 +20,10 @@ from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pi
 from segfw.base.parallel import ran_out_of_memory
 from segfw.base.records import UserError
 from segfw.base.stopwatch import CaseTimes, Stopwatch
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
-from segfw.data.restore import Restoring, restored
-from segfw.data.slabs import Slab
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
+from segfw.grid.restore import Restoring, restored
+from segfw.grid.slabs import Slab
 from segfw.images.geometry import Volume
 from segfw.inference.budget import Limits, activation_bytes, room_bytes
 from segfw.inference.compiled import compile_network, in_precision

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from segfw.base.array_files import StoredArray, open_array
 from segfw.base.records import Record, UserError, partial_path, whole_file
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.slabs import Block, Slab
 from segfw.dataset.cases import LabelSet
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Block, Slab
 from segfw.images.geometry import Shape
 
 ENDING = ".b2nd"

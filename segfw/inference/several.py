@@ -13,7 +13,7 @@ import torch
 
 from segfw.base.records import partial_path
 from segfw.base.stopwatch import Stopwatch
-from segfw.data.preprocess import PreprocessRecord
+from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.geometry import Volume
 from segfw.inference.ensemble import merged
 from segfw.inference.postprocess import Postprocessing, apply

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from segfw.data.slabs import Slab
+from segfw.grid.slabs import Slab
 from segfw.images.geometry import Shape
 from segfw.inference.budget import Limits
 from segfw.inference.members import Members, heads_on, members_of

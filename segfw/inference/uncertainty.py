@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.base.records import Record, write_text
-from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.restore import BlockResampler, first_largest, last_above_zero
-from segfw.data.slabs import Slab
 from segfw.dataset.cases import LabelSet
+from segfw.grid.preprocess import PreprocessRecord, place_back
+from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
+from segfw.grid.slabs import Slab
 from segfw.images.formats import write_map
 
 FOLDER = "uncertainty"  # of a folder of masks

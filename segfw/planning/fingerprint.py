@@ -13,10 +13,10 @@ import numpy as np
 
 from segfw.base.parallel import map_bounded, ran_out_of_memory
 from segfw.base.records import Record, UserError, count
-from segfw.data.normalize import IntensityStats
-from segfw.data.preprocess import cut, nonzero_box, stack_channels
 from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
 from segfw.dataset.verify import as_integers, check_case, count_values, file_notes
+from segfw.grid.normalize import IntensityStats
+from segfw.grid.preprocess import cut, nonzero_box, stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
 from segfw.images.geometry import Shape, Spacing, Volume, stored_like, to_canonical
 from segfw.planning.sides import label_centroids_mm

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from segfw.base.records import GIGABYTE, NAME, UserError
-from segfw.data.normalize import IntensityStats, Normalization
-from segfw.data.preprocess import Preprocessing, VoxelSize
 from segfw.dataset.cases import Channel, LabelSet
+from segfw.grid.normalize import IntensityStats, Normalization
+from segfw.grid.preprocess import Preprocessing, VoxelSize
 from segfw.images.geometry import AS_STORED, CANONICAL, Orientation
 from segfw.planning.memory import step_cost
 from segfw.planning.nnunet_networks import network_of, unknown_network

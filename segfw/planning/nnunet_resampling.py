@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segfw.base.records import UserError
-from segfw.data.resample import Resampling
+from segfw.grid.resample import Resampling
 
 DEFAULT, TORCH, NONE = "resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"
 KINDS = ("data", "seg", "probabilities")

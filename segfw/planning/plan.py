@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from segfw.base.records import Record, UserError
-from segfw.data.preprocess import Preprocessing
 from segfw.dataset.cases import Channel, LabelSet
+from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Orientation, Shape
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.data.normalize import Normalization, normalization_kind
-from segfw.data.preprocess import Preprocessing
 from segfw.dataset.cases import DatasetManifest
+from segfw.grid.normalize import Normalization, normalization_kind
+from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Spacing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint

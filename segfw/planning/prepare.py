@@ -15,10 +15,10 @@ from segfw.base.cluster import cluster_pool
 from segfw.base.device import pick_device
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
 from segfw.base.records import Record, UserError
-from segfw.data.store import DecodedCases, preprocess_dataset
 from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
+from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
 from segfw.planning.expectations import expected, planned_memory_gb

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from segfw.data.normalize import Normalization
 from segfw.dataset.cases import DatasetManifest
+from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Spacing
 from segfw.networks.spec import MEDNEXT, SEGRESNET, SWIN_UNETR
 from segfw.planning.fitting import Choice

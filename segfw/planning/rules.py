@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from segfw.data.resample import ANISOTROPY_LIMIT, resampled_shape
+from segfw.grid.resample import ANISOTROPY_LIMIT, resampled_shape
 from segfw.images.geometry import Shape, Spacing
 
 MASK_CROP_RATIO = 0.75  # below this share of voxels left after the crop, statistics are taken inside the mask

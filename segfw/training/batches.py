@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.store import CaseArrays
+from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape
 from segfw.networks.inputs import one_hot_previous
 from segfw.training.augment import augment_intensity, warp

@@ -14,7 +14,7 @@ from torch import nn
 from segfw.base.device import compiling_pays, keep_freed_pages, pick_precision
 from segfw.base.ranks import ALONE, Ranks, local_device
 from segfw.base.records import UserError
-from segfw.data.store import CaseArrays
+from segfw.grid.store import CaseArrays
 from segfw.model import WEIGHTS_FILE, save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target

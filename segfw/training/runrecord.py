@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from segfw.base.device import device_name
 from segfw.base.records import Record, UserError
-from segfw.data.store import load_stored
+from segfw.grid.store import load_stored
 from segfw.training.settings import TrainSettings
 
 RUN_FILE = "run.json"

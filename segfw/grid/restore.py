@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.resample import OF_LOGITS, Resampling, axis_matrix, thick_axis
-from segfw.data.slabs import Block, Slab, one_slab
+from segfw.grid.preprocess import PreprocessRecord, place_back
+from segfw.grid.resample import OF_LOGITS, Resampling, axis_matrix, thick_axis
+from segfw.grid.slabs import Block, Slab, one_slab
 from segfw.images.geometry import Shape
 
 PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU

@@ -14,8 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.base.records import Record
-from segfw.data.normalize import Normalization, Scaling, scaling_of
-from segfw.data.resample import (
+from segfw.grid.normalize import Normalization, Scaling, scaling_of
+from segfw.grid.resample import (
     OF_IMAGES,
     OF_LOGITS,
     Resampling,

@@ -19,15 +19,15 @@ from torch import Tensor
 from segfw.base.array_files import StoredArray, open_array, save_array
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError, remove_partials
-from segfw.data.preprocess import (
+from segfw.dataset.cases import Case, LabelMap, LabelSet
+from segfw.dataset.verify import as_integers
+from segfw.grid.preprocess import (
     Preprocessing,
     PreprocessRecord,
     preprocess_classes,
     preprocess_image,
     stack_channels,
 )
-from segfw.dataset.cases import Case, LabelMap, LabelSet
-from segfw.dataset.verify import as_integers
 from segfw.images.formats import read_mask, read_volume, size_and_change
 from segfw.images.geometry import Volume, stored_like
 
