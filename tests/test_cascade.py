@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from segfw.grid.store import CaseArrays
-from segfw.networks.inputs import one_hot_previous
+from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.batches import Batches
 from segfw.training.cascade import (
     MORPHOLOGY,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.images.geometry import Shape
-from segfw.networks.inputs import one_hot_previous
+from segfw.networks.previous_stage import one_hot_previous
 
 Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels
 NO_ORDERS: Orders = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from segfw.base.records import UserError
-from segfw.networks.foreign import doubled
+from segfw.networks.monai import doubled
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.planning import rules
 from segfw.planning.topology import Topology, catching_up_topology, even_topology, unet_topology

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape
-from segfw.networks.inputs import one_hot_previous
+from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_draw import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
