@@ -17,7 +17,7 @@ from compare_plans import Failed, fields, for_both, raw_folder, same  # noqa: E4
 from segfw.dataset.cases import Channel, DatasetManifest, LabelSet  # noqa: E402
 from segfw.dataset.layouts import find_dataset  # noqa: E402
 from segfw.images.formats import read_mask  # noqa: E402
-from segfw.planning.nnunet_plans import plan_of_nnunet  # noqa: E402
+from segfw.nnunet.plans import plan_of_nnunet  # noqa: E402
 
 CHANNELS = (Channel(name="CT"), Channel(name="PET"))
 LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))

@@ -17,8 +17,8 @@ from segfw.cli import main
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model import load_model
-from segfw.nnunet.checkpoint import WAY_OUT, read_checkpoint
 from segfw.nnunet.importing import import_nnunet
+from segfw.nnunet.torch_checkpoint import WAY_OUT, read_checkpoint
 from segfw.planning.plan import Plan
 
 

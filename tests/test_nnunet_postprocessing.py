@@ -15,7 +15,7 @@ from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing,
 from segfw.model import load_plan, trained_folds
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import described, import_nnunet
-from segfw.nnunet.postprocessing import (
+from segfw.nnunet.postprocessing_files import (
     FUNCTION,
     MODULE,
     UnknownError,

@@ -18,7 +18,7 @@ from segfw.inference.predictor import Predictor
 from segfw.model import load_model
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
-from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.nnunet.plans import plan_of_nnunet
 from segfw.planning.plan import Plan
 
 NAME = "3d_fullres"

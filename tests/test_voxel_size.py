@@ -18,7 +18,7 @@ from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import to_canonical
 from segfw.inference.kinds import opened
 from segfw.nnunet.importing import described
-from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.nnunet.plans import plan_of_nnunet
 from segfw.planning.prepare import _float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)

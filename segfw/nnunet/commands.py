@@ -8,7 +8,7 @@ from shlex import quote
 
 from segfw.images.geometry import CANONICAL
 from segfw.inference.postprocess import Postprocessing
-from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE
+from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
 from segfw.selection import Selection
 

@@ -25,10 +25,10 @@ from segfw.model import (
     trained_folds,
 )
 from segfw.nnunet.commands import say_commands, say_differences
-from segfw.nnunet.descriptions import PLANS, dataset_json, endings_of, plans_json
-from segfw.nnunet.folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
-from segfw.nnunet.postprocessing import write_postprocessing
-from segfw.nnunet.weights import to_nnunet
+from segfw.nnunet.postprocessing_files import write_postprocessing
+from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
+from segfw.nnunet.weight_names import to_nnunet
+from segfw.nnunet.write_json import PLANS, dataset_json, endings_of, plans_json
 from segfw.planning.plan import Configuration, Plan
 from segfw.selection import Selection, load_selection
 

@@ -16,12 +16,12 @@ from segfw.dataset.cases import Channel, LabelSet
 from segfw.dataset.dataset_json import channels_of, labels_of
 from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
 from segfw.networks import BuildNetwork
-from segfw.nnunet.checkpoint import Checkpoint, read_checkpoint
-from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
-from segfw.nnunet.postprocessing import find_postprocessing
-from segfw.nnunet.weights import LONGEST, from_nnunet, without_wrappers
-from segfw.planning.nnunet_networks import absent_weights
-from segfw.planning.nnunet_plans import plan_of_nnunet, resolved
+from segfw.nnunet.architectures import absent_weights
+from segfw.nnunet.plans import plan_of_nnunet, resolved
+from segfw.nnunet.postprocessing_files import find_postprocessing
+from segfw.nnunet.torch_checkpoint import Checkpoint, read_checkpoint
+from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
+from segfw.nnunet.weight_names import LONGEST, from_nnunet, without_wrappers
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 
 # Trainers of nnU-Net 2.8.1 that build the plan's network and predict like nnUNetTrainer: they differ in length,

@@ -17,9 +17,9 @@ from segfw.dataset.cases import Channel, LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, VoxelSize
 from segfw.images.geometry import AS_STORED, CANONICAL, Orientation
+from segfw.nnunet.architectures import network_of, unknown_network
+from segfw.nnunet.interpolation import resampling_of
 from segfw.planning.memory import step_cost
-from segfw.planning.nnunet_networks import network_of, unknown_network
-from segfw.planning.nnunet_resampling import resampling_of
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z
 

@@ -8,9 +8,9 @@ from typing import Any
 from segfw.base.records import UserError
 from segfw.dataset.cases import LabelSet
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.nnunet_networks import ARCHITECTURES, BLOCKS_FIELD
-from segfw.planning.nnunet_plans import NORMALIZATIONS, READERS
-from segfw.planning.nnunet_resampling import resampling_json
+from segfw.nnunet.architectures import ARCHITECTURES, BLOCKS_FIELD
+from segfw.nnunet.interpolation import resampling_json
+from segfw.nnunet.plans import NORMALIZATIONS, READERS
 from segfw.planning.plan import Configuration, Plan
 
 PLANS = "nnUNetPlans"
