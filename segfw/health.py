@@ -16,7 +16,7 @@ from segfw.base.parallel import cpu_count, free_memory_bytes
 from segfw.base.records import GIGABYTE, UserError
 from segfw.model import is_packed, load_plan, trained_folds
 from segfw.packed import Packed
-from segfw.planning.expectations import hours_per_fold, training_flops
+from segfw.planning.measure import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate
 from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH

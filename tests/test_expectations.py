@@ -6,8 +6,9 @@ from test_memory import make_spec
 from test_planner import fingerprint, manifest
 
 from segfw.base.records import GIGABYTE
-from segfw.planning import expectations, memory
-from segfw.planning.expectations import expected, hours_per_fold, measured_to_fit, planned_memory_gb
+from segfw.planning import measure as expectations
+from segfw.planning import memory
+from segfw.planning.measure import expected, hours_per_fold, measured_to_fit, planned_memory_gb
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan

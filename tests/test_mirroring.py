@@ -14,6 +14,7 @@ from segfw.images.geometry import Geometry, Volume
 from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.planning.left_right import is_of_heart, label_centroids_mm, may_be_paired, pairs_by_name, stem_of
 from segfw.planning.mirroring import (
     Mirroring,
     class_orders,
@@ -24,7 +25,6 @@ from segfw.planning.mirroring import (
     output_orders,
 )
 from segfw.planning.planner import make_plan
-from segfw.planning.sides import is_of_heart, label_centroids_mm, may_be_paired, pairs_by_name, stem_of
 from segfw.training.augment_draw import largest_angle
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)

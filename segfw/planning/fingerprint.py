@@ -19,7 +19,7 @@ from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import cut, nonzero_box, stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
 from segfw.images.geometry import Shape, Spacing, Volume, stored_like, to_canonical
-from segfw.planning.sides import label_centroids_mm
+from segfw.planning.left_right import label_centroids_mm
 
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
 MOST_SAMPLED_PER_CASE = 1_000_000  # few cases need more of each: percentiles are of data sets, not of draws

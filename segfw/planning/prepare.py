@@ -22,8 +22,8 @@ from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
 from segfw.nnunet.given_plan import given_plan, given_wishes
-from segfw.planning.expectations import expected, planned_memory_gb
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.planning.measure import expected, planned_memory_gb
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
