@@ -25,7 +25,7 @@ from segfw.grid.slabs import dense
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.importing import import_nnunet
 
 STAGES = "3d_lowres", "3d_cascade_fullres"

@@ -34,7 +34,7 @@ from nnunet_float32 import checkpoints
 from segfw.dataset.cases import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model, load_plan
+from segfw.model.load import load_model, load_plan
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 

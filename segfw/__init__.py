@@ -18,7 +18,7 @@ _PUBLIC = {
     "export_onnx": "segfw.onnx_export",
     "import_nnunet": "segfw.nnunet.importing",
     "export_nnunet": "segfw.nnunet.exporting",
-    "load_model": "segfw.model",
+    "load_model": "segfw.model.load",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.images.formats",
     "UserError": "segfw.base.records",

@@ -25,10 +25,10 @@ from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry, Volume, stored_like
 from segfw.inference.ensemble import merged_each
 from segfw.inference.folder import sources_of
-from segfw.inference.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
-from segfw.model import WEIGHTS_FILE, fold_folder
+from segfw.model.load import WEIGHTS_FILE, fold_folder
+from segfw.model.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps
 from segfw.planning.plan import Plan
 
 FOLDER = "selection"

@@ -12,7 +12,7 @@ from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
 from segfw.evaluation.tables import scores_table
-from segfw.model import fold_folder
+from segfw.model.load import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict
 from segfw.training.runlog import read_metrics

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from segfw.base.records import UserError, count, whole_file
 from segfw.grid.store import open_case
-from segfw.model import (
+from segfw.model.card import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
+from segfw.model.load import (
     default_configuration,
     fold_folder,
     header_of,
@@ -29,7 +30,6 @@ from segfw.model import (
     weight_files,
 )
 from segfw.networks import BuildNetwork, build_network
-from segfw.packed import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.prepare import FINGERPRINT_FILE, MANIFEST_FILE
 

@@ -14,8 +14,8 @@ import torch
 from segfw.base.device import cpu_has_bf16, device_name, pick_device, pick_precision
 from segfw.base.parallel import cpu_count, free_memory_bytes
 from segfw.base.records import GIGABYTE, UserError
-from segfw.model import is_packed, load_plan, trained_folds
-from segfw.packed import Packed
+from segfw.model.card import Packed
+from segfw.model.load import is_packed, load_plan, trained_folds
 from segfw.planning.measure import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate

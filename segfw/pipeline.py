@@ -17,7 +17,7 @@ from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, 
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
-from segfw.model import WEIGHTS_FILE, fold_folder, load_model, load_tensors
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of

@@ -20,7 +20,6 @@ from segfw.images.formats import check_mask_ending
 from segfw.inference.budget import room_bytes
 from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
 from segfw.inference.folder import HIDDEN, Extra, OutputFolder
-from segfw.inference.postprocess import Postprocessing, load_postprocessing, require_steps
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
@@ -29,7 +28,8 @@ from segfw.inference.several import SelectedPredictor
 from segfw.inference.space import require_space
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
-from segfw.model import Model, load_model, postprocessing_file, read_model_file
+from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
+from segfw.model.postprocess import Postprocessing, load_postprocessing, require_steps
 from segfw.networks import BuildNetwork, build_network
 from segfw.selection import load_selection
 

@@ -29,10 +29,10 @@ from segfw.crossvalidation import (
 )
 from segfw.dataset.cases import DatasetManifest, LabelSet
 from segfw.grid.slabs import dense
-from segfw.inference.postprocess import Postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count
-from segfw.model import load_model, read_model_file, trained_folds
+from segfw.model.load import load_model, read_model_file, trained_folds
+from segfw.model.postprocess import Postprocessing
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE

@@ -20,7 +20,7 @@ from segfw.inference.cohort import predict_cases
 from segfw.inference.folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.inference.sliding_window import sliding_window
-from segfw.model import Model
+from segfw.model.load import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration

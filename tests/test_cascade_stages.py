@@ -22,7 +22,7 @@ from segfw.grid.slabs import dense
 from segfw.grid.store import load_stored, open_case
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
 from segfw.pipeline import run, train

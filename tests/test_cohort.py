@@ -23,7 +23,7 @@ from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
 from segfw.inference.folder import OutputFolder
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.prediction import predict
 
 CASES = 8

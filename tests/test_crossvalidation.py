@@ -10,7 +10,7 @@ from segfw import crossvalidation
 from segfw.base.records import UserError
 from segfw.crossvalidation import HeldOut, count_case, find_postprocessing
 from segfw.dataset.cases import Case
-from segfw.inference.postprocess import outside_largest
+from segfw.model.postprocess import outside_largest
 
 
 def test_probabilities_of_another_network_are_not_counted(tmp_path):

@@ -17,7 +17,7 @@ from segfw.images.formats import read_volume
 from segfw.images.geometry import AS_STORED
 from segfw.inference import ensemble as module
 from segfw.inference.ensemble import EnsembleSettings, ensemble, merged, merged_each, probability_of
-from segfw.inference.postprocess import KeepLargest, Postprocessing
+from segfw.model.postprocess import KeepLargest, Postprocessing
 
 GRIDS = {
     "3d_fullres": record_of((4.0, 2.0, 1.3)),

@@ -13,8 +13,8 @@ from small_model import cascade_model, small_model
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.export import export_model
-from segfw.model import fold_folder, load_model, load_tensors, save_tensors
-from segfw.packed import Card, Packed
+from segfw.model.card import Card, Packed
+from segfw.model.load import fold_folder, load_model, load_tensors, save_tensors
 from segfw.planning.plan import PLAN_FILE, Plan
 
 WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"

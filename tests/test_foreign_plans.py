@@ -8,7 +8,7 @@ from segfw.base.records import UserError
 from segfw.health import explain
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.networks import ARCHITECTURES
 from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER
 from segfw.pipeline import train

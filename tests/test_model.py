@@ -9,7 +9,7 @@ from segfw.export import export_model
 from segfw.health import explain
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
+from segfw.model.load import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
 from segfw.prediction import predict
 from segfw.training.start import find_start
 

@@ -10,7 +10,7 @@ from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.importing import import_nnunet
 
 

@@ -17,7 +17,7 @@ from segfw.export import export_model
 from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import fold_folder, load_model, load_tensors, save_weights
+from segfw.model.load import fold_folder, load_model, load_tensors, save_weights
 from segfw.networks import build_network
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet

@@ -8,7 +8,7 @@ from small_nnunet import plans, save_checkpoint, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.importing import import_nnunet, is_known_trainer
 
 

@@ -16,7 +16,7 @@ from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.importing import import_nnunet
 from segfw.nnunet.torch_checkpoint import WAY_OUT, read_checkpoint
 from segfw.planning.plan import Plan

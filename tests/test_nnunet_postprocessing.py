@@ -11,8 +11,8 @@ from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.export import export_model
-from segfw.inference.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
-from segfw.model import load_plan, trained_folds
+from segfw.model.load import load_plan, trained_folds
+from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import described, import_nnunet
 from segfw.nnunet.postprocessing_files import (

@@ -15,7 +15,7 @@ from segfw.grid.resample import Resampling, resample_image, thick_axis
 from segfw.grid.restore import restore
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.exporting import export_nnunet
 from segfw.nnunet.importing import import_nnunet
 from segfw.nnunet.plans import plan_of_nnunet

@@ -10,7 +10,7 @@ from small_nnunet import MODEL, Runs, plans, refusal, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.nnunet.importing import import_nnunet
 
 

@@ -26,7 +26,7 @@ from segfw.grid.preprocess import Preprocessing, stack_channels
 from segfw.grid.resample import axis_matrix
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
+from segfw.model.load import load_model
 from segfw.onnx_export import export_onnx, pipeline_of, with_stock_norms
 from segfw.planning.plan import PLAN_FILE
 

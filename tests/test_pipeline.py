@@ -23,7 +23,7 @@ from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import StoredCase
 from segfw.images.formats import read_volume
-from segfw.model import load_model, load_tensors
+from segfw.model.load import load_model, load_tensors
 from segfw.pipeline import run, summary, train
 from segfw.planning.plan import Plan
 from segfw.planning.prepare import plan_and_preprocess

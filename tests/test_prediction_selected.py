@@ -14,11 +14,11 @@ from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference import several
 from segfw.inference.ensemble import merged
-from segfw.inference.postprocess import KeepLargest, Postprocessing, apply
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
 from segfw.inference.several import SelectedPredictor
-from segfw.model import load_model
+from segfw.model.load import load_model
+from segfw.model.postprocess import KeepLargest, Postprocessing, apply
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.prediction import Job, predict
@@ -41,7 +41,7 @@ def two_configurations(model: Path, folder: Path) -> Path:
     """The model and another configuration, whose weights are those of the first one negated."""
     import torch
 
-    from segfw.model import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
+    from segfw.model.load import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
 
     shutil.copytree(model, folder)
     plan = Plan.load(folder / PLAN_FILE)

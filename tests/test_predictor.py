@@ -25,7 +25,7 @@ from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.folder import OutputFolder
 from segfw.inference.kinds import opened
 from segfw.inference.predictor import Predictor, Stopwatch
-from segfw.model import Model
+from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan

@@ -23,10 +23,10 @@ from segfw.cli import main
 from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.dataset.cases import LabelSet
 from segfw.images.formats import read_volume
-from segfw.inference.postprocess import FOREGROUND, apply
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
-from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.postprocess import FOREGROUND, apply
 from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.prepare import plan_and_preprocess
@@ -342,7 +342,7 @@ def test_the_one_pass_equals_applying_the_steps_and_counting_anew(labels: LabelS
         return result
 
     masks, kept = [mask for _, mask in copies], []
-    from segfw.inference.postprocess import Postprocessing, possible_steps
+    from segfw.model.postprocess import Postprocessing, possible_steps
 
     for step in possible_steps(labels):
         tried = [apply(mask, Postprocessing(steps=(step,))) for mask in masks]

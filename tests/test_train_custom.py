@@ -13,7 +13,7 @@ import train_custom  # noqa: E402
 
 from segfw.images.formats import read_volume  # noqa: E402
 from segfw.inference.predictor import Predictor  # noqa: E402
-from segfw.model import load_model  # noqa: E402
+from segfw.model.load import load_model  # noqa: E402
 from segfw.networks.losses import Target, deep_supervision_loss  # noqa: E402
 from segfw.planning.prepare import plan_and_preprocess  # noqa: E402
 

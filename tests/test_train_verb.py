@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segfw.base.records import UserError
-from segfw.model import load_model, load_tensors, save_tensors
+from segfw.model.load import load_model, load_tensors, save_tensors
 from segfw.pipeline import train
 from segfw.planning.prepare import plan_and_preprocess
 

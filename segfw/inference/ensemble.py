@@ -26,8 +26,8 @@ from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
 from segfw.grid.slabs import Block
 from segfw.images.formats import check_mask_ending, write_labels, write_map
 from segfw.images.geometry import Shape, largest_displacement_mm
-from segfw.inference.postprocess import Postprocessing, apply, load_postprocessing, require_steps
 from segfw.inference.probabilities import Probabilities, probability_files, read_probabilities
+from segfw.model.postprocess import Postprocessing, apply, load_postprocessing, require_steps
 
 SETTINGS_FILE = "ensemble.json"
 BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about

@@ -33,7 +33,7 @@ from segfw.inference.outputs import CPU_VOXELS_PER_BATCH, MOST_KNOWN
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.tiles import tile_count
 from segfw.inference.window import say_on_host
-from segfw.model import Model
+from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan

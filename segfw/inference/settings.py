@@ -9,9 +9,9 @@ from pathlib import Path
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.inference.folder import OutputFolder
-from segfw.inference.postprocess import Postprocessing
 from segfw.inference.uncertainty import TABLE_FILE
-from segfw.model import Model
+from segfw.model.load import Model
+from segfw.model.postprocess import Postprocessing
 
 SETTINGS_FILE = "prediction.json"
 # Of a configuration, what is of its training alone, or only told.

@@ -16,9 +16,9 @@ from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.geometry import Volume
 from segfw.inference.ensemble import merged
-from segfw.inference.postprocess import Postprocessing, apply
 from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
+from segfw.model.postprocess import Postprocessing, apply
 from segfw.planning.plan import Plan
 
 

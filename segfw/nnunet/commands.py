@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from segfw.images.geometry import CANONICAL
-from segfw.inference.postprocess import Postprocessing
+from segfw.model.postprocess import Postprocessing
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
 from segfw.selection import Selection

@@ -11,8 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from segfw.base.records import UserError, write_text
-from segfw.inference.postprocess import Postprocessing, load_postprocessing
-from segfw.model import (
+from segfw.model.load import (
     BEST_FILE,
     WEIGHTS_FILE,
     fold_folder,
@@ -24,6 +23,7 @@ from segfw.model import (
     shared_mirror_axes,
     trained_folds,
 )
+from segfw.model.postprocess import Postprocessing, load_postprocessing
 from segfw.nnunet.commands import say_commands, say_differences
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE

@@ -14,7 +14,7 @@ from torch import Tensor
 from segfw.base.records import UserError, count
 from segfw.dataset.cases import Channel, LabelSet
 from segfw.dataset.dataset_json import channels_of, labels_of
-from segfw.model import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
+from segfw.model.load import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights
 from segfw.nnunet.plans import plan_of_nnunet, resolved

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segfw.base.records import whole_file, write_text
 from segfw.dataset.cases import LabelSet
-from segfw.inference.postprocess import KeepLargest, Postprocessing, possible_steps
+from segfw.model.postprocess import KeepLargest, Postprocessing, possible_steps
 
 POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")
 MODULE = "nnunetv2.postprocessing.remove_connected_components"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from segfw.base.parallel import progress
 from segfw.base.records import GIGABYTE, UserError
-from segfw.model import BEST_FILE, save_weights
+from segfw.model.load import BEST_FILE, save_weights
 from segfw.planning.splits import Fold
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState

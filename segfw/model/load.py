@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import float16 as half
 
 from segfw.base.records import UserError, whole_file
-from segfw.packed import MEMBER, POSTPROCESSING_FILE, Packed
+from segfw.model.card import MEMBER, POSTPROCESSING_FILE, Packed
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 
 WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
