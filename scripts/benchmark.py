@@ -32,7 +32,7 @@ from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
 from segfw.training.augment import augment_intensity, warp
-from segfw.training.augment_draw import SpatialParams, draw_intensity, draw_spatial, source_size
+from segfw.training.augment_params import SpatialParams, draw_intensity, draw_spatial, source_size
 
 
 def report(what: str, baseline_name: str, baseline_s: float, ours_s: float) -> None:

@@ -40,7 +40,7 @@ from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.prepare import SPLITS_FILE
 from segfw.planning.splits import Splits
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 
 PHASES = ("steps", "nnunet", "segfw", "predict", "report")
 NNUNET = "nnU-Net"

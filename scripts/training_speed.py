@@ -24,7 +24,7 @@ from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.training.loop import train
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set

@@ -15,7 +15,7 @@ from segfw.evaluation.tables import scores_table
 from segfw.model.load import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 
 TRAINING_CASES, TEST_CASES = 40, 6
 MARKER = ".made-by-segfw-demo"  # only such a folder is written into, and tidied up, a second time

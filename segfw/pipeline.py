@@ -25,12 +25,12 @@ from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preproce
 from segfw.planning.splits import Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
+from segfw.training.initial_weights import find_start
 from segfw.training.loop import SETTINGS_FILE, BuildLoss
 from segfw.training.loop import train as train_fold
-from segfw.training.runlog import clock
+from segfw.training.metrics_log import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
-from segfw.training.start import find_start
 from segfw.training.writers import require_writers
 from segfw.validation import VALIDATION, validate, whole_case_counter
 

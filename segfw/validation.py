@@ -24,8 +24,8 @@ from segfw.model.load import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
-from segfw.training.runlog import read_metrics
-from segfw.training.validate import CountWholeCase
+from segfw.training.metrics_log import read_metrics
+from segfw.training.patch_validation import CountWholeCase
 
 MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
 VALIDATION = "validation"  # folder of the masks in a fold's

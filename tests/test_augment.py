@@ -10,7 +10,7 @@ from scipy import interpolate, ndimage
 
 from segfw.training import augment
 from segfw.training.augment import spline_weights, warp
-from segfw.training.augment_draw import SpatialParams, draw_spatial, is_in_plane, source_size
+from segfw.training.augment_params import SpatialParams, draw_spatial, is_in_plane, source_size
 
 PATCH = (24, 28, 32)
 QUARTER_TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # output offset (y, x) -> input offset (-x, y)

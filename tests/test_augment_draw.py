@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segfw.training.augment_draw import (
+from segfw.training.augment_params import (
     SpatialParams,
     draw_intensity,
     draw_spatial,

@@ -8,7 +8,7 @@ from batchgenerators.augmentations.resample_augmentations import augment_linear_
 from scipy import ndimage
 
 from segfw.training.augment import augment_intensity
-from segfw.training.augment_draw import IntensityParams, draw_intensity
+from segfw.training.augment_params import IntensityParams, draw_intensity
 
 PATCH = (12, 20, 16)
 

@@ -11,7 +11,7 @@ import torch
 from segfw.base.records import UserError
 from segfw.training import augment_reference
 from segfw.training.augment import augment_intensity, warp
-from segfw.training.augment_draw import draw_intensity, draw_spatial, source_size
+from segfw.training.augment_params import draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
 
 PATCH = (12, 16, 14)

@@ -8,7 +8,7 @@ from scipy import ndimage
 from segfw.grid.store import CaseArrays
 from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.batches import Batches
-from segfw.training.cascade import (
+from segfw.training.spoil_previous import (
     MORPHOLOGY,
     Morphology,
     PreviousParams,

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from segfw.training import curves
-from segfw.training.curves import PROGRESS_HTML, PROGRESS_PNG, draw_progress
+from segfw.training import progress_page as curves
+from segfw.training.progress_page import PROGRESS_HTML, PROGRESS_PNG, draw_progress
 
 
 def row(epoch: int, **more) -> dict:

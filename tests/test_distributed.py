@@ -15,7 +15,7 @@ from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
 from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 
 SETTINGS = {"precision": "fp32", "epochs": 2, "batch_size": 4}
 

@@ -15,7 +15,7 @@ from segfw.model.load import load_tensors
 from segfw.planning.plan import target_of
 from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
 
 

@@ -25,7 +25,7 @@ from segfw.planning.mirroring import (
     output_orders,
 )
 from segfw.planning.planner import make_plan
-from segfw.training.augment_draw import largest_angle
+from segfw.training.augment_params import largest_angle
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 

@@ -11,7 +11,7 @@ from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
 from segfw.prediction import predict
-from segfw.training.start import find_start
+from segfw.training.initial_weights import find_start
 
 
 def same(first, second) -> bool:

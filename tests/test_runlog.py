@@ -15,9 +15,9 @@ from segfw.dataset.cases import Case, LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.training import runrecord
-from segfw.training.runlog import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before, read_metrics
-from segfw.training.runrecord import RUN_FILE, RunRecord, data_digest, git_state, note_session
+from segfw.training import run_record as runrecord
+from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before, read_metrics
+from segfw.training.run_record import RUN_FILE, RunRecord, data_digest, git_state, note_session
 from segfw.training.settings import TrainSettings
 
 LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))

@@ -7,8 +7,9 @@ from small_training import FOLD, run, weights
 from segfw.base.records import UserError
 from segfw.model.load import load_tensors
 from segfw.networks.losses import deep_supervision_loss
-from segfw.training import checkpoint, epochs, loop, schedule, step, stopping
-from segfw.training.runlog import read_metrics
+from segfw.training import checkpoint, epochs, loop, schedule, step
+from segfw.training import stop_file as stopping
+from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
 
 

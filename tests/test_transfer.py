@@ -9,7 +9,7 @@ from segfw.model.load import fold_folder, load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.networks.transfer import Transfer, transfer
 from segfw.planning.plan import Plan
-from segfw.training.start import find_start
+from segfw.training.initial_weights import find_start
 
 HEADS = ("heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias")
 STEM = "encoder.0.0.0.weight"

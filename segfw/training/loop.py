@@ -30,17 +30,17 @@ from segfw.training.checkpoint import (
     load_checkpoint,
     require_checkpoint,
 )
-from segfw.training.curves import draw_progress
 from segfw.training.epochs import Diverged, Job, train_epochs
 from segfw.training.feeding import Stopwatch, open_cases
-from segfw.training.runlog import keep_metrics_before, read_metrics
-from segfw.training.runrecord import note_session
+from segfw.training.metrics_log import keep_metrics_before, read_metrics
+from segfw.training.patch_validation import CountWholeCase, WholeCases, fixed_subset
+from segfw.training.progress_page import draw_progress
+from segfw.training.run_record import note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, extended, fit_to_length
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Run, memory_errors_named, prepared_forward, seconds_per_patch
-from segfw.training.stopping import StopFile
-from segfw.training.validate import CountWholeCase, WholeCases, fixed_subset
+from segfw.training.stop_file import StopFile
 from segfw.training.writers import Writer, open_writers
 
 SETTINGS_FILE = "settings.json"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
 from segfw.base.records import whole_file
-from segfw.training.runlog import clock
+from segfw.training.metrics_log import clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
