@@ -128,7 +128,7 @@ def _select(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from segfw.evaluation.evaluate import evaluate
-    from segfw.evaluation.tables import comparison_table, scores_table
+    from segfw.evaluation.text import comparison_table, scores_table
 
     scores = evaluate(
         args.predictions,

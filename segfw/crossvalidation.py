@@ -19,7 +19,7 @@ from segfw.base.parallel import Outcome, progress
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case, LabelSet
 from segfw.dataset.verify import as_integers
-from segfw.evaluation.counting import confusion, label_counts
+from segfw.evaluation.confusion import confusion, label_counts
 from segfw.grid.store import read_case
 from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry, Volume, stored_like

@@ -11,7 +11,7 @@ from segfw.dataset.toy import make_toy_dataset
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
-from segfw.evaluation.tables import scores_table
+from segfw.evaluation.text import scores_table
 from segfw.model.load import fold_folder
 from segfw.pipeline import run
 from segfw.prediction import predict

@@ -14,11 +14,11 @@ from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
 from segfw.dataset.cases import LabelSet
 from segfw.evaluation import evaluate as evaluation
-from segfw.evaluation.cases import score_case
-from segfw.evaluation.counting import confusion
+from segfw.evaluation.confusion import confusion
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import METRICS, Scores, label_score
-from segfw.evaluation.tables import scores_table
+from segfw.evaluation.score import score_case
+from segfw.evaluation.text import scores_table
 from segfw.images.formats import write_labels
 
 

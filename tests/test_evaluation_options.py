@@ -9,10 +9,10 @@ from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.layouts import find_dataset
-from segfw.evaluation.cases import measures_of
 from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import Scores
-from segfw.evaluation.tables import comparison_table, scores_table
+from segfw.evaluation.score import measures_of
+from segfw.evaluation.text import comparison_table, scores_table
 from segfw.images.formats import write_labels
 
 

@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import LabelSet, Region
-from segfw.evaluation.cases import measures_of, score_masks
 from segfw.evaluation.lesions import LesionCounts, lesion_counts, lesion_total, pooled
 from segfw.evaluation.metrics import Measures
+from segfw.evaluation.score import measures_of, score_masks
 
 SPACING_MM = (5.0, 2.0, 1.0)  # a voxel has 0.01 ml
 VOXEL_ML = 0.01

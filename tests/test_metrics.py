@@ -5,8 +5,8 @@ import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
 
-from segfw.evaluation import counting
-from segfw.evaluation.counting import confusion
+from segfw.evaluation import confusion as counting
+from segfw.evaluation.confusion import confusion
 from segfw.evaluation.metrics import MeanScores, label_score
 from segfw.evaluation.summary import summarize
 

@@ -12,7 +12,7 @@ from segfw.dataset.cases import LabelSet, Region
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation import overlays, report
 from segfw.evaluation.compare import compare_cases
-from segfw.evaluation.counting import confusion
+from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import lesion_counts
 from segfw.evaluation.metrics import Measures, label_score
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases

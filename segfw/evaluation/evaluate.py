@@ -14,7 +14,6 @@ import numpy as np
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError, count, write_text
 from segfw.dataset.cases import LabelMap, LabelSet
-from segfw.evaluation.cases import DEFAULT, lesion_names, measures_of, score_case
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
@@ -29,8 +28,9 @@ from segfw.evaluation.pairs import (
     pair_masks,
 )
 from segfw.evaluation.report import write_report
+from segfw.evaluation.score import DEFAULT, lesion_names, measures_of, score_case
 from segfw.evaluation.summary import summarize
-from segfw.evaluation.tables import comparison_csv, lesions_csv, scores_csv, summary_csv
+from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.formats import size_and_change, split_ending
 from segfw.images.geometry import to_canonical
 

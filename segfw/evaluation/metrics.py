@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import field_validator
 
 from segfw.base.records import Record
-from segfw.evaluation.counting import label_counts
+from segfw.evaluation.confusion import label_counts
 from segfw.evaluation.lesions import LesionCounts, lesion_total, ratio
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import LabelMap, LabelSet
-from segfw.evaluation.counting import confusion
+from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
