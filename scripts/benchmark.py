@@ -25,8 +25,8 @@ from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Shape
 from segfw.inference.compiled import in_precision
-from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost

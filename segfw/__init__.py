@@ -13,7 +13,7 @@ _PUBLIC = {
     "run": "segfw.pipeline",
     "evaluate": "segfw.evaluation.evaluate",
     "select": "segfw.selection",
-    "ensemble": "segfw.inference.ensemble",
+    "ensemble": "segfw.inference.averaging",
     "export_model": "segfw.export",
     "export_onnx": "segfw.onnx_export",
     "import_nnunet": "segfw.nnunet.importing",

@@ -95,7 +95,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.inference.ensemble import ensemble
+    from segfw.inference.averaging import ensemble
 
     ensemble(
         args.probabilities,

@@ -13,10 +13,11 @@ from torch import nn
 from segfw.base.device import pick_device, pick_precision
 from segfw.base.ranks import joined, launched_ranks, local_device
 from segfw.base.records import UserError, write_text
-from segfw.cascade import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
+from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage, trainable
+from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
 from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
@@ -32,7 +33,6 @@ from segfw.training.metrics_log import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
 from segfw.training.writers import require_writers
-from segfw.validation import VALIDATION, validate, whole_case_counter
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
 

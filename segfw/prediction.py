@@ -17,15 +17,15 @@ from segfw.dataset.cases import LABELS_FILE, Case
 from segfw.dataset.new_images import find_images
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.formats import check_mask_ending
-from segfw.inference.budget import room_bytes
-from segfw.inference.cohort import Cohort, Lane, Worked, predict_cases, share_out
-from segfw.inference.folder import HIDDEN, Extra, OutputFolder
+from segfw.inference.disk_space import require_space
+from segfw.inference.host_memory import room_bytes
+from segfw.inference.many_cases import Cohort, Lane, Worked, predict_cases, share_out
+from segfw.inference.mask_settings import PredictionSettings, agree, plan_digest, weights_digest
+from segfw.inference.output_folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
-from segfw.inference.settings import PredictionSettings, agree, plan_digest, weights_digest
-from segfw.inference.several import SelectedPredictor
-from segfw.inference.space import require_space
+from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model.load import Model, load_model, postprocessing_file, read_model_file

@@ -13,7 +13,9 @@ import torch
 
 from segfw.base.parallel import CasesFailed, Outcome, progress
 from segfw.base.records import GIGABYTE, Record, UserError, count, write_text
-from segfw.crossvalidation import (
+from segfw.dataset.cases import DatasetManifest, LabelSet
+from segfw.grid.slabs import dense
+from segfw.inference.held_out import (
     FOLDER,
     SEPARATOR,
     CaseCounts,
@@ -27,8 +29,6 @@ from segfw.crossvalidation import (
     model_digest,
     predict_held_out,
 )
-from segfw.dataset.cases import DatasetManifest, LabelSet
-from segfw.grid.slabs import dense
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count
 from segfw.model.load import load_model, read_model_file, trained_folds

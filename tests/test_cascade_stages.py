@@ -13,15 +13,23 @@ import torch
 from conftest import blocks_case, write_nifti
 from scipy import ndimage
 
-from segfw import cascade
 from segfw.base.array_files import open_array, save_array
 from segfw.base.records import UserError
-from segfw.cascade import FIRST_STAGE_FILE, FirstStage, HandedOn, check_first_stage, first_stage_of, hand_on_labels
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
 from segfw.grid.store import load_stored, open_case
 from segfw.images.formats import read_volume
+from segfw.inference import first_stage as cascade
+from segfw.inference.first_stage import (
+    FIRST_STAGE_FILE,
+    FirstStage,
+    HandedOn,
+    check_first_stage,
+    first_stage_of,
+    hand_on_labels,
+)
 from segfw.inference.predictor import Predictor
+from segfw.inference.whole_cases import whole_case_counter
 from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
@@ -30,7 +38,6 @@ from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, targe
 from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.prediction import predict
-from segfw.validation import whole_case_counter
 
 CASES = [f"case_{number:02}" for number in range(6)]
 HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]

@@ -15,13 +15,13 @@ import pytest
 from conftest import blocks_case, write_nifti
 from predicting import make_images, make_model
 
-import segfw.inference.cohort as cohort
+import segfw.inference.many_cases as cohort
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError, partial_path
 from segfw.cli import main
 from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
-from segfw.inference.folder import OutputFolder
+from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.prediction import predict
@@ -285,7 +285,7 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
 
 
 def test_too_little_room_is_said_before_the_work(model, images, tmp_path, monkeypatch, capsys):
-    from segfw.inference import space
+    from segfw.inference import disk_space as space
 
     sizes = [path.stat().st_size for path in images.iterdir()]
     usage = type(space.shutil.disk_usage(tmp_path))

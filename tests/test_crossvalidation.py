@@ -6,10 +6,10 @@ import pytest
 from stored_cases import LABELS, record_of, smooth_logits, store
 from test_selection import FAR, ROW, pair_of
 
-from segfw import crossvalidation
 from segfw.base.records import UserError
-from segfw.crossvalidation import HeldOut, count_case, find_postprocessing
 from segfw.dataset.cases import Case
+from segfw.inference import held_out as crossvalidation
+from segfw.inference.held_out import HeldOut, count_case, find_postprocessing
 from segfw.model.postprocess import outside_largest
 
 

@@ -11,8 +11,8 @@ from segfw.dataset.layouts import find_dataset
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Volume
-from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.left_right import is_of_heart, label_centroids_mm, may_be_paired, pairs_by_name, stem_of
 from segfw.planning.mirroring import (

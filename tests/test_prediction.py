@@ -11,8 +11,8 @@ from predicting import make_images, make_model, masks, same
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.images.nifti import PLACING
-from segfw.inference.ensemble import merged
-from segfw.inference.folder import OutputFolder
+from segfw.inference.averaging import merged
+from segfw.inference.output_folder import OutputFolder
 from segfw.inference.probabilities import read_probabilities
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.prediction import predict

@@ -12,11 +12,11 @@ from predicting import make_images, make_model, masks, same
 
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
-from segfw.inference import several
-from segfw.inference.ensemble import merged
+from segfw.inference import selected_predictor as several
+from segfw.inference.averaging import merged
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
-from segfw.inference.several import SelectedPredictor
+from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.model.load import load_model
 from segfw.model.postprocess import KeepLargest, Postprocessing, apply
 from segfw.networks import build_network

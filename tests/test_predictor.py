@@ -20,10 +20,10 @@ from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
-from segfw.inference.cohort import predict_cases
 from segfw.inference.compiled import compile_network, in_precision
-from segfw.inference.folder import OutputFolder
-from segfw.inference.kinds import opened
+from segfw.inference.image_types import opened
+from segfw.inference.many_cases import predict_cases
+from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor, Stopwatch
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout

@@ -8,7 +8,7 @@ from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, sto
 from segfw.base.records import UserError, partial_path
 from segfw.grid.restore import restore
 from segfw.inference import probabilities
-from segfw.inference.ensemble import merged
+from segfw.inference.averaging import merged
 from segfw.inference.probabilities import (
     LIMIT,
     ProbabilityInfo,

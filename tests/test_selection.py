@@ -16,13 +16,14 @@ from small_training import spec
 from stored_cases import LABELS, NESTED
 from test_cascade_stages import plan_a_cascade, write_raw
 
-from segfw import crossvalidation, selection
+from segfw import selection
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.crossvalidation import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.dataset.cases import LabelSet
 from segfw.images.formats import read_volume
+from segfw.inference import held_out as crossvalidation
+from segfw.inference.held_out import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors

@@ -9,8 +9,9 @@ from test_sliding_window import blurred, slow_oracle, unet
 
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
-from segfw.inference import budget
-from segfw.inference.budget import (
+from segfw.inference import host_memory as budget
+from segfw.inference.accumulator import Window, on_host
+from segfw.inference.host_memory import (
     FLOAT16,
     FLOAT32,
     ON_DISK,
@@ -20,11 +21,10 @@ from segfw.inference.budget import (
     choose_keeping,
     describe,
 )
-from segfw.inference.members import members_of
-from segfw.inference.outputs import Outputs, TileTooLarge
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
+from segfw.inference.tile_runner import Outputs, TileTooLarge
 from segfw.inference.tiles import TiledImage, tile_count
-from segfw.inference.window import Window, on_host
 from segfw.networks import build_network
 from segfw.planning.memory import StepCounter
 

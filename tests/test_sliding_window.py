@@ -8,11 +8,11 @@ import torch
 from small_training import spec
 
 from segfw.grid.slabs import dense
-from segfw.inference.budget import (
+from segfw.inference.host_memory import (
     Limits,
 )
-from segfw.inference.members import gives_features, members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import gives_features, members_of
 from segfw.inference.tiles import blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
 from segfw.networks import build_network
 

@@ -16,7 +16,7 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import to_canonical
-from segfw.inference.kinds import opened
+from segfw.inference.image_types import opened
 from segfw.nnunet.importing import described
 from segfw.nnunet.plans import plan_of_nnunet
 from segfw.planning.prepare import _float32_bytes

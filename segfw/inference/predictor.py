@@ -25,14 +25,14 @@ from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_class
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab
 from segfw.images.geometry import Volume
-from segfw.inference.budget import Limits, activation_bytes, room_bytes
+from segfw.inference.accumulator import say_on_host
 from segfw.inference.compiled import compile_network, in_precision
-from segfw.inference.kinds import opened
-from segfw.inference.members import members_of
-from segfw.inference.outputs import CPU_VOXELS_PER_BATCH, MOST_KNOWN
+from segfw.inference.host_memory import Limits, activation_bytes, room_bytes
+from segfw.inference.image_types import opened
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
+from segfw.inference.tile_runner import CPU_VOXELS_PER_BATCH, MOST_KNOWN
 from segfw.inference.tiles import tile_count
-from segfw.inference.window import say_on_host
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders

@@ -15,7 +15,7 @@ from segfw.base.records import partial_path
 from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.geometry import Volume
-from segfw.inference.ensemble import merged
+from segfw.inference.averaging import merged
 from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.model.postprocess import Postprocessing, apply

@@ -29,10 +29,10 @@ from segfw.grid.preprocess import stack_channels
 from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
-from segfw.inference.folder import OutputFolder, Sink, sources_of
+from segfw.inference.disk_space import DiskFull, is_full
+from segfw.inference.output_folder import OutputFolder, Sink, sources_of
 from segfw.inference.predictor import Predictor, Prepared
-from segfw.inference.several import SelectedPredictor, SeveralPrepared
-from segfw.inference.space import DiskFull, is_full
+from segfw.inference.selected_predictor import SelectedPredictor, SeveralPrepared
 
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5

@@ -23,8 +23,8 @@ from segfw.evaluation.confusion import confusion, label_counts
 from segfw.grid.store import read_case
 from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry, Volume, stored_like
-from segfw.inference.ensemble import merged_each
-from segfw.inference.folder import sources_of
+from segfw.inference.averaging import merged_each
+from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.model.load import WEIGHTS_FILE, fold_folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from segfw.base.records import GIGABYTE, UserError
 from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
-from segfw.inference.folder import OutputFolder
+from segfw.inference.output_folder import OutputFolder
 
 # EFBIG: a limit on the size of files, which some clusters set (ulimit -f).
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}

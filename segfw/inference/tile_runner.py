@@ -12,10 +12,10 @@ from torch import Tensor
 from segfw.base.device import autocast
 from segfw.base.parallel import ran_out_of_memory
 from segfw.base.records import UserError
-from segfw.inference.budget import Limits
-from segfw.inference.members import Members, Part
+from segfw.inference.accumulator import add_flipped
+from segfw.inference.host_memory import Limits
+from segfw.inference.summands import Members, Part
 from segfw.inference.tiles import Tile, TiledImage, mirrored
-from segfw.inference.window import add_flipped
 
 CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
 MOST_KNOWN = 2  # constant images whose sums are kept, such as air: each takes the memory of a tile

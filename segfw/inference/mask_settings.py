@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
-from segfw.inference.folder import OutputFolder
+from segfw.inference.output_folder import OutputFolder
 from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model.load import Model
 from segfw.model.postprocess import Postprocessing

@@ -15,9 +15,9 @@ from segfw.dataset.cases import LABELS_FILE, Case
 from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
-from segfw.inference.budget import Limits
-from segfw.inference.cohort import predict_cases
-from segfw.inference.folder import OutputFolder
+from segfw.inference.host_memory import Limits
+from segfw.inference.many_cases import predict_cases
+from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.inference.sliding_window import sliding_window
 from segfw.model.load import Model
