@@ -14,10 +14,10 @@ from scipy import ndimage
 
 from segfw.base.records import UserError
 from segfw.base.robust import find_outliers
+from segfw.checkup.case_measures import label_boxes, orientation
 from segfw.checkup.check import check_dataset
 from segfw.checkup.findings import CheckReport, finding_of
-from segfw.checkup.labels import side_pairs
-from segfw.checkup.measure import label_boxes, orientation
+from segfw.checkup.odd_labels import side_pairs
 from segfw.checkup.signature import signature
 from segfw.dataset.cases import Problem
 from segfw.images.geometry import Geometry

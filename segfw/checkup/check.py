@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.checkup.cohort import Names, mixed_orientation, odd_geometry, odd_intensities
+from segfw.checkup.case_measures import CaseMeasure, measure_case
 from segfw.checkup.duplicates import near_duplicates, repeated_patients
 from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding, LabelSummary, finding_of
-from segfw.checkup.labels import odd_labels, swapped_labels
-from segfw.checkup.measure import CaseMeasure, measure_case
+from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
+from segfw.checkup.odd_labels import odd_labels, swapped_labels
 from segfw.dataset.cases import Case, FoundDataset, Problem, apply_map
 from segfw.dataset.layouts import find_dataset, find_images_alone
 from segfw.dataset.patients import read_groups
@@ -56,7 +56,7 @@ def check_dataset(
         kept = {case.id: patient_of[case.id] for case in found.cases}
         report, measures = examine(found, kept, are_given=groups is not None, workers=workers)
     if output is not None:
-        from segfw.checkup.page import write_report_html
+        from segfw.checkup.check_page import write_report_html
 
         report.save(Path(output) / JSON_FILE)
         write_report_html(Path(output) / PAGE_FILE, report=report, found=found, measures=measures)

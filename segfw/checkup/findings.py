@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from segfw.base.records import Record, count
-from segfw.checkup.measure import CaseMeasure
+from segfw.checkup.case_measures import CaseMeasure
 from segfw.dataset.cases import Problem
 from segfw.images.geometry import Shape, Spacing
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segfw.base.figures import label_color, write_page
+from segfw.checkup.case_measures import CaseMeasure
 from segfw.checkup.findings import SEVERITIES, CheckReport, Finding
-from segfw.checkup.measure import CaseMeasure
-from segfw.checkup.pictures import View, thumbnail, views_of_place
+from segfw.checkup.thumbnails import View, thumbnail, views_of_place
 from segfw.dataset.cases import FoundDataset
 
 TEMPLATE = Path(__file__).with_name("check.html.jinja")

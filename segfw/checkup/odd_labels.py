@@ -9,10 +9,10 @@ import numpy as np
 
 from segfw.base.records import count
 from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
-from segfw.checkup.cohort import Names, listed, warning
+from segfw.checkup.case_measures import CaseMeasure, LabelMeasure
 from segfw.checkup.findings import Finding
-from segfw.checkup.measure import CaseMeasure, LabelMeasure
-from segfw.checkup.sides import AXES, X_AXIS, Swap, find_swaps
+from segfw.checkup.odd_cases import Names, listed, warning
+from segfw.checkup.swaps import AXES, X_AXIS, Swap, find_swaps
 from segfw.planning.splits import FOLDS
 
 VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8

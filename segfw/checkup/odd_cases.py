@@ -10,9 +10,9 @@ import numpy as np
 
 from segfw.base.records import count
 from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
+from segfw.checkup.case_measures import CaseMeasure
 from segfw.checkup.findings import Finding
-from segfw.checkup.measure import CaseMeasure
-from segfw.checkup.sides import AXES
+from segfw.checkup.swaps import AXES
 
 Names = dict[int, str]  # label value -> name
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
-from segfw.checkup.measure import CaseMeasure, Slice, as_grey
+from segfw.checkup.case_measures import CaseMeasure, Slice, as_grey
 from segfw.dataset.cases import Case, apply_map
 from segfw.dataset.verify import as_integers
 from segfw.grid.preprocess import stack_channels

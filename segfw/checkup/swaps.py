@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from segfw.base.robust import FEWEST_CASES, most_outliers
-from segfw.checkup.measure import CaseMeasure
+from segfw.checkup.case_measures import CaseMeasure
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
