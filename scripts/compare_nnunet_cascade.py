@@ -26,7 +26,7 @@ from segfw.images.formats import read_volume
 from segfw.images.geometry import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.importing import import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 STAGES = "3d_lowres", "3d_cascade_fullres"
 RUN = Path(__file__).with_name("compare_nnunet_cascade_run.py")

@@ -29,8 +29,8 @@ from scipy.spatial.transform import Rotation
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.images.formats import split_ending
-from segfw.nnunet.importing import import_nnunet
-from segfw.prediction import predict
+from segfw.verbs.import_nnunet import import_nnunet
+from segfw.verbs.predict import predict
 
 # One process for all models, because nnU-Net takes long to start. The driver calls nnU-Net's public predictor.
 DRIVER = """

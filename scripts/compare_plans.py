@@ -22,7 +22,7 @@ from segfw.images.formats import read_mask, read_volume, split_ending, write_lab
 from segfw.nnunet.plans import plan_of_nnunet, read_json
 from segfw.nnunet.write_json import dataset_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
-from segfw.planning.prepare import MANIFEST_FILE
+from segfw.verbs.plan_and_preprocess import MANIFEST_FILE
 
 PLANNERS = {
     "plain": "ExperimentPlanner",

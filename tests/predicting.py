@@ -77,7 +77,7 @@ def slowly(seconds: float):
 
 def main() -> int:
     from segfw.base.parallel import CasesFailed
-    from segfw.prediction import predict
+    from segfw.verbs.predict import predict
 
     paths, options = [Path(text) for text in sys.argv[1:4]], {}
     for text in sys.argv[4:]:

@@ -33,11 +33,11 @@ from segfw.inference.whole_cases import whole_case_counter
 from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
-from segfw.pipeline import run, train
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.prediction import predict
+from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run, train
 
 CASES = [f"case_{number:02}" for number in range(6)]
 HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]

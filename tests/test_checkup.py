@@ -15,12 +15,12 @@ from scipy import ndimage
 from segfw.base.records import UserError
 from segfw.base.robust import find_outliers
 from segfw.checkup.case_measures import label_boxes, orientation
-from segfw.checkup.check import check_dataset
 from segfw.checkup.findings import CheckReport, finding_of
 from segfw.checkup.odd_labels import side_pairs
 from segfw.checkup.signature import signature
 from segfw.dataset.cases import Problem
 from segfw.images.geometry import Geometry
+from segfw.verbs.check import check_dataset
 
 SHAPE_XYZ = (30, 26, 12)
 SPACING_XYZ = (1.0, 1.5, 4.0)

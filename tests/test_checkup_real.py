@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segfw.checkup.check import check_dataset
 from segfw.checkup.findings import CheckReport
+from segfw.verbs.check import check_dataset
 
 pytestmark = pytest.mark.real_data
 

@@ -14,9 +14,9 @@ from conftest import write_nifti
 from test_checkup import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, raw, read, with_nan  # noqa: F401
 
 from segfw.base.records import UserError
-from segfw.checkup.check import check_dataset
 from segfw.checkup.repair import Fixes
 from segfw.images.formats import read_volume
+from segfw.verbs.check import check_dataset
 
 
 def digests(folder: Path) -> dict[str, str]:

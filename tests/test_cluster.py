@@ -12,8 +12,8 @@ from predicting import make_images, make_model, slowly
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
-from segfw.planning.prepare import plan_and_preprocess
-from segfw.prediction import predict
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.predict import predict
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'segfw[cluster]'")
 CASES = 12

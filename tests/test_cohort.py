@@ -24,7 +24,7 @@ from segfw.images.formats import read_mask, write_labels
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.prediction import predict
+from segfw.verbs.predict import predict
 
 CASES = 8
 SCRIPT = Path(__file__).with_name("predicting.py")

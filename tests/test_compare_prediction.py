@@ -22,7 +22,7 @@ from measured import Measured, measure  # noqa: E402
 
 from segfw.networks import build_network  # noqa: E402
 from segfw.planning.plan import FULLRES  # noqa: E402
-from segfw.prediction import predict  # noqa: E402
+from segfw.verbs.predict import predict  # noqa: E402
 
 
 def arguments(*words: object) -> object:

@@ -13,9 +13,9 @@ from small_training import run, weights
 
 from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
-from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.training.metrics_log import read_metrics
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 SETTINGS = {"precision": "fp32", "epochs": 2, "batch_size": 4}
 

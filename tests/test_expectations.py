@@ -12,8 +12,8 @@ from segfw.planning.measure import expected, hours_per_fold, measured_to_fit, pl
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
-from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.presets import PRESETS
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LARGE = fingerprint([((1, 1, 1), (200, 200, 200))] * 20)

@@ -12,10 +12,10 @@ from small_model import cascade_model, small_model
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.export import export_model
 from segfw.model.card import Card, Packed
 from segfw.model.load import fold_folder, load_model, load_tensors, save_tensors
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.verbs.export import export_model
 
 WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
 

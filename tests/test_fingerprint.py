@@ -14,7 +14,7 @@ from PIL import Image
 from segfw.base.records import UserError
 from segfw.dataset.layouts import find_dataset
 from segfw.planning.fingerprint import DataProblems, scan_dataset
-from segfw.planning.prepare import plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 
 def scan(raw: Path):

@@ -5,19 +5,19 @@ import pytest
 from test_planner import fingerprint, manifest, random_cases
 
 from segfw.base.records import UserError
-from segfw.health import explain
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.networks import ARCHITECTURES
 from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER
-from segfw.pipeline import train
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
-from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.presets import PRESETS
 from segfw.planning.topology import catching_up_topology, even_topology
+from segfw.verbs.info import explain
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.train import train
 
 FOREIGN = [name for name, preset in PRESETS.items() if preset.published is None]
 CUBES = fingerprint([((1, 1, 1), (200, 200, 200))] * 40)

@@ -21,15 +21,15 @@ from segfw.grid.preprocess import Preprocessing
 from segfw.grid.resample import resample_classes
 from segfw.grid.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
 from segfw.grid.store import preprocess_dataset as preprocess
-from segfw.health import explain
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry, Volume
-from segfw.pipeline import run
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
-from segfw.planning.prepare import plan_and_preprocess
-from segfw.prediction import predict
 from segfw.training.sampling import draw_sample, generator
+from segfw.verbs.info import explain
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run
 
 REGIONS = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))
 LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7), ignore=9, regions=REGIONS)

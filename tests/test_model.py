@@ -5,13 +5,13 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_model import cascade_model, small_model
 
-from segfw.export import export_model
-from segfw.health import explain
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
-from segfw.prediction import predict
 from segfw.training.initial_weights import find_start
+from segfw.verbs.export import export_model
+from segfw.verbs.info import explain
+from segfw.verbs.predict import predict
 
 
 def same(first, second) -> bool:

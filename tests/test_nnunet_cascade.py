@@ -11,7 +11,7 @@ from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.importing import import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 
 def cascade(folder, labels: dict | None = None) -> Predictor:

@@ -13,15 +13,15 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.cases import LabelSet, Region
-from segfw.export import export_model
 from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import fold_folder, load_model, load_tensors, save_weights
 from segfw.networks import build_network
-from segfw.nnunet.exporting import export_nnunet
-from segfw.nnunet.importing import import_nnunet
 from segfw.planning.plan import Plan
+from segfw.verbs.export import export_model
+from segfw.verbs.export_nnunet import export_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 
 def imported(folder, **changes):

@@ -17,9 +17,9 @@ from segfw.cli import main
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.importing import import_nnunet
 from segfw.nnunet.torch_checkpoint import WAY_OUT, read_checkpoint
 from segfw.planning.plan import Plan
+from segfw.verbs.import_nnunet import import_nnunet
 
 
 def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_path):

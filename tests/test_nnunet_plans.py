@@ -13,7 +13,7 @@ from segfw.grid.preprocess import place_back, preprocess_classes, preprocess_ima
 from segfw.grid.store import load_stored
 from segfw.images.geometry import Geometry, Volume
 from segfw.planning.plan import Plan
-from segfw.planning.prepare import plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 SHAPE_XYZ, SPACING_XYZ = (12, 7, 9), (0.5, 5.0, 1.0)
 

@@ -10,11 +10,8 @@ import pytest
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.export import export_model
 from segfw.model.load import load_plan, trained_folds
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
-from segfw.nnunet.exporting import export_nnunet
-from segfw.nnunet.importing import described, import_nnunet
 from segfw.nnunet.postprocessing_files import (
     FUNCTION,
     MODULE,
@@ -22,7 +19,10 @@ from segfw.nnunet.postprocessing_files import (
     find_postprocessing,
     read_postprocessing,
 )
-from segfw.prediction import predict
+from segfw.verbs.export import export_model
+from segfw.verbs.export_nnunet import export_nnunet
+from segfw.verbs.import_nnunet import described, import_nnunet
+from segfw.verbs.predict import predict
 
 PATH = f"{MODULE}\n{FUNCTION}\n".encode()
 

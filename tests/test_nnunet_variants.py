@@ -16,10 +16,10 @@ from segfw.grid.restore import restore
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.exporting import export_nnunet
-from segfw.nnunet.importing import import_nnunet
 from segfw.nnunet.plans import plan_of_nnunet
 from segfw.planning.plan import Plan
+from segfw.verbs.export_nnunet import export_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 NAME = "3d_fullres"
 

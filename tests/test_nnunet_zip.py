@@ -11,7 +11,7 @@ from small_nnunet import MODEL, Runs, plans, refusal, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model
-from segfw.nnunet.importing import import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 
 def test_an_exported_zip(tmp_path):

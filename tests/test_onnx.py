@@ -17,7 +17,6 @@ from scipy import ndimage
 from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
 from small_training import configuration, spec
 
-from segfw import onnx_runner as runner
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.cases import Channel, LabelSet, Region
@@ -27,8 +26,9 @@ from segfw.grid.resample import axis_matrix
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.onnx_export import export_onnx, pipeline_of, with_stock_norms
+from segfw.onnx import runner
 from segfw.planning.plan import PLAN_FILE
+from segfw.verbs.export_onnx import export_onnx, pipeline_of, with_stock_norms
 
 REASON = "needs the extra 'onnx' (pip install 'segfw[onnx]')"
 STATS = IntensityStats(

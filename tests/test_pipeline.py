@@ -19,16 +19,16 @@ from conftest import blocks_case, write_nifti
 
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
-from segfw.demo import demo
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import StoredCase
 from segfw.images.formats import read_volume
 from segfw.model.load import load_model, load_tensors
-from segfw.pipeline import run, summary, train
 from segfw.planning.plan import Plan
-from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.prediction import predict
+from segfw.verbs.demo import demo
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run, summary, train
 
 # Checkpoints after every epoch, so that a kill in training leaves one to resume from.
 RUN = """

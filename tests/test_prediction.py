@@ -15,7 +15,7 @@ from segfw.inference.averaging import merged
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.probabilities import read_probabilities
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.prediction import predict
+from segfw.verbs.predict import predict
 
 
 @pytest.fixture(scope="module")

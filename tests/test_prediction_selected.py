@@ -21,8 +21,8 @@ from segfw.model.load import load_model
 from segfw.model.postprocess import KeepLargest, Postprocessing, apply
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.prediction import Job, predict
-from segfw.selection import Selection
+from segfw.verbs.predict import Job, predict
+from segfw.verbs.select import Selection
 
 STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
 

@@ -15,10 +15,10 @@ from segfw.grid.preprocess import Preprocessing, preprocess_classes, preprocess_
 from segfw.grid.restore import restore
 from segfw.images.formats import read_volume
 from segfw.images.geometry import to_canonical
-from segfw.pipeline import run
 from segfw.planning.plan import Plan
-from segfw.planning.prepare import plan_and_preprocess
-from segfw.prediction import predict
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run
 
 pytestmark = pytest.mark.real_data
 

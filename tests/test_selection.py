@@ -16,7 +16,6 @@ from small_training import spec
 from stored_cases import LABELS, NESTED
 from test_cascade_stages import plan_a_cascade, write_raw
 
-from segfw import selection
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -30,9 +29,10 @@ from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
 from segfw.model.postprocess import FOREGROUND, apply
 from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
-from segfw.planning.prepare import plan_and_preprocess
 from segfw.planning.splits import Fold, Splits
-from segfw.selection import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
+from segfw.verbs import select as selection
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.select import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
 
 CASES = [f"case_{number:02}" for number in range(6)]
 FLAT = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))

@@ -15,7 +15,7 @@ from segfw.images.formats import read_volume  # noqa: E402
 from segfw.inference.predictor import Predictor  # noqa: E402
 from segfw.model.load import load_model  # noqa: E402
 from segfw.networks.losses import Target, deep_supervision_loss  # noqa: E402
-from segfw.planning.prepare import plan_and_preprocess  # noqa: E402
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess  # noqa: E402
 
 
 def test_the_loss_of_the_example_is_more_than_the_published_one():

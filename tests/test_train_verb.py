@@ -7,8 +7,8 @@ import torch
 
 from segfw.base.records import UserError
 from segfw.model.load import load_model, load_tensors, save_tensors
-from segfw.pipeline import train
-from segfw.planning.prepare import plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.train import train
 
 
 def test_a_finished_fold_is_extended_and_keeps_what_it_was(make_raw, tmp_path, capsys):

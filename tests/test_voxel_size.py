@@ -11,15 +11,15 @@ import SimpleITK
 from PIL import Image
 from small_nnunet import dataset, plans
 
-from segfw import onnx_runner
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import to_canonical
 from segfw.inference.image_types import opened
-from segfw.nnunet.importing import described
 from segfw.nnunet.plans import plan_of_nnunet
-from segfw.planning.prepare import _float32_bytes
+from segfw.onnx import runner as onnx_runner
+from segfw.verbs.import_nnunet import described
+from segfw.verbs.plan_and_preprocess import _float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
 

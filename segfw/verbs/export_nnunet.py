@@ -30,7 +30,7 @@ from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.weight_names import to_nnunet
 from segfw.nnunet.write_json import PLANS, dataset_json, endings_of, plans_json
 from segfw.planning.plan import Configuration, Plan
-from segfw.selection import Selection, load_selection
+from segfw.verbs.select import Selection, load_selection
 
 TRAINER = "nnUNetTrainer"
 

@@ -13,9 +13,9 @@ from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
 from segfw.evaluation.text import scores_table
 from segfw.model.load import fold_folder
-from segfw.pipeline import run
-from segfw.prediction import predict
 from segfw.training.metrics_log import read_metrics
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run
 
 TRAINING_CASES, TEST_CASES = 40, 6
 MARKER = ".made-by-segfw-demo"  # only such a folder is written into, and tidied up, a second time

@@ -31,7 +31,7 @@ from segfw.model.load import (
 )
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.planning.prepare import FINGERPRINT_FILE, MANIFEST_FILE
+from segfw.verbs.plan_and_preprocess import FINGERPRINT_FILE, MANIFEST_FILE
 
 KEPT_METADATA = ("epoch", "mirror_axes")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's time is none of the model's

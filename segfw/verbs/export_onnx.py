@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import segfw.onnx_runner
+import segfw.onnx.runner
 from segfw.base.records import UserError, count, partial_path, remove_partials, whole_file
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model.card import SELECTION_FILE
@@ -71,7 +71,7 @@ def export_onnx(
         notes = _left_out(Path(model), loaded.configuration.name)
         text = json.dumps(pipeline_of(loaded, files, licence, notes), indent=1) + "\n"
         (partial / PIPELINE_FILE).write_text(text, encoding="utf-8")
-        shutil.copyfile(segfw.onnx_runner.__file__, partial / RUNNER_FILE)
+        shutil.copyfile(segfw.onnx.runner.__file__, partial / RUNNER_FILE)
         if licence and Path(licence).is_file():
             shutil.copyfile(licence, partial / LICENCE_FILE)
         _put_in_place(partial, folder)

@@ -35,8 +35,8 @@ from segfw.model.load import load_model, read_model_file, trained_folds
 from segfw.model.postprocess import Postprocessing
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE
 from segfw.planning.splits import Splits
+from segfw.verbs.plan_and_preprocess import MANIFEST_FILE, SPLITS_FILE
 
 SELECTION_FILE, TABLE_FILE = "selection.json", "selection.txt"
 TOLERANCE = 0.001  # of the mean Dice: a candidate that takes longer must be better by more

@@ -22,7 +22,6 @@ from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.prepare import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
@@ -33,6 +32,7 @@ from segfw.training.metrics_log import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
 from segfw.training.writers import require_writers
+from segfw.verbs.plan_and_preprocess import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
 
