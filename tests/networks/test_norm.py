@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from test_unet import FLAT, HIPPOCAMPUS, make_spec
 from torch import nn
 
 from segfw.networks import build_network, fastest_layout, norm
 from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d
-from tests.test_unet import FLAT, HIPPOCAMPUS, make_spec
 
 KINDS = [
     (InstanceNorm3d, nn.InstanceNorm3d, (3, 5, 4, 6, 7), torch.channels_last_3d),

@@ -10,7 +10,7 @@ from conftest import write_nifti
 from PIL import Image
 from small_nnunet import plans
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from compare_plans import Failed, fields, for_both, raw_folder, same  # noqa: E402
 

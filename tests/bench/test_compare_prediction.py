@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import compare_prediction  # noqa: E402
 from compare_prediction import Prediction, add_predict, seconds_by_part  # noqa: E402

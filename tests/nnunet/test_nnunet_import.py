@@ -42,7 +42,7 @@ def test_the_way_out_of_a_refusal_makes_a_copy_and_leaves_the_checkpoint_alone(t
     del content["inference_allowed_mirroring_axes"]
     torch.save(content | {"logging": Runs(tmp_path / "ran")}, original)
     before = original.read_bytes()
-    text = (Path(__file__).parents[1] / "docs" / "from-nnunet.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "from-nnunet.md").read_text()
     documented = re.search(r'python -c "(import sys, torch; .*?)"', text, re.DOTALL).group(1).replace("\\\n", "")
     said = re.search(r"c = torch\.load.*", WAY_OUT).group(0)
     for number, code in enumerate((documented, said)):

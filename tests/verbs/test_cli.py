@@ -84,7 +84,7 @@ def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
     if verb == "export":  # of which --ending is the one that export_nnunet takes
         taken |= set(inspect.signature(segfw.export_nnunet).parameters)
     assert {name for name in asked if name not in taken and RENAMED.get(name) not in taken} == set()
-    assert f"segfw.{FUNCTIONS[verb]}`" in (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"segfw.{FUNCTIONS[verb]}`" in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_help_does_not_wait_for_torch():

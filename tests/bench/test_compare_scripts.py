@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from compare_arrays import image_difference, mask_difference, reoriented  # noqa: E402
 from compare_runs import subset  # noqa: E402

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from compare_augmentation import build_parser as augmentation_parser  # noqa: E402
 from compare_augmentation import options, paired_difference, steps_per_epoch, table  # noqa: E402

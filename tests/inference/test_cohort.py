@@ -27,7 +27,7 @@ from segfw.model.load import load_model
 from segfw.verbs.predict import predict
 
 CASES = 8
-SCRIPT = Path(__file__).with_name("predicting.py")
+SCRIPT = Path(__file__).parents[1] / "predicting.py"
 
 
 @pytest.fixture(scope="module")
