@@ -141,8 +141,7 @@ def test_the_plan_is_made_again_as_it_was(written, tmp_path):
         workers=1,
     )
     before = Plan.load(EXPECTED / "plan_as_made.json")
-    new, old = (each.without_estimates().model_copy(update={"request": ""}) for each in (plan, before))
-    assert new == old
+    assert plan.without_estimates() == before.without_estimates()
     for name in ("2d", "3d_fullres"):
         for case in ("case_00", "case_05"):
             new = open_case(tmp_path / "new" / "preprocessed" / name, case)
