@@ -15,7 +15,8 @@ import blosc2
 import numpy as np
 from scipy import ndimage
 
-from segfw.base.parallel import Outcome, progress
+from segfw.base.parallel import Outcome
+from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case, LabelSet
 from segfw.dataset.verify import as_integers

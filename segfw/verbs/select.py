@@ -11,8 +11,11 @@ from pathlib import Path
 
 import torch
 
-from segfw.base.parallel import CasesFailed, Outcome, progress
-from segfw.base.records import GIGABYTE, Record, UserError, count, write_text
+from segfw.base.files import write_text
+from segfw.base.parallel import CasesFailed, Outcome
+from segfw.base.progress import progress
+from segfw.base.records import GIGABYTE, Record, UserError
+from segfw.base.words import count
 from segfw.dataset.cases import DatasetManifest, LabelSet
 from segfw.grid.slabs import dense
 from segfw.inference.held_out import (
