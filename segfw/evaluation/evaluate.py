@@ -15,7 +15,7 @@ from segfw.base.files import write_text
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice

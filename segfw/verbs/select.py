@@ -16,7 +16,8 @@ from segfw.base.parallel import CasesFailed, Outcome
 from segfw.base.progress import progress
 from segfw.base.records import GIGABYTE, Record, UserError
 from segfw.base.words import count
-from segfw.dataset.cases import DatasetManifest, LabelSet
+from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.labels import LabelSet
 from segfw.grid.slabs import dense
 from segfw.inference.held_out import (
     FOLDER,
