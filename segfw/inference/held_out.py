@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
-from segfw.base.parallel import Outcome, progress
-from segfw.base.records import GIGABYTE, UserError, count
+from segfw.base.parallel import Outcome
+from segfw.base.progress import progress
+from segfw.base.records import GIGABYTE, UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.grid.slabs import dense
 from segfw.grid.store import read_case

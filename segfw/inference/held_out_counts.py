@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.parallel import progress
+from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import as_integers
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.images.formats import read_mask, size_and_change

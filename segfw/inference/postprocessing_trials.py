@@ -8,7 +8,7 @@ import blosc2
 import numpy as np
 from scipy import ndimage
 
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice, label_counts
 from segfw.evaluation.metrics import mean
 from segfw.inference.held_out_counts import joint_counts

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segfw.base.records import UserError, count
-from segfw.dataset.cases import LabelSet
+from segfw.base.records import UserError
+from segfw.base.words import count
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice
 from segfw.evaluation.metrics import mean
 from segfw.inference.held_out_counts import CaseCounts

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segfw.base.records import UserError, write_text
+from segfw.base.files import write_text
+from segfw.base.records import UserError
 from segfw.model.load import (
     BEST_FILE,
     WEIGHTS_FILE,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from segfw.base.parallel import CasesFailed, Outcome, progress
-from segfw.base.records import write_text
+from segfw.base.files import write_text
+from segfw.base.parallel import CasesFailed, Outcome
+from segfw.base.progress import progress
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import mean
 from segfw.inference.held_out import FOLDER, HeldOut, announce_held_out, model_digest, predict_held_out

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, DatasetManifest, LabelSet, Region
+from segfw.dataset.cases import Case, Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import fitting, planner
