@@ -47,7 +47,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from segfw.base.ranks import launched_ranks
-    from segfw.model.load import fold_folder
+    from segfw.model.source import fold_folder
     from segfw.verbs.train import summary, train
 
     scores = train(

@@ -28,8 +28,8 @@ from segfw.inference.averaging import merged_each
 from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
-from segfw.model.load import WEIGHTS_FILE, fold_folder
 from segfw.model.postprocess import KeepLargest, Postprocessing, joint_box, outside_largest, possible_steps
+from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.planning.plan import Plan
 
 FOLDER = "selection"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from segfw.base.records import UserError, whole_file
-from segfw.model.load import load_tensors, save_tensors
+from segfw.model.weights import load_tensors, save_tensors
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0

@@ -11,19 +11,18 @@ from tempfile import TemporaryDirectory
 import torch
 
 from segfw.base.records import UserError, write_text
-from segfw.model.load import (
+from segfw.model.postprocess import Postprocessing, load_postprocessing
+from segfw.model.source import (
     BEST_FILE,
     WEIGHTS_FILE,
     fold_folder,
     load_plan,
-    load_tensors,
     postprocessing_file,
     predicting_folds,
     read_model_file,
-    shared_mirror_axes,
     trained_folds,
 )
-from segfw.model.postprocess import Postprocessing, load_postprocessing
+from segfw.model.weights import load_tensors, shared_mirror_axes
 from segfw.nnunet.commands import say_commands, say_differences
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE

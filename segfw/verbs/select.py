@@ -32,8 +32,9 @@ from segfw.inference.held_out import (
 )
 from segfw.inference.predictor import Predictor
 from segfw.inference.tiles import tile_count
-from segfw.model.load import load_model, read_model_file, trained_folds
+from segfw.model.load import load_model
 from segfw.model.postprocess import Postprocessing
+from segfw.model.source import read_model_file, trained_folds
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import Splits

@@ -25,8 +25,10 @@ from segfw.inference import held_out as crossvalidation
 from segfw.inference.held_out import CaseCounts, HeldOut, dice, find_postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.load import load_model
 from segfw.model.postprocess import FOREGROUND, apply
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_tensors
 from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.splits import Fold, Splits
