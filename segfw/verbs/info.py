@@ -19,7 +19,7 @@ from segfw.model.load import is_packed, load_plan, trained_folds
 from segfw.planning.measure import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate
-from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
+from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 
 def explain(work: Path, *, device: str = "auto") -> str:
