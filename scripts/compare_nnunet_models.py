@@ -31,7 +31,7 @@ from compare_runs import DEFAULT_NNUNET, SEGFW, columns, dices, machine, nnunet_
 from measured import Measured, measure
 from nnunet_float32 import checkpoints
 
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model, load_plan

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import Measures

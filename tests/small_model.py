@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from small_training import LABELS, configuration, spec
 
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.model.load import fold_folder, save_weights

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_image
 from segfw.grid.slabs import Slab

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
 from segfw.checkup.case_measures import CaseMeasure, Slice, as_grey
-from segfw.dataset.cases import Case, apply_map
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import apply_map
 from segfw.dataset.verify import as_integers
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_mask, read_volume

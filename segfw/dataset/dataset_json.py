@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from segfw.base.records import UserError, count
-from segfw.dataset.cases import Channel, FoundDataset, LabelMap, LabelSet, Problem, Region
+from segfw.dataset.cases import Channel, FoundDataset, Problem
+from segfw.dataset.labels import LabelMap, LabelSet, Region
 
 DESCRIPTION_FILE, LABEL_MAPS_FILE = "dataset.json", "label_maps.json"
 LABEL_MAPS_FIELD = "label_maps"  # in dataset.json, instead of a file of its own

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, FoundDataset, LabelSet, Problem
+from segfw.dataset.cases import Case, Channel, FoundDataset, Problem
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_problems, pair, pair_numbered
 from segfw.images.dicom import holds_dicom
 from segfw.images.formats import FORMATS, split_ending

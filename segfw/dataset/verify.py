@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.dataset.cases import Case, LabelSet, Problem, apply_map
+from segfw.dataset.cases import Case, Problem
+from segfw.dataset.labels import LabelSet, apply_map
 from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like
 
 LARGEST_TABLE, PART_VOXELS = 1 << 16, 1 << 20

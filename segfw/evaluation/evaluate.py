@@ -13,7 +13,7 @@ import numpy as np
 
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError, count, write_text
-from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice

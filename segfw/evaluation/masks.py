@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.dataset.verify import as_integers
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair

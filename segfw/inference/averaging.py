@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
 from segfw.base.records import Record, UserError, count
-from segfw.dataset.cases import LABELS_FILE
+from segfw.dataset.labels import LABELS_FILE
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
 from segfw.grid.slabs import Block

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from segfw.base.parallel import Outcome, progress
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import as_integers
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.grid.store import read_case

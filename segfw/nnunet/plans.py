@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from segfw.base.records import GIGABYTE, NAME, UserError
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, VoxelSize
 from segfw.images.geometry import AS_STORED, CANONICAL, Orientation

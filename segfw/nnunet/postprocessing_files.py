@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 from segfw.base.records import whole_file, write_text
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.model.postprocess import KeepLargest, Postprocessing, possible_steps
 
 POSTPROCESSING = ("postprocessing.json", "postprocessing.pkl")

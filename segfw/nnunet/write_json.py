@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.networks.spec import NetworkSpec
 from segfw.nnunet.architectures import ARCHITECTURES, BLOCKS_FIELD
 from segfw.nnunet.interpolation import resampling_json

@@ -13,7 +13,8 @@ import numpy as np
 
 from segfw.base.parallel import map_bounded, ran_out_of_memory
 from segfw.base.records import Record, UserError, count
-from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
+from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, Problem
+from segfw.dataset.labels import LabelSet, apply_map
 from segfw.dataset.verify import as_integers, check_case, count_values, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import cut, nonzero_box, stack_channels

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from segfw.dataset.cases import LARGEST_TABLE, LabelSet
+from segfw.dataset.labels import LARGEST_TABLE, LabelSet
 from segfw.images.geometry import Volume, to_canonical
 
 # Words that alone say a side, and abbreviations that do so only where the other side's name is there too: 'L' is also

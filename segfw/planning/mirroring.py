@@ -26,7 +26,7 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.images.geometry import Shape
 from segfw.planning.fingerprint import CaseStats
 from segfw.planning.left_right import is_of_heart, pairs_by_name, stem_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Orientation, Shape
 from segfw.networks.losses import Target

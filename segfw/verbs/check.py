@@ -14,7 +14,8 @@ from segfw.checkup.duplicates import near_duplicates, repeated_patients
 from segfw.checkup.findings import SEVERITIES, CaseFigures, CheckReport, Finding, LabelSummary, finding_of
 from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
-from segfw.dataset.cases import Case, FoundDataset, Problem, apply_map
+from segfw.dataset.cases import Case, FoundDataset, Problem
+from segfw.dataset.labels import apply_map
 from segfw.dataset.layouts import find_dataset, find_images_alone
 from segfw.dataset.patients import read_groups
 from segfw.dataset.verify import as_integers

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError, count
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
 from segfw.dataset.dataset_json import channels_of, labels_of
+from segfw.dataset.labels import LabelSet
 from segfw.model.load import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights

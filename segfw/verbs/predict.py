@@ -13,7 +13,8 @@ from pathlib import Path
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError, count
-from segfw.dataset.cases import LABELS_FILE, Case
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LABELS_FILE
 from segfw.dataset.new_images import find_images
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.formats import check_mask_ending

@@ -13,7 +13,8 @@ import torch
 
 from segfw.base.parallel import CasesFailed, Outcome, progress
 from segfw.base.records import GIGABYTE, Record, UserError, count, write_text
-from segfw.dataset.cases import DatasetManifest, LabelSet
+from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.labels import LabelSet
 from segfw.grid.slabs import dense
 from segfw.inference.held_out import (
     FOLDER,

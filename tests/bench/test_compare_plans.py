@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from compare_plans import Failed, fields, for_both, raw_folder, same  # noqa: E402
 
-from segfw.dataset.cases import Channel, DatasetManifest, LabelSet  # noqa: E402
+from segfw.dataset.cases import Channel, DatasetManifest  # noqa: E402
+from segfw.dataset.labels import LabelSet  # noqa: E402
 from segfw.dataset.layouts import find_dataset  # noqa: E402
 from segfw.images.formats import read_mask  # noqa: E402
 from segfw.nnunet.plans import plan_of_nnunet  # noqa: E402

@@ -7,7 +7,8 @@ import pytest
 from conftest import touch_files
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import FoundDataset, LabelSet, Region
+from segfw.dataset.cases import FoundDataset
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset, read_labels
 
 DESCRIPTION = {

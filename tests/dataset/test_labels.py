@@ -10,8 +10,8 @@ import torch
 from conftest import blocks_case, touch_files, write_nifti
 
 from segfw.base.records import UserError
-from segfw.dataset import cases as manifest
-from segfw.dataset.cases import Case, LabelSet, Region, apply_map
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import CHUNK_VOXELS, LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
 from segfw.evaluation.evaluate import evaluate, score_case
@@ -42,17 +42,17 @@ HOW = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalizat
 
 @pytest.mark.parametrize("far", [7, 70_000, -70_000])  # looked up, or searched for where values are far apart
 @pytest.mark.parametrize("chunk", [4, 1 << 20])
-def test_classes_and_values_with_an_ignore_label_and_a_map(monkeypatch, far, chunk):
-    monkeypatch.setattr(manifest, "CHUNK_VOXELS", chunk)
+def test_classes_and_values_with_an_ignore_label_and_a_map(far, chunk):
     labels = LabelSet(names=("background", "a", "b"), values=(0, 3, far), ignore=-2)
     mask = np.array([[0, 3, far, -2], [5, 3, 0, 0], [far, far, 5, -2]], np.int32)
-    classes = labels.to_classes(mask, ((5, far), (3, 0), (0, 3)))  # 0 and 3 swapped
+    classes = labels.to_classes(mask, ((5, far), (3, 0), (0, 3)), chunk_voxels=chunk)  # 0 and 3 swapped
     assert classes.tolist() == [[1, 0, 2, 3], [2, 0, 1, 1], [2, 2, 2, 3]]
     assert labels.to_values(classes).tolist() == apply_map(mask, ((5, far), (3, 0), (0, 3))).tolist()
-    assert labels.to_classes(mask.T, ((5, 0),)).tolist() == labels.to_classes(mask, ((5, 0),)).T.tolist()
+    turned = labels.to_classes(mask.T, ((5, 0),), chunk_voxels=chunk)
+    assert turned.tolist() == labels.to_classes(mask, ((5, 0),), chunk_voxels=chunk).T.tolist()
     for wrong in (5, -3, far + 1):
         with pytest.raises(ValueError, match="mask holds values outside"):
-            labels.to_classes(np.array([[0, 3], [0, 0], [0, wrong]]))
+            labels.to_classes(np.array([[0, 3], [0, 0], [0, wrong]]), chunk_voxels=chunk)
 
 
 def test_a_mask_becomes_classes_in_little_more_memory_than_the_result():
@@ -61,7 +61,7 @@ def test_a_mask_becomes_classes_in_little_more_memory_than_the_result():
     LabelSet(names=("background", "a", "b"), values=(0, 1, 2)).to_classes(mask)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < mask.nbytes + 40 * manifest.CHUNK_VOXELS < 16 * mask.nbytes
+    assert peak < mask.nbytes + 40 * CHUNK_VOXELS < 16 * mask.nbytes
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int64, np.float32, bool])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segfw.dataset import verify
-from segfw.dataset.cases import Case, LabelSet, Problem
+from segfw.dataset.cases import Case, Problem
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import as_integers, check_case, file_notes, grid_mismatch
 from segfw.images.geometry import Geometry, Volume
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.evaluate import evaluate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segfw.base.figures import label_color
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation import evaluate as evaluation
 from segfw.evaluation import overlays, report
 from segfw.evaluation.compare import compare_cases

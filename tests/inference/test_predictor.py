@@ -12,7 +12,8 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
-from segfw.dataset.cases import Channel, LabelSet, Region
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.new_images import find_images
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing

@@ -12,7 +12,7 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Geometry, Volume
 from segfw.inference.predictor import Predictor

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.dataset.cases import Channel, DatasetManifest, LabelSet, Region
+from segfw.dataset.cases import Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense

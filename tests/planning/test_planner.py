@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, DatasetManifest, LabelSet, Region
+from segfw.dataset.cases import Case, Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import fitting, planner
@@ -19,7 +20,7 @@ from segfw.planning.presets import PRESETS as ALL_PRESETS
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
-GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_plans.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 

@@ -7,7 +7,8 @@ from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration
 
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, LabelSet, Region
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset

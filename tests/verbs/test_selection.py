@@ -19,7 +19,7 @@ from test_cascade_stages import plan_a_cascade, write_raw
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference import held_out as crossvalidation
 from segfw.inference.held_out import CaseCounts, HeldOut, dice, find_postprocessing
