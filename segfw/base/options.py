@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from functools import cache, wraps
+from functools import wraps
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
 METADATA_KEY = "option"
+_RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -101,7 +102,7 @@ class Options:
         for each in fields(self):
             object.__setattr__(self, each.name, _path_or_tuple(getattr(self, each.name), hints[each.name]))
         # The defaults are checked by a test, so that nothing is loaded for them.
-        if any(getattr(self, each.name) != each.default for each in fields(self)):
+        if any(getattr(self, each.name) is not each.default for each in fields(self)):
             self._checked()
 
     def _checked(self) -> Record:
@@ -150,7 +151,6 @@ class Options:
 # ---- what a field says ----
 
 
-@cache
 def field_types(record: type[Options]) -> dict[str, Any]:
     """Types of the fields by name."""
     return get_type_hints(record)
@@ -201,9 +201,10 @@ def _path_or_tuple(value: Any, hint: Any) -> Any:
     return value
 
 
-@cache
 def record_of(options: type[Options]) -> type[Record]:
     """The record with the same fields that checks values, writes them and reads them."""
+    if options in _RECORDS:
+        return _RECORDS[options]
     from pydantic import Field as Limited
     from pydantic import create_model
 
@@ -214,7 +215,8 @@ def record_of(options: type[Options]) -> type[Record]:
     for each in fields(options):
         limits: dict[str, Any] = dict(option_text(each).limits)
         definitions[each.name] = (hints[each.name], Limited(default=each.default, **limits))
-    return create_model(options.__name__, __base__=Record, **definitions)
+    _RECORDS[options] = create_model(options.__name__, __base__=Record, **definitions)
+    return _RECORDS[options]
 
 
 # ---- the command line ----
@@ -223,7 +225,9 @@ def record_of(options: type[Options]) -> type[Record]:
 def add_options(parser: argparse.ArgumentParser, record: type[Options]) -> None:
     """Lets a parser take the options of a record."""
     groups: dict[str, Any] = {}
-    for each in fields(record):
+    inherited = {each.name for parent in record.__bases__ if issubclass(parent, Options) for each in fields(parent)}
+    # What is the verb's own comes first.
+    for each in sorted(fields(record), key=lambda each: each.name in inherited):
         text = option_text(each)
         if text.name is None:
             continue
@@ -303,7 +307,7 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
     """Lets a function that takes options records take their fields as keywords, too.
 
     ``records`` are the record of each parameter. A keyword that is a field of one changes that record's value; None
-    stands for the default. What the function takes itself goes first. The keywords are typed in the stub of the package.
+    stands for the default. What the function takes itself goes first. The stub of the package types the keywords.
     """
     names = [each.name for record in records.values() for each in fields(record)]
     assert len(names) == len(set(names)), "two records of one function share a field"
@@ -324,7 +328,8 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
                     given[parameter] = replace(given.get(parameter) or record(), **changes)
             if others:
                 raise TypeError(_unknown(function.__name__, next(iter(others)), [*takes.parameters, *names]))
-            return function(**given)
+            by_name: Callable[..., R] = function
+            return by_name(**given)
 
         call.__dict__["records"] = records
         return call

@@ -53,9 +53,7 @@ class PredictOptions(TilingOptions):
     device: str | tuple[str, ...] = option("auto", f"{DEVICES}; several share the cases")
     part: str | None = option(None, "only each N-th case from the K-th on, for an array of N jobs: 3/8", metavar="K/N")
     cluster: str | None = option(None, "Dask scheduler, whose workers predict: host:8786", metavar="ADDRESS")
-    best: bool = option(
-        False, "of the end of the training, or of its best epoch", name="--weights", words=LAST_OR_BEST
-    )
+    best: bool = option(False, "of the end of the training, or of its best epoch", name="--weights", words=LAST_OR_BEST)
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     ending: str = option(MASK_ENDING, "file format of the masks (default: {default})")
     overwrite: bool = option(False, "predict again what is there")

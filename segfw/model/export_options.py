@@ -13,9 +13,7 @@ class ExportFormat(Options):
 
     onnx: bool = option(False, "networks as ONNX, pipeline.json and predict.py", exclusive="format")
     nnunet: bool = option(False, "a folder that nnU-Net v2 itself predicts with", exclusive="format")
-    ending: str | None = option(
-        None, "with --nnunet: of images and masks (default: .nii.gz or what the model reads)"
-    )
+    ending: str | None = option(None, "with --nnunet: of images and masks (default: .nii.gz or what the model reads)")
 
 
 @dataclass(frozen=True, kw_only=True)

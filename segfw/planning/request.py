@@ -13,9 +13,7 @@ from segfw.base.options import DEVICES, Options, number_or_auto, option
 class PlanRequest(Options):
     """How data are planned and prepared."""
 
-    configurations: tuple[str, ...] | None = option(
-        None, "2d, 3d_fullres ... (default: all planned)", metavar="NAME"
-    )
+    configurations: tuple[str, ...] | None = option(None, "2d, 3d_fullres ... (default: all planned)", metavar="NAME")
     preset: str = option("plain", "plain, or resenc-m, resenc-l, resenc-xl with a residual encoder")
     gpu_memory_gb: float | Literal["auto"] | None = option(
         None,
