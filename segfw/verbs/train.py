@@ -10,8 +10,9 @@ from typing import Literal
 from torch import nn
 
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.files import write_text
 from segfw.base.ranks import joined, launched_ranks, local_device
-from segfw.base.records import UserError, write_text
+from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
