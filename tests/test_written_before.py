@@ -23,6 +23,7 @@ from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.load import load_model
+from segfw.model.selection import load_selection
 from segfw.model.source import ModelSource
 from segfw.model.weights import load_tensors
 from segfw.planning.fingerprint import Fingerprint
@@ -34,7 +35,7 @@ from segfw.training.settings import TrainSettings
 from segfw.verbs.export import export_model
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.select import load_selection, select
+from segfw.verbs.select import select
 from segfw.verbs.train import train
 
 WRITTEN = Path(__file__).parent / "written_before"

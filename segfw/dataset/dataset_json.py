@@ -9,7 +9,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from segfw.base.records import UserError, count
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Channel, FoundDataset, Problem
 from segfw.dataset.labels import LabelMap, LabelSet, Region
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segfw.base.records import UserError, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
 from segfw.model.source import ModelSource, split_model_path
 
 
