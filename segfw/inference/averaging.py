@@ -29,7 +29,8 @@ from segfw.grid.slabs import Block
 from segfw.images.formats import check_mask_ending, write_labels, write_map
 from segfw.images.geometry import Shape, largest_displacement_mm
 from segfw.inference.probabilities import Probabilities, probability_files, read_probabilities
-from segfw.model.postprocess import Postprocessing, apply, load_postprocessing, require_steps
+from segfw.model.postprocess import Postprocessing, apply, require_steps
+from segfw.model.selection import load_postprocessing
 
 SETTINGS_FILE = "ensemble.json"
 BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about
