@@ -20,11 +20,12 @@ from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
-from segfw.dataset.verify import as_integers
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.grid.store import read_case
 from segfw.images.formats import read_mask, size_and_change
-from segfw.images.geometry import Geometry, Volume, stored_like
+from segfw.images.geometry import Geometry
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 from segfw.inference.averaging import merged_each
 from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
