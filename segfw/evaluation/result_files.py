@@ -15,7 +15,7 @@ from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
 from segfw.evaluation.report import write_report
 from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
-from segfw.images.geometry import to_canonical
+from segfw.images.volume import to_canonical
 
 
 def write_scores(output: Path, scores: Scores) -> None:
