@@ -95,7 +95,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.inference.averaging import ensemble
+    from segfw.verbs.ensemble import ensemble
 
     ensemble(
         args.probabilities,
@@ -128,8 +128,8 @@ def _select(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from segfw.evaluation.evaluate import evaluate
     from segfw.evaluation.text import comparison_table, scores_table
+    from segfw.verbs.evaluate import evaluate
 
     scores = evaluate(
         args.predictions,

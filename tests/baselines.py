@@ -32,7 +32,6 @@ from segfw.arguments import build_parser
 from segfw.base.records import UserError
 from segfw.cli import CALLS
 from segfw.dataset.toy import make_toy_dataset
-from segfw.evaluation.evaluate import evaluate
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
@@ -43,6 +42,7 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
 from segfw.training.metrics_log import read_metrics
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import train

@@ -8,7 +8,7 @@ from pathlib import Path
 from segfw.base.records import UserError
 from segfw.dataset.layouts import read_labels
 from segfw.dataset.toy import make_toy_dataset
-from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
 from segfw.evaluation.text import scores_table

@@ -14,8 +14,8 @@ from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
-from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
+from segfw.evaluation.score import score_case
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.resample import resample_classes
@@ -28,6 +28,7 @@ from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.info import explain
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
