@@ -12,7 +12,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.model.load import load_tensors
+from segfw.model.weights import load_tensors
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration, Estimate
 from segfw.planning.splits import Fold
@@ -76,7 +76,7 @@ def request(
     """What ``train`` takes; ``values`` are fields of TrainRequest or settings."""
     preprocessed, how = prepared
     plan = configuration(how, network or spec()).model_copy(update={"batch_dice": values.pop("batch_dice", False)})
-    settings = {name: values.pop(name) for name in TrainSettings.model_fields if name in values}
+    settings = {name: values.pop(name) for name in TrainSettings.__dataclass_fields__ if name in values}
     wanted = {
         "folder": folder,
         "preprocessed": preprocessed,

@@ -27,8 +27,7 @@ FLOORS = (
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 TOP = {"segfw", "segfw.__main__", "segfw.cli", "segfw.arguments", "segfw.options"}
 # Edges that are still to be removed.
-REMAINING = {
-}
+REMAINING = {}
 
 
 def module_name(path: Path) -> str:

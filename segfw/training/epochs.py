@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.base.progress import progress
+from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
-from segfw.model.load import BEST_FILE, save_weights
+from segfw.model.source import BEST_FILE
+from segfw.model.weights import save_weights
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
 from segfw.training.metrics_log import (
@@ -89,7 +90,7 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder)
     losses: list[Tensor] = []
     rate = 0.0
     state.network.train()
-    with progress(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
+    with progress_bar(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
         bar.update(counters.epoch_steps)
         for cut in feeder:
             (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))

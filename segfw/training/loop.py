@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from segfw.base.device import keep_freed_pages
 from segfw.base.records import UserError
-from segfw.model.load import WEIGHTS_FILE, save_weights
+from segfw.model.source import WEIGHTS_FILE
+from segfw.model.weights import save_weights
 from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
 from segfw.training.metrics_log import keep_metrics_before, read_metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from segfw.base.device import compiling_pays, pick_precision
@@ -11,7 +13,7 @@ from segfw.grid.store import CaseArrays
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.losses import LOSSES, Loss
 from segfw.planning.plan import Configuration
-from segfw.planning.rules import STEPS_PER_EPOCH
+from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.device_timer import DeviceTimer
@@ -170,7 +172,7 @@ def _fitted(request: TrainRequest, compute: Compute, state: TrainState) -> Fitte
     # Kept with the settings, so that a resumed run does the same.
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps)
-    return fitted.model_copy(update={"compile": pays})
+    return replace(fitted, compile=pays)
 
 
 def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainState) -> FittedSettings:

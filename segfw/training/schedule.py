@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from pydantic import Field
-
+from segfw.base.options import METADATA_KEY, OptionText
 from segfw.base.records import UserError
-from segfw.planning.rules import STEPS_PER_EPOCH
+from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
 from segfw.training.settings import TrainSettings
 
@@ -44,13 +44,19 @@ def poly_learning_rate(progress: float, initial: float, power: float = 0.9) -> f
     return initial * max(0.0, 1 - progress) ** power
 
 
-class FittedSettings(TrainSettings):
-    """Settings of a run that is under way: nothing is left to be decided."""
+def _decided(help: str, **limits: float) -> Any:
+    """A field that has no default, because a run that is under way has a value for it."""
+    return field(metadata={METADATA_KEY: OptionText(help=help, name=None, limits=limits)})
 
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(ge=0, lt=1)
-    mirroring: bool
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSettings(TrainSettings):
+    """Settings of a run that is under way: nothing that a step needs is left to be decided."""
+
+    batch_size: int = _decided("patches per step, of all processes together", ge=1)
+    learning_rate: float = _decided("at the start", gt=0)
+    momentum: float = _decided("of SGD", ge=0, lt=1)
+    mirroring: bool = _decided("mirrored images too")
 
 
 def fit_to_length(
@@ -83,7 +89,7 @@ def fit_to_length(
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
     mirroring = patches / cases >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
     decided = {"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
-    return FittedSettings.model_validate(settings.model_dump() | decided)
+    return FittedSettings(**vars(settings) | decided)
 
 
 def extended(
@@ -102,8 +108,8 @@ def extended(
     counters.best_smoothed = None  # patience begins anew
     counters.best_epoch = counters.epoch
     if epochs is not None:
-        return settings.model_copy(update={"epochs": counters.epoch + epochs})
-    return settings.model_copy(update={"time_budget_s": counters.elapsed_s + (seconds or 0.0)})
+        return replace(settings, epochs=counters.epoch + epochs)
+    return replace(settings, time_budget_s=counters.elapsed_s + (seconds or 0.0))
 
 
 def momentum_for(total_steps: float) -> float:

@@ -18,8 +18,8 @@ from segfw.dataset.cases import Case, FoundDataset, Problem
 from segfw.dataset.labels import apply_map
 from segfw.dataset.layouts import find_dataset, find_images_alone
 from segfw.dataset.patients import read_groups
-from segfw.dataset.verify import as_integers
-from segfw.images.geometry import Volume
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_cases
 
 LISTED_PER_CASE = 3

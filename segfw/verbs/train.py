@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
 from torch import nn
 
 from segfw.base.device import pick_device, pick_precision
@@ -19,7 +18,9 @@ from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
 from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
@@ -146,12 +147,7 @@ def train(
 
 def _settings(**values: object) -> TrainSettings:
     """Training settings, with a sentence that names the option where a value is out of range; None is the default."""
-    try:
-        return TrainSettings(**{name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
-        raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
+    return TrainSettings(**{name: value for name, value in values.items() if value is not None})
 
 
 def _start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:
