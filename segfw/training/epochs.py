@@ -35,7 +35,6 @@ CHECK_EVERY_STEPS = 20  # steps between looks at the loss: each look waits for t
 VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
 SMOOTHING = 0.9  # of the moving average of the validation Dice
 LEARNED_DICE = 0.1  # a network that had reached this and predicts nothing has collapsed
-FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
 
 
 class Diverged(Exception):
@@ -181,7 +180,7 @@ def _note_patch_dice(run: TrainRun, state: TrainState, dice: float, predicted_vo
     if predicted_voxels == 0 and before is not None and before > LEARNED_DICE:
         raise Diverged("the network fell back to predicting background only")
     counters.smoothed_dice = dice if before is None else SMOOTHING * before + (1 - SMOOTHING) * dice
-    if counters.best_smoothed is None or counters.smoothed_dice > counters.best_smoothed + FEWEST_GAIN:
+    if counters.best_smoothed is None or counters.smoothed_dice > counters.best_smoothed + run.fewest_gain:
         counters.best_smoothed = counters.smoothed_dice
         counters.best_epoch = counters.epoch
     waited = counters.epoch - counters.best_epoch

@@ -101,8 +101,10 @@ class Feeder:
         first_step: int,
         workers: int = 2,
         device: torch.device | None = None,
+        now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.stalled_s = 0.0
+        self._now_s = now_s
         self._cut = cut
         self._device = device
         self._stream = _copy_stream(device) if device is not None and device.type == "cuda" else None
@@ -115,9 +117,9 @@ class Feeder:
             while len(self._coming) < BATCHES_AHEAD:
                 self._coming.append(self._pool.submit(self._make, self._next_step))
                 self._next_step += 1
-            asked = time.perf_counter()
+            asked = self._now_s()
             batch, arrived = self._coming.popleft().result()
-            self.stalled_s += time.perf_counter() - asked
+            self.stalled_s += self._now_s() - asked
             if arrived is not None:
                 self._take_over(batch, arrived)
             yield batch

@@ -146,6 +146,7 @@ def prepare_run(
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
         writers=writers,
+        fewest_gain=request.fewest_gain,
         now_s=request.now_s,
     )
 

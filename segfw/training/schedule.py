@@ -21,6 +21,7 @@ SMALLEST_BATCH = 2
 MIRROR_FROM_VIEWS = 100  # patches per training case
 COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
+FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
 
 SomeSettings = TypeVar("SomeSettings", bound=TrainSettings)
 

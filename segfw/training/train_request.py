@@ -16,6 +16,7 @@ from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_EVERY_S
+from segfw.training.schedule import FEWEST_GAIN
 from segfw.training.settings import TrainSettings
 from segfw.training.stop_file import LOOK_EVERY_S
 from segfw.training.whole_case_validation import WHOLE_CASES_SHARE, CountWholeCase
@@ -53,7 +54,8 @@ class TrainRequest:
     ranks: Ranks = ALONE
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     look_for_stop_every_s: float = LOOK_EVERY_S
-    whole_cases_share: float = WHOLE_CASES_SHARE
+    whole_cases_share: float = WHOLE_CASES_SHARE  # of the work of training
+    fewest_gain: float = FEWEST_GAIN  # of the smoothed Dice; less is no progress
     now_s: Callable[[], float] = time.monotonic  # the clock that budgets, checkpoints and looks for STOP go by
 
     @property

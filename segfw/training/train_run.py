@@ -40,6 +40,7 @@ class TrainRun:
     stop_file: StopFile
     augmentation_timer: DeviceTimer
     writers: Sequence[Writer]  # of the first rank
+    fewest_gain: float  # of the smoothed Dice; less is no progress
     now_s: Callable[[], float]
 
     @property
