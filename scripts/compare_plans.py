@@ -15,6 +15,7 @@ import numpy as np
 from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
 
 from segfw.base.records import UserError
+from segfw.base.words import first_line
 from segfw.dataset.cases import Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.layouts import find_dataset, image_files
@@ -50,7 +51,7 @@ def plans(args: argparse.Namespace) -> None:
                     is_equal &= is_same
                     print(": ".join(rows[-1]), flush=True)
             except Failed as error:
-                rows.append([data.name, "-", "-", "-", "-", str(error).splitlines()[0]])
+                rows.append([data.name, "-", "-", "-", "-", first_line(error)])
                 is_equal = False
                 print(f"{data.name}: {error}", flush=True)
     print(columns(rows))

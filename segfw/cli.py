@@ -111,7 +111,8 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from segfw.verbs.select import SELECTION_FILE, TABLE_FILE, select
+    from segfw.model.card import SELECTION_FILE
+    from segfw.verbs.select import TABLE_FILE, select
 
     select(
         args.work,

@@ -28,7 +28,6 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 TOP = {"segfw", "segfw.__main__", "segfw.cli", "segfw.arguments", "segfw.options"}
 # Edges that are still to be removed.
 REMAINING = {
-    ("segfw.nnunet.commands", "segfw.verbs.select"),
     ("segfw.inference.whole_cases", "segfw.training.metrics_log"),
     ("segfw.inference.whole_cases", "segfw.training.patch_validation"),
 }

@@ -24,6 +24,7 @@ from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.card import Packed
 from segfw.model.load import load_model, load_tensors
+from segfw.model.selection import load_selection
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
@@ -33,7 +34,7 @@ from segfw.training.settings import TrainSettings
 from segfw.verbs.export import export_model
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.select import load_selection, select
+from segfw.verbs.select import select
 from segfw.verbs.train import train
 
 WRITTEN = Path(__file__).parent / "written_before"

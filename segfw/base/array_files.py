@@ -8,7 +8,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from segfw.base.records import whole_file
+from segfw.base.files import whole_file
 
 StoredArray = blosc2.NDArray | np.ndarray  # slicing gives an array, and decompresses only what is asked for
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.base.records import write_text
+from segfw.base.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

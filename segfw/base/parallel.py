@@ -7,37 +7,23 @@ workers, and there is no worker that could die alone (as the kernel's out-of-mem
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
-import psutil
 from tqdm import tqdm
 
 from segfw.base.progress import progress
-from segfw.base.records import GIGABYTE, Record, UserError, count
+from segfw.base.records import GIGABYTE, Record, UserError
+from segfw.base.resources import cpu_count, free_memory_bytes, ran_out_of_memory
+from segfw.base.words import count
 
-CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
-# Per version of control groups: limit, use, and the entries of memory.stat that count files read.
-GROUP_FILES = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-)
-# How torch, SimpleITK and C++ libraries say it; NumPy raises MemoryError.
-MEMORY_WORDS = re.compile(
-    r"(can't|cannot|failed to|could not|unable to) allocate|(out of|not enough|insufficient) memory|bad_alloc"
-    r"|MemoryAllocationError|ENOMEM",
-    re.IGNORECASE,
-)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -87,64 +73,6 @@ class CasesFailed(Exception):
         if not_begun:
             others = f"{count(not_begun, 'case')} {'was' if not_begun == 1 else 'were'} not begun, the rest are done"
         super().__init__(f"{count(len(failures), 'case')} failed {what}, {others}{listed}\n{lines}")
-
-
-def cpu_count() -> int:
-    """Processors this process may use, which under a job scheduler are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def free_memory_bytes() -> int:
-    """Memory this process may still take: the machine's free memory or what its cgroups leave, whichever is less."""
-    free = [psutil.virtual_memory().available]
-    try:
-        listed = Path("/proc/self/cgroup").read_text()
-    except OSError:  # not Linux
-        return free[0]
-    free += [cgroup_free_bytes(group) for group in control_groups(listed, CGROUPS)]
-    return int(max(min(free), 0))
-
-
-def control_groups(listed: str, root: Path) -> list[Path]:
-    """Folders of the control groups that bound a process's memory, from its /proc/self/cgroup.
-
-    Version 2 lists one group as ``0::/path``; version 1 one for each resource, and has memory in a folder of its own.
-    Every parent may have a limit as well. In a container the path may be the host's and lead nowhere, but its top
-    is then the container's own group.
-    """
-    groups = []
-    for controllers, path in re.findall(r"^\d+:([^:\n]*):(/.*)$", listed, re.MULTILINE):
-        if controllers == "" or "memory" in controllers.split(","):
-            own = PurePosixPath(path)
-            top = root / "memory" if controllers else root
-            groups += [top / group.relative_to("/") for group in (own, *own.parents)]
-    return groups or [root]
-
-
-def cgroup_free_bytes(group: Path) -> float:
-    """What the limit of one control group, of version 1 or 2, leaves; infinite if it has none."""
-    for limit_file, use_file, cache_names in GROUP_FILES:
-        try:
-            limit, used = (int((group / name).read_text()) for name in (limit_file, use_file))
-            lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-            # Files that were read count as used until the space is needed, though nobody uses them.
-            return limit - used + sum(int(size) for name, size in lines if name in cache_names)
-        except (OSError, ValueError):  # no such group, or the limit is "max"
-            continue
-    return float("inf")
-
-
-def ran_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that memory could not be had."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            return True
-        if isinstance(error, RuntimeError | OSError) and MEMORY_WORDS.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from segfw.base.records import count
+from segfw.base.robust import robust_spread
+from segfw.base.words import count
 from segfw.checkup.case_measures import CaseMeasure
 from segfw.checkup.findings import Finding
 
@@ -70,7 +71,7 @@ def _above_others(correlations: np.ndarray) -> float:
         return 0.0
     transformed = np.arctanh(pairs.clip(-0.9999, 0.9999))
     middle = np.median(transformed)
-    spread = 1.4826 * np.median(np.abs(transformed - middle))
+    spread = robust_spread(transformed)
     # Never so high that a copy with a little noise is missed.
     return min(float(np.tanh(middle + DISTANCE_TO_OTHERS * spread)), SAME_SCAN_OF_PATIENT)
 

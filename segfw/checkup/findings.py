@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from segfw.base.records import Record, count
+from segfw.base.records import Record
+from segfw.base.words import count
 from segfw.checkup.case_measures import CaseMeasure
 from segfw.dataset.cases import Problem
 from segfw.images.geometry import Shape, Spacing

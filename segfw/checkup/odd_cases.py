@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.base.records import count
 from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
+from segfw.base.words import count
 from segfw.checkup.case_measures import CaseMeasure
 from segfw.checkup.findings import Finding
 from segfw.checkup.swaps import AXES

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segfw.base.records import count
 from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
+from segfw.base.words import count
 from segfw.checkup.case_measures import CaseMeasure, LabelMeasure
 from segfw.checkup.findings import Finding
 from segfw.checkup.odd_cases import Names, listed, warning
@@ -135,7 +135,7 @@ def _partner(have: list[CaseMeasure], value: int, volumes: np.ndarray) -> int | 
     spreads = {}
     for other in set.intersection(*(set(case.labels) for case in have)) - {value}:
         ratio = volumes - np.log([case.labels[other].volume_ml for case in have])
-        spreads[other] = float(1.4826 * np.median(np.abs(ratio - np.median(ratio))))
+        spreads[other] = robust_spread(ratio)
     best = min(spreads, key=spreads.get, default=None)
     return best if best is not None and spreads[best] <= PARTNER_SPREAD else None
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.records import Record, UserError, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import Record, UserError
 from segfw.checkup.findings import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
 from segfw.dataset.verify import as_integers, grid_mismatch

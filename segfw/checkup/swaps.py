@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.base.robust import FEWEST_CASES, most_outliers
+from segfw.base.robust import FEWEST_CASES, most_outliers, robust_spread
 from segfw.checkup.case_measures import CaseMeasure
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
@@ -62,10 +62,11 @@ def _usual_distances(centroids_NKA: np.ndarray) -> dict[tuple[int, int, int], tu
         if len(distances_NA) < FEWEST_CASES:
             continue
         median_A = np.median(distances_NA, 0)
-        spread_A = 1.4826 * np.median(np.abs(distances_NA - median_A), 0) * (1 + 4 / len(distances_NA))
+        few = 1 + 4 / len(distances_NA)
         for axis in range(3):
             median_mm = float(median_A[axis])
-            strength = abs(median_mm) / max(float(spread_A[axis]), 1e-6)
+            spread_mm = robust_spread(distances_NA[:, axis]) * few
+            strength = abs(median_mm) / max(spread_mm, 1e-6)
             if abs(median_mm) >= FEWEST_MM and strength >= CONSISTENT:
                 usual[first, second, axis] = (median_mm, strength)
     return usual

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from segfw.base.records import UserError, count
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.labels import LabelMap, LabelSet, Region
 

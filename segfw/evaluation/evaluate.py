@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.files import write_text
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
-from segfw.base.records import UserError, count, write_text
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair

@@ -17,8 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from segfw.base.array_files import StoredArray, open_array, save_array
+from segfw.base.files import remove_partials
 from segfw.base.parallel import Outcome, Pool, map_bounded
-from segfw.base.records import Record, UserError, remove_partials
+from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.dataset.verify import as_integers

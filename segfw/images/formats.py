@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from segfw.base.records import UserError, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
 from segfw.images.dicom import is_dicom, read_series
 from segfw.images.geometry import Geometry, Volume, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd

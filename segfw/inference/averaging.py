@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome, progress
-from segfw.base.records import Record, UserError, count
+from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome
+from segfw.base.progress import progress
+from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.dataset.labels import LABELS_FILE
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.restore import BlockResampler, first_largest, last_above_zero

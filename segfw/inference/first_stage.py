@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from segfw.base.array_files import save_array
-from segfw.base.parallel import progress
-from segfw.base.records import Record, UserError, count
+from segfw.base.progress import progress
+from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.grid.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
 from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, trained_folds

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segfw.base.records import partial_path
+from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.geometry import Volume

@@ -14,7 +14,8 @@ from pathlib import Path
 from torch import Tensor
 from torch import float16 as half
 
-from segfw.base.records import UserError, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
 from segfw.model.card import MEMBER, POSTPROCESSING_FILE, Packed
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 

@@ -8,9 +8,9 @@ from shlex import quote
 
 from segfw.images.geometry import CANONICAL
 from segfw.model.postprocess import Postprocessing
+from segfw.model.selection import Selection
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
-from segfw.verbs.select import Selection
 
 PREDICT = "nnUNetv2_predict_from_modelfolder"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from segfw.base.records import whole_file, write_text
+from segfw.base.files import whole_file, write_text
 from segfw.dataset.labels import LabelSet
 from segfw.model.postprocess import KeepLargest, Postprocessing, possible_steps
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.parallel import map_bounded, ran_out_of_memory
-from segfw.base.records import Record, UserError, count
+from segfw.base.parallel import map_bounded
+from segfw.base.records import Record, UserError
+from segfw.base.resources import ran_out_of_memory
+from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, Problem
 from segfw.dataset.labels import LabelSet, apply_map
 from segfw.dataset.verify import as_integers, check_case, count_values, file_notes

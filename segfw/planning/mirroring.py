@@ -26,6 +26,7 @@ from itertools import combinations
 
 import numpy as np
 
+from segfw.base.robust import robust_spread
 from segfw.dataset.labels import LabelSet
 from segfw.images.geometry import Shape
 from segfw.planning.fingerprint import CaseStats
@@ -154,7 +155,7 @@ def _relation(distances_NA: np.ndarray, volumes_N2: np.ndarray) -> _Relation:
     median_A = np.median(distances_NA, 0)
     axis = int(np.median(np.abs(distances_NA), 0).argmax())
     along_N, apart_mm = distances_NA[:, axis], abs(median_A[axis])
-    spread_mm = 1.4826 * np.median(np.abs(along_N - median_A[axis]))
+    spread_mm = robust_spread(along_N)
     ratio = float(np.median(volumes_N2[:, 0] / volumes_N2[:, 1]))
     is_level = np.abs(np.delete(median_A, axis)).max() <= LEVEL * apart_mm
     return _Relation(

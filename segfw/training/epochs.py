@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.base.parallel import progress
+from segfw.base.progress import progress
 from segfw.base.records import GIGABYTE, UserError
 from segfw.model.load import BEST_FILE, save_weights
 from segfw.planning.splits import Fold

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.base.records import UserError, count, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.grid.store import open_case
 from segfw.model.card import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
 from segfw.model.load import (

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segfw.base.records import UserError, write_text
+from segfw.base.files import write_text
+from segfw.base.records import UserError
 from segfw.model.load import (
     BEST_FILE,
     WEIGHTS_FILE,
@@ -24,13 +25,13 @@ from segfw.model.load import (
     trained_folds,
 )
 from segfw.model.postprocess import Postprocessing, load_postprocessing
+from segfw.model.selection import Selection, load_selection
 from segfw.nnunet.commands import say_commands, say_differences
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
 from segfw.nnunet.weight_names import to_nnunet
 from segfw.nnunet.write_json import PLANS, dataset_json, endings_of, plans_json
 from segfw.planning.plan import Configuration, Plan
-from segfw.verbs.select import Selection, load_selection
 
 TRAINER = "nnUNetTrainer"
 

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import segfw.onnx.runner
-from segfw.base.records import UserError, count, partial_path, remove_partials, whole_file
+from segfw.base.files import partial_path, remove_partials, whole_file
+from segfw.base.records import UserError
+from segfw.base.words import count, first_line
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model.card import SELECTION_FILE
 from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
@@ -220,7 +222,7 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
         name, cause = model.configuration.network.architecture, error
         while cause.__cause__ is not None:  # the first lines of those above only say that it did not work
             cause = cause.__cause__
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
+        reason = first_line(cause).rstrip(".")
         raise UserError(f"{name} cannot be written as ONNX ({reason}); export it without --onnx") from None
     _forget_origin(path)
     session = onnxruntime.InferenceSession(path)

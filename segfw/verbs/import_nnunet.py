@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from segfw.base.records import UserError, count
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Channel
 from segfw.dataset.dataset_json import channels_of, labels_of
 from segfw.dataset.labels import LabelSet

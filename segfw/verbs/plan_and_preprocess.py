@@ -13,8 +13,9 @@ import torch
 
 from segfw.base.cluster import cluster_pool
 from segfw.base.device import pick_device
-from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import Record, UserError
+from segfw.base.resources import free_memory_bytes
 from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
-from segfw.base.records import UserError, count
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LABELS_FILE
 from segfw.dataset.new_images import find_images
@@ -31,8 +32,8 @@ from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
 from segfw.model.postprocess import Postprocessing, load_postprocessing, require_steps
+from segfw.model.selection import load_selection
 from segfw.networks import BuildNetwork, build_network
-from segfw.verbs.select import load_selection
 
 PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
 # Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is

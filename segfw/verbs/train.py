@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
 from torch import nn
 
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.files import write_text
 from segfw.base.ranks import joined, launched_ranks, local_device
-from segfw.base.records import UserError, write_text
+from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
@@ -134,12 +134,7 @@ def train(
 
 def _settings(**values: object) -> TrainSettings:
     """Training settings, with a sentence that names the option where a value is out of range; None is the default."""
-    try:
-        return TrainSettings(**{name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
-        raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
+    return TrainSettings(**{name: value for name, value in values.items() if value is not None})
 
 
 def _start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:

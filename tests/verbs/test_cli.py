@@ -78,7 +78,7 @@ def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
     parser = next(action for action in build_parser()._actions if action.dest == "verb").choices[verb]
     taken = set(inspect.signature(getattr(segfw, FUNCTIONS[verb])).parameters)
     if "settings" in taken:
-        taken |= set(TrainSettings.model_fields)
+        taken |= set(TrainSettings.__dataclass_fields__)
     asked = {action.dest for action in parser._actions if action.option_strings}
     asked -= {"help", "debug", "onnx", "nnunet"}  # of which the last two are functions of their own
     if verb == "export":  # of which --ending is the one that export_nnunet takes
