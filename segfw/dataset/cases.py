@@ -65,6 +65,11 @@ class Finding(Record):
         where = ": ".join(part for part in (self.case, self.file) if part)
         return f"{where + ': ' if where else ''}{self.what}; {self.remedy}"
 
+    @property
+    def full_sentence(self) -> str:
+        """As text, which says so where the finding keeps nothing from starting."""
+        return str(self) if self.severity == "error" else f"warning: {self}"
+
 
 def has_errors(findings: Iterable[Finding]) -> bool:
     """True if any of the findings keeps training from starting."""

@@ -31,7 +31,7 @@ def as_integers(mask: np.ndarray) -> np.ndarray:
     return rounded.astype(np.int32)
 
 
-def count_values(mask: np.ndarray) -> dict[int, int]:
+def count_values(mask: np.ndarray, *, part_voxels: int = PART_VOXELS) -> dict[int, int]:
     """Voxels of each value of an integer mask, by value in ascending order.
 
     Small values are counted in parts: NumPy's sort, and its count of all at once, take 8 bytes a voxel and time.
@@ -43,8 +43,8 @@ def count_values(mask: np.ndarray) -> dict[int, int]:
         return dict(zip(values.tolist(), voxels.tolist()))
     counts = np.zeros(high - low + 1, dtype=np.int64)
     flat = mask.ravel(order="K")  # in the order of memory, so that nothing is copied
-    for start in range(0, len(flat), PART_VOXELS):
-        counts += np.bincount(flat[start : start + PART_VOXELS].astype(np.int64) - low, minlength=len(counts))
+    for start in range(0, len(flat), part_voxels):
+        counts += np.bincount(flat[start : start + part_voxels].astype(np.int64) - low, minlength=len(counts))
     present = np.flatnonzero(counts)
     return {int(index) + low: int(counts[index]) for index in present}
 
@@ -147,9 +147,7 @@ def _check_image(case: Case, file: str, array: np.ndarray) -> list[Finding]:
     return []
 
 
-def _check_mask(
-    case: Case, file: str, mask: Volume, image: Volume | None, labels: LabelSet | None
-) -> list[Finding]:
+def _check_mask(case: Case, file: str, mask: Volume, image: Volume | None, labels: LabelSet | None) -> list[Finding]:
     findings = []
     array = mask.array
     difference = image and volume_mismatch(image, mask)

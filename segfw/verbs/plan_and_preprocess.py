@@ -23,7 +23,8 @@ from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
 from segfw.nnunet.given_plan import given_plan, given_wishes
-from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.measure import expected, planned_memory_gb
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -214,7 +215,7 @@ def _splits(
     return folds, notes[:NOTES_SHOWN] + more
 
 
-def _float32_bytes(case: CaseStats, plan: Plan) -> int:
+def _float32_bytes(case: CaseMeasure, plan: Plan) -> int:
     """Bytes of a case's image as float32, on its own grid or on the finest that it is resampled to."""
     voxels = [prod(case.shape)]
     for configuration in plan.configurations.values():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segfw.dataset import verify
-from segfw.dataset.cases import Case, Problem
+from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import as_integers, check_case, file_notes, grid_mismatch
 from segfw.images.geometry import Geometry, Volume
@@ -42,15 +42,15 @@ def changed(**moves: float) -> np.ndarray:
     return affine
 
 
-def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Problem]:
+def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Finding]:
     images = images or (image(0), image(1))
     case = CASE.model_copy(update={"images": CASE.images[: len(images)]})
     return check_case(case, images, label, **{"channel_count": None, "labels": LABELS} | known)
 
 
-def only(problems: list[Problem]) -> str:
+def only(problems: list[Finding]) -> str:
     assert len(problems) == 1, problems
-    return str(problems[0])
+    return problems[0].full_sentence
 
 
 def test_a_good_case_has_no_problems():
@@ -204,7 +204,7 @@ def test_an_empty_mask_is_only_a_warning(labels, empty):
     assert only(problems) == (
         "warning: pat: seg.nii.gz: the mask is empty; check that nothing is to be seen there, or leave the case out"
     )
-    assert problems[0].is_warning
+    assert problems[0].severity == "warning"
 
 
 def test_everything_wrong_with_a_case_is_said_at_once():
@@ -284,8 +284,7 @@ def test_values_are_counted_like_numpy_does(kind):
         assert verify.count_values(stored) == dict(zip(values.tolist(), counts.tolist()))
 
 
-def test_values_far_apart_are_counted_too(monkeypatch):
+def test_values_far_apart_are_counted_too():
     mask = np.array([[[-3, 70_000, 70_000, 0]]])
     assert verify.count_values(mask) == {-3: 1, 0: 1, 70_000: 2}
-    monkeypatch.setattr(verify, "PART_VOXELS", 3)
-    assert verify.count_values(np.array([2, 2, 5, 5, 5, 2, 9])) == {2: 3, 5: 3, 9: 1}
+    assert verify.count_values(np.array([2, 2, 5, 5, 5, 2, 9]), part_voxels=3) == {2: 3, 5: 3, 9: 1}
