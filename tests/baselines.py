@@ -35,7 +35,8 @@ from segfw.dataset.toy import make_toy_dataset
 from segfw.evaluation.evaluate import evaluate
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.weights import load_tensors
 from segfw.networks.spec import RESIDUAL_ENCODER
 from segfw.planning import fitting, planner
 from segfw.planning.plan import PLAN_FILE, Plan

@@ -9,44 +9,9 @@ import numpy as np
 
 from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet, apply_map
-from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like
-
-LARGEST_TABLE = 1 << 16  # values further apart than this are sorted instead of counted in a table
-PART_VOXELS = 1 << 20  # counted at a time
-INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997
-
-
-def as_integers(mask: np.ndarray) -> np.ndarray:
-    """Integer values of a mask; raises ValueError if a value is no integer, which means it was interpolated."""
-    if mask.dtype.kind == "b":
-        return mask.astype(np.uint8)
-    if mask.dtype.kind in "iu":
-        return mask
-    with np.errstate(invalid="ignore"):
-        rounded = np.rint(mask)
-        wrong = ~(np.abs(mask - rounded) <= INTEGER_TOLERANCE)
-    if wrong.any():
-        example = float(mask[wrong][0])
-        raise ValueError(f"holds {int(wrong.sum())} values that are not integers, such as {example:.4g}")
-    return rounded.astype(np.int32)
-
-
-def count_values(mask: np.ndarray, *, part_voxels: int = PART_VOXELS) -> dict[int, int]:
-    """Voxels of each value of an integer mask, by value in ascending order.
-
-    Small values are counted in parts: NumPy's sort, and its count of all at once, take 8 bytes a voxel and time.
-    """
-    low = int(mask.min())
-    high = int(mask.max())
-    if high - low >= LARGEST_TABLE:
-        values, voxels = np.unique(mask, return_counts=True)
-        return dict(zip(values.tolist(), voxels.tolist()))
-    counts = np.zeros(high - low + 1, dtype=np.int64)
-    flat = mask.ravel(order="K")  # in the order of memory, so that nothing is copied
-    for start in range(0, len(flat), part_voxels):
-        counts += np.bincount(flat[start : start + part_voxels].astype(np.int64) - low, minlength=len(counts))
-    present = np.flatnonzero(counts)
-    return {int(index) + low: int(counts[index]) for index in present}
+from segfw.images.geometry import Geometry, largest_displacement_mm
+from segfw.images.values import as_integers, count_values
+from segfw.images.volume import Volume, stored_like
 
 
 def grid_mismatch(first: Geometry, second: Geometry) -> str | None:

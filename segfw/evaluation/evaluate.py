@@ -34,7 +34,7 @@ from segfw.evaluation.score import DEFAULT, lesion_names, measures_of, score_cas
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.formats import size_and_change, split_ending
-from segfw.images.geometry import to_canonical
+from segfw.images.volume import to_canonical
 
 BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
 COMPRESSION = 100  # of a mask in a format whose header is not looked into

@@ -6,11 +6,12 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.records import Record
-from segfw.dataset.labels import LARGEST_TABLE, LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.sides import may_be_paired
-from segfw.dataset.verify import count_values
-from segfw.grid.preprocess import Box, nonzero_box
-from segfw.images.geometry import Shape, Spacing, Volume, to_canonical
+from segfw.grid.preprocess import nonzero_box
+from segfw.images.geometry import Shape, Spacing, as_shape, as_spacing
+from segfw.images.values import LARGEST_TABLE, count_values
+from segfw.images.volume import Volume, to_canonical
 
 Point = tuple[float, float, float]  # (z, y, x) in millimetres, in canonical orientation from the first voxel on
 
@@ -33,15 +34,10 @@ def measure_case(case_id: str, image: Volume, mask: Volume, labels: LabelSet | N
         id=case_id,
         shape=canonical.geometry.shape,
         spacing_mm=canonical.geometry.spacing_mm,
-        cropped_shape=_shape_of(nonzero_box(canonical.array)),
+        cropped_shape=as_shape(stop - start for start, stop in nonzero_box(canonical.array)),
         label_voxels={str(value): voxels for value, voxels in count_values(mask.array).items()},
         label_centroids_mm=label_centroids_mm(mask, labels),
     )
-
-
-def _shape_of(box: Box) -> Shape:
-    z, y, x = box
-    return (z[1] - z[0], y[1] - y[0], x[1] - x[0])
 
 
 def label_centroids_mm(mask: Volume, labels: LabelSet | None) -> dict[str, Point]:
@@ -60,7 +56,7 @@ def label_centroids_mm(mask: Volume, labels: LabelSet | None) -> dict[str, Point
         if box is not None:
             start = np.array([part.start for part in box])
             place = start + centroid(values[box] == value)
-            found[str(value)] = point_mm(place, canonical.geometry.spacing_mm)
+            found[str(value)] = as_spacing(place * np.asarray(canonical.geometry.spacing_mm))
     return found
 
 
@@ -71,9 +67,3 @@ def centroid(inside: np.ndarray) -> np.ndarray:
         counts = inside.sum(tuple({0, 1, 2} - {axis}))
         middle.append(np.average(np.arange(len(counts)), weights=counts))
     return np.array(middle)
-
-
-def point_mm(place: np.ndarray, spacing_mm: Spacing) -> Point:
-    """A voxel index as millimetres from the first voxel."""
-    z, y, x = (place * np.asarray(spacing_mm)).tolist()
-    return (z, y, x)

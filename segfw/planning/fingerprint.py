@@ -19,11 +19,12 @@ from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors
 from segfw.dataset.labels import LabelSet, apply_map
-from segfw.dataset.verify import as_integers, check_case, file_notes
+from segfw.dataset.verify import check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
-from segfw.images.geometry import Volume, stored_like
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 from segfw.planning.case_measure import CaseMeasure, measure_case
 
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles

@@ -12,7 +12,7 @@ from segfw.evaluation.evaluate import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import first_channel_files, pair_masks
 from segfw.evaluation.text import scores_table
-from segfw.model.load import fold_folder
+from segfw.model.source import fold_folder
 from segfw.training.metrics_log import read_metrics
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run

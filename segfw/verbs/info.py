@@ -14,8 +14,7 @@ import torch
 from segfw.base.device import cpu_has_bf16, device_name, pick_device, pick_precision
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.resources import cpu_count, free_memory_bytes
-from segfw.model.card import Packed
-from segfw.model.load import is_packed, load_plan, trained_folds
+from segfw.model.source import ModelSource, is_model_file
 from segfw.planning.measure import hours_per_fold, training_flops
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import PLAN_FILE, Configuration, Estimate
@@ -28,14 +27,17 @@ def explain(work: Path, *, device: str = "auto") -> str:
     Of a model file also its card: licence, training, digests.
     """
     work = Path(work)
-    if not is_packed(work) and not (work / PLAN_FILE).is_file():
+    if not is_model_file(work) and not (work / PLAN_FILE).is_file():
         raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
-    plan = load_plan(work)
+    with ModelSource.open(work) as source:
+        plan = source.plan()
+        card = source.card
+        trained = {name: source.trained_folds(name) for name in plan.configurations}
     chosen = pick_device(device)
     flops = training_flops(chosen)
     labels = ", ".join(f"{name} = {value}" for name, value in zip(plan.labels.names[1:], plan.labels.values[1:]))
     lines = [
-        *([Packed.open(work).card.text(), ""] if is_packed(work) else []),
+        *([card.text(), ""] if card else []),
         f"{plan.dataset}: {plan.training_cases} cases, channels {', '.join(c.name for c in plan.channels)}",
         f"Labels in the files: {labels}.",
         *(f"{sentence}." for sentence in plan.labels.explanation),
@@ -46,7 +48,7 @@ def explain(work: Path, *, device: str = "auto") -> str:
         lines += ["", *_explain_configuration(configuration)]
         if not plan.is_imported:  # whose training is over
             lines += _explain_costs(configuration.estimate, flops, device_name(chosen))
-        folds = trained_folds(work, configuration.name)
+        folds = trained[configuration.name]
         lines.append(f"  Trained folds: {', '.join(folds) if folds else 'none yet'}.")
     return "\n".join(lines)
 

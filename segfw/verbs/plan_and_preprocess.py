@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from segfw.base.device import pick_device
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import Record, UserError
 from segfw.base.resources import free_memory_bytes
-from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
+from segfw.dataset.cases import Case, DatasetManifest, Finding, FoundDataset
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
@@ -188,12 +189,25 @@ def _scan(
 def _files_digest(found: FoundDataset) -> str:
     """Changes when a file of the data set is added, removed or written to."""
     label_maps = [case.label_map for case in found.cases]
-    digest = hashlib.sha256(repr((SCAN_RULES, found.channels, found.labels, found.problems, label_maps)).encode())
+    findings = _as_digested(found.findings)
+    text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
+    digest = hashlib.sha256(text.encode())
     for case in found.cases:
         for path in (*case.images, case.label):
             size, change = size_and_change(path)
             digest.update(f"{path.resolve()} {size} {change}\n".encode())
     return digest.hexdigest()
+
+
+def _as_digested(findings: Sequence[Finding]) -> str:
+    """Findings as work folders have always digested them: in other words all of them would be read anew."""
+    texts = []
+    for finding in findings:
+        texts.append(
+            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={finding.file!r}, what={finding.what!r}, "
+            f"remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, others={finding.others!r})"
+        )
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def _splits(

@@ -12,7 +12,8 @@ from segfw.dataset.layouts import find_dataset
 from segfw.dataset.sides import is_of_heart, may_be_paired, pairs_by_name, stem_of
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import members_of
 from segfw.planning.case_measure import CaseMeasure, label_centroids_mm

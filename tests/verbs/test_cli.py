@@ -59,7 +59,7 @@ FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:8]} | {
     "export": "export_model",
     "import-nnunet": "import_nnunet",
 }
-# As README says: switches are true or false, durations seconds.
+# As docs/howto/python.md says: switches are true or false, durations seconds.
 RENAMED = {
     "no_mirroring": "mirroring",
     "no_surface": "surface",
@@ -84,7 +84,8 @@ def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
     if verb == "export":  # of which --ending is the one that export_nnunet takes
         taken |= set(inspect.signature(segfw.export_nnunet).parameters)
     assert {name for name in asked if name not in taken and RENAMED.get(name) not in taken} == set()
-    assert f"segfw.{FUNCTIONS[verb]}`" in (Path(__file__).parents[2] / "README.md").read_text()
+    page = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
+    assert f"segfw.{FUNCTIONS[verb]}`" in page.read_text(encoding="utf-8")
 
 
 def test_help_does_not_wait_for_torch():
