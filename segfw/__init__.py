@@ -11,7 +11,7 @@ _PUBLIC = {
     "train": "segfw.verbs.train",
     "predict": "segfw.verbs.predict",
     "run": "segfw.verbs.train",
-    "evaluate": "segfw.evaluation.evaluate",
+    "evaluate": "segfw.verbs.evaluate",
     "select": "segfw.verbs.select",
     "ensemble": "segfw.inference.averaging",
     "export_model": "segfw.verbs.export",

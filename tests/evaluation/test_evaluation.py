@@ -13,13 +13,13 @@ from PIL import Image
 from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet
-from segfw.evaluation import evaluate as evaluation
+from segfw.evaluation import evaluate_pairs as evaluation
 from segfw.evaluation.confusion import confusion
-from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import METRICS, Scores, label_score
 from segfw.evaluation.score import score_case
 from segfw.evaluation.text import scores_table
 from segfw.images.formats import write_labels
+from segfw.verbs.evaluate import evaluate
 
 
 def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path):

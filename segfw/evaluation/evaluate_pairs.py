@@ -1,4 +1,4 @@
-"""Scores a folder of predicted masks against a folder of reference masks; writes JSON, CSV and a report."""
+"""Scores pairs of a reference and a predicted mask; writes JSON, CSV and a report."""
 
 from __future__ import annotations
 
@@ -20,17 +20,9 @@ from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
-from segfw.evaluation.pairs import (
-    Pairs,
-    first_channel_files,
-    known_labels,
-    label_maps_of,
-    labels_in_masks,
-    listing,
-    pair_masks,
-)
+from segfw.evaluation.pairs import Pairs, listing
 from segfw.evaluation.report import write_report
-from segfw.evaluation.score import DEFAULT, lesion_names, measures_of, score_case
+from segfw.evaluation.score import DEFAULT, lesion_names, score_case
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.formats import size_and_change, split_ending
@@ -48,74 +40,6 @@ class OtherMasks:
 
     names: tuple[str, str]
     pairs: Mapping[str, tuple[Path, Path]]
-
-
-def evaluate(
-    predictions: Path,
-    reference: Path,
-    *,
-    compare: Path | None = None,
-    labels: LabelSet | None = None,
-    output: Path | None = None,
-    report: Path | None = None,
-    images: Path | None = None,
-    tolerance_mm: float = DEFAULT.tolerance_mm,
-    surface: bool = True,
-    lesions: Sequence[str] | None = None,
-    lesion_strata_ml: Sequence[float] = DEFAULT.strata_ml,
-    lesion_iou: float = 0.0,
-    workers: int | None = None,
-) -> Scores:
-    """Scores every reference mask's prediction of the same name (the file endings may differ).
-
-    ``compare`` is a second folder of predictions: the first is then compared with it case by case, in
-    ``Scores.comparison``, and cases that only one of the two has are named there. Without ``labels`` they come from
-    ``labels.json`` in the predictions folder, then from ``dataset.json`` beside the reference folder, else from the
-    values in the reference masks. ``images`` is the folder of the images, for the report's pictures. NSD forgives
-    ``tolerance_mm``; without ``surface`` neither it nor HD95 and ASSD are measured. ``lesions`` names the labels that
-    are scored component by component (empty: all, None: none), ``lesion_strata_ml`` and ``lesion_iou`` say how (see
-    ``Measures``). For the rest see ``evaluate_pairs``. Raises UserError if a prediction is missing (but not with
-    ``compare``) or an argument is out of range, and CasesFailed like ``evaluate_pairs``.
-    """
-    _check_output(output)
-    measures = measures_of(
-        surface=surface,
-        tolerance_mm=tolerance_mm,
-        lesions=lesions,
-        strata_ml=lesion_strata_ml,
-        lesion_iou=lesion_iou,
-    )
-    predictions, reference = Path(predictions), Path(reference)
-    pairs, notes = pair_masks(predictions, reference, partial=compare is not None)
-    facts = {"Predictions": str(predictions), "Reference": str(reference)}
-    other, every_pair = None, dict(pairs)
-    if compare is not None:
-        compare = Path(compare)
-        other_pairs, other_notes = pair_masks(compare, reference, partial=True)
-        other = OtherMasks(names=(str(predictions), str(compare)), pairs=other_pairs)
-        notes += [f"{compare}: {note}" for note in other_notes]
-        every_pair = other_pairs | every_pair
-        facts["Compared with"] = str(compare)
-    labels = labels or known_labels(predictions, reference)
-    label_maps = label_maps_of(every_pair, reference, labels)
-    if labels is None:
-        files = {case: pair[0] for case, pair in every_pair.items()}
-        labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
-        notes += label_notes
-    return evaluate_pairs(
-        pairs,
-        labels,
-        title=f"Evaluation of {predictions.resolve().name}",
-        output=output,
-        report=report,
-        images=first_channel_files(Path(images)) if images else None,
-        facts=facts,
-        notes=notes,
-        label_maps=label_maps,
-        measures=measures,
-        workers=workers,
-        other=other,
-    )
 
 
 def evaluate_pairs(
@@ -143,7 +67,7 @@ def evaluate_pairs(
     case that cannot be read or lies on another grid does not stop the others: the scores without it are written, with a
     note, and CasesFailed is raised at the end.
     """
-    _check_output(output)
+    require_json(output)
     lesion_names(labels, measures)
     score = partial(_score_all, labels=labels, label_maps=label_maps or {}, measures=measures, workers=workers)
     cases, failures = score(pairs)
@@ -170,7 +94,8 @@ def evaluate_pairs(
     return scores
 
 
-def _check_output(output: Path | None) -> None:
+def require_json(output: Path | None) -> None:
+    """Raises UserError if scores cannot be written as a file of that name."""
     if output is not None and Path(output).suffix.lower() != ".json":
         raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
 
