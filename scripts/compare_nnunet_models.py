@@ -34,7 +34,8 @@ from nnunet_float32 import checkpoints
 from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_plan
+from segfw.model.load import load_model
+from segfw.model.source import load_plan
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.import_nnunet import import_nnunet
 

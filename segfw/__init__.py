@@ -13,7 +13,7 @@ _PUBLIC = {
     "run": "segfw.verbs.train",
     "evaluate": "segfw.verbs.evaluate",
     "select": "segfw.verbs.select",
-    "ensemble": "segfw.inference.averaging",
+    "ensemble": "segfw.verbs.ensemble",
     "export_model": "segfw.verbs.export",
     "export_onnx": "segfw.verbs.export_onnx",
     "import_nnunet": "segfw.verbs.import_nnunet",

@@ -47,7 +47,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from segfw.base.ranks import launched_ranks
-    from segfw.model.load import fold_folder
+    from segfw.model.source import fold_folder
     from segfw.verbs.train import summary, train
 
     scores = train(
@@ -95,7 +95,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.inference.averaging import ensemble
+    from segfw.verbs.ensemble import ensemble
 
     ensemble(
         args.probabilities,
@@ -111,7 +111,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from segfw.model.card import SELECTION_FILE
+    from segfw.model.source import SELECTION_FILE
     from segfw.verbs.select import TABLE_FILE, select
 
     select(

@@ -33,7 +33,8 @@ from segfw.base.records import UserError
 from segfw.dataset.toy import make_toy_dataset
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.weights import load_tensors
 from segfw.networks.spec import RESIDUAL_ENCODER
 from segfw.planning import fitting, planner
 from segfw.planning.plan import PLAN_FILE, Plan

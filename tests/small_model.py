@@ -11,7 +11,8 @@ from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
-from segfw.model.load import fold_folder, save_weights
+from segfw.model.source import fold_folder
+from segfw.model.weights import save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 

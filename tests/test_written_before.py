@@ -21,9 +21,10 @@ from segfw.grid.store import open_case
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
-from segfw.model.card import Packed
-from segfw.model.load import load_model, load_tensors
+from segfw.model.load import load_model
 from segfw.model.selection import load_selection
+from segfw.model.source import ModelSource
+from segfw.model.weights import load_tensors
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
@@ -201,15 +202,17 @@ def test_selecting_again_keeps_what_was_predicted_and_comes_to_the_same(written,
 
 
 def test_the_model_file_is_read_and_predicts_the_same_masks(written, tmp_path):
-    card = Packed.open(WRITTEN / "model.zip").card
-    assert card.licence == "CC0-1.0"
+    weights = "runs/3d_fullres/fold_0/weights.safetensors"
+    with ModelSource.open(WRITTEN / "model.zip") as old:
+        assert old.card.licence == "CC0-1.0"
+        old_weights = old.read(weights)
     predict(WRITTEN / "model.zip", WRITTEN / "raw" / "imagesTs", tmp_path / "masks", **FP32)
     assert_same_masks(tmp_path / "masks", EXPECTED / "masks_selected")
     # And it is packed again, from the file as from the folder, with the same weights.
     for name, model in (("again.zip", WRITTEN / "model.zip"), ("anew.zip", written / "work")):
         export_model(model, tmp_path / name, licence="CC0-1.0")
-        path = "runs/3d_fullres/fold_0/weights.safetensors"
-        assert Packed.open(tmp_path / name).read(path) == Packed.open(WRITTEN / "model.zip").read(path)
+        with ModelSource.open(tmp_path / name) as new:
+            assert new.read(weights) == old_weights
 
 
 def test_the_predictor_of_python_gives_the_same_masks():

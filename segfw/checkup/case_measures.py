@@ -14,8 +14,9 @@ from scipy.spatial import cKDTree
 
 from segfw.checkup.signature import signature
 from segfw.dataset.cases import Case
-from segfw.dataset.verify import as_integers
-from segfw.images.geometry import Geometry, Shape, Spacing, Volume, to_canonical
+from segfw.images.geometry import Geometry, Shape, Spacing
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, to_canonical
 
 SAMPLED_VOXELS = 1_000_000  # of each channel, on a regular grid: percentiles need no more
 DARK_SHARE = 0.1  # of the way from the darkest to the brightest tissue: air and what is masked out lie below

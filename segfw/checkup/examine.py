@@ -14,8 +14,8 @@ from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
 from segfw.dataset.cases import Case, FoundDataset, Problem
 from segfw.dataset.labels import apply_map
-from segfw.dataset.verify import as_integers
-from segfw.images.geometry import Volume
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_cases
 
 LISTED_PER_CASE = 3

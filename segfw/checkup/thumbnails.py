@@ -14,10 +14,10 @@ from segfw.base.figures import VIEWS, label_color, shown_plane
 from segfw.checkup.case_measures import CaseMeasure, Slice, as_grey
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import apply_map
-from segfw.dataset.verify import as_integers
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_mask, read_volume
-from segfw.images.geometry import stored_like, to_canonical
+from segfw.images.values import as_integers
+from segfw.images.volume import stored_like, to_canonical
 
 FILL = 0.16
 MARK_RADIUS = 11  # pixels, of the ring around a place

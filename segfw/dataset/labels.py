@@ -6,10 +6,9 @@ import numpy as np
 from pydantic import model_validator
 
 from segfw.base.records import Record
+from segfw.images.values import CHUNK_VOXELS, look_up
 
 LABELS_FILE = "labels.json"  # beside predicted masks: the LabelSet they were written with
-LARGEST_TABLE = 65536  # values further apart than this are searched for instead of looked up
-CHUNK_VOXELS = 1 << 20  # NumPy widens what it looks up to 8 bytes a voxel, which a whole CT cannot afford
 
 # File value -> the label value that it means in one case's mask. Applied in one step, so that values can be swapped.
 LabelMap = tuple[tuple[int, int], ...]
@@ -134,36 +133,12 @@ class LabelSet(Record):
         """
         class_of = {value: index for index, value in enumerate(self.stored_values)}
         class_of |= {value: class_of[meaning] for value, meaning in label_map}
-        result = np.empty(mask.shape, dtype=np.uint8 if self.classes <= 256 else np.uint16)
-        flat_mask = mask.reshape(-1)
-        flat_result = result.reshape(-1)
-        for start in range(0, mask.size, chunk_voxels):
-            part = slice(start, start + chunk_voxels)
-            flat_result[part] = _look_up(flat_mask[part], class_of)
-        return result
+        dtype = np.uint8 if self.classes <= 256 else np.uint16
+        return look_up(mask, class_of, dtype, chunk_voxels=chunk_voxels)
 
     def to_values(self, classes: np.ndarray) -> np.ndarray:
         """File value of every voxel: the inverse of ``to_classes``."""
         return np.asarray(self.stored_values, dtype=np.int32)[classes]
-
-
-def _look_up(mask: np.ndarray, class_of: dict[int, int]) -> np.ndarray:
-    """Class of each voxel; raises ValueError on a value without one."""
-    values = np.asarray(sorted(class_of))
-    classes = np.asarray([class_of[value] for value in values.tolist()])
-    if values[-1] - values[0] < LARGEST_TABLE and mask.dtype.kind in "iub":
-        table = np.full(values[-1] - values[0] + 1, -1, dtype=np.int32)
-        table[values - values[0]] = classes
-        place = mask.astype(np.int64) - values[0]
-        found = table.take(place, mode="clip")
-        is_known = found.min(initial=0) >= 0 and place.min(initial=0) >= 0 and place.max(initial=0) < len(table)
-    else:
-        place = np.searchsorted(values, mask).clip(0, len(values) - 1)
-        found = classes[place]
-        is_known = np.array_equal(values[place], mask)
-    if not is_known:
-        raise ValueError(f"mask holds values outside {values.tolist()}")
-    return found
 
 
 def apply_map(mask: np.ndarray, label_map: LabelMap) -> np.ndarray:

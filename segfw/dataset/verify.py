@@ -9,39 +9,9 @@ import numpy as np
 
 from segfw.dataset.cases import Case, Problem
 from segfw.dataset.labels import LabelSet, apply_map
-from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like
-
-LARGEST_TABLE, PART_VOXELS = 1 << 16, 1 << 20
-INTEGER_TOLERANCE = 1e-3  # masks stored as scaled or floating numbers come back as 0.99999997
-
-
-def as_integers(mask: np.ndarray) -> np.ndarray:
-    """Integer values of a mask; raises ValueError if a value is no integer, which means it was interpolated."""
-    if mask.dtype.kind in "iub":
-        return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
-    with np.errstate(invalid="ignore"):
-        rounded = np.rint(mask)
-        wrong = ~(np.abs(mask - rounded) <= INTEGER_TOLERANCE)
-    if wrong.any():
-        example = float(mask[wrong][0])
-        raise ValueError(f"holds {int(wrong.sum())} values that are not integers, such as {example:.4g}")
-    return rounded.astype(np.int32)
-
-
-def count_values(mask: np.ndarray) -> dict[int, int]:
-    """Voxels of each value of an integer mask, by value in ascending order.
-
-    Small values are counted in parts: NumPy's sort, and its count of all at once, take 8 bytes a voxel and time.
-    """
-    low, high = int(mask.min()), int(mask.max())
-    if high - low >= LARGEST_TABLE:
-        return dict(zip(*(found.tolist() for found in np.unique(mask, return_counts=True))))
-    counts = np.zeros(high - low + 1, dtype=np.int64)
-    flat = mask.ravel(order="K")  # in the order of memory, so that nothing is copied
-    for start in range(0, len(flat), PART_VOXELS):
-        counts += np.bincount(flat[start : start + PART_VOXELS].astype(np.int64) - low, minlength=len(counts))
-    present = np.flatnonzero(counts)
-    return {int(index) + low: int(counts[index]) for index in present}
+from segfw.images.geometry import Geometry, largest_displacement_mm
+from segfw.images.values import as_integers, count_values
+from segfw.images.volume import Volume, stored_like
 
 
 def grid_mismatch(first: Geometry, second: Geometry) -> str | None:

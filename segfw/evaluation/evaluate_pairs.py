@@ -1,32 +1,28 @@
-"""Scores pairs of a reference and a predicted mask; writes JSON, CSV and a report."""
+"""Scores pairs of masks, one predicted and one of an expert, in threads; writes JSON, CSV and a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from segfw.base.files import write_text
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
-from segfw.evaluation.masks import read_image, read_pair
-from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
-from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
-from segfw.evaluation.pairs import Pairs, listing
-from segfw.evaluation.report import write_report
+from segfw.evaluation.metrics import LabelScore, Measures, Scores
+from segfw.evaluation.pairs import (
+    Pairs,
+    listing,
+)
+from segfw.evaluation.result_files import write_report_of_pairs, write_scores
 from segfw.evaluation.score import DEFAULT, lesion_names, score_case
 from segfw.evaluation.summary import summarize
-from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.formats import size_and_change, split_ending
-from segfw.images.geometry import to_canonical
 
 BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
 COMPRESSION = 100  # of a mask in a format whose header is not looked into
@@ -67,7 +63,7 @@ def evaluate_pairs(
     case that cannot be read or lies on another grid does not stop the others: the scores without it are written, with a
     note, and CasesFailed is raised at the end.
     """
-    require_json(output)
+    check_output(output)
     lesion_names(labels, measures)
     score = partial(_score_all, labels=labels, label_maps=label_maps or {}, measures=measures, workers=workers)
     cases, failures = score(pairs)
@@ -86,30 +82,19 @@ def evaluate_pairs(
             failures += other_failures
     scores = summarize(cases, [*notes, *labels.explanation], measures).model_copy(update={"comparison": comparison})
     if output is not None:  # before the report: a picture that cannot be drawn is not worth losing the scores for
-        _write(Path(output), scores)
+        write_scores(Path(output), scores)
     if report is not None:
-        _report(Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {})
+        write_report_of_pairs(
+            Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {}
+        )
     if failures:
         raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
     return scores
 
 
-def require_json(output: Path | None) -> None:
-    """Raises UserError if scores cannot be written as a file of that name."""
+def check_output(output: Path | None) -> None:
     if output is not None and Path(output).suffix.lower() != ".json":
         raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
-
-
-def _write(output: Path, scores: Scores) -> None:
-    """The JSON and the tables beside it; the JSON last, because its presence says that the tables are there too."""
-    tables = {".csv": scores_csv(scores), "_summary.csv": summary_csv(scores)}
-    if any(label.lesions for label in scores.labels.values()):
-        tables["_lesions.csv"] = lesions_csv(scores)
-    if scores.comparison is not None:
-        tables["_comparison.csv"] = comparison_csv(scores.comparison)
-    for ending, text in tables.items():
-        write_text(output.with_name(output.stem + ending), text)
-    scores.save(output)
 
 
 def _score_all(
@@ -145,40 +130,3 @@ def _cost_bytes(mask: Path) -> int:
         except Exception:  # reading it says better what is wrong
             return 0
     return BYTES_PER_VOXEL * COMPRESSION * size_and_change(mask)[0]
-
-
-def _report(
-    path: Path,
-    title: str,
-    scores: Scores,
-    labels: LabelSet,
-    pairs: Mapping[str, tuple[Path, Path]],
-    images: Mapping[str, Path],
-    curve: Sequence[Mapping[str, float]] | None,
-    facts: Mapping[str, str],
-    label_maps: Mapping[str, LabelMap],
-) -> None:
-    """Draws the worst, median and best cases, which are read again, and writes the page."""
-    facts = {
-        **facts,
-        "Cases": str(len(scores.cases)),
-        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by segfw {version('segfw')}",
-    }
-    overlays = []
-    for rank, case in overlay_cases(scores).items():
-        reference_zyx, prediction_zyx, stored = read_pair(*pairs[case], labels, label_maps.get(case, ()))
-        if labels.ignored_class is not None:  # which is not drawn
-            reference_zyx[reference_zyx == labels.ignored_class] = 0
-            prediction_zyx[prediction_zyx == labels.ignored_class] = 0
-        image_zyx = None
-        if case in images:
-            try:
-                image_zyx = read_image(images[case], pairs[case][0], stored)
-            except UserError as error:  # a picture is not worth losing the report for
-                facts[f"Image of {case} left out"] = str(error)
-        spacing_mm = to_canonical(stored).geometry.spacing_mm
-        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names)
-        overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
-    painted = labels.painted_classes or tuple(labels.foreground.values())
-    colors = dict(zip(labels.structures, painted))
-    write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts, colors=colors)

@@ -15,7 +15,8 @@ from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
-from segfw.images.geometry import Spacing, to_canonical
+from segfw.images.geometry import Spacing
+from segfw.images.volume import to_canonical
 
 ALL = "all"
 DEFAULT = Measures()

@@ -22,7 +22,6 @@ from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelMap, LabelSet
-from segfw.dataset.verify import as_integers
 from segfw.grid.preprocess import (
     Preprocessing,
     PreprocessRecord,
@@ -31,7 +30,8 @@ from segfw.grid.preprocess import (
     stack_channels,
 )
 from segfw.images.formats import read_mask, read_volume, size_and_change
-from segfw.images.geometry import Volume, stored_like
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
 RULES_VERSION = 3  # raised when the same data and rules give other arrays than before

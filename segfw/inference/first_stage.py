@@ -19,7 +19,8 @@ from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.grid.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, trained_folds
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder, trained_folds
 from segfw.networks import build_network
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.splits import Splits

@@ -26,7 +26,7 @@ from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.inference.tiles import tile_count
-from segfw.model.load import WEIGHTS_FILE, fold_folder
+from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.planning.plan import Plan
 
 FOLDER = "selection"

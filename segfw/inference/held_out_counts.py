@@ -15,10 +15,11 @@ from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
-from segfw.dataset.verify import as_integers
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.images.formats import read_mask, size_and_change
-from segfw.images.geometry import Geometry, Volume, stored_like
+from segfw.images.geometry import Geometry
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 from segfw.inference.averaging import merged_each
 from segfw.inference.held_out import FOLDER, HeldOut
 from segfw.inference.probabilities import read_probabilities

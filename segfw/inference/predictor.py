@@ -25,7 +25,7 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.accumulator import say_on_host
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.host_memory import Limits, activation_bytes, room_bytes

@@ -11,8 +11,8 @@ from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice
 from segfw.evaluation.metrics import mean
 from segfw.inference.held_out_counts import CaseCounts
-from segfw.model.load import trained_folds
 from segfw.model.selection import SEPARATOR, Candidate, Selection
+from segfw.model.source import trained_folds
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
 

@@ -14,7 +14,7 @@ import torch
 from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.averaging import merged
 from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities

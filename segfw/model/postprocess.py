@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
-from segfw.model.load import postprocessing_file, read_model_file
+from segfw.model.source import postprocessing_file, read_model_file
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
 

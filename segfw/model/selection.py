@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segfw.base.records import Record
-from segfw.model.card import SELECTION_FILE
-from segfw.model.load import read_model_file, trained_folds
 from segfw.model.postprocess import Postprocessing
+from segfw.model.source import SELECTION_FILE, read_model_file, trained_folds
 
 SEPARATOR = " + "  # between the names of a pair
 

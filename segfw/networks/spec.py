@@ -75,11 +75,11 @@ class NetworkSpec(Record):
         )
 
     def convolution_elements(self, patch_size: Triple) -> int:
-        """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
+        """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory.
 
-        For the two published architectures. Counts encoder, decoder and transposed convolutions and the last
-        segmentation layer. As published, the shortcut of a residual block counts once where its size or its features
-        change, and a network of one stage has no segmentation layer.
+        The rule is in docs/reference/rules.md, 2.3. For the two published architectures. Counts encoder, decoder and
+        transposed convolutions and the last segmentation layer. As published, the shortcut of a residual block counts
+        once where its size or its features change, and a network of one stage has no segmentation layer.
         """
         voxels = [prod(shape) for shape in self.stage_shapes(patch_size)]
         encoder = sum(self._encoder_outputs(stage) * voxels[stage] for stage in range(len(voxels)))

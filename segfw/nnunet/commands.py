@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from segfw.images.geometry import CANONICAL
+from segfw.images.volume import CANONICAL
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE

@@ -17,7 +17,7 @@ from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, VoxelSize
-from segfw.images.geometry import AS_STORED, CANONICAL, Orientation
+from segfw.images.volume import AS_STORED, CANONICAL, Orientation
 from segfw.nnunet.architectures import network_of, unknown_network
 from segfw.nnunet.interpolation import resampling_of
 from segfw.planning.memory import step_cost

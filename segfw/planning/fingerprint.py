@@ -17,11 +17,13 @@ from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, Problem
 from segfw.dataset.labels import LabelSet, apply_map
-from segfw.dataset.verify import as_integers, check_case, count_values, file_notes
+from segfw.dataset.verify import check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import cut, nonzero_box, stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
-from segfw.images.geometry import Shape, Spacing, Volume, stored_like, to_canonical
+from segfw.images.geometry import Shape, Spacing
+from segfw.images.values import as_integers, count_values
+from segfw.images.volume import Volume, stored_like, to_canonical
 from segfw.planning.left_right import label_centroids_mm
 
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from segfw.dataset.labels import LARGEST_TABLE, LabelSet
-from segfw.images.geometry import Volume, to_canonical
+from segfw.dataset.labels import LabelSet
+from segfw.images.values import LARGEST_TABLE
+from segfw.images.volume import Volume, to_canonical
 
 # Words that alone say a side, and abbreviations that do so only where the other side's name is there too: 'L' is also
 # a lumbar vertebra.

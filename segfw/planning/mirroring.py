@@ -242,7 +242,7 @@ def mirror_rules(
 
 
 def is_turned_round(patch_size: Shape) -> bool:
-    """True if the augmentation turns such a patch by up to 180 degrees in plane (planning-rules 2.8)."""
+    """True if the augmentation turns such a patch by up to 180 degrees in plane (docs/reference/rules.md, 8)."""
     is_long_slice = patch_size[0] == 1 and max(patch_size[1:]) / min(patch_size[1:]) > 1.5
     return max(patch_size) / patch_size[0] > 3 and not is_long_slice
 

@@ -14,7 +14,7 @@ from torch import nn
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
-from segfw.model.load import load_tensors, save_tensors
+from segfw.model.weights import load_tensors, save_tensors
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0

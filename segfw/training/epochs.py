@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from segfw.base.progress import progress
 from segfw.base.records import GIGABYTE, UserError
-from segfw.model.load import BEST_FILE, save_weights
+from segfw.model.source import BEST_FILE
+from segfw.model.weights import save_weights
 from segfw.planning.splits import Fold
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState

@@ -15,7 +15,8 @@ from segfw.base.device import compiling_pays, keep_freed_pages, pick_precision
 from segfw.base.ranks import ALONE, Ranks, local_device
 from segfw.base.records import UserError
 from segfw.grid.store import CaseArrays
-from segfw.model.load import WEIGHTS_FILE, save_weights
+from segfw.model.source import WEIGHTS_FILE
+from segfw.model.weights import save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration

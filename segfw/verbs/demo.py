@@ -54,7 +54,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.evaluation.evaluate_pairs import evaluate_pairs
     from segfw.evaluation.pairs import first_channel_files, pair_masks
     from segfw.evaluation.text import scores_table
-    from segfw.model.load import fold_folder
+    from segfw.model.source import fold_folder
     from segfw.training.metrics_log import read_metrics
     from segfw.verbs.predict import predict
     from segfw.verbs.train import run

@@ -53,11 +53,11 @@ def evaluate(
     CasesFailed
         At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
     """
-    from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs, require_json
+    from segfw.evaluation.evaluate_pairs import OtherMasks, check_output, evaluate_pairs
     from segfw.evaluation.pairs import first_channel_files, known_labels, label_maps_of, labels_in_masks, pair_masks
     from segfw.evaluation.score import measures_of
 
-    require_json(options.output)
+    check_output(options.output)
     measures = measures_of(
         surface=options.surface,
         tolerance_mm=options.tolerance_mm,

@@ -19,18 +19,9 @@ from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import open_case
-from segfw.model.card import CARD_FILE, SELECTION_FILE, Card, FoldFacts, HalfRounding, Packed, fold_facts
-from segfw.model.load import (
-    default_configuration,
-    fold_folder,
-    header_of,
-    is_packed,
-    load_plan,
-    load_tensors,
-    postprocessing_file,
-    read_model_file,
-    weight_files,
-)
+from segfw.model.card import CARD_FILE, Card, FoldFacts, HalfRounding, fold_facts
+from segfw.model.source import SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
+from segfw.model.weights import read_tensors, safetensors_header
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.verbs.plan_and_preprocess import FINGERPRINT_FILE, MANIFEST_FILE
@@ -66,9 +57,13 @@ def export_model(
         raise UserError(f"{output}: a model file ends in .zip; give another name, or --onnx for a folder of ONNX files")
     if output.exists() and (output.is_dir() or not overwrite):
         raise UserError(f"{output}: exists; give another name, or --overwrite")
-    source = _Source(
-        path=model, plan=load_plan(model), card=Packed.open(model).card if is_packed(model) else None, build=build
-    )
+    with ModelSource.open(model) as opened:
+        return _pack(
+            _Source(model=opened, plan=opened.plan(), build=build), output, configurations, folds, best, half, licence
+        )
+
+
+def _pack(source, output, configurations, folds, best, half, licence) -> Card:
     chosen, files, selection = _what(source, configurations, folds, best)
     half = half or (source.card is not None and source.card.precision == "float16")
     digests: dict[str, str] = {}
@@ -84,14 +79,14 @@ def export_model(
         if selection:
             add(SELECTION_FILE, selection)
         for name, paths in files.items():
-            if steps := read_model_file(postprocessing_file(model, name)):
-                add(postprocessing_file(Path(), name).as_posix(), steps)
+            if steps := source.model.read_if_there(postprocessing_name(name)):
+                add(postprocessing_name(name), steps)
             for fold, path in paths.items():  # one after the other in memory
                 content, fact = _packed_fold(source, name, fold, path, half)
-                add(f"runs/{name}/fold_{fold}/weights.safetensors", content)
+                add(weights_name(name, fold), content)
                 facts.append(fact)
         card = _card(source, chosen, facts, digests, licence, best=best, half=half)
-        _refuse_names(model, [*said, card.model_dump(mode="json")])
+        _refuse_names(source.path, [*said, card.model_dump(mode="json")])
         _write(archive, CARD_FILE, _json(card))
     return card
 
@@ -107,40 +102,47 @@ def summary(card: Card, output: Path) -> str:
 class _Source:
     """The model that is packed; ``card`` where it is a file already."""
 
-    path: Path
+    model: ModelSource
     plan: Plan
-    card: Card | None
     build: BuildNetwork
+
+    @property
+    def path(self) -> Path:
+        return self.model.path
+
+    @property
+    def card(self) -> Card | None:
+        return self.model.card
 
 
 def _what(
     source: _Source, configurations: Sequence[str] | None, folds: tuple[str, ...] | None, best: bool
-) -> tuple[list[str], dict[str, dict[str, Path]], bytes | None]:
+) -> tuple[list[str], dict[str, dict[str, str]], bytes | None]:
     """Configurations that are to predict, the weights of these and their first stages, and selection.json if it fits.
 
     What was selected for other configurations, folds or weights says nothing about these, and stays behind.
     """
-    content, plan = read_model_file(source.path / SELECTION_FILE), source.plan
+    content, plan = source.model.read_if_there(SELECTION_FILE), source.plan
     selection = json.loads(content or b"{}")
-    wanted = configurations or selection.get("configurations") or [default_configuration(source.path, plan)]
+    wanted = configurations or selection.get("configurations") or [source.model.default_configuration(plan)]
     chosen = [plan.configuration(name).name for name in dict.fromkeys(wanted)]
     fits = selection.get("configurations") == chosen and folds is None and not best
     asked = selection.get("folds", {}) if fits else dict.fromkeys(chosen, folds)
-    files = {name: weight_files(source.path, name, tuple(asked.get(name) or ()), best=best) for name in chosen}
+    files = {name: source.model.weight_names(name, tuple(asked.get(name) or ()), best=best) for name in chosen}
     for first in filter(None, (plan.configurations[name].previous_stage for name in chosen)):
-        files.setdefault(first, weight_files(source.path, first))  # as predict takes it: all folds, the last weights
+        files.setdefault(first, source.model.weight_names(first))  # as predict takes it: all folds, the last weights
     return chosen, files, content if fits else None
 
 
-def _packed_fold(source: _Source, name: str, fold: str, path: Path, half: bool) -> tuple[bytes, FoldFacts]:
+def _packed_fold(source: _Source, name: str, fold: str, path: str, half: bool) -> tuple[bytes, FoldFacts]:
     """Content of a fold's file of weights, and what the card says of it."""
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = read_tensors(source.model, path)
     known = (
         [fact for fact in source.card.folds if (fact.configuration, fact.fold) == (name, fold)] if source.card else []
     )
-    fact = known[0] if known else fold_facts(fold_folder(source.path, name, fold), name, fold, path)
+    fact = known[0] if known else fold_facts(fold_folder(source.path, name, fold), name, fold, source.path / path)
     if half:
-        full, tensors = tensors, _halved(tensors, path)
+        full, tensors = tensors, _halved(tensors, source.path / path)
         if fact.half_rounding is None:
             fact = fact.model_copy(update={"half_rounding": _half_rounding(source, name, full, tensors)})
     return _safetensors(tensors, metadata), fact
@@ -199,7 +201,7 @@ def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
 
     kept = {name: metadata[name] for name in KEPT_METADATA if name in metadata}
     content = save({name: tensor.contiguous() for name, tensor in sorted(tensors.items())})
-    header = json.dumps({"__metadata__": kept} | header_of(content), separators=(",", ":")).encode()
+    header = json.dumps({"__metadata__": kept} | safetensors_header(content), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8, as the format asks
     start = 8 + int.from_bytes(content[:8], "little")
     return len(header).to_bytes(8, "little") + header + content[start:]

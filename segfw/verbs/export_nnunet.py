@@ -12,20 +12,19 @@ import torch
 
 from segfw.base.files import write_text
 from segfw.base.records import UserError
-from segfw.model.load import (
+from segfw.model.postprocess import Postprocessing, load_postprocessing
+from segfw.model.selection import Selection, load_selection
+from segfw.model.source import (
     BEST_FILE,
     WEIGHTS_FILE,
     fold_folder,
     load_plan,
-    load_tensors,
     postprocessing_file,
     predicting_folds,
     read_model_file,
-    shared_mirror_axes,
     trained_folds,
 )
-from segfw.model.postprocess import Postprocessing, load_postprocessing
-from segfw.model.selection import Selection, load_selection
+from segfw.model.weights import load_tensors, shared_mirror_axes
 from segfw.nnunet.commands import say_commands, say_differences
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE

@@ -21,8 +21,8 @@ from segfw.base.files import partial_path, remove_partials, whole_file
 from segfw.base.records import UserError
 from segfw.base.words import count, first_line
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
-from segfw.model.card import SELECTION_FILE
-from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
+from segfw.model.load import Model, load_model
+from segfw.model.source import SELECTION_FILE, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import output_orders
 

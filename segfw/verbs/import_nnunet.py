@@ -16,7 +16,8 @@ from segfw.base.words import count
 from segfw.dataset.cases import Channel
 from segfw.dataset.dataset_json import channels_of, labels_of
 from segfw.dataset.labels import LabelSet
-from segfw.model.load import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file, save_weights
+from segfw.model.source import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file
+from segfw.model.weights import save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights
 from segfw.nnunet.plans import plan_of_nnunet, resolved

@@ -39,25 +39,27 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> str:
     """
     from segfw.base.device import pick_device
     from segfw.base.records import UserError
-    from segfw.model.card import Packed
-    from segfw.model.load import is_packed, load_plan, trained_folds
+    from segfw.model.source import ModelSource, is_model_file
     from segfw.planning.explain import explain_configuration, explain_costs, explain_plan
     from segfw.planning.measure import training_flops
     from segfw.planning.plan import PLAN_FILE
 
     work = Path(work)
-    if not is_packed(work) and not (work / PLAN_FILE).is_file():
+    if not is_model_file(work) and not (work / PLAN_FILE).is_file():
         raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
-    plan = load_plan(work)
+    with ModelSource.open(work) as source:
+        plan = source.plan()
+        card = source.card
+        trained = {name: source.trained_folds(name) for name in plan.configurations}
     device = pick_device(options.device)
     flops = training_flops(device)
-    lines = [Packed.open(work).card.text(), ""] if is_packed(work) else []
+    lines = [card.text(), ""] if card else []
     lines += explain_plan(plan)
     for configuration in plan.configurations.values():
         lines += ["", *explain_configuration(configuration)]
         if not plan.is_imported:  # whose training is over
             lines += explain_costs(configuration.estimate, device, flops)
-        folds = trained_folds(work, configuration.name)
+        folds = trained[configuration.name]
         lines.append(f"  Trained folds: {', '.join(folds) if folds else 'none yet'}.")
     return "\n".join(lines)
 

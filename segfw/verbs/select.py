@@ -24,9 +24,9 @@ from segfw.inference.ranking import (
     trained_validating_folds,
     validating_folds,
 )
-from segfw.model.card import SELECTION_FILE
 from segfw.model.load import load_model
 from segfw.model.selection import Selection
+from segfw.model.source import SELECTION_FILE
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import Splits

@@ -18,7 +18,9 @@ from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
 from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of

@@ -20,7 +20,8 @@ from phantom import ORGANS, SPACINGS_MM, make_phantom  # noqa: E402
 
 from segfw.grid.preprocess import Preprocessing, preprocess_image  # noqa: E402
 from segfw.images.formats import read_volume  # noqa: E402
-from segfw.images.geometry import Geometry, Volume  # noqa: E402
+from segfw.images.geometry import Geometry  # noqa: E402
+from segfw.images.volume import Volume
 
 MB = 1024**2
 

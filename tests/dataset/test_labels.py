@@ -11,7 +11,7 @@ from conftest import blocks_case, touch_files, write_nifti
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case
-from segfw.dataset.labels import CHUNK_VOXELS, LabelSet, Region, apply_map
+from segfw.dataset.labels import LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
 from segfw.evaluation.metrics import Scores
@@ -22,7 +22,9 @@ from segfw.grid.resample import resample_classes
 from segfw.grid.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
 from segfw.grid.store import preprocess_dataset as preprocess
 from segfw.images.formats import read_volume, write_labels
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.values import CHUNK_VOXELS
+from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfw.dataset import verify
 from segfw.dataset.cases import Case, Problem
 from segfw.dataset.labels import LabelSet
-from segfw.dataset.verify import as_integers, check_case, file_notes, grid_mismatch
-from segfw.images.geometry import Geometry, Volume
+from segfw.dataset.verify import check_case, file_notes, grid_mismatch
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 
 SHAPE = (4, 6, 8)
 AFFINE = np.array([[0, 0, 0.5, -20], [0, 2.0, 0, 30], [5, 0, 0, 7], [0, 0, 0, 1]])  # spacing (z, y, x) 5, 2, 0.5
@@ -236,21 +236,6 @@ def test_files_that_could_be_read_are_checked_beside_one_that_could_not():
     assert "holds the label value 4" in only(problems)
 
 
-def test_masks_stored_as_scaled_numbers_are_integers():
-    scaled = np.array([0, 0.99999997, 1.0000001, 2034.9998, -3.0002], np.float32)
-    assert as_integers(scaled).tolist() == [0, 1, 1, 2035, -3]
-    assert as_integers(scaled).dtype == np.int32
-    assert as_integers(np.array([True, False])).tolist() == [1, 0]
-    whole = np.array([5, 70_000])
-    assert as_integers(whole) is whole
-
-
-@pytest.mark.parametrize("value", [0.4, 1.01, -2.5, np.nan, np.inf])
-def test_values_off_the_integers_are_refused(value):
-    with pytest.raises(ValueError, match="holds 1 values that are not integers"):
-        as_integers(np.array([0, 1, value], np.float32))
-
-
 def test_label_values_map_to_classes_and_back():
     labels = LabelSet(names=("background", "a", "b", "c"), values=(0, -3, 2035, 7))
     mask = np.array([[0, -3, 2035], [7, 7, 0]], np.int32)
@@ -271,21 +256,3 @@ def test_more_than_256_labels_take_two_bytes():
     assert classes.dtype == np.uint16
     assert classes.tolist() == [0, 255, 256, 299]
     assert labels.to_values(classes).tolist() == mask.tolist()
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32])
-def test_values_are_counted_like_numpy_does(kind):
-    rng = np.random.default_rng(3)
-    mask = rng.choice([0, 3, 7, 120], size=(9, 11, 13), p=[0.9, 0.05, 0.04, 0.01]).astype(kind)
-    if kind is not np.uint8:
-        mask -= 5
-    for stored in (mask, mask.transpose(2, 0, 1)[:, ::-1]):
-        values, counts = np.unique(stored, return_counts=True)
-        assert verify.count_values(stored) == dict(zip(values.tolist(), counts.tolist()))
-
-
-def test_values_far_apart_are_counted_too(monkeypatch):
-    mask = np.array([[[-3, 70_000, 70_000, 0]]])
-    assert verify.count_values(mask) == {-3: 1, 0: 1, 70_000: 2}
-    monkeypatch.setattr(verify, "PART_VOXELS", 3)
-    assert verify.count_values(np.array([2, 2, 5, 5, 5, 2, 9])) == {2: 3, 5: 3, 9: 1}

@@ -14,7 +14,7 @@ from small_nnunet import dataset, plans
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
-from segfw.images.geometry import to_canonical
+from segfw.images.volume import to_canonical
 from segfw.inference.image_types import opened
 from segfw.nnunet.plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner

@@ -41,7 +41,8 @@ def two_configurations(model: Path, folder: Path) -> Path:
     """The model and another configuration, whose weights are those of the first one negated."""
     import torch
 
-    from segfw.model.load import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
+    from segfw.model.source import WEIGHTS_FILE, fold_folder
+    from segfw.model.weights import load_tensors, save_weights
 
     shutil.copytree(model, folder)
     plan = Plan.load(folder / PLAN_FILE)

@@ -20,7 +20,7 @@ from segfw.grid.preprocess import Preprocessing
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import opened
 from segfw.inference.many_cases import predict_cases

@@ -7,7 +7,9 @@ from small_model import cascade_model, small_model
 
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
+from segfw.model.load import load_model
+from segfw.model.source import predicting_folds, read_model_file, trained_folds
+from segfw.model.weights import load_tensors
 from segfw.training.initial_weights import find_start
 from segfw.verbs.export import export_model
 from segfw.verbs.info import info

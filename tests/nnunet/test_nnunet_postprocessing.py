@@ -10,8 +10,8 @@ import pytest
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.model.load import load_plan, trained_folds
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
+from segfw.model.source import load_plan, trained_folds
 from segfw.nnunet.postprocessing_files import (
     FUNCTION,
     MODULE,

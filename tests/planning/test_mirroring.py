@@ -11,7 +11,8 @@ from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import members_of
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset

@@ -12,7 +12,7 @@ from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.model.load import load_tensors
+from segfw.model.weights import load_tensors
 from segfw.planning.plan import target_of
 from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE

@@ -29,9 +29,11 @@ from segfw.inference.postprocessing_trials import find_postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.inference.ranking import compared_folds, rank, simplest_of_the_best
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.load import load_model
 from segfw.model.postprocess import FOREGROUND, apply
 from segfw.model.selection import Candidate, Selection, load_selection
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_tensors
 from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.splits import Fold, Splits
