@@ -12,8 +12,8 @@ import torch
 
 from segfw.base.files import write_text
 from segfw.base.records import UserError
-from segfw.model.postprocess import Postprocessing, load_postprocessing
-from segfw.model.selection import Selection, load_selection
+from segfw.model.postprocess import Postprocessing
+from segfw.model.selection import Selection, load_postprocessing, load_selection
 from segfw.model.source import (
     BEST_FILE,
     WEIGHTS_FILE,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import blocks_case, write_nifti
-from small_model import cascade_model, small_model
+from small_model import cascade_model, selection_of, small_model
 
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
@@ -74,7 +74,7 @@ def test_other_files_of_a_model_are_read_from_both(tmp_path):
     assert read_model_file(folder / "selection.json") is None
     export_model(folder, tmp_path / "without.zip")
     assert read_model_file(tmp_path / "without.zip" / "selection.json") is None
-    (folder / "selection.json").write_text('{"configurations": ["3d_fullres"]}')
+    selection_of("3d_fullres").save(folder / "selection.json")
     export_model(folder, file)
     assert read_model_file(file / "selection.json") == read_model_file(folder / "selection.json") != b""
 
