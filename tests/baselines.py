@@ -28,11 +28,9 @@ from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
 from small_training import configuration, prepare, run, spec
 from test_planner import GOLDEN, fingerprint, manifest, rough_cost
 
-from segfw.arguments import build_parser
+from segfw.arguments import VERBS, build_parser
 from segfw.base.records import UserError
-from segfw.cli import CALLS
 from segfw.dataset.toy import make_toy_dataset
-from segfw.evaluation.evaluate import evaluate
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
@@ -43,6 +41,7 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
 from segfw.training.metrics_log import read_metrics
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import train
@@ -59,7 +58,7 @@ def help_texts() -> dict[str, str]:
     """File name -> what ``segfw --help`` and each verb's print in a terminal 100 columns wide."""
     texts = {}
     with patch.dict(os.environ, {"COLUMNS": HELP_COLUMNS, "NO_COLOR": "1"}):
-        for verb in ("", *CALLS):
+        for verb in ("", *VERBS):
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
                 build_parser().parse_args([verb, "--help"] if verb else ["--help"])

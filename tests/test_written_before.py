@@ -16,7 +16,6 @@ import torch
 from cpu_kind import NEARLY, NEARLY_ALL_VOXELS, NEARLY_WEIGHTS, cpu_kind
 
 from segfw.dataset.cases import DatasetManifest
-from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
 from segfw.images.formats import read_volume
@@ -32,6 +31,7 @@ from segfw.planning.splits import Splits
 from segfw.training.metrics_log import read_metrics
 from segfw.training.run_record import RunRecord
 from segfw.training.settings import TrainSettings
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.export import export_model
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict

@@ -14,7 +14,7 @@ from segfw.base.records import UserError
 from segfw.base.resources import free_memory_bytes
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LABELS_FILE
-from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
 from segfw.inference.host_memory import Limits

@@ -1,52 +1,88 @@
-"""The check of a data set before anything is trained on it: one read of every case, then all that can be told."""
+"""``segfw check``: a data set before anything is trained on it."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segfw.base.records import UserError
-from segfw.checkup.check_report import CheckReport
-from segfw.checkup.examine import examine
-from segfw.dataset.layouts import find_dataset, find_images_alone
-from segfw.dataset.patients import read_groups
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.checkup.check_options import CheckOptions
+
+if TYPE_CHECKING:
+    from segfw.checkup.check_report import CheckReport
 
 JSON_FILE = "check.json"
 PAGE_FILE = "check.html"
 
 
-def check_dataset(
-    raw: Path,
-    *,
-    output: Path | None = None,
-    groups: str | Path | None = None,
-    fix: Path | None = None,
-    workers: int | None = None,
-) -> CheckReport:
-    """Checks the data set in ``raw`` and says what is in it and what is wrong; raises UserError if it is none.
+@takes_options(options=CheckOptions)
+def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckReport:
+    """Checks a data set and says what is in it and what is wrong.
 
-    ``output`` is a folder that gets check.json and check.html, a page with pictures. ``groups`` tells the patient of
-    every case (see ``read_groups``). ``fix`` is a new folder that gets a repaired copy of the data set and fixes.json;
-    the report returned is then that of the copy, and ``output`` describes it too.
+    Parameters
+    ----------
+    raw
+        Folder of images and masks, in any layout that training takes; or with ``images/`` alone.
+    options
+        What is written: ``output`` is a folder that gets check.json and check.html, a page with pictures; ``fix`` a new
+        folder that gets a repaired copy of the data set and fixes.json. ``groups`` tells the patient of every case (see
+        ``read_groups``).
+
+    Returns
+    -------
+    CheckReport
+        All findings, the cases and the labels; with ``fix`` those of the copy, which ``output`` then describes too.
+
+    Raises
+    ------
+    UserError
+        If ``raw`` holds no data set, or there is no mask or no new folder for ``fix``.
     """
+    from segfw.base.records import UserError
+    from segfw.checkup.examine import examine
+    from segfw.dataset.layouts import find_dataset, find_images_alone
+    from segfw.dataset.patients import read_groups
+
     raw = Path(raw)
-    if fix is not None:
+    if options.fix is not None:
         from segfw.checkup.repair import require_new_folder, write_fixed
 
-        require_new_folder(Path(fix), raw)
+        require_new_folder(options.fix, raw)
     is_alone = (raw / "images").is_dir() and not (raw / "labels").is_dir()
-    if is_alone and fix is not None:
+    if is_alone and options.fix is not None:
         raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
     found = find_images_alone(raw) if is_alone else find_dataset(raw)
-    patient_of = read_groups(groups, [case.id for case in found.cases])
-    examination = examine(found, patient_of, are_given=groups is not None, workers=workers)
-    if fix is not None:
-        write_fixed(found, examination.report, Path(fix))
-        found = find_dataset(Path(fix))
+    patient_of = read_groups(options.groups, [case.id for case in found.cases])
+    are_given = options.groups is not None
+    examination = examine(found, patient_of, are_given=are_given, workers=options.workers)
+
+    if options.fix is not None:
+        write_fixed(found, examination.report, options.fix)
+        found = find_dataset(options.fix)
         kept = {case.id: patient_of[case.id] for case in found.cases}
-        examination = examine(found, kept, are_given=groups is not None, workers=workers)
-    if output is not None:
+        examination = examine(found, kept, are_given=are_given, workers=options.workers)
+
+    if options.output is not None:
         from segfw.checkup.check_page import write_report_html
 
-        examination.report.save(Path(output) / JSON_FILE)
-        write_report_html(Path(output) / PAGE_FILE, examination, found)
+        examination.report.save(options.output / JSON_FILE)
+        write_report_html(options.output / PAGE_FILE, examination, found)
     return examination.report
+
+
+def _say_result(typed: argparse.Namespace, report: CheckReport) -> int:
+    print(report.text())
+    if typed.output:
+        print(f"pictures: {typed.output}/{PAGE_FILE}")
+    return report.exit_code
+
+
+COMMAND = Command(
+    function=check_dataset,
+    what="The doctor for data: read every case once and say what is wrong, odd or doubtful, and in which case.",
+    example="segfw check hippocampus --output report --fix repaired",
+    arguments=(Argument(name="raw", help="folder of images and masks"),),
+    say_result=_say_result,
+)

@@ -23,7 +23,7 @@ from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
-from segfw.nnunet.given_plan import given_plan, given_wishes
+from segfw.nnunet.followed_plans import given_plan, given_wishes
 from segfw.planning.case_measure import CaseMeasure
 from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.measure import expected, planned_memory_gb

@@ -14,8 +14,8 @@ from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
-from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
+from segfw.evaluation.score import score_case
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.resample import resample_classes
@@ -28,7 +28,8 @@ from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator
-from segfw.verbs.info import explain
+from segfw.verbs.evaluate import evaluate
+from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run
@@ -298,8 +299,8 @@ def test_a_whole_run(tmp_path, labels, order, names):
     mask = read_volume(tmp_path / "masks" / "a_2.nii.gz").array
     np.testing.assert_array_equal(mask, read_volume(masks / "a_2.nii.gz").array)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert ("Regions, which may overlap" in explain(work)) == bool(order)
-    assert "Voxels of value 9 are not annotated" in explain(work)
+    assert ("Regions, which may overlap" in info(work)) == bool(order)
+    assert "Voxels of value 9 are not annotated" in info(work)
 
 
 def only(raw: Path, case: str, target: Path) -> Path:

@@ -25,9 +25,9 @@ from cpu_kind import cpu_kind  # noqa: E402
 from small_nnunet import trained_folder  # noqa: E402
 from small_training import spec  # noqa: E402
 
-from segfw.evaluation.evaluate import evaluate  # noqa: E402
 from segfw.planning.plan import PLAN_FILE  # noqa: E402
 from segfw.training import checkpoint, epochs  # noqa: E402
+from segfw.verbs.evaluate import evaluate  # noqa: E402
 from segfw.verbs.export import export_model  # noqa: E402
 from segfw.verbs.import_nnunet import import_nnunet  # noqa: E402
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess  # noqa: E402

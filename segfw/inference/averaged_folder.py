@@ -1,0 +1,66 @@
+"""A folder of masks that were averaged from stored probabilities, and that others are never mixed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from urllib.parse import quote
+
+from segfw.base.records import Record, UserError
+from segfw.model.postprocess import Postprocessing
+
+SETTINGS_FILE = "ensemble.json"
+MAPS_FOLDER = "probability"
+
+
+class EnsembleSettings(Record):
+    """What the masks in a folder were averaged from; masks of other models or weights are never mixed in."""
+
+    models: tuple[str, ...]  # digests, as in the files of probabilities
+    weights: tuple[float, ...]
+    postprocessing: Postprocessing
+
+
+def checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
+    """One weight per model, by default all equal; UserError unless they are numbers that a mean can be made with."""
+    given = tuple(weights or (1.0,) * models)
+    if len(given) != models or not all(isfinite(weight) and weight >= 0 for weight in given) or sum(given) <= 0:
+        raise UserError(f"--weights are {', '.join(map(str, given))}; give one that is not negative per folder")
+    return given
+
+
+def map_file(output: Path, case: str, label: str) -> Path:
+    """Where the mean probability of a label is written."""
+    return output / MAPS_FOLDER / f"{case}_{_in_file_name(label)}.nii.gz"
+
+
+def _in_file_name(label: str) -> str:
+    """The label without what would make a folder or no file name; no two labels become one."""
+    return re.sub(r'[/\\:*?"<>|%]', lambda found: quote(found[0], safe=""), label)
+
+
+def is_up_to_date(made: Sequence[Path], sources: Sequence[Path]) -> bool:
+    """Whether all files are there, and none was made before a source was made anew."""
+    newest_source = max(path.stat().st_mtime_ns for path in sources)
+    return all(path.is_file() and path.stat().st_mtime_ns >= newest_source for path in made)
+
+
+def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path], *, overwrite: bool) -> None:
+    """Makes ``output`` a folder of these settings; UserError if it holds masks of others."""
+    kept = output / SETTINGS_FILE
+    if output.is_file():
+        raise UserError(f"{output}: is a file; give a folder for the masks")
+    if overwrite:
+        for mask in masks:  # before the settings change, lest an old mask pass for a new one
+            mask.unlink(missing_ok=True)
+        for old in (output / MAPS_FOLDER).glob("*.nii.gz"):
+            old.unlink()
+    elif kept.is_file() and EnsembleSettings.load(kept) != settings:
+        raise UserError(
+            f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
+        )
+    elif not kept.is_file() and any(mask.exists() for mask in masks):
+        raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
+    settings.save(kept)
