@@ -8,6 +8,8 @@ from pathlib import Path
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelMap, LabelSet
 
+MANIFEST_FILE = "manifest.json"
+
 
 class Channel(Record):
     """One input channel; the name (such as 'CT' or 'T1') decides its normalisation."""
