@@ -13,6 +13,8 @@ from segfw.images.geometry import Shape
 
 Severity = Literal["error", "warning", "note"]
 
+MANIFEST_FILE = "manifest.json"
+
 
 class Channel(Record):
     """One input channel; the name (such as 'CT' or 'T1') decides its normalisation."""

@@ -27,6 +27,7 @@ from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
 from segfw.planning.case_measure import CaseMeasure, measure_case
 
+FINGERPRINT_FILE = "fingerprint.json"
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
 MOST_SAMPLED_PER_CASE = 1_000_000  # few cases need more of each: percentiles are of data sets, not of draws
 

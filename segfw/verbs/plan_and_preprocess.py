@@ -17,7 +17,7 @@ from segfw.base.device import pick_device
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import Record, UserError
 from segfw.base.resources import free_memory_bytes
-from segfw.dataset.cases import Case, DatasetManifest, Finding, FoundDataset
+from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest, Finding, FoundDataset
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
@@ -25,15 +25,14 @@ from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
 from segfw.nnunet.followed_plans import given_plan, given_wishes
 from segfw.planning.case_measure import CaseMeasure
-from segfw.planning.fingerprint import Fingerprint, scan_dataset
+from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint, scan_dataset
 from segfw.planning.measure import expected, planned_memory_gb
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
-from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
+from segfw.planning.splits import SPLITS_FILE, Splits, import_splits, make_splits, split_notes
 
-MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
-FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"
+SCAN_FILE = "scan.json"
 NOTES_SHOWN = 8
 SCAN_RULES = 2  # raised when a scan finds out more than before
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
