@@ -29,7 +29,7 @@ from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator
 from segfw.verbs.evaluate import evaluate
-from segfw.verbs.info import explain
+from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run
@@ -90,7 +90,9 @@ def volume(array: np.ndarray) -> Volume:
 def complaints(mask: np.ndarray, labels: LabelSet, label_map=()) -> list[str]:
     case = Case(id="c", images=(Path("c.nii"),), label=Path("m.nii"), label_map=label_map)
     image = volume(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
-    return [str(problem) for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)]
+    return [
+        problem.full_sentence for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)
+    ]
 
 
 def test_values_are_checked_after_the_map():
@@ -297,8 +299,8 @@ def test_a_whole_run(tmp_path, labels, order, names):
     mask = read_volume(tmp_path / "masks" / "a_2.nii.gz").array
     np.testing.assert_array_equal(mask, read_volume(masks / "a_2.nii.gz").array)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert ("Regions, which may overlap" in explain(work)) == bool(order)
-    assert "Voxels of value 9 are not annotated" in explain(work)
+    assert ("Regions, which may overlap" in info(work)) == bool(order)
+    assert "Voxels of value 9 are not annotated" in info(work)
 
 
 def only(raw: Path, case: str, target: Path) -> Path:
