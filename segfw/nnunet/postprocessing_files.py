@@ -1,9 +1,9 @@
 """What nnU-Net found to be worth removing from masks, as ours and back.
 
-nnU-Net keeps a list of functions and of their arguments, twice: in postprocessing.json by the functions' names, and then
-as postprocessing.pkl, a pickle, which its own command takes (determine_postprocessing of nnU-Net 2.8.1 writes both). The
-JSON alone is read; a pickle is a program, and none is run. There is one function, which keeps the largest component of
-some labels.
+nnU-Net keeps a list of functions and of their arguments twice: in postprocessing.json by the functions' names, and as
+postprocessing.pkl, a pickle, which its own command takes (determine_postprocessing of nnU-Net 2.8.1 writes both). The
+JSON alone is read here; a pickle is a program, and none is run. There is one function, which keeps the largest
+component of some labels.
 """
 
 from __future__ import annotations

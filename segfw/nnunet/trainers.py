@@ -1,4 +1,4 @@
-"""Which of nnU-Net's trainers build the plan's network and predict like nnUNetTrainer, so that segfw can follow them."""
+"""nnU-Net's trainers that build the plan's network and predict like nnUNetTrainer, so that segfw can follow them."""
 
 from __future__ import annotations
 

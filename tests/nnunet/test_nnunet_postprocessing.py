@@ -169,8 +169,8 @@ def test_a_postprocessing_that_is_not_known_is_a_note(tmp_path, capsys):
     write(folder / "crossval_results_folds_0" / "postprocessing.json", described_by(keep(1), function="open_holes"))
     import_nnunet(folder, tmp_path / "model")
     assert (
-        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.json: it asks "
-        "for 'open_holes'); apply it by nnUNetv2_apply_postprocessing\n"
+        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.json: it "
+        "asks for 'open_holes'); apply it by nnUNetv2_apply_postprocessing\n"
     ) in capsys.readouterr().out
     assert not list((tmp_path / "model").rglob("postprocessing.json"))
 
@@ -183,9 +183,9 @@ def test_a_pickle_alone_is_not_opened_and_the_remedy_is_told(tmp_path, capsys, i
     source = Path(shutil.make_archive(str(tmp_path / "theirs"), "zip", folder.parent)) if is_zip else folder
     import_nnunet(source, tmp_path / "model")
     assert (
-        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.pkl: it is a "
-        "pickle, which could run code); put the postprocessing.json that nnU-Net wrote beside it there, too, and import "
-        "again\n"
+        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.pkl: it is "
+        "a pickle, which could run code); put the postprocessing.json that nnU-Net wrote beside it there, too, and "
+        "import again\n"
     ) in capsys.readouterr().out
     assert not list((tmp_path / "model").rglob("postprocessing.json"))
     assert not ran.exists()
