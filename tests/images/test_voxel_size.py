@@ -16,9 +16,9 @@ from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.volume import to_canonical
 from segfw.inference.image_types import opened
+from segfw.nnunet.import_folder import described
 from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
-from segfw.verbs.import_nnunet import described
 from segfw.verbs.plan_and_preprocess import _float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)

@@ -14,6 +14,7 @@ from segfw.base.records import UserError
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
 from segfw.model.selection import load_postprocessing
 from segfw.model.source import load_plan, trained_folds
+from segfw.nnunet.import_folder import described
 from segfw.nnunet.postprocessing_files import (
     FUNCTION,
     MODULE,
@@ -23,7 +24,7 @@ from segfw.nnunet.postprocessing_files import (
 )
 from segfw.verbs.export import export_model
 from segfw.verbs.export_nnunet import export_nnunet
-from segfw.verbs.import_nnunet import described, import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 from segfw.verbs.predict import predict
 
 PATH = f"{MODULE}\n{FUNCTION}\n".encode()

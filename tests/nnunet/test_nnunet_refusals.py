@@ -9,9 +9,10 @@ import torch
 from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
 from segfw.base.records import UserError
+from segfw.nnunet.import_folder import described
 from segfw.nnunet.read_plans import plan_of_nnunet, read_json
 from segfw.nnunet.torch_checkpoint import read_checkpoint
-from segfw.verbs.import_nnunet import described, import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 WEIGHT = "encoder.stages.0.0.convs.0.conv.weight"
 CONTENT = {
