@@ -68,25 +68,31 @@ def import_nnunet(
 
     from segfw.base.records import UserError
     from segfw.base.words import count
-    from segfw.nnunet.import_folder import common_plan, import_folds, take_postprocessing
+    from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
     from segfw.nnunet.trained_folder import find_trained, opened
     from segfw.planning.plan import PLAN_FILE
 
-    source = Path(source)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
     beside = next(parent for parent in out.absolute().parents if parent.exists())
     if not beside.is_dir():
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
-    with opened(source, beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
+    with opened(Path(source), beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
         found = find_trained(folder)
         plan = common_plan(found, is_known=build_network is None)
         home = Path(partial) / "model"
-        sentences = []
+        notes = []
         for trained in found:
-            import_folds(trained, plan.configuration(trained.configuration), home, options.trust_trainer, build_network)
-            sentences.append(take_postprocessing(trained, plan, home))
+            configuration = plan.configuration(trained.configuration)
+            FoldImport(
+                trained=trained,
+                configuration=configuration,
+                home=home,
+                trust_trainer=options.trust_trainer,
+                build_network=build_network,
+            ).take_all()
+            notes.append(take_postprocessing(trained, plan, home))
         plan.save(home / PLAN_FILE)
         if out.exists():
             out.rmdir()
@@ -94,8 +100,8 @@ def import_nnunet(
         os.replace(home, out)
     for trained in found:
         print(f"{trained.configuration}: {count(len(trained.folds), 'fold')} ({', '.join(trained.folds)})")
-    for sentence in filter(None, sentences):
-        print(sentence)
+    for note in filter(None, notes):
+        print(note)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
     return plan
 

@@ -9,7 +9,7 @@ from small_nnunet import plans, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model
-from segfw.nnunet.import_folder import is_known_trainer
+from segfw.nnunet.trainers import is_known_trainer
 from segfw.verbs.import_nnunet import import_nnunet
 
 
