@@ -17,7 +17,7 @@ from segfw.dataset.labels import LABELS_FILE
 from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
-from segfw.inference.host_memory import Limits
+from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
@@ -43,7 +43,7 @@ def whole_case_counter(
 ) -> CountWholeCase:
     """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
 
-    limits = Limits()
+    limits = LearnedLimits()
 
     @torch.no_grad()
     def count(network: nn.Module, case_id: str) -> Tensor:

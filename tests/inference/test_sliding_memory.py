@@ -22,7 +22,7 @@ from segfw.inference.host_memory import (
     describe,
 )
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.inference.tile_runner import Outputs, TileTooLarge
 from segfw.inference.tiles import TiledImage, tile_count
 from segfw.networks import build_network
@@ -56,7 +56,7 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
     network = unet(in_channels=channels)
 
     def run(counting):
-        members = members_of([counting], axes)
+        members = summands_of([counting], axes)
         options = {"previous_zyx": previous, "previous_classes": channels}
         return dense(sliding_window(image, members, (8, 16, 16), limits=Limits(copies=1), **options))
 
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
     image = torch.rand(2, 30, 20, 13)
     wanted = slow_oracle(image, [blurred], (8, 8, 8), axes=(0,))
     limits, network = Limits(copies=12), Counting(blurred, most=2)
-    members = members_of([network], (0,))
+    members = summands_of([network], (0,))
     found = dense(sliding_window(image, members, (8, 8, 8), limits=limits))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert network.calls[:4] == [12, 6, 2, 2]  # six, then three copies: one tile with its mirror image
@@ -116,7 +116,7 @@ def test_at_one_tile_the_sums_leave_the_device_and_nothing_is_lost_or_given_twic
         return len(room) == 1
 
     outputs = Outputs(
-        image, members_of([once_more]), Limits(copies=4), torch.device("cpu"), torch.float32, leave_device
+        image, summands_of([once_more]), Limits(copies=4), torch.device("cpu"), torch.float32, leave_device
     )
     tiles = [tile for layer in image.layers() for tile in layer]
     assert [tile for tile, _ in outputs(tiles)] == tiles
@@ -162,7 +162,7 @@ def test_too_little_room_for_anything_is_an_error_that_says_how_much_is_missing(
 def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, monkeypatch, capsys):
     monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 0)
     image, patch = torch.randn(1, 20, 17, 21), (8, 16, 16)
-    members = members_of([unet(classes=classes)], (2,))
+    members = summands_of([unet(classes=classes)], (2,))
     exact = dense(sliding_window(image, members, patch))
     full = 4 * min(classes, 8) * 16 * 17 * 21  # logits or features of the slices at work
     limits = Limits()
