@@ -20,8 +20,8 @@ from segfw.dataset.cases import Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.layouts import find_dataset, image_files
 from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
-from segfw.nnunet.plans import plan_of_nnunet, read_json
-from segfw.nnunet.write_json import dataset_json
+from segfw.nnunet.read_plans import plan_of_nnunet, read_json
+from segfw.nnunet.write_plans import dataset_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
 from segfw.verbs.plan_and_preprocess import MANIFEST_FILE
 

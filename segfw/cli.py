@@ -127,42 +127,6 @@ def _select(args: argparse.Namespace) -> None:
     print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from segfw.evaluation.text import comparison_table, scores_table
-    from segfw.verbs.evaluate import evaluate
-
-    scores = evaluate(
-        args.predictions,
-        args.reference,
-        compare=args.compare,
-        output=args.output,
-        report=args.report,
-        images=args.images,
-        tolerance_mm=args.tolerance_mm,
-        surface=not args.no_surface,
-        lesions=as_tuple(args.lesions),
-        lesion_strata_ml=tuple(args.lesion_strata_ml),
-        lesion_iou=args.lesion_iou,
-        workers=args.workers,
-    )
-    print(scores_table(scores))
-    if scores.comparison is not None:
-        print(comparison_table(scores.comparison))
-    for path in (args.output, args.report):
-        if path:
-            print(f"written: {path}")
-
-
-def _check(args: argparse.Namespace) -> int:
-    from segfw.verbs.check import check_dataset
-
-    report = check_dataset(args.raw, output=args.output, groups=args.groups, fix=args.fix, workers=args.workers)
-    print(report.text())
-    if args.output:
-        print(f"pictures: {args.output}/check.html")
-    return report.exit_code
-
-
 def _export(args: argparse.Namespace) -> None:
     from segfw.base.records import UserError
     from segfw.verbs.export import export_model, summary
@@ -213,38 +177,15 @@ def _import_nnunet(args: argparse.Namespace) -> None:
     print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
 
 
-def _info(args: argparse.Namespace) -> None:
-    from segfw.verbs.info import explain
-
-    print(explain(args.work, device=args.device))
-
-
-def _doctor(args: argparse.Namespace) -> None:
-    from segfw.verbs.info import doctor
-
-    print(doctor())
-
-
-def _demo(args: argparse.Namespace) -> None:
-    from segfw.verbs.demo import demo
-
-    demo(args.folder, time_budget_s=args.time_budget, device=args.device)
-
-
 CALLS = {
-    "check": _check,
     "run": _run,
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
     "ensemble": _ensemble,
     "select": _select,
-    "evaluate": _evaluate,
     "export": _export,
     "import-nnunet": _import_nnunet,
-    "info": _info,
-    "doctor": _doctor,
-    "demo": _demo,
 }
 
 
@@ -254,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from segfw.base.records import UserError
 
     try:
-        code = CALLS[args.verb](args)
+        code = CALLS[args.verb](args) if args.verb in CALLS else args.command.call(args)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:

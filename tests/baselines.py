@@ -28,9 +28,8 @@ from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
 from small_training import configuration, prepare, run, spec
 from test_planner import GOLDEN, fingerprint, manifest, rough_cost
 
-from segfw.arguments import build_parser
+from segfw.arguments import VERBS, build_parser
 from segfw.base.records import UserError
-from segfw.cli import CALLS
 from segfw.dataset.toy import make_toy_dataset
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
@@ -59,7 +58,7 @@ def help_texts() -> dict[str, str]:
     """File name -> what ``segfw --help`` and each verb's print in a terminal 100 columns wide."""
     texts = {}
     with patch.dict(os.environ, {"COLUMNS": HELP_COLUMNS, "NO_COLOR": "1"}):
-        for verb in ("", *CALLS):
+        for verb in ("", *VERBS):
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
                 build_parser().parse_args([verb, "--help"] if verb else ["--help"])

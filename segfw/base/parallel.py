@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from segfw.base.progress import progress
+from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, Record, UserError
 from segfw.base.resources import cpu_count, free_memory_bytes, ran_out_of_memory
 from segfw.base.words import count
@@ -29,11 +29,11 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Generic[Item, Result]):
     """What became of one item: its result, or the error that ended it."""
 
-    item: object
-    result: object = None
+    item: Item
+    result: Result | None = None
     error: Exception | None = None
 
 
@@ -56,7 +56,7 @@ class CasesFailed(Exception):
     def __init__(
         self,
         what: str,
-        failures: Sequence[Outcome],
+        failures: Sequence[Outcome[Any, Any]],
         folder: Path | None,
         *,
         file_name: str = FAILURES_FILE,
@@ -105,7 +105,7 @@ def map_bounded(
     what: str = "",
     pool: Pool | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[Item, Result]]:
     """Runs ``function`` over ``items`` in threads or in ``pool``; yields an Outcome each, in the order of completion.
 
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
@@ -116,17 +116,20 @@ def map_bounded(
     """
     with contextlib.ExitStack() as stack:
         pool = pool or stack.enter_context(thread_pool(workers, budget_bytes))
-        waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in items][::-1]
-        again: list[_Task] = []
-        running: dict[Future, _Task] = {}
+        waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in reversed(items)]
+        again: list[_Task[Item]] = []
+        running: dict[Future[Result], _Task[Item]] = {}
         workers = pool.workers
-        bar = stack.enter_context(progress(what, total=len(waiting)))
+        bar = stack.enter_context(progress_bar(what, len(waiting)))
         try:
             while waiting or running or again:
                 if stop is not None and stop.is_set():
-                    waiting, again = [], []
-                if not waiting and not running:
-                    workers, waiting, again = 1, again, []
+                    waiting = []
+                    again = []
+                if not waiting and not running:  # what ran out of memory, one by one
+                    workers = 1
+                    waiting = again
+                    again = []
                 while waiting and len(running) < workers:
                     in_flight = sum(task.cost_bytes for task in running.values())
                     if running and in_flight + waiting[-1].cost_bytes > pool.budget_bytes:
@@ -152,16 +155,17 @@ def map_bounded(
 
 
 @dataclass
-class _Task:
+class _Task(Generic[Item]):
     """One item to be done; ``had_company`` if another was under way at any time while it was."""
 
-    item: object
+    item: Item
     cost_bytes: int
     had_company: bool = False
 
 
-def _outcome(task: _Task, future: Future) -> Outcome | None:
+def _outcome(task: _Task[Item], future: Future[Result]) -> Outcome[Item, Result] | None:
     """What a finished item became; None if it is to be done again."""
+    error: BaseException | None
     try:
         error = future.exception()
     except CancelledError:  # by the cluster, as it ended
@@ -178,21 +182,21 @@ def _outcome(task: _Task, future: Future) -> Outcome | None:
         tqdm.write(f"{_shortage(task)}; it is done again, alone, when the others are done", file=sys.stderr)
         return None
     remedy = "close other programs, or use a machine with more memory"
-    told = OutOfMemory(f"{_shortage(task)}, though nothing else was under way; {remedy}")
-    told.__cause__ = error
-    return Outcome(item=task.item, error=told)
+    out_of_memory = OutOfMemory(f"{_shortage(task)}, though nothing else was under way; {remedy}")
+    out_of_memory.__cause__ = error
+    return Outcome(item=task.item, error=out_of_memory)
 
 
 def _release(error: BaseException | None) -> None:
     """Lets go of the arrays that an error's traceback keeps in memory, which the next case needs."""
-    seen = set()
+    seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-def _shortage(task: _Task) -> str:
+def _shortage(task: _Task[Item]) -> str:
     expected = f"it was expected to need {task.cost_bytes / GIGABYTE:.1f} GB, and " if task.cost_bytes else ""
     free = free_memory_bytes() / GIGABYTE
     return f"{_name(task.item)}: ran out of memory; {expected}{free:.1f} GB are free"

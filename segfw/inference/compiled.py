@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
-from segfw.base.records import UserError
 from segfw.inference.summands import gives_features
 from segfw.model.load import Model
 from segfw.networks import BuildNetwork, fastest_layout

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from segfw.base.parallel import Outcome
-from segfw.base.progress import progress
+from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
@@ -112,7 +112,7 @@ def predict_held_out(
     groups: dict[tuple[str, str], list[HeldOut]] = {}
     for item in waiting:
         groups.setdefault((item.configuration, item.fold), []).append(item)
-    with progress("predicting", total=len(waiting)) as bar:
+    with progress_bar("predicting", total=len(waiting)) as bar:
         for (configuration, fold), items in sorted(groups.items()):
             predictor = predictor_of(configuration, fold)
             for item in items:

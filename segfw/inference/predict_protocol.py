@@ -6,7 +6,7 @@ training files. So one image can be prepared while another is in the network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -37,11 +37,8 @@ class FileSink(SlabSink, Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-class OpenFileSink(Protocol):
-    """Makes the sink of a case."""
-
-    def __call__(self, path: Path, record: PreprocessRecord, image: Path) -> FileSink:
-        """A sink that writes ``path``; ``record`` is how the case was preprocessed, ``image`` its first file."""
+# Makes the sink of a case of the path that it writes, how the case was preprocessed, and the image's first file.
+OpenFileSink = Callable[[Path, PreprocessRecord, Path], FileSink]
 
 
 class PreparedImage(Protocol):

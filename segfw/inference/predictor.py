@@ -24,7 +24,8 @@ The way of one image, with the file that each step is in::
       v
     slabs: finished slices, from which logits (K, z, Y, X) can be had                     grid/slabs.py
       |      all of the above is one loop over layers                                     sliding_window.py
-      +--> sinks: probabilities, uncertainty                                              probabilities.py, uncertainty.py
+      +--> sinks, which write probabilities or maps of doubt                              probabilities.py,
+      |                                                                                   uncertainty.py
       v
     classes (Z, Y, X) on the image's own grid, block by block: logits are resampled back  grid/restore.py
       |      and the largest wins, or every region above 0

@@ -81,8 +81,7 @@ def layer_groups(image: TiledImage, tiles_at_once: int) -> list[LayerGroup]:
     grouped: list[list[Tile]] = []
     for layer in image.layers():
         if grouped and (
-            len(grouped[-1]) < tiles_at_once
-            or (is_flat and layer[0].start[0] - grouped[-1][0].start[0] < LEAST_SLICES)
+            len(grouped[-1]) < tiles_at_once or (is_flat and layer[0].start[0] - grouped[-1][0].start[0] < LEAST_SLICES)
         ):
             grouped[-1] += layer
         else:

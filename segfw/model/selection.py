@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from segfw.base.records import Record
+from segfw.base.records import Record, UserError
 from segfw.model.postprocess import Postprocessing
-from segfw.model.source import SELECTION_FILE, read_model_file, trained_folds
+from segfw.model.source import SELECTION_FILE, ModelSource, postprocessing_file, read_model_file
 
 SEPARATOR = " + "  # between the names of a pair
 
@@ -54,17 +55,50 @@ class Selection(Record):
         return SEPARATOR.join(self.configurations)
 
 
+def read_selection(source: ModelSource) -> Selection | None:
+    """The selection.json of an opened model, None if ``select`` was not run. UserError if it is damaged."""
+    content = source.read_if_there(SELECTION_FILE)
+    return None if content is None else Selection.parse(content, source.path / SELECTION_FILE)
+
+
 def load_selection(work: Path) -> Selection | None:
     """What ``select`` found best, None if it was not run.
 
     Prints a warning if folds have been trained since. UserError if the file is damaged.
     """
-    path = Path(work) / SELECTION_FILE
-    content = read_model_file(path)  # also where the model is one file
-    if content is None:
-        return None
-    selection = Selection.parse(content, path)
-    for name, folds in selection.folds.items():
-        if set(folds) != set(trained_folds(Path(work), name)) - {"all"}:
-            print(f"warning: the trained folds of {name} have changed since {path} was made; run segfw select again")
+    with ModelSource.open(work) as source:
+        selection = read_selection(source)
+        for name, folds in selection.folds.items() if selection else ():
+            if set(folds) != set(source.trained_folds(name)) - {"all"}:
+                print(
+                    f"warning: the trained folds of {name} have changed since {source.path / SELECTION_FILE} was made; "
+                    "run segfw select again"
+                )
     return selection
+
+
+def load_postprocessing(path: Path) -> Postprocessing:
+    """The steps of a selection.json, or of the postprocessing.json of an imported model, whichever it is by content.
+
+    Also of one inside a model file. Raises UserError if it is neither, such as nnU-Net's own file.
+    """
+    path = Path(path)
+    try:
+        content = read_model_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file") from None
+    if content is None:
+        raise UserError(f"{path}: no such file; give a selection.json or a postprocessing.json of a model")
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    keys = found.keys() if isinstance(found, dict) else set()
+    if path.suffix == ".pkl" or "postprocessing_fns" in keys:
+        where = postprocessing_file(Path("MODEL"), "CONFIGURATION")
+        raise UserError(f"{path}: is nnU-Net's own; import its model first and give the {where} that this makes")
+    if {"configurations", "postprocessing"} <= keys:
+        return Selection.parse(content, path).postprocessing
+    if "steps" not in keys:
+        raise UserError(f"{path}: holds no steps; give a selection.json or an imported model's postprocessing.json")
+    return Postprocessing.parse(content, path)

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 
 from segfw.base.records import UserError
-from segfw.nnunet.plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.nnunet.postprocessing_files import POSTPROCESSING
+from segfw.nnunet.read_plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.nnunet.torch_checkpoint import read_checkpoint
 
 PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"

@@ -14,7 +14,8 @@ from segfw.images.formats import check_mask_ending, write_labels, write_map
 from segfw.inference.averaged_folder import EnsembleSettings, checked_weights, claim_folder, is_up_to_date, map_file
 from segfw.inference.averaging import check_same_kind, class_index, merged, probability_of
 from segfw.inference.probabilities import probability_files, read_probabilities
-from segfw.model.postprocess import Postprocessing, apply, load_postprocessing, require_steps
+from segfw.model.postprocess import Postprocessing, apply, require_steps
+from segfw.model.selection import load_postprocessing
 
 
 def ensemble(

@@ -22,7 +22,8 @@ from segfw.base.records import UserError
 from segfw.base.words import count, first_line
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model.load import Model, load_model
-from segfw.model.source import SELECTION_FILE, postprocessing_file, read_model_file
+from segfw.model.selection import read_selection
+from segfw.model.source import ModelSource, postprocessing_name
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import output_orders
 
@@ -185,10 +186,15 @@ def _check_packages() -> None:
 
 
 def _left_out(model: Path, configuration: str) -> list[str]:
-    selection = json.loads(read_model_file(model / SELECTION_FILE) or b"{}")
-    notes = ["the postprocessing and ensemble of selection.json are not part of it"] if selection else []
-    own = postprocessing_file(model, configuration)
-    return notes + ([f"{own.relative_to(model).as_posix()} is not part of it"] if read_model_file(own) else [])
+    """What a model holds beside its networks that ONNX does not, a sentence each."""
+    notes = []
+    with ModelSource.open(model) as source:
+        if read_selection(source) is not None:
+            notes.append("the postprocessing and ensemble of selection.json are not part of it")
+        postprocessing = postprocessing_name(configuration)
+        if source.has(postprocessing):
+            notes.append(f"{postprocessing} is not part of it")
+    return notes
 
 
 def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build: BuildNetwork) -> float:

@@ -20,11 +20,11 @@ from segfw.model.source import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocess
 from segfw.model.weights import save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights
-from segfw.nnunet.plans import plan_of_nnunet, resolved
+from segfw.nnunet.layer_names import LONGEST, from_nnunet, without_wrappers
 from segfw.nnunet.postprocessing_files import find_postprocessing
+from segfw.nnunet.read_plans import plan_of_nnunet, resolved
 from segfw.nnunet.torch_checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE, TrainedFolder, find_trained, opened
-from segfw.nnunet.weight_names import LONGEST, from_nnunet, without_wrappers
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 
 # Trainers of nnU-Net 2.8.1 that build the plan's network and predict like nnUNetTrainer: they differ in length,

@@ -22,7 +22,7 @@ from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
-from segfw.nnunet.given_plan import given_plan, given_wishes
+from segfw.nnunet.followed_plans import given_plan, given_wishes
 from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
 from segfw.planning.measure import expected, planned_memory_gb
 from segfw.planning.memory import load_counter

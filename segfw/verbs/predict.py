@@ -31,8 +31,8 @@ from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
 from segfw.model.load import Model, load_model
-from segfw.model.postprocess import Postprocessing, load_postprocessing, require_steps
-from segfw.model.selection import load_selection
+from segfw.model.postprocess import Postprocessing, require_steps
+from segfw.model.selection import load_postprocessing, load_selection
 from segfw.model.source import postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
 

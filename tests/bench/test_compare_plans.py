@@ -18,7 +18,7 @@ from segfw.dataset.cases import Channel, DatasetManifest  # noqa: E402
 from segfw.dataset.labels import LabelSet  # noqa: E402
 from segfw.dataset.layouts import find_dataset  # noqa: E402
 from segfw.images.formats import read_mask  # noqa: E402
-from segfw.nnunet.plans import plan_of_nnunet  # noqa: E402
+from segfw.nnunet.read_plans import plan_of_nnunet  # noqa: E402
 
 CHANNELS = (Channel(name="CT"), Channel(name="PET"))
 LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))

@@ -29,7 +29,7 @@ from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator
 from segfw.verbs.evaluate import evaluate
-from segfw.verbs.info import explain
+from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run
@@ -297,8 +297,8 @@ def test_a_whole_run(tmp_path, labels, order, names):
     mask = read_volume(tmp_path / "masks" / "a_2.nii.gz").array
     np.testing.assert_array_equal(mask, read_volume(masks / "a_2.nii.gz").array)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert ("Regions, which may overlap" in explain(work)) == bool(order)
-    assert "Voxels of value 9 are not annotated" in explain(work)
+    assert ("Regions, which may overlap" in info(work)) == bool(order)
+    assert "Voxels of value 9 are not annotated" in info(work)
 
 
 def only(raw: Path, case: str, target: Path) -> Path:

@@ -16,7 +16,7 @@ from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.volume import to_canonical
 from segfw.inference.image_types import open_image
-from segfw.nnunet.plans import plan_of_nnunet
+from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
 from segfw.verbs.import_nnunet import described
 from segfw.verbs.plan_and_preprocess import _float32_bytes

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_model import selection_of
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
+from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
+from segfw.model.selection import load_postprocessing
 from segfw.model.source import load_plan, trained_folds
 from segfw.nnunet.postprocessing_files import (
     FUNCTION,
@@ -55,16 +57,16 @@ def write(path: Path, content: bytes | str) -> Path:
 @pytest.mark.parametrize("name", ["postprocessing.json", "mine.json"])
 def test_a_file_is_told_by_what_it_says_and_not_by_its_name(tmp_path, name):
     steps = Postprocessing(steps=(KeepLargest(name="large", classes=(2,)),))
-    own = steps.model_dump_json()
-    assert load_postprocessing(write(tmp_path / name, own)) == steps
-    selection = json.dumps({"configurations": ["2d"], "postprocessing": json.loads(own), "cases": 3})
-    assert load_postprocessing(write(tmp_path / name, selection)) == steps
+    assert load_postprocessing(write(tmp_path / name, steps.model_dump_json())) == steps
+    selection = selection_of("2d").model_copy(update={"postprocessing": steps}).model_dump(mode="json")
+    assert load_postprocessing(write(tmp_path / name, json.dumps(selection))) == steps
     for content, why in (
         (described_by(keep([1])), r"is nnU-Net's own; import its model first and give the MODEL.runs.CONFIGURATION"),
         ("[1]", "holds no steps; give a selection.json"),
         ("{", "holds no steps"),
         ('{"steps": [1]}', "field 'steps.0'"),
-        ('{"configurations": [], "postprocessing": {"steps": 1}}', "postprocessing: field 'steps'"),
+        (json.dumps(selection | {"postprocessing": {"steps": 1}}), "field 'postprocessing.steps'"),
+        ('{"configurations": [], "postprocessing": {}}', "field 'folds': Field required"),
     ):
         with pytest.raises(UserError, match=f"{name}: {why}"):
             load_postprocessing(write(tmp_path / name, content))

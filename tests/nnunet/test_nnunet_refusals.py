@@ -9,7 +9,7 @@ import torch
 from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.nnunet.plans import plan_of_nnunet, read_json
+from segfw.nnunet.read_plans import plan_of_nnunet, read_json
 from segfw.nnunet.torch_checkpoint import read_checkpoint
 from segfw.verbs.import_nnunet import described, import_nnunet
 

@@ -17,7 +17,7 @@ from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.plans import plan_of_nnunet
+from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.planning.plan import Plan
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.import_nnunet import import_nnunet

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from small_model import cascade_model, small_model
+from small_model import cascade_model, selection_of, small_model
 
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -113,11 +113,9 @@ def test_nothing_private_goes_in(tmp_path):
 def test_a_selection_that_names_a_case_is_not_handed_on(tmp_path):
     folder = small_model(tmp_path / "work")
     (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": [{"id": "patient_77"}, {"id": "0"}]}))
-    (folder / "selection.json").write_text(json.dumps({"configurations": ["3d_fullres"], "scores": {"0": 1.0}}))
+    selection_of("3d_fullres", notes=("fold 0 is left out",)).save(folder / "selection.json")
     export_model(folder, tmp_path / "model.zip")
-    (folder / "selection.json").write_text(
-        json.dumps({"configurations": ["3d_fullres"], "scores": {"patient_77": 0.4}})
-    )
+    selection_of("3d_fullres", notes=("patient_77 is left out",)).save(folder / "selection.json")
     with pytest.raises(UserError, match="names 'patient_77', which is private; nothing was written"):
         export_model(folder, tmp_path / "other.zip")
     assert not (tmp_path / "other.zip").exists()
@@ -201,12 +199,16 @@ def test_several_configurations_need_a_choice(tmp_path):
     with pytest.raises(UserError, match="choose one with --configuration"):
         load_model(tmp_path / "both.zip")
     assert load_model(tmp_path / "both.zip", "3d_lowres").previous is None
-    (folder / "selection.json").write_text('{"configurations": ["3d_lowres"]}')
-    assert export_model(folder, tmp_path / "selected.zip").configurations == ("3d_lowres",)
+    selection_of("3d_lowres", folds={"3d_lowres": ("1",)}).save(folder / "selection.json")
+    card = export_model(folder, tmp_path / "selected.zip")
+    assert (card.configurations, [fact.fold for fact in card.folds]) == (("3d_lowres",), ["1"])
     assert "selection.json" in members_of(tmp_path / "selected.zip")
     for name, options in {"other": {"configurations": ["3d_cascade_fullres"]}, "one": {"folds": ("1",)}}.items():
         export_model(folder, tmp_path / f"{name}.zip", **options)  # of which the selection says nothing
         assert "selection.json" not in members_of(tmp_path / f"{name}.zip")
+    (folder / "selection.json").write_text('{"configurations": ["3d_lowres"]}')
+    with pytest.raises(UserError, match=r"selection.json: field 'folds': Field required"):
+        export_model(folder, tmp_path / "damaged.zip")
 
 
 def test_output_that_is_in_the_way_or_of_another_kind(tmp_path, packed, capsys):

@@ -19,7 +19,7 @@ from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, VoxelSize
 from segfw.images.volume import AS_STORED, CANONICAL, Orientation
 from segfw.nnunet.architectures import network_of, unknown_network
-from segfw.nnunet.interpolation import resampling_of
+from segfw.nnunet.resampling_functions import resampling_of
 from segfw.planning.memory import step_cost
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z

@@ -9,8 +9,8 @@ from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet
 from segfw.networks.spec import NetworkSpec
 from segfw.nnunet.architectures import ARCHITECTURES, BLOCKS_FIELD
-from segfw.nnunet.interpolation import resampling_json
-from segfw.nnunet.plans import NORMALIZATIONS, READERS
+from segfw.nnunet.read_plans import NORMALIZATIONS, READERS
+from segfw.nnunet.resampling_functions import resampling_json
 from segfw.planning.plan import Configuration, Plan
 
 PLANS = "nnUNetPlans"

@@ -9,7 +9,7 @@ from typing import Any
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.nnunet.architectures import architecture_of
-from segfw.nnunet.plans import plan_of_nnunet, read_json, resolved
+from segfw.nnunet.read_plans import plan_of_nnunet, read_json, resolved
 from segfw.planning.plan import CASCADE, FULLRES, Configuration, Plan
 from segfw.planning.planner import PROCESS_GB, stored_gb
 
