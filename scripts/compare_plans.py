@@ -16,14 +16,13 @@ from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environ
 
 from segfw.base.records import UserError
 from segfw.base.words import first_line
-from segfw.dataset.cases import Case, DatasetManifest
+from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.layouts import find_dataset, image_files
 from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.nnunet.read_plans import plan_of_nnunet, read_json
 from segfw.nnunet.write_plans import dataset_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
-from segfw.verbs.plan_and_preprocess import MANIFEST_FILE
 
 PLANNERS = {
     "plain": "ExperimentPlanner",
@@ -113,11 +112,11 @@ def for_both(data: Path, folder: Path) -> tuple[Path, str]:
         found = find_dataset(data)
     except UserError as error:
         raise Failed(f"segfw: {error}") from None
-    if len(found.cases) == 1 and not found.problems and (data / "images").is_dir():
+    if len(found.cases) == 1 and not found.findings and (data / "images").is_dir():
         (case,) = found.cases
         _link_cases([case, case.model_copy(update={"id": f"{case.id}_again"})], folder)
         return folder, ", one twice"
-    if not found.cases and {problem.kind for problem in found.problems} <= {"missing-mask", "missing-image"}:
+    if not found.cases and {problem.kind for problem in found.findings} <= {"missing-mask", "missing-image"}:
         cases = _paired_by_grid(image_files(data / "images"), image_files(data / "labels"))
         if len(cases) > 1:
             _link_cases(cases, folder)

@@ -53,8 +53,7 @@ from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.model.weights import save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
-from segfw.planning.splits import Splits
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE
+from segfw.planning.splits import SPLITS_FILE, Splits
 
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}

@@ -21,11 +21,11 @@ from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import step_cost
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.loop import train
 from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
 NETWORK = NetworkSpec(

@@ -109,27 +109,6 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
-def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
-    what = "Average the probabilities that several models stored for the same images, and write masks."
-    parser = _verb(verbs, "ensemble", what, "segfw ensemble masks_2d masks_3d --output masks")
-    parser.add_argument("probabilities", type=Path, nargs="+", help="folders of masks with probabilities, one a model")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
-    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per folder (default: equal)")
-    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help=POSTPROCESSING)
-    parser.add_argument("--map-of", nargs="+", default=[], metavar="LABEL", help="write their mean probability as well")
-    parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
-    parser.add_argument("--overwrite", action="store_true", help="average again what is there")
-
-
-def _add_select(verbs: argparse._SubParsersAction) -> None:
-    what = "Cross-validate all trained configurations and all pairs, and choose one and its postprocessing for predict."
-    parser = _verb(verbs, "select", what, "segfw select work")
-    parser.add_argument("work", type=Path, help="work folder with trained folds")
-    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="default: all that are trained")
-    tiling_options(parser)
-    parser.add_argument("--device", default="auto", help=DEVICES)
-
-
 def _add_export(verbs: argparse._SubParsersAction) -> None:
     what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
     parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
@@ -174,8 +153,8 @@ VERBS: dict[str, object] = {
     "plan-and-preprocess": _add_plan,
     "train": _add_train,
     "predict": _add_predict,
-    "ensemble": _add_ensemble,
-    "select": _add_select,
+    "ensemble": None,
+    "select": None,
     "evaluate": None,
     "export": _add_export,
     "import-nnunet": _add_import_nnunet,

@@ -94,39 +94,6 @@ def _predict(args: argparse.Namespace) -> None:
     print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
 
 
-def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.verbs.ensemble import ensemble
-
-    ensemble(
-        args.probabilities,
-        args.output,
-        weights=args.weights,
-        postprocessing=args.postprocessing,
-        maps_of=args.map_of,
-        ending=args.ending,
-        overwrite=args.overwrite,
-    )
-    print(f"masks are in {args.output}")
-    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
-
-
-def _select(args: argparse.Namespace) -> None:
-    from segfw.model.source import SELECTION_FILE
-    from segfw.verbs.select import TABLE_FILE, select
-
-    select(
-        args.work,
-        configurations=args.configurations,
-        step=args.step,
-        mirroring=not args.no_mirroring,
-        precision=args.precision,
-        device=args.device,
-    )
-    print((args.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
-    print(f"written: {args.work / SELECTION_FILE}")
-    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
-
-
 def _export(args: argparse.Namespace) -> None:
     from segfw.base.records import UserError
     from segfw.verbs.export import export_model, summary
@@ -182,8 +149,6 @@ CALLS = {
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
-    "ensemble": _ensemble,
-    "select": _select,
     "export": _export,
     "import-nnunet": _import_nnunet,
 }

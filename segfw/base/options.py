@@ -14,7 +14,19 @@ from dataclasses import Field, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 if TYPE_CHECKING:
     from segfw.base.records import Record
@@ -96,6 +108,8 @@ class Options:
     Values stay as they are given, but that a text becomes a Path and a list a tuple where the field is one.
     Raises UserError, which names the option, if a value is of another type or out of range.
     """
+
+    numbers_are_finite: ClassVar[bool] = True  # False where the function says more about others
 
     def __post_init__(self) -> None:
         hints = field_types(type(self))
@@ -205,8 +219,8 @@ def record_of(options: type[Options]) -> type[Record]:
     """The record with the same fields that checks values, writes them and reads them."""
     if options in _RECORDS:
         return _RECORDS[options]
+    from pydantic import ConfigDict, create_model
     from pydantic import Field as Limited
-    from pydantic import create_model
 
     from segfw.base.records import Record
 
@@ -215,7 +229,8 @@ def record_of(options: type[Options]) -> type[Record]:
     for each in fields(options):
         limits: dict[str, Any] = dict(option_text(each).limits)
         definitions[each.name] = (hints[each.name], Limited(default=each.default, **limits))
-    _RECORDS[options] = create_model(options.__name__, __base__=Record, **definitions)
+    base = type("Base", (Record,), {"model_config": ConfigDict(allow_inf_nan=not options.numbers_are_finite)})
+    _RECORDS[options] = create_model(options.__name__, __base__=base, **definitions)
     return _RECORDS[options]
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from segfw.base.robust import FEWEST_CASES, most_outliers, robust_spread
-from segfw.checkup.case_measures import CaseMeasure
+from segfw.checkup.case_details import CheckedCase
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
@@ -32,7 +32,7 @@ class Swap:
     is_mirrored: bool = False
 
 
-def find_swaps(cases: list[CaseMeasure]) -> list[Swap]:
+def find_swaps(cases: list[CheckedCase]) -> list[Swap]:
     """The most telling swap of every case in which labels lie the other way round than in nearly all cases."""
     values = sorted({value for case in cases for value in case.labels})
     if len(cases) < FEWEST_CASES or len(values) < 2:

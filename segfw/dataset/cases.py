@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelMap, LabelSet
+from segfw.images.geometry import Shape
+
+Severity = Literal["error", "warning", "note"]
+
+MANIFEST_FILE = "manifest.json"
 
 
 class Channel(Record):
@@ -36,24 +43,39 @@ class DatasetManifest(Record):
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One thing that is wrong with the data: where, what, and what to do. Warnings do not stop the work.
+class Finding(Record):
+    """One thing that is wrong or odd: where, what, and what to do.
 
-    ``kind`` is a short name that stays the same however the sentence is worded; ``others`` are further cases involved.
+    ``kind`` is a short name that stays the same however the sentence is worded. With an 'error' training does not
+    start, a 'warning' should be looked at, a 'note' is no alarm. ``case`` is '' for the data set, ``others`` are
+    further cases involved, ``place`` is a voxel (z, y, x) in canonical orientation. What is ``fixable`` the check can
+    repair in a copy of the data.
     """
 
     kind: str
-    case: str
-    file: str
+    severity: Severity
     what: str
     remedy: str
-    is_warning: bool = False
+    case: str = ""
     others: tuple[str, ...] = ()
+    file: str = ""
+    fixable: bool = False
+    labels: tuple[int, ...] = ()
+    place: Shape | None = None
 
     def __str__(self) -> str:
-        place = f"{self.case}: {self.file}" if self.file else self.case
-        return f"{'warning: ' if self.is_warning else ''}{place}: {self.what}; {self.remedy}"
+        where = ": ".join(part for part in (self.case, self.file) if part)
+        return f"{where + ': ' if where else ''}{self.what}; {self.remedy}"
+
+    @property
+    def full_sentence(self) -> str:
+        """As text, which says so where the finding keeps nothing from starting."""
+        return str(self) if self.severity == "error" else f"warning: {self}"
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """True if any of the findings keeps training from starting."""
+    return any(finding.severity == "error" for finding in findings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +91,5 @@ class FoundDataset:
     channels: tuple[Channel, ...] | None
     labels: LabelSet | None
     cases: tuple[Case, ...]
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()

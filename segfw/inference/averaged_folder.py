@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from urllib.parse import quote
 
+from segfw.base.parallel import Outcome
 from segfw.base.records import Record, UserError
-from segfw.model.postprocess import Postprocessing
+from segfw.images.formats import write_labels, write_map
+from segfw.inference.averaging import merged, probability_of
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.postprocess import Postprocessing, apply
 
 SETTINGS_FILE = "ensemble.json"
 MAPS_FOLDER = "probability"
@@ -64,3 +68,30 @@ def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path]
     elif not kept.is_file() and any(mask.exists() for mask in masks):
         raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
     settings.save(kept)
+
+
+def lacking_cases(folders: Sequence[Path], files: Sequence[Mapping[str, Path]], common: Sequence[str]) -> list[Outcome]:
+    """A failure for every case that some folder lacks."""
+    failures = []
+    every_case = set.union(*(set(found) for found in files))
+    for case in sorted(every_case - set(common)):
+        where = [str(folder) for folder, found in zip(folders, files) if case not in found]
+        error = UserError(f"{case}: is missing in {', '.join(where)}; predict it there too")
+        failures.append(Outcome(item=case, error=error))
+    return failures
+
+
+def average_case(
+    sources: Sequence[Path], settings: EnsembleSettings, mask: Path, maps: Mapping[str, Path], first_case: str
+) -> None:
+    """Writes the maps of one case and, last, its mask."""
+    models = [read_probabilities(path) for path in sources]
+    for digest, opened in zip(settings.models, models):
+        if opened.info.model != digest:
+            raise UserError(f"{opened.path}: was made by other weights than {first_case} beside it; predict again")
+    labels = models[0].info.labels
+    geometry = models[0].info.record.original
+    for name, path in maps.items():
+        write_map(path, probability_of(name, models, settings.weights), geometry)
+    classes = apply(merged(models, settings.weights), settings.postprocessing)
+    write_labels(mask, labels.to_values(classes), geometry)

@@ -28,6 +28,7 @@ from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWr
 from segfw.inference.tiles import tile_count
 from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.planning.plan import Plan
+from segfw.planning.splits import Splits
 
 FOLDER = "selection"
 BYTES_PER_PROBABILITY = 0.5  # on disk; 0.33 were measured of three classes, fewer of many
@@ -70,6 +71,28 @@ def model_digest(work: Path, plan: Plan, configuration: str, fold: str, options:
         digest.update((fold_folder(work, name, fold) / WEIGHTS_FILE).read_bytes())
         name = plan.configuration(name).previous_stage
     return digest.hexdigest()
+
+
+def held_out_items(
+    work: Path,
+    plan: Plan,
+    splits: Splits,
+    cases: Sequence[Case],
+    configurations: Sequence[str],
+    folds: Sequence[str],
+    options: str,
+) -> list[HeldOut]:
+    """Every validation case of ``folds`` in every configuration; ``options`` are those of the prediction."""
+    by_id = {case.id: case for case in cases}
+    fold_of: dict[str, str] = {}
+    for fold in reversed(folds):  # a case that several folds validate on is of the first
+        fold_of |= {case: fold for case in splits.fold(fold).validation if case in by_id}
+    items = []
+    for configuration in configurations:
+        digests = {fold: model_digest(work, plan, configuration, fold, options) for fold in folds}
+        for case, fold in sorted(fold_of.items()):
+            items.append(HeldOut.of(by_id[case], configuration, fold, digests[fold]))
+    return items
 
 
 def announce_held_out(work: Path, plan: Plan, waiting: Sequence[HeldOut], predictors: Mapping[str, Predictor]) -> None:

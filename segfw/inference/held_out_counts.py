@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 
+from segfw.base.parallel import Outcome
 from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
@@ -67,6 +68,26 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
     result = CaseCounts(made_from=made_from, counts=counts)
     result.save(path)
     return result
+
+
+def count_cases(
+    work: Path, items: Sequence[HeldOut], candidates: Sequence[tuple[str, ...]], *, without: Set[object]
+) -> tuple[dict[str, CaseCounts], list[Outcome]]:
+    """Counts by case, and the cases that could not be counted; those in ``without`` are left out.
+
+    Of these, probabilities of old weights may be there.
+    """
+    by_case: dict[str, list[HeldOut]] = {}
+    for item in items:
+        by_case.setdefault(item.case.id, []).append(item)
+    counted = {}
+    failures = []
+    for case in progress("scoring", sorted(by_case.keys() - without)):
+        try:
+            counted[case] = count_case(work, by_case[case][0].case, by_case[case], candidates)
+        except Exception as error:  # one bad case must not cost the user the others
+            failures.append(Outcome(item=case, error=error))
+    return counted, failures
 
 
 def masks_of(

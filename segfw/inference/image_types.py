@@ -21,8 +21,6 @@ from segfw.images.voxels import affine_of_lps, stated_spacing
 
 # Of label values (Z, Y, X) on the volume's grid, the mask in the kind of the image.
 MakeMask = Callable[[np.ndarray], Any]
-    [np.ndarray], Any
-]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image
 
 
 def open_image(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MakeMask]:

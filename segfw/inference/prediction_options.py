@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from segfw.base.options import DEVICES, Options, Precision, option
 
@@ -62,6 +63,8 @@ class PredictOptions(TilingOptions):
 @dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(Options):
     """How ``ensemble`` averages."""
+
+    numbers_are_finite: ClassVar[bool] = False
 
     weights: tuple[float, ...] | None = option(None, "one per folder (default: equal)", metavar="W")
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")

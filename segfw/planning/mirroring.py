@@ -28,9 +28,9 @@ import numpy as np
 
 from segfw.base.robust import robust_spread
 from segfw.dataset.labels import LabelSet
+from segfw.dataset.sides import is_of_heart, pairs_by_name, stem_of
 from segfw.images.geometry import Shape
-from segfw.planning.fingerprint import CaseStats
-from segfw.planning.left_right import is_of_heart, pairs_by_name, stem_of
+from segfw.planning.case_measure import CaseMeasure
 
 X_AXIS = 2
 FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names
@@ -68,7 +68,7 @@ class _Relation:
     apart_edges: float
 
 
-def find_mirroring(labels: LabelSet, cases: Sequence[CaseStats], *, as_published: bool = False) -> Mirroring:
+def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_published: bool = False) -> Mirroring:
     """How images with these labels may be mirrored. As published nothing is changed, which is said if it is wrong."""
     parts = {name: frozenset((index,)) for name, index in labels.foreground.items()}
     parts |= {name: frozenset(classes) for name, classes in labels.structures.items()}
@@ -131,7 +131,7 @@ def _single(left: frozenset[int], right: frozenset[int]) -> Pair | None:
     return (min(left), min(right)) if len(left) == len(right) == 1 else None
 
 
-def _relations(labels: LabelSet, cases: Sequence[CaseStats], named: Sequence[Pair]) -> dict[Pair, _Relation]:
+def _relations(labels: LabelSet, cases: Sequence[CaseMeasure], named: Sequence[Pair]) -> dict[Pair, _Relation]:
     """Of the named pairs, and of classes whose names do not tell them apart."""
     volumes_NK = np.full((len(cases), len(labels.values)), np.nan)
     centroids_NKA = np.full((len(cases), len(labels.values), 3), np.nan)

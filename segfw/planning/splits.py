@@ -11,6 +11,7 @@ from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
 from segfw.planning.draw import draw_parts
 
+SPLITS_FILE = "splits.json"
 FOLDS = 5
 SEED = 12345
 

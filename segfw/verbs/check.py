@@ -11,7 +11,7 @@ from segfw.base.options import takes_options
 from segfw.checkup.check_options import CheckOptions
 
 if TYPE_CHECKING:
-    from segfw.checkup.findings import CheckReport
+    from segfw.checkup.check_report import CheckReport
 
 JSON_FILE = "check.json"
 PAGE_FILE = "check.html"
@@ -56,20 +56,20 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     found = find_images_alone(raw) if is_alone else find_dataset(raw)
     patient_of = read_groups(options.groups, [case.id for case in found.cases])
     are_given = options.groups is not None
-    report, measures = examine(found, patient_of, are_given=are_given, workers=options.workers)
+    examination = examine(found, patient_of, are_given=are_given, workers=options.workers)
 
     if options.fix is not None:
-        write_fixed(found, report, options.fix)
+        write_fixed(found, examination.report, options.fix)
         found = find_dataset(options.fix)
         kept = {case.id: patient_of[case.id] for case in found.cases}
-        report, measures = examine(found, kept, are_given=are_given, workers=options.workers)
+        examination = examine(found, kept, are_given=are_given, workers=options.workers)
 
     if options.output is not None:
         from segfw.checkup.check_page import write_report_html
 
-        report.save(options.output / JSON_FILE)
-        write_report_html(options.output / PAGE_FILE, report=report, found=found, measures=measures)
-    return report
+        examination.report.save(options.output / JSON_FILE)
+        write_report_html(options.output / PAGE_FILE, examination, found)
+    return examination.report
 
 
 def _say_result(typed: argparse.Namespace, report: CheckReport) -> int:

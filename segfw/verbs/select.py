@@ -1,98 +1,119 @@
-"""Which configuration or pair of them is best in cross-validation, and which postprocessing helps: selection.json."""
+"""``segfw select``: which configuration or pair of them is best in cross-validation, and which postprocessing helps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segfw.base.files import write_text
-from segfw.base.parallel import CasesFailed, Outcome
-from segfw.base.progress import progress
-from segfw.dataset.cases import DatasetManifest
-from segfw.evaluation.metrics import mean
-from segfw.inference.held_out import FOLDER, HeldOut, announce_held_out, model_digest, predict_held_out
-from segfw.inference.held_out_counts import count_case, masks_of
-from segfw.inference.postprocessing_trials import find_postprocessing
-from segfw.inference.predictor import Predictor
-from segfw.inference.ranking import (
-    TOLERANCE,
-    compared_folds,
-    rank,
-    selection_table,
-    simplest_of_the_best,
-    trained_validating_folds,
-    validating_folds,
-)
-from segfw.model.load import load_model
-from segfw.model.selection import Selection
-from segfw.model.source import SELECTION_FILE
-from segfw.networks import BuildNetwork, build_network
-from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.splits import Splits
-from segfw.verbs.plan_and_preprocess import MANIFEST_FILE, SPLITS_FILE
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.inference.prediction_options import SelectOptions
+
+if TYPE_CHECKING:
+    from segfw.inference.predictor import Predictor
+    from segfw.model.selection import Selection
+    from segfw.networks import BuildNetwork
 
 TABLE_FILE = "selection.txt"
 
 
-def select(
-    work: Path,
-    *,
-    configurations: Sequence[str] | None = None,
-    step: float = 0.5,
-    mirroring: bool = True,
-    precision: str = "auto",
-    device: str = "auto",
-    build: BuildNetwork = build_network,
-) -> Selection:
-    """Scores all trained configurations (or those asked for) and all pairs, and writes selection.json and .txt.
+@takes_options(options=SelectOptions)
+def select(work: Path, options: SelectOptions = SelectOptions(), *, build: BuildNetwork | None = None) -> Selection:
+    """Scores all trained configurations and all pairs, and writes selection.json and selection.txt.
 
     Each validation case is predicted by the fold that did not see it; what is there from the same weights is kept. Only
-    folds that all configurations have trained are compared. Raises UserError if there is nothing to compare, and
-    CasesFailed if cases could not be predicted, after all others are done.
+    folds that all configurations have trained are compared.
+
+    Parameters
+    ----------
+    work
+        Work folder with trained folds.
+    options
+        The configurations to compare, by default all that are trained, and how they predict.
+    build
+        Makes the network of a NetworkSpec, where another one than the plan's was trained.
+
+    Returns
+    -------
+    Selection
+        What was chosen, which ``predict`` does without further options, and why.
+
+    Raises
+    ------
+    UserError
+        If there is nothing to compare.
+    CasesFailed
+        If cases could not be predicted or scored, after all others are done.
     """
-    work = Path(work)
-    plan, splits, manifest = (
-        kind.load(work / name)
-        for kind, name in ((Plan, PLAN_FILE), (Splits, SPLITS_FILE), (DatasetManifest, MANIFEST_FILE))
+    from itertools import combinations
+
+    from segfw.base.files import write_text
+    from segfw.base.parallel import CasesFailed
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.evaluation.metrics import mean
+    from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out
+    from segfw.inference.held_out_counts import count_cases, masks_of
+    from segfw.inference.postprocessing_trials import find_postprocessing
+    from segfw.inference.predictor import Predictor
+    from segfw.inference.ranking import (
+        TOLERANCE,
+        compared_folds,
+        rank,
+        selection_table,
+        simplest_of_the_best,
+        trained_validating_folds,
+        validating_folds,
     )
-    names = tuple(configurations or plan.configurations)
-    trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}
-    folds, notes = compared_folds(trained, splits)
-    trained = {name: own for name, own in trained.items() if own}
+    from segfw.model.load import load_model
+    from segfw.model.selection import Selection
+    from segfw.model.source import SELECTION_FILE
+    from segfw.networks import build_network
+    from segfw.planning.plan import PLAN_FILE, Plan
+    from segfw.planning.splits import SPLITS_FILE, Splits
+
+    # What is compared
+    work = Path(work)
+    plan = Plan.load(work / PLAN_FILE)
+    splits = Splits.load(work / SPLITS_FILE)
+    cases = DatasetManifest.load(work / MANIFEST_FILE).cases
+    names = options.configurations or tuple(plan.configurations)
+    every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}
+    folds, notes = compared_folds(every_trained, splits)
+    trained = {name: of_this for name, of_this in every_trained.items() if of_this}
     for note in notes:
         print(f"note: {note}")
-    options = f"step {step}, mirroring {mirroring}, precision {precision}"
-    digests = {(name, fold): model_digest(work, plan, name, fold, options) for name in trained for fold in folds}
-    cases = {case.id: case for case in manifest.cases}
-    fold_of = {case: fold for fold in reversed(folds) for case in splits.fold(fold).validation if case in cases}
-    items = [
-        HeldOut.of(cases[case], name, fold, digests[name, fold])
-        for name in trained
-        for case, fold in sorted(fold_of.items())
-    ]
 
+    # Every validation case, by the fold that did not see it
     def predictor_of(configuration: str, fold: str) -> Predictor:
         model = load_model(work, configuration, (fold,), previous_folds=(fold,))
-        return Predictor.of(model, device=device, precision=precision, step=step, mirroring=mirroring, build=build)
+        return Predictor.of(
+            model,
+            device=options.device,
+            precision=options.precision,
+            step=options.step,
+            mirroring=options.mirroring,
+            build=build or build_network,
+        )
 
+    how = f"step {options.step}, mirroring {options.mirroring}, precision {options.precision}"
+    items = held_out_items(work, plan, splits, cases, tuple(trained), folds, how)
     waiting = [item for item in items if not item.is_there(work)]
     if waiting:
-        names = dict.fromkeys(item.configuration for item in waiting)
-        announce_held_out(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in names})
+        waiting_names = dict.fromkeys(item.configuration for item in waiting)
+        announce_held_out(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in waiting_names})
     failures = predict_held_out(work, waiting, predictor_of)
+
+    # Which candidate is best
     candidates = [*((name,) for name in trained), *combinations(trained, 2)]
-    counted, failed = {}, {failure.item for failure in failures}  # of which probabilities of old weights may be there
-    for case in progress("scoring", sorted(fold_of.keys() - failed)):
-        try:
-            own = [item for item in items if item.case.id == case]
-            counted[case] = count_case(work, cases[case], own, candidates)
-        except Exception as error:  # one bad case must not cost the user the others
-            failures.append(Outcome(item=case, error=error))
+    counted, uncounted = count_cases(work, items, candidates, without={failure.item for failure in failures})
+    failures += uncounted
     if failures:
         raise CasesFailed("in cross-validation, so that nothing is selected", failures, work / FOLDER)
     ranked = rank(candidates, counted, plan)
     best = simplest_of_the_best(ranked)
+
+    # Which postprocessing helps it
     pairs = masks_of(work, items, best.configurations, plan.labels)
     postprocessing, trials, dice_of = find_postprocessing(pairs, plan.labels)
     selection = Selection(
@@ -112,3 +133,20 @@ def select(
     write_text(work / TABLE_FILE, selection_table(selection, plan.labels))
     selection.save(work / SELECTION_FILE)
     return selection
+
+
+def _say_result(typed: argparse.Namespace, _: Selection) -> None:
+    from segfw.model.source import SELECTION_FILE
+
+    print((typed.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
+    print(f"written: {typed.work / SELECTION_FILE}")
+    print(f"next: segfw predict {typed.work} NEW_IMAGES MASKS")
+
+
+COMMAND = Command(
+    function=select,
+    what="Cross-validate all trained configurations and all pairs, and choose one and its postprocessing for predict.",
+    example="segfw select work",
+    arguments=(Argument(name="work", help="work folder with trained folds"),),
+    say_result=_say_result,
+)

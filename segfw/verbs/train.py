@@ -13,7 +13,7 @@ from segfw.base.device import pick_device, pick_precision
 from segfw.base.files import write_text
 from segfw.base.ranks import joined, launched_ranks, local_device
 from segfw.base.records import UserError
-from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
 from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage, trainable
@@ -24,7 +24,7 @@ from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.initial_weights import find_start
@@ -34,7 +34,7 @@ from segfw.training.metrics_log import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
 from segfw.training.writers import require_writers
-from segfw.verbs.plan_and_preprocess import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
 

@@ -90,7 +90,9 @@ def volume(array: np.ndarray) -> Volume:
 def complaints(mask: np.ndarray, labels: LabelSet, label_map=()) -> list[str]:
     case = Case(id="c", images=(Path("c.nii"),), label=Path("m.nii"), label_map=label_map)
     image = volume(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
-    return [str(problem) for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)]
+    return [
+        problem.full_sentence for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)
+    ]
 
 
 def test_values_are_checked_after_the_map():

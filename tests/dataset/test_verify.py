@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfw.dataset.cases import Case, Problem
+from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import check_case, file_notes, grid_mismatch
 from segfw.images.geometry import Geometry
@@ -42,15 +42,15 @@ def changed(**moves: float) -> np.ndarray:
     return affine
 
 
-def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Problem]:
+def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Finding]:
     images = images or (image(0), image(1))
     case = CASE.model_copy(update={"images": CASE.images[: len(images)]})
     return check_case(case, images, label, **{"channel_count": None, "labels": LABELS} | known)
 
 
-def only(problems: list[Problem]) -> str:
+def only(problems: list[Finding]) -> str:
     assert len(problems) == 1, problems
-    return str(problems[0])
+    return problems[0].full_sentence
 
 
 def test_a_good_case_has_no_problems():
@@ -162,7 +162,7 @@ def test_a_time_series_where_one_channel_is_expected():
 def test_doubts_of_the_reader_are_warnings():
     doubtful = Volume(array=mask()[None], geometry=image().geometry, notes=("says no spacing; write it",))
     (problem,) = file_notes(CASE, Path("in/ct.nii.gz"), doubtful)
-    assert str(problem) == "warning: pat: ct.nii.gz: says no spacing; write it"
+    assert problem.full_sentence == "warning: pat: ct.nii.gz: says no spacing; write it"
 
 
 def test_the_tolerance_is_half_of_the_shortest_side():
@@ -204,7 +204,7 @@ def test_an_empty_mask_is_only_a_warning(labels, empty):
     assert only(problems) == (
         "warning: pat: seg.nii.gz: the mask is empty; check that nothing is to be seen there, or leave the case out"
     )
-    assert problems[0].is_warning
+    assert problems[0].severity == "warning"
 
 
 def test_everything_wrong_with_a_case_is_said_at_once():

@@ -9,14 +9,15 @@ import torch
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset
+from segfw.dataset.sides import is_of_heart, may_be_paired, pairs_by_name, stem_of
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
-from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
-from segfw.planning.left_right import is_of_heart, label_centroids_mm, may_be_paired, pairs_by_name, stem_of
+from segfw.planning.case_measure import CaseMeasure, label_centroids_mm
+from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
     Mirroring,
     class_orders,
@@ -41,11 +42,11 @@ def label_set(*names: str, regions: dict[str, tuple[int, ...]] | None = None) ->
 
 def cases(
     number: int, places_mm: dict[int, tuple[float, float, float]], voxels: dict[int, int] | None = None
-) -> list[CaseStats]:
+) -> list[CaseMeasure]:
     """Cases with labels (by value) at about these places, a few millimetres apart from case to case."""
     rng = np.random.default_rng(0)
     return [
-        CaseStats(
+        CaseMeasure(
             id=f"c{index}",
             shape=(60, 80, 100),
             spacing_mm=(5.0, 1.0, 2.0),

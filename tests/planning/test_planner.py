@@ -12,7 +12,8 @@ from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import fitting, planner
-from segfw.planning.fingerprint import CaseStats, Fingerprint
+from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, require_possible
@@ -40,7 +41,7 @@ def manifest(channels: tuple[str, ...] = ("MR",), classes: int = 3) -> DatasetMa
 def fingerprint(cases: list[tuple[tuple, tuple]], crop_ratio: float = 1, channels: int = 1) -> Fingerprint:
     """Of (spacing, shape after the crop) per case; the crop took the share 1 - crop_ratio off along z."""
     stats = [
-        CaseStats(
+        CaseMeasure(
             id=f"c{index}",
             shape=(round(shape[0] / crop_ratio), *map(int, shape[1:])),
             spacing_mm=tuple(map(float, spacing)),

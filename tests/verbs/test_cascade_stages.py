@@ -36,8 +36,8 @@ from segfw.model.weights import save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.splits import Splits
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
+from segfw.planning.splits import SPLITS_FILE, Splits
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run, train
 

@@ -1,16 +1,15 @@
-"""Left and right: in the names of structures, and where a case has them."""
+"""Left and right in the names of structures: which names are a pair, and which say a side without a counterpart.
+
+The one parser of sides: planning exchanges the pairs where it mirrors, and the check of a data set looks whether the
+left one lies on the left. A number behind the letter is no side: L1 and R1 are levels or places in a row.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-import numpy as np
-from scipy import ndimage
-
 from segfw.dataset.labels import LabelSet
-from segfw.images.values import LARGEST_TABLE
-from segfw.images.volume import Volume, to_canonical
 
 # Words that alone say a side, and abbreviations that do so only where the other side's name is there too: 'L' is also
 # a lumbar vertebra.
@@ -47,8 +46,7 @@ def _mirrored(words: tuple[str, ...]) -> list[tuple[str, ...]]:
         if left in words and right not in words:
             found.append(tuple(right if word == left else word for word in words))
         for index, word in enumerate(words):
-            for glued in _glued(word, left, right):
-                found.append((*words[:index], glued, *words[index + 1 :]))
+            found += [(*words[:index], mirrored, *words[index + 1 :]) for mirrored in _glued(word, left, right)]
     return found
 
 
@@ -64,25 +62,20 @@ def _glued(word: str, left: str, right: str) -> list[str]:
 
 def _says_side(words: tuple[str, ...]) -> bool:
     """True if the words name one side of the body, and not both."""
-    says_left, says_right = (
-        any(
-            word == pair[side] or (word.startswith(WORDS[0][side]) and len(word) >= len(WORDS[0][side]) + FEWEST_GLUED)
-            for pair in WORDS
-            for word in words
-        )
-        for side in (0, 1)
-    )
+    says_left = any(_says(word, "left", [left for left, _ in WORDS]) for word in words)
+    says_right = any(_says(word, "right", [right for _, right in WORDS]) for word in words)
     return says_left != says_right
+
+
+def _says(word: str, english: str, side_words: Sequence[str]) -> bool:
+    """True for 'left', 'links', ... and for 'leftlung'."""
+    return word in side_words or (word.startswith(english) and len(word) >= len(english) + FEWEST_GLUED)
 
 
 def is_of_heart(name: str) -> bool:
     """True for chambers and vessels of the heart, of which left and right do not look alike."""
     words = words_of(name)
-
-    def has(stems: Sequence[str]) -> bool:
-        return any(word.startswith(stem) for word in words for stem in stems)
-
-    return has(HEART) and not has(BRAIN)
+    return any(word.startswith(HEART) for word in words) and not any(word.startswith(BRAIN) for word in words)
 
 
 def stem_of(name: str) -> tuple[str, ...]:
@@ -96,25 +89,3 @@ def may_be_paired(labels: LabelSet) -> bool:
     names = list(dict.fromkeys((*labels.foreground, *labels.structures)))
     pairs, alone = pairs_by_name(names)
     return bool(pairs or alone) or len({stem_of(name) for name in names}) < len(names)
-
-
-def label_centroids_mm(mask: Volume, labels: LabelSet | None) -> dict[str, tuple[float, float, float]]:
-    """Centroid (z, y, x) of each value of a mask but 0, in canonical orientation from its first voxel on.
-
-    Nothing if no two of ``labels`` can be left and right of one thing; where labels are not known (None) they can.
-    """
-    if labels is not None and not may_be_paired(labels):
-        return {}
-    canonical = to_canonical(mask)
-    values, spacing_mm = canonical.array[0], canonical.geometry.spacing_mm
-    if values.min() < 0 or values.max() >= LARGEST_TABLE:  # names alone must do then
-        return {}
-    found = {}
-    for value, box in enumerate(ndimage.find_objects(values), start=1):
-        if box is not None:
-            inside = values[box] == value
-            # By sums along axes, as a list of voxels may be huge.
-            counts = [inside.sum(tuple({0, 1, 2} - {axis})) for axis in range(3)]
-            middle = [part.start + np.average(np.arange(len(along)), weights=along) for part, along in zip(box, counts)]
-            found[str(value)] = tuple(float(place * mm) for place, mm in zip(middle, spacing_mm))
-    return found
