@@ -23,12 +23,10 @@ from segfw.planning.mirroring import (
     class_orders,
     find_mirroring,
     input_orders,
-    is_turned_round,
     mirror_rules,
     output_orders,
 )
 from segfw.planning.planner import make_plan
-from segfw.training.augment_params import largest_angle
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
@@ -250,11 +248,6 @@ def test_where_patches_are_turned_round_the_other_axis_of_the_plane_is_not_mirro
     assert (axes, swapped) == ((1,), ((1, 1, 2),))
     assert mirror_rules(pair, (0, 1, 2), (1, 96, 48), is_2d=True)[0] == (1, 2)  # long slices are not turned so far
     assert mirror_rules(Mirroring(fixed_axes=(2,)), (0, 1, 2), (16, 64, 64), is_2d=False)[0] == (0,)
-
-
-@pytest.mark.parametrize("patch", [(64, 64, 64), (16, 64, 64), (22, 64, 64), (1, 64, 64), (1, 96, 48), (1, 90, 64)])
-def test_patches_are_turned_round_where_the_augmentation_does_it(patch):
-    assert is_turned_round(patch) == (largest_angle(patch) > np.pi / 2)
 
 
 def test_a_plan_holds_what_is_exchanged_and_why():
