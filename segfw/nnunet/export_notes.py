@@ -9,6 +9,7 @@ from shlex import quote
 from segfw.images.volume import CANONICAL
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
+from segfw.nnunet.postprocessing_files import PICKLE_FILE
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
 
@@ -50,7 +51,7 @@ def say_commands(
 
 def _say_postprocessing(masks: str, folder: Path, extra: str = "") -> None:
     command = f"nnUNetv2_apply_postprocessing -i {masks} -o {masks}_POSTPROCESSED"
-    print(f"  {command} -pp_pkl_file {quote(str(folder / 'postprocessing.pkl'))}{extra}")
+    print(f"  {command} -pp_pkl_file {quote(str(folder / PICKLE_FILE))}{extra}")
 
 
 def say_differences(plan: Plan, chosen: Sequence[Configuration]) -> None:
