@@ -25,6 +25,7 @@ from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.loop import train
 from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import TrainRequest
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
@@ -129,8 +130,16 @@ def epoch() -> None:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with utilisation(device) as busy:
-            names = list(plan.labels.structures)
-            train(work / "run", data, configuration, fold, settings, label_names=names, device=str(device))
+            request = TrainRequest(
+                folder=work / "run",
+                preprocessed=data,
+                configuration=configuration,
+                fold=fold,
+                settings=settings,
+                label_names=tuple(plan.labels.structures),
+                device=str(device),
+            )
+            train(request)
         row = read_metrics(work / "run")[-1]  # the first epoch also fills caches
     size = "x".join(map(str, configuration.patch_size))
     print(

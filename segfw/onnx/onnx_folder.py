@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import segfw.onnx.runner
-from segfw.base.files import partial_path, remove_partials
+from segfw.base.files import partial_path, put_in_place, remove_partials
 from segfw.base.records import UserError
 from segfw.model.load import Model
 from segfw.model.selection import read_selection
 from segfw.model.source import ModelSource, postprocessing_name
 from segfw.networks import BuildNetwork
-from segfw.onnx.network_file import write_network
 from segfw.onnx.pipeline import LICENCE_FILE, pipeline_of
+from segfw.onnx.write_network import write_network
 
 PIPELINE_FILE = "pipeline.json"
 RUNNER_FILE = "predict.py"
@@ -63,22 +63,8 @@ def write_onnx_folder(
         shutil.copyfile(segfw.onnx.runner.__file__, partial / RUNNER_FILE)
         if licence and Path(licence).is_file():
             shutil.copyfile(licence, partial / LICENCE_FILE)
-        _put_in_place(partial, folder)
+        put_in_place(partial, folder)
         remove_partials(folder.parent, name=folder.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return max(differences)
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Gives a finished folder its name; what had it before goes when the new one is in its place."""
-    old = partial_path(folder)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -11,9 +11,9 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model.load import Model
+from segfw.onnx.write_network import OPSET
 from segfw.planning.mirroring import output_orders
 
-OPSET = 18  # the newest that PyTorch's exporter writes without converting
 LICENCE_FILE = "LICENCE.txt"
 SIGMA_SHARE = 1 / 8  # of the Gaussian in inference.sliding_window
 TILE_STEP = 0.5  # share of a tile, as predict has it by default

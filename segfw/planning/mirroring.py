@@ -31,6 +31,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.dataset.sides import is_of_heart, pairs_by_name, stem_of
 from segfw.images.geometry import Shape
 from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.patch_shape import is_turned_round
 
 X_AXIS = 2
 FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names
@@ -239,12 +240,6 @@ def mirror_rules(
         axes.remove(across)
     swapped = tuple((side, *pair) for pair in mirroring.pairs) if side in axes else ()
     return tuple(axes), swapped, tuple(reasons)
-
-
-def is_turned_round(patch_size: Shape) -> bool:
-    """True if the augmentation turns such a patch by up to 180 degrees in plane (docs/reference/rules.md, 8)."""
-    is_long_slice = patch_size[0] == 1 and max(patch_size[1:]) / min(patch_size[1:]) > 1.5
-    return max(patch_size) / patch_size[0] > 3 and not is_long_slice
 
 
 def class_order(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:

@@ -65,25 +65,19 @@ class RunRecord(Record):
     sessions: tuple[Session, ...]
 
 
-def note_session(
-    folder: Path,
+def describe_session(
     *,
     how: Literal["started", "resumed", "extended"],
     first_epoch: int,
     settings: TrainSettings,
     device: torch.device,
     precision: torch.dtype,
-    label_names: Sequence[str],
     preprocessed: Path,
     training_ids: Sequence[str],
     processes: int = 1,
-) -> RunRecord:
-    """Writes ``folder/run.json``, or adds to that of the run that goes on, and returns it.
-
-    ``training_ids`` are the cases in ``preprocessed`` that are trained on. A run.json that cannot be read is begun
-    anew, with a note, because a log must not keep a run from going on.
-    """
-    session = Session(
+) -> Session:
+    """What this process trains with. ``training_ids`` are the cases in ``preprocessed`` that are trained on."""
+    return Session(
         how=how,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         first_epoch=first_epoch,
@@ -98,8 +92,16 @@ def note_session(
         git=git_state(PACKAGE),
         data_digest=data_digest(preprocessed, training_ids),
     )
-    path, before = folder / RUN_FILE, ()
-    if how != "started" and path.is_file():
+
+
+def note_session(folder: Path, session: Session, label_names: Sequence[str]) -> RunRecord:
+    """Writes ``folder/run.json``, or adds to that of the run that goes on, and returns it.
+
+    A run.json that cannot be read is begun anew, with a note, because a log must not keep a run from going on.
+    """
+    path = folder / RUN_FILE
+    before: tuple[Session, ...] = ()
+    if session.how != "started" and path.is_file():
         try:
             before = RunRecord.load(path).sessions
         except UserError as error:

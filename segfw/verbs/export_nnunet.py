@@ -1,28 +1,47 @@
-"""A model directory becomes a folder that nnU-Net v2's ``nnUNetv2_predict_from_modelfolder`` loads and runs."""
+"""``segfw export --nnunet``: a folder that nnU-Net v2's ``nnUNetv2_predict_from_modelfolder`` loads and runs."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from segfw.base.records import UserError
-from segfw.model.selection import current_selection
-from segfw.model.source import ModelSource, predicting_folds
-from segfw.nnunet.export_folders import FolderExport, folder_name, trained_configurations
-from segfw.nnunet.export_notes import differences, image_names, predict_commands
-from segfw.nnunet.write_plans import endings_of
 
 
 def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> list[Path]:
-    """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration, and returns these.
+    """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration.
 
-    ``ending`` is what nnU-Net shall expect images to be called, by default .nii.gz, or what the reader has that the
-    model was trained with. Networks that nnU-Net has not are refused. Mirroring at prediction is left to the axes that
-    change no labels, and labels whose values are not 0, 1, 2 ... get such values, because nnU-Net cannot do either;
-    both are told, and so are nnU-Net's commands. Postprocessing that was selected or imported goes along. Raises
-    UserError, with nothing written, if the model cannot be exported.
+    Mirroring at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get
+    such values, because nnU-Net cannot do either; both are told, and so are nnU-Net's commands. Postprocessing that was
+    selected or imported goes along.
+
+    Parameters
+    ----------
+    model
+        Work folder or model file.
+    folder
+        A new or empty folder.
+    ending
+        What nnU-Net shall expect images to be called, by default .nii.gz, or what the reader has that the model was
+        trained with.
+
+    Returns
+    -------
+    list of Path
+        The folders that were written, one a configuration.
+
+    Raises
+    ------
+    UserError
+        With nothing written, if the model cannot be exported, such as a network that nnU-Net has not.
     """
+    import os
+    from tempfile import TemporaryDirectory
+
+    from segfw.base.records import UserError
+    from segfw.model.selection import current_selection
+    from segfw.model.source import ModelSource, predicting_folds
+    from segfw.nnunet.export_notes import differences, image_names, predict_commands
+    from segfw.nnunet.write_plans import endings_of
+    from segfw.nnunet.write_trained_folder import FolderExport, folder_name, trained_configurations
+
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
@@ -41,7 +60,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
             if folder.exists():
                 folder.rmdir()
             os.replace(home, folder)
-        folds = {one.name: predicting_folds(source.trained_folds(one.name)) for one in configurations}
+        folds = {chosen.name: predicting_folds(source.trained_folds(chosen.name)) for chosen in configurations}
     for sentence in differences(plan, configurations):
         print(f"note: {sentence}")
     folders = {configuration: folder / folder_name(configuration) for configuration in configurations}

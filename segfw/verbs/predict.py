@@ -20,8 +20,8 @@ from segfw.dataset.new_images import find_images
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.formats import check_mask_ending
 from segfw.inference.disk_space import require_space
-from segfw.inference.host_memory import room_bytes
-from segfw.inference.many_cases import Cohort, Lane, Worked, predict_cases, share_out
+from segfw.inference.host_memory import host_room_bytes
+from segfw.inference.many_cases import CasePipeline, CaseResult, CohortResult, predict_cases, share_out
 from segfw.inference.mask_settings import PredictionSettings, agree, plan_digest, weights_digest
 from segfw.inference.output_folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.predictor import Predictor
@@ -179,7 +179,7 @@ def predict(
     # On a cluster nobody but the workers needs it; it is made here to refuse wrong options, on no device.
     used = devices if cluster is None else ("cpu",)
     predictors = [job.predictor(loaded, name, cases=len(cases) // len(used)) for name in used]
-    room = room_bytes(max_memory_gb) / len(used)  # now that all models are loaded
+    room = host_room_bytes(max_memory_gb) / len(used)  # now that all models are loaded
     predictors = [predictor.with_room(room) for predictor in predictors]
     settings = _settings(loaded, job)
     job = replace(job, digest=settings.digest)
@@ -239,22 +239,22 @@ def _part(text: str | None) -> tuple[int, int]:
     return number, parts
 
 
-_LANES: dict[str, Lane] = {}  # of this worker: the model of the latest call, loaded once
+_PIPELINES: dict[str, CasePipeline] = {}  # of this worker: the model of the latest call, loaded once
 _LOADING = threading.Lock()
 
 
-def _as_worker(call: str, job: Job, case: Case) -> Worked:
+def _as_worker(call: str, job: Job, case: Case) -> CaseResult:
     """Does a case in a worker of a cluster."""
     with _LOADING:
-        if call not in _LANES:
-            _LANES.clear()
+        if call not in _PIPELINES:
+            _PIPELINES.clear()
             loaded = job.load()
-            _LANES[call] = Lane(job.predictor(loaded, "auto"), job.folder(loaded))
-        lane = _LANES[call]
-    return lane(case)
+            _PIPELINES[call] = CasePipeline(job.predictor(loaded, "auto"), job.folder(loaded))
+        pipeline = _PIPELINES[call]
+    return pipeline(case)
 
 
-def _finish(cohort: Cohort, folder: OutputFolder, failures_file: str) -> None:
+def _finish(cohort: CohortResult, folder: OutputFolder, failures_file: str) -> None:
     try:
         folder.write_timings()
         is_asked = any(extra.folder == UNCERTAINTY for extra in folder.extras)

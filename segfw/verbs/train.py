@@ -28,11 +28,12 @@ from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.initial_weights import find_start
-from segfw.training.loop import SETTINGS_FILE, BuildLoss
 from segfw.training.loop import train as train_fold
-from segfw.training.metrics_log import clock
+from segfw.training.metrics_log import clock, read_curve
+from segfw.training.prepare import SETTINGS_FILE
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import BuildLoss, TrainRequest
 from segfw.training.writers import require_writers
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
@@ -105,13 +106,13 @@ def train(
             print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
             preprocessed, target = work / "preprocessed" / chosen.data_name, target_of(plan.labels)
             precision = pick_precision(wanted.precision, on)
-            train_fold(
-                folder,
-                preprocessed,
-                chosen,
-                part,
-                wanted,
-                label_names=list(plan.labels.structures),
+            request = TrainRequest(
+                folder=folder,
+                preprocessed=preprocessed,
+                configuration=chosen,
+                fold=part,
+                settings=wanted,
+                label_names=tuple(plan.labels.structures),
                 target=target,
                 previous=handed_on,
                 device=str(on),
@@ -126,12 +127,22 @@ def train(
                 log=log,
                 ranks=ranks,
             )
+            train_fold(request)
         if not part.validation:
             return None
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in set(part.validation)]
         # The first stage's other folds were trained on these cases.
         model = load_model(work, configuration, (fold,), previous_folds=(fold,))
-        return validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
+        return validate(
+            model,
+            cases,
+            folder,
+            device=str(on),
+            precision=wanted.precision,
+            build=build,
+            ranks=ranks,
+            curve=read_curve(folder),
+        )
 
 
 def _settings(**values: object) -> TrainSettings:

@@ -22,7 +22,7 @@ from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.volume import Volume
 from segfw.inference.compiled import compile_network, in_precision
-from segfw.inference.image_types import opened
+from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor, Stopwatch
@@ -214,7 +214,7 @@ def test_images_that_cannot_be_used_are_refused(model):
 
 
 def volume_of(array_xyz: np.ndarray, spacing_xyz: tuple[float, ...] = (1, 1.5, 4)) -> Volume:
-    return opened(array_xyz, np.diag([*spacing_xyz, 1]))[0]
+    return open_image(array_xyz, np.diag([*spacing_xyz, 1]))[0]
 
 
 @pytest.mark.parametrize("are_regions", [False, True])

@@ -15,7 +15,7 @@ from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.planning.case_measure import CaseMeasure, label_centroids_mm
 from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
@@ -23,12 +23,10 @@ from segfw.planning.mirroring import (
     class_orders,
     find_mirroring,
     input_orders,
-    is_turned_round,
     mirror_rules,
     output_orders,
 )
 from segfw.planning.planner import make_plan
-from segfw.training.augment_params import largest_angle
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
@@ -252,11 +250,6 @@ def test_where_patches_are_turned_round_the_other_axis_of_the_plane_is_not_mirro
     assert mirror_rules(Mirroring(fixed_axes=(2,)), (0, 1, 2), (16, 64, 64), is_2d=False)[0] == (0,)
 
 
-@pytest.mark.parametrize("patch", [(64, 64, 64), (16, 64, 64), (22, 64, 64), (1, 64, 64), (1, 96, 48), (1, 90, 64)])
-def test_patches_are_turned_round_where_the_augmentation_does_it(patch):
-    assert is_turned_round(patch) == (largest_angle(patch) > np.pi / 2)
-
-
 def test_a_plan_holds_what_is_exchanged_and_why():
     labels = label_set("Kidney_L", "Kidney_R", "spleen")
     manifest = DatasetManifest(
@@ -300,7 +293,7 @@ def test_mirrored_predictions_of_left_and_right_change_places():
     image, size = torch.rand(1, 8, 8, 8), (8, 8, 8)
 
     def logits(axes=(), orders=None):
-        return dense(sliding_window(image, members_of([sides], axes, output_orders=orders or {}), size))
+        return dense(sliding_window(image, summands_of([sides], axes, output_orders=orders or {}), size))
 
     plain = logits()
     torch.testing.assert_close(logits((2,))[1:3], torch.full((2, *size), 0.5))
@@ -321,7 +314,7 @@ def test_a_cascade_sees_the_first_stage_in_the_mirror_with_left_and_right_exchan
         return tiles
 
     orders = {2: (0, 2, 1)}
-    members = members_of([second_stage], (2,), output_orders=orders, input_orders=orders)
+    members = summands_of([second_stage], (2,), output_orders=orders, input_orders=orders)
     torch.testing.assert_close(dense(sliding_window(image, members, (8, 8, 8))), image)
     copies = torch.cat(seen)
     torch.testing.assert_close(copies[0], image)

@@ -18,11 +18,21 @@ from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
 from segfw.networks import BuildNetwork
-from segfw.onnx.pipeline import OPSET
 from segfw.planning.plan import Configuration
 
+OPSET = 18  # the newest that PyTorch's exporter writes without converting
 LARGEST_MESSAGE = 1_800_000_000  # bytes: protobuf ends at 2 GiB, above which weights lie beside the network
 MOST_DIFFERENT = 1e-3  # between both runtimes, as a share of the largest logit: the rounding of float32 lies far below
+
+
+def require_packages() -> None:
+    """UserError if a package is missing that ONNX is written or checked with."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--onnx needs the package {error.name}; install it with pip install 'segfw[onnx]'") from None
 
 
 def write_network(
