@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError
+from segfw.grid.block_resampler import BlockResampler
+from segfw.grid.boxes import Block, blocks, whole_grid
 from segfw.grid.preprocess import PreprocessRecord, place_back
-from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
-from segfw.grid.slabs import Block
+from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Shape, largest_displacement_mm
 from segfw.inference.probabilities import Probabilities
 
@@ -90,10 +91,10 @@ def _parts(several: Sequence[Probabilities]) -> Iterator[tuple[Block, np.ndarray
     labels, shape = several[0].info.labels, _canonical_shape(several[0].info.record)
     sources = [_Source(one) for one in several]
     rows = max(PART[1], BLOCK_VALUES // (labels.outputs * PART[0] * shape[2]))  # whole rows, as files hold them
-    for block in _blocks(tuple(slice(0, size) for size in shape), (PART[0], rows, shape[2])):
+    for block in blocks(whole_grid(shape), (PART[0], rows, shape[2])):
         for source in sources:
             source.read(block)
-        for part in _blocks(block, PART):
+        for part in blocks(block, PART):
             found = torch.stack([source.is_near(part) for source in sources]).any(0).nonzero()[:, 0]
             is_certain = len(found) == 1 and not labels.regions
             if len(found):
@@ -162,11 +163,3 @@ def _check_same_image(several: Sequence[Probabilities]) -> None:
         )
         if not same_grid or theirs.box != record.box:
             raise UserError(f"{other.path}: is of another image, or of another grid, than {first.path}; leave it out")
-
-
-def _blocks(within: Block, size: Shape) -> Iterator[Block]:
-    z, y, x = (
-        [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
-        for part, step in zip(within, size)
-    )
-    yield from ((in_z, in_y, in_x) for in_z in z for in_y in y for in_x in x)

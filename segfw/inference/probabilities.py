@@ -28,8 +28,9 @@ from segfw.base.array_files import StoredArray, open_array
 from segfw.base.files import partial_path, whole_file
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
+from segfw.grid.boxes import Block
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.grid.slabs import Block, Slab
+from segfw.grid.slabs import Slab
 from segfw.images.geometry import Shape
 
 ENDING = ".b2nd"

@@ -22,9 +22,10 @@ from torch import Tensor
 from segfw.base.files import write_text
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
+from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.preprocess import PreprocessRecord, place_back
-from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
 from segfw.grid.slabs import Slab
+from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.formats import write_map
 
 FOLDER = "uncertainty"  # of a folder of masks

@@ -17,7 +17,7 @@ from segfw.dataset.labels import LABELS_FILE
 from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
-from segfw.inference.host_memory import Limits
+from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
@@ -44,7 +44,7 @@ def whole_case_counter(
     What it returns gives true positives, false positives and false negatives (3, K) of a network on a case.
     """
 
-    limits = Limits()
+    limits = LearnedLimits()
 
     @torch.no_grad()
     def count(network: nn.Module, case_id: str) -> Tensor:
