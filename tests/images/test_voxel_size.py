@@ -163,9 +163,7 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
 )
 def test_every_reader_has_its_rule(tmp_path, reader, wanted):
     channels, labels = channels_and_labels(dataset(), tmp_path / "dataset.json")
-    plan = plan_of_nnunet(
-        plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False
-    )
+    plan = plan_of_nnunet(plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json")
     how = plan.configurations["3d_fullres"].preprocessing
     assert (how.voxel_size, how.orientation) == wanted
 
