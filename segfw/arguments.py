@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from segfw.options import DEVICES, extension, planning_options, tiling_options, training_options
+from segfw.options import DEVICES, planning_options, tiling_options
 
 POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
 
@@ -34,18 +34,6 @@ def _verb(verbs: argparse._SubParsersAction, name: str, what: str, example: str)
     return parser
 
 
-def _add_run(verbs: argparse._SubParsersAction) -> None:
-    what = "From a folder of images and masks to trained, validated models; call it again to go on where it stopped."
-    parser = _verb(
-        verbs, "run", what, "segfw run hippocampus work --configurations 3d_fullres --folds 0 --time-budget 12m"
-    )
-    parser.add_argument("raw", type=Path, help="folder of images and masks")
-    parser.add_argument("work", type=Path, help="folder for everything that is made")
-    planning_options(parser)
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="0 to 4, or all (default: 0 1 2 3 4)")
-    training_options(parser)
-
-
 def _add_plan(verbs: argparse._SubParsersAction) -> None:
     what = "Verify the data, choose spacing, patch, network and batch, and preprocess."
     parser = _verb(verbs, "plan-and-preprocess", what, "segfw plan-and-preprocess hippocampus work")
@@ -55,24 +43,6 @@ def _add_plan(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", default="auto", help=f"{DEVICES}; a GPU is also used to check the plan's memory")
     parser.add_argument("--plan-only", action="store_true", help="do not preprocess")
     parser.add_argument("--overwrite", action="store_true", help="read and plan anew, whatever is there")
-
-
-def _add_train(verbs: argparse._SubParsersAction) -> None:
-    what = "Train one fold of one configuration and score it on its validation cases."
-    parser = _verb(verbs, "train", what, "segfw train work 3d_fullres 0 --time-budget 2h")
-    parser.add_argument("work", type=Path, help="work folder of plan-and-preprocess")
-    parser.add_argument("configuration", help="2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it")
-    parser.add_argument("fold", help="0 to 4, or all")
-    training_options(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument(
-        "--extend",
-        type=extension,
-        default={},
-        metavar="MORE",
-        help="train a finished fold for longer: 100 epochs or 30m",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="delete this fold's run and train anew")
 
 
 def _add_predict(verbs: argparse._SubParsersAction) -> None:
@@ -111,9 +81,9 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
 
 VERBS: dict[str, object] = {
     "check": None,
-    "run": _add_run,
+    "run": None,
     "plan-and-preprocess": _add_plan,
-    "train": _add_train,
+    "train": None,
     "predict": _add_predict,
     "ensemble": None,
     "select": None,
