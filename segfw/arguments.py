@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from segfw.options import DEVICES, planning_options, tiling_options
+from segfw.options import DEVICES, planning_options
 
 POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
 
@@ -45,46 +45,12 @@ def _add_plan(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="read and plan anew, whatever is there")
 
 
-def _add_predict(verbs: argparse._SubParsersAction) -> None:
-    parser = _verb(verbs, "predict", "Write masks for new images.", "segfw predict work new_scans masks --folds 0")
-    parser.add_argument("model", type=Path, help="work folder or model file")
-    parser.add_argument("input", type=Path, help="folder of images, or one file")
-    parser.add_argument("output", type=Path, help="folder for the masks")
-    parser.add_argument("--configuration", help="default: what segfw select chose, or the only one that is trained")
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained, averaged")
-    parser.add_argument(
-        "--save-probabilities",
-        type=int,
-        nargs="?",
-        const=8,
-        choices=(8, 16),
-        metavar="BITS",
-        help="for segfw ensemble, with 8 bits (default) or 16, which take four times the space",
-    )
-    parser.add_argument("--uncertainty", action="store_true", help="maps of entropy and disagreement of folds")
-    parser.add_argument(
-        "--max-memory-gb", type=float, metavar="GB", help="of this computer's memory (default: 80 %% of what is free)"
-    )
-    tiling_options(parser)
-    parser.add_argument("--device", nargs="+", default=["auto"], help=f"{DEVICES}; several share the cases")
-    parser.add_argument(
-        "--part", metavar="K/N", help="only each N-th case from the K-th on, for an array of N jobs: 3/8"
-    )
-    parser.add_argument("--cluster", metavar="ADDRESS", help="Dask scheduler, whose workers predict: host:8786")
-    parser.add_argument(
-        "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
-    )
-    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help=POSTPROCESSING)
-    parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
-    parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
-
-
 VERBS: dict[str, object] = {
     "check": None,
     "run": None,
     "plan-and-preprocess": _add_plan,
     "train": None,
-    "predict": _add_predict,
+    "predict": None,
     "ensemble": None,
     "select": None,
     "evaluate": None,

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from segfw.arguments import build_parser
-from segfw.options import as_tuple, planning_arguments
+from segfw.options import planning_arguments
 
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 
@@ -35,36 +35,8 @@ def _plan(args: argparse.Namespace) -> None:
     print(f"next: segfw {verb}")
 
 
-def _predict(args: argparse.Namespace) -> None:
-    from segfw.verbs.predict import predict
-
-    predict(
-        args.model,
-        args.input,
-        args.output,
-        configuration=args.configuration,
-        folds=as_tuple(args.folds),
-        step=args.step,
-        mirroring=not args.no_mirroring,
-        precision=args.precision,
-        device=tuple(args.device),
-        save_probabilities=args.save_probabilities,
-        uncertainty=args.uncertainty,
-        max_memory_gb=args.max_memory_gb,
-        part=args.part,
-        cluster=args.cluster,
-        ending=args.ending,
-        best=args.weights == "best",
-        postprocessing=args.postprocessing,
-        overwrite=args.overwrite,
-    )
-    print(f"masks are in {args.output}")
-    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
-
-
 CALLS = {
     "plan-and-preprocess": _plan,
-    "predict": _predict,
 }
 
 

@@ -163,7 +163,7 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.inference.whole_cases import validate
     from segfw.model.load import load_model
-    from segfw.training.metrics_log import read_curve
+    from segfw.model.training_record import read_curve
 
     validation = set(request.fold.validation)
     if not validation:

@@ -12,6 +12,7 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.new_images import find_images
@@ -25,7 +26,7 @@ from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
-from segfw.inference.predictor import Predictor, Stopwatch
+from segfw.inference.predictor import Predictor
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
