@@ -16,6 +16,7 @@ import torch
 from segfw.base.device import autocast, pick_device, pick_precision
 from segfw.base.records import GIGABYTE
 from segfw.dataset.toy import make_toy_dataset
+from segfw.model.training_record import read_metrics
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
@@ -23,7 +24,6 @@ from segfw.planning.memory import step_cost
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.loop import train
-from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import TrainRequest
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess

@@ -61,16 +61,16 @@ def whole_case_counter(
             room_bytes=MEMORY_SHARE * free_memory_bytes(),
             limits=limits,
         )
-        total: Tensor | int = 0
+        counts: list[Tensor] = []
         try:
             for slab in slabs:
                 for z in range(slab.start, slab.stop):
                     logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
                     truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
-                    total = total + overlap_counts(logits[None], truth, target).to(device)
+                    counts.append(overlap_counts(logits[None], truth, target).to(device))
         except UserError as error:  # one tile, or the sums, in the memory that training leaves
             raise torch.OutOfMemoryError(f"{case_id}: {error}") from None
-        return total
+        return torch.stack(counts).sum(0)
 
     return count
 
@@ -109,8 +109,9 @@ def validate(
     (folder / FAILURES_FILE).unlink(missing_ok=True)
     if ranks.is_first:
         report.unlink(missing_ok=True)  # that of other scores, if any
+        masks = {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases if case.label is not None}
         evaluate_pairs(
-            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
+            masks,
             model.plan.labels,
             title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
             output=output / "scores.json",

@@ -1,4 +1,4 @@
-"""One network as ONNX, compared with PyTorch on noise."""
+"""A network with its weights as one ONNX file, compared with PyTorch when it is written."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
-from segfw.model.load import Model
 from segfw.networks import BuildNetwork
+from segfw.planning.plan import Configuration
 
 OPSET = 18  # the newest that PyTorch's exporter writes without converting
 LARGEST_MESSAGE = 1_800_000_000  # bytes: protobuf ends at 2 GiB, above which weights lie beside the network
@@ -26,7 +26,7 @@ MOST_DIFFERENT = 1e-3  # between both runtimes, as a share of the largest logit:
 
 
 def require_packages() -> None:
-    """Raises UserError if a package is missing that ONNX is written or checked with."""
+    """UserError if a package is missing that ONNX is written or checked with."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -35,15 +35,22 @@ def require_packages() -> None:
         raise UserError(f"--onnx needs the package {error.name}; install it with pip install 'segfw[onnx]'") from None
 
 
-def write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build: BuildNetwork) -> float:
-    """Writes one network and returns by how much it differs from PyTorch's, as a share of the largest logit."""
+def write_network(
+    path: Path, configuration: Configuration, weights: Mapping[str, Tensor], build: BuildNetwork
+) -> float:
+    """Writes one network and returns by how much it differs from PyTorch's, as a share of the largest logit.
+
+    It takes (batch, C, Z, Y, X) float32 with any batch and gives logits. Raises UserError where it has an operation
+    that ONNX lacks, or computes otherwise there.
+    """
     import onnxruntime
 
-    network = with_stock_norms(build(model.configuration.network)).eval()
+    architecture = configuration.network.architecture
+    network = with_stock_norms(build(configuration.network)).eval()
     network.load_state_dict(weights)
     generator = torch.Generator().manual_seed(0)
     # Two samples, because a batch of one is taken for a constant.
-    shape = (2, model.configuration.network.in_channels, *model.configuration.patch_size)
+    shape = (2, configuration.network.in_channels, *configuration.patch_size)
     patches = torch.randn(shape, generator=generator)
     size = sum(tensor.nbytes for tensor in weights.values())
     try:
@@ -63,12 +70,11 @@ def write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        name = model.configuration.network.architecture
         cause: BaseException = error
         while cause.__cause__ is not None:  # the first lines of those above only say that it did not work
             cause = cause.__cause__
         reason = first_line(cause).rstrip(".")
-        raise UserError(f"{name} cannot be written as ONNX ({reason}); export it without --onnx") from None
+        raise UserError(f"{architecture} cannot be written as ONNX ({reason}); export it without --onnx") from None
     _forget_origin(path)
     session = onnxruntime.InferenceSession(path)
     one = patches[:1]
@@ -77,8 +83,7 @@ def write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build
     (found,) = session.run(None, {"image": one.numpy()})
     difference = float(np.abs(found - wanted).max() / np.abs(wanted).max())
     if not difference < MOST_DIFFERENT:
-        name = model.configuration.network.architecture
-        raise UserError(f"{name}: as ONNX its logits differ by {difference:.2g}; export it without --onnx")
+        raise UserError(f"{architecture}: as ONNX its logits differ by {difference:.2g}; export it without --onnx")
     return difference
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
+from segfw.model.training_record import Events
 from segfw.model.weights import load_tensors, save_tensors
-from segfw.training.metrics_log import Events
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0

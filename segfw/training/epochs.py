@@ -12,18 +12,11 @@ from tqdm import tqdm
 from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
 from segfw.model.source import BEST_FILE
+from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures, read_metrics
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
-from segfw.training.metrics_log import (
-    EpochRow,
-    Events,
-    TrainFigures,
-    WholeCaseFigures,
-    append_metrics,
-    epoch_line,
-    read_metrics,
-)
+from segfw.training.metrics_log import append_metrics, epoch_line
 from segfw.training.patch_validation import validate_patches
 from segfw.training.progress_page import draw_progress
 from segfw.training.schedule import Clock, cool_down, learning_rate

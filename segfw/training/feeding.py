@@ -107,7 +107,9 @@ class Feeder:
         self._now_s = now_s
         self._cut = cut
         self._device = device
-        self._stream = _copy_stream(device) if device is not None and device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device is not None and device.type == "cuda":
+            self._stream = _copy_stream(device)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._next_step = first_step
         self._coming: deque = deque()
@@ -125,7 +127,7 @@ class Feeder:
             yield batch
 
     def _make(self, step: int) -> tuple[CutBatch, torch.cuda.Event | None]:
-        if self._stream is None:
+        if self._stream is None or self._device is None:
             return self._cut(step), None
         with torch.cuda.stream(self._stream):  # also the current device; boxes of cases kept there are cut on it
             batch = self._cut(step).to(self._device)

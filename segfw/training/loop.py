@@ -5,10 +5,11 @@ from __future__ import annotations
 from segfw.base.device import keep_freed_pages
 from segfw.base.records import UserError
 from segfw.model.source import WEIGHTS_FILE
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
-from segfw.training.metrics_log import keep_metrics_before, read_metrics
+from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
 from segfw.training.progress_page import draw_progress
 from segfw.training.schedule import Clock

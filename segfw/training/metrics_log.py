@@ -5,80 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 from segfw.base.files import write_text
+from segfw.model.training_record import METRICS_FILE, EpochRow, read_metrics
 
-
-class TrainFigures(TypedDict):
-    """What the steps of an epoch say."""
-
-    train_loss: float  # mean over the steps
-    learning_rate: float  # of the last step
-    steps: int
-    epoch_s: float
-    augment_share: float  # of epoch_s
-    stalled_share: float  # of epoch_s: how long the device waited for batches
-
-
-class PatchFigures(TypedDict):
-    """What the validation patches say after an epoch."""
-
-    val_loss: float
-    val_dice: float  # mean over the structures that are known
-    val_dice_per_label: list[float]
-
-
-class WholeCaseFigures(TypedDict, total=False):
-    """What whole validation cases say, after the epochs that they are predicted in."""
-
-    whole_case_dice: float
-    whole_case_dice_per_label: list[float]
-
-
-class Events(TypedDict, total=False):
-    """What befell a run in an epoch, each as a sentence."""
-
-    rescued: str
-    extended: str
-    cooling: str
-
-
-class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False):
-    """A line of metrics.jsonl."""
-
-    epoch: int  # counted from 0
-    elapsed_s: float
-    gpu_memory_gb: float  # on CUDA
-
-
-METRICS_FILE = "metrics.jsonl"
-LONGEST_LINE, LONGEST_NAME = 140, 14  # characters
+LONGEST_LINE = 140  # characters
+LONGEST_NAME = 14
 
 
 def append_metrics(folder: Path, row: EpochRow) -> None:
     """Adds one epoch's figures as a line of JSON."""
     with open(folder / METRICS_FILE, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-
-
-def read_metrics(folder: Path) -> list[EpochRow]:
-    """All whole lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
-    path = folder / METRICS_FILE
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def read_curve(folder: Path) -> list[dict[str, float]]:
-    """What is one number in each row of metrics.jsonl."""
-    return [
-        {name: value for name, value in row.items() if isinstance(value, int | float)} for row in read_metrics(folder)
-    ]
 
 
 def keep_metrics_before(folder: Path, epoch: int) -> None:

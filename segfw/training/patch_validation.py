@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.device import autocast
+from segfw.model.training_record import PatchFigures
 from segfw.networks.losses import Target, dice_ce_loss, overlap_counts
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
-from segfw.training.metrics_log import PatchFigures
 from segfw.training.step import Compute
 
 

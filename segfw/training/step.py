@@ -90,9 +90,9 @@ def prepare_forward(compute: Compute, state: TrainState, batch_size: int, *, is_
     """
     ranks = compute.ranks
     if ranks.count > 1:
-        parallel = ranks.parallel(state.network, compute.device)
-        state.forward = parallel
-        state.without_averaging = parallel.no_sync
+        averaging = ranks.averaging(state.network, compute.device)
+        state.forward = averaging
+        state.without_averaging = averaging.no_sync
     if is_compiled:
         _compile_forward(compute, state, batch_size // ranks.count)
 

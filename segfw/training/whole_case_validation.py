@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from segfw.base.ranks import Ranks
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape
+from segfw.model.training_record import WholeCaseFigures
 from segfw.training.checkpoint import Counters
-from segfw.training.metrics_log import WholeCaseFigures
 from segfw.training.patch_validation import known_mean, pooled_dice, zero_where_unknown
 
 # Network and case id -> true positives, false positives, false negatives (3, K) of the case predicted as a whole.

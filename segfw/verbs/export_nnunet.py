@@ -9,7 +9,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     """Writes ``folder/nnUNetTrainer__nnUNetPlans__CONFIGURATION`` for every trained configuration.
 
     Mirroring at prediction is left to the axes that change no labels, and labels whose values are not 0, 1, 2 ... get
-    such values, because nnU-Net cannot do either; both are said, and so are nnU-Net's commands. Postprocessing that was
+    such values, because nnU-Net cannot do either; both are told, and so are nnU-Net's commands. Postprocessing that was
     selected or imported goes along.
 
     Parameters
@@ -36,39 +36,35 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     from tempfile import TemporaryDirectory
 
     from segfw.base.records import UserError
-    from segfw.model.selection import load_selection
-    from segfw.model.source import load_plan, predicting_folds, trained_folds
-    from segfw.nnunet.export_notes import say_commands, say_differences
+    from segfw.model.selection import current_selection
+    from segfw.model.source import ModelSource, predicting_folds
+    from segfw.nnunet.export_notes import differences, image_names, predict_commands
     from segfw.nnunet.write_plans import endings_of
-    from segfw.nnunet.write_trained_folder import folder_name, write_all_postprocessing, write_trained_folder
+    from segfw.nnunet.write_trained_folder import FolderExport, folder_name, trained_configurations
 
-    model = Path(model)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
-    plan = load_plan(model)
-    ending = ending or endings_of(plan)[0]
-    chosen = [configuration for name, configuration in plan.configurations.items() if trained_folds(model, name)]
-    if not chosen:
-        raise UserError(f"{model}: no fold is trained to its end; run segfw train first")
-    names = [configuration.name for configuration in chosen]
-    for configuration in chosen:
-        if configuration.previous_stage and configuration.previous_stage not in names:
-            raise UserError(
-                f"{model}: {configuration.name} is the second stage of a cascade, and {configuration.previous_stage}, "
-                "the first, is not trained; train it, too"
-            )
-    selection = load_selection(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
-        home = Path(partial) / "export"
-        for configuration in chosen:
-            write_trained_folder(model, plan, configuration, chosen, home, ending)
-        steps = write_all_postprocessing(model, plan, selection, names, home)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(home, folder)
-    say_differences(plan, chosen)
-    folds = {name: predicting_folds(trained_folds(model, name)) for name in names}
-    say_commands(folder, {one: folder_name(one) for one in chosen}, folds, selection, steps, plan, ending)
-    return [folder / folder_name(configuration) for configuration in chosen]
+    with ModelSource.open(model) as source:
+        plan = source.plan()
+        configurations = trained_configurations(source, plan)
+        ending = ending or endings_of(plan)[0]
+        selection = current_selection(source)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
+            home = Path(partial) / "export"
+            export = FolderExport(source=source, plan=plan, configurations=configurations, home=home, ending=ending)
+            for configuration in configurations:
+                export.write(configuration)
+            postprocessing = export.write_postprocessing(selection)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(home, folder)
+        folds = {chosen.name: predicting_folds(source.trained_folds(chosen.name)) for chosen in configurations}
+    for sentence in differences(plan, configurations):
+        print(f"note: {sentence}")
+    folders = {configuration: folder / folder_name(configuration) for configuration in configurations}
+    print(image_names(plan, ending))
+    for command in predict_commands(folders, folds, selection, postprocessing):
+        print(f"  {command}")
+    return list(folders.values())

@@ -11,8 +11,6 @@ from segfw.model.export_options import OnnxOptions
 if TYPE_CHECKING:
     from segfw.networks import BuildNetwork
 
-RUNNER_FILE = "predict.py"
-
 
 @takes_options(options=OnnxOptions)
 def export_onnx(
@@ -45,54 +43,27 @@ def export_onnx(
         For cascades, and where a package is missing, the folder is in the way, or the network has an operation that
         ONNX lacks.
     """
-    import json
-    import shutil
-
-    import segfw.onnx.runner
-    from segfw.base.files import partial_path, put_in_place, remove_partials
     from segfw.base.records import UserError
     from segfw.base.words import count
     from segfw.model.load import load_model
     from segfw.networks import build_network
-    from segfw.onnx.pipeline import LICENCE_FILE, PIPELINE_FILE, left_out, pipeline_of
-    from segfw.onnx.write_network import OPSET, require_packages, write_network
+    from segfw.onnx.onnx_folder import left_out, require_free_place, write_onnx_folder
+    from segfw.onnx.write_network import OPSET, require_packages
 
     require_packages()
     folder = Path(folder)
-    if folder.suffix or folder.is_file():
-        raise UserError(f"{folder}: ONNX networks and their description go into a folder; give a name without ending")
-    if folder.exists() and not (options.overwrite and (folder / PIPELINE_FILE).is_file()):
-        remedy = "or --overwrite" if (folder / PIPELINE_FILE).is_file() else "which is not there yet"
-        raise UserError(f"{folder}: exists; give another name, {remedy}")
-    loaded = load_model(Path(model), options.configuration, options.folds, best=options.best)
+    require_free_place(folder, overwrite=options.overwrite)
+    loaded = load_model(model, options.configuration, options.folds, best=options.best)
+    name = loaded.configuration.name
     if loaded.previous is not None:
         raise UserError(
-            f"{model}: {loaded.configuration.name} is the second stage of a cascade, which --onnx does not write; "
-            "export it without --onnx, or give --configuration 3d_fullres"
+            f"{model}: {name} is the second stage of a cascade, which --onnx does not write; export it without --onnx, "
+            "or give --configuration 3d_fullres"
         )
-
-    partial = partial_path(folder)
-    partial.mkdir(parents=True)
-    try:
-        files = []
-        difference = 0.0
-        for fold, weights in loaded.weights.items():
-            files.append(f"network_fold_{fold}.onnx")
-            of_this = write_network(partial / files[-1], loaded, weights, build or build_network)
-            difference = max(difference, of_this)
-        notes = left_out(Path(model), loaded.configuration.name)
-        text = json.dumps(pipeline_of(loaded, files, options.licence, notes), indent=1) + "\n"
-        (partial / PIPELINE_FILE).write_text(text, encoding="utf-8")
-        shutil.copyfile(segfw.onnx.runner.__file__, partial / RUNNER_FILE)
-        if options.licence and Path(options.licence).is_file():
-            shutil.copyfile(options.licence, partial / LICENCE_FILE)
-        put_in_place(partial, folder)
-        remove_partials(folder.parent, name=folder.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
+    notes = left_out(model, name)
+    difference = write_onnx_folder(folder, loaded, licence=options.licence, notes=notes, build=build or build_network)
     lines = [
-        f"written: {folder} ({count(len(files), 'network')} of {loaded.configuration.name}, opset {OPSET})",
+        f"written: {folder} ({count(len(loaded.weights), 'network')} of {name}, opset {OPSET})",
         f"on noise the logits of PyTorch and onnxruntime differ by {difference:.1g} of the largest at most",
         *(f"note: {note}" for note in notes),
     ]

@@ -20,6 +20,7 @@ from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember
 from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.training_record import read_curve
 from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
@@ -29,7 +30,7 @@ from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.initial_weights import find_start
 from segfw.training.loop import train as train_fold
-from segfw.training.metrics_log import clock, read_curve
+from segfw.training.metrics_log import clock
 from segfw.training.prepare import SETTINGS_FILE
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings

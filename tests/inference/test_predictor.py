@@ -12,6 +12,7 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.new_images import find_images
@@ -25,7 +26,7 @@ from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
-from segfw.inference.predictor import Predictor, Stopwatch
+from segfw.inference.predictor import Predictor
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
@@ -54,7 +55,6 @@ def model() -> Model:
         preset="plain",
         gpu_memory_gb=8,
         as_published=False,
-        orientation="canonical",
         channels=ONE,
         labels=LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7)),
         training_cases=4,
@@ -285,7 +285,7 @@ def test_small_images_single_slices_slices_of_2d_models_and_many_classes(shape, 
     names = ("background", *(f"label {number}" for number in range(1, classes)))
     labels = LabelSet(names=names, values=tuple(range(0, 10 * classes, 10)))
     plan = Plan(
-        dataset="made up", preset="plain", gpu_memory_gb=8, as_published=False, orientation="canonical",
+        dataset="made up", preset="plain", gpu_memory_gb=8, as_published=False,
         channels=ONE, labels=labels, training_cases=4, configurations={"3d_fullres": chosen}, reasons=(),
     )  # fmt: skip
     weights = {"0": build_network(network).state_dict()}

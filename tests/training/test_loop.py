@@ -12,10 +12,10 @@ from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.planning.plan import target_of
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.metrics_log import read_metrics
 
 
 def test_training_learns_the_blocks(prepared, tmp_path):

@@ -7,11 +7,11 @@ import torch
 from small_training import FOLD, run, usual_loss, weights
 
 from segfw.base.records import UserError
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
 from segfw.training import epochs, prepare
-from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import BuildLoss
 
