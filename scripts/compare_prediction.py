@@ -47,11 +47,11 @@ from measured import GB, measure
 from phantom import phantom_image
 
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.options import duration_s
 from segfw.images.formats import read_volume
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.model.weights import save_weights
-from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
 from segfw.planning.splits import SPLITS_FILE, Splits
 

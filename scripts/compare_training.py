@@ -36,8 +36,8 @@ from compare_training_tables import markdown, tables
 from measured import measure
 
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.options import duration_s
 from segfw.model.training_record import read_metrics
-from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 
