@@ -1,22 +1,18 @@
 """The comparisons of trainings measure, fit, keep and report what they say; nnU-Net itself is not needed."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from compare_augmentation import build_parser as augmentation_parser  # noqa: E402
-from compare_augmentation import options, paired_difference, steps_per_epoch, table  # noqa: E402
-from compare_nnunet_run import Watch, fit_schedule, watched  # noqa: E402
-from compare_runs import keep_or_refuse, linked_work, nnunet_environment, once, spread_text  # noqa: E402
-from compare_training import nnunet_splits, speed  # noqa: E402
-from compare_training_tables import markdown, score_rows, step_rows, tables  # noqa: E402
-from compare_with_nnunet import build_parser  # noqa: E402
-
-from segfw.planning.splits import import_splits, make_splits  # noqa: E402
+from bench.against_nnunet.preprocessing import build_parser
+from bench.against_nnunet.training import nnunet_splits, speed
+from bench.against_nnunet.training_tables import markdown, score_rows, step_rows, tables
+from bench.augmentation import build_parser as augmentation_parser
+from bench.augmentation import options, paired_difference, steps_per_epoch, table
+from bench.in_nnunet.train import Watch, fit_schedule, watched
+from bench.runs import keep_or_refuse, linked_work, nnunet_environment, once, spread_text
+from segfw.planning.splits import import_splits, make_splits
 
 
 @pytest.mark.parametrize("budget_s", [100.0, 720.0, 7200.0])

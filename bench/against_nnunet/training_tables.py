@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from compare_runs import columns, spread_text
+from bench.runs import columns, spread_text
 
 NNUNET = "nnU-Net"
 

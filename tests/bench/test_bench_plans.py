@@ -1,7 +1,6 @@
 """Both planners are given the same data, and every difference of their plans is found."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,11 @@ from conftest import write_nifti
 from PIL import Image
 from small_nnunet import plans
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from compare_plans import Failed, fields, for_both, raw_folder, same  # noqa: E402
-
-from segfw.data.formats import read_mask  # noqa: E402
-from segfw.data.layouts import find_dataset  # noqa: E402
-from segfw.data.manifest import Channel, DatasetManifest, LabelSet  # noqa: E402
-from segfw.planning.nnunet_plans import plan_of_nnunet  # noqa: E402
+from bench.against_nnunet.plans import Failed, fields, for_both, raw_folder, same
+from segfw.data.formats import read_mask
+from segfw.data.layouts import find_dataset
+from segfw.data.manifest import Channel, DatasetManifest, LabelSet
+from segfw.planning.nnunet_plans import plan_of_nnunet
 
 CHANNELS = (Channel(name="CT"), Channel(name="PET"))
 LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))

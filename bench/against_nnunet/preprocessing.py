@@ -22,9 +22,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from compare_arrays import TOLERANCE, compare_cases, compare_plans, load_plans
-from compare_prediction import add_predict
-from compare_runs import (
+from bench.against_nnunet.arrays import TOLERANCE, compare_cases, compare_plans, load_plans
+from bench.against_nnunet.prediction import add_predict
+from bench.against_nnunet.training import add_train
+from bench.measure import Measured, measure
+from bench.phantom import make_phantom
+from bench.runs import (
     DATASET,
     DEFAULT_NNUNET,
     SEGFW,
@@ -35,9 +38,6 @@ from compare_runs import (
     require_nnunet,
     subset,
 )
-from compare_training import add_train
-from measured import Measured, measure
-from phantom import make_phantom
 
 PHANTOM_SIZE = (300, 512, 512)
 SAME, DEFAULTS = "nnU-Net, as many workers", "nnU-Net, its defaults"

@@ -22,10 +22,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK
-from compare_nnunet_models import working_folder
-from compare_runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
 from scipy.spatial.transform import Rotation
 
+from bench.against_nnunet.models import working_folder
+from bench.runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
 from segfw.data.formats import split_ending
 from segfw.data.parallel import CasesFailed
 from segfw.nnunet.importing import import_nnunet

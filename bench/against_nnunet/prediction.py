@@ -26,10 +26,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from compare_prediction_model import FEATURES, PHANTOM_MM, network_shape, phantom_plan, smooth_weights
-from compare_prediction_tables import table
-from compare_runs import (
+
+from bench.against_nnunet.prediction_phantom import FEATURES, PHANTOM_MM, network_shape, phantom_plan, smooth_weights
+from bench.against_nnunet.prediction_table import table
+from bench.measure import GB, measure
+from bench.phantom import phantom_image
+from bench.runs import (
     DEFAULT_NNUNET,
+    IN_NNUNET,
     SEGFW,
     as_published,
     dices,
@@ -43,9 +47,6 @@ from compare_runs import (
     subset,
     usable_cpus,
 )
-from measured import GB, measure
-from phantom import phantom_image
-
 from segfw.data.formats import read_volume
 from segfw.device import pick_device, pick_precision
 from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_weights
@@ -57,7 +58,7 @@ from segfw.planning.splits import Splits
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}
 NOTES = "SEGFW_COMPARISON_NOTES"  # as in compare_nnunet_prediction.py, which runs where this file cannot be imported
-WRAPPER = Path(__file__).with_name("compare_nnunet_prediction.py")
+WRAPPER = IN_NNUNET / "predict.py"
 
 
 class Prediction:

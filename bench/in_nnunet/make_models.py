@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nnunet_float32 import in_float32, predict
-from nnunet_variants import PLANNERS, VARIANTS, in_old_words
+
+from bench.in_nnunet.predict_float32 import in_float32, predict
+from bench.in_nnunet.variants import PLANNERS, VARIANTS, in_old_words
 
 STAGES, FEATURES, EDGE = 4, (8, 12, 16, 24), {2: 64, 3: 32}
 

@@ -14,10 +14,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from compare_arrays import compare_plans, load_plans
-from compare_runs import (
+from bench.against_nnunet.arrays import compare_plans, load_plans
+from bench.against_nnunet.training_tables import markdown, tables
+from bench.measure import measure
+from bench.runs import (
     DATASET,
     DEFAULT_NNUNET,
+    IN_NNUNET,
     SEGFW,
     as_published,
     count_cases,
@@ -32,9 +35,6 @@ from compare_runs import (
     subset,
     usable_cpus,
 )
-from compare_training_tables import markdown, tables
-from measured import measure
-
 from segfw.device import pick_device, pick_precision
 from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -73,7 +73,8 @@ class Comparison:
     def train_nnunet(self, name: str, fold: str, length: list[str]) -> dict:
         """A training by ``compare_nnunet_run.py``, models in the folder ``name``; returns what it noted, and memory."""
         remove(self.keep / name)
-        script, noted = Path(__file__).with_name("compare_nnunet_run.py"), self.keep / "logs" / f"{name}.json"
+        script = IN_NNUNET / "train.py"
+        noted = self.keep / "logs" / f"{name}.json"
         command = [str(self.args.nnunet_python), str(script), "--configuration", self.args.configuration]
         command += ["--fold", fold, "--device", self.args.device, "--threads", str(self.args.threads)]
         measured = self.nnunet_command([*command, *length, "--output", str(noted)], name, name)

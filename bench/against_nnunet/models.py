@@ -26,11 +26,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare_plans import add_plans
-from compare_runs import DEFAULT_NNUNET, SEGFW, columns, dices, machine, nnunet_environment, remove, require_nnunet
-from measured import Measured, measure
-from nnunet_float32 import checkpoints
 
+from bench.against_nnunet.plans import add_plans
+from bench.in_nnunet.predict_float32 import checkpoints
+from bench.measure import Measured, measure
+from bench.runs import (
+    DEFAULT_NNUNET,
+    IN_NNUNET,
+    SEGFW,
+    columns,
+    dices,
+    machine,
+    nnunet_environment,
+    remove,
+    require_nnunet,
+)
 from segfw.data.formats import read_volume
 from segfw.data.manifest import LabelSet
 from segfw.inference.predictor import Predictor
@@ -93,7 +103,7 @@ def _one_run(
             runs["nnU-Net"].append(run_nnunet(args.nnunet_python, model, images, theirs, where, not mirroring))
     if args.run_nnunet and not in_float32.is_dir():
         in_float32 = remove(where / exact)
-        command = [args.nnunet_python, Path(__file__).with_name("nnunet_float32.py"), model, images, in_float32]
+        command = [args.nnunet_python, IN_NNUNET / "predict_float32.py", model, images, in_float32]
         subprocess.run([*map(str, command), *options], check=True, env=nnunet_environment(where))
     scores = agreement(ours, folder / name)
     took = []

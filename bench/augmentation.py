@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compare_runs import SEGFW, columns, keep_or_refuse, linked_work, once, spread_text
 from scipy.stats import t as student
 
+from bench.runs import SEGFW, columns, keep_or_refuse, linked_work, once, spread_text
 from segfw.model import WEIGHTS_FILE, fold_folder
 from segfw.training.checkpoint import CHECKPOINT_FILE
 

@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from evaluation_speed import evaluation
 from scipy import ndimage
-from training_speed import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 
+from bench.evaluation import evaluation
+from bench.small_network import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
 from segfw.data.geometry import Geometry, Shape
 from segfw.data.preprocess import PreprocessRecord
 from segfw.data.resample import axis_matrix, resample_image

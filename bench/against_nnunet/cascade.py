@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare_runs import columns, dices, nnunet_environment, subset
 
+from bench.runs import IN_NNUNET, columns, dices, nnunet_environment, subset
 from segfw.data.formats import read_volume
 from segfw.data.geometry import Volume
 from segfw.data.preprocess import place_back, preprocess_classes
@@ -29,7 +29,7 @@ from segfw.model import load_model
 from segfw.nnunet.importing import import_nnunet
 
 STAGES = "3d_lowres", "3d_cascade_fullres"
-RUN = Path(__file__).with_name("compare_nnunet_cascade_run.py")
+RUN = IN_NNUNET / "cascade.py"
 
 
 def compared(predictor: Predictor, image: Path, kept: Path, first_mask: Path | None) -> list[str]:

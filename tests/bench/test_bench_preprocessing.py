@@ -3,24 +3,20 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from compare_arrays import image_difference, mask_difference, reoriented  # noqa: E402
-from compare_runs import subset  # noqa: E402
-from compare_with_nnunet import build_parser, take_turns  # noqa: E402
-from measured import Measured, measure  # noqa: E402
-from nnunet_float32 import checkpoints  # noqa: E402
-from phantom import ORGANS, SPACINGS_MM, make_phantom  # noqa: E402
-
-from segfw.data.formats import read_volume  # noqa: E402
-from segfw.data.geometry import Geometry, Volume  # noqa: E402
-from segfw.data.preprocess import Preprocessing, preprocess_image  # noqa: E402
+from bench.against_nnunet.arrays import image_difference, mask_difference, reoriented
+from bench.against_nnunet.preprocessing import build_parser, take_turns
+from bench.in_nnunet.predict_float32 import checkpoints
+from bench.measure import Measured, measure
+from bench.phantom import ORGANS, SPACINGS_MM, make_phantom
+from bench.runs import subset
+from segfw.data.formats import read_volume
+from segfw.data.geometry import Geometry, Volume
+from segfw.data.preprocess import Preprocessing, preprocess_image
 
 MB = 1024**2
 

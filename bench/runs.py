@@ -17,6 +17,7 @@ import psutil
 
 SEGFW = Path(sys.executable).with_name("segfw")
 DEFAULT_NNUNET = Path(__file__).resolve().parents[1] / "nnunet-venv" / "bin" / "python"
+IN_NNUNET = Path(__file__).resolve().parent / "in_nnunet"  # programs that run in its environment
 DATASET = "Dataset001_compare"
 SETTINGS_FILE = "comparison.json"
 

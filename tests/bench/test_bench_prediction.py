@@ -5,24 +5,20 @@ import os
 import sys
 import time
 from argparse import ArgumentParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import compare_prediction  # noqa: E402
-from compare_prediction import Prediction, add_predict, seconds_by_part  # noqa: E402
-from compare_prediction_model import FEATURES, network_shape, phantom_plan, smooth_weights  # noqa: E402
-from compare_prediction_tables import table  # noqa: E402
-from compare_runs import dices  # noqa: E402
-from measured import Measured, measure  # noqa: E402
-
-from segfw.networks import build_network  # noqa: E402
-from segfw.planning.plan import FULLRES  # noqa: E402
-from segfw.prediction import predict  # noqa: E402
+from bench.against_nnunet import prediction
+from bench.against_nnunet.prediction import Prediction, add_predict, seconds_by_part
+from bench.against_nnunet.prediction_phantom import FEATURES, network_shape, phantom_plan, smooth_weights
+from bench.against_nnunet.prediction_table import table
+from bench.measure import Measured, measure
+from bench.runs import dices
+from segfw.networks import build_network
+from segfw.planning.plan import FULLRES
+from segfw.prediction import predict
 
 
 def arguments(*words: object) -> object:
@@ -148,6 +144,6 @@ def test_a_program_that_was_stopped_has_its_restoring_measured_on_what_fits(tmp_
 
 
 def test_the_hippocampus_needs_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare_prediction, "require_nnunet", lambda python: None)
+    monkeypatch.setattr(prediction, "require_nnunet", lambda python: None)
     with pytest.raises(SystemExit, match="--data is missing"):
-        compare_prediction.predict(arguments("--keep", tmp_path / "keep", "--parts", "hippocampus"))
+        prediction.predict(arguments("--keep", tmp_path / "keep", "--parts", "hippocampus"))

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from compare_runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
 
+from bench.runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
 from segfw.data.description import DESCRIPTION_FILE
 from segfw.data.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.data.layouts import find_dataset, image_files
