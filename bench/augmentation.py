@@ -24,7 +24,7 @@ from pathlib import Path
 from scipy.stats import t as student
 
 from bench.runs import SEGFW, columns, keep_or_refuse, linked_work, once, spread_text
-from segfw.model import WEIGHTS_FILE, fold_folder
+from segfw.model.load import WEIGHTS_FILE, fold_folder
 from segfw.training.checkpoint import CHECKPOINT_FILE
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from segfw.data.formats import write_labels
-from segfw.data.geometry import Geometry, Shape, Spacing
-from segfw.data.manifest import LabelSet
-from segfw.evaluation.cases import score_masks
-from segfw.evaluation.counting import confusion, label_counts
+from segfw.dataset.cases import LabelSet
+from segfw.evaluation.confusion import confusion, label_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import Measures
+from segfw.evaluation.score import score_masks
 from segfw.evaluation.surface import surface_scores
+from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry, Shape, Spacing
 
 SHAPE: Shape = (300, 512, 512)
 SPACING_MM: Spacing = (1.5, 0.8, 0.8)

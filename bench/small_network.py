@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from segfw.device import autocast, pick_device, pick_precision
+from segfw.base.device import autocast, pick_device, pick_precision
+from segfw.base.records import GIGABYTE
+from segfw.dataset.toy import make_toy_dataset
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import step_cost
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.planning.prepare import SPLITS_FILE, plan_and_preprocess
 from segfw.planning.splits import Splits
-from segfw.records import GIGABYTE
-from segfw.toy_dataset import make_toy_dataset
 from segfw.training.loop import train
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
+from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
 
 PATCH, BATCH = (40, 56, 40), 2  # the plan of a small-structure MR data set
 NETWORK = NetworkSpec(

@@ -17,22 +17,22 @@ from scipy import ndimage
 
 from bench.evaluation import evaluation
 from bench.small_network import BATCH, NETWORK, PATCH, alternate, epoch, machine, step_of
-from segfw.data.geometry import Geometry, Shape
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.resample import axis_matrix, resample_image
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
-from segfw.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.base.device import device_memory_gb, device_name, keep_freed_pages, pick_device, pick_precision
+from segfw.base.records import GIGABYTE
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.resample import axis_matrix, resample_image
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
+from segfw.images.geometry import Geometry, Shape
 from segfw.inference.compiled import in_precision
-from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import PRESETS, preset_called
-from segfw.records import GIGABYTE
 from segfw.training.augment import augment_intensity, warp
-from segfw.training.augment_draw import SpatialParams, draw_intensity, draw_spatial, source_size
+from segfw.training.augment_params import SpatialParams, draw_intensity, draw_spatial, source_size
 
 
 def report(what: str, baseline_name: str, baseline_s: float, ours_s: float) -> None:

@@ -6,7 +6,7 @@ python scripts/make_toy_dataset.py OUT [--cases 24] [--test-cases 6] [--seed 0]
 import argparse
 from pathlib import Path
 
-from segfw.toy_dataset import make_toy_dataset
+from segfw.dataset.toy import make_toy_dataset
 
 
 def main() -> None:

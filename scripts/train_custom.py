@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from segfw.networks.losses import Target, deep_supervision_loss, downsample
 from segfw.networks.spec import NetworkSpec
-from segfw.pipeline import train
 from segfw.planning.plan import Configuration
+from segfw.verbs.train import train
 
 FOCUS = 2.0  # how much more a voxel counts the less likely the network thinks its truth
 

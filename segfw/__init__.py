@@ -6,22 +6,22 @@ from importlib import import_module
 
 # Name -> module. Imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for torch.
 _PUBLIC = {
-    "check_dataset": "segfw.checkup.check",
-    "plan_and_preprocess": "segfw.planning.prepare",
-    "train": "segfw.pipeline",
-    "predict": "segfw.prediction",
-    "run": "segfw.pipeline",
+    "check_dataset": "segfw.verbs.check",
+    "plan_and_preprocess": "segfw.verbs.plan_and_preprocess",
+    "train": "segfw.verbs.train",
+    "predict": "segfw.verbs.predict",
+    "run": "segfw.verbs.train",
     "evaluate": "segfw.evaluation.evaluate",
-    "select": "segfw.selection",
-    "ensemble": "segfw.inference.ensemble",
-    "export_model": "segfw.export",
-    "export_onnx": "segfw.onnx_export",
-    "import_nnunet": "segfw.nnunet.importing",
-    "export_nnunet": "segfw.nnunet.exporting",
-    "load_model": "segfw.model",
+    "select": "segfw.verbs.select",
+    "ensemble": "segfw.inference.averaging",
+    "export_model": "segfw.verbs.export",
+    "export_onnx": "segfw.verbs.export_onnx",
+    "import_nnunet": "segfw.verbs.import_nnunet",
+    "export_nnunet": "segfw.verbs.export_nnunet",
+    "load_model": "segfw.model.load",
     "Predictor": "segfw.inference.predictor",
-    "read_volume": "segfw.data.formats",
-    "UserError": "segfw.records",
+    "read_volume": "segfw.images.formats",
+    "UserError": "segfw.base.records",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 

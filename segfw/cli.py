@@ -17,7 +17,7 @@ OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def _run(args: argparse.Namespace) -> None:
-    from segfw.pipeline import run, summary
+    from segfw.verbs.train import run, summary
 
     planning, training = planning_arguments(args), training_arguments(args)
     scores = run(args.raw, args.work, folds=as_tuple(args.folds), **planning, **training)
@@ -27,7 +27,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from segfw.planning.prepare import plan_and_preprocess
+    from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
     plan = plan_and_preprocess(
         args.raw,
@@ -46,9 +46,9 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from segfw.model import fold_folder
-    from segfw.pipeline import summary, train
-    from segfw.training.distributed import launched_ranks
+    from segfw.base.ranks import launched_ranks
+    from segfw.model.load import fold_folder
+    from segfw.verbs.train import summary, train
 
     scores = train(
         args.work,
@@ -68,7 +68,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from segfw.prediction import predict
+    from segfw.verbs.predict import predict
 
     predict(
         args.model,
@@ -95,7 +95,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.inference.ensemble import ensemble
+    from segfw.inference.averaging import ensemble
 
     ensemble(
         args.probabilities,
@@ -111,7 +111,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from segfw.selection import SELECTION_FILE, TABLE_FILE, select
+    from segfw.verbs.select import SELECTION_FILE, TABLE_FILE, select
 
     select(
         args.work,
@@ -128,7 +128,7 @@ def _select(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from segfw.evaluation.evaluate import evaluate
-    from segfw.evaluation.tables import comparison_table, scores_table
+    from segfw.evaluation.text import comparison_table, scores_table
 
     scores = evaluate(
         args.predictions,
@@ -153,7 +153,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from segfw.checkup.check import check_dataset
+    from segfw.verbs.check import check_dataset
 
     report = check_dataset(args.raw, output=args.output, groups=args.groups, fix=args.fix, workers=args.workers)
     print(report.text())
@@ -163,11 +163,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from segfw.export import export_model, summary
-    from segfw.records import UserError
+    from segfw.base.records import UserError
+    from segfw.verbs.export import export_model, summary
 
     if args.nnunet:
-        from segfw.nnunet.exporting import export_nnunet
+        from segfw.verbs.export_nnunet import export_nnunet
 
         others = (args.half, args.configuration, args.folds, args.weights == "best", args.licence, args.overwrite)
         if any(others):
@@ -180,7 +180,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.ending:
         raise UserError("--ending is of what nnU-Net shall read; give it with --nnunet")
     if args.onnx:
-        from segfw.onnx_export import export_onnx
+        from segfw.verbs.export_onnx import export_onnx
 
         if args.half:
             raise UserError("--half is for model files; ONNX networks are written as float32, leave it out")
@@ -206,26 +206,26 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _import_nnunet(args: argparse.Namespace) -> None:
-    from segfw.nnunet.importing import import_nnunet
+    from segfw.verbs.import_nnunet import import_nnunet
 
     import_nnunet(args.source, args.out, trust_trainer=args.trust_trainer)
     print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
 
 
 def _info(args: argparse.Namespace) -> None:
-    from segfw.health import explain
+    from segfw.verbs.info import explain
 
     print(explain(args.work, device=args.device))
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from segfw.health import doctor
+    from segfw.verbs.info import doctor
 
     print(doctor())
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from segfw.demo import demo
+    from segfw.verbs.demo import demo
 
     demo(args.folder, time_budget_s=args.time_budget, device=args.device)
 
@@ -250,14 +250,14 @@ CALLS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
     args = build_parser().parse_args(arguments)
-    from segfw.records import UserError
+    from segfw.base.records import UserError
 
     try:
         code = CALLS[args.verb](args)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:
-        from segfw.data.parallel import CasesFailed  # not before: it loads what --help should not wait for
+        from segfw.base.parallel import CasesFailed  # not before: it loads what --help should not wait for
 
         if not isinstance(error, UserError | CasesFailed | OSError):  # OSError: a full disk, a forbidden folder
             raise

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import write_labels
-from segfw.data.geometry import Geometry
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
+from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
 SPACING_MM = (5.0, 1.0, 0.5)

@@ -14,11 +14,11 @@ import torch
 from conftest import blocks_case, write_nifti
 from small_training import LABELS, configuration, spec
 
-from segfw.data.formats import read_mask
-from segfw.data.manifest import Channel
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.model import WEIGHTS_FILE, fold_folder, save_weights
+from segfw.dataset.cases import Channel
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.images.formats import read_mask
+from segfw.model.load import WEIGHTS_FILE, fold_folder, save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 
@@ -76,8 +76,8 @@ def slowly(seconds: float):
 
 
 def main() -> int:
-    from segfw.data.parallel import CasesFailed
-    from segfw.prediction import predict
+    from segfw.base.parallel import CasesFailed
+    from segfw.verbs.predict import predict
 
     paths, options = [Path(text) for text in sys.argv[1:4]], {}
     for text in sys.argv[4:]:

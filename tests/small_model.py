@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from small_training import LABELS, configuration, spec
 
-from segfw.data.manifest import Channel, LabelSet
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.model import fold_folder, save_weights
+from segfw.dataset.cases import Channel, LabelSet
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.model.load import fold_folder, save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 

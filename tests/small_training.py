@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.data.manifest import Case, LabelSet
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import preprocess_dataset
-from segfw.model import load_tensors
+from segfw.dataset.cases import Case, LabelSet
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.store import preprocess_dataset
+from segfw.model.load import load_tensors
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration, Estimate
 from segfw.planning.splits import Fold

@@ -9,11 +9,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.data.geometry import CANONICAL, Geometry, Orientation, Volume
-from segfw.data.manifest import LabelSet, Region
-from segfw.data.normalize import Normalization
-from segfw.data.preprocess import Preprocessing, PreprocessRecord, preprocess_image
-from segfw.data.slabs import Slab
+from segfw.dataset.cases import LabelSet, Region
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_image
+from segfw.grid.slabs import Slab
+from segfw.images.geometry import CANONICAL, Geometry, Orientation, Volume
 from segfw.inference.probabilities import Probabilities, ProbabilityInfo, ProbabilityWriter, read_probabilities
 
 LABELS = LabelSet(names=("background", "a", "b"), values=(0, 3, 7))

@@ -12,49 +12,6 @@ import segfw
 
 ROOT = Path(segfw.__file__).parent
 
-# Part -> the parts it may import besides itself. Everything may import records.
-ALLOWED = {
-    "records": set(),
-    "device": set(),
-    "pictures": set(),
-    "data": set(),
-    "networks": set(),
-    "toy_dataset": set(),
-    "planning": {"data", "networks", "device"},
-    "packed": set(),
-    "model": {"data", "networks", "planning", "packed"},
-    "nnunet": {"data", "networks", "planning", "model", "inference", "selection"},
-    "training": {"data", "networks", "planning", "model", "device", "pictures"},
-    "inference": {"data", "networks", "planning", "model", "device"},
-    "evaluation": {"data", "networks", "planning", "model", "device", "pictures"},
-    "checkup": {"data", "networks", "planning", "pictures"},
-    "cascade": {"data", "networks", "planning", "model", "inference"},
-    "pipeline": {
-        *(
-            "data",
-            "networks",
-            "planning",
-            "model",
-            "device",
-            "training",
-            "inference",
-            "evaluation",
-            "checkup",
-            "cascade",
-            "validation",
-        )
-    },
-    "validation": {"data", "networks", "planning", "model", "device", "training", "inference", "evaluation"},
-    "crossvalidation": {"data", "networks", "planning", "model", "inference", "evaluation"},
-    "selection": {"data", "networks", "planning", "model", "inference", "crossvalidation"},
-    "export": {"data", "networks", "planning", "model", "packed"},
-    "onnx_export": {"data", "networks", "planning", "model", "packed", "onnx_runner"},
-    "onnx_runner": set(),  # is handed out with exported networks and runs without segfw
-    "prediction": {"data", "networks", "planning", "model", "inference", "selection"},
-}
-# Used by people or shells, and by nothing in the package.
-TOP = {"__main__", "cli", "arguments", "options", "health", "demo"}
-
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
@@ -76,35 +33,6 @@ def imported(path: Path) -> set[str]:
 SOURCES = {module_name(path): path for path in ROOT.rglob("*.py")}
 MODULES = set(SOURCES)
 IMPORTS = {name: imported(path) - {"segfw", name} for name, path in SOURCES.items()}
-
-
-def part(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
-def test_every_module_belongs_to_a_part_whose_imports_are_ruled():
-    assert {part(module) for module in MODULES} - {""} <= ALLOWED.keys() | TOP
-
-
-@pytest.mark.parametrize("name", sorted(ALLOWED))
-def test_a_part_imports_only_what_lies_below_it(name):
-    allowed = ALLOWED[name] | {name, "records"}
-    wrong = [
-        f"{module} imports {other}"
-        for module in sorted(MODULES)
-        if part(module) == name
-        for other in sorted(IMPORTS[module])
-        if part(other) not in allowed
-    ]
-    assert not wrong
-
-
-def test_nothing_in_the_package_imports_what_is_on_top():
-    users = {
-        name: {module for module in MODULES if any(part(other) == name for other in IMPORTS[module])} for name in TOP
-    }
-    assert users["cli"] <= {"segfw.__main__"}
-    assert {part(module) for module in users["health"] | users["demo"]} <= TOP
 
 
 def test_there_are_no_cycles_not_even_through_imports_inside_functions():

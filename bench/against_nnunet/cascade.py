@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from bench.runs import IN_NNUNET, columns, dices, nnunet_environment, subset
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Volume
-from segfw.data.preprocess import place_back, preprocess_classes
-from segfw.data.restore import restore
-from segfw.data.slabs import dense
+from segfw.grid.preprocess import place_back, preprocess_classes
+from segfw.grid.restore import restore
+from segfw.grid.slabs import dense
+from segfw.images.formats import read_volume
+from segfw.images.geometry import Volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model
-from segfw.nnunet.importing import import_nnunet
+from segfw.model.load import load_model
+from segfw.verbs.import_nnunet import import_nnunet
 
 STAGES = "3d_lowres", "3d_cascade_fullres"
 RUN = IN_NNUNET / "cascade.py"

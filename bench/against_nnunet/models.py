@@ -41,12 +41,12 @@ from bench.runs import (
     remove,
     require_nnunet,
 )
-from segfw.data.formats import read_volume
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
+from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model import load_model, load_plan
-from segfw.nnunet.exporting import export_nnunet
-from segfw.nnunet.importing import import_nnunet
+from segfw.model.load import load_model, load_plan
+from segfw.verbs.export_nnunet import export_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
 # Folders of nnU-Net's masks and of those with its sums in float32, by whether images were mirrored.

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from bench.runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
-from segfw.data.description import DESCRIPTION_FILE
-from segfw.data.formats import read_mask, read_volume, split_ending, write_labels
-from segfw.data.layouts import find_dataset, image_files
-from segfw.data.manifest import Case, DatasetManifest
-from segfw.nnunet.descriptions import dataset_json
-from segfw.planning.nnunet_plans import plan_of_nnunet, read_json
+from segfw.base.records import UserError
+from segfw.dataset.cases import Case, DatasetManifest
+from segfw.dataset.dataset_json import DESCRIPTION_FILE
+from segfw.dataset.layouts import find_dataset, image_files
+from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
+from segfw.nnunet.plans import plan_of_nnunet, read_json
+from segfw.nnunet.write_json import dataset_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
-from segfw.planning.prepare import MANIFEST_FILE
-from segfw.records import UserError
+from segfw.verbs.plan_and_preprocess import MANIFEST_FILE
 
 PLANNERS = {
     "plain": "ExperimentPlanner",

@@ -47,13 +47,13 @@ from bench.runs import (
     subset,
     usable_cpus,
 )
-from segfw.data.formats import read_volume
-from segfw.device import pick_device, pick_precision
-from segfw.model import WEIGHTS_FILE, fold_folder, load_model, save_weights
+from segfw.base.device import pick_device, pick_precision
+from segfw.images.formats import read_volume
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
-from segfw.planning.prepare import SPLITS_FILE
 from segfw.planning.splits import Splits
+from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}
@@ -84,7 +84,7 @@ class Prediction:
 
     def export(self) -> dict:
         """The model as nnU-Net loads it."""
-        from segfw.nnunet.exporting import export_nnunet
+        from segfw.verbs.export_nnunet import export_nnunet
 
         (folder,) = export_nnunet(self.model, remove(self.exported))
         return {"folder": folder.name}

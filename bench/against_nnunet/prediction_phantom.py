@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from segfw.data.geometry import Shape
-from segfw.data.manifest import Channel, LabelSet
-from segfw.data.normalize import IntensityStats, Normalization
-from segfw.data.preprocess import Preprocessing
+from segfw.dataset.cases import Channel, LabelSet
+from segfw.grid.normalize import IntensityStats, Normalization
+from segfw.grid.preprocess import Preprocessing
+from segfw.images.geometry import Shape
 from segfw.networks import build_network
 from segfw.networks.spec import PLAIN, NetworkSpec
 from segfw.planning.plan import FULLRES, Configuration, Estimate, Plan

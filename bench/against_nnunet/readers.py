@@ -26,11 +26,11 @@ from scipy.spatial.transform import Rotation
 
 from bench.against_nnunet.models import working_folder
 from bench.runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
-from segfw.data.formats import split_ending
-from segfw.data.parallel import CasesFailed
-from segfw.nnunet.importing import import_nnunet
-from segfw.prediction import predict
-from segfw.records import UserError
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
+from segfw.images.formats import split_ending
+from segfw.verbs.import_nnunet import import_nnunet
+from segfw.verbs.predict import predict
 
 # One process for all models, because nnU-Net takes long to start. The driver calls nnU-Net's public predictor.
 DRIVER = """

@@ -35,12 +35,12 @@ from bench.runs import (
     subset,
     usable_cpus,
 )
-from segfw.device import pick_device, pick_precision
+from segfw.base.device import pick_device, pick_precision
 from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.prepare import SPLITS_FILE
 from segfw.planning.splits import Splits
-from segfw.training.runlog import read_metrics
+from segfw.training.metrics_log import read_metrics
+from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 PHASES = ("steps", "nnunet", "segfw", "predict", "report")
 NNUNET = "nnU-Net"

@@ -11,14 +11,14 @@ from torch import Tensor
 from bench.gpu.steps import segfw_step
 from bench.gpu.timing import GIB, free_cached_memory, synchronize
 from bench.gpu.visit import SMALL_NETWORK, Problem, Visit, attempt
-from segfw.data.geometry import Geometry
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.restore import Restoring
-from segfw.data.store import CaseArrays
-from segfw.device import autocast, pick_precision
+from segfw.base.device import autocast, pick_precision
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.restore import Restoring
+from segfw.grid.store import CaseArrays
+from segfw.images.geometry import Geometry
 from segfw.inference.compiled import in_precision
-from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.training.batches import Batches

@@ -15,8 +15,8 @@ from scipy import ndimage
 from bench.gpu.steps import SegfwStep, segfw_step
 from bench.gpu.timing import synchronize
 from bench.gpu.visit import Problem, Visit, attempt
-from segfw.data.arrays import open_array, save_array
-from segfw.data.store import CaseArrays
+from segfw.base.array_files import open_array, save_array
+from segfw.grid.store import CaseArrays
 from segfw.training.batches import Batches
 from segfw.training.feeding import Feeder, Stopwatch, on_device
 from segfw.training.step import train_step

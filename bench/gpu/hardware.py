@@ -9,7 +9,7 @@ import torch
 
 from bench.gpu.timing import call_ms
 from bench.gpu.visit import Visit
-from segfw.device import pick_precision
+from segfw.base.device import pick_precision
 
 EDGE = 8192  # of the square matrices
 

@@ -10,7 +10,7 @@ import torch
 
 from bench.gpu.timing import GIB
 from bench.gpu.visit import CLASSES, Visit, attempt
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost
 from segfw.planning.presets import preset_called

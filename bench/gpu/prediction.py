@@ -11,13 +11,13 @@ import torch
 from bench.gpu.agreement import CANONICAL_AFFINE
 from bench.gpu.timing import free_cached_memory, peak_gib, reset_peak, synchronize
 from bench.gpu.visit import Problem, Visit, attempt
-from segfw.data.geometry import Geometry, Shape
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.restore import Restoring
-from segfw.device import pick_precision
+from segfw.base.device import pick_precision
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.restore import Restoring
+from segfw.images.geometry import Geometry, Shape
 from segfw.inference.compiled import in_precision
-from segfw.inference.members import members_of
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
 from segfw.inference.tiles import tile_count
 from segfw.networks import build_network, fastest_layout
 

@@ -21,7 +21,7 @@ from bench.gpu.stepping import stepping
 from bench.gpu.timing import free_cached_memory
 from bench.gpu.training import training
 from bench.gpu.visit import Visit, described
-from segfw.device import keep_freed_pages
+from segfw.base.device import keep_freed_pages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from bench.gpu.visit import Problem, Visit
-from segfw.device import pick_precision
+from segfw.base.device import pick_precision
+from segfw.base.ranks import ALONE
 from segfw.networks import build_network
 from segfw.networks.losses import LABELS, LOSSES
 from segfw.training.checkpoint import TrainState
-from segfw.training.distributed import ALONE
 from segfw.training.loop import _new_state
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Run, train_step

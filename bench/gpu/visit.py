@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from bench.gpu.report import markdown
-from segfw.data.geometry import Shape
-from segfw.device import device_name
+from segfw.base.device import device_name
+from segfw.images.geometry import Shape
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.fitting import Grid, choose_published
 from segfw.planning.presets import preset_called

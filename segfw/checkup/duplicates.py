@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from segfw.base.records import count
+from segfw.checkup.case_measures import CaseMeasure
 from segfw.checkup.findings import Finding
-from segfw.checkup.measure import CaseMeasure
-from segfw.records import count
 
 # Correlation of two signatures. Measured on MR of the hippocampus and the heart, CT of head and neck, and brain
 # slices: scans of different patients reach at most 0.57, 0.34, 0.88 and 0.50; two phases of one heart 0.94 to 0.991;

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from segfw.checkup.measure import CaseMeasure
-from segfw.data.geometry import Shape, Spacing
-from segfw.data.manifest import Problem
-from segfw.records import Record, count
+from segfw.base.records import Record, count
+from segfw.checkup.case_measures import CaseMeasure
+from segfw.dataset.cases import Problem
+from segfw.images.geometry import Shape, Spacing
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.records import Record, UserError, whole_file
 from segfw.checkup.findings import CheckReport
-from segfw.data.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
-from segfw.data.geometry import Geometry, Volume, stored_like
-from segfw.data.manifest import Case, FoundDataset
-from segfw.data.verify import as_integers, grid_mismatch
-from segfw.records import Record, UserError, whole_file
+from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.verify import as_integers, grid_mismatch
+from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
+from segfw.images.geometry import Geometry, Volume, stored_like
 
 FIXES_FILE = "fixes.json"
 # A mask whose grid has the image's shape and lies within this many voxels of it was drawn on the image, and its header

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import size_and_change, split_ending
-from segfw.data.geometry import to_canonical
-from segfw.data.manifest import LabelMap, LabelSet
-from segfw.data.parallel import CasesFailed, Outcome, map_bounded
-from segfw.evaluation.cases import DEFAULT, lesion_names, measures_of, score_case
+from segfw.base.parallel import CasesFailed, Outcome, map_bounded
+from segfw.base.records import UserError, count, write_text
+from segfw.dataset.cases import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, Scores, mean_dice
@@ -30,9 +28,11 @@ from segfw.evaluation.pairs import (
     pair_masks,
 )
 from segfw.evaluation.report import write_report
+from segfw.evaluation.score import DEFAULT, lesion_names, measures_of, score_case
 from segfw.evaluation.summary import summarize
-from segfw.evaluation.tables import comparison_csv, lesions_csv, scores_csv, summary_csv
-from segfw.records import UserError, count, write_text
+from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
+from segfw.images.formats import size_and_change, split_ending
+from segfw.images.geometry import to_canonical
 
 BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
 COMPRESSION = 100  # of a mask in a format whose header is not looked into

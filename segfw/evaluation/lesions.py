@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 COUNTED = ("reference", "found", "predicted", "right")
 

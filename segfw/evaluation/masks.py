@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import read_mask, read_volume
-from segfw.data.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical
-from segfw.data.manifest import LabelMap, LabelSet
-from segfw.data.verify import as_integers
-from segfw.records import UserError
+from segfw.base.records import UserError
+from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.verify import as_integers
+from segfw.images.formats import read_mask, read_volume
+from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical
 
 IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import field_validator
 
-from segfw.evaluation.counting import label_counts
+from segfw.base.records import Record
+from segfw.evaluation.confusion import label_counts
 from segfw.evaluation.lesions import LesionCounts, lesion_total, ratio
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
-from segfw.records import Record
 
 
 class Metric(NamedTuple):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.data.geometry import Spacing
+from segfw.base.figures import VIEWS, label_color, png_of, shortened, shown_plane
 from segfw.evaluation.metrics import Scores, mean_dice
-from segfw.pictures import VIEWS, label_color, png_of, shortened, shown_plane
+from segfw.images.geometry import Spacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

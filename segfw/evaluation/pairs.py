@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from segfw.data.description import DESCRIPTION_FILE, label_map_of, read_label_maps
-from segfw.data.formats import split_ending
-from segfw.data.layouts import find_dataset, image_files, read_labels
-from segfw.data.manifest import LABELS_FILE, LabelMap, LabelSet
-from segfw.data.parallel import progress
+from segfw.base.parallel import progress
+from segfw.base.records import UserError, count
+from segfw.dataset.cases import LABELS_FILE, LabelMap, LabelSet
+from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps
+from segfw.dataset.layouts import find_dataset, image_files, read_labels
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
-from segfw.records import UserError, count
+from segfw.images.formats import split_ending
 
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
 

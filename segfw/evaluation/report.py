@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
 from segfw.evaluation.metrics import METRICS, Scores
 from segfw.evaluation.overlays import Overlay
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts
-from segfw.evaluation.tables import comparison_rows, stratum_name
-from segfw.pictures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
+from segfw.evaluation.text import comparison_rows, stratum_name
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PLOTTED = ("dice", "nsd", "hd95_mm")

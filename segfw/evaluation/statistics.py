@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 RESAMPLES = 2000
 LEAST_CASES = 5  # fewer hold too little to draw from: an interval would look narrow because they are few

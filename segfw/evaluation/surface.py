@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.data.geometry import Shape, Spacing
+from segfw.images.geometry import Shape, Spacing
 
 SLAB_VOXELS = 1 << 20
 ROUNDING = 1e-4  # of a tolerance: affines give a spacing of 1 mm as 1.0000001

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segfw.data.parallel import ran_out_of_memory
-from segfw.inference.members import gives_features
+from segfw.base.parallel import ran_out_of_memory
+from segfw.inference.summands import gives_features
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segfw.data.geometry import Volume
-from segfw.data.normalize import Normalization
-from segfw.data.parallel import ran_out_of_memory
-from segfw.data.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
-from segfw.data.restore import Restoring, restored
-from segfw.data.slabs import Slab
-from segfw.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
-from segfw.inference.budget import Limits, activation_bytes, room_bytes
+from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
+from segfw.base.parallel import ran_out_of_memory
+from segfw.base.records import UserError
+from segfw.base.stopwatch import CaseTimes, Stopwatch
+from segfw.grid.normalize import Normalization
+from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
+from segfw.grid.restore import Restoring, restored
+from segfw.grid.slabs import Slab
+from segfw.images.geometry import Volume
+from segfw.inference.accumulator import say_on_host
 from segfw.inference.compiled import compile_network, in_precision
-from segfw.inference.kinds import opened
-from segfw.inference.members import members_of
-from segfw.inference.outputs import CPU_VOXELS_PER_BATCH, MOST_KNOWN
+from segfw.inference.host_memory import Limits, activation_bytes, room_bytes
+from segfw.inference.image_types import opened
 from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
+from segfw.inference.tile_runner import CPU_VOXELS_PER_BATCH, MOST_KNOWN
 from segfw.inference.tiles import tile_count
-from segfw.inference.times import CaseTimes, Stopwatch
-from segfw.inference.window import say_on_host
-from segfw.model import Model
+from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
-from segfw.records import UserError
 
 __all__ = ["CaseTimes", "Predictor", "Prepared", "Sink", "Stopwatch"]
 CASES_AT_ONCE = 2  # one is read while another is predicted

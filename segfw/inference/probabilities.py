@@ -24,12 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.arrays import StoredArray, open_array
-from segfw.data.geometry import Shape
-from segfw.data.manifest import LabelSet
-from segfw.data.preprocess import PreprocessRecord
-from segfw.data.slabs import Block, Slab
-from segfw.records import Record, UserError, partial_path, whole_file
+from segfw.base.array_files import StoredArray, open_array
+from segfw.base.records import Record, UserError, partial_path, whole_file
+from segfw.dataset.cases import LabelSet
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Block, Slab
+from segfw.images.geometry import Shape
 
 ENDING = ".b2nd"
 FOLDER = "probabilities"  # of a folder of masks

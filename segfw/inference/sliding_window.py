@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from segfw.data.geometry import Shape
-from segfw.data.slabs import Slab
-from segfw.inference.budget import Limits
-from segfw.inference.members import Members, heads_on, members_of
-from segfw.inference.outputs import Outputs
+from segfw.grid.slabs import Slab
+from segfw.images.geometry import Shape
+from segfw.inference.accumulator import Window, make_window, on_host
+from segfw.inference.host_memory import Limits
+from segfw.inference.summands import Members, heads_on, members_of
+from segfw.inference.tile_runner import Outputs
 from segfw.inference.tiles import Tile, TiledImage
-from segfw.inference.window import Window, make_window, on_host
 
 CHANNELS_LAST_FROM = 8  # of fewer channels next to each other each step of a loop over them is dear
 LEAST_SLICES = 8  # that are finished together where tiles are flat

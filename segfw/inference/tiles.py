@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
-from segfw.networks.inputs import one_hot_previous
+from segfw.images.geometry import Shape
+from segfw.networks.previous_stage import one_hot_previous
 
 Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels
 NO_ORDERS: Orders = {}

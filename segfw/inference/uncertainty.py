@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.formats import write_map
-from segfw.data.manifest import LabelSet
-from segfw.data.preprocess import PreprocessRecord, place_back
-from segfw.data.restore import BlockResampler, first_largest, last_above_zero
-from segfw.data.slabs import Slab
-from segfw.records import Record, write_text
+from segfw.base.records import Record, write_text
+from segfw.dataset.cases import LabelSet
+from segfw.grid.preprocess import PreprocessRecord, place_back
+from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
+from segfw.grid.slabs import Slab
+from segfw.images.formats import write_map
 
 FOLDER = "uncertainty"  # of a folder of masks
 TABLE_FILE = "uncertainty.csv"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from segfw.networks.foreign import mednext, segresnet, swin_unetr
+from segfw.networks.monai import mednext, segresnet, swin_unetr
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
 

@@ -6,7 +6,7 @@ from math import prod
 
 from pydantic import model_validator
 
-from segfw.records import Record
+from segfw.base.records import Record
 
 Triple = tuple[int, int, int]
 PLAIN, RESIDUAL_ENCODER = "plain-unet", "residual-encoder-unet"

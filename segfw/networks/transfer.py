@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segfw.records import UserError
+from segfw.base.records import UserError
 
 NAMES_SHOWN = 6
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from segfw.data.geometry import CANONICAL
-from segfw.inference.postprocess import Postprocessing
-from segfw.nnunet.folder import DATASET_FILE, PLANS_FILE
+from segfw.images.geometry import CANONICAL
+from segfw.model.postprocess import Postprocessing
+from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE
 from segfw.planning.plan import Configuration, Plan
-from segfw.selection import Selection
+from segfw.verbs.select import Selection
 
 PREDICT = "nnUNetv2_predict_from_modelfolder"
 

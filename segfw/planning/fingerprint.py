@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.data.formats import UnreadableFile, read_mask, read_volume, size_and_change
-from segfw.data.geometry import Shape, Spacing, Volume, stored_like, to_canonical
-from segfw.data.manifest import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
-from segfw.data.normalize import IntensityStats
-from segfw.data.parallel import map_bounded, ran_out_of_memory
-from segfw.data.preprocess import cut, nonzero_box, stack_channels
-from segfw.data.verify import as_integers, check_case, count_values, file_notes
-from segfw.planning.sides import label_centroids_mm
-from segfw.records import Record, UserError, count
+from segfw.base.parallel import map_bounded, ran_out_of_memory
+from segfw.base.records import Record, UserError, count
+from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
+from segfw.dataset.verify import as_integers, check_case, count_values, file_notes
+from segfw.grid.normalize import IntensityStats
+from segfw.grid.preprocess import cut, nonzero_box, stack_channels
+from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
+from segfw.images.geometry import Shape, Spacing, Volume, stored_like, to_canonical
+from segfw.planning.left_right import label_centroids_mm
 
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
 MOST_SAMPLED_PER_CASE = 1_000_000  # few cases need more of each: percentiles are of data sets, not of draws

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
+from segfw.base.records import UserError
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import rules
 from segfw.planning.memory import step_cost, usable_bytes
 from segfw.planning.presets import Preset, with_z
 from segfw.planning.topology import Topology
-from segfw.records import UserError
 
 TOO_SMALL = "not even the smallest patch fits into --gpu-memory-gb; give more memory"
 

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from segfw.data.geometry import Shape
-from segfw.device import autocast, pick_precision
+from segfw.base.device import autocast, pick_precision
+from segfw.base.records import GIGABYTE, Record
+from segfw.images.geometry import Shape
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.networks.spec import SWIN_UNETR, NetworkSpec
-from segfw.records import GIGABYTE, Record
 
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 2  # float32 weight, gradient and momentum, and the 16-bit copy that autocast keeps
 # Of the deepest feature map in the counted step: so large that activations outweigh the weights' gradients, as in real

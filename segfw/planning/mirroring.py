@@ -26,10 +26,10 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.data.geometry import Shape
-from segfw.data.manifest import LabelSet
+from segfw.dataset.cases import LabelSet
+from segfw.images.geometry import Shape
 from segfw.planning.fingerprint import CaseStats
-from segfw.planning.sides import is_of_heart, pairs_by_name, stem_of
+from segfw.planning.left_right import is_of_heart, pairs_by_name, stem_of
 
 X_AXIS = 2
 FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names

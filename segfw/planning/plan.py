@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from segfw.data.geometry import Orientation, Shape
-from segfw.data.manifest import Channel, LabelSet
-from segfw.data.preprocess import Preprocessing
+from segfw.base.records import Record, UserError
+from segfw.dataset.cases import Channel, LabelSet
+from segfw.grid.preprocess import Preprocessing
+from segfw.images.geometry import Orientation, Shape
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured
-from segfw.records import Record, UserError
 
 PLAN_FILE = "plan.json"
 TWO_D, LOWRES, FULLRES, CASCADE = "2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"

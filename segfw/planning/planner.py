@@ -9,10 +9,11 @@ from math import prod
 
 import numpy as np
 
-from segfw.data.geometry import Spacing
-from segfw.data.manifest import DatasetManifest
-from segfw.data.normalize import Normalization, normalization_kind
-from segfw.data.preprocess import Preprocessing
+from segfw.base.records import GIGABYTE, UserError
+from segfw.dataset.cases import DatasetManifest
+from segfw.grid.normalize import Normalization, normalization_kind
+from segfw.grid.preprocess import Preprocessing
+from segfw.images.geometry import Spacing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
@@ -20,7 +21,6 @@ from segfw.planning.memory import step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
-from segfw.records import GIGABYTE, UserError
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from segfw.networks.foreign import doubled
+from segfw.base.records import UserError
+from segfw.networks.monai import doubled
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.planning import rules
 from segfw.planning.topology import Topology, catching_up_topology, even_topology, unet_topology
-from segfw.records import UserError
 
 DEEPEST = 14  # stages that the published lists of blocks go down to
 SWIN_FEATURES = 48

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from segfw.data.geometry import Spacing
-from segfw.data.manifest import DatasetManifest
-from segfw.data.normalize import Normalization
+from segfw.dataset.cases import DatasetManifest
+from segfw.grid.normalize import Normalization
+from segfw.images.geometry import Spacing
 from segfw.networks.spec import MEDNEXT, SEGRESNET, SWIN_UNETR
 from segfw.planning.fitting import Choice
 from segfw.planning.rules import LARGEST_DATASET_SHARE, LOWRES_COVERAGE, MOST_PATCHES_2D, MOST_PATCHES_3D

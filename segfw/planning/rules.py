@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from segfw.data.geometry import Shape, Spacing
-from segfw.data.resample import ANISOTROPY_LIMIT, resampled_shape
+from segfw.grid.resample import ANISOTROPY_LIMIT, resampled_shape
+from segfw.images.geometry import Shape, Spacing
 
 MASK_CROP_RATIO = 0.75  # below this share of voxels left after the crop, statistics are taken inside the mask
 LARGEST_DATASET_SHARE = 0.05  # of all training voxels in one batch

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from segfw.base.records import Record, UserError, count
 from segfw.planning.draw import draw_parts
-from segfw.records import Record, UserError, count
 
 FOLDS = 5
 SEED = 12345

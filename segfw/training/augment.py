@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
-from segfw.training.augment_draw import IntensityParams, SpatialParams, is_in_plane
+from segfw.images.geometry import Shape
+from segfw.training.augment_params import IntensityParams, SpatialParams, is_in_plane
 
 # B batch, C channel, L kinds of masks, W warped samples, Z Y X space, N voxels, R rows: single-channel images picked
 # from the batch

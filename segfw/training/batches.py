@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.data.geometry import Shape
-from segfw.data.store import CaseArrays
-from segfw.networks.inputs import one_hot_previous
+from segfw.grid.store import CaseArrays
+from segfw.images.geometry import Shape
+from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.augment import augment_intensity, warp
-from segfw.training.augment_draw import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
+from segfw.training.augment_params import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
-from segfw.training.cascade import PreviousParams, augment_previous, draw_previous, drop_components
 from segfw.training.sampling import draw_sample, generator, is_forced_foreground
+from segfw.training.spoil_previous import PreviousParams, augment_previous, draw_previous, drop_components
 
 # Image (B, C, Z, Y, X), classes (B, Z, Y, X), the sample's generator -> both, augmented. B is 1.
 Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]

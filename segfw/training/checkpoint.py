@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segfw.model import load_tensors, save_tensors
-from segfw.records import UserError, whole_file
+from segfw.base.records import UserError, whole_file
+from segfw.model.load import load_tensors, save_tensors
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.data.parallel import progress
-from segfw.model import BEST_FILE, save_weights
+from segfw.base.parallel import progress
+from segfw.base.records import GIGABYTE, UserError
+from segfw.model.load import BEST_FILE, save_weights
 from segfw.planning.splits import Fold
-from segfw.records import GIGABYTE, UserError
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
-from segfw.training.curves import draw_progress
 from segfw.training.feeding import Feeder, Stopwatch
-from segfw.training.runlog import append_metrics, epoch_line, read_metrics
+from segfw.training.metrics_log import append_metrics, epoch_line, read_metrics
+from segfw.training.patch_validation import STEP_PER_TILE, WHOLE_CASES_SHARE, WholeCases, validate_patches
+from segfw.training.progress_page import draw_progress
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import Run, is_finite, train_step
-from segfw.training.stopping import COOL_DOWN, FEWEST_GAIN, GO_ON, STOP_NOW, StopFile, Stopped
-from segfw.training.validate import STEP_PER_TILE, WHOLE_CASES_SHARE, WholeCases, validate_patches
+from segfw.training.stop_file import COOL_DOWN, FEWEST_GAIN, GO_ON, STOP_NOW, StopFile, Stopped
 from segfw.training.writers import Writer
 
 CHECK_EVERY_STEPS = 20  # steps between looks at the loss: each look waits for the device

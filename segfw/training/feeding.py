@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segfw.data.parallel import free_memory_bytes
-from segfw.data.preprocess import Preprocessing
-from segfw.data.store import CaseArrays, load_stored, open_case, stored_bytes
-from segfw.records import GIGABYTE, UserError
+from segfw.base.parallel import free_memory_bytes
+from segfw.base.records import GIGABYTE, UserError
+from segfw.grid.preprocess import Preprocessing
+from segfw.grid.store import CaseArrays, load_stored, open_case, stored_bytes
 from segfw.training.batches import CutBatch
 
 MEMORY_SHARE = 0.4  # of the free memory that a data set may fill to be kept whole

@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segfw.data.store import CaseArrays
-from segfw.device import compiling_pays, keep_freed_pages, pick_precision
-from segfw.model import WEIGHTS_FILE, save_weights
+from segfw.base.device import compiling_pays, keep_freed_pages, pick_precision
+from segfw.base.ranks import ALONE, Ranks, local_device
+from segfw.base.records import UserError
+from segfw.grid.store import CaseArrays
+from segfw.model.load import WEIGHTS_FILE, save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.planning.rules import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
-from segfw.records import UserError
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -29,18 +30,17 @@ from segfw.training.checkpoint import (
     load_checkpoint,
     require_checkpoint,
 )
-from segfw.training.curves import draw_progress
-from segfw.training.distributed import ALONE, Ranks, local_device
 from segfw.training.epochs import Diverged, Job, train_epochs
 from segfw.training.feeding import Stopwatch, open_cases
-from segfw.training.runlog import keep_metrics_before, read_metrics
-from segfw.training.runrecord import note_session
+from segfw.training.metrics_log import keep_metrics_before, read_metrics
+from segfw.training.patch_validation import CountWholeCase, WholeCases, fixed_subset
+from segfw.training.progress_page import draw_progress
+from segfw.training.run_record import note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import Clock, extended, fit_to_length
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Run, memory_errors_named, prepared_forward, seconds_per_patch
-from segfw.training.stopping import StopFile
-from segfw.training.validate import CountWholeCase, WholeCases, fixed_subset
+from segfw.training.stop_file import StopFile
 from segfw.training.writers import Writer, open_writers
 
 SETTINGS_FILE = "settings.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segfw.data.geometry import Shape
+from segfw.images.geometry import Shape
 
 TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 

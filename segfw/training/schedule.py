@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from segfw.base.records import UserError
 from segfw.planning.rules import STEPS_PER_EPOCH
-from segfw.records import UserError
 from segfw.training.checkpoint import Counters
 from segfw.training.settings import TrainSettings
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from segfw.base.records import Record
 from segfw.planning.rules import EPOCHS
-from segfw.records import Record
 
 
 class TrainSettings(Record):

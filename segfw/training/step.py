@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segfw.device import autocast
+from segfw.base.device import autocast
+from segfw.base.ranks import Ranks
+from segfw.base.records import UserError
 from segfw.networks.losses import Loss, Target
 from segfw.planning.plan import Configuration
-from segfw.records import UserError
 from segfw.training.checkpoint import TrainState
-from segfw.training.distributed import Ranks
 from segfw.training.settings import TrainSettings
 
 Outputs = Sequence[Tensor]  # logits of all decoder stages, finest first

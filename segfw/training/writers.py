@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-from segfw.records import UserError, write_text
-from segfw.training.runrecord import RunRecord
+from segfw.base.records import UserError, write_text
+from segfw.training.run_record import RunRecord
 
 MLFLOW_FILE, MLFLOW_RUN_FILE = "mlflow.db", "mlflow_run.txt"
 MLFLOW_EXPERIMENT = "segfw"

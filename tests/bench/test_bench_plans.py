@@ -10,10 +10,10 @@ from PIL import Image
 from small_nnunet import plans
 
 from bench.against_nnunet.plans import Failed, fields, for_both, raw_folder, same
-from segfw.data.formats import read_mask
-from segfw.data.layouts import find_dataset
-from segfw.data.manifest import Channel, DatasetManifest, LabelSet
-from segfw.planning.nnunet_plans import plan_of_nnunet
+from segfw.dataset.cases import Channel, DatasetManifest, LabelSet
+from segfw.dataset.layouts import find_dataset
+from segfw.images.formats import read_mask
+from segfw.nnunet.plans import plan_of_nnunet
 
 CHANNELS = (Channel(name="CT"), Channel(name="PET"))
 LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))

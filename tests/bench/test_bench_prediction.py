@@ -18,7 +18,7 @@ from bench.measure import Measured, measure
 from bench.runs import dices
 from segfw.networks import build_network
 from segfw.planning.plan import FULLRES
-from segfw.prediction import predict
+from segfw.verbs.predict import predict
 
 
 def arguments(*words: object) -> object:

@@ -14,9 +14,9 @@ from bench.in_nnunet.predict_float32 import checkpoints
 from bench.measure import Measured, measure
 from bench.phantom import ORGANS, SPACINGS_MM, make_phantom
 from bench.runs import subset
-from segfw.data.formats import read_volume
-from segfw.data.geometry import Geometry, Volume
-from segfw.data.preprocess import Preprocessing, preprocess_image
+from segfw.grid.preprocess import Preprocessing, preprocess_image
+from segfw.images.formats import read_volume
+from segfw.images.geometry import Geometry, Volume
 
 MB = 1024**2
 

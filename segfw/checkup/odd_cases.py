@@ -1,0 +1,133 @@
+"""What is odd about the image of a case beside those of the others: spacing, size, orientation, intensities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from segfw.base.records import count
+from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
+from segfw.checkup.case_measures import CaseMeasure
+from segfw.checkup.findings import Finding
+from segfw.checkup.swaps import AXES
+
+Names = dict[int, str]  # label value -> name
+
+# Factors that a figure must differ by before it counts, however alike the other cases are: hospitals use slices of
+# half and double thickness and crop to different fields of view, and no scanner's units are exact.
+SPACING_FACTOR, SIZE_FACTOR, RANGE_FACTOR, EXTREME_FACTOR = 1.9, 2.5, 3.0, 4.0
+SPACING_THRESHOLD = EXTREME_THRESHOLD = 5.0
+COMMON_UNITS = 0.15  # spread of the logarithm of the ranges up to which images have units that mean something
+OFFSET_SHARE = 0.45  # of the intensity range; air of a CT that was shifted by 1024 moves by about 0.7
+
+
+def odd_geometry(cases: Sequence[CaseMeasure]) -> list[Finding]:
+    """Spacings and sizes unlike the others'."""
+    found = []
+    for axis, name in enumerate(AXES):
+        spacings = np.log([case.spacing_mm[axis] for case in cases])
+        for outlier in find_outliers(spacings, least=np.log(SPACING_FACTOR), threshold=SPACING_THRESHOLD):
+            case = cases[outlier.index]
+            what = f"the spacing along {name} is {case.spacing_mm[axis]:.4g} mm; {_usual(outlier, 'mm')}"
+            found.append(warning("outlier-spacing", case, what, "check the header against the scanner's protocol"))
+        for outlier in find_outliers(np.log([case.size_mm[axis] for case in cases]), least=np.log(SIZE_FACTOR)):
+            case = cases[outlier.index]
+            what = f"the image is {case.size_mm[axis]:.4g} mm long along {name}; {_usual(outlier, 'mm')}"
+            found.append(warning("outlier-size", case, what, "check that it shows the same region as the others"))
+    return found
+
+
+def mixed_orientation(cases: Sequence[CaseMeasure]) -> list[Finding]:
+    """A note on cases that are stored in another orientation than most."""
+    found = []
+    stored = Counter(case.orientation for case in cases)
+    if len(stored) > 1:
+        usual, number = stored.most_common(1)[0]
+        odd = tuple(case.id for case in cases if case.orientation != usual)
+        differently = listed([code for code in stored if code != usual])
+        what = f"{number} cases are stored as {usual}, {count(len(odd), 'other')} as {differently}"
+        remedy = "nothing to do: all are turned to one orientation on reading"
+        found.append(Finding(kind="mixed-orientation", severity="note", what=what, remedy=remedy, others=odd))
+    return found
+
+
+def _usual(outlier: Outlier, unit: str) -> str:
+    low, high = np.exp(outlier.usual)
+    between = f"{low:.4g} to {high:.4g}" if high > 1.001 * low else f"{low:.4g}"
+    return f"in the others it is {between} {unit}".rstrip()
+
+
+def warning(kind: str, case: CaseMeasure, what: str, remedy: str, **more) -> Finding:
+    return Finding(**{"kind": kind, "severity": "warning", "case": case.id, "what": what, "remedy": remedy} | more)
+
+
+def listed(items: Sequence[str] | Counter) -> str:
+    return ", ".join(str(item) for item in items)
+
+
+class _Feature(NamedTuple):
+    """A figure of a channel of all cases, of which outliers are looked for, and how to speak of them."""
+
+    kind: str
+    values: np.ndarray
+    least: float
+    threshold: float
+    words: str
+    remedy: str
+
+
+def odd_intensities(cases: Sequence[CaseMeasure]) -> list[Finding]:
+    """Cases whose intensities are shifted, scaled or reach far beyond those of the others."""
+    found = []
+    for index in range(min((len(case.channels) for case in cases), default=0)):
+        named: set[str] = set()
+        for feature in _intensity_features(cases, index):
+            for outlier in find_outliers(feature.values, least=feature.least, threshold=feature.threshold):
+                case = cases[outlier.index]
+                if case.id not in named:  # the first words for it are enough
+                    named.add(case.id)
+                    is_note = feature.kind == "other-units"
+                    what = f"{feature.words} in channel {index}: {_intensities(cases, case, index)}"
+                    severity = {"severity": "note"} if is_note else {}
+                    found.append(warning(feature.kind, case, what, feature.remedy, **severity))
+    return found
+
+
+def _intensities(cases: Sequence[CaseMeasure], case: CaseMeasure, index: int) -> str:
+    own = case.channels[index]
+    others = [other.channels[index] for other in cases if other is not case]
+    low, high = (np.median([getattr(channel, part) for channel in others]) for part in ("low", "high"))
+    return (
+        f"values mostly {own.low:.4g} to {own.high:.4g}, extremes {own.minimum:.4g} and {own.maximum:.4g}; "
+        f"the others lie mostly at {low:.4g} to {high:.4g}"
+    )
+
+
+def _intensity_features(cases: Sequence[CaseMeasure], index: int) -> list[_Feature]:
+    """Range, offset and extremes; the latter relative to the case's own range, as MR has no fixed units."""
+    low, high, minimum, maximum = (
+        np.array([getattr(case.channels[index], part) for case in cases])
+        for part in ("low", "high", "minimum", "maximum")
+    )
+    span = np.maximum(high - low, 1e-6 * np.maximum(np.abs(high), 1e-12))
+    has_units = robust_spread(np.log(span)) * (1 + 4 / len(cases)) <= COMMON_UNITS
+    unit = "export the image again with the rescale slope and intercept applied as in the others"
+    voxels = "look at the brightest and darkest voxels; clip them to the values that tissue can have"
+    extreme = (np.log(EXTREME_FACTOR), EXTREME_THRESHOLD, "single extreme values", voxels)
+    reach_up, reach_down = (np.log(np.maximum(reach, span) / span) for reach in (maximum - low, high - minimum))
+    return [
+        _Feature(
+            "outlier-intensity" if has_units else "other-units",
+            np.log(span),
+            np.log(RANGE_FACTOR),
+            THRESHOLD,
+            "another range",
+            unit if has_units else "nothing to do if the images are in arbitrary units, as in MR",
+        ),
+        _Feature("outlier-intensity", low / span, OFFSET_SHARE, THRESHOLD, "another offset", unit),
+        _Feature("extreme-values", reach_up, *extreme),
+        _Feature("extreme-values", reach_down, *extreme),
+    ]

@@ -1,0 +1,229 @@
+"""What is odd about the masks of a case beside those of the others: volumes, stray parts, places, swapped values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from segfw.base.records import count
+from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
+from segfw.checkup.case_measures import CaseMeasure, LabelMeasure
+from segfw.checkup.findings import Finding
+from segfw.checkup.odd_cases import Names, listed, warning
+from segfw.checkup.swaps import AXES, X_AXIS, Swap, find_swaps
+from segfw.planning.splits import FOLDS
+
+VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
+ANATOMY_SPREAD = 0.5  # of the logarithm of the volume; lesions differ far more
+PARTNER_SPREAD = 0.2  # labels whose ratio of volumes varies less predict each other
+DARK_LEAST = 0.25  # more of the label than usual is on air
+LEVEL_LEAST = 0.25  # of the image's range
+STRAY_DIAMETERS = 0.5  # a stray part lies this far off, measured in diameters of a ball of the label's volume
+STRAY_VOXELS = 3.0
+
+
+def odd_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Volumes unlike the others', stray parts, labels on air, and labels that are in too few cases."""
+    found = _rare_labels(cases, names)
+    for value in names:
+        have = [case for case in cases if value in case.labels]
+        if len(have) < FEWEST_CASES:
+            continue
+        labels = [case.labels[value] for case in have]
+        found += _missing(have, value, cases, names)
+        found += _odd_volumes(have, value, cases, names)
+        found += _stray_parts(have, labels, value, names[value], _stray_share(cases))
+        for outlier in find_outliers([label.level for label in labels], least=LEVEL_LEAST):
+            case, label = have[outlier.index], labels[outlier.index]
+            low, high = outlier.usual
+            what = (
+                f"{names[value]} is {'bright' if outlier.z > 0 else 'dark'}: its mean lies at {label.level:.0%} of the "
+                f"image's range, in the others at {low:.0%} to {high:.0%}"
+            )
+            remedy = "look whether the mask is shifted or belongs to another image"
+            found.append(warning("odd-label-intensity", case, what, remedy, labels=(value,), place=label.centre))
+        for outlier in find_outliers([label.dark_share for label in labels], least=DARK_LEAST):
+            if outlier.z > 0:
+                case, label = have[outlier.index], labels[outlier.index]
+                what = f"{label.dark_share:.0%} of {names[value]} lies on air or background; {_share(outlier)}"
+                remedy = "look whether the mask is shifted or belongs to another image"
+                found.append(warning("label-outside-body", case, what, remedy, labels=(value,), place=label.centre))
+    return found
+
+
+def _share(outlier: Outlier) -> str:
+    return f"in the others it is at most {outlier.usual[1]:.0%}"
+
+
+def _rare_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Labels in fewer cases than there are folds; where many are rare it is how the data are, and one note."""
+    have = {value: [case.id for case in cases if value in case.labels] for value in names}
+    rare = [value for value in names if len(have[value]) < min(FOLDS, len(cases))]
+    if not rare:
+        return []
+    remedy = f"with {FOLDS} folds some never see it in training or validation; add cases or merge the label"
+    if len(cases) < FEWEST_CASES or len(rare) > max(2, len(names) // RAREST_SHARE):
+        shown = listed([names[value] for value in rare[:10]]) + (", ..." if len(rare) > 10 else "")
+        what = f"{count(len(rare), 'label')} of {len(names)} are in fewer than {min(FOLDS, len(cases))} cases: {shown}"
+        return [Finding(kind="rare-label", severity="note", what=what, remedy=remedy, labels=tuple(rare))]
+    return [
+        Finding(
+            kind="rare-label",
+            severity="warning",
+            what=f"{names[value]} (value {value}) is in {count(len(have[value]), 'case')} only",
+            remedy=remedy,
+            others=tuple(have[value]),
+            labels=(value,),
+        )
+        for value in rare
+    ]
+
+
+def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Cases without a label that nearly all others have in much the same size, so that it is anatomy and no lesion."""
+    without = [case for case in cases if value not in case.labels and case.labels]
+    volumes = np.log([case.labels[value].volume_ml for case in have])
+    is_anatomy = robust_spread(volumes) <= ANATOMY_SPREAD and 1 not in have[0].shape
+    if not is_anatomy or len(without) > most_outliers(len(cases)):
+        return []
+    what = f"{names[value]} is missing, which all but {count(len(without), 'case')} of {len(cases)} have"
+    remedy = "draw it, or check that it is not to be seen there"
+    return [warning("missing-label", case, what, remedy, labels=(value,)) for case in without]
+
+
+def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Volumes unlike the others', or unlike what another label of the case, such as the other side's, lets expect."""
+    if 1 in have[0].shape:  # a section through a structure may have any size
+        return []
+    volumes = np.log([case.labels[value].volume_ml for case in have])
+    found: dict[str, Finding] = {}
+    outliers = find_outliers(volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD)
+    for outlier in outliers:
+        # At the border of the image a structure may be cut to any size.
+        if outlier.z < 0 and have[outlier.index].labels[value].is_cut:
+            continue
+        low, high = np.exp(outlier.usual)
+        found[have[outlier.index].id] = _odd_volume(
+            have[outlier.index], value, names, f"in the others {low:.3g} to {high:.3g} ml"
+        )
+    partner = _partner(have, value, volumes)
+    if partner is not None and len(have) == len(cases):
+        partner_volumes = np.log([case.labels[partner].volume_ml for case in have])
+        for outlier in find_outliers(volumes - partner_volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD):
+            case = have[outlier.index]
+            off = [np.abs(each - np.median(each))[outlier.index] for each in (volumes, partner_volumes)]
+            if off[0] < off[1] or case.labels[value].is_cut or case.labels[partner].is_cut:
+                continue
+            low, high = np.exp(outlier.usual)
+            ratio = np.exp(volumes - partner_volumes)[outlier.index]
+            words = f"{ratio:.3g} times {names[partner]}, in the others {low:.3g} to {high:.3g} times"
+            found.setdefault(case.id, _odd_volume(case, value, names, words))
+    return list(found.values())
+
+
+def _odd_volume(case: CaseMeasure, value: int, names: Names, usual: str) -> Finding:
+    label = case.labels[value]
+    what = f"{names[value]} has {label.volume_ml:.3g} ml; {usual}"
+    remedy = "look whether a part is missing, or whether another structure has its value"
+    return warning("outlier-volume", case, what, remedy, labels=(value,), place=label.centre)
+
+
+def _partner(have: list[CaseMeasure], value: int, volumes: np.ndarray) -> int | None:
+    """The label whose volume goes with this one's most closely; None if none does so closely enough to tell."""
+    spreads = {}
+    for other in set.intersection(*(set(case.labels) for case in have)) - {value}:
+        ratio = volumes - np.log([case.labels[other].volume_ml for case in have])
+        spreads[other] = float(1.4826 * np.median(np.abs(ratio - np.median(ratio))))
+    best = min(spreads, key=spreads.get, default=None)
+    return best if best is not None and spreads[best] <= PARTNER_SPREAD else None
+
+
+def _stray_share(cases: Sequence[CaseMeasure]) -> float:
+    """Share of all labels that have a stray part: high in slices, where one structure shows in several places."""
+    strays = [label.stray_mm > 0 for case in cases for label in case.labels.values()]
+    return float(np.mean(strays)) if strays else 0.0
+
+
+def _stray_parts(
+    have: list[CaseMeasure], labels: list[LabelMeasure], value: int, name: str, stray_share: float
+) -> list[Finding]:
+    """Small parts far from the label where it is in one piece, or has its small parts close by, in the others."""
+    dimensions = 2 if 1 in have[0].shape else 3
+    sizes_mm = [
+        2 * (label.voxels * np.prod(case.spacing_mm)) ** (1 / 3)
+        if dimensions == 3
+        else 2 * (label.voxels * np.prod(np.sort(case.spacing_mm)[:2])) ** (1 / 2)
+        for case, label in zip(have, labels)
+    ]
+    far_mm = STRAY_DIAMETERS * 0.62 * float(np.median(sizes_mm))  # 0.62: radius of a ball of volume 1
+    is_far = [label.stray_mm > max(far_mm, STRAY_VOXELS * max(case.spacing_mm)) for case, label in zip(have, labels)]
+    is_near = [label.stray_mm > far_mm / 2 for label in labels]
+    limit = most_outliers(len(have))
+    if stray_share > 1 / RAREST_SHARE or sum(is_near) > 2 * limit or sum(is_far) > limit:
+        return []
+    remedy = "look at it and erase it if it is a slip of the mouse"
+    return [
+        warning(
+            "label-island",
+            case,
+            f"a part of {name} with {count(label.stray_voxels, 'voxel')} lies {label.stray_mm:.0f} mm from the rest",
+            remedy,
+            labels=(value,),
+            place=label.stray_at,
+        )
+        for case, label, far in zip(have, labels, is_far)
+        if far
+    ]
+
+
+SIDE = re.compile(r"(?<![a-z])(left|right|l|r|lt|rt|lh|rh)(?![a-z])", re.I)
+
+
+def swapped_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Labels that lie the other way round than in nearly all cases, and left labels on the right in all cases."""
+    return [_swap_finding(cases[swap.case], swap, names) for swap in find_swaps(list(cases))] + _all_swapped(
+        cases, names
+    )
+
+
+def _swap_finding(case: CaseMeasure, swap: Swap, names: Names) -> Finding:
+    first, second = (names[value] for value in swap.pair)
+    axis = AXES[swap.axis]
+    how = f"{first} lies {swap.found_mm:.0f} mm from {second} along {axis}, in the others {swap.usual_mm:.0f} mm"
+    if swap.is_mirrored:
+        what, kind = f"the mask, or the whole case, is mirrored along {axis}: {how}", "mirrored-labels"
+        remedy = "check the direction in the file's header; turn the case round"
+    else:
+        kind = "left-right-swap" if swap.axis == X_AXIS else "swapped-labels"
+        what, remedy = f"{first} and {second} are exchanged: {how}", "exchange the two values in the mask"
+    place = case.labels[swap.pair[0]].centre
+    return warning(kind, case, what, remedy, labels=swap.pair, place=place)
+
+
+def _all_swapped(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+    """Pairs by name whose left one lies on the patient's right in nearly all cases: consistent, so only a note."""
+    found = []
+    for left, right in side_pairs(names):
+        distances = [
+            case.labels[left].centroid_mm[X_AXIS] - case.labels[right].centroid_mm[X_AXIS]
+            for case in cases
+            if left in case.labels and right in case.labels
+        ]
+        if distances and np.mean(np.array(distances) > 0) > 0.8:
+            what = f"{names[left]} lies to the patient's right of {names[right]} in nearly all cases"
+            remedy = "the names or the directions in the headers are wrong; training does not mind, readers may"
+            found.append(Finding(kind="sides-by-name", severity="note", what=what, remedy=remedy, labels=(left, right)))
+    return found
+
+
+def side_pairs(names: Names) -> list[tuple[int, int]]:
+    """Values of labels that differ in their names only by left and right, left first."""
+    sides: dict[str, dict[str, int]] = {}
+    for value, name in names.items():
+        words = name.replace("_", " ")
+        match = SIDE.search(words)
+        if match:
+            sides.setdefault(SIDE.sub("*", words, count=1).lower(), {})[match[1][0].lower()] = value
+    return [(pair["l"], pair["r"]) for pair in sides.values() if len(pair) == 2]

@@ -1,0 +1,74 @@
+"""The images that are to be predicted: files, folders and DICOM series, grouped into cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.dataset.cases import Case, Channel
+from segfw.dataset.layouts import group_channels, image_files, series_folders
+from segfw.images.dicom import holds_dicom, is_dicom
+from segfw.images.formats import FORMATS, split_ending
+
+
+def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
+    """Cases in a folder, or of a single file or DICOM series: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
+
+    Folders that hold DICOM files are images like files. Raises UserError if there is nothing to predict, or if two
+    images would be one case.
+    """
+    source = Path(source)
+    if source.is_file():
+        if not split_ending(source)[1] and is_dicom(source):
+            raise UserError(f"{source}: is one file of a DICOM series; give the folder {source.parent}")
+        return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder; give the images to predict")
+    files = image_files(source)
+    if holds_dicom(source):
+        if files:
+            what = f"holds DICOM files and {files[0].name} beside them"
+            raise UserError(f"{source}: {what}; give each series a folder of its own")
+        return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
+    files = sorted({*(path for path in files if path.is_file()), *series_folders(source)})
+    if not files:
+        raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
+    stem_of = _stems(files, source).__getitem__
+    groups = _group_by_channel_name(files, channels, stem_of) or group_channels(files, len(channels), stem_of)
+    return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
+
+
+def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
+    """What each image is called: by its name, or by its folders too where series in several have one name."""
+    stems = {path: split_ending(path)[0] for path in files}
+    if len(set(stems.values())) < len(files):
+        stems = {path: "_".join((*path.relative_to(source).parts[:-1], stem)) for path, stem in stems.items()}
+    first: dict[str, Path] = {}
+    for path, stem in stems.items():
+        if stem in first:
+            names = " and ".join(str(file.relative_to(source)) for file in (first[stem], path))
+            raise UserError(f"{source}: {names} would both be the case {stem}; rename or move one of them")
+        first[stem] = path
+    return stems
+
+
+def _group_by_channel_name(
+    files: Sequence[Path], channels: Sequence[Channel], stem_of: Callable[[Path], str]
+) -> dict[str, list[Path]]:
+    """Files by case where every name holds exactly one channel's name, in channel order; empty if they do not."""
+    if len(channels) < 2:
+        return {}
+    groups: dict[str, dict[int, Path]] = {}
+    for path in files:
+        stem = stem_of(path)
+        # As a word of its own: 't1' is no part of 't1ce'.
+        found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
+        fitting = [index for index, match in enumerate(found) if match]
+        if len(fitting) != 1:
+            return {}
+        start, end = found[fitting[0]].span()
+        case_id = (stem[:start].rstrip("_-. ") + stem[end:]).strip("_-. ")
+        groups.setdefault(case_id, {})[fitting[0]] = path
+    return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}

@@ -1,0 +1,152 @@
+"""Which cases are of one patient: given as a table or a regular expression, else guessed from the names."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfw.base.records import UserError
+
+CASE_COLUMNS = frozenset({"case", "caseid", "casename", "id", "image", "imageid", "name", "identifier", "scan"})
+GROUP_COLUMNS = frozenset({"group", "groupid", "patient", "patientid", "subject", "subjectid", "participantid"})
+
+# Beginnings of ids that name a patient; what follows tells the scans of that patient apart.
+PATIENT_AT_START = (
+    re.compile(r"(?:.*[-_.])?sub(?:j|ject)?-[a-z0-9]+(?=[-_.])", re.I),  # BIDS: sub-01_ses-02; siteA_sub-01_ses-02
+    # patient001_frame01, Subject_12_scan2; a number has to follow, so that patient_A_001 stays as it is.
+    re.compile(r"(?:.*[-_.])?(?:patient|subject|subj|sub|participant|volunteer|pat|pt)[-_]?\d+(?=[-_.])", re.I),
+    re.compile(r"TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4}(?=[-_.])"),  # The Cancer Genome Atlas: site and participant
+    re.compile(r"BraTS-[A-Z]+-\d{5}(?=-\d{3})"),  # BraTS 2023 and later: patient, then time point
+    re.compile(r"\d{3}_S_\d{4,5}(?=[-_.])"),  # ADNI: site_S_subject
+    re.compile(r"OAS(?:[12]_\d{4}|[34]\d{4})(?=_)"),  # OASIS: subject, then MR1 or the day
+    re.compile(r"\d{5}(?=_\d{7}$)"),  # PI-CAI: patient, then study
+)
+
+# Endings that number one patient's images whatever stands before them, and such that might also number the patients.
+REPEAT_AT_END = (
+    r"(?:frame|phase|ses|session|visit|timepoint|tp|slice|sl|echo|followup|fu)[-_]?\d+"
+    r"|ed|es|systole|diastole|baseline|followup|pre|post|left|right|arterial|portal|venous|delayed"
+)
+REPEAT_AFTER_NUMBER = (
+    r"(?:scan|run|acq|rep|repeat|time|day|week|month|year|t|mr)[-_]?\d+"
+    r"|(?:19|20)\d\d[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01])|od|os"
+)
+CLEAR_ENDING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{REPEAT_AT_END}))+", re.I)
+NUMBERED_ENDING = re.compile(rf"(?P<stem>.*\d.*?)(?:[-_.](?:{REPEAT_AT_END}|{REPEAT_AFTER_NUMBER}))+", re.I)
+
+
+def read_groups(groups: str | Path | None, case_ids: Sequence[str]) -> dict[str, str]:
+    """Patient of every case.
+
+    ``groups`` is a CSV file with the columns case and patient (or subject, or group), or a regular expression that
+    finds the patient in every case id with one capturing group, such as '(patient[0-9]+)_'; None guesses from the ids.
+    Raises UserError if a case is missing, unknown, named twice, or not matched: a case that is silently taken for a
+    patient of its own is how a patient gets into training and validation.
+    """
+    if groups is None:
+        return guess_groups(case_ids)
+    if Path(groups).is_file():
+        return _from_table(Path(groups), case_ids)
+    if isinstance(groups, Path) or str(groups).lower().endswith((".csv", ".tsv", ".txt")):
+        raise UserError(f"{groups}: no such file; give a CSV file with the columns case and patient")
+    return _from_expression(groups, case_ids)
+
+
+def guess_groups(case_ids: Sequence[str]) -> dict[str, str]:
+    """Patient of every case where the names clearly tell, else the case id itself.
+
+    Names clearly tell by a word for a person with a number (patient001_frame01, sub-01_ses-02), by a known archive's
+    scheme, or by an ending that numbers repeats (X_frame01, X_left). Numbers alone (case_001, A_001) are patients.
+    A wrong guess of repeats would put a whole site or video into one fold: it does not count if more than half of
+    the cases would be of one patient. Two names of one patient that share no such mark cannot be found here.
+    """
+    ids = sorted(set(case_ids))
+    guessed = {case: _patient_at_start(case) or case for case in ids}
+    by_ending = {case: _without_repeats(case) for case in ids if guessed[case] == case}
+    sizes = Counter(by_ending.values())
+    if sizes and max(sizes.values()) * 2 <= len(ids):
+        guessed |= {case: stem for case, stem in by_ending.items() if sizes[stem] > 1}
+    if len(set(guessed.values())) < 2:  # a data set of one patient cannot be split by patients
+        return {case: case for case in ids}
+    return guessed
+
+
+def _patient_at_start(case: str) -> str | None:
+    for pattern in PATIENT_AT_START:
+        found = pattern.match(case)
+        if found:
+            return found[0]
+    return None
+
+
+def _without_repeats(case: str) -> str:
+    found = NUMBERED_ENDING.fullmatch(case) or CLEAR_ENDING.fullmatch(case)
+    return found["stem"] if found else case
+
+
+def _from_expression(expression: str, case_ids: Sequence[str]) -> dict[str, str]:
+    example = "give one such as '(patient[0-9]+)_', or a CSV file with the columns case and patient"
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise UserError(
+            f"groups '{expression}': neither a file nor a regular expression ({error}); {example}"
+        ) from None
+    if pattern.groups != 1:
+        raise UserError(f"groups '{expression}': has {pattern.groups} capturing groups instead of one; {example}")
+    found = {case: pattern.search(case) for case in case_ids}
+    patients = {case: match[1] for case, match in found.items() if match and match[1]}
+    missed = sorted(set(case_ids) - set(patients))
+    if case_ids and not patients:
+        raise UserError(f"groups '{expression}': matches no case id, not even {missed[0]!r}; {example}")
+    if missed:
+        raise UserError(f"groups '{expression}': does not match case {missed[0]!r}; widen it to match every case id")
+    return patients
+
+
+def _from_table(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
+    header, *rows = _rows(path)
+    case_column = _column(path, header, CASE_COLUMNS, "case")
+    group_column = _column(path, header, GROUP_COLUMNS, "patient")
+    known, patients = set(case_ids), {}
+    for number, row in rows:
+        case, patient = (row[column].strip() if column < len(row) else "" for column in (case_column, group_column))
+        if not case or not patient:
+            raise UserError(f"{path}: line {number} has no {'patient' if case else 'case'}; fill it in")
+        if case not in known:
+            raise UserError(f"{path}: line {number} names case {case!r}, which the data set has not; correct it")
+        if case in patients:
+            raise UserError(f"{path}: line {number} names case {case!r} again; keep one line per case")
+        patients[case] = patient
+    missing = sorted(known - set(patients))
+    if missing:
+        raise UserError(f"{path}: has no line for case {missing[0]!r}; add it ({len(missing)} missing)")
+    return patients
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and cells of every line that is not empty, the header first; at least one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as CSV in UTF-8") from None
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)  # spreadsheets in many countries write semicolons
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    if not rows:
+        raise UserError(f"{path}: is empty; give it the columns case and patient")
+    return rows
+
+
+def _column(path: Path, header: tuple[int, list[str]], names: frozenset[str], wanted: str) -> int:
+    cells = header[1]
+    found = [index for index, cell in enumerate(cells) if re.sub(r"[^a-z]", "", cell.casefold()) in names]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(cell.strip() for cell in cells)
+    problem = "no column" if not found else f"{len(found)} columns"
+    raise UserError(f"{path}: has {problem} for the {wanted} ({shown}); name just one column {wanted!r}")

@@ -1,0 +1,120 @@
+"""Scores of one case: overlap, surfaces and lesions of every structure, from two masks or two files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from segfw.base.records import UserError
+from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.evaluation.confusion import confusion
+from segfw.evaluation.lesions import LesionCounts, lesion_counts
+from segfw.evaluation.masks import read_pair
+from segfw.evaluation.metrics import LabelScore, Measures, label_score
+from segfw.evaluation.surface import NO_SURFACE, surface_scores
+from segfw.images.geometry import Spacing, to_canonical
+
+ALL = "all"
+DEFAULT = Measures()
+
+
+def measures_of(
+    *,
+    surface: bool = True,
+    tolerance_mm: float = 1.0,
+    lesions: Sequence[str] | None = None,
+    strata_ml: Sequence[float] = DEFAULT.strata_ml,
+    lesion_iou: float = 0.0,
+) -> Measures:
+    """``Measures`` as a user asks for them: ``lesions`` None is none, empty all. Raises UserError on a bad value."""
+    names = () if lesions is None else tuple(lesions) or (ALL,)
+    try:
+        return Measures(
+            surface=surface,
+            tolerance_mm=float(tolerance_mm),
+            lesions=names,
+            strata_ml=tuple(strata_ml),
+            lesion_iou=float(lesion_iou),
+        )
+    except ValidationError as error:
+        raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def score_case(
+    reference_file: Path,
+    prediction_file: Path,
+    labels: LabelSet,
+    label_map: LabelMap = (),
+    measures: Measures = DEFAULT,
+) -> dict[str, LabelScore]:
+    """Scores of every label except the background, or of every region, in one case, by name.
+
+    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere.
+
+    Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
+    """
+    reference_zyx, prediction_zyx, stored = read_pair(Path(reference_file), Path(prediction_file), labels, label_map)
+    spacing_mm = to_canonical(stored).geometry.spacing_mm
+    return score_masks(reference_zyx, prediction_zyx, labels, spacing_mm, measures)
+
+
+def score_masks(
+    reference_zyx: np.ndarray,
+    prediction_zyx: np.ndarray,
+    labels: LabelSet,
+    spacing_mm: Spacing,
+    measures: Measures = DEFAULT,
+) -> dict[str, LabelScore]:
+    """Scores of every structure by name, from class indices (Z, Y, X) on one grid."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    ignored = labels.ignored_class
+    confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
+    if ignored is not None:
+        confusion_kk[ignored] = 0
+        if measures.surface or measures.lesions:
+            prediction_zyx = np.where(reference_zyx == ignored, prediction_zyx.dtype.type(ignored), prediction_zyx)
+    surfaces = [NO_SURFACE] * len(labels.structures)
+    if measures.surface:
+        masks = (np.ascontiguousarray(mask) for mask in (reference_zyx, prediction_zyx))
+        surfaces = surface_scores(*masks, tuple(labels.structures.values()), spacing_mm, measures.tolerance_mm, ignored)
+    lesions = _lesions(reference_zyx, prediction_zyx, labels, voxel_ml, measures)
+    return {
+        name: label_score(confusion_kk, classes, voxel_ml=voxel_ml, surface=surface, lesions=lesions.get(name, ()))
+        for (name, classes), surface in zip(labels.structures.items(), surfaces)
+    }
+
+
+def lesion_names(labels: LabelSet, measures: Measures) -> tuple[str, ...]:
+    """Structures to be scored component by component; raises UserError on a name that is none."""
+    known = tuple(labels.structures)
+    unknown = [name for name in measures.lesions if name not in known and name != ALL]
+    if unknown:
+        raise UserError(f"--lesions {unknown[0]}: is no label; choose from {', '.join(known)}, or {ALL}")
+    return known if ALL in measures.lesions else measures.lesions
+
+
+def _lesions(
+    reference_zyx: np.ndarray, prediction_zyx: np.ndarray, labels: LabelSet, voxel_ml: float, measures: Measures
+) -> dict[str, tuple[LesionCounts, ...]]:
+    from scipy.ndimage import find_objects
+
+    names = lesion_names(labels, measures)
+    if not names:
+        return {}
+    boxes = [find_objects(mask, max_label=labels.classes) for mask in (reference_zyx, prediction_zyx)]
+    counts = {}
+    for name in names:
+        classes = labels.structures[name]
+        found = [places[index - 1] for places in boxes for index in classes if places[index - 1] is not None]
+        box = tuple(
+            slice(min(place[axis].start for place in found), max(place[axis].stop for place in found))
+            if found
+            else slice(0, 1)
+            for axis in range(3)
+        )
+        reference, prediction = np.isin(reference_zyx[box], classes), np.isin(prediction_zyx[box], classes)
+        counts[name] = lesion_counts(reference, prediction, voxel_ml, measures.strata_ml, measures.lesion_iou)
+    return counts

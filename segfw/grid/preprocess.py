@@ -1,0 +1,242 @@
+"""From a case as stored to the network's grid, and back: orient, crop, normalise, resample; and its inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from scipy import ndimage
+from torch import Tensor
+
+from segfw.base.records import Record
+from segfw.grid.normalize import Normalization, Scaling, scaling_of
+from segfw.grid.resample import (
+    OF_IMAGES,
+    OF_LOGITS,
+    Resampling,
+    resample_classes,
+    resample_image,
+    resample_slices,
+    resampled_shape,
+    thick_axis,
+)
+from segfw.images.geometry import (
+    CANONICAL,
+    Geometry,
+    Orientation,
+    Shape,
+    Spacing,
+    Volume,
+    from_orientation,
+    header_length,
+    stored_like,
+    to_orientation,
+)
+from segfw.images.voxels import FLAT
+
+# What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file
+# states beside them (SimpleITKIO, NibabelIO), the same unless axes are turned to RAS, which makes nibabel forget it
+# (NibabelIOWithReorient), what a side file states and else 1 (Tiff3DIO), or always 1 (NaturalImage2DIO). All but
+# nibabel's readers, and segfw always, turn lengths in other units to millimetres.
+VoxelSize = Literal["axes", "stated", "stated in RAS", "side file", "unit"]
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+HALF_LIMIT = 60_000.0  # float16 ends at 65 504
+
+
+class Preprocessing(Record):
+    """How every case is brought to the network's grid.
+
+    ``axis_order`` says which axis (z, y, x) of the oriented image comes first, second and third for the network;
+    ``spacing_mm`` is in that order, and None keeps each case's own spacing (the slices of a 2-D configuration).
+    ``logits`` is how the network's outputs come back.
+    """
+
+    axis_order: tuple[int, int, int]
+    spacing_mm: tuple[float | None, float | None, float | None]
+    normalization: tuple[Normalization, ...]
+    orientation: Orientation = CANONICAL
+    images: Resampling = OF_IMAGES
+    logits: Resampling = OF_LOGITS
+    voxel_size: VoxelSize = "axes"
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Preprocessing:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError(f"axis_order {self.axis_order} must hold 0, 1 and 2 once each")
+        if any(length is not None and length <= 0 for length in self.spacing_mm):
+            raise ValueError(f"spacing_mm {self.spacing_mm} must be more than 0")
+        return self
+
+
+class PreprocessRecord(Record):
+    """What ``restore.Restoring`` needs. Shapes and spacings after the crop are in the network's axis order."""
+
+    original: Geometry
+    box: Box  # of the oriented array
+    axis_order: tuple[int, int, int]
+    cropped_shape: Shape
+    cropped_spacing_mm: Spacing
+    shape: Shape
+    spacing_mm: Spacing
+    orientation: Orientation = CANONICAL
+    logits: Resampling = OF_LOGITS
+
+
+def stack_channels(volumes: Sequence[Volume]) -> Volume:
+    """One volume with the channels of all, as the first is stored; their grids have been compared before."""
+    first = volumes[0]
+    if len(volumes) == 1:
+        return first
+    return replace(first, array=np.concatenate([stored_like(volume, first).array for volume in volumes]))
+
+
+def nonzero_box(image_czyx: np.ndarray) -> Box:
+    """Smallest box that holds every voxel that is not zero in some channel; the whole image if there is none."""
+    box = [[0, size] for size in image_czyx.shape[1:]]
+    for axis in range(3):
+        slices = np.moveaxis(cut(image_czyx, box), axis + 1, 0)
+        # Only slices at the border are looked at: most images end there, where something is.
+        found = next((index for index, part in enumerate(slices) if part.any()), None)
+        if found is None:
+            return tuple((0, size) for size in image_czyx.shape[1:])
+        empty_behind = next(index for index, part in enumerate(slices[::-1]) if part.any())
+        box[axis] = [found, box[axis][1] - empty_behind]
+    return tuple((start, stop) for start, stop in box)
+
+
+def cut(array: np.ndarray, box: Box) -> np.ndarray:
+    """View of the last three axes inside ``box``."""
+    return array[(..., *(slice(start, stop) for start, stop in box))]
+
+
+def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = False) -> tuple[Tensor, PreprocessRecord]:
+    """Image as stored in its file to (C, Z, Y, X) on the network's grid, and how to come back.
+
+    Float32, or float16 with ``in_half`` unless values exceed its range.
+    """
+    oriented = to_orientation(volume, how.orientation)
+    box = nonzero_box(oriented.array)
+    order = how.axis_order
+    cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
+    edges_mm = voxel_edges(oriented, how.voxel_size, is_turned=oriented.geometry != volume.geometry)
+    spacing_mm = tuple(edges_mm[axis] for axis in order)
+    target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
+    shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
+    filled = None
+    if any(channel.inside_mask for channel in how.normalization):
+        filled = _filled(cropped)
+    masks = [filled if rule.inside_mask else None for rule in how.normalization]
+    scalings = [scaling_of(*channel) for channel in zip(cropped, how.normalization, masks)]
+    bounds = [_bounds(*channel) for channel in zip(cropped, scalings, masks)]
+    fits_half = all(low > -HALF_LIMIT and high < HALF_LIMIT for low, high in bounds)
+    result = torch.empty((len(cropped), *shape), dtype=torch.float16 if in_half and fits_half else torch.float32)
+    thick = thick_axis(spacing_mm, target_mm, how.images.apart)
+    for index, (channel, scaling, mask) in enumerate(zip(cropped, scalings, masks)):
+        # The data set's coarsest axis comes first, but not that of this very case.
+        if thick in (1, 2) or (thick == 0 and how.images.across):
+            whole = torch.from_numpy(scaling(channel, mask))[None]
+            result[index] = resample_image(whole, shape, thick, how.images)[0]
+            continue
+        slices = partial(_normalized_slices, channel, scaling, mask)
+        resample_slices(slices, cropped.shape[1:], result[index], thick, bounds[index], how.images.order)
+    record = PreprocessRecord(
+        original=volume.geometry,
+        box=box,
+        axis_order=order,
+        cropped_shape=cropped.shape[1:],
+        cropped_spacing_mm=spacing_mm,
+        shape=shape,
+        spacing_mm=target_mm,
+        orientation=how.orientation,
+        logits=how.logits,
+    )
+    return result, record
+
+
+def voxel_edges(oriented: Volume, voxel_size: VoxelSize, *, is_turned: bool = False) -> Spacing:
+    """Edges (z, y, x) of a voxel in millimetres by the rule; ``is_turned`` if the file has the axes in another order.
+
+    Where the rule asks for stated ones and the file states none, they are those of the axes, but 1 by 'side file'.
+    """
+    if voxel_size == "unit":
+        return (FLAT if oriented.geometry.shape[0] == 1 else 1.0, 1.0, 1.0)
+    if voxel_size == "stated in RAS" and is_turned:
+        return tuple(float(np.float32(length)) for length in oriented.geometry.spacing_mm)
+    if voxel_size != "axes" and oriented.stated_mm is not None:
+        return oriented.stated_mm
+    if voxel_size == "side file":
+        return (1.0, 1.0, 1.0)
+    return tuple(header_length(length) for length in oriented.geometry.spacing_mm)
+
+
+def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None) -> tuple[float, float]:
+    """Smallest and largest value after normalisation, which keeps the order of values; outside a mask all are 0."""
+    inside = channel_zyx if mask_zyx is None else channel_zyx[mask_zyx]
+    low, high = scaling(np.array([inside.min(), inside.max()])).tolist()
+    return (low, high) if mask_zyx is None or mask_zyx.all() else (min(low, 0.0), max(high, 0.0))
+
+
+def _normalized_slices(
+    channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None, start: int, stop: int
+) -> Tensor:
+    mask = None if mask_zyx is None else mask_zyx[start:stop]
+    return torch.from_numpy(scaling(channel_zyx[start:stop], mask))
+
+
+def preprocess_classes(classes: Volume, record: PreprocessRecord, outside_zyx: np.ndarray | None = None) -> Tensor:
+    """Class indices (1, Z, Y, X) on the image's original grid to (Z, Y, X) on the network's grid.
+
+    With ``outside_zyx`` background there and elsewhere are resampled as two classes and joined afterwards.
+    """
+    cropped = cut(to_orientation(classes, record.orientation).array[0], record.box).transpose(record.axis_order)
+    thick = thick_axis(record.cropped_spacing_mm, record.spacing_mm)
+    if outside_zyx is None:
+        return resample_classes(torch.from_numpy(np.ascontiguousarray(cropped)), record.shape, thick)
+    # Outside is the lowest of all classes, to which a tie of three or more may fall.
+    fits = cropped.dtype == np.uint8 and cropped.max() < np.iinfo(np.uint8).max
+    one_up = cropped + (np.uint8(1) if fits else np.int32(1))  # torch has hardly any operation for uint16
+    one_up[outside_zyx & (cropped == 0)] = 0
+    resampled = resample_classes(torch.from_numpy(np.ascontiguousarray(one_up)), record.shape, thick)
+    return resampled.clamp(min=1) - 1
+
+
+def outside_of(volume: Volume, record: PreprocessRecord) -> np.ndarray | None:
+    """Where the image is zero in every channel, holes apart: (Z, Y, X) bool after the crop; None if nowhere.
+
+    nnU-Net calls background there another class than elsewhere (``crop_to_nonzero``). Where both meet a structure, its
+    weight in a resampled voxel is compared with either of theirs, not with their sum: it grows there a little.
+    """
+    oriented = to_orientation(volume, record.orientation)
+    cropped = cut(oriented.array, record.box).transpose(0, *(axis + 1 for axis in record.axis_order))
+    outside = ~_filled(cropped)
+    return outside if outside.any() else None
+
+
+def _filled(image_czyx: np.ndarray) -> np.ndarray:
+    return ndimage.binary_fill_holes((image_czyx != 0).any(0))
+
+
+def place_back(values_zyx: np.ndarray, record: PreprocessRecord) -> np.ndarray:
+    """Puts values on the cropped grid, in the network's axis order, back into the original file's array; 0 outside."""
+    to_zyx = np.argsort(record.axis_order)
+    full = np.zeros(oriented_shape_of(record.original, record.orientation), dtype=values_zyx.dtype)
+    cut(full, record.box)[...] = values_zyx.transpose(to_zyx)
+    return np.ascontiguousarray(from_orientation(full, record.original, record.orientation))
+
+
+def canonical_shape_of(geometry: Geometry) -> Shape:
+    """Shape of the volume after ``to_canonical``."""
+    return oriented_shape_of(geometry, CANONICAL)
+
+
+def oriented_shape_of(geometry: Geometry, orientation: Orientation) -> Shape:
+    """Shape of the volume after ``to_orientation``."""
+    empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
+    return to_orientation(empty, orientation).geometry.shape

@@ -1,0 +1,202 @@
+"""Reading and writing volumes: one row of FORMATS per file ending, and DICOM series as folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from segfw.base.records import UserError, whole_file
+from segfw.images.dicom import is_dicom, read_series
+from segfw.images.geometry import Geometry, Volume, shear_degrees
+from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
+from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
+from segfw.images.raster import read_picture, read_picture_mask, side_file, write_picture
+from segfw.images.voxels import Refusal, Voxels
+
+SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers
+
+
+class UnreadableFile(UserError):
+    """A file that cannot be opened, decoded or placed in space; the message is a sentence for the user."""
+
+
+class Format(NamedTuple):
+    """How one file ending is read and written."""
+
+    read: Callable[[Path], Voxels]
+    write: Callable[[Path, np.ndarray, np.ndarray], None] | None  # path, (Z, Y, X), affine; None: cannot hold labels
+    read_mask: Callable[[Path], Voxels] | None = None  # where a mask is to be read in another way than an image
+    # As write, with the header of a file of the same family: what an affine does not say stays as it is there.
+    write_like: Callable[[Path, np.ndarray, np.ndarray, Path], None] | None = None
+
+
+NIFTI = Format(read_nifti, write_nifti, write_like=write_nifti_like)
+ITK = Format(read_itk, write_itk, write_like=write_itk_like)
+PICTURE = Format(read_picture, write_picture, read_picture_mask)
+LOSSY = Format(read_picture, None, read_picture_mask)
+FORMATS = {
+    ".nii.gz": NIFTI,
+    ".nii": NIFTI,
+    ".nrrd": ITK,
+    ".mha": ITK,
+    ".mhd": Format(read_itk, write_mhd),
+    ".png": PICTURE,
+    ".tif": PICTURE,
+    ".tiff": PICTURE,
+    ".bmp": PICTURE,
+    ".gif": PICTURE,
+    ".jpg": LOSSY,
+    ".jpeg": LOSSY,
+}
+MASK_ENDINGS = tuple(ending for ending, format in FORMATS.items() if format.write)
+
+
+def split_ending(path: Path) -> tuple[str, str]:
+    """('case_0000', '.nii.gz') of '.../case_0000.nii.gz'; the ending is '' if no format of ours has it."""
+    for ending in FORMATS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)], path.name[-len(ending) :].lower()
+    return path.name, ""
+
+
+def read_volume(path: Path) -> Volume:
+    """Reads an image as stored, a folder as a DICOM series; raises UnreadableFile with a sentence saying what is wrong.
+
+    Integer files stay integers; files with a scale factor become float32; the byte order is the machine's own.
+    """
+    return _read(Path(path), lambda format: format.read)
+
+
+def read_mask(path: Path) -> Volume:
+    """Reads a mask as stored. Pictures give their palette's indices, or one channel where all colours are equal."""
+    return _read(Path(path), lambda format: format.read_mask or format.read)
+
+
+def _read(path: Path, reader: Callable[[Format], Callable[[Path], Voxels]]) -> Volume:
+    ending = split_ending(path)[1]
+    read = read_series if path.is_dir() else reader(FORMATS[ending]) if ending else None
+    if not path.exists():
+        raise UnreadableFile(f"{path}: no such file; check the name")
+    if read is None:
+        if is_dicom(path):
+            raise UnreadableFile(f"{path}: is one file of a DICOM series; give the folder that holds the series")
+        raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
+    try:
+        return _checked(read(path))
+    except Refusal as error:
+        raise UnreadableFile(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise UnreadableFile(f"{path}: bad geometry: {_geometry_reason(error)}") from None
+    except MemoryError:
+        raise UnreadableFile(f"{path}: does not fit into memory, or its header is damaged; check its size") from None
+    except (OSError, EOFError, ValueError, RuntimeError) as error:
+        raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
+    except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
+        raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
+
+
+def _checked(voxels: Voxels) -> Volume:
+    array, affine, notes, is_placed, stated_mm = voxels
+    if not array.size:
+        raise Refusal(f"has no voxels, its shape is {array.shape}; export the file again")
+    if array.dtype.kind not in "iufb":
+        raise Refusal(f"has voxels of type {_in_words(array.dtype)} (complex or colour); store one number per voxel")
+    geometry = Geometry.of(array.shape[1:], affine)
+    shear = shear_degrees(affine)
+    if shear > SHEAR_WORTH_A_NOTE:
+        what = f"its axes miss right angles by {shear:.1f} degrees (gantry tilt or shear), which the network will see"
+        notes = (*notes, f"{what}; resample it to right angles if other images have them")
+    is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
+    kind = np.float32 if is_long else array.dtype.newbyteorder("=")
+    array = array.astype(kind, copy=False)
+    return Volume(array=array, geometry=geometry, notes=tuple(notes), is_placed=is_placed, stated_mm=stated_mm)
+
+
+def _in_words(dtype: np.dtype) -> str:
+    return "".join(dtype.names) if dtype.names else str(dtype)
+
+
+def _geometry_reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "finite_number":
+        return "its header places voxels by a number that is infinite or NaN; repair the file's header"
+    return first["msg"].removeprefix("Value error, ")
+
+
+def _reason(error: Exception) -> str:
+    """The line of a library's message that says most: the last one that is not its guess at a cause."""
+    guesses = ("Reason:", "- could the file be damaged?")
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(guesses)]
+    return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
+
+
+HEADER_BYTES = 1 << 16
+
+
+def size_and_change(path: Path) -> tuple[int, int]:
+    """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
+    files = [path]
+    if path.is_dir():
+        files += path.iterdir()
+    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY) and side_file(path):
+        files.append(side_file(path))
+    elif path.suffix.lower() == ".mhd" and path.is_file():
+        voxels = re.search(rb"ElementDataFile\s*=\s*(\S+)", path.read_bytes()[:HEADER_BYTES])
+        files += [path.with_name(voxels[1].decode(errors="replace"))] if voxels else []
+    files = [file for file in files if file.exists()]  # a broken link is for the reader to complain of
+    stats = [file.stat() for file in files]
+    size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
+    return size, max((stat.st_mtime_ns for stat in stats), default=0)
+
+
+def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
+    """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
+
+    ``like`` is the image's file: a mask in its format gets all that its header says of its place, of which
+    ``geometry`` is what segfw goes by.
+
+    Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
+    """
+    path = Path(path)
+    ending = split_ending(path)[1]
+    if ending not in MASK_ENDINGS:
+        why = "is lossy and would blur labels" if ending else "has an unknown ending"
+        raise UserError(f"{path}: {why}; masks are written as {', '.join(MASK_ENDINGS)}")
+    low, high = int(labels_zyx.min(initial=0)), int(labels_zyx.max(initial=0))
+    kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
+    kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    with whole_file(path) as partial:
+        try:
+            labels, format = labels_zyx.astype(kind), FORMATS[ending]
+            if format.write_like and _is_file_of(format, like):
+                format.write_like(partial, labels, geometry.matrix, like)
+            else:
+                format.write(partial, labels, geometry.matrix)
+        except Refusal as error:
+            raise UserError(f"{path}: {error}") from None
+
+
+def write_map(path: Path, values_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
+    """Writes float values as NIfTI in 8 bits with a scale factor, atomically; ``like`` is as in ``write_labels``."""
+    with whole_file(path) as partial:
+        if _is_file_of(NIFTI, like):
+            write_nifti_like(partial, values_zyx, geometry.matrix, like, stored_as=np.uint8)
+        else:
+            write_nifti(partial, values_zyx, geometry.matrix, stored_as=np.uint8)
+
+
+def _is_file_of(format: Format, path: Path | None) -> bool:
+    return path is not None and path.is_file() and FORMATS.get(split_ending(path)[1]) is format
+
+
+def check_mask_ending(ending: str) -> None:
+    """Raises UserError if no mask can be written under this ending."""
+    if ending not in MASK_ENDINGS:
+        why = "is lossy and would blur labels" if ending in FORMATS else "is unknown"
+        raise UserError(f"--ending {ending!r} {why}; choose from {', '.join(MASK_ENDINGS)}")

@@ -1,0 +1,218 @@
+"""Masks for many cases, by one device, several, or the workers of a cluster.
+
+A case is done from its file to its mask by one thread, which holds a lock per stage and takes the next before it lets
+go of the last. So one image is read, one is in the network and one is written at any time, on each device, and there
+are never two in the same stage, however many threads there are.
+
+Several devices are threads of one process and not processes: the work is in kernels that release the interpreter's
+lock, and there is one list of cases, one progress, one Ctrl-C. Who wants processes starts several on the same folder.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
+from segfw.base.records import UserError, count
+from segfw.base.stopwatch import Stopwatch
+from segfw.dataset.cases import Case
+from segfw.dataset.verify import check_case
+from segfw.grid.preprocess import stack_channels
+from segfw.grid.slabs import Slab
+from segfw.images.formats import read_volume, write_labels
+from segfw.images.geometry import Geometry
+from segfw.inference.disk_space import DiskFull, is_full
+from segfw.inference.output_folder import OutputFolder, Sink, sources_of
+from segfw.inference.predictor import Predictor, Prepared
+from segfw.inference.selected_predictor import SelectedPredictor, SeveralPrepared
+
+STAGES_AT_ONCE = 3  # read, network, write
+POLL_S = 0.5
+AnyPredictor, AnyPrepared = Predictor | SelectedPredictor, Prepared | SeveralPrepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """What became of a case: done now, there already, or being done by another process; what is odd about its image."""
+
+    state: Literal["done", "there", "elsewhere"]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Cohort:
+    """What became of all cases."""
+
+    predicted: int = 0
+    kept: int = 0
+    not_begun: int = 0
+    failures: list[Outcome] = field(default_factory=list)
+
+
+class Lane:
+    """A model on a device, and one case in each stage of prediction. Any number of threads may call it."""
+
+    def __init__(self, predictor: AnyPredictor, folder: OutputFolder) -> None:
+        self.predictor, self.folder = predictor, folder
+        self.aborted = threading.Event()  # set from another thread, ends cases under way at the next slab
+        self._reading, self._network, self._writing = (threading.Lock() for _ in range(3))
+
+    def __call__(self, case: Case) -> Worked:
+        """Writes a case's files, the mask last, unless they are there or another process is at it."""
+        try:
+            return self._work(case, Stopwatch())
+        except Exception as error:
+            if is_full(error, self.folder.path):
+                remedy = "free some space and call the same command again"
+                raise DiskFull(f"{self.folder.path}: the disk is full ({error}); {remedy}") from error
+            raise
+
+    def _work(self, case: Case, watch: Stopwatch) -> Worked:
+        with ExitStack() as held:
+            with self._reading:
+                if not held.enter_context(self.folder.claim(case)):
+                    return Worked(state="elsewhere")
+                if self.folder.is_done(case):
+                    return Worked(state="there")
+                if self.folder.is_outdated(case):
+                    self.folder.forget(case.id)
+                sources = sources_of(case)
+                prepared, notes = self._read(case, watch)
+                self._network.acquire()
+            try:
+                self._go_on()
+                sinks = self._sinks(case, prepared, held)
+                classes = self._classes(prepared, sinks, watch)
+                original = prepared.record.original
+                del prepared  # its image is not needed any more
+                self._writing.acquire()
+            finally:
+                self._network.release()
+            try:
+                # Before the mask, which must never be there without it, and after it with all the seconds.
+                self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
+                self._write(case, classes, original, sinks, watch)
+                self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
+            finally:
+                self._writing.release()
+        return Worked(state="done", notes=notes)
+
+    def _go_on(self) -> None:
+        if self.aborted.is_set():
+            raise CancelledError
+
+    def _read(self, case: Case, watch: Stopwatch) -> tuple[AnyPrepared, tuple[str, ...]]:
+        self._go_on()
+        with watch.timing("read_s"):
+            volumes = [read_volume(path) for path in case.images]
+        channels = len(self.predictor.plan.channels)
+        problems = check_case(case, volumes, None, channel_count=channels, labels=None)
+        if problems:
+            raise UserError("; ".join(str(problem) for problem in problems))
+        notes = sorted({note for volume in volumes for note in volume.notes})
+        with watch.timing("preprocess_s"):
+            return self.predictor.prepare(stack_channels(volumes)), tuple(notes)
+
+    def _sinks(self, case: Case, prepared: AnyPrepared, held: ExitStack) -> list[Sink]:
+        files = zip(self.folder.extras, self.folder.beside(case.id))
+        return [held.enter_context(extra.open(path, prepared.record, case.images[0])) for extra, path in files]
+
+    def _classes(self, prepared: AnyPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+        by_member = any(extra.by_member for extra in self.folder.extras)
+        return self.predictor.classes(prepared, (_Watched(self._go_on), *sinks), by_member=by_member, watch=watch)
+
+    def _write(
+        self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[Sink], watch: Stopwatch
+    ) -> None:
+        self._go_on()
+        with watch.timing("write_s"):
+            for sink in sinks:
+                sink.finish()
+            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original, case.images[0])
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Calls a function at every slab, which may end the case by an error."""
+
+    call: Callable[[], None]
+
+    def add(self, _: Slab) -> None:
+        self.call()
+
+
+def predict_cases(predictors: Sequence[AnyPredictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:
+    """Writes a mask for every case, with a predictor per device; what is there already is kept.
+
+    A failing case does not stop the others, unless the disk is full.
+    """
+    lanes = [Lane(predictor, folder) for predictor in predictors]
+    ours = threading.local()  # the lane that a thread works for
+    next_lane, drawing = iter(lanes * STAGES_AT_ONCE), threading.Lock()
+
+    def work(case: Case) -> Worked:
+        if not hasattr(ours, "lane"):
+            with drawing:
+                ours.lane = next(next_lane)
+        return ours.lane(case)
+
+    with thread_pool(STAGES_AT_ONCE * len(lanes)) as pool:
+        try:
+            return share_out(work, cases, folder, pool)
+        except BaseException:  # Ctrl-C most of all: the threads would end their cases first, which may take long
+            for lane in lanes:
+                lane.aborted.set()
+            raise
+
+
+def share_out(work: Callable[[Case], Worked], cases: Sequence[Case], folder: OutputFolder, pool: Pool) -> Cohort:
+    """Gives the cases to the pool's workers and says what became of them.
+
+    Cases that other processes are at are looked at again in the end, and done if these processes have died.
+    """
+    cohort, stop, said = Cohort(), threading.Event(), set()  # a doubt that many images share is told once
+    folder.clean()
+    waiting = [case for case in cases if not folder.is_done(case)]
+    cohort.kept = len(cases) - len(waiting)
+    changed = [case.id for case in waiting if folder.is_outdated(case)]
+    if changed:
+        names = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
+        print(f"{count(len(changed), 'image')} changed since they were predicted, and are predicted again: {names}")
+    what = "predicting"
+    while waiting and not stop.is_set():
+        elsewhere, open_cases = [], len(waiting)
+        for outcome in map_bounded(work, waiting, cost_bytes=lambda _: 0, what=what, pool=pool, stop=stop):
+            open_cases -= 1
+            if outcome.error is not None:
+                cohort.failures.append(outcome)
+                if isinstance(outcome.error, DiskFull):
+                    stop.set()
+                continue
+            for note in outcome.result.notes:
+                if note not in said:
+                    print(f"warning: {outcome.item.id}: {note}")
+            said.update(outcome.result.notes)
+            if outcome.result.state == "elsewhere":
+                elsewhere.append(outcome.item)
+            cohort.predicted += outcome.result.state == "done"
+            cohort.kept += outcome.result.state == "there"
+        cohort.not_begun = open_cases
+        if elsewhere and not stop.is_set():
+            if what == "predicting":
+                print(f"waiting for {count(len(elsewhere), 'case')} that other processes are at")
+            what = "waiting for others"
+            time.sleep(POLL_S)
+            still = [case for case in elsewhere if not folder.is_done(case)]
+            cohort.kept += len(elsewhere) - len(still)
+            elsewhere = still
+        waiting = elsewhere
+    folder.clean()  # of processes that were killed meanwhile
+    return cohort

@@ -1,0 +1,116 @@
+"""What the masks in a folder were made with, and that those of another model or other options are never mixed in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfw.base.records import Record, UserError
+from segfw.dataset.cases import Case
+from segfw.inference.output_folder import OutputFolder
+from segfw.inference.uncertainty import TABLE_FILE
+from segfw.model.load import Model
+from segfw.model.postprocess import Postprocessing
+
+SETTINGS_FILE = "prediction.json"
+# Of a configuration, what is of its training alone, or only told.
+NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
+
+
+class PredictionSettings(Record):
+    """What the files in a folder were made with; those of another model are never mixed in.
+
+    ``plan_digest`` is of what decides masks besides the weights; a folder from before it was kept counts as of another
+    plan, because nobody knows. ``precision`` is as asked for: with 'auto' each device that shares the cases takes what
+    it is fastest in, or for imported models what nnU-Net takes. ``probability_bits`` is None until probabilities are
+    asked for.
+    """
+
+    configuration: str
+    folds: tuple[str, ...]
+    weights_digest: str
+    plan_digest: str = ""
+    step: float
+    mirroring: bool
+    postprocessing: Postprocessing = Postprocessing()
+    precision: str = "auto"
+    probability_bits: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all that probabilities depend on: weights, plan and how they were used, but not what is done to masks."""
+        return hashlib.sha256(self.model_dump_json(exclude={"postprocessing", "probability_bits"}).encode()).hexdigest()
+
+    def differences(self, kept: PredictionSettings) -> list[str]:
+        """Names of what differs from ``kept``; bits that only one of the two tells of do not."""
+        names = [name for name in PredictionSettings.model_fields if getattr(self, name) != getattr(kept, name)]
+        if None in (self.probability_bits, kept.probability_bits):
+            names = [name for name in names if name != "probability_bits"]
+        return [name.replace("_", " ") for name in names]
+
+
+def agree(
+    folder: OutputFolder,
+    settings: PredictionSettings,
+    found: Sequence[Case],
+    cases: Sequence[Case],
+    *,
+    overwrite: bool,
+) -> None:
+    """Says in the folder what its masks are made with; UserError if masks of another model, or of others, are there."""
+    kept = folder.path / SETTINGS_FILE
+    # In this order: another process that has just begun in this folder has said so before its first mask.
+    has_masks = any(folder.mask(case.id).exists() for case in found)
+    if has_masks and not overwrite and not kept.is_file():
+        raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
+    with folder.alone():
+        old = _kept_settings(kept, overwrite=overwrite)
+        different = settings.differences(old) if old else []
+        is_same = old is not None and not different
+        if overwrite:
+            # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
+            # with the same settings: theirs are left alone.
+            for case_id in {case.id for case in cases} if is_same else {case.id for case in found} | folder.known():
+                folder.forget(case_id)
+            (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
+        elif different:
+            raise UserError(
+                f"{folder.path}: holds masks of another model or other options ({', '.join(different)}); use another "
+                "folder or --overwrite"
+            )
+        if not is_same or settings.probability_bits is not None:
+            settings.save(kept)
+
+
+def _kept_settings(path: Path, *, overwrite: bool) -> PredictionSettings | None:
+    """What is there was made with; None if nothing is, or if it cannot be read and shall be overwritten."""
+    try:
+        return PredictionSettings.load(path) if path.is_file() else None
+    except UserError:
+        if not overwrite:
+            raise
+        return None
+
+
+def weights_digest(models: Sequence[Model]) -> str:
+    """Of all weights, those of first stages included."""
+    digest = hashlib.sha256()
+    for model in models:
+        for weights in (*model.weights.values(), *(model.previous.weights.values() if model.previous else ())):
+            for name, tensor in sorted(weights.items()):
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def plan_digest(models: Sequence[Model]) -> str:
+    """Of what the plans say that decides masks: preprocessing, network, tiles, mirroring, labels, precision."""
+    digest = hashlib.sha256()
+    for model in models:
+        for stage in (model, model.previous) if model.previous else (model,):
+            # Without defaults, so that a field which later versions add changes nothing until it is used.
+            for part, left_out in ((stage.configuration, NOT_FOR_MASKS), (stage.plan.labels, set())):
+                digest.update(part.model_dump_json(exclude=left_out, exclude_defaults=True).encode())
+            digest.update(repr((stage.mirror_axes, stage.plan.is_imported)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,172 @@
+"""A folder of masks that several processes may write to at the same time, and that survives all of them being killed.
+
+Beside the masks there is ``.segfw/``: per case a lock, held while it is worked on, and a record of what its mask was
+made from. The system lets go of a lock when its process ends, however it ends, so that no case is held by the dead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from segfw.base.records import Record, UserError, remove_partials, write_text
+from segfw.base.stopwatch import CaseTimes
+from segfw.dataset.cases import Case
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Slab
+from segfw.images.formats import size_and_change
+from segfw.inference.probabilities import ENDING
+from segfw.inference.probabilities import FOLDER as PROBABILITIES
+from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
+from segfw.inference.uncertainty import MAPS, map_name
+
+HIDDEN = ".segfw"
+TIMINGS_FILE = "timings.json"
+PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")
+
+
+class PredictedCase(Record):
+    """What a mask was made from (file name, bytes, last change in ns), and the seconds that each part of it took."""
+
+    id: str
+    sources: tuple[tuple[str, int, int], ...]
+    seconds: dict[str, float]
+    device: str
+
+
+class Sink(Protocol):
+    """Takes the slabs of a case one after the other, and writes a file at the end; nothing is left by an error."""
+
+    def add(self, slab: Slab) -> None: ...
+    def finish(self) -> None: ...
+    def __enter__(self) -> Sink: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What is made of every case besides its mask; ``open`` makes what writes it, ``FOLDER/CASE.ENDING`` last, of
+    that path, how the image was preprocessed, and its file."""
+
+    folder: str
+    ending: str
+    open: Callable[[Path, PreprocessRecord, Path], Sink]
+    bytes_per_image_byte: float  # about
+    by_member: bool = False  # whether it needs the networks of an ensemble apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFolder:
+    """Where the files of each case are: ``CASE.nii.gz``, and those of ``extras``."""
+
+    path: Path
+    ending: str = ".nii.gz"
+    extras: tuple[Extra, ...] = ()
+
+    def mask(self, case_id: str) -> Path:
+        return self.path / f"{case_id}{self.ending}"
+
+    def beside(self, case_id: str) -> list[Path]:
+        """The files that are made with the mask, in the order of ``extras``."""
+        return [self.path / extra.folder / f"{case_id}{extra.ending}" for extra in self.extras]
+
+    def is_done(self, case: Case) -> bool:
+        """Whether all that is asked for is there, and the image has not changed since."""
+        files = (self.mask(case.id), *self.beside(case.id))
+        return all(file.is_file() for file in files) and not self.is_outdated(case)
+
+    def is_outdated(self, case: Case) -> bool:
+        """Whether there is a mask of other image files than those that are there now; a mask without record is not."""
+        if not self.mask(case.id).is_file():
+            return False
+        try:
+            return PredictedCase.load(self._record(case.id)).sources != sources_of(case)
+        except UserError:  # no record, or of another version
+            return False
+
+    @contextmanager
+    def claim(self, case: Case) -> Iterator[bool]:
+        """Whether the case is ours to do while the block lasts; False if another process or thread is at it."""
+        with _lock(self.path / HIDDEN / f"{case.id}.lock") as is_ours:
+            yield is_ours
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits until no other process is in such a block of this folder: for decisions and files they share."""
+        (self.path / HIDDEN).mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / HIDDEN / "folder"):
+            yield
+
+    def forget(self, case_id: str) -> None:
+        """Removes what is there of a case, the mask first, because without it nothing passes for done.
+
+        Whatever is asked for now: what an earlier call made beside the mask must not pass for made with a new one.
+        """
+        maps = [self.path / UNCERTAINTY / map_name(case_id, name) for name in MAPS]
+        extras = (self.path / PROBABILITIES / f"{case_id}{ENDING}", self.path / UNCERTAINTY / f"{case_id}.json", *maps)
+        for file in (self.mask(case_id), *self.beside(case_id), *extras, self._record(case_id)):
+            file.unlink(missing_ok=True)
+
+    def known(self) -> set[str]:
+        """Ids of the cases that were predicted into this folder."""
+        return {file.stem for file in (self.path / HIDDEN).glob("[!.]*.json")}
+
+    def remember(self, case: Case, sources: Sequence, times: CaseTimes, device: str) -> None:
+        """Keeps what a mask was made from, which may have changed since it was read."""
+        seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}
+        known = PredictedCase(id=case.id, sources=tuple(sources), seconds=seconds, device=device)
+        known.save(self._record(case.id))
+
+    def clean(self) -> None:
+        """Removes what killed processes left half-written."""
+        for folder in (self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)):
+            remove_partials(folder)
+
+    def write_timings(self) -> None:
+        """Writes ``timings.json`` and ``timings.csv``: seconds of each part, by case, of all who wrote here."""
+        with self.alone():  # and read only now, so that the last one to write has seen all
+            known = []
+            for file in sorted((self.path / HIDDEN).glob("*.json")):
+                try:
+                    known.append(PredictedCase.load(file))
+                except UserError:  # of another version
+                    continue
+            cases = {case.id: case.seconds | {"device": case.device} for case in known}
+            total = {part: round(sum(case.seconds.get(part, 0.0) for case in known), 3) for part in PARTS}
+            write_text(self.path / TIMINGS_FILE, json.dumps({"total": total, "cases": cases}, indent=1) + "\n")
+            rows = [("case", *PARTS, "device")]
+            rows += [(case.id, *(case.seconds.get(part, 0.0) for part in PARTS), case.device) for case in known]
+            table = io.StringIO()
+            csv.writer(table, lineterminator="\n").writerows(rows)
+            write_text((self.path / TIMINGS_FILE).with_suffix(".csv"), table.getvalue())
+
+    def _record(self, case_id: str) -> Path:
+        return self.path / HIDDEN / f"{case_id}.json"
+
+
+def sources_of(case: Case) -> tuple[tuple[str, int, int], ...]:
+    """Name, bytes and last change of each file of the image; not its folder, which may be moved."""
+    return tuple((path.name, *size_and_change(path)) for path in case.images)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,111 @@
+"""What segfw select chose: one configuration or several that are averaged, and postprocessing, as one predictor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segfw.base.records import partial_path
+from segfw.base.stopwatch import Stopwatch
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.images.geometry import Volume
+from segfw.inference.averaging import merged
+from segfw.inference.predictor import Predictor, Prepared, Sink
+from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
+from segfw.model.postprocess import Postprocessing, apply
+from segfw.planning.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralPrepared:
+    """An image on the grid of every member's network."""
+
+    members: tuple[Prepared, ...]
+
+    @property
+    def record(self) -> PreprocessRecord:
+        return self.members[0].record
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedPredictor:
+    """Predicts as ``Predictor`` does, with all ``members``, whose mean probability counts, and postprocessing."""
+
+    members: tuple[Predictor, ...]
+    postprocessing: Postprocessing = Postprocessing()
+    scratch: Path | None = None  # folder for what is averaged, on the disk that is watched; None: the system's own
+
+    def with_room(self, room_bytes: float) -> SelectedPredictor:
+        """The same with other room in the host's memory."""
+        return replace(self, members=tuple(member.with_room(room_bytes) for member in self.members))
+
+    @property
+    def plan(self) -> Plan:
+        return self.members[0].plan
+
+    @property
+    def device(self) -> torch.device:
+        return self.members[0].device
+
+    def prepare(self, volume: Volume) -> SeveralPrepared:
+        """The image on the network's grid of each member; raises UserError if its channels are not the model's."""
+        return SeveralPrepared(members=tuple(member.prepare(volume) for member in self.members))
+
+    def classes(
+        self,
+        prepared: SeveralPrepared,
+        sinks: Sequence[Sink] = (),
+        *,
+        by_member: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> np.ndarray:
+        """Class indices (Z, Y, X) on the original file's grid; ``sinks`` see the slabs of one member after another."""
+        watch = watch or Stopwatch()
+        if len(self.members) == 1:
+            found = self.members[0].classes(prepared.members[0], sinks, by_member=by_member, watch=watch)
+        else:
+            found = self._averaged(prepared, sinks, watch)
+        with watch.timing("restore_s"):
+            return apply(found, self.postprocessing)
+
+    def _averaged(self, prepared: SeveralPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+        # By way of the disk, where only a block of each is read at a time: in memory they would be as large as all
+        # classes on the network's grid.
+        with ExitStack() as left:
+            folder = self.scratch or Path(left.enter_context(tempfile.TemporaryDirectory(prefix="segfw-")))
+            # As unfinished files, so that those of a killed process are found and removed.
+            paths = [partial_path(folder / f"member_{index}{ENDING}") for index in range(len(self.members))]
+            for path in paths:
+                left.callback(path.unlink, missing_ok=True)
+            for member, own, path in zip(self.members, prepared.members, paths):
+                info = ProbabilityInfo(
+                    configuration=member.configuration.name,
+                    folds=(),
+                    model="",
+                    labels=self.plan.labels,
+                    record=own.record,
+                    encoding="float16",
+                )
+                with ProbabilityWriter(path, info) as writer:
+                    stream = member.slabs(own)
+                    while True:
+                        with watch.timing("network_s"):
+                            slab = next(stream, None)
+                        if slab is None:
+                            break
+                        with watch.timing("restore_s"):
+                            for sink in (writer, *sinks):
+                                sink.add(slab)
+                    writer.finish()
+            with watch.timing("restore_s"):
+                return merged([read_probabilities(path) for path in paths])
+
+    def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
+        """Label values as in the training files, of class indices."""
+        return self.plan.labels.to_values(classes_zyx)

@@ -1,0 +1,116 @@
+"""Whole cases: predicted while a network trains, and at its end scored on their own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.ranks import Ranks
+from segfw.base.records import UserError
+from segfw.dataset.cases import LABELS_FILE, Case
+from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.metrics import Scores
+from segfw.grid.store import open_case
+from segfw.inference.host_memory import Limits
+from segfw.inference.many_cases import predict_cases
+from segfw.inference.output_folder import OutputFolder
+from segfw.inference.predictor import Predictor
+from segfw.inference.sliding_window import sliding_window
+from segfw.model.load import Model
+from segfw.networks import BuildNetwork
+from segfw.networks.losses import Target, overlap_counts
+from segfw.planning.plan import Configuration
+from segfw.training.metrics_log import read_metrics
+from segfw.training.patch_validation import CountWholeCase
+
+MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
+VALIDATION = "validation"  # folder of the masks in a fold's
+
+
+def whole_case_counter(
+    preprocessed: Path,
+    handed_on: Path | None,
+    configuration: Configuration,
+    target: Target,
+    device: torch.device,
+    precision: torch.dtype,
+) -> CountWholeCase:
+    """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
+
+    limits = Limits()
+
+    @torch.no_grad()
+    def count(network: nn.Module, case_id: str) -> Tensor:
+        case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
+        classes_zyx = torch.from_numpy(case.classes)
+        slabs = sliding_window(
+            torch.from_numpy(case.image),
+            [network],
+            configuration.patch_size,
+            device=device,
+            precision=precision,
+            previous_zyx=None if handed_on is None else torch.from_numpy(case.previous),
+            previous_classes=configuration.previous_classes,
+            room_bytes=MEMORY_SHARE * free_memory_bytes(),
+            limits=limits,
+        )
+        total: Tensor | int = 0
+        try:
+            for slab in slabs:
+                for z in range(slab.start, slab.stop):
+                    logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
+                    truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
+                    total = total + overlap_counts(logits[None], truth, target).to(device)
+        except UserError as error:  # one tile, or the sums, in the memory that training leaves
+            raise torch.OutOfMemoryError(f"{case_id}: {error}") from None
+        return total
+
+    return count
+
+
+def validate(
+    model: Model,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    device: str,
+    precision: str,
+    build: BuildNetwork,
+    ranks: Ranks,
+) -> Scores:
+    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
+    output, report = folder / VALIDATION, folder / "report.html"
+    if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
+        kept = Scores.load(output / "scores.json")
+        if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
+            return kept
+    predictor = Predictor.of(model, device=device, precision=precision, build=build)
+    if ranks.is_first:
+        model.plan.labels.save(output / LABELS_FILE)
+    inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
+    print(f"validating on {len(cases)} whole cases")
+    cohort = predict_cases([predictor], inputs, OutputFolder(path=output))
+    if cohort.failures:
+        ranks.sum(torch.ones(1))  # the others finish their cases first
+        raise CasesFailed("in validation", cohort.failures, folder, not_begun=cohort.not_begun)
+    if float(ranks.sum(torch.zeros(1))) > 0:
+        raise UserError(f"{folder}: cases failed in validation on another process; its message names them")
+    (folder / FAILURES_FILE).unlink(missing_ok=True)
+    if ranks.is_first:
+        report.unlink(missing_ok=True)  # that of other scores, if any
+        evaluate_pairs(
+            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
+            model.plan.labels,
+            title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
+            output=output / "scores.json",
+            report=report,
+            images={case.id: case.images[0] for case in cases},
+            curve=read_metrics(folder),
+            label_maps={case.id: case.label_map for case in cases},
+        )
+    ranks.wait()
+    return Scores.load(output / "scores.json")

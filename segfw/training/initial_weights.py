@@ -1,0 +1,42 @@
+"""Where the weights lie that a run may begin with."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
+from segfw.planning.plan import PLAN_FILE
+
+
+def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
+    """The file of weights meant by a model, by the folder of one of its folds, or by the file itself.
+
+    In a model, a folder or a file of segfw export, it is that of ``configuration`` and ``fold``, the ones to be
+    trained, where both are trained there: of the same data the same fold has not seen the validation cases. Else it is
+    the only configuration, and its first fold. Raises UserError if there is no trained fold, or several configurations
+    none of which is the one.
+    """
+    path = Path(path)
+    is_model_file = zipfile.is_zipfile(path)
+    if path.is_file() and not is_model_file:
+        return path
+    if (path / WEIGHTS_FILE).is_file():
+        return path / WEIGHTS_FILE
+    if not is_model_file and not (path / PLAN_FILE).is_file():
+        raise UserError(
+            f"--init-from {path}: is neither a model directory (with {PLAN_FILE}) nor a {WEIGHTS_FILE}; give a work "
+            "folder of segfw train, or the folder of one fold"
+        )
+    trained = {name: trained_folds(path, name) for name in load_plan(path).configurations}
+    names = [name for name, folds in trained.items() if folds]
+    if not names:
+        raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")
+    if configuration not in names and len(names) > 1:
+        raise UserError(
+            f"--init-from {path}: {', '.join(names)} are trained, but not {configuration}; give the folder of one "
+            f"fold, such as {fold_folder(path, names[0], trained[names[0]][0])}"
+        )
+    name = configuration if configuration in names else names[0]
+    return fold_folder(path, name, fold if fold in trained[name] else trained[name][0]) / WEIGHTS_FILE

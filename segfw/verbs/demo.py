@@ -1,0 +1,59 @@
+"""The demo: a small made-up data set through the whole job, scored on images the model never saw."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.dataset.layouts import read_labels
+from segfw.dataset.toy import make_toy_dataset
+from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.evaluation.metrics import Scores
+from segfw.evaluation.pairs import first_channel_files, pair_masks
+from segfw.evaluation.text import scores_table
+from segfw.model.load import fold_folder
+from segfw.training.metrics_log import read_metrics
+from segfw.verbs.predict import predict
+from segfw.verbs.train import run
+
+TRAINING_CASES, TEST_CASES = 40, 6
+MARKER = ".made-by-segfw-demo"  # only such a folder is written into, and tidied up, a second time
+
+
+def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
+    """Makes data, trains one fold, predicts and scores the test images; a second call reuses what is there."""
+    folder = Path(folder)
+    data, work, masks = folder / "data", folder / "work", folder / "predictions"
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise UserError(f"{folder}: holds other things; give a new folder for the demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+    if not (data / "dataset.json").is_file():
+        shutil.rmtree(data, ignore_errors=True)  # what an interrupted demo left half-made
+        print(f"making {TRAINING_CASES} training and {TEST_CASES} test cases in {data}")
+        make_toy_dataset(data, cases=TRAINING_CASES, test_cases=TEST_CASES)
+    run(data, work, configurations=("3d_fullres",), folds=("0",), time_budget_s=time_budget_s, device=device)
+    predict(work, data / "imagesTs", masks, device=device)
+    pairs, _ = pair_masks(masks, data / "labelsTs")
+    scores = evaluate_pairs(
+        pairs,
+        read_labels(data / "dataset.json"),
+        title="segfw demo: images the model never saw",
+        output=folder / "scores.json",
+        report=folder / "report.html",
+        images=first_channel_files(data / "imagesTs"),
+        curve=read_metrics(fold_folder(work, "3d_fullres", "0")),
+        facts={"Training": f"{TRAINING_CASES} made-up cases, fold 0", "Predictions": str(masks)},
+    )
+    print(f"\nscores of {len(scores.cases)} images the model never saw\n{scores_table(scores)}\n")
+    for what, where in (
+        ("report", folder / "report.html"),
+        ("scores", folder / "scores.json"),
+        ("images", data / "imagesTs"),
+        ("masks", masks),
+        ("model", work),
+    ):
+        print(f"{what:7} {where}")
+    print(f"next: segfw info {work}, then segfw run with your own images and masks")
+    return scores

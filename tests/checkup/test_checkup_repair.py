@@ -1,0 +1,123 @@
+"""Repaired copies: what is safe is repaired, the rest is copied, and no original changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import write_nifti
+from test_checkup import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, raw, read, with_nan  # noqa: F401
+
+from segfw.base.records import UserError
+from segfw.checkup.repair import Fixes
+from segfw.images.formats import read_volume
+from segfw.verbs.check import check_dataset
+
+
+def digests(folder: Path) -> dict[str, str]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
+
+
+def shifted(path: Path, by_mm: tuple, array: np.ndarray | None = None, spacing_xyz: tuple = SPACING_XYZ) -> None:
+    affine = np.diag([*spacing_xyz, 1.0])
+    affine[:3, 3] = by_mm
+    nibabel.save(nibabel.Nifti1Image(read(path) if array is None else array, affine), path)
+
+
+def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):  # noqa: F811
+    write_nifti(files(raw, "case_00")[0], with_nan(read(files(raw, "case_00")[0])), spacing_xyz=SPACING_XYZ)
+    shifted(files(raw, "case_01")[1], (1.2, 0, 0))  # one voxel off, the same shape
+    coarse = read(files(raw, "case_02")[1])[::2, ::2]
+    shifted(files(raw, "case_02")[1], (0, 0, 0), coarse, (2.0, 3.0, 4.0))
+    write_nifti(files(raw, "case_03")[1], read(files(raw, "case_03")[1]).astype(np.float32), spacing_xyz=SPACING_XYZ)
+    for source, copy in zip(files(raw, "case_04"), files(raw, "copy")):
+        shutil.copy(source, copy)
+    shifted(files(raw, "case_05")[1], (500, 0, 0))  # nowhere near
+    write_nifti(files(raw, "case_06")[1], read(files(raw, "case_06")[1]) * np.float32(1.3), spacing_xyz=SPACING_XYZ)
+    before, fix = digests(raw), tmp_path / "fixed"
+    table = tmp_path / "groups.csv"
+    lines = [f"{path.name.removesuffix('.nii.gz')},p{path.name[5:7]}" for path in (raw / "labelsTr").iterdir()]
+    table.write_text("\n".join(["case,group", *lines]))
+    report = check_dataset(raw, fix=fix, groups=table, workers=2)
+    assert digests(raw) == before
+    fixes = Fixes.load(fix / "fixes.json")
+    assert set(fixes.done) == {"case_00", "case_01", "case_02", "case_03", "copy"}
+    assert fixes.done["case_00"] == ("case_00_0000.nii.gz: 1 voxels that were NaN or infinite set to 0",)
+    assert fixes.done["case_01"] == (
+        "case_01.nii.gz: placement copied from case_01_0000.nii.gz, as the shape is equal and the place nearly",
+    )
+    assert fixes.done["copy"] == ("left out: its image is the same as that of case_04",)
+    assert set(fixes.left) == {"case_05", "case_06"}
+    assert {finding.case for finding in report.findings if finding.severity == "error"} == {"case_05", "case_06"}
+    assert report.root == str(fix)
+
+    assert digests(fix)["imagesTr/case_07_0000.nii.gz"] == before["imagesTr/case_07_0000.nii.gz"]
+    assert read(files(fix, "case_00")[0])[3, 4, 5] == 0
+    np.testing.assert_array_equal(read(files(fix, "case_01")[1]), body_case(1)[1])
+    np.testing.assert_allclose(nibabel.load(files(fix, "case_01")[1]).affine, np.diag([*SPACING_XYZ, 1]))
+    assert nibabel.load(files(fix, "case_03")[1]).get_data_dtype().kind in "iu"
+    resampled, original = read(files(fix, "case_02")[1]), body_case(2)[1]
+    assert resampled.shape == SHAPE_XYZ
+    assert np.mean(resampled == original) > 0.97
+    assert set(np.unique(resampled)) == {0, 1, 2, 5}
+    assert not files(fix, "copy")[0].exists()
+
+
+def test_channels_on_other_grids_are_resampled_to_where_they_say_they_are(tmp_path):
+    raw = tmp_path / "two"  # noqa: F811
+    for number in range(2):
+        image, mask = body_case(number)
+        for channel in range(2):
+            write_nifti(raw / "imagesTr" / f"c{number}_{channel:04}.nii.gz", image + channel, spacing_xyz=SPACING_XYZ)
+        write_nifti(raw / "labelsTr" / f"c{number}.nii.gz", mask, spacing_xyz=SPACING_XYZ)
+    ramp = np.add.outer(np.add.outer(np.arange(15.0) * 2, np.arange(26) * 15), np.arange(12) * 400).astype(np.float32)
+    shifted(raw / "imagesTr" / "c1_0001.nii.gz", (0, 0, 0), ramp, (2.0, 1.5, 4.0))
+    description = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"a": 1, "b": 2, "c": 5}}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    report = check_dataset(raw, fix=tmp_path / "fixed", workers=1)
+    assert report.exit_code == 0
+    fixed = read_volume(tmp_path / "fixed" / "imagesTr" / "c1_0001.nii.gz")
+    assert fixed.geometry.shape == (12, 26, 30)
+    np.testing.assert_allclose(fixed.array[0, 2, 3, :29], 800 + 45 + np.arange(29), atol=1e-3)
+
+
+def test_a_decathlon_list_loses_what_was_left_out(tmp_path):
+    raw = tmp_path / "msd"  # noqa: F811
+    entries = []
+    for number, seed in enumerate((0, 1, 0)):
+        for folder, array in zip(("imagesTr", "labelsTr"), body_case(seed)):
+            write_nifti(raw / folder / f"c{number}.nii.gz", array, spacing_xyz=SPACING_XYZ)
+        entries.append({"image": f"./imagesTr/c{number}.nii.gz", "label": f"./labelsTr/c{number}.nii.gz"})
+    labels = {"0": "background", "1": "a", "2": "b", "5": "c"}
+    description = {"modality": {"0": "MR"}, "labels": labels, "training": entries, "numTraining": 3}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    before = digests(raw)
+    report = check_dataset(raw, fix=tmp_path / "fixed", workers=1)
+    assert (report.exit_code, report.case_count) == (0, 2)
+    assert json.loads((tmp_path / "fixed" / "dataset.json").read_text())["numTraining"] == 2
+    assert digests(raw) == before
+
+
+def test_a_folder_that_is_in_use_or_inside_the_data_is_refused(raw, tmp_path):  # noqa: F811
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    with pytest.raises(UserError, match="exists and is not empty"):
+        check_dataset(raw, fix=tmp_path / "used")
+    with pytest.raises(UserError, match="lies inside the data set"):
+        check_dataset(raw, fix=raw / "fixed")
+    assert not (raw / "fixed").exists()
+
+
+def test_clean_data_is_copied_as_it_is(raw, tmp_path):  # noqa: F811
+    before = digests(raw)
+    report = check_dataset(raw, fix=tmp_path / "fixed", workers=2)
+    assert report.exit_code == 0
+    after = digests(tmp_path / "fixed")
+    assert Fixes.load(tmp_path / "fixed" / "fixes.json").done == {}
+    assert {name: after[name] for name in before} == before

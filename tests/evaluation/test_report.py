@@ -1,0 +1,210 @@
+"""The report: texts, plots and pictures."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from segfw.base.figures import label_color
+from segfw.dataset.cases import LabelSet, Region
+from segfw.evaluation import evaluate as evaluation
+from segfw.evaluation import overlays, report
+from segfw.evaluation.compare import compare_cases
+from segfw.evaluation.confusion import confusion
+from segfw.evaluation.lesions import lesion_counts
+from segfw.evaluation.metrics import Measures, label_score
+from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
+from segfw.evaluation.report import draw_curve, draw_scores, write_report
+from segfw.evaluation.summary import summarize
+from segfw.evaluation.surface import SurfaceScore
+from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry
+
+SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
+SPACING_MM = (5.0, 1.0, 0.5)
+NAMES = ("background", "liver", "tumour")
+PNG = b"\x89PNG\r\n"
+
+
+def box(*ranges, value=1, shape=SHAPE) -> np.ndarray:
+    """Mask with ``value`` in the half-open ranges along z, y, x; empty without any."""
+    mask = np.zeros(shape, np.uint8)
+    if ranges:
+        mask[tuple(slice(*limits) for limits in ranges)] = value
+    return mask
+
+
+def score(reference, prediction, index=1):
+    return label_score(confusion(np.asarray(reference), np.asarray(prediction), 3), index)
+
+
+def test_report_escapes_every_text(tmp_path):
+    evil = "<b>&\"'"
+    cases = {evil: {evil: score(box((0, 1)), box((0, 1)))}}
+    comparison = compare_cases(cases, cases | {evil * 2: cases[evil]}, (evil, evil))
+    scores = summarize(cases, notes=[evil]).model_copy(update={"comparison": comparison})
+    picture = Overlay(case=evil, rank=evil, dice=1.0, image_png=PNG)
+    write_report(tmp_path / "r.html", title=evil, scores=scores, overlays=[picture], curve=None, facts={evil: evil})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert evil not in page
+    assert page.count("&lt;b&gt;&amp;&#34;&#39;") >= 13
+    assert '<td class="text">&lt;b&gt;' in page
+
+
+def test_no_case_is_shown_where_none_has_a_score():
+    assert overlay_cases(summarize({"a": {"liver": score(box(), box())}})) == {}
+
+
+def test_report_of_nothing_and_of_a_curve(tmp_path):
+    scores = summarize({"a": {"liver": score(box(), box())}})
+    curve = [{"epoch": 0, "train_loss": 1.0}, {"epoch": 1, "train_loss": 0.5, "val_dice": 0.3, "learning_rate": 0.1}]
+    write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=curve, facts={})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 1
+    assert "<b>–</b><span>foreground mean Dice" in page
+    assert draw_curve([{"epoch": 0, "learning_rate": 0.1}]) is None
+
+
+@pytest.mark.parametrize(
+    "overlaps, expected",
+    [
+        ({"a": 1}, {"best": "a"}),
+        ({"a": 1, "b": 2}, {"best": "b", "worst": "a"}),
+        ({"a": 2, "b": 0, "c": 3}, {"best": "c", "median": "a", "worst": "b"}),
+        ({"a": 4, "b": 3, "c": 2, "d": 1}, {"best": "a", "median": "c", "worst": "d"}),
+        ({"a": 4, "b": 3, "c": 2, "d": 1, "e": 0}, {"best": "a", "median": "c", "worst": "e", "second worst": "d"}),
+    ],
+)
+def test_overlay_cases(overlaps, expected):
+    cases = {
+        case: {"liver": score(box((0, 4)), box((0, slices))), "tumour": score(box(), box())}
+        for case, slices in overlaps.items()
+    }
+    assert overlay_cases(summarize(cases)) == expected
+
+
+def picture_of(png: bytes) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return imread(io.BytesIO(png))[..., :3]
+
+
+def centre_of(picture: np.ndarray, color: tuple[float, float, float]) -> tuple[float, float]:
+    """Row and column of the middle of the pixels in ``color``, as parts of the picture's height and width."""
+    rows, columns = np.nonzero((abs(picture - color) < 0.02).all(-1))
+    return rows.mean() / picture.shape[0], columns.mean() / picture.shape[1]
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """What was drawn: (reference plane, size in mm) of each view."""
+    drawn = []
+    draw_view = overlays._draw_view
+
+    def recorded(ax, planes, size_mm, window):
+        bounds = ax.get_window_extent()
+        drawn.append((planes[1], tuple(size_mm), bounds.height / bounds.width))
+        return draw_view(ax, planes, size_mm, window)
+
+    monkeypatch.setattr(overlays, "_draw_view", recorded)
+    return drawn
+
+
+def test_overlay_shows_the_patient_from_the_front_at_true_size(panels):
+    # One voxel at the head, the front and the patient's right, the last index of each axis.
+    mask = box((3, 4), (5, 6), (8, 9))
+    picture = draw_overlay(None, mask, box(), SPACING_MM, NAMES)
+    assert picture.startswith(PNG)
+    sizes = [size_mm for _, size_mm, _ in panels]
+    assert sizes == [(6.0, 4.5), (20.0, 4.5), (20.0, 6.0)]  # y x, z x, z y in mm: 4 * 5, 6 * 1, 9 * 0.5
+    for plane, (height, width), ratio in panels:
+        assert np.argwhere(plane).tolist() == [[0, 0]]  # front or head on top; right or front at the left
+        assert ratio == pytest.approx(height / width, rel=1e-6)
+
+
+def test_overlay_paints_labels_where_they_are(panels):
+    mask = box((0, 1), (0, 25), (0, 30), shape=(1, 50, 60))  # back and left, so at the lower right
+    picture = picture_of(draw_overlay(np.zeros(mask.shape), mask, mask, (5, 1, 1), NAMES))
+    assert len(panels) == 1  # one slice, one view
+    filled = 0.18 * np.array([0xE8, 0x50, 0x3A]) / 255  # the first label's colour over black
+    row, column = centre_of(picture, tuple(filled))
+    assert row > 0.5
+    assert column > 0.5
+
+
+def test_overlay_of_a_sagittal_image_has_one_view(panels):
+    mask = box((1, 3), (2, 4), shape=(4, 6, 1))
+    draw_overlay(mask, mask, mask, SPACING_MM, NAMES)
+    assert [size_mm for _, size_mm, _ in panels] == [(20.0, 6.0)]
+
+
+@pytest.mark.parametrize("name", ["_hidden", "$\\broken$", "x" * 200])
+def test_overlay_takes_odd_names_many_labels_and_empty_masks(name):
+    names = ["background", *(f"{name}{number}" for number in range(100))]
+    many = np.arange(200, dtype=np.uint8).reshape(2, 10, 10) % 101
+    assert draw_overlay(np.full(many.shape, np.nan), many, many[::-1], (1, 2, 3), names).startswith(PNG)
+    assert draw_overlay(None, many * 0, many * 0, (1, 2, 3), names).startswith(PNG)
+
+
+def test_importing_the_evaluation_does_not_load_matplotlib_or_jinja():
+    code = (
+        "import sys, segfw.evaluation.evaluate; sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_plots_have_the_colours_of_the_overlays():
+    cases = {str(n): {"whole": score(box((0, 4)), box((0, n + 1)))} for n in range(4)}
+    for index in (1, 2):
+        picture = picture_of(draw_scores(summarize(cases), {"whole": index}))
+        dots = [0.65 * np.array(label_color(each)) + 0.35 for each in (1, 2)]  # over white
+        found = [(abs(picture - color) < 0.02).all(-1).sum() for color in dots]
+        assert found[index - 1] > 20
+        assert found[2 - index] == 0
+
+
+def test_a_region_is_plotted_in_the_colour_it_is_painted_in(tmp_path, monkeypatch):
+    labels = LabelSet(
+        names=NAMES,
+        values=(0, 1, 2),
+        regions=(Region(name="whole", values=(1, 2), painted=1), Region(name="core", values=(2,), painted=2)),
+    )
+    folder = {name: tmp_path / name for name in ("reference", "predicted")}
+    for path in folder.values():
+        path.mkdir()
+        write_labels(path / "a.nii.gz", box((0, 2)), Geometry.of(SHAPE, np.diag([5.0, 1, 2, 1])))
+    given = {}
+    monkeypatch.setattr(evaluation, "write_report", lambda path, **values: given.update(values))
+    evaluation.evaluate(*folder.values(), labels=labels, report=tmp_path / "r.html")
+    assert given["colors"] == {"whole": 1, "core": 2}
+    swapped = labels.model_copy(update={"regions": labels.regions[::-1]})
+    evaluation.evaluate(*folder.values(), labels=swapped, report=tmp_path / "r.html")
+    assert given["colors"] == {"core": 2, "whole": 1}
+
+
+def test_a_penalty_does_not_squeeze_the_distances_that_were_measured():
+    near, far = SurfaceScore(2.0, 1.0, 0.9), SurfaceScore(500.0, 500.0, 0.0)
+    found = [label_score(confusion(box((0, 2)), box((0, 1)), 2), 1, surface=near) for _ in range(5)]
+    missed = label_score(confusion(box((0, 2)), box(), 2), 1, surface=far)
+    scores = summarize({str(n): {"liver": each} for n, each in enumerate([*found, missed])})
+    assert report._limits(scores, "hd95_mm") == (0.0, 1.05 * 2)
+    assert report._limits(scores, "nsd") == (-0.01, 1.01)
+    assert draw_scores(scores).startswith(PNG)
+
+
+def test_the_report_shows_intervals_spreads_and_components(tmp_path):
+    lesions = lesion_counts(box((0, 2)) > 0, box((0, 1)) > 0, 0.001, (0.1, 1.0), 0.0)
+    counts = confusion(box((0, 2)), box((0, 1)), 2)
+    cases = {str(n): {"liver": label_score(counts, 1, voxel_ml=0.001, lesions=lesions)} for n in range(5)}
+    scores = summarize(cases, measures=Measures(lesions=("liver",)))
+    write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=None, facts={})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<small>0.667 to 0.667</small>" in page
+    assert "95 %: 0.667 to 0.667" in page
+    # 108 voxels of 1 mm3 were found by a component of 54, which counts with them.
+    assert [page.count(f'<td class="text">{size}</td>') for size in ("0 to 0.1 ml", "0.1 to 1 ml")] == [0, 1]
+    assert "1 ml and more" not in page  # there are none
+    assert page.count("<td>5</td><td>5</td>") == 2
+    assert "Comparison" not in page

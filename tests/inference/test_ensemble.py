@@ -1,0 +1,265 @@
+"""Averages of stored probabilities: different grids against a slow oracle, weights, missing cases, resuming."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from stored_cases import LABELS, NESTED, record_of, smooth_logits, store, stored
+
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
+from segfw.cli import main
+from segfw.grid.preprocess import place_back
+from segfw.grid.resample import axis_matrix, thick_axis
+from segfw.images.formats import read_volume
+from segfw.images.geometry import AS_STORED
+from segfw.inference import averaging as module
+from segfw.inference.averaging import EnsembleSettings, ensemble, merged, merged_each, probability_of
+from segfw.model.postprocess import KeepLargest, Postprocessing
+
+GRIDS = {
+    "3d_fullres": record_of((4.0, 2.0, 1.3)),
+    "3d_lowres": record_of((8.0, 4.0, 3.0)),
+    "2d": record_of((None, 1.5, 2.0), (1, 0, 2)),  # of another axis order
+}
+
+
+def on_file_grid(opened) -> np.ndarray:
+    """Probabilities (K, Z, Y, X) on the file's own grid, made the slow way: one class after the other, as a whole."""
+    record, labels = opened.info.record, opened.info.labels
+    logits = opened.logits(tuple(slice(0, size) for size in opened.shape)).numpy().astype(np.float64)
+    thick = thick_axis(record.spacing_mm, record.cropped_spacing_mm)
+    for axis, (old, new) in enumerate(zip(record.shape, record.cropped_shape)):
+        matrix = axis_matrix(old, new, 0 if axis == thick else 1).numpy()
+        logits = np.moveaxis(np.tensordot(matrix, logits, (1, axis + 1)), 0, axis + 1)
+    values = 1 / (1 + np.exp(-logits)) if labels.regions else np.exp(logits) / np.exp(logits).sum(0)
+    return np.stack([place_back(part, record) for part in values])
+
+
+def oracle(several, weights) -> np.ndarray:
+    labels = several[0].info.labels
+    mean = sum(on_file_grid(one) * weight for one, weight in zip(several, weights)) / sum(weights)
+    if not labels.regions:
+        return mean.argmax(0)
+    result = np.zeros(mean.shape[1:], int)
+    for found, painted in zip(mean > 0.5, labels.painted_classes):
+        result[found] = painted
+    return result
+
+
+@pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])
+@pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.5)])
+def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", (3, 4, 5))
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 50)
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    found, expected = merged(several, weights), oracle(several, weights or (1, 1, 1))
+    assert found.shape == (13, 8, 15)
+    assert (found != expected).sum() <= 2  # ties, which float32 may break in another way
+    assert len(np.unique(expected)) == 3
+    assert (expected != merged(several[:1])).mean() > 0.02  # else this shows nothing
+
+
+def test_classes_that_are_nowhere_near_are_left_out_without_a_change(tmp_path, monkeypatch):
+    labels = LABELS.model_copy(
+        update={"names": tuple(f"label {index}" for index in range(40)), "values": tuple(range(40))}
+    )
+    several = []
+    for seed, record in enumerate((GRIDS["3d_fullres"], GRIDS["3d_lowres"])):
+        logits = torch.full((40, *record.shape), -30.0)
+        logits[[0, 7, 33]] = smooth_logits(record, 3, seed)
+        several.append(stored(tmp_path / f"{seed}.b2nd", logits, record, labels))
+    restored = []
+    resize = module.BlockResampler.resize
+    monkeypatch.setattr(
+        module.BlockResampler,
+        "resize",
+        lambda self, values, block: restored.append(len(values)) or resize(self, values, block),
+    )
+    found = merged(several)
+    assert max(restored) <= 3
+    assert (found != oracle(several, (1, 1))).sum() <= 2
+    assert set(np.unique(found)) == {0, 7, 33}
+
+
+def test_several_mixtures_are_made_from_one_reading(tmp_path):
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, 3, seed), record)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    mixtures = [{0: 1.0}, {1: 1.0}, {0: 1.0, 2: 1.0}]
+    alone, second, pair = merged_each(several, mixtures)
+    assert (alone != merged(several[:1])).sum() <= 2
+    np.testing.assert_array_equal(second, merged_each(several[1:2], [{0: 1.0}])[0])
+    np.testing.assert_array_equal(pair, merged([several[0], several[2]]))
+
+
+@pytest.mark.parametrize("labels, name", [(LABELS, "b"), (NESTED, "core")], ids=["labels", "regions"])
+def test_the_probability_of_one_label(labels, name, tmp_path):
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    index = labels.outputs - 1
+    expected = sum(on_file_grid(one)[index] * weight for one, weight in zip(several, (3, 1, 0))) / 4
+    found = probability_of(name, several, (3, 1, 0))
+    least = 1 / (1 + np.exp(8))  # what is left out where it is nowhere near
+    np.testing.assert_allclose(found, expected, atol=2 * least)
+    assert found.max() > 0.7
+    with pytest.raises(UserError, match="--map-of 'liver' is no label"):
+        probability_of("liver", several)
+
+
+def test_models_that_do_not_fit_are_named(tmp_path):
+    record = GRIDS["3d_fullres"]
+    one = stored(tmp_path / "one.b2nd", smooth_logits(record, 3), record)
+    swapped = LABELS.model_copy(update={"names": ("background", "b", "a")})
+    other = stored(tmp_path / "other.b2nd", smooth_logits(record, 3), record, swapped)
+    with pytest.raises(UserError, match=r"other.b2nd: has other labels, or in another order, than .*one.b2nd"):
+        merged([one, other])
+    matrix = record.original.matrix
+    matrix[0, 3] += 1.0
+    rows = tuple(tuple(row) for row in matrix.tolist())
+    moved = record.model_copy(update={"original": record.original.model_copy(update={"affine": rows})})
+    with pytest.raises(UserError, match="moved.b2nd: is of another image, or of another grid"):
+        merged([one, stored(tmp_path / "moved.b2nd", smooth_logits(record, 3), moved)])
+
+
+def test_models_of_two_orientations_are_refused_before_anything_is_written(tmp_path):
+    turned = record_of((1.0, 4.0, 1.5), orientation=AS_STORED)
+    for name, record in (("own", GRIDS["3d_fullres"]), ("imported", turned)):
+        store(tmp_path / name / "x.b2nd", smooth_logits(record, 3), record)
+    with pytest.raises(
+        UserError, match=r"imported.x.b2nd: is of a model that takes images as stored, but .* canonical"
+    ):
+        ensemble([tmp_path / "own", tmp_path / "imported"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two models; the case 'c' is missing in the second."""
+    for number, name in enumerate(("3d_fullres", "3d_lowres")):
+        for index, case in enumerate("abc"[: 3 - number]):
+            record = GRIDS[name]
+            path = tmp_path / name / "probabilities" / f"{case}.b2nd"
+            store(path, smooth_logits(record, 3, 10 * number + index), record, configuration=name, model=name)
+    return tmp_path / "3d_fullres", tmp_path / "3d_lowres"
+
+
+def test_masks_of_all_common_cases_are_written_and_others_named(folders, tmp_path):
+    with pytest.raises(CasesFailed, match=r"(?s)1 case failed in averaging.*\n  c: is missing in .*3d_lowres; predict"):
+        ensemble(folders, tmp_path / "out")
+    masks = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert masks == {"a.nii.gz", "b.nii.gz"}
+    mask = read_volume(tmp_path / "out" / "a.nii.gz")
+    assert mask.geometry.shape == (13, 8, 15)
+    np.testing.assert_allclose(mask.geometry.matrix, GRIDS["2d"].original.matrix, atol=1e-5)
+    assert set(np.unique(mask.array)) == {0, 3, 7}  # values, not classes
+    assert "c" in json.loads((tmp_path / "out" / "failures.json").read_text())["failed"]
+    assert (tmp_path / "out" / "labels.json").is_file()
+    for folder in folders:  # without it there is nothing to complain of
+        (folder / "probabilities" / "c.b2nd").unlink(missing_ok=True)
+    ensemble(folders, tmp_path / "out")
+    assert not (tmp_path / "out" / "failures.json").exists()
+
+
+def test_what_is_there_is_kept_unless_it_is_of_other_models(folders, tmp_path):
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    ensemble(folders, tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    ensemble(folders, tmp_path / "out")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert [name for name in after if after[name] != before[name]] == ["a.nii.gz"]
+    steps = Postprocessing(steps=(KeepLargest(name="a", classes=(1,)),))
+    steps.save(tmp_path / "steps.json")
+    for wrong in ({"weights": (1, 2)}, {"postprocessing": steps}, {"postprocessing": tmp_path / "steps.json"}):
+        with pytest.raises(UserError, match="holds masks of other models, weights or postprocessing"):
+            ensemble(folders, tmp_path / "out", **wrong)
+    ensemble(folders, tmp_path / "out", weights=(1, 2), postprocessing=tmp_path / "steps.json", overwrite=True)
+    kept = EnsembleSettings.load(tmp_path / "out" / "ensemble.json")
+    assert (kept.weights, kept.postprocessing) == ((1, 2), steps)
+    (tmp_path / "out" / "ensemble.json").unlink()
+    with pytest.raises(UserError, match="holds masks that this verb did not write"):
+        ensemble(folders, tmp_path / "out")
+
+
+def test_a_case_whose_probabilities_were_made_anew_is_averaged_again(folders, tmp_path):
+    out, record = tmp_path / "out", GRIDS["3d_lowres"]
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    ensemble(folders, out)
+    before = {name: read_volume(out / name).array for name in ("a.nii.gz", "b.nii.gz")}
+    anew = store(folders[1] / "probabilities" / "b.b2nd", smooth_logits(record, 3, 77), record, model="3d_lowres")
+    later = (out / "b.nii.gz").stat().st_mtime_ns + 10**9
+    os.utime(anew, ns=(later, later))
+    ensemble(folders, out)
+    changed = [name for name in before if (read_volume(out / name).array != before[name]).any()]
+    assert changed == ["b.nii.gz"]
+    anew.write_bytes(b"broken")
+    os.utime(anew, ns=(later + 10**11, later + 10**11))
+    with pytest.raises(CasesFailed, match="b.b2nd: is no whole file"):
+        ensemble(folders, out)
+    assert not (out / "b.nii.gz").exists()
+
+
+def test_a_map_of_no_label_is_an_error_before_anything_is_written(folders, tmp_path, capsys):
+    command = ["ensemble", *map(str, folders), "--output", str(tmp_path / "out"), "--map-of", "liver"]
+    assert main(command) == 2
+    assert "--map-of 'liver' is no label" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_with_a_slash_makes_no_folder(tmp_path):
+    labels = LABELS.model_copy(update={"names": ("background", "left/right", "left%2Fright")})
+    record = GRIDS["3d_lowres"]
+    store(tmp_path / "one" / "x.b2nd", smooth_logits(record, 3), record, labels)
+    ensemble([tmp_path / "one"], tmp_path / "out", maps_of=labels.names[1:])
+    found = sorted(path.name for path in (tmp_path / "out" / "probability").iterdir())
+    assert found == ["x_left%252Fright.nii.gz", "x_left%2Fright.nii.gz"]
+
+
+def test_postprocessing_of_other_labels_is_refused(folders, tmp_path):
+    for step in (KeepLargest(name="a", classes=(2,)), KeepLargest(name="liver", classes=(1,))):
+        with pytest.raises(UserError, match=f"the largest component of '{step.name}'; take that of a model with a, b"):
+            ensemble(folders, tmp_path / "out", postprocessing=Postprocessing(steps=(step,)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), 1.0), (1.0, float("nan")), (float("inf"), 1.0)])
+def test_weights_that_are_no_numbers_are_refused(weights, folders, tmp_path):
+    with pytest.raises(UserError, match="--weights are .*; give one that is not negative per folder"):
+        ensemble(folders, tmp_path / "out", weights=weights)
+
+
+def test_a_case_of_other_weights_and_a_damaged_one_fail_alone(folders, tmp_path):
+    record = GRIDS["3d_lowres"]
+    store(folders[1] / "probabilities" / "b.b2nd", smooth_logits(record, 3), record, model="trained again")
+    store(folders[1] / "probabilities" / "c.b2nd", smooth_logits(record, 3), record, model="3d_lowres")
+    broken = folders[0] / "probabilities" / "c.b2nd"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    with pytest.raises(
+        CasesFailed, match=r"(?s)2 cases failed.*b.b2nd: was made by other weights.*c.b2nd: is no whole"
+    ):
+        ensemble(folders, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
+
+
+def test_the_verb(folders, tmp_path, capsys):
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    command = ["ensemble", *map(str, folders), "--output", str(tmp_path / "out"), "--weights", "0", "1"]
+    assert main(command) == 0
+    assert "averaging 2 cases of 3d_fullres, 3d_lowres" in capsys.readouterr().out
+    assert main([*command, "--map-of", "b"]) == 0
+    found = read_volume(tmp_path / "out" / "probability" / "a_b.nii.gz")
+    mask = read_volume(tmp_path / "out" / "a.nii.gz").array
+    assert found.array[mask == 7].min() >= 0.33 > found.array[mask != 7].mean()
+    assert main([*command[:-1]]) == 2
+    assert "--weights are 0.0; give one that is not negative per folder" in capsys.readouterr().err
+    assert main(["ensemble", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
+    assert "none: holds no probabilities" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""What predict makes of what segfw select chose, and of postprocessing that is given to it."""
+
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from predicting import make_images, make_model, masks, same
+
+from segfw.base.records import UserError
+from segfw.images.formats import read_volume
+from segfw.inference import selected_predictor as several
+from segfw.inference.averaging import merged
+from segfw.inference.predictor import Predictor
+from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
+from segfw.inference.selected_predictor import SelectedPredictor
+from segfw.model.load import load_model
+from segfw.model.postprocess import KeepLargest, Postprocessing, apply
+from segfw.networks import build_network
+from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.verbs.predict import Job, predict
+from segfw.verbs.select import Selection
+
+STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return make_images(tmp_path_factory.mktemp("images"), 2)
+
+
+def two_configurations(model: Path, folder: Path) -> Path:
+    """The model and another configuration, whose weights are those of the first one negated."""
+    import torch
+
+    from segfw.model.load import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
+
+    shutil.copytree(model, folder)
+    plan = Plan.load(folder / PLAN_FILE)
+    first = plan.configurations["3d_fullres"]
+    other = first.model_copy(update={"name": "2d", "patch_size": (8, 8, 16)})
+    plan.model_copy(update={"configurations": {"2d": other, "3d_fullres": first}}).save(folder / PLAN_FILE)
+    tensors, _ = load_tensors(fold_folder(folder, "3d_fullres", "0") / WEIGHTS_FILE)
+    torch.manual_seed(8)
+    weights = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in tensors.items()}
+    save_weights(fold_folder(folder, "2d", "0") / WEIGHTS_FILE, weights, epoch=1, mirror_axes=())
+    return folder
+
+
+def select(folder: Path, *names: str) -> None:
+    Selection(
+        configurations=names,
+        folds=dict.fromkeys(names, ("0",)),
+        postprocessing=STEPS,
+        compared_folds=("0",),
+        cases=4,
+        is_whole_cross_validation=False,
+        tolerance=0.001,
+        candidates=(),
+        trials=(),
+        labels={},
+        foreground_mean=None,
+        notes=(),
+    ).save(folder / "selection.json")
+
+
+def test_what_was_selected_is_used_with_its_postprocessing(model, images, tmp_path, capsys):
+    work = two_configurations(model, tmp_path / "work")
+    with pytest.raises(UserError, match="2d, 3d_fullres are trained; choose one with --configuration"):
+        predict(work, images, tmp_path / "masks", device="cpu")
+    select(work, "3d_fullres")
+    predict(work, images, tmp_path / "masks", device="cpu")
+    assert "as segfw select chose: 3d_fullres, only the largest component of: all foreground" in capsys.readouterr().out
+    predict(work, images, tmp_path / "plain", device="cpu", configuration="3d_fullres")
+    labels, plain = Plan.load(work / PLAN_FILE).labels, masks(tmp_path / "plain")
+    expected = {name: labels.to_values(apply(labels.to_classes(mask[0]), STEPS))[None] for name, mask in plain.items()}
+    assert same(masks(tmp_path / "masks"), expected)
+    assert not same(expected, plain)  # otherwise this proves nothing
+    with pytest.raises(UserError, match="holds masks of another model or other options"):
+        predict(work, images, tmp_path / "plain", device="cpu")  # without postprocessing they are others
+
+
+def test_postprocessing_of_a_file_takes_the_place_of_what_was_selected(model, images, tmp_path, capsys):
+    work = two_configurations(model, tmp_path / "work")
+    select(work, "2d", "3d_fullres")
+    STEPS.save(tmp_path / "steps.json")
+    Postprocessing().save(tmp_path / "none.json")
+    for name in ("steps", "none"):
+        predict(work, images, tmp_path / name, device="cpu", postprocessing=tmp_path / f"{name}.json")
+        assert "as segfw select chose: 2d + 3d_fullres, only the largest" in capsys.readouterr().out
+    labels, plain = Plan.load(work / PLAN_FILE).labels, masks(tmp_path / "none")
+    expected = {name: labels.to_values(apply(labels.to_classes(mask[0]), STEPS))[None] for name, mask in plain.items()}
+    assert same(masks(tmp_path / "steps"), expected)
+    assert not same(expected, plain)  # otherwise this proves nothing
+    with pytest.raises(UserError, match=r"other options \(postprocessing\)"):
+        predict(work, images, tmp_path / "steps", device="cpu", postprocessing=tmp_path / "none.json")
+    predict(work, images, tmp_path / "steps", device="cpu", postprocessing=work / "selection.json")  # has the same
+    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+
+
+def test_a_job_that_was_sent_away_applies_its_steps(model, images, tmp_path):
+    """As the worker of a cluster that gets it does."""
+    job = Job(
+        model=model,
+        output=tmp_path,
+        ending=".nii.gz",
+        members=(("3d_fullres", None),),
+        postprocessing=STEPS,
+        best=False,
+        step=0.5,
+        mirroring=True,
+        precision="fp32",
+        probability_bits=None,
+        uncertainty=False,
+        max_memory_gb=None,
+        build=build_network,
+    )
+    sent = pickle.loads(pickle.dumps(job))
+    volume, found = read_volume(images / "a.nii.gz"), []
+    for one in (sent, replace(job, postprocessing=Postprocessing())):
+        predictor = one.predictor(one.load(), "cpu")
+        found.append(predictor.classes(predictor.prepare(volume)))
+    np.testing.assert_array_equal(found[0], apply(found[1], STEPS))
+    assert (found[0] != found[1]).any()
+
+
+def test_two_selected_configurations_are_averaged(model, images, tmp_path):
+    work = two_configurations(model, tmp_path / "work")
+    select(work, "2d", "3d_fullres")
+    predict(work, images, tmp_path / "masks", device="cpu")
+    for name in ("2d", "3d_fullres"):
+        predict(work, images, tmp_path / name, device="cpu", configuration=name, save_probabilities=16)
+    for case, mask in masks(tmp_path / "masks").items():
+        files = [tmp_path / name / "probabilities" / case.replace(".nii.gz", ".b2nd") for name in ("2d", "3d_fullres")]
+        opened = [read_probabilities(file) for file in files]
+        expected = opened[0].info.labels.to_values(apply(merged(opened), STEPS))
+        np.testing.assert_array_equal(mask[0], expected)
+    settings = json.loads((tmp_path / "masks" / "prediction.json").read_text())
+    assert settings["folds"] == ["2d:0", "3d_fullres:0"]
+    with pytest.raises(UserError, match="2d and 3d_fullres are selected to be averaged; choose one"):
+        predict(work, images, tmp_path / "more", device="cpu", uncertainty=True)
+
+
+def test_what_is_averaged_lies_beside_the_masks_and_is_removed(model, images, tmp_path, monkeypatch):
+    work, paths = two_configurations(model, tmp_path / "work"), []
+    select(work, "2d", "3d_fullres")
+
+    def writer(path, info):
+        paths.append(path)
+        return ProbabilityWriter(path, info)
+
+    monkeypatch.setattr(several, "ProbabilityWriter", writer)
+    predict(work, images, tmp_path / "masks", device="cpu")
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {tmp_path / "masks" / ".segfw"}
+    assert not list((tmp_path / "masks").rglob("*.b2nd"))
+
+
+def test_one_member_without_steps_predicts_as_it_does_alone(model, images):
+    alone = Predictor.of(load_model(model), device="cpu")
+    selected = SelectedPredictor(members=(alone,))
+    volume = read_volume(images / "a.nii.gz")
+    np.testing.assert_array_equal(
+        selected.finish(selected.classes(selected.prepare(volume))), alone.finish(alone.classes(alone.prepare(volume)))
+    )

@@ -1,0 +1,204 @@
+"""What a prediction does where memory is short, and tiles of one value, which are run once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import spec
+from test_sliding_window import blurred, slow_oracle, unet
+
+from segfw.base.records import GIGABYTE, UserError
+from segfw.grid.slabs import dense
+from segfw.inference import host_memory as budget
+from segfw.inference.accumulator import Window, on_host
+from segfw.inference.host_memory import (
+    FLOAT16,
+    FLOAT32,
+    ON_DISK,
+    Limits,
+    activation_bytes,
+    allocate,
+    choose_keeping,
+    describe,
+)
+from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import members_of
+from segfw.inference.tile_runner import Outputs, TileTooLarge
+from segfw.inference.tiles import TiledImage, tile_count
+from segfw.networks import build_network
+from segfw.planning.memory import StepCounter
+
+
+class Counting:
+    """Counts the samples that a network is given, and has memory for ``most`` of them at once."""
+
+    def __init__(self, network, most: int = 10**6) -> None:
+        self.network, self.most, self.samples, self.calls = network, most, 0, []
+
+    def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(tiles))
+        if len(tiles) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        self.samples += len(tiles)
+        return self.network(tiles)
+
+
+@pytest.mark.parametrize("axes, with_previous", [((2,), False), ((), True)])
+def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_previous):
+    image = torch.full((1, 40, 16, 18), -1.5)
+    image[:, 12:20, 6:12, 8:15] = torch.randn(1, 8, 6, 7)
+    image[:, 32:] = 2.0
+    previous = torch.zeros(40, 16, 18, dtype=torch.uint8) if with_previous else None
+    if with_previous:
+        previous[14:16, 7:9, 9:11] = 1
+        previous[30:, :, :10] = 2
+    channels = 3 if with_previous else 1
+    network = unet(in_channels=channels)
+
+    def run(counting):
+        members = members_of([counting], axes)
+        options = {"previous_zyx": previous, "previous_classes": channels}
+        return dense(sliding_window(image, members, (8, 16, 16), limits=Limits(copies=1), **options))
+
+    saving, plain = Counting(network), Counting(network)
+    found = run(saving)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TiledImage, "constant", lambda self, tile: None)
+        wanted = run(plain)
+    assert torch.equal(found, wanted)
+    copies = 2 ** len(axes)
+    assert plain.samples == 9 * 2 * copies  # nine layers of two tiles
+    # Layers 2 to 4 hold noise and 7 the step between the values, or in the cascade what was found from slice 30 on,
+    # which ends in the upper tile; of the others each value is run once.
+    assert saving.samples == (13 if with_previous else 10) * copies
+
+
+def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
+    image = torch.rand(2, 30, 20, 13)
+    wanted = slow_oracle(image, [blurred], (8, 8, 8), axes=(0,))
+    limits, network = Limits(copies=12), Counting(blurred, most=2)
+    members = members_of([network], (0,))
+    found = dense(sliding_window(image, members, (8, 8, 8), limits=limits))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert network.calls[:4] == [12, 6, 2, 2]  # six, then three copies: one tile with its mirror image
+    assert network.samples == 2 * tile_count((30, 20, 13), (8, 8, 8), 0.5)
+    assert "out of memory: networks get 3 tiles at a time from now on" in capsys.readouterr().out
+    refused = len(network.calls)
+    dense(sliding_window(image, members, (8, 8, 8), limits=limits))
+    assert max(network.calls[refused:]) <= 2
+    assert capsys.readouterr().out == ""
+
+
+def test_one_tile_that_does_not_fit_is_an_error_that_says_so():
+    network = Counting(blurred, most=0)
+    with pytest.raises(TileTooLarge, match=r"tile of 8x8x8 voxels does not fit in the memory of cpu \(CUDA out"):
+        dense(sliding_window(torch.rand(2, 10, 9, 8), [network], (8, 8, 8)))
+    assert network.calls[-1] == 1
+
+    def broken(tiles):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        dense(sliding_window(torch.rand(2, 10, 9, 8), [broken], (8, 8, 8)))
+
+
+def test_at_one_tile_the_sums_leave_the_device_and_nothing_is_lost_or_given_twice():
+    image = TiledImage(torch.rand(2, 8, 8, 20), (8, 8, 8), 0.5, None, 1)
+    room = []
+
+    def once_more(tiles):
+        if not room:
+            raise MemoryError
+        return blurred(tiles)
+
+    def leave_device():
+        room.append(1)
+        return len(room) == 1
+
+    outputs = Outputs(
+        image, members_of([once_more]), Limits(copies=4), torch.device("cpu"), torch.float32, leave_device
+    )
+    tiles = [tile for layer in image.layers() for tile in layer]
+    assert [tile for tile, _ in outputs(tiles)] == tiles
+    assert room == [1]
+    assert outputs.copies == 1
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_sums_are_moved_as_they_are_laid_out(channels_last):
+    values = torch.rand(3, 4, 5, 6)
+    values = values.permute(1, 2, 3, 0).contiguous().movedim(-1, 0) if channels_last else values
+    limits = Limits(say=lambda note: None)
+    moved = on_host(Window(values), 1e9, limits)
+    assert torch.equal(moved, values)
+    assert moved.stride() == values.stride()
+    assert limits.on_host
+    assert "they are kept on the host" in limits.said.pop()
+
+
+@pytest.mark.parametrize(
+    "room_bytes, kept",
+    [(4000, FLOAT32), (3999, FLOAT16), (2000, FLOAT16), (1999, ON_DISK), (500, ON_DISK), (float("inf"), FLOAT32)],
+)
+def test_sums_are_kept_in_what_there_is_room_for(room_bytes, kept, monkeypatch):
+    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 500)
+    assert choose_keeping(1000, room_bytes) == kept
+    note = describe(kept, 2**30, room_bytes, Path("/scratch"))
+    assert note == {
+        FLOAT32: "",
+        FLOAT16: "sums are kept in float16: float32 would take 4.0 GB, and there is room for 0.0",
+        ON_DISK: "sums are kept in a file of 2.0 GB in /scratch, which is slower: float32 would take 4.0 GB, and there "
+        "is room for 0.0",
+    }.get(kept)
+
+
+def test_too_little_room_for_anything_is_an_error_that_says_how_much_is_missing():
+    with pytest.raises(UserError, match=r"needs 1.12 GB of memory more than it may take, even with its sums on disk"):
+        choose_keeping(10, -GIGABYTE)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("share", [0.75, 0.25])
+def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, monkeypatch, capsys):
+    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 0)
+    image, patch = torch.randn(1, 20, 17, 21), (8, 16, 16)
+    members = members_of([unet(classes=classes)], (2,))
+    exact = dense(sliding_window(image, members, patch))
+    full = 4 * min(classes, 8) * 16 * 17 * 21  # logits or features of the slices at work
+    limits = Limits()
+    for _ in range(2):
+        found = dense(sliding_window(image, members, patch, room_bytes=share * full, limits=limits))
+        torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
+        assert not torch.equal(found, exact)
+    said = capsys.readouterr().out
+    assert said.count("sums are kept in ") == 1
+    assert ("sums are kept in a file" in said) == (share < 0.5)
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
+    kept = allocate(ON_DISK, (2, 3, 5), torch.device("cpu"), tmp_path)
+    kept += 1.5
+    assert kept.sum() == 45
+    assert list(tmp_path.iterdir()) == []  # it has no name
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(budget.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for a file of 3.7 GB \(No space left on device\); allow more with"):
+        allocate(ON_DISK, (2000, 1000, 1000), torch.device("cpu"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("patch, itemsize", [((32, 32, 32), 4), ((16, 64, 64), 2)])
+def test_activations_are_foreseen(patch, itemsize):
+    network = spec(features=(32, 64, 128), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), kernels=((3, 3, 3),) * 3,
+                   encoder_blocks=(2, 2, 2), decoder_convs=(2, 2))  # fmt: skip
+    dtype = torch.float32 if itemsize == 4 else torch.bfloat16
+    with torch.device("meta"), torch.no_grad():
+        built = build_network(network).eval().to(dtype)
+        image = torch.empty(1, 1, *patch, dtype=dtype)
+        with StepCounter() as counted:
+            built.features(image)
+    predicted = activation_bytes(network, patch, 1, itemsize)
+    assert 0.8 * counted.peak_bytes < predicted < 1.5 * counted.peak_bytes

@@ -1,0 +1,197 @@
+"""Tiles: they cover every voxel, blend to what went in, and come out as slabs equal to the slow whole computation."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from small_training import spec
+
+from segfw.grid.slabs import dense
+from segfw.inference.host_memory import (
+    Limits,
+)
+from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import gives_features, members_of
+from segfw.inference.tiles import blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
+from segfw.networks import build_network
+
+
+def identity(tiles: torch.Tensor) -> torch.Tensor:
+    return tiles
+
+
+def blurred(tiles: torch.Tensor) -> torch.Tensor:
+    """A network that knows where in its tile a voxel lies, so that tiles disagree: three classes of two channels."""
+    ramp = torch.linspace(0.5, 2, tiles[0, 0].numel()).reshape(tiles.shape[2:])
+    return torch.cat((tiles * ramp, tiles.roll(1, -1).sum(1, keepdim=True)), 1)
+
+
+def slow_oracle(image, networks, patch, *, step=0.5, axes=(), outputs=None, inputs=None):
+    """The whole computation as published: float64 sums of weighted logits over the whole volume, divided at the end."""
+    shape = image.shape[1:]
+    missing = [max(0, size - own) for own, size in zip(shape, patch)]
+    sides = [(count // 2, count - count // 2) for count in missing]
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), *sides]))
+    gaussian = np.ones(())
+    for size in patch:
+        offsets = np.arange(size) - size // 2
+        gaussian = gaussian[..., None] * np.exp(-0.5 * (offsets / (size / 8)) ** 2)
+    total, weight = 0, np.zeros(padded.shape[1:])
+    starts = [tile_starts(size, tile, step) for size, tile in zip(padded.shape[1:], patch)]
+    for start in product(*starts):
+        place = tuple(slice(s, s + size) for s, size in zip(start, patch))
+        tile = padded[(slice(None), *place)][None]
+        logits = [
+            mirrored(network(mirrored(tile, flipped, inputs or {})), flipped, outputs or {})
+            for network in networks
+            for flipped in mirror_combinations(axes)
+        ]
+        mean = torch.stack(logits).double().mean(0)[0].detach().numpy()
+        if weight.sum() == 0:
+            total = np.zeros((len(mean), *padded.shape[1:]))
+        total[(slice(None), *place)] += mean * gaussian
+        weight[place] += gaussian
+    cut = tuple(slice(first, first + size) for (first, _), size in zip(sides, shape))
+    return torch.from_numpy((total / weight)[(slice(None), *cut)]).float()
+
+
+def unet(seed: int = 0, **changes) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    network = build_network(spec(**changes)).eval()
+    for module in network.modules():  # biases and norms of a network that has learned something
+        if getattr(module, "bias", None) is not None:
+            torch.nn.init.normal_(module.bias, std=0.5)
+    return network
+
+
+def whole(slab) -> tuple[slice, slice, slice]:
+    return slice(slab.start, slab.stop), slice(None), slice(None)
+
+
+@pytest.mark.parametrize(
+    "size, tile, step, starts",
+    [(10, 16, 0.5, [0]), (16, 16, 0.5, [0]), (17, 16, 0.5, [0, 1]), (32, 16, 0.5, [0, 8, 16]), (33, 16, 1, [0, 8, 17])],
+)
+def test_tile_starts(size, tile, step, starts):
+    assert tile_starts(size, tile, step) == starts
+    assert tile_count((size, 5, size), (tile, 5, tile), step) == len(starts) ** 2
+
+
+@pytest.mark.parametrize("size", [16, 23, 40, 111])
+@pytest.mark.parametrize("step", [0.3, 0.5, 1.0])
+def test_tiles_cover_everything_and_overlap_as_promised(size, step):
+    starts = tile_starts(size, 16, step)
+    assert starts[0] == 0
+    assert starts[-1] == size - 16
+    assert all(second - first <= 16 * step + 1 for first, second in zip(starts, starts[1:]))  # 1 for rounding
+
+
+@pytest.mark.parametrize("size, tile, step", [(8, 8, 0.5), (20, 8, 0.5), (33, 16, 0.3), (5, 8, 0.5), (40, 1, 0.5)])
+def test_weights_sum_to_one_in_every_voxel_and_are_nowhere_zero(size, tile, step):
+    weights, starts = blending_weights(size, tile, step), tile_starts(size, tile, step)
+    total = torch.zeros(max(size, tile))
+    for start, line in zip(starts, weights):
+        total[start : start + tile] += line
+    torch.testing.assert_close(total, torch.ones(max(size, tile)))
+    assert weights.min() > 0
+
+
+def test_where_two_tiles_overlap_the_voxel_nearer_to_the_middle_weighs_more():
+    first, second = blending_weights(6, 4, 0.5)
+    assert first[0] == first[1] == second[2] == second[3] == 1  # nobody else is there
+    assert first[2] > second[0]
+    assert first[3] == second[1] == 0.5  # the middle lies at size // 2, as nnU-Net's: a voxel beside both
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (20, 33, 17), (3, 40, 40), (5, 7, 9), (1, 50, 20)])
+def test_sliding_window_of_identity_is_identity(shape):
+    image = torch.rand(2, *shape)
+    torch.testing.assert_close(dense(sliding_window(image, [identity], (16, 16, 16))), image)
+
+
+def test_mirroring_is_undone_and_averaged():
+    image = torch.rand(1, 12, 18, 10)
+    all_axes = members_of([identity], (0, 1, 2))
+    torch.testing.assert_close(dense(sliding_window(image, all_axes, (8, 8, 8))), image)
+
+    def left_half(tiles):  # a network that only ever sees the first half of the last axis
+        result = torch.zeros_like(tiles)
+        result[..., :4] = 1
+        return result
+
+    seen = dense(sliding_window(torch.rand(1, 8, 8, 8), members_of([left_half], (2,)), (8, 8, 8)))
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.5))
+
+
+def test_networks_are_averaged():
+    image = torch.rand(1, 12, 18, 10)
+    double = dense(sliding_window(image, [identity, lambda tiles: 3 * tiles], (8, 8, 8)))
+    torch.testing.assert_close(double, 2 * image)
+
+
+def test_every_subset_of_axes_once():
+    assert mirror_combinations((1, 2)) == [(), (1,), (2,), (1, 2)]
+    assert len(set(mirror_combinations((0, 1, 2)))) == 8
+
+
+@pytest.mark.parametrize(
+    "shape, patch", [((30, 20, 13), (8, 8, 8)), ((5, 20, 13), (8, 8, 8)), ((11, 20, 9), (1, 8, 8))]
+)
+@pytest.mark.parametrize("step, axes", [(0.5, ()), (0.3, (0, 2)), (1.0, (1,))])
+def test_slabs_equal_the_whole_computation(shape, patch, step, axes):
+    image = torch.rand(2, *shape)
+    wanted = slow_oracle(image, [blurred], patch, step=step, axes=axes)
+    slabs = sliding_window(image, members_of([blurred], axes), patch, step=step)
+    torch.testing.assert_close(dense(slabs), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time():
+    image, patch = torch.rand(2, 61, 9, 10), (8, 8, 8)
+    wanted = slow_oracle(image, [blurred], patch)
+    at, kept = 0, 0
+    for slab in sliding_window(image, [blurred], patch, limits=Limits(copies=1)):
+        assert (slab.first, slab.start) == (max(0, at - 1), at)
+        block = (slice(slab.first, slab.stop), slice(2, 9), slice(0, 5))
+        torch.testing.assert_close(slab.logits(block), wanted[(slice(None), *block)], rtol=1e-5, atol=1e-5)
+        at, kept = slab.stop, max(kept, slab.channels_azyx.untyped_storage().nbytes())
+    assert at == 61
+    assert kept == 3 * (8 + 1) * 9 * 10 * 4  # three classes, a tile and a slice of them, float32
+
+
+@pytest.mark.parametrize("by_member", [False, True])
+@pytest.mark.parametrize("folds, classes", [(1, 40), (2, 40), (2, 9)])
+def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
+    networks = [unet(seed, classes=classes) for seed in range(folds)]
+    image, patch = torch.randn(1, 10, 8, 9), (8, 8, 8)
+    orders = {2: (0, 2, 1, *range(3, classes))}  # two of the classes are left and right
+    members = members_of(networks, (2,), output_orders=orders, by_member=by_member)
+    # Eight features for each fold and for each of two orders of the classes, or the classes.
+    assert (members.heads is not None) == (2 * 8 * folds < classes * (folds if by_member else 1))
+    with torch.no_grad():
+        wanted = slow_oracle(image, networks, patch, axes=(2,), outputs=orders)
+    found = dense(sliding_window(image, members, patch))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    ties = (found.argmax(0) != wanted.argmax(0)).sum()
+    assert ties <= 2, f"{ties} of {found[0].numel()} voxels differ"
+    for member, network in enumerate(networks if by_member else ()):
+        slabs = sliding_window(image, members, patch)
+        blocks = [slab.logits(whole(slab), member).clone() for slab in slabs]
+        with torch.no_grad():
+            alone = slow_oracle(image, [network], patch, axes=(2,), outputs=orders)
+        torch.testing.assert_close(torch.cat(blocks, 1), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_of_another_way_to_its_logits_gives_no_features():
+    class Doubled(type(unet())):
+        def forward(self, image):
+            return 2 * super().forward(image)
+
+    network = unet(classes=40)
+    image = torch.randn(1, 9, 17, 21)
+    plain = dense(sliding_window(image, [network], (8, 16, 16)))
+    other = Doubled(spec(classes=40)).eval()
+    other.load_state_dict(network.state_dict())
+    assert gives_features(network)
+    assert not gives_features(other)
+    torch.testing.assert_close(dense(sliding_window(image, [other], (8, 16, 16))), 2 * plain, rtol=1e-4, atol=1e-4)

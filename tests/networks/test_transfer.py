@@ -1,0 +1,134 @@
+"""Weights of another network: what is taken, what is adapted, what begins anew, and where they are looked for."""
+
+import pytest
+import torch
+from test_unet import make_spec
+
+from segfw.base.records import UserError
+from segfw.model.load import fold_folder, load_tensors, save_tensors
+from segfw.networks import build_network
+from segfw.networks.transfer import Transfer, transfer
+from segfw.planning.plan import Plan
+from segfw.training.initial_weights import find_start
+
+HEADS = ("heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias")
+STEM = "encoder.0.0.0.weight"
+
+
+def test_the_same_network_is_taken_whole():
+    source, network = build_network(make_spec()).eval(), build_network(make_spec()).eval()
+    found = transfer(network, source.state_dict())
+    assert found.matched == tuple(network.state_dict())
+    assert found.adapted == found.left_fresh == found.unused == ()
+    image = torch.randn(1, 2, 4, 8, 12)
+    assert torch.equal(network(image), source(image))
+    assert found.text() == f"{len(found.matched)} of {len(found.matched)} weights taken over"
+
+
+def test_other_labels_leave_the_heads_as_they_were():
+    source, network = build_network(make_spec(classes=7)), build_network(make_spec())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = transfer(network, source.state_dict())
+    assert found.left_fresh == HEADS
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in HEADS else source.state_dict()[name])
+    assert f"  4 begin anew: {', '.join(HEADS)}" in found.text().splitlines()
+
+
+@pytest.mark.parametrize("architecture", ["plain-unet", "residual-encoder-unet"])
+def test_a_further_channel_changes_nothing_at_first(architecture):
+    specs = [make_spec(architecture=architecture, in_channels=channels) for channels in (2, 3)]
+    source, network = (build_network(spec).eval() for spec in specs)
+    found = transfer(network, source.state_dict())
+    assert found.adapted == (STEM,)
+    image = torch.randn(1, 3, 4, 8, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), source(image[:, :2]))
+    assert "2 channels there and 3 here, the first 2 channels taken for the same, further ones begin" in found.text()
+    network.train()(image)[0].square().mean().backward()
+    assert dict(network.named_parameters())[STEM].grad[:, 2].any()  # and is learnt from then on
+
+
+def test_fewer_channels_keep_the_first():
+    source, network = build_network(make_spec(in_channels=3)), build_network(make_spec(in_channels=1))
+    found = transfer(network, source.state_dict())
+    assert found.adapted == (STEM,)
+    assert torch.equal(network.state_dict()[STEM], source.state_dict()[STEM][:, :1])
+    assert "3 channels there and 1 here, the first 1 channels taken for the same, the rest is dropped" in found.text()
+
+
+def test_a_deeper_and_wider_network_takes_what_fits():
+    stages = {"strides": ((1, 1, 1), (1, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3)), "encoder_blocks": (2, 2)}
+    narrow = make_spec(features=(4, 6), decoder_convs=(2,), **stages)
+    source, network = build_network(narrow), build_network(make_spec(features=(4, 8, 12)))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = transfer(network, source.state_dict())
+    assert STEM in found.matched
+    assert "encoder.1.0.0.weight" in found.left_fresh  # (8, 4, ...) here and (6, 4, ...) there
+    assert not found.adapted  # no channels of features are taken for those of an image
+    for name in found.left_fresh:
+        assert torch.equal(network.state_dict()[name], before[name])
+    assert "and " in found.text()
+    assert len(max(found.text().splitlines(), key=len)) < 400
+
+
+def test_weights_without_a_place_are_named():
+    weights = dict(build_network(make_spec()).state_dict()) | {"extra.weight": torch.ones(2)}
+    found = transfer(build_network(make_spec()), weights)
+    assert found.unused == ("extra.weight",)
+    assert "  1 have no place here: extra.weight" in found.text()
+    assert isinstance(found, Transfer)
+
+
+def test_nothing_that_fits_is_an_error():
+    with pytest.raises(UserError, match="none of its 1 weights fits this network .*take a model of the same --preset"):
+        transfer(build_network(make_spec()), {"conv.weight": torch.ones(1, 2, 3, 3, 3)})
+
+
+class NamesOnly:
+    """Of a plan, the names of its configurations."""
+
+    configurations = dict.fromkeys(("2d", "3d_fullres"))
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """model('2d/0', ...) -> a model directory where these folds are trained."""
+    monkeypatch.setattr(Plan, "load", lambda path: NamesOnly())
+
+    def make(*trained: str):
+        (tmp_path / "plan.json").touch()
+        for value, name in enumerate(trained):
+            configuration, fold = name.split("/")
+            folder = fold_folder(tmp_path, configuration, fold)
+            folder.mkdir(parents=True)
+            save_tensors(folder / "weights.safetensors", {"w": torch.full((1,), float(value))}, {})
+        return tmp_path
+
+    return make
+
+
+def test_the_same_fold_of_the_same_configuration_comes_first(model):
+    folder = model("2d/0", "3d_fullres/0", "3d_fullres/1")
+    assert load_tensors(find_start(folder, "3d_fullres", "1"))[0] == {"w": torch.tensor([2.0])}
+    assert load_tensors(find_start(folder, "3d_fullres", "4"))[0] == {"w": torch.tensor([1.0])}
+    assert load_tensors(find_start(folder, "2d", None))[0] == {"w": torch.tensor([0.0])}
+    with pytest.raises(UserError, match="2d, 3d_fullres are trained, but not 3d_lowres; give the folder of one fold"):
+        find_start(folder, "3d_lowres", "0")
+
+
+def test_the_only_configuration_and_files_and_folders_of_folds_will_do(model):
+    folder = model("2d/3")
+    fold = fold_folder(folder, "2d", "3")
+    for path in (folder, fold, fold / "weights.safetensors"):
+        assert find_start(path, "3d_fullres", "0") == fold / "weights.safetensors"
+
+
+def test_a_place_without_weights_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match="is neither a model directory"):
+        find_start(tmp_path)
+    with pytest.raises(UserError, match="no fold is trained to its end"):
+        find_start(model())
+    (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        load_tensors(find_start(tmp_path))

@@ -1,0 +1,190 @@
+"""What a plan is expected to take, and how it gives way when a real step needs more; a made-up GPU stands in."""
+
+import pytest
+import torch
+from test_memory import make_spec
+from test_planner import fingerprint, manifest
+
+from segfw.base.records import GIGABYTE
+from segfw.planning import measure as expectations
+from segfw.planning import memory
+from segfw.planning.measure import expected, hours_per_fold, measured_to_fit, planned_memory_gb
+from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
+from segfw.planning.plan import Plan
+from segfw.planning.planner import make_plan
+from segfw.planning.presets import PRESETS
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LARGE = fingerprint([((1, 1, 1), (200, 200, 200))] * 20)
+
+
+def plan_with(share: float) -> Plan:
+    return make_plan(manifest(), LARGE, gpu_memory_gb=8, use_share=share)
+
+
+@pytest.mark.parametrize(
+    "wanted, preset, available_gb, planned_gb",
+    [
+        (None, "plain", None, 8),
+        (None, "resenc-l", None, 24),
+        (None, "resenc-l", 11, 11),
+        (None, "plain", 80, 8),
+        ("auto", "plain", 80, 80),
+        ("auto", "resenc-xl", None, 40),
+        (6.5, "plain", 80, 6.5),
+    ],
+)
+def test_the_memory_to_plan_for(wanted, preset, available_gb, planned_gb, monkeypatch):
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: available_gb)
+    assert planned_memory_gb(wanted, preset, CPU) == planned_gb
+    if wanted is None:  # nnU-Net plans for the same memory on every device
+        assert planned_memory_gb(wanted, preset, CPU, as_published=True) == PRESETS[preset].memory_gb
+
+
+def test_a_plan_gives_way_until_a_real_step_fits(capsys):
+    tried = []
+
+    def measure(configuration):
+        tried.append((configuration.name, configuration.patch_size, configuration.batch_size))
+        need_gb = 1.3 * configuration.estimate.training_memory_gb  # a device that needs more than was counted
+        return Measured(tensors_gb=need_gb, held_gb=need_gb) if need_gb + CONTEXT_GB <= 8 else None
+
+    first = plan_with(1.0).configurations["3d_fullres"]
+    plan = measured_to_fit(plan_with, measure, (1.0, 0.9, 0.8, 0.7, 0.6))
+    found = plan.configurations["3d_fullres"]
+    assert found.estimate.measured.held_gb + CONTEXT_GB <= 8
+    assert found.estimate.measured.tensors_gb == pytest.approx(1.3 * found.estimate.training_memory_gb)
+    assert (found.patch_size, found.batch_size) != (first.patch_size, first.batch_size)
+    assert ("3d_fullres", first.patch_size, first.batch_size) in tried
+    assert "planning again for 90% of it" in capsys.readouterr().out
+
+
+def test_a_plan_that_never_fits_is_left_without_a_measurement():
+    plan = measured_to_fit(plan_with, lambda configuration: None, (1.0,))
+    assert plan.without_estimates() == plan_with(1.0).without_estimates()
+    assert all(configuration.estimate.measured is None for configuration in plan.configurations.values())
+
+
+def test_time_and_measurement_are_added_to_the_estimates(monkeypatch):
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 80.0)
+    monkeypatch.setattr(expectations, "device_name", lambda device: "a made-up GPU")
+    monkeypatch.setattr(expectations, "training_flops", lambda device: 1e12)
+    measured = Measured(tensors_gb=5, held_gb=6)
+    monkeypatch.setattr(expectations, "measure_step", lambda *_: measured)
+    plan = expected(plan_with, CUDA)
+    for configuration in plan.configurations.values():
+        estimate = configuration.estimate
+        assert (estimate.measured, estimate.device) == (measured, "a made-up GPU")
+        # 1000 epochs of 250 steps at one teraflop a second.
+        assert estimate.hours_per_fold == pytest.approx(estimate.teraflop_per_step * 250_000 / 3600)
+    # A card has a little less than its name says; one that is much smaller than the memory planned for cannot tell.
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 7.6)
+    assert all(part.estimate.measured == measured for part in expected(plan_with, CUDA).configurations.values())
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 4.0)
+    assert all(part.estimate.measured is None for part in expected(plan_with, CUDA).configurations.values())
+
+
+def test_a_published_plan_is_measured_but_never_changed(monkeypatch):
+    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 80.0)
+    monkeypatch.setattr(expectations, "training_flops", lambda device: 1e12)
+    monkeypatch.setattr(expectations, "device_name", lambda device: "a made-up GPU")
+    monkeypatch.setattr(expectations, "measure_step", lambda *_: None)
+    assert expected(plan_with, CUDA, fixed=True).without_estimates() == plan_with(1.0).without_estimates()
+
+
+def test_hours():
+    assert hours_per_fold(3.6) == 250
+
+
+@pytest.fixture
+def pretended_cuda(monkeypatch):
+    """The calls that measure a CUDA device, noted; the steps themselves run on the CPU."""
+    calls: list[tuple] = []
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "mem_get_info", lambda device: (70 * GIGABYTE, 80 * GIGABYTE))
+    monkeypatch.setattr(cuda, "set_per_process_memory_fraction", lambda share, device: calls.append(("cap", share)))
+    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda device: calls.append(("reset",)))
+    monkeypatch.setattr(cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(cuda, "max_memory_allocated", lambda device: 2 * GIGABYTE)
+    monkeypatch.setattr(cuda, "max_memory_reserved", lambda device: 3 * GIGABYTE)
+    return calls
+
+
+@pytest.mark.parametrize("is_2d", [False, True])
+def test_a_real_step_is_measured_within_a_cap_that_is_taken_off_again(is_2d, pretended_cuda):
+    spec, patch = make_spec((4, 8), is_2d=is_2d), (1, 8, 12) if is_2d else (4, 8, 12)
+    assert measure_step(spec, patch, 2, CPU, 8.0) == Measured(tensors_gb=2, held_gb=3)
+    assert pretended_cuda == [("cap", (8 - CONTEXT_GB) / 80), ("reset",), ("cap", 1.0)]
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_libraries_say_out_of_memory_in_many_words(words, pretended_cuda, monkeypatch):
+    def fail(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(memory, "run_steps", fail)
+    assert measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
+
+
+def test_other_errors_of_a_step_are_not_hidden(pretended_cuda, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("expected scalar type Half")
+
+    monkeypatch.setattr(memory, "run_steps", fail)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0)
+
+
+def test_a_cuda_device_without_a_number_gets_one(pretended_cuda, monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: devices.append(device))
+    monkeypatch.setattr(memory, "run_steps", lambda *_: None)
+    measure_step(make_spec((4, 8)), (4, 8, 12), 2, CUDA, 8.0)
+    assert set(devices) == {torch.device("cuda", 1)}
+
+
+def test_out_of_memory_is_an_answer_and_the_cap_is_taken_off(pretended_cuda, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(memory, "run_steps", too_large)
+    assert measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
+    assert pretended_cuda[-1] == ("cap", 1.0)
+
+
+def test_a_plan_is_kept_for_the_same_wishes_and_made_anew_for_others(make_raw, tmp_path, monkeypatch):
+    raw, work = make_raw(cases=6), tmp_path / "work"
+
+    def plan(**wishes) -> Plan:
+        return plan_and_preprocess(raw, work, plan_only=True, device="cpu", **wishes)
+
+    first = plan()
+    assert first.configurations["3d_fullres"].estimate.hours_per_fold > 0
+    # On another machine the same call must not plan anew, whatever that would give.
+    monkeypatch.setattr(expectations, "training_flops", lambda device: 1.0)
+    assert plan() == first
+    assert Plan.load(work / "plan.json") == first
+    assert plan(preset="resenc-m").preset == "resenc-m"
+    assert plan(as_published=True).as_published
+    assert plan(gpu_memory_gb=5.0).gpu_memory_gb == 5
+    assert plan(gpu_memory_gb="auto").gpu_memory_gb == PRESETS["plain"].memory_gb  # the CPU's memory is no limit
+
+
+def test_groups_and_given_folds_reach_the_folds(make_raw, tmp_path):
+    raw = make_raw(cases=6)
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_{number:02},p{number // 2}\n" for number in range(6)))
+    plan_and_preprocess(raw, tmp_path / "a", plan_only=True, device="cpu", groups=str(table))
+    from segfw.planning.splits import Splits
+
+    for fold in Splits.load(tmp_path / "a" / "splits.json").folds:
+        patients = [{int(case[-2:]) // 2 for case in part} for part in (fold.train, fold.validation)]
+        assert not patients[0] & patients[1]
+    given = tmp_path / "folds.json"
+    given.write_text('[{"train": ["case_00", "case_01"], "val": ["case_02"]}]')
+    plan_and_preprocess(raw, tmp_path / "b", plan_only=True, device="cpu", splits=given)
+    folds = Splits.load(tmp_path / "b" / "splits.json").folds
+    assert [(fold.train, fold.validation) for fold in folds] == [(("case_00", "case_01"), ("case_02",))]

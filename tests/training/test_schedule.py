@@ -1,0 +1,123 @@
+"""What the length of a run decides: rate, momentum, batch, mirroring; and its early and late ends."""
+
+import pytest
+
+from segfw.base.records import UserError
+from segfw.training.checkpoint import Counters
+from segfw.training.schedule import (
+    Clock,
+    cool_down,
+    extended,
+    fit_to_length,
+    learning_rate,
+    learning_rate_for,
+    momentum_for,
+    poly_learning_rate,
+    warm_up,
+)
+from segfw.training.settings import TrainSettings
+
+
+def test_learning_rate_decays_polynomially():
+    assert poly_learning_rate(0.0, 0.01) == 0.01
+    assert poly_learning_rate(0.5, 0.01) == pytest.approx(0.01 * 0.5**0.9)
+    assert poly_learning_rate(1.0, 0.01) == 0
+    assert poly_learning_rate(1.1, 0.01) == 0  # a step that ends after its time
+
+
+@pytest.mark.parametrize("steps, momentum", [(100, 0.9), (1000, 0.9), (5000, 0.98), (10_000, 0.99), (250_000, 0.99)])
+def test_momentum_grows_with_the_run_to_the_published_one(steps, momentum):
+    assert momentum_for(steps) == pytest.approx(momentum)
+
+
+def test_published_values_for_a_published_length():
+    fitted = fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200)
+    assert (fitted.batch_size, fitted.momentum, fitted.mirroring) == (7, 0.99, True)
+    assert fitted.learning_rate == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "budget_s, batch", [(100, 2), (1000, 2), (4500, 4), (10_000, 7)]  # at one second per patch
+)  # fmt: skip
+def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
+    fitted = fit_to_length(TrainSettings(time_budget_s=budget_s), planned_batch=7, patch_s=1.0, cases=200)
+    assert fitted.batch_size == batch
+    assert not fitted.mirroring
+    assert fitted.momentum < 0.94
+
+
+def test_what_is_given_is_kept():
+    given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2)
+    assert fit_to_length(given, planned_batch=7, patch_s=1.0, cases=200) == given
+
+
+def test_learning_rate_grows_as_the_momentum_shrinks():
+    assert learning_rate_for(0.99) == pytest.approx(0.01)
+    assert learning_rate_for(0.9) == pytest.approx(0.01 * 10**0.5)
+
+
+def test_warm_up_lasts_twice_the_memory():
+    assert [warm_up(step, 0.9) for step in (0, 9, 19, 500)] == pytest.approx([0.05, 0.5, 1, 1])
+    assert warm_up(99, 0.99) == pytest.approx(0.5)
+
+
+FITTED = TrainSettings(epochs=10, steps_per_epoch=10, momentum=0.5, learning_rate=0.1)
+
+
+def test_cooling_down_takes_a_share_of_the_steps_so_far_and_ends_at_zero():
+    counters = Counters(step=40)
+    clock = Clock(FITTED, counters)
+    before = learning_rate(FITTED, counters, clock.progress())
+    assert cool_down(FITTED, counters, clock.progress())
+    assert counters.cool_steps == 6
+    rates = []
+    while not clock.is_over():
+        rates.append(learning_rate(FITTED, counters, clock.progress()))
+        counters.step += 1
+    assert rates == pytest.approx([before * left / 6 for left in (6, 5, 4, 3, 2, 1)])
+    assert clock.left_s() == 0
+
+
+def test_a_run_whose_end_is_near_does_not_cool_down_first():
+    counters = Counters(step=90)
+    assert not cool_down(FITTED, counters, 0.9)  # 14 steps to cool down, but 10 are left
+    assert counters.cool_from is None
+
+
+def test_cooling_down_begins_once():
+    counters = Counters(step=40)
+    assert cool_down(FITTED, counters, 0.4)
+    counters.step = 43
+    assert not cool_down(FITTED, counters, 0.43)
+    assert counters.cool_from == 40
+
+
+def test_an_extended_run_warms_up_again_to_the_rate_of_its_new_length():
+    counters = Counters(step=100, epoch=10, cool_from=80)
+    longer = extended(FITTED, counters, epochs=30)
+    assert (longer.epochs, counters.cool_from) == (40, None)
+    assert counters.best_epoch == 10  # patience begins anew
+    clock = Clock(longer, counters)
+    quarter = poly_learning_rate(0.25, 0.1)
+    assert learning_rate(longer, counters, clock.progress()) == pytest.approx(0.25 * quarter)
+    counters.step = 103
+    assert learning_rate(longer, counters, clock.progress()) == pytest.approx(poly_learning_rate(103 / 400, 0.1))
+
+
+def test_a_run_is_extended_in_the_way_it_was_made():
+    timed = TrainSettings(time_budget_s=60)
+    assert extended(timed, Counters(elapsed_s=61.5), seconds=30).time_budget_s == 91.5
+    with pytest.raises(UserError, match="--extend must give a time"):
+        extended(timed, Counters(), epochs=3)
+    with pytest.raises(UserError, match="--extend must give epochs"):
+        extended(FITTED, Counters(), seconds=3)
+
+
+def test_the_learning_rate_falls_with_every_rescue():
+    usual, rescued = (learning_rate(FITTED, Counters(step=50, rate_factor=factor), 0.5) for factor in (1.0, 0.25))
+    assert rescued == pytest.approx(0.25 * usual)
+
+
+def test_a_batch_is_one_that_all_ranks_can_share():
+    fitted = fit_to_length(TrainSettings(), planned_batch=2, patch_s=None, cases=200, joined_batch=lambda batch: 4)
+    assert fitted.batch_size == 4

@@ -1,0 +1,301 @@
+"""What goes into a model file and what never does, and that a file which is not one is refused."""
+
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+
+import pytest
+import torch
+from small_model import cascade_model, small_model
+
+from segfw.base.records import UserError
+from segfw.cli import main
+from segfw.model.card import Card, Packed
+from segfw.model.load import fold_folder, load_model, load_tensors, save_tensors
+from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.verbs.export import export_model
+
+WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
+
+
+@pytest.fixture
+def packed(tmp_path):
+    file = tmp_path / "model.zip"
+    export_model(small_model(tmp_path / "work"), file)
+    return file
+
+
+def members_of(file) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(file, members: dict[str, bytes] | list, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members.items() if isinstance(members, dict) else members:
+            archive.writestr(name, content)
+    return file
+
+
+def refused(file, sentence: str):
+    with pytest.raises(UserError, match=sentence) as error:
+        load_model(file)
+    assert "\n" not in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_the_same_model_gives_the_same_bytes_wherever_and_whenever(tmp_path, packed):
+    moved = shutil.copytree(tmp_path / "work", tmp_path / "elsewhere" / "model")
+    again = tmp_path / "again.zip"
+    export_model(moved, again)
+    assert again.read_bytes() == packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.namelist() == [PLAN_FILE, WEIGHTS, "model.json"]
+
+
+def test_the_card_lists_every_member_and_its_digest(packed):
+    members = members_of(packed)
+    card = Card.parse(members.pop("model.json"), packed)
+    assert card.members == {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    assert (card.dataset, card.configurations, card.weights, card.precision) == (
+        "blocks",
+        ("3d_fullres",),
+        "last",
+        "float32",
+    )
+    assert card.licence is None
+
+
+def test_training_facts_and_the_data_digest(tmp_path):
+    folder = small_model(tmp_path / "work")
+    fold = fold_folder(folder, "3d_fullres", "0")
+    session = {"started": "2024-03-05T10:00:00+00:00", "precision": "bfloat16", "data_digest": "abc", "versions": {}}
+    (fold / "run.json").write_text(json.dumps({"sessions": [session | {"started": "2024-01-01"}, session]}))
+    rows = [{"epoch": 0, "steps": 5, "elapsed_s": 2.0}, {"epoch": 1, "steps": 6, "elapsed_s": 4.5}]
+    (fold / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 2, "st')
+    (fold / "validation").mkdir()
+    scores = {"foreground_mean": {"dice": 0.75}, "labels": {"bright": {"dice": 0.8}, "dark": {"dice": 0.7}}}
+    (fold / "validation" / "scores.json").write_text(json.dumps(scores))
+    (folder / "fingerprint.json").write_text("{}")
+    card = export_model(folder, tmp_path / "model.zip")
+    facts = card.folds[0]
+    assert (facts.epochs, facts.steps, facts.seconds) == (2, 11, 4.5)
+    assert (facts.validation_dice, facts.validation_dice_per_label) == (0.75, {"bright": 0.8, "dark": 0.7})
+    assert (facts.trained, facts.precision, facts.data_digest) == ("2024-03-05", "bfloat16", "abc")
+    assert card.created == "2024-03-05"
+    assert card.data_digest == hashlib.sha256(b"{}").hexdigest()
+    assert "2 epochs, 11 steps, trained 2024-03-05, validation Dice 0.7500" in card.text()
+    again = export_model(tmp_path / "model.zip", tmp_path / "again.zip", licence="MIT")  # a file is a model too
+    assert again.folds == card.folds
+    assert again.data_digest == card.data_digest
+    assert again.licence == "MIT"
+
+
+def test_nothing_private_goes_in(tmp_path):
+    """Neither case ids nor folders nor the machine, though the work folder is full of them."""
+    folder = small_model(tmp_path / "home_of_miller")
+    plan = Plan.load(folder / PLAN_FILE)
+    chosen = plan.configuration("3d_fullres")
+    estimate = chosen.estimate.model_copy(update={"device": "Miller's card", "hours_per_fold": 3.0})
+    chosen = chosen.model_copy(update={"estimate": estimate})
+    plan.model_copy(update={"configurations": {"3d_fullres": chosen}}).save(folder / PLAN_FILE)
+    fold = fold_folder(folder, "3d_fullres", "0")
+    tensors, metadata = load_tensors(fold / "weights.safetensors")
+    save_tensors(fold / "weights.safetensors", tensors, metadata | {"note": "trained on patient_77 by miller"})
+    cases = [{"id": "patient_77", "images": [str(tmp_path / "raw" / "patient_77.nii.gz")]}]
+    (folder / "manifest.json").write_text(json.dumps({"root": str(tmp_path / "raw"), "cases": cases}))
+    command = f"segfw run {tmp_path}/raw --splits patient_77"
+    run = {"sessions": [{"command": command, "system": "miller-laptop", "started": "2024-01-01", "device": "Miller"}]}
+    (fold / "run.json").write_text(json.dumps(run))
+    (fold / "validation").mkdir()
+    scores = {"foreground_mean": {"dice": 0.5}, "labels": {}, "cases": {"patient_77": {}}}
+    (fold / "validation" / "scores.json").write_text(json.dumps(scores))
+    for name in ("splits.json", "fingerprint.json", "scan.json"):
+        (folder / name).write_text(json.dumps({"cases": ["patient_77"]}))
+    export_model(folder, tmp_path / "model.zip")
+    content = (tmp_path / "model.zip").read_bytes().lower()
+    assert b"bright" in content  # the labels are there to be read, so the rest would be too
+    for private in (b"patient_77", b"miller", str(tmp_path).lower().encode(), b"a digest of the author's wishes"):
+        assert private not in content
+
+
+def test_a_selection_that_names_a_case_is_not_handed_on(tmp_path):
+    folder = small_model(tmp_path / "work")
+    (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": [{"id": "patient_77"}, {"id": "0"}]}))
+    (folder / "selection.json").write_text(json.dumps({"configurations": ["3d_fullres"], "scores": {"0": 1.0}}))
+    export_model(folder, tmp_path / "model.zip")
+    (folder / "selection.json").write_text(
+        json.dumps({"configurations": ["3d_fullres"], "scores": {"patient_77": 0.4}})
+    )
+    with pytest.raises(UserError, match="names 'patient_77', which is private; nothing was written"):
+        export_model(folder, tmp_path / "other.zip")
+    assert not (tmp_path / "other.zip").exists()
+
+
+@pytest.mark.parametrize("reason", ["Spacing of patient_77, the median.", "patient_77"])
+def test_a_plan_that_names_a_case_is_not_handed_on(tmp_path, reason):
+    folder = small_model(tmp_path / "work")
+    cases = [
+        {"id": name} for name in ("patient_7", "test", "patient_77")
+    ]  # parts of words and plain words are no names
+    (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": cases[:2]}))
+    plan = Plan.load(folder / PLAN_FILE)
+    plan.model_copy(update={"reasons": ("Made for a test.", reason)}).save(folder / PLAN_FILE)
+    export_model(folder, tmp_path / "model.zip")
+    (folder / "manifest.json").write_text(json.dumps({"root": "/data", "cases": cases}))
+    with pytest.raises(UserError, match="names 'patient_77', which is private; nothing was written"):
+        export_model(folder, tmp_path / "other.zip")
+    assert not (tmp_path / "other.zip").exists()
+
+
+def test_licence_by_name_and_by_text(tmp_path):
+    text = tmp_path / "LICENCE"
+    text.write_text("\nFree for all\n\nDo what you like.\n")
+    card = export_model(small_model(tmp_path / "work"), tmp_path / "a.zip", licence=str(text))
+    assert (card.licence, card.licence_text) == ("Free for all", text.read_text())
+    text.write_text("\n")
+    with pytest.raises(UserError, match="is empty; give the licence's name or its text"):
+        export_model(tmp_path / "work", tmp_path / "b.zip", licence=str(text))
+
+
+def test_half_the_size_and_what_it_changes(tmp_path, packed):
+    card = export_model(tmp_path / "work", tmp_path / "half.zip", half=True)
+    whole, half = members_of(packed)[WEIGHTS], members_of(tmp_path / "half.zip")[WEIGHTS]
+    assert len(half) < 0.6 * len(whole)
+    rounding = card.folds[0].half_rounding
+    assert rounding.patch == "noise"
+    assert 0 < rounding.largest_logit_change < 0.05
+    assert 0 <= rounding.changed_classes < 0.05
+    weights, rounded = (load_model(file).weights["0"] for file in (packed, tmp_path / "half.zip"))
+    for name, tensor in weights.items():
+        assert rounded[name].dtype == torch.float32
+        assert torch.equal(rounded[name], tensor.half().float())
+
+
+def test_weights_beyond_float16_are_refused(tmp_path):
+    folder = small_model(tmp_path / "work")
+    path = fold_folder(folder, "3d_fullres", "0") / "weights.safetensors"
+    tensors, metadata = load_tensors(path)
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] + 1e6
+    save_tensors(path, tensors, metadata)
+    with pytest.raises(UserError, match=f"{re.escape(name)} exceeds float16; export without --half"):
+        export_model(folder, tmp_path / "half.zip", half=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_chosen_folds_and_the_best_weights(tmp_path):
+    folder = small_model(tmp_path / "work", folds=("0", "1"))
+    best = fold_folder(folder, "3d_fullres", "1")
+    tensors, metadata = load_tensors(best / "weights.safetensors")
+    save_tensors(best / "best.safetensors", {name: tensor + 1 for name, tensor in tensors.items()}, metadata)
+    card = export_model(folder, tmp_path / "model.zip", folds=("1",), best=True)
+    assert (card.weights, [facts.fold for facts in card.folds]) == ("best", ["1"])
+    name = next(iter(tensors))
+    for asked in (True, False):  # the file has one kind of weights, which is found in both ways
+        assert torch.equal(load_model(tmp_path / "model.zip", best=asked).weights["1"][name], tensors[name] + 1)
+    with pytest.raises(UserError, match="fold 0 of 3d_fullres is not trained to its end; trained are 1"):
+        load_model(tmp_path / "model.zip", folds=("0",))
+    export_model(folder, tmp_path / "last.zip")
+    with pytest.raises(UserError, match="holds the weights of the training's end; predict with --weights last"):
+        load_model(tmp_path / "last.zip", best=True)
+
+
+def test_several_configurations_need_a_choice(tmp_path):
+    folder = cascade_model(tmp_path / "work")
+    with pytest.raises(UserError, match="3d_lowres, 3d_cascade_fullres are trained; choose one"):
+        export_model(folder, tmp_path / "a.zip")
+    card = export_model(folder, tmp_path / "both.zip", configurations=["3d_lowres", "3d_cascade_fullres"])
+    assert card.configurations == ("3d_lowres", "3d_cascade_fullres")
+    with pytest.raises(UserError, match="choose one with --configuration"):
+        load_model(tmp_path / "both.zip")
+    assert load_model(tmp_path / "both.zip", "3d_lowres").previous is None
+    (folder / "selection.json").write_text('{"configurations": ["3d_lowres"]}')
+    assert export_model(folder, tmp_path / "selected.zip").configurations == ("3d_lowres",)
+    assert "selection.json" in members_of(tmp_path / "selected.zip")
+    for name, options in {"other": {"configurations": ["3d_cascade_fullres"]}, "one": {"folds": ("1",)}}.items():
+        export_model(folder, tmp_path / f"{name}.zip", **options)  # of which the selection says nothing
+        assert "selection.json" not in members_of(tmp_path / f"{name}.zip")
+
+
+def test_a_damaged_member_is_named(packed):
+    content = bytearray(packed.read_bytes())
+    with zipfile.ZipFile(packed) as archive:
+        content[archive.getinfo(WEIGHTS).header_offset + 500] ^= 1
+    packed.write_bytes(content)
+    refused(packed, f"{WEIGHTS} cannot be read .*CRC.*; get the file again")
+
+
+def test_an_altered_member_is_named_though_the_archive_is_whole(packed):
+    members = members_of(packed)
+    members[WEIGHTS] = members[WEIGHTS][:-1] + bytes([members[WEIGHTS][-1] ^ 1])
+    refused(write(packed, members), f"{WEIGHTS} was altered or damaged; get the file again")
+
+
+def test_missing_unlisted_and_unknown_members(packed):
+    members = members_of(packed)
+    refused(write(packed, {n: c for n, c in members.items() if n != WEIGHTS}), f"{WEIGHTS} is missing; get the file")
+    refused(write(packed, members | {"selection.json": b"{}"}), "selection.json is not listed in its card")
+    refused(write(packed, {"plan.json": members["plan.json"]}), "holds no model.json, so it is no model file")
+    card = json.loads(members["model.json"]) | {"format": "segfw model 9"}
+    refused(write(packed, members | {"model.json": json.dumps(card).encode()}), "field 'format'")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.json",
+        "/etc/evil.json",
+        "runs/../../x/fold_0/weights.safetensors",
+        "runs/3d_fullres/fold_../weights.safetensors",
+        "C:\\evil.json",
+        "runs/3d_fullres/fold_0/code.py",
+        "runs/3d_fullres/fold_0/weights.pt",
+        "plan.json\n",
+        "model.json/",
+    ],
+)
+def test_names_that_lead_out_or_are_of_another_kind(packed, name):
+    refused(write(packed, members_of(packed) | {name: b"x"}), "which no model file does; it was not made by segfw")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice(packed):
+    refused(write(packed, [*members_of(packed).items(), ("plan.json", b"{}")]), "holds plan.json twice")
+
+
+def test_compressed_bombs_and_members_larger_than_the_file(packed):
+    members = members_of(packed)
+    bomb = write(packed.with_name("bomb.zip"), members | {"selection.json": bytes(10**7)}, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 10**6
+    refused(bomb, "is compressed, which no model file's members are")
+    content = packed.read_bytes()
+    size = len(members[WEIGHTS])
+    lying = content.replace(size.to_bytes(4, "little") * 2, (2**31 - 1).to_bytes(4, "little") * 2)
+    assert lying != content
+    packed.write_bytes(lying)
+    refused(packed, "its members say they are larger than the file")
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000])
+def test_what_is_cut_off_or_no_zip(packed, length):
+    packed.write_bytes(packed.read_bytes()[:length])
+    refused(packed, "is no model folder and no whole model file of segfw export")
+
+
+def test_output_that_is_in_the_way_or_of_another_kind(tmp_path, packed, capsys):
+    work = str(tmp_path / "work")
+    assert main(["export", work, str(packed)]) == 2
+    assert "model.zip: exists; give another name, or --overwrite" in capsys.readouterr().err
+    assert main(["export", work, str(packed), "--overwrite", "--licence", "MIT"]) == 0
+    assert "Licence: MIT." in capsys.readouterr().out
+    assert Packed.open(packed).card.licence == "MIT"
+    assert main(["export", work, str(tmp_path / "model.pt")]) == 2
+    assert "a model file ends in .zip" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), str(tmp_path / "b.zip")]) == 2
+    assert "holds no plan.json; give the work folder" in capsys.readouterr().err
+    assert main(["export", work, str(packed), "--onnx", "--half"]) == 2
+    assert "--half is for model files" in capsys.readouterr().err

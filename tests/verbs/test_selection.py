@@ -1,0 +1,396 @@
+"""Cross-validation of trained configurations: no leak, pairs, ties, postprocessing, resuming, what predict reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import blocks_case, write_nifti
+from small_training import spec
+from stored_cases import LABELS, NESTED
+from test_cascade_stages import plan_a_cascade, write_raw
+
+from segfw.base.parallel import CasesFailed
+from segfw.base.records import UserError
+from segfw.cli import main
+from segfw.dataset.cases import LabelSet
+from segfw.images.formats import read_volume
+from segfw.inference import held_out as crossvalidation
+from segfw.inference.held_out import CaseCounts, HeldOut, dice, find_postprocessing
+from segfw.inference.predictor import Predictor
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.postprocess import FOREGROUND, apply
+from segfw.networks import build_network
+from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
+from segfw.planning.splits import Fold, Splits
+from segfw.verbs import select as selection
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.select import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
+
+CASES = [f"case_{number:02}" for number in range(6)]
+FLAT = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))
+SPEC = spec()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Networks of 2d and 3d_fullres, folds 0 and 1 of three, with random weights."""
+    folder = tmp_path_factory.mktemp("selection")
+    for number, case in enumerate(CASES):
+        image, mask = blocks_case(number)
+        write_nifti(folder / "raw" / "imagesTr" / f"{case}_0000.nii.gz", image)
+        write_nifti(folder / "raw" / "labelsTr" / f"{case}.nii.gz", mask)
+    description = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "bright": 3, "dark": 7}}
+    (folder / "raw" / "dataset.json").write_text(json.dumps(description))
+    held_out = [CASES[0:2], CASES[2:4], CASES[4:6]]
+    folds = [{"train": [case for case in CASES if case not in part], "val": part} for part in held_out]
+    (folder / "splits.json").write_text(json.dumps(folds))
+    work = folder / "work"
+    plan = plan_and_preprocess(folder / "raw", work, splits=folder / "splits.json", plan_only=True)
+    small = {
+        name: plan.configurations[name].model_copy(update={"network": spec, "patch_size": patch})
+        for name, spec, patch in (("2d", FLAT, (1, 16, 16)), ("3d_fullres", SPEC, (8, 16, 16)))
+    }
+    plan.model_copy(update={"configurations": small}).save(work / PLAN_FILE)
+    for number, (name, fold) in enumerate(product(small, ("0", "1"))):
+        save_random(work, name, fold, number)
+    return work
+
+
+def save_random(work: Path, name: str, fold: str, seed: int) -> None:
+    """A network that answers to brightness, each in its own way; it was never trained."""
+    torch.manual_seed(seed)
+    network = build_network(Plan.load(work / PLAN_FILE).configuration(name).network)
+    weights = {
+        key: value * (30 if value.ndim > 3 and value.shape[0] == 3 else 1)  # the last layer: certain of what it finds
+        for key, value in network.state_dict().items()
+    }
+    save_tensors(fold_folder(work, name, fold) / WEIGHTS_FILE, weights, {"mirror_axes": ""})
+
+
+@pytest.fixture(scope="module")
+def selected(trained) -> Selection:
+    return select(trained, device="cpu")
+
+
+def files(work: Path) -> dict[str, int]:
+    return {str(path.relative_to(work)): path.stat().st_mtime_ns for path in (work / "selection").rglob("*.*")}
+
+
+def test_every_case_is_predicted_by_the_fold_that_did_not_see_it(trained, selected):
+    splits = Splits.load(trained / "splits.json")
+    for name in ("2d", "3d_fullres"):
+        stored = {path.stem: read_probabilities(path).info for path in (trained / "selection" / name).glob("*.b2nd")}
+        assert sorted(stored) == CASES[:4]
+        for case, info in stored.items():
+            assert case not in splits.fold(info.folds[0]).train
+            assert info.configuration == name
+
+
+def test_all_configurations_and_pairs_are_scored(trained, selected):
+    names = {candidate.configurations for candidate in selected.candidates}
+    assert names == {("2d",), ("3d_fullres",), ("2d", "3d_fullres")}
+    values = [candidate.foreground_mean for candidate in selected.candidates]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0
+    # A single configuration scores as the masks that its folds predict of the images.
+    (single,) = (candidate for candidate in selected.candidates if candidate.configurations == ("3d_fullres",))
+    found = []
+    for fold, cases in (("0", CASES[:2]), ("1", CASES[2:4])):
+        predictor = Predictor.of(load_model(trained, "3d_fullres", (fold,)), device="cpu")
+        for case in cases:
+            image = read_volume(trained.parent / "raw" / "imagesTr" / f"{case}_0000.nii.gz")
+            mask = predictor(image).array[0]
+            reference = read_volume(trained.parent / "raw" / "labelsTr" / f"{case}.nii.gz").array[0]
+            found.append(2 * ((mask == 3) & (reference == 3)).sum() / ((mask == 3).sum() + (reference == 3).sum()))
+    assert single.labels["bright"] == pytest.approx(np.mean(found), abs=1e-3)
+
+
+def test_what_was_selected_is_written_and_read(trained, selected, capsys):
+    assert load_selection(trained) == selected
+    assert selected.compared_folds == ("0", "1")
+    assert not selected.is_whole_cross_validation
+    assert selected.cases == 4
+    assert any("no whole cross-validation: folds 2 are not trained" in note for note in selected.notes)
+    assert set(selected.folds) == set(selected.configurations)
+    table = (trained / "selection.txt").read_text()
+    assert f"selected: {selected.name}, by 4 validation cases of folds 0, 1" in table
+    for candidate in selected.candidates:
+        assert f"{candidate.foreground_mean:.4f}" in table
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_second_call_makes_nothing_again(trained, selected, capsys):
+    before = files(trained)
+    assert select(trained, device="cpu") == selected
+    assert files(trained) == before
+    assert "predicting" not in capsys.readouterr().out
+
+
+def test_only_what_is_missing_damaged_or_of_old_weights_is_made_again(trained, selected, tmp_path, capsys):
+    work = shutil.copytree(trained, tmp_path / "work")
+    (work / "selection" / "2d" / "case_01.b2nd").unlink()
+    broken = work / "selection" / "2d" / "case_02.b2nd"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    save_random(work, "3d_fullres", "1", 99)
+    before = files(work)
+    select(work, device="cpu")
+    changed = {name.removeprefix("selection/") for name, time in files(work).items() if before.get(name) != time}
+    predicted = {"2d/case_01.b2nd", "2d/case_02.b2nd", "3d_fullres/case_02.b2nd", "3d_fullres/case_03.b2nd"}
+    assert changed == predicted | {"scores/case_02.json", "scores/case_03.json"}  # those of case_01 are the same again
+    told = capsys.readouterr().out
+    assert "predicting 4 validation cases with 2d, 3d_fullres" in told
+    assert "min for the network" in told
+
+
+def test_folds_trained_since_are_told(trained, selected, tmp_path, capsys):
+    work = shutil.copytree(trained, tmp_path / "work")
+    for name in selected.configurations:
+        shutil.copytree(fold_folder(work, name, "0"), fold_folder(work, name, "2"))
+    assert load_selection(work) == selected
+    assert "have changed since" in capsys.readouterr().out
+    assert load_selection(tmp_path) is None
+    (work / "selection.json").write_text("{}")
+    with pytest.raises(UserError, match=r"selection.json: field .*: Field required"):
+        load_selection(work)
+
+
+def test_the_verb(trained, selected, capsys):
+    assert main(["select", str(trained), "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert "note: this is no whole cross-validation" in told
+    assert f"next: segfw predict {trained} NEW_IMAGES MASKS" in told
+    assert main(["select", str(trained), "--device", "cpu", "--configurations", "4d"]) == 2
+    assert "configuration '4d' is not in the plan" in capsys.readouterr().err
+
+
+def test_a_case_that_cannot_be_predicted_is_named(trained, selected, tmp_path, monkeypatch, capsys):
+    work = shutil.copytree(trained, tmp_path / "work")
+    (work / "selection" / "2d" / "case_01.b2nd").unlink()
+    original = crossvalidation.read_case
+
+    def broken(case):
+        if case.id == "case_01":
+            raise OSError("no such disk")
+        return original(case)
+
+    monkeypatch.setattr(crossvalidation, "read_case", broken)
+    assert main(["select", str(work), "--device", "cpu"]) == 1
+    told = capsys.readouterr().err
+    assert "1 case failed in cross-validation, so that nothing is selected" in told
+    assert "case_01: no such disk" in told
+
+
+def test_no_counts_of_old_probabilities_are_kept_where_new_ones_fail(trained, selected, tmp_path, monkeypatch):
+    work = shutil.copytree(trained, tmp_path / "work")
+    save_random(work, "3d_fullres", "1", 99)
+    original = crossvalidation.read_case
+
+    def broken(case):
+        if case.id == "case_02":
+            raise OSError("no such disk")
+        return original(case)
+
+    monkeypatch.setattr(crossvalidation, "read_case", broken)
+    with pytest.raises(CasesFailed, match="case_02: no such disk"):
+        select(work, device="cpu")
+    scores = work / "selection" / "scores"
+    old, new = (CaseCounts.load(scores / f"{case}.json") for case in ("case_02", "case_03"))
+    assert old == CaseCounts.load(trained / "selection" / "scores" / "case_02.json")
+    assert new != CaseCounts.load(trained / "selection" / "scores" / "case_03.json")
+    monkeypatch.undo()
+    select(work, device="cpu")
+    assert CaseCounts.load(scores / "case_02.json").counts != old.counts
+
+
+def test_a_repaired_image_and_another_precision_are_predicted_again(trained, selected, tmp_path, capsys):
+    work = shutil.copytree(trained, tmp_path / "work")
+    image = trained.parent / "raw" / "imagesTr" / "case_03_0000.nii.gz"
+    time_ns, before = image.stat().st_mtime_ns, files(work)
+    os.utime(image, ns=(time_ns + 10**9, time_ns + 10**9))
+    try:
+        select(work, device="cpu")
+        changed = {name.removeprefix("selection/") for name, time in files(work).items() if before.get(name) != time}
+        assert changed == {"2d/case_03.b2nd", "3d_fullres/case_03.b2nd", "scores/case_03.json"}
+        select(work, device="cpu", precision="bf16")
+        assert "predicting 8 validation cases" in capsys.readouterr().out
+    finally:
+        os.utime(image, ns=(time_ns, time_ns))  # which other tests share
+
+
+SPLITS = Splits(
+    source="made up",
+    folds=tuple(Fold(train=("x",), validation=(case,)) for case in "abc"),
+)
+
+
+def test_only_common_folds_are_compared():
+    folds, notes = compared_folds({"2d": ["0"], "3d_fullres": ["0", "1", "2"], "3d_lowres": []}, SPLITS)
+    assert folds == ["0"]
+    assert notes[0] == "3d_lowres has no trained fold and is left out"
+    assert notes[1].startswith("3d_fullres is compared without its folds 1, 2")
+    assert notes[2].startswith("this is no whole cross-validation: folds 1, 2")
+    assert compared_folds({"2d": ["0", "1", "2"]}, SPLITS) == (["0", "1", "2"], [])
+    with pytest.raises(UserError, match="no trained fold in common .2d has 0; 3d_fullres has 1"):
+        compared_folds({"2d": ["0"], "3d_fullres": ["1"]}, SPLITS)
+    with pytest.raises(UserError, match="run segfw train first"):
+        compared_folds({"2d": []}, SPLITS)
+
+
+def candidate(names: str, stages: int, value: float) -> Candidate:
+    return Candidate(configurations=tuple(names.split()), stages=stages, foreground_mean=value, labels={})
+
+
+@pytest.mark.parametrize(
+    "pair, cascade, single, expected",
+    [
+        (0.9, 0.88, 0.87, "a b"),
+        (0.9, 0.8993, 0.87, "c"),  # as many networks, but of one configuration
+        (0.9, 0.8993, 0.8991, "a"),
+        (0.9, 0.8993, 0.8989, "c"),
+    ],
+)
+def test_ties_go_to_the_simpler(pair, cascade, single, expected):
+    ranked = [candidate("a b", 2, pair), candidate("c", 2, cascade), candidate("a", 1, single)]
+    assert " ".join(simplest_of_the_best(ranked).configurations) == expected
+
+
+def test_ranks_are_means_over_labels_of_means_over_cases(trained):
+    """bright: 1 and 0.5; dark: 0 in one case, and in neither mask of the other, where it does not count."""
+    plan = Plan.load(trained / PLAN_FILE)
+    first = {"2d": {"bright": (4, 0, 0), "dark": (0, 3, 0)}}
+    second = {"2d": {"bright": (1, 1, 1), "dark": (0, 0, 0)}}
+    counted = {"x": CaseCounts(made_from="", counts=first), "y": CaseCounts(made_from="", counts=second)}
+    (only,) = rank([("2d",)], counted, plan)
+    assert only.labels == {"bright": 0.75, "dark": 0.0}
+    assert only.foreground_mean == 0.375
+
+
+def pair_of(reference: list[tuple], predicted: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    masks = []
+    for painted in (reference, predicted):
+        mask = np.zeros((3, 6, 20), np.uint8)
+        for place, value in painted:
+            mask[place] = value
+        masks.append(mask)
+    return tuple(masks)
+
+
+ROW, FAR = (1, 2, slice(0, 6)), (1, 2, slice(10, 12))
+OTHER = (1, 3, slice(0, 5))
+
+
+def test_a_speck_of_one_label_is_dropped_and_a_second_part_of_another_kept():
+    """'a' has a false speck in one case; 'b' truly has two parts."""
+    clean = pair_of([(ROW, 1), (OTHER, 2), (FAR, 2)], [(ROW, 1), (OTHER, 2), (FAR, 2)])
+    specked = pair_of([(ROW, 1), (OTHER, 2), (FAR, 2)], [(ROW, 1), (OTHER, 2), (FAR, 2), ((2, 5, slice(15, 17)), 1)])
+    found, trials, dice_of = find_postprocessing(iter([clean, specked]), LABELS)
+    assert [step.name for step in found.steps] == ["a"]
+    assert [(trial.name, trial.is_kept) for trial in trials] == [(FOREGROUND, False), ("a", True), ("b", False)]
+    before = (1 + 2 * 6 / (2 * 6 + 2)) / 2
+    assert trials[1].before == pytest.approx((before + 1) / 2)
+    assert dice_of == {"a": 1.0, "b": 1.0}
+
+
+def test_all_foreground_comes_first_and_makes_single_steps_needless():
+    specked = pair_of([(ROW, 1), (OTHER, 2)], [(ROW, 1), (OTHER, 2), (FAR, 1), ((0, 0, slice(17, 20)), 2)])
+    found, trials, dice_of = find_postprocessing(iter([specked]), LABELS)
+    assert [step.name for step in found.steps] == [FOREGROUND]
+    assert [trial.is_kept for trial in trials] == [True, False, False]
+    assert dice_of == {"a": 1.0, "b": 1.0}
+
+
+def test_no_step_is_kept_that_changes_nothing():
+    found, trials, _ = find_postprocessing(iter([pair_of([(ROW, 1)], [(ROW, 1)])]), LABELS)
+    assert found.steps == ()
+    assert not any(trial.is_kept for trial in trials)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS, NESTED, LABELS.model_copy(update={"ignore": 99})], ids=["plain", "regions", "ignore"]
+)
+def test_the_one_pass_equals_applying_the_steps_and_counting_anew(labels: LabelSet):
+    """Step after step by whole masks, as the published recipe does it."""
+    rng = np.random.default_rng(5)
+    pairs = []
+    for _ in range(4):
+        reference, predicted = pair_of([(ROW, 1), (OTHER, 2)], [(ROW, 1), (OTHER, 2)])
+        noise = rng.random(predicted.shape)
+        predicted[noise > 0.97] = 1
+        predicted[noise < 0.02] = 2
+        if labels.ignored_class is not None:
+            reference[:, :, 18:] = labels.ignored_class
+        pairs.append((reference, predicted))
+    copies = [(reference.copy(), predicted.copy()) for reference, predicted in pairs]
+    found, trials, dice_of = find_postprocessing(iter(pairs), labels)
+
+    def mean_dice(masks: list[np.ndarray]) -> dict[str, float]:
+        result = {}
+        for name, members in labels.structures.items():
+            values = []
+            for (reference, _), mask in zip(copies, masks):
+                counts = reference != labels.ignored_class if labels.ignored_class is not None else True
+                wanted, got = np.isin(reference, members) & counts, np.isin(mask, members) & counts
+                values.append(dice(((wanted & got).sum(), (got & ~wanted).sum(), (wanted & ~got).sum())))
+            result[name] = sum(values) / len(values)
+        return result
+
+    masks, kept = [mask for _, mask in copies], []
+    from segfw.model.postprocess import Postprocessing, possible_steps
+
+    for step in possible_steps(labels):
+        tried = [apply(mask, Postprocessing(steps=(step,))) for mask in masks]
+        before, after = mean_dice(masks), mean_dice(tried)
+        if all(after[name] >= before[name] for name in after) and after != before:
+            masks, kept = tried, [*kept, step]
+    assert kept
+    assert list(found.steps) == kept
+    assert dice_of == pytest.approx(mean_dice(masks))
+    for (reference, predicted), (own, mask) in zip(pairs, copies):
+        np.testing.assert_array_equal(reference, own)
+        np.testing.assert_array_equal(predicted, mask)
+
+
+def test_too_little_disk_is_told_before_anything_is_done(trained, selected, tmp_path, monkeypatch):
+    work = shutil.copytree(trained, tmp_path / "work")
+    (work / "selection" / "2d" / "case_01.b2nd").unlink()
+    usage = shutil.disk_usage(work)._replace(free=10)
+    monkeypatch.setattr(selection.shutil, "disk_usage", lambda path: usage)
+    before = files(work)
+    with pytest.raises(UserError, match="GB are needed; make room first"):
+        select(work, device="cpu")
+    assert files(work) == before
+
+
+def test_the_path_of_a_held_out_case(tmp_path):
+    from segfw.dataset.cases import Case
+
+    item = HeldOut(case=Case(id="x", images=()), configuration="2d", fold="0", model="")
+    assert item.path(tmp_path) == tmp_path / "selection" / "2d" / "x.b2nd"
+    assert not item.is_there(tmp_path)
+
+
+def test_a_cascade_is_selected_from_as_well(tmp_path):
+    work = plan_a_cascade(write_raw(tmp_path / "raw"), tmp_path / "work")
+    for number, (name, fold) in enumerate(product((LOWRES, CASCADE), ("0", "1", "2"))):
+        save_random(work, name, fold, number)
+    found = select(work, device="cpu")
+    assert {candidate.name: candidate.stages for candidate in found.candidates} == {
+        LOWRES: 1,
+        CASCADE: 2,
+        f"{LOWRES} + {CASCADE}": 3,
+    }
+    assert found.is_whole_cross_validation
+    assert found.cases == 6
+    before = {case: read_probabilities(work / "selection" / CASCADE / f"{case}.b2nd").info.model for case in CASES}
+    save_random(work, LOWRES, "0", 99)  # what the second stage finds changes with the first one
+    select(work, device="cpu")
+    after = {case: read_probabilities(work / "selection" / CASCADE / f"{case}.b2nd").info.model for case in CASES}
+    assert [case for case in CASES if before[case] != after[case]] == CASES[:2]
