@@ -1,7 +1,7 @@
 """Trains with augmentation on the device and with the reference pipeline, the same number of steps, and compares Dice.
 
-    python scripts/compare_augmentation.py --data ../shared/data/hippocampus --keep work_augmentation
-    python scripts/compare_augmentation.py --data ... --keep ... --augmentations none device     (any two kinds)
+    python -m bench augmentation --data ../shared/data/hippocampus --keep work_augmentation
+    python -m bench augmentation --data ... --keep ... --augmentations none device     (any two kinds)
 
 Every kind trains with the same seeds, and the fold's whole held-out cases score. Nothing is timed, so several trainings
 run at once (``--parallel``), each with ``--threads`` threads. Finished runs in ``--keep`` are kept and interrupted
@@ -23,7 +23,8 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
-from bench.runs import SEGFW, columns, keep_or_refuse, linked_work, once, spread_text
+from bench.figures import columns, spread_text
+from bench.runs import SEGFW, keep_or_refuse, linked_work, once
 from segfw.model.load import WEIGHTS_FILE, fold_folder
 from segfw.training.checkpoint import CHECKPOINT_FILE
 
@@ -106,8 +107,8 @@ def table(dice: dict[str, dict[int, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    args = build_parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
     steps_per_epoch(args.steps_total, args.epochs)
     args.keep = args.keep.resolve()
     names = ("configuration", "fold", "steps_total", "epochs", "batch_size", "device")
@@ -129,7 +130,9 @@ def main() -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench augmentation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of images and masks")
     parser.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
     parser.add_argument(
@@ -145,7 +148,3 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, default=2, help="trainings at once")
     parser.add_argument("--device", default="cpu")
     return parser
-
-
-if __name__ == "__main__":
-    main()

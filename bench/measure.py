@@ -14,6 +14,7 @@ import psutil
 GB = 1024**3
 INTERVAL_S = 0.05
 MOST_SAMPLING = 0.05  # share of the time: reading the size of large processes is not free, and must not slow them
+LAST_LINES = 15  # of the output of a command that failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,25 @@ class Measured:
     most_processes: int
     samples: int
     stopped: str = ""  # why it was not let to its end
+
+
+@dataclass(kw_only=True)
+class _Peaks:
+    """The largest values that were seen, in bytes."""
+
+    pss: int = 0
+    rss: int = 0
+    processes: int = 0
+    samples: int = 0
+
+    def sample(self, pid: int) -> int:
+        """Looks at a process and its descendants; returns their PSS of now."""
+        pss, rss, processes = tree_memory(pid)
+        self.pss = max(self.pss, pss)
+        self.rss = max(self.rss, rss)
+        self.processes = max(self.processes, processes)
+        self.samples += 1
+        return pss
 
 
 def measure(
@@ -42,23 +62,23 @@ def measure(
     so; also if the system killed it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    pss = rss = most = samples = 0
+    peaks = _Peaks()
     stopped = ""
     with log.open("w", encoding="utf-8") as output:
         start = time.perf_counter()
         child = subprocess.Popen(command, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
         try:
             while child.poll() is None:
-                began = time.perf_counter()
-                now_pss, now_rss, processes = tree_memory(child.pid)
-                pss, rss, most, samples = max(pss, now_pss), max(rss, now_rss), max(most, processes), samples + 1
-                if most_gb is not None and now_pss > most_gb * GB:
+                sampling_began = time.perf_counter()
+                pss = peaks.sample(child.pid)
+                if most_gb is not None and pss > most_gb * GB:
                     stopped = f"more than {most_gb:g} GB"
                 elif most_s is not None and time.perf_counter() - start > most_s:
                     stopped = f"longer than {most_s:g} s"
                 if stopped:
                     end_tree(child)
-                _wait(child, max(INTERVAL_S, (time.perf_counter() - began) / MOST_SAMPLING))
+                sampling_s = time.perf_counter() - sampling_began
+                _wait(child, max(INTERVAL_S, sampling_s / MOST_SAMPLING))
             wall_s = time.perf_counter() - start
         finally:
             if child.poll() is None:
@@ -66,16 +86,22 @@ def measure(
     if child.returncode == -signal.SIGKILL and not stopped:
         stopped = "killed by the system"
     if child.returncode and not stopped:
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}; the end of {log}:\n{last}")
+        raise RuntimeError(failure(command, child.returncode, log))
     return Measured(
         wall_s=wall_s,
-        peak_pss_gb=pss / GB,
-        peak_rss_gb=rss / GB,
-        most_processes=most,
-        samples=samples,
+        peak_pss_gb=peaks.pss / GB,
+        peak_rss_gb=peaks.rss / GB,
+        most_processes=peaks.processes,
+        samples=peaks.samples,
         stopped=stopped,
     )
+
+
+def failure(command: Sequence[str], status: int, log: Path) -> str:
+    """What is said of a command that failed: its exit status and the end of its output."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    last = "\n".join(lines[-LAST_LINES:])
+    return f"{' '.join(command)} ended with {status}; the end of {log}:\n{last}"
 
 
 def end_tree(child: subprocess.Popen) -> None:
@@ -99,13 +125,17 @@ def tree_memory(pid: int) -> tuple[int, int, int]:
         tree = [root, *root.children(recursive=True)]
     except psutil.Error:
         return 0, 0, 0
-    pss = rss = alive = 0
+    pss = 0
+    rss = 0
+    alive = 0
     for process in tree:
         try:
             info = process.memory_full_info()
         except (psutil.Error, OSError):  # ended meanwhile
             continue
-        pss, rss, alive = pss + getattr(info, "pss", info.rss), rss + info.rss, alive + 1
+        pss += getattr(info, "pss", info.rss)
+        rss += info.rss
+        alive += 1
     return pss, rss, alive
 
 

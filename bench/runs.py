@@ -1,4 +1,4 @@
-"""What all comparisons share: commands, folders of a comparison that can go on where it stopped, means and spreads."""
+"""What all comparisons share: commands, links to cases, and folders of a comparison that can go on where it stopped."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import psutil
 
+from bench import CLONE
+
 SEGFW = Path(sys.executable).with_name("segfw")
-DEFAULT_NNUNET = Path(__file__).resolve().parents[1] / "nnunet-venv" / "bin" / "python"
-IN_NNUNET = Path(__file__).resolve().parent / "in_nnunet"  # programs that run in its environment
+DEFAULT_NNUNET = CLONE / "nnunet-venv" / "bin" / "python"
+IN_NNUNET = CLONE / "bench" / "in_nnunet"  # programs that run in its environment
 DATASET = "Dataset001_compare"
 SETTINGS_FILE = "comparison.json"
 
 
 def as_published() -> list[str]:
     """The option by which segfw plans exactly as nnU-Net does."""
-    told = subprocess.run([str(SEGFW), "plan-and-preprocess", "--help"], capture_output=True, text=True, check=True)
-    return ["--as-published"] if "--as-published" in told.stdout else []
+    command = [str(SEGFW), "plan-and-preprocess", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return ["--as-published"] if "--as-published" in help_text else []
 
 
 def require_nnunet(python: Path) -> None:
@@ -43,7 +44,10 @@ def nnunet_environment(home: Path, results: Path | None = None) -> dict[str, str
 
 
 def usable_cpus() -> int:
-    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+    """Processor cores that this process may use."""
+    if hasattr(psutil.Process, "cpu_affinity"):
+        return len(psutil.Process().cpu_affinity())
+    return os.cpu_count() or 1
 
 
 def machine() -> dict[str, object]:
@@ -54,14 +58,6 @@ def machine() -> dict[str, object]:
         "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
         "python": platform.python_version(),
     }
-
-
-def dices(first: np.ndarray, second: np.ndarray) -> dict[int, float]:
-    """Dice of every label above 0 that either mask has."""
-    size = int(max(first.max(), second.max())) + 1
-    joint = np.bincount(first.ravel().astype(np.int64) * size + second.ravel(), minlength=size**2).reshape(size, size)
-    total = joint.sum(0) + joint.sum(1)
-    return {label: 2 * joint[label, label] / total[label] for label in range(1, size) if total[label]}
 
 
 def count_cases(data: Path) -> int:
@@ -108,7 +104,8 @@ def _link(link: Path, target: Path) -> None:
 def keep_or_refuse(folder: Path, settings: Mapping[str, object]) -> None:
     """Notes the settings of a comparison in its folder; ends the program if it was begun with others."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings, default=str))
+    path = folder / SETTINGS_FILE
+    wanted = json.loads(json.dumps(settings, default=str))
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name in sorted(before.keys() | wanted.keys()):
@@ -137,27 +134,3 @@ def remove(folder: Path) -> Path:
     """Removes what an interrupted run left, and returns the folder's path."""
     shutil.rmtree(folder, ignore_errors=True)
     return folder
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, smallest, largest and standard deviation (n - 1); the deviation of a single value is None."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "min": min(values), "max": max(values), "sd": deviation}
-
-
-def spread_text(values: Sequence[float], digits: int = 4) -> str:
-    """'0.8790 (0.8750 to 0.8810, sd 0.0030)', or the value alone if there is one."""
-    found = spread(values)
-    text = {name: "" if value is None else f"{value:.{digits}f}" for name, value in found.items()}
-    if found["sd"] is None:
-        return text["mean"]
-    return f"{text['mean']} ({text['min']} to {text['max']}, sd {text['sd']})"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned plain text; the first column starts its lines, the others end with their columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-        for row in rows
-    )

@@ -1,9 +1,9 @@
 """Where a cascade that nnU-Net made and segfw imported begins to differ: step by step, on the same images.
 
-    python scripts/compare_nnunet_cascade.py RAW OUT --cases 4 --nnunet-python nnunet-venv/bin/python
-    python scripts/compare_nnunet_cascade.py RAW OUT --cases 4
+    python -m bench cascade RAW OUT --cases 4 --nnunet-python nnunet-venv/bin/python
+    python -m bench cascade RAW OUT --cases 4
 
-RAW is an nnU-Net raw folder of .nii.gz images of one channel. With --nnunet-python ``compare_nnunet_cascade_run.py``
+RAW is an nnU-Net raw folder of .nii.gz images of one channel. With --nnunet-python ``bench/in_nnunet/cascade.py``
 trains two small networks on it and keeps what nnU-Net computes in OUT; without, what lies there is compared. Each step
 is given nnU-Net's own result of the one before it, then all steps run by themselves. Differences are counted against
 what nnU-Net's functions give in float64 too, which tells its own float16 sums from what segfw does otherwise.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.runs import IN_NNUNET, columns, dices, nnunet_environment, subset
+from bench.figures import columns, dices
+from bench.runs import IN_NNUNET, nnunet_environment, subset
 from segfw.grid.preprocess import place_back, preprocess_classes
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
@@ -64,13 +66,15 @@ def compared(predictor: Predictor, image: Path, kept: Path, first_mask: Path | N
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench cascade", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("raw", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--cases", type=int, help="how many of RAW are taken (default: all)")
     parser.add_argument("--nnunet-python", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     raw = subset(args.raw, args.out / "raw", args.cases)
     if args.nnunet_python is not None:
         command = [str(args.nnunet_python), str(RUN), str(raw), str(args.out)]
@@ -107,7 +111,3 @@ def main() -> None:
         "of the mask that differ from nnU-Net's, (64): from its float64 one, unexplained: whose margin in float64 is "
         "over twice the rounding of a logit; whole: all steps by segfw, Dice: of its worst label"
     )
-
-
-if __name__ == "__main__":
-    main()

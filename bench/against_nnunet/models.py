@@ -1,15 +1,14 @@
 """Takes models from nnU-Net v2 and gives models to it, and compares what both make of the same images.
 
-    python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models
-    python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
-    python scripts/compare_nnunet_models.py exported WORK IMAGES
-    python scripts/compare_nnunet_models.py plans --data ../shared/data/hippocampus --preset plain resenc-m
+    python -m bench models imported --models ../shared/data/nnunet_models
+    python -m bench models imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
+    python -m bench models exported WORK IMAGES
 
 ``imported`` wants folders that hold model/TRAINER__PLANS__CONFIGURATION, images/, predictions/ (and
 predictions_no_mirroring/) by nnU-Net, and patch.npz with an ``input`` and the network's ``logits`` for it. With
 --run-nnunet nnU-Net predicts as well, for time and memory on this machine; both are whole process trees that take
-turns. It also predicts with its sums of tiles in float32 in place of 16 bit (scripts/nnunet_float32.py), as
-predictions_float32/ may hold already. ``exported`` and ``plans`` need nnU-Net too: make nnunet-venv.
+turns. It also predicts with its sums of tiles in float32 in place of 16 bit (bench/in_nnunet/predict_float32.py), as
+predictions_float32/ may hold already. ``exported`` needs nnU-Net too: make nnunet-venv.
 """
 
 from __future__ import annotations
@@ -20,27 +19,17 @@ import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.against_nnunet.plans import add_plans
+from bench.figures import columns, dices
 from bench.in_nnunet.predict_float32 import checkpoints
 from bench.measure import Measured, measure
-from bench.runs import (
-    DEFAULT_NNUNET,
-    IN_NNUNET,
-    SEGFW,
-    columns,
-    dices,
-    machine,
-    nnunet_environment,
-    remove,
-    require_nnunet,
-)
+from bench.runs import DEFAULT_NNUNET, IN_NNUNET, SEGFW, machine, nnunet_environment, remove, require_nnunet
 from segfw.dataset.cases import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
@@ -52,6 +41,11 @@ ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
 # Folders of nnU-Net's masks and of those with its sums in float32, by whether images were mirrored.
 MASKS = {True: ("predictions", "predictions_float32"), False: ("predictions_no_mirroring", "float32_no_mirroring")}
 HEADS = "model,mirroring,cases,patch,share,mean Dice,worst,voxels,float32 sums,s,GB,nnU-Net s,GB"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    args.call(args)
 
 
 @contextmanager
@@ -203,7 +197,9 @@ def exported(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = parser.add_subparsers(required=True, metavar="PART")
     part = parts.add_parser("imported", help=imported.__doc__)
     part.add_argument("--models", type=Path, required=True)
@@ -217,10 +213,4 @@ def build_parser() -> argparse.ArgumentParser:
     for one in (part, other):
         one.add_argument("--keep", type=Path, help="folder for models and masks (default: removed in the end)")
         one.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    add_plans(parts)
     return parser
-
-
-if __name__ == "__main__":
-    arguments = build_parser().parse_args()
-    arguments.call(arguments)

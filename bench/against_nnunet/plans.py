@@ -1,4 +1,9 @@
-"""segfw's --as-published plan beside the one that nnU-Net's own planner writes, field by field."""
+"""segfw's --as-published plan beside the one that nnU-Net's own planner writes, field by field.
+
+    python -m bench plans --data ../shared/data/hippocampus --preset plain resenc-m
+
+Lists the fields that differ; ends with 1 if any do, or one of both does not plan. Needs nnU-Net: make nnunet-venv.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.runs import DATASET, DEFAULT_NNUNET, SEGFW, columns, nnunet_environment, require_nnunet
+from bench.figures import columns
+from bench.runs import DATASET, DEFAULT_NNUNET, SEGFW, nnunet_environment, require_nnunet
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
@@ -38,10 +44,11 @@ class Failed(Exception):
     """One of both programs ended with an error; the message says which and how."""
 
 
-def plans(args: argparse.Namespace) -> None:
-    """Plans every data set by both and lists the fields that differ; ends with 1 if any do, or one does not plan."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
     require_nnunet(args.nnunet_python)
-    rows, is_equal = [["data", "cases", "preset", "configuration", "equal", "different"]], True
+    rows = [["data", "cases", "preset", "configuration", "equal", "different"]]
+    is_equal = True
     for data in args.data:
         with tempfile.TemporaryDirectory(prefix="plans-", dir=args.temporary) as folder:
             try:
@@ -213,11 +220,12 @@ def _drawn_alike(ours: Configuration, theirs: Configuration) -> str:
     return f"; intensities {max(apart):.1e}" if apart else ""
 
 
-def add_plans(parts: argparse._SubParsersAction) -> None:
-    """The part ``plans`` of scripts/compare_nnunet_models.py."""
-    part = parts.add_parser("plans", help=plans.__doc__)
-    part.add_argument("--data", type=Path, nargs="+", required=True, help="folders of raw data")
-    part.add_argument("--preset", nargs="+", default=["plain"], choices=tuple(PLANNERS))
-    part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    part.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
-    part.set_defaults(call=plans)
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench plans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of raw data")
+    parser.add_argument("--preset", nargs="+", default=["plain"], choices=tuple(PLANNERS))
+    parser.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    parser.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
+    return parser

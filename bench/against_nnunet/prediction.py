@@ -1,6 +1,8 @@
 """Prediction by nnU-Net v2 and segfw with the same weights: wall time, memory of the whole process tree, and masks.
 
-Called as ``compare_with_nnunet.py predict``. Everything is kept in ``--keep``: a comparison that was stopped goes on
+    python -m bench prediction --data ../shared/data/hippocampus --keep work_predict
+
+Everything is kept in ``--keep``: a comparison that was stopped goes on
 with the same command. Models are made by segfw and exported to nnU-Net, so that both run the same network.
 
 hippocampus: a network trained for ``--train-time`` on fold 0 predicts the cases held out of it, step 0.5, mirrored.
@@ -20,7 +22,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +31,7 @@ import psutil
 
 from bench.against_nnunet.prediction_phantom import FEATURES, PHANTOM_MM, network_shape, phantom_plan, smooth_weights
 from bench.against_nnunet.prediction_table import table
+from bench.figures import dices
 from bench.measure import GB, measure
 from bench.phantom import phantom_image
 from bench.runs import (
@@ -36,7 +39,6 @@ from bench.runs import (
     IN_NNUNET,
     SEGFW,
     as_published,
-    dices,
     keep_or_refuse,
     linked_cases,
     machine,
@@ -57,8 +59,51 @@ from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}
-NOTES = "SEGFW_COMPARISON_NOTES"  # as in compare_nnunet_prediction.py, which runs where this file cannot be imported
+NOTES = "SEGFW_COMPARISON_NOTES"  # as in bench/in_nnunet/predict.py, which runs where this file cannot be imported
 WRAPPER = IN_NNUNET / "predict.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    require_nnunet(args.nnunet_python)
+    args.most_gb = args.most_gb or round(SHARE_OF_MEMORY * psutil.virtual_memory().available / GB, 1)
+    names = (
+        "step",
+        "mirroring",
+        "phantom_size",
+        "phantom_patch",
+        "features",
+        "cases",
+        "train_time",
+        "device",
+        "precision",
+    )
+    keep_or_refuse(args.keep, {"data": args.data} | {name: getattr(args, name) for name in (*names, "threads")})
+    results = {}
+    if "hippocampus" in args.parts:
+        if args.data is None:
+            sys.exit("--data is missing, the folder of the hippocampus; give it, or --parts phantom")
+        name = args.data.name
+        part = Prediction(args, name, ORDINARY)
+        results[name] = part.run(part.prepare_data)
+    if "phantom" in args.parts:
+        for classes in args.classes:
+            how = {"step": args.step, "mirroring": args.mirroring == "on", "classes": classes}
+            part = Prediction(args, f"phantom_{classes}", how)
+            results[part.name] = part.run(part.prepare_phantom)
+    chosen = str(pick_precision(args.precision, pick_device(args.device))).removeprefix("torch.")
+    kept = {
+        "machine": machine(),
+        "precision": chosen,
+        "threads": args.threads,
+        "device": args.device,
+        "results": results,
+    }
+    (args.keep / "result.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    text = table(kept)
+    (args.keep / "benchmarks.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"written: {args.keep / 'result.json'} and benchmarks.md, for docs/benchmarks.md")
 
 
 class Prediction:
@@ -197,69 +242,25 @@ def seconds_by_part(notes: Path) -> dict[str, float]:
     return total
 
 
-def predict(args: argparse.Namespace) -> None:
-    """Prediction by both with the same weights: time and memory, split into parts, and how far the masks agree."""
-    require_nnunet(args.nnunet_python)
-    args.most_gb = args.most_gb or round(SHARE_OF_MEMORY * psutil.virtual_memory().available / GB, 1)
-    names = (
-        "step",
-        "mirroring",
-        "phantom_size",
-        "phantom_patch",
-        "features",
-        "cases",
-        "train_time",
-        "device",
-        "precision",
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench prediction", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    keep_or_refuse(args.keep, {"data": args.data} | {name: getattr(args, name) for name in (*names, "threads")})
-    results = {}
-    if "hippocampus" in args.parts:
-        if args.data is None:
-            sys.exit("--data is missing, the folder of the hippocampus; give it, or --parts phantom")
-        name = args.data.name
-        part = Prediction(args, name, ORDINARY)
-        results[name] = part.run(part.prepare_data)
-    if "phantom" in args.parts:
-        for classes in args.classes:
-            how = {"step": args.step, "mirroring": args.mirroring == "on", "classes": classes}
-            part = Prediction(args, f"phantom_{classes}", how)
-            results[part.name] = part.run(part.prepare_phantom)
-    chosen = str(pick_precision(args.precision, pick_device(args.device))).removeprefix("torch.")
-    kept = {
-        "machine": machine(),
-        "precision": chosen,
-        "threads": args.threads,
-        "device": args.device,
-        "results": results,
-    }
-    (args.keep / "result.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    text = table(kept)
-    (args.keep / "benchmarks.md").write_text(text, encoding="utf-8")
-    print(text)
-    print(f"written: {args.keep / 'result.json'} and benchmarks.md, for docs/benchmarks.md")
-
-
-def add_predict(parts: argparse._SubParsersAction) -> None:
-    """The sub-command ``predict`` of ``compare_with_nnunet.py``."""
-    part = parts.add_parser(
-        "predict", help=predict.__doc__, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    part.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
-    part.add_argument("--parts", nargs="+", choices=("hippocampus", "phantom"), default=("hippocampus", "phantom"))
-    part.add_argument("--data", type=Path, help="folder of the hippocampus in nnU-Net's raw layout")
-    part.add_argument("--cases", type=int, help="only the first so many of its cases, to try the script")
-    part.add_argument("--train-time", type=duration_s, default=120.0, metavar="TIME", help="(default: 2m)")
-    part.add_argument("--classes", type=int, nargs="+", default=[15, 105], help="of the phantom, background included")
-    part.add_argument("--phantom-size", type=int, nargs=3, default=(300, 512, 512), metavar=("Z", "Y", "X"))
-    part.add_argument("--phantom-patch", type=int, nargs=3, default=(80, 160, 160), metavar=("Z", "Y", "X"))
-    part.add_argument("--features", type=int, nargs="+", default=FEATURES, help="by stage of the phantom's network")
-    part.add_argument("--step", type=float, default=1.0, help="of the phantom's tiles (default: 1.0, which is fastest)")
-    part.add_argument("--mirroring", choices=("on", "off"), default="off", help="of the phantom (default: off)")
-    part.add_argument("--most-gb", type=float, help="that nnU-Net may take (default: nine tenths of what is free)")
-    part.add_argument("--most-s", type=float, default=1500.0, help="that one run of nnU-Net may take")
-    part.add_argument("--threads", type=int, default=usable_cpus(), help="(default: all cores)")
-    part.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    part.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of segfw")
-    part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    part.set_defaults(call=predict)
+    parser.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
+    parser.add_argument("--parts", nargs="+", choices=("hippocampus", "phantom"), default=("hippocampus", "phantom"))
+    parser.add_argument("--data", type=Path, help="folder of the hippocampus in nnU-Net's raw layout")
+    parser.add_argument("--cases", type=int, help="only the first so many of its cases, to try the script")
+    parser.add_argument("--train-time", type=duration_s, default=120.0, metavar="TIME", help="(default: 2m)")
+    parser.add_argument("--classes", type=int, nargs="+", default=[15, 105], help="of the phantom, background included")
+    parser.add_argument("--phantom-size", type=int, nargs=3, default=(300, 512, 512), metavar=("Z", "Y", "X"))
+    parser.add_argument("--phantom-patch", type=int, nargs=3, default=(80, 160, 160), metavar=("Z", "Y", "X"))
+    parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="by stage of the phantom's network")
+    parser.add_argument("--step", type=float, default=1.0, help="of the phantom's tiles (default: 1.0, the fastest)")
+    parser.add_argument("--mirroring", choices=("on", "off"), default="off", help="of the phantom (default: off)")
+    parser.add_argument("--most-gb", type=float, help="that nnU-Net may take (default: nine tenths of what is free)")
+    parser.add_argument("--most-s", type=float, default=1500.0, help="that one run of nnU-Net may take")
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="(default: all cores)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of segfw")
+    parser.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    return parser

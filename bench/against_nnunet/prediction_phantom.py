@@ -1,4 +1,4 @@
-"""A network with random weights whose classes form regions, for the phantom of ``compare_prediction.py``."""
+"""A network with random weights whose classes form regions, for the phantom of ``python -m bench prediction``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of ``compare_prediction.py`` as a Markdown table."""
+"""The figures of ``python -m bench prediction`` as a Markdown table."""
 
 from __future__ import annotations
 

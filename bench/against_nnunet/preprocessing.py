@@ -1,10 +1,8 @@
-"""Runs nnU-Net v2 and segfw on the same data, one after the other on one machine, and compares time, memory, result.
+"""Verification, fingerprint, plan and preprocessing by nnU-Net v2 and segfw: time, memory, and every difference.
 
     make nnunet-venv
-    python scripts/compare_with_nnunet.py preprocess --data ../shared/data/hippocampus --repeats 3
-    python scripts/compare_with_nnunet.py preprocess --phantom --repeats 3
-    python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
-    python scripts/compare_with_nnunet.py predict --data ../shared/data/hippocampus --keep work_predict
+    python -m bench preprocessing --data ../shared/data/hippocampus --repeats 3
+    python -m bench preprocessing --phantom --repeats 3
 
 nnU-Net has a virtual environment of its own and runs by its own command line. Each run is a whole process tree with a
 fresh output folder; the programs take turns, so that a machine that slows down slows all. Memory is the peak of the
@@ -19,12 +17,11 @@ import os
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.against_nnunet.arrays import TOLERANCE, compare_cases, compare_plans, load_plans
-from bench.against_nnunet.prediction import add_predict
-from bench.against_nnunet.training import add_train
 from bench.measure import Measured, measure
 from bench.phantom import make_phantom
 from bench.runs import (
@@ -40,45 +37,21 @@ from bench.runs import (
 )
 
 PHANTOM_SIZE = (300, 512, 512)
-SAME, DEFAULTS = "nnU-Net, as many workers", "nnU-Net, its defaults"
+SAME = "nnU-Net, as many workers"
+DEFAULTS = "nnU-Net, its defaults"
 
 
-class Runs:
-    """Folders and commands of one comparison."""
-
-    def __init__(self, data: Path, home: Path, nnunet_python: Path, configurations: list[str], workers: int) -> None:
-        self.data, self.home, self.workers, self.configurations = data, home, workers, configurations
-        self.command = nnunet_python.with_name("nnUNetv2_plan_and_preprocess")
-        self.work = home / "segfw"
-        self.preprocessed = home / "nnUNet_preprocessed"
-        raw = home / "nnUNet_raw"
-        raw.mkdir()
-        (raw / DATASET).symlink_to(data.resolve(), target_is_directory=True)
-
-    def segfw(self) -> Measured:
-        shutil.rmtree(self.work, ignore_errors=True)
-        command = [str(SEGFW), "plan-and-preprocess", str(self.data), str(self.work), "--workers", str(self.workers)]
-        command += ["--configurations", *self.configurations, *as_published()]
-        return measure(command, env=os.environ, log=self.home / "segfw.log")
-
-    def nnunet(self, *options: str) -> Measured:
-        shutil.rmtree(self.preprocessed, ignore_errors=True)
-        command = [str(self.command), "-d", "1", "--verify_dataset_integrity", "-c", *self.configurations, *options]
-        return measure(command, env=nnunet_environment(self.home), log=self.home / "nnunet.log")
-
-    def nnunet_with_same_workers(self) -> Measured:
-        return self.nnunet("-np", str(self.workers), "-npfp", str(self.workers))
-
-
-def preprocess(args: argparse.Namespace) -> None:
-    """Verification, fingerprint, plan and preprocessing by both, and every difference of what they wrote."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
     require_nnunet(args.nnunet_python)
     with tempfile.TemporaryDirectory(prefix="compare-", dir=args.temporary) as folder:
         home = Path(folder)
         if args.phantom:
-            data, name = make_phantom(home / "phantom", tuple(args.phantom_size), seed=args.seed), "CT phantom"
+            name = "CT phantom"
+            data = make_phantom(home / "phantom", tuple(args.phantom_size), seed=args.seed)
         else:
-            data, name = subset(args.data, home / "data", args.cases), args.data.name
+            name = args.data.name
+            data = subset(args.data, home / "data", args.cases)
         runs = Runs(data, home, args.nnunet_python, args.configurations, args.workers)
         programs = {SAME: runs.nnunet_with_same_workers, "segfw": runs.segfw}
         if not args.no_defaults:
@@ -102,6 +75,36 @@ def preprocess(args: argparse.Namespace) -> None:
     if args.output:
         args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"written to {args.output}")
+
+
+class Runs:
+    """Folders and commands of one comparison."""
+
+    def __init__(self, data: Path, home: Path, nnunet_python: Path, configurations: list[str], workers: int) -> None:
+        self.data = data
+        self.home = home
+        self.configurations = configurations
+        self.workers = workers
+        self.command = nnunet_python.with_name("nnUNetv2_plan_and_preprocess")
+        self.work = home / "segfw"
+        self.preprocessed = home / "nnUNet_preprocessed"
+        raw = home / "nnUNet_raw"
+        raw.mkdir()
+        (raw / DATASET).symlink_to(data.resolve(), target_is_directory=True)
+
+    def segfw(self) -> Measured:
+        shutil.rmtree(self.work, ignore_errors=True)
+        command = [str(SEGFW), "plan-and-preprocess", str(self.data), str(self.work), "--workers", str(self.workers)]
+        command += ["--configurations", *self.configurations, *as_published()]
+        return measure(command, env=os.environ, log=self.home / "segfw.log")
+
+    def nnunet(self, *options: str) -> Measured:
+        shutil.rmtree(self.preprocessed, ignore_errors=True)
+        command = [str(self.command), "-d", "1", "--verify_dataset_integrity", "-c", *self.configurations, *options]
+        return measure(command, env=nnunet_environment(self.home), log=self.home / "nnunet.log")
+
+    def nnunet_with_same_workers(self) -> Measured:
+        return self.nnunet("-np", str(self.workers), "-npfp", str(self.workers))
 
 
 def take_turns(programs: dict, repeats: int) -> dict[str, list[Measured]]:
@@ -145,32 +148,20 @@ def show(result: dict, measured: dict[str, list[Measured]]) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = parser.add_subparsers(required=True, metavar="PART")
-    part = parts.add_parser("preprocess", help=preprocess.__doc__)
-    source = part.add_mutually_exclusive_group(required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench preprocessing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder in nnU-Net's raw layout")
     source.add_argument("--phantom", action="store_true", help="three made CT scans with 15 label values")
-    part.add_argument("--cases", type=int, help="only the first so many cases of --data")
-    part.add_argument("--phantom-size", type=int, nargs=3, default=PHANTOM_SIZE, metavar=("Z", "Y", "X"))
-    part.add_argument("--seed", type=int, default=0, help="of the phantom")
-    part.add_argument("--configurations", nargs="+", default=["3d_fullres"], choices=("2d", "3d_fullres"))
-    part.add_argument("--workers", type=int, default=2)
-    part.add_argument("--repeats", type=int, default=3)
-    part.add_argument("--no-defaults", action="store_true", help="leave out nnU-Net with its own number of workers")
-    part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    part.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
-    part.add_argument("--output", type=Path, help="JSON file for all figures")
-    part.set_defaults(call=preprocess)
-    add_train(parts)
-    add_predict(parts)
+    parser.add_argument("--cases", type=int, help="only the first so many cases of --data")
+    parser.add_argument("--phantom-size", type=int, nargs=3, default=PHANTOM_SIZE, metavar=("Z", "Y", "X"))
+    parser.add_argument("--seed", type=int, default=0, help="of the phantom")
+    parser.add_argument("--configurations", nargs="+", default=["3d_fullres"], choices=("2d", "3d_fullres"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-defaults", action="store_true", help="leave out nnU-Net with its own number of workers")
+    parser.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    parser.add_argument("--temporary", type=Path, help="folder for what is made and removed (default: the system's)")
+    parser.add_argument("--output", type=Path, help="JSON file for all figures")
     return parser
-
-
-def main() -> None:
-    args = build_parser().parse_args()
-    args.call(args)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Predicts images of every kind that nnU-Net reads, by nnU-Net and by segfw with the imported model, and compares.
 
-    python scripts/compare_nnunet_readers.py MODEL IMAGES --keep FOLDER
-    python scripts/compare_nnunet_readers.py MODEL_2D IMAGES --only png bmp tif
+    python -m bench readers MODEL IMAGES --keep FOLDER
+    python -m bench readers MODEL_2D IMAGES --only png bmp tif
 
 MODEL is a trained-model folder TRAINER__PLANS__CONFIGURATION of nnU-Net, IMAGES holds CASE_0000.nii.gz and further
 channels. Copies of the images get rotated, permuted, contradictory and unequal headers, borders of zeros and other
@@ -15,7 +15,8 @@ import json
 import shutil
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -25,28 +26,15 @@ import SimpleITK
 from scipy.spatial.transform import Rotation
 
 from bench.against_nnunet.models import working_folder
-from bench.runs import DEFAULT_NNUNET, columns, dices, nnunet_environment, require_nnunet
+from bench.figures import columns, dices
+from bench.runs import DEFAULT_NNUNET, IN_NNUNET, nnunet_environment, require_nnunet
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.images.formats import split_ending
 from segfw.verbs.import_nnunet import import_nnunet
 from segfw.verbs.predict import predict
 
-# One process for all models, because nnU-Net takes long to start. The driver calls nnU-Net's public predictor.
-DRIVER = """
-import json, sys, traceback
-import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-torch.set_num_threads(1)
-for job in json.load(open(sys.argv[1])):
-    try:
-        predictor = nnUNetPredictor(use_mirroring=job["mirroring"], device=torch.device("cpu"), allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(job["model"], job["folds"], job["checkpoint"])
-        predictor.predict_from_files_sequential(job["images"], job["output"], False, True, None)
-    except Exception:
-        traceback.print_exc()
-"""
-
+DRIVER = IN_NNUNET / "predict_sets.py"  # one process for all sets, because nnU-Net takes long to start
 NIFTI_READERS = "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"
 ITK_READERS = NIFTI_READERS[:2]
 PICTURES = ".png", ".bmp", ".tif"
@@ -197,68 +185,108 @@ def jobs(is_2d: bool) -> Iterator[tuple[str, str, str, Callable]]:
         yield from ((f"{one[1:]} picture", "NaturalImage2DIO", one, write_pictures) for one in PICTURES)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """All sets of images through both programs, and a row of each kind of image."""
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """One kind of files: its folder holds images/, theirs/ and ours/, and the model of nnU-Net that reads them."""
+
+    name: str
+    folder: Path
+    nnunet_model: Path
+    ending: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
     require_nnunet(args.nnunet_python)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # headers are contradictory on purpose
-    plans, dataset = (json.loads((args.model / name).read_text()) for name in ("plans.json", "dataset.json"))
-    is_2d = args.model.resolve().name.endswith("2d")
-    sources: dict[str, list[Path]] = {}
-    for path in sorted(args.images.glob("*_????.nii.gz")):
-        sources.setdefault(path.name[: -len("_0000.nii.gz")], []).append(path)
     with working_folder(args.keep) as home:
-        made = []
-        for name, reader, ending, write in jobs(is_2d):
-            if args.only and not any(part in name.split() for part in args.only):
-                continue
-            folder = home / name.replace(" ", "_")
-            model = folder / args.model.resolve().name
-            for part in ("model", "ours"):
-                shutil.rmtree(folder / part, ignore_errors=True)
-            made.append((name, folder, model, ending))
-            if args.again and model.is_dir():
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(args.model, model)
-            (model / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": reader}))
-            (model / "dataset.json").write_text(json.dumps(dataset | {"file_ending": ending}))
-            for part in ("images", "theirs"):
-                (folder / part).mkdir()
-            write(sources, folder / "images", ending)
+        image_sets = prepare(args, home)
         if not args.again:
-            _run_nnunet(args, made, home)
+            _run_nnunet(args, image_sets, home)
         rows = [["images", "kind", "Dice", "voxels", "geometry"]]
-        for name, folder, model, ending in made:
-            rows += [[name, *row] for row in _against(folder, model, ending, not args.no_mirroring)]
+        for image_set in image_sets:
+            rows += [[image_set.name, *row] for row in _against(image_set, not args.no_mirroring)]
     print(columns(rows))
 
 
-def _run_nnunet(args: argparse.Namespace, made: list, home: Path) -> None:
+def prepare(args: argparse.Namespace, home: Path) -> list[ImageSet]:
+    """Writes all sets of images that were asked for, each with a copy of the model; with --again those not there."""
+    plans = json.loads((args.model / "plans.json").read_text(encoding="utf-8"))
+    dataset = json.loads((args.model / "dataset.json").read_text(encoding="utf-8"))
+    model_name = args.model.resolve().name
+    sources: dict[str, list[Path]] = {}
+    for path in sorted(args.images.glob("*_????.nii.gz")):
+        sources.setdefault(path.name[: -len("_0000.nii.gz")], []).append(path)
+
+    image_sets = []
+    for name, reader, ending, write in jobs(is_2d=model_name.endswith("2d")):
+        if args.only and not any(part in name.split() for part in args.only):
+            continue
+        folder = home / name.replace(" ", "_")
+        image_set = ImageSet(name=name, folder=folder, nnunet_model=folder / model_name, ending=ending)
+        image_sets.append(image_set)
+        for part in ("model", "ours"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        if args.again and image_set.nnunet_model.is_dir():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(args.model, image_set.nnunet_model)
+        with_reader = plans | {"image_reader_writer": reader}
+        (image_set.nnunet_model / "plans.json").write_text(json.dumps(with_reader), encoding="utf-8")
+        with_ending = dataset | {"file_ending": ending}
+        (image_set.nnunet_model / "dataset.json").write_text(json.dumps(with_ending), encoding="utf-8")
+        for part in ("images", "theirs"):
+            (folder / part).mkdir()
+        write(sources, folder / "images", ending)
+    return image_sets
+
+
+def _run_nnunet(args: argparse.Namespace, image_sets: Sequence[ImageSet], home: Path) -> None:
+    """All sets in one process, with all folds that have the weights of the first one."""
     tasks = []
-    for _, folder, model, _ in made:
-        tasks.append({name: str(folder / name) for name in ("images", "output")} | {"output": str(folder / "theirs")})
-        found = sorted(model.glob("fold_*/*.pth"))
-        folds = [path.parent.name.removeprefix("fold_") for path in found if path.name == found[0].name]
-        tasks[-1] |= {"model": str(model), "mirroring": not args.no_mirroring, "checkpoint": found[0].name}
-        tasks[-1]["folds"] = [fold if fold == "all" else int(fold) for fold in folds]
-    (home / "jobs.json").write_text(json.dumps(tasks))
-    with (home / "nnunet.log").open("w") as log:
-        command = [str(args.nnunet_python), "-c", DRIVER, str(home / "jobs.json")]
+    for image_set in image_sets:
+        checkpoints = sorted(image_set.nnunet_model.glob("fold_*/*.pth"))
+        file = checkpoints[0].name
+        folds = [path.parent.name.removeprefix("fold_") for path in checkpoints if path.name == file]
+        tasks.append(
+            {
+                "images": str(image_set.folder / "images"),
+                "output": str(image_set.folder / "theirs"),
+                "model": str(image_set.nnunet_model),
+                "mirroring": not args.no_mirroring,
+                "checkpoint": file,
+                "folds": [fold if fold == "all" else int(fold) for fold in folds],
+            }
+        )
+    (home / "jobs.json").write_text(json.dumps(tasks), encoding="utf-8")
+    with (home / "nnunet.log").open("w", encoding="utf-8") as log:
+        command = [str(args.nnunet_python), str(DRIVER), str(home / "jobs.json")]
         subprocess.run(command, check=True, env=nnunet_environment(home), stdout=log, stderr=log)
 
 
-def _against(folder: Path, model: Path, ending: str, mirroring: bool) -> Iterator[list[str]]:
+def _against(image_set: ImageSet, mirroring: bool) -> Iterator[list[str]]:
+    """A row for each image of a set, after segfw has predicted them with the imported model."""
+    folder = image_set.folder
+    ending = image_set.ending
     try:
-        import_nnunet(model, folder / "model")
-        chosen = {"device": "cpu", "precision": "fp32", "mirroring": mirroring, "ending": ending}
-        predict(folder / "model", folder / "images", folder / "ours", **chosen)
+        import_nnunet(image_set.nnunet_model, folder / "model")
+        predict(
+            folder / "model",
+            folder / "images",
+            folder / "ours",
+            device="cpu",
+            precision="fp32",
+            mirroring=mirroring,
+            ending=ending,
+        )
     except (CasesFailed, UserError) as error:
         print(f"segfw: {error}")
     images = [path for path in (folder / "images").iterdir() if split_ending(path)[1] == ending]
     for name in sorted({path.name.rsplit("_", 1)[0] for path in images}):
-        ours, theirs = (folder / one / f"{name}{ending}" for one in ("ours", "theirs"))
-        if not (ours.is_file() and theirs.is_file()):
-            missing = [by for by, path in (("segfw", ours), ("nnU-Net", theirs)) if not path.is_file()]
+        ours = folder / "ours" / f"{name}{ending}"
+        theirs = folder / "theirs" / f"{name}{ending}"
+        missing = [program for program, path in (("segfw", ours), ("nnU-Net", theirs)) if not path.is_file()]
+        if missing:
             yield [name, "-", "-", f"no mask by {' and '.join(missing)}"]
             continue
         yield [name, *_difference(ours, theirs, next((folder / "images").glob(f"{name}_0000*")))]
@@ -287,8 +315,10 @@ def _have_one_grid(mask: SimpleITK.Image, image: SimpleITK.Image) -> bool:
     return grids[0].shape == grids[1].shape and bool(np.allclose(*grids, atol=1e-4))
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench readers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--only", nargs="*", help="sets of images by a word of their name (default: all)")
@@ -296,4 +326,4 @@ if __name__ == "__main__":
     parser.add_argument("--keep", type=Path, help="folder for models and masks (default: removed in the end)")
     parser.add_argument("--again", action="store_true", help="take images and nnU-Net's masks that are in --keep")
     parser.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    compare(parser.parse_args())
+    return parser

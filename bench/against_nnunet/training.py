@@ -1,6 +1,8 @@
 """Training by nnU-Net v2 and segfw on the same data, split and plan: steps per minute, and scores after equal time.
 
-Called as ``compare_with_nnunet.py train``. Everything is kept in ``--keep``: a comparison that was stopped goes on with
+    python -m bench training --data ../shared/data/hippocampus --keep work_compare
+
+Everything is kept in ``--keep``: a comparison that was stopped goes on with
 the same command, and ``--phases`` does a part of it. Each training is a process of its own, never two at once.
 """
 
@@ -11,6 +13,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,6 +49,19 @@ PHASES = ("steps", "nnunet", "segfw", "predict", "report")
 NNUNET = "nnU-Net"
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    require_nnunet(args.nnunet_python)
+    args.precisions = args.precisions or (["fp16", "auto"] if args.device == "cuda" else ["auto", "fp32"])
+    names = ("configuration", "fold", "cases", "splits", "steps", "equal_time", "device", "threads")
+    keep_or_refuse(args.keep, {"data": args.data.resolve()} | {name: getattr(args, name) for name in names})
+    comparison = Comparison(args)
+    comparison.prepare()  # nothing is compared before the plans are known to be equal
+    for phase in PHASES:
+        if phase in args.phases:
+            getattr(comparison, phase)()
+
+
 class Comparison:
     """Folders, commands and results of one comparison. nnU-Net's number for the data set is always 1."""
 
@@ -71,7 +87,7 @@ class Comparison:
         return asdict(measure(command, env=environment, log=self.keep / "logs" / f"{name}.log"))
 
     def train_nnunet(self, name: str, fold: str, length: list[str]) -> dict:
-        """A training by ``compare_nnunet_run.py``, models in the folder ``name``; returns what it noted, and memory."""
+        """A training by ``in_nnunet/train.py``, models in the folder ``name``; returns what it noted, and memory."""
         remove(self.keep / name)
         script = IN_NNUNET / "train.py"
         noted = self.keep / "logs" / f"{name}.json"
@@ -210,43 +226,31 @@ def without_cases(scores: dict) -> dict:
     return {name: value for name, value in scores.items() if name in ("labels", "foreground_mean", "notes")}
 
 
-def train(args: argparse.Namespace) -> None:
-    """Training by both: steps per minute at the same plan and batch, and scores after the same wall time."""
-    require_nnunet(args.nnunet_python)
-    args.precisions = args.precisions or (["fp16", "auto"] if args.device == "cuda" else ["auto", "fp32"])
-    names = ("configuration", "fold", "cases", "splits", "steps", "equal_time", "device", "threads")
-    keep_or_refuse(args.keep, {"data": args.data.resolve()} | {name: getattr(args, name) for name in names})
-    comparison = Comparison(args)
-    comparison.prepare()  # nothing is compared before the plans are known to be equal
-    for phase in PHASES:
-        if phase in args.phases:
-            getattr(comparison, phase)()
-
-
-def add_train(parts: argparse._SubParsersAction) -> None:
-    """The sub-command ``train`` of ``compare_with_nnunet.py``."""
-    part = parts.add_parser("train", help=train.__doc__, description=__doc__)
-    part.add_argument("--data", type=Path, required=True, help="folder in nnU-Net's raw layout")
-    part.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
-    part.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="(default: all, in order)")
-    part.add_argument("--configuration", default="3d_fullres", choices=("2d", "3d_fullres"))
-    part.add_argument("--fold", default="0", choices=("0", "1", "2", "3", "4"))
-    part.add_argument("--splits", type=Path, help="splits_final.json for both (default: drawn, the same for both)")
-    part.add_argument("--cases", type=int, help="only the first so many cases, to try the script")
-    part.add_argument("--steps", type=int, default=12, help="steps that are timed, after as many that are not")
-    part.add_argument("--rounds", type=int, default=3)
-    part.add_argument(
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder in nnU-Net's raw layout")
+    parser.add_argument("--keep", type=Path, required=True, help="folder for everything; the same one goes on")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="(default: all, in order)")
+    parser.add_argument("--configuration", default="3d_fullres", choices=("2d", "3d_fullres"))
+    parser.add_argument("--fold", default="0", choices=("0", "1", "2", "3", "4"))
+    parser.add_argument("--splits", type=Path, help="splits_final.json for both (default: drawn, the same for both)")
+    parser.add_argument("--cases", type=int, help="only the first so many cases, to try the script")
+    parser.add_argument("--steps", type=int, default=12, help="steps that are timed, after as many that are not")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
         "--precisions",
         nargs="+",
         choices=("auto", "fp32", "bf16", "fp16"),
         help="of segfw's steps (default: auto, and on cuda also fp16, which is nnU-Net's there)",
     )
-    part.add_argument("--equal-time", type=duration_s, default=720.0, metavar="TIME", help="(default: 12m)")
-    part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of segfw")
-    part.add_argument("--nnunet-seeds", type=int, nargs="+", default=[0])
-    part.add_argument(
+    parser.add_argument("--equal-time", type=duration_s, default=720.0, metavar="TIME", help="(default: 12m)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of segfw")
+    parser.add_argument("--nnunet-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
         "--threads", type=int, default=usable_cpus(), help="(default: all cores, which nnU-Net predicts with anyway)"
     )
-    part.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    part.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
-    part.set_defaults(call=train)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--nnunet-python", type=Path, default=DEFAULT_NNUNET)
+    return parser

@@ -1,10 +1,10 @@
-"""What ``compare_training.py`` found, as a table for the console and as Markdown for docs/benchmarks.md."""
+"""What ``python -m bench training`` found, as a table for the console and as Markdown for docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import statistics
 
-from bench.runs import columns, spread_text
+from bench.figures import columns, spread_text
 
 NNUNET = "nnU-Net"
 
@@ -17,7 +17,7 @@ def tables(result: dict) -> str:
 
 def markdown(result: dict) -> str:
     """All figures as Markdown, with what was done in words."""
-    parts = [f"## Training against nnU-Net (`scripts/compare_with_nnunet.py train`)\n\n{notes(result)}"]
+    parts = [f"## Training against nnU-Net (`python -m bench training`)\n\n{notes(result)}"]
     for title, (head, *rows) in _parts(result):
         lines = [head, ["---"] * len(head), *rows]
         parts.append(f"{title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))

@@ -11,11 +11,10 @@ from torch import Tensor
 from bench.gpu.steps import segfw_step
 from bench.gpu.timing import GIB, free_cached_memory, synchronize
 from bench.gpu.visit import SMALL_NETWORK, Problem, Visit, attempt
+from bench.made_up import uncropped_record
 from segfw.base.device import autocast, pick_precision
-from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.restore import Restoring
 from segfw.grid.store import CaseArrays
-from segfw.images.geometry import Geometry
 from segfw.inference.compiled import in_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import members_of
@@ -27,8 +26,6 @@ from segfw.training.feeding import Feeder, on_device
 
 CPU = torch.device("cpu")
 CLASSES = SMALL_NETWORK.classes
-# Array axes (z, y, x) to millimetres (x, y, z): the affine of an image that lies as the house stores it.
-CANONICAL_AFFINE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
 # name: (precision, largest relative difference of the logits; ten times as much of the gradients)
 PRECISIONS = {
     "fp32": (torch.float32, 1e-3),
@@ -192,15 +189,7 @@ def equal_voxels_of_prediction(visit: Visit, classes: int) -> dict[str, float]:
     """Shares of the voxels of a restored mask that are those of float32 on the CPU."""
     shape = (40, 44, 36)
     full = (60, 50, 50)
-    record = PreprocessRecord(
-        original=Geometry.of(full, CANONICAL_AFFINE),
-        box=tuple((0, size) for size in full),
-        axis_order=(0, 1, 2),
-        cropped_shape=full,
-        cropped_spacing_mm=(1.0, 1.0, 1.0),
-        shape=shape,
-        spacing_mm=(1.5, 50 / 44, 50 / 36),
-    )
+    record = uncropped_record(full, (1.0, 1.0, 1.0), shape)
     torch.manual_seed(0)
     spec = SMALL_NETWORK.model_copy(update={"classes": classes})
     weights = build_network(spec).state_dict()

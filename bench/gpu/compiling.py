@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from bench import CLONE
 from bench.gpu.steps import nnunet_step, segfw_step
 from bench.gpu.timing import synchronize
 from bench.gpu.visit import Visit
 
-CLONE = Path(__file__).resolve().parents[2]
 LONGEST_WAIT_S = 100
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.gpu.agreement import CANONICAL_AFFINE
 from bench.gpu.timing import free_cached_memory, peak_gib, reset_peak, synchronize
 from bench.gpu.visit import Problem, Visit, attempt
+from bench.made_up import uncropped_record
 from segfw.base.device import pick_precision
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.restore import Restoring
-from segfw.images.geometry import Geometry, Shape
+from segfw.images.geometry import Shape
 from segfw.inference.compiled import in_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import members_of
@@ -120,12 +120,4 @@ def _seconds(
 def _record(visit: Visit) -> PreprocessRecord:
     full: Shape = visit.pick((300, 512, 512), (40, 48, 48))
     shape: Shape = visit.pick((300, 341, 341), (40, 36, 36))
-    return PreprocessRecord(
-        original=Geometry.of(full, CANONICAL_AFFINE),
-        box=tuple((0, size) for size in full),
-        axis_order=(0, 1, 2),
-        cropped_shape=full,
-        cropped_spacing_mm=(1.0, 0.8, 0.8),
-        shape=shape,
-        spacing_mm=(1.0, 1.2, 1.2),
-    )
+    return uncropped_record(full, (1.0, 0.8, 0.8), shape)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from bench.gpu.compiling import CLONE
+from bench import CLONE
 from bench.gpu.visit import Visit
 
 RESERVE_S = 70  # of the time that is left: planning, compiling, validation

@@ -1,11 +1,11 @@
 """Makes a small cascade with nnU-Net v2, predicts with it and keeps what each step gives. Runs in its environment.
 
-    nnunet-venv/bin/python scripts/compare_nnunet_cascade_run.py RAW OUT --steps 150 --seconds 60
+    nnunet-venv/bin/python bench/in_nnunet/cascade.py RAW OUT --steps 150 --seconds 60
 
 RAW is an nnU-Net raw folder whose images are few. Plans are made here, so that networks are small; preprocessing,
 networks, tiles and export are nnU-Net's own. Each network learns a little, so that its logits are not ambiguous. Every
 result is also computed in float64 by the same functions, which says how much of it is rounding: nnU-Net adds tiles up
-and resizes logits in float16. ``scripts/compare_nnunet_cascade.py`` calls it.
+and resizes logits in float16. ``python -m bench cascade`` calls it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Makes small trained models of every kind that nnU-Net v2 knows, and its predictions. Runs in nnU-Net's environment.
 
-    PYTHON scripts/make_nnunet_models.py OUT --raw Dataset004_Hippocampus --images 2
-    PYTHON scripts/make_nnunet_models.py OUT --raw Dataset004_Hippocampus --only plain-2d regions
+    PYTHON -m bench.in_nnunet.make_models OUT --raw Dataset004_Hippocampus --images 2
+    PYTHON -m bench.in_nnunet.make_models OUT --raw Dataset004_Hippocampus --only plain-2d regions
 
 nnU-Net plans the raw folder, the plans are made small and changed by one of VARIANTS, its network is trained for some
 steps on the first case, so that its maps are smooth, and its own predictor predicts. Each folder of OUT holds model/,
-images/, predictions/ and patch.npz, as ``compare_nnunet_models.py imported --models OUT`` wants them. Beside these lie
+images/, predictions/ and patch.npz, as ``python -m bench models imported --models OUT`` wants them. Beside these lie
 predictions_float32/, for which nnU-Net sums tiles in float32 and not in 16 bit, and logits in float64 in patch.npz.
 """
 

@@ -1,11 +1,11 @@
 """Predicts with nnU-Net v2 as nnUNetv2_predict does and notes the time of each part. Runs in nnU-Net's environment.
 
-    PYTHON scripts/compare_nnunet_prediction.py predict --model F --images I --masks M --threads 2
-    PYTHON scripts/compare_nnunet_prediction.py export --model F --old 50 448 448 --new 60 512 512 --threads 2
+    PYTHON bench/in_nnunet/predict.py predict --model F --images I --masks M --threads 2
+    PYTHON bench/in_nnunet/predict.py export --model F --old 50 448 448 --new 60 512 512 --threads 2
 
 What is computed is untouched: functions are wrapped to read the clock, in its worker processes too, which import this
 file anew. One worker each reads and writes, because every one of them holds all logits. ``export`` only times the way
-from logits to the mask, of random logits. ``scripts/compare_prediction.py`` calls it.
+from logits to the mask, of random logits. ``python -m bench prediction`` calls it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """nnU-Net v2's own prediction with its sums of tiles in float32, which are 16 bit otherwise. Runs in its environment.
 
-PYTHON scripts/nnunet_float32.py TRAINER__PLANS__CONFIGURATION IMAGES OUT [--no-mirroring]
+PYTHON bench/in_nnunet/predict_float32.py TRAINER__PLANS__CONFIGURATION IMAGES OUT [--no-mirroring]
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Trains nnU-Net v2 with its stock trainer and writes down when each step ended. Runs in nnU-Net's own environment.
 
-    nnunet-venv/bin/python scripts/compare_nnunet_run.py --configuration 3d_fullres --fold 0 --budget-s 720 --output X
+    nnunet-venv/bin/python bench/in_nnunet/train.py --configuration 3d_fullres --fold 0 --budget-s 720 --output X
 
 What is computed is untouched: only the trainer's public lengths (epochs, steps per epoch, validation steps) are set,
-and two of its hooks are wrapped to read the clock. ``scripts/compare_training.py`` calls it.
+and two of its hooks are wrapped to read the clock. ``python -m bench training`` calls it.
 """
 
 from __future__ import annotations

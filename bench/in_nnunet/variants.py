@@ -1,4 +1,4 @@
-"""The kinds of models that ``make_nnunet_models.py`` makes: what is changed in the plans that nnU-Net writes."""
+"""The kinds of models that ``make_models.py`` makes: what is changed in the plans that nnU-Net writes."""
 
 from __future__ import annotations
 

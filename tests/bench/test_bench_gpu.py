@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import CLONE
 from bench.__main__ import main
-from bench.gpu.compiling import CLONE
 from bench.gpu.sections import SECTIONS
 
 QUICK = [section.name for section in SECTIONS if section.name != "train"]  # which trains for a minute

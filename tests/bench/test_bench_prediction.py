@@ -4,27 +4,25 @@ import json
 import os
 import sys
 import time
-from argparse import ArgumentParser
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 
 from bench.against_nnunet import prediction
-from bench.against_nnunet.prediction import Prediction, add_predict, seconds_by_part
+from bench.against_nnunet.prediction import Prediction, build_parser, seconds_by_part
 from bench.against_nnunet.prediction_phantom import FEATURES, network_shape, phantom_plan, smooth_weights
 from bench.against_nnunet.prediction_table import table
+from bench.figures import dices
 from bench.measure import Measured, measure
-from bench.runs import dices
 from segfw.networks import build_network
 from segfw.planning.plan import FULLRES
 from segfw.verbs.predict import predict
 
 
-def arguments(*words: object) -> object:
-    parser = ArgumentParser()
-    add_predict(parser.add_subparsers())
-    return parser.parse_args(["predict", *(str(word) for word in words)])
+def arguments(*words: object) -> Namespace:
+    return build_parser().parse_args([str(word) for word in words])
 
 
 def test_the_phantoms_network_is_of_the_size_of_a_clinical_one():
@@ -146,4 +144,4 @@ def test_a_program_that_was_stopped_has_its_restoring_measured_on_what_fits(tmp_
 def test_the_hippocampus_needs_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "require_nnunet", lambda python: None)
     with pytest.raises(SystemExit, match="--data is missing"):
-        prediction.predict(arguments("--keep", tmp_path / "keep", "--parts", "hippocampus"))
+        prediction.main(["--keep", str(tmp_path / "keep"), "--parts", "hippocampus"])

@@ -101,5 +101,5 @@ def test_a_subset_links_the_first_cases(make_raw, tmp_path):
 
 def test_the_command_line_needs_data():
     with pytest.raises(SystemExit):
-        build_parser().parse_args(["preprocess"])
-    assert build_parser().parse_args(["preprocess", "--phantom"]).phantom_size == (300, 512, 512)
+        build_parser().parse_args([])
+    assert build_parser().parse_args(["--phantom"]).phantom_size == (300, 512, 512)

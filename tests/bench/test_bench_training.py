@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.against_nnunet.preprocessing import build_parser
-from bench.against_nnunet.training import nnunet_splits, speed
+from bench.against_nnunet.training import build_parser, nnunet_splits, speed
 from bench.against_nnunet.training_tables import markdown, score_rows, step_rows, tables
 from bench.augmentation import build_parser as augmentation_parser
 from bench.augmentation import options, paired_difference, steps_per_epoch, table
+from bench.figures import spread_text
 from bench.in_nnunet.train import Watch, fit_schedule, watched
-from bench.runs import keep_or_refuse, linked_work, nnunet_environment, once, spread_text
+from bench.runs import keep_or_refuse, linked_work, nnunet_environment, once
 from segfw.planning.splits import import_splits, make_splits
 
 
@@ -233,6 +233,6 @@ def test_augmentation_runs_have_the_same_steps_and_go_on_where_they_stopped(tmp_
 
 
 def test_training_is_compared_for_12_minutes_unless_told_otherwise():
-    args = build_parser().parse_args(["train", "--data", "raw", "--keep", "kept"])
+    args = build_parser().parse_args(["--data", "raw", "--keep", "kept"])
     assert (args.equal_time, args.seeds, args.nnunet_seeds) == (720.0, [0, 1, 2], [0])
-    assert build_parser().parse_args(["train", "--data", "a", "--keep", "b", "--equal-time", "40s"]).equal_time == 40
+    assert build_parser().parse_args(["--data", "a", "--keep", "b", "--equal-time", "40s"]).equal_time == 40
