@@ -82,7 +82,8 @@ def segfw(args: argparse.Namespace, name: str, arguments: Sequence[object]) -> N
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> dict[str, float | None]:
     """Mean of first - second over pairs, and the half width of its t interval; None for a single pair."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    mean, pairs = statistics.fmean(differences), len(differences)
+    mean = statistics.fmean(differences)
+    pairs = len(differences)
     if pairs < 2:
         return {"mean": mean, "half_width": None}
     error = statistics.stdev(differences) / math.sqrt(pairs)
@@ -92,7 +93,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float], level: fl
 def table(dice: dict[str, dict[int, dict[str, float]]]) -> str:
     """{augmentation: {seed: {label or 'mean': Dice}}} as text: every run, means and spreads, paired differences."""
     first, second = dice
-    seeds, labels = list(dice[first]), list(next(iter(dice[first].values())))
+    seeds = list(dice[first])
+    labels = list(next(iter(dice[first].values())))
     rows = [["augmentation", "seed", *labels]]
     rows += [
         [kind, str(seed), *(f"{dice[kind][seed][label]:.4f}" for label in labels)] for kind in dice for seed in seeds

@@ -29,7 +29,9 @@ ORGANS = {
     "lesion": ((0.44, 0.57, 0.33), (0.02, 0.02, 0.02), 55),
 }
 BODY = ((0.5, 0.48, 0.5), (0.75, 0.30, 0.40))
-AIR, TISSUE, NOISE = -1000.0, 45.0, 18.0
+AIR = -1000.0
+TISSUE = 45.0
+NOISE = 18.0
 
 
 def make_phantom(folder: Path, size_zyx: tuple[int, int, int], *, seed: int = 0) -> Path:
@@ -78,7 +80,8 @@ def _ellipsoid(
     size_zyx: tuple[int, int, int], centre: tuple, half_axes: tuple, surface: np.ndarray
 ) -> tuple[tuple[slice, ...], np.ndarray]:
     """Box around an ellipsoid with a bumpy surface, and which of its voxels are inside."""
-    region, squares = [], []
+    region = []
+    squares = []
     for size, middle, half in zip(size_zyx, centre, half_axes):
         reach = 2.0 * half  # the bumps may push the surface outwards
         region.append(slice(max(0, int((middle - reach) * size)), min(size, int((middle + reach) * size) + 1)))

@@ -22,17 +22,23 @@ def compare_plans(work: Path, plans: dict, names: list[str]) -> dict[str, dict]:
     plan = Plan.load(work / PLAN_FILE)
     result = {}
     for name in names:
-        ours, theirs = plan.configuration(name), plans["configurations"][name]
+        ours = plan.configuration(name)
+        theirs = plans["configurations"][name]
         axes = len(theirs["patch_size"])  # two for 2d, where segfw has one slice
-        own = {
+        in_segfw = {
             "patch": list(ours.patch_size)[-axes:],
             "batch": ours.batch_size,
             "spacing_mm": list(ours.preprocessing.spacing_mm)[-axes:],
         }
-        other = {"patch": list(theirs["patch_size"]), "batch": theirs["batch_size"], "spacing_mm": theirs["spacing"]}
-        same = own["patch"] == other["patch"] and own["batch"] == other["batch"]
-        same = same and np.allclose(own["spacing_mm"], other["spacing_mm"], rtol=1e-6)
-        result[name] = {"segfw": own, "nnunet": other, "equal": bool(same)}
+        in_nnunet = {
+            "patch": list(theirs["patch_size"]),
+            "batch": theirs["batch_size"],
+            "spacing_mm": theirs["spacing"],
+        }
+        has_equal_sizes = all(in_segfw[field] == in_nnunet[field] for field in ("patch", "batch"))
+        has_equal_spacing = np.allclose(in_segfw["spacing_mm"], in_nnunet["spacing_mm"], rtol=1e-6)
+        is_equal = bool(has_equal_sizes and has_equal_spacing)
+        result[name] = {"segfw": in_segfw, "nnunet": in_nnunet, "equal": is_equal}
     return result
 
 
@@ -44,7 +50,8 @@ def compare_cases(work: Path, preprocessed: Path, plans: dict, name: str) -> lis
 
 
 def _compare_case(ours: Path, theirs: Path, case: str, transpose: list[int]) -> dict:
-    stored, arrays = load_stored(ours, case), open_case(ours, case, in_memory=True)
+    stored = load_stored(ours, case)
+    arrays = open_case(ours, case, in_memory=True)
     with (theirs / f"{case}.pkl").open("rb") as file:  # written by the run just before, on this machine
         properties = pickle.load(file)
     image, mask = (blosc2.open(str(theirs / f"{case}{part}.b2nd"), mode="r")[:] for part in ("", "_seg"))
@@ -73,7 +80,8 @@ def image_difference(reference: np.ndarray, other: np.ndarray) -> dict[str, floa
 def mask_difference(reference: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Voxels of another label, and their share of the foreground. nnU-Net's -1 (outside the body) is background."""
     reference = np.where(reference < 0, 0, reference)
-    different, foreground = int((reference != other).sum()), int((reference > 0).sum())
+    different = int((reference != other).sum())
+    foreground = int((reference > 0).sum())
     return {"mask_voxels": different, "mask_share": different / max(foreground, 1)}
 
 

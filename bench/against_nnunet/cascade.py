@@ -40,12 +40,14 @@ def compared(predictor: Predictor, image: Path, kept: Path, first_mask: Path | N
     prepared = predictor.prepare(volume)
     with np.load(kept) as stored:
         theirs = {name: stored[name] for name in stored.files}
-    found, previous = "-", None
+    found = "-"
+    previous = None
     if first_mask is not None:
         labels = np.maximum(theirs["previous"][0], 0)
         classes = Volume(array=read_volume(first_mask).array, geometry=volume.geometry)
         ours = preprocess_classes(classes, prepared.record, prepared.outside).numpy()
-        found, previous = str(int((ours != labels).sum())), torch.from_numpy(labels.astype(np.uint8))
+        found = str(int((ours != labels).sum()))
+        previous = torch.from_numpy(labels.astype(np.uint8))
     logits = dense(predictor.network_slabs(torch.from_numpy(theirs["image"]), previous)).numpy()
     painted = predictor.plan.labels.painted_classes
     mask = restore(torch.from_numpy(logits), prepared.record, painted)

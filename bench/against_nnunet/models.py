@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ from segfw.model.load import load_model, load_plan
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.import_nnunet import import_nnunet
 
-ENOUGH_MEAN, ENOUGH_CASE = 0.999, 0.995
+ENOUGH_MEAN = 0.999
+ENOUGH_CASE = 0.995
 # Folders of nnU-Net's masks and of those with its sums in float32, by whether images were mirrored.
 MASKS = {True: ("predictions", "predictions_float32"), False: ("predictions_no_mirroring", "float32_no_mirroring")}
 HEADS = "model,mirroring,cases,patch,share,mean Dice,worst,voxels,float32 sums,s,GB,nnU-Net s,GB"
@@ -64,15 +66,15 @@ def imported(args: argparse.Namespace) -> None:
     rows = [HEADS.split(",")]
     with working_folder(args.keep) as home:
         for folder in sorted(path.parent for path in args.models.glob("*/model")):
-            own = remove(home / folder.name / "model")
-            import_nnunet(folder / "model", own)
-            patch = patch_difference(own, folder / "patch.npz")
-            for mirroring, (name, _) in MASKS.items():
-                if (folder / name).is_dir():
-                    rows.append(
-                        [folder.name, "yes" if mirroring else "no", *_one_run(args, home, folder, mirroring, patch)]
-                    )
-                    print(*rows[-1], flush=True)
+            model = remove(home / folder.name / "model")
+            import_nnunet(folder / "model", model)
+            patch = patch_difference(model, folder / "patch.npz")
+            for mirroring, (masks, _) in MASKS.items():
+                if (folder / masks).is_dir():
+                    row = [folder.name, "yes" if mirroring else "no"]
+                    row += _compared_masks(args, home / folder.name, folder, mirroring, patch)
+                    rows.append(row)
+                    print(*row, flush=True)
     print(json.dumps(machine()))
     print(columns(rows))
     print(
@@ -82,47 +84,63 @@ def imported(args: argparse.Namespace) -> None:
     )
 
 
-def _one_run(
+def _compared_masks(
     args: argparse.Namespace, home: Path, folder: Path, mirroring: bool, patch: tuple[float, float]
 ) -> list[str]:
-    where, images, options = home / folder.name, folder / "images", [] if mirroring else ["--no-mirroring"]
-    name, exact = MASKS[mirroring]
-    ours, theirs, in_float32 = where / f"segfw_{name}", where / f"nnunet_{name}", folder / exact
-    runs: dict[str, list[Measured]] = {"segfw": [], "nnU-Net": []}
+    """The cells of one row: masks by segfw against those in ``folder``, and what both programs took."""
+    masks, exact_masks = MASKS[mirroring]
+    images = folder / "images"
+    ours = home / f"segfw_{masks}"
+    options = [] if mirroring else ["--no-mirroring"]
+    segfw_runs: list[Measured] = []
+    nnunet_runs: list[Measured] = []
     for _ in range(args.repeats):
-        runs["segfw"].append(run_segfw(where / "model", images, ours, where, options))
+        segfw_runs.append(run_segfw(home / "model", images, ours, home, options))
         if args.run_nnunet:
             require_nnunet(args.nnunet_python)
-            model = next((folder / "model").glob("*__*"))
-            runs["nnU-Net"].append(run_nnunet(args.nnunet_python, model, images, theirs, where, not mirroring))
+            theirs = home / f"nnunet_{masks}"
+            nnunet_runs.append(run_nnunet(args.nnunet_python, _trained(folder), images, theirs, home, not mirroring))
+
+    in_float32 = folder / exact_masks
     if args.run_nnunet and not in_float32.is_dir():
-        in_float32 = remove(where / exact)
-        command = [args.nnunet_python, IN_NNUNET / "predict_float32.py", model, images, in_float32]
-        subprocess.run([*map(str, command), *options], check=True, env=nnunet_environment(where))
-    scores = agreement(ours, folder / name)
-    took = []
-    for series in runs.values():
-        took += [f"{statistics.median(run.wall_s for run in series):.1f}"] if series else ["-"]
-        took += [f"{statistics.median(run.peak_pss_gb for run in series):.2f}"] if series else ["-"]
-    means = [statistics.fmean(case[label] for case in scores["dice"]) for label in scores["labels"]]
-    worst = min(min(case.values()) for case in scores["dice"])
+        in_float32 = remove(home / exact_masks)
+        command = [args.nnunet_python, IN_NNUNET / "predict_float32.py", _trained(folder), images, in_float32]
+        subprocess.run([*map(str, command), *options], check=True, env=nnunet_environment(home))
+
+    agreed = agreement(ours, folder / masks)
     return [
-        str(len(scores["dice"])),
+        str(agreed.cases),
         f"{patch[0]:.1e}",
         f"{patch[1]:.1e}",
-        f"{min(means):.5f}",
-        f"{worst:.5f}",
-        str(scores["voxels"]),
-        str(agreement(ours, in_float32)["voxels"]) if in_float32.is_dir() else "-",
-        *took,
+        f"{agreed.least_mean_dice:.5f}",
+        f"{agreed.worst_dice:.5f}",
+        str(agreed.voxels),
+        str(agreement(ours, in_float32).voxels) if in_float32.is_dir() else "-",
+        *_medians(segfw_runs),
+        *_medians(nnunet_runs),
     ]
+
+
+def _trained(folder: Path) -> Path:
+    """nnU-Net's trained model among what belongs to it."""
+    return next((folder / "model").glob("*__*"))
+
+
+def _medians(runs: Sequence[Measured]) -> list[str]:
+    """Seconds and GB of a program, each the median of its runs."""
+    if not runs:
+        return ["-", "-"]
+    wall_s = statistics.median(run.wall_s for run in runs)
+    peak_gb = statistics.median(run.peak_pss_gb for run in runs)
+    return [f"{wall_s:.1f}", f"{peak_gb:.2f}"]
 
 
 def patch_difference(model: Path, path: Path) -> tuple[float, float]:
     """Largest difference of the network's output from the one that is stored, and as a share of its largest value."""
     predictor = Predictor.of(load_model(model), device="cpu", precision="fp32")
     with np.load(path) as stored:
-        patch, wanted = torch.from_numpy(stored["input"]), torch.from_numpy(stored["logits"])
+        patch = torch.from_numpy(stored["input"])
+        wanted = torch.from_numpy(stored["logits"])
     is_2d = patch.ndim == 4
     with torch.inference_mode():
         found = predictor.networks[0](patch[:, :, None] if is_2d else patch)
@@ -130,23 +148,46 @@ def patch_difference(model: Path, path: Path) -> tuple[float, float]:
     return largest, largest / float(wanted.abs().max())
 
 
-def agreement(ours: Path, theirs: Path, written: LabelSet | None = None) -> dict:
-    """Dice of every label in every case between two folders of masks, and the voxels that differ.
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Dice of every label in every case between two folders of masks, and the voxels that differ."""
+
+    dice: list[dict[int, float]]  # of each case, by label
+    voxels: int
+
+    @property
+    def cases(self) -> int:
+        return len(self.dice)
+
+    @property
+    def least_mean_dice(self) -> float:
+        """Of the label that agrees least in the mean over cases."""
+        return min(statistics.fmean(case[label] for case in self.dice) for label in self.dice[0])
+
+    @property
+    def worst_dice(self) -> float:
+        """Of any label in any case."""
+        return min(min(case.values()) for case in self.dice)
+
+
+def agreement(ours: Path, theirs: Path, written: LabelSet | None = None) -> Agreement:
+    """How far two folders of masks agree, over the cases that ``theirs`` holds.
 
     Where ``ours`` holds the values of ``written``, they are compared as the classes that nnU-Net writes.
     """
-    cases, different, labels = [], 0, set()
+    found = []
+    different = 0
+    labels: set[int] = set()
     for path in sorted(theirs.glob("*.nii.gz")):
-        one, other = (read_volume(folder / path.name).array for folder in (ours, theirs))
-        one = one if written is None else written.to_classes(one)
-        cases.append(dices(one, other))
-        different, labels = different + int((one != other).sum()), labels | cases[-1].keys()
+        our_mask = read_volume(ours / path.name).array
+        their_mask = read_volume(path).array
+        if written is not None:
+            our_mask = written.to_classes(our_mask)
+        found.append(dices(our_mask, their_mask))
+        different += int((our_mask != their_mask).sum())
+        labels |= found[-1].keys()
     # A label that neither program finds in a case agrees there.
-    return {
-        "labels": sorted(labels),
-        "dice": [dict.fromkeys(labels, 1.0) | case for case in cases],
-        "voxels": different,
-    }
+    return Agreement(dice=[dict.fromkeys(sorted(labels), 1.0) | case for case in found], voxels=different)
 
 
 def run_segfw(model: Path, images: Path, output: Path, home: Path, options: list[str]) -> Measured:
@@ -176,22 +217,20 @@ def exported(args: argparse.Namespace) -> None:
     require_nnunet(args.nnunet_python)
     plan = load_plan(args.model)
     written = None if plan.labels.regions else plan.labels
+    rows = [["configuration", "cases", "mean Dice", "worst", "voxels", "segfw s", "GB", "nnU-Net s", "GB"]]
     with working_folder(args.keep) as home:
         remove(home / "export")
-        rows = [["configuration", "cases", "mean Dice", "worst", "voxels", "segfw s", "GB", "nnU-Net s", "GB"]]
         for folder in export_nnunet(args.model, home / "export"):
             name = folder.name.rsplit("__", 1)[-1]
-            ours, theirs = home / f"segfw_{name}", home / f"nnunet_{name}"
-            first = plan.configuration(name).previous_stage
-            previous = home / f"nnunet_{first}" if first else None
-            own = run_segfw(args.model, args.images, ours, home, ["--configuration", name])
-            other = run_nnunet(args.nnunet_python, folder, args.images, theirs, home, False, previous)
-            scores = agreement(ours, theirs, written)
-            means = [statistics.fmean(case[label] for case in scores["dice"]) for label in scores["labels"]]
-            worst = min(value for case in scores["dice"] for value in case.values())
-            row = [name, str(len(scores["dice"])), f"{min(means):.5f}", f"{worst:.5f}"]
-            took = [f"{own.wall_s:.1f}", f"{own.peak_pss_gb:.2f}", f"{other.wall_s:.1f}", f"{other.peak_pss_gb:.2f}"]
-            rows.append([*row, str(scores["voxels"]), *took])
+            ours = home / f"segfw_{name}"
+            theirs = home / f"nnunet_{name}"
+            first_stage = plan.configuration(name).previous_stage
+            previous = home / f"nnunet_{first_stage}" if first_stage else None
+            by_segfw = run_segfw(args.model, args.images, ours, home, ["--configuration", name])
+            by_nnunet = run_nnunet(args.nnunet_python, folder, args.images, theirs, home, False, previous)
+            agreed = agreement(ours, theirs, written)
+            row = [name, str(agreed.cases), f"{agreed.least_mean_dice:.5f}", f"{agreed.worst_dice:.5f}"]
+            rows.append([*row, str(agreed.voxels), *_medians([by_segfw]), *_medians([by_nnunet])])
     print(columns(rows))
     print(f"mean Dice: of the label that agrees least (wanted: {ENOUGH_MEAN}, and {ENOUGH_CASE} in the worst case)")
 

@@ -71,23 +71,27 @@ def compared(data: Path, home: Path, python: Path, presets: Sequence[str]) -> It
 
     Raises Failed if a program refuses the data.
     """
-    given, how = for_both(data, home / "given")
-    work, raw, environment = home / "work", home / "nnUNet_raw" / DATASET, nnunet_environment(home)
+    source, remark = for_both(data, home / "source")
+    work = home / "work"
+    raw = home / "nnUNet_raw" / DATASET
+    environment = nnunet_environment(home)
     for preset in presets:
         options = ["--plan-only", "--as-published", "--preset", preset, "--device", "cpu"]
-        _run([str(SEGFW), "plan-and-preprocess", str(given), str(work), *options], dict(os.environ))
-        manifest, plan = DatasetManifest.load(work / MANIFEST_FILE), Plan.load(work / PLAN_FILE)
+        _run([str(SEGFW), "plan-and-preprocess", str(source), str(work), *options], dict(os.environ))
+        manifest = DatasetManifest.load(work / MANIFEST_FILE)
+        plan = Plan.load(work / PLAN_FILE)
         if not raw.exists():
-            raw_folder(manifest, plan, given, raw)
+            raw_folder(manifest, plan, source, raw)
             _run([_beside(python, "nnUNetv2_extract_fingerprint"), "-d", "1", "-np", "1"], environment)
         command = [_beside(python, "nnUNetv2_plan_experiment"), "-d", "1", "-pl", PLANNERS[preset]]
         _run(command, environment)
         preprocessed = home / "nnUNet_preprocessed" / DATASET
         written = max(preprocessed.glob("nnUNet*Plans.json"), key=lambda path: path.stat().st_mtime_ns)
         theirs = plan_of_nnunet(read_json(written), plan.channels, plan.labels, written, with_costs=False)
-        cases = f"{len(manifest.cases)}{how}"
+        cases = f"{len(manifest.cases)}{remark}"
         for name in dict.fromkeys((*plan.configurations, *theirs.configurations)):
-            ours, other = plan.configurations.get(name), theirs.configurations.get(name)
+            ours = plan.configurations.get(name)
+            other = theirs.configurations.get(name)
             if ours is None or other is None:
                 yield [cases, preset, name, "0", f"planned by {'nnU-Net' if ours is None else 'segfw'} alone"], False
                 continue
@@ -102,11 +106,13 @@ def _beside(python: Path, name: str) -> str:
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> None:
-    told = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if told.returncode:
-        words = told.stderr.strip()
-        says = words if "segfw" in Path(command[0]).name else words[-LAST_WORDS:]
-        raise Failed(f"{Path(command[0]).name}: {says}")
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        program = Path(command[0]).name
+        message = ended.stderr.strip()
+        if "segfw" not in program:
+            message = message[-LAST_WORDS:]
+        raise Failed(f"{program}: {message}")
 
 
 def for_both(data: Path, folder: Path) -> tuple[Path, str]:
@@ -135,9 +141,11 @@ def _paired_by_grid(images: Sequence[Path], masks: Sequence[Path]) -> list[Case]
     grids = {path: read_mask(path).geometry for path in masks}
     cases = []
     for image in images:
-        own = read_volume(image).geometry
+        wanted = read_volume(image).geometry
         fitting = [
-            path for path, grid in grids.items() if grid.shape == own.shape and np.allclose(grid.matrix, own.matrix)
+            path
+            for path, grid in grids.items()
+            if grid.shape == wanted.shape and np.allclose(grid.matrix, wanted.matrix)
         ]
         if len(fitting) == 1:
             cases.append(Case(id=split_ending(image)[0], images=(image,), label=fitting[0]))
@@ -211,9 +219,10 @@ def same(one: object, other: object) -> bool:
 def _drawn_alike(ours: Configuration, theirs: Configuration) -> str:
     """Where normalisation uses statistics of the data set, how far they are apart."""
     apart = []
-    for own, other in zip(ours.preprocessing.normalization, theirs.preprocessing.normalization):
-        if own.kind == "ct" and own.stats and other.stats:
-            first, second = own.stats, other.stats
+    for our_rule, their_rule in zip(ours.preprocessing.normalization, theirs.preprocessing.normalization):
+        if our_rule.kind == "ct" and our_rule.stats and their_rule.stats:
+            first = our_rule.stats
+            second = their_rule.stats
             span = second.percentile_99_5 - second.percentile_00_5
             names = ("mean", "std", "median", "percentile_00_5", "percentile_99_5")
             apart += [abs(getattr(first, name) - getattr(second, name)) / span for name in names]

@@ -55,6 +55,7 @@ from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
 from segfw.planning.splits import Splits
+from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
@@ -77,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train_time",
         "device",
         "precision",
+        "threads",
     )
-    keep_or_refuse(args.keep, {"data": args.data} | {name: getattr(args, name) for name in (*names, "threads")})
+    keep_or_refuse(args.keep, {"data": args.data} | {name: getattr(args, name) for name in names})
     results = {}
     if "hippocampus" in args.parts:
         if args.data is None:
@@ -88,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results[name] = part.run(part.prepare_data)
     if "phantom" in args.parts:
         for classes in args.classes:
-            how = {"step": args.step, "mirroring": args.mirroring == "on", "classes": classes}
-            part = Prediction(args, f"phantom_{classes}", how)
+            settings = {"step": args.step, "mirroring": args.mirroring == "on", "classes": classes}
+            part = Prediction(args, f"phantom_{classes}", settings)
             results[part.name] = part.run(part.prepare_phantom)
     chosen = str(pick_precision(args.precision, pick_device(args.device))).removeprefix("torch.")
     kept = {
@@ -109,15 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 class Prediction:
     """One model, its images, and what each program took to predict them."""
 
-    def __init__(self, args: argparse.Namespace, name: str, how: dict[str, object]) -> None:
-        self.args, self.name, self.how = args, name, how
+    def __init__(self, args: argparse.Namespace, name: str, settings: dict[str, object]) -> None:
+        self.args = args
+        self.name = name
+        self.settings = settings
         self.home = args.keep.resolve() / name
-        self.model, self.exported = self.home / "model", self.home / "nnunet_model"
-        self.images, self.results = self.home / "images", self.home / "results"
+        self.model = self.home / "model"
+        self.exported = self.home / "nnunet_model"
+        self.images = self.home / "images"
+        self.results = self.home / "results"
 
     def run(self, prepare: Callable[[], dict]) -> dict:
         """Prepares, predicts with both, compares the masks; each only if it was not done before."""
-        result = {"how": self.how} | once(self.results / "prepare.json", prepare)
+        result = {"settings": self.settings} | once(self.results / "prepare.json", prepare)
         once(self.results / "export.json", self.export)
         result["segfw"] = once(self.results / "segfw.json", self.segfw)
         result["nnunet"] = once(self.results / "nnunet.json", self.nnunet)
@@ -129,8 +135,6 @@ class Prediction:
 
     def export(self) -> dict:
         """The model as nnU-Net loads it."""
-        from segfw.verbs.export_nnunet import export_nnunet
-
         (folder,) = export_nnunet(self.model, remove(self.exported))
         return {"folder": folder.name}
 
@@ -142,9 +146,9 @@ class Prediction:
     def segfw(self) -> dict:
         masks = remove(self.home / "masks_segfw")
         command = [str(SEGFW), "predict", str(self.model), str(self.images), str(masks), "--configuration", FULLRES]
-        command += ["--folds", "0", "--step", str(self.how["step"]), "--device", self.args.device]
+        command += ["--folds", "0", "--step", str(self.settings["step"]), "--device", self.args.device]
         command += ["--precision", self.args.precision]
-        command += [] if self.how["mirroring"] else ["--no-mirroring"]
+        command += [] if self.settings["mirroring"] else ["--no-mirroring"]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.args.threads)}
         measured = measure(command, env=environment, log=self.home / "logs" / "segfw.log")
         seconds = json.loads((masks / "timings.json").read_text(encoding="utf-8"))["total"]
@@ -152,15 +156,16 @@ class Prediction:
 
     def nnunet(self) -> dict:
         options = ["--images", self.images, "--masks", remove(self.home / "masks_nnunet")]
-        options += ["--step", self.how["step"], "--device", self.args.device]
-        options += [] if self.how["mirroring"] else ["--no-mirroring"]
+        options += ["--step", self.settings["step"], "--device", self.args.device]
+        options += [] if self.settings["mirroring"] else ["--no-mirroring"]
         return self._wrapped("predict", options)
 
     def nnunet_part(self) -> dict:
         """Its way from logits to mask for as many slices as fit into its memory, and the same for the whole volume."""
-        old, new = network_shape(self.args.phantom_size), self.args.phantom_size
+        old = network_shape(self.args.phantom_size)
+        new = self.args.phantom_size
         # A voxel's logit takes up to 6 bytes before and 8 after it is resized; measured runs stay below that.
-        whole_gb = self.how["classes"] * (6 * np.prod(old) + 8 * np.prod(new)) / GB
+        whole_gb = self.settings["classes"] * (6 * np.prod(old) + 8 * np.prod(new)) / GB
         share = min(1.0, 0.5 * self.args.most_gb / whole_gb)
         slices = [max(1, round(share * size)) for size in (old[0], new[0])]
         found = self._wrapped("export", ["--old", slices[0], *old[1:], "--new", slices[1], *new[1:]])
@@ -191,9 +196,11 @@ class Prediction:
 
     def agreement(self) -> dict:
         """Share of equal voxels, and the mean Dice of the masks of both over labels and cases."""
-        equal, dice = [], []
+        equal = []
+        dice = []
         for path in sorted((self.home / "masks_nnunet").glob("*.nii.gz")):
-            theirs, ours = (read_volume(file).array for file in (path, self.home / "masks_segfw" / path.name))
+            theirs = read_volume(path).array
+            ours = read_volume(self.home / "masks_segfw" / path.name).array
             equal.append(float((theirs == ours).mean()))
             dice += list(dices(theirs, ours).values())
         return {"cases": len(equal), "equal_voxels": float(np.mean(equal)), "dice": float(np.mean(dice or [1.0]))}
@@ -222,7 +229,7 @@ class Prediction:
         """A made CT and a network for it whose classes form regions."""
         size = tuple(self.args.phantom_size)
         phantom_image(self.images / "phantom_0000.nii.gz", size, PHANTOM_MM, seed=0)
-        plan = phantom_plan(self.how["classes"], tuple(self.args.phantom_patch), size, tuple(self.args.features))
+        plan = phantom_plan(self.settings["classes"], tuple(self.args.phantom_patch), size, tuple(self.args.features))
         plan.save(self.model / PLAN_FILE)
         weights = smooth_weights(plan.configuration(FULLRES).network, seed=0)
         path = fold_folder(self.model, FULLRES, "0") / WEIGHTS_FILE

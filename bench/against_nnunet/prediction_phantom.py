@@ -12,14 +12,17 @@ from segfw.networks import build_network
 from segfw.networks.spec import PLAIN, NetworkSpec
 from segfw.planning.plan import FULLRES, Configuration, Estimate, Plan
 
-PHANTOM_MM, NETWORK_MM = (1.25, 0.7, 0.7), (1.5, 0.8, 0.8)  # 300 x 512 x 512 becomes 250 x 448 x 448
+# A phantom of 300 x 512 x 512 voxels becomes 250 x 448 x 448 for the network.
+PHANTOM_MM = (1.25, 0.7, 0.7)
+NETWORK_MM = (1.5, 0.8, 0.8)
 FEATURES = (32, 64, 128, 256, 320, 320)
 SILENT_STAGES = 4  # regions of some 16 voxels
 
 
 def phantom_plan(classes: int, patch_size: Shape, size: Shape, features: tuple[int, ...]) -> Plan:
     """A plan with one configuration: a plain U-Net that halves every axis as long as 4 voxels are left."""
-    strides, shape = [(1, 1, 1)], patch_size
+    strides = [(1, 1, 1)]
+    shape = patch_size
     for _ in features[1:]:
         strides.append(tuple(2 if side % 2 == 0 and side >= 8 else 1 for side in shape))
         shape = tuple(side // step for side, step in zip(shape, strides[-1]))

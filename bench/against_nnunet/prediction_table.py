@@ -41,8 +41,10 @@ def cells(run: dict) -> list[str]:
 
 def ratios(result: dict) -> list[str]:
     """How many times more nnU-Net took; of a stopped run only of the parts it finished, or extrapolated."""
-    theirs, ours = result["nnunet"], result["segfw"]
-    seconds, guess = dict(theirs["seconds"]), result.get("nnunet_part")
+    theirs = result["nnunet"]
+    ours = result["segfw"]
+    seconds = dict(theirs["seconds"])
+    guess = result.get("nnunet_part")
     wall = "-" if theirs["stopped"] else ratio(theirs["wall_s"], ours["wall_s"])
     memory = ratio(theirs["peak_pss_gb"], ours["peak_pss_gb"])
     if guess:
@@ -56,10 +58,10 @@ def ratio(theirs: float | None, ours: float | None) -> str:
 
 
 def remark(name: str, result: dict) -> str:
-    how = result["how"]
+    settings = result["settings"]
     text = (
         f"- {name}: {result['images']} images, {result['parameters'] / 1e6:.1f} M parameters, logits of "
-        f"{result['logits']} weights, step {how['step']:g}, mirroring {'on' if how['mirroring'] else 'off'}"
+        f"{result['logits']} weights, step {settings['step']:g}, mirroring {'on' if settings['mirroring'] else 'off'}"
     )
     if "agreement" in result:
         found = result["agreement"]

@@ -63,7 +63,8 @@ def scaled_sform(image: nibabel.Nifti1Image, turn: tuple[int, int, int] = (1, 1,
     """The axes of the sform are longer than the voxel sizes beside them."""
     zooms = np.array(image.header.get_zooms()[:3])
     made = _placed(np.asanyarray(image.dataobj), np.diag(turn), zooms * (1.06, 1.25, 1.1))
-    made.header["qform_code"], made.header["pixdim"][1:4] = 0, zooms
+    made.header["qform_code"] = 0
+    made.header["pixdim"][1:4] = zooms
     return made
 
 
@@ -113,7 +114,8 @@ KINDS["scaled_and_turned"] = lambda image: scaled_sform(image, (-1, -1, 1))
 
 def _placed(array_xyz: np.ndarray, axes: np.ndarray, zooms: np.ndarray) -> nibabel.Nifti1Image:
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = np.asarray(axes) * np.asarray(zooms, dtype=float), (-31.5, 12.25, 7)
+    affine[:3, :3] = np.asarray(axes) * np.asarray(zooms, dtype=float)
+    affine[:3, 3] = (-31.5, 12.25, 7)
     image = nibabel.Nifti1Image(np.ascontiguousarray(array_xyz), affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)

@@ -66,8 +66,10 @@ class Comparison:
     """Folders, commands and results of one comparison. nnU-Net's number for the data set is always 1."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.keep = args, args.keep.resolve()
-        self.work, self.results = self.keep / "segfw", self.keep / "results"
+        self.args = args
+        self.keep = args.keep.resolve()
+        self.work = self.keep / "segfw"
+        self.results = self.keep / "results"
         self.preprocessed = self.keep / "nnUNet_preprocessed" / DATASET
         self.held_out = self.keep / "held_out"
         few = args.cases is not None
@@ -114,7 +116,8 @@ class Comparison:
                 sys.exit(f"the plans of {configuration} differ: segfw {plan['segfw']}, nnU-Net {plan['nnunet']}")
 
     def _prepare(self) -> dict:
-        raw, configuration = self.keep / "nnUNet_raw", self.args.configuration
+        raw = self.keep / "nnUNet_raw"
+        configuration = self.args.configuration
         raw.mkdir(exist_ok=True)
         if not (raw / DATASET).is_symlink():
             (raw / DATASET).symlink_to(self.data, target_is_directory=True)
@@ -149,13 +152,15 @@ class Comparison:
     def nnunet(self) -> None:
         """nnU-Net on the fold for the time given, a run per seed."""
         for seed in self.args.nnunet_seeds:
-            name, length = f"nnunet_seed_{seed}", ["--budget-s", str(self.args.equal_time), "--seed", str(seed)]
+            name = f"nnunet_seed_{seed}"
+            length = ["--budget-s", str(self.args.equal_time), "--seed", str(seed)]
             once(self.results / f"{name}.json", self.train_nnunet, name, self.args.fold, length)
 
     def segfw(self) -> None:
         """segfw on the fold for the time given, a run per seed."""
         for seed in self.args.seeds:
-            name, options = f"segfw_seed_{seed}", ["--time-budget", f"{self.args.equal_time:g}s", "--seed", seed]
+            name = f"segfw_seed_{seed}"
+            options = ["--time-budget", f"{self.args.equal_time:g}s", "--seed", seed]
             once(self.results / f"{name}.json", self.train_segfw, name, self.args.fold, options)
 
     def predict(self) -> None:
@@ -166,7 +171,8 @@ class Comparison:
                 once(self.results / f"predict_{name}.json", self._predict, name)
 
     def _predict(self, name: str) -> dict:
-        images, masks = self.held_out / "images", remove(self.keep / "predictions" / name)
+        images = self.held_out / "images"
+        masks = remove(self.keep / "predictions" / name)
         chosen = self.args.configuration, self.args.fold
         if name.startswith("nnunet"):
             command = [str(self.args.nnunet_python.with_name("nnUNetv2_predict")), "-i", str(images), "-o", str(masks)]

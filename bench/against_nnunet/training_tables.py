@@ -26,7 +26,8 @@ def markdown(result: dict) -> str:
 
 def notes(result: dict) -> str:
     """What was compared and what a reader must know to judge it, as sentences."""
-    plan, machine = result["prepare"]["plans"][result["configuration"]], result["machine"]
+    plan = result["prepare"]["plans"][result["configuration"]]
+    machine = result["machine"]
     shape = "x".join(str(size) for size in plan["nnunet"]["patch"])
     nnunet_precision = "fp32, as it comes on a CPU" if result["device"] == "cpu" else "fp16 autocast and torch.compile"
     lines = [
@@ -77,7 +78,8 @@ def step_rows(steps: dict[str, list[dict]]) -> list[list[str]]:
     rows = [["", "steps per minute", "s per step", "of a 250-step epoch, s", "peak memory, GB", "times nnU-Net"]]
     medians = {name: statistics.median(run["steps_per_minute"] for run in runs) for name, runs in steps.items()}
     for name in sorted(steps):
-        pace, peak_gb = medians[name], statistics.median(run["peak_pss_gb"] for run in steps[name])
+        pace = medians[name]
+        peak_gb = statistics.median(run["peak_pss_gb"] for run in steps[name])
         figures = [f"{pace:.2f}", f"{60 / pace:.3f}", f"{250 * 60 / pace:.1f}", f"{peak_gb:.2f}"]
         ratio = f"{pace / medians['nnunet']:.2f}" if "nnunet" in medians else "-"
         rows.append([_named(name), *figures, ratio])

@@ -26,8 +26,10 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-LOW, CASCADE = "3d_lowres", "3d_cascade_fullres"
-PATCH, FEATURES = (16, 32, 32), (8, 16, 32)
+LOW = "3d_lowres"
+CASCADE = "3d_cascade_fullres"
+PATCH = (16, 32, 32)
+FEATURES = (8, 16, 32)
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 EXACT = "_float64"  # ends the names of masks that float64 gave
 RESAMPLER = "resample_data_or_seg_to_shape"
@@ -127,7 +129,9 @@ class Stage:
 
     def __init__(self, raw: Path, plans: dict[str, Any], name: str) -> None:
         self.dataset = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-        self.manager, self.name, self.raw = PlansManager(plans), name, raw
+        self.manager = PlansManager(plans)
+        self.name = name
+        self.raw = raw
         self.configuration = self.manager.get_configuration(name)
         self.labels = self.manager.get_label_manager(self.dataset)
 
@@ -158,7 +162,8 @@ class Stage:
         """Some steps on the expert's labels, which are also what the cascade is shown, and a checkpoint of them."""
         torch.manual_seed(0)
         random = np.random.default_rng(0)
-        network, patch = self.network(), self.configuration.patch_size
+        network = self.network()
+        patch = self.configuration.patch_size
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
         cases = []
         for image in sorted((self.raw / "imagesTr").iterdir()):
@@ -176,7 +181,8 @@ class Stage:
             shown = torch.from_numpy(data[(slice(None), *place)])[None]
             if shown.shape[1] > 1:  # noise, so that the image is needed too
                 shown[:, 1:] *= torch.rand_like(shown[:, 1:]) > 0.5
-            truth, logits = torch.from_numpy(labels[place].astype(np.int64))[None], network(shown)
+            truth = torch.from_numpy(labels[place].astype(np.int64))[None]
+            logits = network(shown)
             if self.labels.has_regions:
                 regions = [np.isin(truth, region) for region in self.labels.foreground_regions]
                 truth = torch.from_numpy(np.stack(regions, 1).astype(np.float32))
@@ -243,7 +249,8 @@ def _in_float64(predictor: nnUNetPredictor, stacked: torch.Tensor) -> torch.Tens
     data, undo = pad_nd_image(stacked.double(), patch, "constant", {"value": 0}, True, None)
     network = predictor.network.double().eval()
     weights = compute_gaussian(tuple(patch), 1.0 / 8, 10, dtype=torch.float64, device=torch.device("cpu"))
-    total, counted = 0, torch.zeros(data.shape[1:], dtype=torch.float64)
+    total = 0
+    counted = torch.zeros(data.shape[1:], dtype=torch.float64)
     with torch.inference_mode():
         for place in predictor._internal_get_sliding_window_slicers(data.shape[1:]):
             part = network(data[place][None])[0]

@@ -24,7 +24,9 @@ import torch
 from bench.in_nnunet.predict_float32 import in_float32, predict
 from bench.in_nnunet.variants import PLANNERS, VARIANTS, in_old_words
 
-STAGES, FEATURES, EDGE = 4, (8, 12, 16, 24), {2: 64, 3: 32}
+STAGES = 4
+FEATURES = (8, 12, 16, 24)
+EDGE = {2: 64, 3: 32}
 
 
 def main() -> None:
@@ -80,7 +82,8 @@ def make(name: str, args: argparse.Namespace, home: Path) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     planner, configuration, change, special = VARIANTS[name]
-    plans, dataset = planned(planner, home), json.loads((args.raw / "dataset.json").read_text())
+    plans = planned(planner, home)
+    dataset = json.loads((args.raw / "dataset.json").read_text())
     # The changed configuration is written as an heir of the one that it came from.
     base = plans["configurations"][configuration]
     entry = copy.deepcopy(base)
@@ -99,7 +102,8 @@ def make(name: str, args: argparse.Namespace, home: Path) -> None:
         (model / file).write_text(json.dumps(content))
     copied(args, dataset["file_ending"], folder / "images")
     manager = PlansManager(copy.deepcopy(plans))
-    folds, file = special.get("folds", (0,)), special.get("file", "checkpoint_final.pth")
+    folds = special.get("folds", (0,))
+    file = special.get("file", "checkpoint_final.pth")
     for seed, fold in enumerate(folds):
         trained, image = train(manager, configuration, dataset, args, seed)
         (model / f"fold_{fold}").mkdir()
@@ -139,13 +143,15 @@ def train(manager: object, configuration: str, dataset: dict, args: argparse.Nam
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    chosen, labels = manager.get_configuration(configuration), manager.get_label_manager(dataset)
+    chosen = manager.get_configuration(configuration)
+    labels = manager.get_label_manager(dataset)
     ending = dataset["file_ending"]
     label = sorted((args.raw / "labelsTr").glob(f"*{ending}"))[0]
     images = sorted((args.raw / "imagesTr").glob(f"{label.name.removesuffix(ending)}_????{ending}"))
     preprocessor = chosen.preprocessor_class(verbose=False)
     image, mask, _ = preprocessor.run_case([*map(str, images)], str(label), manager, chosen, dataset)
-    image, mask = torch.as_tensor(np.asarray(image)).float(), torch.as_tensor(np.asarray(mask))[0].long()
+    image = torch.as_tensor(np.asarray(image)).float()
+    mask = torch.as_tensor(np.asarray(mask))[0].long()
     torch.manual_seed(seed)
     network = get_network_from_plans(
         chosen.network_arch_class_name,
@@ -164,14 +170,16 @@ def train(manager: object, configuration: str, dataset: dict, args: argparse.Nam
     size, is_2d = ([1, *size], True) if len(size) == 2 else (size, False)
     missing = [max(0, want - have) for want, have in zip(size, mask.shape)][::-1]
     pads = [side for count in missing for side in (0, count)]
-    image, target = torch.nn.functional.pad(image, pads), torch.nn.functional.pad(target, pads)
+    image = torch.nn.functional.pad(image, pads)
+    target = torch.nn.functional.pad(target, pads)
     loss = torch.nn.BCEWithLogitsLoss() if labels.has_regions else torch.nn.CrossEntropyLoss()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     centres = target[(0 if labels.has_regions else 1) :].amax(0).nonzero()
     for _ in range(args.steps):
         centre = centres[int(torch.randint(len(centres), ()))]
         place = [slice(start, start + want) for start, want in starts(centre.tolist(), size, target.shape[1:])]
-        patch, wanted = image[(slice(None), *place)][None], target[(slice(None), *place)][None]
+        patch = image[(slice(None), *place)][None]
+        wanted = target[(slice(None), *place)][None]
         found = network(patch[:, :, 0] if is_2d else patch)
         optimiser.zero_grad()
         loss(found, wanted[:, :, 0] if is_2d else wanted).backward()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+FINAL = "checkpoint_final.pth"
+BEST = "checkpoint_best.pth"
 
 
 def checkpoints(model: Path) -> tuple[str, list[str]]:
@@ -40,7 +41,8 @@ def in_float32() -> Iterator[None]:
     """nnU-Net sums the outputs of tiles in 16 bit and keeps them so: here it does the same in float32."""
     from nnunetv2.inference import predict_from_raw_data
 
-    gaussian, half = predict_from_raw_data.compute_gaussian, torch.half
+    gaussian = predict_from_raw_data.compute_gaussian
+    half = torch.half
     exact = functools.partial(gaussian, dtype=torch.float32)
     exact.cache_clear = gaussian.cache_clear
     predict_from_raw_data.compute_gaussian = exact
@@ -48,7 +50,8 @@ def in_float32() -> Iterator[None]:
     try:
         yield
     finally:
-        predict_from_raw_data.compute_gaussian, torch.half = gaussian, half
+        predict_from_raw_data.compute_gaussian = gaussian
+        torch.half = half
 
 
 def main() -> None:

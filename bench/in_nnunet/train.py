@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WANTED_EPOCHS = (15, 30)  # of a run that is as long as the budget: the learning rate falls in that many stairs
-CALIBRATION_EPOCHS, CALIBRATION_STEPS = 3, 3
+CALIBRATION_EPOCHS = 3
+CALIBRATION_STEPS = 3
 
 
 class OutOfTimeError(Exception):
@@ -87,7 +88,8 @@ def make_trainer(args: argparse.Namespace, epochs: int, steps: int):  # noqa: AN
 
     fold = args.fold if args.fold == "all" else int(args.fold)
     trainer = get_trainer_from_args("1", args.configuration, fold, device=torch.device(args.device))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, steps
+    trainer.num_epochs = epochs
+    trainer.num_iterations_per_epoch = steps
     trainer.num_val_iterations_per_epoch = 1  # the fewest it can do
     return trainer
 
@@ -95,7 +97,8 @@ def make_trainer(args: argparse.Namespace, epochs: int, steps: int):  # noqa: AN
 def watched(trainer, budget_s: float | None = None) -> Watch:  # noqa: ANN001
     """Runs a training with the clock read at each epoch's start and each step's end; ends it when time is up."""
     watch = Watch()
-    start_epoch, train_step = trainer.on_train_epoch_start, trainer.train_step
+    start_epoch = trainer.on_train_epoch_start
+    train_step = trainer.train_step
 
     def on_train_epoch_start() -> None:
         _stop_if_late(watch, budget_s)
@@ -109,7 +112,8 @@ def watched(trainer, budget_s: float | None = None) -> Watch:  # noqa: ANN001
         watch.step_ends[-1].append(time.monotonic())
         return result
 
-    trainer.on_train_epoch_start, trainer.train_step = on_train_epoch_start, step
+    trainer.on_train_epoch_start = on_train_epoch_start
+    trainer.train_step = step
     try:
         trainer.run_training()
     except OutOfTimeError:
@@ -127,7 +131,9 @@ def train_for(args: argparse.Namespace) -> dict:
     trainer = make_trainer(args, CALIBRATION_EPOCHS, CALIBRATION_STEPS)
     calibration = watched(trainer)
     shutil.rmtree(trainer.output_folder)
-    step_s, between_s, warm_up_s = calibration.step_s(), calibration.between_s(), calibration.warm_up_s()
+    step_s = calibration.step_s()
+    between_s = calibration.between_s()
+    warm_up_s = calibration.warm_up_s()
     del trainer
     epochs, steps = fit_schedule(max(0.0, args.budget_s - warm_up_s), step_s, between_s)
     print(f"a step takes {step_s:.3f} s, the end of an epoch {between_s:.3f} s: {epochs} epochs of {steps} steps")

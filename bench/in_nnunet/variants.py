@@ -82,7 +82,8 @@ def flat(entry: dict, dataset: dict) -> None:
 
 def in_old_words(entry: dict) -> dict:
     """As nnU-Net wrote plans before version 2.3: the features follow from the first and the most."""
-    found, given = entry["architecture"], entry["architecture"]["arch_kwargs"]
+    found = entry["architecture"]
+    given = entry["architecture"]["arch_kwargs"]
     old = {
         "UNet_class_name": found["network_class_name"].rsplit(".", 1)[-1],
         "UNet_base_num_features": given["features_per_stage"][0],
@@ -106,7 +107,9 @@ def both(*changes: Change) -> Change:
     return change
 
 
-COARSER, APART, WHOLE = spacing(1.3, 1.6, 1.7), {"force_separate_z": True}, {"force_separate_z": False}
+COARSER = spacing(1.3, 1.6, 1.7)
+APART = {"force_separate_z": True}
+WHOLE = {"force_separate_z": False}
 GEOMETRIC = network(features_per_stage=[8, 16, 20, 20])
 THICK = spacing(4.0, 1.1, 1.2)
 # name: planner, configuration, change, and what else is special: folds, mirrored axes, order of axes, file, wrapper

@@ -82,7 +82,7 @@ def test_the_table_says_what_was_measured_stopped_and_extrapolated():
     stopped = run | {"stopped": "more than 20 GB", "peak_pss_gb": 20.5, "seconds": {"network": 60.0}}
     part = {"slices": 30, "of": 300, "extrapolated_gb": 70.0, "extrapolated_restore_s": 660.0}
     common = {"images": 1, "parameters": 30_800_000, "logits": "random, smooth"}
-    common |= {"how": {"step": 1.0, "mirroring": False}, "segfw": ours}
+    common |= {"settings": {"step": 1.0, "mirroring": False}, "segfw": ours}
     whole = common | {"nnunet": run, "agreement": {"cases": 1, "equal_voxels": 0.99, "dice": 0.9}}
     kept = {"machine": {"cpus": 2}, "threads": 2, "device": "cpu", "precision": "bfloat16"}
     text = table(kept | {"results": {"few": whole, "many": common | {"nnunet": stopped, "nnunet_part": part}}})
@@ -115,7 +115,7 @@ def test_a_phantom_is_predicted_and_what_is_done_is_not_done_again(tmp_path, mon
     assert result["agreement"] == {"cases": 1, "equal_voxels": 1.0, "dice": 1.0}
     assert result["images"] == 1
     assert calls == ["export", "segfw", "nnunet"]
-    assert Prediction(args, "phantom_5", part.how).run(part.prepare_phantom) == result
+    assert Prediction(args, "phantom_5", part.settings).run(part.prepare_phantom) == result
     assert len(calls) == 3
 
 
