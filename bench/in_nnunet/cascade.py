@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,40 @@ def plans_of(raw: Path, coarser: float) -> dict[str, Any]:
     The coarsest axis comes first, as in nnU-Net's plans.
     """
     reader = PlansManager({"image_reader_writer": "SimpleITKIO"}).image_reader_writer_class()
-    read = [reader.read_images([str(path)]) for path in sorted((raw / "imagesTr").iterdir())]
-    spacings = np.array([found[1]["spacing"] for found in read])
-    median = np.median(spacings, 0)
-    first = int(median.argmax())
+    images = [reader.read_images([str(path)]) for path in sorted((raw / "imagesTr").iterdir())]
+    arrays = [array for array, _ in images]
+    median_mm = np.median([properties["spacing"] for _, properties in images], 0)
+    first = int(median_mm.argmax())
     forward = [first, *(axis for axis in range(3) if axis != first)]
-    spacing = [float(median[axis]) * 1.1 for axis in forward]
-    values = np.concatenate([array[array != 0] for array, _ in read])
+    median_shape = [float(np.median([array.shape[axis + 1] for array in arrays])) for axis in forward]
+    fine_mm = [float(median_mm[axis]) * 1.1 for axis in forward]
+    coarse_mm = [fine_mm[0], *(mm * coarser for mm in fine_mm[1:])]
+    is_ct = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["channel_names"]["0"] == "CT"
+    normalization = "CTNormalization" if is_ct else "ZScoreNormalization"
+    return {
+        "dataset_name": "Dataset001_Compared",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [float(median_mm[axis]) for axis in forward],
+        "original_median_shape_after_transp": median_shape,
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": forward,
+        "transpose_backward": np.argsort(forward).tolist(),
+        "configurations": {
+            "3d_fullres": _configuration(fine_mm, median_shape, normalization),
+            LOW: _configuration(coarse_mm, median_shape, normalization) | {"next_stage": CASCADE},
+            CASCADE: {"inherits_from": "3d_fullres", "previous_stage": LOW},
+        },
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": _intensities(arrays)},
+    }
+
+
+def _intensities(arrays: Sequence[np.ndarray]) -> dict[str, float]:
+    """Of all voxels that are not 0, under the names that plans have for them."""
+    values = np.concatenate([array[array != 0] for array in arrays])
     low, high = np.percentile(values, (0.5, 99.5))
-    intensities = {
+    return {
         "mean": float(values.mean()),
         "std": float(values.std()),
         "min": float(values.min()),
@@ -58,70 +84,51 @@ def plans_of(raw: Path, coarser: float) -> dict[str, Any]:
         "percentile_00_5": float(low),
         "percentile_99_5": float(high),
     }
-    is_ct = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["channel_names"]["0"] == "CT"
-    shape = [float(np.median([array.shape[axis + 1] for array, _ in read])) for axis in forward]
 
-    def resampling(order: int, is_seg: bool) -> dict[str, Any]:
-        return {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
 
-    def configuration(spacing_mm: list[float]) -> dict[str, Any]:
-        flat = max(spacing_mm) / min(spacing_mm) > 3
-        return {
-            "data_identifier": "made_up",
-            "preprocessor_name": "DefaultPreprocessor",
-            "batch_size": 2,
-            "patch_size": [8 if flat else PATCH[0], *PATCH[1:]],
-            "median_image_size_in_voxels": shape,
-            "spacing": spacing_mm,
-            "normalization_schemes": ["CTNormalization" if is_ct else "ZScoreNormalization"],
-            "use_mask_for_norm": [False],
-            "resampling_fn_data": RESAMPLER,
-            "resampling_fn_seg": RESAMPLER,
-            "resampling_fn_probabilities": RESAMPLER,
-            "resampling_fn_data_kwargs": resampling(3, False),
-            "resampling_fn_seg_kwargs": resampling(1, True),
-            "resampling_fn_probabilities_kwargs": resampling(1, False),
-            "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-                "arch_kwargs": {
-                    "n_stages": 3,
-                    "features_per_stage": list(FEATURES),
-                    "conv_op": "torch.nn.modules.conv.Conv3d",
-                    "kernel_sizes": [[1 if flat else 3, 3, 3], [3, 3, 3], [3, 3, 3]],
-                    "strides": [[1, 1, 1], [1 if flat else 2, 2, 2], [2, 2, 2]],
-                    "n_conv_per_stage": [2, 2, 2],
-                    "n_conv_per_stage_decoder": [2, 2],
-                    "conv_bias": True,
-                    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                    "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                    "dropout_op": None,
-                    "dropout_op_kwargs": None,
-                    "nonlin": "torch.nn.LeakyReLU",
-                    "nonlin_kwargs": {"inplace": True},
-                },
-                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-            },
-            "batch_dice": False,
-        }
-
-    coarse = [spacing[0], *(mm * coarser for mm in spacing[1:])]
+def _configuration(spacing_mm: list[float], median_shape: list[float], normalization: str) -> dict[str, Any]:
+    flat = max(spacing_mm) / min(spacing_mm) > 3
     return {
-        "dataset_name": "Dataset001_Compared",
-        "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [float(median[axis]) for axis in forward],
-        "original_median_shape_after_transp": shape,
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": forward,
-        "transpose_backward": np.argsort(forward).tolist(),
-        "configurations": {
-            "3d_fullres": configuration(spacing),
-            LOW: configuration(coarse) | {"next_stage": CASCADE},
-            CASCADE: {"inherits_from": "3d_fullres", "previous_stage": LOW},
+        "data_identifier": "made_up",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": [8 if flat else PATCH[0], *PATCH[1:]],
+        "median_image_size_in_voxels": median_shape,
+        "spacing": spacing_mm,
+        "normalization_schemes": [normalization],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": RESAMPLER,
+        "resampling_fn_seg": RESAMPLER,
+        "resampling_fn_probabilities": RESAMPLER,
+        "resampling_fn_data_kwargs": _resampling(order=3, is_seg=False),
+        "resampling_fn_seg_kwargs": _resampling(order=1, is_seg=True),
+        "resampling_fn_probabilities_kwargs": _resampling(order=1, is_seg=False),
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": 3,
+                "features_per_stage": list(FEATURES),
+                "conv_op": "torch.nn.modules.conv.Conv3d",
+                "kernel_sizes": [[1 if flat else 3, 3, 3], [3, 3, 3], [3, 3, 3]],
+                "strides": [[1, 1, 1], [1 if flat else 2, 2, 2], [2, 2, 2]],
+                "n_conv_per_stage": [2, 2, 2],
+                "n_conv_per_stage_decoder": [2, 2],
+                "conv_bias": True,
+                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
-        "experiment_planner_used": "ExperimentPlanner",
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": intensities},
+        "batch_dice": False,
     }
+
+
+def _resampling(*, order: int, is_seg: bool) -> dict[str, Any]:
+    return {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
 
 
 class Stage:
@@ -137,11 +144,10 @@ class Stage:
 
     def network(self) -> torch.nn.Module:
         inputs = 1 + (len(self.labels.foreground_labels) if self.name == CASCADE else 0)
-        how = self.configuration
         return get_network_from_plans(
-            how.network_arch_class_name,
-            how.network_arch_init_kwargs,
-            how.network_arch_init_kwargs_req_import,
+            self.configuration.network_arch_class_name,
+            self.configuration.network_arch_init_kwargs,
+            self.configuration.network_arch_init_kwargs_req_import,
             inputs,
             self.labels.num_segmentation_heads,
             deep_supervision=False,
@@ -161,34 +167,18 @@ class Stage:
     def train(self, folder: Path, steps: int, seconds: float) -> None:
         """Some steps on the expert's labels, which are also what the cascade is shown, and a checkpoint of them."""
         torch.manual_seed(0)
-        random = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         network = self.network()
-        patch = self.configuration.patch_size
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-        cases = []
-        for image in sorted((self.raw / "imagesTr").iterdir()):
-            seg = self.raw / "labelsTr" / image.name.replace("_0000", "")
-            data, labels, _ = self.prepared(image, seg)
-            pad = [(0, 0), *((0, max(0, tile - size)) for tile, size in zip(patch, labels.shape[1:]))]
-            cases.append((np.pad(self.stacked(data, labels).numpy(), pad), np.pad(labels[0], pad[1:]).clip(0)))
+        cases = self.padded_cases()
         start = time.monotonic()
         for _ in range(steps):
-            data, labels = cases[random.integers(len(cases))]
-            inside = np.argwhere(labels > 0)
-            centre = inside[random.integers(len(inside))] - np.array(patch) // 2
-            corner = [int(np.clip(c, 0, n - p)) for c, n, p in zip(centre, labels.shape, patch)]
-            place = tuple(slice(c, c + p) for c, p in zip(corner, patch))
+            data, labels = cases[rng.integers(len(cases))]
+            place = self.patch_with_foreground(labels, rng)
             shown = torch.from_numpy(data[(slice(None), *place)])[None]
             if shown.shape[1] > 1:  # noise, so that the image is needed too
                 shown[:, 1:] *= torch.rand_like(shown[:, 1:]) > 0.5
-            truth = torch.from_numpy(labels[place].astype(np.int64))[None]
-            logits = network(shown)
-            if self.labels.has_regions:
-                regions = [np.isin(truth, region) for region in self.labels.foreground_regions]
-                truth = torch.from_numpy(np.stack(regions, 1).astype(np.float32))
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
-            else:
-                loss = torch.nn.functional.cross_entropy(logits, truth)
+            loss = self.loss(network(shown), torch.from_numpy(labels[place].astype(np.int64))[None])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -204,6 +194,37 @@ class Stage:
         }
         (folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, folder / CHECKPOINT)
+
+    def padded_cases(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What the network sees (C, Z, Y, X) and labels (Z, Y, X) of every case, at least as large as the patch."""
+        patch = self.configuration.patch_size
+        cases = []
+        for image in sorted((self.raw / "imagesTr").iterdir()):
+            seg = self.raw / "labelsTr" / image.name.replace("_0000", "")
+            data, labels, _ = self.prepared(image, seg)
+            pads = [(0, max(0, wanted - size)) for wanted, size in zip(patch, labels.shape[1:])]
+            shown = np.pad(self.stacked(data, labels).numpy(), [(0, 0), *pads])
+            cases.append((shown, np.pad(labels[0], pads).clip(0)))
+        return cases
+
+    def patch_with_foreground(self, labels: np.ndarray, rng: np.random.Generator) -> tuple[slice, ...]:
+        """A patch around a voxel of a label, moved so that it lies inside."""
+        patch = self.configuration.patch_size
+        inside = np.argwhere(labels > 0)
+        corner = inside[rng.integers(len(inside))] - np.array(patch) // 2
+        place = []
+        for start, available, wanted in zip(corner, labels.shape, patch):
+            begin = int(np.clip(start, 0, available - wanted))
+            place.append(slice(begin, begin + wanted))
+        return tuple(place)
+
+    def loss(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Entropy of logits (1, K, Z, Y, X) for labels (1, Z, Y, X), or of regions each by itself."""
+        if not self.labels.has_regions:
+            return torch.nn.functional.cross_entropy(logits, classes)
+        regions = [np.isin(classes, region) for region in self.labels.foreground_regions]
+        truth = torch.from_numpy(np.stack(regions, 1).astype(np.float32))
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
 
     def predict(
         self, folder: Path, image: Path, kept: Path, previous: Path | None, exact_previous: Path | None
@@ -223,7 +244,8 @@ class Stage:
             exact_whole = _in_float64(predictor, self.stacked(data, self.prepared(image, exact_previous)[1]))
         rest = self.manager, self.configuration, self.labels, properties
         masks = [exported(found, *rest, num_threads_torch=1) for found in (logits, exact, exact_whole)]
-        full = _resampled(self, logits, properties), _resampled(self, exact, properties)
+        full_size = _resampled(self, logits, properties)
+        exact_full_size = _resampled(self, exact, properties)
         np.savez(
             kept,
             image=data,
@@ -233,8 +255,8 @@ class Stage:
             mask=masks[0],
             exact_mask=masks[1],
             exact_whole=masks[2],
-            exact_margin=_margin(full[1], self.labels.has_regions),
-            rounding=np.abs(full[0].astype(np.float64) - full[1]).max(0),
+            exact_margin=_margin(exact_full_size, self.labels.has_regions),
+            rounding=np.abs(full_size.astype(np.float64) - exact_full_size).max(0),
         )
         writer = self.manager.image_reader_writer_class()
         for mask, ending in ((masks[0], ""), (masks[1], EXACT)):

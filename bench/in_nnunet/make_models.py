@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from bench.in_nnunet.predict_float32 import in_float32, predict
-from bench.in_nnunet.variants import PLANNERS, VARIANTS, in_old_words
+from bench.in_nnunet.variants import PLANNERS, VARIANTS, Change, in_old_words
 
 STAGES = 4
 FEATURES = (8, 12, 16, 24)
@@ -60,7 +60,7 @@ def planned(planner: str, home: Path) -> dict:
         plan_experiments([1], PLANNERS[planner])
         newest = max((home / "preprocessed" / "Dataset001_given").glob("nnUNet*lans*.json"), key=os.path.getmtime)
         shutil.copy(newest, path)
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def made_small(entry: dict) -> None:
@@ -79,12 +79,53 @@ def made_small(entry: dict) -> None:
 
 def make(name: str, args: argparse.Namespace, home: Path) -> None:
     """One folder of OUT."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
     planner, configuration, change, special = VARIANTS[name]
     plans = planned(planner, home)
-    dataset = json.loads((args.raw / "dataset.json").read_text())
-    # The changed configuration is written as an heir of the one that it came from.
+    dataset = json.loads((args.raw / "dataset.json").read_text(encoding="utf-8"))
+    entry = changed_plans(plans, dataset, configuration, change, special)
+
+    folder = args.out / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model = folder / "model" / f"nnUNetTrainer__{plans['plans_name']}__{configuration}"
+    model.mkdir(parents=True)
+    (model / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    (model / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+    copied(args, dataset["file_ending"], folder / "images")
+
+    folds = special.get("folds", (0,))
+    file = special.get("file", "checkpoint_final.pth")
+    for seed, fold in enumerate(folds):
+        task = Task(plans, dataset, configuration, args.raw)
+        trained, image = train(task, args.steps, seed)
+        content = {
+            "network_weights": trained.state_dict(),
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {"configuration": configuration, "fold": fold, "plans": plans, "dataset_json": dataset},
+            "inference_allowed_mirroring_axes": special.get("mirror"),
+            "current_epoch": 1,
+        }
+        (model / f"fold_{fold}").mkdir()
+        torch.save(content, model / f"fold_{fold}" / file)
+        if seed == 0:
+            write_patch(trained, image, folder / "patch.npz")
+
+    predict(model, folds, folder / "images", folder / "predictions", file=file)
+    with in_float32():
+        predict(model, folds, folder / "images", folder / "predictions_float32", file=file)
+
+    # What nnU-Net of today could not have predicted with, but wrote once.
+    if "words" in special:
+        plans["configurations"] = {configuration: in_old_words(entry)}
+        (model / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    if "wrapper" in special:  # which nnU-Net takes off before it saves, but others do not
+        add_wrapper(model / f"fold_{folds[0]}" / file, special["wrapper"])
+
+
+def changed_plans(plans: dict, dataset: dict, configuration: str, change: Change, special: dict) -> dict:
+    """Makes one configuration small and changes it, in place; returns the whole of it.
+
+    It is written as an heir of the one that it came from.
+    """
     base = plans["configurations"][configuration]
     entry = copy.deepcopy(base)
     made_small(entry)
@@ -93,44 +134,21 @@ def make(name: str, args: argparse.Namespace, home: Path) -> None:
     plans["configurations"] = {"base": base, configuration: {"inherits_from": "base"} | heir}
     if "order" in special:
         order = list(special["order"])
-        plans |= {"transpose_forward": order, "transpose_backward": [order.index(axis) for axis in range(3)]}
-    folder = args.out / name
-    shutil.rmtree(folder, ignore_errors=True)
-    model = folder / "model" / f"nnUNetTrainer__{plans['plans_name']}__{configuration}"
-    model.mkdir(parents=True)
-    for file, content in (("plans.json", plans), ("dataset.json", dataset)):
-        (model / file).write_text(json.dumps(content))
-    copied(args, dataset["file_ending"], folder / "images")
-    manager = PlansManager(copy.deepcopy(plans))
-    folds = special.get("folds", (0,))
-    file = special.get("file", "checkpoint_final.pth")
-    for seed, fold in enumerate(folds):
-        trained, image = train(manager, configuration, dataset, args, seed)
-        (model / f"fold_{fold}").mkdir()
-        content = {
-            "network_weights": trained.state_dict(),
-            "trainer_name": "nnUNetTrainer",
-            "init_args": {"configuration": configuration, "fold": fold, "plans": plans, "dataset_json": dataset},
-            "inference_allowed_mirroring_axes": special.get("mirror"),
-            "current_epoch": 1,
-        }
-        torch.save(content, model / f"fold_{fold}" / file)
-        if seed == 0:
-            write_patch(trained, image, folder / "patch.npz")
-    predict(model, folds, folder / "images", folder / "predictions", file=file)
-    with in_float32():
-        predict(model, folds, folder / "images", folder / "predictions_float32", file=file)
-    if "words" in special:
-        plans["configurations"] = {configuration: in_old_words(entry)}
-        (model / "plans.json").write_text(json.dumps(plans))
-    if "wrapper" in special:  # which nnU-Net takes off before it saves, but others do not
-        content["network_weights"] = {
-            special["wrapper"] + key: value for key, value in content["network_weights"].items()
-        }
-        torch.save(content, model / f"fold_{folds[0]}" / file)
+        plans["transpose_forward"] = order
+        plans["transpose_backward"] = [order.index(axis) for axis in range(3)]
+    return entry
+
+
+def add_wrapper(path: Path, wrapper: str) -> None:
+    """Puts ``wrapper`` before the name of every tensor of a checkpoint."""
+    content = torch.load(path, weights_only=False)
+    weights = content["network_weights"]
+    content["network_weights"] = {wrapper + name: tensor for name, tensor in weights.items()}
+    torch.save(content, path)
 
 
 def copied(args: argparse.Namespace, ending: str, target: Path) -> None:
+    """Links to the last images of the raw folder."""
     target.mkdir()
     cases = sorted(path.name.removesuffix(ending) for path in (args.raw / "labelsTr").glob(f"*{ending}"))
     for case in cases[-args.images :]:
@@ -138,57 +156,89 @@ def copied(args: argparse.Namespace, ending: str, target: Path) -> None:
             (target / path.name).symlink_to(path.resolve())
 
 
-def train(manager: object, configuration: str, dataset: dict, args: argparse.Namespace, seed: int) -> tuple:
-    """A network that has learned a little of the first case, and a patch of it."""
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+class Task:
+    """What nnU-Net makes of plans and dataset.json, and the first case of the raw folder."""
 
-    chosen = manager.get_configuration(configuration)
-    labels = manager.get_label_manager(dataset)
-    ending = dataset["file_ending"]
-    label = sorted((args.raw / "labelsTr").glob(f"*{ending}"))[0]
-    images = sorted((args.raw / "imagesTr").glob(f"{label.name.removesuffix(ending)}_????{ending}"))
-    preprocessor = chosen.preprocessor_class(verbose=False)
-    image, mask, _ = preprocessor.run_case([*map(str, images)], str(label), manager, chosen, dataset)
-    image = torch.as_tensor(np.asarray(image)).float()
-    mask = torch.as_tensor(np.asarray(mask))[0].long()
+    def __init__(self, plans: dict, dataset: dict, configuration: str, raw: Path) -> None:
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        self.dataset = dataset
+        self.raw = raw
+        self.manager = PlansManager(copy.deepcopy(plans))
+        self.configuration = self.manager.get_configuration(configuration)
+        self.labels = self.manager.get_label_manager(dataset)
+        self.is_2d = len(self.configuration.patch_size) == 2
+
+    @property
+    def patch_size(self) -> list[int]:
+        """(z, y, x), one slice in 2-D."""
+        return [1] * self.is_2d + list(self.configuration.patch_size)
+
+    def network(self) -> torch.nn.Module:
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+        return get_network_from_plans(
+            self.configuration.network_arch_class_name,
+            self.configuration.network_arch_init_kwargs,
+            self.configuration.network_arch_init_kwargs_req_import,
+            determine_num_input_channels(self.manager, self.configuration, self.dataset),
+            self.labels.num_segmentation_heads,
+            deep_supervision=False,
+        )
+
+    def first_case(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (C, Z, Y, X) and one-hot labels or regions (K, Z, Y, X), both at least as large as the patch."""
+        ending = self.dataset["file_ending"]
+        label = min((self.raw / "labelsTr").glob(f"*{ending}"))
+        images = sorted((self.raw / "imagesTr").glob(f"{label.name.removesuffix(ending)}_????{ending}"))
+        preprocessor = self.configuration.preprocessor_class(verbose=False)
+        paths = [str(path) for path in images]
+        image, mask, _ = preprocessor.run_case(paths, str(label), self.manager, self.configuration, self.dataset)
+        image = torch.as_tensor(np.asarray(image)).float()
+        mask = torch.as_tensor(np.asarray(mask))[0].long()
+        if self.labels.has_regions:
+            regions = [torch.isin(mask, torch.tensor(region)) for region in self.labels.foreground_regions]
+            target = torch.stack(regions).float()
+        else:
+            values = torch.tensor(self.labels.all_labels)
+            target = (mask == values.view(-1, 1, 1, 1)).float()
+        pads: list[int] = []
+        for wanted, size in zip(reversed(self.patch_size), reversed(mask.shape)):  # PyTorch pads the last axis first
+            pads += [0, max(0, wanted - size)]
+        return torch.nn.functional.pad(image, pads), torch.nn.functional.pad(target, pads)
+
+
+def train(task: Task, steps: int, seed: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network that has learned a little of the first case, and a patch of it (1, C, [Z,] Y, X)."""
+    image, target = task.first_case()
     torch.manual_seed(seed)
-    network = get_network_from_plans(
-        chosen.network_arch_class_name,
-        chosen.network_arch_init_kwargs,
-        chosen.network_arch_init_kwargs_req_import,
-        determine_num_input_channels(manager, chosen, dataset),
-        labels.num_segmentation_heads,
-        deep_supervision=False,
-    )
-    if labels.has_regions:
-        target = torch.stack([torch.isin(mask, torch.tensor(region)) for region in labels.foreground_regions]).float()
-    else:
-        values = torch.tensor(labels.all_labels)
-        target = (mask == values.view(-1, 1, 1, 1)).float()
-    size = list(chosen.patch_size)
-    size, is_2d = ([1, *size], True) if len(size) == 2 else (size, False)
-    missing = [max(0, want - have) for want, have in zip(size, mask.shape)][::-1]
-    pads = [side for count in missing for side in (0, count)]
-    image = torch.nn.functional.pad(image, pads)
-    target = torch.nn.functional.pad(target, pads)
-    loss = torch.nn.BCEWithLogitsLoss() if labels.has_regions else torch.nn.CrossEntropyLoss()
+    network = task.network()
+    loss = torch.nn.BCEWithLogitsLoss() if task.labels.has_regions else torch.nn.CrossEntropyLoss()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    centres = target[(0 if labels.has_regions else 1) :].amax(0).nonzero()
-    for _ in range(args.steps):
+    foreground = target if task.labels.has_regions else target[1:]
+    centres = foreground.amax(0).nonzero()
+    for _ in range(steps):
         centre = centres[int(torch.randint(len(centres), ()))]
-        place = [slice(start, start + want) for start, want in starts(centre.tolist(), size, target.shape[1:])]
-        patch = image[(slice(None), *place)][None]
-        wanted = target[(slice(None), *place)][None]
-        found = network(patch[:, :, 0] if is_2d else patch)
+        place = (slice(None), *patch_around(centre.tolist(), task.patch_size, target.shape[1:]))
+        patch = image[place][None]
+        truth = target[place][None]
+        if task.is_2d:
+            patch = patch[:, :, 0]
+            truth = truth[:, :, 0]
         optimiser.zero_grad()
-        loss(found, wanted[:, :, 0] if is_2d else wanted).backward()
+        loss(network(patch), truth).backward()
         optimiser.step()
-    return network.eval(), patch[:, :, 0] if is_2d else patch
+    return network.eval(), patch
 
 
-def starts(centre: list[int], size: list[int], shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [(min(max(0, at - want // 2), have - want), want) for at, want, have in zip(centre, size, shape)]
+def patch_around(centre: list[int], size: list[int], shape: tuple[int, ...]) -> list[slice]:
+    """The box of ``size`` around a voxel, moved so that it lies inside."""
+    place = []
+    for middle, wanted, available in zip(centre, size, shape):
+        start = min(max(0, middle - wanted // 2), available - wanted)
+        place.append(slice(start, start + wanted))
+    return place
 
 
 @torch.no_grad()
