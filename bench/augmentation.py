@@ -11,6 +11,7 @@ ones resumed: call it again with the same arguments to go on.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from scipy.stats import t as student
 
 from bench.figures import columns, spread_text
+from bench.measure import failure
 from bench.runs import SEGFW, keep_or_refuse, linked_work, once
 from segfw.model.load import WEIGHTS_FILE, fold_folder
 from segfw.training.checkpoint import CHECKPOINT_FILE
@@ -75,8 +77,7 @@ def segfw(args: argparse.Namespace, name: str, arguments: Sequence[object]) -> N
     with log.open("w", encoding="utf-8") as output:
         code = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
     if code:
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"{' '.join(command)} ended with {code}; the end of {log}:\n{last}")
+        raise RuntimeError(failure(command, code, log))
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> dict[str, float | None]:
@@ -94,17 +95,21 @@ def table(dice: dict[str, dict[int, dict[str, float]]]) -> str:
     """{augmentation: {seed: {label or 'mean': Dice}}} as text: every run, means and spreads, paired differences."""
     first, second = dice
     seeds = list(dice[first])
-    labels = list(next(iter(dice[first].values())))
+    labels = list(dice[first][seeds[0]])
     rows = [["augmentation", "seed", *labels]]
-    rows += [
-        [kind, str(seed), *(f"{dice[kind][seed][label]:.4f}" for label in labels)] for kind in dice for seed in seeds
-    ]
+    for augmentation, runs in dice.items():
+        for seed, scores in runs.items():
+            rows.append([augmentation, str(seed), *(f"{scores[label]:.4f}" for label in labels)])
     lines = [columns(rows), ""]
-    for kind in dice:
-        lines.append(f"{kind}: mean Dice {spread_text([dice[kind][seed]['mean'] for seed in seeds])}")
+    for augmentation, runs in dice.items():
+        lines.append(f"{augmentation}: mean Dice {spread_text([runs[seed]['mean'] for seed in seeds])}")
     for label in labels:
-        found = paired_difference(*([dice[kind][seed][label] for seed in seeds] for kind in (first, second)))
-        interval = "" if found["half_width"] is None else f" +- {found['half_width']:.4f} (95 % t interval)"
+        found = paired_difference(
+            [dice[first][seed][label] for seed in seeds], [dice[second][seed][label] for seed in seeds]
+        )
+        interval = ""
+        if found["half_width"] is not None:
+            interval = f" +- {found['half_width']:.4f} (95 % t interval)"
         lines.append(f"{first} - {second}, {label}: {found['mean']:+.4f}{interval}, {len(seeds)} pairs of runs")
     return "\n".join(lines)
 
@@ -116,12 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ("configuration", "fold", "steps_total", "epochs", "batch_size", "device")
     keep_or_refuse(args.keep, {"data": args.data.resolve()} | {name: getattr(args, name) for name in names})
     work = Path(once(args.keep / "prepare.json", prepare, args)["work"])
-    runs = [(kind, seed) for seed in args.seeds for kind in args.augmentations]
+    runs = list(itertools.product(args.seeds, args.augmentations))
     with ThreadPoolExecutor(args.parallel) as pool:
-        found = list(pool.map(lambda run: train(args, work, *run), runs))
-    dice = {kind: {} for kind in args.augmentations}
-    for (kind, seed), scores in zip(runs, found):
-        dice[kind][seed] = scores
+        scores = list(pool.map(lambda run: train(args, work, augmentation=run[1], seed=run[0]), runs))
+    dice: dict[str, dict[int, dict[str, float]]] = {augmentation: {} for augmentation in args.augmentations}
+    for (seed, augmentation), found in zip(runs, scores):
+        dice[augmentation][seed] = found
     print(
         f"{args.data.name}, {args.configuration}, fold {args.fold}: {args.steps_total} steps of {args.batch_size} "
         f"patches in {args.epochs} epochs, whole held-out cases"

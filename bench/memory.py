@@ -7,6 +7,7 @@ python -m bench memory --presets plain resenc-l --budgets-gb 8 24
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def memory(presets: Sequence[str], budgets_gb: Sequence[float], device: torch.device, *, limit_s: float) -> None:
     """A line for every preset, budget and body, the small budgets of all presets first, as far as the time allows."""
     began = time.monotonic()
-    sizes = [(memory_gb, preset, shape) for memory_gb in budgets_gb for preset in presets for shape in BODIES]
+    sizes = list(itertools.product(budgets_gb, presets, BODIES))
     for number, (memory_gb, preset, shape) in enumerate(sizes):
         if time.monotonic() - began > limit_s:
             print(f"{limit_s:g} s are over: {len(sizes) - number} of {len(sizes)} were not measured")

@@ -17,11 +17,12 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.against_nnunet.arrays import TOLERANCE, compare_cases, compare_plans, load_plans
+from bench.figures import columns
 from bench.measure import Measured, measure
 from bench.phantom import make_phantom
 from bench.runs import (
@@ -107,44 +108,53 @@ class Runs:
         return self.nnunet("-np", str(self.workers), "-npfp", str(self.workers))
 
 
-def take_turns(programs: dict, repeats: int) -> dict[str, list[Measured]]:
+def take_turns(programs: Mapping[str, Callable[[], Measured]], repeats: int) -> dict[str, list[Measured]]:
     """Runs each program once per round; every other round goes backwards, so that none is always first."""
     measured: dict[str, list[Measured]] = {name: [] for name in programs}
     for number in range(repeats):
-        for name in list(programs)[:: 1 if number % 2 == 0 else -1]:
+        names = list(programs)
+        if number % 2 == 1:
+            names.reverse()
+        for name in names:
             measured[name].append(programs[name]())
             print(f"round {number + 1}, {name}: {measured[name][-1].wall_s:.1f} s", flush=True)
     return measured
 
 
-def show(result: dict, measured: dict[str, list[Measured]]) -> None:
+def show(result: dict, measured: Mapping[str, Sequence[Measured]]) -> None:
     """A table of medians, ratios to segfw, plans and the largest differences."""
     print(f"\n{result['data']}, {result['cases']} cases, {', '.join(result['configurations'])}; {result['machine']}")
-    print(f"{'':28}{'wall s':>10}{'peak GB':>10}{'processes':>11}{'time x':>9}{'memory x':>10}")
-    medians = {
-        name: [statistics.median(getattr(run, field) for run in series) for field in ("wall_s", "peak_pss_gb")]
-        for name, series in measured.items()
-    }
-    for name, (wall_s, peak_gb) in medians.items():
-        most = max(run.most_processes for run in measured[name])
-        ratios = f"{wall_s / medians['segfw'][0]:>9.1f}{peak_gb / medians['segfw'][1]:>10.1f}"
-        print(f"{name:28}{wall_s:>10.1f}{peak_gb:>10.2f}{most:>11}{ratios}")
+    _show_times(measured)
     for configuration, plan in result["plans"].items():
         print(f"plan of {configuration}: {'equal' if plan['equal'] else 'DIFFERENT'}, {plan['segfw']}")
         if not plan["equal"]:
             print(f"  nnU-Net: {plan['nnunet']}")
     for configuration, cases in result["arrays"].items():
-        compared = [case for case in cases if "image_max" in case]
-        print(
-            f"arrays of {configuration}: {sum(case['agrees'] for case in cases)} of {len(cases)} cases agree within "
-            f"{TOLERANCE} of the range"
-        )
-        if compared:
-            worst = {key: max(case[key] for case in compared) for key in ("image_max", "image_p99_9", "mask_share")}
-            print(f"  worst case: {', '.join(f'{key} {value:.2e}' for key, value in worst.items())}")
-        for case in cases:
-            if not case["agrees"]:
-                print(f"  {case}")
+        _show_arrays(configuration, cases)
+
+
+def _show_times(measured: Mapping[str, Sequence[Measured]]) -> None:
+    rows = [["", "wall s", "peak GB", "processes", "time x", "memory x"]]
+    wall_s = {name: statistics.median(run.wall_s for run in runs) for name, runs in measured.items()}
+    peak_gb = {name: statistics.median(run.peak_pss_gb for run in runs) for name, runs in measured.items()}
+    for name, runs in measured.items():
+        most_processes = max(run.most_processes for run in runs)
+        row = [name, f"{wall_s[name]:.1f}", f"{peak_gb[name]:.2f}", str(most_processes)]
+        row += [f"{wall_s[name] / wall_s['segfw']:.1f}", f"{peak_gb[name] / peak_gb['segfw']:.1f}"]
+        rows.append(row)
+    print(columns(rows))
+
+
+def _show_arrays(configuration: str, cases: Sequence[dict]) -> None:
+    agreeing = sum(case["agrees"] for case in cases)
+    print(f"arrays of {configuration}: {agreeing} of {len(cases)} cases agree within {TOLERANCE} of the range")
+    compared = [case for case in cases if "image_max" in case]
+    if compared:
+        worst = {key: max(case[key] for case in compared) for key in ("image_max", "image_p99_9", "mask_share")}
+        print(f"  worst case: {', '.join(f'{key} {value:.2e}' for key, value in worst.items())}")
+    for case in cases:
+        if not case["agrees"]:
+            print(f"  {case}")
 
 
 def build_parser() -> argparse.ArgumentParser:

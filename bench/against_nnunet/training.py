@@ -72,8 +72,7 @@ class Comparison:
         self.results = self.keep / "results"
         self.preprocessed = self.keep / "nnUNet_preprocessed" / DATASET
         self.held_out = self.keep / "held_out"
-        few = args.cases is not None
-        self.data = subset(args.data, self.keep / "data", args.cases) if few else args.data.resolve()
+        self.data = subset(args.data, self.keep / "data", args.cases).resolve()
 
     def nnunet_command(self, command: list[str], name: str, results: str = "nnUNet_results") -> dict:
         """Runs a command of nnU-Net's environment, its models in the folder ``results``; returns time and memory."""
@@ -121,8 +120,9 @@ class Comparison:
         raw.mkdir(exist_ok=True)
         if not (raw / DATASET).is_symlink():
             (raw / DATASET).symlink_to(self.data, target_is_directory=True)
-        given = ["--splits", self.args.splits] if self.args.splits else []
-        plan = ["plan-and-preprocess", self.data, self.work, "--configurations", configuration, *as_published(), *given]
+        plan = ["plan-and-preprocess", self.data, self.work, "--configurations", configuration, *as_published()]
+        if self.args.splits:
+            plan += ["--splits", self.args.splits]
         self.segfw_command(plan, "prepare_segfw")
         command = self.args.nnunet_python.with_name("nnUNetv2_plan_and_preprocess")
         workers = ["-np", str(self.args.threads), "-npfp", str(self.args.threads)]
@@ -141,7 +141,8 @@ class Comparison:
         batch = Plan.load(self.work / PLAN_FILE).configuration(self.args.configuration).batch_size
         fixed = ["--epochs", 2, "--steps-per-epoch", self.args.steps, "--batch-size", batch]
         for number in range(self.args.rounds):
-            for program in programs[:: 1 if number % 2 == 0 else -1]:
+            in_turn = programs if number % 2 == 0 else programs[::-1]
+            for program in in_turn:
                 if program == NNUNET:
                     result = self.results / f"steps_nnunet_{number}.json"
                     once(result, self.train_nnunet, "steps_nnunet", "all", ["--steps", str(self.args.steps)])
@@ -173,14 +174,15 @@ class Comparison:
     def _predict(self, name: str) -> dict:
         images = self.held_out / "images"
         masks = remove(self.keep / "predictions" / name)
-        chosen = self.args.configuration, self.args.fold
+        configuration = self.args.configuration
+        fold = self.args.fold
         if name.startswith("nnunet"):
             command = [str(self.args.nnunet_python.with_name("nnUNetv2_predict")), "-i", str(images), "-o", str(masks)]
-            command += ["-d", "1", "-c", chosen[0], "-f", chosen[1], "-device", self.args.device]
+            command += ["-d", "1", "-c", configuration, "-f", fold, "-device", self.args.device]
             # Workers that read and write, beside the network's threads: as few as it has, for the cores are few.
             measured = self.nnunet_command([*command, "-npp", "1", "-nps", "1"], f"predict_{name}", name)
         else:
-            options = ["--configuration", chosen[0], "--folds", chosen[1], "--device", self.args.device]
+            options = ["--configuration", configuration, "--folds", fold, "--device", self.args.device]
             measured = self.segfw_command(["predict", self.keep / name, images, masks, *options], f"predict_{name}")
         scores = self.results / f"scores_{name}.json"
         self.segfw_command(["evaluate", masks, self.held_out / "labels", "--output", scores], f"evaluate_{name}")
@@ -199,21 +201,28 @@ class Comparison:
             "budget_s": self.args.equal_time,
             "prepare": json.loads((self.results / "prepare.json").read_text(encoding="utf-8")),
         }
-        for part in ("steps", "training", "prediction"):
-            result[part] = {}
-        for path in sorted(self.results.glob("*_*.json")):
-            part, _, rest = path.stem.partition("_")
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if part == "steps":
-                result["steps"].setdefault(rest.rpartition("_")[0], []).append(kept | speed(kept["epochs"]))
-            elif part == "predict":
-                result["prediction"][rest] = kept
-            elif part in ("nnunet", "segfw"):
-                result["training"][path.stem] = kept | {"steps": sum(row["steps"] for row in kept["epochs"])}
+        result |= self.figures()
         (self.keep / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (self.keep / "benchmarks.md").write_text(markdown(result), encoding="utf-8")
         print(tables(result))
         print(f"written: {self.keep / 'result.json'} and benchmarks.md, for docs/benchmarks.md")
+
+    def figures(self) -> dict[str, dict]:
+        """What the kept results say: rounds of steps by program, trainings and predictions by run."""
+        steps: dict[str, list[dict]] = {}
+        training = {}
+        prediction = {}
+        for path in sorted(self.results.glob("*_*.json")):
+            phase, _, rest = path.stem.partition("_")
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if phase == "steps":
+                program = rest.rpartition("_")[0]  # without the number of the round
+                steps.setdefault(program, []).append(kept | speed(kept["epochs"]))
+            elif phase == "predict":
+                prediction[rest] = kept
+            elif phase in ("nnunet", "segfw"):
+                training[path.stem] = kept | {"steps": sum(row["steps"] for row in kept["epochs"])}
+        return {"steps": steps, "training": training, "prediction": prediction}
 
 
 def nnunet_splits(splits: Splits) -> list[dict[str, list[str]]]:

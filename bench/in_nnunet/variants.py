@@ -82,17 +82,17 @@ def flat(entry: dict, dataset: dict) -> None:
 
 def in_old_words(entry: dict) -> dict:
     """As nnU-Net wrote plans before version 2.3: the features follow from the first and the most."""
-    found = entry["architecture"]
-    given = entry["architecture"]["arch_kwargs"]
+    network_class = entry["architecture"]["network_class_name"]
+    arguments = entry["architecture"]["arch_kwargs"]
     old = {
-        "UNet_class_name": found["network_class_name"].rsplit(".", 1)[-1],
-        "UNet_base_num_features": given["features_per_stage"][0],
-        "unet_max_num_features": max(given["features_per_stage"]),
-        "n_conv_per_stage_encoder": given.get("n_conv_per_stage", given.get("n_blocks_per_stage")),
-        "n_conv_per_stage_decoder": given["n_conv_per_stage_decoder"],
+        "UNet_class_name": network_class.rsplit(".", 1)[-1],
+        "UNet_base_num_features": arguments["features_per_stage"][0],
+        "unet_max_num_features": max(arguments["features_per_stage"]),
+        "n_conv_per_stage_encoder": arguments.get("n_conv_per_stage", arguments.get("n_blocks_per_stage")),
+        "n_conv_per_stage_decoder": arguments["n_conv_per_stage_decoder"],
         "num_pool_per_axis": [3] * len(entry["patch_size"]),
-        "pool_op_kernel_sizes": given["strides"],
-        "conv_kernel_sizes": given["kernel_sizes"],
+        "pool_op_kernel_sizes": arguments["strides"],
+        "conv_kernel_sizes": arguments["kernel_sizes"],
     }
     return {key: value for key, value in entry.items() if key != "architecture"} | old
 
