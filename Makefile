@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test docs lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
+	@echo "make docs        build the documentation into docs/_build/html and check its links"
 	@echo "make lint        check style"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
@@ -34,6 +35,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Warnings are errors, and nothing is fetched. Everything is read anew, because pages are made of the source as well.
+docs: install
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -E docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
 
 lint: install
 	$(BIN)/ruff check .
@@ -96,4 +102,4 @@ compare-plans: install nnunet-venv
 	    retina_2d torso_ct_100_labels spleen_ct_one_case)
 
 clean:
-	rm -rf $(VENV) nnunet-venv demo .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) nnunet-venv demo docs/_build .pytest_cache .ruff_cache *.egg-info

@@ -27,7 +27,7 @@ from scipy.stats import t as student
 from bench.figures import columns, spread_text
 from bench.measure import failure
 from bench.runs import SEGFW, keep_or_refuse, linked_work, once
-from segfw.model.load import WEIGHTS_FILE, fold_folder
+from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.training.checkpoint import CHECKPOINT_FILE
 
 

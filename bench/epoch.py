@@ -21,11 +21,11 @@ from segfw.base.device import keep_freed_pages, pick_device
 from segfw.base.records import GIGABYTE
 from segfw.dataset.toy import make_toy_dataset
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.loop import train
 from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 STEPS = {"cpu": 6, "cuda": 100, "mps": 20}  # of an epoch
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.device import keep_freed_pages
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import confusion, label_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import Measures

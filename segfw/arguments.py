@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
-from segfw.options import DEVICES, duration_s, extension, planning_options, tiling_options, training_options
+from segfw.options import DEVICES, extension, planning_options, tiling_options, training_options
 
 POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
 
@@ -19,8 +20,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in ADD_VERBS:
-        add(verbs)
+    for verb, add in VERBS.items():
+        if add is None:
+            import_module(f"segfw.verbs.{verb.replace('-', '_')}").COMMAND.add_to(verbs, verb)
+        else:
+            add(verbs)
     return parser
 
 
@@ -105,71 +109,6 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
-def _add_ensemble(verbs: argparse._SubParsersAction) -> None:
-    what = "Average the probabilities that several models stored for the same images, and write masks."
-    parser = _verb(verbs, "ensemble", what, "segfw ensemble masks_2d masks_3d --output masks")
-    parser.add_argument("probabilities", type=Path, nargs="+", help="folders of masks with probabilities, one a model")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
-    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per folder (default: equal)")
-    parser.add_argument("--postprocessing", type=Path, metavar="FILE", help=POSTPROCESSING)
-    parser.add_argument("--map-of", nargs="+", default=[], metavar="LABEL", help="write their mean probability as well")
-    parser.add_argument("--ending", default=".nii.gz", help="file format of the masks (default: .nii.gz)")
-    parser.add_argument("--overwrite", action="store_true", help="average again what is there")
-
-
-def _add_select(verbs: argparse._SubParsersAction) -> None:
-    what = "Cross-validate all trained configurations and all pairs, and choose one and its postprocessing for predict."
-    parser = _verb(verbs, "select", what, "segfw select work")
-    parser.add_argument("work", type=Path, help="work folder with trained folds")
-    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="default: all that are trained")
-    tiling_options(parser)
-    parser.add_argument("--device", default="auto", help=DEVICES)
-
-
-def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
-    what = "Score a folder of masks against reference masks of the same names."
-    parser = _verb(verbs, "evaluate", what, "segfw evaluate masks labelsTs --output scores.json --report report.html")
-    parser.add_argument("predictions", type=Path, help="folder of predicted masks")
-    parser.add_argument("reference", type=Path, help="folder of expert masks")
-    parser.add_argument("--compare", type=Path, metavar="DIR", help="second predictions to compare with, case by case")
-    parser.add_argument("--output", type=Path, help="scores.json (CSV tables are written beside it)")
-    parser.add_argument("--report", type=Path, help="report.html, with pictures")
-    parser.add_argument("--images", type=Path, help="folder of the images, for the report's pictures")
-    parser.add_argument(
-        "--tolerance-mm", type=float, default=1.0, metavar="MM", help="distance that NSD forgives (default: 1.0)"
-    )
-    parser.add_argument("--no-surface", action="store_true", help="leave out HD95, ASSD and NSD")
-    parser.add_argument(
-        "--lesions", nargs="*", metavar="LABEL", help="labels to score component by component (without names: all)"
-    )
-    parser.add_argument(
-        "--lesion-strata-ml",
-        type=float,
-        nargs="+",
-        default=[0.1, 1.0],
-        metavar="ML",
-        help="volumes between which components are counted apart, predicted ones with what they hit (default: 0.1 1.0)",
-    )
-    parser.add_argument(
-        "--lesion-iou",
-        type=float,
-        default=0.0,
-        metavar="IOU",
-        help="intersection over union from which a component is found (default: 0, any overlap)",
-    )
-    parser.add_argument("--workers", type=int, help="threads that read and score (default: one per processor)")
-
-
-def _add_check(verbs: argparse._SubParsersAction) -> None:
-    what = "The doctor for data: read every case once and say what is wrong, odd or doubtful, and in which case."
-    parser = _verb(verbs, "check", what, "segfw check hippocampus --output report --fix repaired")
-    parser.add_argument("raw", type=Path, help="folder of images and masks")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for check.json and check.html with pictures")
-    parser.add_argument("--fix", type=Path, metavar="DIR", help="new folder for a copy, repaired where that is safe")
-    parser.add_argument("--groups", metavar="CSV|REGEX", help="cases of one patient, as for plan-and-preprocess")
-    parser.add_argument("--workers", type=int, help="threads that read (default: one per processor)")
-
-
 def _add_export(verbs: argparse._SubParsersAction) -> None:
     what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
     parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
@@ -208,44 +147,18 @@ def _add_import_nnunet(verbs: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_info(verbs: argparse._SubParsersAction) -> None:
-    parser = _verb(
-        verbs,
-        "info",
-        "Explain a plan in words: what was chosen, why, and what it costs; and a model file's card.",
-        "segfw info work",
-    )
-    parser.add_argument("work", type=Path, help="work folder or model file")
-    parser.add_argument("--device", default="auto", help=f"{DEVICES}, for the expected training time")
-
-
-def _add_doctor(verbs: argparse._SubParsersAction) -> None:
-    what = "Show versions, devices, memory and disk, and what to do about anything wrong."
-    _verb(verbs, "doctor", what, "segfw doctor")
-
-
-def _add_demo(verbs: argparse._SubParsersAction) -> None:
-    what = "Make a small data set, train on it, predict and score images never seen: about 5 minutes on two cores."
-    parser = _verb(verbs, "demo", what, "segfw demo demo")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="default: demo")
-    parser.add_argument(
-        "--time-budget", type=duration_s, default=285.0, metavar="TIME", help="for training (default: 4m45s)"
-    )
-    parser.add_argument("--device", default="auto", help=DEVICES)
-
-
-ADD_VERBS = (
-    _add_check,
-    _add_run,
-    _add_plan,
-    _add_train,
-    _add_predict,
-    _add_ensemble,
-    _add_select,
-    _add_evaluate,
-    _add_export,
-    _add_import_nnunet,
-    _add_info,
-    _add_doctor,
-    _add_demo,
-)
+VERBS: dict[str, object] = {
+    "check": None,
+    "run": _add_run,
+    "plan-and-preprocess": _add_plan,
+    "train": _add_train,
+    "predict": _add_predict,
+    "ensemble": None,
+    "select": None,
+    "evaluate": None,
+    "export": _add_export,
+    "import-nnunet": _add_import_nnunet,
+    "info": None,
+    "doctor": None,
+    "demo": None,
+}

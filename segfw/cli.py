@@ -47,7 +47,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from segfw.base.ranks import launched_ranks
-    from segfw.model.load import fold_folder
+    from segfw.model.source import fold_folder
     from segfw.verbs.train import summary, train
 
     scores = train(
@@ -92,74 +92,6 @@ def _predict(args: argparse.Namespace) -> None:
     )
     print(f"masks are in {args.output}")
     print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
-
-
-def _ensemble(args: argparse.Namespace) -> None:
-    from segfw.inference.averaging import ensemble
-
-    ensemble(
-        args.probabilities,
-        args.output,
-        weights=args.weights,
-        postprocessing=args.postprocessing,
-        maps_of=args.map_of,
-        ending=args.ending,
-        overwrite=args.overwrite,
-    )
-    print(f"masks are in {args.output}")
-    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
-
-
-def _select(args: argparse.Namespace) -> None:
-    from segfw.verbs.select import SELECTION_FILE, TABLE_FILE, select
-
-    select(
-        args.work,
-        configurations=args.configurations,
-        step=args.step,
-        mirroring=not args.no_mirroring,
-        precision=args.precision,
-        device=args.device,
-    )
-    print((args.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
-    print(f"written: {args.work / SELECTION_FILE}")
-    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from segfw.evaluation.evaluate import evaluate
-    from segfw.evaluation.text import comparison_table, scores_table
-
-    scores = evaluate(
-        args.predictions,
-        args.reference,
-        compare=args.compare,
-        output=args.output,
-        report=args.report,
-        images=args.images,
-        tolerance_mm=args.tolerance_mm,
-        surface=not args.no_surface,
-        lesions=as_tuple(args.lesions),
-        lesion_strata_ml=tuple(args.lesion_strata_ml),
-        lesion_iou=args.lesion_iou,
-        workers=args.workers,
-    )
-    print(scores_table(scores))
-    if scores.comparison is not None:
-        print(comparison_table(scores.comparison))
-    for path in (args.output, args.report):
-        if path:
-            print(f"written: {path}")
-
-
-def _check(args: argparse.Namespace) -> int:
-    from segfw.verbs.check import check_dataset
-
-    report = check_dataset(args.raw, output=args.output, groups=args.groups, fix=args.fix, workers=args.workers)
-    print(report.text())
-    if args.output:
-        print(f"pictures: {args.output}/check.html")
-    return report.exit_code
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -212,38 +144,13 @@ def _import_nnunet(args: argparse.Namespace) -> None:
     print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
 
 
-def _info(args: argparse.Namespace) -> None:
-    from segfw.verbs.info import explain
-
-    print(explain(args.work, device=args.device))
-
-
-def _doctor(args: argparse.Namespace) -> None:
-    from segfw.verbs.info import doctor
-
-    print(doctor())
-
-
-def _demo(args: argparse.Namespace) -> None:
-    from segfw.verbs.demo import demo
-
-    demo(args.folder, time_budget_s=args.time_budget, device=args.device)
-
-
 CALLS = {
-    "check": _check,
     "run": _run,
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
-    "ensemble": _ensemble,
-    "select": _select,
-    "evaluate": _evaluate,
     "export": _export,
     "import-nnunet": _import_nnunet,
-    "info": _info,
-    "doctor": _doctor,
-    "demo": _demo,
 }
 
 
@@ -253,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from segfw.base.records import UserError
 
     try:
-        code = CALLS[args.verb](args)
+        code = CALLS[args.verb](args) if args.verb in CALLS else args.command.call(args)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
     except Exception as error:

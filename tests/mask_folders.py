@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 

@@ -18,7 +18,8 @@ from segfw.dataset.cases import Channel
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.images.formats import read_mask
-from segfw.model.load import WEIGHTS_FILE, fold_folder, save_weights
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 

@@ -7,10 +7,14 @@ from pathlib import Path
 import torch
 from small_training import LABELS, configuration, spec
 
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
-from segfw.model.load import fold_folder, save_weights
+from segfw.model.postprocess import Postprocessing
+from segfw.model.selection import Selection
+from segfw.model.source import fold_folder
+from segfw.model.weights import save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 
@@ -31,6 +35,26 @@ def plan_of(*configurations: Configuration, labels: LabelSet = LABELS, channels:
         configurations={chosen.name: chosen for chosen in configurations},
         reasons=("Made for a test.",),
         request="a digest of the author's wishes",
+    )
+
+
+def selection_of(
+    *configurations: str, folds: dict[str, tuple[str, ...]] | None = None, notes: tuple[str, ...] = ()
+) -> Selection:
+    """What ``select`` would have written of these configurations, each with fold 0 if no folds are given."""
+    return Selection(
+        configurations=configurations,
+        folds=folds or dict.fromkeys(configurations, ("0",)),
+        postprocessing=Postprocessing(),
+        compared_folds=("0",),
+        cases=3,
+        is_whole_cross_validation=True,
+        tolerance=0.001,
+        candidates=(),
+        trials=(),
+        labels={},
+        foreground_mean=0.5,
+        notes=notes,
     )
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.model.load import load_tensors
+from segfw.model.weights import load_tensors
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration, Estimate
 from segfw.planning.splits import Fold

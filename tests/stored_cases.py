@@ -9,11 +9,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_image
 from segfw.grid.slabs import Slab
-from segfw.images.geometry import CANONICAL, Geometry, Orientation, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import CANONICAL, Orientation, Volume
 from segfw.inference.probabilities import Probabilities, ProbabilityInfo, ProbabilityWriter, read_probabilities
 
 LABELS = LabelSet(names=("background", "a", "b"), values=(0, 3, 7))

@@ -13,6 +13,26 @@ import segfw
 ROOT = Path(segfw.__file__).parent
 
 
+# Rooms of the house, floor by floor: a room imports only what lies on a floor below its own.
+FLOORS = (
+    {"base"},
+    {"images", "networks"},
+    {"dataset"},
+    {"grid"},
+    {"planning", "evaluation"},
+    {"model"},
+    {"training", "inference", "checkup", "nnunet", "onnx"},
+    {"verbs"},
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+TOP = {"segfw", "segfw.__main__", "segfw.cli", "segfw.arguments", "segfw.options"}
+# Edges that are still to be removed.
+REMAINING = {
+    ("segfw.inference.whole_cases", "segfw.training.metrics_log"),
+    ("segfw.inference.whole_cases", "segfw.training.patch_validation"),
+}
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -33,6 +53,25 @@ def imported(path: Path) -> set[str]:
 SOURCES = {module_name(path): path for path in ROOT.rglob("*.py")}
 MODULES = set(SOURCES)
 IMPORTS = {name: imported(path) - {"segfw", name} for name, path in SOURCES.items()}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_module_lies_in_a_room():
+    outside = {module for module in MODULES - TOP if module.count(".") < 1 or room(module) not in FLOOR_OF}
+    assert not outside
+
+
+def test_a_room_imports_only_what_lies_on_floors_below():
+    wrong = {
+        (module, other)
+        for module in MODULES - TOP
+        for other in IMPORTS[module]
+        if room(other) != room(module) and FLOOR_OF[room(other)] >= FLOOR_OF[room(module)]
+    }
+    assert wrong <= REMAINING
 
 
 def test_there_are_no_cycles_not_even_through_imports_inside_functions():

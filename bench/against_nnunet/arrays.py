@@ -11,7 +11,8 @@ import numpy as np
 
 from segfw.grid.preprocess import PreprocessRecord, canonical_shape_of, nonzero_box
 from segfw.grid.store import load_stored, open_case
-from segfw.images.geometry import Geometry, Volume, to_canonical
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume, to_canonical
 from segfw.planning.plan import PLAN_FILE, Plan
 
 TOLERANCE = 1e-3  # of the intensity range

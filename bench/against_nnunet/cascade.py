@@ -25,7 +25,7 @@ from segfw.grid.preprocess import place_back, preprocess_classes
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
 from segfw.images.formats import read_volume
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.verbs.import_nnunet import import_nnunet

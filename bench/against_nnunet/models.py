@@ -31,10 +31,11 @@ from bench.figures import columns, dices
 from bench.in_nnunet.predict_float32 import checkpoints
 from bench.measure import Measured, measure
 from bench.runs import DEFAULT_NNUNET, IN_NNUNET, SEGFW, machine, nnunet_environment, remove, require_nnunet
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_plan
+from segfw.model.load import load_model
+from segfw.model.source import load_plan
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.import_nnunet import import_nnunet
 

@@ -21,14 +21,14 @@ import numpy as np
 from bench.figures import columns
 from bench.runs import DATASET, DEFAULT_NNUNET, SEGFW, nnunet_environment, require_nnunet
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, DatasetManifest
+from segfw.base.words import first_line
+from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.layouts import find_dataset, image_files
 from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
-from segfw.nnunet.plans import plan_of_nnunet, read_json
-from segfw.nnunet.write_json import dataset_json
+from segfw.nnunet.read_plans import plan_of_nnunet, read_json
+from segfw.nnunet.write_plans import dataset_json
 from segfw.planning.plan import PLAN_FILE, TWO_D, Configuration, Plan
-from segfw.verbs.plan_and_preprocess import MANIFEST_FILE
 
 PLANNERS = {
     "plain": "ExperimentPlanner",
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     is_equal &= is_same
                     print(": ".join(rows[-1]), flush=True)
             except Failed as error:
-                rows.append([data.name, "-", "-", "-", "-", str(error).splitlines()[0]])
+                rows.append([data.name, "-", "-", "-", "-", first_line(error)])
                 is_equal = False
                 print(f"{data.name}: {error}", flush=True)
     print(columns(rows))
@@ -125,11 +125,11 @@ def for_both(data: Path, folder: Path) -> tuple[Path, str]:
         found = find_dataset(data)
     except UserError as error:
         raise Failed(f"segfw: {error}") from None
-    if len(found.cases) == 1 and not found.problems and (data / "images").is_dir():
+    if len(found.cases) == 1 and not found.findings and (data / "images").is_dir():
         (case,) = found.cases
         _link_cases([case, case.model_copy(update={"id": f"{case.id}_again"})], folder)
         return folder, ", one twice"
-    if not found.cases and {problem.kind for problem in found.problems} <= {"missing-mask", "missing-image"}:
+    if not found.cases and {problem.kind for problem in found.findings} <= {"missing-mask", "missing-image"}:
         cases = _paired_by_grid(image_files(data / "images"), image_files(data / "labels"))
         if len(cases) > 1:
             _link_cases(cases, folder)

@@ -51,12 +51,13 @@ from bench.runs import (
 )
 from segfw.base.device import pick_device, pick_precision
 from segfw.images.formats import read_volume
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_weights
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_weights
 from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.verbs.export_nnunet import export_nnunet
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 SHARE_OF_MEMORY = 0.9  # that nnU-Net may take, of what is free at the start
 ORDINARY = {"step": 0.5, "mirroring": True}

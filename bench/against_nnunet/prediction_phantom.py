@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Shape

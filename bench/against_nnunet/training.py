@@ -41,9 +41,8 @@ from bench.runs import (
 from segfw.base.device import pick_device, pick_precision
 from segfw.options import duration_s
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.metrics_log import read_metrics
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE
 
 PHASES = ("steps", "nnunet", "segfw", "predict", "report")
 NNUNET = "nnU-Net"

@@ -8,11 +8,13 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from segfw.base.records import whole_file
+from segfw.base.files import whole_file
 
 StoredArray = blosc2.NDArray | np.ndarray  # slicing gives an array, and decompresses only what is asked for
 
 SMALL_ARRAY_VOXELS = 1 << 18
+LARGEST_BLOCK = (1, 16, 32, 32)
+LARGEST_CHUNK = (1, 64, 256, 256)
 # Cases and batches run in threads already, and blosc2 starts four of its own anew for every array that it writes: the
 # one way to stop that is the variable that its library asks.
 os.environ["BLOSC_NTHREADS"] = "1"
@@ -27,16 +29,25 @@ def save_array(path: Path, array: np.ndarray) -> None:
     """Writes an array of one to four axes, atomically."""
     # Blocks are what is decompressed for a patch; chunks are what is written at a time, the fewer the faster. Small
     # arrays are one block: blocks are padded to their full size, of which they would mostly consist.
-    is_small = array.size <= SMALL_ARRAY_VOXELS
-    blocks, chunks = (
-        array.shape if is_small else tuple(min(size, limit) for size, limit in zip(array.shape, limits[-array.ndim :]))
-        for limits in ((1, 16, 32, 32), (1, 64, 256, 256))
-    )
+    blocks: tuple[int, ...]
+    chunks: tuple[int, ...]
     if array.ndim == 1:
-        blocks = chunks = (max(1, len(array)),)
+        blocks = (max(1, len(array)),)
+        chunks = blocks
+    elif array.size <= SMALL_ARRAY_VOXELS:
+        blocks = array.shape
+        chunks = blocks
+    else:
+        blocks = _at_most(array.shape, LARGEST_BLOCK)
+        chunks = _at_most(array.shape, LARGEST_CHUNK)
     # Compressed in memory and written at once: blosc2 itself opens the file anew for every chunk.
-    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 1}
+    compression = {"codec": blosc2.Codec.ZSTD, "clevel": 1}
     array = np.ascontiguousarray(array)
-    compressed = blosc2.asarray(array, chunks=chunks, blocks=blocks, contiguous=True, cparams=settings)
+    compressed = blosc2.asarray(array, chunks=chunks, blocks=blocks, contiguous=True, cparams=compression)
     with whole_file(path) as partial:
         partial.write_bytes(compressed.to_cframe())
+
+
+def _at_most(shape: tuple[int, ...], limits: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, cut along each of its axes to the last of ``limits``."""
+    return tuple(min(size, limit) for size, limit in zip(shape, limits[-len(shape) :]))

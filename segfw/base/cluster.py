@@ -9,16 +9,24 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segfw.base.parallel import Pool
 from segfw.base.records import UserError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 CONNECT_S = 30
 
 
 @contextmanager
-def cluster_pool(address: str, *, reads: Sequence[Path], writes: Path, per_thread: int = 1) -> Iterator[Pool]:
+def cluster_pool(
+    address: str, *, reads: Sequence[Path], writes: Path, per_thread: int = 1, connect_s: float = CONNECT_S
+) -> Iterator[Pool]:
     """The workers of the Dask scheduler at ``address``, of which each thread gets ``per_thread`` cases at once.
+
+    The scheduler must answer within ``connect_s``.
 
     Raises UserError if ``distributed`` is missing, nobody answers, no worker is there, or a worker does not see the
     files ``reads`` and the folder ``writes`` under the same absolute paths.
@@ -28,7 +36,7 @@ def cluster_pool(address: str, *, reads: Sequence[Path], writes: Path, per_threa
     except ImportError:
         raise UserError("--cluster needs Dask; install it with: pip install 'segfw[cluster]'") from None
     try:
-        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        client = Client(address, timeout=connect_s, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--cluster {address}: no Dask scheduler answers there ({error}); give host:port") from None
     with client:
@@ -44,7 +52,7 @@ def cluster_pool(address: str, *, reads: Sequence[Path], writes: Path, per_threa
         yield Pool(executor=executor, workers=threads * per_thread, budget_bytes=sum(limits) / 2)
 
 
-def _require_shared(client: object, reads: Sequence[Path], writes: Path) -> None:
+def _require_shared(client: Client, reads: Sequence[Path], writes: Path) -> None:
     # A folder of the same name on a worker's own disk would pass without a file that was made just now.
     writes.mkdir(parents=True, exist_ok=True)
     token = writes / f".seen-{secrets.token_hex(4)}"
@@ -57,8 +65,8 @@ def _require_shared(client: object, reads: Sequence[Path], writes: Path) -> None
         token.unlink(missing_ok=True)
     for worker, missing in seen.items():
         if missing:
-            path = writes if missing[0] == str(token) else missing[0]
-            raise UserError(f"--cluster: the worker {worker} does not see {path}; use a disk that all workers share")
+            unseen = writes if missing[0] == str(token) else missing[0]
+            raise UserError(f"--cluster: the worker {worker} does not see {unseen}; use a disk that all workers share")
 
 
 def _missing(paths: Sequence[str]) -> list[str]:

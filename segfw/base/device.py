@@ -12,8 +12,14 @@ import torch
 from segfw.base.records import GIGABYTE, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-COMPILE_FROM_S, COMPILE_FROM_STEPS = 1800.0, 2000  # length of a training on the CPU from which compiling it pays
+# Length of a training on the CPU from which compiling it pays.
+COMPILE_FROM_S = 1800.0
+COMPILE_FROM_STEPS = 2000
 COMPILE_FROM_TILES = 4000  # of a prediction on CUDA; not measured: if a minute of compiling saves a fifth
+
+# Parameters of glibc's mallopt, from its malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -84,7 +90,7 @@ def compiling_pays_in_prediction(device: torch.device, tiles: float) -> bool:
     return device.type == "cuda" and tiles >= COMPILE_FROM_TILES
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
+def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[object]:
     """Mixed precision for the network's forward pass; nothing at all in float32."""
     if precision == torch.float32:
         return contextlib.nullcontext()
@@ -101,9 +107,8 @@ def keep_freed_pages() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        library.mallopt(m_mmap_threshold, 2**30)
-        library.mallopt(m_trim_threshold, 2**31 - 1)
+        library.mallopt(M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def convolution_flops(device: torch.device) -> float:
@@ -112,7 +117,8 @@ def convolution_flops(device: torch.device) -> float:
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(device, precision)
     image = torch.randn(1, 32, 32, 48, 48, device=device, dtype=precision)
     if device.type != "mps":
-        layer, image = (x.to(memory_format=torch.channels_last_3d) for x in (layer, image))
+        layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
+        image = image.to(memory_format=torch.channels_last_3d)
     operations = 2 * 27 * 32 * 32 * image[0, 0].numel()
     best_s = float("inf")
     with torch.inference_mode():

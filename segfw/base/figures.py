@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.base.records import write_text
+from segfw.base.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,8 @@ VIEWS = (("axial", 0, "RLAP"), ("coronal", 1, "RLSI"), ("sagittal", 2, "APSI"))
 # Light enough to be seen on a dark image and dark enough for white paper; further labels get evenly spread hues.
 PALETTE = ("#e8503a", "#2f8fe0", "#2aa866", "#e0a010", "#a05ce0", "#10a8b8", "#e05c9a", "#98703c", "#7ea010", "#5b6ee1")
 
+GOLDEN_RATIO = 0.618034
+
 
 def label_color(index: int) -> tuple[float, float, float]:
     """RGB in 0..1 of class ``index`` (1 is the first label); the same in every picture and plot."""
@@ -35,13 +37,15 @@ def label_color(index: int) -> tuple[float, float, float]:
 
     if index <= len(PALETTE):
         return to_rgb(PALETTE[index - 1])
-    return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.85)  # golden ratio: neighbours differ most
+    hue = index * GOLDEN_RATIO % 1  # neighbours differ most
+    return colorsys.hsv_to_rgb(hue, 0.75, 0.85)
 
 
 def shown_plane(array_zyx: np.ndarray, axis: int, index: int, box: tuple[slice, slice, slice]) -> np.ndarray:
-    """The slice ``index`` across ``axis`` as it is shown (see VIEWS), cut to ``box``."""
-    place = tuple(index if each == axis else box[each] for each in range(3))
-    return array_zyx[place][::-1, ::-1]
+    """The slice ``index`` across ``axis`` as it is shown (see VIEWS), cut to ``box``; a view of two axes."""
+    place: list[int | slice] = list(box)
+    place[axis] = index
+    return array_zyx[tuple(place)][::-1, ::-1]
 
 
 def plain_axes(ax: Axes) -> None:
@@ -64,15 +68,26 @@ def png_of(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def write_page(path: Path, template: Path, *, filters: Mapping[str, Callable] | None = None, **values) -> None:
+def write_page(
+    path: Path, template: Path, *, filters: Mapping[str, Callable[..., str]] | None = None, **values: object
+) -> None:
     """Fills ``template``, which extends the common frame, and writes it atomically as one file.
 
-    Every text is escaped; the filter ``picture`` puts PNG bytes into the page.
+    ``values`` are what the template names. Every text is escaped; the filter ``picture`` puts PNG bytes into the page.
     """
     import jinja2
 
-    loader = jinja2.FileSystemLoader([template.parent, FRAME.parent])
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["picture"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, FRAME.parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["picture"] = _inline_png
     environment.filters.update(filters or {})
     write_text(path, environment.get_template(template.name).render(**values))
+
+
+def _inline_png(png: bytes) -> str:
+    """The address under which a page holds the picture itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -7,37 +7,23 @@ workers, and there is no worker that could die alone (as the kernel's out-of-mem
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
+from typing import Generic, TypeVar
 
-import psutil
 from tqdm import tqdm
 
-from segfw.base.progress import progress
-from segfw.base.records import GIGABYTE, Record, UserError, count
+from segfw.base.progress import progress_bar
+from segfw.base.records import GIGABYTE, Record, UserError
+from segfw.base.resources import cpu_count, free_memory_bytes, ran_out_of_memory
+from segfw.base.words import count
 
-CGROUPS = Path("/sys/fs/cgroup")
 FAILURES_FILE = "failures.json"
-# Per version of control groups: limit, use, and the entries of memory.stat that count files read.
-GROUP_FILES = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-)
-# How torch, SimpleITK and C++ libraries say it; NumPy raises MemoryError.
-MEMORY_WORDS = re.compile(
-    r"(can't|cannot|failed to|could not|unable to) allocate|(out of|not enough|insufficient) memory|bad_alloc"
-    r"|MemoryAllocationError|ENOMEM",
-    re.IGNORECASE,
-)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -89,64 +75,6 @@ class CasesFailed(Exception):
         super().__init__(f"{count(len(failures), 'case')} failed {what}, {others}{listed}\n{lines}")
 
 
-def cpu_count() -> int:
-    """Processors this process may use, which under a job scheduler are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def free_memory_bytes() -> int:
-    """Memory this process may still take: the machine's free memory or what its cgroups leave, whichever is less."""
-    free = [psutil.virtual_memory().available]
-    try:
-        listed = Path("/proc/self/cgroup").read_text()
-    except OSError:  # not Linux
-        return free[0]
-    free += [cgroup_free_bytes(group) for group in control_groups(listed, CGROUPS)]
-    return int(max(min(free), 0))
-
-
-def control_groups(listed: str, root: Path) -> list[Path]:
-    """Folders of the control groups that bound a process's memory, from its /proc/self/cgroup.
-
-    Version 2 lists one group as ``0::/path``; version 1 one for each resource, and has memory in a folder of its own.
-    Every parent may have a limit as well. In a container the path may be the host's and lead nowhere, but its top
-    is then the container's own group.
-    """
-    groups = []
-    for controllers, path in re.findall(r"^\d+:([^:\n]*):(/.*)$", listed, re.MULTILINE):
-        if controllers == "" or "memory" in controllers.split(","):
-            own = PurePosixPath(path)
-            top = root / "memory" if controllers else root
-            groups += [top / group.relative_to("/") for group in (own, *own.parents)]
-    return groups or [root]
-
-
-def cgroup_free_bytes(group: Path) -> float:
-    """What the limit of one control group, of version 1 or 2, leaves; infinite if it has none."""
-    for limit_file, use_file, cache_names in GROUP_FILES:
-        try:
-            limit, used = (int((group / name).read_text()) for name in (limit_file, use_file))
-            lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-            # Files that were read count as used until the space is needed, though nobody uses them.
-            return limit - used + sum(int(size) for name, size in lines if name in cache_names)
-        except (OSError, ValueError):  # no such group, or the limit is "max"
-            continue
-    return float("inf")
-
-
-def ran_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that memory could not be had."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            return True
-        if isinstance(error, RuntimeError | OSError) and MEMORY_WORDS.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """Where items are worked on: how many at once, and with how much memory in all."""
@@ -188,17 +116,20 @@ def map_bounded(
     """
     with contextlib.ExitStack() as stack:
         pool = pool or stack.enter_context(thread_pool(workers, budget_bytes))
-        waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in items][::-1]
-        again: list[_Task] = []
-        running: dict[Future, _Task] = {}
+        waiting = [_Task(item=item, cost_bytes=cost_bytes(item)) for item in reversed(items)]
+        again: list[_Task[Item]] = []
+        running: dict[Future[Result], _Task[Item]] = {}
         workers = pool.workers
-        bar = stack.enter_context(progress(what, total=len(waiting)))
+        bar = stack.enter_context(progress_bar(what, len(waiting)))
         try:
             while waiting or running or again:
                 if stop is not None and stop.is_set():
-                    waiting, again = [], []
-                if not waiting and not running:
-                    workers, waiting, again = 1, again, []
+                    waiting = []
+                    again = []
+                if not waiting and not running:  # what ran out of memory, one by one
+                    workers = 1
+                    waiting = again
+                    again = []
                 while waiting and len(running) < workers:
                     in_flight = sum(task.cost_bytes for task in running.values())
                     if running and in_flight + waiting[-1].cost_bytes > pool.budget_bytes:
@@ -224,16 +155,17 @@ def map_bounded(
 
 
 @dataclass
-class _Task:
+class _Task(Generic[Item]):
     """One item to be done; ``had_company`` if another was under way at any time while it was."""
 
-    item: object
+    item: Item
     cost_bytes: int
     had_company: bool = False
 
 
-def _outcome(task: _Task, future: Future) -> Outcome | None:
+def _outcome(task: _Task[Item], future: Future[Result]) -> Outcome | None:
     """What a finished item became; None if it is to be done again."""
+    error: BaseException | None
     try:
         error = future.exception()
     except CancelledError:  # by the cluster, as it ended
@@ -250,21 +182,21 @@ def _outcome(task: _Task, future: Future) -> Outcome | None:
         tqdm.write(f"{_shortage(task)}; it is done again, alone, when the others are done", file=sys.stderr)
         return None
     remedy = "close other programs, or use a machine with more memory"
-    told = OutOfMemory(f"{_shortage(task)}, though nothing else was under way; {remedy}")
-    told.__cause__ = error
-    return Outcome(item=task.item, error=told)
+    out_of_memory = OutOfMemory(f"{_shortage(task)}, though nothing else was under way; {remedy}")
+    out_of_memory.__cause__ = error
+    return Outcome(item=task.item, error=out_of_memory)
 
 
 def _release(error: BaseException | None) -> None:
     """Lets go of the arrays that an error's traceback keeps in memory, which the next case needs."""
-    seen = set()
+    seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-def _shortage(task: _Task) -> str:
+def _shortage(task: _Task[Item]) -> str:
     expected = f"it was expected to need {task.cost_bytes / GIGABYTE:.1f} GB, and " if task.cost_bytes else ""
     free = free_memory_bytes() / GIGABYTE
     return f"{_name(task.item)}: ran out of memory; {expected}{free:.1f} GB are free"

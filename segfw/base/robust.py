@@ -10,6 +10,7 @@ FEWEST_CASES = 8  # below, nobody can say what is usual
 THRESHOLD = 6.0  # robust standard deviations; measured values have longer tails than the normal distribution
 RAREST_SHARE = 8  # more than one case in eight on one side is a second kind of case, not a slip
 NORMAL_QUANTILE = 1.15  # of the normal distribution at 1 - 1 / RAREST_SHARE
+MAD_TO_STD = 1.4826  # of a normal distribution: its deviation in median absolute deviations
 WIDEST_GAP = 0.25  # of the distance to the median lies between an outlier and the case next to it, or it is a tail
 
 
@@ -29,7 +30,7 @@ def most_outliers(cases: int) -> int:
 
 def robust_spread(values: np.ndarray) -> float:
     """Standard deviation by the median absolute deviation, which half of the values cannot move."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+    return float(MAD_TO_STD * np.median(np.abs(values - np.median(values))))
 
 
 def find_outliers(values: np.ndarray, *, least: float, threshold: float = THRESHOLD) -> list[Outlier]:

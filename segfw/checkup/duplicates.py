@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
-from segfw.base.records import count
-from segfw.checkup.case_measures import CaseMeasure
-from segfw.checkup.findings import Finding
+from segfw.base.robust import robust_spread
+from segfw.base.words import count
+from segfw.dataset.cases import Finding
 
 # Correlation of two signatures. Measured on MR of the hippocampus and the heart, CT of head and neck, and brain
 # slices: scans of different patients reach at most 0.57, 0.34, 0.88 and 0.50; two phases of one heart 0.94 to 0.991;
@@ -20,39 +21,46 @@ SAME_SCAN_OF_PATIENT = 0.998  # where the ids tell that both are of one patient,
 # transform: small images of one body region look alike, and the more so the fewer voxels they have.
 DISTANCE_TO_OTHERS = 6.0
 FEWEST_PAIRS = 28  # of eight cases
-TURNS = {"": (), "mirrored along z": (0,), "mirrored along y": (1,), "mirrored along x": (2,)}
+TURNS: dict[str, tuple[int, ...]] = {
+    "": (),
+    "mirrored along z": (0,),
+    "mirrored along y": (1,),
+    "mirrored along x": (2,),
+}
 
 
-def near_duplicates(cases: Sequence[CaseMeasure], patient_of: Mapping[str, str]) -> list[Finding]:
-    """Every case that shows the same scan as an earlier one in other numbers."""
+def near_duplicates(signature_of: Mapping[str, np.ndarray], patient_of: Mapping[str, str]) -> list[Finding]:
+    """Every case that shows the same scan as an earlier one in other numbers; ``signature_of`` is by case id."""
     best: dict[str, tuple[float, str, str]] = {}  # later case -> correlation, earlier case, how it is turned
-    by_grid: dict[tuple, list[CaseMeasure]] = defaultdict(list)
-    for case in cases:
-        by_grid[case.signature.shape].append(case)
-    for alike in by_grid.values():
-        for later, earlier, correlation, how in _matches(np.stack([case.signature for case in alike])):
-            first, second = alike[earlier].id, alike[later].id
+    ids_by_grid: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for case, signature in signature_of.items():
+        ids_by_grid[signature.shape].append(case)
+    for ids in ids_by_grid.values():
+        for later, earlier, correlation, turn in _matches(np.stack([signature_of[case] for case in ids])):
+            first = ids[earlier]
+            second = ids[later]
             same_patient = patient_of.get(first) == patient_of.get(second)
             if same_patient and correlation < SAME_SCAN_OF_PATIENT:
                 continue
-            best[second] = max(best.get(second, (0.0, "", "")), (correlation, first, how))
-    return [_finding(case.id, *best[case.id]) for case in cases if case.id in best]
+            best[second] = max(best.get(second, (0.0, "", "")), (correlation, first, turn))
+    return [_finding(case, *best[case]) for case in signature_of if case in best]
 
 
 def _matches(signatures: np.ndarray) -> Iterator[tuple[int, int, float, str]]:
     """Pairs of like images, the later first, with their correlation and how one is turned against the other."""
-    lines, limit = signatures.reshape(len(signatures), -1), SAME_SCAN
-    for how, axes in TURNS.items():
-        turned = np.flip(signatures, [axis + 1 for axis in axes]).reshape(lines.shape)
+    lines = signatures.reshape(len(signatures), -1)
+    limit = SAME_SCAN
+    for turn, axes in TURNS.items():
+        turned = np.flip(signatures, tuple(axis + 1 for axis in axes)).reshape(lines.shape)
         correlations = np.tril(lines @ turned.T, -1)
         if not axes:
             limit = max(limit, _above_others(correlations))
         for later, earlier in np.argwhere(correlations > limit).tolist():
-            yield later, earlier, float(correlations[later, earlier]), how
+            yield later, earlier, float(correlations[later, earlier]), turn
 
 
-def _finding(case: str, correlation: float, other: str, how: str) -> Finding:
-    turned = f", {how}," if how else ""
+def _finding(case: str, correlation: float, other: str, turn: str) -> Finding:
+    turned = f", {turn}," if turn else ""
     return Finding(
         kind="near-duplicate",
         severity="warning",
@@ -70,7 +78,7 @@ def _above_others(correlations: np.ndarray) -> float:
         return 0.0
     transformed = np.arctanh(pairs.clip(-0.9999, 0.9999))
     middle = np.median(transformed)
-    spread = 1.4826 * np.median(np.abs(transformed - middle))
+    spread = robust_spread(transformed)
     # Never so high that a copy with a little noise is missed.
     return min(float(np.tanh(middle + DISTANCE_TO_OTHERS * spread)), SAME_SCAN_OF_PATIENT)
 
@@ -87,10 +95,8 @@ def repeated_patients(patient_of: Mapping[str, str], *, are_given: bool) -> list
     source = "as --groups says" if are_given else "told by the ids"
     who = f"{count(len(several), 'patient')} of {len(cases_of)}"
     what = f"{who} have several cases, {source}, such as {', '.join(example[:3])}"
-    remedy = (
-        "folds have to be drawn by patient"
-        if are_given
-        else "folds have to be drawn by patient; give --groups if the ids mislead"
-    )
-    others = tuple(case for ids in several.values() for case in ids)
+    remedy = "folds have to be drawn by patient"
+    if not are_given:
+        remedy += "; give --groups if the ids mislead"
+    others = tuple(chain(*several.values()))
     return [Finding(kind="same-patient", severity="note", what=what, remedy=remedy, others=others)]

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.base.records import count
 from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
-from segfw.checkup.case_measures import CaseMeasure
-from segfw.checkup.findings import Finding
+from segfw.base.words import count
+from segfw.checkup.case_details import CheckedCase
 from segfw.checkup.swaps import AXES
+from segfw.dataset.cases import Finding
 
 Names = dict[int, str]  # label value -> name
 
@@ -24,7 +24,7 @@ COMMON_UNITS = 0.15  # spread of the logarithm of the ranges up to which images 
 OFFSET_SHARE = 0.45  # of the intensity range; air of a CT that was shifted by 1024 moves by about 0.7
 
 
-def odd_geometry(cases: Sequence[CaseMeasure]) -> list[Finding]:
+def odd_geometry(cases: Sequence[CheckedCase]) -> list[Finding]:
     """Spacings and sizes unlike the others'."""
     found = []
     for axis, name in enumerate(AXES):
@@ -40,7 +40,7 @@ def odd_geometry(cases: Sequence[CaseMeasure]) -> list[Finding]:
     return found
 
 
-def mixed_orientation(cases: Sequence[CaseMeasure]) -> list[Finding]:
+def mixed_orientation(cases: Sequence[CheckedCase]) -> list[Finding]:
     """A note on cases that are stored in another orientation than most."""
     found = []
     stored = Counter(case.orientation for case in cases)
@@ -60,7 +60,7 @@ def _usual(outlier: Outlier, unit: str) -> str:
     return f"in the others it is {between} {unit}".rstrip()
 
 
-def warning(kind: str, case: CaseMeasure, what: str, remedy: str, **more) -> Finding:
+def warning(kind: str, case: CheckedCase, what: str, remedy: str, **more) -> Finding:
     return Finding(**{"kind": kind, "severity": "warning", "case": case.id, "what": what, "remedy": remedy} | more)
 
 
@@ -79,7 +79,7 @@ class _Feature(NamedTuple):
     remedy: str
 
 
-def odd_intensities(cases: Sequence[CaseMeasure]) -> list[Finding]:
+def odd_intensities(cases: Sequence[CheckedCase]) -> list[Finding]:
     """Cases whose intensities are shifted, scaled or reach far beyond those of the others."""
     found = []
     for index in range(min((len(case.channels) for case in cases), default=0)):
@@ -96,7 +96,7 @@ def odd_intensities(cases: Sequence[CaseMeasure]) -> list[Finding]:
     return found
 
 
-def _intensities(cases: Sequence[CaseMeasure], case: CaseMeasure, index: int) -> str:
+def _intensities(cases: Sequence[CheckedCase], case: CheckedCase, index: int) -> str:
     own = case.channels[index]
     others = [other.channels[index] for other in cases if other is not case]
     low, high = (np.median([getattr(channel, part) for channel in others]) for part in ("low", "high"))
@@ -106,7 +106,7 @@ def _intensities(cases: Sequence[CaseMeasure], case: CaseMeasure, index: int) ->
     )
 
 
-def _intensity_features(cases: Sequence[CaseMeasure], index: int) -> list[_Feature]:
+def _intensity_features(cases: Sequence[CheckedCase], index: int) -> list[_Feature]:
     """Range, offset and extremes; the latter relative to the case's own range, as MR has no fixed units."""
     low, high, minimum, maximum = (
         np.array([getattr(case.channels[index], part) for case in cases])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from segfw.base.records import count
 from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
-from segfw.checkup.case_measures import CaseMeasure, LabelMeasure
-from segfw.checkup.findings import Finding
+from segfw.base.words import count
+from segfw.checkup.case_details import CheckedCase, LabelMeasure
 from segfw.checkup.odd_cases import Names, listed, warning
 from segfw.checkup.swaps import AXES, X_AXIS, Swap, find_swaps
+from segfw.dataset.cases import Finding
+from segfw.dataset.sides import pairs_by_name
 from segfw.planning.splits import FOLDS
 
 VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
@@ -24,7 +24,7 @@ STRAY_DIAMETERS = 0.5  # a stray part lies this far off, measured in diameters o
 STRAY_VOXELS = 3.0
 
 
-def odd_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def odd_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Volumes unlike the others', stray parts, labels on air, and labels that are in too few cases."""
     found = _rare_labels(cases, names)
     for value in names:
@@ -57,7 +57,7 @@ def _share(outlier: Outlier) -> str:
     return f"in the others it is at most {outlier.usual[1]:.0%}"
 
 
-def _rare_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def _rare_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Labels in fewer cases than there are folds; where many are rare it is how the data are, and one note."""
     have = {value: [case.id for case in cases if value in case.labels] for value in names}
     rare = [value for value in names if len(have[value]) < min(FOLDS, len(cases))]
@@ -81,7 +81,7 @@ def _rare_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
     ]
 
 
-def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def _missing(have: list[CheckedCase], value: int, cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Cases without a label that nearly all others have in much the same size, so that it is anatomy and no lesion."""
     without = [case for case in cases if value not in case.labels and case.labels]
     volumes = np.log([case.labels[value].volume_ml for case in have])
@@ -93,7 +93,7 @@ def _missing(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], 
     return [warning("missing-label", case, what, remedy, labels=(value,)) for case in without]
 
 
-def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Volumes unlike the others', or unlike what another label of the case, such as the other side's, lets expect."""
     if 1 in have[0].shape:  # a section through a structure may have any size
         return []
@@ -123,31 +123,31 @@ def _odd_volumes(have: list[CaseMeasure], value: int, cases: Sequence[CaseMeasur
     return list(found.values())
 
 
-def _odd_volume(case: CaseMeasure, value: int, names: Names, usual: str) -> Finding:
+def _odd_volume(case: CheckedCase, value: int, names: Names, usual: str) -> Finding:
     label = case.labels[value]
     what = f"{names[value]} has {label.volume_ml:.3g} ml; {usual}"
     remedy = "look whether a part is missing, or whether another structure has its value"
     return warning("outlier-volume", case, what, remedy, labels=(value,), place=label.centre)
 
 
-def _partner(have: list[CaseMeasure], value: int, volumes: np.ndarray) -> int | None:
+def _partner(have: list[CheckedCase], value: int, volumes: np.ndarray) -> int | None:
     """The label whose volume goes with this one's most closely; None if none does so closely enough to tell."""
     spreads = {}
     for other in set.intersection(*(set(case.labels) for case in have)) - {value}:
         ratio = volumes - np.log([case.labels[other].volume_ml for case in have])
-        spreads[other] = float(1.4826 * np.median(np.abs(ratio - np.median(ratio))))
+        spreads[other] = robust_spread(ratio)
     best = min(spreads, key=spreads.get, default=None)
     return best if best is not None and spreads[best] <= PARTNER_SPREAD else None
 
 
-def _stray_share(cases: Sequence[CaseMeasure]) -> float:
+def _stray_share(cases: Sequence[CheckedCase]) -> float:
     """Share of all labels that have a stray part: high in slices, where one structure shows in several places."""
     strays = [label.stray_mm > 0 for case in cases for label in case.labels.values()]
     return float(np.mean(strays)) if strays else 0.0
 
 
 def _stray_parts(
-    have: list[CaseMeasure], labels: list[LabelMeasure], value: int, name: str, stray_share: float
+    have: list[CheckedCase], labels: list[LabelMeasure], value: int, name: str, stray_share: float
 ) -> list[Finding]:
     """Small parts far from the label where it is in one piece, or has its small parts close by, in the others."""
     dimensions = 2 if 1 in have[0].shape else 3
@@ -178,17 +178,14 @@ def _stray_parts(
     ]
 
 
-SIDE = re.compile(r"(?<![a-z])(left|right|l|r|lt|rt|lh|rh)(?![a-z])", re.I)
-
-
-def swapped_labels(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def swapped_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Labels that lie the other way round than in nearly all cases, and left labels on the right in all cases."""
     return [_swap_finding(cases[swap.case], swap, names) for swap in find_swaps(list(cases))] + _all_swapped(
         cases, names
     )
 
 
-def _swap_finding(case: CaseMeasure, swap: Swap, names: Names) -> Finding:
+def _swap_finding(case: CheckedCase, swap: Swap, names: Names) -> Finding:
     first, second = (names[value] for value in swap.pair)
     axis = AXES[swap.axis]
     how = f"{first} lies {swap.found_mm:.0f} mm from {second} along {axis}, in the others {swap.usual_mm:.0f} mm"
@@ -202,28 +199,21 @@ def _swap_finding(case: CaseMeasure, swap: Swap, names: Names) -> Finding:
     return warning(kind, case, what, remedy, labels=swap.pair, place=place)
 
 
-def _all_swapped(cases: Sequence[CaseMeasure], names: Names) -> list[Finding]:
+def _all_swapped(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Pairs by name whose left one lies on the patient's right in nearly all cases: consistent, so only a note."""
+    value_of = {name: value for value, name in names.items()}
+    pairs, _ = pairs_by_name(list(value_of))
     found = []
-    for left, right in side_pairs(names):
+    for left_name, right_name in pairs:
+        left = value_of[left_name]
+        right = value_of[right_name]
         distances = [
             case.labels[left].centroid_mm[X_AXIS] - case.labels[right].centroid_mm[X_AXIS]
             for case in cases
             if left in case.labels and right in case.labels
         ]
         if distances and np.mean(np.array(distances) > 0) > 0.8:
-            what = f"{names[left]} lies to the patient's right of {names[right]} in nearly all cases"
+            what = f"{left_name} lies to the patient's right of {right_name} in nearly all cases"
             remedy = "the names or the directions in the headers are wrong; training does not mind, readers may"
             found.append(Finding(kind="sides-by-name", severity="note", what=what, remedy=remedy, labels=(left, right)))
     return found
-
-
-def side_pairs(names: Names) -> list[tuple[int, int]]:
-    """Values of labels that differ in their names only by left and right, left first."""
-    sides: dict[str, dict[str, int]] = {}
-    for value, name in names.items():
-        words = name.replace("_", " ")
-        match = SIDE.search(words)
-        if match:
-            sides.setdefault(SIDE.sub("*", words, count=1).lower(), {})[match[1][0].lower()] = value
-    return [(pair["l"], pair["r"]) for pair in sides.values() if len(pair) == 2]

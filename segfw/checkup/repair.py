@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.records import Record, UserError, whole_file
-from segfw.checkup.findings import CheckReport
+from segfw.base.files import whole_file
+from segfw.base.records import Record, UserError
+from segfw.checkup.check_report import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
-from segfw.dataset.verify import as_integers, grid_mismatch
+from segfw.dataset.verify import grid_mismatch
 from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
-from segfw.images.geometry import Geometry, Volume, stored_like
+from segfw.images.geometry import Geometry
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 
 FIXES_FILE = "fixes.json"
+# Kinds of findings of reading and verifying that can be repaired.
+FIXABLE = frozenset({"same-image", "image-nan", "mask-grid", "channel-grid"})
 # A mask whose grid has the image's shape and lies within this many voxels of it was drawn on the image, and its header
 # was damaged later; one that lies farther off is resampled to where it says it is.
 SAME_PLACE_VOXELS = 3.0

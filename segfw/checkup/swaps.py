@@ -10,8 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.base.robust import FEWEST_CASES, most_outliers
-from segfw.checkup.case_measures import CaseMeasure
+from segfw.base.robust import FEWEST_CASES, most_outliers, robust_spread
+from segfw.checkup.case_details import CheckedCase
 
 CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust standard deviations of it
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
@@ -32,7 +32,7 @@ class Swap:
     is_mirrored: bool = False
 
 
-def find_swaps(cases: list[CaseMeasure]) -> list[Swap]:
+def find_swaps(cases: list[CheckedCase]) -> list[Swap]:
     """The most telling swap of every case in which labels lie the other way round than in nearly all cases."""
     values = sorted({value for case in cases for value in case.labels})
     if len(cases) < FEWEST_CASES or len(values) < 2:
@@ -62,10 +62,11 @@ def _usual_distances(centroids_NKA: np.ndarray) -> dict[tuple[int, int, int], tu
         if len(distances_NA) < FEWEST_CASES:
             continue
         median_A = np.median(distances_NA, 0)
-        spread_A = 1.4826 * np.median(np.abs(distances_NA - median_A), 0) * (1 + 4 / len(distances_NA))
+        few = 1 + 4 / len(distances_NA)
         for axis in range(3):
             median_mm = float(median_A[axis])
-            strength = abs(median_mm) / max(float(spread_A[axis]), 1e-6)
+            spread_mm = robust_spread(distances_NA[:, axis]) * few
+            strength = abs(median_mm) / max(spread_mm, 1e-6)
             if abs(median_mm) >= FEWEST_MM and strength >= CONSISTENT:
                 usual[first, second, axis] = (median_mm, strength)
     return usual

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
-from segfw.checkup.case_measures import CaseMeasure, Slice, as_grey
-from segfw.dataset.cases import Case, apply_map
-from segfw.dataset.verify import as_integers
+from segfw.checkup.case_details import CaseDetails, Slice, as_grey
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import apply_map
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_mask, read_volume
-from segfw.images.geometry import stored_like, to_canonical
+from segfw.images.geometry import Shape
+from segfw.images.values import as_integers
+from segfw.images.volume import stored_like, to_canonical
 
 FILL = 0.16
 MARK_RADIUS = 11  # pixels, of the ring around a place
@@ -32,36 +34,41 @@ class View(NamedTuple):
     title: str
 
 
-def thumbnail(case: CaseMeasure, classes: Mapping[int, int], pixels: int = 150) -> View:
+def thumbnail(case_id: str, details: CaseDetails, classes: Mapping[int, int], pixels: int = 150) -> View:
     """The slice with most foreground, from what was kept when the case was read."""
-    kept = case.thumbnail
+    kept = details.thumbnail
     shown = Slice(image=kept.image[::-1, ::-1], mask=kept.mask[::-1, ::-1], size_mm=kept.size_mm)
-    return _view(shown, pixels / max(kept.size_mm), classes, VIEWS[0][2], case.id)
+    return _view(shown, pixels / max(kept.size_mm), classes, VIEWS[0][2], case_id)
 
 
 def views_of_place(
-    case: Case, measure: CaseMeasure, place: Sequence[int], classes: Mapping[int, int], pixels: int = 300
+    case: Case, window: tuple[float, float], place: Shape, classes: Mapping[int, int], pixels: int = 300
 ) -> list[View]:
     """The three slices through a voxel (z, y, x in canonical orientation), which is marked; reads the case again."""
+    if case.label is None:
+        return []
     stored = stack_channels([read_volume(path) for path in case.images])
     mask = replace(stored_like(read_mask(case.label), stored), geometry=stored.geometry)
     image = to_canonical(stored)
     values = apply_map(as_integers(to_canonical(mask).array), case.label_map)[0]
-    size_mm = np.array(measure.size_mm)
+    size_mm = np.multiply(image.geometry.shape, image.geometry.spacing_mm)
+    whole = (slice(None), slice(None), slice(None))
     views = []
     for name, axis, letters in VIEWS:
-        if min(np.delete(values.shape, axis)) == 1:
+        vertical, horizontal = (each for each in range(3) if each != axis)
+        if min(values.shape[vertical], values.shape[horizontal]) == 1:
             continue
-        plane, mask = (shown_plane(array, axis, place[axis], (slice(None),) * 3) for array in (image.array[0], values))
         shown = Slice(
-            image=as_grey(plane, measure.channels[0].window), mask=mask, size_mm=tuple(np.delete(size_mm, axis))
+            image=as_grey(shown_plane(image.array[0], axis, place[axis], whole), window),
+            mask=shown_plane(values, axis, place[axis], whole),
+            size_mm=(float(size_mm[vertical]), float(size_mm[horizontal])),
         )
-        inside = [
-            1 - (index + 0.5) / size for index, size in zip(np.delete(place, axis), np.delete(values.shape, axis))
-        ]
-        scale = pixels / max(size_mm)
+        mark = (
+            1 - (place[vertical] + 0.5) / values.shape[vertical],
+            1 - (place[horizontal] + 0.5) / values.shape[horizontal],
+        )
         title = f"{name}, slice {place[axis] + 1} of {values.shape[axis]}"
-        views.append(_view(shown, scale, classes, letters, title, mark=inside))
+        views.append(_view(shown, pixels / size_mm.max(), classes, letters, title, mark=mark))
     return views
 
 
@@ -71,27 +78,34 @@ def _view(
     classes: Mapping[int, int],
     letters: str,
     title: str,
-    mark: Sequence[float] | None = None,
+    mark: tuple[float, float] | None = None,
 ) -> View:
     """``shown`` already lies as it is to be seen; ``mark`` is a place in it as shares of height and width."""
-    height, width = (max(8, round(size * scale)) for size in shown.size_mm)
+    height = max(8, round(shown.size_mm[0] * scale))
+    width = max(8, round(shown.size_mm[1] * scale))
     fine = (2 * height, 2 * width)  # twice the pixels of the page, for sharp outlines
     picture = np.repeat(_resized(shown.image, fine)[..., None] / 255, 3, axis=2)
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old // new, old - 1).astype(int) for new, old in zip(fine, shown.mask.shape)
-    )
-    mask = shown.mask[rows][:, columns]
+    mask = _nearest(shown.mask, fine)
     edges = np.zeros(fine, bool)
     for axis in (0, 1):
         for step in (-1, 1):
             edges |= np.roll(mask, step, axis) != mask
     for value in np.intersect1d(np.unique(mask), list(classes)):
-        color, inside = np.array(label_color(classes[int(value)])), mask == value
+        color = np.array(label_color(classes[int(value)]))
+        inside = mask == value
         picture[inside] = (1 - FILL) * picture[inside] + FILL * color
         picture[inside & edges] = color
     if mark is not None:
         _ring(picture, (mark[0] * fine[0], mark[1] * fine[1]))
     return View(_png(picture), width, height, letters, title)
+
+
+def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The mask in another size, every pixel with the value at its place."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old // new, old - 1).astype(int) for new, old in zip(shape, mask.shape)
+    )
+    return mask[rows][:, columns]
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

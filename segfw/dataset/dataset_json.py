@@ -9,13 +9,19 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from segfw.base.records import UserError, count
-from segfw.dataset.cases import Channel, FoundDataset, LabelMap, LabelSet, Problem, Region
+from pydantic import ValidationError
 
-DESCRIPTION_FILE, LABEL_MAPS_FILE = "dataset.json", "label_maps.json"
+from segfw.base.records import UserError
+from segfw.base.words import count
+from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
+from segfw.dataset.labels import LabelMap, LabelSet, Region
+
+DESCRIPTION_FILE = "dataset.json"
+LABEL_MAPS_FILE = "label_maps.json"
 LABEL_MAPS_FIELD = "label_maps"  # in dataset.json, instead of a file of its own
 REGIONS_ORDER_FIELD = "regions_class_order"
-BACKGROUND, IGNORE = "background", "ignore"
+BACKGROUND = "background"
+IGNORE = "ignore"
 
 
 def read_description(path: Path) -> dict | None:
@@ -56,16 +62,21 @@ def labels_of(description: Mapping, path: Path) -> LabelSet:
         raise UserError(f"{path}: label 'background' has the values {list(background)}; it must be one integer")
     if BACKGROUND not in entries:  # whatever the name of value 0 is, it is the background
         entries = {name: values for name, values in entries.items() if values != background}
-    named = [(name, values) for name, values in entries.items() if name != BACKGROUND]
-    regions = ()
-    if any(len(values) > 1 for _, values in named):
-        order = _painting_order(description, [name for name, _ in named], path)
-        regions = tuple(Region(name=name, values=values, painted=value) for (name, values), value in zip(named, order))
-        named = _labels_in(named, background[0])
-    names, values = zip((BACKGROUND, background[0]), *((name, values[0]) for name, values in named))
+    structures = [(name, values) for name, values in entries.items() if name != BACKGROUND]
+    regions: list[Region] = []
+    if any(len(values) > 1 for _, values in structures):
+        order = _painting_order(description, [name for name, _ in structures], path)
+        for (name, values), painted in zip(structures, order):
+            regions.append(Region(name=name, values=values, painted=painted))
+        structures = _labels_in(structures, background[0])
     try:
-        return LabelSet(names=names, values=values, ignore=ignored[0] if ignored else None, regions=regions)
-    except ValueError as error:
+        return LabelSet(
+            names=(BACKGROUND, *(name for name, _ in structures)),
+            values=(background[0], *(values[0] for _, values in structures)),
+            ignore=ignored[0] if ignored else None,
+            regions=tuple(regions),
+        )
+    except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: field 'labels': {reason}; correct it") from None
 
@@ -78,15 +89,20 @@ def _label_entries(description: Mapping, path: Path) -> dict[str, tuple[int, ...
         raise UserError(f"{path}: field 'labels' is missing or no object; write for example {json.dumps(example)}")
     named: dict[str, tuple[int, ...]] = {}
     for key, value in entries.items():
-        name, numbers = (value, key) if isinstance(value, str) and re.fullmatch(r"-?\d+", key) else (key, value)
+        name, numbers = key, value
+        if isinstance(value, str) and re.fullmatch(r"-?\d+", key):  # Decathlon's way round
+            name, numbers = value, key
+        values = []
         for number in numbers if isinstance(numbers, list) else [numbers]:
-            if _integer(number) is None:
+            integer = _integer(number)
+            if integer is None:
                 raise UserError(f"{path}: label {name!r} has value {number!r}; it must be an integer")
+            values.append(integer)
         if name in named:
             raise UserError(f"{path}: field 'labels': names {tuple(entries.values())} are not distinct; correct it")
-        named[name] = tuple(_integer(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
-        if not named[name]:
+        if not values:
             raise UserError(f"{path}: field 'labels': region {name!r} holds no label; correct it")
+        named[name] = tuple(values)
     return named
 
 
@@ -94,29 +110,35 @@ def _integer(number: object) -> int | None:
     """An integer, also where it is written as text or as a whole float; None for anything else."""
     if isinstance(number, float) and number.is_integer():
         return int(number)
-    return int(number) if not isinstance(number, bool) and re.fullmatch(r"-?\d+", str(number)) else None
+    if isinstance(number, bool) or not re.fullmatch(r"-?\d+", str(number)):
+        return None
+    return int(str(number))
 
 
 def _painting_order(description: Mapping, names: Sequence[str], path: Path) -> list[int]:
     """The value that each region is painted as, in the order of the regions."""
     order = description.get(REGIONS_ORDER_FIELD)
     wanted = f"give a value for each of {', '.join(names)}, in this order; later ones are painted over earlier ones"
-    if not isinstance(order, list) or any(isinstance(value, str) or _integer(value) is None for value in order):
+    values = []
+    if isinstance(order, list):
+        # A number that is written as text is no slip to be read over here: it may be a name.
+        values = [value for value in map(_integer, order) if value is not None]
+    if not isinstance(order, list) or len(values) < len(order) or any(isinstance(value, str) for value in order):
         state = "is missing" if order is None else f"is {order!r}, which is no list of integers"
         raise UserError(f"{path}: 'labels' has regions, but field {REGIONS_ORDER_FIELD!r} {state}; {wanted}")
-    if len(order) != len(names):
+    if len(values) != len(names):
         raise UserError(
-            f"{path}: field {REGIONS_ORDER_FIELD!r} has {count(len(order), 'value')} "
+            f"{path}: field {REGIONS_ORDER_FIELD!r} has {count(len(values), 'value')} "
             f"for {count(len(names), 'region')}; {wanted}"
         )
-    return [_integer(value) for value in order]
+    return values
 
 
 def _labels_in(regions: Sequence[tuple[str, tuple[int, ...]]], background: int) -> list[tuple[str, tuple[int, ...]]]:
     """The labels that regions consist of, named after a region of that label alone where there is one."""
-    own_names = {values[0]: name for name, values in reversed(regions) if len(values) == 1}
-    found = sorted({value for _, values in regions for value in values} - {background})
-    return [(own_names.get(value, f"label_{value}"), (value,)) for value in found]
+    name_of = {values[0]: name for name, values in reversed(regions) if len(values) == 1}
+    found = set[int]().union(*(values for _, values in regions)) - {background}
+    return [(name_of.get(value, f"label_{value}"), (value,)) for value in sorted(found)]
 
 
 LabelMaps = Mapping[str, LabelMap]  # by case id or pattern of ids, such as 'siteB_*'
@@ -127,12 +149,14 @@ def read_label_maps(folder: Path, labels: LabelSet | None) -> LabelMaps:
 
     Without ``labels``, which are then found in the masks, only values can be given and any value can.
     """
-    own, path = folder / LABEL_MAPS_FILE, folder / DESCRIPTION_FILE
+    path = folder / DESCRIPTION_FILE
     entries = (read_description(path) or {}).get(LABEL_MAPS_FIELD)
-    if own.is_file():
+    file_alone = folder / LABEL_MAPS_FILE
+    if file_alone.is_file():
         if entries is not None:
-            raise UserError(f"{own}: {path.name} has a field {LABEL_MAPS_FIELD!r} too; keep one of them")
-        path, entries = own, read_description(own)
+            raise UserError(f"{file_alone}: {path.name} has a field {LABEL_MAPS_FIELD!r} too; keep one of them")
+        path = file_alone
+        entries = read_description(file_alone)
     if entries is None:
         return {}
     if not isinstance(entries, dict) or not all(isinstance(pairs, dict) for pairs in entries.values()):
@@ -152,9 +176,9 @@ def _map_entry(key: str, meaning: object, pattern: str, labels: LabelSet | None,
     by_name = {} if labels is None else dict(zip(labels.names, labels.values))
     if labels is not None and labels.ignore is not None:
         by_name[IGNORE] = labels.ignore
-    known = ", ".join(f"{number} {name}" for name, number in by_name.items())
-    target = by_name.get(meaning) if isinstance(meaning, str) and meaning in by_name else _integer(meaning)
+    target = by_name[meaning] if isinstance(meaning, str) and meaning in by_name else _integer(meaning)
     if target is None or (labels is not None and target not in by_name.values()):
+        known = ", ".join(f"{number} {name}" for name, number in by_name.items())
         known = known or f"without 'labels' in {DESCRIPTION_FILE} give values, not names"
         raise UserError(f"{path}: {pattern!r} maps {key} to {meaning!r}, which is no label ({known}); correct it")
     return value, target
@@ -173,24 +197,32 @@ def label_map_of(case: str, maps: LabelMaps) -> LabelMap:
 
 
 def with_label_maps(found: FoundDataset) -> FoundDataset:
-    """The data set with each case's label map; maps that fit no case or contradict each other become problems."""
+    """The data set with each case's label map; maps that fit no case or contradict each other become findings."""
     maps = read_label_maps(found.root, found.labels)
-    cases, problems = [], []
-
-    def complain(case: str, what: str) -> None:
-        problems.append(
-            Problem(kind="label-map", case=case, file="label maps", what=what, remedy="correct or remove the map")
-        )
-
+    findings = []
     for pattern in maps:
         if not any(fnmatchcase(case.id, pattern) for case in found.cases):
-            complain(pattern, "fits no case")
+            findings.append(_wrong_label_map(pattern, "fits no case"))
+    cases: list[Case] = []
     for case in found.cases:
         try:
             cases.append(case.model_copy(update={"label_map": label_map_of(case.id, maps)}))
         except ValueError as error:
-            complain(case.id, str(error))
+            findings.append(_wrong_label_map(case.id, str(error)))
             cases.append(case)
     mapped = sum(bool(case.label_map) for case in cases)
-    notes = (f"label maps used for {count(mapped, 'case')}",) if mapped else ()
-    return replace(found, cases=tuple(cases), problems=(*found.problems, *problems), notes=(*found.notes, *notes))
+    notes = list(found.notes)
+    if mapped:
+        notes.append(f"label maps used for {count(mapped, 'case')}")
+    return replace(found, cases=tuple(cases), findings=(*found.findings, *findings), notes=tuple(notes))
+
+
+def _wrong_label_map(case: str, what: str) -> Finding:
+    return Finding(
+        kind="label-map",
+        severity="error",
+        case=case,
+        file="label maps",
+        what=what,
+        remedy="correct or remove the map",
+    )

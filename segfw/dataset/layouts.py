@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, FoundDataset, LabelSet, Problem
+from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
-from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_problems, pair, pair_numbered
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_findings, pair, pair_numbered
 from segfw.images.dicom import holds_dicom
 from segfw.images.formats import FORMATS, split_ending
 
@@ -43,15 +45,21 @@ def _find(raw: Path, description: dict | None) -> FoundDataset:
 
 def image_files(folder: Path) -> list[Path]:
     """Files of a folder in a format we read and folders in it that hold a DICOM series, sorted; no hidden ones."""
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in shown if (holds_dicom(path) if path.is_dir() else split_ending(path)[1]))
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    return holds_dicom(path) if path.is_dir() else bool(split_ending(path)[1])
 
 
 def series_folders(folder: Path) -> list[Path]:
     """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones."""
     found = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found += ([path] if holds_dicom(path) else []) + series_folders(path)
+        if holds_dicom(path):
+            found.append(path)
+        found += series_folders(path)
     return found
 
 
@@ -69,8 +77,10 @@ def group_channels(
     only_looks_numbered = {match[1] for match in numbered if match and int(match[2]) >= channel_count}
     cases: dict[str, list[Path]] = {}
     for path, stem, match in zip(files, stems, numbered):
-        is_channel = match and match[1] not in only_looks_numbered
-        cases.setdefault(match[1] if is_channel else stem, []).append(path)
+        case = stem
+        if match and match[1] not in only_looks_numbered:
+            case = match[1]
+        cases.setdefault(case, []).append(path)
     return cases
 
 
@@ -91,17 +101,13 @@ def _find_nnunet(raw: Path, description: dict) -> FoundDataset:
         channels=channels,
         labels=labels_of(description, path),
         cases=_cases(pairing),
-        problems=tuple(file_problems(pairing, masks, [f"{index:04}" for index in range(len(channels))])),
+        findings=tuple(file_findings(pairing, masks, [f"{index:04}" for index in range(len(channels))])),
     )
 
 
 def _cases(pairing: Pairing) -> tuple[Case, ...]:
     return tuple(
-        Case(
-            id=case,
-            images=tuple(path for paths in pairing.channels_of(case).values() for path in paths),
-            label=pairing.masks[case],
-        )
+        Case(id=case, images=tuple(chain(*pairing.channels_of(case).values())), label=pairing.masks[case])
         for case in pairing.cases
     )
 
@@ -111,44 +117,20 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
     entries = description["training"]
     if not isinstance(entries, list):
         raise UserError(f"{path}: field 'training' must be a list of {{'image': ..., 'label': ...}}; correct it")
-    problems, cases, seen, listed = [], [], Counter(), set()
+    cases: list[Case] = []
+    findings: list[Finding] = []
+    times_listed: Counter[str] = Counter()
+    listed: set[Path] = set()
     for entry in entries:
-        files = [entry.get(part) for part in ("image", "label")] if isinstance(entry, dict) else [None]
-        if not all(isinstance(file, str) for file in files):
-            raise UserError(f"{path}: an entry of 'training' is {entry!r}; it must have 'image' and 'label'")
-        image, label = (raw / file for file in files)
+        image, label = _listed_files(entry, raw, path)
         case_id = split_ending(image)[0]
-        seen[case_id] += 1
+        times_listed[case_id] += 1
         listed.add(image.resolve())
-        for file in (image, label):
-            if not file.exists():
-                remedy = "add the file or remove the entry from dataset.json"
-                problems.append(
-                    Problem(
-                        kind="missing-file", case=case_id, file=str(file), what="is listed but missing", remedy=remedy
-                    )
-                )
-        if image.exists() and label.exists() and seen[case_id] == 1:
+        findings += [_missing_file(case_id, file) for file in (image, label) if not file.exists()]
+        if image.exists() and label.exists() and times_listed[case_id] == 1:
             cases.append(Case(id=case_id, images=(image,), label=label))
-    for case_id, count in seen.items():
-        if count > 1:
-            what = f"is listed {count} times"
-            problems.append(
-                Problem(kind="listed-twice", case=case_id, file="dataset.json", what=what, remedy="keep one entry")
-            )
-    folders = {file.parent for file in listed if file.parent.is_dir()}
-    for extra in sorted(file for folder in folders for file in image_files(folder) if file.resolve() not in listed):
-        what, remedy = "is not listed in dataset.json and is not used", "list it, or move it away"
-        problems.append(
-            Problem(
-                kind="not-listed",
-                case=split_ending(extra)[0],
-                file=extra.name,
-                what=what,
-                remedy=remedy,
-                is_warning=True,
-            )
-        )
+    findings += [_listed_twice(case_id, times) for case_id, times in times_listed.items() if times > 1]
+    findings += [_not_listed(file) for file in _unlisted_images(listed)]
     return FoundDataset(
         name=str(description.get("name", raw.resolve().name)),
         root=raw,
@@ -156,12 +138,64 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
         channels=channels_of(description, path),
         labels=labels_of(description, path),
         cases=tuple(sorted(cases, key=lambda case: case.id)),
-        problems=tuple(problems),
+        findings=tuple(findings),
+    )
+
+
+def _listed_files(entry: object, raw: Path, dataset_json: Path) -> tuple[Path, Path]:
+    """Image and mask of an entry of a Decathlon 'training' list."""
+    if isinstance(entry, dict):
+        image = entry.get("image")
+        label = entry.get("label")
+        if isinstance(image, str) and isinstance(label, str):
+            return raw / image, raw / label
+    raise UserError(f"{dataset_json}: an entry of 'training' is {entry!r}; it must have 'image' and 'label'")
+
+
+def _missing_file(case_id: str, file: Path) -> Finding:
+    return Finding(
+        kind="missing-file",
+        severity="error",
+        case=case_id,
+        file=str(file),
+        what="is listed but missing",
+        remedy="add the file or remove the entry from dataset.json",
+    )
+
+
+def _listed_twice(case_id: str, times: int) -> Finding:
+    return Finding(
+        kind="listed-twice",
+        severity="error",
+        case=case_id,
+        file="dataset.json",
+        what=f"is listed {times} times",
+        remedy="keep one entry",
+    )
+
+
+def _unlisted_images(listed: set[Path]) -> list[Path]:
+    """Images that lie beside listed ones."""
+    found = []
+    for folder in {file.parent for file in listed if file.parent.is_dir()}:
+        found += [file for file in image_files(folder) if file.resolve() not in listed]
+    return sorted(found)
+
+
+def _not_listed(file: Path) -> Finding:
+    return Finding(
+        kind="not-listed",
+        severity="warning",
+        case=split_ending(file)[0],
+        file=file.name,
+        what="is not listed in dataset.json and is not used",
+        remedy="list it, or move it away",
     )
 
 
 def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
-    images, masks = image_files(raw / "images"), image_files(raw / "labels")
+    images = image_files(raw / "images")
+    masks = image_files(raw / "labels")
     if not images or not masks:
         empty = "images" if not images else "labels"
         raise UserError(f"{raw / empty}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
@@ -170,8 +204,9 @@ def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
     channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
     labels = labels_of(described, path) if "labels" in described else None
     pairing = pair(images, masks)
-    cases, expected = _cases(pairing), common_channels(pairing)
-    notes = [f"paired {len(cases)} cases by name, such as {_pairing_example(cases)}"] if cases else []
+    cases = _cases(pairing)
+    expected = common_channels(pairing)
+    notes = [f"paired {len(cases)} cases by name, such as {_pairing_example(pairing, cases[0])}"] if cases else []
     if channels is None and len(expected) > 1:
         channels = tuple(Channel(name=name) for name in channel_names(expected))
         notes.append(f"channels by file name: {', '.join(channel.name for channel in channels)}")
@@ -182,7 +217,7 @@ def _find_folders(raw: Path, description: dict | None) -> FoundDataset:
         channels=channels,
         labels=labels,
         cases=cases,
-        problems=tuple(file_problems(pairing, masks, expected)),
+        findings=tuple(file_findings(pairing, masks, expected)),
         notes=tuple(notes),
     )
 
@@ -204,5 +239,5 @@ def find_images_alone(raw: Path) -> FoundDataset:
     )
 
 
-def _pairing_example(cases: tuple[Case, ...]) -> str:
-    return f"{' + '.join(path.name for path in cases[0].images)} with {cases[0].label.name}"
+def _pairing_example(pairing: Pairing, case: Case) -> str:
+    return f"{' + '.join(path.name for path in case.images)} with {pairing.masks[case.id].name}"

@@ -44,7 +44,7 @@ def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
     """What each image is called: by its name, or by its folders too where series in several have one name."""
     stems = {path: split_ending(path)[0] for path in files}
     if len(set(stems.values())) < len(files):
-        stems = {path: "_".join((*path.relative_to(source).parts[:-1], stem)) for path, stem in stems.items()}
+        stems = {path: "_".join([*path.relative_to(source).parts[:-1], stem]) for path, stem in stems.items()}
     first: dict[str, Path] = {}
     for path, stem in stems.items():
         if stem in first:
@@ -65,10 +65,10 @@ def _group_by_channel_name(
         stem = stem_of(path)
         # As a word of its own: 't1' is no part of 't1ce'.
         found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
-        fitting = [index for index, match in enumerate(found) if match]
+        fitting = [(index, match) for index, match in enumerate(found) if match]
         if len(fitting) != 1:
             return {}
-        start, end = found[fitting[0]].span()
-        case_id = (stem[:start].rstrip("_-. ") + stem[end:]).strip("_-. ")
-        groups.setdefault(case_id, {})[fitting[0]] = path
+        index, match = fitting[0]
+        case_id = (stem[: match.start()].rstrip("_-. ") + stem[match.end() :]).strip("_-. ")
+        groups.setdefault(case_id, {})[index] = path
     return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segfw.dataset.cases import Problem
+from segfw.dataset.cases import Finding
 from segfw.images.formats import split_ending
 
 SEPARATORS = "_. -"
@@ -63,8 +63,10 @@ def pair_numbered(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     for path in images:
         stem = split_ending(path)[0]
         match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        is_plain = match is None or stem in mask_of
-        named.append(ImageName(stem, "", path) if is_plain else ImageName(match[1], match[2], path))
+        if match is None or stem in mask_of:
+            named.append(ImageName(stem, "", path))
+        else:
+            named.append(ImageName(match[1], match[2], path))
     return Pairing(named, mask_of)
 
 
@@ -87,55 +89,53 @@ def channel_names(channels: Sequence[str]) -> list[str]:
     return ["".join(parts).strip(SEPARATORS) or "image" for parts in words]
 
 
-def file_problems(pairing: Pairing, masks: Sequence[Path], channels: Sequence[str]) -> list[Problem]:
+def file_findings(pairing: Pairing, masks: Sequence[Path], channels: Sequence[str]) -> list[Finding]:
     """Missing, extra and doubled files of all cases; ``channels`` are those that every case should have."""
-    problems = [
-        Problem(
-            kind="doubled-file",
-            case=stem,
-            file=f"{stem}.*",
-            what=f"{count} masks have this name",
-            remedy="keep one of them",
-        )
-        for stem, count in Counter(split_ending(path)[0] for path in masks).items()
-        if count > 1
-    ]
+    findings = []
+    for stem, number in Counter(split_ending(path)[0] for path in masks).items():
+        if number > 1:
+            findings.append(_doubled_file(stem, stem, f"{number} masks have this name"))
     for case in sorted({image.case for image in pairing.images} | pairing.masks.keys()):
         files = pairing.channels_of(case)
         if not files:
-            name, remedy = pairing.masks[case].name, "add the image or move the mask"
-            problems.append(Problem(kind="missing-image", case=case, file=name, what="has no image", remedy=remedy))
+            remedy = "add the image or move the mask"
+            findings.append(_error("missing-image", case, pairing.masks[case].name, "has no image", remedy))
             continue
         if case not in pairing.masks:
-            name, remedy = next(iter(files.values()))[0].name, "add the mask or move the image"
-            problems.append(Problem(kind="missing-mask", case=case, file=name, what="has no mask", remedy=remedy))
-        problems += _channel_problems(case, files, channels)
-    return problems
+            first = next(iter(files.values()))[0]
+            findings.append(_error("missing-mask", case, first.name, "has no mask", "add the mask or move the image"))
+        findings += _channel_findings(case, files, channels)
+    return findings
 
 
-def _channel_problems(case: str, files: dict[str, list[Path]], channels: Sequence[str]) -> list[Problem]:
-    problems = []
+def _error(kind: str, case: str, file: str, what: str, remedy: str) -> Finding:
+    return Finding(kind=kind, severity="error", case=case, file=file, what=what, remedy=remedy)
+
+
+def _doubled_file(case: str, stem: str, what: str) -> Finding:
+    return _error("doubled-file", case, f"{stem}.*", what, "keep one of them")
+
+
+def _channel_findings(case: str, files: Mapping[str, list[Path]], channels: Sequence[str]) -> list[Finding]:
+    findings = []
     for paths in files.values():
         if len(paths) > 1:
             what = f"{len(paths)} images have this name with different endings"
-            stem = split_ending(paths[0])[0]
-            problems.append(
-                Problem(kind="doubled-file", case=case, file=f"{stem}.*", what=what, remedy="keep one of them")
-            )
+            findings.append(_doubled_file(case, split_ending(paths[0])[0], what))
     # A single file may hold all channels; how many it does is seen when it is read.
     if len(files) == 1 and (list(channels) == [""] or next(iter(files)) in ("", "0000")):
-        return problems
+        return findings
     expected = ", ".join(_in_words(channel) for channel in channels) or "the same ones in every case"
     remedy = f"add, rename or move files; expected are {expected}"
     for channel in channels:
         if channel not in files:
             what = f"lacks the image of channel {_in_words(channel)}"
-            problems.append(Problem(kind="missing-channel", case=case, file="", what=what, remedy=remedy))
+            findings.append(_error("missing-channel", case, "", what, remedy))
     for channel, paths in files.items():
         if channel not in channels:
             what = f"its name says channel {_in_words(channel)}, which is not expected"
-            problems.append(Problem(kind="unexpected-channel", case=case, file=paths[0].name, what=what, remedy=remedy))
-    return problems
+            findings.append(_error("unexpected-channel", case, paths[0].name, what, remedy))
+    return findings
 
 
 def _in_words(channel: str) -> str:
@@ -170,9 +170,8 @@ def _alike(name: str) -> str:
 
 
 def _pair_by_tail(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
-    image_of, mask_of = (_by_tail(paths) for paths in (images, masks))
-    stem_of = {tail: split_ending(path)[0] for tail, path in image_of.items()}
-    masks_by_case = {stem_of.get(tail, split_ending(path)[0]): path for tail, path in mask_of.items()}
+    stem_of = {tail: split_ending(path)[0] for tail, path in _by_tail(images).items()}
+    masks_by_case = {stem_of.get(tail, split_ending(path)[0]): path for tail, path in _by_tail(masks).items()}
     return Pairing([ImageName(split_ending(path)[0], "", path) for path in images], masks_by_case)
 
 
@@ -180,7 +179,7 @@ def _by_tail(paths: Sequence[Path]) -> dict[str, Path]:
     """Files by what their names have beyond the parts that all begin with."""
     parts = [_parts(path) for path in paths]
     head = len(_common_head(*parts)) if len(paths) > 1 else 0
-    return {"".join(own[head:]): path for own, path in zip(parts, paths)}
+    return {"".join(parts_of_name[head:]): path for parts_of_name, path in zip(parts, paths)}
 
 
 def _parts(path: Path) -> list[str]:

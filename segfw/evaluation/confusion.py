@@ -50,3 +50,14 @@ def label_counts(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> Coun
     members = np.atleast_1d(classes)
     tp = int(confusion_kk[np.ix_(members, members)].sum())
     return Counts(tp, int(confusion_kk[:, members].sum()) - tp, int(confusion_kk[members].sum()) - tp)
+
+
+def dice(counts: Sequence[int]) -> float | None:
+    """Dice of (tp, fp, fn); None where both masks are empty."""
+    tp, fp, fn = counts
+    return ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """``part / whole``; None if there is no whole."""
+    return part / whole if whole else None

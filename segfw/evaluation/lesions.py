@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segfw.base.records import Record
+from segfw.evaluation.confusion import ratio
 
 COUNTED = ("reference", "found", "predicted", "right")
 
@@ -111,8 +112,3 @@ def pooled(cases: Sequence[Sequence[LesionCounts]]) -> tuple[LesionCounts, ...]:
         strata[0].model_copy(update={key: sum(getattr(part, key) for part in strata) for key in COUNTED})
         for strata in zip(*kept, strict=True)
     )
-
-
-def ratio(part: float, whole: float) -> float | None:
-    """``part / whole``; None if there is no whole."""
-    return part / whole if whole else None

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelMap, LabelSet
-from segfw.dataset.verify import as_integers
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.images.formats import read_mask, read_volume
-from segfw.images.geometry import Geometry, Volume, largest_displacement_mm, stored_like, to_canonical
+from segfw.images.geometry import Geometry, largest_displacement_mm
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like, to_canonical
 
 IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import field_validator
 
 from segfw.base.records import Record
-from segfw.evaluation.confusion import label_counts
-from segfw.evaluation.lesions import LesionCounts, lesion_total, ratio
+from segfw.evaluation.confusion import dice, label_counts, ratio
+from segfw.evaluation.lesions import LesionCounts, lesion_total
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
 
@@ -227,13 +227,14 @@ def label_score(
     1 - |predicted - reference| / (predicted + reference) (Taha and Hanbury, BMC Medical Imaging 2015). Specificity is
     None where the reference takes less than SPECIFICITY_SHARE of the voxels.
     """
-    tp, fp, fn = label_counts(confusion_kk, classes)
+    counts = label_counts(confusion_kk, classes)
+    tp, fp, fn = counts
     voxels = int(confusion_kk.sum())
     is_missed = fn > 0 and tp + fp == 0
     meaningful = 0 < tp + fn < voxels and tp + fn >= SPECIFICITY_SHARE * voxels
     total = lesion_total(lesions)
     return LabelScore(
-        dice=ratio(2 * tp, 2 * tp + fp + fn),
+        dice=dice(counts),
         jaccard=ratio(tp, tp + fp + fn),
         tpr=ratio(tp, tp + fn),
         precision=0.0 if is_missed else ratio(tp, tp + fp),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from segfw.base.parallel import progress
-from segfw.base.records import UserError, count
-from segfw.dataset.cases import LABELS_FILE, LabelMap, LabelSet
+from segfw.base.progress import progress
+from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps
+from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset, image_files, read_labels
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
 from segfw.images.formats import split_ending

@@ -9,13 +9,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelMap, LabelSet
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
-from segfw.images.geometry import Spacing, to_canonical
+from segfw.images.geometry import Spacing
+from segfw.images.volume import to_canonical
 
 ALL = "all"
 DEFAULT = Measures()

@@ -25,18 +25,8 @@ from segfw.grid.resample import (
     resampled_shape,
     thick_axis,
 )
-from segfw.images.geometry import (
-    CANONICAL,
-    Geometry,
-    Orientation,
-    Shape,
-    Spacing,
-    Volume,
-    from_orientation,
-    header_length,
-    stored_like,
-    to_orientation,
-)
+from segfw.images.geometry import Geometry, Shape, Spacing, header_length
+from segfw.images.volume import CANONICAL, Orientation, Volume, from_orientation, stored_like, to_orientation
 from segfw.images.voxels import FLAT
 
 # What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file

@@ -17,10 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from segfw.base.array_files import StoredArray, open_array, save_array
+from segfw.base.files import remove_partials
 from segfw.base.parallel import Outcome, Pool, map_bounded
-from segfw.base.records import Record, UserError, remove_partials
-from segfw.dataset.cases import Case, LabelMap, LabelSet
-from segfw.dataset.verify import as_integers
+from segfw.base.records import Record, UserError
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.grid.preprocess import (
     Preprocessing,
     PreprocessRecord,
@@ -29,7 +30,8 @@ from segfw.grid.preprocess import (
     stack_channels,
 )
 from segfw.images.formats import read_mask, read_volume, size_and_change
-from segfw.images.geometry import Volume, stored_like
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
 RULES_VERSION = 3  # raised when the same data and rules give other arrays than before

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from segfw.base.records import UserError, whole_file
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
 from segfw.images.dicom import is_dicom, read_series
-from segfw.images.geometry import Geometry, Volume, shear_degrees
+from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
 from segfw.images.raster import read_picture, read_picture_mask, side_file, write_picture
+from segfw.images.volume import Volume
 from segfw.images.voxels import Refusal, Voxels
 
 SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers

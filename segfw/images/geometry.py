@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from itertools import product
 
 import numpy as np
 from pydantic import field_validator
@@ -15,12 +14,22 @@ Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Row = tuple[float, float, float, float]
 
-# How images are oriented before anything else. Whatever a model was trained under, it must be applied under.
-Orientation = Literal["canonical", "as stored"]
-CANONICAL, AS_STORED = "canonical", "as stored"
 
-# Array axis 0 runs to the head (RAS axis 2), axis 1 to the front, axis 2 to the patient's right; all ascending.
-CANONICAL_ORIENTATION = np.array([[2, 1], [1, 1], [0, 1]], dtype=float)
+def as_shape(sizes: Iterable[int]) -> Shape:
+    """Three sizes (z, y, x) as a tuple; raises ValueError if there are more or fewer."""
+    z, y, x = sizes
+    return int(z), int(y), int(x)
+
+
+def as_spacing(lengths_mm: Iterable[float]) -> Spacing:
+    """Three lengths (z, y, x) as a tuple; raises ValueError if there are more or fewer."""
+    z, y, x = lengths_mm
+    return float(z), float(y), float(x)
+
+
+def _as_row(values: Iterable[float]) -> Row:
+    z, y, x, shift = values
+    return float(z), float(y), float(x), float(shift)
 
 
 class Geometry(Record):
@@ -39,10 +48,10 @@ class Geometry(Record):
         return affine
 
     @staticmethod
-    def of(shape: Shape, affine: np.ndarray) -> Geometry:
+    def of(shape: Iterable[int], affine: np.ndarray) -> Geometry:
         """Geometry from a NumPy 4x4 affine in (z, y, x) index order."""
-        rows = tuple(tuple(float(value) for value in row) for row in affine)
-        return Geometry(shape=tuple(int(size) for size in shape), affine=rows)
+        first, second, third, last = (_as_row(row) for row in affine)
+        return Geometry(shape=as_shape(shape), affine=(first, second, third, last))
 
     @property
     def matrix(self) -> np.ndarray:
@@ -52,89 +61,7 @@ class Geometry(Record):
     @property
     def spacing_mm(self) -> Spacing:
         """Voxel size along each array axis: the column lengths of the affine."""
-        return tuple(float(length) for length in np.linalg.norm(self.matrix[:3, :3], axis=0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """Voxels (C, Z, Y, X) in the file's own data type, and where they are.
-
-    ``is_placed`` is False for pictures that say nothing about spacing or place: their geometry is nominal, and takes
-    that of whatever they belong to. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
-    ``stated_mm`` is the voxel size that the file gives apart from its axes (NIfTI's pixdim), None if it gives none:
-    nnU-Net resamples by it, and it can differ from the axes, by rounding or because the header contradicts itself.
-    """
-
-    array: np.ndarray
-    geometry: Geometry
-    is_placed: bool = True
-    notes: tuple[str, ...] = ()
-    stated_mm: Spacing | None = None
-
-
-def to_canonical(volume: Volume) -> Volume:
-    """The same volume with its axes permuted and flipped to CANONICAL_ORIENTATION; oblique angles stay."""
-    return _turned(volume, _transform_to_canonical(volume.geometry))
-
-
-def _turned(volume: Volume, transform: np.ndarray) -> Volume:
-    """The same volume with its axes permuted and flipped as nibabel's ``transform`` (3, 2) says."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff
-
-    # nibabel reorders the leading axes and leaves the rest, so channels go last for a moment.
-    array = np.moveaxis(apply_orientation(np.moveaxis(volume.array, 0, -1), transform), -1, 0)
-    affine = volume.geometry.matrix @ inv_ornt_aff(transform, volume.geometry.shape)
-    stated = volume.stated_mm and tuple(volume.stated_mm[axis] for axis in np.argsort(transform[:, 0]))
-    return replace(volume, array=array, geometry=Geometry.of(array.shape[1:], affine), stated_mm=stated)
-
-
-def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
-    """Undoes ``to_canonical`` for a (Z, Y, X) array made on the canonical form of ``original``."""
-    from nibabel.orientations import apply_orientation, ornt_transform
-
-    transform = _transform_to_canonical(original)
-    identity = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
-    return apply_orientation(array_zyx, ornt_transform(identity, transform))
-
-
-def to_orientation(volume: Volume, orientation: Orientation) -> Volume:
-    """The volume as the rule wants it: brought to the canonical orientation, or left as it is stored."""
-    return to_canonical(volume) if orientation == CANONICAL else volume
-
-
-def from_orientation(array_zyx: np.ndarray, original: Geometry, orientation: Orientation) -> np.ndarray:
-    """Undoes ``to_orientation`` for a (Z, Y, X) array made on the oriented form of ``original``."""
-    return from_canonical(array_zyx, original) if orientation == CANONICAL else array_zyx
-
-
-@lru_cache(maxsize=256)
-def _transform_to_canonical(geometry: Geometry) -> np.ndarray:
-    from nibabel.orientations import io_orientation, ornt_transform
-
-    return ornt_transform(io_orientation(geometry.matrix), CANONICAL_ORIENTATION)
-
-
-def stored_like(volume: Volume, other: Volume) -> Volume:
-    """The same volume with its axes permuted and flipped to the order in which ``other`` is stored.
-
-    The order is told from one grid relative to the other, so that no rounding of oblique axes to the body's can give
-    two volumes on one grid two orders. A volume without a place of its own takes that of ``other``, and one that
-    belongs to such an ``other`` loses its own, if the shapes are equal.
-    """
-    from nibabel.orientations import io_orientation
-
-    own, wanted = volume.geometry, other.geometry
-    if not (volume.is_placed and other.is_placed):
-        equal = own.shape == wanted.shape
-        return replace(volume, geometry=wanted, is_placed=other.is_placed) if equal else volume
-    if own.affine == wanted.affine:
-        return volume
-    relative = np.eye(4)
-    relative[:3, :3] = np.linalg.solve(unit_axes(wanted.matrix), unit_axes(own.matrix))
-    transform = io_orientation(relative)
-    if (transform == [[0, 1], [1, 1], [2, 1]]).all():
-        return volume
-    return _turned(volume, transform)
+        return as_spacing(np.linalg.norm(self.matrix[:3, :3], axis=0))
 
 
 def header_length(length_mm: float) -> float:
@@ -170,8 +97,8 @@ def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
     return corner_distance_mm(first.shape, first.matrix, second.matrix)
 
 
-def corner_distance_mm(shape: Shape, first: np.ndarray, second: np.ndarray) -> float:
+def corner_distance_mm(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> float:
     """How far apart two affines put the same corner voxel of an array of ``shape``, at most."""
-    last = [size - 1 for size in shape]
-    corners = np.array([[i, j, k, 1] for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])], dtype=float)
+    ends = [(0, size - 1) for size in shape]
+    corners = np.array([[*corner, 1] for corner in product(*ends)], dtype=float)
     return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())

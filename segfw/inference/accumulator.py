@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segfw.base.parallel import ran_out_of_memory
+from segfw.base.resources import ran_out_of_memory
 from segfw.inference.host_memory import FLOAT32, Limits, allocate, choose_keeping, describe
 from segfw.inference.tiles import Tile
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segfw.base.parallel import ran_out_of_memory
+from segfw.base.resources import ran_out_of_memory
+from segfw.base.words import first_line
 from segfw.inference.summands import gives_features
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -43,7 +44,7 @@ def with_way_back(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Te
         except Exception as error:  # the compiler fails in too many ways to list
             if run is function or ran_out_of_memory(error):
                 raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
         print(f"note: torch.compile is not usable here, going on without it: {reason[:160]}")
         run = function
         return run(image)

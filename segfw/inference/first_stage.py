@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from segfw.base.array_files import save_array
-from segfw.base.parallel import progress
-from segfw.base.records import Record, UserError, count
+from segfw.base.progress import progress_bar
+from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.grid.store import load_stored, open_case
 from segfw.inference.predictor import Predictor
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, trained_folds
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder, trained_folds
 from segfw.networks import build_network
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.splits import Splits
@@ -141,7 +143,7 @@ def hand_on_labels(
     total = sum(len(marks) for marks in waiting.values())
     if total:
         print(f"predicting {count(total, 'case')} with {stage.configuration} for {configuration.name}")
-    with progress(f"{stage.configuration} for the next stage", total=total) as bar:
+    with progress_bar(f"{stage.configuration} for the next stage", total=total) as bar:
         for fold, marks in sorted(waiting.items()):
             model = load_model(work, stage.configuration, (fold,))
             predictor = Predictor.of(model, device=device, precision=precision, build=build)

@@ -14,8 +14,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from segfw.base.parallel import free_memory_bytes
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.resources import free_memory_bytes
 from segfw.images.geometry import Shape
 from segfw.networks.spec import NetworkSpec
 

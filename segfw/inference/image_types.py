@@ -14,8 +14,9 @@ from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_volume
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
 from segfw.images.nifti import unit_mm
+from segfw.images.volume import Volume
 from segfw.images.voxels import affine_of_lps, stated_spacing
 
 MaskOf = Callable[[np.ndarray], Any]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image

@@ -21,8 +21,9 @@ from typing import Literal
 import numpy as np
 
 from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
-from segfw.base.records import UserError, count
+from segfw.base.records import UserError
 from segfw.base.stopwatch import Stopwatch
+from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
 from segfw.grid.preprocess import stack_channels

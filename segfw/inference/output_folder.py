@@ -17,7 +17,8 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from segfw.base.records import Record, UserError, remove_partials, write_text
+from segfw.base.files import remove_partials, write_text
+from segfw.base.records import Record, UserError
 from segfw.base.stopwatch import CaseTimes
 from segfw.dataset.cases import Case
 from segfw.grid.preprocess import PreprocessRecord

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
-from segfw.base.parallel import ran_out_of_memory
 from segfw.base.records import UserError
+from segfw.base.resources import ran_out_of_memory
 from segfw.base.stopwatch import CaseTimes, Stopwatch
+from segfw.base.words import first_line
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.accumulator import say_on_host
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.host_memory import Limits, activation_bytes, room_bytes
@@ -127,7 +128,7 @@ class Predictor:
             try:
                 network.load_state_dict(weights)
             except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = first_line(error)
                 raise UserError(f"the weights do not fit the plan ({reason}); train again") from None
             network = fastest_layout(in_precision(network, arithmetic).to(chosen)).eval()
             networks.append(compile_network(network) if compile else network)

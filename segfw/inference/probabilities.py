@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.base.array_files import StoredArray, open_array
-from segfw.base.records import Record, UserError, partial_path, whole_file
-from segfw.dataset.cases import LabelSet
+from segfw.base.files import partial_path, whole_file
+from segfw.base.records import Record, UserError
+from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.slabs import Block, Slab
 from segfw.images.geometry import Shape

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segfw.base.records import partial_path
+from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.averaging import merged
 from segfw.inference.predictor import Predictor, Prepared, Sink
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities

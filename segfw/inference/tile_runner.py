@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from segfw.base.device import autocast
-from segfw.base.parallel import ran_out_of_memory
 from segfw.base.records import UserError
+from segfw.base.resources import ran_out_of_memory
+from segfw.base.words import first_line
 from segfw.inference.accumulator import add_flipped
 from segfw.inference.host_memory import Limits
 from segfw.inference.summands import Members, Part
@@ -107,7 +108,7 @@ class Outputs:
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            reason = first_line(error, 160)
         # Only here, where the error no longer holds on to the tensors that filled the memory.
         if self.largest > 1:
             self.limits.copies = self.largest // 2

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.base.records import Record, write_text
-from segfw.dataset.cases import LabelSet
+from segfw.base.files import write_text
+from segfw.base.records import Record
+from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.restore import BlockResampler, first_largest, last_above_zero
 from segfw.grid.slabs import Slab

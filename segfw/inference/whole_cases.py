@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.dataset.cases import LABELS_FILE, Case
-from segfw.evaluation.evaluate import evaluate_pairs
+from segfw.base.resources import free_memory_bytes
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LABELS_FILE
+from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
 from segfw.inference.host_memory import Limits

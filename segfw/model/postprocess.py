@@ -6,7 +6,6 @@ as in the published recipe. What is removed becomes background.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import LabelSet
-from segfw.model.load import postprocessing_file, read_model_file
+from segfw.dataset.labels import LabelSet
 
 FOREGROUND = "all foreground"  # the name of the step that takes all labels together
 
@@ -38,37 +36,11 @@ class Postprocessing(Record):
         return ", ".join(step.name for step in self.steps) or "none"
 
 
-def load_postprocessing(path: Path) -> Postprocessing:
-    """The steps of a selection.json, or of the postprocessing.json of an imported model, whichever it is by content.
-
-    Also of one inside a model file. Raises UserError if it is neither, such as nnU-Net's own file.
-    """
-    try:
-        content = read_model_file(Path(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file") from None
-    if content is None:
-        raise UserError(f"{path}: no such file; give a selection.json or a postprocessing.json of a model")
-    try:
-        said = json.loads(content)
-    except ValueError:
-        said = None
-    keys = said.keys() if isinstance(said, dict) else set()
-    if Path(path).suffix == ".pkl" or "postprocessing_fns" in keys:
-        where = postprocessing_file(Path("MODEL"), "CONFIGURATION")
-        raise UserError(f"{path}: is nnU-Net's own; import its model first and give the {where} that this makes")
-    if {"configurations", "postprocessing"} <= keys:
-        return Postprocessing.parse(json.dumps(said["postprocessing"]), f"{path}: postprocessing")
-    if "steps" not in keys:
-        raise UserError(f"{path}: holds no steps; give a selection.json or an imported model's postprocessing.json")
-    return Postprocessing.parse(content, path)
-
-
 def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:
     """All steps there are for these labels, in the order in which they are tried: all foreground, then structures."""
     foreground = KeepLargest(name=FOREGROUND, classes=tuple(labels.foreground.values()))
-    own = tuple(KeepLargest(name=name, classes=classes) for name, classes in labels.structures.items())
-    return (foreground, *own) if len(own) > 1 else own
+    structures = tuple(KeepLargest(name=name, classes=classes) for name, classes in labels.structures.items())
+    return (foreground, *structures) if len(structures) > 1 else structures
 
 
 def require_steps(postprocessing: Postprocessing, labels: LabelSet, source: Path) -> None:
@@ -86,7 +58,8 @@ def apply(classes_zyx: np.ndarray, postprocessing: Postprocessing) -> np.ndarray
     """Class indices (Z, Y, X) after all steps; a new array, unless there is nothing to do."""
     if not postprocessing.steps:
         return classes_zyx
-    result, boxes = classes_zyx.copy(), ndimage.find_objects(classes_zyx)
+    result = classes_zyx.copy()
+    boxes = ndimage.find_objects(classes_zyx)
     for step in postprocessing.steps:
         box = joint_box(boxes, step.classes)
         removed = None if box is None else outside_largest(result[box], step.classes)

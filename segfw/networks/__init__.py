@@ -1,4 +1,8 @@
-"""Networks by name. A further architecture is one more row of ARCHITECTURES."""
+"""Networks and their losses, in PyTorch alone: what a plan's ``NetworkSpec`` describes is built here.
+
+A further architecture is one more row of ARCHITECTURES, a further loss one of ``losses.LOSSES``. This room does not
+know what an image file, a case or a plan is.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,13 @@ from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWI
 from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
 
 BuildNetwork = Callable[[NetworkSpec], nn.Module]
-ARCHITECTURES: dict[str, Callable[[NetworkSpec], nn.Module]] = {
+ARCHITECTURES: dict[str, BuildNetwork] = {
     PLAIN: PlainUNet,
     RESIDUAL_ENCODER: ResidualEncoderUNet,
     SEGRESNET: segresnet,
     SWIN_UNETR: swin_unetr,
     MEDNEXT: mednext,
 }
-
-
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a weight
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d
 from segfw.networks.spec import NetworkSpec, Triple
+
+MakeLayer = Callable[..., nn.Module]  # a class of layers, with sizes of two or of three axes
 
 
 class Layers:
@@ -13,19 +17,26 @@ class Layers:
 
     def __init__(self, spec: NetworkSpec) -> None:
         is_2d = spec.is_2d
-        self.leak, self.norm_eps = spec.leak, spec.norm_eps
-        self.conv = nn.Conv2d if is_2d else nn.Conv3d
-        self.up = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
-        self.norm = InstanceNorm2d if is_2d else InstanceNorm3d
-        self.average = nn.AvgPool2d if is_2d else nn.AvgPool3d
-        self.drop_z = slice(1, None) if is_2d else slice(None)
+        self.is_2d = is_2d
+        self.leak = spec.leak
+        self.norm_eps = spec.norm_eps
+        self.conv: MakeLayer = nn.Conv2d if is_2d else nn.Conv3d
+        self.up: MakeLayer = nn.ConvTranspose2d if is_2d else nn.ConvTranspose3d
+        self.norm: MakeLayer = InstanceNorm2d if is_2d else InstanceNorm3d
+        self.average: MakeLayer = nn.AvgPool2d if is_2d else nn.AvgPool3d
 
-    def conv_norm(self, inputs: int, outputs: int, kernel: Triple, stride: Triple, *, bias: bool = True) -> list:
+    def sizes(self, triple: Triple) -> tuple[int, ...]:
+        """Kernel, stride or the like of a layer: (z, y, x) in three dimensions, (y, x) in two."""
+        return triple[1:] if self.is_2d else triple
+
+    def conv_norm(
+        self, inputs: int, outputs: int, kernel: Triple, stride: Triple, *, bias: bool = True
+    ) -> list[nn.Module]:
         """Convolution that keeps the size up to its stride, and instance norm."""
-        kernel, stride = kernel[self.drop_z], stride[self.drop_z]
-        padding = tuple(size // 2 for size in kernel)
+        kernel_size = self.sizes(kernel)
+        padding = tuple(size // 2 for size in kernel_size)
         return [
-            self.conv(inputs, outputs, kernel, stride, padding, bias=bias),
+            self.conv(inputs, outputs, kernel_size, self.sizes(stride), padding, bias=bias),
             self.norm(outputs, eps=self.norm_eps, affine=True),
         ]
 
@@ -51,7 +62,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Sequential(*layers.conv_norm(outputs, outputs, kernel, once))
         shortcut: list[nn.Module] = []
         if stride != once:
-            shortcut.append(layers.average(stride[layers.drop_z], stride[layers.drop_z]))
+            shortcut.append(layers.average(layers.sizes(stride), layers.sizes(stride)))
         if inputs != outputs:
             shortcut += layers.conv_norm(inputs, outputs, once, once, bias=False)
         self.shortcut = nn.Sequential(*shortcut)
@@ -71,5 +82,5 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     if isinstance(module, ResidualBlock):
         norm = module.second[1]
-        nn.init.zeros_(norm.weight)
-        nn.init.zeros_(norm.bias)
+        for parameter in norm.parameters():  # weight and bias
+            nn.init.zeros_(parameter)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 # B batch, K class or region (output of the network), Z Y X space
 
@@ -31,6 +32,38 @@ class Target(NamedTuple):
         return self.regions or [(index,) for index in range(1, outputs)]
 
 
+class Hardest(NamedTuple):
+    """The hardest voxels of each patch: those whose truth is less likely than ``limit``, and a share of those at it.
+
+    Both (B, 1, 1, 1). The share makes the weights sum to the number wanted, whatever voxels are alike.
+    """
+
+    limit: Tensor
+    share: Tensor
+
+    def weights(self, at_truth_BZYX: Tensor) -> Tensor:
+        """Weight of each voxel in the entropy; the probabilities must be the very same numbers in backward."""
+        return torch.where(at_truth_BZYX == self.limit, self.share, (at_truth_BZYX < self.limit).float())
+
+
+class _SoftmaxContext(FunctionCtx):
+    """What the forward pass keeps for the backward pass."""
+
+    saved_tensors: tuple[Tensor, Tensor]  # probabilities (B, K, Z, Y, X), classes (B, Z, Y, X)
+    target: Target
+    dtype: torch.dtype  # of the logits
+    choice: Hardest | None  # None where all voxels count
+
+
+class _SigmoidContext(FunctionCtx):
+    """As ``_SoftmaxContext``, with a choice of voxels for each region."""
+
+    saved_tensors: tuple[Tensor, Tensor]
+    target: Target
+    dtype: torch.dtype
+    choices: list[Hardest | None]
+
+
 class SoftmaxSums(torch.autograd.Function):
     """Sum of the cross entropy and number of its voxels; for each class but 0 the sums that Dice is made of.
 
@@ -38,7 +71,9 @@ class SoftmaxSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target, hardest: float) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: _SoftmaxContext, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target, hardest: float
+    ) -> tuple[Tensor, ...]:
         log_probs = logits_BKZYX.float().log_softmax(1)
         index, left_out = _index(classes_BZYX, target.ignore)
         entropy = -log_probs.gather(1, index)
@@ -50,19 +85,27 @@ class SoftmaxSums(torch.autograd.Function):
         choice, counted = _choose(at_truth, left_out, hardest)
         if choice is not None:
             entropy *= choice.weights(at_truth)[:, None]
-        structures = masks(classes_BZYX, target.structures(probs.shape[1]))
-        overlap, truth = zip(*((_sum(torch.where(inside, at_truth, 0)), _sum(inside)) for inside in structures))
+        overlap = []
+        truth = []
+        for inside in masks(classes_BZYX, target.structures(probs.shape[1])):
+            overlap.append(_sum(torch.where(inside, at_truth, 0)))
+            truth.append(_sum(inside))
         truth_BK = torch.stack(truth, 1)
         ctx.save_for_backward(probs, classes_BZYX)
-        ctx.target, ctx.dtype, ctx.choice = target, logits_BKZYX.dtype, choice
+        ctx.target = target
+        ctx.dtype = logits_BKZYX.dtype
+        ctx.choice = choice
         ctx.mark_non_differentiable(truth_BK, counted)
         return entropy.sum(), counted, torch.stack(overlap, 1), _sum(probs)[:, 1:], truth_BK
 
     @staticmethod
-    def backward(ctx, by_entropy: Tensor, _, by_overlap_BK: Tensor, by_volume_BK: Tensor, __) -> tuple:
+    def backward(
+        ctx: _SoftmaxContext, by_entropy: Tensor, _: None, by_overlap_BK: Tensor, by_volume_BK: Tensor, __: None
+    ) -> tuple[Tensor | None, ...]:
         probs, classes = ctx.saved_tensors
         index, left_out = _index(classes, ctx.target.ignore)
-        by_overlap, by_volume = (F.pad(slope, (1, 0)) for slope in (by_overlap_BK, by_volume_BK))  # no background
+        by_overlap = F.pad(by_overlap_BK, (1, 0))  # the background has no Dice
+        by_volume = F.pad(by_volume_BK, (1, 0))
         # With g = d loss / d probability, softmax gives p * (g - sum over classes of p * g); g is by_volume everywhere
         # and by_overlap more at the true class. The entropy adds p, and -1 at the true class.
         grad = probs * by_volume[:, :, None, None, None]
@@ -80,12 +123,18 @@ class SigmoidSums(torch.autograd.Function):
     """The same as ``SoftmaxSums`` for regions: the entropy is binary, and counts a voxel once for each region."""
 
     @staticmethod
-    def forward(ctx, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target, hardest: float) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: _SigmoidContext, logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target, hardest: float
+    ) -> tuple[Tensor, ...]:
         probs = logits_BKZYX.to(torch.float32, copy=True).sigmoid_()
         left_out = _index(classes_BZYX, target.ignore)[1]
         if left_out is not None:
             probs.masked_fill_(left_out, 0)
-        entropy, counted, overlap, truth, choices = 0.0, 0.0, [], [], []
+        entropy = probs.new_zeros(())
+        counted = probs.new_zeros(())
+        overlap = []
+        truth = []
+        choices = []
         for region, inside in enumerate(masks(classes_BZYX, target.regions)):
             logits = logits_BKZYX[:, region].float()
             surprise = F.softplus(torch.where(inside, -logits, logits))  # never a difference of large numbers
@@ -96,40 +145,34 @@ class SigmoidSums(torch.autograd.Function):
             if choice is not None:
                 surprise *= choice.weights(at_truth)
             choices.append(choice)
-            entropy, counted = entropy + surprise.sum(), counted + chosen
+            entropy = entropy + surprise.sum()
+            counted = counted + chosen
             overlap.append(_sum(torch.where(inside, probs[:, region], 0)))
             truth.append(_sum(inside))
         truth_BK = torch.stack(truth, 1)
         ctx.save_for_backward(probs, classes_BZYX)
-        ctx.target, ctx.dtype, ctx.choices = target, logits_BKZYX.dtype, choices
+        ctx.target = target
+        ctx.dtype = logits_BKZYX.dtype
+        ctx.choices = choices
         ctx.mark_non_differentiable(truth_BK, counted)
         return entropy, counted, torch.stack(overlap, 1), _sum(probs), truth_BK
 
     @staticmethod
-    def backward(ctx, by_entropy: Tensor, _, by_overlap_BK: Tensor, by_volume_BK: Tensor, __) -> tuple:
+    def backward(
+        ctx: _SigmoidContext, by_entropy: Tensor, _: None, by_overlap_BK: Tensor, by_volume_BK: Tensor, __: None
+    ) -> tuple[Tensor | None, ...]:
         probs, classes = ctx.saved_tensors
         grad = torch.empty_like(probs)
         for region, inside in enumerate(masks(classes, ctx.target.regions)):
-            p, overlap, volume = probs[:, region], by_overlap_BK[:, region], by_volume_BK[:, region]
-            choice, slope = ctx.choices[region], volume[:, None, None, None] + overlap[:, None, None, None] * inside
+            p = probs[:, region]
+            by_overlap = by_overlap_BK[:, region, None, None, None]
+            by_volume = by_volume_BK[:, region, None, None, None]
+            slope = by_volume + by_overlap * inside
+            choice = ctx.choices[region]
             entropy = by_entropy if choice is None else by_entropy * choice.weights(_of_truth(p, inside))
             # Voxels left out have p = 0 and lie inside of no region: both terms vanish.
             grad[:, region] = p * (1 - p) * slope + entropy * (p - inside.float())
         return grad.to(ctx.dtype), None, None, None
-
-
-class Hardest(NamedTuple):
-    """The hardest voxels of each patch: those whose truth is less likely than ``limit``, and a share of those at it.
-
-    Both (B, 1, 1, 1). The share makes the weights sum to the number wanted, whatever voxels are alike.
-    """
-
-    limit: Tensor
-    share: Tensor
-
-    def weights(self, at_truth_BZYX: Tensor) -> Tensor:
-        """Weight of each voxel in the entropy; the probabilities must be the very same numbers in backward."""
-        return torch.where(at_truth_BZYX == self.limit, self.share, (at_truth_BZYX < self.limit).float())
 
 
 def _choose(at_truth_BZYX: Tensor, left_out: Tensor | None, hardest: float) -> tuple[Hardest | None, Tensor]:
@@ -146,7 +189,8 @@ def _choose(at_truth_BZYX: Tensor, left_out: Tensor | None, hardest: float) -> t
         probs = probs.masked_fill(left_out.flatten(1), 2)  # behind all that count
         wanted = (hardest * (probs < 2).sum(1, keepdim=True)).ceil().to(probs.dtype)
         limit = probs.sort(1).values.gather(1, (wanted.long() - 1).clamp_min(0))
-    harder, alike = (probs < limit).sum(1, keepdim=True), (probs == limit).sum(1, keepdim=True)
+    harder = (probs < limit).sum(1, keepdim=True)
+    alike = (probs == limit).sum(1, keepdim=True)
     share = (wanted - harder) / alike
     return Hardest(limit[:, :, None, None], share[:, :, None, None]), wanted.sum()
 

@@ -20,7 +20,6 @@ from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, Target, masks
 SMOOTH = 1e-5
 HARDEST = 0.1  # share of the voxels that top-k entropy looks at: nnU-Net's choice (Isensee et al. 2021)
 
-
 LABELS = Target()  # plain labels, all voxels annotated
 Join = Callable[[Tensor], Tensor]  # a sum over processes whose gradient is the sum of theirs, as all_reduce has it
 
@@ -68,10 +67,12 @@ def deep_supervision_loss(
         for logits in outputs[: len(weights)]
     ]
     joined = join(torch.stack(sums))
+    zero = joined.new_zeros(())
+    loss = sum((weight * _loss_of(row, batch_dice) for weight, row in zip(weights, joined)), start=zero)
     # What has no weight adds the sum over none of its patches: its layers then have a gradient, zero, and data-parallel
     # training, which waits for one of every layer, does not wait for ever.
-    nothing = sum(logits[:0].float().sum() for logits in outputs[len(weights) :])
-    return sum(weight * _loss_of(row, batch_dice) for weight, row in zip(weights, joined)) + nothing
+    nothing = sum((logits[:0].float().sum() for logits in outputs[len(weights) :]), start=zero)
+    return loss + nothing
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:
@@ -105,7 +106,9 @@ def build_dice_ce(configuration: UsesDice, target: Target, join: Join = alone) -
 
 def build_dice_topk(configuration: UsesDice, target: Target, join: Join = alone) -> Loss:
     """Dice and the cross entropy of the hardest tenth of the voxels."""
-    return partial(build_dice_ce(configuration, target, join), hardest=HARDEST)
+    return partial(
+        deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, hardest=HARDEST, join=join
+    )
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {"dice-ce": build_dice_ce, "dice-topk": build_dice_topk}
@@ -128,7 +131,9 @@ def _batch_sums(logits_BKZYX: Tensor, classes_BZYX: Tensor, batch_dice: bool, ta
 
 def _loss_of(sums: Tensor, batch_dice: bool) -> Tensor:
     """The loss from ``_batch_sums``."""
-    entropy, counted, first, second = sums[0], sums[1], *sums[2:].chunk(2)
+    entropy = sums[0]
+    counted = sums[1]
+    first, second = sums[2:].chunk(2)
     dice = soft_dice(first, second).mean() if batch_dice else first[0] / second[0]
     return (entropy / counted.clamp_min(1) - dice) * (counted > 0)
 

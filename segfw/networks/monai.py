@@ -21,14 +21,15 @@ class Foreign(nn.Module):
 
     def __init__(self, network: nn.Module, spec: NetworkSpec) -> None:
         super().__init__()
-        self.network, self.spec = network, spec
+        self.network = network
+        self.spec = spec
 
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
         with right_precision(self.spec, image_bczyx):
-            found = self.network(fold_z(image_bczyx) if self.spec.is_2d else image_bczyx)
-        outputs = [found] if isinstance(found, Tensor) else list(found)
+            logits = self.network(fold_z(image_bczyx) if self.spec.is_2d else image_bczyx)
+        outputs = [logits] if isinstance(logits, Tensor) else list(logits)
         if self.spec.is_2d:
-            outputs = [unfold_z(logits, image_bczyx.shape[0]) for logits in outputs]
+            outputs = [unfold_z(output, image_bczyx.shape[0]) for output in outputs]
         return outputs if self.training else outputs[0]
 
 
@@ -41,12 +42,12 @@ def segresnet(spec: NetworkSpec) -> nn.Module:
     from monai.networks.nets import SegResNetDS
 
     stages = len(spec.features)
-    halved = [tuple(2 if size == 3 else 1 for size in kernel[_dropped(spec)]) for kernel in spec.kernels]
-    strides = ((1, 1, 1), *(((1, *scale) if spec.is_2d else scale) for scale in halved[:-1]))
+    steps = [tuple(2 if size == 3 else 1 for size in kernel) for kernel in spec.kernels]  # after each stage
+    strides = ((1, 1, 1), *steps[:-1])
     _require(spec, features=doubled(spec.features[0], stages), strides=strides)
     # MONAI works strides and kernels out from a spacing: an axis halved n times before all are is 2^n times finer.
-    catching_up = [kernel for kernel in spec.kernels if 1 in kernel[_dropped(spec)]]
-    finer = [sum(kernel[axis] == 3 for kernel in catching_up) for axis in range(3)]
+    catching_up = [kernel for kernel in spec.kernels if 1 in _inner(spec, kernel)]
+    finer = tuple(sum(kernel[axis] == 3 for kernel in catching_up) for axis in range(3))
     network = SegResNetDS(
         spatial_dims=2 if spec.is_2d else 3,
         init_filters=spec.features[0],
@@ -56,9 +57,10 @@ def segresnet(spec: NetworkSpec) -> nn.Module:
         blocks_down=spec.encoder_blocks,
         blocks_up=spec.decoder_convs[::-1],
         dsdepth=stages - 1,
-        resolution=tuple(0.5**count for count in finer)[_dropped(spec)],
+        resolution=tuple(0.5**count for count in _inner(spec, finer)),
     )
-    if [tuple(map(int, scale)) for scale in network.anisotropic_scales] != halved:
+    scales = [tuple(int(step) for step in scale) for scale in network.anisotropic_scales or ()]
+    if scales != [_inner(spec, step) for step in steps]:
         raise ValueError(f"{spec.architecture} cannot have kernels {spec.kernels}: axes catch up first, then all halve")
     return Foreign(network, spec)
 
@@ -119,9 +121,9 @@ def doubled(first: int, stages: int) -> tuple[int, ...]:
     return tuple(first * 2**stage for stage in range(stages))
 
 
-def _dropped(spec: NetworkSpec) -> slice:
-    """Of (z, y, x): what the inner network has of it."""
-    return slice(1, None) if spec.is_2d else slice(None)
+def _inner(spec: NetworkSpec, triple: tuple[int, ...]) -> tuple[int, ...]:
+    """Of (z, y, x): what the inner network, which may have two dimensions, gets."""
+    return triple[1:] if spec.is_2d else triple
 
 
 def _all_halved(spec: NetworkSpec, stages: int) -> tuple[Triple, ...]:

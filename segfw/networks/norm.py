@@ -10,21 +10,25 @@ from math import gcd, prod
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 # B batch, C channel, ... one or more axes of space
-LANES, ROWS = 16, 1024  # sums over space are taken of so many voxels beside each other and after each other
+# Sums over space are taken of so many voxels beside each other, and of so many after each other.
+LANES = 16
+ROWS = 1024
 
 
-class _KeepsLayout:
+class _KeepsLayout(_InstanceNorm):
     """The choice of the implementation, in front of PyTorch's instance norms: same parameters, names and results."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input  # the name is PyTorch's
         if x.device.type == "cpu" and torch.compiler.is_compiling():
             return _FusedNorm.apply(x, self.weight, self.bias, self.eps)
         if x.device.type == "cpu" and _is_channels_last(x):
             return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
-        return super().forward(x)
+        return super().forward(input)
 
 
 class InstanceNorm2d(_KeepsLayout, nn.InstanceNorm2d):
@@ -44,13 +48,23 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.dim() in (4, 5) and not x.is_contiguous() and x.is_contiguous(memory_format=_layout(x))
 
 
+class _ChannelsLastContext(FunctionCtx):
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # image, weight, mean and scale (B, C)
+    eps: float
+
+
+class _FusedContext(FunctionCtx):
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # image, weight, mean and scale (B, C, 1, ...)
+
+
 class _ChannelsLastNorm(torch.autograd.Function):
     """Batch norm of one sample after the other: PyTorch has it for channels-last images and 16 bit, in few passes."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        mean_BC, var_BC = _moments(x, weight.dtype)
-        y, unused = torch.empty_like(x), weight.new_empty(0)
+    def forward(ctx: _ChannelsLastContext, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        mean_BC, var_BC = moments(x, weight.dtype)
+        y = torch.empty_like(x)
+        unused = weight.new_empty(0)
         for image, result, mean, var in zip(x.split(1), y.split(1), mean_BC, var_BC):
             torch.native_batch_norm(image, weight, bias, mean, var, False, 0.0, eps, out=(result, unused, unused))
         ctx.save_for_backward(x, weight, mean_BC, (var_BC + eps).rsqrt())
@@ -59,9 +73,11 @@ class _ChannelsLastNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _ChannelsLastContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean_BC, scale_BC = ctx.saved_tensors
-        by_x, by_weight, by_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+        by_x = torch.empty_like(x)
+        by_weight = torch.zeros_like(weight)
+        by_bias = torch.zeros_like(weight)
         grads = grad.contiguous(memory_format=_layout(x)).split(1)
         for image, result, by_y, mean, scale in zip(x.split(1), by_x.split(1), grads, mean_BC, scale_BC):
             by_image, more_by_weight, more_by_bias = torch.ops.aten.native_batch_norm_backward(
@@ -73,24 +89,31 @@ class _ChannelsLastNorm(torch.autograd.Function):
         return by_x, by_weight, by_bias, None
 
 
-def _moments(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, dtype: torch.dtype, *, slab_rows: int = ROWS) -> tuple[Tensor, Tensor]:
     """Mean and variance over space of every sample and channel (B, C).
 
     PyTorch adds row after row in float32, which over a million voxels goes wrong by percents. Hence a row is here
-    several voxels beside each other, rows are added in slabs, and what comes out is joined.
+    several voxels beside each other, ``slab_rows`` rows are added at a time, and what comes out is joined.
     """
-    voxels, channels = prod(x.shape[2:]), x.shape[1]
+    voxels = prod(x.shape[2:])
+    channels = x.shape[1]
     lanes = gcd(voxels, LANES)
     rows = x.movedim(1, -1).reshape(len(x), voxels // lanes, lanes * channels)  # a view: channels are last in memory
     # Running statistics that nothing is added to: they decide the type of the result, which is else that of x.
     nothing = torch.zeros(2, lanes * channels, dtype=dtype)
-    slabs = rows.split(ROWS, 1)
-    moments = [[torch.stack(torch.batch_norm_update_stats(part, *nothing, 0.0)) for part in slab] for slab in slabs]
-    mean, var = torch.stack([torch.stack(slab, 1) for slab in moments], 1).unflatten(-1, (lanes, channels))
+    slabs = rows.split(slab_rows, 1)
+    by_slab = torch.stack([_moments_of_images(slab, nothing) for slab in slabs], 1)
+    mean, var = by_slab.unflatten(-1, (lanes, channels))
     share = torch.tensor([slab.shape[1] * lanes / voxels for slab in slabs], dtype=dtype).view(-1, 1, 1, 1) / lanes
     mean_BC = (share * mean).sum((0, 2))
     var_BC = (share * (var + (mean - mean_BC[:, None]).square())).sum((0, 2))
     return mean_BC, var_BC
+
+
+def _moments_of_images(slab: Tensor, nothing: Tensor) -> Tensor:
+    """Mean and variance over the rows of a slab (B, rows, L), as (2, B, L)."""
+    moments = [torch.stack(torch.batch_norm_update_stats(image, nothing[0], nothing[1], 0.0)) for image in slab]
+    return torch.stack(moments, 1)
 
 
 class _FusedNorm(torch.autograd.Function):
@@ -100,7 +123,7 @@ class _FusedNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx: _FusedContext, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         space = tuple(range(2, x.dim()))
         values = x.to(weight.dtype)
         mean = values.mean(space, keepdim=True)
@@ -110,11 +133,13 @@ class _FusedNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _FusedContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
         space = tuple(range(2, x.dim()))
-        normed, grad = (x.to(weight.dtype) - mean) * scale, grad.to(weight.dtype)
-        by_bias, by_weight = grad.sum(space, keepdim=True), (grad * normed).sum(space, keepdim=True)
+        normed = (x.to(weight.dtype) - mean) * scale
+        grad = grad.to(weight.dtype)
+        by_bias = grad.sum(space, keepdim=True)
+        by_weight = (grad * normed).sum(space, keepdim=True)
         voxels = prod(x.shape[2:])
         by_x = (grad - by_bias / voxels - normed * (by_weight / voxels)) * (scale * _column(weight, x))
         return by_x.to(x.dtype), by_weight.sum(0).flatten(), by_bias.sum(0).flatten(), None

@@ -8,9 +8,14 @@ from pydantic import model_validator
 
 from segfw.base.records import Record
 
-Triple = tuple[int, int, int]
-PLAIN, RESIDUAL_ENCODER = "plain-unet", "residual-encoder-unet"
-SEGRESNET, SWIN_UNETR, MEDNEXT = "segresnet", "swin-unetr", "mednext-b"  # MONAI's
+Triple = tuple[int, int, int]  # along (z, y, x)
+
+PLAIN = "plain-unet"
+RESIDUAL_ENCODER = "residual-encoder-unet"
+# MONAI's.
+SEGRESNET = "segresnet"
+SWIN_UNETR = "swin-unetr"
+MEDNEXT = "mednext-b"
 
 
 class NetworkSpec(Record):
@@ -53,14 +58,18 @@ class NetworkSpec(Record):
     @property
     def downsampling(self) -> Triple:
         """Factor by which each axis is smaller at the bottom; patches must be multiples of it."""
-        return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))
+        along_z, along_y, along_x = zip(*self.strides)
+        return prod(along_z), prod(along_y), prod(along_x)
 
     def stage_shapes(self, patch_size: Triple) -> list[Triple]:
         """Voxels (z, y, x) of every stage for a patch."""
-        shapes, shape = [], tuple(patch_size)
-        for stride in self.strides:
-            shape = tuple(size // step for size, step in zip(shape, stride))
-            shapes.append(shape)
+        shapes = []
+        z, y, x = patch_size
+        for step_z, step_y, step_x in self.strides:
+            z //= step_z
+            y //= step_y
+            x //= step_x
+            shapes.append((z, y, x))
         return shapes
 
     def breaks_bf16_on_the_cpu(self, patch_size: Triple) -> bool:
@@ -75,20 +84,24 @@ class NetworkSpec(Record):
         )
 
     def convolution_elements(self, patch_size: Triple) -> int:
-        """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory (planning-rules 2.3).
+        """Output elements of all convolutions for one patch: nnU-Net's stand-in for memory.
 
-        For the two published architectures. Counts encoder, decoder and transposed convolutions and the last
-        segmentation layer. As published, the shortcut of a residual block counts once where its size or its features
-        change, and a network of one stage has no segmentation layer.
+        The rule is in docs/reference/rules.md, 2.3. For the two published architectures. Counts encoder, decoder and
+        transposed convolutions and the last segmentation layer. As published, the shortcut of a residual block counts
+        once where its size or its features change, and a network of one stage has no segmentation layer.
         """
         voxels = [prod(shape) for shape in self.stage_shapes(patch_size)]
         encoder = sum(self._encoder_outputs(stage) * voxels[stage] for stage in range(len(voxels)))
-        decoder = sum((count + 1) * size * n for count, size, n in zip(self.decoder_convs, self.features, voxels))
-        return encoder + decoder + (self.classes * voxels[0] if len(voxels) > 1 else 0)
+        decoder = 0
+        for convs, features, size in zip(self.decoder_convs, self.features, voxels):
+            decoder += (convs + 1) * features * size  # one more is the transposed convolution
+        last_layer = self.classes * voxels[0] if len(voxels) > 1 else 0
+        return encoder + decoder + last_layer
 
     def _encoder_outputs(self, stage: int) -> int:
         """Output channels of all convolutions of an encoder stage."""
-        features, blocks = self.features[stage], self.encoder_blocks[stage]
+        features = self.features[stage]
+        blocks = self.encoder_blocks[stage]
         if self.architecture != RESIDUAL_ENCODER:
             return blocks * features
         previous = self.features[max(0, stage - 1)]

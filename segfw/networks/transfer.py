@@ -28,10 +28,10 @@ class Transfer:
         total = len(self.matched) + len(self.adapted) + len(self.left_fresh)
         lines = [f"{len(self.matched) + len(self.adapted)} of {total} weights taken over"]
         if self.adapted:
-            other, own = self.channels
-            how = "further ones begin at zero" if own > other else "the rest is dropped"
-            shared = f"the first {min(other, own)} channels taken for the same, {how}"
-            lines.append(f"  {other} channels there and {own} here, {shared}: {_listed(self.adapted)}")
+            there, here = self.channels
+            rest = "further ones begin at zero" if here > there else "the rest is dropped"
+            shared = f"the first {min(there, here)} channels taken for the same, {rest}"
+            lines.append(f"  {there} channels there and {here} here, {shared}: {_listed(self.adapted)}")
         if self.left_fresh:
             lines.append(f"  {len(self.left_fresh)} begin anew: {_listed(self.left_fresh)}")
         if self.unused:
@@ -48,10 +48,12 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
     of labels are left as they are; for as many labels they are taken, whatever the labels are called. Raises UserError
     if nothing fits.
     """
-    own = network.state_dict()
-    channels = _image_channels(own, weights)
-    matched, adapted, left_fresh = [], [], []
-    for name, tensor in own.items():
+    fresh = network.state_dict()
+    channels = _image_channels(fresh, weights)
+    matched: list[str] = []
+    adapted: list[str] = []
+    left_fresh: list[str] = []
+    for name, tensor in fresh.items():
         other = weights.get(name)
         if other is not None and other.shape == tensor.shape:
             tensor.copy_(other)
@@ -64,7 +66,8 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
         else:
             left_fresh.append(name)
     if not matched and not adapted:
-        there, here = (", ".join(list(names)[:2]) for names in (weights, own))
+        there = ", ".join(list(weights)[:2])
+        here = ", ".join(list(fresh)[:2])
         raise UserError(
             f"--init-from: none of its {len(weights)} weights fits this network (there {there}, ..., here {here}, "
             "...); take a model of the same --preset"
@@ -73,14 +76,14 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
         matched=tuple(matched),
         adapted=tuple(adapted),
         left_fresh=tuple(left_fresh),
-        unused=tuple(name for name in weights if name not in own),
+        unused=tuple(name for name in weights if name not in fresh),
         channels=channels,
     )
 
 
-def _image_channels(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
+def _image_channels(fresh: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
     """Channels of the image in the other network and in this one: what their first convolution takes."""
-    for name, tensor in own.items():
+    for name, tensor in fresh.items():
         if tensor.ndim >= 4 and name in weights and weights[name].ndim == tensor.ndim:
             return weights[name].shape[1], tensor.shape[1]
     return 0, 0

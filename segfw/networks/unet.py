@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -21,10 +22,13 @@ def unfold_z(logits: Tensor, batch: int) -> Tensor:
     return logits.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
-def right_precision(spec: NetworkSpec, image_bczyx: Tensor) -> AbstractContextManager:
+def right_precision(spec: NetworkSpec, image_bczyx: Tensor) -> AbstractContextManager[object]:
     """Float32 where 16 bit would give wrong gradients on a CPU, else what the caller has chosen."""
-    is_wrong = torch.is_grad_enabled() and spec.breaks_bf16_on_the_cpu(tuple(image_bczyx.shape[2:]))
-    return torch.autocast("cpu", enabled=False) if is_wrong and image_bczyx.device.type == "cpu" else nullcontext()
+    z, y, x = image_bczyx.shape[2:]
+    is_wrong = torch.is_grad_enabled() and spec.breaks_bf16_on_the_cpu((z, y, x))
+    if is_wrong and image_bczyx.device.type == "cpu":
+        return torch.autocast("cpu", enabled=False)
+    return nullcontext()
 
 
 class UNet(nn.Module):
@@ -39,11 +43,14 @@ class UNet(nn.Module):
         super().__init__()
         self.spec = spec
         layers = Layers(spec)
-        self.encoder, self.up, self.decoder, self.heads = (nn.ModuleList() for _ in range(4))
-        self.encoder.extend(self.encoder_stages(layers, spec))
+        self.encoder = nn.ModuleList(self.encoder_stages(layers, spec))
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        self.heads = nn.ModuleList()
         for stage in range(len(spec.features) - 1):
-            features, kernel, stride = spec.features[stage], spec.kernels[stage], spec.strides[stage + 1]
-            step = stride[layers.drop_z]
+            features = spec.features[stage]
+            kernel = spec.kernels[stage]
+            step = layers.sizes(spec.strides[stage + 1])
             self.up.append(layers.up(spec.features[stage + 1], features, step, step))
             first = layers.conv_norm_act(2 * features, features, kernel)
             rest = [layers.conv_norm_act(features, features, kernel) for _ in range(spec.decoder_convs[stage] - 1)]
@@ -52,7 +59,7 @@ class UNet(nn.Module):
             self.heads.append(layers.conv(features, spec.classes, 1))
         self.apply(initialise)
 
-    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> Sequence[nn.Module]:
         """One module per stage, finest first."""
         raise NotImplementedError
 
@@ -75,8 +82,9 @@ class UNet(nn.Module):
 
     def head(self) -> tuple[Tensor, Tensor]:
         """The last layer as weights (K, F) and biases (K,): logits are ``weights @ features + biases`` per voxel."""
-        last = self.heads[0]
-        return last.weight.detach().flatten(1), last.bias.detach()
+        weights = self.heads[0].get_parameter("weight").detach()
+        biases = self.heads[0].get_parameter("bias").detach()
+        return weights.flatten(1), biases
 
     def _decoded(self, image_bczyx: Tensor) -> list[Tensor]:
         """Activations of the decoder's stages, finest first; in evaluation mode of the finest alone."""
@@ -85,19 +93,20 @@ class UNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
-        found = [skips.pop()]
-        for stage in reversed(range(len(self.decoder))):
-            x = self.decoder[stage](torch.cat((self.up[stage](x), skips.pop()), 1))
-            found = [x, *(found if self.training else ())]
-        return found[: len(self.heads)]
+        decoded = [skips.pop()]
+        for level in reversed(range(len(self.decoder))):
+            x = self.decoder[level](torch.cat((self.up[level](x), skips.pop()), 1))
+            decoded = [x, *decoded] if self.training else [x]
+        return decoded[: len(self.heads)]
 
 
 class PlainUNet(UNet):
     """Stages of convolutions; the first one of a stage strides."""
 
-    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> Sequence[nn.Module]:
         """Convolution, norm and activation, ``spec.encoder_blocks`` times per stage."""
-        stages, previous = [], spec.in_channels
+        stages: list[nn.Module] = []
+        previous = spec.in_channels
         for features, kernel, stride, convs in zip(spec.features, spec.kernels, spec.strides, spec.encoder_blocks):
             first = layers.conv_norm_act(previous, features, kernel, stride)
             rest = [layers.conv_norm_act(features, features, kernel) for _ in range(convs - 1)]
@@ -109,9 +118,10 @@ class PlainUNet(UNet):
 class ResidualEncoderUNet(UNet):
     """Stages of residual blocks after a stem of one convolution."""
 
-    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> list[nn.Module]:
+    def encoder_stages(self, layers: Layers, spec: NetworkSpec) -> Sequence[nn.Module]:
         """``spec.encoder_blocks`` residual blocks per stage; the stem belongs to the first."""
-        stages, previous = [], spec.features[0]
+        stages: list[nn.Sequential] = []
+        previous = spec.features[0]
         for features, kernel, stride, blocks in zip(spec.features, spec.kernels, spec.strides, spec.encoder_blocks):
             first = ResidualBlock(layers, previous, features, kernel, stride)
             rest = [ResidualBlock(layers, features, features, kernel, (1, 1, 1)) for _ in range(blocks - 1)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER, NetworkSpec
 from segfw.planning.presets import with_z
 

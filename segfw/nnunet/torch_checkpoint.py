@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError
+from segfw.base.words import first_line
 
 
 class Ignored:
@@ -77,7 +78,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         what = f"it names {named[1]}" if named else "it does more than describe tensors and plain values"
         raise UserError(f"{path}: is refused, because {what}, which could run code; {WAY_OUT}") from None
     except Exception as error:  # a torn zip, a truncated pickle: torch raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{path}: is no whole checkpoint ({reason}); copy it again") from None
     return _checked(found, path)
 

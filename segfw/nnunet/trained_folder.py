@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 
 from segfw.base.records import UserError
-from segfw.nnunet.plans import CONFIGURATION_NAME, read_json, resolved
-from segfw.nnunet.postprocessing_files import POSTPROCESSING
+from segfw.nnunet.postprocessing_files import JSON_FILE, PICKLE_FILE
+from segfw.nnunet.read_plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.nnunet.torch_checkpoint import read_checkpoint
 
 PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
@@ -26,7 +26,7 @@ FOLD = re.compile(r"fold_(\d+|all)")  # fold_0_old is nobody's
 OLD_MODEL = "model_final_checkpoint.model"
 LARGEST_RATIO = 200  # of what a zip unpacks to and its own size; weights hardly get smaller, text to a tenth
 # What is taken out of a zip; pictures, logs and predictions stay in it.
-WANTED = {PLANS_FILE, DATASET_FILE, FINAL, BEST, *POSTPROCESSING}
+WANTED = {PLANS_FILE, DATASET_FILE, FINAL, BEST, JSON_FILE, PICKLE_FILE}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from segfw.base.parallel import map_bounded, ran_out_of_memory
-from segfw.base.records import Record, UserError, count
-from segfw.dataset.cases import Case, Channel, DatasetManifest, FoundDataset, LabelSet, Problem, apply_map
-from segfw.dataset.verify import as_integers, check_case, count_values, file_notes
+from segfw.base.parallel import map_bounded
+from segfw.base.records import Record, UserError
+from segfw.base.resources import ran_out_of_memory
+from segfw.base.words import count
+from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors
+from segfw.dataset.labels import LabelSet, apply_map
+from segfw.dataset.verify import check_case, file_notes
 from segfw.grid.normalize import IntensityStats
-from segfw.grid.preprocess import cut, nonzero_box, stack_channels
+from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
-from segfw.images.geometry import Shape, Spacing, Volume, stored_like, to_canonical
-from segfw.planning.left_right import label_centroids_mm
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
+from segfw.planning.case_measure import CaseMeasure, measure_case
 
+FINGERPRINT_FILE = "fingerprint.json"
 SAMPLED_VOXELS = 4_000_000  # over all cases and per channel; nnU-Net draws 1e8, for the same percentiles
 MOST_SAMPLED_PER_CASE = 1_000_000  # few cases need more of each: percentiles are of data sets, not of draws
-
-
-class CaseStats(Record):
-    """Figures of one case; shapes and spacing (z, y, x) in canonical orientation."""
-
-    id: str
-    shape: Shape
-    spacing_mm: Spacing
-    cropped_shape: Shape  # box of the voxels that are not zero
-    label_voxels: dict[str, int]  # label value -> voxels
-    label_centroids_mm: dict[str, tuple[float, float, float]] = {}  # (z, y, x); empty where sides cannot matter
 
 
 class Fingerprint(Record):
     """What a data set looks like: every case's figures and the intensities of each channel in the foreground."""
 
-    cases: tuple[CaseStats, ...]
+    cases: tuple[CaseMeasure, ...]
     intensities: tuple[IntensityStats | None, ...]
 
     @property
@@ -50,15 +46,31 @@ class Fingerprint(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CaseScan:
-    """What reading one case gave: its problems and, unless it could not be read, its figures."""
+    """What reading one case gave: what is wrong with it and, unless it could not be read, its figures."""
 
-    problems: list[Problem]
-    notes: list[Problem] = field(default_factory=list)  # doubts about files, which many cases may share
-    stats: CaseStats | None = None
-    channel_minima: list[float] = field(default_factory=list)
-    samples: list[np.ndarray] = field(default_factory=list)  # float32 foreground intensities, per channel
-    moments: list[tuple[float, float, float, float]] = field(default_factory=list)  # mean, mean of squares, min, max
+    findings: list[Finding]
+    notes: list[Finding] = field(default_factory=list)  # doubts about files, which many cases may share
     image_digest: bytes = b""
+    measured: MeasuredCase | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredCase:
+    """What is kept of a case without errors, and the intensities that are pooled over all cases; C channels."""
+
+    measure: CaseMeasure
+    channel_minima: list[float]
+    samples: list[np.ndarray]  # float32 foreground intensities, per channel
+    moments: list[Moments]  # per channel; empty without foreground
+
+
+class Moments(NamedTuple):
+    """Of a channel's intensities in the foreground of one case."""
+
+    mean: float
+    mean_of_squares: float
+    minimum: float
+    maximum: float
 
 
 # What else is to be done with a case while it is in memory: the case, its image with all channels as the first of them
@@ -74,45 +86,50 @@ def scan_dataset(
     Raises DataProblems with everything that is wrong with any case; warnings alone do not raise and are kept in the
     manifest's notes. For ``also`` see ``scan_cases``.
     """
-    scans, problems = scan_cases(found, workers=workers, also=also)
-    if any(not problem.is_warning for problem in problems):
-        raise DataProblems(found, problems)
-    return complete(found, scans, problems)
+    scans, findings = scan_cases(found, workers=workers, also=also)
+    if has_errors(findings):
+        raise DataProblems(found, findings)
+    return complete(found, scans, findings)
 
 
 def scan_cases(
     found: FoundDataset, *, workers: int | None = None, also: AlsoDo | None = None
-) -> tuple[list[CaseScan], list[Problem]]:
-    """Reads every case once; returns what each gave, in the order of ``found.cases``, and all problems.
+) -> tuple[list[CaseScan], list[Finding]]:
+    """Reads every case once; returns what each gave, in the order of ``found.cases``, and all that is wrong.
 
     ``also`` is called, in the thread that reads, for every case whose files could all be read and measured.
     """
-    if not found.cases and all(problem.is_warning for problem in found.problems):
+    if not found.cases and not has_errors(found.findings):
         raise UserError(f"{found.root}: no training cases found; is it the right folder?")
-    per_case = max(1000, min(MOST_SAMPLED_PER_CASE, SAMPLED_VOXELS // max(1, len(found.cases))))
-    expected = None if found.channels is None else len(found.channels)
+    samples = max(1000, min(MOST_SAMPLED_PER_CASE, SAMPLED_VOXELS // max(1, len(found.cases))))
+    channel_count = None if found.channels is None else len(found.channels)
 
     def scan(case: Case) -> CaseScan:
-        return scan_case(case, channel_count=expected, labels=found.labels, samples=per_case, also=also)
+        return scan_case(case, channel_count=channel_count, labels=found.labels, samples=samples, also=also)
 
-    scans: dict[str, CaseScan] = {}
+    scan_of: dict[str, CaseScan] = {}
     for outcome in map_bounded(scan, found.cases, cost_bytes=_file_cost, workers=workers, what="reading cases"):
         if outcome.error is not None:
             raise outcome.error
-        scans[outcome.item.id] = outcome.result
-    ordered = [scans[case.id] for case in found.cases]
-    problems = [*found.problems, *(problem for scan in ordered for problem in scan.problems)]
-    problems += [*_uneven_channels(found, ordered), *_same_images(found, ordered), *_merged_notes(ordered)]
-    return ordered, problems
+        scan_of[outcome.item.id] = outcome.result
+    scans = [scan_of[case.id] for case in found.cases]
+    findings = [
+        *found.findings,
+        *chain.from_iterable(scan.findings for scan in scans),
+        *_uneven_channels(found, scans),
+        *_same_images(found, scans),
+        *_merged_notes(scans),
+    ]
+    return scans, findings
 
 
 class DataProblems(UserError):
     """Everything that is wrong with a data set; the message lists it all, a line each."""
 
-    def __init__(self, found: FoundDataset, problems: list[Problem]) -> None:
-        self.problems = tuple(problems)
-        errors = sum(not problem.is_warning for problem in problems)
-        lines = "\n".join(f"  {problem}" for problem in problems)
+    def __init__(self, found: FoundDataset, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        errors = sum(finding.severity == "error" for finding in findings)
+        lines = "\n".join(f"  {finding.full_sentence}" for finding in findings)
         size = f"{count(errors, 'problem')} in {count(len(found.cases), 'case')}"
         super().__init__(f"{found.root}: {size}; nothing was started\n{lines}")
 
@@ -125,8 +142,11 @@ def scan_case(
     samples: int,
     also: AlsoDo | None = None,
 ) -> CaseScan:
-    """Reads, verifies and measures one case; what cannot be read becomes a problem, not an exception."""
-    problems: list[Problem] = []
+    """Reads, verifies and measures one case; what cannot be read becomes a finding, not an exception.
+
+    ``samples`` voxels of each channel's foreground are drawn.
+    """
+    findings: list[Finding] = []
 
     def read(path: Path, reader: Callable[[Path], Volume]) -> Volume | None:
         try:
@@ -134,136 +154,152 @@ def scan_case(
         except UnreadableFile as error:
             if ran_out_of_memory(error):  # no fault of the file: it may be read when less else is under way
                 raise
-            what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
-            problems.append(Problem(kind="unreadable", case=case.id, file=path.name, what=what, remedy=remedy))
+            findings.append(_unreadable(case, path, error))
             return None
 
     images = [read(path, read_volume) for path in case.images]
     mask = None if case.label is None else read(case.label, read_mask)
-    problems += check_case(case, images, mask, channel_count=channel_count, labels=labels)
-    files = [*zip(case.images, images), (case.label, mask if mask and mask.is_placed else None)]
-    notes = [note for path, volume in files if volume for note in file_notes(case, path, volume)]
-    if any(not problem.is_warning for problem in problems):
-        return CaseScan(problems=problems, notes=notes)
-    image = stack_channels(images)
+    findings += check_case(case, images, mask, channel_count=channel_count, labels=labels)
+    readable = [volume for volume in images if volume is not None]
+    notes = []
+    for path, volume in zip(case.images, images):
+        if volume is not None:
+            notes += file_notes(case, path, volume)
+    if case.label is not None and mask is not None and mask.is_placed:
+        notes += file_notes(case, case.label, mask)
+    if has_errors(findings):
+        return CaseScan(findings=findings, notes=notes)
+    image = stack_channels(readable)
+    digest = _digest(image)
     if mask is None:  # a folder of images alone, which can be checked but not planned for
-        return CaseScan(problems=problems, notes=notes, image_digest=_digest(image))
+        return CaseScan(findings=findings, notes=notes, image_digest=digest)
     mask = stored_like(mask, image)
     if also is not None:
         also(case, image, mask)
-    return replace(_measure(case, image, mask, labels, samples, problems), notes=notes)
+    measured = _measure(case, image, mask, labels, samples)
+    return CaseScan(findings=findings, notes=notes, image_digest=digest, measured=measured)
 
 
-def _measure(
-    case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int, problems: list[Problem]
-) -> CaseScan:
-    canonical = to_canonical(image)
+def _unreadable(case: Case, path: Path, error: UnreadableFile) -> Finding:
+    what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
+    return Finding(kind="unreadable", severity="error", case=case.id, file=path.name, what=what, remedy=remedy)
+
+
+def _measure(case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int) -> MeasuredCase:
     values = apply_map(as_integers(mask.array), case.label_map)
     background = labels.values[0] if labels else 0
     foreground = values[0] != background
     if labels and labels.ignore is not None:  # the reference counts these voxels, which nobody has called foreground
         foreground &= values[0] != labels.ignore
     rng = np.random.default_rng(1234)
-    chosen, moments = [], []
+    drawn = []
+    moments = []
     for channel in image.array:
         inside = channel[foreground].astype(np.float32)
         if not len(inside):
-            chosen.append(inside)
+            drawn.append(inside)
             continue
-        chosen.append(inside[rng.integers(len(inside), size=samples)])
+        drawn.append(inside[rng.integers(len(inside), size=samples)])
         exact = inside.astype(np.float64)
-        moments.append((exact.mean(), np.square(exact).mean(), float(inside.min()), float(inside.max())))
-    stats = CaseStats(
-        id=case.id,
-        shape=canonical.geometry.shape,
-        spacing_mm=canonical.geometry.spacing_mm,
-        cropped_shape=cut(canonical.array, nonzero_box(canonical.array)).shape[1:],
-        label_voxels={str(value): voxels for value, voxels in count_values(values).items()},
-        label_centroids_mm=label_centroids_mm(replace(mask, array=values), labels),
-    )
-    return CaseScan(
-        problems=problems,
-        stats=stats,
+        moments.append(
+            Moments(
+                mean=float(exact.mean()),
+                mean_of_squares=float(np.square(exact).mean()),
+                minimum=float(inside.min()),
+                maximum=float(inside.max()),
+            )
+        )
+    return MeasuredCase(
+        measure=measure_case(case.id, image, replace(mask, array=values), labels),
         channel_minima=[float(channel.min()) for channel in image.array],
-        samples=chosen,
+        samples=drawn,
         moments=moments,
-        image_digest=_digest(image),
     )
 
 
 def _digest(image: Volume) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image.array), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(image.array).data, digest_size=16).digest()
 
 
-def _uneven_channels(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
+def _measured(scans: Sequence[CaseScan]) -> list[MeasuredCase]:
+    return [scan.measured for scan in scans if scan.measured is not None]
+
+
+def _uneven_channels(found: FoundDataset, scans: Sequence[CaseScan]) -> list[Finding]:
     """Where no dataset.json says how many channels there are, all cases must agree with the first."""
-    counts = {case.id: len(scan.samples) for case, scan in zip(found.cases, scans) if scan.samples}
-    if found.channels is not None or not counts:
+    channels_of = {case.measure.id: len(case.samples) for case in _measured(scans)}
+    if found.channels is not None or not channels_of:
         return []
-    expected = next(iter(counts.values()))
+    first = next(iter(channels_of))
     return [
-        Problem(
+        Finding(
             kind="channel-count",
+            severity="error",
             case=case_id,
-            file="",
-            what=f"has {count} channels, but {next(iter(counts))} has {expected}",
+            what=f"has {channels} channels, but {first} has {channels_of[first]}",
             remedy="give every case the same channels",
         )
-        for case_id, count in counts.items()
-        if count != expected
+        for case_id, channels in channels_of.items()
+        if channels != channels_of[first]
     ]
 
 
-def _same_images(found: FoundDataset, scans: list[CaseScan]) -> list[Problem]:
+def _same_images(found: FoundDataset, scans: Sequence[CaseScan]) -> list[Finding]:
     """Copies of one image under several ids would let a fold validate on what it was trained on."""
-    problems, first_with = [], {}
+    findings = []
+    first_with: dict[bytes, str] = {}
     for case, scan in zip(found.cases, scans):
-        first = first_with.setdefault(scan.image_digest or case.id, case.id)
+        if not scan.image_digest:
+            continue
+        first = first_with.setdefault(scan.image_digest, case.id)
         if first != case.id:
-            what, remedy = f"the image is the same as that of {first}", "keep one of them"
-            problems.append(
-                Problem(
+            findings.append(
+                Finding(
                     kind="same-image",
+                    severity="warning",
                     case=case.id,
                     file=case.images[0].name,
-                    what=what,
-                    remedy=remedy,
-                    is_warning=True,
+                    what=f"the image is the same as that of {first}",
+                    remedy="keep one of them",
                     others=(first,),
                 )
             )
-    return problems
+    return findings
 
 
-def _merged_notes(scans: list[CaseScan]) -> list[Problem]:
+def _merged_notes(scans: Sequence[CaseScan]) -> list[Finding]:
     """Doubts that several cases share, said once: a thousand photographs without a spacing are one warning."""
-    sharing: dict[tuple[str, str], list[Problem]] = {}
-    for note in (note for scan in scans for note in scan.notes):
+    sharing: dict[tuple[str, str], list[Finding]] = {}
+    for note in chain.from_iterable(scan.notes for scan in scans):
         sharing.setdefault((note.what, note.remedy), []).append(note)
     merged = []
     for notes in sharing.values():
         cases = list(dict.fromkeys(note.case for note in notes))
-        others = "" if len(cases) == 1 else f" and {count(len(cases) - 1, 'other case')}"
-        merged.append(replace(notes[0], case=f"{cases[0]}{others}", file=notes[0].file if not others else ""))
+        note = notes[0]
+        if len(cases) > 1:
+            shared_by = f"{cases[0]} and {count(len(cases) - 1, 'other case')}"
+            note = note.model_copy(update={"case": shared_by, "file": ""})
+        merged.append(note)
     return merged
 
 
 def complete(
-    found: FoundDataset, scans: list[CaseScan], problems: list[Problem]
+    found: FoundDataset, scans: Sequence[CaseScan], findings: Sequence[Finding]
 ) -> tuple[DatasetManifest, Fingerprint]:
     """Manifest and fingerprint of scanned cases without errors; labels and channels not described are inferred."""
-    notes = [*found.notes, *(str(problem) for problem in problems)]
-    labels, channels = found.labels, found.channels
+    notes = [*found.notes, *(finding.full_sentence for finding in findings)]
+    measured = _measured(scans)
+    labels = found.labels
     if labels is None:
-        values = sorted({int(value) for scan in scans for value in scan.stats.label_voxels} - {0})
-        if not values:
-            raise UserError(f"{found.root / 'labels'}: every mask is empty; draw at least one structure")
-        labels = LabelSet(names=("background", *(f"label_{value}" for value in values)), values=(0, *values))
-        notes.append(f"labels found in the masks: {', '.join(str(value) for value in values)}")
-    elif all(set(scan.stats.label_voxels) <= {str(labels.values[0]), str(labels.ignore)} for scan in scans):
-        raise UserError(f"{found.root}: every mask is empty; draw at least one structure")
+        labels = _labels_in_masks(found, measured)
+        notes.append(f"labels found in the masks: {', '.join(str(value) for value in labels.values[1:])}")
+    else:
+        unlearnable = {str(labels.values[0]), str(labels.ignore)}
+        if all(set(case.measure.label_voxels) <= unlearnable for case in measured):
+            raise UserError(f"{found.root}: every mask is empty; draw at least one structure")
+    channels = found.channels
     if channels is None:
-        channels = _guess_channels(scans)
+        channels = _guess_channels(measured)
         notes.append(f"channels found in the images: {', '.join(channel.name for channel in channels)}")
     manifest = DatasetManifest(
         name=found.name,
@@ -274,8 +310,16 @@ def complete(
         cases=tuple(_absolute(case) for case in found.cases),
         notes=tuple(notes),
     )
-    intensities = tuple(_pool(scans, index) for index in range(len(channels)))
-    return manifest, Fingerprint(cases=tuple(scan.stats for scan in scans), intensities=intensities)
+    intensities = tuple(_pool(measured, index) for index in range(len(channels)))
+    return manifest, Fingerprint(cases=tuple(case.measure for case in measured), intensities=intensities)
+
+
+def _labels_in_masks(found: FoundDataset, measured: Sequence[MeasuredCase]) -> LabelSet:
+    present = set[str]().union(*(case.measure.label_voxels for case in measured))
+    values = sorted({int(value) for value in present} - {0})
+    if not values:
+        raise UserError(f"{found.root / 'labels'}: every mask is empty; draw at least one structure")
+    return LabelSet(names=("background", *(f"label_{value}" for value in values)), values=(0, *values))
 
 
 def _absolute(case: Case) -> Case:
@@ -285,10 +329,10 @@ def _absolute(case: Case) -> Case:
     return case.model_copy(update={"images": images, "label": label})
 
 
-def _guess_channels(scans: list[CaseScan]) -> tuple[Channel, ...]:
+def _guess_channels(measured: Sequence[MeasuredCase]) -> tuple[Channel, ...]:
     """'CT' where most images reach far below zero, as air does in Hounsfield units; 'image' otherwise."""
     names = []
-    for minima in zip(*(scan.channel_minima for scan in scans)):
+    for minima in zip(*(case.channel_minima for case in measured)):
         names.append("CT" if np.median(minima) <= -500 else "image")
     return tuple(
         Channel(name=name if names.count(name) == 1 or name == "CT" else f"{name}_{index}")
@@ -296,20 +340,20 @@ def _guess_channels(scans: list[CaseScan]) -> tuple[Channel, ...]:
     )
 
 
-def _pool(scans: list[CaseScan], channel: int) -> IntensityStats | None:
+def _pool(measured: Sequence[MeasuredCase], channel: int) -> IntensityStats | None:
     """Statistics over all cases that have foreground, each case counted alike."""
-    used = [scan for scan in scans if scan.moments]
+    used = [case for case in measured if case.moments]
     if not used:
         return None
-    means, squares, lows, highs = np.array([scan.moments[channel] for scan in used]).T
-    pooled = np.concatenate([scan.samples[channel] for scan in used])
-    low, median, high = np.percentile(pooled, (0.5, 50, 99.5))
-    mean = float(means.mean())
+    moments = [case.moments[channel] for case in used]
+    low, median, high = np.percentile(np.concatenate([case.samples[channel] for case in used]), (0.5, 50, 99.5))
+    mean = float(np.array([each.mean for each in moments]).mean())
+    mean_of_squares = np.array([each.mean_of_squares for each in moments]).mean()
     return IntensityStats(
         mean=mean,
-        std=float(np.sqrt(max(0.0, squares.mean() - mean**2))),
-        minimum=float(lows.min()),
-        maximum=float(highs.max()),
+        std=float(np.sqrt(max(0.0, mean_of_squares - mean**2))),
+        minimum=min(each.minimum for each in moments),
+        maximum=max(each.maximum for each in moments),
         median=float(median),
         percentile_00_5=float(low),
         percentile_99_5=float(high),

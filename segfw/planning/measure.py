@@ -14,7 +14,7 @@ from segfw.base.records import UserError
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.presets import preset_called
-from segfw.planning.rules import EPOCHS, STEPS_PER_EPOCH
+from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
 # rest. Measured on a CPU (python -m bench speed step); good for an estimate, not for a promise.

@@ -26,10 +26,12 @@ from itertools import combinations
 
 import numpy as np
 
-from segfw.dataset.cases import LabelSet
+from segfw.base.robust import robust_spread
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.sides import is_of_heart, pairs_by_name, stem_of
 from segfw.images.geometry import Shape
-from segfw.planning.fingerprint import CaseStats
-from segfw.planning.left_right import is_of_heart, pairs_by_name, stem_of
+from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.patch_shape import is_turned_round
 
 X_AXIS = 2
 FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names
@@ -67,7 +69,7 @@ class _Relation:
     apart_edges: float
 
 
-def find_mirroring(labels: LabelSet, cases: Sequence[CaseStats], *, as_published: bool = False) -> Mirroring:
+def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_published: bool = False) -> Mirroring:
     """How images with these labels may be mirrored. As published nothing is changed, which is said if it is wrong."""
     parts = {name: frozenset((index,)) for name, index in labels.foreground.items()}
     parts |= {name: frozenset(classes) for name, classes in labels.structures.items()}
@@ -130,7 +132,7 @@ def _single(left: frozenset[int], right: frozenset[int]) -> Pair | None:
     return (min(left), min(right)) if len(left) == len(right) == 1 else None
 
 
-def _relations(labels: LabelSet, cases: Sequence[CaseStats], named: Sequence[Pair]) -> dict[Pair, _Relation]:
+def _relations(labels: LabelSet, cases: Sequence[CaseMeasure], named: Sequence[Pair]) -> dict[Pair, _Relation]:
     """Of the named pairs, and of classes whose names do not tell them apart."""
     volumes_NK = np.full((len(cases), len(labels.values)), np.nan)
     centroids_NKA = np.full((len(cases), len(labels.values), 3), np.nan)
@@ -154,7 +156,7 @@ def _relation(distances_NA: np.ndarray, volumes_N2: np.ndarray) -> _Relation:
     median_A = np.median(distances_NA, 0)
     axis = int(np.median(np.abs(distances_NA), 0).argmax())
     along_N, apart_mm = distances_NA[:, axis], abs(median_A[axis])
-    spread_mm = 1.4826 * np.median(np.abs(along_N - median_A[axis]))
+    spread_mm = robust_spread(along_N)
     ratio = float(np.median(volumes_N2[:, 0] / volumes_N2[:, 1]))
     is_level = np.abs(np.delete(median_A, axis)).max() <= LEVEL * apart_mm
     return _Relation(
@@ -238,12 +240,6 @@ def mirror_rules(
         axes.remove(across)
     swapped = tuple((side, *pair) for pair in mirroring.pairs) if side in axes else ()
     return tuple(axes), swapped, tuple(reasons)
-
-
-def is_turned_round(patch_size: Shape) -> bool:
-    """True if the augmentation turns such a patch by up to 180 degrees in plane (planning-rules 2.8)."""
-    is_long_slice = patch_size[0] == 1 and max(patch_size[1:]) / min(patch_size[1:]) > 1.5
-    return max(patch_size) / patch_size[0] > 3 and not is_long_slice
 
 
 def class_order(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:

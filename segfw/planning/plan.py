@@ -5,9 +5,11 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Channel, LabelSet
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
-from segfw.images.geometry import Orientation, Shape
+from segfw.images.geometry import Shape
+from segfw.images.volume import Orientation
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured

@@ -153,7 +153,7 @@ def choose_normalization(manifest: DatasetManifest, fingerprint: Fingerprint) ->
 
 
 def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose) -> dict[str, Configuration]:
-    """Every configuration that the data call for (planning-rules 2.3 and 2.4).
+    """Every configuration that the data call for (docs/reference/rules.md, 2.3 and 2.4).
 
     Slices always; volumes unless the cases are flat; a low resolution where a patch sees under a quarter of the median
     case, and with it the cascade. The full resolution then takes Dice over the batch, because single patches of large

@@ -20,7 +20,6 @@ VOLUME_EDGE, AREA_EDGE = 256, 2048  # edge of the isotropic patch, in voxels, th
 LOWRES_STEP = 1.03
 LOWRES_COVERAGE = 0.25  # a patch that sees less of the median case wants a lower resolution beside it
 LOWRES_WORTH = 2.0  # the low resolution must have this many times fewer voxels
-EPOCHS, STEPS_PER_EPOCH = 1000, 250
 FIRST_FEATURES, MOST_FEATURES_3D, MOST_FEATURES_2D = 32, 320, 512
 
 

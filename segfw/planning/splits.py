@@ -7,9 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from segfw.base.records import Record, UserError, count
+from segfw.base.records import Record, UserError
+from segfw.base.words import count, first_line
 from segfw.planning.draw import draw_parts
 
+SPLITS_FILE = "splits.json"
 FOLDS = 5
 SEED = 12345
 
@@ -114,7 +116,7 @@ def _read_folds(path: Path) -> tuple[Fold, ...]:
             return Splits.load(path).folds
         return tuple(Fold(train=tuple(entry["train"]), validation=tuple(entry["val"])) for entry in content)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({reason}); correct it") from None
 
 

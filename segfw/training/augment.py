@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.images.geometry import Shape
-from segfw.training.augment_params import IntensityParams, SpatialParams, is_in_plane
+from segfw.planning.patch_shape import is_in_plane
+from segfw.training.augment_params import IntensityParams, SpatialParams
 
 # B batch, C channel, L kinds of masks, W warped samples, Z Y X space, N voxels, R rows: single-channel images picked
 # from the batch

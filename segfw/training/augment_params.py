@@ -8,13 +8,13 @@ Isensee et al. 2021, supplement, as nnU-Net v2 has them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, pi
+from math import ceil
 
 import numpy as np
 
 from segfw.images.geometry import Shape
+from segfw.planning.patch_shape import is_in_plane, largest_angle
 
-ANISOTROPIC_PATCH = 3.0  # a patch this much shorter along its first axis is rotated and scaled in plane only
 ELASTIC_CHANCE = 0.2  # where elastic deformation is wanted at all
 # Cubic B-splines with control points this share of the patch apart, which is as smooth as white noise blurred with a
 # sigma of 0.58 of that: about 0.06 to 0.25 of the patch, as in batchgenerators' augment_spatial_2.
@@ -51,18 +51,6 @@ class IntensityParams:
     zoom: np.ndarray  # (C,) share of the resolution that is kept, 1 = all
     gamma_inverted: np.ndarray  # (C,) exponent on the inverted image, 1 = none
     gamma: np.ndarray  # (C,) exponent, 1 = none
-
-
-def is_in_plane(patch_size: Shape) -> bool:
-    """True if the patch is so flat that rotating it out of its plane would tear it apart."""
-    return max(patch_size) / patch_size[0] > ANISOTROPIC_PATCH
-
-
-def largest_angle(patch_size: Shape) -> float:
-    """Rotation about each axis in radians is drawn up to this."""
-    if patch_size[0] == 1 and max(patch_size[1:]) / min(patch_size[1:]) > 1.5:
-        return pi / 12  # a long 2-D patch turned further would mostly show what lies outside of it
-    return pi if is_in_plane(patch_size) else pi / 6
 
 
 def draw_spatial(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segfw.base.records import UserError
 from segfw.images.geometry import Shape
-from segfw.training.augment_params import is_in_plane, largest_angle
+from segfw.planning.patch_shape import is_in_plane, largest_angle
 
 SMALLEST_SCALE = 0.85  # that the box is read for; corners of patches scaled further lie outside of it, as published
 # batchgenerators draws from the generators of ``random`` and ``numpy.random``, which all threads share.

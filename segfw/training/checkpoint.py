@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segfw.base.records import UserError, whole_file
-from segfw.model.load import load_tensors, save_tensors
+from segfw.base.files import whole_file
+from segfw.base.records import UserError
+from segfw.base.words import first_line
+from segfw.model.weights import load_tensors, save_tensors
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0
@@ -110,9 +112,7 @@ def load_checkpoint(path: Path, state: TrainState) -> None:
     try:
         state.network.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: is of another network ({str(error).splitlines()[0]}); train without --resume"
-        ) from None
+        raise UserError(f"{path}: is of another network ({first_line(error)}); train without --resume") from None
     for name, parameter in state.network.named_parameters():
         if f"momentum/{name}" in tensors:
             buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.base.parallel import progress
+from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
-from segfw.model.load import BEST_FILE, save_weights
+from segfw.model.source import BEST_FILE
+from segfw.model.weights import save_weights
 from segfw.planning.splits import Fold
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
@@ -81,7 +82,7 @@ def _train_epoch(job: Job, state: TrainState, clock: Clock, feeder: Feeder) -> d
     run, ranks, counters, settings = job.run, job.run.ranks, state.counters, job.run.settings
     state.network.train()
     stalled_before, losses = feeder.stalled_s, []
-    with progress(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
+    with progress_bar(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
         bar.update(counters.epoch_steps)
         for cut in feeder:
             (rate,) = ranks.from_first(learning_rate(settings, counters, clock.progress()))

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segfw.base.parallel import free_memory_bytes
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.resources import free_memory_bytes
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import CaseArrays, load_stored, open_case, stored_bytes
 from segfw.training.batches import CutBatch

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
+from segfw.model.source import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
 from segfw.planning.plan import PLAN_FILE
 
 

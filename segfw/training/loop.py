@@ -15,11 +15,12 @@ from segfw.base.device import compiling_pays, keep_freed_pages, pick_precision
 from segfw.base.ranks import ALONE, Ranks, local_device
 from segfw.base.records import UserError
 from segfw.grid.store import CaseArrays
-from segfw.model.load import WEIGHTS_FILE, save_weights
+from segfw.model.source import WEIGHTS_FILE
+from segfw.model.weights import save_weights
 from segfw.networks import BuildNetwork, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Loss, Target
 from segfw.planning.plan import Configuration
-from segfw.planning.rules import STEPS_PER_EPOCH
+from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.planning.splits import Fold
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import (
@@ -197,7 +198,7 @@ def _fitted(run: Run, state: TrainState, cases: int) -> TrainSettings:
     # Kept with the settings, so that a resumed run does the same.
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     pays = compiling_pays(run.device, seconds=settings.time_budget_s, steps=steps)
-    return fitted.model_copy(update={"compile": pays})
+    return replace(fitted, compile=pays)
 
 
 def _loss(

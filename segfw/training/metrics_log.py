@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from segfw.base.records import write_text
+from segfw.base.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 LONGEST_LINE, LONGEST_NAME = 140, 14  # characters

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
-from segfw.base.records import whole_file
+from segfw.base.files import whole_file
 from segfw.training.metrics_log import clock
 
 if TYPE_CHECKING:

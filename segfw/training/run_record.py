@@ -88,7 +88,7 @@ def note_session(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         first_epoch=first_epoch,
         command=_nameless(_command_line()),
-        settings={key: _nameless_json(value) for key, value in settings.model_dump(mode="json").items()},
+        settings={key: _nameless_json(value) for key, value in settings.as_json().items()},
         device=_device(device),
         precision=str(precision).removeprefix("torch."),
         processes=processes,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from segfw.base.records import UserError
-from segfw.planning.rules import STEPS_PER_EPOCH
+from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
 from segfw.training.settings import TrainSettings
 
@@ -64,9 +65,7 @@ def fit_to_length(
     momentum = momentum_for(patches / batch) if settings.momentum is None else settings.momentum
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
     mirroring = patches / cases >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
-    return settings.model_copy(
-        update={"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
-    )
+    return replace(settings, batch_size=batch, momentum=momentum, learning_rate=rate, mirroring=mirroring)
 
 
 def extended(
@@ -83,8 +82,8 @@ def extended(
     counters.warm_from, counters.cool_from = counters.step, None
     counters.best_smoothed, counters.best_epoch = None, counters.epoch  # patience begins anew
     if epochs is not None:
-        return settings.model_copy(update={"epochs": counters.epoch + epochs})
-    return settings.model_copy(update={"time_budget_s": counters.elapsed_s + seconds})
+        return replace(settings, epochs=counters.epoch + epochs)
+    return replace(settings, time_budget_s=counters.elapsed_s + seconds)
 
 
 def momentum_for(total_steps: float) -> float:

@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
-from segfw.base.records import Record
-from segfw.planning.rules import EPOCHS
+from segfw.base.options import DEVICES, Options, Precision, duration_s, option, setting
+from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 
-class TrainSettings(Record):
-    """Settings of one training run. With a time budget ``epochs`` does not count: the schedule follows the clock."""
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Options):
+    """Settings of one training run, which stay with it in settings.json.
 
-    epochs: int = Field(default=EPOCHS, ge=1)
-    steps_per_epoch: int | None = Field(default=None, ge=1)
-    time_budget_s: float | None = Field(default=None, gt=0)
-    batch_size: int | None = Field(default=None, ge=1)  # None: the plan's, less where a time budget is short
-    seed: int = Field(default=0, ge=0)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    augmentation: Literal["device", "reference", "none"] = "device"
-    elastic: bool = False  # elastic deformation as well, which the published recipe leaves out
-    loss: Literal["dice-ce", "dice-topk"] = "dice-ce"
-    accumulate: int = Field(default=1, ge=1)  # parts that a batch is computed in, one after the other
-    patience: int | None = Field(default=None, ge=1)  # epochs without progress after which the run is brought to an end
-    learning_rate: float | None = Field(default=None, gt=0)  # at the start; None: by the momentum
-    momentum: float | None = Field(default=None, ge=0, lt=1)  # None: by the length of the run
-    mirroring: bool | None = None  # None: by the length of the run
-    weight_decay: float = Field(default=3e-5, ge=0)
-    gradient_clip: float = Field(default=12.0, gt=0)
-    foreground_share: float = Field(default=0.33, ge=0, le=1)
-    compile: bool | None = None  # None: where it pays (device.compiling_pays)
+    With a time budget ``epochs`` does not count: the schedule follows the clock.
+    """
+
+    epochs: int = option(EPOCHS, "length of the training (default: {default})", ge=1)
+    steps_per_epoch: int | None = option(None, f"batches per epoch (default: {STEPS_PER_EPOCH})", ge=1)
+    time_budget_s: float | None = option(
+        None, "train each fold this long instead: 90s, 12m, 1h30m", parse=duration_s, metavar="TIME", gt=0
+    )
+    # None is the plan's, less where a time budget is short.
+    batch_size: int | None = option(None, "patches per step (default: the plan's)", ge=1)
+    seed: int = option(0, "of everything random (default: {default})", ge=0)
+    precision: Precision = option("auto")
+    augmentation: Literal["device", "reference", "none"] = option(
+        "device", "on the device (default), by the published pipeline on the CPU, or none"
+    )
+    # The published recipe leaves elastic deformation out.
+    elastic: bool = option(False, "elastic deformations as well")
+    mirroring: bool | None = option(None, "mirrored images too (default: in long runs)")
+    loss: Literal["dice-ce", "dice-topk"] = option("dice-ce")
+    patience: int | None = option(
+        None, "end the run early after so many epochs without progress", metavar="EPOCHS", ge=1
+    )
+    accumulate: int = option(1, "compute each batch in N parts (default: as few as fit)", metavar="N", ge=1)
+    # None compiles where it pays (device.compiling_pays).
+    compile: bool | None = option(None, "torch.compile (default: where it pays)")
+    learning_rate: float | None = setting(None, "learning rate at the start (default: by the momentum)", gt=0)
+    momentum: float | None = setting(None, "of SGD (default: by the length of the run)", ge=0, lt=1)
+    weight_decay: float = setting(3e-5, "of SGD (default: {default})", ge=0)
+    gradient_clip: float = setting(12.0, "largest norm of the gradient (default: {default})", gt=0)
+    foreground_share: float = setting(
+        0.33, "share of the patches that lie on a structure (default: {default})", ge=0, le=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(Options):
+    """Of a training, what is not kept with it: what it begins with, who hears of it, where it is computed."""
+
+    init_from: Path | None = option(None, "begin with another model's weights, as far as they fit", metavar="MODEL")
+    log: tuple[str, ...] = option((), "write the figures there as well", choices=("tensorboard", "mlflow"))
+    device: str = option("auto", DEVICES)
+
+
+def more(text: str) -> dict[str, float]:
+    """The fields of TrainOptions that '100' (epochs) or '30m' (time) of ``--extend`` stands for."""
+    if text.isdecimal() and int(text) > 0:
+        return {"extend_epochs": int(text)}
+    return {"extend_s": duration_s(text)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(StartOptions):
+    """How ``train`` begins: anew, where it stopped, or a finished fold for longer."""
+
+    resume: bool = option(False, "go on from the last checkpoint")
+    extend_epochs: int | None = option(
+        None, "train a finished fold for longer: 100 epochs or 30m", name="--extend", metavar="MORE", parse=more
+    )
+    extend_s: float | None = setting(None, "train a finished fold for so many seconds more")
+    overwrite: bool = option(False, "delete this fold's run and train anew")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(StartOptions):
+    """How ``run`` trains: which folds, and what they begin with."""
+
+    folds: tuple[str, ...] | None = option(None, "0 to 4, or all (default: 0 1 2 3 4)", metavar="FOLD")

@@ -2,7 +2,7 @@
 
 Predictions for training cases are better, or wrong in fewer ways, than those for new images will be, and a network that
 could rely on them would only copy them. Drawn per sample and applied apart from it, like all augmentation
-(planning-rules 2.8).
+(docs/reference/rules.md, 8).
 """
 
 from __future__ import annotations

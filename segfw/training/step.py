@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segfw.base.device import autocast
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
+from segfw.base.words import first_line
 from segfw.networks.losses import Loss, Target
 from segfw.planning.plan import Configuration
 from segfw.training.checkpoint import TrainState
@@ -96,7 +97,7 @@ def prepared_forward(run: Run, state: TrainState) -> Run:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         if run.ranks.count > 1:
             raise UserError(f"torch.compile is not usable here ({reason[:160]}); train with --compile off") from None
         print(f"torch.compile is not usable here, going on without it: {reason[:160]}")

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-from segfw.base.records import UserError, write_text
+from segfw.base.files import write_text
+from segfw.base.records import UserError
+from segfw.base.words import first_line
 from segfw.training.run_record import RunRecord
 
 MLFLOW_FILE, MLFLOW_RUN_FILE = "mlflow.db", "mlflow_run.txt"
@@ -115,7 +117,7 @@ class _MLflow:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._run = self._continued(folder / MLFLOW_RUN_FILE) or self._created(folder)
         except Exception as error:  # of the server, the network or the store
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UserError(
                 f"MLflow cannot log to {uri} ({reason[:200]}); correct MLFLOW_TRACKING_URI, or train without MLflow"
             ) from None

@@ -1,30 +1,68 @@
-"""The demo: a small made-up data set through the whole job, scored on images the model never saw."""
+"""``segfw demo``: a small made-up data set through the whole job, scored on images the model never saw."""
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segfw.base.records import UserError
-from segfw.dataset.layouts import read_labels
-from segfw.dataset.toy import make_toy_dataset
-from segfw.evaluation.evaluate import evaluate_pairs
-from segfw.evaluation.metrics import Scores
-from segfw.evaluation.pairs import first_channel_files, pair_masks
-from segfw.evaluation.text import scores_table
-from segfw.model.load import fold_folder
-from segfw.training.metrics_log import read_metrics
-from segfw.verbs.predict import predict
-from segfw.verbs.train import run
+from segfw.base.command import Argument, Command
+from segfw.base.options import DEVICES, Options, duration_s, option, takes_options
 
-TRAINING_CASES, TEST_CASES = 40, 6
+if TYPE_CHECKING:
+    from segfw.evaluation.metrics import Scores
+
+TRAINING_CASES = 40
+TEST_CASES = 6
 MARKER = ".made-by-segfw-demo"  # only such a folder is written into, and tidied up, a second time
 
 
-def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
-    """Makes data, trains one fold, predicts and scores the test images; a second call reuses what is there."""
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """How long and where the demo trains."""
+
+    time_budget_s: float = option(285.0, "for training (default: 4m45s)", metavar="TIME", parse=duration_s)
+    device: str = option("auto", DEVICES)
+
+
+@takes_options(options=DemoOptions)
+def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
+    """Makes data, trains one fold, predicts and scores the test images; a second call reuses what is there.
+
+    Parameters
+    ----------
+    folder
+        A new folder, or one that an earlier demo made.
+    options
+        Length of the training in seconds, and the device.
+
+    Returns
+    -------
+    Scores
+        Of the test images.
+
+    Raises
+    ------
+    UserError
+        If the folder holds other things.
+    """
+    import shutil
+
+    from segfw.base.records import UserError
+    from segfw.dataset.layouts import read_labels
+    from segfw.dataset.toy import make_toy_dataset
+    from segfw.evaluation.evaluate_pairs import evaluate_pairs
+    from segfw.evaluation.pairs import first_channel_files, pair_masks
+    from segfw.evaluation.text import scores_table
+    from segfw.model.source import fold_folder
+    from segfw.training.metrics_log import read_metrics
+    from segfw.verbs.predict import predict
+    from segfw.verbs.train import run
+
     folder = Path(folder)
-    data, work, masks = folder / "data", folder / "work", folder / "predictions"
+    data = folder / "data"
+    work = folder / "work"
+    masks = folder / "predictions"
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise UserError(f"{folder}: holds other things; give a new folder for the demo")
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,8 +71,16 @@ def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
         shutil.rmtree(data, ignore_errors=True)  # what an interrupted demo left half-made
         print(f"making {TRAINING_CASES} training and {TEST_CASES} test cases in {data}")
         make_toy_dataset(data, cases=TRAINING_CASES, test_cases=TEST_CASES)
-    run(data, work, configurations=("3d_fullres",), folds=("0",), time_budget_s=time_budget_s, device=device)
-    predict(work, data / "imagesTs", masks, device=device)
+
+    run(
+        data,
+        work,
+        configurations=("3d_fullres",),
+        folds=("0",),
+        time_budget_s=options.time_budget_s,
+        device=options.device,
+    )
+    predict(work, data / "imagesTs", masks, device=options.device)
     pairs, _ = pair_masks(masks, data / "labelsTs")
     scores = evaluate_pairs(
         pairs,
@@ -46,6 +92,7 @@ def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
         curve=read_metrics(fold_folder(work, "3d_fullres", "0")),
         facts={"Training": f"{TRAINING_CASES} made-up cases, fold 0", "Predictions": str(masks)},
     )
+
     print(f"\nscores of {len(scores.cases)} images the model never saw\n{scores_table(scores)}\n")
     for what, where in (
         ("report", folder / "report.html"),
@@ -57,3 +104,12 @@ def demo(folder: Path, *, time_budget_s: float, device: str = "auto") -> Scores:
         print(f"{what:7} {where}")
     print(f"next: segfw info {work}, then segfw run with your own images and masks")
     return scores
+
+
+COMMAND = Command(
+    function=demo,
+    what="Make a small data set, train on it, predict and score images never seen: about 5 minutes on two cores.",
+    example="segfw demo demo",
+    arguments=(Argument(name="folder", help="default: demo", nargs="?", default=Path("demo")),),
+    say_result=lambda typed, scores: None,
+)

@@ -10,27 +10,27 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segfw.base.records import UserError, write_text
-from segfw.model.load import (
+from segfw.base.files import write_text
+from segfw.base.records import UserError
+from segfw.model.postprocess import Postprocessing
+from segfw.model.selection import Selection, load_postprocessing, load_selection
+from segfw.model.source import (
     BEST_FILE,
     WEIGHTS_FILE,
     fold_folder,
     load_plan,
-    load_tensors,
     postprocessing_file,
     predicting_folds,
     read_model_file,
-    shared_mirror_axes,
     trained_folds,
 )
-from segfw.model.postprocess import Postprocessing, load_postprocessing
-from segfw.nnunet.commands import say_commands, say_differences
+from segfw.model.weights import load_tensors, shared_mirror_axes
+from segfw.nnunet.export_notes import say_commands, say_differences
+from segfw.nnunet.layer_names import to_nnunet
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
-from segfw.nnunet.weight_names import to_nnunet
-from segfw.nnunet.write_json import PLANS, dataset_json, endings_of, plans_json
+from segfw.nnunet.write_plans import PLANS, dataset_json, endings_of, plans_json
 from segfw.planning.plan import Configuration, Plan
-from segfw.verbs.select import Selection, load_selection
 
 TRAINER = "nnUNetTrainer"
 

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 import segfw.onnx.runner
-from segfw.base.records import UserError, count, partial_path, remove_partials, whole_file
+from segfw.base.files import partial_path, remove_partials, whole_file
+from segfw.base.records import UserError
+from segfw.base.words import count, first_line
 from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
-from segfw.model.card import SELECTION_FILE
-from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
+from segfw.model.load import Model, load_model
+from segfw.model.selection import read_selection
+from segfw.model.source import ModelSource, postprocessing_name
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import output_orders
 
@@ -183,10 +186,15 @@ def _check_packages() -> None:
 
 
 def _left_out(model: Path, configuration: str) -> list[str]:
-    selection = json.loads(read_model_file(model / SELECTION_FILE) or b"{}")
-    notes = ["the postprocessing and ensemble of selection.json are not part of it"] if selection else []
-    own = postprocessing_file(model, configuration)
-    return notes + ([f"{own.relative_to(model).as_posix()} is not part of it"] if read_model_file(own) else [])
+    """What a model holds beside its networks that ONNX does not, a sentence each."""
+    notes = []
+    with ModelSource.open(model) as source:
+        if read_selection(source) is not None:
+            notes.append("the postprocessing and ensemble of selection.json are not part of it")
+        postprocessing = postprocessing_name(configuration)
+        if source.has(postprocessing):
+            notes.append(f"{postprocessing} is not part of it")
+    return notes
 
 
 def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], build: BuildNetwork) -> float:
@@ -220,7 +228,7 @@ def _write_network(path: Path, model: Model, weights: Mapping[str, Tensor], buil
         name, cause = model.configuration.network.architecture, error
         while cause.__cause__ is not None:  # the first lines of those above only say that it did not work
             cause = cause.__cause__
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
+        reason = first_line(cause).rstrip(".")
         raise UserError(f"{name} cannot be written as ONNX ({reason}); export it without --onnx") from None
     _forget_origin(path)
     session = onnxruntime.InferenceSession(path)

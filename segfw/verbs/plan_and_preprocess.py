@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -13,24 +14,25 @@ import torch
 
 from segfw.base.cluster import cluster_pool
 from segfw.base.device import pick_device
-from segfw.base.parallel import FAILURES_FILE, CasesFailed, free_memory_bytes
+from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
+from segfw.base.resources import free_memory_bytes
+from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest, Finding, FoundDataset
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
 from segfw.images.geometry import Spacing
-from segfw.nnunet.given_plan import given_plan, given_wishes
-from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
+from segfw.nnunet.followed_plans import given_plan, given_wishes
+from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint, scan_dataset
 from segfw.planning.measure import expected, planned_memory_gb
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan, require_possible
-from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
+from segfw.planning.splits import SPLITS_FILE, Splits, import_splits, make_splits, split_notes
 
-MANIFEST_FILE, SPLITS_FILE = "manifest.json", "splits.json"
-FINGERPRINT_FILE, SCAN_FILE = "fingerprint.json", "scan.json"
+SCAN_FILE = "scan.json"
 NOTES_SHOWN = 8
 SCAN_RULES = 2  # raised when a scan finds out more than before
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
@@ -186,12 +188,25 @@ def _scan(
 def _files_digest(found: FoundDataset) -> str:
     """Changes when a file of the data set is added, removed or written to."""
     label_maps = [case.label_map for case in found.cases]
-    digest = hashlib.sha256(repr((SCAN_RULES, found.channels, found.labels, found.problems, label_maps)).encode())
+    findings = _as_digested(found.findings)
+    text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
+    digest = hashlib.sha256(text.encode())
     for case in found.cases:
         for path in (*case.images, case.label):
             size, change = size_and_change(path)
             digest.update(f"{path.resolve()} {size} {change}\n".encode())
     return digest.hexdigest()
+
+
+def _as_digested(findings: Sequence[Finding]) -> str:
+    """Findings as work folders have always digested them: in other words all of them would be read anew."""
+    texts = []
+    for finding in findings:
+        texts.append(
+            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={finding.file!r}, what={finding.what!r}, "
+            f"remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, others={finding.others!r})"
+        )
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def _splits(
@@ -213,7 +228,7 @@ def _splits(
     return folds, notes[:NOTES_SHOWN] + more
 
 
-def _float32_bytes(case: CaseStats, plan: Plan) -> int:
+def _float32_bytes(case: CaseMeasure, plan: Plan) -> int:
     """Bytes of a case's image as float32, on its own grid or on the finest that it is resampled to."""
     voxels = [prod(case.shape)]
     for configuration in plan.configurations.values():

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
-from segfw.base.records import UserError, count
-from segfw.dataset.cases import LABELS_FILE, Case
+from segfw.base.records import UserError
+from segfw.base.words import count
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LABELS_FILE
 from segfw.dataset.new_images import find_images
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.formats import check_mask_ending
@@ -28,10 +30,11 @@ from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
-from segfw.model.load import Model, load_model, postprocessing_file, read_model_file
-from segfw.model.postprocess import Postprocessing, load_postprocessing, require_steps
+from segfw.model.load import Model, load_model
+from segfw.model.postprocess import Postprocessing, require_steps
+from segfw.model.selection import load_postprocessing, load_selection
+from segfw.model.source import postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork, build_network
-from segfw.verbs.select import load_selection
 
 PROBABILITY_ENCODINGS = {8: "uint8", 16: "float16"}
 # Of probabilities per class and byte of the image's file, and of how many classes they grow: of the others there is

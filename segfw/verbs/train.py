@@ -7,22 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
 from torch import nn
 
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.files import write_text
 from segfw.base.ranks import joined, launched_ranks, local_device
-from segfw.base.records import UserError, write_text
-from segfw.dataset.cases import DatasetManifest
+from segfw.base.records import UserError
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.images.geometry import Spacing
 from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage, trainable
 from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.initial_weights import find_start
@@ -32,7 +34,7 @@ from segfw.training.metrics_log import clock
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
 from segfw.training.writers import require_writers
-from segfw.verbs.plan_and_preprocess import MANIFEST_FILE, SPLITS_FILE, plan_and_preprocess
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 BEFORE_EXTENSION = "before_extension"  # folder of what an extended run had made
 
@@ -134,12 +136,7 @@ def train(
 
 def _settings(**values: object) -> TrainSettings:
     """Training settings, with a sentence that names the option where a value is out of range; None is the default."""
-    try:
-        return TrainSettings(**{name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
-        raise UserError(f"{option} is {first['input']!r}: {first['msg']}") from None
+    return TrainSettings(**{name: value for name, value in values.items() if value is not None})
 
 
 def _start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:

@@ -82,11 +82,10 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
     assert not list(there.rglob(".partial-*")) + list(there.glob("failures*"))
 
 
-def test_wrong_addresses_and_folders_are_one_sentence(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("segfw.base.cluster.CONNECT_S", 1)
+def test_wrong_addresses_and_folders_are_one_sentence(cluster, tmp_path):
     with (
         pytest.raises(UserError, match="--cluster tcp://127.0.0.1:9: no Dask scheduler answers there"),
-        cluster_pool("tcp://127.0.0.1:9", reads=[], writes=tmp_path),
+        cluster_pool("tcp://127.0.0.1:9", reads=[], writes=tmp_path, connect_s=1),
     ):
         pass
     with (

@@ -5,7 +5,7 @@ import pytest
 from conftest import write_nifti
 
 from bench.against_nnunet.models import agreement
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
 
 
 def write_masks(folder, **masks):

@@ -10,10 +10,11 @@ from PIL import Image
 from small_nnunet import plans
 
 from bench.against_nnunet.plans import Failed, fields, for_both, raw_folder, same
-from segfw.dataset.cases import Channel, DatasetManifest, LabelSet
+from segfw.dataset.cases import Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset
 from segfw.images.formats import read_mask
-from segfw.nnunet.plans import plan_of_nnunet
+from segfw.nnunet.read_plans import plan_of_nnunet
 
 CHANNELS = (Channel(name="CT"), Channel(name="PET"))
 LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))

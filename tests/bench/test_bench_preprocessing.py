@@ -16,7 +16,8 @@ from bench.phantom import ORGANS, SPACINGS_MM, make_phantom
 from bench.runs import subset
 from segfw.grid.preprocess import Preprocessing, preprocess_image
 from segfw.images.formats import read_volume
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 
 MB = 1024**2
 

@@ -14,11 +14,9 @@ from scipy import ndimage
 
 from segfw.base.records import UserError
 from segfw.base.robust import find_outliers
-from segfw.checkup.case_measures import label_boxes, orientation
-from segfw.checkup.findings import CheckReport, finding_of
-from segfw.checkup.odd_labels import side_pairs
+from segfw.checkup.case_details import label_boxes, orientation
+from segfw.checkup.check_report import CheckReport
 from segfw.checkup.signature import signature
-from segfw.dataset.cases import Problem
 from segfw.images.geometry import Geometry
 from segfw.verbs.check import check_dataset
 
@@ -93,7 +91,7 @@ def test_clean_data_gives_no_alarm_and_a_summary(raw):
     assert "shape (z, y, x): 12 x 26 x 30" in text
     assert "spacing in mm (z, y, x): 4 x 1.5 x 1" in text
     figures = report.cases[3]
-    assert figures.labels["5"].volume_ml == pytest.approx(np.sum(body_case(3)[1] == 5) * 6 / 1000)
+    assert figures.labels[5].volume_ml == pytest.approx(np.sum(body_case(3)[1] == 5) * 6 / 1000)
 
 
 def erase_half(mask: np.ndarray) -> np.ndarray:
@@ -276,12 +274,13 @@ def test_json_and_page_hold_all_and_escape_every_text(raw, tmp_path):
     assert "http" not in page
 
 
-def test_problems_have_kinds():
-    problem = Problem(
-        kind="mask-grid", case="a", file="x/a.nii", what="the mask's grid differs from the image's: shape", remedy="r"
-    )
-    finding = finding_of(problem)
-    assert (finding.kind, finding.severity, finding.file, finding.fixable) == ("mask-grid", "error", "a.nii", True)
+def test_a_mask_on_another_grid_is_an_error_that_can_be_repaired(raw):
+    rewrite(files(raw, "case_03")[1], lambda mask: mask[:, :20])
+    report = check_dataset(raw, workers=2)
+    (finding,) = (each for each in report.findings if each.kind == "mask-grid")
+    assert (finding.case, finding.severity, finding.file) == ("case_03", "error", "case_03.nii.gz")
+    assert finding.what.startswith("the mask's grid differs from the image's: shape")
+    assert finding.fixable
 
 
 def test_outliers_of_hand_made_numbers():
@@ -302,11 +301,6 @@ def test_signature_is_of_the_image_and_not_of_its_numbers():
     assert abs(np.vdot(signature(image), signature(other))) < 0.1
     assert not signature(np.ones((1, 5, 6, 7))).any()
     assert signature(image[:, :1]).shape[0] == 1
-
-
-def test_pairs_of_sides_by_name():
-    names = {1: "Parotid_L", 2: "Parotid_R", 3: "left lung", 4: "right lung", 5: "liver", 6: "bright", 7: "cleft"}
-    assert side_pairs(names) == [(1, 2), (3, 4)]
 
 
 def test_boxes_of_any_values_and_orientation():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segfw.checkup.findings import CheckReport
+from segfw.checkup.check_report import CheckReport
 from segfw.verbs.check import check_dataset
 
 pytestmark = pytest.mark.real_data

@@ -7,7 +7,8 @@ import pytest
 from conftest import touch_files
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import FoundDataset, LabelSet, Region
+from segfw.dataset.cases import FoundDataset
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset, read_labels
 
 DESCRIPTION = {
@@ -110,7 +111,7 @@ def test_label_maps_by_case_and_by_pattern(tmp_path):
         "b2": ((1, 2), (5, 1), (6, 0), (77, 9)),
     }
     assert found.notes == ("label maps used for 2 cases",)
-    assert found.problems == ()
+    assert found.findings == ()
 
 
 def test_label_maps_may_stand_in_dataset_json_but_not_in_both(tmp_path):
@@ -125,7 +126,7 @@ def test_label_maps_may_stand_in_dataset_json_but_not_in_both(tmp_path):
 def test_label_maps_that_fit_no_case_or_disagree_are_problems(tmp_path):
     found = with_maps(tmp_path, {"c*": {"5": 1}, "b*": {"5": 1}, "*2": {"5": 2}})
     remedy = "correct or remove the map"
-    assert [str(problem) for problem in found.problems] == [
+    assert [problem.full_sentence for problem in found.findings] == [
         f"c*: label maps: fits no case; {remedy}",
         f"b2: label maps: '*2' maps 5 to 2, another pattern to 1; {remedy}",
     ]

@@ -10,23 +10,26 @@ import torch
 from conftest import blocks_case, touch_files, write_nifti
 
 from segfw.base.records import UserError
-from segfw.dataset import cases as manifest
-from segfw.dataset.cases import Case, LabelSet, Region, apply_map
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet, Region, apply_map
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import check_case
-from segfw.evaluation.evaluate import evaluate, score_case
 from segfw.evaluation.metrics import Scores
+from segfw.evaluation.score import score_case
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.resample import resample_classes
 from segfw.grid.store import FOREGROUND_VOXELS_PER_CLASS, annotated_voxels, foreground_voxels, open_case
 from segfw.grid.store import preprocess_dataset as preprocess
 from segfw.images.formats import read_volume, write_labels
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.values import CHUNK_VOXELS
+from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan, target_of
 from segfw.training.sampling import draw_sample, generator
-from segfw.verbs.info import explain
+from segfw.verbs.evaluate import evaluate
+from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run
@@ -42,17 +45,17 @@ HOW = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalizat
 
 @pytest.mark.parametrize("far", [7, 70_000, -70_000])  # looked up, or searched for where values are far apart
 @pytest.mark.parametrize("chunk", [4, 1 << 20])
-def test_classes_and_values_with_an_ignore_label_and_a_map(monkeypatch, far, chunk):
-    monkeypatch.setattr(manifest, "CHUNK_VOXELS", chunk)
+def test_classes_and_values_with_an_ignore_label_and_a_map(far, chunk):
     labels = LabelSet(names=("background", "a", "b"), values=(0, 3, far), ignore=-2)
     mask = np.array([[0, 3, far, -2], [5, 3, 0, 0], [far, far, 5, -2]], np.int32)
-    classes = labels.to_classes(mask, ((5, far), (3, 0), (0, 3)))  # 0 and 3 swapped
+    classes = labels.to_classes(mask, ((5, far), (3, 0), (0, 3)), chunk_voxels=chunk)  # 0 and 3 swapped
     assert classes.tolist() == [[1, 0, 2, 3], [2, 0, 1, 1], [2, 2, 2, 3]]
     assert labels.to_values(classes).tolist() == apply_map(mask, ((5, far), (3, 0), (0, 3))).tolist()
-    assert labels.to_classes(mask.T, ((5, 0),)).tolist() == labels.to_classes(mask, ((5, 0),)).T.tolist()
+    turned = labels.to_classes(mask.T, ((5, 0),), chunk_voxels=chunk)
+    assert turned.tolist() == labels.to_classes(mask, ((5, 0),), chunk_voxels=chunk).T.tolist()
     for wrong in (5, -3, far + 1):
         with pytest.raises(ValueError, match="mask holds values outside"):
-            labels.to_classes(np.array([[0, 3], [0, 0], [0, wrong]]))
+            labels.to_classes(np.array([[0, 3], [0, 0], [0, wrong]]), chunk_voxels=chunk)
 
 
 def test_a_mask_becomes_classes_in_little_more_memory_than_the_result():
@@ -61,7 +64,7 @@ def test_a_mask_becomes_classes_in_little_more_memory_than_the_result():
     LabelSet(names=("background", "a", "b"), values=(0, 1, 2)).to_classes(mask)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < mask.nbytes + 40 * manifest.CHUNK_VOXELS < 16 * mask.nbytes
+    assert peak < mask.nbytes + 40 * CHUNK_VOXELS < 16 * mask.nbytes
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int64, np.float32, bool])
@@ -87,7 +90,9 @@ def volume(array: np.ndarray) -> Volume:
 def complaints(mask: np.ndarray, labels: LabelSet, label_map=()) -> list[str]:
     case = Case(id="c", images=(Path("c.nii"),), label=Path("m.nii"), label_map=label_map)
     image = volume(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
-    return [str(problem) for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)]
+    return [
+        problem.full_sentence for problem in check_case(case, [image], volume(mask), channel_count=1, labels=labels)
+    ]
 
 
 def test_values_are_checked_after_the_map():
@@ -294,8 +299,8 @@ def test_a_whole_run(tmp_path, labels, order, names):
     mask = read_volume(tmp_path / "masks" / "a_2.nii.gz").array
     np.testing.assert_array_equal(mask, read_volume(masks / "a_2.nii.gz").array)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert ("Regions, which may overlap" in explain(work)) == bool(order)
-    assert "Voxels of value 9 are not annotated" in explain(work)
+    assert ("Regions, which may overlap" in info(work)) == bool(order)
+    assert "Voxels of value 9 are not annotated" in info(work)
 
 
 def only(raw: Path, case: str, target: Path) -> Path:

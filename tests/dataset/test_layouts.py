@@ -28,7 +28,7 @@ def names(found: FoundDataset) -> dict[str, list[str]]:
 
 
 def problems(found: FoundDataset) -> list[str]:
-    return [str(problem) for problem in found.problems]
+    return [problem.full_sentence for problem in found.findings]
 
 
 def channels(found: FoundDataset) -> list[str]:
@@ -283,4 +283,4 @@ def test_real_data_sets_are_found_whole(real_data, name, layout, cases, channels
 def test_real_files_that_do_not_pair_are_listed(real_data):
     found = find_dataset(real_data / "torso_ct_100_labels")
     files = sorted(path.name for part in ("images", "labels") for path in (found.root / part).iterdir())
-    assert sorted(problem.file for problem in found.problems) == files
+    assert sorted(problem.file for problem in found.findings) == files

@@ -20,7 +20,7 @@ def names(found: FoundDataset) -> dict[str, list[str]]:
 
 
 def problems(found: FoundDataset) -> list[str]:
-    return [str(problem) for problem in found.problems]
+    return [problem.full_sentence for problem in found.findings]
 
 
 def channels(found: FoundDataset) -> list[str]:
@@ -82,8 +82,8 @@ def test_a_channel_that_one_case_lacks_or_has_alone_is_named(tmp_path):
 def test_images_without_mask_do_not_change_the_channels_of_the_others(tmp_path):
     found = in_folders(tmp_path, "p_1_a p_1_b p_2_a p_2_b p_3_a p_3_b", "p_1_seg p_2_seg")
     assert channels(found) == ["a", "b"]
-    assert [problem.case for problem in found.problems] == ["p_3_a", "p_3_b"]
-    assert {problem.what for problem in found.problems} == {"has no mask"}
+    assert [problem.case for problem in found.findings] == ["p_3_a", "p_3_b"]
+    assert {problem.what for problem in found.findings} == {"has no mask"}
 
 
 def test_endings_that_differ_in_every_case_are_no_channels(tmp_path):
@@ -96,7 +96,7 @@ def test_endings_that_differ_in_every_case_are_no_channels(tmp_path):
 def test_a_number_is_not_the_start_of_a_longer_one(tmp_path):
     found = in_folders(tmp_path, "p_1_ct p_10_ct p_2_ct", "p_1_seg p_2_seg")
     assert names(found) == {"p_1": ["p_1_ct", "p_1_seg"], "p_2": ["p_2_ct", "p_2_seg"]}
-    assert [problem.case for problem in found.problems] == ["p_10_ct"]
+    assert [problem.case for problem in found.findings] == ["p_10_ct"]
 
 
 def test_folders_with_a_single_case(tmp_path):
@@ -109,7 +109,7 @@ def test_folders_with_a_single_case(tmp_path):
 def test_folders_whose_names_share_only_their_last_part(tmp_path):
     found = in_folders(tmp_path, "volume-1 volume-10 volume-2", "segmentation-10 segmentation-1 segmentation-3")
     assert names(found) == {"volume-1": ["volume-1", "segmentation-1"], "volume-10": ["volume-10", "segmentation-10"]}
-    assert [(problem.case, problem.what) for problem in found.problems] == [
+    assert [(problem.case, problem.what) for problem in found.findings] == [
         ("segmentation-3", "has no image"),
         ("volume-2", "has no mask"),
     ]
@@ -123,7 +123,7 @@ def test_doubled_masks_in_folders_are_named(tmp_path):
 def test_names_that_do_not_pair_are_all_listed(tmp_path):
     found = in_folders(tmp_path, "example_ct example_mr_sm", "example_seg other")
     assert found.cases == ()
-    assert [(problem.case, problem.what) for problem in found.problems] == [
+    assert [(problem.case, problem.what) for problem in found.findings] == [
         ("example_ct", "has no mask"),
         ("example_mr_sm", "has no mask"),
         ("example_seg", "has no image"),

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segfw.dataset import verify
-from segfw.dataset.cases import Case, LabelSet, Problem
-from segfw.dataset.verify import as_integers, check_case, file_notes, grid_mismatch
-from segfw.images.geometry import Geometry, Volume
+from segfw.dataset.cases import Case, Finding
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.verify import check_case, file_notes, grid_mismatch
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 
 SHAPE = (4, 6, 8)
 AFFINE = np.array([[0, 0, 0.5, -20], [0, 2.0, 0, 30], [5, 0, 0, 7], [0, 0, 0, 1]])  # spacing (z, y, x) 5, 2, 0.5
@@ -41,15 +42,15 @@ def changed(**moves: float) -> np.ndarray:
     return affine
 
 
-def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Problem]:
+def check(*images: Volume | None, label: Volume | None = None, **known) -> list[Finding]:
     images = images or (image(0), image(1))
     case = CASE.model_copy(update={"images": CASE.images[: len(images)]})
     return check_case(case, images, label, **{"channel_count": None, "labels": LABELS} | known)
 
 
-def only(problems: list[Problem]) -> str:
+def only(problems: list[Finding]) -> str:
     assert len(problems) == 1, problems
-    return str(problems[0])
+    return problems[0].full_sentence
 
 
 def test_a_good_case_has_no_problems():
@@ -161,7 +162,7 @@ def test_a_time_series_where_one_channel_is_expected():
 def test_doubts_of_the_reader_are_warnings():
     doubtful = Volume(array=mask()[None], geometry=image().geometry, notes=("says no spacing; write it",))
     (problem,) = file_notes(CASE, Path("in/ct.nii.gz"), doubtful)
-    assert str(problem) == "warning: pat: ct.nii.gz: says no spacing; write it"
+    assert problem.full_sentence == "warning: pat: ct.nii.gz: says no spacing; write it"
 
 
 def test_the_tolerance_is_half_of_the_shortest_side():
@@ -203,7 +204,7 @@ def test_an_empty_mask_is_only_a_warning(labels, empty):
     assert only(problems) == (
         "warning: pat: seg.nii.gz: the mask is empty; check that nothing is to be seen there, or leave the case out"
     )
-    assert problems[0].is_warning
+    assert problems[0].severity == "warning"
 
 
 def test_everything_wrong_with_a_case_is_said_at_once():
@@ -235,21 +236,6 @@ def test_files_that_could_be_read_are_checked_beside_one_that_could_not():
     assert "holds the label value 4" in only(problems)
 
 
-def test_masks_stored_as_scaled_numbers_are_integers():
-    scaled = np.array([0, 0.99999997, 1.0000001, 2034.9998, -3.0002], np.float32)
-    assert as_integers(scaled).tolist() == [0, 1, 1, 2035, -3]
-    assert as_integers(scaled).dtype == np.int32
-    assert as_integers(np.array([True, False])).tolist() == [1, 0]
-    whole = np.array([5, 70_000])
-    assert as_integers(whole) is whole
-
-
-@pytest.mark.parametrize("value", [0.4, 1.01, -2.5, np.nan, np.inf])
-def test_values_off_the_integers_are_refused(value):
-    with pytest.raises(ValueError, match="holds 1 values that are not integers"):
-        as_integers(np.array([0, 1, value], np.float32))
-
-
 def test_label_values_map_to_classes_and_back():
     labels = LabelSet(names=("background", "a", "b", "c"), values=(0, -3, 2035, 7))
     mask = np.array([[0, -3, 2035], [7, 7, 0]], np.int32)
@@ -270,21 +256,3 @@ def test_more_than_256_labels_take_two_bytes():
     assert classes.dtype == np.uint16
     assert classes.tolist() == [0, 255, 256, 299]
     assert labels.to_values(classes).tolist() == mask.tolist()
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32])
-def test_values_are_counted_like_numpy_does(kind):
-    rng = np.random.default_rng(3)
-    mask = rng.choice([0, 3, 7, 120], size=(9, 11, 13), p=[0.9, 0.05, 0.04, 0.01]).astype(kind)
-    if kind is not np.uint8:
-        mask -= 5
-    for stored in (mask, mask.transpose(2, 0, 1)[:, ::-1]):
-        values, counts = np.unique(stored, return_counts=True)
-        assert verify.count_values(stored) == dict(zip(values.tolist(), counts.tolist()))
-
-
-def test_values_far_apart_are_counted_too(monkeypatch):
-    mask = np.array([[[-3, 70_000, 70_000, 0]]])
-    assert verify.count_values(mask) == {-3: 1, 0: 1, 70_000: 2}
-    monkeypatch.setattr(verify, "PART_VOXELS", 3)
-    assert verify.count_values(np.array([2, 2, 5, 5, 5, 2, 9])) == {2: 3, 5: 3, 9: 1}

@@ -14,7 +14,7 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_classes, preprocess_image
 from segfw.grid.restore import restore
 from segfw.images.formats import read_volume
-from segfw.images.geometry import to_canonical
+from segfw.images.volume import to_canonical
 from segfw.planning.plan import Plan
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict

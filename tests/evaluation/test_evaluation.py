@@ -12,14 +12,14 @@ from PIL import Image
 
 from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelSet
-from segfw.evaluation import evaluate as evaluation
+from segfw.dataset.labels import LabelSet
+from segfw.evaluation import result_files
 from segfw.evaluation.confusion import confusion
-from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import METRICS, Scores, label_score
 from segfw.evaluation.score import score_case
 from segfw.evaluation.text import scores_table
 from segfw.images.formats import write_labels
+from segfw.verbs.evaluate import evaluate
 
 
 def test_a_prediction_in_another_orientation_and_format_scores_the_same(tmp_path):
@@ -214,7 +214,7 @@ def test_scores_are_kept_if_the_report_cannot_be_drawn(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(evaluation, "draw_overlay", fail)
+    monkeypatch.setattr(result_files, "draw_overlay", fail)
     output, report = tmp_path / "scores.json", tmp_path / "report.html"
     with pytest.raises(RuntimeError, match="no fonts"):
         evaluate(predicted, wanted, labels=LABELS, output=output, report=report)

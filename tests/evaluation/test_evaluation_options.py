@@ -9,11 +9,11 @@ from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.layouts import find_dataset
-from segfw.evaluation.evaluate import evaluate
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.score import measures_of
 from segfw.evaluation.text import comparison_table, scores_table
 from segfw.images.formats import write_labels
+from segfw.verbs.evaluate import evaluate
 
 
 def test_threads_score_the_same_in_the_same_order(tmp_path):

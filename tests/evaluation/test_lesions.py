@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation.lesions import LesionCounts, lesion_counts, lesion_total, pooled
 from segfw.evaluation.metrics import Measures
 from segfw.evaluation.score import measures_of, score_masks

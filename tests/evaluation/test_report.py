@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from segfw.base.figures import label_color
-from segfw.dataset.cases import LabelSet, Region
-from segfw.evaluation import evaluate as evaluation
-from segfw.evaluation import overlays, report
+from segfw.dataset.labels import LabelSet, Region
+from segfw.evaluation import overlays, report, result_files
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import lesion_counts
@@ -21,6 +20,7 @@ from segfw.evaluation.summary import summarize
 from segfw.evaluation.surface import SurfaceScore
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
+from segfw.verbs.evaluate import evaluate
 
 SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
 SPACING_MM = (5.0, 1.0, 0.5)
@@ -149,9 +149,7 @@ def test_overlay_takes_odd_names_many_labels_and_empty_masks(name):
 
 
 def test_importing_the_evaluation_does_not_load_matplotlib_or_jinja():
-    code = (
-        "import sys, segfw.evaluation.evaluate; sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & sys.modules.keys()))"
-    )
+    code = "import sys, segfw.verbs.evaluate; sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -176,11 +174,11 @@ def test_a_region_is_plotted_in_the_colour_it_is_painted_in(tmp_path, monkeypatc
         path.mkdir()
         write_labels(path / "a.nii.gz", box((0, 2)), Geometry.of(SHAPE, np.diag([5.0, 1, 2, 1])))
     given = {}
-    monkeypatch.setattr(evaluation, "write_report", lambda path, **values: given.update(values))
-    evaluation.evaluate(*folder.values(), labels=labels, report=tmp_path / "r.html")
+    monkeypatch.setattr(result_files, "write_report", lambda path, **values: given.update(values))
+    evaluate(*folder.values(), labels=labels, report=tmp_path / "r.html")
     assert given["colors"] == {"whole": 1, "core": 2}
     swapped = labels.model_copy(update={"regions": labels.regions[::-1]})
-    evaluation.evaluate(*folder.values(), labels=swapped, report=tmp_path / "r.html")
+    evaluate(*folder.values(), labels=swapped, report=tmp_path / "r.html")
     assert given["colors"] == {"core": 2, "whole": 1}
 
 

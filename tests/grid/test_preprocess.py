@@ -18,7 +18,8 @@ from segfw.grid.preprocess import (
     stack_channels,
 )
 from segfw.grid.restore import restore
-from segfw.images.geometry import Geometry, Volume, to_canonical
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume, to_canonical
 
 SHAPE = (4, 7, 9)
 SPACING = (5.0, 0.5, 2.0)  # along the stored axes

@@ -9,7 +9,8 @@ import pytest
 from conftest import blocks_case, write_nifti
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.grid import store
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing

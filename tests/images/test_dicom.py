@@ -14,7 +14,7 @@ from conftest import write_slices
 
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
-from segfw.images.geometry import from_canonical, to_canonical
+from segfw.images.volume import from_canonical, to_canonical
 
 ARRAY = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5) - 20
 # x runs to the back and y to the feet (LPS): a sagittal series, whose slices follow each other to the right.

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from segfw.images.geometry import (
-    Geometry,
-    Volume,
-    from_canonical,
-    header_length,
-    largest_displacement_mm,
-    shear_degrees,
-    stored_like,
-    to_canonical,
-)
+from segfw.images.geometry import Geometry, header_length, largest_displacement_mm, shear_degrees
+from segfw.images.volume import Volume, from_canonical, stored_like, to_canonical
 
 SPACING_ZYX = (5.0, 0.5, 2.0)
 ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]

@@ -9,7 +9,8 @@ import pytest
 from conftest import write_nifti
 
 from segfw.images.formats import UnreadableFile, read_volume, write_labels
-from segfw.images.geometry import Geometry, Volume, from_canonical, shear_degrees, to_canonical
+from segfw.images.geometry import Geometry, shear_degrees
+from segfw.images.volume import Volume, from_canonical, to_canonical
 
 ARRAY = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)  # x, y, z
 AFFINE = nibabel.affines.from_matvec(np.diag([2.0, 0.5, 5.0]), (10, 20, 30))

@@ -14,8 +14,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from segfw.base.records import UserError
 from segfw.dataset.verify import volume_mismatch
 from segfw.images.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
-from segfw.images.geometry import Geometry, from_canonical, to_canonical
+from segfw.images.geometry import Geometry
 from segfw.images.tiff_tags import PRINT_DPI
+from segfw.images.volume import from_canonical, to_canonical
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
 COLOUR = np.random.default_rng(0).integers(0, 255, (4, 5, 3)).astype(np.uint8)

@@ -12,7 +12,8 @@ import SimpleITK
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import volume_mismatch
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, split_ending
-from segfw.images.geometry import shear_degrees, to_canonical
+from segfw.images.geometry import shear_degrees
+from segfw.images.volume import to_canonical
 from segfw.planning.fingerprint import scan_cases
 
 pytestmark = pytest.mark.real_data

@@ -14,11 +14,11 @@ from small_nnunet import dataset, plans
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
-from segfw.images.geometry import to_canonical
+from segfw.images.volume import to_canonical
 from segfw.inference.image_types import opened
-from segfw.nnunet.plans import plan_of_nnunet
+from segfw.nnunet.import_folders import channels_and_labels
+from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
-from segfw.verbs.import_nnunet import described
 from segfw.verbs.plan_and_preprocess import _float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
@@ -162,7 +162,7 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
     ],
 )
 def test_every_reader_has_its_rule(tmp_path, reader, wanted):
-    channels, labels = described(dataset(), tmp_path / "dataset.json")
+    channels, labels = channels_and_labels(dataset(), tmp_path / "dataset.json")
     plan = plan_of_nnunet(
         plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False
     )

@@ -16,8 +16,9 @@ from conftest import blocks_case, write_nifti
 from predicting import make_images, make_model
 
 import segfw.inference.many_cases as cohort
+from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
-from segfw.base.records import UserError, partial_path
+from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels

@@ -14,10 +14,12 @@ from segfw.cli import main
 from segfw.grid.preprocess import place_back
 from segfw.grid.resample import axis_matrix, thick_axis
 from segfw.images.formats import read_volume
-from segfw.images.geometry import AS_STORED
+from segfw.images.volume import AS_STORED
 from segfw.inference import averaging as module
-from segfw.inference.averaging import EnsembleSettings, ensemble, merged, merged_each, probability_of
+from segfw.inference.averaged_folder import EnsembleSettings
+from segfw.inference.averaging import merged, merged_each, probability_of
 from segfw.model.postprocess import KeepLargest, Postprocessing
+from segfw.verbs.ensemble import ensemble
 
 GRIDS = {
     "3d_fullres": record_of((4.0, 2.0, 1.3)),

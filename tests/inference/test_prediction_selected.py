@@ -19,10 +19,10 @@ from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
 from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.model.load import load_model
 from segfw.model.postprocess import KeepLargest, Postprocessing, apply
+from segfw.model.selection import Selection
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.predict import Job, predict
-from segfw.verbs.select import Selection
 
 STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
 
@@ -41,7 +41,8 @@ def two_configurations(model: Path, folder: Path) -> Path:
     """The model and another configuration, whose weights are those of the first one negated."""
     import torch
 
-    from segfw.model.load import WEIGHTS_FILE, fold_folder, load_tensors, save_weights
+    from segfw.model.source import WEIGHTS_FILE, fold_folder
+    from segfw.model.weights import load_tensors, save_weights
 
     shutil.copytree(model, folder)
     plan = Plan.load(folder / PLAN_FILE)

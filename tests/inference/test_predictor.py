@@ -12,14 +12,15 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
-from segfw.dataset.cases import Channel, LabelSet, Region
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.new_images import find_images
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
-from segfw.images.geometry import Volume
+from segfw.images.volume import Volume
 from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import opened
 from segfw.inference.many_cases import predict_cases

@@ -5,7 +5,8 @@ import pytest
 import torch
 from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 
-from segfw.base.records import UserError, partial_path
+from segfw.base.files import partial_path
+from segfw.base.records import UserError
 from segfw.grid.restore import restore
 from segfw.inference import probabilities
 from segfw.inference.averaging import merged

@@ -12,7 +12,7 @@ from segfw.grid.preprocess import place_back
 from segfw.grid.restore import restore
 from segfw.grid.slabs import Heads, Slab, one_slab
 from segfw.images.formats import read_volume
-from segfw.images.geometry import AS_STORED
+from segfw.images.volume import AS_STORED
 from segfw.inference.uncertainty import CaseDoubt, UncertaintySink, entropy, on_file_grid, write_table
 
 

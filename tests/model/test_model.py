@@ -3,14 +3,16 @@
 import pytest
 import torch
 from conftest import blocks_case, write_nifti
-from small_model import cascade_model, small_model
+from small_model import cascade_model, selection_of, small_model
 
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import load_model, load_tensors, predicting_folds, read_model_file, trained_folds
+from segfw.model.load import load_model
+from segfw.model.source import predicting_folds, read_model_file, trained_folds
+from segfw.model.weights import load_tensors
 from segfw.training.initial_weights import find_start
 from segfw.verbs.export import export_model
-from segfw.verbs.info import explain
+from segfw.verbs.info import info
 from segfw.verbs.predict import predict
 
 
@@ -72,14 +74,14 @@ def test_other_files_of_a_model_are_read_from_both(tmp_path):
     assert read_model_file(folder / "selection.json") is None
     export_model(folder, tmp_path / "without.zip")
     assert read_model_file(tmp_path / "without.zip" / "selection.json") is None
-    (folder / "selection.json").write_text('{"configurations": ["3d_fullres"]}')
+    selection_of("3d_fullres").save(folder / "selection.json")
     export_model(folder, file)
     assert read_model_file(file / "selection.json") == read_model_file(folder / "selection.json") != b""
 
 
 def test_info_shows_the_card(tmp_path):
     export_model(small_model(tmp_path / "work"), tmp_path / "model.zip", licence="CC-BY-4.0")
-    said = explain(tmp_path / "model.zip", device="cpu")
+    said = info(tmp_path / "model.zip", device="cpu")
     assert "Licence: CC-BY-4.0." in said
     assert "3d_fullres fold 0: trained 20" in said
     assert "blocks: 4 cases, channels MR" in said

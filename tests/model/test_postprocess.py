@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, possible_steps
 
 LABELS = LabelSet(names=("background", "a", "b"), values=(0, 3, 7))

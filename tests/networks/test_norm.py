@@ -5,8 +5,8 @@ import torch
 from test_unet import FLAT, HIPPOCAMPUS, make_spec
 from torch import nn
 
-from segfw.networks import build_network, fastest_layout, norm
-from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d
+from segfw.networks import build_network, fastest_layout
+from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d, moments
 
 KINDS = [
     (InstanceNorm3d, nn.InstanceNorm3d, (3, 5, 4, 6, 7), torch.channels_last_3d),
@@ -33,11 +33,20 @@ def gradients(layer: nn.Module, image: torch.Tensor, grad: torch.Tensor) -> list
     return [result.detach(), image.grad, layer.weight.grad, layer.bias.grad]
 
 
+@pytest.mark.parametrize("_, __, shape, layout", KINDS)
+@pytest.mark.parametrize("slab_rows", [1, 5, 1024])  # several slabs per image, the last one smaller, and one
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_mean_and_variance_do_not_depend_on_the_slabs(_, __, shape, layout, slab_rows, dtype, tolerance):
+    image = (torch.randn(shape, dtype=dtype) * 3 + 2).to(memory_format=layout)
+    mean, var = moments(image, dtype, slab_rows=slab_rows)
+    space = tuple(range(2, image.ndim))
+    torch.testing.assert_close(mean, image.mean(space), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(var, image.var(space, correction=0), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("own, stock, shape, layout", KINDS)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("rows", [5, norm.ROWS])  # several slabs per image, the last one smaller, and one
-def test_values_and_gradients_equal_pytorchs(own, stock, shape, layout, dtype, tolerance, rows, monkeypatch):
-    monkeypatch.setattr(norm, "ROWS", rows)
+def test_values_and_gradients_equal_pytorchs(own, stock, shape, layout, dtype, tolerance):
     ours, reference = (layer.to(dtype) for layer in make_pair(own, stock, shape[1]))
     image = (torch.randn(shape, dtype=dtype) * 3 + 2).to(memory_format=layout)
     grad = torch.randn(shape, dtype=dtype)

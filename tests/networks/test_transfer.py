@@ -5,7 +5,8 @@ import torch
 from test_unet import make_spec
 
 from segfw.base.records import UserError
-from segfw.model.load import fold_folder, load_tensors, save_tensors
+from segfw.model.source import fold_folder
+from segfw.model.weights import load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.networks.transfer import Transfer, transfer
 from segfw.planning.plan import Plan

@@ -8,7 +8,8 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.grid.preprocess import outside_of, preprocess_classes
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.verbs.import_nnunet import import_nnunet

@@ -12,11 +12,14 @@ from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.cases import LabelSet, Region
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
-from segfw.model.load import fold_folder, load_model, load_tensors, save_weights
+from segfw.model.load import load_model
+from segfw.model.source import fold_folder
+from segfw.model.weights import load_tensors, save_weights
 from segfw.networks import build_network
 from segfw.planning.plan import Plan
 from segfw.verbs.export import export_model

@@ -9,7 +9,8 @@ from small_nnunet import plans, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model
-from segfw.verbs.import_nnunet import import_nnunet, is_known_trainer
+from segfw.nnunet.trainers import is_known_trainer
+from segfw.verbs.import_nnunet import import_nnunet
 
 
 def test_weights_of_a_compiled_network_and_the_best_ones(tmp_path):

@@ -14,7 +14,8 @@ from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, 
 from segfw.base.device import pick_precision
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.nnunet.torch_checkpoint import WAY_OUT, read_checkpoint

@@ -11,7 +11,8 @@ from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.grid.preprocess import place_back, preprocess_classes, preprocess_image
 from segfw.grid.store import load_stored
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.planning.plan import Plan
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 

@@ -1,41 +1,36 @@
-"""nnU-Net's postprocessing taken over and given: both files say the same, and nothing in them is run."""
+"""nnU-Net's postprocessing taken over from its JSON and given in both of its files; its pickle is never opened."""
 
 import json
 import pickle
-import tracemalloc
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_model import selection_of
 from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.model.load import load_plan, trained_folds
-from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, load_postprocessing
+from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
+from segfw.model.selection import load_postprocessing
+from segfw.model.source import load_plan, trained_folds
+from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.postprocessing_files import (
     FUNCTION,
     MODULE,
+    FoundPostprocessing,
     UnknownError,
     find_postprocessing,
     read_postprocessing,
 )
 from segfw.verbs.export import export_model
 from segfw.verbs.export_nnunet import export_nnunet
-from segfw.verbs.import_nnunet import described, import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 from segfw.verbs.predict import predict
-
-PATH = f"{MODULE}\n{FUNCTION}\n".encode()
-
-
-def theirs() -> bytes:
-    """A pickle as nnU-Net writes it, whose labels are NumPy integers: all labels, then the region or label 2."""
-    small, large = np.int64(1), np.int64(2)
-    arguments = pickle.dumps([keep([small, large]), keep((large,))], protocol=3)[2:-1]
-    return b"\x80\x03](c" + PATH + b"c" + PATH + b"e" + arguments + b"\x86."
 
 
 def labels(entries=LABELS):
-    return described(dataset(entries), Path("dataset.json"))[1]
+    return channels_and_labels(dataset(entries), Path("dataset.json"))[1]
 
 
 def described_by(*arguments: object, function: str = FUNCTION) -> str:
@@ -55,33 +50,31 @@ def write(path: Path, content: bytes | str) -> Path:
 @pytest.mark.parametrize("name", ["postprocessing.json", "mine.json"])
 def test_a_file_is_told_by_what_it_says_and_not_by_its_name(tmp_path, name):
     steps = Postprocessing(steps=(KeepLargest(name="large", classes=(2,)),))
-    own = steps.model_dump_json()
-    assert load_postprocessing(write(tmp_path / name, own)) == steps
-    selection = json.dumps({"configurations": ["2d"], "postprocessing": json.loads(own), "cases": 3})
-    assert load_postprocessing(write(tmp_path / name, selection)) == steps
+    assert load_postprocessing(write(tmp_path / name, steps.model_dump_json())) == steps
+    selection = selection_of("2d").model_copy(update={"postprocessing": steps}).model_dump(mode="json")
+    assert load_postprocessing(write(tmp_path / name, json.dumps(selection))) == steps
     for content, why in (
         (described_by(keep([1])), r"is nnU-Net's own; import its model first and give the MODEL.runs.CONFIGURATION"),
         ("[1]", "holds no steps; give a selection.json"),
         ("{", "holds no steps"),
         ('{"steps": [1]}', "field 'steps.0'"),
-        ('{"configurations": [], "postprocessing": {"steps": 1}}', "postprocessing: field 'steps'"),
+        (json.dumps(selection | {"postprocessing": {"steps": 1}}), "field 'postprocessing.steps'"),
+        ('{"configurations": [], "postprocessing": {}}', "field 'folds': Field required"),
     ):
         with pytest.raises(UserError, match=f"{name}: {why}"):
             load_postprocessing(write(tmp_path / name, content))
     with pytest.raises(UserError, match="a.pkl: is nnU-Net's own"):
-        load_postprocessing(write(tmp_path / "a.pkl", theirs()))
+        load_postprocessing(write(tmp_path / "a.pkl", b"\x80\x02."))
     with pytest.raises(UserError, match="none.json: no such file"):
         load_postprocessing(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("entries", [LABELS, REGIONS])
-def test_both_files_say_the_same(tmp_path, entries):
+def test_what_nnunets_json_says(tmp_path, entries):
     """Labels have the values 2 (large) and 1 (small); of the regions 'core' is the label 2."""
-    own = labels(entries)
-    from_json = read_postprocessing(write(tmp_path / "a.json", described_by(keep([1, 2]), keep([2]))), own)
-    assert from_json == read_postprocessing(write(tmp_path / "a.pkl", theirs()), own)
-    assert from_json.steps[0].name == FOREGROUND
-    assert from_json.steps[1] == KeepLargest(name="core" if entries is REGIONS else "large", classes=(2,))
+    found = read_postprocessing(write(tmp_path / "a.json", described_by(keep([1, 2]), keep([2]))), labels(entries))
+    assert found.steps[0].name == FOREGROUND
+    assert found.steps[1] == KeepLargest(name="core" if entries is REGIONS else "large", classes=(2,))
 
 
 def test_what_it_does_to_a_mask(tmp_path):
@@ -94,52 +87,6 @@ def test_what_it_does_to_a_mask(tmp_path):
     ):
         steps = read_postprocessing(write(tmp_path / "a.json", described_by(*arguments)), own)
         assert own.to_values(apply(own.to_classes(row), steps)).ravel().tolist() == wanted
-
-
-def test_a_pickle_that_would_run_a_command_is_not_run(tmp_path):
-    ran = tmp_path / "ran"
-    path = write(tmp_path / "a.pkl", pickle.dumps(([Runs(ran)], [keep(1)])))
-    with pytest.raises(UnknownError, match=r"names (posix|nt)\.system"):
-        read_postprocessing(path, labels())
-    assert not ran.exists()
-    pickle.loads(path.read_bytes())  # what would have happened: otherwise this test proves nothing
-    assert ran.exists()
-
-
-def test_the_known_function_cannot_be_called_by_a_pickle(tmp_path):
-    called = b"\x80\x02(c" + PATH + b"](" + pickle.dumps(keep(1), protocol=2)[2:-1] + b"e\x85R]\x86."
-    with pytest.raises(UnknownError, match="not as nnU-Net writes it"):
-        read_postprocessing(write(tmp_path / "a.pkl", called), labels())
-
-
-def nested(depth: int, share: bytes) -> bytes:
-    """A pickle of one step of a label in ``depth`` tuples of two, each twice the one before, by ``share``."""
-    doubled = b"".join(share.replace(b"N", bytes([level])) for level in range(depth))
-    return b"\x80\x02](c" + PATH + b"e](}X\x11\x00\x00\x00labels_or_regionsK\x01" + doubled + b"se\x86."
-
-
-@pytest.mark.parametrize("share", [b"qNhN\x86", b"2\x86"])  # kept under a number and taken from there, or doubled
-def test_a_pickle_of_hundred_bytes_cannot_say_a_number_of_labels_without_end(tmp_path, share):
-    once = read_postprocessing(write(tmp_path / "a.pkl", nested(1, b"qNK\x01\x86")), labels())
-    assert once.text == "small"
-    assert pickle.loads(nested(2, share).replace(PATH, b"builtins\nprint\n"))[1][0] == keep(((1, 1), (1, 1)))
-    with pytest.raises(UnknownError, match="it says one list twice|not as nnU-Net writes it"):
-        read_postprocessing(write(tmp_path / "a.pkl", nested(60, share)), labels())
-
-
-def test_a_pickle_of_ten_bytes_cannot_take_memory_without_end(tmp_path):
-    """An object kept under a number: an unpickler with an array would make room for all numbers below, here 2^22."""
-    path = write(tmp_path / "a.pkl", b"\x80\x02]r\x00\x00\x40\x00.")
-    tracemalloc.start()
-    try:
-        with pytest.raises(UnknownError, match="not as nnU-Net writes it"):
-            read_postprocessing(path, labels())
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-        tracemalloc.reset_peak()
-        pickle.loads(path.read_bytes())
-        assert tracemalloc.get_traced_memory()[1] > 30_000_000  # otherwise this test proves nothing
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -162,29 +109,32 @@ def test_what_is_unknown_is_named(tmp_path, content, why):
         read_postprocessing(write(tmp_path / "a.json", content), labels())
 
 
-def test_the_most_folds_count_and_the_pickle_only_without_a_readable_json(tmp_path):
+def test_the_most_folds_count_also_where_they_cannot_be_read(tmp_path):
     write(tmp_path / "crossval_results_folds_0" / "postprocessing.json", described_by(keep(1)))
     whole = write(tmp_path / "crossval_results_folds_0_1_2" / "postprocessing.json", described_by(keep(2)))
-    assert find_postprocessing(tmp_path, labels())[0].text == "large"
-    write(whole.with_suffix(".pkl"), theirs())
-    assert find_postprocessing(tmp_path, labels())[0].text == "large"
-    whole.write_text("{")
-    found, where = find_postprocessing(tmp_path, labels())
-    assert (found.text, where) == ("all foreground, large", "crossval_results_folds_0_1_2/postprocessing.pkl")
-    assert find_postprocessing(whole.parent, labels())[1] == "postprocessing.pkl"
-    whole.with_suffix(".pkl").write_bytes(b"")  # what fewer folds say is not what all of them do
-    found, why = find_postprocessing(tmp_path, labels())
-    assert (found, why.count("crossval_results_folds_0_1_2/")) == (None, 2)
-    assert find_postprocessing(tmp_path / "none", labels()) == (None, "")
+    found = find_postprocessing(tmp_path, labels())
+    assert (found.steps.text, found.file) == ("large", "crossval_results_folds_0_1_2/postprocessing.json")
+    assert find_postprocessing(whole.parent, labels()).file == "postprocessing.json"
+    write(whole.with_suffix(".pkl"), b"no pickle")  # is not opened
+    assert find_postprocessing(tmp_path, labels()).steps.text == "large"
+    whole.write_text("{")  # what fewer folds say is not what all of them do
+    found = find_postprocessing(tmp_path, labels())
+    assert found.steps is None
+    assert found.problem.startswith("crossval_results_folds_0_1_2/postprocessing.json: it is not as nnU-Net writes it")
+    whole.unlink()
+    found = find_postprocessing(tmp_path, labels())
+    assert found.steps is None
+    assert found.problem == "crossval_results_folds_0_1_2/postprocessing.pkl: it is a pickle, which could run code"
+    assert find_postprocessing(tmp_path / "none", labels()) == FoundPostprocessing()
 
 
 def test_imported_said_kept_and_exported_again(tmp_path, capsys):
     folder = trained_folder(tmp_path / "theirs")
-    write(folder / "crossval_results_folds_0" / "postprocessing.pkl", theirs())
+    write(folder / "crossval_results_folds_0" / "postprocessing.json", described_by(keep([1, 2]), keep([2])))
     import_nnunet(folder, tmp_path / "model")
     kept = tmp_path / "model" / "runs" / "3d_fullres" / "postprocessing.json"
     said = capsys.readouterr().out
-    assert "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.pkl)" in said
+    assert "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.json)" in said
     assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in said
     steps = load_postprocessing(kept)
     export_model(tmp_path / "model", tmp_path / "model.zip")
@@ -197,18 +147,50 @@ def test_imported_said_kept_and_exported_again(tmp_path, capsys):
     for model in ("model", "model.zip"):
         (exported,) = export_nnunet(tmp_path / model, tmp_path / f"export_{model}")
         assert f"-pp_pkl_file {exported}/postprocessing.pkl" in capsys.readouterr().out
-        for name in ("postprocessing.json", "postprocessing.pkl"):
-            assert read_postprocessing(exported / name, labels()) == steps
+        assert read_postprocessing(exported / "postprocessing.json", labels()) == steps
+        functions, arguments = unpickled(exported / "postprocessing.pkl")
+        assert functions == [(MODULE, FUNCTION), (MODULE, FUNCTION)]
+        assert arguments == [keep([1, 2]), keep([2])]
+
+
+def unpickled(path: Path) -> object:
+    """What nnU-Net finds in a pickle of ours, with pairs (module, name) for the functions that only nnU-Net has."""
+
+    class Named(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> tuple[str, str]:
+            return module, name
+
+    with path.open("rb") as file:
+        return Named(file).load()
 
 
 def test_a_postprocessing_that_is_not_known_is_a_note(tmp_path, capsys):
     folder = trained_folder(tmp_path / "theirs")
-    write(folder / "crossval_results_folds_0" / "postprocessing.pkl", pickle.dumps(([print], [keep(1)])))
+    write(folder / "crossval_results_folds_0" / "postprocessing.json", described_by(keep(1), function="open_holes"))
     import_nnunet(folder, tmp_path / "model")
-    assert "is not taken over (crossval_results_folds_0/postprocessing.pkl: it names builtins.print)" in (
-        capsys.readouterr().out
-    )
+    assert (
+        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.json: it "
+        "asks for 'open_holes'); apply it by nnUNetv2_apply_postprocessing\n"
+    ) in capsys.readouterr().out
     assert not list((tmp_path / "model").rglob("postprocessing.json"))
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_pickle_alone_is_not_opened_and_the_remedy_is_told(tmp_path, capsys, is_zip):
+    folder = trained_folder(tmp_path / "theirs")
+    ran = tmp_path / "ran"
+    path = write(folder / "crossval_results_folds_0" / "postprocessing.pkl", pickle.dumps(([Runs(ran)], [keep(1)])))
+    source = Path(shutil.make_archive(str(tmp_path / "theirs"), "zip", folder.parent)) if is_zip else folder
+    import_nnunet(source, tmp_path / "model")
+    assert (
+        "note: the postprocessing of 3d_fullres is not taken over (crossval_results_folds_0/postprocessing.pkl: it is "
+        "a pickle, which could run code); put the postprocessing.json that nnU-Net wrote beside it there, too, and "
+        "import again\n"
+    ) in capsys.readouterr().out
+    assert not list((tmp_path / "model").rglob("postprocessing.json"))
+    assert not ran.exists()
+    pickle.loads(path.read_bytes())  # what would have happened: otherwise this test proves nothing
+    assert ran.exists()
 
 
 def test_what_helped_nothing_is_not_kept(tmp_path):

@@ -9,9 +9,10 @@ import torch
 from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
 from segfw.base.records import UserError
-from segfw.nnunet.plans import plan_of_nnunet, read_json
+from segfw.nnunet.import_folders import channels_and_labels
+from segfw.nnunet.read_plans import plan_of_nnunet, read_json
 from segfw.nnunet.torch_checkpoint import read_checkpoint
-from segfw.verbs.import_nnunet import described, import_nnunet
+from segfw.verbs.import_nnunet import import_nnunet
 
 WEIGHT = "encoder.stages.0.0.convs.0.conv.weight"
 CONTENT = {
@@ -148,7 +149,7 @@ def test_plans_that_say_impossible_things_are_refused(tmp_path, capsys, field, v
 def test_a_configuration_whose_name_leads_elsewhere_is_refused(tmp_path, name):
     written = plans()
     written["configurations"][name] = written["configurations"]["3d_fullres"]
-    channels, labels = described(dataset(), tmp_path / "dataset.json")
+    channels, labels = channels_and_labels(dataset(), tmp_path / "dataset.json")
     with pytest.raises(UserError, match="has a name that cannot be a folder's"):
         plan_of_nnunet(written, channels, labels, tmp_path / "plans.json")
     with pytest.raises(UserError, match="plans.json: has no configurations"):

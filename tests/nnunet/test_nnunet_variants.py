@@ -13,10 +13,11 @@ from segfw.base.records import UserError
 from segfw.grid.preprocess import preprocess_image
 from segfw.grid.resample import Resampling, resample_image, thick_axis
 from segfw.grid.restore import restore
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.nnunet.plans import plan_of_nnunet
+from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.planning.plan import Plan
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.import_nnunet import import_nnunet

@@ -220,7 +220,7 @@ def test_a_truncated_plain_nifti_is_named(make_raw):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataProblems) as caught:
         scan(raw)
-    image, mask = caught.value.problems
+    image, mask = caught.value.findings
     assert (image.case, image.file, mask.file) == ("case_00", "case_00_0000.nii", "case_00.nii")
     assert "Expected 7200 bytes, got 648 bytes" in image.what
     assert image.remedy == "copy or export the file again"
@@ -236,8 +236,8 @@ def test_channels_of_one_case_on_different_grids_are_named(make_raw):
         write_nifti(raw / "imagesTr" / f"case_{case:02}_0001.nii.gz", blocks_case(case + 9)[0], spacing_xyz=spacing)
     with pytest.raises(DataProblems) as caught:
         scan(raw)
-    (problem,) = caught.value.problems
-    assert str(problem) == (
+    (problem,) = caught.value.findings
+    assert problem.full_sentence == (
         "case_00: case_00_0001.nii.gz: its grid differs from case_00_0000.nii.gz: "
         "spacing (z, y, x) (4.0, 3.0, 2.0) against (4.0, 1.5, 1.0) mm; resample all channels of a case onto one grid"
     )
@@ -322,7 +322,7 @@ def test_real_data_sets_have_no_problems(real_data, name, classes, shape):
 def test_real_interpolated_masks_are_refused(real_data):
     with pytest.raises(DataProblems) as caught:
         scan(real_data / "refuse_or_repair" / "interpolated_masks")
-    assert str(caught.value.problems[0]) == (
+    assert caught.value.findings[0].full_sentence == (
         "id001-128x128x64: id001-128x128x64-msk.nii.gz: holds 125412 values that are not integers, such as 0.002707; "
         "the mask was interpolated; export it again with nearest neighbour"
     )
@@ -338,7 +338,7 @@ def test_real_channels_on_different_grids_are_refused(real_data, tmp_path):
             shutil.copy(path, tmp_path / folder / f"{stem.format(number)}.nii.gz")
     with pytest.raises(DataProblems) as caught:
         scan(tmp_path)
-    files = [problem.file for problem in caught.value.problems if "its grid differs from p_0000.nii.gz" in problem.what]
+    files = [problem.file for problem in caught.value.findings if "its grid differs from p_0000.nii.gz" in problem.what]
     assert files == ["p_0001.nii.gz", "p_0002.nii.gz"]
 
 

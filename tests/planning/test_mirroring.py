@@ -6,26 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from segfw.dataset.cases import Channel, DatasetManifest, LabelSet, Region
+from segfw.dataset.cases import Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset
+from segfw.dataset.sides import is_of_heart, may_be_paired, pairs_by_name, stem_of
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import members_of
-from segfw.planning.fingerprint import CaseStats, Fingerprint, scan_dataset
-from segfw.planning.left_right import is_of_heart, label_centroids_mm, may_be_paired, pairs_by_name, stem_of
+from segfw.planning.case_measure import CaseMeasure, label_centroids_mm
+from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
     Mirroring,
     class_orders,
     find_mirroring,
     input_orders,
-    is_turned_round,
     mirror_rules,
     output_orders,
 )
 from segfw.planning.planner import make_plan
-from segfw.training.augment_params import largest_angle
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
@@ -39,11 +40,11 @@ def label_set(*names: str, regions: dict[str, tuple[int, ...]] | None = None) ->
 
 def cases(
     number: int, places_mm: dict[int, tuple[float, float, float]], voxels: dict[int, int] | None = None
-) -> list[CaseStats]:
+) -> list[CaseMeasure]:
     """Cases with labels (by value) at about these places, a few millimetres apart from case to case."""
     rng = np.random.default_rng(0)
     return [
-        CaseStats(
+        CaseMeasure(
             id=f"c{index}",
             shape=(60, 80, 100),
             spacing_mm=(5.0, 1.0, 2.0),
@@ -247,11 +248,6 @@ def test_where_patches_are_turned_round_the_other_axis_of_the_plane_is_not_mirro
     assert (axes, swapped) == ((1,), ((1, 1, 2),))
     assert mirror_rules(pair, (0, 1, 2), (1, 96, 48), is_2d=True)[0] == (1, 2)  # long slices are not turned so far
     assert mirror_rules(Mirroring(fixed_axes=(2,)), (0, 1, 2), (16, 64, 64), is_2d=False)[0] == (0,)
-
-
-@pytest.mark.parametrize("patch", [(64, 64, 64), (16, 64, 64), (22, 64, 64), (1, 64, 64), (1, 96, 48), (1, 90, 64)])
-def test_patches_are_turned_round_where_the_augmentation_does_it(patch):
-    assert is_turned_round(patch) == (largest_angle(patch) > np.pi / 2)
 
 
 def test_a_plan_holds_what_is_exchanged_and_why():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, DatasetManifest, LabelSet, Region
+from segfw.dataset.cases import Case, Channel, DatasetManifest
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import IntensityStats
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import fitting, planner
-from segfw.planning.fingerprint import CaseStats, Fingerprint
+from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, require_possible
@@ -19,7 +21,7 @@ from segfw.planning.presets import PRESETS as ALL_PRESETS
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
-GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_plans.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
@@ -39,7 +41,7 @@ def manifest(channels: tuple[str, ...] = ("MR",), classes: int = 3) -> DatasetMa
 def fingerprint(cases: list[tuple[tuple, tuple]], crop_ratio: float = 1, channels: int = 1) -> Fingerprint:
     """Of (spacing, shape after the crop) per case; the crop took the share 1 - crop_ratio off along z."""
     stats = [
-        CaseStats(
+        CaseMeasure(
             id=f"c{index}",
             shape=(round(shape[0] / crop_ratio), *map(int, shape[1:])),
             spacing_mm=tuple(map(float, spacing)),

@@ -1,4 +1,4 @@
-"""The recipe's rules on small examples worked out by hand from planning-rules.md, on unequal spacings."""
+"""The recipe's rules on small examples worked out by hand from docs/reference/rules.md, on unequal spacings."""
 
 import pytest
 

@@ -8,9 +8,10 @@ import torch
 from batchgenerators.augmentations.utils import create_zero_centered_coordinate_mesh, interpolate_img
 from scipy import interpolate, ndimage
 
+from segfw.planning.patch_shape import is_in_plane
 from segfw.training import augment
 from segfw.training.augment import spline_weights, warp
-from segfw.training.augment_params import SpatialParams, draw_spatial, is_in_plane, source_size
+from segfw.training.augment_params import SpatialParams, draw_spatial, source_size
 
 PATCH = (24, 28, 32)
 QUARTER_TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # output offset (y, x) -> input offset (-x, y)

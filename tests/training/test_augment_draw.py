@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from segfw.training.augment_params import (
-    SpatialParams,
-    draw_intensity,
-    draw_spatial,
-    is_in_plane,
-    largest_angle,
-    source_size,
-)
+from segfw.planning.patch_shape import is_in_plane
+from segfw.training.augment_params import SpatialParams, draw_intensity, draw_spatial, source_size
 
 PATCH = (12, 20, 16)
 COUNT = 3000
@@ -58,14 +52,6 @@ def test_the_three_angles_of_a_rotation_are_uniform_to_30_degrees():
     assert_uniform(second, -np.pi / 6, np.pi / 6)
     assert_uniform(third, -np.pi / 6, np.pi / 6)
     assert_uniform(first, -np.pi / 6, np.pi / 6)
-
-
-@pytest.mark.parametrize(
-    "patch, degrees",
-    [((16, 16, 16), 30), ((4, 16, 16), 180), ((1, 16, 16), 180), ((1, 16, 30), 15), ((4, 16, 30), 180)],
-)
-def test_largest_angle(patch, degrees):
-    assert np.degrees(largest_angle(patch)) == pytest.approx(degrees)
 
 
 def test_a_flat_patch_is_turned_and_scaled_in_its_plane_only():

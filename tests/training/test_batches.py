@@ -10,7 +10,8 @@ from scipy import ndimage
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_classes, preprocess_image
 from segfw.grid.store import CaseArrays
-from segfw.images.geometry import Geometry, Volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
 from segfw.training.batches import OUTSIDE, Batches, cut_padded, is_blank, swap_classes
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 

@@ -7,11 +7,12 @@ from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration
 
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, LabelSet, Region
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.model.load import load_tensors
+from segfw.model.weights import load_tensors
 from segfw.planning.plan import target_of
 from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import blocks_case, write_nifti
 
-from segfw.dataset.cases import Case, LabelSet
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
@@ -138,7 +139,7 @@ def test_a_record_names_no_people(stored, tmp_path, monkeypatch):
     arguments = ["/home/anna.b/env/bin/segfw", "train", str(home / "w"), "/Users/bert/x", r"C:\Users\Carl\y", "/data/z"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(
-        TrainSettings, "model_dump", lambda self, mode: {"init_from": "/home/dora/m", "folders": ["/home/emil/n", 3]}
+        TrainSettings, "as_json", lambda self: {"init_from": "/home/dora/m", "folders": ["/home/emil/n", 3]}
     )
     session = note(tmp_path, stored).sessions[0]
     assert session.command.startswith("segfw train ")

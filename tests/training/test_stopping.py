@@ -5,7 +5,7 @@ import torch
 from small_training import FOLD, run, weights
 
 from segfw.base.records import UserError
-from segfw.model.load import load_tensors
+from segfw.model.weights import load_tensors
 from segfw.networks.losses import deep_supervision_loss
 from segfw.training import checkpoint, epochs, loop, schedule, step
 from segfw.training import stop_file as stopping

@@ -30,12 +30,14 @@ from segfw.inference.first_stage import (
 )
 from segfw.inference.predictor import Predictor
 from segfw.inference.whole_cases import whole_case_counter
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.model.load import load_model
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_tensors
 from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
-from segfw.planning.splits import Splits
-from segfw.verbs.plan_and_preprocess import SPLITS_FILE, plan_and_preprocess
+from segfw.planning.splits import SPLITS_FILE, Splits
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.train import run, train
 

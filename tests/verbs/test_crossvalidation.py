@@ -8,8 +8,10 @@ from test_selection import FAR, ROW, pair_of
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case
-from segfw.inference import held_out as crossvalidation
-from segfw.inference.held_out import HeldOut, count_case, find_postprocessing
+from segfw.inference import postprocessing_trials
+from segfw.inference.held_out import HeldOut
+from segfw.inference.held_out_counts import count_case
+from segfw.inference.postprocessing_trials import find_postprocessing
 from segfw.model.postprocess import outside_largest
 
 
@@ -43,7 +45,7 @@ def test_what_a_step_removes_is_held_of_one_case_at_a_time(monkeypatch):
             removed.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(crossvalidation, "outside_largest", watched)
+    monkeypatch.setattr(postprocessing_trials, "outside_largest", watched)
     found, _, _ = find_postprocessing(iter([pair_of([(ROW, 1)], [(ROW, 1), (FAR, 1)])] * 4), LABELS)
     assert found.steps
     assert len(removed) == 8  # of each case when the step is tried, and when it is kept

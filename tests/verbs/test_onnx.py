@@ -19,7 +19,8 @@ from small_training import configuration, spec
 
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.cases import Channel, LabelSet, Region
+from segfw.dataset.cases import Channel
+from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, stack_channels
 from segfw.grid.resample import axis_matrix

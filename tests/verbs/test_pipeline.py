@@ -22,7 +22,8 @@ from segfw.base.records import UserError
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import StoredCase
 from segfw.images.formats import read_volume
-from segfw.model.load import load_model, load_tensors
+from segfw.model.load import load_model
+from segfw.model.weights import load_tensors
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
 from segfw.verbs.demo import demo

@@ -19,20 +19,26 @@ from test_cascade_stages import plan_a_cascade, write_raw
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.cases import LabelSet
+from segfw.dataset.labels import LabelSet
+from segfw.evaluation.confusion import dice
 from segfw.images.formats import read_volume
-from segfw.inference import held_out as crossvalidation
-from segfw.inference.held_out import CaseCounts, HeldOut, dice, find_postprocessing
+from segfw.inference import held_out
+from segfw.inference.held_out import HeldOut
+from segfw.inference.held_out_counts import CaseCounts
+from segfw.inference.postprocessing_trials import find_postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
-from segfw.model.load import WEIGHTS_FILE, fold_folder, load_model, save_tensors
+from segfw.inference.ranking import compared_folds, rank, simplest_of_the_best
+from segfw.model.load import load_model
 from segfw.model.postprocess import FOREGROUND, apply
+from segfw.model.selection import Candidate, Selection, load_selection
+from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.weights import save_tensors
 from segfw.networks import build_network
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.splits import Fold, Splits
-from segfw.verbs import select as selection
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
-from segfw.verbs.select import Candidate, Selection, compared_folds, load_selection, rank, select, simplest_of_the_best
+from segfw.verbs.select import select
 
 CASES = [f"case_{number:02}" for number in range(6)]
 FLAT = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))
@@ -174,14 +180,14 @@ def test_the_verb(trained, selected, capsys):
 def test_a_case_that_cannot_be_predicted_is_named(trained, selected, tmp_path, monkeypatch, capsys):
     work = shutil.copytree(trained, tmp_path / "work")
     (work / "selection" / "2d" / "case_01.b2nd").unlink()
-    original = crossvalidation.read_case
+    original = held_out.read_case
 
     def broken(case):
         if case.id == "case_01":
             raise OSError("no such disk")
         return original(case)
 
-    monkeypatch.setattr(crossvalidation, "read_case", broken)
+    monkeypatch.setattr(held_out, "read_case", broken)
     assert main(["select", str(work), "--device", "cpu"]) == 1
     told = capsys.readouterr().err
     assert "1 case failed in cross-validation, so that nothing is selected" in told
@@ -191,14 +197,14 @@ def test_a_case_that_cannot_be_predicted_is_named(trained, selected, tmp_path, m
 def test_no_counts_of_old_probabilities_are_kept_where_new_ones_fail(trained, selected, tmp_path, monkeypatch):
     work = shutil.copytree(trained, tmp_path / "work")
     save_random(work, "3d_fullres", "1", 99)
-    original = crossvalidation.read_case
+    original = held_out.read_case
 
     def broken(case):
         if case.id == "case_02":
             raise OSError("no such disk")
         return original(case)
 
-    monkeypatch.setattr(crossvalidation, "read_case", broken)
+    monkeypatch.setattr(held_out, "read_case", broken)
     with pytest.raises(CasesFailed, match="case_02: no such disk"):
         select(work, device="cpu")
     scores = work / "selection" / "scores"
@@ -362,7 +368,7 @@ def test_too_little_disk_is_told_before_anything_is_done(trained, selected, tmp_
     work = shutil.copytree(trained, tmp_path / "work")
     (work / "selection" / "2d" / "case_01.b2nd").unlink()
     usage = shutil.disk_usage(work)._replace(free=10)
-    monkeypatch.setattr(selection.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(held_out.shutil, "disk_usage", lambda path: usage)
     before = files(work)
     with pytest.raises(UserError, match="GB are needed; make room first"):
         select(work, device="cpu")

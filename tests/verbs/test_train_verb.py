@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from segfw.base.records import UserError
-from segfw.model.load import load_model, load_tensors, save_tensors
+from segfw.model.load import load_model
+from segfw.model.weights import load_tensors, save_tensors
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.train import train
 

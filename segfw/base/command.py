@@ -1,0 +1,80 @@
+"""A verb of the command line: the function that it calls, what it takes, and what it says at the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segfw.base.options import Options, add_options
+
+# What is printed of the arguments and the function's result; it may return an exit code.
+SayResult = Callable[[argparse.Namespace, Any], int | None]
+
+
+def say_text(_: argparse.Namespace, text: object) -> None:
+    """Prints what the function returned."""
+    print(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """What a verb cannot do without, by the name of the function's parameter.
+
+    ``shown`` is its name on the command line where that is another one; with two hyphens it is an option.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], object] = Path
+    shown: str = ""
+    nargs: str | None = None
+    default: object = None
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Lets a parser take the argument."""
+        keywords: dict[str, Any] = {"help": self.help, "type": self.parse}
+        if self.nargs is not None:
+            keywords["nargs"] = self.nargs
+        if self.default is not None:
+            keywords["default"] = self.default
+        if self.shown.startswith("--"):
+            parser.add_argument(self.shown, dest=self.name, required=True, **keywords)
+        else:
+            parser.add_argument(self.name, metavar=self.shown or None, **keywords)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A verb: ``function`` is called with ``arguments`` and the options records that it was declared to take."""
+
+    function: Callable[..., Any]
+    what: str
+    example: str
+    arguments: tuple[Argument, ...] = ()
+    say_result: SayResult = say_text
+
+    @property
+    def records(self) -> Mapping[str, type[Options]]:
+        """The options record of each parameter that takes one."""
+        found: Mapping[str, type[Options]] = getattr(self.function, "records", {})
+        return found
+
+    def add_to(self, verbs: Any, name: str) -> None:
+        """Adds the verb's parser to those of all verbs."""
+        parser = verbs.add_parser(name, help=self.what, description=self.what, epilog=f"example: {self.example}")
+        parser.set_defaults(command=self)
+        # After the verb, too; the default must not undo what stood before it.
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for argument in self.arguments:
+            argument.add_to(parser)
+        for record in self.records.values():
+            add_options(parser, record)
+
+    def call(self, typed: argparse.Namespace) -> int | None:
+        """Does what was typed, says what came out, and returns the exit code if that is not 0."""
+        values = {argument.name: getattr(typed, argument.name) for argument in self.arguments}
+        options = {name: record.from_arguments(typed) for name, record in self.records.items()}
+        return self.say_result(typed, self.function(**values, **options))

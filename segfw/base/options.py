@@ -1,0 +1,357 @@
+"""Records of options: a field says its default, type and help, from which the command line and Python keywords come.
+
+Everything here is read for ``--help``, which must not wait: nothing heavy is imported before a value is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+if TYPE_CHECKING:
+    from segfw.base.records import Record
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
+METADATA_KEY = "option"
+_RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
+
+DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionText:
+    """How a field is typed on the command line, and the limits of its value.
+
+    ``name`` is the option where it is not that of the field, None where no option belongs to it. ``words`` are what
+    can be typed, with their values. ``parse`` turns what is typed into the value, or into a mapping of several fields.
+    Options of one ``exclusive`` group cannot be given together.
+    """
+
+    help: str
+    name: str | None
+    metavar: str | tuple[str, ...] | None = None
+    parse: Callable[[str], object] | None = None
+    words: Mapping[str, object] | None = None
+    choices: tuple[object, ...] | None = None
+    nargs: int | str | None = None
+    const: object = None
+    exclusive: str = ""
+    limits: Mapping[str, float]
+
+
+def option(
+    default: object,
+    help: str = "",
+    *,
+    name: str = "",
+    metavar: str | tuple[str, ...] | None = None,
+    parse: Callable[[str], object] | None = None,
+    words: Mapping[str, object] | None = None,
+    choices: tuple[object, ...] | None = None,
+    nargs: int | str | None = None,
+    const: object = None,
+    exclusive: str = "",
+    **limits: float,
+) -> Any:
+    """A field of an options record that can be typed on the command line; ``{default}`` in ``help`` is filled in.
+
+    ``limits`` are ge, gt, le and lt (at least, above, at most, below).
+    """
+    text = OptionText(
+        help=help,
+        name=name,
+        metavar=metavar,
+        parse=parse,
+        words=words,
+        choices=choices,
+        nargs=nargs,
+        const=const,
+        exclusive=exclusive,
+        limits=limits,
+    )
+    return field(default=default, metadata={METADATA_KEY: text})
+
+
+def setting(default: object, help: str, **limits: float) -> Any:
+    """A field of an options record that is given in Python alone."""
+    return field(default=default, metadata={METADATA_KEY: OptionText(help=help, name=None, limits=limits)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of the options records: frozen, by keyword, and checked at birth.
+
+    Values stay as they are given, but that a text becomes a Path and a list a tuple where the field is one.
+    Raises UserError, which names the option, if a value is of another type or out of range.
+    """
+
+    numbers_are_finite: ClassVar[bool] = True  # False where the function says more about others
+
+    def __post_init__(self) -> None:
+        hints = field_types(type(self))
+        for each in fields(self):
+            object.__setattr__(self, each.name, _path_or_tuple(getattr(self, each.name), hints[each.name]))
+        # The defaults are checked by a test, so that nothing is loaded for them.
+        if any(getattr(self, each.name) is not each.default for each in fields(self)):
+            self._checked()
+
+    def _checked(self) -> Record:
+        from pydantic import ValidationError
+
+        from segfw.base.records import UserError
+
+        try:
+            return record_of(type(self)).model_validate(vars(self))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = option_name_of(type(self), str(first["loc"][0]))
+            raise UserError(f"{name} is {first['input']!r}: {first['msg']}") from None
+
+    def save(self, path: Path) -> None:
+        """Writes the options as indented JSON, atomically."""
+        self._checked().save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads options that ``save`` wrote; UserError names the file and the field that is wrong."""
+        return cls(**dict(record_of(cls).load(path)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The values by name, as JSON holds them."""
+        return self._checked().model_dump(mode="json")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        """The record of what ``add_options`` made the parser take."""
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            if each.name not in arguments:
+                continue
+            value = getattr(arguments, each.name)
+            words = words_of(cls, each)
+            if words is not None and isinstance(value, str):
+                value = words[value]
+            if isinstance(value, Mapping):  # one option that is about several fields
+                values.update(value)
+            elif each.name not in values:
+                values[each.name] = value
+        return cls(**values)
+
+
+# ---- what a field says ----
+
+
+def field_types(record: type[Options]) -> dict[str, Any]:
+    """Types of the fields by name."""
+    return get_type_hints(record)
+
+
+def option_text(each: Field[Any]) -> OptionText:
+    """How a field of an options record is typed on the command line."""
+    text: OptionText = each.metadata[METADATA_KEY]
+    return text
+
+
+def option_name_of(record: type[Options], name: str) -> str:
+    """The option that a field is typed as; fields that are given in Python alone are named alike."""
+    each = next(each for each in fields(record) if each.name == name)
+    given = option_text(each).name
+    if given:
+        return given
+    negated = "no-" if each.default is True else ""
+    return f"--{negated}{name.removesuffix('_s').replace('_', '-')}"
+
+
+def words_of(record: type[Options], each: Field[Any]) -> Mapping[str, object] | None:
+    """The words that can be typed for a field, with their values; None if it is no choice between such."""
+    words = option_text(each).words
+    if words is None and set(_alternatives(field_types(record)[each.name])) == {bool, types.NoneType}:
+        return AUTO_ON_OFF
+    return words
+
+
+def help_of(each: Field[Any]) -> str:
+    """What a field means, with its default."""
+    default = each.default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return option_text(each).help.replace("{default}", shown)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; of another type this one alone."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _path_or_tuple(value: Any, hint: Any) -> Any:
+    allowed = _alternatives(hint)
+    if isinstance(value, str) and Path in allowed and str not in allowed:
+        return Path(value)
+    if isinstance(value, list) and any(get_origin(each) is tuple for each in allowed):
+        return tuple(value)
+    return value
+
+
+def record_of(options: type[Options]) -> type[Record]:
+    """The record with the same fields that checks values, writes them and reads them."""
+    if options in _RECORDS:
+        return _RECORDS[options]
+    from pydantic import ConfigDict, create_model
+    from pydantic import Field as Limited
+
+    from segfw.base.records import Record
+
+    hints = field_types(options)
+    definitions: dict[str, Any] = {}
+    for each in fields(options):
+        limits: dict[str, Any] = dict(option_text(each).limits)
+        definitions[each.name] = (hints[each.name], Limited(default=each.default, **limits))
+    base = type("Base", (Record,), {"model_config": ConfigDict(allow_inf_nan=not options.numbers_are_finite)})
+    _RECORDS[options] = create_model(options.__name__, __base__=base, **definitions)
+    return _RECORDS[options]
+
+
+# ---- the command line ----
+
+
+def add_options(parser: argparse.ArgumentParser, record: type[Options]) -> None:
+    """Lets a parser take the options of a record."""
+    groups: dict[str, Any] = {}
+    inherited = {each.name for parent in record.__bases__ if issubclass(parent, Options) for each in fields(parent)}
+    # What is the verb's own comes first.
+    for each in sorted(fields(record), key=lambda each: each.name in inherited):
+        text = option_text(each)
+        if text.name is None:
+            continue
+        place: Any = parser
+        if text.exclusive:
+            if text.exclusive not in groups:
+                groups[text.exclusive] = parser.add_mutually_exclusive_group()
+            place = groups[text.exclusive]
+        place.add_argument(option_name_of(record, each.name), dest=each.name, **_argparse_keywords(record, each))
+
+
+def _argparse_keywords(record: type[Options], each: Field[Any]) -> dict[str, Any]:
+    """What argparse is told of a field."""
+    text = option_text(each)
+    hint = next(one for one in _alternatives(field_types(record)[each.name]) if one is not types.NoneType)
+    keywords: dict[str, Any] = {"default": each.default}
+    if text.help:
+        keywords["help"] = help_of(each)
+    if text.metavar is not None:
+        keywords["metavar"] = text.metavar
+
+    # Choices between words, and flags
+    words = words_of(record, each)
+    if words is not None:
+        default = next(word for word, value in words.items() if value == each.default)
+        return keywords | {"choices": tuple(words), "default": default}
+    if hint is bool:
+        return keywords | {"action": "store_false" if each.default is True else "store_true"}
+
+    # Values, one or several
+    several = [one for one in _alternatives(field_types(record)[each.name]) if get_origin(one) is tuple]
+    if several:
+        parts = get_args(several[0])
+        keywords["nargs"] = "+" if parts[-1] is Ellipsis else len(parts)
+        hint = parts[0]
+    if get_origin(hint) is Literal:
+        keywords["choices"] = get_args(hint)
+        hint = type(get_args(hint)[0])
+    if text.parse is not None or hint is not str:
+        keywords["type"] = text.parse or hint
+    if text.choices is not None:
+        keywords["choices"] = text.choices
+    if text.nargs is not None:
+        keywords["nargs"] = text.nargs
+    if text.const is not None:
+        keywords["const"] = text.const
+    return keywords
+
+
+# ---- what is typed, as a value ----
+
+
+def duration_s(text: str) -> float:
+    """Seconds of '90s', '12m', '1h30m' or '2h'."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if not text.strip() or not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write for example 90s, 12m, 2h or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise argparse.ArgumentTypeError("the duration must be longer than nothing")
+    return total
+
+
+def number_or_auto(text: str) -> float | str:
+    """'auto' or a number of GB."""
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of GB nor auto") from None
+
+
+# ---- keywords in Python ----
+
+
+def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets a function that takes options records take their fields as keywords, too.
+
+    ``records`` are the record of each parameter. A keyword that is a field of one changes that record's value; None
+    stands for the default. What the function takes itself goes first. The stub of the package types the keywords.
+    """
+    names = [each.name for record in records.values() for each in fields(record)]
+    assert len(names) == len(set(names)), "two records of one function share a field"
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        takes = signature(function)
+
+        @wraps(function)
+        def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+            own = {name: value for name, value in keywords.items() if name in takes.parameters}
+            others = {name: value for name, value in keywords.items() if name not in takes.parameters}
+            given = takes.bind_partial(*arguments, **own).arguments
+            for parameter, record in records.items():
+                defaults = {each.name: each.default for each in fields(record)}
+                changes = {name: others.pop(name) for name in list(others) if name in defaults}
+                changes = {name: defaults[name] if value is None else value for name, value in changes.items()}
+                if changes:
+                    given[parameter] = replace(given.get(parameter) or record(), **changes)
+            if others:
+                raise TypeError(_unknown(function.__name__, next(iter(others)), [*takes.parameters, *names]))
+            by_name: Callable[..., R] = function
+            return by_name(**given)
+
+        call.__dict__["records"] = records
+        return call
+
+    return decorate
+
+
+def _unknown(function: str, keyword: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(keyword, known, n=1)
+    return f"{function}() takes no {keyword!r}" + (f"; did you mean {near[0]!r}?" if near else "")

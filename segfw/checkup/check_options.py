@@ -1,0 +1,18 @@
+"""The options of the check of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """What ``check_dataset`` writes, and how it reads."""
+
+    output: Path | None = option(None, "folder for check.json and check.html with pictures", metavar="DIR")
+    fix: Path | None = option(None, "new folder for a copy, repaired where that is safe", metavar="DIR")
+    groups: str | Path | None = option(None, "cases of one patient, as for plan-and-preprocess", metavar="CSV|REGEX")
+    workers: int | None = option(None, "threads that read (default: one per processor)")

@@ -1,0 +1,151 @@
+"""What the values in a mask mean: labels, regions that are unions of labels, and the voxels that count nowhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import model_validator
+
+from segfw.base.records import Record
+from segfw.images.values import CHUNK_VOXELS, look_up
+
+LABELS_FILE = "labels.json"  # beside predicted masks: the LabelSet they were written with
+
+# File value -> the label value that it means in one case's mask. Applied in one step, so that values can be swapped.
+LabelMap = tuple[tuple[int, int], ...]
+
+
+class Region(Record):
+    """A structure that is the union of labels and may overlap others: the network finds each one by itself.
+
+    ``painted`` is the value that a predicted mask gets where the region is found.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    painted: int
+
+
+class LabelSet(Record):
+    """Names and file values of the labels; class 0 is the background. Masks hold ``values``, the network classes.
+
+    Voxels of the value ``ignore`` count nowhere: their class, the last one, is stored but never learned or predicted.
+    Without ``regions`` a voxel has one label (softmax). With them every region is found apart (sigmoid), and a mask
+    is painted region by region, later ones over earlier ones.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    ignore: int | None = None
+    regions: tuple[Region, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelSet:
+        if len(self.names) != len(self.values) or len(self.names) < 2:
+            raise ValueError("needs one value per name, and at least the background and one label")
+        region_names = tuple(region.name for region in self.regions)
+        for kind, items in (("names", self.names), ("values", self.values), ("names", region_names)):
+            if len(set(items)) != len(items):
+                raise ValueError(f"{kind} {items} are not distinct")
+        for region in self.regions:
+            self._check_region(region)
+        if self.ignore in self.values:
+            raise ValueError(f"the ignore label has value {self.ignore}, which is a label too")
+        return self
+
+    def _check_region(self, region: Region) -> None:
+        if not region.values:
+            raise ValueError(f"region {region.name!r} holds no label")
+        if self.ignore in region.values:
+            raise ValueError(f"region {region.name!r} holds the ignore label ({self.ignore})")
+        if self.values[0] in region.values:
+            raise ValueError(f"region {region.name!r} holds the background ({self.values[0]})")
+        unknown = sorted(set(region.values) - set(self.values))
+        if unknown:
+            raise ValueError(f"region {region.name!r} holds {unknown[0]}, which is no label")
+        if region.painted not in region.values:
+            raise ValueError(
+                f"region {region.name!r} is painted as {region.painted}, which is none of its labels {region.values}"
+            )
+
+    @property
+    def stored_values(self) -> tuple[int, ...]:
+        """File value of each class of a preprocessed mask: the labels, then the ignore label if there is one."""
+        return self.values if self.ignore is None else (*self.values, self.ignore)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a preprocessed mask, background and ignore label included."""
+        return len(self.stored_values)
+
+    @property
+    def ignored_class(self) -> int | None:
+        """Class index of voxels that count nowhere."""
+        return None if self.ignore is None else len(self.values)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output: one per label and the background, or one per region."""
+        return len(self.regions) or len(self.values)
+
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...]:
+        """Class indices that each region is the union of; empty without regions."""
+        return tuple(tuple(self.values.index(value) for value in region.values) for region in self.regions)
+
+    @property
+    def painted_classes(self) -> tuple[int, ...]:
+        """Class index that each region is painted as; empty without regions."""
+        return tuple(self.values.index(region.painted) for region in self.regions)
+
+    @property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """What is learned and scored, by name: each region, or else each label, as the classes that it consists of."""
+        if self.regions:
+            return {region.name: classes for region, classes in zip(self.regions, self.region_classes)}
+        return {name: (index,) for name, index in self.foreground.items()}
+
+    @property
+    def foreground(self) -> dict[str, int]:
+        """Class index of each label except the background, by name."""
+        return {name: index for index, name in enumerate(self.names) if index > 0}
+
+    @property
+    def explanation(self) -> tuple[str, ...]:
+        """What regions and the ignore label mean, a sentence each without its full stop; nothing for plain labels."""
+        sentences = []
+        if self.regions:
+            parts = (
+                f"{region.name} = {' + '.join(map(str, region.values))} (painted as {region.painted})"
+                for region in self.regions
+            )
+            sentences.append(f"Regions, which may overlap, painted in this order: {', '.join(parts)}")
+        if self.ignore is not None:
+            sentences.append(
+                f"Voxels of value {self.ignore} are not annotated: they count neither in training nor in scores"
+            )
+        return tuple(sentences)
+
+    def to_classes(self, mask: np.ndarray, label_map: LabelMap = (), *, chunk_voxels: int = CHUNK_VOXELS) -> np.ndarray:
+        """Class index of every voxel, uint8 or uint16; raises ValueError on a value that is no label.
+
+        Values that ``label_map`` names are first taken for others. ``chunk_voxels`` are looked up at a time, so that
+        little memory is needed beside the result.
+        """
+        class_of = {value: index for index, value in enumerate(self.stored_values)}
+        class_of |= {value: class_of[meaning] for value, meaning in label_map}
+        dtype = np.uint8 if self.classes <= 256 else np.uint16
+        return look_up(mask, class_of, dtype, chunk_voxels=chunk_voxels)
+
+    def to_values(self, classes: np.ndarray) -> np.ndarray:
+        """File value of every voxel: the inverse of ``to_classes``."""
+        return np.asarray(self.stored_values, dtype=np.int32)[classes]
+
+
+def apply_map(mask: np.ndarray, label_map: LabelMap) -> np.ndarray:
+    """The mask with the meaning of each value in its place; the mask itself where nothing is mapped."""
+    if not label_map:
+        return mask
+    result = mask.astype(np.int32)
+    for value, meaning in label_map:
+        result[mask == value] = meaning
+    return result

@@ -1,0 +1,91 @@
+"""Left and right in the names of structures: which names are a pair, and which say a side without a counterpart.
+
+The one parser of sides: planning exchanges the pairs where it mirrors, and the check of a data set looks whether the
+left one lies on the left. A number behind the letter is no side: L1 and R1 are levels or places in a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from segfw.dataset.labels import LabelSet
+
+# Words that alone say a side, and abbreviations that do so only where the other side's name is there too: 'L' is also
+# a lumbar vertebra.
+WORDS = (("left", "right"), ("sinister", "dexter"), ("sinistra", "dextra"), ("links", "rechts"), ("gauche", "droite"))
+ABBREVIATIONS = (("l", "r"), ("lt", "rt"), ("lh", "rh"), ("sin", "dex"), ("sin", "dx"), ("gauche", "droit"))
+FEWEST_GLUED = 4  # letters after a glued 'l' or 'r', as in 'lkidney'; 'LV' and 'RV' are names of their own
+# Left and right of the heart name chambers and vessels that are no mirror images of each other.
+HEART = ("heart", "cardi", "atri", "ventric", "coronar", "auric", "append")
+BRAIN = ("lateral", "lat", "brain", "horn", "cereb")  # whose ventricles are pairs
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """'ParotidL' and 'parotid (L)' -> ('parotid', 'l')."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", name)
+    return tuple(word for word in re.split(r"[\W_]+", apart.lower()) if word)
+
+
+def pairs_by_name(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(Left, right) names that differ only by the side that they say, and names that say one without a counterpart."""
+    by_words = {words_of(name): name for name in names}
+    pairs: dict[str, str] = {}
+    for words, name in by_words.items():
+        for other in _mirrored(words):
+            if other in by_words and by_words[other] not in pairs.values():
+                pairs.setdefault(name, by_words[other])
+    paired = {*pairs.keys(), *pairs.values()}
+    return list(pairs.items()), [name for name in names if name not in paired and _says_side(words_of(name))]
+
+
+def _mirrored(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """What the right counterpart of a left structure may be called; nothing for what is not called left."""
+    found = []
+    for left, right in (*WORDS, *ABBREVIATIONS):
+        if left in words and right not in words:
+            found.append(tuple(right if word == left else word for word in words))
+        for index, word in enumerate(words):
+            found += [(*words[:index], mirrored, *words[index + 1 :]) for mirrored in _glued(word, left, right)]
+    return found
+
+
+def _glued(word: str, left: str, right: str) -> list[str]:
+    """'lkidney' -> 'rkidney', 'kidneyleft' -> 'kidneyright', 'al' (anterior left) -> 'ar'."""
+    found = []
+    if left in ("l", "left") and word.startswith(left) and len(word) - len(left) >= FEWEST_GLUED:
+        found.append(right + word[len(left) :])
+    if left in ("l", "left") and word.endswith(left) and len(word) > len(left):
+        found.append(word[: -len(left)] + right)
+    return found
+
+
+def _says_side(words: tuple[str, ...]) -> bool:
+    """True if the words name one side of the body, and not both."""
+    says_left = any(_says(word, "left", [left for left, _ in WORDS]) for word in words)
+    says_right = any(_says(word, "right", [right for _, right in WORDS]) for word in words)
+    return says_left != says_right
+
+
+def _says(word: str, english: str, side_words: Sequence[str]) -> bool:
+    """True for 'left', 'links', ... and for 'leftlung'."""
+    return word in side_words or (word.startswith(english) and len(word) >= len(english) + FEWEST_GLUED)
+
+
+def is_of_heart(name: str) -> bool:
+    """True for chambers and vessels of the heart, of which left and right do not look alike."""
+    words = words_of(name)
+    return any(word.startswith(HEART) for word in words) and not any(word.startswith(BRAIN) for word in words)
+
+
+def stem_of(name: str) -> tuple[str, ...]:
+    """The name without numbers and single letters: names of one stem do not say what tells them apart."""
+    words = (re.sub(r"\d+", "", word) for word in words_of(name))
+    return tuple(word for word in words if len(word) > 1)
+
+
+def may_be_paired(labels: LabelSet) -> bool:
+    """True if some names of labels or regions say sides, or do not say what tells them apart."""
+    names = list(dict.fromkeys((*labels.foreground, *labels.structures)))
+    pairs, alone = pairs_by_name(names)
+    return bool(pairs or alone) or len({stem_of(name) for name in names}) < len(names)

@@ -1,0 +1,34 @@
+"""What is measured of masks, and where it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """What ``evaluate`` measures and writes. ``lesions`` names labels, () stands for all, None for none."""
+
+    compare: Path | None = option(None, "second predictions to compare with, case by case", metavar="DIR")
+    output: Path | None = option(None, "scores.json (CSV tables are written beside it)")
+    report: Path | None = option(None, "report.html, with pictures")
+    images: Path | None = option(None, "folder of the images, for the report's pictures")
+    tolerance_mm: float = option(1.0, "distance that NSD forgives (default: {default})", metavar="MM")
+    surface: bool = option(True, "leave out HD95, ASSD and NSD")
+    lesions: tuple[str, ...] | None = option(
+        None, "labels to score component by component (without names: all)", metavar="LABEL", nargs="*"
+    )
+    lesion_strata_ml: tuple[float, ...] = option(
+        (0.1, 1.0),
+        "volumes between which components are counted apart, predicted ones with what they hit (default: {default})",
+        metavar="ML",
+    )
+    lesion_iou: float = option(
+        0.0,
+        "intersection over union from which a component is found (default: 0, any overlap)",
+        metavar="IOU",
+    )
+    workers: int | None = option(None, "threads that read and score (default: one per processor)")

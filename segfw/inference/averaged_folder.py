@@ -1,0 +1,97 @@
+"""A folder of masks that were averaged from stored probabilities, and that others are never mixed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from urllib.parse import quote
+
+from segfw.base.parallel import Outcome
+from segfw.base.records import Record, UserError
+from segfw.images.formats import write_labels, write_map
+from segfw.inference.averaging import merged, probability_of
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.postprocess import Postprocessing, apply
+
+SETTINGS_FILE = "ensemble.json"
+MAPS_FOLDER = "probability"
+
+
+class EnsembleSettings(Record):
+    """What the masks in a folder were averaged from; masks of other models or weights are never mixed in."""
+
+    models: tuple[str, ...]  # digests, as in the files of probabilities
+    weights: tuple[float, ...]
+    postprocessing: Postprocessing
+
+
+def checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
+    """One weight per model, by default all equal; UserError unless they are numbers that a mean can be made with."""
+    given = tuple(weights or (1.0,) * models)
+    if len(given) != models or not all(isfinite(weight) and weight >= 0 for weight in given) or sum(given) <= 0:
+        raise UserError(f"--weights are {', '.join(map(str, given))}; give one that is not negative per folder")
+    return given
+
+
+def map_file(output: Path, case: str, label: str) -> Path:
+    """Where the mean probability of a label is written."""
+    return output / MAPS_FOLDER / f"{case}_{_in_file_name(label)}.nii.gz"
+
+
+def _in_file_name(label: str) -> str:
+    """The label without what would make a folder or no file name; no two labels become one."""
+    return re.sub(r'[/\\:*?"<>|%]', lambda found: quote(found[0], safe=""), label)
+
+
+def is_up_to_date(made: Sequence[Path], sources: Sequence[Path]) -> bool:
+    """Whether all files are there, and none was made before a source was made anew."""
+    newest_source = max(path.stat().st_mtime_ns for path in sources)
+    return all(path.is_file() and path.stat().st_mtime_ns >= newest_source for path in made)
+
+
+def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path], *, overwrite: bool) -> None:
+    """Makes ``output`` a folder of these settings; UserError if it holds masks of others."""
+    kept = output / SETTINGS_FILE
+    if output.is_file():
+        raise UserError(f"{output}: is a file; give a folder for the masks")
+    if overwrite:
+        for mask in masks:  # before the settings change, lest an old mask pass for a new one
+            mask.unlink(missing_ok=True)
+        for old in (output / MAPS_FOLDER).glob("*.nii.gz"):
+            old.unlink()
+    elif kept.is_file() and EnsembleSettings.load(kept) != settings:
+        raise UserError(
+            f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
+        )
+    elif not kept.is_file() and any(mask.exists() for mask in masks):
+        raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
+    settings.save(kept)
+
+
+def lacking_cases(folders: Sequence[Path], files: Sequence[Mapping[str, Path]], common: Sequence[str]) -> list[Outcome]:
+    """A failure for every case that some folder lacks."""
+    failures = []
+    every_case = set.union(*(set(found) for found in files))
+    for case in sorted(every_case - set(common)):
+        where = [str(folder) for folder, found in zip(folders, files) if case not in found]
+        error = UserError(f"{case}: is missing in {', '.join(where)}; predict it there too")
+        failures.append(Outcome(item=case, error=error))
+    return failures
+
+
+def average_case(
+    sources: Sequence[Path], settings: EnsembleSettings, mask: Path, maps: Mapping[str, Path], first_case: str
+) -> None:
+    """Writes the maps of one case and, last, its mask."""
+    models = [read_probabilities(path) for path in sources]
+    for digest, opened in zip(settings.models, models):
+        if opened.info.model != digest:
+            raise UserError(f"{opened.path}: was made by other weights than {first_case} beside it; predict again")
+    labels = models[0].info.labels
+    geometry = models[0].info.record.original
+    for name, path in maps.items():
+        write_map(path, probability_of(name, models, settings.weights), geometry)
+    classes = apply(merged(models, settings.weights), settings.postprocessing)
+    write_labels(mask, labels.to_values(classes), geometry)

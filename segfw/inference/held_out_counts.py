@@ -1,0 +1,119 @@
+"""How single configurations and their averages agree with the references of cases that they did not see.
+
+``WORK/selection/scores/CASE.json`` keeps the counts of all candidates. What is made from the same weights is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+
+from segfw.base.parallel import Outcome
+from segfw.base.progress import progress
+from segfw.base.records import Record, UserError
+from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
+from segfw.evaluation.confusion import confusion, label_counts
+from segfw.images.formats import read_mask, size_and_change
+from segfw.images.geometry import Geometry
+from segfw.images.values import as_integers
+from segfw.images.volume import Volume, stored_like
+from segfw.inference.averaging import merged_each
+from segfw.inference.held_out import FOLDER, HeldOut
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.selection import SEPARATOR
+
+Counts = tuple[int, int, int]  # voxels of a structure: in both masks, predicted only, reference only
+
+
+class CaseCounts(Record):
+    """How all candidates agree with one case's reference, by candidate and structure, and what that was made from."""
+
+    made_from: str
+    counts: dict[str, dict[str, Counts]]
+
+
+def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Sequence[tuple[str, ...]]) -> CaseCounts:
+    """Counts of all candidates in one case, of which each configuration is restored only once.
+
+    Kept from an earlier call if nothing that they were made from has changed. UserError if probabilities are of another
+    network or image than ``items`` say.
+    """
+    path = work / FOLDER / "scores" / f"{case.id}.json"
+    sources = (*((item.configuration, item.model) for item in items), *candidates, *size_and_change(case.label))
+    made_from = hashlib.sha256(f"{sources}{case.label_map}".encode()).hexdigest()
+    try:
+        kept = CaseCounts.load(path)
+        if kept.made_from == made_from:
+            return kept
+    except UserError:  # not there, or of another version
+        pass
+    opened = {}
+    for item in items:
+        opened[item.configuration] = one = read_probabilities(item.path(work))
+        if one.info.model != item.model:  # counts of it would be kept under a digest that is not theirs
+            raise UserError(f"{one.path}: is of other weights or of another image; predict it again with segfw select")
+    names, info = list(opened), next(iter(opened.values())).info
+    reference = reference_classes(case, info.labels, info.record.original)
+    mixtures = [{names.index(name): 1.0 for name in candidate} for candidate in candidates]
+    counts = {}
+    for candidate, classes in zip(candidates, merged_each(list(opened.values()), mixtures)):
+        joint = joint_counts(reference, classes, info.labels)
+        counts[SEPARATOR.join(candidate)] = {
+            name: tuple(label_counts(joint, members)) for name, members in info.labels.structures.items()
+        }
+    result = CaseCounts(made_from=made_from, counts=counts)
+    result.save(path)
+    return result
+
+
+def count_cases(
+    work: Path, items: Sequence[HeldOut], candidates: Sequence[tuple[str, ...]], *, without: Set[object]
+) -> tuple[dict[str, CaseCounts], list[Outcome]]:
+    """Counts by case, and the cases that could not be counted; those in ``without`` are left out.
+
+    Of these, probabilities of old weights may be there.
+    """
+    by_case: dict[str, list[HeldOut]] = {}
+    for item in items:
+        by_case.setdefault(item.case.id, []).append(item)
+    counted = {}
+    failures = []
+    for case in progress("scoring", sorted(by_case.keys() - without)):
+        try:
+            counted[case] = count_case(work, by_case[case][0].case, by_case[case], candidates)
+        except Exception as error:  # one bad case must not cost the user the others
+            failures.append(Outcome(item=case, error=error))
+    return counted, failures
+
+
+def masks_of(
+    work: Path, items: Sequence[HeldOut], candidate: tuple[str, ...], labels: LabelSet
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reference and classes (Z, Y, X) of every case by one candidate, case after case."""
+    by_case: dict[str, list[HeldOut]] = {}
+    for item in items:
+        if item.configuration in candidate:
+            by_case.setdefault(item.case.id, []).append(item)
+    for chosen in progress("postprocessing", list(by_case.values())):
+        opened = [read_probabilities(item.path(work)) for item in chosen]
+        classes = merged_each(opened, [dict.fromkeys(range(len(opened)), 1.0)])[0]
+        yield reference_classes(chosen[0].case, labels, opened[0].info.record.original), classes
+
+
+def reference_classes(case: Case, labels: LabelSet, geometry: Geometry) -> np.ndarray:
+    """The case's reference (Z, Y, X) as classes, stored in the order of its image."""
+    image = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
+    mask = stored_like(read_mask(case.label), image)
+    return labels.to_classes(as_integers(mask.array), case.label_map)[0]
+
+
+def joint_counts(reference_zyx: np.ndarray, classes_zyx: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Voxels of every pair of classes (K, K), reference in rows; those of the ignore label count nowhere."""
+    joint = confusion(reference_zyx, classes_zyx, labels.classes)
+    if labels.ignored_class is not None:
+        joint[labels.ignored_class] = 0
+    return joint

@@ -1,0 +1,73 @@
+"""The options of everything that predicts or averages predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from segfw.base.options import DEVICES, Options, Precision, option
+
+POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
+MASK_ENDING = ".nii.gz"
+LAST_OR_BEST = {"last": False, "best": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingOptions(Options):
+    """How tiles are laid over an image and computed."""
+
+    step: float = option(0.5, "distance of tiles, in tiles (default: {default})")
+    mirroring: bool = option(True, "faster, slightly less accurate")
+    precision: Precision = option("auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectOptions(TilingOptions):
+    """What ``select`` compares, and how it predicts what is missing."""
+
+    configurations: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="NAME")
+    device: str = option("auto", DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(TilingOptions):
+    """What ``predict`` predicts with, where, and what it writes besides the masks.
+
+    ``best`` takes the weights of each fold's best epoch. ``part`` '3/8' takes every eighth case from the third on.
+    """
+
+    configuration: str | None = option(None, "default: what segfw select chose, or the only one that is trained")
+    folds: tuple[str, ...] | None = option(None, "default: all that are trained, averaged", metavar="FOLD")
+    save_probabilities: int | None = option(
+        None,
+        "for segfw ensemble, with 8 bits (default) or 16, which take four times the space",
+        metavar="BITS",
+        nargs="?",
+        const=8,
+        choices=(8, 16),
+    )
+    uncertainty: bool = option(False, "maps of entropy and disagreement of folds")
+    max_memory_gb: float | None = option(
+        None, "of this computer's memory (default: 80 %% of what is free)", metavar="GB"
+    )
+    device: str | tuple[str, ...] = option("auto", f"{DEVICES}; several share the cases")
+    part: str | None = option(None, "only each N-th case from the K-th on, for an array of N jobs: 3/8", metavar="K/N")
+    cluster: str | None = option(None, "Dask scheduler, whose workers predict: host:8786", metavar="ADDRESS")
+    best: bool = option(False, "of the end of the training, or of its best epoch", name="--weights", words=LAST_OR_BEST)
+    postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
+    ending: str = option(MASK_ENDING, "file format of the masks (default: {default})")
+    overwrite: bool = option(False, "predict again what is there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOptions(Options):
+    """How ``ensemble`` averages."""
+
+    numbers_are_finite: ClassVar[bool] = False
+
+    weights: tuple[float, ...] | None = option(None, "one per folder (default: equal)", metavar="W")
+    postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
+    maps_of: tuple[str, ...] = option((), "write their mean probability as well", name="--map-of", metavar="LABEL")
+    ending: str = option(MASK_ENDING, "file format of the masks (default: {default})")
+    overwrite: bool = option(False, "average again what is there")

@@ -1,0 +1,97 @@
+"""Which configuration, or pair of them, is best in cases that the networks did not see, and the table that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.base.words import count
+from segfw.dataset.labels import LabelSet
+from segfw.evaluation.confusion import dice
+from segfw.evaluation.metrics import mean
+from segfw.inference.held_out_counts import CaseCounts
+from segfw.model.selection import SEPARATOR, Candidate, Selection
+from segfw.model.source import trained_folds
+from segfw.planning.plan import Plan
+from segfw.planning.splits import Splits
+
+TOLERANCE = 0.001  # of the mean Dice: a candidate that takes longer must be better by more
+
+
+def validating_folds(splits: Splits) -> list[str]:
+    return [str(number) for number, fold in enumerate(splits.folds) if fold.validation]
+
+
+def trained_validating_folds(work: Path, configuration: str, splits: Splits) -> list[str]:
+    return [fold for fold in validating_folds(splits) if fold in trained_folds(work, configuration)]
+
+
+def compared_folds(trained: Mapping[str, Sequence[str]], splits: Splits) -> tuple[list[str], list[str]]:
+    """Folds that all configurations with any have trained, and what is not compared, a sentence each."""
+    able = {name: folds for name, folds in trained.items() if folds}
+    if not able:
+        raise UserError(f"no fold that validates is trained to its end for {', '.join(trained)}; run segfw train first")
+    common = [fold for fold in validating_folds(splits) if all(fold in folds for folds in able.values())]
+    if not common:
+        what = "; ".join(f"{name} has {', '.join(folds)}" for name, folds in able.items())
+        raise UserError(f"the configurations have no trained fold in common ({what}); train one for all")
+    notes = [f"{name} has no trained fold and is left out" for name in trained if name not in able]
+    for name, folds in able.items():
+        extra = [fold for fold in folds if fold not in common]
+        if extra:
+            notes.append(f"{name} is compared without its folds {', '.join(extra)}, which others have not trained")
+    missing = [fold for fold in validating_folds(splits) if fold not in common]
+    if missing:
+        notes.append(
+            f"this is no whole cross-validation: folds {', '.join(missing)} are not trained for all, so that fewer "
+            "cases decide; train them and select again before relying on it"
+        )
+    return common, notes
+
+
+def rank(candidates: Sequence[tuple[str, ...]], counted: Mapping[str, CaseCounts], plan: Plan) -> list[Candidate]:
+    """All candidates by their mean Dice over cases and then over structures, best first."""
+    result = []
+    for candidate in candidates:
+        own = [case.counts[SEPARATOR.join(candidate)] for case in counted.values()]
+        labels = {name: mean(dice(counts[name]) for counts in own) for name in plan.labels.structures}
+        stages = sum(2 if plan.configuration(name).previous_stage else 1 for name in candidate)
+        result.append(
+            Candidate(configurations=candidate, stages=stages, foreground_mean=mean(labels.values()), labels=labels)
+        )
+    return sorted(result, key=lambda candidate: -(candidate.foreground_mean or 0))
+
+
+def simplest_of_the_best(ranked: Sequence[Candidate]) -> Candidate:
+    """Of those within TOLERANCE of the best that which runs the fewest networks, and of these the best."""
+    limit = (ranked[0].foreground_mean or 0) - TOLERANCE
+    near = [candidate for candidate in ranked if (candidate.foreground_mean or 0) >= limit]
+    return min(near, key=lambda candidate: (candidate.stages, len(candidate.configurations)))
+
+
+def selection_table(selection: Selection, labels: LabelSet) -> str:
+    """All candidates, what was selected and why, as plain text."""
+    names = list(labels.structures)
+    rows = [("candidate", "mean Dice", *(names if len(names) <= 6 else ()))]
+    for candidate in selection.candidates:
+        values = (candidate.foreground_mean, *(candidate.labels[name] for name in names if len(names) <= 6))
+        rows.append((candidate.name, *map(_digits, values)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
+    which = f"{count(selection.cases, 'validation case')} of folds {', '.join(selection.compared_folds)}"
+    lines += ["", f"selected: {selection.name}, by {which}"]
+    if selection.name != selection.candidates[0].name:
+        lines.append(f"{selection.candidates[0].name} is better by no more than {selection.tolerance} and takes longer")
+    for trial in selection.trials:
+        verdict = "kept" if trial.is_kept else "not kept"
+        change = f"{(trial.after or 0) - (trial.before or 0):+.5f}"
+        lines.append(f"only the largest component of {trial.name}: {change} mean Dice, {verdict}")
+    lines.append(
+        f"with postprocessing ({selection.postprocessing.text}): mean Dice {_digits(selection.foreground_mean)}"
+    )
+    return "\n".join([*lines, *(f"note: {note}" for note in selection.notes)]) + "\n"
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,54 @@
+"""What of a model is handed on, and in which form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segfw.base.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat(Options):
+    """What ``segfw export`` writes; neither is a model file. ``ending`` is of nnU-Net's images and masks."""
+
+    onnx: bool = option(False, "networks as ONNX, pipeline.json and predict.py", exclusive="format")
+    nnunet: bool = option(False, "a folder that nnU-Net v2 itself predicts with", exclusive="format")
+    ending: str | None = option(None, "with --nnunet: of images and masks (default: .nii.gz or what the model reads)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxOptions(Options):
+    """What ``export_onnx`` writes of one configuration. ``best`` takes the weights of the best epoch."""
+
+    configuration: str | None = option(None, "default: the selected one, or the only one that is trained")
+    folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
+    best: bool = option(
+        False,
+        "of the end of the training, or of its best epoch",
+        name="--weights",
+        words={"last": False, "best": True},
+    )
+    licence: str | None = option(None, "under which others may use it, such as CC-BY-4.0", metavar="NAME|FILE")
+    overwrite: bool = option(False, "replace what is there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """What ``export_model`` packs. ``best`` takes the weights of the best epoch."""
+
+    configurations: tuple[str, ...] | None = option(
+        None,
+        "default: the selected ones, or the only one that is trained",
+        name="--configuration",
+        metavar="NAME",
+    )
+    folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
+    best: bool = option(
+        False,
+        "of the end of the training, or of its best epoch",
+        name="--weights",
+        words={"last": False, "best": True},
+    )
+    half: bool = option(False, "half the size: float16 weights; what changes is measured")
+    licence: str | None = option(None, "under which others may use it, such as CC-BY-4.0", metavar="NAME|FILE")
+    overwrite: bool = option(False, "replace what is there")

@@ -1,0 +1,43 @@
+"""What is asked of a plan: the options of planning and of the preparation of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segfw.base.options import DEVICES, Options, number_or_auto, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest(Options):
+    """How data are planned and prepared."""
+
+    configurations: tuple[str, ...] | None = option(None, "2d, 3d_fullres ... (default: all planned)", metavar="NAME")
+    preset: str = option("plain", "plain, or resenc-m, resenc-l, resenc-xl with a residual encoder")
+    gpu_memory_gb: float | Literal["auto"] | None = option(
+        None,
+        "memory to fill, or auto for all of the GPU here (default: what the preset was published with, such as 8)",
+        metavar="GB",
+        parse=number_or_auto,
+    )
+    as_published: bool = option(False, "plan exactly as nnU-Net does")
+    spacing_mm: tuple[float, float, float] | None = option(None, "target spacing", metavar=("Z", "Y", "X"))
+    groups: str | Path | None = option(
+        None,
+        "cases of one patient: a table with columns case and patient, or an expression such as '(pat\\d+)_'",
+        metavar="CSV|REGEX",
+    )
+    splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
+    plans: Path | None = option(None, "nnU-Net's nnUNetPlans.json, followed to the letter", metavar="FILE")
+    workers: int | None = option(None, "threads that read and preprocess (default: one per processor)")
+    cluster: str | None = option(None, "Dask scheduler, whose workers preprocess: host:8786", metavar="ADDRESS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(Options):
+    """Where and how far ``plan_and_preprocess`` goes, which changes nothing in what is planned."""
+
+    device: str = option("auto", f"{DEVICES}; a GPU is also used to check the plan's memory")
+    plan_only: bool = option(False, "do not preprocess")
+    overwrite: bool = option(False, "read and plan anew, whatever is there")

@@ -1,0 +1,128 @@
+"""``segfw ensemble``: masks from the mean of probabilities that several models stored."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.inference.prediction_options import EnsembleOptions
+
+if TYPE_CHECKING:
+    from segfw.model.postprocess import Postprocessing
+
+
+@takes_options(options=EnsembleOptions)
+def ensemble(
+    folders: Sequence[Path],
+    output: Path,
+    options: EnsembleOptions = EnsembleOptions(),
+    *,
+    postprocessing: Path | Postprocessing | None = None,
+) -> None:
+    """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
+
+    Masks already there from the same models are kept, unless a file of probabilities is newer. No image is at hand: its
+    header's place is not copied, as ``predict`` does, but made of the affine that segfw went by, and a plane becomes a
+    volume of one slice.
+
+    Parameters
+    ----------
+    folders
+        Folders that ``predict`` wrote with ``save_probabilities``, one a model.
+    output
+        Folder for the masks.
+    options
+        ``weights`` are relative, one per folder. ``maps_of`` names labels whose mean probability (0 to 1, float32) is
+        written as well, as ``output/probability/CASE_LABEL.nii.gz``.
+    postprocessing
+        A selection.json, the postprocessing.json of an imported model, or the steps themselves; goes before that of
+        ``options``.
+
+    Raises
+    ------
+    UserError
+        If the folders hold no case in common, or differ in labels, or if there is no label of ``maps_of`` or
+        ``postprocessing``.
+    CasesFailed
+        At the end, with the cases that lack a folder or could not be averaged.
+    """
+    from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome
+    from segfw.base.progress import progress
+    from segfw.base.records import UserError
+    from segfw.base.words import count
+    from segfw.dataset.labels import LABELS_FILE
+    from segfw.images.formats import check_mask_ending
+    from segfw.inference import averaged_folder
+    from segfw.inference.averaging import check_same_kind, class_index
+    from segfw.inference.probabilities import probability_files, read_probabilities
+    from segfw.model.postprocess import Postprocessing, require_steps
+    from segfw.model.selection import load_postprocessing
+
+    # Which cases there are, and which lack a folder
+    check_mask_ending(options.ending)
+    output = Path(output)
+    folders = [Path(folder) for folder in folders]
+    weights = averaged_folder.checked_weights(options.weights, len(folders))
+    steps = postprocessing or options.postprocessing or Postprocessing()
+    if not isinstance(steps, Postprocessing):
+        steps = load_postprocessing(steps)
+    files = [probability_files(folder) for folder in folders]
+    common = sorted(set.intersection(*(set(found) for found in files)))
+    if not common:
+        raise UserError(f"{', '.join(map(str, folders))}: have no case in common; give folders of the same images")
+    failures = averaged_folder.lacking_cases(folders, files, common)
+
+    # Whether the models, labels and postprocessing fit each other
+    first = [read_probabilities(found[common[0]]) for found in files]
+    labels = first[0].info.labels
+    settings = averaged_folder.EnsembleSettings(
+        models=tuple(opened.info.model for opened in first),
+        weights=weights,
+        postprocessing=steps,
+    )
+    check_same_kind(first)
+    for name in options.maps_of:
+        class_index(name, first[0])
+    require_steps(steps, labels, first[0].path)
+
+    # One case after the other
+    masks = {case: output / f"{case}{options.ending}" for case in common}
+    averaged_folder.claim_folder(output, settings, list(masks.values()), overwrite=options.overwrite)
+    labels.save(output / LABELS_FILE)
+    print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
+    for case, mask in progress("averaging", masks.items()):
+        maps = {name: averaged_folder.map_file(output, case, name) for name in options.maps_of}
+        sources = [found[case] for found in files]
+        if averaged_folder.is_up_to_date([mask, *maps.values()], sources):
+            continue
+        mask.unlink(missing_ok=True)  # lest one of old probabilities stay where the new ones fail
+        try:
+            averaged_folder.average_case(sources, settings, mask, maps, common[0])
+        except Exception as error:  # one bad case must not cost the user the others
+            failures.append(Outcome(item=case, error=error))
+    if failures:
+        raise CasesFailed("in averaging", failures, output)
+    (output / FAILURES_FILE).unlink(missing_ok=True)
+
+
+def _say_result(typed: argparse.Namespace, _: None) -> None:
+    print(f"masks are in {typed.output}")
+    print(f"next: segfw evaluate {typed.output} EXPERT_MASKS --output scores.json --report report.html")
+
+
+COMMAND = Command(
+    function=ensemble,
+    what="Average the probabilities that several models stored for the same images, and write masks.",
+    example="segfw ensemble masks_2d masks_3d --output masks",
+    arguments=(
+        Argument(
+            name="folders", help="folders of masks with probabilities, one a model", shown="probabilities", nargs="+"
+        ),
+        Argument(name="output", help="folder for the masks", shown="--output"),
+    ),
+    say_result=_say_result,
+)

@@ -1,0 +1,127 @@
+"""``segfw evaluate``: a folder of predicted masks against a folder of reference masks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.evaluation.evaluation_options import EvaluateOptions
+
+if TYPE_CHECKING:
+    from segfw.dataset.labels import LabelSet
+    from segfw.evaluation.metrics import Scores
+
+
+@takes_options(options=EvaluateOptions)
+def evaluate(
+    predictions: Path,
+    reference: Path,
+    options: EvaluateOptions = EvaluateOptions(),
+    *,
+    labels: LabelSet | None = None,
+) -> Scores:
+    """Scores every reference mask's prediction of the same name (the file endings may differ).
+
+    Parameters
+    ----------
+    predictions
+        Folder of predicted masks.
+    reference
+        Folder of expert masks.
+    options
+        What is measured and written. ``compare`` is a second folder of predictions: the first is then compared with it
+        case by case, in ``Scores.comparison``, and cases that only one of the two has are named there. ``images`` is
+        the folder of the images, for the report's pictures. NSD forgives ``tolerance_mm``; without ``surface`` neither
+        it nor HD95 and ASSD are measured. ``lesions`` names the labels that are scored component by component (empty:
+        all, None: none), ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``).
+    labels
+        What the values in the masks mean. Without it they come from ``labels.json`` in the predictions folder, then
+        from ``dataset.json`` beside the reference folder, else from the values in the reference masks.
+
+    Returns
+    -------
+    Scores
+        Of every case and label, and their means. Distances are in mm, volumes in ml.
+
+    Raises
+    ------
+    UserError
+        If a prediction is missing (but not with ``compare``) or an option is out of range.
+    CasesFailed
+        At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
+    """
+    from segfw.evaluation.evaluate_pairs import OtherMasks, check_output, evaluate_pairs
+    from segfw.evaluation.pairs import first_channel_files, known_labels, label_maps_of, labels_in_masks, pair_masks
+    from segfw.evaluation.score import measures_of
+
+    check_output(options.output)
+    measures = measures_of(
+        surface=options.surface,
+        tolerance_mm=options.tolerance_mm,
+        lesions=options.lesions,
+        strata_ml=options.lesion_strata_ml,
+        lesion_iou=options.lesion_iou,
+    )
+    predictions = Path(predictions)
+    reference = Path(reference)
+    pairs, notes = pair_masks(predictions, reference, partial=options.compare is not None)
+    facts = {"Predictions": str(predictions), "Reference": str(reference)}
+    every_pair = dict(pairs)
+
+    # Second predictions to compare with
+    other = None
+    if options.compare is not None:
+        other_pairs, other_notes = pair_masks(options.compare, reference, partial=True)
+        other = OtherMasks(names=(str(predictions), str(options.compare)), pairs=other_pairs)
+        notes += [f"{options.compare}: {note}" for note in other_notes]
+        every_pair = other_pairs | every_pair
+        facts["Compared with"] = str(options.compare)
+
+    # What the values mean
+    labels = labels or known_labels(predictions, reference)
+    label_maps = label_maps_of(every_pair, reference, labels)
+    if labels is None:
+        files = {case: pair[0] for case, pair in every_pair.items()}
+        labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
+        notes += label_notes
+
+    return evaluate_pairs(
+        pairs,
+        labels,
+        title=f"Evaluation of {predictions.resolve().name}",
+        output=options.output,
+        report=options.report,
+        images=first_channel_files(options.images) if options.images else None,
+        facts=facts,
+        notes=notes,
+        label_maps=label_maps,
+        measures=measures,
+        workers=options.workers,
+        other=other,
+    )
+
+
+def _say_result(typed: argparse.Namespace, scores: Scores) -> None:
+    from segfw.evaluation.text import comparison_table, scores_table
+
+    print(scores_table(scores))
+    if scores.comparison is not None:
+        print(comparison_table(scores.comparison))
+    for path in (typed.output, typed.report):
+        if path:
+            print(f"written: {path}")
+
+
+COMMAND = Command(
+    function=evaluate,
+    what="Score a folder of masks against reference masks of the same names.",
+    example="segfw evaluate masks labelsTs --output scores.json --report report.html",
+    arguments=(
+        Argument(name="predictions", help="folder of predicted masks"),
+        Argument(name="reference", help="folder of expert masks"),
+    ),
+    say_result=_say_result,
+)

@@ -1,0 +1,75 @@
+"""No file is ever half written, and what dead writers left is removed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segfw.base.files import partial_path, remove_partials, whole_file, write_text
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail_midway() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_midway()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / "file-1.txt"
+
+    def left_by(pid: int, machine: str | None = None, file: Path = path) -> Path:
+        ours = partial_path(file)
+        name = ours.name.replace(f"-{os.getpid()}-", f"-{pid}-")
+        left = ours.with_name(name if machine is None else name.replace(name.split("-")[1], machine, 1))
+        left.write_text("half")
+        return left
+
+    nobody_asked = subprocess.Popen([sys.executable, "-c", ""])  # a zombie, once it has ended
+    while psutil.Process(nobody_asked.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    zombie = left_by(nobody_asked.pid)
+    dead, alive, elsewhere = left_by(ended.pid), left_by(os.getppid()), left_by(ended.pid, "00000000")
+    folder = left_by(ended.pid)
+    folder.unlink()
+    (folder / "inner").mkdir(parents=True)
+    of_another_file = left_by(ended.pid, file=tmp_path / "1.txt")
+    forgotten = left_by(ended.pid, "00000000")
+    os.utime(forgotten, (0, 0))
+    write_text(path, "whole")
+    assert not dead.exists()
+    assert not zombie.exists()
+    assert not folder.exists()
+    assert not forgotten.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+    assert of_another_file.exists()
+    remove_partials(tmp_path)
+    assert not of_another_file.exists()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file-1.txt", alive.name, elsewhere.name}
+    nobody_asked.wait()
+
+
+def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):
+    path = tmp_path / "sub" / "case.nii.gz"
+    with whole_file(path) as partial:
+        assert partial.name.endswith(".nii.gz")
+        assert partial.parent == path.parent  # on the same disk, so that replacing is atomic
+        partial.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert not partial.exists()

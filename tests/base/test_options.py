@@ -1,0 +1,122 @@
+"""Options records: values checked at birth, options and keywords made of fields."""
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from segfw.base.options import Options, add_options, duration_s, option, setting, takes_options
+from segfw.base.records import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BakeOptions(Options):
+    loaves: int = option(2, "how many (default: {default})", ge=1)
+    time_s: float | None = option(None, "in the oven", parse=duration_s, metavar="TIME")
+    flour: Literal["rye", "wheat"] = option("rye")
+    seeds: tuple[str, ...] = option((), "on top")
+    salted: bool = option(True, "leave out the salt")
+    fan: bool | None = option(None, "of the oven")
+    fresh: bool = option(False, "which yeast", name="--yeast", words={"dry": False, "fresh": True})
+    shelf: Path | None = option(None, "where it cools")
+    crust_mm: float = setting(3.0, "thickness")
+
+
+def typed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_options(parser, BakeOptions)
+    return BakeOptions.from_arguments(parser.parse_args(arguments))
+
+
+def test_nothing_typed_is_the_default():
+    assert typed() == BakeOptions()
+
+
+def test_what_is_typed_becomes_values_of_the_fields_types():
+    arguments = ["--loaves", "5", "--time", "1h30m", "--seeds", "poppy", "sesame", "--no-salted", "--fan", "off"]
+    assert typed(*arguments, "--yeast", "fresh", "--shelf", "shelf") == BakeOptions(
+        loaves=5,
+        time_s=5400.0,
+        seeds=("poppy", "sesame"),
+        salted=False,
+        fan=False,
+        fresh=True,
+        shelf=Path("shelf"),
+    )
+
+
+def test_settings_cannot_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        typed("--crust-mm", "2")
+    assert "unrecognized arguments: --crust-mm 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"loaves": 0}, "--loaves is 0: Input should be greater than or equal to 1"),
+        ({"loaves": "2"}, "--loaves is '2': Input should be a valid integer"),
+        ({"flour": "oats"}, "--flour is 'oats': Input should be 'rye' or 'wheat'"),
+        ({"time_s": "1h"}, "--time is '1h': Input should be a valid number"),
+        ({"salted": 3}, "--no-salted is 3: Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_options_name(values, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        BakeOptions(**values)
+
+
+def test_a_text_becomes_a_path_and_a_list_a_tuple():
+    given = BakeOptions(shelf="cellar/left", seeds=["poppy"])
+    assert given.shelf == Path("cellar/left")
+    assert given.seeds == ("poppy",)
+
+
+def test_options_are_read_as_they_were_written(tmp_path):
+    given = BakeOptions(loaves=7, seeds=("poppy",), shelf=Path("a/b"), time_s=2.5)
+    given.save(tmp_path / "bake.json")
+    assert BakeOptions.load(tmp_path / "bake.json") == given
+    (tmp_path / "bake.json").write_text('{"loaves": 7, "rolls": 3}')
+    with pytest.raises(UserError, match="bake.json: field 'rolls': Extra inputs are not permitted"):
+        BakeOptions.load(tmp_path / "bake.json")
+
+
+@takes_options(options=BakeOptions)
+def bake(oven, options: BakeOptions = BakeOptions(), *, guests=None):  # noqa: B008  # of the test alone
+    return oven, options, guests
+
+
+def test_a_function_takes_the_record_or_its_fields_as_keywords():
+    wanted = BakeOptions(loaves=4)
+    assert bake("old") == ("old", BakeOptions(), None)
+    assert bake("old", wanted) == bake("old", options=wanted) == bake(oven="old", loaves=4) == ("old", wanted, None)
+    assert bake("old", wanted, seeds=("poppy",), guests=3) == ("old", BakeOptions(loaves=4, seeds=("poppy",)), 3)
+    assert bake("old", wanted, loaves=None) == ("old", BakeOptions(), None)
+
+
+def test_an_unknown_keyword_is_told_with_the_nearest_known():
+    with pytest.raises(TypeError, match=r"^bake\(\) takes no 'loafs'; did you mean 'loaves'\?$"):
+        bake("old", loafs=4)
+
+
+def test_a_missing_argument_is_told():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'oven'"):
+        bake(loaves=4)
+
+
+def test_the_fields_of_all_records_have_allowed_defaults():
+    from segfw.checkup.check_options import CheckOptions
+    from segfw.evaluation.evaluation_options import EvaluateOptions
+    from segfw.inference.prediction_options import EnsembleOptions, PredictOptions, SelectOptions
+    from segfw.model.export_options import ExportFormat, ExportOptions, OnnxOptions
+    from segfw.planning.request import PlanRequest, PrepareOptions
+    from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
+
+    for record in (
+        *(CheckOptions, EvaluateOptions, EnsembleOptions, PredictOptions, SelectOptions, ExportFormat, ExportOptions),
+        *(OnnxOptions, PlanRequest, PrepareOptions, RunOptions, TrainOptions, TrainSettings),
+    ):
+        values = {each.name: each.default for each in fields(record)}
+        assert set(record().as_json()) == set(values)

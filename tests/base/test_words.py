@@ -1,0 +1,13 @@
+"""Wording that sentences share."""
+
+from segfw.base.words import count, first_line
+
+
+def test_a_noun_is_in_the_plural_but_for_one():
+    assert [count(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_an_error_is_told_by_its_first_line_or_else_by_its_type():
+    assert first_line(ValueError("\n shapes differ\nby 2\n")) == "shapes differ"
+    assert first_line(ValueError("shapes differ"), longest=6) == "shapes"
+    assert first_line(KeyError()) == "KeyError"
