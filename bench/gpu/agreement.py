@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,16 +47,16 @@ def agreement(visit: Visit, found: dict, until_left_s: float) -> None:
     """Network and gradients, losses, batches, prediction, what follows a full memory, and a checkpoint read back."""
     for name in PRECISIONS:
         if visit.on_cuda or name != "fp16":  # which the CPU has no kernels for
-            attempt(found, f"network_{name}", lambda name=name: network_differences(visit, name))
+            attempt(found, f"network_{name}", partial(network_differences, visit, name))
     for name in LOSS_KINDS:
-        attempt(found, f"loss_{name}", lambda name=name: loss_differences(visit, name))
+        attempt(found, f"loss_{name}", partial(loss_differences, visit, name))
     for place in ("host", "device"):
-        attempt(found, f"batches_{place}", lambda place=place: batch_differences(visit, place))
+        attempt(found, f"batches_{place}", partial(batch_differences, visit, place))
     for classes in (5, 40):  # sums of logits, and sums of features
-        attempt(found, f"predict_{classes}", lambda classes=classes: equal_voxels_of_prediction(visit, classes))
+        attempt(found, f"predict_{classes}", partial(equal_voxels_of_prediction, visit, classes))
     if visit.on_cuda:
-        attempt(found, "out_of_memory", lambda: training_with_little_memory(visit))
-    attempt(found, "resume_in_process", lambda: losses_after_checkpoint(visit))
+        attempt(found, "out_of_memory", partial(training_with_little_memory, visit))
+    attempt(found, "resume_in_process", partial(losses_after_checkpoint, visit))
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:

@@ -20,10 +20,9 @@ def warm(visit: Visit, program: str) -> None:
     began = time.monotonic()
     problem = visit.problem()
     if program == "nnunet":
-        step = nnunet_step(visit, problem, compiled=True)
+        nnunet_step(visit, problem, compiled=True)()
     else:
-        step = segfw_step(visit, problem, compiled=True).call
-    step()
+        segfw_step(visit, problem, compiled=True).call()
     synchronize(visit.device)
     print(f"compiled {program}: {time.monotonic() - began:.0f} s", flush=True)
 

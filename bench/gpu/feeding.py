@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def feeding(visit: Visit, found: dict, until_left_s: float) -> None:
             for cores in core_counts:
                 with only_cores(cores):
                     name = f"{place}, {cores} cores"
-                    attempt(found, name, lambda cases=cases: _trained(visit, problem, step, cases))
+                    attempt(found, name, partial(_trained, visit, problem, step, cases))
 
 
 def _cases(visit: Visit, folder: Path) -> dict[str, list[CaseArrays]]:

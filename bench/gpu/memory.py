@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,13 +43,7 @@ def memory(visit: Visit, found: dict, until_left_s: float) -> None:
                 if visit.seconds_left() < until_left_s:
                     return
                 name = f"{preset} {memory_gb} GB {len(shape)}d"
-                attempt(
-                    found,
-                    name,
-                    lambda preset=preset, memory_gb=memory_gb, shape=shape: counted_and_taken(
-                        preset, memory_gb, shape, visit.device
-                    ),
-                )
+                attempt(found, name, partial(counted_and_taken, preset, memory_gb, shape, visit.device))
 
 
 def counted_and_taken(

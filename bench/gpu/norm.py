@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,7 @@ def norm(visit: Visit, found: dict, until_left_s: float) -> None:
         "compiled formula channels-last": (compiled(by_formula), channels_last),
     }
     for name, (function, layout) in ways.items():
-        attempt(found, name, lambda function=function, layout=layout: _timed(visit, function, shape, layout))
+        attempt(found, name, partial(_timed, visit, function, shape, layout))
 
 
 def _timed(visit: Visit, function: Callable[[Tensor], Tensor], shape: tuple, layout: torch.memory_format) -> dict:

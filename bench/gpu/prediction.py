@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -59,7 +60,7 @@ def prediction(visit: Visit, found: dict, until_left_s: float) -> None:
             if visit.on_cuda and visit.seconds_left() < until_left_s:
                 return
             torch.backends.cudnn.benchmark = variant.benchmark and visit.on_cuda
-            attempt(found, variant.name, lambda variant=variant: _predicted(visit, variant))
+            attempt(found, variant.name, partial(_predicted, visit, variant))
             free_cached_memory(visit.device)
     finally:
         torch.backends.cudnn.benchmark = benchmark_before

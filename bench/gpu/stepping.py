@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from bench.gpu.steps import nnunet_step, segfw_step
 from bench.gpu.timing import call_ms_and_gib, free_cached_memory, synchronize
@@ -21,9 +22,9 @@ def stepping(visit: Visit, found: dict, until_left_s: float) -> None:
     for name, make in _variants(visit, problem).items():
         if visit.on_cuda and visit.seconds_left() < until_left_s:
             return
-        attempt(found, name, lambda make=make: _measured(visit, make, tflop))
+        attempt(found, name, partial(_measured, visit, make, tflop))
         free_cached_memory(visit.device)
-    attempt(found, "resenc-l eager", lambda: _large(visit))
+    attempt(found, "resenc-l eager", partial(_large, visit))
 
 
 def _variants(visit: Visit, problem: Problem) -> dict[str, Callable[[], Callable[[], object]]]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +21,7 @@ from segfw.networks.spec import NetworkSpec
 from segfw.planning.fitting import Grid, choose_published
 from segfw.planning.presets import preset_called
 
+T = TypeVar("T")
 CLASSES = 15
 SMALL_NETWORK = NetworkSpec(
     architecture="plain-unet",
@@ -89,7 +91,7 @@ class Visit:
     def seconds_left(self) -> float:
         return self.limit_s - self.seconds_gone()
 
-    def pick(self, on_cuda: object, in_miniature: object) -> object:
+    def pick(self, on_cuda: T, in_miniature: T) -> T:
         """The first on a CUDA device, the second on the CPU."""
         return on_cuda if self.on_cuda else in_miniature
 
