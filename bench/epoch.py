@@ -20,11 +20,12 @@ from bench.small_network import BATCH, NETWORK, PATCH
 from segfw.base.device import keep_freed_pages, pick_device
 from segfw.base.records import GIGABYTE
 from segfw.dataset.toy import make_toy_dataset
+from segfw.model.training_record import read_metrics
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.loop import train
-from segfw.training.metrics_log import read_metrics
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import TrainRequest
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 STEPS = {"cpu": 6, "cuda": 100, "mps": 20}  # of an epoch
@@ -54,8 +55,16 @@ def epoch() -> None:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with utilisation(device) as percentages:
-            names = list(plan.labels.structures)
-            train(work / "run", data, configuration, fold, settings, label_names=names, device=str(device))
+            request = TrainRequest(
+                folder=work / "run",
+                preprocessed=data,
+                configuration=configuration,
+                fold=fold,
+                settings=settings,
+                label_names=tuple(plan.labels.structures),
+                device=str(device),
+            )
+            train(request)
         row = read_metrics(work / "run")[-1]  # the first epoch also fills caches
     size = "x".join(map(str, configuration.patch_size))
     print(

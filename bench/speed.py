@@ -25,7 +25,7 @@ from segfw.grid.slabs import dense
 from segfw.images.geometry import Shape
 from segfw.inference.compiled import in_precision
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.networks import build_network, fastest_layout
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_params import SpatialParams, draw_intensity, draw_spatial, source_size
@@ -185,13 +185,13 @@ def inference(repetitions: int = 3) -> float:
         def one_by_one(tiles: torch.Tensor) -> torch.Tensor:
             return torch.cat([plain(tile[None]) for tile in tiles])
 
-        members = members_of([one_by_one], (0, 1, 2))
-        results["fp32"] = dense(sliding_window(image, members, PATCH, device=device))
+        summands = summands_of([one_by_one], (0, 1, 2))
+        results["fp32"] = dense(sliding_window(image, summands, PATCH, device=device))
 
     @torch.inference_mode()
     def ours() -> None:
-        members = members_of([fast], (0, 1, 2))
-        results["ours"] = dense(sliding_window(image, members, PATCH, device=device, precision=precision))
+        summands = summands_of([fast], (0, 1, 2))
+        results["ours"] = dense(sliding_window(image, summands, PATCH, device=device, precision=precision))
 
     report(
         f"inference of 4 tiles with 8 mirrors, {precision}", "fp32, one by one", *alternate(baseline, ours, repetitions)

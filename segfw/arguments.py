@@ -109,44 +109,6 @@ def _add_predict(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
 
 
-def _add_export(verbs: argparse._SubParsersAction) -> None:
-    what = "Pack a trained model into one file to hand on, or write it as ONNX with a runner that needs no segfw."
-    parser = _verb(verbs, "export", what, "segfw export work hippocampus.zip --licence CC-BY-4.0")
-    parser.add_argument("model", type=Path, help="work folder or model file")
-    parser.add_argument("output", type=Path, help="FILE.zip, or with --onnx or --nnunet a new folder")
-    to = parser.add_mutually_exclusive_group()
-    to.add_argument("--onnx", action="store_true", help="networks as ONNX, pipeline.json and predict.py")
-    to.add_argument("--nnunet", action="store_true", help="a folder that nnU-Net v2 itself predicts with")
-    parser.add_argument(
-        "--configuration", nargs="+", metavar="NAME", help="default: the selected ones, or the only one that is trained"
-    )
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="default: all that are trained")
-    parser.add_argument(
-        "--weights", default="last", choices=("last", "best"), help="of the end of the training, or of its best epoch"
-    )
-    parser.add_argument("--half", action="store_true", help="half the size: float16 weights; what changes is measured")
-    parser.add_argument("--licence", metavar="NAME|FILE", help="under which others may use it, such as CC-BY-4.0")
-    parser.add_argument(
-        "--ending", help="with --nnunet: of images and masks (default: .nii.gz or what the model reads)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
-
-
-def _add_import_nnunet(verbs: argparse._SubParsersAction) -> None:
-    what = "Make a model directory of a trained nnU-Net v2 model; nothing that it holds is run."
-    parser = _verb(verbs, "import-nnunet", what, "segfw import-nnunet nnUNetTrainer__nnUNetPlans__3d_fullres imported")
-    parser.add_argument(
-        "source", type=Path, help="trained-model folder, a folder of several, or nnU-Net's exported zip"
-    )
-    parser.add_argument("out", type=Path, help="new folder for the model")
-    parser.add_argument(
-        "--trust-trainer",
-        action="store_true",
-        help="take a trainer that segfw does not know for one that builds the plans' network (names and shapes of the "
-        "weights are compared)",
-    )
-
-
 VERBS: dict[str, object] = {
     "check": None,
     "run": _add_run,
@@ -156,8 +118,8 @@ VERBS: dict[str, object] = {
     "ensemble": None,
     "select": None,
     "evaluate": None,
-    "export": _add_export,
-    "import-nnunet": _add_import_nnunet,
+    "export": None,
+    "import-nnunet": None,
     "info": None,
     "doctor": None,
     "demo": None,

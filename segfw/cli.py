@@ -94,63 +94,11 @@ def _predict(args: argparse.Namespace) -> None:
     print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
 
 
-def _export(args: argparse.Namespace) -> None:
-    from segfw.base.records import UserError
-    from segfw.verbs.export import export_model, summary
-
-    if args.nnunet:
-        from segfw.verbs.export_nnunet import export_nnunet
-
-        others = (args.half, args.configuration, args.folds, args.weights == "best", args.licence, args.overwrite)
-        if any(others):
-            raise UserError(
-                "--nnunet writes all trained configurations and folds as they are; give no other option than --ending"
-            )
-        for folder in export_nnunet(args.model, args.output, ending=args.ending):
-            print(f"written: {folder}")
-        return
-    if args.ending:
-        raise UserError("--ending is of what nnU-Net shall read; give it with --nnunet")
-    if args.onnx:
-        from segfw.verbs.export_onnx import export_onnx
-
-        if args.half:
-            raise UserError("--half is for model files; ONNX networks are written as float32, leave it out")
-        if args.configuration and len(args.configuration) > 1:
-            raise UserError("--onnx writes one configuration; give one --configuration")
-        only = args.configuration[0] if args.configuration else None
-        options = {"best": args.weights == "best", "licence": args.licence, "overwrite": args.overwrite}
-        print(export_onnx(args.model, args.output, configuration=only, folds=as_tuple(args.folds), **options))
-        print(f"next: python {args.output}/predict.py IMAGE.nii.gz MASK.nii.gz")
-        return
-    card = export_model(
-        args.model,
-        args.output,
-        configurations=args.configuration,
-        folds=as_tuple(args.folds),
-        best=args.weights == "best",
-        half=args.half,
-        licence=args.licence,
-        overwrite=args.overwrite,
-    )
-    print(summary(card, args.output))
-    print(f"next: segfw predict {args.output} NEW_IMAGES MASKS")
-
-
-def _import_nnunet(args: argparse.Namespace) -> None:
-    from segfw.verbs.import_nnunet import import_nnunet
-
-    import_nnunet(args.source, args.out, trust_trainer=args.trust_trainer)
-    print(f"next: segfw predict {args.out} NEW_IMAGES MASKS")
-
-
 CALLS = {
     "run": _run,
     "plan-and-preprocess": _plan,
     "train": _train,
     "predict": _predict,
-    "export": _export,
-    "import-nnunet": _import_nnunet,
 }
 
 

@@ -34,13 +34,13 @@ from segfw.dataset.toy import make_toy_dataset
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.networks.spec import RESIDUAL_ENCODER
 from segfw.planning import fitting, planner
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
-from segfw.training.metrics_log import read_metrics
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +14,13 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
 from segfw.model.weights import load_tensors
+from segfw.networks.losses import Loss, Target, deep_supervision_loss
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration, Estimate
 from segfw.planning.splits import Fold
-from segfw.training import loop
+from segfw.training.loop import train
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import BuildLoss, TrainRequest
 
 IDS = tuple(f"case_{number:02}" for number in range(4))
 FOLD = Fold(train=IDS[:3], validation=IDS[3:])
@@ -69,18 +72,53 @@ def prepare(folder: Path) -> tuple[Path, Preprocessing]:
     return folder / "3d", how
 
 
-TRAIN_ARGUMENTS = ("resume", "extend_epochs", "extend_s", "build", "build_loss", "start", "count_whole_case", "ranks")
-
-
-def run(prepared: tuple[Path, Preprocessing], folder: Path, *, network: NetworkSpec | None = None, **values) -> Path:
-    """Trains into ``folder``; ``values`` are arguments of ``train`` or settings."""
+def request(
+    prepared: tuple[Path, Preprocessing], folder: Path, *, network: NetworkSpec | None = None, **values
+) -> TrainRequest:
+    """What ``train`` takes; ``values`` are fields of TrainRequest or settings."""
     preprocessed, how = prepared
-    arguments = {name: values.pop(name) for name in TRAIN_ARGUMENTS if name in values}
     plan = configuration(how, network or spec()).model_copy(update={"batch_dice": values.pop("batch_dice", False)})
-    settings = TrainSettings(**{"epochs": 4, "steps_per_epoch": 3, "seed": 5} | values)
-    names = list(LABELS.foreground)
-    loop.train(folder, preprocessed, plan, FOLD, settings, label_names=names, device="cpu", **arguments)
+    settings = {name: values.pop(name) for name in TrainSettings.__dataclass_fields__ if name in values}
+    wanted = {
+        "folder": folder,
+        "preprocessed": preprocessed,
+        "configuration": plan,
+        "fold": FOLD,
+        "settings": TrainSettings(**{"epochs": 4, "steps_per_epoch": 3, "seed": 5} | settings),
+        "label_names": tuple(LABELS.foreground),
+        "device": "cpu",
+    }
+    return TrainRequest(**wanted | values)
+
+
+def run(prepared: tuple[Path, Preprocessing], folder: Path, **values) -> Path:
+    """Trains into ``folder``; ``values`` as for ``request``."""
+    train(request(prepared, folder, **values))
     return folder
+
+
+def usual_loss(
+    before: Mapping[int, Callable[[], None]] | None = None, factors: Mapping[int, float] | None = None
+) -> BuildLoss:
+    """Builds the usual loss, but something is done before some of its calls, or their value is multiplied.
+
+    Calls are counted from 1; there is one for each training step, or for each part of its batch.
+    """
+
+    def build(configuration: Configuration, target: Target) -> Loss:
+        number = 0
+
+        def loss(outputs: Sequence[torch.Tensor], classes: torch.Tensor) -> torch.Tensor:
+            nonlocal number
+            number += 1
+            if before and number in before:
+                before[number]()
+            value = deep_supervision_loss(outputs, classes, configuration.batch_dice, target)
+            return value * factors[number] if factors and number in factors else value
+
+        return loss
+
+    return build
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -24,12 +24,11 @@ from segfw.inference.probabilities import read_probabilities
 from segfw.model.load import load_model
 from segfw.model.selection import load_selection
 from segfw.model.source import ModelSource
+from segfw.model.training_record import RunRecord, read_metrics
 from segfw.model.weights import load_tensors
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
-from segfw.training.metrics_log import read_metrics
-from segfw.training.run_record import RunRecord
 from segfw.training.settings import TrainSettings
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.export import export_model

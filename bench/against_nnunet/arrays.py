@@ -9,7 +9,8 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from segfw.grid.preprocess import PreprocessRecord, canonical_shape_of, nonzero_box
+from segfw.grid.boxes import nonzero_box
+from segfw.grid.preprocess import PreprocessRecord, canonical_shape_of
 from segfw.grid.store import load_stored, open_case
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume, to_canonical

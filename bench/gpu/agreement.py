@@ -18,7 +18,7 @@ from segfw.grid.restore import Restoring
 from segfw.grid.store import CaseArrays
 from segfw.inference.compiled import in_precision
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.training.batches import Batches
@@ -201,8 +201,8 @@ def equal_voxels_of_prediction(visit: Visit, classes: int) -> dict[str, float]:
         network.load_state_dict(weights)
         network = fastest_layout(in_precision(network, precision).to(device))
         restoring = Restoring(record)
-        members = members_of([network], (0, 2))
-        for slab in sliding_window(image, members, (32, 32, 32), device=device, precision=precision):
+        summands = summands_of([network], (0, 2))
+        for slab in sliding_window(image, summands, (32, 32, 32), device=device, precision=precision):
             restoring.add(slab)
         return restoring.result()
 

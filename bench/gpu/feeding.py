@@ -19,8 +19,9 @@ from bench.gpu.visit import Problem, Visit, attempt
 from segfw.base.array_files import open_array, save_array
 from segfw.grid.store import CaseArrays
 from segfw.training.batches import Batches
-from segfw.training.feeding import Feeder, Stopwatch, on_device
-from segfw.training.step import train_step
+from segfw.training.device_timer import DeviceTimer
+from segfw.training.feeding import Feeder, on_device
+from segfw.training.step import train_step_that_fits
 
 WARM_UP = 5  # steps that no clock reads
 CASES = 4
@@ -85,7 +86,7 @@ def _trained(visit: Visit, problem: Problem, step: SegfwStep, cases: Sequence[Ca
         foreground_share=0.33,
     )
     feeder = Feeder(batches.cut, 0, device=visit.device)
-    stopwatch = Stopwatch(visit.device)
+    timer = DeviceTimer(visit.device)
     began = 0.0
     stalled_before_s = 0.0
     try:
@@ -94,15 +95,15 @@ def _trained(visit: Visit, problem: Problem, step: SegfwStep, cases: Sequence[Ca
                 synchronize(visit.device)
                 began = time.perf_counter()
                 stalled_before_s = feeder.stalled_s
-                stopwatch.read_s()  # sets it to zero
-            with stopwatch:
+                timer.read_s()  # sets it to zero
+            with timer:
                 image, classes = batches.finish(cut, visit.device)
-            train_step(step.run, step.state, image, classes)
+            train_step_that_fits(step.compute, step.state, image, classes)
         synchronize(visit.device)
         total_s = time.perf_counter() - began
         return {
             "step_ms": round(total_s / steps * 1e3, 1),
-            "augmentation_share": round(stopwatch.read_s() / total_s, 3),
+            "augmentation_share": round(timer.read_s() / total_s, 3),
             "stalled_share": round((feeder.stalled_s - stalled_before_s) / total_s, 3),
         }
     finally:

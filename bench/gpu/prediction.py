@@ -18,7 +18,7 @@ from segfw.grid.restore import Restoring
 from segfw.images.geometry import Shape
 from segfw.inference.compiled import in_precision
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.inference.tiles import tile_count
 from segfw.networks import build_network, fastest_layout
 
@@ -97,7 +97,7 @@ def _seconds(
     restore_s = 0.0
     slabs = sliding_window(
         image,
-        members_of(networks, mirror_axes),
+        summands_of(networks, mirror_axes),
         problem.patch_size,
         device=visit.device,
         precision=pick_precision("auto", visit.device),

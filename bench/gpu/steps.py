@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,9 @@ from segfw.base.ranks import ALONE
 from segfw.networks import build_network
 from segfw.networks.losses import LABELS, LOSSES
 from segfw.training.checkpoint import TrainState
-from segfw.training.loop import _new_state
+from segfw.training.prepare import _new_state
 from segfw.training.settings import TrainSettings
-from segfw.training.step import Run, train_step
+from segfw.training.step import Compute, train_step_that_fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class SegfwStep:
     """``call()`` takes one step and returns its loss, which stays on the device."""
 
     call: Callable[[], torch.Tensor]
-    run: Run
+    compute: Compute
     state: TrainState
 
 
@@ -42,22 +43,20 @@ def segfw_step(
         for weight in state.network.parameters():
             weight.data = weight.data.contiguous()
             state.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-    run = Run(
-        folder=visit.folder,
-        configuration=configuration,
-        settings=settings,
+    if compiled:
+        state.forward = torch.compile(state.network)
+    compute = Compute(
         device=visit.device,
         precision=pick_precision(precision, visit.device),
-        label_names=[],
-        target=LABELS,
         loss=LOSSES["dice-ce"](configuration, LABELS, ALONE.sum_with_gradient),
         ranks=ALONE,
-        forward=torch.compile(state.network) if compiled else state.network,
+        gradient_clip=settings.gradient_clip,
+        patch_shape=(problem.network.in_channels, *problem.patch_size),
     )
     batch = problem.batch_size
     image = torch.randn(batch, problem.network.in_channels, *problem.patch_size, device=visit.device)
     truth = torch.randint(0, problem.network.classes, (batch, *problem.patch_size), device=visit.device)
-    return SegfwStep(call=lambda: train_step(run, state, image, truth), run=run, state=state)
+    return SegfwStep(call=partial(train_step_that_fits, compute, state, image, truth), compute=compute, state=state)
 
 
 def nnunet_step(visit: Visit, problem: Problem, *, compiled: bool) -> Callable[[], np.ndarray]:

@@ -87,3 +87,17 @@ def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Gives a finished folder its name; what had it before goes when the new one is in its place."""
+    old = partial_path(folder)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

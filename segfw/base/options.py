@@ -10,7 +10,7 @@ import difflib
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -228,7 +228,8 @@ def record_of(options: type[Options]) -> type[Record]:
     definitions: dict[str, Any] = {}
     for each in fields(options):
         limits: dict[str, Any] = dict(option_text(each).limits)
-        definitions[each.name] = (hints[each.name], Limited(default=each.default, **limits))
+        default = ... if each.default is MISSING else each.default
+        definitions[each.name] = (hints[each.name], Limited(default=default, **limits))
     base = type("Base", (Record,), {"model_config": ConfigDict(allow_inf_nan=not options.numbers_are_finite)})
     _RECORDS[options] = create_model(options.__name__, __base__=base, **definitions)
     return _RECORDS[options]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -29,11 +29,11 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Generic[Item, Result]):
     """What became of one item: its result, or the error that ended it."""
 
-    item: object
-    result: object = None
+    item: Item
+    result: Result | None = None
     error: Exception | None = None
 
 
@@ -56,7 +56,7 @@ class CasesFailed(Exception):
     def __init__(
         self,
         what: str,
-        failures: Sequence[Outcome],
+        failures: Sequence[Outcome[Any, Any]],
         folder: Path | None,
         *,
         file_name: str = FAILURES_FILE,
@@ -105,7 +105,7 @@ def map_bounded(
     what: str = "",
     pool: Pool | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[Item, Result]]:
     """Runs ``function`` over ``items`` in threads or in ``pool``; yields an Outcome each, in the order of completion.
 
     At most ``workers`` items and, beyond the first, at most ``budget_bytes`` (by default half the free memory) of
@@ -163,7 +163,7 @@ class _Task(Generic[Item]):
     had_company: bool = False
 
 
-def _outcome(task: _Task[Item], future: Future[Result]) -> Outcome | None:
+def _outcome(task: _Task[Item], future: Future[Result]) -> Outcome[Item, Result] | None:
     """What a finished item became; None if it is to be done again."""
     error: BaseException | None
     try:

@@ -80,10 +80,8 @@ class Ranks:
         if self.count > 1:
             torch.distributed.all_reduce(torch.zeros(1))
 
-    def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network with its gradients averaged over ranks."""
-        if self.count == 1:
-            return network
+    def averaging(self, network: nn.Module, device: torch.device) -> nn.parallel.DistributedDataParallel:
+        """The network with its gradients averaged over ranks; for several of them."""
         return nn.parallel.DistributedDataParallel(
             network,
             device_ids=[device] if device.type == "cuda" else None,
@@ -114,7 +112,7 @@ def local_device(name: str) -> torch.device:
 def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Connects the ranks while the block runs; only the first one prints.
 
-    At its end no thread of the group lives, if the caller keeps no network of ``Ranks.parallel``: a thread that still
+    At its end no thread of the group lives, if the caller keeps no network of ``Ranks.averaging``: a thread that still
     waits for the interpreter's lock when Python ends aborts the process.
     """
     if ranks.count == 1:

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from segfw.base.records import Record
 
 PART_VOXELS = 1 << 20
+NEEDS_STATISTICS = "normalisation 'ct' needs the data set's statistics"
 
 
 class IntensityStats(Record):
@@ -35,7 +36,7 @@ class Normalization(Record):
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Normalization:
         if self.kind == "ct" and self.stats is None:
-            raise ValueError("normalisation 'ct' needs the data set's statistics")
+            raise ValueError(NEEDS_STATISTICS)
         return self
 
 
@@ -62,9 +63,11 @@ class Scaling:
         return result
 
 
-def clip_and_standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
+def clip_and_standardize(voxels: np.ndarray, rule: Normalization) -> Scaling:
     """CT: clipped to the data set's 0.5 and 99.5 percentile of the foreground, then its mean and deviation removed."""
-    stats = how.stats
+    stats = rule.stats
+    if stats is None:
+        raise ValueError(NEEDS_STATISTICS)
     return Scaling(
         subtract=stats.mean,
         divide=max(stats.std, 1e-8),
@@ -73,7 +76,7 @@ def clip_and_standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
     )
 
 
-def standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
+def standardize(voxels: np.ndarray, rule: Normalization) -> Scaling:
     """Mean 0 and deviation 1 per image."""
     # Float64 sums: intensities may reach millions, where float32 loses the deviation. In parts, whose copies are small.
     mean = voxels.mean(dtype=np.float64)
@@ -82,18 +85,19 @@ def standardize(voxels: np.ndarray, how: Normalization) -> Scaling:
     return Scaling(subtract=float(mean), divide=max((squares / voxels.size) ** 0.5, 1e-8))
 
 
-def rescale_to_unit(voxels: np.ndarray, how: Normalization) -> Scaling:
+def rescale_to_unit(voxels: np.ndarray, rule: Normalization) -> Scaling:
     """Smallest value 0, largest 1, per image."""
-    low, high = float(voxels.min()), float(voxels.max())
+    low = float(voxels.min())
+    high = float(voxels.max())
     return Scaling(subtract=low, divide=max(high - low, 1e-8))
 
 
-def divide_by_255(voxels: np.ndarray, how: Normalization) -> Scaling:
+def divide_by_255(voxels: np.ndarray, rule: Normalization) -> Scaling:
     """Eight-bit colour to 0..1."""
     return Scaling(divide=255)
 
 
-def keep(voxels: np.ndarray, how: Normalization) -> Scaling:
+def keep(voxels: np.ndarray, rule: Normalization) -> Scaling:
     """As it is."""
     return Scaling()
 
@@ -117,14 +121,16 @@ def normalization_kind(channel_name: str) -> str:
     return KIND_OF_CHANNEL.get(channel_name.casefold(), "zscore")
 
 
-def scaling_of(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> Scaling:
-    """The rule ``how`` measured on a channel; raises ValueError if there is no such rule."""
-    if how.kind not in NORMALIZERS:
-        raise ValueError(f"unknown normalisation {how.kind!r}; choose from {sorted(NORMALIZERS)}")
-    return NORMALIZERS[how.kind](image_zyx if mask_zyx is None else image_zyx[mask_zyx], how)
+def scaling_of(image_zyx: np.ndarray, rule: Normalization, mask_zyx: np.ndarray | None) -> Scaling:
+    """The rule ``rule`` measured on a channel; raises ValueError if there is no such rule."""
+    if rule.kind not in NORMALIZERS:
+        raise ValueError(f"unknown normalisation {rule.kind!r}; choose from {sorted(NORMALIZERS)}")
+    voxels = image_zyx if mask_zyx is None else image_zyx[mask_zyx]
+    return NORMALIZERS[rule.kind](voxels, rule)
 
 
-def normalize(image_zyx: np.ndarray, how: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
-    """Float32 (Z, Y, X) normalised by the rule ``how``; raises ValueError if there is no such rule."""
-    mask = mask_zyx if how.inside_mask else None
-    return scaling_of(image_zyx, how, mask)(image_zyx, mask)
+def normalize(image_zyx: np.ndarray, rule: Normalization, mask_zyx: np.ndarray | None) -> np.ndarray:
+    """Float32 (Z, Y, X) normalised by the rule ``rule``; raises ValueError if there is no such rule."""
+    mask = mask_zyx if rule.inside_mask else None
+    scaling = scaling_of(image_zyx, rule, mask)
+    return scaling(image_zyx, mask)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.base.records import Record
+from segfw.grid.boxes import Box, cut, nonzero_box
 from segfw.grid.normalize import Normalization, Scaling, scaling_of
 from segfw.grid.resample import (
     OF_IMAGES,
@@ -25,7 +25,7 @@ from segfw.grid.resample import (
     resampled_shape,
     thick_axis,
 )
-from segfw.images.geometry import Geometry, Shape, Spacing, header_length
+from segfw.images.geometry import Geometry, Shape, Spacing, as_shape, as_spacing, header_length
 from segfw.images.volume import CANONICAL, Orientation, Volume, from_orientation, stored_like, to_orientation
 from segfw.images.voxels import FLAT
 
@@ -34,8 +34,6 @@ from segfw.images.voxels import FLAT
 # (NibabelIOWithReorient), what a side file states and else 1 (Tiff3DIO), or always 1 (NaturalImage2DIO). All but
 # nibabel's readers, and segfw always, turn lengths in other units to millimetres.
 VoxelSize = Literal["axes", "stated", "stated in RAS", "side file", "unit"]
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 HALF_LIMIT = 60_000.0  # float16 ends at 65 504
 
@@ -87,67 +85,83 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     return replace(first, array=np.concatenate([stored_like(volume, first).array for volume in volumes]))
 
 
-def nonzero_box(image_czyx: np.ndarray) -> Box:
-    """Smallest box that holds every voxel that is not zero in some channel; the whole image if there is none."""
-    box = [[0, size] for size in image_czyx.shape[1:]]
-    for axis in range(3):
-        slices = np.moveaxis(cut(image_czyx, box), axis + 1, 0)
-        # Only slices at the border are looked at: most images end there, where something is.
-        found = next((index for index, part in enumerate(slices) if part.any()), None)
-        if found is None:
-            return tuple((0, size) for size in image_czyx.shape[1:])
-        empty_behind = next(index for index, part in enumerate(slices[::-1]) if part.any())
-        box[axis] = [found, box[axis][1] - empty_behind]
-    return tuple((start, stop) for start, stop in box)
-
-
-def cut(array: np.ndarray, box: Box) -> np.ndarray:
-    """View of the last three axes inside ``box``."""
-    return array[(..., *(slice(start, stop) for start, stop in box))]
-
-
-def preprocess_image(volume: Volume, how: Preprocessing, *, in_half: bool = False) -> tuple[Tensor, PreprocessRecord]:
+def preprocess_image(
+    volume: Volume, preprocessing: Preprocessing, *, in_half: bool = False
+) -> tuple[Tensor, PreprocessRecord]:
     """Image as stored in its file to (C, Z, Y, X) on the network's grid, and how to come back.
 
     Float32, or float16 with ``in_half`` unless values exceed its range.
     """
-    oriented = to_orientation(volume, how.orientation)
+    # Orient and crop.
+    oriented = to_orientation(volume, preprocessing.orientation)
     box = nonzero_box(oriented.array)
-    order = how.axis_order
-    cropped = cut(oriented.array, box).transpose(0, *(axis + 1 for axis in order))
-    edges_mm = voxel_edges(oriented, how.voxel_size, is_turned=oriented.geometry != volume.geometry)
-    spacing_mm = tuple(edges_mm[axis] for axis in order)
-    target_mm = tuple(own if wanted is None else wanted for own, wanted in zip(spacing_mm, how.spacing_mm))
-    shape = resampled_shape(cropped.shape[1:], spacing_mm, target_mm)
-    filled = None
-    if any(channel.inside_mask for channel in how.normalization):
-        filled = _filled(cropped)
-    masks = [filled if rule.inside_mask else None for rule in how.normalization]
-    scalings = [scaling_of(*channel) for channel in zip(cropped, how.normalization, masks)]
-    bounds = [_bounds(*channel) for channel in zip(cropped, scalings, masks)]
-    fits_half = all(low > -HALF_LIMIT and high < HALF_LIMIT for low, high in bounds)
-    result = torch.empty((len(cropped), *shape), dtype=torch.float16 if in_half and fits_half else torch.float32)
-    thick = thick_axis(spacing_mm, target_mm, how.images.apart)
-    for index, (channel, scaling, mask) in enumerate(zip(cropped, scalings, masks)):
+    cropped = _crop(oriented.array, box, preprocessing.axis_order)
+    cropped_shape = as_shape(cropped.shape[1:])
+    # The grids before and after.
+    edges_mm = voxel_edges(oriented, preprocessing.voxel_size, is_turned=oriented.geometry != volume.geometry)
+    spacing_mm = as_spacing(edges_mm[axis] for axis in preprocessing.axis_order)
+    target_mm = as_spacing(
+        present if wanted is None else wanted for present, wanted in zip(spacing_mm, preprocessing.spacing_mm)
+    )
+    shape = resampled_shape(cropped_shape, spacing_mm, target_mm)
+    # Normalise and resample.
+    channels = _normalized_channels(cropped, preprocessing.normalization)
+    fits_half = all(channel.low > -HALF_LIMIT and channel.high < HALF_LIMIT for channel in channels)
+    result = torch.empty((len(channels), *shape), dtype=torch.float16 if in_half and fits_half else torch.float32)
+    thick = thick_axis(spacing_mm, target_mm, preprocessing.images.apart)
+    for index, channel in enumerate(channels):
         # The data set's coarsest axis comes first, but not that of this very case.
-        if thick in (1, 2) or (thick == 0 and how.images.across):
-            whole = torch.from_numpy(scaling(channel, mask))[None]
-            result[index] = resample_image(whole, shape, thick, how.images)[0]
-            continue
-        slices = partial(_normalized_slices, channel, scaling, mask)
-        resample_slices(slices, cropped.shape[1:], result[index], thick, bounds[index], how.images.order)
+        if thick in (1, 2) or (thick == 0 and preprocessing.images.across):
+            whole = channel.slices(0, cropped_shape[0])[None]
+            result[index] = resample_image(whole, shape, thick, preprocessing.images)[0]
+        else:
+            bounds = (channel.low, channel.high)
+            resample_slices(channel.slices, cropped_shape, result[index], thick, bounds, preprocessing.images.order)
     record = PreprocessRecord(
         original=volume.geometry,
         box=box,
-        axis_order=order,
-        cropped_shape=cropped.shape[1:],
+        axis_order=preprocessing.axis_order,
+        cropped_shape=cropped_shape,
         cropped_spacing_mm=spacing_mm,
         shape=shape,
         spacing_mm=target_mm,
-        orientation=how.orientation,
-        logits=how.logits,
+        orientation=preprocessing.orientation,
+        logits=preprocessing.logits,
     )
     return result, record
+
+
+def _crop(image_czyx: np.ndarray, box: Box, axis_order: tuple[int, int, int]) -> np.ndarray:
+    """The image inside the box, with its axes in the network's order."""
+    first, second, third = axis_order
+    return cut(image_czyx, box).transpose(0, first + 1, second + 1, third + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NormalizedChannel:
+    """A channel whose normalisation is measured but done only slice by slice, to save memory."""
+
+    voxels_zyx: np.ndarray
+    mask_zyx: np.ndarray | None
+    scaling: Scaling
+    low: float  # smallest and largest value after normalisation
+    high: float
+
+    def slices(self, start: int, stop: int) -> Tensor:
+        """Normalised slices, float32."""
+        mask = None if self.mask_zyx is None else self.mask_zyx[start:stop]
+        return torch.from_numpy(self.scaling(self.voxels_zyx[start:stop], mask))
+
+
+def _normalized_channels(image_czyx: np.ndarray, rules: Sequence[Normalization]) -> list[_NormalizedChannel]:
+    filled = _filled(image_czyx) if any(rule.inside_mask for rule in rules) else None
+    channels = []
+    for voxels, rule in zip(image_czyx, rules):
+        mask = filled if rule.inside_mask else None
+        scaling = scaling_of(voxels, rule, mask)
+        low, high = _bounds(voxels, scaling, mask)
+        channels.append(_NormalizedChannel(voxels_zyx=voxels, mask_zyx=mask, scaling=scaling, low=low, high=high))
+    return channels
 
 
 def voxel_edges(oriented: Volume, voxel_size: VoxelSize, *, is_turned: bool = False) -> Spacing:
@@ -158,12 +172,12 @@ def voxel_edges(oriented: Volume, voxel_size: VoxelSize, *, is_turned: bool = Fa
     if voxel_size == "unit":
         return (FLAT if oriented.geometry.shape[0] == 1 else 1.0, 1.0, 1.0)
     if voxel_size == "stated in RAS" and is_turned:
-        return tuple(float(np.float32(length)) for length in oriented.geometry.spacing_mm)
+        return as_spacing(np.asarray(oriented.geometry.spacing_mm, dtype=np.float32))
     if voxel_size != "axes" and oriented.stated_mm is not None:
         return oriented.stated_mm
     if voxel_size == "side file":
         return (1.0, 1.0, 1.0)
-    return tuple(header_length(length) for length in oriented.geometry.spacing_mm)
+    return as_spacing(header_length(length) for length in oriented.geometry.spacing_mm)
 
 
 def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None) -> tuple[float, float]:
@@ -171,13 +185,6 @@ def _bounds(channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | No
     inside = channel_zyx if mask_zyx is None else channel_zyx[mask_zyx]
     low, high = scaling(np.array([inside.min(), inside.max()])).tolist()
     return (low, high) if mask_zyx is None or mask_zyx.all() else (min(low, 0.0), max(high, 0.0))
-
-
-def _normalized_slices(
-    channel_zyx: np.ndarray, scaling: Scaling, mask_zyx: np.ndarray | None, start: int, stop: int
-) -> Tensor:
-    mask = None if mask_zyx is None else mask_zyx[start:stop]
-    return torch.from_numpy(scaling(channel_zyx[start:stop], mask))
 
 
 def preprocess_classes(classes: Volume, record: PreprocessRecord, outside_zyx: np.ndarray | None = None) -> Tensor:
@@ -204,8 +211,7 @@ def outside_of(volume: Volume, record: PreprocessRecord) -> np.ndarray | None:
     weight in a resampled voxel is compared with either of theirs, not with their sum: it grows there a little.
     """
     oriented = to_orientation(volume, record.orientation)
-    cropped = cut(oriented.array, record.box).transpose(0, *(axis + 1 for axis in record.axis_order))
-    outside = ~_filled(cropped)
+    outside = ~_filled(_crop(oriented.array, record.box, record.axis_order))
     return outside if outside.any() else None
 
 

@@ -7,9 +7,8 @@ matrix. A volume is resized by one matrix product per axis, which gives the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.base.records import Record
-from segfw.images.geometry import Shape, Spacing
+from segfw.grid.boxes import blocks, whole_grid
+from segfw.images.geometry import Shape, Spacing, as_shape
 
 ANISOTROPY_LIMIT = 3.0  # above this ratio of spacings the thick axis is treated apart (nnU-Net's rule)
 BAND_BLOCK = 64  # rows of a long axis' matrix that are applied at a time
@@ -36,7 +36,8 @@ class Resampling(Record):
     apart: bool | None = None
 
 
-OF_IMAGES, OF_LOGITS = Resampling(order=3), Resampling(order=1)
+OF_IMAGES = Resampling(order=3)
+OF_LOGITS = Resampling(order=1)
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +60,7 @@ def axis_matrix(old: int, new: int, order: int, dtype: torch.dtype = torch.float
 
 def resampled_shape(shape: Shape, spacing_mm: Spacing, target_mm: Spacing) -> Shape:
     """Voxels per axis that cover the same extent at ``target_mm``; at least one."""
-    return tuple(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm))
+    return as_shape(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm))
 
 
 def thick_axis(spacing_mm: Spacing, target_mm: Spacing, apart: bool | None = None) -> int | None:
@@ -77,8 +78,8 @@ def thick_axis(spacing_mm: Spacing, target_mm: Spacing, apart: bool | None = Non
     return None
 
 
-def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None, how: Resampling = OF_IMAGES) -> Tensor:
-    """Image (C, Z, Y, X) float32 at ``shape``: cubic spline, nearest along the ``thick`` axis, or as ``how`` says.
+def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None, resampling: Resampling = OF_IMAGES) -> Tensor:
+    """Image (C, Z, Y, X) float32 at ``shape``: cubic spline, nearest along the ``thick`` axis, or as ``resampling``.
 
     Clipped to the input's range (per slice across the thick axis), as the reference does, so that the spline cannot
     overshoot; what is interpolated along the thick axis is not clipped again.
@@ -87,15 +88,18 @@ def resample_image(image_czyx: Tensor, shape: Shape, thick: int | None, how: Res
         return image_czyx
     in_plane = tuple(axis for axis in range(3) if axis != thick)
     range_axes = tuple(axis + 1 for axis in in_plane)
-    low, high = image_czyx.amin(range_axes, keepdim=True), image_czyx.amax(range_axes, keepdim=True)
+    low = image_czyx.amin(range_axes, keepdim=True)
+    high = image_czyx.amax(range_axes, keepdim=True)
     result = image_czyx
     for axis in in_plane:
-        result = _along_axis(result, axis_matrix(image_czyx.shape[axis + 1], shape[axis], how.order), axis + 1)
+        matrix = axis_matrix(image_czyx.shape[axis + 1], shape[axis], resampling.order)
+        result = _along_axis(result, matrix, axis + 1)
     result = torch.clamp(result, low, high)
     if thick is None:
         return result
-    if how.across:
-        return _along_axis(result, axis_matrix(image_czyx.shape[thick + 1], shape[thick], how.across), thick + 1)
+    if resampling.across:
+        matrix = axis_matrix(image_czyx.shape[thick + 1], shape[thick], resampling.across)
+        return _along_axis(result, matrix, thick + 1)
     return _pick(result, thick + 1, shape[thick])
 
 
@@ -104,14 +108,21 @@ Slices = Callable[[int, int], Tensor]
 
 
 def resample_slices(
-    slices: Slices, old_shape: Shape, out_zyx: Tensor, thick: int | None, bounds: tuple[float, float], order: int = 3
+    slices: Slices,
+    old_shape: Shape,
+    out_zyx: Tensor,
+    thick: int | None,
+    bounds: tuple[float, float],
+    order: int = 3,
+    *,
+    slab_voxels: int = SLAB_VOXELS,
 ) -> None:
     """As ``resample_image`` for one channel that comes slice by slice, written into ``out_zyx`` in its data type.
 
-    Only some slices exist as float32 at a time, so that memory is that of the result. ``bounds`` is the range of the
-    image's values; ``thick`` is None or 0, the axis along which slices come and the nearest is taken.
+    Only slices of about ``slab_voxels`` exist as float32 at a time, so that memory is that of the result. ``bounds`` is
+    the range of the image's values; ``thick`` is None or 0, the axis along which slices come and the nearest is taken.
     """
-    new_shape = tuple(out_zyx.shape)
+    new_shape = as_shape(out_zyx.shape)
     in_plane = [axis_matrix(old_shape[axis], new_shape[axis], order) for axis in (1, 2)]
 
     def resized(part: Tensor) -> Tensor:
@@ -120,24 +131,29 @@ def resample_slices(
         return part
 
     voxels_per_slice = max(old_shape[1] * old_shape[2], new_shape[1] * new_shape[2])
-    slabs = [*_slabs((new_shape[0], voxels_per_slice, 1), SLAB_VOXELS)]
+    thickness = max(1, slab_voxels // voxels_per_slice)
+    starts = range(0, new_shape[0], thickness)
+    slabs = [slice(start, min(start + thickness, new_shape[0])) for start in starts]
     if thick == 0:
         chosen = axis_matrix(old_shape[0], new_shape[0], 0).argmax(1)
         for slab in slabs:
             wanted, place = torch.unique_consecutive(chosen[slab], return_inverse=True)
             parts = []
             for index in wanted.tolist():  # each clipped to the range of its own slice
-                own = slices(index, index + 1)
-                parts.append(resized(own).clamp(own.min(), own.max()))
+                old_slice = slices(index, index + 1)
+                parts.append(resized(old_slice).clamp(old_slice.min(), old_slice.max()))
             out_zyx[slab] = torch.cat(parts)[place]
         return
     matrix = axis_matrix(old_shape[0], new_shape[0], order)
     used = [_extent(matrix[slab].any(0)) for slab in slabs]
-    held, first = resized(slices(0, 0)), 0
+    held = resized(slices(0, 0))  # old slices from ``first`` on, resized in their plane
+    first = 0
     for number, slab in enumerate(slabs):
         # Slices that this slab or a later one needs are kept, and those that are new to it added.
-        start, stop = min(part.start for part in used[number:]), used[number].stop
-        held, last = held[start - first :], first + len(held)
+        start = min(part.start for part in used[number:])
+        stop = used[number].stop
+        last = first + len(held)
+        held = held[start - first :]
         first = start
         if stop > last:
             held = torch.cat((held, resized(slices(max(last, start), stop))))
@@ -145,31 +161,36 @@ def resample_slices(
         out_zyx[slab] = _along_axis(held, rows, 0).clamp_(*bounds)
 
 
-def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None) -> Tensor:
+def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None, *, block_edge: int = BLOCK_EDGE) -> Tensor:
     """Class indices (Z, Y, X) at ``shape``: each class linearly inside its own box, the heaviest class wins.
 
     Nearest along the ``thick`` axis. Among equally heavy classes the nearest voxel's wins, as in nnU-Net; they are not
     rare: from 1.25 to 1.5 mm every fifth new slice lies halfway between two old ones, and to let the lower index win
     there would wear every structure away. Weights are of float64 and none is cut off, because what rounding makes of a
-    tie there, such as a weight of 4e-15 for a third slice, settles it in nnU-Net for whole rows of voxels.
+    tie there, such as a weight of 4e-15 for a third slice, settles it in nnU-Net for whole rows of voxels. Works block
+    by block, of ``block_edge`` voxels at most along each axis of either grid, about.
     """
     if tuple(classes_zyx.shape) == tuple(shape):
         return classes_zyx
     if classes_zyx.dtype == torch.uint16:  # for which torch has hardly any operation
-        return resample_classes(classes_zyx.int(), shape, thick).to(torch.uint16)
+        return resample_classes(classes_zyx.int(), shape, thick, block_edge=block_edge).to(torch.uint16)
+    old_shape = as_shape(classes_zyx.shape)
     orders = [0 if axis == thick else 1 for axis in range(3)]
-    matrices = [
-        axis_matrix(old, new, order, torch.float64) for old, new, order in zip(classes_zyx.shape, shape, orders)
-    ]
-    picks = [axis_matrix(old, new, 0).argmax(1).numpy() for old, new in zip(classes_zyx.shape, shape)]
+    matrices = [axis_matrix(old, new, order, torch.float64) for old, new, order in zip(old_shape, shape, orders)]
+    nearest_of = [axis_matrix(old, new, 0).argmax(1).numpy() for old, new in zip(old_shape, shape)]
     result = torch.empty(shape, dtype=classes_zyx.dtype)
-    for block in _blocks(classes_zyx.shape, shape):
-        used = tuple(_extent(matrix[rows].any(0)) for matrix, rows in zip(matrices, block))
-        part = classes_zyx[used]
-        nearest = _nearest(part, [pick[rows] - own.start for pick, rows, own in zip(picks, block, used)])
-        parts = [matrix[rows, own] for matrix, rows, own in zip(matrices, block, used)]
-        result[block] = _heaviest(part, parts, nearest)
+    for block in blocks(whole_grid(shape), block_size(old_shape, shape, block_edge)):
+        used = [_extent(matrix[rows].any(0)) for matrix, rows in zip(matrices, block)]
+        part = classes_zyx[tuple(used)]
+        picks = [nearest[rows] - source.start for nearest, rows, source in zip(nearest_of, block, used)]
+        parts = [matrix[rows, source] for matrix, rows, source in zip(matrices, block, used)]
+        result[block] = _heaviest(part, parts, _nearest(part, picks))
     return result
+
+
+def block_size(old_shape: Shape, shape: Shape, edge: int = BLOCK_EDGE) -> Shape:
+    """Voxels of a block of the new grid: ``edge`` at most along each axis, and made of as many old ones, about."""
+    return as_shape(max(1, edge * new // max(old, new)) for old, new in zip(old_shape, shape))
 
 
 def _heaviest(classes_zyx: Tensor, matrices: list[Tensor], nearest: Tensor) -> Tensor:
@@ -185,13 +206,13 @@ def _heaviest(classes_zyx: Tensor, matrices: list[Tensor], nearest: Tensor) -> T
     best = _along_axes((classes_zyx == lowest).double(), matrices)
     for value in others:
         source = boxes[value]
-        cut = [matrix[:, part] for matrix, part in zip(matrices, source)]
-        reached = [part.any(1) for part in cut]  # rows of the new grid that the class has any weight in
+        columns = [matrix[:, part] for matrix, part in zip(matrices, source)]
+        reached = [part.any(1) for part in columns]  # rows of the new grid that the class has any weight in
         if not all(rows.any() for rows in reached):  # thinner than the new voxels, and between their centres
             continue
         target = tuple(_extent(rows) for rows in reached)
         mask = (classes_zyx[source] == value).double()
-        weight = _along_axes(mask, [part[rows] for part, rows in zip(cut, target)])
+        weight = _along_axes(mask, [part[rows] for part, rows in zip(columns, target)])
         wins = (weight > best[target]) | ((weight == best[target]) & (nearest[target] == value))
         best[target] = torch.maximum(best[target], weight)
         result[target] = result[target].masked_fill(wins, value)
@@ -204,19 +225,6 @@ def _nearest(part_zyx: Tensor, picks: list[np.ndarray]) -> Tensor:
     for axis, chosen in enumerate(picks):
         array = array.take(chosen, axis, mode="clip")
     return torch.from_numpy(array)
-
-
-def _blocks(old_shape: Shape, shape: Shape) -> Iterator[tuple[slice, slice, slice]]:
-    """Blocks of the new grid, each of BLOCK_EDGE voxels at most along each axis, and of as many old ones, about."""
-    edges = [max(1, BLOCK_EDGE * new // max(old, new)) for old, new in zip(old_shape, shape)]
-    parts = [[slice(at, min(at + edge, new)) for at in range(0, new, edge)] for edge, new in zip(edges, shape)]
-    yield from product(*parts)
-
-
-def _slabs(shape: Shape, slab_voxels: int) -> Iterator[slice]:
-    thickness = max(1, slab_voxels // (shape[1] * shape[2]))
-    for start in range(0, shape[0], thickness):
-        yield slice(start, min(start + thickness, shape[0]))
 
 
 def _along_axis(array: Tensor, matrix: Tensor, axis: int) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Block = tuple[slice, slice, slice]
+from segfw.grid.boxes import Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,17 @@ class Heads:
     def mean(self) -> tuple[Tensor, Tensor]:
         """Weights (K, A) and biases (K,) of the mean of all members."""
         number = len(self.weights_ka)
-        return sum(self.weights_ka) / number, sum(self.biases_k) / number
+        weights = sum(self.weights_ka[1:], start=self.weights_ka[0])
+        biases = sum(self.biases_k[1:], start=self.biases_k[0])
+        return weights / number, biases / number
 
     def logits(self, channels_azyx: Tensor, member: int | None = None) -> Tensor:
         """(K, Z, Y, X) float32: of one member, or the mean of all."""
-        weights, bias = self.mean() if member is None else (self.weights_ka[member], self.biases_k[member])
+        if member is None:
+            weights, bias = self.mean()
+        else:
+            weights = self.weights_ka[member]
+            bias = self.biases_k[member]
         # Channels lie next to each other in memory, where nothing else costs a copy in another order.
         flat_na = channels_azyx.movedim(0, -1).flatten(0, 2).to(weights.dtype)
         return torch.addmm(bias[:, None], weights, flat_na.T).unflatten(1, channels_azyx.shape[1:])
@@ -62,6 +68,7 @@ class Slab:
 
     @property
     def member_count(self) -> int:
+        """Members of the ensemble, with heads or without."""
         return self.members if self.heads is None else len(self.heads.weights_ka)
 
     @property
@@ -82,8 +89,10 @@ class Slab:
         return None if self.heads is None else self.heads.mean()
 
     def logits(self, block: Block, member: int | None = None) -> Tensor:
-        """Logits (K, z, y, x) float32 of a block, of which z counts from the grid's slice 0: their mean, or of one
-        member of the ensemble."""
+        """Logits (K, z, y, x) float32 of a block: their mean, or those of one member of the ensemble.
+
+        The block's z counts from the grid's slice 0.
+        """
         z, y, x = block
         channels = self.channels_azyx[:, z.start - self.first : z.stop - self.first, y, x]
         if self.heads is not None:
@@ -101,6 +110,8 @@ def one_slab(logits_kzyx: Tensor) -> Slab:
 
 def dense(slabs: Iterable[Slab]) -> Tensor:
     """Logits (K, Z, Y, X) of a whole stream, for small volumes and tests."""
-    return torch.cat(
-        [slab.logits((slice(slab.start, slab.stop), slice(None), slice(None))).clone() for slab in slabs], 1
-    )
+    parts = []
+    for slab in slabs:
+        everything = (slice(slab.start, slab.stop), slice(None), slice(None))
+        parts.append(slab.logits(everything).clone())
+    return torch.cat(parts, 1)

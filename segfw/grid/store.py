@@ -87,7 +87,7 @@ class DecodedCases:
         with self._lock:
             if size <= self._left:
                 self._left -= size
-                self._kept[case.id] = image, mask
+                self._kept[case.id] = (image, mask)
 
     def read(self, case: Case) -> tuple[Volume, Volume | None]:
         """The case from memory, where it is then forgotten, or from its files."""
@@ -131,7 +131,11 @@ def preprocess_dataset(
 def _missing(
     case: Case, labels: LabelSet, configurations: Mapping[str, Preprocessing], folder: Path
 ) -> dict[str, Preprocessing]:
-    return {name: how for name, how in configurations.items() if not _is_done(folder / name, case, labels, how)}
+    return {
+        name: preprocessing
+        for name, preprocessing in configurations.items()
+        if not _is_done(folder / name, case, labels, preprocessing)
+    }
 
 
 def _preprocess_missing(
@@ -145,37 +149,32 @@ def _preprocess_missing(
     missing = _missing(case, labels, configurations, folder)
     sources = _sources(case)
     image, mask = read(case)
+    if mask is None:
+        raise UserError(f"{case.id}: has no mask; give it one, or leave the case out")
     # The image's geometry for both: verified to be the same grid, it must also be oriented by the same rounding.
     classes = Volume(array=labels.to_classes(as_integers(mask.array), case.label_map), geometry=image.geometry)
-    for name, how in missing.items():
+    for name, preprocessing in missing.items():
         # Float16 keeps 0.05 % of each value, far below the noise of any scanner.
-        network_image, record = preprocess_image(image, how, in_half=True)
+        network_image, record = preprocess_image(image, preprocessing, in_half=True)
         network_classes = preprocess_classes(classes, record)
         foreground = foreground_voxels(network_classes.numpy(), labels.region_classes, labels.ignored_class)
         annotated = annotated_voxels(network_classes.numpy(), labels.ignored_class)
         stored = StoredCase(
             id=case.id,
-            preprocessing=how,
+            preprocessing=preprocessing,
             record=record,
             sources=sources,
             foreground_counts={str(index): len(voxels) for index, voxels in foreground.items()},
             annotated_count=None if annotated is None else len(annotated),
-            **_label_rules(case, labels),
+            label_values=labels.values,
+            ignored_class=labels.ignored_class,
+            region_classes=labels.region_classes,
+            label_map=case.label_map,
+            rules_version=RULES_VERSION,
         )
         listed = [*foreground.values(), np.zeros(0, np.uint32) if annotated is None else annotated]
         _save_case(folder / name, stored, network_image, network_classes, np.concatenate(listed))
         del network_image, network_classes, foreground, listed  # before the next configuration's are made
-
-
-def _label_rules(case: Case, labels: LabelSet) -> dict[str, object]:
-    """What decides how the mask becomes classes and lists of voxels; the names are no part of it."""
-    return {
-        "label_values": labels.values,
-        "ignored_class": labels.ignored_class,
-        "region_classes": labels.region_classes,
-        "label_map": case.label_map,
-        "rules_version": RULES_VERSION,
-    }
 
 
 def _save_case(folder: Path, stored: StoredCase, image: Tensor, classes: Tensor, listed: np.ndarray) -> None:
@@ -224,9 +223,11 @@ def annotated_voxels(classes_zyx: np.ndarray, ignored: int | None, seed: int = 1
     if is_annotated is None or is_annotated.all():
         return None
     ends = np.cumsum(is_annotated.sum((1, 2)))
-    total, most = int(ends[-1]), FOREGROUND_VOXELS_PER_CLASS
-    rng = np.random.default_rng(seed)
-    ranks = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+    total = int(ends[-1])
+    ranks = np.arange(total)
+    if total > FOREGROUND_VOXELS_PER_CLASS:
+        rng = np.random.default_rng(seed)
+        ranks = np.sort(rng.choice(total, FOREGROUND_VOXELS_PER_CLASS, replace=False))
     chosen = [np.zeros(0, np.int64)]
     for index, (part, end) in enumerate(zip(is_annotated, ends)):
         voxels = np.flatnonzero(part)
@@ -249,19 +250,19 @@ def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: 
     ``previous`` is the folder of what the first stage of a cascade finds, ``ID.b2nd`` per case.
     """
     stored = load_stored(folder, case_id)
-    image, classes, listed = (
-        open_array(folder / f"{case_id}.{part}.b2nd") for part in ("image", "classes", "foreground")
-    )
-    *parts, annotated = np.split(listed[:], np.cumsum(list(stored.foreground_counts.values())))
-    found = None if previous is None else open_array(previous / f"{case_id}.b2nd")
-    if in_memory:
-        image, classes, found = image[:], classes[:], None if found is None else found[:]
+    listed = open_array(folder / f"{case_id}.foreground.b2nd")[:]
+    *parts, annotated = np.split(listed, np.cumsum(list(stored.foreground_counts.values())))
+
+    def opened(path: Path) -> StoredArray:
+        array = open_array(path)
+        return array[:] if in_memory else array
+
     return CaseArrays(
-        image=image,
-        classes=classes,
+        image=opened(folder / f"{case_id}.image.b2nd"),
+        classes=opened(folder / f"{case_id}.classes.b2nd"),
         foreground={int(index): part for index, part in zip(stored.foreground_counts, parts)},
         annotated=None if stored.annotated_count is None else annotated,
-        previous=found,
+        previous=None if previous is None else opened(previous / f"{case_id}.b2nd"),
     )
 
 
@@ -273,7 +274,11 @@ def stored_bytes(folder: Path, case_ids: list[str], previous: Path | None = None
         yield sum(open_array(path).nbytes for path in paths)
 
 
-def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> bool:
+def _is_done(folder: Path, case: Case, labels: LabelSet, preprocessing: Preprocessing) -> bool:
+    """Whether the case was preprocessed by the same rules, from the same files, and its mask read in the same way.
+
+    What the labels are called is no part of it.
+    """
     path = folder / f"{case.id}.json"
     if not path.is_file():
         return False
@@ -281,11 +286,22 @@ def _is_done(folder: Path, case: Case, labels: LabelSet, how: Preprocessing) -> 
         stored = StoredCase.load(path)
     except UserError:  # written by another version: made again
         return False
-    rules = _label_rules(case, labels)
-    same_rules = {name: getattr(stored, name) for name in rules} == rules
-    return same_rules and (stored.preprocessing, stored.sources) == (how, _sources(case))
+    same_labels = (
+        stored.label_values == labels.values
+        and stored.ignored_class == labels.ignored_class
+        and stored.region_classes == labels.region_classes
+        and stored.label_map == case.label_map
+    )
+    same_rules = stored.preprocessing == preprocessing and stored.rules_version == RULES_VERSION
+    return same_labels and same_rules and stored.sources == _sources(case)
 
 
 def _sources(case: Case) -> tuple[tuple[str, int, int], ...]:
-    files = (*case.images, *([case.label] if case.label else []))
-    return tuple((str(Path(path).absolute()), *size_and_change(path)) for path in files)
+    files = [*case.images]
+    if case.label is not None:
+        files.append(case.label)
+    sources = []
+    for path in files:
+        size, changed_ns = size_and_change(path)
+        sources.append((str(Path(path).absolute()), size, changed_ns))
+    return tuple(sources)

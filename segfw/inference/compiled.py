@@ -7,11 +7,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
 from segfw.inference.summands import gives_features
+from segfw.model.load import Model
+from segfw.networks import BuildNetwork, fastest_layout
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def ready_networks(
+    model: Model, device: torch.device, precision: torch.dtype, build: BuildNetwork, *, use_compiler: bool
+) -> tuple[nn.Module, ...]:
+    """One network per fold of the model, on the device; UserError if its weights do not fit the plan."""
+    networks = []
+    for weights in model.weights.values():
+        network = build(model.configuration.network)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(f"the weights do not fit the plan ({first_line(error)}); train again") from None
+        network = fastest_layout(in_precision(network, precision).to(device)).eval()
+        networks.append(compile_network(network) if use_compiler else network)
+    return tuple(networks)
 
 
 def in_precision(network: nn.Module, precision: torch.dtype) -> nn.Module:

@@ -1,4 +1,4 @@
-"""In what the accumulators of a case are kept, so that the memory asked for is enough."""
+"""How much of the host's memory a prediction may take, and in what its sums are kept so that this is enough."""
 
 from __future__ import annotations
 
@@ -24,35 +24,42 @@ LEAST_ROOM_BYTES = GIGABYTE // 8  # pages of a file that are at work at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """Data type of the accumulators, and whether they lie in a file that is mapped into memory."""
+class SumStorage:
+    """Data type of the sums, and whether they lie in a file that is mapped into memory."""
 
     dtype: torch.dtype
     on_disk: bool = False
 
 
-FLOAT32, FLOAT16 = Keeping(dtype=torch.float32), Keeping(dtype=torch.float16)
-ON_DISK = Keeping(dtype=torch.float16, on_disk=True)
+FLOAT32 = SumStorage(dtype=torch.float32)
+FLOAT16 = SumStorage(dtype=torch.float16)
+ON_DISK = SumStorage(dtype=torch.float16, on_disk=True)
 
 
 @dataclass(kw_only=True)
-class Limits:
-    """What was found to fit, remembered from case to case, and what has been said of it."""
+class LearnedLimits:
+    """What was found to fit into memory, remembered from case to case, and what has been told of it."""
 
-    copies: int | None = None  # tiles in one call of a network; None until something did not fit
-    on_host: bool = False  # accumulators do not fit on the device beside the network
-    folder: Path | None = None  # for accumulators on disk; None: the system's for temporary files
+    copies: int | None = None  # of tiles in one call of a network; None until something did not fit
+    sums_on_host: bool = False  # the sums do not fit on the device beside the network
+    scratch: Path | None = None  # folder for sums on disk; None: the system's for temporary files
+    least_room_bytes: float = LEAST_ROOM_BYTES
     say: Callable[[str], None] = print
-    said: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     def say_once(self, note: str) -> None:
         """Prints a note that has not been printed before."""
-        if note not in self.said:
-            self.said.add(note)
+        if note not in self.told:
+            self.told.add(note)
             self.say(f"note: {note}")
 
+    def keep_sums_on_host(self) -> None:
+        """Remembers that sums do not fit on the device."""
+        self.sums_on_host = True
+        self.say_once("the device has no memory for the sums beside the network; they are kept on the host")
 
-def room_bytes(max_memory_gb: float | None) -> float:
+
+def host_room_bytes(max_memory_gb: float | None) -> float:
     """What this process may still take of the host's memory, now that its models are loaded.
 
     By default a share of what is free. Raises UserError if ``max_memory_gb`` is taken already.
@@ -68,40 +75,43 @@ def room_bytes(max_memory_gb: float | None) -> float:
     return max_memory_gb * GIGABYTE - taken
 
 
-def choose_keeping(values: int, room_bytes: float) -> Keeping:
-    """How to keep ``values`` accumulators in ``room_bytes`` of memory.
+def choose_storage(values: int, room_bytes: float, least_room_bytes: float = LEAST_ROOM_BYTES) -> SumStorage:
+    """In what ``values`` sums are kept in ``room_bytes`` of memory.
 
     Float32 in memory, else float16 in memory, else float16 in a file, whose pages the system takes back when it needs
-    them. Raises UserError, which says how much more would do, if there is not even room for some of those pages.
+    them. Raises UserError, which says how much more would do, if there is not even room for some of those pages, which
+    take ``least_room_bytes``.
     """
-    for keeping in (FLOAT32, FLOAT16):
-        if values * keeping.dtype.itemsize <= room_bytes:
-            return keeping
-    if room_bytes >= LEAST_ROOM_BYTES:
+    for storage in (FLOAT32, FLOAT16):
+        if values * storage.dtype.itemsize <= room_bytes:
+            return storage
+    if room_bytes >= least_room_bytes:
         return ON_DISK
-    missing = (LEAST_ROOM_BYTES - room_bytes) / GIGABYTE
+    missing = (least_room_bytes - room_bytes) / GIGABYTE
     raise UserError(
         f"the prediction needs {missing:.2f} GB of memory more than it may take, even with its sums on disk; give a "
         "larger --max-memory-gb, or free memory"
     )
 
 
-def describe(keeping: Keeping, values: int, room_bytes: float, folder: Path) -> str:
+def storage_note(storage: SumStorage, values: int, room_bytes: float, folder: Path) -> str:
     """One line on a choice that is not the first; '' for that one."""
-    if keeping == FLOAT32:
+    if storage == FLOAT32:
         return ""
-    full, given = values * FLOAT32.dtype.itemsize / GIGABYTE, max(0, room_bytes) / GIGABYTE
-    room = f"float32 would take {full:.1f} GB, and there is room for {given:.1f}"
-    if not keeping.on_disk:
-        return f"sums are kept in float16: {room}"
-    return f"sums are kept in a file of {values * 2 / GIGABYTE:.1f} GB in {folder}, which is slower: {room}"
+    wanted_gb = values * FLOAT32.dtype.itemsize / GIGABYTE
+    room_gb = max(0, room_bytes) / GIGABYTE
+    reason = f"float32 would take {wanted_gb:.1f} GB, and there is room for {room_gb:.1f}"
+    if not storage.on_disk:
+        return f"sums are kept in float16: {reason}"
+    file_gb = values * storage.dtype.itemsize / GIGABYTE
+    return f"sums are kept in a file of {file_gb:.1f} GB in {folder}, which is slower: {reason}"
 
 
-def allocate(keeping: Keeping, shape: tuple[int, ...], device: torch.device, folder: Path | None = None) -> Tensor:
+def allocate(storage: SumStorage, shape: tuple[int, ...], device: torch.device, folder: Path | None = None) -> Tensor:
     """Zeros; on disk in a file without a name, which is gone with the tensor. Raises UserError if the disk is full."""
-    if not keeping.on_disk:
-        return torch.zeros(shape, dtype=keeping.dtype, device=device)
-    size = prod(shape) * keeping.dtype.itemsize
+    if not storage.on_disk:
+        return torch.zeros(shape, dtype=storage.dtype, device=device)
+    size = prod(shape) * storage.dtype.itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             # Taken now: a disk that is full when a page of the mapping is written would kill the process.

@@ -19,10 +19,11 @@ from segfw.images.nifti import unit_mm
 from segfw.images.volume import Volume
 from segfw.images.voxels import affine_of_lps, stated_spacing
 
-MaskOf = Callable[[np.ndarray], Any]  # label values (Z, Y, X) on the volume's grid -> the mask in the kind of the image
+# Of label values (Z, Y, X) on the volume's grid, the mask in the kind of the image.
+MakeMask = Callable[[np.ndarray], Any]
 
 
-def opened(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MaskOf]:
+def open_image(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MakeMask]:
     """The image as a volume, and what gives the caller a mask of its kind, on the very grid of the image.
 
     | image | mask |
@@ -56,7 +57,7 @@ def opened(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MaskOf
     return whole, mask_of or (lambda mask_zyx: replace(whole, array=mask_zyx[None], notes=()))
 
 
-def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MaskOf | None]:
+def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MakeMask | None]:
     if isinstance(image, Volume):
         return image, None
     if isinstance(image, np.ndarray):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal
 
 import numpy as np
 
@@ -31,17 +31,15 @@ from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
 from segfw.inference.disk_space import DiskFull, is_full
-from segfw.inference.output_folder import OutputFolder, Sink, sources_of
-from segfw.inference.predictor import Predictor, Prepared
-from segfw.inference.selected_predictor import SelectedPredictor, SeveralPrepared
+from segfw.inference.output_folder import OutputFolder, sources_of
+from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5
-AnyPredictor, AnyPrepared = Predictor | SelectedPredictor, Prepared | SeveralPrepared
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worked:
+class CaseResult:
     """What became of a case: done now, there already, or being done by another process; what is odd about its image."""
 
     state: Literal["done", "there", "elsewhere"]
@@ -49,24 +47,27 @@ class Worked:
 
 
 @dataclass(kw_only=True)
-class Cohort:
+class CohortResult:
     """What became of all cases."""
 
     predicted: int = 0
     kept: int = 0
     not_begun: int = 0
-    failures: list[Outcome] = field(default_factory=list)
+    failures: list[Outcome[Case, CaseResult]] = field(default_factory=list)
 
 
-class Lane:
-    """A model on a device, and one case in each stage of prediction. Any number of threads may call it."""
+class CasePipeline(Generic[PreparedT]):
+    """A predictor on its device, and one case in each stage of prediction. Any number of threads may call it."""
 
-    def __init__(self, predictor: AnyPredictor, folder: OutputFolder) -> None:
-        self.predictor, self.folder = predictor, folder
+    def __init__(self, predictor: Predict[PreparedT], folder: OutputFolder) -> None:
+        self.predictor = predictor
+        self.folder = folder
         self.aborted = threading.Event()  # set from another thread, ends cases under way at the next slab
-        self._reading, self._network, self._writing = (threading.Lock() for _ in range(3))
+        self._reading = threading.Lock()
+        self._network = threading.Lock()
+        self._writing = threading.Lock()
 
-    def __call__(self, case: Case) -> Worked:
+    def __call__(self, case: Case) -> CaseResult:
         """Writes a case's files, the mask last, unless they are there or another process is at it."""
         try:
             return self._work(case, Stopwatch())
@@ -76,13 +77,13 @@ class Lane:
                 raise DiskFull(f"{self.folder.path}: the disk is full ({error}); {remedy}") from error
             raise
 
-    def _work(self, case: Case, watch: Stopwatch) -> Worked:
+    def _work(self, case: Case, watch: Stopwatch) -> CaseResult:
         with ExitStack() as held:
             with self._reading:
                 if not held.enter_context(self.folder.claim(case)):
-                    return Worked(state="elsewhere")
+                    return CaseResult(state="elsewhere")
                 if self.folder.is_done(case):
-                    return Worked(state="there")
+                    return CaseResult(state="there")
                 if self.folder.is_outdated(case):
                     self.folder.forget(case.id)
                 sources = sources_of(case)
@@ -104,13 +105,13 @@ class Lane:
                 self.folder.remember(case, sources, watch.times(case.id), str(self.predictor.device))
             finally:
                 self._writing.release()
-        return Worked(state="done", notes=notes)
+        return CaseResult(state="done", notes=notes)
 
     def _go_on(self) -> None:
         if self.aborted.is_set():
             raise CancelledError
 
-    def _read(self, case: Case, watch: Stopwatch) -> tuple[AnyPrepared, tuple[str, ...]]:
+    def _read(self, case: Case, watch: Stopwatch) -> tuple[PreparedT, tuple[str, ...]]:
         self._go_on()
         with watch.timing("read_s"):
             volumes = [read_volume(path) for path in case.images]
@@ -118,20 +119,23 @@ class Lane:
         problems = check_case(case, volumes, None, channel_count=channels, labels=None)
         if problems:
             raise UserError("; ".join(str(problem) for problem in problems))
-        notes = sorted({note for volume in volumes for note in volume.notes})
+        notes: set[str] = set()
+        for volume in volumes:
+            notes.update(volume.notes)
         with watch.timing("preprocess_s"):
-            return self.predictor.prepare(stack_channels(volumes)), tuple(notes)
+            return self.predictor.prepare(stack_channels(volumes)), tuple(sorted(notes))
 
-    def _sinks(self, case: Case, prepared: AnyPrepared, held: ExitStack) -> list[Sink]:
+    def _sinks(self, case: Case, prepared: PreparedT, held: ExitStack) -> list[FileSink]:
         files = zip(self.folder.extras, self.folder.beside(case.id))
         return [held.enter_context(extra.open(path, prepared.record, case.images[0])) for extra, path in files]
 
-    def _classes(self, prepared: AnyPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+    def _classes(self, prepared: PreparedT, sinks: Sequence[FileSink], watch: Stopwatch) -> np.ndarray:
         by_member = any(extra.by_member for extra in self.folder.extras)
-        return self.predictor.classes(prepared, (_Watched(self._go_on), *sinks), by_member=by_member, watch=watch)
+        every_sink = (_SlabCallback(self._go_on), *sinks)
+        return self.predictor.classes(prepared, every_sink, by_member=by_member, watch=watch)
 
     def _write(
-        self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[Sink], watch: Stopwatch
+        self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[FileSink], watch: Stopwatch
     ) -> None:
         self._go_on()
         with watch.timing("write_s"):
@@ -141,7 +145,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _SlabCallback:
     """Calls a function at every slab, which may end the case by an error."""
 
     call: Callable[[], None]
@@ -150,66 +154,56 @@ class _Watched:
         self.call()
 
 
-def predict_cases(predictors: Sequence[AnyPredictor], cases: Sequence[Case], folder: OutputFolder) -> Cohort:
+def predict_cases(
+    predictors: Sequence[Predict[PreparedT]], cases: Sequence[Case], folder: OutputFolder
+) -> CohortResult:
     """Writes a mask for every case, with a predictor per device; what is there already is kept.
 
     A failing case does not stop the others, unless the disk is full.
     """
-    lanes = [Lane(predictor, folder) for predictor in predictors]
-    ours = threading.local()  # the lane that a thread works for
-    next_lane, drawing = iter(lanes * STAGES_AT_ONCE), threading.Lock()
+    pipelines = [CasePipeline(predictor, folder) for predictor in predictors]
+    of_thread = threading.local()  # the pipeline that a thread works for
+    next_pipeline = iter(pipelines * STAGES_AT_ONCE)
+    assigning = threading.Lock()
 
-    def work(case: Case) -> Worked:
-        if not hasattr(ours, "lane"):
-            with drawing:
-                ours.lane = next(next_lane)
-        return ours.lane(case)
+    def work(case: Case) -> CaseResult:
+        if not hasattr(of_thread, "pipeline"):
+            with assigning:
+                of_thread.pipeline = next(next_pipeline)
+        pipeline: CasePipeline[PreparedT] = of_thread.pipeline
+        return pipeline(case)
 
-    with thread_pool(STAGES_AT_ONCE * len(lanes)) as pool:
+    with thread_pool(STAGES_AT_ONCE * len(pipelines)) as pool:
         try:
             return share_out(work, cases, folder, pool)
         except BaseException:  # Ctrl-C most of all: the threads would end their cases first, which may take long
-            for lane in lanes:
-                lane.aborted.set()
+            for pipeline in pipelines:
+                pipeline.aborted.set()
             raise
 
 
-def share_out(work: Callable[[Case], Worked], cases: Sequence[Case], folder: OutputFolder, pool: Pool) -> Cohort:
+def share_out(
+    work: Callable[[Case], CaseResult], cases: Sequence[Case], folder: OutputFolder, pool: Pool
+) -> CohortResult:
     """Gives the cases to the pool's workers and says what became of them.
 
     Cases that other processes are at are looked at again in the end, and done if these processes have died.
     """
-    cohort, stop, said = Cohort(), threading.Event(), set()  # a doubt that many images share is told once
+    cohort = CohortResult()
+    told: set[str] = set()  # a doubt that many images share is told once
     folder.clean()
     waiting = [case for case in cases if not folder.is_done(case)]
     cohort.kept = len(cases) - len(waiting)
-    changed = [case.id for case in waiting if folder.is_outdated(case)]
-    if changed:
-        names = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
-        print(f"{count(len(changed), 'image')} changed since they were predicted, and are predicted again: {names}")
-    what = "predicting"
+    _tell_changed([case.id for case in waiting if folder.is_outdated(case)])
+    is_first_round = True
+    stop = threading.Event()
     while waiting and not stop.is_set():
-        elsewhere, open_cases = [], len(waiting)
-        for outcome in map_bounded(work, waiting, cost_bytes=lambda _: 0, what=what, pool=pool, stop=stop):
-            open_cases -= 1
-            if outcome.error is not None:
-                cohort.failures.append(outcome)
-                if isinstance(outcome.error, DiskFull):
-                    stop.set()
-                continue
-            for note in outcome.result.notes:
-                if note not in said:
-                    print(f"warning: {outcome.item.id}: {note}")
-            said.update(outcome.result.notes)
-            if outcome.result.state == "elsewhere":
-                elsewhere.append(outcome.item)
-            cohort.predicted += outcome.result.state == "done"
-            cohort.kept += outcome.result.state == "there"
-        cohort.not_begun = open_cases
+        what = "predicting" if is_first_round else "waiting for others"
+        elsewhere = _one_round(work, waiting, cohort, told, what, pool, stop)
         if elsewhere and not stop.is_set():
-            if what == "predicting":
+            if is_first_round:
                 print(f"waiting for {count(len(elsewhere), 'case')} that other processes are at")
-            what = "waiting for others"
+            is_first_round = False
             time.sleep(POLL_S)
             still = [case for case in elsewhere if not folder.is_done(case)]
             cohort.kept += len(elsewhere) - len(still)
@@ -217,3 +211,40 @@ def share_out(work: Callable[[Case], Worked], cases: Sequence[Case], folder: Out
         waiting = elsewhere
     folder.clean()  # of processes that were killed meanwhile
     return cohort
+
+
+def _tell_changed(case_ids: Sequence[str]) -> None:
+    if case_ids:
+        names = ", ".join(case_ids[:5]) + (" ..." if len(case_ids) > 5 else "")
+        print(f"{count(len(case_ids), 'image')} changed since they were predicted, and are predicted again: {names}")
+
+
+def _one_round(
+    work: Callable[[Case], CaseResult],
+    waiting: Sequence[Case],
+    cohort: CohortResult,
+    told: set[str],
+    what: str,
+    pool: Pool,
+    stop: threading.Event,
+) -> list[Case]:
+    """Every waiting case once; counts what became of them and returns those that other processes are at."""
+    elsewhere = []
+    not_begun = len(waiting)
+    for outcome in map_bounded(work, waiting, cost_bytes=lambda _: 0, what=what, pool=pool, stop=stop):
+        not_begun -= 1
+        if outcome.result is None:
+            cohort.failures.append(outcome)
+            if isinstance(outcome.error, DiskFull):
+                stop.set()
+            continue
+        for note in outcome.result.notes:
+            if note not in told:
+                print(f"warning: {outcome.item.id}: {note}")
+        told.update(outcome.result.notes)
+        if outcome.result.state == "elsewhere":
+            elsewhere.append(outcome.item)
+        cohort.predicted += outcome.result.state == "done"
+        cohort.kept += outcome.result.state == "there"
+    cohort.not_begun = not_begun
+    return elsewhere

@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -21,9 +20,8 @@ from segfw.base.files import remove_partials, write_text
 from segfw.base.records import Record, UserError
 from segfw.base.stopwatch import CaseTimes
 from segfw.dataset.cases import Case
-from segfw.grid.preprocess import PreprocessRecord
-from segfw.grid.slabs import Slab
 from segfw.images.formats import size_and_change
+from segfw.inference.predict_protocol import OpenFileSink
 from segfw.inference.probabilities import ENDING
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
@@ -31,35 +29,26 @@ from segfw.inference.uncertainty import MAPS, map_name
 
 HIDDEN = ".segfw"
 TIMINGS_FILE = "timings.json"
-PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")
+Sources = tuple[tuple[str, int, int], ...]  # of each file of an image: name, bytes, last change in ns
+TIMED_PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")
 
 
 class PredictedCase(Record):
     """What a mask was made from (file name, bytes, last change in ns), and the seconds that each part of it took."""
 
     id: str
-    sources: tuple[tuple[str, int, int], ...]
+    sources: Sources
     seconds: dict[str, float]
     device: str
 
 
-class Sink(Protocol):
-    """Takes the slabs of a case one after the other, and writes a file at the end; nothing is left by an error."""
-
-    def add(self, slab: Slab) -> None: ...
-    def finish(self) -> None: ...
-    def __enter__(self) -> Sink: ...
-    def __exit__(self, *error: object) -> None: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """What is made of every case besides its mask; ``open`` makes what writes it, ``FOLDER/CASE.ENDING`` last, of
-    that path, how the image was preprocessed, and its file."""
+    """What is made of every case besides its mask; what ``open`` gives writes ``FOLDER/CASE.ENDING``, and this last."""
 
     folder: str
     ending: str
-    open: Callable[[Path, PreprocessRecord, Path], Sink]
+    open: OpenFileSink
     bytes_per_image_byte: float  # about
     by_member: bool = False  # whether it needs the networks of an ensemble apart
 
@@ -120,10 +109,10 @@ class OutputFolder:
         """Ids of the cases that were predicted into this folder."""
         return {file.stem for file in (self.path / HIDDEN).glob("[!.]*.json")}
 
-    def remember(self, case: Case, sources: Sequence, times: CaseTimes, device: str) -> None:
+    def remember(self, case: Case, sources: Sources, times: CaseTimes, device: str) -> None:
         """Keeps what a mask was made from, which may have changed since it was read."""
         seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}
-        known = PredictedCase(id=case.id, sources=tuple(sources), seconds=seconds, device=device)
+        known = PredictedCase(id=case.id, sources=sources, seconds=seconds, device=device)
         known.save(self._record(case.id))
 
     def clean(self) -> None:
@@ -134,26 +123,33 @@ class OutputFolder:
     def write_timings(self) -> None:
         """Writes ``timings.json`` and ``timings.csv``: seconds of each part, by case, of all who wrote here."""
         with self.alone():  # and read only now, so that the last one to write has seen all
-            known = []
-            for file in sorted((self.path / HIDDEN).glob("*.json")):
-                try:
-                    known.append(PredictedCase.load(file))
-                except UserError:  # of another version
-                    continue
+            known = self._known_cases()
             cases = {case.id: case.seconds | {"device": case.device} for case in known}
-            total = {part: round(sum(case.seconds.get(part, 0.0) for case in known), 3) for part in PARTS}
-            write_text(self.path / TIMINGS_FILE, json.dumps({"total": total, "cases": cases}, indent=1) + "\n")
-            rows = [("case", *PARTS, "device")]
-            rows += [(case.id, *(case.seconds.get(part, 0.0) for part in PARTS), case.device) for case in known]
+            total = {part: round(sum(case.seconds.get(part, 0.0) for case in known), 3) for part in TIMED_PARTS}
+            text = json.dumps({"total": total, "cases": cases}, indent=1)
+            write_text(self.path / TIMINGS_FILE, text + "\n")
             table = io.StringIO()
-            csv.writer(table, lineterminator="\n").writerows(rows)
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(("case", *TIMED_PARTS, "device"))
+            for case in known:
+                seconds = [case.seconds.get(part, 0.0) for part in TIMED_PARTS]
+                writer.writerow((case.id, *seconds, case.device))
             write_text((self.path / TIMINGS_FILE).with_suffix(".csv"), table.getvalue())
+
+    def _known_cases(self) -> list[PredictedCase]:
+        known = []
+        for file in sorted((self.path / HIDDEN).glob("*.json")):
+            try:
+                known.append(PredictedCase.load(file))
+            except UserError:  # of another version
+                continue
+        return known
 
     def _record(self, case_id: str) -> Path:
         return self.path / HIDDEN / f"{case_id}.json"
 
 
-def sources_of(case: Case) -> tuple[tuple[str, int, int], ...]:
+def sources_of(case: Case) -> Sources:
     """Name, bytes and last change of each file of the image; not its folder, which may be moved."""
     return tuple((path.name, *size_and_change(path)) for path in case.images)
 

@@ -16,14 +16,15 @@ from segfw.base.stopwatch import Stopwatch
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.volume import Volume
 from segfw.inference.averaging import merged
-from segfw.inference.predictor import Predictor, Prepared, Sink
+from segfw.inference.predict_protocol import SlabSink
+from segfw.inference.predictor import Predictor, Prepared
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
 from segfw.model.postprocess import Postprocessing, apply
 from segfw.planning.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeveralPrepared:
+class PreparedForEach:
     """An image on the grid of every member's network."""
 
     members: tuple[Prepared, ...]
@@ -53,14 +54,14 @@ class SelectedPredictor:
     def device(self) -> torch.device:
         return self.members[0].device
 
-    def prepare(self, volume: Volume) -> SeveralPrepared:
+    def prepare(self, volume: Volume) -> PreparedForEach:
         """The image on the network's grid of each member; raises UserError if its channels are not the model's."""
-        return SeveralPrepared(members=tuple(member.prepare(volume) for member in self.members))
+        return PreparedForEach(members=tuple(member.prepare(volume) for member in self.members))
 
     def classes(
         self,
-        prepared: SeveralPrepared,
-        sinks: Sequence[Sink] = (),
+        prepared: PreparedForEach,
+        sinks: Sequence[SlabSink] = (),
         *,
         by_member: bool = False,
         watch: Stopwatch | None = None,
@@ -74,7 +75,11 @@ class SelectedPredictor:
         with watch.timing("restore_s"):
             return apply(found, self.postprocessing)
 
-    def _averaged(self, prepared: SeveralPrepared, sinks: Sequence[Sink], watch: Stopwatch) -> np.ndarray:
+    def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
+        """Label values as in the training files, of class indices."""
+        return self.plan.labels.to_values(classes_zyx)
+
+    def _averaged(self, prepared: PreparedForEach, sinks: Sequence[SlabSink], watch: Stopwatch) -> np.ndarray:
         # By way of the disk, where only a block of each is read at a time: in memory they would be as large as all
         # classes on the network's grid.
         with ExitStack() as left:
@@ -83,29 +88,31 @@ class SelectedPredictor:
             paths = [partial_path(folder / f"member_{index}{ENDING}") for index in range(len(self.members))]
             for path in paths:
                 left.callback(path.unlink, missing_ok=True)
-            for member, own, path in zip(self.members, prepared.members, paths):
-                info = ProbabilityInfo(
-                    configuration=member.configuration.name,
-                    folds=(),
-                    model="",
-                    labels=self.plan.labels,
-                    record=own.record,
-                    encoding="float16",
-                )
-                with ProbabilityWriter(path, info) as writer:
-                    stream = member.slabs(own)
-                    while True:
-                        with watch.timing("network_s"):
-                            slab = next(stream, None)
-                        if slab is None:
-                            break
-                        with watch.timing("restore_s"):
-                            for sink in (writer, *sinks):
-                                sink.add(slab)
-                    writer.finish()
+            for member, member_prepared, path in zip(self.members, prepared.members, paths):
+                self._store(member, member_prepared, path, sinks, watch)
             with watch.timing("restore_s"):
                 return merged([read_probabilities(path) for path in paths])
 
-    def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
-        """Label values as in the training files, of class indices."""
-        return self.plan.labels.to_values(classes_zyx)
+    def _store(
+        self, member: Predictor, prepared: Prepared, path: Path, sinks: Sequence[SlabSink], watch: Stopwatch
+    ) -> None:
+        """Writes the probabilities of one member, of 16 bit."""
+        info = ProbabilityInfo(
+            configuration=member.configuration.name,
+            folds=(),
+            model="",
+            labels=self.plan.labels,
+            record=prepared.record,
+            encoding="float16",
+        )
+        with ProbabilityWriter(path, info) as writer:
+            stream = member.slabs(prepared)
+            while True:
+                with watch.timing("network_s"):
+                    slab = next(stream, None)
+                if slab is None:
+                    break
+                with watch.timing("restore_s"):
+                    for sink in (writer, *sinks):
+                        sink.add(slab)
+            writer.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import torch
@@ -13,142 +13,169 @@ from segfw.base.device import autocast
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
-from segfw.inference.accumulator import add_flipped
-from segfw.inference.host_memory import Limits
-from segfw.inference.summands import Members, Part
-from segfw.inference.tiles import Tile, TiledImage, mirrored
+from segfw.images.geometry import Shape
+from segfw.inference.accumulator import Accumulator, add_flipped
+from segfw.inference.host_memory import LearnedLimits
+from segfw.inference.summands import ForwardPass, Summands
+from segfw.inference.tiles import ConstantValues, Tile, TiledImage, mirrored
 
-CPU_VOXELS_PER_BATCH, GPU_VOXELS_PER_BATCH = 2**19, 2**23  # more at once is no faster, only larger
+# In one call of a network; more at once is no faster, only larger.
+CPU_VOXELS_PER_BATCH = 2**19
+GPU_VOXELS_PER_BATCH = 2**23
 MOST_KNOWN = 2  # constant images whose sums are kept, such as air: each takes the memory of a tile
 
-Sums = list[Tensor]  # of each group of channels (B, A, Z, Y, X), of B tiles; or (A, Z, Y, X), of one
+GroupSums = list[Tensor]  # of each group of channels (B, A, Z, Y, X), of B tiles; or (A, Z, Y, X), of one
 
 
 class TileTooLarge(UserError):
     """Not even one tile fits in memory."""
 
 
-class Outputs:
+def copies_per_batch(patch_size: Shape, device: torch.device) -> int:
+    """Copies of tiles that are given to a network at once, where nothing is known of the memory."""
+    voxels = CPU_VOXELS_PER_BATCH if device.type == "cpu" else GPU_VOXELS_PER_BATCH
+    return max(1, voxels // prod(patch_size))
+
+
+class TileRunner:
     """Sums over networks and mirrored copies of tiles.
 
-    A batch that runs out of memory is halved, and at one tile the sums of the volume leave the device, by
-    ``leave_device``, which says whether there was anything to gain. Tiles whose image is constant are run once for
-    each of its values, since the same input gives the same output.
+    A batch that runs out of memory is halved, and at one tile the sums of the volume leave the device, if they lie
+    there. Tiles whose image is constant are run once for each of its values, since the same input gives the same
+    output; the sums of at most ``most_known`` values are kept meanwhile.
     """
 
     def __init__(
         self,
         image: TiledImage,
-        members: Members,
-        limits: Limits,
+        summands: Summands,
+        *,
         device: torch.device,
         precision: torch.dtype,
-        leave_device: Callable[[], bool],
+        limits: LearnedLimits,
+        most_known: int = MOST_KNOWN,
     ) -> None:
-        self.image, self.members, self.limits, self.device, self.precision = image, members, limits, device, precision
-        self.leave_device = leave_device
-        self.constants = {tile: image.constant(tile) for layer in image.layers() for tile in layer}
-        self.waiting = Counter(self.constants.values())  # tiles to come of each constant image
-        self.known: dict[tuple[float, ...], Sums] = {}
-        self.largest = 0  # copies that were given to a network at once since memory ran out
+        self._image = image
+        self._summands = summands
+        self._device = device
+        self._precision = precision
+        self._limits = limits
+        self._most_known = most_known
+        self._constants: dict[Tile, ConstantValues | None] = {}
+        for layer in image.layers():
+            self._constants |= {tile: image.constant(tile) for tile in layer}
+        self._to_come = Counter(values for values in self._constants.values() if values is not None)
+        self._known: dict[ConstantValues, GroupSums] = {}
+        self._largest_batch = 0  # copies that were given to a network at once since memory ran out
 
     @property
-    def copies(self) -> int:
+    def copies_at_once(self) -> int:
         """Copies of tiles that are given to a network at once."""
-        voxels = CPU_VOXELS_PER_BATCH if self.device.type == "cpu" else GPU_VOXELS_PER_BATCH
-        return self.limits.copies or max(1, voxels // prod(self.image.patch_size))
+        return self._limits.copies or copies_per_batch(self._image.patch_size, self._device)
 
     @property
-    def tiles_per_run(self) -> int:
+    def tiles_at_once(self) -> int:
         """Tiles whose sums exist at once: as many as can be run with all their mirrored copies."""
-        mirrors = len({part.axes for part in self.members.parts})
-        return max(1, self.copies // mirrors)
+        return max(1, self.copies_at_once // self._summands.mirrored_copies)
 
-    def __call__(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, Sums]]:
-        """The tiles in order, each with the sums (A, Z, Y, X) of its groups."""
+    def run(self, tiles: Sequence[Tile], accumulator: Accumulator) -> Iterator[tuple[Tile, GroupSums]]:
+        """The tiles in order, each with the sums (A, *patch_size) of its groups.
+
+        ``accumulator`` leaves the device where one tile does not fit beside it. Raises TileTooLarge if that is not
+        enough.
+        """
         done = 0
         while done < len(tiles):
-            some = tiles[done : done + self.tiles_per_run]
-            fresh = self._to_be_run(some)
-            found = self._sums_or_room(list(fresh)) if fresh else []
-            if found is None:
-                continue  # nothing was given away, and there is more room now
-            for tile in some:
-                yield tile, self._taken(tile, fresh, found)
-            while len(self.known) > MOST_KNOWN:  # those forgotten are run again
-                del self.known[next(iter(self.known))]
-            done += len(some)
+            batch = tiles[done : done + self.tiles_at_once]
+            place_of = {tile: place for place, tile in enumerate(self._to_be_run(batch))}
+            found: GroupSums = []
+            if place_of:
+                sums = self._sums_or_room(list(place_of), accumulator)
+                if sums is None:
+                    continue  # nothing was given away, and there is more room now
+                found = sums
+            for tile in batch:
+                yield tile, self._taken(tile, place_of, found)
+            while len(self._known) > self._most_known:  # those forgotten are run again
+                del self._known[next(iter(self._known))]
+            done += len(batch)
 
-    def _to_be_run(self, tiles: Sequence[Tile]) -> dict[Tile, int]:
-        """Tiles whose sums are not known yet, one of each constant image, and their place in the batch."""
-        values_of = {tile: self.constants[tile] for tile in tiles}
-        first = {values: tile for tile, values in reversed(values_of.items()) if values is not None}
-        chosen = [
-            tile
-            for tile, values in values_of.items()
-            if values is None or (values not in self.known and first[values] == tile)
-        ]
-        return {tile: place for place, tile in enumerate(chosen)}
+    def _to_be_run(self, tiles: Sequence[Tile]) -> list[Tile]:
+        """Tiles whose sums are not known yet, and of each constant image one."""
+        chosen = []
+        seen: set[ConstantValues] = set()
+        for tile in tiles:
+            values = self._constants[tile]
+            if values is None:
+                chosen.append(tile)
+            elif values not in self._known and values not in seen:
+                chosen.append(tile)
+                seen.add(values)
+        return chosen
 
-    def _taken(self, tile: Tile, fresh: dict[Tile, int], found: Sums) -> Sums:
-        values = self.constants[tile]
-        self.waiting[values] -= 1
-        is_awaited = values is not None and self.waiting[values] > 0
-        if tile not in fresh:
-            return self.known[values] if is_awaited else self.known.pop(values)
-        sums = [part[fresh[tile]] for part in found]
+    def _taken(self, tile: Tile, place_of: Mapping[Tile, int], found: GroupSums) -> GroupSums:
+        """The sums of one tile, from those of the batch or of an equal one before."""
+        values = self._constants[tile]
+        if values is None:
+            return [group[place_of[tile]] for group in found]
+        self._to_come[values] -= 1
+        is_awaited = self._to_come[values] > 0
+        if tile not in place_of:
+            return self._known[values] if is_awaited else self._known.pop(values)
+        sums = [group[place_of[tile]] for group in found]
         if is_awaited:  # a copy where others share its memory, which are not needed as long
-            self.known[values] = [part.clone() for part in sums] if len(fresh) > 1 else sums
+            self._known[values] = [group.clone() for group in sums] if len(place_of) > 1 else sums
         return sums
 
-    def _sums_or_room(self, tiles: Sequence[Tile]) -> Sums | None:
+    def _sums_or_room(self, tiles: Sequence[Tile], accumulator: Accumulator) -> GroupSums | None:
         """None where memory ran out, after more of it was made."""
         try:
-            return self._sums(torch.stack([self.image.cut(tile, self.device) for tile in tiles]))
+            return self._sums(torch.stack([self._image.cut(tile, self._device) for tile in tiles]))
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
             reason = first_line(error, 160)
         # Only here, where the error no longer holds on to the tensors that filled the memory.
-        if self.largest > 1:
-            self.limits.copies = self.largest // 2
-            self.limits.say_once(f"out of memory: networks get {self.limits.copies} tiles at a time from now on")
-        elif not self.leave_device():
-            size = "x".join(map(str, self.image.patch_size))
+        if self._largest_batch > 1:
+            self._limits.copies = self._largest_batch // 2
+            self._limits.say_once(f"out of memory: networks get {self._limits.copies} tiles at a time from now on")
+        elif not accumulator.leave_device():
+            size = "x".join(map(str, self._image.patch_size))
             raise TileTooLarge(
-                f"a single tile of {size} voxels does not fit in the memory of {self.device} ({reason}); "
+                f"a single tile of {size} voxels does not fit in the memory of {self._device} ({reason}); "
                 "close what else uses it, or take --device cpu"
             )
-        self.largest = 0
-        if self.device.type == "cuda":
+        self._largest_batch = 0
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
-    def _sums(self, tiles_bczyx: Tensor) -> Sums:
+    def _sums(self, tiles_bczyx: Tensor) -> GroupSums:
         """Of each group of channels (B, A, Z, Y, X)."""
-        sums: list[Tensor | None] = [None] * self.members.group_count
+        sums: dict[int, Tensor] = {}
         number = len(tiles_bczyx)
-        at_once = max(1, self.copies // number)
-        for index, run in enumerate(self.members.runs):
-            parts = [part for part in self.members.parts if part.network == index]
-            for start in range(0, len(parts), at_once):
-                some = parts[start : start + at_once]
-                copies = [mirrored(tiles_bczyx, part.axes, self.members.input_orders) for part in some]
-                self.largest = max(self.largest, number * len(some))
-                with torch.inference_mode(), autocast(self.device, self.precision):
+        passes_at_once = max(1, self.copies_at_once // number)
+        for index, run in enumerate(self._summands.runs):
+            passes = [each for each in self._summands.passes if each.network == index]
+            for start in range(0, len(passes), passes_at_once):
+                batch = passes[start : start + passes_at_once]
+                copies = [mirrored(tiles_bczyx, each.axes, self._summands.input_orders) for each in batch]
+                self._largest_batch = max(self._largest_batch, number * len(batch))
+                with torch.inference_mode(), autocast(self._device, self._precision):
                     outputs = run(copies[0] if len(copies) == 1 else torch.cat(copies))
                 del copies
-                for part, output in zip(some, outputs.split(number)):
-                    sums[part.group] = self._added(sums[part.group], output, part)
-        return sums
+                for each, output in zip(batch, outputs.split(number)):
+                    sums[each.group] = self._added(sums.get(each.group), output, each)
+        return [sums[group] for group in range(self._summands.group_count)]
 
-    def _added(self, total: Tensor | None, output: Tensor, part: Part) -> Tensor:
+    def _added(self, total: Tensor | None, output: Tensor, forward_pass: ForwardPass) -> Tensor:
         """``total`` and the output turned back; the first output of several is widened to float32."""
-        order = self.members.order_of(part.axes, output.shape[1])
+        order = self._summands.order_of(forward_pass.axes, output.shape[1])
         if order is not None:
             output = output[:, list(order)]
         if total is None:
-            output = mirrored(output, part.axes)
-            return output.to(torch.float32, copy=True) if self.members.share(part.group) < 1 else output
-        add_flipped(total, output, part.axes)
+            output = mirrored(output, forward_pass.axes)
+            is_one_of_several = self._summands.share(forward_pass.group) < 1
+            return output.to(torch.float32, copy=True) if is_one_of_several else output
+        add_flipped(total, output, forward_pass.axes)
         return total

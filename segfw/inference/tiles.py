@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.images.geometry import Shape
+from segfw.grid.boxes import Block
+from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
 
-Orders = Mapping[int, Sequence[int]]  # mirrored axis -> channels
-NO_ORDERS: Orders = {}
+ChannelOrders = Mapping[int, Sequence[int]]  # mirrored axis -> channels in the order that mirroring asks for
+NO_ORDERS: ChannelOrders = {}
+ConstantValues = tuple[float, ...]  # of each channel of a tile that has one value throughout
 
 
 def tile_starts(size: int, tile: int, step: float) -> list[int]:
@@ -60,7 +62,7 @@ def mirror_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return [subset for size in range(len(axes) + 1) for subset in combinations(axes, size)]
 
 
-def exchanged(axes: Sequence[int], orders: Orders, channels: int) -> tuple[int, ...]:
+def exchanged(axes: Sequence[int], orders: ChannelOrders, channels: int) -> tuple[int, ...]:
     """The channel that belongs in each place after mirroring along the axes, by the order that each asks for."""
     order = tuple(range(channels))
     for axis in axes:
@@ -69,7 +71,7 @@ def exchanged(axes: Sequence[int], orders: Orders, channels: int) -> tuple[int, 
     return order
 
 
-def mirrored(tiles_bczyx: Tensor, axes: Sequence[int], orders: Orders = NO_ORDERS) -> Tensor:
+def mirrored(tiles_bczyx: Tensor, axes: Sequence[int], orders: ChannelOrders = NO_ORDERS) -> Tensor:
     """Flipped along the axes, and the channels in the order that each of them asks for; undone by doing it again."""
     order = exchanged(axes, orders, tiles_bczyx.shape[1])
     if order != tuple(range(len(order))):
@@ -92,18 +94,28 @@ class TiledImage:
     """
 
     def __init__(
-        self, image_czyx: Tensor, patch_size: Shape, step: float, previous_zyx: Tensor | None, previous_classes: int
+        self,
+        image_czyx: Tensor,
+        patch_size: Shape,
+        step: float,
+        previous_zyx: Tensor | None = None,
+        previous_classes: int = 1,
     ) -> None:
-        self.shape: Shape = tuple(image_czyx.shape[1:])
-        self.patch_size, self.step, self.previous_classes = tuple(patch_size), step, previous_classes
+        self.shape = as_shape(image_czyx.shape[1:])
+        self.patch_size = as_shape(patch_size)
+        self.step = step
+        self.previous_classes = previous_classes
         missing = [max(0, tile - size) for size, tile in zip(self.shape, patch_size)]
-        self.before: Shape = tuple(count // 2 for count in missing)
-        sides = [side for count in missing[::-1] for side in (count // 2, count - count // 2)]
-        self.image = F.pad(image_czyx, sides) if any(sides) else image_czyx
+        self.before = as_shape(count // 2 for count in missing)
+        sides: list[int] = []  # as F.pad wants them: the last axis first
+        for count in reversed(missing):
+            sides += [count // 2, count - count // 2]
+        is_padded = any(sides)
+        self.image = F.pad(image_czyx, sides) if is_padded else image_czyx
         self.previous = previous_zyx
-        if previous_zyx is not None and any(sides):
+        if previous_zyx is not None and is_padded:
             self.previous = F.pad(previous_zyx, sides)
-        self.padded_shape: Shape = tuple(self.image.shape[1:])
+        self.padded_shape = as_shape(self.image.shape[1:])
 
     def layers(self) -> list[list[Tile]]:
         """Tiles by their first slice, in order."""
@@ -111,30 +123,43 @@ class TiledImage:
             list(enumerate(tile_starts(size, tile, self.step)))
             for size, tile in zip(self.padded_shape, self.patch_size)
         )
-        return [[Tile(index=(i, j, k), start=(at_z, at_y, at_x)) for j, at_y in y for k, at_x in x] for i, at_z in z]
+        result = []
+        for in_z, start_z in z:
+            layer = []
+            for in_y, start_y in y:
+                layer += [Tile(index=(in_z, in_y, in_x), start=(start_z, start_y, start_x)) for in_x, start_x in x]
+            result.append(layer)
+        return result
 
     def cut(self, tile: Tile, device: torch.device) -> Tensor:
         """What the network sees there (C, *patch_size), float32: classes of the first stage as channels, one-hot."""
-        place = tuple(slice(start, start + size) for start, size in zip(tile.start, self.patch_size))
+        place = self._place(tile)
         image = self.image[(slice(None), *place)].to(device, torch.float32)
         if self.previous is None:
             return image
-        return torch.cat((image, one_hot_previous(self.previous[place].to(device)[None], self.previous_classes)[0]))
+        previous = one_hot_previous(self.previous[place].to(device)[None], self.previous_classes)[0]
+        return torch.cat((image, previous))
 
-    def constant(self, tile: Tile) -> tuple[float, ...] | None:
+    def constant(self, tile: Tile) -> ConstantValues | None:
         """The value of each channel where all of them are the same throughout the tile, else None."""
-        place = tuple(slice(start, start + size) for start, size in zip(tile.start, self.patch_size))
-        parts = [*self.image[(slice(None), *place)], *(() if self.previous is None else (self.previous[place],))]
-        values = tuple(float(part[0, 0, 0]) for part in parts)
+        place = self._place(tile)
+        channels = list(self.image[(slice(None), *place)])
+        if self.previous is not None:
+            channels.append(self.previous[place])
+        values = tuple(float(channel[0, 0, 0]) for channel in channels)
         # A few voxels tell most tiles apart without reading them.
-        if any(float(part[-1, -1, -1]) != value for part, value in zip(parts, values)):
+        if any(float(channel[-1, -1, -1]) != value for channel, value in zip(channels, values)):
             return None
-        return values if all(bool((part == value).all()) for part, value in zip(parts, values)) else None
+        return values if all(bool((channel == value).all()) for channel, value in zip(channels, values)) else None
 
     def weights(self, tile: Tile, device: torch.device) -> tuple[Tensor, Tensor]:
         """What the tile's voxels weigh, which is the product of two: (Z,) by slice and (Y, X) in the slice."""
-        along = [
+        along_z, along_y, along_x = (
             blending_weights(size, patch, self.step)[index].to(device)
             for size, patch, index in zip(self.padded_shape, self.patch_size, tile.index)
-        ]
-        return along[0], along[1][:, None] * along[2]
+        )
+        return along_z, along_y[:, None] * along_x
+
+    def _place(self, tile: Tile) -> Block:
+        z, y, x = (slice(start, start + size) for start, size in zip(tile.start, self.patch_size))
+        return z, y, x

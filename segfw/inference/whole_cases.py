@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from segfw.dataset.labels import LABELS_FILE
 from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
-from segfw.inference.host_memory import Limits
+from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
@@ -26,8 +26,6 @@ from segfw.model.load import Model
 from segfw.networks import BuildNetwork
 from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
-from segfw.training.metrics_log import read_metrics
-from segfw.training.patch_validation import CountWholeCase
 
 MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
 VALIDATION = "validation"  # folder of the masks in a fold's
@@ -40,10 +38,13 @@ def whole_case_counter(
     target: Target,
     device: torch.device,
     precision: torch.dtype,
-) -> CountWholeCase:
-    """Predicts a stored case as a whole, without mirroring, and counts its voxels on the network's grid."""
+) -> Callable[[nn.Module, str], Tensor]:
+    """Predicts a stored case, by its id, as a whole and without mirroring; counts its voxels on the network's grid.
 
-    limits = Limits()
+    What it returns gives true positives, false positives and false negatives (3, K) of a network on a case.
+    """
+
+    limits = LearnedLimits()
 
     @torch.no_grad()
     def count(network: nn.Module, case_id: str) -> Tensor:
@@ -60,16 +61,16 @@ def whole_case_counter(
             room_bytes=MEMORY_SHARE * free_memory_bytes(),
             limits=limits,
         )
-        total: Tensor | int = 0
+        counts: list[Tensor] = []
         try:
             for slab in slabs:
                 for z in range(slab.start, slab.stop):
                     logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
                     truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
-                    total = total + overlap_counts(logits[None], truth, target).to(device)
+                    counts.append(overlap_counts(logits[None], truth, target).to(device))
         except UserError as error:  # one tile, or the sums, in the memory that training leaves
             raise torch.OutOfMemoryError(f"{case_id}: {error}") from None
-        return total
+        return torch.stack(counts).sum(0)
 
     return count
 
@@ -83,8 +84,12 @@ def validate(
     precision: str,
     build: BuildNetwork,
     ranks: Ranks,
+    curve: Sequence[Mapping[str, float]],
 ) -> Scores:
-    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept."""
+    """Predicts and scores whole validation cases, shared over ranks; masks that are there already are kept.
+
+    ``curve`` has the figures of each epoch of the training, which the report draws.
+    """
     output, report = folder / VALIDATION, folder / "report.html"
     if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
         kept = Scores.load(output / "scores.json")
@@ -104,14 +109,15 @@ def validate(
     (folder / FAILURES_FILE).unlink(missing_ok=True)
     if ranks.is_first:
         report.unlink(missing_ok=True)  # that of other scores, if any
+        masks = {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases if case.label is not None}
         evaluate_pairs(
-            {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases},
+            masks,
             model.plan.labels,
             title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
             output=output / "scores.json",
             report=report,
             images={case.id: case.images[0] for case in cases},
-            curve=read_metrics(folder),
+            curve=curve,
             label_maps={case.id: case.label_map for case in cases},
         )
     ranks.wait()

@@ -7,12 +7,12 @@ because whoever alters a member can alter the card too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.records import Record
+from segfw.base.records import Record, UserError
+from segfw.model.training_record import Session, read_metrics, read_run_record
 
 CARD_FILE = "model.json"
 LISTED_PACKAGES = ("segfw", "torch", "cuda")  # whose versions a card tells
@@ -39,7 +39,7 @@ class FoldFacts(Record):
     precision: str | None = None
     trained: str | None = None  # day of its last session, ISO 8601
     versions: dict[str, str] = {}
-    data_digest: str | None = None  # of its training cases as stored (training.runrecord.data_digest)
+    data_digest: str | None = None  # of its training cases as stored (training.run_record.data_digest)
     half_rounding: HalfRounding | None = None
 
 
@@ -95,11 +95,11 @@ def _in_words(half: HalfRounding) -> str:
 
 def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> FoldFacts:
     """What a fold's folder says of its training; the rest is left out. The file ``weights`` has a date in any case."""
-    sessions = _read_json(folder / "run.json").get("sessions") or [{}]
-    last = sessions[-1]
+    last = _last_session(folder)
     scores = _read_json(folder / "validation" / "scores.json")
-    rows = list(_whole_lines(folder / "metrics.jsonl"))
-    trained = last.get("started") or datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
+    rows = read_metrics(folder)
+    trained = last.started if last else datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
+    versions = last.versions if last else {}
     return FoldFacts(
         configuration=configuration,
         fold=fold,
@@ -108,20 +108,21 @@ def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> Fo
         seconds=rows[-1].get("elapsed_s") if rows else None,
         validation_dice=scores.get("foreground_mean", {}).get("dice"),
         validation_dice_per_label={name: score.get("dice") for name, score in scores.get("labels", {}).items()},
-        precision=last.get("precision"),
+        precision=last.precision if last else None,
         trained=trained[:10],
-        versions={name: text for name, text in last.get("versions", {}).items() if name in LISTED_PACKAGES},
-        data_digest=last.get("data_digest"),
+        versions={name: text for name, text in versions.items() if name in LISTED_PACKAGES},
+        data_digest=last.data_digest if last else None,
     )
+
+
+def _last_session(folder: Path) -> Session | None:
+    """None where there is no record of the run, or none that this version reads."""
+    try:
+        record = read_run_record(folder)
+    except UserError:
+        return None
+    return record.sessions[-1] if record and record.sessions else None
 
 
 def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _whole_lines(path: Path) -> Iterator[dict]:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off by a kill
-            return

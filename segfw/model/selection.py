@@ -61,20 +61,23 @@ def read_selection(source: ModelSource) -> Selection | None:
     return None if content is None else Selection.parse(content, source.path / SELECTION_FILE)
 
 
+def current_selection(source: ModelSource) -> Selection | None:
+    """As ``read_selection``, with a warning if folds have been trained since."""
+    selection = read_selection(source)
+    for name, folds in selection.folds.items() if selection else ():
+        if set(folds) != set(source.trained_folds(name)) - {"all"}:
+            path = source.path / SELECTION_FILE
+            print(f"warning: the trained folds of {name} have changed since {path} was made; run segfw select again")
+    return selection
+
+
 def load_selection(work: Path) -> Selection | None:
     """What ``select`` found best, None if it was not run.
 
     Prints a warning if folds have been trained since. UserError if the file is damaged.
     """
     with ModelSource.open(work) as source:
-        selection = read_selection(source)
-        for name, folds in selection.folds.items() if selection else ():
-            if set(folds) != set(source.trained_folds(name)) - {"all"}:
-                print(
-                    f"warning: the trained folds of {name} have changed since {source.path / SELECTION_FILE} was made; "
-                    "run segfw select again"
-                )
-    return selection
+        return current_selection(source)
 
 
 def load_postprocessing(path: Path) -> Postprocessing:
@@ -89,6 +92,11 @@ def load_postprocessing(path: Path) -> Postprocessing:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a file") from None
     if content is None:
         raise UserError(f"{path}: no such file; give a selection.json or a postprocessing.json of a model")
+    return postprocessing_in(content, path)
+
+
+def postprocessing_in(content: bytes, path: Path) -> Postprocessing:
+    """As ``load_postprocessing``, of the content of the file ``path``, which errors name."""
     try:
         found = json.loads(content)
     except ValueError:

@@ -42,9 +42,9 @@ def postprocessing_file(model: Path, configuration: str) -> Path:
     return Path(model) / "runs" / configuration / POSTPROCESSING_FILE
 
 
-def weights_name(configuration: str, fold: str) -> str:
-    """The name inside a model, folder or file, of the last weights of a fold."""
-    return (fold_folder(Path(), configuration, fold) / WEIGHTS_FILE).as_posix()
+def weights_name(configuration: str, fold: str, file: str = WEIGHTS_FILE) -> str:
+    """The name inside a model, folder or file, of a fold's file of weights."""
+    return (fold_folder(Path(), configuration, fold) / file).as_posix()
 
 
 def postprocessing_name(configuration: str) -> str:
@@ -159,13 +159,18 @@ class ModelSource:
             if self.card.weights != "best":
                 raise UserError(f"{self.path}: holds the weights of the training's end; predict with --weights last")
             return names
-        names = {fold: name.removesuffix(WEIGHTS_FILE) + BEST_FILE for fold, name in names.items()}
+        names = {fold: weights_name(configuration, fold, BEST_FILE) for fold in names}
         for name in names.values():
             if not self.has(name):
                 raise UserError(
                     f"{self.path / name}: no weights of a best epoch were kept; predict with --weights last"
                 )
         return names
+
+    def best_weight_names(self, configuration: str) -> dict[str, str]:
+        """The names of the weights of the best epoch of those trained folds that kept them beside the last ones."""
+        names = {fold: weights_name(configuration, fold, BEST_FILE) for fold in self.trained_folds(configuration)}
+        return {fold: name for fold, name in names.items() if self.has(name)}
 
 
 def predicting_folds(trained: Sequence[str]) -> tuple[str, ...]:

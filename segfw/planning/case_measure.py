@@ -8,7 +8,7 @@ from scipy import ndimage
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.sides import may_be_paired
-from segfw.grid.preprocess import nonzero_box
+from segfw.grid.boxes import nonzero_box
 from segfw.images.geometry import Shape, Spacing, as_shape, as_spacing
 from segfw.images.values import LARGEST_TABLE, count_values
 from segfw.images.volume import Volume, to_canonical

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.grid.store import CaseArrays
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.augment import augment_intensity, warp
 from segfw.training.augment_params import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
@@ -48,9 +48,16 @@ class CutPatch:
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that is on a device."""
-        yield from (self.image_czyx, self.classes_zyx)
+        yield self.image_czyx
+        yield self.classes_zyx
         if self.previous_zyx is not None:
             yield self.previous_zyx
+
+    def masks_lzyx(self) -> Tensor:
+        """The classes and, in a cascade, those of the previous stage."""
+        if self.previous_zyx is None:
+            return self.classes_zyx[None]
+        return torch.stack((self.classes_zyx, self.previous_zyx))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +69,23 @@ class CutBatch:
 
     def to(self, device: torch.device) -> CutBatch:
         """The same on ``device``; to CUDA through pinned memory and without waiting for the copies."""
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            if tensor is None or tensor.device.type == device.type == "cpu" or tensor.is_cuda:
-                return tensor
-            # The pinned memory is used again only after the copy: PyTorch's allocator sees to that.
-            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-        patches = (
+        patches = [
             replace(
                 patch,
-                image_czyx=moved(patch.image_czyx),
-                classes_zyx=moved(patch.classes_zyx),
-                previous_zyx=moved(patch.previous_zyx),
+                image_czyx=_moved(patch.image_czyx, device),
+                classes_zyx=_moved(patch.classes_zyx, device),
+                previous_zyx=None if patch.previous_zyx is None else _moved(patch.previous_zyx, device),
             )
             for patch in self.patches
-        )
+        ]
         return replace(self, patches=tuple(patches))
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device.type == device.type == "cpu" or tensor.is_cuda:
+        return tensor
+    # The pinned memory is used again only after the copy: PyTorch's allocator sees to that.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,24 +134,30 @@ class Batches:
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
         sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated)
         case = self.cases[sample.case]
-        spatial, intensity = SpatialParams(), None
-        kind = "none" if self.augment is not None else self.augmentation
-        if kind == "device":
+        is_as_published = self.augment is None and self.augmentation == "reference"
+
+        # What is done to it
+        spatial = SpatialParams()
+        intensity = None
+        if self.augment is None and self.augmentation == "device":
             spatial = draw_spatial(rng, self.patch_size, self.mirror_axes, self.elastic)
             intensity = draw_intensity(rng, case.image.shape[0])
-        elif kind == "reference":
+        elif is_as_published:
             flips = rng.random(3) < 0.5
             spatial = SpatialParams(mirrored=tuple(axis for axis in self.mirror_axes if flips[axis]))
         seed = int(rng.integers(2**62))
-        size = source_size(self.patch_size, spatial)
-        if kind == "reference":
-            size = published_source_size(self.patch_size)
-        start = tuple(first - (n - p) // 2 for first, n, p in zip(sample.start, size, self.patch_size))
+
+        # The box around the patch
+        size = published_source_size(self.patch_size) if is_as_published else source_size(self.patch_size, spatial)
+        margins = [(read - wanted) // 2 for read, wanted in zip(size, self.patch_size)]
+        start = as_shape(first - margin for first, margin in zip(sample.start, margins))
         image, *masks = self._read(case, start, size, spatial)
-        if kind == "reference":
+
+        # What is done here already, by threads that the step does not wait for
+        if is_as_published:
             image, masks = augment_as_published(image, masks, self.patch_size, seed)
         mistakes = None
-        if len(masks) > 1 and (kind != "none" or self.augment is not None):
+        if len(masks) > 1 and (self.augmentation != "none" or self.augment is not None):
             mistakes = draw_previous(np.random.default_rng([seed, 1]), self.previous_classes)
             masks[1] = torch.from_numpy(drop_components(masks[1].numpy(), mistakes, prod(self.patch_size)))
         return CutPatch(
@@ -161,12 +174,17 @@ class Batches:
     def _read(self, case: CaseArrays, start: Shape, size: Shape, spatial: SpatialParams) -> list[Tensor]:
         """Image, classes and, in a cascade, the previous stage's classes in a box; mirrored if that is all to do."""
         image = cut_padded(case.image, start, size)
-        masks = [cut_padded(mask, start, size, OUTSIDE) for mask in (case.classes, case.previous) if mask is not None]
-        pairs = [pair for axis in spatial.mirrored for pair in self.swapped.get(axis, ())]
+        masks = [cut_padded(case.classes, start, size, OUTSIDE)]
+        if case.previous is not None:
+            masks.append(cut_padded(case.previous, start, size, OUTSIDE))
+        pairs: list[tuple[int, int]] = []
+        for axis in spatial.mirrored:
+            pairs.extend(self.swapped.get(axis, ()))
         if pairs:
             masks = [swap_classes(mask, pairs) for mask in masks]
         if self.zero_outside:
-            masks[0] = masks[0].masked_fill(is_blank(image[list(self.zero_outside)]) & (masks[0] == 0), OUTSIDE)
+            is_outside = is_blank(image[list(self.zero_outside)]) & (masks[0] == 0)
+            masks[0] = masks[0].masked_fill(is_outside, OUTSIDE)
         boxes = [image, *masks]
         if spatial.mirrored and not spatial.is_warped:
             boxes = [box.flip([axis - 3 for axis in spatial.mirrored]) for box in boxes]
@@ -176,32 +194,46 @@ class Batches:
         """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented."""
         patches = batch.to(device).patches
         image, labels = self._assembled(patches)
-        classes, previous = labels[:, 0], labels[:, 1].clamp_min(0) if labels.shape[1] > 1 else None
+        classes = labels[:, 0]
         seeds = [patch.seed for patch in patches]
-        if patches[0].intensity is not None:
-            image = augment_intensity(image, [patch.intensity for patch in patches], self.patch_size, seeds)
+        intensities = [patch.intensity for patch in patches if patch.intensity is not None]  # of all, or of none
+        if intensities:
+            image = augment_intensity(image, intensities, self.patch_size, seeds)
         if self.augmentation != "none":
             for channel in self.zero_outside:
                 image[:, channel].masked_fill_(classes < 0, 0)
         classes = classes.clamp_min(0).long()
-        if previous is not None:
-            if patches[0].mistakes is not None:
-                previous = augment_previous(previous, [patch.mistakes for patch in patches])
+        if labels.shape[1] > 1:
+            previous = labels[:, 1].clamp_min(0)
+            mistakes = [patch.mistakes for patch in patches if patch.mistakes is not None]  # in all, or in none
+            if mistakes:
+                previous = augment_previous(previous, mistakes)
             image = torch.cat((image, one_hot_previous(previous, self.previous_classes)), 1)
-        if self.augment is not None:
-            rngs = [np.random.default_rng(seed) for seed in seeds]
-            made = [self.augment(image[i : i + 1], classes[i : i + 1], rng) for i, rng in enumerate(rngs)]
-            image, classes = torch.cat([pair[0] for pair in made]), torch.cat([pair[1] for pair in made]).long()
-        return image, classes
+        if self.augment is None:
+            return image, classes
+        return self._augmented_by_user(self.augment, image, classes, seeds)
+
+    def _augmented_by_user(
+        self, augment: Augment, image: Tensor, classes: Tensor, seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        images = []
+        truths = []
+        for sample, seed in enumerate(seeds):
+            part = slice(sample, sample + 1)
+            made, truth = augment(image[part], classes[part], np.random.default_rng(seed))
+            images.append(made)
+            truths.append(truth)
+        return torch.cat(images), torch.cat(truths).long()
 
     def _assembled(self, patches: Sequence[CutPatch]) -> tuple[Tensor, Tensor]:
         """Image (B, C, Z, Y, X) float32 and masks (B, L, Z, Y, X) int16 of the patch size: classes, then previous."""
-        boxes = [(patch.image_czyx, torch.stack([*patch.tensors()][1:])) for patch in patches]
+        boxes = [(patch.image_czyx, patch.masks_lzyx()) for patch in patches]
         warped = [index for index, patch in enumerate(patches) if patch.spatial.is_warped]
-        params = [patches[index].spatial for index in warped]
         if warped:
-            for index, made in zip(warped, zip(*warp([boxes[index] for index in warped], params, self.patch_size))):
-                boxes[index] = made
+            params = [patches[index].spatial for index in warped]
+            images, labels = warp([boxes[index] for index in warped], params, self.patch_size)
+            for number, index in enumerate(warped):
+                boxes[index] = (images[number], labels[number])
         return torch.stack([image.float() for image, _ in boxes]), torch.stack([labels for _, labels in boxes])
 
 
@@ -229,10 +261,13 @@ def cut_padded(array: np.ndarray | Tensor, start: Shape, size: Shape, outside: i
     What lies beyond is 0 or, in a mask, which becomes int16, ``outside``.
     """
     shape = array.shape[-3:]
-    inside = [(max(0, first), min(edge, first + n)) for first, n, edge in zip(start, size, shape)]
-    inside = [(min(low, edge), max(low, high)) for (low, high), edge in zip(inside, shape)]
-    leading = (slice(None),) * (len(array.shape) - 3)
-    part = array[(*leading, *(slice(low, max(low, high)) for low, high in inside))]
+    inside = []
+    for first, length, edge in zip(start, size, shape):
+        low = min(max(0, first), edge)
+        high = max(low, min(edge, first + length))
+        inside.append(slice(low, high))
+    leading = [slice(None)] * (len(array.shape) - 3)
+    part = array[(*leading, *inside)]
     if outside is not None:
         part = part.to(torch.int16) if isinstance(part, Tensor) else part.astype(np.int16)
     result = part if isinstance(part, Tensor) else torch.from_numpy(part)

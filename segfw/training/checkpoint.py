@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
+from segfw.model.training_record import Events
 from segfw.model.weights import load_tensors, save_tensors
 
 CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0
+
+Forward = Callable[[Tensor], Sequence[Tensor]]  # image (B, C, Z, Y, X) -> logits of all decoder stages, finest first
 
 
 @dataclass(kw_only=True)
@@ -43,16 +48,18 @@ class Counters:
     rescues: int = 0
     rescued_epoch: int = 0  # in which the last one was
     parts: int = 1  # that a batch is computed in
-    events: dict[str, str] = field(default_factory=dict)  # what befell the epoch that is under way, for its row
+    events: Events = field(default_factory=Events)  # what befell the epoch that is under way, for its row
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """All that changes while training; saved and restored as a whole."""
+    """All that changes while training; weights, momentum, scale and counters are saved and restored together."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    forward: Forward  # the network, or what is made of it: compiled, or with its gradients averaged over ranks
+    without_averaging: Callable[[], AbstractContextManager[None]] = nullcontext  # of gradients, over ranks
     counters: Counters = field(default_factory=Counters)
 
 
@@ -67,23 +74,33 @@ def save_checkpoint(path: Path, state: TrainState) -> None:
 
 
 class Checkpoints:
-    """Writes checkpoints into ``folder`` when a minute has passed since the last; only the first rank does.
+    """Writes checkpoints into ``folder`` when ``every_s`` have passed since the last; only the first rank does.
 
     There are two: the last one, to resume from, and the last one that validation has found good, to go back to after a
     divergence. A network can have diverged for a while before that is seen.
     """
 
-    def __init__(self, folder: Path, is_first: bool) -> None:
-        self.folder, self.is_first = folder, is_first
-        self._saved_at = self._good_at = time.monotonic()
+    def __init__(
+        self,
+        folder: Path,
+        is_first: bool,
+        every_s: float = CHECKPOINT_EVERY_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.is_first = is_first
+        self._every_s = every_s
+        self._now_s = now_s
+        self._saved_at = now_s()
+        self._good_at = self._saved_at
 
     def is_due(self) -> bool:
         """True if the last one is old."""
-        return time.monotonic() - self._saved_at > CHECKPOINT_EVERY_S
+        return self._now_s() - self._saved_at > self._every_s
 
     def is_good_due(self) -> bool:
         """True if the last good one is old."""
-        return time.monotonic() - self._good_at > CHECKPOINT_EVERY_S
+        return self._now_s() - self._good_at > self._every_s
 
     def save(self, state: TrainState, *, is_good: bool = False) -> None:
         """Writes one now; both if it is good."""
@@ -92,7 +109,7 @@ class Checkpoints:
             if is_good:
                 with whole_file(self.folder / GOOD_FILE) as partial:
                     shutil.copyfile(self.folder / CHECKPOINT_FILE, partial)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._now_s()
         if is_good:
             self._good_at = self._saved_at
 
@@ -122,4 +139,5 @@ def load_checkpoint(path: Path, state: TrainState) -> None:
         state.scaler.load_state_dict(kept["scaler"])
     # A checkpoint of an older version has its few counters beside the scaler.
     known = {each.name for each in fields(Counters)}
-    state.counters = Counters(**{name: value for name, value in kept.get("counters", kept).items() if name in known})
+    counters = kept.get("counters", kept)
+    state.counters = Counters(**{name: value for name, value in counters.items() if name in known})

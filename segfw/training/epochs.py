@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +12,17 @@ from tqdm import tqdm
 from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
 from segfw.model.source import BEST_FILE
+from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures, read_metrics
 from segfw.model.weights import save_weights
-from segfw.planning.splits import Fold
-from segfw.training.batches import Batches
-from segfw.training.checkpoint import Checkpoints, TrainState
-from segfw.training.feeding import Feeder, Stopwatch
-from segfw.training.metrics_log import append_metrics, epoch_line, read_metrics
-from segfw.training.patch_validation import STEP_PER_TILE, WHOLE_CASES_SHARE, WholeCases, validate_patches
+from segfw.training.checkpoint import TrainState
+from segfw.training.feeding import Feeder
+from segfw.training.metrics_log import append_metrics, epoch_line
+from segfw.training.patch_validation import validate_patches
 from segfw.training.progress_page import draw_progress
 from segfw.training.schedule import Clock, cool_down, learning_rate
-from segfw.training.step import Run, is_finite, train_step
-from segfw.training.stop_file import COOL_DOWN, FEWEST_GAIN, GO_ON, STOP_NOW, StopFile, Stopped
-from segfw.training.writers import Writer
+from segfw.training.step import is_finite, train_step_that_fits
+from segfw.training.stop_file import COOL_DOWN, GO_ON, STOP_NOW, Stopped
+from segfw.training.train_run import TrainRun
 
 CHECK_EVERY_STEPS = 20  # steps between looks at the loss: each look waits for the device
 VALIDATION_SHARE = 0.2  # validation batches per training batch, as published (50 to 250)
@@ -37,170 +34,204 @@ class Diverged(Exception):
     """The loss or a weight is no longer a number, or the network predicts background only."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A run with the data it works on."""
-
-    run: Run
-    fold: Fold
-    train_batches: Batches
-    val_batches: Batches
-    whole_cases: WholeCases | None
-    checkpoints: Checkpoints
-    stop_file: StopFile
-    augmenting: Stopwatch
-    writers: Sequence[Writer]  # of the first rank
-
-
-def train_epochs(job: Job, state: TrainState, clock: Clock) -> None:
+def train_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None:
     """Trains until the clock says that it is over. Raises Diverged, or Stopped."""
-    run, counters = job.run, state.counters
     share = run.ranks.samples(run.settings.batch_size)
-    feeder = Feeder(lambda step: job.train_batches.cut(step, share), counters.step, device=run.device)
+    feeder = Feeder(lambda step: run.train_batches.cut(step, share), state.counters.step, device=run.compute.device)
     try:
-        # A budget that was spent on compiling still gets one epoch.
-        while not run.ranks.from_first(clock.is_over() and counters.epoch > 0)[0]:
-            row = _train_epoch(job, state, clock, feeder)
-            steps = max(1, round(VALIDATION_SHARE * row["steps"]))
-            row |= validate_patches(run, state, job.val_batches, steps)
-            _note_patches(run, state, row, clock)
-            row |= _validate_whole_cases(job, state, clock)
-            is_best = _is_best(job, state, row)
-            _finish_epoch(job, state, row, clock)
-            if is_best and run.ranks.is_first:
-                weights, axes = state.network.state_dict(), job.train_batches.mirror_axes
-                save_weights(run.folder / BEST_FILE, weights, epoch=counters.epoch, mirror_axes=axes)
-            if job.checkpoints.is_good_due():
-                job.checkpoints.save(state, is_good=True)
+        while not _is_over(run, state, clock):
+            _train_and_validate(run, state, clock, feeder)
+            if run.checkpoints.is_good_due():
+                run.checkpoints.save(state, is_good=True)
     finally:
         feeder.close()
-    job.checkpoints.save(state, is_good=True)
+    run.checkpoints.save(state, is_good=True)
 
 
-def _train_epoch(job: Job, state: TrainState, clock: Clock, feeder: Feeder) -> dict:
+def _is_over(run: TrainRun, state: TrainState, clock: Clock) -> bool:
+    """True at the end, on all ranks alike. A budget that was spent on compiling still gets one epoch."""
+    (is_over,) = run.ranks.from_first(clock.is_over() and state.counters.epoch > 0)
+    return bool(is_over)
+
+
+def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder) -> None:
+    """One epoch, and what is written of it."""
+    trained = _train_epoch(run, state, clock, feeder)
+    steps = max(1, round(VALIDATION_SHARE * trained["steps"]))
+    patches, predicted_voxels = validate_patches(
+        run.compute,
+        state,
+        run.val_batches,
+        steps,
+        batch_dice=run.configuration.batch_dice,
+        target=run.target,
+    )
+    _note_patch_dice(run, state, patches["val_dice"], predicted_voxels, clock)
+    row: EpochRow = {**trained, **patches, **_validate_whole_cases(run, state, clock)}
+    is_best = _is_best(run, state, row)
+    _finish_epoch(run, state, row, clock)
+    if is_best and run.ranks.is_first:
+        weights = state.network.state_dict()
+        save_weights(run.folder / BEST_FILE, weights, epoch=state.counters.epoch, mirror_axes=run.mirror_axes)
+
+
+def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder) -> TrainFigures:
     """The steps that are left of an epoch. Raises Diverged, or Stopped."""
-    run, ranks, counters, settings = job.run, job.run.ranks, state.counters, job.run.settings
+    counters = state.counters
+    stalled_before_s = feeder.stalled_s
+    losses: list[Tensor] = []
+    rate = 0.0
     state.network.train()
-    stalled_before, losses = feeder.stalled_s, []
     with progress_bar(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
         bar.update(counters.epoch_steps)
         for cut in feeder:
-            (rate,) = ranks.from_first(learning_rate(settings, counters, clock.progress()))
-            for group in state.optimizer.param_groups:
-                group["lr"], group["momentum"] = rate, settings.momentum
-            with job.augmenting:
-                image, classes = job.train_batches.finish(cut, run.device)
-            losses.append(train_step(run, state, image, classes))
+            (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
+            _set_rate(state, rate, run.settings.momentum)
+            with run.augmentation_timer:
+                image, classes = run.train_batches.finish(cut, run.compute.device)
+            losses.append(train_step_that_fits(run.compute, state, image, classes))
             counters.step += 1
             counters.epoch_steps += 1
             bar.update()
-            is_over, is_due, asked = ranks.from_first(
-                clock.epoch_is_over(), job.checkpoints.is_due(), job.stop_file.asked()
-            )
-            if is_over or is_due or asked != GO_ON or len(losses) >= CHECK_EVERY_STEPS:
-                _add_up(job, state, losses)
+            due = _what_is_due(run, clock)
+            if due.is_anything or len(losses) >= CHECK_EVERY_STEPS:
+                _add_up(run, state, losses)
                 losses = []
-            if is_over:
+            if due.is_epoch_over:
                 break
-            if asked == COOL_DOWN:
-                _cool_down(run, state, clock, f"{job.stop_file.path} was found")
-            if is_due or asked != GO_ON:
-                counters.epoch_s, counters.elapsed_s = clock.epoch_s(), clock.elapsed_s()
-                job.checkpoints.save(state)
-            if asked != GO_ON and ranks.is_first:
-                job.stop_file.done()
-            if asked == STOP_NOW:
-                print(f"{run.folder}: stopped at step {counters.step} as asked; go on with --resume")
-                raise Stopped
+            _act_within_epoch(run, state, clock, due)
     return {
         "train_loss": counters.epoch_loss / counters.epoch_steps,
         "learning_rate": rate,
         "steps": counters.epoch_steps,
         "epoch_s": clock.epoch_s(),
-        "augment_share": job.augmenting.read_s() / clock.epoch_s(),
-        "stalled_share": (feeder.stalled_s - stalled_before) / clock.epoch_s(),
+        "augment_share": run.augmentation_timer.read_s() / clock.epoch_s(),
+        "stalled_share": (feeder.stalled_s - stalled_before_s) / clock.epoch_s(),
     }
 
 
-def _add_up(job: Job, state: TrainState, losses: list[Tensor]) -> None:
+def _set_rate(state: TrainState, rate: float, momentum: float) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+        group["momentum"] = momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """What has to be done after a step, on all ranks alike."""
+
+    is_epoch_over: bool
+    is_checkpoint_due: bool
+    asked: int  # by the file STOP
+
+    @property
+    def is_anything(self) -> bool:
+        return self.is_epoch_over or self.is_checkpoint_due or self.asked != GO_ON
+
+
+def _what_is_due(run: TrainRun, clock: Clock) -> _Due:
+    is_epoch_over, is_checkpoint_due, asked = run.ranks.from_first(
+        clock.epoch_is_over(), run.checkpoints.is_due(), run.stop_file.asked()
+    )
+    return _Due(is_epoch_over=bool(is_epoch_over), is_checkpoint_due=bool(is_checkpoint_due), asked=int(asked))
+
+
+def _act_within_epoch(run: TrainRun, state: TrainState, clock: Clock, due: _Due) -> None:
+    """A checkpoint where one is due, and what the file STOP asks for. Raises Stopped."""
+    if due.asked == COOL_DOWN:
+        _cool_down(run, state, clock, f"{run.stop_file.path} was found")
+    if due.is_checkpoint_due or due.asked != GO_ON:
+        state.counters.epoch_s = clock.epoch_s()
+        state.counters.elapsed_s = clock.elapsed_s()
+        run.checkpoints.save(state)
+    if due.asked != GO_ON and run.ranks.is_first:
+        run.stop_file.done()
+    if due.asked == STOP_NOW:
+        print(f"{run.folder}: stopped at step {state.counters.step} as asked; go on with --resume")
+        raise Stopped
+
+
+def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> None:
     """Reads the losses since the last look. Raises Diverged, or UserError that names a case of broken values."""
-    ranks, counters = job.run.ranks, state.counters
-    total = float(ranks.sum(torch.stack(losses).sum())) / ranks.count
+    counters = state.counters
+    total = float(run.ranks.sum(torch.stack(losses).sum())) / run.ranks.count
     counters.epoch_loss += total
     if math.isfinite(total) and is_finite(state.network):
         return
     for step in range(counters.step - len(losses), counters.step):
-        for patch in job.train_batches.cut(step).patches:
+        for patch in run.train_batches.cut(step).patches:
             if not bool(torch.isfinite(patch.image_czyx).all()):
-                case = job.fold.train[patch.case]
-                raise UserError(f"{job.run.folder}: {case} holds intensities that are no numbers; run segfw check")
+                case_id = run.train_ids[patch.case]
+                raise UserError(f"{run.folder}: {case_id} holds intensities that are no numbers; run segfw check")
     raise Diverged(f"the training loss became {total}" if not math.isfinite(total) else "a weight is no number")
 
 
-def _note_patches(run: Run, state: TrainState, row: dict, clock: Clock) -> None:
+def _note_patch_dice(run: TrainRun, state: TrainState, dice: float, predicted_voxels: int, clock: Clock) -> None:
     """Updates the moving average of the Dice; ends a run that is on a plateau. Raises Diverged after a collapse."""
-    counters, before = state.counters, state.counters.smoothed_dice
-    if row.pop("val_predicted") == 0 and before is not None and before > LEARNED_DICE:
+    counters = state.counters
+    before = counters.smoothed_dice
+    if predicted_voxels == 0 and before is not None and before > LEARNED_DICE:
         raise Diverged("the network fell back to predicting background only")
-    dice = row["val_dice"]
     counters.smoothed_dice = dice if before is None else SMOOTHING * before + (1 - SMOOTHING) * dice
-    if counters.best_smoothed is None or counters.smoothed_dice > counters.best_smoothed + FEWEST_GAIN:
-        counters.best_smoothed, counters.best_epoch = counters.smoothed_dice, counters.epoch
+    if counters.best_smoothed is None or counters.smoothed_dice > counters.best_smoothed + run.fewest_gain:
+        counters.best_smoothed = counters.smoothed_dice
+        counters.best_epoch = counters.epoch
     waited = counters.epoch - counters.best_epoch
     if run.settings.patience and waited >= run.settings.patience:
         _cool_down(run, state, clock, f"no progress for {waited} epochs")
 
 
-def _cool_down(run: Run, state: TrainState, clock: Clock, reason: str) -> None:
+def _cool_down(run: TrainRun, state: TrainState, clock: Clock, reason: str) -> None:
     (done,) = run.ranks.from_first(clock.progress())
     if cool_down(run.settings, state.counters, done):
-        said = f"{reason}: the learning rate falls to zero within {state.counters.cool_steps} steps, then it ends"
-        state.counters.events["cooling"] = said
-        print(said)
+        steps = state.counters.cool_steps
+        event = f"{reason}: the learning rate falls to zero within {steps} steps, then it ends"
+        state.counters.events["cooling"] = event
+        print(event)
 
 
-def _validate_whole_cases(job: Job, state: TrainState, clock: Clock) -> dict:
-    """Dice of whole cases where it takes no more than its share of the work and fits in the time budget.
-
-    Work is counted in tiles and patches, not in seconds, so that a resumed run keeps the same weights as its best.
-    """
-    if job.whole_cases is None:
+def _validate_whole_cases(run: TrainRun, state: TrainState, clock: Clock) -> WholeCaseFigures:
+    """Dice of whole cases where their turn has come; nothing else."""
+    if run.whole_cases is None:
         return {}
-    counters, settings, tiles = state.counters, job.run.settings, job.whole_cases.tiles
-    tiles_trained = STEP_PER_TILE * counters.step * settings.batch_size
-    (elapsed_s,) = job.run.ranks.from_first(clock.elapsed_s())
-    end_s = elapsed_s * (1 + tiles / tiles_trained)
-    if counters.whole_tiles + tiles > WHOLE_CASES_SHARE * tiles_trained or end_s > (settings.time_budget_s or math.inf):
+    (elapsed_s,) = run.ranks.from_first(clock.elapsed_s())
+    settings = run.settings
+    if not run.whole_cases.is_due(state.counters, settings.batch_size, elapsed_s, settings.time_budget_s):
         return {}
-    counters.whole_tiles += tiles
-    return job.whole_cases.validate(state.network)
+    state.counters.whole_tiles += run.whole_cases.tiles
+    return run.whole_cases.validate(state.network)
 
 
-def _is_best(job: Job, state: TrainState, row: dict) -> bool:
+def _is_best(run: TrainRun, state: TrainState, row: EpochRow) -> bool:
     """True if the weights are the best so far: by whole cases or, where none validates, by the smoothed patch Dice."""
     counters = state.counters
-    dice = counters.smoothed_dice if job.whole_cases is None else row.get("whole_case_dice")
+    dice = counters.smoothed_dice if run.whole_cases is None else row.get("whole_case_dice")
     if dice is None or (counters.best_dice is not None and dice <= counters.best_dice):
         return False
     counters.best_dice = dice
     return True
 
 
-def _finish_epoch(job: Job, state: TrainState, row: dict, clock: Clock) -> None:
+def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock) -> None:
     """Writes the epoch down and begins the next."""
-    run, counters = job.run, state.counters
+    counters = state.counters
+    device = run.compute.device
     counters.elapsed_s = clock.elapsed_s()
-    row |= {"epoch": counters.epoch, "elapsed_s": counters.elapsed_s} | counters.events
-    counters.events = {}
-    if run.device.type == "cuda":
-        row["gpu_memory_gb"] = torch.cuda.max_memory_reserved(run.device) / GIGABYTE
+    row["epoch"] = counters.epoch
+    row["elapsed_s"] = counters.elapsed_s
+    row.update(counters.events)
+    counters.events = Events()
+    if device.type == "cuda":
+        row["gpu_memory_gb"] = torch.cuda.max_memory_reserved(device) / GIGABYTE
     if run.ranks.is_first:
         append_metrics(run.folder, row)
         draw_progress(run.folder, read_metrics(run.folder), run.label_names, left_s=clock.left_s())
-    for writer in job.writers:
+    for writer in run.writers:
         writer.write(row)
     total = "" if run.settings.time_budget_s else f"/{run.settings.epochs}"
     tqdm.write(epoch_line(row, run.label_names, total, clock.left_s()))
     counters.epoch += 1
-    counters.epoch_steps, counters.epoch_loss, counters.epoch_s = 0, 0.0, 0.0
-    clock.epoch_started = time.monotonic()
+    counters.epoch_steps = 0
+    counters.epoch_loss = 0.0
+    counters.epoch_s = 0.0
+    clock.begin_epoch()

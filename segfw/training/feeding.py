@@ -101,11 +101,15 @@ class Feeder:
         first_step: int,
         workers: int = 2,
         device: torch.device | None = None,
+        now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.stalled_s = 0.0
+        self._now_s = now_s
         self._cut = cut
         self._device = device
-        self._stream = _copy_stream(device) if device is not None and device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device is not None and device.type == "cuda":
+            self._stream = _copy_stream(device)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._next_step = first_step
         self._coming: deque = deque()
@@ -115,15 +119,15 @@ class Feeder:
             while len(self._coming) < BATCHES_AHEAD:
                 self._coming.append(self._pool.submit(self._make, self._next_step))
                 self._next_step += 1
-            asked = time.perf_counter()
+            asked = self._now_s()
             batch, arrived = self._coming.popleft().result()
-            self.stalled_s += time.perf_counter() - asked
+            self.stalled_s += self._now_s() - asked
             if arrived is not None:
                 self._take_over(batch, arrived)
             yield batch
 
     def _make(self, step: int) -> tuple[CutBatch, torch.cuda.Event | None]:
-        if self._stream is None:
+        if self._stream is None or self._device is None:
             return self._cut(step), None
         with torch.cuda.stream(self._stream):  # also the current device; boxes of cases kept there are cut on it
             batch = self._cut(step).to(self._device)
@@ -140,41 +144,3 @@ class Feeder:
     def close(self) -> None:
         """Ends the threads; batches that were cut ahead are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-class Stopwatch:
-    """Seconds spent inside of ``with watch:``, by the clock of a CUDA device if that does the work.
-
-    Its events are read only when ``read_s`` is called, so that no step waits.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
-        self._device = device
-        self._seconds = 0.0
-        self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    def __enter__(self) -> None:
-        self._started = self._now()
-
-    def __exit__(self, *_: object) -> None:
-        ended = self._now()
-        if self._is_cuda:
-            self._spans.append((self._started, ended))
-        else:
-            self._seconds += ended - self._started
-
-    def _now(self) -> float | torch.cuda.Event:
-        if not self._is_cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def read_s(self) -> float:
-        """Seconds since the last call; waits for the device if it is still busy. For the end of an epoch."""
-        for started, ended in self._spans:
-            ended.synchronize()
-            self._seconds += started.elapsed_time(ended) / 1000
-        seconds, self._seconds, self._spans = self._seconds, 0.0, []
-        return seconds

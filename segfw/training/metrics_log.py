@@ -7,27 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.files import write_text
+from segfw.model.training_record import METRICS_FILE, EpochRow, read_metrics
 
-METRICS_FILE = "metrics.jsonl"
-LONGEST_LINE, LONGEST_NAME = 140, 14  # characters
+LONGEST_LINE = 140  # characters
+LONGEST_NAME = 14
 
 
-def append_metrics(folder: Path, row: dict[str, float | list[float]]) -> None:
+def append_metrics(folder: Path, row: EpochRow) -> None:
     """Adds one epoch's figures as a line of JSON."""
     with open(folder / METRICS_FILE, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    """All whole lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
-    path = folder / METRICS_FILE
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def keep_metrics_before(folder: Path, epoch: int) -> None:
@@ -36,7 +25,7 @@ def keep_metrics_before(folder: Path, epoch: int) -> None:
     write_text(folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def epoch_line(row: dict, names: list[str], total: str, left_s: float) -> str:
+def epoch_line(row: EpochRow, names: Sequence[str], total: str, left_s: float) -> str:
     """The console line of one epoch, at most LONGEST_LINE characters: of many labels only the first are shown.
 
     ``total`` follows the epoch's number, such as '/1000'. What a row may lack (whole cases, the share of augmentation,

@@ -124,10 +124,21 @@ def _points(rows: Sequence[Mapping], key: str, index: int | None = None) -> tupl
     return [epoch for epoch, _ in found], [value for _, value in found]
 
 
-def _line(ax: Axes, rows: Sequence[Mapping], key: str, index: int | None = None, **how) -> None:
+def _line(
+    ax: Axes,
+    rows: Sequence[Mapping],
+    key: str,
+    index: int | None = None,
+    *,
+    color: str | tuple[float, float, float],
+    label: str | None = None,
+    width: float = 1.4,
+    alpha: float | None = None,
+) -> None:
     epochs, values = _points(rows, key, index)
     if epochs:
-        ax.plot(epochs, values, marker="." if len(epochs) < 40 else "", **{"lw": 1.4} | how)
+        marker = "." if len(epochs) < 40 else ""
+        ax.plot(epochs, values, marker=marker, lw=width, color=color, label=label, alpha=alpha)
 
 
 def _loss(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
@@ -150,8 +161,9 @@ def _dice(ax: Axes, rows: Sequence[Mapping], key: str, label_names: Sequence[str
         for index, name in enumerate(label_names):
             # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
             label = f" {shortened(name, 20)}" if index < LEGEND_ENTRIES else None
-            _line(ax, rows, f"{key}_per_label", index, label=label, color=label_color(index + 1), lw=0.9, alpha=0.8)
-    _line(ax, rows, key, label=" mean" if len(label_names) > 1 else f" {shortened(label_names[0])}", color=INK, lw=1.8)
+            _line(ax, rows, f"{key}_per_label", index, label=label, color=label_color(index + 1), width=0.9, alpha=0.8)
+    name = " mean" if len(label_names) > 1 else f" {shortened(label_names[0])}"
+    _line(ax, rows, key, label=name, color=INK, width=1.8)
     ax.set_ylim(-0.02, 1.02)
     more = len(label_names) - LEGEND_ENTRIES
     ax.legend(

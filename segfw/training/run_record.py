@@ -19,71 +19,30 @@ import torch
 from pydantic import JsonValue
 
 from segfw.base.device import device_name
-from segfw.base.records import Record, UserError
+from segfw.base.records import UserError
 from segfw.grid.store import load_stored
+from segfw.model.training_record import RUN_FILE, GitState, RunRecord, Session, read_run_record
 from segfw.training.settings import TrainSettings
 
-RUN_FILE = "run.json"
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("segfw", "torch", "numpy", "scipy", "blosc2", "safetensors", "pydantic", "monai", "batchgenerators")
 SAMPLED_BYTES = 1 << 16  # of each stored file: with its size enough to tell data apart, without reading it all
 HOMES = re.compile(r"(/home|/Users|[A-Za-z]:[\\/]+Users)[\\/]+[^\\/\s'\":]+")
 
 
-class GitState(Record):
-    """Commit that the code was checked out at; ``is_changed`` if files of the package differ from it."""
-
-    commit: str
-    is_changed: bool
-
-
-class Session(Record):
-    """One process, or group of processes, that trained; a run that was resumed or extended has several.
-
-    Names of people, hosts and home folders are left out, since runs are handed on with their models.
-    """
-
-    how: Literal["started", "resumed", "extended"]
-    started: str  # ISO 8601, UTC
-    first_epoch: int  # counted from 1
-    command: str
-    settings: dict[str, JsonValue]
-    device: str
-    precision: str
-    processes: int
-    threads: int  # of each process
-    versions: dict[str, str]
-    system: str
-    git: GitState | None  # None where the code is no checkout
-    data_digest: str  # of the training cases as stored
-
-
-class RunRecord(Record):
-    """All sessions of one run, the oldest first."""
-
-    label_names: tuple[str, ...]
-    sessions: tuple[Session, ...]
-
-
-def note_session(
-    folder: Path,
+def describe_session(
     *,
     how: Literal["started", "resumed", "extended"],
     first_epoch: int,
     settings: TrainSettings,
     device: torch.device,
     precision: torch.dtype,
-    label_names: Sequence[str],
     preprocessed: Path,
     training_ids: Sequence[str],
     processes: int = 1,
-) -> RunRecord:
-    """Writes ``folder/run.json``, or adds to that of the run that goes on, and returns it.
-
-    ``training_ids`` are the cases in ``preprocessed`` that are trained on. A run.json that cannot be read is begun
-    anew, with a note, because a log must not keep a run from going on.
-    """
-    session = Session(
+) -> Session:
+    """What this process trains with. ``training_ids`` are the cases in ``preprocessed`` that are trained on."""
+    return Session(
         how=how,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         first_epoch=first_epoch,
@@ -98,14 +57,22 @@ def note_session(
         git=git_state(PACKAGE),
         data_digest=data_digest(preprocessed, training_ids),
     )
-    path, before = folder / RUN_FILE, ()
-    if how != "started" and path.is_file():
+
+
+def note_session(folder: Path, session: Session, label_names: Sequence[str]) -> RunRecord:
+    """Writes ``folder/run.json``, or adds to that of the run that goes on, and returns it.
+
+    A run.json that cannot be read is begun anew, with a note, because a log must not keep a run from going on.
+    """
+    before: RunRecord | None = None
+    if session.how != "started":
         try:
-            before = RunRecord.load(path).sessions
+            before = read_run_record(folder)
         except UserError as error:
             print(f"note: {error}; it is begun anew")
-    record = RunRecord(label_names=tuple(label_names), sessions=(*before, session))
-    record.save(path)
+    sessions = () if before is None else before.sessions
+    record = RunRecord(label_names=tuple(label_names), sessions=(*sessions, session))
+    record.save(folder / RUN_FILE)
     return record
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
+from segfw.base.options import METADATA_KEY, OptionText
 from segfw.base.records import UserError
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
@@ -19,6 +21,9 @@ SMALLEST_BATCH = 2
 MIRROR_FROM_VIEWS = 100  # patches per training case
 COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
+FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
+
+SomeSettings = TypeVar("SomeSettings", bound=TrainSettings)
 
 
 def learning_rate_for(momentum: float) -> float:
@@ -40,13 +45,28 @@ def poly_learning_rate(progress: float, initial: float, power: float = 0.9) -> f
     return initial * max(0.0, 1 - progress) ** power
 
 
+def _decided(help: str, **limits: float) -> Any:
+    """A field that has no default, because a run that is under way has a value for it."""
+    return field(metadata={METADATA_KEY: OptionText(help=help, name=None, limits=limits)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSettings(TrainSettings):
+    """Settings of a run that is under way: nothing that a step needs is left to be decided."""
+
+    batch_size: int = _decided("patches per step, of all processes together", ge=1)
+    learning_rate: float = _decided("at the start", gt=0)
+    momentum: float = _decided("of SGD", ge=0, lt=1)
+    mirroring: bool = _decided("mirrored images too")
+
+
 def fit_to_length(
     settings: TrainSettings,
     planned_batch: int,
     patch_s: float | None,
     cases: int,
     joined_batch: Callable[[int], int] = int,
-) -> TrainSettings:
+) -> FittedSettings:
     """Fills in what depends on how long the run is: batch size, momentum and mirroring, unless they are given.
 
     ``patch_s`` is the measured time of a training step per patch, needed with a time budget. The published values are
@@ -55,22 +75,27 @@ def fit_to_length(
     (docs/benchmarks.md). ``joined_batch`` makes a batch one that several ranks can share.
     """
     batch = settings.batch_size or planned_batch
-    if settings.time_budget_s:
+    if settings.time_budget_s and patch_s is None:
+        raise ValueError("with a time budget the time of a step must have been measured")
+    if settings.time_budget_s and patch_s is not None:
         patches = settings.time_budget_s / patch_s
         if settings.batch_size is None:
-            batch = max(min(SMALLEST_BATCH, planned_batch), min(planned_batch, int(patches / FEWEST_STEPS)))
-    batch = joined_batch(batch)
-    if not settings.time_budget_s:
+            most = min(planned_batch, int(patches / FEWEST_STEPS))
+            batch = max(min(SMALLEST_BATCH, planned_batch), most)
+        batch = joined_batch(batch)
+    else:
+        batch = joined_batch(batch)
         patches = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) * batch
     momentum = momentum_for(patches / batch) if settings.momentum is None else settings.momentum
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
     mirroring = patches / cases >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
-    return replace(settings, batch_size=batch, momentum=momentum, learning_rate=rate, mirroring=mirroring)
+    decided = {"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
+    return FittedSettings(**vars(settings) | decided)
 
 
 def extended(
-    settings: TrainSettings, counters: Counters, *, epochs: int | None = None, seconds: float | None = None
-) -> TrainSettings:
+    settings: SomeSettings, counters: Counters, *, epochs: int | None = None, seconds: float | None = None
+) -> SomeSettings:
     """Settings of a run that goes on for so much longer from where it is; its learning rate rises anew.
 
     It rises to where the schedule would be, had the run been made for the new length. Raises UserError where a run that
@@ -79,11 +104,13 @@ def extended(
     if (settings.time_budget_s is None) == (epochs is None):
         kind = "a time, such as --extend 30m" if settings.time_budget_s else "epochs, such as --extend 100"
         raise UserError(f"--extend must give {kind}: that is how this run was made")
-    counters.warm_from, counters.cool_from = counters.step, None
-    counters.best_smoothed, counters.best_epoch = None, counters.epoch  # patience begins anew
+    counters.warm_from = counters.step
+    counters.cool_from = None
+    counters.best_smoothed = None  # patience begins anew
+    counters.best_epoch = counters.epoch
     if epochs is not None:
         return replace(settings, epochs=counters.epoch + epochs)
-    return replace(settings, time_budget_s=counters.elapsed_s + seconds)
+    return replace(settings, time_budget_s=counters.elapsed_s + (seconds or 0.0))
 
 
 def momentum_for(total_steps: float) -> float:
@@ -95,7 +122,7 @@ def momentum_for(total_steps: float) -> float:
     return 1 - 1 / memory_steps
 
 
-def learning_rate(settings: TrainSettings, counters: Counters, progress: float) -> float:
+def learning_rate(settings: FittedSettings, counters: Counters, progress: float) -> float:
     """The rate of the next step: polynomial, or linear to zero once the run is cooling down; warm-up and rescues."""
     if counters.cool_from is None:
         rate = poly_learning_rate(progress, settings.learning_rate)
@@ -104,7 +131,7 @@ def learning_rate(settings: TrainSettings, counters: Counters, progress: float) 
     return rate * counters.rate_factor * warm_up(counters.step - counters.warm_from, settings.momentum)
 
 
-def cool_down(settings: TrainSettings, counters: Counters, progress: float) -> bool:
+def cool_down(settings: FittedSettings, counters: Counters, progress: float) -> bool:
     """Begins to bring the rate down to zero within a share of the steps so far; False where the end is nearer anyway.
 
     A run that just stops leaves weights that were last moved by large steps; those of a short decay are nearly as
@@ -115,26 +142,36 @@ def cool_down(settings: TrainSettings, counters: Counters, progress: float) -> b
     if counters.cool_from is not None or steps >= left:
         return False
     counters.cool_rate = poly_learning_rate(progress, settings.learning_rate)
-    counters.cool_from, counters.cool_steps = counters.step, steps
+    counters.cool_from = counters.step
+    counters.cool_steps = steps
     return True
 
 
 class Clock:
     """How far the run is: by steps, or by the time budget, of which validation and pauses are part as well."""
 
-    def __init__(self, settings: TrainSettings, counters: Counters) -> None:
-        self.settings, self.counters = settings, counters
+    def __init__(
+        self, settings: TrainSettings, counters: Counters, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settings = settings
+        self.counters = counters
         self.steps_per_epoch = settings.steps_per_epoch or STEPS_PER_EPOCH
-        now = time.monotonic()
-        self.started, self.epoch_started = now - counters.elapsed_s, now - counters.epoch_s
+        self._now_s = now_s
+        now = now_s()
+        self._started = now - counters.elapsed_s
+        self._epoch_started = now - counters.epoch_s
+
+    def begin_epoch(self) -> None:
+        """The next epoch's time is counted from now on."""
+        self._epoch_started = self._now_s()
 
     def elapsed_s(self) -> float:
         """Seconds of training so far, those before an interruption included."""
-        return time.monotonic() - self.started
+        return self._now_s() - self._started
 
     def epoch_s(self) -> float:
         """Seconds of the epoch that is under way."""
-        return time.monotonic() - self.epoch_started
+        return self._now_s() - self._epoch_started
 
     def progress(self) -> float:
         """0 at the start, 1 when the schedule is over."""
@@ -150,7 +187,9 @@ class Clock:
 
     def left_s(self) -> float:
         """Seconds until the end at the pace so far."""
-        counters, elapsed_s, done = self.counters, self.elapsed_s(), self.progress()
+        counters = self.counters
+        elapsed_s = self.elapsed_s()
+        done = self.progress()
         left_s = elapsed_s * (1 - done) / max(done, 1e-6)
         if counters.cool_from is None:
             return left_s
@@ -161,5 +200,5 @@ class Clock:
         """True after the epoch's steps or, with a time budget, its share of it."""
         if self.counters.epoch_steps >= self.steps_per_epoch or self.is_over():
             return True
-        budget = self.settings.time_budget_s
-        return bool(budget) and self.epoch_s() > budget / EPOCHS_PER_BUDGET
+        budget_s = self.settings.time_budget_s
+        return budget_s is not None and self.epoch_s() > budget_s / EPOCHS_PER_BUDGET

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,126 +15,135 @@ from segfw.base.device import autocast
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.base.words import first_line
-from segfw.networks.losses import Loss, Target
-from segfw.planning.plan import Configuration
+from segfw.networks.losses import Loss
 from segfw.training.checkpoint import TrainState
-from segfw.training.settings import TrainSettings
 
-Outputs = Sequence[Tensor]  # logits of all decoder stages, finest first
+# B batch, C channel, Z Y X space
+MEASURED_PATCHES = 8  # at most, to know the pace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What stays the same while one fold is trained."""
+class Compute:
+    """Where and how a training step is computed, and what it makes smaller."""
 
-    folder: Path
-    configuration: Configuration
-    settings: TrainSettings
     device: torch.device
     precision: torch.dtype
-    label_names: list[str]
-    target: Target
     loss: Loss
     ranks: Ranks
-    forward: Callable[[Tensor], Outputs]
-    without_averaging: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    gradient_clip: float
+    patch_shape: tuple[int, int, int, int]  # (C, Z, Y, X) of what the network takes
 
 
-def train_step(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: Tensor) -> Tensor:
-    """One optimiser step; returns the loss, still on the device so that the step does not wait for it.
-
-    A batch that does not fit in the device's memory is computed in twice as many parts from then on: the same
-    gradient but for the Dice of the batch, which becomes the mean over parts.
-    """
-    batch, counters = image_bczyx.shape[0], state.counters
-    while True:
-        try:
-            return _step_in_parts(run, state, image_bczyx, classes_bzyx)
-        except torch.OutOfMemoryError:
-            # Ranks cannot know what befell one of them.
-            if run.ranks.count > 1 or counters.parts >= batch:
-                raise
-        # Only here, where the error no longer holds on to the tensors that filled the memory.
-        counters.parts = min(2 * counters.parts, batch)
-        _free_memory(run, state)
-        print(f"out of memory: the batch of {batch} is computed in {counters.parts} parts from now on")
-
-
-def _step_in_parts(run: Run, state: TrainState, image_bczyx: Tensor, classes_bzyx: Tensor) -> Tensor:
+def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
+    """One optimiser step; returns the loss, still on the device so that the step does not wait for it."""
     state.optimizer.zero_grad(set_to_none=True)
-    images, classes = (tensor.chunk(state.counters.parts) for tensor in (image_bczyx, classes_bzyx))
-    total = 0.0
-    for number, (image, truth) in enumerate(zip(images, classes), 1):
-        is_last = number == len(images)
-        with contextlib.nullcontext() if is_last else run.without_averaging():
-            with autocast(run.device, run.precision):
-                outputs = run.forward(image)
-            loss = run.loss(outputs, truth) * (image.shape[0] / image_bczyx.shape[0])
-            state.scaler.scale(loss).backward()
-        total = total + loss.detach()
+    loss = _loss_and_gradients(compute, state, image_BCZYX, classes_BZYX)
     state.scaler.unscale_(state.optimizer)
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_clip)
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), compute.gradient_clip)
     state.scaler.step(state.optimizer)
     state.scaler.update()
+    return loss
+
+
+def _loss_and_gradients(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
+    """Loss of the batch, computed in ``parts`` one after the other, whose gradients add up."""
+    images = image_BCZYX.chunk(state.counters.parts)
+    truths = classes_BZYX.chunk(state.counters.parts)
+    total = torch.zeros((), device=image_BCZYX.device)
+    for number, (image, truth) in enumerate(zip(images, truths), 1):
+        is_last = number == len(images)
+        # Ranks average the gradients once, with those of the last part.
+        with contextlib.nullcontext() if is_last else state.without_averaging():
+            with autocast(compute.device, compute.precision):
+                outputs = state.forward(image)
+            loss = compute.loss(outputs, truth) * (image.shape[0] / image_BCZYX.shape[0])
+            state.scaler.scale(loss).backward()
+        total = total + loss.detach()
     return total
 
 
-def prepared_forward(run: Run, state: TrainState) -> Run:
-    """The run with its network averaged over ranks, and compiled where that is wanted and works.
+def train_step_that_fits(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
+    """``train_step``; a batch that does not fit is computed in twice as many parts from then on.
 
-    Raises UserError where it does not work on one of several ranks, which must all compute alike.
+    That is the same gradient but for the Dice of the batch, which becomes the mean over parts. Raises OutOfMemoryError
+    where a single patch does not fit.
     """
-    parallel = run.ranks.parallel(state.network, run.device)
-    if run.ranks.count > 1:
-        run = replace(run, forward=parallel, without_averaging=parallel.no_sync)
-    if not run.settings.compile:
-        return run
-    compiled = replace(run, forward=torch.compile(parallel))
-    batch = run.settings.batch_size // run.ranks.count
+    batch = image_BCZYX.shape[0]
+    while True:
+        try:
+            return train_step(compute, state, image_BCZYX, classes_BZYX)
+        except torch.OutOfMemoryError:
+            # Ranks cannot know what befell one of them.
+            if compute.ranks.count > 1 or state.counters.parts >= batch:
+                raise
+        # Only here, where the error no longer holds on to the tensors that filled the memory.
+        state.counters.parts = min(2 * state.counters.parts, batch)
+        _free_memory(compute, state)
+        print(f"out of memory: the batch of {batch} is computed in {state.counters.parts} parts from now on")
+
+
+def prepare_forward(compute: Compute, state: TrainState, batch_size: int, *, is_compiled: bool) -> None:
+    """Has gradients averaged over ranks and, where that ``is_compiled`` and works, the network compiled.
+
+    ``batch_size`` is that of all ranks together. Raises UserError where compiling does not work on one of several
+    ranks, which must all compute alike.
+    """
+    ranks = compute.ranks
+    if ranks.count > 1:
+        averaging = ranks.averaging(state.network, compute.device)
+        state.forward = averaging
+        state.without_averaging = averaging.no_sync
+    if is_compiled:
+        _compile_forward(compute, state, batch_size // ranks.count)
+
+
+def _compile_forward(compute: Compute, state: TrainState, batch: int) -> None:
+    """Compiles the forward pass, unless that fails; in as many parts of this rank's ``batch`` as fit."""
+    eager = state.forward
+    state.forward = torch.compile(eager)
     try:
-        while not _fits(compiled, state, -(-batch // state.counters.parts)):
+        while not _fits(compute, state, -(-batch // state.counters.parts)):
             state.counters.parts = min(2 * state.counters.parts, batch)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
-        reason = first_line(error)
-        if run.ranks.count > 1:
-            raise UserError(f"torch.compile is not usable here ({reason[:160]}); train with --compile off") from None
-        print(f"torch.compile is not usable here, going on without it: {reason[:160]}")
+        reason = first_line(error)[:160]
+        if compute.ranks.count > 1:
+            raise UserError(f"torch.compile is not usable here ({reason}); train with --compile off") from None
+        print(f"torch.compile is not usable here, going on without it: {reason}")
+        state.forward = eager
         state.optimizer.zero_grad(set_to_none=True)
-        return run
+        return
     torch._dynamo.config.suppress_errors = True  # what compiles for training but not for validation runs as it is
-    return compiled
 
 
-def _fits(run: Run, state: TrainState, batch: int) -> bool:
+def _fits(compute: Compute, state: TrainState, batch: int) -> bool:
     """Tries forward and backward of a batch; False if the device has no memory for it, but may have for half of it."""
     try:
-        empty_step(run, state, batch)
+        empty_step(compute, state, batch)
         return True
     except torch.OutOfMemoryError:
-        if run.ranks.count > 1 or batch == 1:
+        if compute.ranks.count > 1 or batch == 1:
             raise
     # Only here, where the error no longer holds on to the tensors that filled the memory.
-    _free_memory(run, state)
+    _free_memory(compute, state)
     return False
 
 
-def _free_memory(run: Run, state: TrainState) -> None:
+def _free_memory(compute: Compute, state: TrainState) -> None:
     state.optimizer.zero_grad(set_to_none=True)
-    if run.device.type == "cuda":
+    if compute.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def empty_step(run: Run, state: TrainState, batch: int) -> None:
+def empty_step(compute: Compute, state: TrainState, batch: int) -> None:
     """Forward and backward on empty patches; weights and optimiser stay as they are. Returns when it is done."""
-    shape, channels = run.configuration.patch_size, run.configuration.network.in_channels
-    image = torch.zeros(batch, channels, *shape, device=run.device)
-    classes = torch.zeros(batch, *shape, dtype=torch.long, device=run.device)
+    image = torch.zeros(batch, *compute.patch_shape, device=compute.device)
+    classes = torch.zeros(batch, *compute.patch_shape[1:], dtype=torch.long, device=compute.device)
     buffers = {name: buffer.clone() for name, buffer in state.network.named_buffers()}  # such as running means
-    with autocast(run.device, run.precision):
-        outputs = run.forward(image)
-    loss = run.loss(outputs, classes)
+    with autocast(compute.device, compute.precision):
+        outputs = state.forward(image)
+    loss = compute.loss(outputs, classes)
     loss.backward()
     float(loss.detach())  # reading a value waits for the device
     state.optimizer.zero_grad(set_to_none=True)
@@ -142,26 +151,28 @@ def empty_step(run: Run, state: TrainState, batch: int) -> None:
         buffer.copy_(buffers[name])
 
 
-def seconds_per_patch(run: Run, state: TrainState, most: int = 8) -> float:
-    """Time of forward and backward per patch, on this rank."""
-    batch = max(1, min(run.settings.batch_size or run.configuration.batch_size, most) // state.counters.parts)
-    while not _fits(run, state, batch):  # the first one also allocates memory and picks algorithms
+def seconds_per_patch(
+    compute: Compute, state: TrainState, batch_size: int, now_s: Callable[[], float] = time.monotonic
+) -> float:
+    """Time of forward and backward per patch, on this rank; of ``batch_size`` patches, of a few, or of what fits."""
+    batch = max(1, min(batch_size, MEASURED_PATCHES) // state.counters.parts)
+    while not _fits(compute, state, batch):  # the first one also allocates memory and picks algorithms
         batch //= 2
-    started = time.monotonic()
-    empty_step(run, state, batch)
-    return (time.monotonic() - started) / batch
+    started_s = now_s()
+    empty_step(compute, state, batch)
+    return (now_s() - started_s) / batch
 
 
 @contextlib.contextmanager
-def memory_errors_named(run: Run) -> Iterator[None]:
+def memory_errors_named(folder: Path, compute: Compute, batch_size: int | None) -> Iterator[None]:
     """Turns running out of memory, where even a single patch does not fit, into a UserError."""
     try:
         yield
     except torch.OutOfMemoryError:
-        size = f"batch {run.settings.batch_size}" if run.settings.batch_size else "a patch"
-        advice = "--accumulate 2" if run.ranks.count > 1 else "a smaller --batch-size"
+        size = f"batch {batch_size}" if batch_size else "a patch"
+        advice = "--accumulate 2" if compute.ranks.count > 1 else "a smaller --batch-size"
         raise UserError(
-            f"{run.folder}: {run.device} ran out of memory with {size}; train with {advice}, or plan again with a "
+            f"{folder}: {compute.device} ran out of memory with {size}; train with {advice}, or plan again with a "
             "smaller --gpu-memory-gb"
         ) from None
 

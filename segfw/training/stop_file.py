@@ -1,14 +1,16 @@
-"""Ways to end a run early: a file called STOP, and a plateau."""
+"""The way to end a run early: a file called STOP in its folder."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 STOP_FILE = "STOP"
 LOOK_EVERY_S = 2.0
-GO_ON, COOL_DOWN, STOP_NOW = 0, 1, 2
-FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
+GO_ON = 0
+COOL_DOWN = 1
+STOP_NOW = 2
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,16 +20,20 @@ class Stopped(KeyboardInterrupt):
 class StopFile:
     """Looks for ``folder/STOP``: as it is the run is brought to a good end soon, with 'now' in it it ends at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, look_every_s: float = LOOK_EVERY_S, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = folder / STOP_FILE
         self.path.unlink(missing_ok=True)  # one that was left behind has had its effect
-        self._looked_at = time.monotonic()
+        self._look_every_s = look_every_s
+        self._now_s = now_s
+        self._looked_at = now_s()
 
     def asked(self) -> int:
-        """GO_ON, COOL_DOWN or STOP_NOW; looks at the disk every other second only."""
-        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+        """GO_ON, COOL_DOWN or STOP_NOW; looks at the disk every ``look_every_s`` only."""
+        if self._now_s() - self._looked_at < self._look_every_s:
             return GO_ON
-        self._looked_at = time.monotonic()
+        self._looked_at = self._now_s()
         try:
             return STOP_NOW if self.path.read_text(encoding="utf-8").strip() == "now" else COOL_DOWN
         except OSError:

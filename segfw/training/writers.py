@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import first_line
-from segfw.training.run_record import RunRecord
+from segfw.model.training_record import EpochRow, RunRecord
 
-MLFLOW_FILE, MLFLOW_RUN_FILE = "mlflow.db", "mlflow_run.txt"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+MLFLOW_FILE = "mlflow.db"
+MLFLOW_RUN_FILE = "mlflow_run.txt"
 MLFLOW_EXPERIMENT = "segfw"
 LONGEST_PARAMETER = 500  # characters that every version of MLflow takes
 PER_LABEL = "_per_label"
@@ -26,7 +30,7 @@ PER_LABEL = "_per_label"
 class Writer(Protocol):
     """Takes the rows of metrics.jsonl, an epoch each."""
 
-    def write(self, row: Mapping) -> None:
+    def write(self, row: EpochRow) -> None:
         """Adds one epoch."""
 
     def close(self, finished: bool = True) -> None:
@@ -52,12 +56,13 @@ def open_writers(names: Sequence[str], folder: Path, record: RunRecord) -> list[
     return [_Careful(name, WRITERS[name](folder, record)) for name in dict.fromkeys(names)]
 
 
-def figures(row: Mapping, label_names: Sequence[str]) -> dict[str, float]:
+def figures(row: Mapping[str, object], label_names: Sequence[str]) -> dict[str, float]:
     """All finite numbers of a row by name; those by label as 'val_dice/kidney'. The epoch itself is left out."""
-    found = {}
+    found: dict[str, float | None] = {}
     for key, value in row.items():
-        if key.endswith(PER_LABEL) and value is not None:
-            found |= {f"{key.removesuffix(PER_LABEL)}/{name}": each for name, each in zip(label_names, value)}
+        if key.endswith(PER_LABEL) and isinstance(value, Sequence):
+            for name, of_label in zip(label_names, value):
+                found[f"{key.removesuffix(PER_LABEL)}/{name}"] = of_label
         elif isinstance(value, int | float) and key != "epoch":
             found[key] = value
     return {key: float(value) for key, value in found.items() if value is not None and math.isfinite(value)}
@@ -67,9 +72,11 @@ class _Careful:
     """A writer whose failures do not reach the training."""
 
     def __init__(self, name: str, writer: Writer) -> None:
-        self._name, self._writer, self._has_failed = name, writer, False
+        self._name = name
+        self._writer = writer
+        self._has_failed = False
 
-    def write(self, row: Mapping) -> None:
+    def write(self, row: EpochRow) -> None:
         self._try(lambda: self._writer.write(row))
 
     def close(self, finished: bool = True) -> None:
@@ -88,17 +95,23 @@ class _Careful:
 class _TensorBoard:
     def __init__(self, folder: Path, record: RunRecord) -> None:
         self._module = _imported("torch.utils.tensorboard", "tensorboard")
-        self._folder, self._record, self._events = folder / "tensorboard", record, None
+        self._folder = folder / "tensorboard"
+        self._record = record
+        self._events: SummaryWriter | None = None
 
-    def write(self, row: Mapping) -> None:
+    def write(self, row: EpochRow) -> None:
         epoch = row["epoch"] + 1
         if self._events is None:
-            # Opened by the first row: of an interrupted run, epochs that are done again replace the old ones.
-            self._events = self._module.SummaryWriter(log_dir=str(self._folder), purge_step=epoch)
-            self._events.add_text("run", f"```\n{self._record.model_dump_json(indent=1)}\n```", epoch)
+            self._events = self._opened(epoch)
         for key, value in figures(row, self._record.label_names).items():
             self._events.add_scalar(key, value, epoch)
         self._events.flush()
+
+    def _opened(self, epoch: int) -> SummaryWriter:
+        """Opened by the first row: of an interrupted run, epochs that are done again replace the old ones."""
+        events: SummaryWriter = self._module.SummaryWriter(log_dir=str(self._folder), purge_step=epoch)
+        events.add_text("run", f"```\n{self._record.model_dump_json(indent=1)}\n```", epoch)
+        return events
 
     def close(self, finished: bool = True) -> None:
         if self._events is not None:
@@ -112,7 +125,8 @@ class _MLflow:
             uri = mlflow.get_tracking_uri()
         else:
             uri = f"sqlite:///{(folder / MLFLOW_FILE).resolve().as_posix()}"
-        self._mlflow, self._record = mlflow, record
+        self._mlflow = mlflow
+        self._record = record
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._run = self._continued(folder / MLFLOW_RUN_FILE) or self._created(folder)
@@ -146,10 +160,14 @@ class _MLflow:
             self._client.log_param(run, key, text[:LONGEST_PARAMETER])
         return run
 
-    def write(self, row: Mapping) -> None:
-        now_ms, epoch, metric = int(time.time() * 1000), row["epoch"] + 1, self._mlflow.entities.Metric
-        named = {_mlflow_name(key): value for key, value in figures(row, self._record.label_names).items()}
-        self._client.log_batch(self._run, metrics=[metric(key, value, now_ms, epoch) for key, value in named.items()])
+    def write(self, row: EpochRow) -> None:
+        now_ms = int(time.time() * 1000)
+        metric = self._mlflow.entities.Metric
+        metrics = [
+            metric(_mlflow_name(key), value, now_ms, row["epoch"] + 1)
+            for key, value in figures(row, self._record.label_names).items()
+        ]
+        self._client.log_batch(self._run, metrics=metrics)
 
     def close(self, finished: bool = True) -> None:
         self._client.set_terminated(self._run, status="FINISHED" if finished else "KILLED")

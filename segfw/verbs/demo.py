@@ -55,7 +55,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.evaluation.pairs import first_channel_files, pair_masks
     from segfw.evaluation.text import scores_table
     from segfw.model.source import fold_folder
-    from segfw.training.metrics_log import read_metrics
+    from segfw.model.training_record import read_metrics
     from segfw.verbs.predict import predict
     from segfw.verbs.train import run
 

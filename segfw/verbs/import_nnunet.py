@@ -1,33 +1,77 @@
-"""A trained model of nnU-Net v2 becomes an ordinary model directory."""
+"""``segfw import-nnunet``: a trained model of nnU-Net v2 becomes an ordinary model directory."""
 
 from __future__ import annotations
 
-import os
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from segfw.base.records import UserError
-from segfw.base.words import count
-from segfw.networks import BuildNetwork
-from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
-from segfw.nnunet.trained_folder import find_trained, opened
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.base.command import Argument, Command
+from segfw.base.options import Options, option, takes_options
+
+if TYPE_CHECKING:
+    from segfw.networks import BuildNetwork
+    from segfw.planning.plan import Plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(Options):
+    """Which trainers are believed."""
+
+    trust_trainer: bool = option(
+        False,
+        "take a trainer that segfw does not know for one that builds the plans' network (names and shapes of the "
+        "weights are compared)",
+    )
+
+
+@takes_options(options=ImportOptions)
 def import_nnunet(
-    source: Path, out: Path, *, trust_trainer: bool = False, build_network: BuildNetwork | None = None
+    source: Path,
+    out: Path,
+    options: ImportOptions = ImportOptions(),
+    *,
+    build_network: BuildNetwork | None = None,
 ) -> Plan:
-    """Makes the model directory ``out`` of a trained-model folder, a folder of several, or nnU-Net's exported zip.
+    """Makes a model directory of a trained-model folder, a folder of several, or nnU-Net's exported zip.
 
     All configurations are taken, and of each the folds that nnU-Net takes: those with checkpoint_final, or if no fold
     has one, with checkpoint_best, which are the best weights, too. The model keeps the orientation and resampling that
-    it was trained under. Unknown trainers are refused by name unless ``trust_trainer`` says that they build the plans'
-    network, of which the names and shapes of all weights are compared. These and unknown architectures are also taken
-    if ``build_network`` makes the network of a NetworkSpec with weights named as in the checkpoint; it has to be given
-    to ``predict`` again.
+    it was trained under.
 
-    Raises UserError, with nothing written, if a file is missing or damaged, or if it would have to run code.
+    Parameters
+    ----------
+    source
+        Folder or zip file of nnU-Net's.
+    out
+        A new or empty folder for the model.
+    options
+        Unknown trainers are refused by name unless ``trust_trainer`` says that they build the plans' network, of which
+        the names and shapes of all weights are compared.
+    build_network
+        Makes the network of a NetworkSpec with weights named as in the checkpoint; unknown trainers and architectures
+        are taken then. It has to be given to ``predict`` again.
+
+    Returns
+    -------
+    Plan
+        The plan of the model directory.
+
+    Raises
+    ------
+    UserError
+        With nothing written, if a file is missing or damaged, or if it would have to run code.
     """
+    import os
+    from tempfile import TemporaryDirectory
+
+    from segfw.base.records import UserError
+    from segfw.base.words import count
+    from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
+    from segfw.nnunet.trained_folder import find_trained, opened
+    from segfw.planning.plan import PLAN_FILE
+
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
@@ -45,7 +89,7 @@ def import_nnunet(
                 trained=trained,
                 configuration=configuration,
                 home=home,
-                trust_trainer=trust_trainer,
+                trust_trainer=options.trust_trainer,
                 build_network=build_network,
             ).take_all()
             notes.append(take_postprocessing(trained, plan, home))
@@ -60,3 +104,19 @@ def import_nnunet(
         print(note)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
     return plan
+
+
+def _say_result(typed: argparse.Namespace, _: Plan) -> None:
+    print(f"next: segfw predict {typed.out} NEW_IMAGES MASKS")
+
+
+COMMAND = Command(
+    function=import_nnunet,
+    what="Make a model directory of a trained nnU-Net v2 model; nothing that it holds is run.",
+    example="segfw import-nnunet nnUNetTrainer__nnUNetPlans__3d_fullres imported",
+    arguments=(
+        Argument(name="source", help="trained-model folder, a folder of several, or nnU-Net's exported zip"),
+        Argument(name="out", help="new folder for the model"),
+    ),
+    say_result=_say_result,
+)

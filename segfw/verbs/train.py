@@ -20,6 +20,7 @@ from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember
 from segfw.inference.whole_cases import VALIDATION, validate, whole_case_counter
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.training_record import read_curve
 from segfw.model.weights import load_tensors
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.transfer import transfer
@@ -28,11 +29,12 @@ from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_FILE, Counters
 from segfw.training.initial_weights import find_start
-from segfw.training.loop import SETTINGS_FILE, BuildLoss
 from segfw.training.loop import train as train_fold
 from segfw.training.metrics_log import clock
+from segfw.training.prepare import SETTINGS_FILE
 from segfw.training.schedule import extended
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import BuildLoss, TrainRequest
 from segfw.training.writers import require_writers
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
@@ -105,13 +107,13 @@ def train(
             print(f"{again} {configuration} fold {fold} {length} on {len(part.train)} cases")
             preprocessed, target = work / "preprocessed" / chosen.data_name, target_of(plan.labels)
             precision = pick_precision(wanted.precision, on)
-            train_fold(
-                folder,
-                preprocessed,
-                chosen,
-                part,
-                wanted,
-                label_names=list(plan.labels.structures),
+            request = TrainRequest(
+                folder=folder,
+                preprocessed=preprocessed,
+                configuration=chosen,
+                fold=part,
+                settings=wanted,
+                label_names=tuple(plan.labels.structures),
                 target=target,
                 previous=handed_on,
                 device=str(on),
@@ -126,12 +128,22 @@ def train(
                 log=log,
                 ranks=ranks,
             )
+            train_fold(request)
         if not part.validation:
             return None
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in set(part.validation)]
         # The first stage's other folds were trained on these cases.
         model = load_model(work, configuration, (fold,), previous_folds=(fold,))
-        return validate(model, cases, folder, device=str(on), precision=wanted.precision, build=build, ranks=ranks)
+        return validate(
+            model,
+            cases,
+            folder,
+            device=str(on),
+            precision=wanted.precision,
+            build=build,
+            ranks=ranks,
+            curve=read_curve(folder),
+        )
 
 
 def _settings(**values: object) -> TrainSettings:

@@ -13,8 +13,8 @@ from small_training import run, weights
 
 from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
+from segfw.model.training_record import read_metrics
 from segfw.planning.splits import Splits
-from segfw.training.metrics_log import read_metrics
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 SETTINGS = {"precision": "fp32", "epochs": 2, "batch_size": 4}

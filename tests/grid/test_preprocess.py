@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from segfw.grid.boxes import nonzero_box
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import (
     Preprocessing,
     canonical_shape_of,
-    nonzero_box,
     outside_of,
     place_back,
     preprocess_classes,

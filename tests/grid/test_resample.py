@@ -56,8 +56,7 @@ def test_an_image_is_resized_like_scipys_spline(old, new):
 )
 @pytest.mark.parametrize("thick", [None, 0])
 @pytest.mark.parametrize("slab_voxels", [1, 300, 1 << 22])
-def test_an_image_that_comes_slice_by_slice_is_resized_like_a_whole_one(old, new, thick, slab_voxels, monkeypatch):
-    monkeypatch.setattr(resample, "SLAB_VOXELS", slab_voxels)
+def test_an_image_that_comes_slice_by_slice_is_resized_like_a_whole_one(old, new, thick, slab_voxels):
     image = torch.from_numpy(noise(old))
     asked = []
 
@@ -66,7 +65,8 @@ def test_an_image_that_comes_slice_by_slice_is_resized_like_a_whole_one(old, new
         return image[start:stop]
 
     result = torch.empty(new)
-    resample.resample_slices(some, old, result, thick, (float(image.min()), float(image.max())))
+    bounds = (float(image.min()), float(image.max()))
+    resample.resample_slices(some, old, result, thick, bounds, slab_voxels=slab_voxels)
     torch.testing.assert_close(result, resample_image(image[None], new, thick)[0], atol=1e-3, rtol=0)
     if thick is None:
         assert len(asked) == len(set(asked))  # no slice is made twice
@@ -153,21 +153,18 @@ def test_classes_equal_the_argmax_of_one_hot_volumes(old, new, thick):
 
 @pytest.mark.parametrize("edge", [3, 7])
 @pytest.mark.parametrize("thick", [None, 1])
-def test_classes_do_not_depend_on_the_blocks_in_which_they_are_resized(edge, thick, monkeypatch):
+def test_classes_do_not_depend_on_the_blocks_in_which_they_are_resized(edge, thick):
     classes = torch.from_numpy(patches_of_classes((12, 20, 15), 4))
     shapes = (10, 16, 13), (15, 27, 6), (3, 2, 25), (18, 10, 45)
-    whole = [resample_classes(classes, shape, thick) for shape in shapes]
-    monkeypatch.setattr(resample, "BLOCK_EDGE", edge)
-    for shape, expected in zip(shapes, whole):
-        assert torch.equal(resample_classes(classes, shape, thick), expected)
+    for shape in shapes:
+        whole = resample_classes(classes, shape, thick)
+        assert torch.equal(resample_classes(classes, shape, thick, block_edge=edge), whole)
 
 
-def test_a_block_is_bounded_on_both_grids(monkeypatch):
-    monkeypatch.setattr(resample, "BLOCK_EDGE", 8)
-    blocks = [*resample._blocks((16, 6, 40), (2, 12, 20))]  # eight old voxels for a new one, a half, two
-    assert [tuple(part.stop - part.start for part in block) for block in blocks] == [
-        (1, width, depth) for _ in range(2) for width in (8, 4) for depth in (4,) * 5
-    ]
+def test_a_block_is_bounded_on_both_grids():
+    # Eight old voxels for a new one, a half, two: eight voxels at most on either grid.
+    assert resample.block_size((16, 6, 40), (2, 12, 20), edge=8) == (1, 8, 4)
+    assert resample.block_size((100, 6, 6), (1, 6, 6), edge=8) == (1, 8, 8)
 
 
 def test_of_two_equally_heavy_classes_the_nearest_wins():

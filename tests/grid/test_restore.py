@@ -6,10 +6,12 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from segfw.grid import restore as module
+from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.grid.restore import BlockResampler, Restoring, first_largest, last_above_zero, restore
+from segfw.grid.resample import Resampling
+from segfw.grid.restore import Restoring, restore
 from segfw.grid.slabs import Heads, Slab, one_slab
+from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Geometry
 
 # Up, down, both, one-voxel axes on either side, and no change along an axis.
@@ -49,7 +51,7 @@ def territories(count: int, shape: tuple[int, int, int]) -> torch.Tensor:
 
 def record(old: tuple, new: tuple, thick: int | None = None, **changed: object) -> PreprocessRecord:
     """Of an image of shape ``new`` that fills its file, as it was brought to ``old``."""
-    own_mm = tuple(10.0 if axis == thick else 1.0 for axis in range(3))
+    own_mm = tuple(100.0 if axis == thick else 1.0 for axis in range(3))
     fields = {
         "original": Geometry.of(new, np.diag([*own_mm[::-1], 1.0])[[0, 1, 2, 3]][:, [2, 1, 0, 3]]),
         "box": tuple((0, size) for size in new),
@@ -58,6 +60,7 @@ def record(old: tuple, new: tuple, thick: int | None = None, **changed: object) 
         "cropped_spacing_mm": own_mm,
         "shape": old,
         "spacing_mm": tuple(mm * size / before for mm, size, before in zip(own_mm, new, old)),
+        "logits": Resampling(order=1, apart=thick is not None),  # whatever the made spacings say
     }
     return PreprocessRecord(**fields | changed)
 
@@ -71,8 +74,8 @@ def in_slabs(logits: torch.Tensor, cuts: list[int]) -> list[Slab]:
     ]
 
 
-def fed(slabs: list[Slab], *how: object) -> np.ndarray:
-    restoring = Restoring(*how)
+def fed(slabs: list[Slab], *arguments: object, **sizes: object) -> np.ndarray:
+    restoring = Restoring(*arguments, **sizes)
     for slab in slabs:
         restoring.add(slab)
     return restoring.result()
@@ -99,16 +102,17 @@ def lead_of(full: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("old, new", CHANGES)
 @pytest.mark.parametrize("thick", [None, 0, 2])
 @pytest.mark.parametrize("make", [noise, lambda shape: blobs(shape[0], shape[1:])])
-def test_classes_equal_the_argmax_of_full_size_logits(old, new, thick, make, monkeypatch):
-    monkeypatch.setattr(module, "PART", (2, 4, 4))  # several parts even in so small volumes
+def test_classes_equal_the_argmax_of_full_size_logits(old, new, thick, make):
     logits = make((5, *old))
     how = record(old, new, thick)
-    monkeypatch.setattr(module, "thick_axis", lambda *_: thick)  # the made spacings do not always say so
+    part = (2, 4, 4)  # several parts even in so small volumes
     full = full_size(logits, new, thick)
     is_clear = lead_of(full) > 1e-4 * float(logits.abs().max())
     assert is_clear.mean() > 0.99
     results = [
-        fed(in_slabs(logits, cuts), how) for cuts in ([], [1], [*range(1, old[0])]) if max(cuts, default=0) < old[0]
+        fed(in_slabs(logits, cuts), how, part=part)
+        for cuts in ([], [1], [*range(1, old[0])])
+        if max(cuts, default=0) < old[0]
     ]
     for result in results:
         assert result.dtype == np.uint8
@@ -119,13 +123,12 @@ def test_classes_equal_the_argmax_of_full_size_logits(old, new, thick, make, mon
 @pytest.mark.parametrize("classes", [15, 105])
 def test_filled_parts_change_nothing_and_ties_are_counted(classes, monkeypatch):
     logits, new = territories(classes, (25, 28, 31)), (30, 36, 40)
-    monkeypatch.setattr(module, "PART", (4, 8, 8))
     resized = []
     original = BlockResampler.resize_rows
     monkeypatch.setattr(
         BlockResampler, "resize_rows", lambda self, values, part: resized.append(part) or original(self, values, part)
     )
-    result = restore(logits, record((25, 28, 31), new))
+    result = restore(logits, record((25, 28, 31), new), part=(4, 8, 8))
     full = full_size(logits, new, None)
     wrong = result != full.argmax(0)
     # Only where the first two are equal but for the rounding of float32; here that is nowhere.
@@ -136,7 +139,6 @@ def test_filled_parts_change_nothing_and_ties_are_counted(classes, monkeypatch):
 
 
 def test_only_parts_where_more_than_one_class_wins_are_resized(monkeypatch):
-    monkeypatch.setattr(module, "PART", (4, 8, 8))
     blocks = []
     original = BlockResampler.resize_rows
     monkeypatch.setattr(
@@ -145,7 +147,7 @@ def test_only_parts_where_more_than_one_class_wins_are_resized(monkeypatch):
     logits = torch.zeros(3, 8, 16, 16)
     logits[0] = 1
     logits[2, :, :, 9:] = 2  # becomes class 2 from 18.5 of the new voxels on, which is in the third part of four
-    result = restore(logits, record((8, 16, 16), (16, 32, 32)))
+    result = restore(logits, record((8, 16, 16), (16, 32, 32)), part=(4, 8, 8))
     assert [part[2] for part in blocks] == [slice(16, 24)] * 16
     assert result[0, 0].tolist() == [0] * 18 + [2] * 14
 
@@ -178,15 +180,14 @@ def test_regions_are_painted_in_order_where_their_logit_is_above_zero():
 
 @pytest.mark.parametrize("thick", [None, 0])
 @pytest.mark.parametrize("old, new", [((5, 9, 12), (11, 17, 25)), ((25, 28, 31), (30, 36, 40))])
-def test_painting_equals_that_of_full_size_probabilities(old, new, thick, monkeypatch):
-    monkeypatch.setattr(module, "thick_axis", lambda *_: thick)
+def test_painting_equals_that_of_full_size_probabilities(old, new, thick):
     logits = blobs(3, old)
     full = full_size(logits, new, thick)
     expected = np.where(full[2] > 0, 2, np.where(full[1] > 0, 7, np.where(full[0] > 0, 4, 0)))
     assert set(np.unique(expected)) == {0, 2, 4, 7}
     is_clear = (np.abs(full) > 1e-4).all(0)
     for cuts in ([], [2, 3]):
-        painted = fed(in_slabs(logits, cuts), record(old, new), (4, 7, 2))
+        painted = fed(in_slabs(logits, cuts), record(old, new, thick), (4, 7, 2))
         np.testing.assert_array_equal(painted[is_clear], expected[is_clear])
 
 
@@ -287,11 +288,8 @@ def test_infinite_features_whose_logits_are_no_numbers_are_background():
     assert fed([slab], record((1, 1, 3), (1, 1, 3))).ravel().tolist() == [0, 0, 0]
 
 
-def test_memory_does_not_grow_with_the_classes_or_the_volume(monkeypatch):
+def test_memory_does_not_grow_with_the_classes_or_the_volume():
     """The largest tensor on the way is a block's or a part's, of no more bytes for 200 classes than the limit."""
-    monkeypatch.setattr(module, "CPU_BLOCK_BYTES", 2**20)
-    monkeypatch.setattr(module, "PART", (4, 8, 8))
-    monkeypatch.setattr(module, "CPU_ROWS", 2**10)
     for count, size in ((10, 32), (200, 32), (10, 64)):
         largest = 0
 
@@ -308,7 +306,8 @@ def test_memory_does_not_grow_with_the_classes_or_the_volume(monkeypatch):
                 return result
 
         logits = torch.zeros(count, 1, 1, 1).expand(-1, size, size, size)  # no memory of its own
-        restoring = Restoring(record((size,) * 3, (size * 3 // 2,) * 3))
+        how = record((size,) * 3, (size * 3 // 2,) * 3)
+        restoring = Restoring(how, part=(4, 8, 8), cpu_block_bytes=2**20, cpu_rows=2**10)
         with Watch():
             restoring.add(one_slab(logits))
         assert largest < 2 * 2**20

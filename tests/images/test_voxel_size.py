@@ -15,7 +15,7 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.volume import to_canonical
-from segfw.inference.image_types import opened
+from segfw.inference.image_types import open_image
 from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
@@ -102,7 +102,7 @@ def test_edges_have_the_unit_of_the_header_in_a_file_and_in_memory(tmp_path):
     assert stored.stated_mm == (0.005, 0.002, 0.001)
     assert stored.geometry.spacing_mm == pytest.approx((0.003, 0.003, 0.003))
     image = nibabel.load(tmp_path / "a.nii.gz")
-    held, mask_of = opened(image)
+    held, mask_of = open_image(image)
     assert (held.stated_mm, held.geometry) == (stored.stated_mm, stored.geometry)
     np.testing.assert_array_equal(mask_of(np.zeros((2, 3, 4), np.uint8)).affine, image.affine)
 
@@ -125,7 +125,7 @@ def test_a_file_of_two_dimensions_is_never_thick_in_its_plane(tmp_path, ending):
     volume = read_volume(tmp_path / f"a{ending}")
     assert volume.stated_mm == (3996, 0.5, 4)
     assert volume.geometry.spacing_mm[0] == 1
-    assert opened(image)[0].stated_mm == (3996, 0.5, 4)
+    assert open_image(image)[0].stated_mm == (3996, 0.5, 4)
 
 
 def test_tags_of_a_stack_are_not_stated_but_its_side_file_is(tmp_path):
@@ -260,7 +260,7 @@ def test_a_mask_lies_where_its_image_does_in_every_format(tmp_path, image_ending
         geometry = read_volume(path).geometry
     else:  # a series of DICOM files: its folder has no header to take
         path.mkdir()
-        geometry = opened(image)[0].geometry
+        geometry = open_image(image)[0].geometry
     write_labels(tmp_path / f"mask{mask_ending}", ARRAY.transpose(2, 1, 0), geometry, path)
     mask = SimpleITK.ReadImage(str(tmp_path / f"mask{mask_ending}"))
     assert mask.GetSpacing() == pytest.approx((0.7, 1.25, 3.3), abs=1e-6)

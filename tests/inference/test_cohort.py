@@ -239,7 +239,7 @@ def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_
         return counted
 
     for name in ("_read", "_classes", "_write"):
-        monkeypatch.setattr(cohort.Lane, name, counting(name, getattr(cohort.Lane, name)))
+        monkeypatch.setattr(cohort.CasePipeline, name, counting(name, getattr(cohort.CasePipeline, name)))
     predictor = Predictor.of(load_model(model), device="cpu")
     folder = OutputFolder(path=tmp_path)
     done = cohort.predict_cases([predictor], find_images(images, predictor.plan.channels), folder)

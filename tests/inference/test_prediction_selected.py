@@ -14,6 +14,8 @@ from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference import selected_predictor as several
 from segfw.inference.averaging import merged
+from segfw.inference.prediction_job import ChosenFolds, PredictionJob
+from segfw.inference.prediction_options import PredictOptions
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
 from segfw.inference.selected_predictor import SelectedPredictor
@@ -22,7 +24,7 @@ from segfw.model.postprocess import KeepLargest, Postprocessing, apply
 from segfw.model.selection import Selection
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.verbs.predict import Job, predict
+from segfw.verbs.predict import predict
 
 STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
 
@@ -109,19 +111,12 @@ def test_postprocessing_of_a_file_takes_the_place_of_what_was_selected(model, im
 
 def test_a_job_that_was_sent_away_applies_its_steps(model, images, tmp_path):
     """As the worker of a cluster that gets it does."""
-    job = Job(
+    job = PredictionJob(
         model=model,
         output=tmp_path,
-        ending=".nii.gz",
-        members=(("3d_fullres", None),),
+        members=(ChosenFolds(configuration="3d_fullres", folds=None),),
         postprocessing=STEPS,
-        best=False,
-        step=0.5,
-        mirroring=True,
-        precision="fp32",
-        probability_bits=None,
-        uncertainty=False,
-        max_memory_gb=None,
+        options=PredictOptions(precision="fp32"),
         build=build_network,
     )
     sent = pickle.loads(pickle.dumps(job))

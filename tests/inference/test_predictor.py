@@ -12,6 +12,7 @@ from small_training import configuration, spec
 
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.new_images import find_images
@@ -22,10 +23,10 @@ from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.volume import Volume
 from segfw.inference.compiled import compile_network, in_precision
-from segfw.inference.image_types import opened
+from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
-from segfw.inference.predictor import Predictor, Stopwatch
+from segfw.inference.predictor import Predictor
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
@@ -214,7 +215,7 @@ def test_images_that_cannot_be_used_are_refused(model):
 
 
 def volume_of(array_xyz: np.ndarray, spacing_xyz: tuple[float, ...] = (1, 1.5, 4)) -> Volume:
-    return opened(array_xyz, np.diag([*spacing_xyz, 1]))[0]
+    return open_image(array_xyz, np.diag([*spacing_xyz, 1]))[0]
 
 
 @pytest.mark.parametrize("are_regions", [False, True])

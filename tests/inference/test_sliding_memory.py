@@ -9,21 +9,21 @@ from test_sliding_window import blurred, slow_oracle, unet
 
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
-from segfw.inference import host_memory as budget
-from segfw.inference.accumulator import Window, on_host
+from segfw.inference import host_memory
+from segfw.inference.accumulator import Accumulator, moved_to_host
 from segfw.inference.host_memory import (
     FLOAT16,
     FLOAT32,
     ON_DISK,
-    Limits,
+    LearnedLimits,
     activation_bytes,
     allocate,
-    choose_keeping,
-    describe,
+    choose_storage,
+    storage_note,
 )
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
-from segfw.inference.tile_runner import Outputs, TileTooLarge
+from segfw.inference.summands import summands_of
+from segfw.inference.tile_runner import TileRunner, TileTooLarge
 from segfw.inference.tiles import TiledImage, tile_count
 from segfw.networks import build_network
 from segfw.planning.memory import StepCounter
@@ -56,9 +56,9 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
     network = unet(in_channels=channels)
 
     def run(counting):
-        members = members_of([counting], axes)
+        members = summands_of([counting], axes)
         options = {"previous_zyx": previous, "previous_classes": channels}
-        return dense(sliding_window(image, members, (8, 16, 16), limits=Limits(copies=1), **options))
+        return dense(sliding_window(image, members, (8, 16, 16), limits=LearnedLimits(copies=1), **options))
 
     saving, plain = Counting(network), Counting(network)
     found = run(saving)
@@ -76,8 +76,8 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
 def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
     image = torch.rand(2, 30, 20, 13)
     wanted = slow_oracle(image, [blurred], (8, 8, 8), axes=(0,))
-    limits, network = Limits(copies=12), Counting(blurred, most=2)
-    members = members_of([network], (0,))
+    limits, network = LearnedLimits(copies=12), Counting(blurred, most=2)
+    members = summands_of([network], (0,))
     found = dense(sliding_window(image, members, (8, 8, 8), limits=limits))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert network.calls[:4] == [12, 6, 2, 2]  # six, then three copies: one tile with its mirror image
@@ -111,39 +111,41 @@ def test_at_one_tile_the_sums_leave_the_device_and_nothing_is_lost_or_given_twic
             raise MemoryError
         return blurred(tiles)
 
-    def leave_device():
-        room.append(1)
-        return len(room) == 1
+    class OnTheDevice(Accumulator):
+        def leave_device(self) -> bool:
+            room.append(1)
+            return len(room) == 1
 
-    outputs = Outputs(
-        image, members_of([once_more]), Limits(copies=4), torch.device("cpu"), torch.float32, leave_device
-    )
+    summands = summands_of([once_more])
+    device = torch.device("cpu")
+    limits = LearnedLimits(copies=4)
+    runner = TileRunner(image, summands, device=device, precision=torch.float32, limits=limits)
+    accumulator = OnTheDevice(image, summands, depth=8, device=device, room_bytes=1e9, limits=limits)
     tiles = [tile for layer in image.layers() for tile in layer]
-    assert [tile for tile, _ in outputs(tiles)] == tiles
+    assert [tile for tile, _ in runner.run(tiles, accumulator)] == tiles
     assert room == [1]
-    assert outputs.copies == 1
+    assert runner.copies_at_once == 1
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_sums_are_moved_as_they_are_laid_out(channels_last):
     values = torch.rand(3, 4, 5, 6)
     values = values.permute(1, 2, 3, 0).contiguous().movedim(-1, 0) if channels_last else values
-    limits = Limits(say=lambda note: None)
-    moved = on_host(Window(values), 1e9, limits)
+    limits = LearnedLimits(say=lambda note: None)
+    moved = moved_to_host(values, 1e9, limits)
     assert torch.equal(moved, values)
     assert moved.stride() == values.stride()
-    assert limits.on_host
-    assert "they are kept on the host" in limits.said.pop()
+    assert limits.sums_on_host
+    assert "they are kept on the host" in limits.told.pop()
 
 
 @pytest.mark.parametrize(
     "room_bytes, kept",
     [(4000, FLOAT32), (3999, FLOAT16), (2000, FLOAT16), (1999, ON_DISK), (500, ON_DISK), (float("inf"), FLOAT32)],
 )
-def test_sums_are_kept_in_what_there_is_room_for(room_bytes, kept, monkeypatch):
-    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 500)
-    assert choose_keeping(1000, room_bytes) == kept
-    note = describe(kept, 2**30, room_bytes, Path("/scratch"))
+def test_sums_are_kept_in_what_there_is_room_for(room_bytes, kept):
+    assert choose_storage(1000, room_bytes, least_room_bytes=500) == kept
+    note = storage_note(kept, 2**30, room_bytes, Path("/scratch"))
     assert note == {
         FLOAT32: "",
         FLOAT16: "sums are kept in float16: float32 would take 4.0 GB, and there is room for 0.0",
@@ -154,18 +156,17 @@ def test_sums_are_kept_in_what_there_is_room_for(room_bytes, kept, monkeypatch):
 
 def test_too_little_room_for_anything_is_an_error_that_says_how_much_is_missing():
     with pytest.raises(UserError, match=r"needs 1.12 GB of memory more than it may take, even with its sums on disk"):
-        choose_keeping(10, -GIGABYTE)
+        choose_storage(10, -GIGABYTE)
 
 
 @pytest.mark.parametrize("classes", [3, 40])
 @pytest.mark.parametrize("share", [0.75, 0.25])
-def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, monkeypatch, capsys):
-    monkeypatch.setattr(budget, "LEAST_ROOM_BYTES", 0)
+def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, capsys):
     image, patch = torch.randn(1, 20, 17, 21), (8, 16, 16)
-    members = members_of([unet(classes=classes)], (2,))
+    members = summands_of([unet(classes=classes)], (2,))
     exact = dense(sliding_window(image, members, patch))
     full = 4 * min(classes, 8) * 16 * 17 * 21  # logits or features of the slices at work
-    limits = Limits()
+    limits = LearnedLimits(least_room_bytes=0)
     for _ in range(2):
         found = dense(sliding_window(image, members, patch, room_bytes=share * full, limits=limits))
         torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
@@ -184,7 +185,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(budget.os, "posix_fallocate", full)
+    monkeypatch.setattr(host_memory.os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"no room for a file of 3.7 GB \(No space left on device\); allow more with"):
         allocate(ON_DISK, (2000, 1000, 1000), torch.device("cpu"), tmp_path)
     assert list(tmp_path.iterdir()) == []

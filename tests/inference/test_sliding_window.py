@@ -8,11 +8,9 @@ import torch
 from small_training import spec
 
 from segfw.grid.slabs import dense
-from segfw.inference.host_memory import (
-    Limits,
-)
+from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import gives_features, members_of
+from segfw.inference.summands import gives_features, summands_of
 from segfw.inference.tiles import blending_weights, mirror_combinations, mirrored, tile_count, tile_starts
 from segfw.networks import build_network
 
@@ -112,7 +110,7 @@ def test_sliding_window_of_identity_is_identity(shape):
 
 def test_mirroring_is_undone_and_averaged():
     image = torch.rand(1, 12, 18, 10)
-    all_axes = members_of([identity], (0, 1, 2))
+    all_axes = summands_of([identity], (0, 1, 2))
     torch.testing.assert_close(dense(sliding_window(image, all_axes, (8, 8, 8))), image)
 
     def left_half(tiles):  # a network that only ever sees the first half of the last axis
@@ -120,7 +118,7 @@ def test_mirroring_is_undone_and_averaged():
         result[..., :4] = 1
         return result
 
-    seen = dense(sliding_window(torch.rand(1, 8, 8, 8), members_of([left_half], (2,)), (8, 8, 8)))
+    seen = dense(sliding_window(torch.rand(1, 8, 8, 8), summands_of([left_half], (2,)), (8, 8, 8)))
     torch.testing.assert_close(seen, torch.full_like(seen, 0.5))
 
 
@@ -142,7 +140,7 @@ def test_every_subset_of_axes_once():
 def test_slabs_equal_the_whole_computation(shape, patch, step, axes):
     image = torch.rand(2, *shape)
     wanted = slow_oracle(image, [blurred], patch, step=step, axes=axes)
-    slabs = sliding_window(image, members_of([blurred], axes), patch, step=step)
+    slabs = sliding_window(image, summands_of([blurred], axes), patch, step=step)
     torch.testing.assert_close(dense(slabs), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -150,7 +148,7 @@ def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time(
     image, patch = torch.rand(2, 61, 9, 10), (8, 8, 8)
     wanted = slow_oracle(image, [blurred], patch)
     at, kept = 0, 0
-    for slab in sliding_window(image, [blurred], patch, limits=Limits(copies=1)):
+    for slab in sliding_window(image, [blurred], patch, limits=LearnedLimits(copies=1)):
         assert (slab.first, slab.start) == (max(0, at - 1), at)
         block = (slice(slab.first, slab.stop), slice(2, 9), slice(0, 5))
         torch.testing.assert_close(slab.logits(block), wanted[(slice(None), *block)], rtol=1e-5, atol=1e-5)
@@ -165,7 +163,7 @@ def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
     networks = [unet(seed, classes=classes) for seed in range(folds)]
     image, patch = torch.randn(1, 10, 8, 9), (8, 8, 8)
     orders = {2: (0, 2, 1, *range(3, classes))}  # two of the classes are left and right
-    members = members_of(networks, (2,), output_orders=orders, by_member=by_member)
+    members = summands_of(networks, (2,), output_orders=orders, by_member=by_member)
     # Eight features for each fold and for each of two orders of the classes, or the classes.
     assert (members.heads is not None) == (2 * 8 * folds < classes * (folds if by_member else 1))
     with torch.no_grad():

@@ -15,7 +15,7 @@ from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
 from segfw.inference.sliding_window import sliding_window
-from segfw.inference.summands import members_of
+from segfw.inference.summands import summands_of
 from segfw.planning.case_measure import CaseMeasure, label_centroids_mm
 from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
@@ -293,7 +293,7 @@ def test_mirrored_predictions_of_left_and_right_change_places():
     image, size = torch.rand(1, 8, 8, 8), (8, 8, 8)
 
     def logits(axes=(), orders=None):
-        return dense(sliding_window(image, members_of([sides], axes, output_orders=orders or {}), size))
+        return dense(sliding_window(image, summands_of([sides], axes, output_orders=orders or {}), size))
 
     plain = logits()
     torch.testing.assert_close(logits((2,))[1:3], torch.full((2, *size), 0.5))
@@ -314,7 +314,7 @@ def test_a_cascade_sees_the_first_stage_in_the_mirror_with_left_and_right_exchan
         return tiles
 
     orders = {2: (0, 2, 1)}
-    members = members_of([second_stage], (2,), output_orders=orders, input_orders=orders)
+    members = summands_of([second_stage], (2,), output_orders=orders, input_orders=orders)
     torch.testing.assert_close(dense(sliding_window(image, members, (8, 8, 8))), image)
     copies = torch.cat(seen)
     torch.testing.assert_close(copies[0], image)

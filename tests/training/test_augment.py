@@ -9,7 +9,6 @@ from batchgenerators.augmentations.utils import create_zero_centered_coordinate_
 from scipy import interpolate, ndimage
 
 from segfw.planning.patch_shape import is_in_plane
-from segfw.training import augment
 from segfw.training.augment import spline_weights, warp
 from segfw.training.augment_params import SpatialParams, draw_spatial, source_size
 
@@ -115,14 +114,14 @@ def test_every_slice_of_a_flat_patch_is_warped_alike_and_alone(elastic):
                 assert torch.equal(together[1][index], alone[1][0])
 
 
-def test_boxes_of_unlike_sizes_are_warped_together_as_they_are_alone(monkeypatch):
+def test_boxes_of_unlike_sizes_are_warped_together_as_they_are_alone():
     params = warps(4) + warps(2, elastic=True)
     sizes = [source_size(PATCH, drawn) for drawn in params]
     boxes = [(torch.randn(2, *size).half(), torch.randint(0, 9, (2, *size), dtype=torch.int16)) for size in sizes]
     together = warp(boxes, params, PATCH)
-    monkeypatch.setitem(augment.VOXELS_AT_ONCE, "cpu", 5000)  # in parts that end anywhere
     for index, drawn in enumerate(params):
-        for whole, alone in zip(together, warp([boxes[index]], [drawn], PATCH)):
+        in_parts = warp([boxes[index]], [drawn], PATCH, voxels_at_once=5000)  # that end anywhere
+        for whole, alone in zip(together, in_parts):
             assert torch.equal(whole[index], alone[0])
 
 

@@ -11,7 +11,8 @@ import torch
 from segfw.grid.store import CaseArrays
 from segfw.training import augment
 from segfw.training.batches import Batches, CutBatch, CutPatch
-from segfw.training.feeding import Feeder, Stopwatch
+from segfw.training.device_timer import DeviceTimer
+from segfw.training.feeding import Feeder
 
 CUDA = torch.device("cuda")
 
@@ -121,7 +122,7 @@ def test_finishing_a_batch_never_asks_the_device_for_a_value(monkeypatch, patch)
 
 def test_a_stopwatch_on_cuda_waits_only_when_it_is_read(monkeypatch):
     cuda = FakeCuda(monkeypatch)
-    watch = Stopwatch(CUDA)
+    watch = DeviceTimer(CUDA)
     for _ in range(3):
         with watch:
             pass

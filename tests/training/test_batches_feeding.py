@@ -2,7 +2,6 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import blosc2
 import numpy as np
@@ -17,7 +16,8 @@ from segfw.grid.store import CaseArrays, StoredCase
 from segfw.images.geometry import Geometry
 from segfw.training import feeding
 from segfw.training.batches import Batches, CutBatch, cut_padded
-from segfw.training.feeding import BATCHES_AHEAD, Feeder, Stopwatch, on_device, open_cases, spare_device_bytes
+from segfw.training.device_timer import DeviceTimer
+from segfw.training.feeding import BATCHES_AHEAD, Feeder, on_device, open_cases, spare_device_bytes
 
 HOW = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(1.0, 1.0, 1.0), normalization=(Normalization(kind="zscore"),))
 CUDA = torch.device("cuda")
@@ -172,9 +172,10 @@ def test_batches_come_in_order_and_a_few_ahead():
 class Clock:
     """A clock that stands still until it is moved."""
 
-    def __init__(self, monkeypatch):
-        self.now_s, self.is_watched, self.looked_at = 0.0, False, threading.Event()
-        monkeypatch.setattr(feeding, "time", SimpleNamespace(perf_counter=self.read))
+    def __init__(self):
+        self.now_s = 0.0
+        self.is_watched = False
+        self.looked_at = threading.Event()
 
     def read(self):
         now_s = self.now_s
@@ -183,8 +184,8 @@ class Clock:
         return now_s
 
 
-def test_waiting_is_measured_and_is_nothing_where_batches_are_ready(monkeypatch):
-    clock = Clock(monkeypatch)
+def test_waiting_is_measured_and_is_nothing_where_batches_are_ready():
+    clock = Clock()
 
     def cut(step):
         if step == 1:  # made only when the trainer has begun to wait for it
@@ -192,7 +193,7 @@ def test_waiting_is_measured_and_is_nothing_where_batches_are_ready(monkeypatch)
             clock.now_s += 3.0
         return empty_batch(step)
 
-    feeder = Feeder(cut, 0, workers=1)
+    feeder = Feeder(cut, 0, workers=1, now_s=clock.read)
     coming = iter(feeder)
     next(coming)
     assert feeder.stalled_s == 0
@@ -215,9 +216,9 @@ def test_an_error_of_a_thread_reaches_the_trainer():
     feeder.close()
 
 
-def test_a_stopwatch_on_the_cpu_adds_up_what_is_inside(monkeypatch):
-    clock = Clock(monkeypatch)
-    watch = Stopwatch(torch.device("cpu"))
+def test_a_timer_on_the_cpu_adds_up_what_is_inside():
+    clock = Clock()
+    watch = DeviceTimer(torch.device("cpu"), clock.read)
     for _ in range(2):
         with watch:
             clock.now_s += 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import blocks_case, write_nifti
-from small_training import FOLD, IDS, LABELS, assert_same_weights, configuration, run, spec, weights
+from small_training import IDS, LABELS, assert_same_weights, run, spec, usual_loss, weights
 
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
@@ -12,12 +12,10 @@ from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.planning.plan import target_of
-from segfw.training import checkpoint, epochs, loop
 from segfw.training.checkpoint import CHECKPOINT_FILE
-from segfw.training.metrics_log import read_metrics
-from segfw.training.settings import TrainSettings
 
 
 def test_training_learns_the_blocks(prepared, tmp_path):
@@ -43,10 +41,16 @@ def test_training_learns_regions_beside_ignored_voxels(tmp_path):
         cases.append(Case(id=case_id, images=paths[:1], label=paths[1]))
     how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
     assert not preprocess_dataset(tuple(cases), labels, {"3d": how}, tmp_path, case_bytes=dict.fromkeys(IDS, 20_000))
-    settings = TrainSettings(epochs=4, steps_per_epoch=25, seed=5, learning_rate=0.02)
-    plan, target = configuration(how, spec(classes=2)), target_of(labels)
-    names = list(labels.structures)
-    loop.train(tmp_path, tmp_path / "3d", plan, FOLD, settings, label_names=names, target=target, device="cpu")
+    run(
+        (tmp_path / "3d", how),
+        tmp_path,
+        network=spec(classes=2),
+        target=target_of(labels),
+        label_names=tuple(labels.structures),
+        epochs=4,
+        steps_per_epoch=25,
+        learning_rate=0.02,
+    )
     rows = read_metrics(tmp_path)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.5
     assert len(rows[-1]["val_dice_per_label"]) == 2
@@ -60,28 +64,22 @@ def test_same_seed_same_weights_and_another_seed_others(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
-    whole = run(prepared, tmp_path / "whole", precision=precision)
+def test_a_resumed_run_ends_like_an_undisturbed_one(prepared, tmp_path, precision):
+    settings = {"precision": precision, "checkpoint_every_s": 0.0}
+    whole = run(prepared, tmp_path / "whole", **settings)
 
     class Killed(Exception):
         pass
 
-    original, calls = epochs.train_step, []
+    def kill() -> None:
+        raise Killed
 
-    def killed_in_the_third_epoch(*arguments):
-        calls.append(1)
-        if len(calls) == 8:
-            raise Killed
-        return original(*arguments)
-
-    monkeypatch.setattr(epochs, "train_step", killed_in_the_third_epoch)
+    in_the_third_epoch = usual_loss(before={8: kill})
     with pytest.raises(Killed):
-        run(prepared, tmp_path / "cut", precision=precision)
+        run(prepared, tmp_path / "cut", **settings, build_loss=in_the_third_epoch)
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     (tmp_path / "cut" / "metrics.jsonl").open("a").write('{"epoch": 2, "train_lo')  # killed while writing a line
-    monkeypatch.setattr(epochs, "train_step", original)
-    resumed = run(prepared, tmp_path / "cut", precision=precision, resume=True)
+    resumed = run(prepared, tmp_path / "cut", **settings, resume=True)
     assert_same_weights(whole, resumed)
     timings = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
     cleaned = [

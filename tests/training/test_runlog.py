@@ -16,9 +16,10 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
+from segfw.model.training_record import RUN_FILE, RunRecord, read_metrics
 from segfw.training import run_record as runrecord
-from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before, read_metrics
-from segfw.training.run_record import RUN_FILE, RunRecord, data_digest, git_state, note_session
+from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before
+from segfw.training.run_record import data_digest, describe_session, git_state, note_session
 from segfw.training.settings import TrainSettings
 
 LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
@@ -96,11 +97,10 @@ def note(folder: Path, stored: Path, **changes) -> RunRecord:
         "settings": TrainSettings(epochs=7, seed=5),
         "device": torch.device("cpu"),
         "precision": torch.bfloat16,
-        "label_names": ["bright", "dark"],
         "preprocessed": stored,
         "training_ids": ["a", "b"],
     }
-    return note_session(folder, **(values | changes))
+    return note_session(folder, describe_session(**(values | changes)), ["bright", "dark"])
 
 
 def test_the_digest_follows_the_data_and_not_their_place(stored, tmp_path):

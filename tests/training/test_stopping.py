@@ -1,35 +1,31 @@
 """Runs that end early, later, or not as they should: each leaves weights and says what happened."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from small_training import FOLD, run, weights
+from small_training import FOLD, run, usual_loss, weights
 
 from segfw.base.records import UserError
+from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
+from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
-from segfw.training import checkpoint, epochs, loop, schedule, step
-from segfw.training import stop_file as stopping
-from segfw.training.metrics_log import read_metrics
+from segfw.training import epochs, prepare
 from segfw.training.settings import TrainSettings
+from segfw.training.train_request import BuildLoss
 
 
-def wishing(monkeypatch, folder, text: str, at_step: int) -> None:
-    """Writes STOP before a step."""
-    monkeypatch.setattr(stopping, "LOOK_EVERY_S", 0.0)
-    original, calls = epochs.train_step, []
-
-    def train_step(*arguments):
-        calls.append(1)
-        if len(calls) == at_step:
-            (folder / "STOP").write_text(text)
-        return original(*arguments)
-
-    monkeypatch.setattr(epochs, "train_step", train_step)
+def writing_stop(folder: Path, text: str, at_step: int) -> dict:
+    """Settings of a run in which STOP is written while a step is under way, and seen after it."""
+    return {
+        "build_loss": usual_loss(before={at_step: lambda: (folder / "STOP").write_text(text)}),
+        "look_for_stop_every_s": 0.0,
+    }
 
 
-def test_a_stop_file_brings_the_run_to_an_annealed_end(prepared, tmp_path, monkeypatch, capsys):
-    wishing(monkeypatch, tmp_path, "", at_step=20)
-    run(prepared, tmp_path, epochs=50)
+def test_a_stop_file_brings_the_run_to_an_annealed_end(prepared, tmp_path, capsys):
+    run(prepared, tmp_path, epochs=50, **writing_stop(tmp_path, "", at_step=20))
     rows = read_metrics(tmp_path)
     assert sum(row["steps"] for row in rows) == 23  # 20 and 15 % of them
     assert rows[-1]["learning_rate"] < 0.5 * rows[-3]["learning_rate"]
@@ -38,22 +34,18 @@ def test_a_stop_file_brings_the_run_to_an_annealed_end(prepared, tmp_path, monke
     assert not (tmp_path / "STOP").exists()
 
 
-def test_a_stop_file_that_says_now_ends_at_once_and_can_be_resumed(prepared, tmp_path, monkeypatch, capsys):
+def test_a_stop_file_that_says_now_ends_at_once_and_can_be_resumed(prepared, tmp_path, capsys):
     whole = run(prepared, tmp_path / "whole")
-    original = epochs.train_step
-    wishing(monkeypatch, tmp_path / "cut", "now\n", at_step=8)
     with pytest.raises(KeyboardInterrupt):
-        run(prepared, tmp_path / "cut")
+        run(prepared, tmp_path / "cut", **writing_stop(tmp_path / "cut", "now\n", at_step=8))
     assert "stopped at step 8" in capsys.readouterr().out
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
-    monkeypatch.setattr(epochs, "train_step", original)
     resumed = run(prepared, tmp_path / "cut", resume=True)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
-def test_a_plateau_ends_the_run(prepared, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(epochs, "FEWEST_GAIN", 2.0)  # more than any Dice can rise
-    run(prepared, tmp_path, epochs=100, patience=3)
+def test_a_plateau_ends_the_run(prepared, tmp_path, capsys):
+    run(prepared, tmp_path, epochs=100, patience=3, fewest_gain=2.0)  # more than any Dice can rise
     assert len(read_metrics(tmp_path)) == 5  # the first, three more, and two steps (15 %) of cooling down
     assert "no progress for 3 epochs" in capsys.readouterr().out
 
@@ -68,30 +60,13 @@ def test_an_extended_run_goes_on_from_its_weights(prepared, tmp_path):
     assert TrainSettings.load(tmp_path / "settings.json").epochs == 6
 
 
-def checkpoint_always(monkeypatch) -> None:
-    for name in ("is_due", "is_good_due"):
-        monkeypatch.setattr(checkpoint.Checkpoints, name, lambda _: True)
-
-
-def loss_broken_at(*calls_broken: int):
+def broken_at(*calls: int) -> BuildLoss:
     """The usual loss, but no number in some calls."""
-
-    def build(configuration, target):
-        calls = []
-
-        def loss(outputs, classes):
-            calls.append(1)
-            value = deep_supervision_loss(outputs, classes, configuration.batch_dice, target)
-            return value * float("nan") if len(calls) in calls_broken else value
-
-        return loss
-
-    return build
+    return usual_loss(factors=dict.fromkeys(calls, float("nan")))
 
 
-def test_a_diverged_run_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(prepared, tmp_path, monkeypatch, capsys):
-    checkpoint_always(monkeypatch)
-    run(prepared, tmp_path, build_loss=loss_broken_at(8), learning_rate=0.01)
+def test_a_diverged_run_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(prepared, tmp_path, capsys):
+    run(prepared, tmp_path, build_loss=broken_at(8), learning_rate=0.01, checkpoint_every_s=0.0)
     said = capsys.readouterr().out
     assert "the training loss became nan in epoch 3: going on from the last good checkpoint" in said
     assert "at step 6, with 0.5 times the learning rate" in said  # not from the one in the middle of the epoch
@@ -104,57 +79,65 @@ def test_a_diverged_run_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(pr
 
 
 def test_a_run_that_diverges_before_its_first_epoch_ends_starts_from_its_first_step(prepared, tmp_path, capsys):
-    run(prepared, tmp_path, build_loss=loss_broken_at(2))
+    run(prepared, tmp_path, build_loss=broken_at(2))
     assert "at step 0, with 0.5 times" in capsys.readouterr().out
     assert len(read_metrics(tmp_path)) == 4
 
 
 def test_a_run_that_keeps_diverging_ends_with_a_sentence(prepared, tmp_path):
     with pytest.raises(UserError, match=r"loss became nan in epoch 1, and again after 4 attempts at lower learning"):
-        run(prepared, tmp_path, build_loss=loss_broken_at(*range(1, 99)))
+        run(prepared, tmp_path, build_loss=broken_at(*range(1, 99)))
 
 
 def test_a_network_that_falls_back_to_background_is_rescued(prepared, tmp_path, monkeypatch, capsys):
     original, calls = epochs.validate_patches, []
 
-    def collapsed_once(*arguments):
+    def collapsed_once(*arguments, **named):
         calls.append(1)
-        row = original(*arguments) | {"val_dice": 0.5}
-        return row | {"val_predicted": 0} if len(calls) == 3 else row
+        figures, predicted_voxels = original(*arguments, **named)
+        return figures | {"val_dice": 0.5}, 0 if len(calls) == 3 else predicted_voxels
 
-    checkpoint_always(monkeypatch)
     monkeypatch.setattr(epochs, "validate_patches", collapsed_once)
-    run(prepared, tmp_path)
+    run(prepared, tmp_path, checkpoint_every_s=0.0)
     said = capsys.readouterr().out
     assert "predicting background only in epoch 3: going on" in said
     assert "at step 6, with 0.5 times" in said  # before the epoch in which it collapsed
 
 
 def test_broken_intensities_are_named_instead_of_rescued(prepared, tmp_path, monkeypatch):
-    original = loop.open_cases
+    original = prepare.open_cases
 
     def broken(*arguments, **named):
         cases = original(*arguments, **named)
         cases[0].image[:] = float("inf")
         return cases
 
-    monkeypatch.setattr(loop, "open_cases", broken)
+    monkeypatch.setattr(prepare, "open_cases", broken)
     with pytest.raises(UserError, match=f"{FOLD.train[0]} holds intensities that are no numbers; run segfw check"):
         run(prepared, tmp_path)
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, monkeypatch, capsys):
+def with_memory_for(patches: int, tried: list[int] | None = None) -> BuildLoss:
+    """The usual loss on a device that has no memory for more patches at a time; ``tried`` gets the sizes of batches."""
+
+    def build(configuration, target):
+        def loss(outputs, classes):
+            if tried is not None:
+                tried.append(len(classes))
+            if len(classes) > patches:
+                raise torch.OutOfMemoryError
+            return deep_supervision_loss(outputs, classes, configuration.batch_dice, target)
+
+        return loss
+
+    return build
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, capsys):
     """Gradients of the Dice per patch are the same, computed whole or one patch after the other."""
-    whole = run(prepared, tmp_path / "whole", precision="fp32", epochs=1, batch_size=4)
-    original = step._step_in_parts
-
-    def too_large(settings, state, image, classes):
-        if len(image) / state.counters.parts > 1:
-            raise torch.OutOfMemoryError
-        return original(settings, state, image, classes)
-
-    monkeypatch.setattr(step, "_step_in_parts", too_large)
-    parts = run(prepared, tmp_path / "parts", precision="fp32", epochs=1, batch_size=4)
+    settings = {"precision": "fp32", "epochs": 1, "batch_size": 4}
+    whole = run(prepared, tmp_path / "whole", **settings)
+    parts = run(prepared, tmp_path / "parts", **settings, build_loss=with_memory_for(1))
     said = capsys.readouterr().out
     assert said.count("out of memory") == 2
     assert "the batch of 4 is computed in 4 parts from now on" in said
@@ -162,32 +145,21 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, monk
         torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path, monkeypatch):
-    original, tried = step.empty_step, []
-
-    def fits_two(settings, state, batch):
-        tried.append(batch)
-        if batch > 2:
-            raise torch.OutOfMemoryError
-        return original(settings, state, batch)
-
-    monkeypatch.setattr(step, "empty_step", fits_two)
-    run(prepared, tmp_path, time_budget_s=0.5, steps_per_epoch=None, batch_size=8)
-    assert tried == [8, 4, 2, 2]
+def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path):
+    tried = []
+    settings = {"time_budget_s": 0.5, "steps_per_epoch": None, "batch_size": 8}
+    run(prepared, tmp_path, **settings, build_loss=with_memory_for(2, tried))
+    assert tried[:4] == [8, 4, 2, 2]
+    assert tried[4:7] == [8, 4, 2]  # the first training step
 
 
-def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path, monkeypatch):
-    def never_fits(*_):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(step, "_step_in_parts", never_fits)
+def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path):
     with pytest.raises(UserError, match="ran out of memory with batch 2; train with a smaller --batch-size"):
-        run(prepared, tmp_path)
+        run(prepared, tmp_path, build_loss=with_memory_for(0))
 
 
-def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path, monkeypatch):
+def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path):
     """Of four epochs the second is best by whole cases; its weights are kept, and each epoch's Dice is written down."""
-    monkeypatch.setattr(epochs, "WHOLE_CASES_SHARE", 1e9)
     voxels = iter([(5, 5, 0), (9, 1, 0), (5, 5, 0), (7, 3, 0)])  # Dice 2/3, 18/19, 2/3, 14/17
     seen = []
 
@@ -196,20 +168,18 @@ def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path, monk
         hit, extra, missed = next(voxels)
         return torch.tensor([[hit, 0], [extra, 0], [missed, 0]])
 
-    run(prepared, tmp_path, count_whole_case=count)
+    run(prepared, tmp_path, count_whole_case=count, whole_cases_share=1e9)
     assert seen == [(FOLD.validation[0], False)] * 4
     rows = read_metrics(tmp_path)
     assert [row["whole_case_dice"] for row in rows] == pytest.approx([10 / 15, 18 / 19, 10 / 15, 14 / 17])
     assert load_tensors(tmp_path / "best.safetensors")[1]["epoch"] == "2"
 
 
-def test_cases_too_large_to_validate_whole_do_not_end_the_run(prepared, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(epochs, "WHOLE_CASES_SHARE", 1e9)
-
+def test_cases_too_large_to_validate_whole_do_not_end_the_run(prepared, tmp_path, capsys):
     def too_large(network, case_id):
         raise torch.OutOfMemoryError
 
-    run(prepared, tmp_path, epochs=1, count_whole_case=too_large)
+    run(prepared, tmp_path, epochs=1, count_whole_case=too_large, whole_cases_share=1e9)
     assert "whole_case_dice" not in read_metrics(tmp_path)[0]
     assert f"{FOLD.validation[0]} is too large to be validated as a whole" in capsys.readouterr().out
 
@@ -227,28 +197,37 @@ def test_whole_cases_wait_until_they_are_a_small_share_of_the_work(prepared, tmp
     assert [("whole_case_dice" in row) for row in read_metrics(tmp_path)] == [False, True, False]
 
 
-class SlowWorld:
-    """A clock that only training and validation move: the budget is kept on a busy machine too."""
+class SlowNetwork(torch.nn.Module):
+    """A network by whose passes alone a clock moves, so that the budget is kept on a busy machine too.
 
-    def __init__(self, monkeypatch, *, step_s: float, validation_s: float) -> None:
-        self.now_s = 100.0
-        monkeypatch.setattr(schedule.time, "monotonic", lambda: self.now_s)
-        for name, seconds in (("train_step", step_s), ("validate_patches", validation_s)):
-            monkeypatch.setattr(epochs, name, self.slowed(getattr(epochs, name), seconds))
-        monkeypatch.setattr(loop, "seconds_per_patch", lambda *_: step_s / 2)
+    A training step takes 0.1 s, a batch of validation 0.05 s.
+    """
 
-    def slowed(self, function, seconds: float):
-        def call(*arguments):
-            self.now_s += seconds
-            return function(*arguments)
+    def __init__(self, spec) -> None:
+        super().__init__()
+        self.network = build_network(spec)
+        self.time_s = 100.0
 
-        return call
+    def forward(self, image):
+        self.time_s += 0.1 if torch.is_grad_enabled() else 0.05
+        return self.network(image)
 
 
-def test_a_time_budget_is_kept_and_ends_with_an_annealed_rate(prepared, tmp_path, monkeypatch):
-    SlowWorld(monkeypatch, step_s=0.1, validation_s=0.05)
-    rows = read_metrics(run(prepared, tmp_path, time_budget_s=6.0, steps_per_epoch=None))
-    assert rows[-1]["elapsed_s"] == pytest.approx(6.0, rel=0.05)
-    assert len(rows) == 14  # an epoch ends with the first step after a twentieth of the budget: 0.45 s with validation
+def test_a_time_budget_is_kept_and_ends_with_an_annealed_rate(prepared, tmp_path):
+    networks = []
+
+    def build(spec):
+        networks.append(SlowNetwork(spec))
+        return networks[0]
+
+    def now_s() -> float:
+        return networks[0].time_s if networks else 100.0
+
+    run(prepared, tmp_path, time_budget_s=6.2, steps_per_epoch=None, build=build, now_s=now_s)
+    rows = read_metrics(tmp_path)
+    assert rows[-1]["elapsed_s"] == pytest.approx(6.2, rel=0.05)
+    # 0.2 s to measure the pace; an epoch ends with the first step after a twentieth of the budget: 0.45 s with
+    # validation.
+    assert len(rows) == 14
     assert rows[-1]["learning_rate"] < 0.25 * max(row["learning_rate"] for row in rows)
     assert (tmp_path / "weights.safetensors").is_file()

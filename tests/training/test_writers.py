@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from segfw.base.records import UserError
-from segfw.training.run_record import RunRecord, Session
+from segfw.model.training_record import RunRecord, Session
 from segfw.training.writers import MLFLOW_FILE, MLFLOW_RUN_FILE, figures, open_writers
 
 NAMES = ("left kidney", "tumour [mm²]")

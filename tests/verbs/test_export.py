@@ -15,6 +15,7 @@ from segfw.cli import main
 from segfw.model.card import Card
 from segfw.model.load import load_model
 from segfw.model.source import ModelSource, fold_folder
+from segfw.model.training_record import RunRecord, Session
 from segfw.model.weights import load_tensors, save_tensors
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.export import export_model
@@ -60,8 +61,23 @@ def test_the_card_lists_every_member_and_its_digest(packed):
 def test_training_facts_and_the_data_digest(tmp_path):
     folder = small_model(tmp_path / "work")
     fold = fold_folder(folder, "3d_fullres", "0")
-    session = {"started": "2024-03-05T10:00:00+00:00", "precision": "bfloat16", "data_digest": "abc", "versions": {}}
-    (fold / "run.json").write_text(json.dumps({"sessions": [session | {"started": "2024-01-01"}, session]}))
+    session = Session(
+        how="started",
+        started="2024-01-01T10:00:00+00:00",
+        first_epoch=1,
+        command="segfw train",
+        settings={},
+        device="CPU",
+        precision="bfloat16",
+        processes=1,
+        threads=1,
+        versions={},
+        system="Linux",
+        git=None,
+        data_digest="abc",
+    )
+    resumed = session.model_copy(update={"how": "resumed", "started": "2024-03-05T10:00:00+00:00"})
+    RunRecord(label_names=("bright", "dark"), sessions=(session, resumed)).save(fold / "run.json")
     rows = [{"epoch": 0, "steps": 5, "elapsed_s": 2.0}, {"epoch": 1, "steps": 6, "elapsed_s": 4.5}]
     (fold / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 2, "st')
     (fold / "validation").mkdir()

@@ -28,8 +28,10 @@ from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.onnx import runner
+from segfw.onnx.pipeline import pipeline_of
+from segfw.onnx.write_network import with_stock_norms
 from segfw.planning.plan import PLAN_FILE
-from segfw.verbs.export_onnx import export_onnx, pipeline_of, with_stock_norms
+from segfw.verbs.export_onnx import export_onnx
 
 REASON = "needs the extra 'onnx' (pip install 'segfw[onnx]')"
 STATS = IntensityStats(

@@ -35,8 +35,8 @@ from segfw.verbs.train import run, summary, train
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
-from segfw.training import checkpoint
-checkpoint.CHECKPOINT_EVERY_S = 0.0
+from segfw.training.checkpoint import Checkpoints
+Checkpoints.is_due = Checkpoints.is_good_due = lambda self: True
 from segfw.cli import main
 sys.exit(main(sys.argv[1:]))
 """

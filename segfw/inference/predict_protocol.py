@@ -1,0 +1,78 @@
+"""What everything that predicts has in common, whether it is one model or several that are averaged.
+
+``prepare`` reads nothing and runs no network; ``classes`` does the work; ``finish`` gives masks the values of the
+training files. So one image can be prepared while another is in the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+
+from segfw.base.stopwatch import Stopwatch
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Slab
+from segfw.images.volume import Volume
+from segfw.planning.plan import Plan
+
+
+class SlabSink(Protocol):
+    """Something that is made of a prediction's logits as they come."""
+
+    def add(self, slab: Slab) -> None:
+        """Takes the next slab, which is valid only during the call."""
+
+
+class FileSink(SlabSink, Protocol):
+    """A sink that writes a file at its end; nothing is left of it by an error."""
+
+    def finish(self) -> None:
+        """Puts the file in its place, after the last slab."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+# Makes the sink of a case of the path that it writes, how the case was preprocessed, and the image's first file.
+OpenFileSink = Callable[[Path, PreprocessRecord, Path], FileSink]
+
+
+class PreparedImage(Protocol):
+    """An image on the grid of a network, or of several."""
+
+    @property
+    def record(self) -> PreprocessRecord:
+        """How the image came there, and how to come back."""
+
+
+PreparedT = TypeVar("PreparedT", bound=PreparedImage)
+
+
+class Predict(Protocol[PreparedT]):
+    """Predicts one image after the other on one device."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def prepare(self, volume: Volume) -> PreparedT:
+        """The image on the network's grid; raises UserError if its channels are not the model's."""
+
+    def classes(
+        self,
+        prepared: PreparedT,
+        sinks: Sequence[SlabSink] = (),
+        *,
+        by_member: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> np.ndarray:
+        """Class indices (Z, Y, X) on the original file's grid; ``sinks`` are shown every slab."""
+
+    def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
+        """Label values as in the training files, of class indices."""

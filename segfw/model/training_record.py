@@ -1,0 +1,119 @@
+"""What a fold's folder tells of its training: run.json, of each session, and metrics.jsonl, of each epoch.
+
+Training writes both; whoever shows or hands on a model reads them here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from pydantic import JsonValue
+
+from segfw.base.records import Record
+
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+class GitState(Record):
+    """Commit that the code was checked out at; ``is_changed`` if files of the package differ from it."""
+
+    commit: str
+    is_changed: bool
+
+
+class Session(Record):
+    """One process, or group of processes, that trained; a run that was resumed or extended has several.
+
+    Names of people, hosts and home folders are left out, since runs are handed on with their models.
+    """
+
+    how: Literal["started", "resumed", "extended"]
+    started: str  # ISO 8601, UTC
+    first_epoch: int  # counted from 1
+    command: str
+    settings: dict[str, JsonValue]
+    device: str
+    precision: str
+    processes: int
+    threads: int  # of each process
+    versions: dict[str, str]
+    system: str
+    git: GitState | None  # None where the code is no checkout
+    data_digest: str  # of the training cases as stored
+
+
+class RunRecord(Record):
+    """All sessions of one run, the oldest first."""
+
+    label_names: tuple[str, ...]
+    sessions: tuple[Session, ...]
+
+
+def read_run_record(folder: Path) -> RunRecord | None:
+    """The record of the run in ``folder``; None if there is none. UserError if it cannot be read."""
+    path = folder / RUN_FILE
+    return RunRecord.load(path) if path.is_file() else None
+
+
+class TrainFigures(TypedDict):
+    """What the steps of an epoch say."""
+
+    train_loss: float  # mean over the steps
+    learning_rate: float  # of the last step
+    steps: int
+    epoch_s: float
+    augment_share: float  # of epoch_s
+    stalled_share: float  # of epoch_s: how long the device waited for batches
+
+
+class PatchFigures(TypedDict):
+    """What the validation patches say after an epoch."""
+
+    val_loss: float
+    val_dice: float  # mean over the structures that are known
+    val_dice_per_label: list[float]
+
+
+class WholeCaseFigures(TypedDict, total=False):
+    """What whole validation cases say, after the epochs that they are predicted in."""
+
+    whole_case_dice: float
+    whole_case_dice_per_label: list[float]
+
+
+class Events(TypedDict, total=False):
+    """What befell a run in an epoch, each as a sentence."""
+
+    rescued: str
+    extended: str
+    cooling: str
+
+
+class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False):
+    """A line of metrics.jsonl."""
+
+    epoch: int  # counted from 0
+    elapsed_s: float
+    gpu_memory_gb: float  # on CUDA
+
+
+def read_metrics(folder: Path) -> list[EpochRow]:
+    """All whole lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
+    path = folder / METRICS_FILE
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def read_curve(folder: Path) -> list[dict[str, float]]:
+    """What is one number in each row of metrics.jsonl."""
+    return [
+        {name: value for name, value in row.items() if isinstance(value, int | float)} for row in read_metrics(folder)
+    ]

@@ -1,0 +1,261 @@
+"""From a request to a run: the network and where it stands, then all that is decided before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from segfw.base.device import compiling_pays, pick_precision
+from segfw.base.ranks import local_device
+from segfw.base.records import UserError
+from segfw.grid.store import CaseArrays
+from segfw.networks import BuildNetwork, fastest_layout
+from segfw.networks.losses import LOSSES, Loss
+from segfw.planning.plan import Configuration
+from segfw.planning.published import STEPS_PER_EPOCH
+from segfw.training.batches import Augment, Batches
+from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
+from segfw.training.device_timer import DeviceTimer
+from segfw.training.feeding import open_cases
+from segfw.training.metrics_log import keep_metrics_before
+from segfw.training.run_record import describe_session, note_session
+from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
+from segfw.training.schedule import FittedSettings, extended, fit_to_length
+from segfw.training.settings import TrainSettings
+from segfw.training.step import Compute, memory_errors_named, prepare_forward, seconds_per_patch
+from segfw.training.stop_file import StopFile
+from segfw.training.train_request import TrainRequest
+from segfw.training.train_run import TrainRun
+from segfw.training.whole_case_validation import WholeCases
+from segfw.training.writers import Writer, open_writers
+
+SETTINGS_FILE = "settings.json"
+
+
+def training_device(name: str) -> torch.device:
+    """This rank's device, set up for training; raises UserError if there is none of that name."""
+    device = local_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or pinning memory would also occupy the first card
+        torch.backends.cudnn.benchmark = True  # all patches have one size
+    return device
+
+
+def settings_of_begun_run(request: TrainRequest) -> FittedSettings | None:
+    """What the run that is to go on was begun with; None for a new run. Raises UserError without a checkpoint."""
+    if not request.resume:
+        return None
+    require_checkpoint(request.folder)
+    return FittedSettings.load(request.folder / SETTINGS_FILE)
+
+
+def fresh_or_resumed(request: TrainRequest, settings: TrainSettings, device: torch.device) -> TrainState:
+    """A new network with its optimiser, or one that stands where the last checkpoint left it.
+
+    Raises UserError if the checkpoint is of another network.
+    """
+    torch.manual_seed(settings.seed)
+    state = _new_state(request.configuration, settings, device, request.build)
+    if request.resume:
+        load_checkpoint(request.folder / CHECKPOINT_FILE, state)
+        return state
+    if request.start is not None:
+        request.start(state.network)
+    state.counters.parts = settings.accumulate
+    return state
+
+
+def _new_state(
+    configuration: Configuration, settings: TrainSettings, device: torch.device, build: BuildNetwork
+) -> TrainState:
+    network = fastest_layout(build(configuration.network).to(device))
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=0.01,  # rate and momentum are set anew in every step
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    for parameter in network.parameters():
+        # Zeros give the same first step, and a first fp16 step that overflows leaves no uninitialised momentum behind.
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    needs_scaling = pick_precision(settings.precision, device) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=needs_scaling)
+    return TrainState(network=network, optimizer=optimizer, scaler=scaler, forward=network)
+
+
+def prepare_run(
+    request: TrainRequest, begun_with: FittedSettings | None, device: torch.device, state: TrainState
+) -> TrainRun:
+    """Decides all that is left to decide, opens the cases and writes down what the run is made with.
+
+    Here and not before the state is made: the batch of a time budget follows from the pace of its network, and an
+    extension from its counters. ``begun_with`` are the settings of a run that goes on, None for a new one.
+    """
+    # What is computed
+    settings = begun_with or request.settings
+    configuration = request.configuration
+    compute = Compute(
+        device=device,
+        precision=pick_precision(settings.precision, device),
+        loss=_loss(request, settings),
+        ranks=request.ranks,
+        gradient_clip=settings.gradient_clip,
+        patch_shape=(configuration.network.in_channels, *configuration.patch_size),
+    )
+    fitted = _fitted(request, compute, state) if begun_with is None else _continued(request, begun_with, state)
+    with memory_errors_named(request.folder, compute, fitted.batch_size):
+        prepare_forward(compute, state, fitted.batch_size, is_compiled=bool(fitted.compile))
+    print(
+        f"batch {fitted.batch_size}, momentum {fitted.momentum:.3f}, "
+        f"{'mirroring' if fitted.mirroring else 'no mirroring'}, {_precision_text(configuration, compute)}"
+    )
+
+    # On which data
+    train_cases = _open_cases(request, request.fold.train, fitted, device)
+    val_cases = train_cases
+    if request.fold.validation:
+        val_cases = _open_cases(request, request.fold.validation, fitted, device)
+    whole_cases = None
+    if request.count_whole_case is not None and request.fold.validation:
+        whole_cases = WholeCases.of(
+            dict(zip(request.fold.validation, val_cases)),
+            request.count_whole_case,
+            configuration.patch_size,
+            structures=len(request.label_names),
+            ranks=request.ranks,
+            share=request.whole_cases_share,
+        )
+
+    # Where it is written down
+    writers = _begin_log(request, fitted, compute, state) if request.ranks.is_first else []
+    return TrainRun(
+        folder=request.folder,
+        configuration=configuration,
+        settings=fitted,
+        label_names=tuple(request.label_names),
+        target=request.target,
+        compute=compute,
+        train_ids=request.fold.train,
+        train_batches=_batches(configuration, fitted, train_cases, TRAINING_STREAM, request.augment),
+        val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM),
+        whole_cases=whole_cases,
+        checkpoints=Checkpoints(request.folder, request.ranks.is_first, request.checkpoint_every_s, request.now_s),
+        stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
+        augmentation_timer=DeviceTimer(device),
+        writers=writers,
+        fewest_gain=request.fewest_gain,
+        now_s=request.now_s,
+    )
+
+
+def _loss(request: TrainRequest, settings: TrainSettings) -> Loss:
+    """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
+    if request.build_loss is not None:
+        return request.build_loss(request.configuration, request.target)
+    return LOSSES[settings.loss](request.configuration, request.target, request.ranks.sum_with_gradient)
+
+
+def _fitted(request: TrainRequest, compute: Compute, state: TrainState) -> FittedSettings:
+    """Settings of a new run, with what depends on its length and on the device."""
+    settings = request.settings
+    planned_batch = request.configuration.batch_size
+    patch_s = None
+    if settings.time_budget_s:
+        with memory_errors_named(request.folder, compute, settings.batch_size):
+            here_s = seconds_per_patch(compute, state, settings.batch_size or planned_batch, request.now_s)
+        (patch_s,) = request.ranks.from_first(here_s / request.ranks.count)
+    fitted = fit_to_length(settings, planned_batch, patch_s, len(request.fold.train), request.ranks.joined_batch)
+    if settings.compile is not None:
+        return fitted
+    # Kept with the settings, so that a resumed run does the same.
+    steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+    pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps)
+    return replace(fitted, compile=pays)
+
+
+def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainState) -> FittedSettings:
+    """Settings of a run that goes on, for longer if that is asked for.
+
+    Raises UserError where the processes cannot share its batch.
+    """
+    if begun_with.batch_size % request.ranks.count:
+        raise UserError(
+            f"{request.folder}: was begun with a batch of {begun_with.batch_size}, which {request.ranks.count} "
+            "processes cannot share; go on with as many as before"
+        )
+    if not request.is_extended:
+        return begun_with
+    settings = extended(begun_with, state.counters, epochs=request.extend_epochs, seconds=request.extend_s)
+    more = f"{request.extend_epochs} epochs" if request.extend_epochs else f"{request.extend_s:.0f} s"
+    state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
+    return settings
+
+
+def _precision_text(configuration: Configuration, compute: Compute) -> str:
+    is_broken = configuration.network.breaks_bf16_on_the_cpu(configuration.patch_size)
+    if compute.device.type == "cpu" and compute.precision != torch.float32 and is_broken:
+        return "float32 (in 16 bit PyTorch's gradients of two slices are wrong on the CPU)"
+    return str(compute.precision).removeprefix("torch.")
+
+
+def _open_cases(
+    request: TrainRequest, case_ids: tuple[str, ...], settings: FittedSettings, device: torch.device
+) -> list[CaseArrays]:
+    configuration = request.configuration
+    planned_step_gb = configuration.estimate.training_memory_gb
+    return open_cases(
+        request.preprocessed,
+        case_ids,
+        configuration.preprocessing,
+        device=device,
+        step_gb=planned_step_gb * settings.batch_size / configuration.batch_size,
+        previous=request.previous,
+        sharers=request.ranks.on_host,
+    )
+
+
+def _batches(
+    configuration: Configuration,
+    settings: FittedSettings,
+    cases: list[CaseArrays],
+    stream: int,
+    augment: Augment | None = None,
+) -> Batches:
+    is_training = stream == TRAINING_STREAM
+    channels = configuration.preprocessing.normalization
+    return Batches(
+        cases=cases,
+        patch_size=configuration.patch_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        stream=stream,
+        augmentation=settings.augmentation if is_training else "none",
+        mirror_axes=configuration.mirror_axes if settings.mirroring else (),
+        foreground_share=settings.foreground_share,
+        elastic=is_training and settings.elastic,
+        augment=augment,
+        swapped=configuration.swapped_pairs,
+        previous_classes=configuration.previous_classes,
+        zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
+    )
+
+
+def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState) -> list[Writer]:
+    """Settings, run.json and the writers of a run that begins or goes on at the state's epoch."""
+    keep_metrics_before(request.folder, state.counters.epoch)
+    settings.save(request.folder / SETTINGS_FILE)
+    session = describe_session(
+        how="extended" if request.is_extended else "resumed" if request.resume else "started",
+        first_epoch=state.counters.epoch + 1,
+        settings=settings,
+        device=compute.device,
+        precision=compute.precision,
+        preprocessed=request.preprocessed,
+        training_ids=request.fold.train,
+        processes=request.ranks.count,
+    )
+    record = note_session(request.folder, session, request.label_names)
+    return open_writers(request.log, request.folder, record)

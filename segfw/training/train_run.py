@@ -1,0 +1,54 @@
+"""What stays the same while one fold is trained: built once, when all is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.ranks import Ranks
+from segfw.networks.losses import Target
+from segfw.planning.plan import Configuration
+from segfw.training.batches import Batches
+from segfw.training.checkpoint import Checkpoints
+from segfw.training.device_timer import DeviceTimer
+from segfw.training.schedule import FittedSettings
+from segfw.training.step import Compute
+from segfw.training.stop_file import StopFile
+from segfw.training.whole_case_validation import WholeCases
+from segfw.training.writers import Writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun:
+    """One fold's training: what is computed, on which data, and where it is written down.
+
+    Whatever changes while it trains is in TrainState.
+    """
+
+    folder: Path
+    configuration: Configuration
+    settings: FittedSettings
+    label_names: tuple[str, ...]  # of all but the background
+    target: Target  # what the network's outputs mean
+    compute: Compute
+    train_ids: tuple[str, ...]  # of the training cases, in the order of the batches' cases
+    train_batches: Batches
+    val_batches: Batches
+    whole_cases: WholeCases | None
+    checkpoints: Checkpoints
+    stop_file: StopFile
+    augmentation_timer: DeviceTimer
+    writers: Sequence[Writer]  # of the first rank
+    fewest_gain: float  # of the smoothed Dice; less is no progress
+    now_s: Callable[[], float]
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.compute.ranks
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes along which the network sees mirrored images."""
+        return self.train_batches.mirror_axes
