@@ -108,7 +108,6 @@ def plan_of_nnunet(
             preset=str(plans["plans_name"]),
             gpu_memory_gb=PLANNED_GB.get(plans.get("experiment_planner_used", ""), 8.0),
             as_published=True,
-            orientation=orientation,
             channels=channels,
             labels=labels,
             training_cases=training_cases,
