@@ -23,7 +23,8 @@ def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> 
     A prediction may also have the id of the case whose mask the reference is, where the data set beside the reference
     says so. Raises UserError if a reference has no prediction (unless ``partial``), or none has.
     """
-    predicted, wanted = _masks_by_id(predictions), _masks_by_id(reference)
+    predicted = _masks_by_id(predictions)
+    wanted = _masks_by_id(reference)
     ids = _case_ids(reference)
     pairs: Pairs = {}
     for name, path in sorted(wanted.items()):
@@ -76,7 +77,8 @@ def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dic
     Their patterns are held against the ids that training gives the cases, and against the masks' names where there is
     no data set to tell these.
     """
-    folder, ids = reference.resolve().parent, _case_ids(reference)
+    folder = reference.resolve().parent
+    ids = _case_ids(reference)
     maps = read_label_maps(folder, labels)
     names = {case: split_ending(path)[0] for case, (path, _) in pairs.items()}
     try:
