@@ -77,7 +77,7 @@ def compared(data: Path, home: Path, python: Path, presets: Sequence[str]) -> It
         _run(command, environment)
         preprocessed = home / "nnUNet_preprocessed" / DATASET
         written = max(preprocessed.glob("nnUNet*Plans.json"), key=lambda path: path.stat().st_mtime_ns)
-        theirs = plan_of_nnunet(read_json(written), plan.channels, plan.labels, written, with_costs=False)
+        theirs = plan_of_nnunet(read_json(written), plan.channels, plan.labels, written)
         cases = f"{len(manifest.cases)}{how}"
         for name in dict.fromkeys((*plan.configurations, *theirs.configurations)):
             ours, other = plan.configurations.get(name), theirs.configurations.get(name)

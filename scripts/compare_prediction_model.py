@@ -58,7 +58,6 @@ def phantom_plan(classes: int, patch_size: Shape, size: Shape, features: tuple[i
         preset="default",
         gpu_memory_gb=8,
         as_published=True,
-        orientation="canonical",
         channels=(Channel(name="CT"),),
         labels=LabelSet(names=names, values=tuple(range(classes))),
         training_cases=1,

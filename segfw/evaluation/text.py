@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
@@ -160,3 +160,17 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _digits(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def folds_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:
+    """Foreground mean Dice of each fold and its mean, a line per configuration."""
+    lines = []
+    for configuration, by_fold in scores.items():
+        dice = {fold: result.foreground_mean.dice for fold, result in by_fold.items()}
+        known = [value for value in dice.values() if value is not None]
+        folds = "  ".join(
+            f"fold {fold} {'-' if value is None else format(value, '.4f')}" for fold, value in dice.items()
+        )
+        mean = f"mean {sum(known) / len(known):.4f}" if known else "no validation cases"
+        lines.append(f"{configuration}: foreground mean Dice {mean}  ({folds})")
+    return "\n".join(lines) + "\n"

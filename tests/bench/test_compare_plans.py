@@ -25,7 +25,7 @@ LABELS = LabelSet(names=("background", "large", "small"), values=(0, 40, 255))
 
 
 def plan_of(written):
-    return plan_of_nnunet(written, CHANNELS, LABELS, Path("plans.json"), with_costs=False)
+    return plan_of_nnunet(written, CHANNELS, LABELS, Path("plans.json"))
 
 
 def differing(**changes):
