@@ -27,8 +27,8 @@ LEAST_MARGIN_MM = 20.0  # around the foreground
 GAP = 0.12  # between views
 TITLE = 0.3
 LEGEND = 0.62
-LineStyle = str | tuple[float, tuple[float, float]]  # a name, or where dashes begin and how long they and gaps are
-PREDICTION_DASHES: LineStyle = (0, (3, 1.5))
+Dashes = tuple[float, tuple[float, float]]  # where they begin, and how long dashes and gaps are
+PREDICTION_DASHES: Dashes = (0, (3, 1.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def _draw_view(ax: Axes, planes: Sequence[np.ndarray], size_mm: np.ndarray, wind
     return set(classes)
 
 
-def _draw_outlines(ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: LineStyle, line_width: float) -> None:
+def _draw_outlines(ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: str | Dashes, line_width: float) -> None:
     """The outline of every class of a plane, in its colour."""
     from scipy.ndimage import find_objects
 

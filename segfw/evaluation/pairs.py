@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segfw.base.progress import progress
@@ -15,6 +16,18 @@ from segfw.evaluation.masks import IDS_SHOWN, mask_values
 from segfw.images.formats import split_ending
 
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledPairs:
+    """Masks of cases that belong together, and what their values mean.
+
+    ``label_maps`` say by case id what values in its reference mean; voxels of the ignore label there count nowhere.
+    """
+
+    files: Mapping[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
+    labels: LabelSet
+    label_maps: Mapping[str, LabelMap] = field(default_factory=dict)
 
 
 def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> tuple[Pairs, list[str]]:

@@ -38,7 +38,7 @@ def write_report(
     title: str,
     scores: Scores,
     overlays: Sequence[Overlay],
-    curve: Sequence[Mapping[str, float]] | None,
+    curve: Sequence[Mapping[str, object]] | None,
     facts: Mapping[str, str],
     colors: Mapping[str, int] | None = None,
 ) -> None:
@@ -157,18 +157,22 @@ class _Line:
     values: Sequence[float]
 
 
-def draw_curve(curve: Sequence[Mapping[str, float]]) -> bytes | None:
+def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
     """PNG of loss and Dice against the epoch (see CURVES); None if no epoch has any of them."""
     from matplotlib.figure import Figure
 
     lines: dict[str, list[_Line]] = {}
     for key, (title, name, color) in CURVES.items():
-        rows = [row for row in curve if "epoch" in row and row.get(key) is not None]
-        if rows:
-            line = _Line(
-                name=name, color=color, epochs=[row["epoch"] for row in rows], values=[row[key] for row in rows]
-            )
-            lines.setdefault(title, []).append(line)
+        epochs = []
+        values = []
+        for row in curve:
+            epoch = row.get("epoch")
+            value = row.get(key)
+            if isinstance(epoch, int | float) and isinstance(value, int | float):
+                epochs.append(epoch)
+                values.append(value)
+        if epochs:
+            lines.setdefault(title, []).append(_Line(name=name, color=color, epochs=epochs, values=values))
     if not lines:
         return None
     figure = Figure(figsize=(4.5 * len(lines), 3), dpi=120, layout="constrained")
