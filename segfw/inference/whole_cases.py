@@ -90,7 +90,8 @@ def validate(
 
     ``curve`` has the figures of each epoch of the training, which the report draws.
     """
-    output, report = folder / VALIDATION, folder / "report.html"
+    output = folder / VALIDATION
+    report = folder / "report.html"
     if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
         kept = Scores.load(output / "scores.json")
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time
