@@ -10,7 +10,7 @@ _PUBLIC = {
     "plan_and_preprocess": "segfw.verbs.plan_and_preprocess",
     "train": "segfw.verbs.train",
     "predict": "segfw.verbs.predict",
-    "run": "segfw.verbs.train",
+    "run": "segfw.verbs.run",
     "evaluate": "segfw.verbs.evaluate",
     "select": "segfw.verbs.select",
     "ensemble": "segfw.verbs.ensemble",

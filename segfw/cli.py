@@ -9,21 +9,11 @@ import traceback
 from collections.abc import Sequence
 
 from segfw.arguments import build_parser
-from segfw.options import as_tuple, planning_arguments, training_arguments
+from segfw.options import planning_arguments
 
 # torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-
-def _run(args: argparse.Namespace) -> None:
-    from segfw.verbs.train import run, summary
-
-    planning, training = planning_arguments(args), training_arguments(args)
-    scores = run(args.raw, args.work, folds=as_tuple(args.folds), **planning, **training)
-    print(summary(scores), end="")
-    print(f"reports: {args.work}/runs/*/fold_*/report.html")
-    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS")
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -45,60 +35,8 @@ def _plan(args: argparse.Namespace) -> None:
     print(f"next: segfw {verb}")
 
 
-def _train(args: argparse.Namespace) -> None:
-    from segfw.base.ranks import launched_ranks
-    from segfw.model.source import fold_folder
-    from segfw.verbs.train import summary, train
-
-    scores = train(
-        args.work,
-        args.configuration,
-        args.fold,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        **args.extend,
-        **training_arguments(args),
-    )
-    if not launched_ranks().is_first:
-        return
-    if scores is not None:
-        print(summary({args.configuration: {args.fold: scores}}), end="")
-        print(f"report: {fold_folder(args.work, args.configuration, args.fold)}/report.html")
-    print(f"next: segfw predict {args.work} NEW_IMAGES MASKS --configuration {args.configuration}")
-
-
-def _predict(args: argparse.Namespace) -> None:
-    from segfw.verbs.predict import predict
-
-    predict(
-        args.model,
-        args.input,
-        args.output,
-        configuration=args.configuration,
-        folds=as_tuple(args.folds),
-        step=args.step,
-        mirroring=not args.no_mirroring,
-        precision=args.precision,
-        device=tuple(args.device),
-        save_probabilities=args.save_probabilities,
-        uncertainty=args.uncertainty,
-        max_memory_gb=args.max_memory_gb,
-        part=args.part,
-        cluster=args.cluster,
-        ending=args.ending,
-        best=args.weights == "best",
-        postprocessing=args.postprocessing,
-        overwrite=args.overwrite,
-    )
-    print(f"masks are in {args.output}")
-    print(f"next: segfw evaluate {args.output} EXPERT_MASKS --output scores.json --report report.html")
-
-
 CALLS = {
-    "run": _run,
     "plan-and-preprocess": _plan,
-    "train": _train,
-    "predict": _predict,
 }
 
 

@@ -41,6 +41,7 @@ from segfw.planning import fitting, planner
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
+from segfw.planning.request import PlanRequest
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
@@ -129,7 +130,7 @@ def _plan_digests(name: str, preset: str) -> dict[str, str]:
     data = manifest(channels, golden["labels"])
     measured = fingerprint(cases, channels=len(channels))
     try:
-        plan = make_plan(data, measured, preset=preset, gpu_memory_gb=golden["memory_gb"])
+        plan = make_plan(data, measured, PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"]))
     except UserError as error:
         return {"refused": str(error)}
     content = plan.without_estimates().model_dump(mode="json")

@@ -36,7 +36,6 @@ def make_model(folder: Path) -> Path:
         preset="plain",
         gpu_memory_gb=8,
         as_published=False,
-        orientation="canonical",
         channels=(Channel(name="MR"),),
         labels=LABELS,
         training_cases=4,

@@ -28,7 +28,6 @@ def plan_of(*configurations: Configuration, labels: LabelSet = LABELS, channels:
         preset="plain",
         gpu_memory_gb=8,
         as_published=False,
-        orientation=configurations[0].preprocessing.orientation,
         channels=channels,
         labels=labels,
         training_cases=4,

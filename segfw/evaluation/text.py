@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
 from segfw.evaluation.statistics import Paired
@@ -76,7 +76,7 @@ def scores_table(scores: Scores) -> str:
         rows.append((name, *_means(label, metrics), _interval(interval), *map(str, counts)))
     interval = _interval(scores.foreground_interval.get("dice"))
     rows.append(("foreground mean", *_means(scores.foreground_mean, metrics), interval, "", "", "", ""))
-    lines = [_columns(rows)]
+    lines = [_table(rows)]
     for name, label in scores.labels.items():
         lines += [f"lesions of {name}{stratum}" for stratum in _strata(label.lesions)]
     lines += scores.notes
@@ -100,7 +100,7 @@ def comparison_table(comparison: Comparison) -> str:
                 outcome = (found.wins, found.losses, found.ties)
                 cells = (*(f"{value:.3f}" for value in numbers), _interval(interval), f"{found.p:.2g}")
                 rows.append((name, METRICS[metric].title, *cells, *map(str, outcome)))
-    lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _columns(rows)]
+    lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _table(rows)]
     for which, cases in (("first", comparison.only_first), ("second", comparison.only_second)):
         if cases:
             lines.append(f"only in the {which}, not compared: {', '.join(cases)}")
@@ -129,10 +129,19 @@ def _means(scores: object, metrics: Iterable[str]) -> list[str]:
     return [_digits(getattr(scores, metric), METRICS[metric].digits) for metric in metrics]
 
 
-def _columns(rows: list[tuple]) -> str:
+def aligned_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row: its first cell flush left, the others flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        lines.append("  ".join(cells))
+    return lines
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(line.rstrip() for line in aligned_columns(rows))
 
 
 def _csv(head: tuple, rows: Iterable[tuple]) -> str:
@@ -149,3 +158,17 @@ def _interval(bounds: tuple[float, float] | None) -> str:
 
 def _digits(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def folds_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:
+    """Foreground mean Dice of each fold and its mean, a line per configuration."""
+    lines = []
+    for configuration, by_fold in scores.items():
+        dice = {fold: result.foreground_mean.dice for fold, result in by_fold.items()}
+        known = [value for value in dice.values() if value is not None]
+        folds = "  ".join(
+            f"fold {fold} {'-' if value is None else format(value, '.4f')}" for fold, value in dice.items()
+        )
+        mean = f"mean {sum(known) / len(known):.4f}" if known else "no validation cases"
+        lines.append(f"{configuration}: foreground mean Dice {mean}  ({folds})")
+    return "\n".join(lines) + "\n"

@@ -70,9 +70,11 @@ def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path]
     settings.save(kept)
 
 
-def lacking_cases(folders: Sequence[Path], files: Sequence[Mapping[str, Path]], common: Sequence[str]) -> list[Outcome]:
+def lacking_cases(
+    folders: Sequence[Path], files: Sequence[Mapping[str, Path]], common: Sequence[str]
+) -> list[Outcome[str, None]]:
     """A failure for every case that some folder lacks."""
-    failures = []
+    failures: list[Outcome[str, None]] = []
     every_case = set.union(*(set(found) for found in files))
     for case in sorted(every_case - set(common)):
         where = [str(folder) for folder, found in zip(folders, files) if case not in found]

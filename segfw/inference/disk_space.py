@@ -13,10 +13,11 @@ from segfw.images.formats import size_and_change
 from segfw.inference.output_folder import OutputFolder
 
 # EFBIG: a limit on the size of files, which some clusters set (ulimit -f).
-FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL_ERRORS = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 FULL_BELOW_BYTES = 1 << 20  # writers without error numbers, such as SimpleITK's, leave less than this
 # Of a mask per byte of the image's file; a guess, on the safe side for compressed images and masks of few labels.
-MASK_SHARE, PLAIN_MASK_SHARE = 0.05, 1.0
+MASK_SHARE = 0.05
+PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
 
 
 class DiskFull(UserError):
@@ -25,12 +26,13 @@ class DiskFull(UserError):
 
 def is_full(error: BaseException, folder: Path) -> bool:
     """Whether a write failed because there is no more room."""
-    while error is not None:
-        if getattr(error, "errno", None) in FULL:
+    reason: BaseException | None = error
+    while reason is not None:
+        if getattr(reason, "errno", None) in FULL_ERRORS:
             return True
-        if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
+        if isinstance(reason, RuntimeError) and shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
             return True
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        reason = reason.__cause__ or (None if reason.__suppress_context__ else reason.__context__)
     return False
 
 
@@ -43,12 +45,12 @@ def require_space(cases: Sequence[Case], folder: OutputFolder) -> None:
     share += sum(extra.bytes_per_image_byte for extra in folder.extras)
     sizes = [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]
     free = shutil.disk_usage(folder.path).free
-    said = f"{folder.path}: {free / GIGABYTE:.3g} GB are free"
+    free_room = f"{folder.path}: {free / GIGABYTE:.3g} GB are free"
     if sizes and free < sizes[0] + FULL_BELOW_BYTES:
-        raise UserError(f"{said}, too few for even one case; free some space or write to another disk")
+        raise UserError(f"{free_room}, too few for even one case; free some space or write to another disk")
     if free < sum(sizes):
         needed = sum(sizes) / GIGABYTE
         print(
-            f"warning: {said}, and {len(cases)} cases may take {needed:.3g} GB; a full disk stops the work, "
+            f"warning: {free_room}, and {len(cases)} cases may take {needed:.3g} GB; a full disk stops the work, "
             "which the same command resumes"
         )

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from segfw.base.array_files import save_array
 from segfw.base.progress import progress_bar
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.grid.store import load_stored, open_case
+from segfw.inference.held_out import validating_folds
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder, trained_folds
-from segfw.networks import build_network
+from segfw.networks import BuildNetwork, build_network
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.splits import Splits
 
@@ -49,12 +50,14 @@ def check_first_stage(work: Path, configuration: Configuration, splits: Splits, 
     validation cases of the others. ``coming`` are folds that will be trained before.
     """
     first = configuration.previous_stage
+    if first is None:
+        raise ValueError(f"{configuration.name} is no second stage")
     present = {*trained_folds(work, first), *coming}
-    missing = [fold for fold in _validating(splits) if fold not in present]
+    missing = [fold for fold in validating_folds(splits) if fold not in present]
     if missing:
-        which = (
-            f"fold {missing[0]} of {first} is" if len(missing) == 1 else f"folds {', '.join(missing)} of {first} are"
-        )
+        which = f"folds {', '.join(missing)} of {first} are"
+        if len(missing) == 1:
+            which = f"fold {missing[0]} of {first} is"
         raise UserError(
             f"{configuration.name} learns from what each fold of {first} finds in cases it was not trained on, "
             f"but {which} not trained to the end in {work}; use segfw train {work} {first} {missing[0]}, or segfw run "
@@ -92,19 +95,20 @@ def first_stage_of(work: Path, configuration: Configuration, splits: Splits) -> 
     if first is None:
         return None
     check_first_stage(work, configuration, splits)
-    paths = {fold: fold_folder(work, first, fold) / WEIGHTS_FILE for fold in _validating(splits)}
+    paths = {fold: fold_folder(work, first, fold) / WEIGHTS_FILE for fold in validating_folds(splits)}
     digests = {fold: hashlib.sha256(path.read_bytes()).hexdigest() for fold, path in paths.items()}
     return FirstStage(configuration=first, weights=digests)
 
 
-def _validating(splits: Splits) -> list[str]:
-    return [str(number) for number, fold in enumerate(splits.folds) if fold.validation]
-
-
 def _holding_out(splits: Splits) -> dict[str, str]:
     """The fold that each case is held out of, the first one if there are several; UserError if there is none."""
-    holding = {case: str(number) for number, fold in reversed([*enumerate(splits.folds)]) for case in fold.validation}
-    never = sorted({case for fold in splits.folds for case in fold.train} - set(holding))
+    holding: dict[str, str] = {}
+    trained: set[str] = set()
+    for number, fold in enumerate(splits.folds):
+        trained.update(fold.train)
+        for case in fold.validation:
+            holding.setdefault(case, str(number))
+    never = sorted(trained - holding.keys())
     if never:
         raise UserError(
             f"the folds ({splits.source}) hold {never[0]!r} out of no training, so that no first stage of a cascade "
@@ -121,7 +125,7 @@ def hand_on_labels(
     *,
     device: str = "auto",
     precision: str = "auto",
-    build: Callable[..., nn.Module] = build_network,
+    build: BuildNetwork = build_network,
     share: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> Path:
     """Makes what the first stage finds in every case, on the second one's grid, and returns the folder they are in.
@@ -131,13 +135,17 @@ def hand_on_labels(
     ``first_stage_of``; ``share`` picks what this process is to make, where several share the cases.
     """
     folder = work / "runs" / stage.configuration / "next_stage"
-    low, full = (work / "preprocessed" / name for name in (stage.configuration, configuration.data_name))
+    grids = _BothGrids(
+        first=work / "preprocessed" / stage.configuration,
+        second=work / "preprocessed" / configuration.data_name,
+    )
     waiting: dict[str, dict[str, HandedOn]] = {}
     holding = _holding_out(splits)
     for case in share(sorted(holding)):  # before it is looked what is there, which others may be making
         fold = holding[case]
-        stored = "".join(load_stored(where, case).model_dump_json() for where in (low, full))
-        mark = HandedOn(fold=fold, made_from=hashlib.sha256(f"{stage.weights[fold]}{stored}".encode()).hexdigest())
+        stored = "".join(load_stored(grid, case).model_dump_json() for grid in (grids.first, grids.second))
+        made_from = hashlib.sha256(f"{stage.weights[fold]}{stored}".encode()).hexdigest()
+        mark = HandedOn(fold=fold, made_from=made_from)
         if not _is_kept(folder / f"{case}.json", mark):
             waiting.setdefault(fold, {})[case] = mark
     total = sum(len(marks) for marks in waiting.values())
@@ -148,7 +156,7 @@ def hand_on_labels(
             model = load_model(work, stage.configuration, (fold,))
             predictor = Predictor.of(model, device=device, precision=precision, build=build)
             for case, mark in marks.items():
-                _hand_on(predictor, case, low, full, folder, mark)
+                _hand_on(predictor, case, grids, folder, mark)
                 bar.update()
     return folder
 
@@ -160,10 +168,19 @@ def _is_kept(path: Path, mark: HandedOn) -> bool:
         return False
 
 
-def _hand_on(predictor: Predictor, case: str, low: Path, full: Path, folder: Path, mark: HandedOn) -> None:
-    image = torch.from_numpy(open_case(low, case).image[:])
-    records = [load_stored(where, case).record for where in (low, full)]
-    classes = predictor.hand_on(predictor.network_slabs(image), *records)
+@dataclass(frozen=True, kw_only=True)
+class _BothGrids:
+    """Folders of the preprocessed cases of both stages."""
+
+    first: Path
+    second: Path
+
+
+def _hand_on(predictor: Predictor, case: str, grids: _BothGrids, folder: Path, mark: HandedOn) -> None:
+    image = torch.from_numpy(open_case(grids.first, case).image[:])
+    record = load_stored(grids.first, case).record
+    target = load_stored(grids.second, case).record
+    classes = predictor.hand_on(predictor.network_slabs(image), record, target)
     (folder / f"{case}.json").unlink(missing_ok=True)  # if this is interrupted, no old mark must stand by new labels
     save_array(folder / f"{case}.b2nd", classes)
     mark.save(folder / f"{case}.json")

@@ -22,6 +22,7 @@ from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.grid.slabs import dense
 from segfw.grid.store import read_case
+from segfw.images.geometry import as_shape
 from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, ProbabilityInfo, ProbabilityWriter, read_probabilities
@@ -63,6 +64,11 @@ class HeldOut:
             return False
 
 
+def validating_folds(splits: Splits) -> list[str]:
+    """Names of the folds that hold cases out."""
+    return [str(number) for number, fold in enumerate(splits.folds) if fold.validation]
+
+
 def model_digest(work: Path, plan: Plan, configuration: str, fold: str, options: str) -> str:
     """Of one fold's weights, the first stage's of a cascade included, and of how it predicts."""
     digest = hashlib.sha256(options.encode())
@@ -97,10 +103,13 @@ def held_out_items(
 
 def announce_held_out(work: Path, plan: Plan, waiting: Sequence[HeldOut], predictors: Mapping[str, Predictor]) -> None:
     """Says beforehand how long it will take, from the time of one tile, and how much disk; UserError if that lacks."""
-    seconds = gigabytes = 0.0
+    seconds = 0.0
+    gigabytes = 0.0
     for name, predictor in predictors.items():
         number = sum(item.configuration == name for item in waiting)
-        seconds += number * sum(_seconds_per_case(stage) for stage in (predictor, predictor.previous) if stage)
+        seconds += number * _seconds_per_case(predictor)
+        if predictor.previous is not None:
+            seconds += number * _seconds_per_case(predictor.previous)
         voxels = prod(plan.configuration(name).median_shape)
         gigabytes += number * voxels * plan.labels.outputs * BYTES_PER_PROBABILITY / GIGABYTE
     print(
@@ -114,24 +123,26 @@ def announce_held_out(work: Path, plan: Plan, waiting: Sequence[HeldOut], predic
 
 def _seconds_per_case(predictor: Predictor) -> float:
     """The network's time for a case of median size, from one tile."""
-    chosen = predictor.configuration
-    shape = tuple(round(size) for size in chosen.median_shape)
-    image = torch.zeros((len(predictor.plan.channels), *chosen.patch_size))
-    previous = torch.zeros(chosen.patch_size) if chosen.previous_stage else None
+    configuration = predictor.configuration
+    patch_size = configuration.patch_size
+    image = torch.zeros((len(predictor.plan.channels), *patch_size))
+    previous = torch.zeros(patch_size) if configuration.previous_stage else None
     for _ in range(2):  # the first one is slower
         started = time.perf_counter()
         dense(predictor.network_slabs(image, previous)).sum().item()
-    return tile_count(shape, chosen.patch_size, predictor.step) * (time.perf_counter() - started)
+        seconds_per_tile = time.perf_counter() - started
+    shape = as_shape(map(round, configuration.median_shape))
+    return tile_count(shape, patch_size, predictor.step) * seconds_per_tile
 
 
 def predict_held_out(
     work: Path, waiting: Sequence[HeldOut], predictor_of: Callable[[str, str], Predictor]
-) -> list[Outcome]:
+) -> list[Outcome[str, None]]:
     """Stores the probabilities of all ``waiting`` cases and returns the failures, which do not stop the others.
 
     ``predictor_of`` makes the predictor of a configuration and fold.
     """
-    failures = []
+    failures: list[Outcome[str, None]] = []
     groups: dict[tuple[str, str], list[HeldOut]] = {}
     for item in waiting:
         groups.setdefault((item.configuration, item.fold), []).append(item)
@@ -140,20 +151,24 @@ def predict_held_out(
             predictor = predictor_of(configuration, fold)
             for item in items:
                 try:
-                    volume, _ = read_case(item.case.model_copy(update={"label": None}))
-                    prepared = predictor.prepare(volume)
-                    info = ProbabilityInfo(
-                        configuration=configuration,
-                        folds=(fold,),
-                        model=item.model,
-                        labels=predictor.plan.labels,
-                        record=prepared.record,
-                    )
-                    with ProbabilityWriter(item.path(work), info) as writer:
-                        for slab in predictor.slabs(prepared):
-                            writer.add(slab)
-                        writer.finish()
+                    _store_probabilities(predictor, item, item.path(work))
                 except Exception as error:  # one bad case must not cost the user the others
                     failures.append(Outcome(item=item.case.id, error=error))
                 bar.update()
     return failures
+
+
+def _store_probabilities(predictor: Predictor, item: HeldOut, path: Path) -> None:
+    volume, _ = read_case(item.case.model_copy(update={"label": None}))
+    prepared = predictor.prepare(volume)
+    info = ProbabilityInfo(
+        configuration=item.configuration,
+        folds=(item.fold,),
+        model=item.model,
+        labels=predictor.plan.labels,
+        record=prepared.record,
+    )
+    with ProbabilityWriter(path, info) as writer:
+        for slab in predictor.slabs(prepared):
+            writer.add(slab)
+        writer.finish()

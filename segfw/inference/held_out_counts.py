@@ -23,7 +23,7 @@ from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
 from segfw.inference.averaging import merged_each
 from segfw.inference.held_out import FOLDER, HeldOut
-from segfw.inference.probabilities import read_probabilities
+from segfw.inference.probabilities import Probabilities, read_probabilities
 from segfw.model.selection import SEPARATOR
 
 Counts = tuple[int, int, int]  # voxels of a structure: in both masks, predicted only, reference only
@@ -42,8 +42,10 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
     Kept from an earlier call if nothing that they were made from has changed. UserError if probabilities are of another
     network or image than ``items`` say.
     """
+    label = _label_of(case)
     path = work / FOLDER / "scores" / f"{case.id}.json"
-    sources = (*((item.configuration, item.model) for item in items), *candidates, *size_and_change(case.label))
+    networks = [(item.configuration, item.model) for item in items]
+    sources = (*networks, *candidates, *size_and_change(label))
     made_from = hashlib.sha256(f"{sources}{case.label_map}".encode()).hexdigest()
     try:
         kept = CaseCounts.load(path)
@@ -51,20 +53,30 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
             return kept
     except UserError:  # not there, or of another version
         pass
-    opened = {}
+
+    # The probabilities of each configuration
+    opened: dict[str, Probabilities] = {}
     for item in items:
-        opened[item.configuration] = one = read_probabilities(item.path(work))
-        if one.info.model != item.model:  # counts of it would be kept under a digest that is not theirs
-            raise UserError(f"{one.path}: is of other weights or of another image; predict it again with segfw select")
-    names, info = list(opened), next(iter(opened.values())).info
+        probabilities = read_probabilities(item.path(work))
+        if probabilities.info.model != item.model:  # counts of it would be kept under a digest that is not theirs
+            raise UserError(
+                f"{probabilities.path}: is of other weights or of another image; predict it again with segfw select"
+            )
+        opened[item.configuration] = probabilities
+
+    # The masks of each candidate against the reference
+    names = list(opened)
+    info = next(iter(opened.values())).info
     reference = reference_classes(case, info.labels, info.record.original)
     mixtures = [{names.index(name): 1.0 for name in candidate} for candidate in candidates]
-    counts = {}
+    counts: dict[str, dict[str, Counts]] = {}
     for candidate, classes in zip(candidates, merged_each(list(opened.values()), mixtures)):
         joint = joint_counts(reference, classes, info.labels)
-        counts[SEPARATOR.join(candidate)] = {
-            name: tuple(label_counts(joint, members)) for name, members in info.labels.structures.items()
-        }
+        by_structure: dict[str, Counts] = {}
+        for name, members in info.labels.structures.items():
+            tp, fp, fn = label_counts(joint, members)
+            by_structure[name] = (tp, fp, fn)
+        counts[SEPARATOR.join(candidate)] = by_structure
     result = CaseCounts(made_from=made_from, counts=counts)
     result.save(path)
     return result
@@ -72,7 +84,7 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
 
 def count_cases(
     work: Path, items: Sequence[HeldOut], candidates: Sequence[tuple[str, ...]], *, without: Set[object]
-) -> tuple[dict[str, CaseCounts], list[Outcome]]:
+) -> tuple[dict[str, CaseCounts], list[Outcome[str, None]]]:
     """Counts by case, and the cases that could not be counted; those in ``without`` are left out.
 
     Of these, probabilities of old weights may be there.
@@ -80,8 +92,8 @@ def count_cases(
     by_case: dict[str, list[HeldOut]] = {}
     for item in items:
         by_case.setdefault(item.case.id, []).append(item)
-    counted = {}
-    failures = []
+    counted: dict[str, CaseCounts] = {}
+    failures: list[Outcome[str, None]] = []
     for case in progress("scoring", sorted(by_case.keys() - without)):
         try:
             counted[case] = count_case(work, by_case[case][0].case, by_case[case], candidates)
@@ -107,8 +119,14 @@ def masks_of(
 def reference_classes(case: Case, labels: LabelSet, geometry: Geometry) -> np.ndarray:
     """The case's reference (Z, Y, X) as classes, stored in the order of its image."""
     image = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
-    mask = stored_like(read_mask(case.label), image)
+    mask = stored_like(read_mask(_label_of(case)), image)
     return labels.to_classes(as_integers(mask.array), case.label_map)[0]
+
+
+def _label_of(case: Case) -> Path:
+    if case.label is None:
+        raise ValueError(f"{case.id} has no reference")
+    return case.label
 
 
 def joint_counts(reference_zyx: np.ndarray, classes_zyx: np.ndarray, labels: LabelSet) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import blosc2
 import numpy as np
@@ -28,16 +29,15 @@ def find_postprocessing(
     held, cropped and compressed; a step then reads only the box of its own structure and moves the voxels it removes
     from one column of the joint histogram to another.
     """
-    held = [_Held(reference, classes, labels) for reference, classes in pairs]
+    held = [_HeldCase(reference, classes, labels) for reference, classes in pairs]
     current = _mean_dice([case.joint for case in held], labels)
-    steps, trials = [], []
+    steps: list[KeepLargest] = []
+    trials: list[Trial] = []
     for step in possible_steps(labels):
         # What it removes is found anew where it stays: held of all cases, those boxes of voxels could be large.
         found = _mean_dice([case.without(case.removal(step)) for case in held], labels)
-        changes = [found[name] - current[name] for name in found if found[name] is not None]
-        is_kept = min(changes, default=0) >= -ROUNDING and max(changes, default=0) > ROUNDING
-        before, after = mean(current.values()), mean(found.values())
-        trials.append(Trial(name=step.name, before=before, after=after, is_kept=is_kept))
+        is_kept = _is_better(found, current)
+        trials.append(Trial(name=step.name, before=mean(current.values()), after=mean(found.values()), is_kept=is_kept))
         if is_kept:
             steps.append(step)
             current = found
@@ -47,49 +47,74 @@ def find_postprocessing(
 
 
 def _mean_dice(joints: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
+    """Mean Dice of each structure, from the joint histograms (K, K) of all cases."""
     return {
         name: mean(dice(label_counts(joint, members)) for joint in joints)
         for name, members in labels.structures.items()
     }
 
 
-Removal = tuple[tuple[slice, ...], np.ndarray, np.ndarray]  # box, voxels in it, and their joint histogram
+def _is_better(found: Mapping[str, float | None], current: Mapping[str, float | None]) -> bool:
+    """Whether no structure's mean Dice falls and some structure's rises."""
+    changes = []
+    for name, after in found.items():
+        before = current[name]
+        if after is not None and before is not None:
+            changes.append(after - before)
+    return min(changes, default=0) >= -ROUNDING and max(changes, default=0) > ROUNDING
 
 
-class _Held:
+@dataclass(frozen=True)
+class _Removal:
+    """What a step takes away from one case: a box, the voxels in it, and their joint histogram (K, K)."""
+
+    box: tuple[slice, ...]
+    voxels: np.ndarray
+    joint: np.ndarray
+
+
+class _HeldCase:
     """One case in memory: both masks compressed and cropped to what was predicted, and their joint histogram."""
 
     def __init__(self, reference_zyx: np.ndarray, classes_zyx: np.ndarray, labels: LabelSet) -> None:
-        self.joint, self._labels = joint_counts(reference_zyx, classes_zyx, labels), labels
-        whole = joint_box(ndimage.find_objects(classes_zyx), range(1, labels.classes))
-        part = classes_zyx[whole] if whole else classes_zyx[:1, :1, :1]
-        self._boxes = ndimage.find_objects(part)
-        self._classes = blosc2.asarray(np.ascontiguousarray(part))
-        self._reference = blosc2.asarray(np.ascontiguousarray(reference_zyx[whole] if whole else part))
+        self.joint = joint_counts(reference_zyx, classes_zyx, labels)
+        self._labels = labels
+        foreground = joint_box(ndimage.find_objects(classes_zyx), range(1, labels.classes))
+        if foreground is None:  # a voxel of nothing stands for an empty mask
+            predicted = classes_zyx[:1, :1, :1]
+            reference = predicted
+        else:
+            predicted = classes_zyx[foreground]
+            reference = reference_zyx[foreground]
+        self._boxes = ndimage.find_objects(predicted)
+        self._classes = blosc2.asarray(np.ascontiguousarray(predicted))
+        self._reference = blosc2.asarray(np.ascontiguousarray(reference))
 
-    def removal(self, step: KeepLargest) -> Removal | None:
+    def removal(self, step: KeepLargest) -> _Removal | None:
         """What a step would remove."""
         box = joint_box(self._boxes, step.classes)
-        part = None if box is None else self._classes[box]
-        removed = None if part is None else outside_largest(part, step.classes)
+        if box is None:
+            return None
+        part = self._classes[box]
+        removed = outside_largest(part, step.classes)
         if removed is None:
             return None
-        moved = joint_counts(self._reference[box][removed], part[removed], self._labels)
-        return box, removed, moved
+        joint = joint_counts(self._reference[box][removed], part[removed], self._labels)
+        return _Removal(box=box, voxels=removed, joint=joint)
 
-    def without(self, removal: Removal | None) -> np.ndarray:
+    def without(self, removal: _Removal | None) -> np.ndarray:
         """The joint histogram after a removal."""
         if removal is None:
             return self.joint
-        joint = self.joint - removal[2]
-        joint[:, 0] += removal[2].sum(1)
+        joint = self.joint - removal.joint
+        joint[:, 0] += removal.joint.sum(1)
         return joint
 
-    def remove(self, removal: Removal | None) -> None:
+    def remove(self, removal: _Removal | None) -> None:
         """Removes for good."""
         if removal is None:
             return
-        box, removed, _ = removal
-        part = self._classes[box]
-        part[removed] = 0
-        self.joint, self._classes[box] = self.without(removal), part
+        part = self._classes[removal.box]
+        part[removal.voxels] = 0
+        self._classes[removal.box] = part
+        self.joint = self.without(removal)

@@ -100,16 +100,17 @@ class ProbabilityWriter:
     Memory is that of a chunk, whatever the number of classes. In a ``with`` block nothing is left behind by an error.
     """
 
-    def __init__(self, path: Path, info: ProbabilityInfo) -> None:
+    def __init__(self, path: Path, info: ProbabilityInfo, *, chunk_values: int = CHUNK_VALUES) -> None:
         import blosc2
 
-        self._path, self._info = Path(path), info
+        self._path = Path(path)
+        self._info = info
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._unfinished = partial_path(self._path)
-        _, height, width = shape = info.record.shape
-        self._rows = max(1, min(height, CHUNK_VALUES // (info.labels.outputs * width)))
+        _, height, width = info.record.shape
+        self._rows = max(1, min(height, chunk_values // (info.labels.outputs * width)))
         self._array = blosc2.empty(
-            (info.labels.outputs, *shape),
+            (info.labels.outputs, *info.record.shape),
             dtype=np.dtype(info.encoding),
             chunks=(info.labels.outputs, 1, self._rows, width),
             blocks=(1, 1, self._rows, width),
@@ -127,8 +128,9 @@ class ProbabilityWriter:
         _, height, width = self._info.record.shape
         for z in range(slab.start, slab.stop):
             for y in range(0, height, self._rows):
-                block = slice(z, z + 1), slice(y, min(y + self._rows, height)), slice(0, width)
-                self._array[(slice(0, self._info.labels.outputs), *block)] = self._encoded(slab.logits(block))
+                block = (slice(z, z + 1), slice(y, min(y + self._rows, height)), slice(0, width))
+                encoded = self._encoded(slab.logits(block))
+                self._array[(slice(0, self._info.labels.outputs), *block)] = encoded
         self._next = slab.stop
 
     def finish(self) -> None:
@@ -151,7 +153,8 @@ class ProbabilityWriter:
         self.close()
 
     def _encoded(self, logits_kzyx: Tensor) -> np.ndarray:
-        encoding, log_odds = self._info.encoding, logits_kzyx
+        encoding = self._info.encoding
+        log_odds = logits_kzyx
         if not self._info.labels.regions:
             log_p = F.log_softmax(logits_kzyx, 0)
             log_odds = log_p - torch.log1p(-log_p.exp())

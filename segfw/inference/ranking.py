@@ -10,20 +10,20 @@ from segfw.base.words import count
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice
 from segfw.evaluation.metrics import mean
+from segfw.evaluation.text import aligned_columns
+from segfw.inference.held_out import validating_folds
 from segfw.inference.held_out_counts import CaseCounts
 from segfw.model.selection import SEPARATOR, Candidate, Selection
 from segfw.model.source import trained_folds
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
 
+MOST_COLUMNS = 6  # of single structures in the table
 TOLERANCE = 0.001  # of the mean Dice: a candidate that takes longer must be better by more
 
 
-def validating_folds(splits: Splits) -> list[str]:
-    return [str(number) for number, fold in enumerate(splits.folds) if fold.validation]
-
-
 def trained_validating_folds(work: Path, configuration: str, splits: Splits) -> list[str]:
+    """Names of the folds that hold cases out and are trained to their end."""
     return [fold for fold in validating_folds(splits) if fold in trained_folds(work, configuration)]
 
 
@@ -54,11 +54,11 @@ def rank(candidates: Sequence[tuple[str, ...]], counted: Mapping[str, CaseCounts
     """All candidates by their mean Dice over cases and then over structures, best first."""
     result = []
     for candidate in candidates:
-        own = [case.counts[SEPARATOR.join(candidate)] for case in counted.values()]
-        labels = {name: mean(dice(counts[name]) for counts in own) for name in plan.labels.structures}
+        of_cases = [case.counts[SEPARATOR.join(candidate)] for case in counted.values()]
+        dice_of = {name: mean(dice(counts[name]) for counts in of_cases) for name in plan.labels.structures}
         stages = sum(2 if plan.configuration(name).previous_stage else 1 for name in candidate)
         result.append(
-            Candidate(configurations=candidate, stages=stages, foreground_mean=mean(labels.values()), labels=labels)
+            Candidate(configurations=candidate, stages=stages, foreground_mean=mean(dice_of.values()), labels=dice_of)
         )
     return sorted(result, key=lambda candidate: -(candidate.foreground_mean or 0))
 
@@ -73,24 +73,26 @@ def simplest_of_the_best(ranked: Sequence[Candidate]) -> Candidate:
 def selection_table(selection: Selection, labels: LabelSet) -> str:
     """All candidates, what was selected and why, as plain text."""
     names = list(labels.structures)
-    rows = [("candidate", "mean Dice", *(names if len(names) <= 6 else ()))]
+    if len(names) > MOST_COLUMNS:
+        names = []
+    rows = [["candidate", "mean Dice", *names]]
     for candidate in selection.candidates:
-        values = (candidate.foreground_mean, *(candidate.labels[name] for name in names if len(names) <= 6))
-        rows.append((candidate.name, *map(_digits, values)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    which = f"{count(selection.cases, 'validation case')} of folds {', '.join(selection.compared_folds)}"
-    lines += ["", f"selected: {selection.name}, by {which}"]
-    if selection.name != selection.candidates[0].name:
-        lines.append(f"{selection.candidates[0].name} is better by no more than {selection.tolerance} and takes longer")
+        values = (candidate.foreground_mean, *(candidate.labels[name] for name in names))
+        rows.append([candidate.name, *map(_digits, values)])
+    lines = aligned_columns(rows)
+    cases = count(selection.cases, "validation case")
+    lines += ["", f"selected: {selection.name}, by {cases} of folds {', '.join(selection.compared_folds)}"]
+    best = selection.candidates[0].name
+    if selection.name != best:
+        lines.append(f"{best} is better by no more than {selection.tolerance} and takes longer")
     for trial in selection.trials:
         verdict = "kept" if trial.is_kept else "not kept"
         change = f"{(trial.after or 0) - (trial.before or 0):+.5f}"
         lines.append(f"only the largest component of {trial.name}: {change} mean Dice, {verdict}")
-    lines.append(
-        f"with postprocessing ({selection.postprocessing.text}): mean Dice {_digits(selection.foreground_mean)}"
-    )
-    return "\n".join([*lines, *(f"note: {note}" for note in selection.notes)]) + "\n"
+    mean_dice = _digits(selection.foreground_mean)
+    lines.append(f"with postprocessing ({selection.postprocessing.text}): mean Dice {mean_dice}")
+    lines += [f"note: {note}" for note in selection.notes]
+    return "\n".join(lines) + "\n"
 
 
 def _digits(value: float | None) -> str:

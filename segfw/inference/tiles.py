@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.grid.slabs import Block
+from segfw.grid.boxes import Block
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
 

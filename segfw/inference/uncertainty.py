@@ -23,6 +23,7 @@ from segfw.base.files import write_text
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
+from segfw.grid.boxes import Block
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.slabs import Slab
 from segfw.grid.winners import first_largest, last_above_zero
@@ -55,34 +56,50 @@ class UncertaintySink:
     voxel of the network's grid, and a float32 map on the image's own grid in ``finish``.
     """
 
-    def __init__(self, path: Path, record: PreprocessRecord, labels: LabelSet, like: Path | None = None) -> None:
-        self._path, self._record, self._labels, self._like = Path(path), record, labels, like
+    def __init__(
+        self,
+        path: Path,
+        record: PreprocessRecord,
+        labels: LabelSet,
+        like: Path | None = None,
+        *,
+        block_values: int = BLOCK_VALUES,
+    ) -> None:
+        self._path = Path(path)
+        self._record = record
+        self._labels = labels
+        self._like = like
+        self._block_values = block_values
         self._maps: Tensor | None = None  # (M, Z, Y, X) uint8, 255 is 1; made with the first slab
-        self._foreground, self._sums = 0, np.zeros(2)
+        self._foreground = 0
+        self._sums = np.zeros(2)
 
     def add(self, slab: Slab) -> None:
         """Looks at the finished slices of a slab."""
         depth, height, width = self._record.shape
         if self._maps is None:
             self._maps = torch.zeros((min(slab.member_count, 2), depth, height, width), dtype=torch.uint8)
-        rows = max(1, BLOCK_VALUES // (self._labels.outputs * width))
+        rows = max(1, self._block_values // (self._labels.outputs * width))
         for z in range(slab.start, slab.stop):
             for y in range(0, height, rows):
-                block = slice(z, z + 1), slice(y, min(y + rows, height)), slice(0, width)
-                logits = slab.logits(block)
-                classes = self._classes(logits)
-                maps = [entropy(logits, is_regions=bool(self._labels.regions))]
-                if slab.member_count > 1:
-                    differing = [
-                        (self._classes(slab.logits(block, member)) != classes).float()
-                        for member in range(slab.member_count)
-                    ]
-                    maps.append(torch.stack(differing).mean(0))
-                is_foreground = classes != self._nothing
-                self._foreground += int(is_foreground.sum())
-                for index, values in enumerate(maps):
-                    self._sums[index] += float(values[is_foreground].sum(dtype=torch.float64))
-                    self._maps[(index, *block)] = (values * 255).round_().byte().cpu()
+                block = (slice(z, z + 1), slice(y, min(y + rows, height)), slice(0, width))
+                self._add_block(slab, block, self._maps)
+
+    def _add_block(self, slab: Slab, block: Block, maps_mzyx: Tensor) -> None:
+        logits = slab.logits(block)
+        classes = self._classes(logits)
+        values = [entropy(logits, is_regions=bool(self._labels.regions))]
+        if slab.member_count > 1:
+            differing = []
+            for member in range(slab.member_count):
+                classes_of_member = self._classes(slab.logits(block, member))
+                differing.append((classes_of_member != classes).float())
+            values.append(torch.stack(differing).mean(0))
+        is_foreground = classes != self._nothing
+        self._foreground += int(is_foreground.sum())
+        for index, values_zyx in enumerate(values):
+            self._sums[index] += float(values_zyx[is_foreground].sum(dtype=torch.float64))
+            maps_mzyx[(index, *block)] = (values_zyx * 255).round_().byte().cpu()
 
     @property
     def _nothing(self) -> int:
@@ -99,11 +116,13 @@ class UncertaintySink:
         """Nothing is on the disk before ``finish``."""
 
     def finish(self) -> None:
-        """Writes the maps and the case's line."""
+        """Writes the maps and the case's line; ValueError before any slab has come."""
+        if self._maps is None:
+            raise ValueError(f"{self._path}: no slab was added")
         case = self._path.stem
         for name, values_zyx in zip(MAPS, self._maps):
-            values, path = on_file_grid(values_zyx, self._record), self._path.with_name(map_name(case, name))
-            write_map(path, values, self._record.original, self._like)
+            values = on_file_grid(values_zyx, self._record)
+            write_map(self._path.with_name(map_name(case, name)), values, self._record.original, self._like)
         means = [float(total) / self._foreground if self._foreground else None for total in self._sums]
         doubt = CaseDoubt(
             case=case,
@@ -136,7 +155,7 @@ def on_file_grid(values_zyx: Tensor, record: PreprocessRecord) -> np.ndarray:
     cropped = np.empty(record.cropped_shape, dtype=np.float32)
     _, height, width = record.cropped_shape
     for z in range(len(cropped)):
-        block = slice(z, z + 1), slice(0, height), slice(0, width)
+        block = (slice(z, z + 1), slice(0, height), slice(0, width))
         cropped[z] = resampler.resize(values_zyx[resampler.source(block)][None], block)[0, 0].numpy()
     cropped /= 255
     return place_back(cropped, record)

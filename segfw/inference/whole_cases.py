@@ -29,6 +29,8 @@ from segfw.planning.plan import Configuration
 
 MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
 VALIDATION = "validation"  # folder of the masks in a fold's
+REPORT_FILE = "report.html"
+RESULTS = (REPORT_FILE, VALIDATION)  # all that validation writes into a fold's folder
 
 
 def whole_case_counter(
@@ -91,7 +93,7 @@ def validate(
     ``curve`` has the figures of each epoch of the training, which the report draws.
     """
     output = folder / VALIDATION
-    report = folder / "report.html"
+    report = folder / REPORT_FILE
     if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
         kept = Scores.load(output / "scores.json")
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time

@@ -85,7 +85,9 @@ def outside_largest(classes_zyx: np.ndarray, classes: Sequence[int]) -> np.ndarr
     components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
     if count < 2:
         return None
-    sizes = sum(np.bincount(slice_yx.reshape(-1), minlength=count + 1) for slice_yx in components)
+    sizes = np.zeros(count + 1, np.int64)
+    for slice_yx in components:  # a slice at once, because bincount makes numbers of 8 bytes of its voxels
+        sizes += np.bincount(slice_yx.reshape(-1), minlength=count + 1)
     is_smaller = sizes < sizes[1:].max()
     is_smaller[0] = False
     return is_smaller[components] if is_smaller.any() else None

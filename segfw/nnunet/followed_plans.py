@@ -9,30 +9,27 @@ from typing import Any
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.nnunet.architectures import architecture_of
-from segfw.nnunet.read_plans import plan_of_nnunet, read_json, resolved
+from segfw.nnunet.read_plans import plan_of_nnunet, resolved
 from segfw.planning.plan import CASCADE, FULLRES, Configuration, Plan
 from segfw.planning.planner import PROCESS_GB, stored_gb
+from segfw.planning.request import PlanRequest
 
-DEFAULT_WISHES = {"preset": "plain", "gpu_memory_gb": None, "as_published": False, "spacing_mm": None}
 
-
-def given_wishes(path: Path, others: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plan to follow to the letter is asked for with; UserError if something else is wished for too."""
-    for name, value in others.items():
-        if value != DEFAULT_WISHES[name]:
+def require_nothing_else(path: Path, request: PlanRequest) -> None:
+    """Raises UserError if something is asked for that a plan to follow to the letter already says."""
+    defaults = PlanRequest().decisive
+    for name, value in request.decisive.items():
+        if value != defaults[name]:
             option = f"--{name.replace('_', '-')}"
             raise UserError(
                 f"--plans {path}: is followed to the letter, so {option} cannot be given too; leave one out"
             )
-    return {"plans": {"plans": read_json(path), "path": path}}
 
 
-def given_plan(
-    manifest: DatasetManifest, use_share: float, *, plans: Mapping[str, Any], path: Path, request: str
-) -> Plan:
-    """The plan for a data set that follows nnU-Net's; ``use_share`` changes nothing, because nothing is chosen."""
-    cases, labels = len(manifest.cases), manifest.labels
-    plan = plan_of_nnunet(plans, manifest.channels, labels, path, training_cases=cases)
+def followed_plan(manifest: DatasetManifest, plans: Mapping[str, Any], path: Path) -> Plan:
+    """The plan for a data set that follows nnU-Net's ``plans``, which were read from ``path``."""
+    cases = len(manifest.cases)
+    plan = plan_of_nnunet(plans, manifest.channels, manifest.labels, path, training_cases=cases)
     for name in plan.configurations:
         _, network = architecture_of(resolved(plans, name, path))
         untrainable = {
@@ -48,7 +45,7 @@ def given_plan(
             )
     _require_shared_data(plan, path)
     configurations = {name: _with_storage(one, cases) for name, one in plan.configurations.items()}
-    return plan.model_copy(update={"dataset": manifest.name, "request": request, "configurations": configurations})
+    return plan.model_copy(update={"dataset": manifest.name, "configurations": configurations})
 
 
 def _require_shared_data(plan: Plan, path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -23,6 +24,8 @@ from segfw.nnunet.resampling_functions import resampling_of
 from segfw.planning.memory import step_cost
 from segfw.planning.plan import Configuration, Estimate, Plan
 from segfw.planning.presets import with_z
+
+T = TypeVar("T")
 
 NO_ESTIMATE = Estimate(training_memory_gb=0, teraflop_per_step=0, ram_gb=0, disk_gb=0)
 NORMALIZATIONS = {
@@ -59,6 +62,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Described:
+    """nnU-Net's plans, and what its dataset.json says; ``path`` of the plans is named in errors."""
+
+    plans: Mapping[str, Any]
+    channels: tuple[Channel, ...]
+    labels: LabelSet
+    path: Path
+
+
 def plan_of_nnunet(
     plans: Mapping[str, Any],
     channels: tuple[Channel, ...],
@@ -67,40 +80,38 @@ def plan_of_nnunet(
     *,
     names: tuple[str, ...] | None = None,
     training_cases: int = 0,
-    with_costs: bool = True,
     is_known: bool = True,
     to_train: bool = True,
 ) -> Plan:
     """The plan that says what ``plans`` says, with all its configurations or only ``names``.
 
-    ``path`` is named in errors. ``with_costs`` counts what a training step takes. A network that segfw does not know
-    (``is_known`` False) is described by its channels alone. How masks are resampled matters only ``to_train`` and to
+    ``path`` is named in errors. A network that segfw does not know (``is_known`` False) is described by its channels
+    alone, and what a training step takes is then not counted. How masks are resampled matters only ``to_train`` and to
     cascades. Raises UserError, with the reason, if a configuration asks for something that segfw would compute
     otherwise.
     """
     if not isinstance(plans.get("configurations"), dict) or not plans["configurations"]:
         raise UserError(f"{path}: has no configurations; is this the plans.json of nnU-Net v2?")
+    described = _Described(plans=plans, channels=channels, labels=labels, path=path)
     try:
-        found = {
-            name: _configuration(plans, name, channels, labels, path, is_known, to_train)
+        configurations = {
+            name: _configuration(described, name, is_known=is_known, to_train=to_train)
             for name in names or tuple(plans["configurations"])
         }
         orientation, _ = _reading(plans, path)
         if plans.get("label_manager", "LabelManager") != "LabelManager":
             raise UserError(f"{path}: label_manager {plans['label_manager']!r} is unknown; only the default one is")
-        planner = plans.get("experiment_planner_used", "")
-        if with_costs and is_known:
-            found = {name: _with_cost(configuration) for name, configuration in found.items()}
+        if is_known:
+            configurations = {name: _with_cost(configuration) for name, configuration in configurations.items()}
         return Plan(
             dataset=str(plans["dataset_name"]),
             preset=str(plans["plans_name"]),
-            gpu_memory_gb=PLANNED_GB.get(planner, 8.0),
+            gpu_memory_gb=PLANNED_GB.get(plans.get("experiment_planner_used", ""), 8.0),
             as_published=True,
-            orientation=orientation,
             channels=channels,
             labels=labels,
             training_cases=training_cases,
-            configurations=found,
+            configurations=configurations,
             reasons=(f"Taken from nnU-Net's {plans['plans_name']}; images are oriented {orientation}.",),
         )
     except KeyError as error:
@@ -125,91 +136,121 @@ def _reading(plans: Mapping[str, Any], path: Path) -> tuple[Orientation, VoxelSi
 def resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     """A configuration with everything that it inherits from others."""
     found: dict[str, Any] = {}
-    seen: list[str] = []
+    seen: list[object] = []
     entries = plans.get("configurations")
-    while name is not None:
-        if not isinstance(entries, dict) or name in seen or not isinstance(name, str) or name not in entries:
-            raise UserError(f"{path}: configuration {name!r} is missing or inherits from itself; correct the plans")
-        seen.append(name)
-        entry = entries[name]
+    ancestor: object = name
+    while ancestor is not None:
+        is_name = isinstance(ancestor, str) and ancestor not in seen
+        if not isinstance(entries, dict) or not is_name or ancestor not in entries:
+            raise UserError(f"{path}: configuration {ancestor!r} is missing or inherits from itself; correct the plans")
+        seen.append(ancestor)
+        entry = entries[ancestor]
         if not isinstance(entry, dict):
             raise UserError(
-                f"{path}: configuration {name!r} is {reprlib.repr(entry)}, no JSON object; correct the plans"
+                f"{path}: configuration {ancestor!r} is {reprlib.repr(entry)}, no JSON object; correct the plans"
             )
         found = {**entry, **found}
-        name = entry.get("inherits_from")
+        ancestor = entry.get("inherits_from")
     return found
 
 
-def _configuration(
-    plans: Mapping[str, Any],
-    name: str,
-    channels: tuple[Channel, ...],
-    labels: LabelSet,
-    path: Path,
-    is_known: bool,
-    to_train: bool,
-) -> Configuration:
+def _configuration(described: _Described, name: str, *, is_known: bool, to_train: bool) -> Configuration:
+    plans = described.plans
+    path = described.path
+    labels = described.labels
     if not CONFIGURATION_NAME.fullmatch(name):
         raise UserError(
             f"{path}: configuration {name!r} has a name that cannot be a folder's; rename it with letters of English, "
             "digits, '_', '-' and '.'"
         )
-    entry, where = resolved(plans, name, path), f"{path}: configuration {name}"
+    entry = resolved(plans, name, path)
+    where = f"{path}: configuration {name}"
     if entry.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise UserError(f"{where}: preprocessor {entry['preprocessor_name']!r} is unknown; only the default one is")
-    patch = tuple(entry["patch_size"])
-    is_2d = len(patch) == 2
-    orientation, voxel_size = _reading(plans, path)
+
     previous = entry.get("previous_stage")
     if previous is not None and resolved(plans, previous, path).get("previous_stage"):
         raise UserError(f"{where}: its first stage, {previous!r}, is a second one itself; correct the plans")
-    inputs = len(channels) + (len(labels.values) - 1 if previous else 0)
+    inputs = len(described.channels) + (len(labels.values) - 1 if previous else 0)
+
+    is_2d = len(entry["patch_size"]) == 2
+    patch_size = with_z(tuple(entry["patch_size"]), 1)
     median = tuple(float(size) for size in entry["median_image_size_in_voxels"])
     if is_2d and len(median) == 2:
         median = (float(plans["original_median_shape_after_transp"][0]), *median)
-    spacing = tuple(None if length is None else float(length) for length in with_z(entry["spacing"], None))
-    resampling = resampling_of(entry, masks=to_train or previous is not None, where=where)
-    how = {} if resampling is None else dict(zip(("images", "logits"), resampling))
+    preprocessing = _preprocessing(described, entry, where, masks=to_train or previous is not None)
+    if is_known:
+        network = network_of(entry, inputs, labels.outputs, where)
+    else:
+        network = unknown_network(entry, inputs, labels)
     return Configuration(
         name=name,
         previous_stage=previous,
         previous_through_file=bool(previous),
-        preprocessing=Preprocessing(
-            axis_order=tuple(plans["transpose_forward"]),
-            spacing_mm=(None,) * 3 if resampling is None else spacing,
-            normalization=_normalization(plans, entry, len(channels), where),
-            orientation=orientation,
-            voxel_size=voxel_size,
-            **how,
-        ),
-        median_shape=median,
-        patch_size=with_z(patch, 1),
+        preprocessing=preprocessing,
+        median_shape=_three(median),
+        patch_size=patch_size,
         batch_size=entry["batch_size"],
         batch_dice=entry["batch_dice"],
         mirror_axes=(1, 2) if is_2d else (0, 1, 2),
-        network=(
-            network_of(entry, inputs, labels.outputs, where) if is_known else unknown_network(entry, inputs, labels)
-        ),
+        network=network,
         estimate=NO_ESTIMATE,
         reasons=(
-            f"Patch {' x '.join(map(str, with_z(patch, 1)))} voxels, batch of {entry['batch_size']}, network and "
-            f"spacing from nnU-Net's {plans['plans_name']}, to the letter.",
+            f"Patch {' x '.join(map(str, patch_size))} voxels, batch of {entry['batch_size']}, network and spacing "
+            f"from nnU-Net's {plans['plans_name']}, to the letter.",
         ),
     )
+
+
+def _preprocessing(described: _Described, entry: Mapping[str, Any], where: str, *, masks: bool) -> Preprocessing:
+    """How images are brought to the grid; ``masks`` if masks are resampled too."""
+    orientation, voxel_size = _reading(described.plans, described.path)
+    axis_order = tuple(described.plans["transpose_forward"])
+    lengths = entry["spacing"]
+    if len(lengths) == 2:
+        lengths = [None, *lengths]
+    resampling = resampling_of(entry, masks=masks, where=where)
+    normalization = _normalization(described.plans, entry, len(described.channels), where)
+    if resampling is None:
+        return Preprocessing(
+            axis_order=axis_order,
+            spacing_mm=(None, None, None),
+            normalization=normalization,
+            orientation=orientation,
+            voxel_size=voxel_size,
+        )
+    images, logits = resampling
+    return Preprocessing(
+        axis_order=axis_order,
+        spacing_mm=_three(None if length is None else float(length) for length in lengths),
+        normalization=normalization,
+        orientation=orientation,
+        voxel_size=voxel_size,
+        images=images,
+        logits=logits,
+    )
+
+
+def _three(values: Iterable[T]) -> tuple[T, T, T]:
+    """The values as (z, y, x); ValueError if there are more or fewer."""
+    z, y, x = values
+    return z, y, x
 
 
 def _normalization(
     plans: Mapping[str, Any], entry: Mapping[str, Any], channels: int, where: str
 ) -> tuple[Normalization, ...]:
-    schemes, masked = entry["normalization_schemes"], entry["use_mask_for_norm"]
+    schemes = entry["normalization_schemes"]
+    masked = entry["use_mask_for_norm"]
     # The first versions of nnU-Net v2 said 'by_modality'.
-    words = "foreground_intensity_properties_"
-    intensities = plans.get(f"{words}per_channel", plans.get(f"{words}by_modality", {}))
+    intensities = plans.get(
+        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality", {})
+    )
     for field, values in (("normalization_schemes", schemes), ("use_mask_for_norm", masked)):
         if len(values) != channels:
-            what = f"{field} is of {len(values)} channels, but there are {channels}"
-            raise UserError(f"{where}: {what}; is it of other data?")
+            raise UserError(
+                f"{where}: {field} is of {len(values)} channels, but there are {channels}; is it of other data?"
+            )
     found = []
     for index, (scheme, is_masked) in enumerate(zip(schemes, masked, strict=True)):
         if scheme not in NORMALIZATIONS:
@@ -221,15 +262,19 @@ def _normalization(
     return tuple(found)
 
 
-def _intensities(given: Mapping[str, Any], *, is_needed: bool) -> IntensityStats | None:
+def _intensities(properties: Mapping[str, Any], *, is_needed: bool) -> IntensityStats | None:
     """A channel's intensities; None if some are missing or no numbers, unless the normalisation needs them."""
     names = {name: name for name in IntensityStats.model_fields} | {"minimum": "min", "maximum": "max"}
-    is_whole = all(isinstance(given.get(name), int | float) and isfinite(given[name]) for name in names.values())
-    return IntensityStats(**{ours: given[theirs] for ours, theirs in names.items()}) if is_needed or is_whole else None
+    values = [properties.get(name) for name in names.values()]
+    is_whole = all(isinstance(value, int | float) and isfinite(value) for value in values)
+    if not is_whole and not is_needed:
+        return None
+    return IntensityStats(**{ours: properties[theirs] for ours, theirs in names.items()})
 
 
 def _with_cost(configuration: Configuration) -> Configuration:
-    cost, batch = step_cost(configuration.network), configuration.batch_size
+    cost = step_cost(configuration.network)
+    batch = configuration.batch_size
     estimate = configuration.estimate.model_copy(
         update={
             "training_memory_gb": cost.peak_bytes(configuration.patch_size, batch) / GIGABYTE,

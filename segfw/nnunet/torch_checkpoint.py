@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,16 +95,15 @@ def _require_archive(path: Path) -> None:
         raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than it has; do not trust this file")
 
 
-def _checked(found: object, path: Path) -> Checkpoint:
-    """The fields that are needed, each of the type that it must have."""
+def _checked(found: Any, path: Path) -> Checkpoint:
+    """The fields that are needed, each of the type that it must have; ``found`` is whatever the file holds."""
     try:
-        weights, arguments = found["network_weights"], found["init_args"]
         axes = found.get("inference_allowed_mirroring_axes")
         epoch = found.get("current_epoch", 0)
         result = Checkpoint(
-            weights=dict(weights),
+            weights=dict(found["network_weights"]),
             trainer=found["trainer_name"],
-            configuration=arguments["configuration"],
+            configuration=found["init_args"]["configuration"],
             mirror_axes=() if axes is None else tuple(axes),
             epoch=epoch if isinstance(epoch, int) else 0,
         )

@@ -16,8 +16,9 @@ from segfw.planning.plan import Configuration, Plan
 PLANS = "nnUNetPlans"
 LARGEST_BYTE = 255
 LARGEST_LABEL = 32_767  # nnU-Net paints regions in 16 bit with a sign
-ITK_ENDINGS, NIFTI_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl"), (".nii.gz", ".nii")
-# What nnU-Net's readers of nnunet_plans.READERS take.
+ITK_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl")
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+# What nnU-Net's readers of read_plans.READERS take.
 ENDINGS = {
     "NibabelIOWithReorient": NIFTI_ENDINGS,
     "SimpleITKIOWithReorient": ITK_ENDINGS,
@@ -34,14 +35,16 @@ def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         "channel_names": {str(index): channel.name for index, channel in enumerate(plan.channels)}
     }
+    entries: dict[str, int | list[int]] = {"background": 0}
     if labels.regions:
         _require_plain_background(labels)
         if all(len(region.values) == 1 for region in labels.regions):
             raise UserError("each region is a single label, which nnU-Net takes for labels that exclude each other")
-        entries = {"background": 0} | {region.name: list(region.values) for region in labels.regions}
+        for region in labels.regions:
+            entries[region.name] = list(region.values)
         described["regions_class_order"] = [region.painted for region in labels.regions]
     else:  # nnU-Net writes the class itself
-        entries = {"background": 0} | labels.foreground
+        entries |= labels.foreground
     if labels.ignore is not None:
         entries["ignore"] = max(labels.values) + 1 if labels.regions else len(labels.values)
     described |= {"labels": entries, "numTraining": plan.training_cases, "file_ending": ending}
@@ -94,9 +97,9 @@ def endings_of(plan: Plan) -> list[str]:
 
 def _readers(plan: Plan) -> list[str]:
     """nnU-Net's readers with the model's orientation and voxel sizes; segfw's own rule of sizes, the axes, is any's."""
-    how = next(iter(plan.configurations.values())).preprocessing
-    sizes = {name: size for name, (orientation, size) in READERS.items() if orientation == how.orientation}
-    return [name for name, size in sizes.items() if how.voxel_size in (size, "axes")]
+    preprocessing = next(iter(plan.configurations.values())).preprocessing
+    sizes = {name: size for name, (orientation, size) in READERS.items() if orientation == preprocessing.orientation}
+    return [name for name, size in sizes.items() if preprocessing.voxel_size in (size, "axes")]
 
 
 def _reader(plan: Plan, ending: str) -> str:
@@ -118,7 +121,7 @@ def _reader(plan: Plan, ending: str) -> str:
 
 def _intensities(configuration: Configuration) -> dict[str, dict[str, float]]:
     """By channel, and of every channel: nnU-Net looks each of them up, also where its normalisation needs none."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for index, rule in enumerate(configuration.preprocessing.normalization):
         values = rule.stats.model_dump() if rule.stats else {}
         if values:
@@ -128,27 +131,29 @@ def _intensities(configuration: Configuration) -> dict[str, dict[str, float]]:
 
 
 def _configuration_json(configuration: Configuration) -> dict[str, Any]:
-    used, how = slice(1, None) if configuration.network.is_2d else slice(None), configuration.preprocessing
-    for rule in how.normalization:
+    used = slice(1, None) if configuration.network.is_2d else slice(None)  # axes that nnU-Net's network has
+    preprocessing = configuration.preprocessing
+    rules = preprocessing.normalization
+    for rule in rules:
         if rule.inside_mask and rule.kind != "zscore":
             raise UserError(f"{configuration.name}: {rule.kind} inside a mask is no normalisation of nnU-Net")
-    if None in how.spacing_mm[used]:
+    spacing_mm = list(preprocessing.spacing_mm)[used]
+    if None in spacing_mm:
         raise UserError(f"{configuration.name} resamples nothing; only models that resample can go")
     schemes = {ours: theirs for theirs, ours in NORMALIZATIONS.items()}
-    rules = configuration.preprocessing.normalization
     found: dict[str, Any] = {
         "data_identifier": f"{PLANS}_{configuration.data_name}",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": configuration.batch_size,
-        "patch_size": list(configuration.patch_size[used]),
-        "median_image_size_in_voxels": list(configuration.median_shape[used]),
-        "spacing": list(configuration.preprocessing.spacing_mm[used]),
+        "patch_size": list(configuration.patch_size)[used],
+        "median_image_size_in_voxels": list(configuration.median_shape)[used],
+        "spacing": spacing_mm,
         "normalization_schemes": [schemes[rule.kind] for rule in rules],
         "use_mask_for_norm": [rule.inside_mask for rule in rules],
         "batch_dice": configuration.batch_dice,
         "architecture": _architecture_json(configuration.network, used),
     }
-    found |= resampling_json(how.images, how.logits)
+    found |= resampling_json(preprocessing.images, preprocessing.logits)
     if configuration.previous_stage:
         found["previous_stage"] = configuration.previous_stage
     return found
@@ -167,8 +172,8 @@ def _architecture_json(network: NetworkSpec, used: slice) -> dict[str, Any]:
             "n_stages": len(network.features),
             "features_per_stage": list(network.features),
             "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
-            "kernel_sizes": [list(kernel[used]) for kernel in network.kernels],
-            "strides": [list(stride[used]) for stride in network.strides],
+            "kernel_sizes": [list(kernel)[used] for kernel in network.kernels],
+            "strides": [list(stride)[used] for stride in network.strides],
             BLOCKS_FIELD[network.architecture]: list(network.encoder_blocks),
             "n_conv_per_stage_decoder": list(network.decoder_convs[::-1]),  # from the bottom
             "conv_bias": True,

@@ -10,25 +10,34 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, product
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
 AS_STORED = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
 SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
 
 
-def read(paths):
+def read(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """Image (C, Z, Y, X) as stored, affine from (z, y, x) to RAS mm, and edges (z, y, x) in mm stated beside it."""
-    channels, affines, edges = [], [], []
+    channels: list[np.ndarray] = []
+    affines: list[np.ndarray] = []
+    edges: list[list[float]] = []
     for path in paths:
         image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair) or image.affine is None:
+            sys.exit(f"{path}: is no NIfTI image; convert it first")
         array = np.asanyarray(image.dataobj)
         if array.ndim == 5 and array.shape[3] == 1:
             array = array[:, :, :, 0]
@@ -36,8 +45,8 @@ def read(paths):
         unit = {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
         affine = np.diag([unit, unit, unit, 1]) @ with_thickness(image.affine.copy(), array.shape)
         edges.append([unit * float(edge) for edge in image.header.get_zooms()[2::-1]])
-        kind = np.float32 if array.dtype.str[1:] in ("f8", "f16") else array.dtype.newbyteorder("=")
-        channels.append(array.transpose(3, 2, 1, 0).astype(kind, copy=False))
+        dtype = np.dtype(np.float32) if array.dtype.str[1:] in ("f8", "f16") else array.dtype.newbyteorder("=")
+        channels.append(array.transpose(3, 2, 1, 0).astype(dtype, copy=False))
         affines.append(affine[:, [2, 1, 0, 3]])
         if channels[-1].shape[1:] != channels[0].shape[1:] or not np.allclose(affines[-1], affines[0], atol=1e-3):
             sys.exit(f"{path}: lies on another grid than {paths[0]}; resample the channels to one grid first")
@@ -49,7 +58,7 @@ def read(paths):
     return channels[0] if len(channels) == 1 else np.concatenate(channels), affines[0], stated
 
 
-def with_thickness(affine, shape_xyz):
+def with_thickness(affine: np.ndarray, shape_xyz: Sequence[int]) -> np.ndarray:
     """The affine with an edge of 1 mm for an axis of a single voxel that has none, as 2-D files often say."""
     empty = [axis for axis in range(3) if not affine[:3, axis].any()]
     if len(empty) == 1 and shape_xyz[empty[0]] == 1:
@@ -58,17 +67,17 @@ def with_thickness(affine, shape_xyz):
     return affine
 
 
-def voxel_edges(affine, stated, rule, is_turned):
+def voxel_edges(affine: np.ndarray, stated: Sequence[float], rule: str, is_turned: bool) -> np.ndarray:
     """Edges (z, y, x): the stated ones, or the lengths of the axes less the rounding of what a header has in 32 bit."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     in_32_bit = lengths.astype(np.float32)
     if rule != "axes":
-        return in_32_bit if rule == "stated in RAS" and is_turned else stated
+        return in_32_bit if rule == "stated in RAS" and is_turned else np.asarray(stated)
     held = np.array([f"{length:.6g}" for length in lengths], np.float32)
     return np.where((in_32_bit != lengths) & (abs(lengths - held) <= 2 * np.spacing(in_32_bit)), held, lengths)
 
 
-def nonzero_box(image):
+def nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
     """Slices of the smallest box that holds every voxel that is not zero in some channel; all of an empty image."""
     inside = (image != 0).any(0)
     if not inside.any():
@@ -77,16 +86,20 @@ def nonzero_box(image):
     return tuple(slice(line[0], line[-1] + 1) for line in lines)
 
 
-def filled_holes(mask):
+def filled_holes(mask: np.ndarray) -> np.ndarray:
     """The mask and what it encloses: everything that no path of empty voxels joins with the border."""
     empty = ~np.pad(mask, 1)
     outside = np.zeros_like(empty)
-    outside[0] = outside[-1] = outside[:, 0] = outside[:, -1] = outside[:, :, 0] = outside[:, :, -1] = True
+    for axis in range(3):
+        border = np.moveaxis(outside, axis, 0)
+        border[0] = True
+        border[-1] = True
     count = 0
     while count < outside.sum():
         count = outside.sum()
         for axis in range(3):
-            reached, free = np.moveaxis(outside, axis, 0), np.moveaxis(empty, axis, 0)
+            reached = np.moveaxis(outside, axis, 0)
+            free = np.moveaxis(empty, axis, 0)
             for index in range(1, len(reached)):
                 reached[index] |= reached[index - 1] & free[index]
             for index in range(len(reached) - 2, -1, -1):
@@ -94,13 +107,18 @@ def filled_holes(mask):
     return ~outside[1:-1, 1:-1, 1:-1]
 
 
-def normalized(channel, rule, filled):
+def normalized(channel: np.ndarray, rule: Mapping[str, Any], filled: np.ndarray | None) -> np.ndarray:
     """Float32: clipped, shifted and divided by the rule of the channel; with ``inside_mask`` 0 outside ``filled``."""
     voxels = channel[filled] if rule["inside_mask"] else channel
-    low, high, shift, divisor = -np.inf, np.inf, 0.0, 1.0
+    low = -np.inf
+    high = np.inf
+    shift = 0.0
+    divisor = 1.0
     if rule["kind"] == "ct":
-        low, high = rule["stats"]["percentile_00_5"], rule["stats"]["percentile_99_5"]
-        shift, divisor = rule["stats"]["mean"], max(rule["stats"]["std"], 1e-8)
+        low = rule["stats"]["percentile_00_5"]
+        high = rule["stats"]["percentile_99_5"]
+        shift = rule["stats"]["mean"]
+        divisor = max(rule["stats"]["std"], 1e-8)
     elif rule["kind"] == "zscore":
         shift = float(voxels.mean(dtype=np.float64))
         squares = [np.square(part - shift, dtype=np.float64).sum() for part in np.array_split(voxels, len(channel))]
@@ -115,19 +133,20 @@ def normalized(channel, rule, filled):
     result = np.array(channel, dtype=np.float32, order="C").clip(np.float32(low), np.float32(high))
     result -= np.float32(shift)
     result /= np.float32(divisor)
-    if rule["inside_mask"]:
+    if filled is not None and rule["inside_mask"]:
         result[~filled] = 0
     return result
 
 
 @lru_cache
-def resizing(old, new, order):
+def resizing(old: int, new: int, order: int) -> np.ndarray:
     """Matrix (new, old) that resizes one axis by nearest neighbour (0), linear (1) or cubic spline interpolation (3).
 
     Voxels are intervals that cover the axis; beyond its ends the last voxel goes on.
     """
     centres = (np.arange(new) + 0.5) * (old / new) - 0.5
-    rows, matrix = np.arange(new), np.zeros((new, old))
+    rows = np.arange(new)
+    matrix = np.zeros((new, old))
     if order == 0:
         matrix[rows, np.floor(centres + 0.5).astype(int).clip(0, old - 1)] = 1
         return matrix.astype(np.float32)
@@ -140,7 +159,7 @@ def resizing(old, new, order):
     # The coefficients of the B-spline that passes through all voxels, the axis continued at both ends (prefilter).
     count = old + 2 * SPLINE_PADDING
     spline = (4 * np.eye(count) + np.eye(count, k=1) + np.eye(count, k=-1)) / 6
-    spline[0, 0] = spline[-1, -1] = 5 / 6  # mirrored about the outer faces
+    spline[[0, -1], [0, -1]] = 5 / 6  # mirrored about the outer faces
     continued = np.eye(old)[np.arange(-SPLINE_PADDING, old + SPLINE_PADDING).clip(0, old - 1)]
     coefficients = np.linalg.solve(spline, continued)
     first = np.floor(centres).astype(int) - 1
@@ -152,7 +171,8 @@ def resizing(old, new, order):
     return matrix.astype(np.float32)
 
 
-def resized(array_zyx, shape, orders):
+def resized(array_zyx: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np.ndarray:
+    """The array with this shape, each axis resized by its order of interpolation."""
     for axis in range(3):
         if array_zyx.shape[axis] != shape[axis]:
             matrix = resizing(array_zyx.shape[axis], shape[axis], orders[axis])
@@ -160,7 +180,7 @@ def resized(array_zyx, shape, orders):
     return array_zyx
 
 
-def thick_axis(spacing_mm, target_mm, limit):
+def thick_axis(spacing_mm: Sequence[float], target_mm: Sequence[float], limit: float) -> int | None:
     """The axis that is resampled by nearest neighbour, because its voxels are far longer; None if none is."""
     for spacing in (spacing_mm, target_mm):
         if max(spacing) / min(spacing) > limit:
@@ -169,112 +189,149 @@ def thick_axis(spacing_mm, target_mm, limit):
     return None
 
 
-def resized_image(channel, shape, thick):
+def resized_image(channel: np.ndarray, shape: Sequence[int], thick: int | None) -> np.ndarray:
     """Cubic in all axes but the ``thick`` one; clipped to the range of the whole, or of each slice across it."""
     in_plane = tuple(axis for axis in range(3) if axis != thick)
-    low, high = channel.min(in_plane, keepdims=True), channel.max(in_plane, keepdims=True)
+    low = channel.min(in_plane, keepdims=True)
+    high = channel.max(in_plane, keepdims=True)
     flat = tuple(channel.shape[axis] if axis == thick else shape[axis] for axis in range(3))
     result = resized(channel, flat, (3, 3, 3)).clip(low, high)
     return resized(result, shape, (0, 0, 0))
 
 
-def tile_starts(size, tile, step):
+def tile_starts(size: int, tile: int, step: float) -> list[int]:
+    """Where tiles begin along an axis: at even distances of ``step`` tiles or less, flush with both ends."""
     if size <= tile:
         return [0]
     count = ceil((size - tile) / (tile * step)) + 1
     return list(dict.fromkeys(round((size - tile) * index / (count - 1)) for index in range(count)))
 
 
-def gaussian(tile, sigma_share):
+def gaussian(tile: Sequence[int], sigma_share: float) -> np.ndarray:
     """Weights of a tile's voxels, largest 1 in voxel size // 2, and nowhere zero."""
-    weights = np.ones(())
+    weights: np.ndarray = np.ones(())
     for size in tile:
         offsets = np.arange(size) - size // 2
         weights = weights[..., None] * np.exp(-0.5 * (offsets / (size * sigma_share)) ** 2)
     return (weights / weights.max()).clip(weights[weights > 0].min()).astype(np.float32)
 
 
-def mirrored(array, axes, orders):
+def mirrored(array: np.ndarray, axes: Sequence[int], orders: Mapping[str, Sequence[int]]) -> np.ndarray:
     """(B, C, Z, Y, X) flipped, and the channels of left and right exchanged; doing it again undoes it."""
     for axis in axes:
         if str(axis) in orders:
             array = array[:, orders[str(axis)]]
-    return np.ascontiguousarray(np.flip(array, [axis + 2 for axis in axes]))
+    return np.ascontiguousarray(np.flip(array, tuple(axis + 2 for axis in axes)))
 
 
-def logits_of(image, networks, tiles):
+def logits_of(image: np.ndarray, networks: Sequence[InferenceSession], tiles: Mapping[str, Any]) -> np.ndarray:
     """Logits (K, Z, Y, X): the mean over networks and mirrored copies, tiles blended by Gaussian weights."""
-    tile, shape = tiles["patch_size"], image.shape[1:]
+    tile = tiles["patch_size"]
+    shape = image.shape[1:]
     missing = [max(0, edge - size) for size, edge in zip(shape, tile)]
     before = [count // 2 for count in missing]
     padded = np.pad(image, [(0, 0), *((first, count - first) for first, count in zip(before, missing))])
+
     weights = gaussian(tile, tiles["gaussian_sigma_as_share_of_patch"])
-    flips = [axes for n in range(len(tiles["mirror_axes"]) + 1) for axes in combinations(tiles["mirror_axes"], n)]
-    total, weight_sum = None, np.zeros(padded.shape[1:], np.float32)
+    weight_sum = np.zeros(padded.shape[1:], np.float32)
+    total: np.ndarray | None = None  # its first axis is known when a network has answered
     starts = [tile_starts(size, edge, tiles["step"]) for size, edge in zip(padded.shape[1:], tile)]
     for start in product(*starts):
         place = tuple(slice(first, first + edge) for first, edge in zip(start, tile))
-        part = padded[(slice(None), *place)][None]
-        predicted = 0
-        for axes in flips:
-            for network in networks:
-                (logits,) = network.run(None, {"image": mirrored(part, axes, {})})
-                predicted = predicted + mirrored(logits, axes, tiles["output_orders_by_mirror_axis"])[0]
+        predicted = tile_logits(padded[(slice(None), *place)], networks, tiles)
         if total is None:
             total = np.zeros((len(predicted), *padded.shape[1:]), np.float32)
-        total[(slice(None), *place)] += predicted / np.float32(len(flips) * len(networks)) * weights
+        total[(slice(None), *place)] += predicted * weights
         weight_sum[place] += weights
+    assert total is not None  # every image has a tile
     total /= weight_sum
     return total[(slice(None), *(slice(first, first + size) for first, size in zip(before, shape)))]
 
 
-def classes_at(logits, shape, thick, painted):
+def tile_logits(tile: np.ndarray, networks: Sequence[InferenceSession], tiles: Mapping[str, Any]) -> np.ndarray:
+    """Logits (K, Z, Y, X) of a tile (C, Z, Y, X): the mean over networks and mirrored copies."""
+    axes = tiles["mirror_axes"]
+    orders = tiles["output_orders_by_mirror_axis"]
+    total: Any = 0
+    count = 0
+    for number in range(len(axes) + 1):
+        for flipped in combinations(axes, number):
+            for network in networks:
+                (logits,) = network.run(None, {"image": mirrored(tile[None], flipped, {})})
+                total = total + mirrored(logits, flipped, orders)[0]
+                count += 1
+    return total / np.float32(count)
+
+
+def classes_at(logits: np.ndarray, shape: Sequence[int], thick: int | None, painted: Sequence[int]) -> np.ndarray:
     """The class with the largest logit; with regions the class each is painted as where its logit is above 0."""
     orders = [0 if axis == thick else 1 for axis in range(3)]
-    result, best = np.zeros(shape, np.int32), None
-    for index, part in enumerate(logits):
-        part = resized(part, shape, orders)
+    result = np.zeros(shape, np.int32)
+    largest: np.ndarray | None = None
+    for index, channel in enumerate(logits):
+        at_voxels = resized(channel, shape, orders)
         if painted:
-            result[part > 0] = painted[index]
-        elif best is None:
-            best = part
+            result[at_voxels > 0] = painted[index]
+        elif largest is None:
+            largest = at_voxels
         else:
-            result[part > best] = index
-            best = np.maximum(part, best)
+            result[at_voxels > largest] = index
+            largest = np.maximum(at_voxels, largest)
     return result
 
 
-def segment(image, affine, stated, pipeline, networks):
+def segment(
+    image: np.ndarray,
+    affine: np.ndarray,
+    stated: Sequence[float],
+    pipeline: Mapping[str, Any],
+    networks: Sequence[InferenceSession],
+) -> np.ndarray:
     """Label values (Z, Y, X) on the grid of ``image`` (C, Z, Y, X), of what ``read`` gives."""
-    how, labels, channels = pipeline["preprocessing"], pipeline["labels"], pipeline["channels"]
+    preprocessing = pipeline["preprocessing"]
+    labels = pipeline["labels"]
+    channels = pipeline["channels"]
     if len(image) != len(channels):
         sys.exit(f"the image has {len(image)} channels, but the networks take {len(channels)} ({', '.join(channels)})")
-    is_turned, order = how["orientation"] != "as stored", how["axis_order"]
-    transform = ornt_transform(io_orientation(affine), CANONICAL) if is_turned else AS_STORED
-    canonical = np.stack([apply_orientation(channel, transform) for channel in image])
-    box = nonzero_box(canonical)
-    cropped = canonical[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
-    lengths = voxel_edges(affine, stated, how["voxel_size"], not np.array_equal(transform, AS_STORED))
+
+    # To the orientation and the order of axes that the networks know, without the empty border.
+    order = preprocessing["axis_order"]
+    is_canonical = preprocessing["orientation"] != "as stored"
+    transform = ornt_transform(io_orientation(affine), CANONICAL) if is_canonical else AS_STORED
+    oriented = np.stack([apply_orientation(channel, transform) for channel in image])
+    box = nonzero_box(oriented)
+    cropped = oriented[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))
+
+    # To the networks' spacing.
+    is_turned = not np.array_equal(transform, AS_STORED)
+    lengths = voxel_edges(affine, stated, preprocessing["voxel_size"], is_turned)
     spacing = [float(lengths[list(transform[:, 0]).index(axis)]) for axis in order]
-    target = [own if wanted is None else wanted for own, wanted in zip(spacing, how["spacing_mm"])]
-    shape = tuple(max(1, round(old / new * n)) for n, old, new in zip(cropped.shape[1:], spacing, target))
-    rules, limit = how["normalization"], how["thick_above_ratio"]
+    target = [length if wanted is None else wanted for length, wanted in zip(spacing, preprocessing["spacing_mm"])]
+    shape = [max(1, round(old / new * size)) for size, old, new in zip(cropped.shape[1:], spacing, target)]
+    rules = preprocessing["normalization"]
     filled = filled_holes((cropped != 0).any(0)) if any(rule["inside_mask"] for rule in rules) else None
+    limit = preprocessing["thick_above_ratio"]
     thick = thick_axis(spacing, target, limit)
-    ready = [resized_image(normalized(*channel, filled), shape, thick) for channel in zip(cropped, rules)]
+    ready = [resized_image(normalized(channel, rule, filled), shape, thick) for channel, rule in zip(cropped, rules)]
+
+    # Through the networks, and all the way back.
     logits = logits_of(np.stack(ready).astype(np.float32), networks, pipeline["tiles"])
-    found = classes_at(logits, cropped.shape[1:], thick_axis(target, spacing, limit), labels["painted_classes"])
-    full = np.zeros(canonical.shape[1:], np.int32)
+    thick = thick_axis(target, spacing, limit)
+    found = classes_at(logits, cropped.shape[1:], thick, labels["painted_classes"])
+    full = np.zeros(oriented.shape[1:], np.int32)
     full[box] = found.transpose(np.argsort(order))
-    return np.asarray(labels["values"], np.int32)[apply_orientation(full, ornt_transform(AS_STORED, transform))]
+    values = np.asarray(labels["values"], np.int32)
+    return values[apply_orientation(full, ornt_transform(AS_STORED, transform))]
 
 
-def write(path, values_zyx, affine):
+def write(path: str | Path, values_zyx: np.ndarray, affine: np.ndarray) -> None:
     """In the smallest type that holds the values, placed by the sform; by the qform too unless the axes are sheared."""
-    low, high = values_zyx.min(), values_zyx.max()
-    kinds = [one for one in (np.uint8, np.int16, np.int32) if np.iinfo(one).min <= low and high <= np.iinfo(one).max]
+    low = values_zyx.min()
+    high = values_zyx.max()
+    dtypes = (np.uint8, np.int16, np.int32)
+    dtype = next(dtype for dtype in dtypes if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max)
     affine_xyz = affine[:, [2, 1, 0, 3]]
-    image = nibabel.Nifti1Image(values_zyx.astype(kinds[0]).transpose(2, 1, 0), affine_xyz)
+    image = nibabel.Nifti1Image(values_zyx.astype(dtype).transpose(2, 1, 0), affine_xyz)
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     sheared = np.abs(axes.T @ axes - np.eye(3)).max() > np.sin(np.radians(0.1))
     image.set_qform(affine_xyz, code=0 if sheared else 1)
@@ -283,7 +340,7 @@ def write(path, values_zyx, affine):
     nibabel.save(image, path)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     if len(arguments) < 2:
         sys.exit("usage: python predict.py IMAGE.nii.gz [SECOND_CHANNEL.nii.gz ...] MASK.nii.gz")
     import onnxruntime

@@ -2,67 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from itertools import zip_longest
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from segfw.base.device import convolution_flops, device_memory_gb, device_name
 from segfw.base.records import UserError
+from segfw.dataset.cases import DatasetManifest
+from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Configuration, Plan
-from segfw.planning.presets import preset_called
+from segfw.planning.planner import make_plan, planned_memory_gb
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
+from segfw.planning.request import PlanRequest
 
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
-# rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.
+# rest. Measured on a CPU (python -m bench speed step); good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6
 USE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the memory for tensors, tried in turn where a real step needs more
-
 NOMINAL = 1.1  # a card has a little less memory than its name says
 
-MakePlan = Callable[[float], Plan]  # the share of the memory that may be used -> plan
-Measure = Callable[[Configuration], Measured | None]
+Measurements = Mapping[str, Measured | None]  # by configuration; None where a step needs more memory than there is
 
 
-def planned_memory_gb(
-    wanted: float | Literal["auto"] | None, preset: str, device: torch.device, *, as_published: bool = False
-) -> float:
-    """GB to plan for: as wanted; 'auto' is the device's; None the published.
+@dataclass(frozen=True, kw_only=True)
+class TrainingDevice:
+    """What planning must know of the device that is to train.
 
-    Unless the plan is to be as published, None is the device's memory if that is less.
+    ``memory_gb`` is None where it has no memory of its own to fill. ``measure`` runs a configuration's training step
+    within so many GB and says what it took, or None if that is too little; it is None itself where nothing can be
+    measured.
     """
-    if wanted is not None and wanted != "auto":
-        return wanted
-    published_gb, available_gb = preset_called(preset).memory_gb, device_memory_gb(device)
-    if available_gb is None or (as_published and wanted is None):
-        return published_gb
-    return available_gb if wanted == "auto" else min(published_gb, available_gb)
+
+    name: str
+    memory_gb: float | None
+    probe_flops: Callable[[], float]  # operations per second of training; after steps were measured: it takes memory
+    measure: Callable[[Configuration, float], Measured | None] | None = None
 
 
-def expected(make: MakePlan, device: torch.device, *, fixed: bool = False) -> Plan:
-    """The plan with its expected time on ``device`` and, on CUDA, with memory that was measured and that suffices.
+def training_device(device: torch.device) -> TrainingDevice:
+    """The device as planning sees it."""
 
-    Every configuration is run for two steps within the memory planned for; while one of them needs more, the plan is
-    made anew with less. A ``fixed`` plan is measured but never changed. A card that is smaller than the memory planned
-    for cannot tell, which is said.
-    """
-    plan = make(1.0)
-    available_gb = device_memory_gb(device)
-    if device.type == "cuda" and plan.gpu_memory_gb > available_gb * NOMINAL:
-        print(f"planned for {plan.gpu_memory_gb:g} GB, which cannot be checked here: the GPU has {available_gb:.1f} GB")
-    elif device.type == "cuda":
-        measure = partial(_measure, device=device, memory_gb=min(plan.gpu_memory_gb, available_gb))
-        plan = measured_to_fit(make, measure, (1.0,) if fixed else USE_SHARES)
-    flops = training_flops(device)
-    return _with_estimates(
-        plan,
-        lambda configuration: {
-            "device": device_name(device),
-            "hours_per_fold": hours_per_fold(configuration.estimate.teraflop_per_step * 1e12 / flops),
-        },
+    def measure(configuration: Configuration, memory_gb: float) -> Measured | None:
+        patch = configuration.patch_size
+        return measure_step(configuration.network, patch, configuration.batch_size, device, memory_gb)
+
+    return TrainingDevice(
+        name=device_name(device),
+        memory_gb=device_memory_gb(device),
+        probe_flops=lambda: training_flops(device),
+        measure=measure if device.type == "cuda" else None,
     )
 
 
@@ -76,38 +66,67 @@ def hours_per_fold(step_s: float) -> float:
     return step_s * EPOCHS * STEPS_PER_EPOCH / 3600
 
 
-def measured_to_fit(make: MakePlan, measure: Measure, shares: tuple[float, ...]) -> Plan:
-    """The plan for the largest of ``shares`` with which every configuration fits, and what was measured.
+def plan_for_device(
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
+    request: PlanRequest,
+    device: TrainingDevice,
+    *,
+    use_shares: Sequence[float] = USE_SHARES,
+) -> Plan:
+    """The plan with its expected time and, where steps can be measured, with memory that suffices.
 
-    If none does, the plan for the smallest share; what does not fit is then without a measurement.
+    Every configuration is run for two steps within the memory planned for; while one of them needs more, the plan is
+    made anew with the next of ``use_shares``. If none is enough, the plan for the smallest of them is taken, and what
+    does not fit is without a measurement. A plan that is to be as published is measured but never changed.
     """
-    for share, next_share in zip_longest(shares, shares[1:]):
+    request = replace(request, gpu_memory_gb=planned_memory_gb(request, device.memory_gb))
+    first_share, *smaller_shares = use_shares
+    plan = make_plan(manifest, fingerprint, request, use_share=first_share)
+    measured = measure_plan(plan, device)
+    for use_share in () if request.as_published else smaller_shares:
+        if all(_fits(step, plan.gpu_memory_gb) for step in measured.values()):
+            break
+        print(f"a real training step needs more memory than predicted; planning again for {use_share:.0%} of it")
         try:
-            plan = make(share)
+            plan = make_plan(manifest, fingerprint, request, use_share=use_share)
         except UserError:  # not even the smallest patch fits: the plan before is as small as they get
-            if share == shares[0]:
-                raise
             break
-        measured = {name: measure(configuration) for name, configuration in plan.configurations.items()}
-        if all(_fits(result, plan.gpu_memory_gb) for result in measured.values()):
-            break
-        if next_share is not None:
-            print(f"a real training step needs more memory than predicted; planning again for {next_share:.0%} of it")
-    return _with_estimates(plan, lambda configuration: {"measured": measured[configuration.name]})
+        measured = measure_plan(plan, device)
+    return with_estimates(plan, device, measured)
+
+
+def measure_plan(plan: Plan, device: TrainingDevice) -> Measurements:
+    """What a real step of each configuration takes; nothing where that cannot be told.
+
+    A card that is smaller than the memory planned for cannot tell, which is said.
+    """
+    if device.measure is None or device.memory_gb is None:
+        return {}
+    if plan.gpu_memory_gb > device.memory_gb * NOMINAL:
+        planned = f"planned for {plan.gpu_memory_gb:g} GB"
+        print(f"{planned}, which cannot be checked here: the GPU has {device.memory_gb:.1f} GB")
+        return {}
+    memory_gb = min(plan.gpu_memory_gb, device.memory_gb)
+    return {name: device.measure(configuration, memory_gb) for name, configuration in plan.configurations.items()}
 
 
 def _fits(measured: Measured | None, memory_gb: float) -> bool:
     return measured is not None and measured.held_gb + CONTEXT_GB <= memory_gb
 
 
-def _measure(configuration: Configuration, device: torch.device, memory_gb: float) -> Measured | None:
-    return measure_step(configuration.network, configuration.patch_size, configuration.batch_size, device, memory_gb)
-
-
-def _with_estimates(plan: Plan, values: Callable[[Configuration], dict]) -> Plan:
-    """The plan with further values in the estimate of each configuration."""
+def with_estimates(plan: Plan, device: TrainingDevice, measured: Measurements) -> Plan:
+    """The plan with what each configuration took in a real step, and how long its training is expected to take."""
+    flops = device.probe_flops()
     configurations = {}
     for name, configuration in plan.configurations.items():
-        estimate = configuration.estimate.model_copy(update=values(configuration))
+        step_s = configuration.estimate.teraflop_per_step * 1e12 / flops
+        estimate = configuration.estimate.model_copy(
+            update={
+                "device": device.name,
+                "hours_per_fold": hours_per_fold(step_s),
+                "measured": measured.get(name, configuration.estimate.measured),
+            }
+        )
         configurations[name] = configuration.model_copy(update={"estimate": estimate})
     return plan.model_copy(update={"configurations": configurations})

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+import json
+from pathlib import Path
+from typing import Self
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Shape
-from segfw.images.volume import Orientation
+from segfw.images.volume import CANONICAL, Orientation
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured
 
 PLAN_FILE = "plan.json"
-TWO_D, LOWRES, FULLRES, CASCADE = "2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"
+ORIENTATION_FIELD = "orientation"  # of the file; in the code it is that of the configurations
+TWO_D = "2d"
+LOWRES = "3d_lowres"
+FULLRES = "3d_fullres"
+CASCADE = "3d_cascade_fullres"
 
 
 class Estimate(Record):
@@ -82,7 +90,6 @@ class Plan(Record):
     preset: str
     gpu_memory_gb: float
     as_published: bool
-    orientation: Orientation  # rule by which images are oriented before anything else, the same in all configurations
     channels: tuple[Channel, ...]
     labels: LabelSet
     training_cases: int
@@ -91,13 +98,46 @@ class Plan(Record):
     request: str = ""  # digest of the data and the wishes that it was made from
     is_imported: bool = False  # nnU-Net trained the networks, whose own masks are wanted
 
+    @property
+    def orientation(self) -> Orientation:
+        """Rule by which images are oriented before anything else, the same in all configurations."""
+        rules = [configuration.preprocessing.orientation for configuration in self.configurations.values()]
+        return rules[0] if rules else CANONICAL
+
     @model_validator(mode="after")
     def _one_orientation(self) -> Plan:
-        for name, configuration in self.configurations.items():
-            own = configuration.preprocessing.orientation
-            if own != self.orientation:
-                raise ValueError(f"images are oriented {self.orientation!r}, but by {name} {own!r}")
+        self._require_orientation(self.orientation)
         return self
+
+    def _require_orientation(self, wanted: object) -> None:
+        for name, configuration in self.configurations.items():
+            found = configuration.preprocessing.orientation
+            if found != wanted:
+                raise ValueError(f"images are oriented {wanted!r}, but by {name} {found!r}")
+
+    @model_serializer(mode="wrap")
+    def _with_orientation(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Files say the orientation once for the whole plan, too, where a reader looks for it."""
+        return {**handler(self), ORIENTATION_FIELD: self.orientation}
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: Path | str) -> Self:
+        """The plan in a text of JSON; raises UserError naming ``source`` and the field that is wrong."""
+        try:
+            content = json.loads(text)
+        except ValueError:
+            return super().parse(text, source)  # which says where it is no JSON
+        if not isinstance(content, dict) or ORIENTATION_FIELD not in content:
+            raise UserError(f"{source}: field {ORIENTATION_FIELD!r}: Field required; restore the file or make it again")
+        written = content.pop(ORIENTATION_FIELD)
+        plan = super().parse(json.dumps(content), source)
+        try:
+            plan._require_orientation(written)
+        except ValueError as error:
+            raise UserError(
+                f"{source}: field {ORIENTATION_FIELD!r}: {error}; restore the file or make it again"
+            ) from None
+        return plan
 
     def without_estimates(self) -> Plan:
         """The decisions alone, without what depends on the machine they were made on."""

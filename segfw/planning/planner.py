@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -21,6 +22,7 @@ from segfw.planning.memory import step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
+from segfw.planning.request import PlanRequest
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU
@@ -29,63 +31,88 @@ PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a 
 def make_plan(
     manifest: DatasetManifest,
     fingerprint: Fingerprint,
+    request: PlanRequest = PlanRequest(),
     *,
-    preset: str = "plain",
-    gpu_memory_gb: float | None = None,
-    as_published: bool = False,
-    spacing_mm: Spacing | None = None,
     use_share: float = 1.0,
-    request: str = "",
 ) -> Plan:
-    """The plan for a data set; ``spacing_mm`` (z, y, x) overrides the target spacing.
+    """The plan for a data set, as asked for; where the request leaves the memory open, for what the preset names.
 
-    Without ``gpu_memory_gb`` it is made for the memory that the preset names. ``as_published`` follows nnU-Net in
-    everything; otherwise patch and batch fill the memory by the bytes that a training step takes, of which
-    ``use_share`` may be used. ``request`` is kept in the plan. Raises UserError for an unknown preset, one that
-    nnU-Net has not if it is to be as published, or a budget that not even the smallest patch fits into.
+    As published it follows nnU-Net in everything; otherwise patch and batch fill the memory, of which ``use_share`` may
+    be used, by the bytes that a training step takes. Raises UserError for an unknown preset, one that nnU-Net has not
+    if it is to be as published, or a budget that not even the smallest patch fits into.
     """
-    family = preset_called(preset)
-    if as_published and family.published is None:
-        own = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
-        raise UserError(f"--as-published plans as nnU-Net does, which has no {preset!r}; leave it out or take {own}")
-    memory_gb = family.memory_gb if gpu_memory_gb is None else gpu_memory_gb
-    if memory_gb <= 0:
-        raise UserError(f"--gpu-memory-gb is {memory_gb}; give the memory of the GPU in GB, such as 8")
-    if spacing_mm is not None and min(spacing_mm) <= 0:
-        raise UserError(f"--spacing-mm is {spacing_mm}; give three lengths in mm above 0, for z, y and x")
-    dataset = _describe(manifest, fingerprint, spacing_mm, as_published)
-    if as_published:
-        choose = partial(choose_published, memory_gb=memory_gb)
+    preset = preset_called(request.preset)
+    memory_gb = planned_memory_gb(request, available_gb=None)
+    _require_plannable(request, preset, memory_gb)
+    dataset = _describe(manifest, fingerprint, request)
+    if request.as_published:
+        choose: Choose = partial(choose_published, memory_gb=memory_gb)
     else:
         choose = partial(choose_by_memory, memory_gb=memory_gb, use_share=use_share)
-    planned = plan_configurations(dataset, family, choose)
+    planned = plan_configurations(dataset, preset, choose)
+    source = _spacing_source(fingerprint, dataset.spacing_mm, is_given=request.spacing_mm is not None)
     return Plan(
         dataset=manifest.name,
-        preset=preset,
+        preset=request.preset,
         gpu_memory_gb=memory_gb,
-        as_published=as_published,
-        orientation="canonical",
+        as_published=request.as_published,
         channels=manifest.channels,
         labels=manifest.labels,
         training_cases=dataset.cases,
         configurations={name: planned[name] for name in CONFIGURATIONS if name in planned},
         reasons=(
             *reasons.of_dataset(
-                manifest,
-                dataset.normalization,
-                dataset.spacing_mm,
-                dataset.axis_order,
-                _spacing_source(fingerprint, dataset.spacing_mm, spacing_mm),
+                manifest, dataset.normalization, dataset.spacing_mm, dataset.axis_order, spacing_source=source
             ),
-            *reasons.of_rule(as_published, LOWRES in planned, dataset.is_flat, family.published is None),
+            *reasons.of_rule(
+                as_published=request.as_published,
+                has_lowres=LOWRES in planned,
+                is_flat=dataset.is_flat,
+                is_foreign=preset.published is None,
+            ),
             *dataset.mirroring.reasons,
         ),
-        request=request,
     )
 
 
-def _spacing_source(fingerprint: Fingerprint, target_mm: Spacing, given_mm: Spacing | None) -> str:
-    if given_mm is not None:
+def planned_memory_gb(request: PlanRequest, available_gb: float | None) -> float:
+    """GB to plan for: as asked; 'auto' is the device's, of which ``available_gb`` may be had; None the published.
+
+    Unless the plan is to be as published, None is the device's memory if that is less. Where the device has no memory
+    of its own (``available_gb`` None), what the preset was published with is planned for.
+    """
+    asked = request.gpu_memory_gb
+    if asked is not None and asked != "auto":
+        return asked
+    published_gb = preset_called(request.preset).memory_gb
+    if available_gb is None or (request.as_published and asked is None):
+        return published_gb
+    return available_gb if asked == "auto" else min(published_gb, available_gb)
+
+
+def request_digest(decisive: Mapping[str, object], manifest: DatasetManifest, fingerprint: Fingerprint) -> str:
+    """Of the data and of what was asked of the plan, by which a work folder knows that its plan still holds.
+
+    Work folders of earlier versions hold it, so that what is digested, and in which form, must stay as it is.
+    """
+    text = repr(sorted(decisive.items())) + manifest.model_dump_json() + fingerprint.model_dump_json()
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _require_plannable(request: PlanRequest, preset: Preset, memory_gb: float) -> None:
+    if request.as_published and preset.published is None:
+        published = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
+        raise UserError(
+            f"--as-published plans as nnU-Net does, which has no {request.preset!r}; leave it out or take {published}"
+        )
+    if memory_gb <= 0:
+        raise UserError(f"--gpu-memory-gb is {memory_gb}; give the memory of the GPU in GB, such as 8")
+    if request.spacing_mm is not None and min(request.spacing_mm) <= 0:
+        raise UserError(f"--spacing-mm is {request.spacing_mm}; give three lengths in mm above 0, for z, y and x")
+
+
+def _spacing_source(fingerprint: Fingerprint, target_mm: Spacing, *, is_given: bool) -> str:
+    if is_given:
         return "given by --spacing-mm"
     median_mm = np.median([case.spacing_mm for case in fingerprint.cases], axis=0)
     source = f"the median of {len(fingerprint.cases)} cases"
@@ -119,14 +146,12 @@ class Dataset:
         return self.median_shape[0] == 1
 
 
-def _describe(
-    manifest: DatasetManifest, fingerprint: Fingerprint, spacing_mm: Spacing | None, as_published: bool
-) -> Dataset:
+def _describe(manifest: DatasetManifest, fingerprint: Fingerprint, request: PlanRequest) -> Dataset:
     spacings = [case.spacing_mm for case in fingerprint.cases]
     shapes = [case.cropped_shape for case in fingerprint.cases]
-    target = spacing_mm or rules.target_spacing(spacings, shapes)
+    target = request.spacing_mm or rules.target_spacing(spacings, shapes)
     median = rules.median_resampled_shape(shapes, spacings, target)
-    order = rules.axis_order(target, None if as_published else median)
+    order = rules.axis_order(target, None if request.as_published else median)
     labels = manifest.labels
     return Dataset(
         spacing_mm=target,
@@ -138,7 +163,7 @@ def _describe(
         outputs=labels.outputs,
         published_outputs=len(labels.regions or labels.values[1:]) + 1 + (labels.ignore is not None),
         normalization=choose_normalization(manifest, fingerprint),
-        mirroring=find_mirroring(labels, fingerprint.cases, as_published=as_published),
+        mirroring=find_mirroring(labels, fingerprint.cases, as_published=request.as_published),
     )
 
 

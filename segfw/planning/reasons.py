@@ -40,7 +40,7 @@ def of_dataset(
     return tuple(reasons)
 
 
-def of_rule(as_published: bool, has_lowres: bool, is_flat: bool, is_foreign: bool) -> tuple[str, ...]:
+def of_rule(*, as_published: bool, has_lowres: bool, is_flat: bool, is_foreign: bool) -> tuple[str, ...]:
     """Where the plan departs from the published recipe, and whether there is a low resolution."""
     sentences = []
     if is_foreign:

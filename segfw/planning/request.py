@@ -33,6 +33,16 @@ class PlanRequest(Options):
     workers: int | None = option(None, "threads that read and preprocess (default: one per processor)")
     cluster: str | None = option(None, "Dask scheduler, whose workers preprocess: host:8786", metavar="ADDRESS")
 
+    @property
+    def decisive(self) -> dict[str, object]:
+        """By name, what another plan is made for. The names and values are digested: see ``planner.request_digest``."""
+        return {
+            "preset": self.preset,
+            "gpu_memory_gb": self.gpu_memory_gb,
+            "as_published": self.as_published,
+            "spacing_mm": self.spacing_mm,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(Options):

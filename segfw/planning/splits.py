@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
-from segfw.planning.draw import draw_parts
 
 SPLITS_FILE = "splits.json"
 FOLDS = 5
 SEED = 12345
+ATTEMPTS = 20  # orders in which patients are placed; the first mostly is good enough
+
+Parts = list[list[str]]
 
 
 class Fold(Record):
@@ -32,7 +39,7 @@ class Splits(Record):
     def fold(self, name: str) -> Fold:
         """Fold '0', '1', ... or 'all' (every case trains, none validates); raises UserError for another."""
         if name == "all":
-            everything = sorted({case for fold in self.folds for case in (*fold.train, *fold.validation)})
+            everything = sorted(set(chain.from_iterable((*fold.train, *fold.validation) for fold in self.folds)))
             return Fold(train=tuple(everything), validation=())
         if not name.isdecimal() or int(name) >= len(self.folds):
             raise UserError(f"fold {name!r} does not exist; choose 0 to {len(self.folds) - 1} or all")
@@ -55,35 +62,36 @@ def make_splits(
     data sets of one case per patient, the folds are the same as nnU-Net's for the same case ids.
     """
     ids = sorted(case_ids)
-    groups = groups or {}
-    members: dict[str, list[str]] = defaultdict(list)
-    for case in ids:
-        members[groups.get(case, case)].append(case)
     if len(ids) < 2:
         raise UserError(f"the data set has {len(ids)} usable cases; training needs at least 2, better 20 or more")
-    if len(members) < 2:
-        patient = next(iter(members))
+    groups = groups or {}
+    cases_of: dict[str, list[str]] = defaultdict(list)
+    for case in ids:
+        cases_of[groups.get(case, case)].append(case)
+    if len(cases_of) < 2:
+        patient = next(iter(cases_of))
         raise UserError(
             f"all {len(ids)} cases are of one patient ({patient!r}), so none can validate; correct the groups or add "
             "cases of others"
         )
     labels = labels_of_case or {}
     labels_of_patient = {
-        name: {label for case in cases for label in labels.get(case, ())} for name, cases in members.items()
+        patient: set[str]().union(*(labels.get(case, ()) for case in cases)) for patient, cases in cases_of.items()
     }
-    sizes = {patient: len(cases) for patient, cases in members.items()}
-    parts, stratified = draw_parts(sizes, labels_of_patient, min(folds, len(members)), seed)
-    result = []
+    sizes = {patient: len(cases) for patient, cases in cases_of.items()}
+    parts, stratified = draw_parts(sizes, labels_of_patient, min(folds, len(cases_of)), seed)
+    drawn = []
     for part in parts:
-        held_out = {case for patient in part for case in members[patient]}
+        held_out = set(chain.from_iterable(cases_of[patient] for patient in part))
         train = tuple(case for case in ids if case not in held_out)
-        result.append(Fold(train=train, validation=tuple(case for case in ids if case in held_out)))
+        validation = tuple(case for case in ids if case in held_out)
+        drawn.append(Fold(train=train, validation=validation))
     source = f"{len(parts)} folds drawn with seed {seed}"
-    if len(members) < len(ids):
-        source += f", all cases of each of {len(members)} patients in one fold"
+    if len(cases_of) < len(ids):
+        source += f", all cases of each of {len(cases_of)} patients in one fold"
     if stratified:
         source += f", so that rare labels ({', '.join(stratified)}) are in as many folds as possible"
-    return Splits(source=source, folds=tuple(result))
+    return Splits(source=source, folds=tuple(drawn))
 
 
 def import_splits(path: Path, case_ids: Sequence[str], groups: Mapping[str, str] | None = None) -> Splits:
@@ -136,27 +144,165 @@ def split_notes(splits: Splits, labels_of_case: Mapping[str, Collection[str]]) -
 
     ``labels_of_case`` has every case of the data set and the foreground labels in its mask.
     """
-    notes = []
     holders: dict[str, set[str]] = defaultdict(set)
     for case, labels in labels_of_case.items():
         for label in labels:
             holders[label].add(case)
+    notes = []
     for label, cases in sorted(holders.items()):
         where = f"label {label} ({count(len(cases), 'case')})"
-        for part, effect in (("train", "cannot be learnt there"), ("validation", "gets no score there")):
-            without = [str(index) for index, fold in enumerate(splits.folds) if not cases & set(getattr(fold, part))]
-            if without:
-                name = "training" if part == "train" else part
-                notes.append(f"{where} is in no {name} case of fold {', '.join(without)} and {effect}")
-    used = {case for fold in splits.folds for case in (*fold.train, *fold.validation)}
-    validated = Counter(case for fold in splits.folds for case in fold.validation)
-    several = {case for case, times in validated.items() if times > 1}
+        untrained = _folds_without(cases, [fold.train for fold in splits.folds])
+        if untrained:
+            notes.append(f"{where} is in no training case of fold {untrained} and cannot be learnt there")
+        unscored = _folds_without(cases, [fold.validation for fold in splits.folds])
+        if unscored:
+            notes.append(f"{where} is in no validation case of fold {unscored} and gets no score there")
+    used = set(chain.from_iterable((*fold.train, *fold.validation) for fold in splits.folds))
+    validated = Counter(chain.from_iterable(fold.validation for fold in splits.folds))
+    repeated = {case for case, times in validated.items() if times > 1}
     for cases, what in (
         (set(labels_of_case) - used, "in no fold: neither trained on nor validated"),
         (used - set(validated), "validated in no fold"),
-        (several, "validated in several folds"),
+        (repeated, "validated in several folds"),
     ):
         if cases:
             first = f", such as {min(cases)!r}," if len(cases) > 1 else f" ({min(cases)!r})"
             notes.append(f"{count(len(cases), 'case')}{first} {'are' if len(cases) > 1 else 'is'} {what}")
     return notes
+
+
+def _folds_without(cases: Set[str], parts: Sequence[Sequence[str]]) -> str:
+    """'0, 3': the folds whose part has none of the cases; '' if there is none."""
+    return ", ".join(str(index) for index, part in enumerate(parts) if not cases & set(part))
+
+
+# ---- drawing patients into folds: plainly as nnU-Net does, or so that rare labels are in every fold ----
+
+
+@dataclass
+class _Part:
+    """One fold's validation part while it is filled."""
+
+    patients: list[str] = field(default_factory=list)
+    cases: int = 0
+    labels: set[str] = field(default_factory=set)
+
+    def take(self, patient: str, cases: int, labels: Iterable[str]) -> None:
+        self.patients.append(patient)
+        self.cases += cases
+        self.labels.update(labels)
+
+
+def draw_parts(
+    sizes: Mapping[str, int], labels_of_patient: Mapping[str, Set[str]], folds: int, seed: int
+) -> tuple[Parts, list[str]]:
+    """Patients of each fold's validation part, and the labels for whose sake they were not drawn plainly.
+
+    ``sizes`` are the patients' numbers of cases, which the folds have as evenly as whole patients allow.
+    """
+    parts = _plain_parts(sizes, folds, seed)
+    missed = missed_labels(parts, labels_of_patient)
+    if not missed:
+        return parts, []
+    rng = np.random.default_rng(seed)
+    best = parts
+    least = _badness(parts, sizes, labels_of_patient)
+    good_enough = _Badness(empty_folds=0, missed_labels=0, size_difference=max(least.size_difference, 1))
+    for _ in range(ATTEMPTS):
+        drawn = _covering_parts(sizes, labels_of_patient, folds, rng)
+        badness = _badness(drawn, sizes, labels_of_patient)
+        if badness < least:
+            best = drawn
+            least = badness
+        if least <= good_enough:
+            break
+    still_missed = missed_labels(best, labels_of_patient)
+    return best, sorted(label for label in missed if still_missed.get(label, 0) < missed[label])
+
+
+def missed_labels(parts: Parts, labels_of_patient: Mapping[str, Set[str]]) -> dict[str, int]:
+    """Labels that could be in more folds' validation parts than they are, and in how many more.
+
+    A label with as many patients as there are folds can be in each; one with fewer but at least two should not be in
+    a single fold, because that fold's training part would go without it.
+    """
+    holders = [_labels_in(part, labels_of_patient) for part in parts]
+    missed = {}
+    for label, number in _patients_of_label(labels_of_patient).items():
+        reached = sum(label in labels for labels in holders)
+        wanted = len(parts) if number >= len(parts) else min(number, 2)
+        if reached < wanted:
+            missed[label] = wanted - reached
+    return missed
+
+
+def _labels_in(part: list[str], labels_of_patient: Mapping[str, Set[str]]) -> set[str]:
+    return set().union(*(labels_of_patient[patient] for patient in part))
+
+
+def _plain_parts(sizes: Mapping[str, int], folds: int, seed: int) -> Parts:
+    patients = sorted(sizes)
+    # The legacy generator on purpose: it is what nnU-Net's splits are drawn with, so results can be compared.
+    shuffled = np.arange(len(patients))
+    np.random.RandomState(seed).shuffle(shuffled)  # noqa: NPY002
+    if len(set(sizes.values())) == 1:
+        return [[patients[index] for index in chosen] for chosen in np.array_split(shuffled, folds)]
+    parts = [_Part() for _ in range(folds)]
+    # Large ones first, each to the smallest fold: nearly even, and no fold stays empty.
+    for patient in sorted((patients[index] for index in shuffled), key=lambda patient: sizes[patient], reverse=True):
+        _smallest(parts).take(patient, sizes[patient], ())
+    return [part.patients for part in parts]
+
+
+def _smallest(parts: Sequence[_Part]) -> _Part:
+    return min(parts, key=lambda part: (part.cases, len(part.patients)))
+
+
+def _patients_of_label(labels_of_patient: Mapping[str, Set[str]]) -> Counter[str]:
+    return Counter(chain.from_iterable(labels_of_patient.values()))
+
+
+def _covering_parts(
+    sizes: Mapping[str, int], labels_of_patient: Mapping[str, Set[str]], folds: int, rng: np.random.Generator
+) -> Parts:
+    """Iterative stratification (Sechidis et al. 2011) of patients, until each label is in each fold that it can be in.
+
+    The label with the fewest patients left is placed first, because it has the least choice.
+    """
+    order = [sorted(sizes)[index] for index in rng.permutation(len(sizes))]
+    waiting = dict.fromkeys(sorted(order, key=lambda patient: sizes[patient], reverse=True))
+    left = _patients_of_label(labels_of_patient)
+    parts = [_Part() for _ in range(folds)]
+    while left:
+        rarest = min(left, key=lambda label: (left[label], label))
+        lacking = [part for part in parts if rarest not in part.labels]
+        if not lacking or not left[rarest]:  # the rest of its patients only has to make sizes even
+            del left[rarest]
+            continue
+        patient = next(patient for patient in waiting if rarest in labels_of_patient[patient])
+        labels = labels_of_patient[patient]
+        most_new = max(len(labels - part.labels) for part in lacking)
+        chosen = _smallest([part for part in lacking if len(labels - part.labels) == most_new])
+        chosen.take(patient, sizes[patient], labels)
+        del waiting[patient]
+        left.subtract(label for label in labels if label in left)
+    for patient in waiting:
+        _smallest(parts).take(patient, sizes[patient], ())
+    return [part.patients for part in parts]
+
+
+class _Badness(NamedTuple):
+    """How bad a draw is, the worst first."""
+
+    empty_folds: int
+    missed_labels: int
+    size_difference: int  # of the largest fold and the smallest
+
+
+def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[str, Set[str]]) -> _Badness:
+    totals = [sum(sizes[patient] for patient in part) for part in parts]
+    return _Badness(
+        empty_folds=totals.count(0),
+        missed_labels=sum(missed_labels(parts, labels_of_patient).values()),
+        size_difference=max(totals) - min(totals),
+    )

@@ -1,12 +1,17 @@
-"""Where the weights lie that a run may begin with."""
+"""The weights that a run may begin with: where they lie, and how a new network takes them."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import nn
 
 from segfw.base.records import UserError
 from segfw.model.source import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
+from segfw.model.weights import load_tensors
+from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE
 
 
@@ -40,3 +45,16 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
         )
     name = configuration if configuration in names else names[0]
     return fold_folder(path, name, fold if fold in trained[name] else trained[name][0]) / WEIGHTS_FILE
+
+
+def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:
+    """Changes a new network's weights to those of another model, and says which it has taken."""
+
+    def start(network: nn.Module) -> None:
+        file = find_start(path, configuration, fold)
+        weights, _ = load_tensors(file)
+        print(f"starting from {file}: {transfer(network, weights).text()}")
+        if file.parent.name != f"fold_{fold}":
+            print(f"note: if it was trained on the cases that fold {fold} validates on, the scores will be too good")
+
+    return start

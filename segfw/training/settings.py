@@ -75,6 +75,11 @@ class TrainOptions(StartOptions):
     extend_s: float | None = setting(None, "train a finished fold for so many seconds more")
     overwrite: bool = option(False, "delete this fold's run and train anew")
 
+    @property
+    def is_extended(self) -> bool:
+        """Whether a finished fold is to be trained for longer."""
+        return bool(self.extend_epochs or self.extend_s)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(StartOptions):

@@ -57,7 +57,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.model.source import fold_folder
     from segfw.model.training_record import read_metrics
     from segfw.verbs.predict import predict
-    from segfw.verbs.train import run
+    from segfw.verbs.run import run
 
     folder = Path(folder)
     data = folder / "data"

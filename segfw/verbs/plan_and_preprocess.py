@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
 from segfw.base.cluster import cluster_pool
 from segfw.base.device import pick_device
+from segfw.base.options import takes_options
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import Record, UserError
 from segfw.base.resources import free_memory_bytes
@@ -22,14 +22,15 @@ from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.grid.store import DecodedCases, preprocess_dataset
 from segfw.images.formats import size_and_change
-from segfw.images.geometry import Spacing
-from segfw.nnunet.followed_plans import given_plan, given_wishes
+from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
+from segfw.nnunet.read_plans import read_json
 from segfw.planning.case_measure import CaseMeasure
 from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint, scan_dataset
-from segfw.planning.measure import expected, planned_memory_gb
+from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
 from segfw.planning.memory import load_counter
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.planner import make_plan, require_possible
+from segfw.planning.planner import request_digest, require_possible
+from segfw.planning.request import PlanRequest, PrepareOptions
 from segfw.planning.splits import SPLITS_FILE, Splits, import_splits, make_splits, split_notes
 
 SCAN_FILE = "scan.json"
@@ -44,72 +45,85 @@ class Scan(Record):
     digest: str
 
 
+@takes_options(request=PlanRequest, options=PrepareOptions)
 def plan_and_preprocess(
-    raw: Path,
-    work: Path,
-    *,
-    preset: str = "plain",
-    gpu_memory_gb: float | Literal["auto"] | None = None,
-    as_published: bool = False,
-    configurations: tuple[str, ...] | None = None,
-    spacing_mm: Spacing | None = None,
-    groups: str | Path | None = None,
-    splits: Path | None = None,
-    plans: Path | None = None,
-    workers: int | None = None,
-    plan_only: bool = False,
-    device: str = "auto",
-    cluster: str | None = None,
-    overwrite: bool = False,
+    raw: Path, work: Path, request: PlanRequest = PlanRequest(), options: PrepareOptions = PrepareOptions()
 ) -> Plan:
     """Verifies the data, plans, draws the folds and preprocesses; what is there from the same files is kept.
 
-    ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of ``device``, None takes what the preset was published
-    with, or the device's memory if that is less. A plan that was made from the same data with the same wishes is kept,
-    on whatever device. ``groups`` says which cases are of one patient: a CSV file, or a regular expression with one
-    group; None guesses from the names. ``splits`` is a file of given folds, ``plans`` nnU-Net's plans to follow to the
-    letter instead of planning. ``cluster`` is the address of a Dask scheduler, whose workers preprocess; cases are read
-    for the plan by ``workers`` threads here.
+    Parameters
+    ----------
+    raw
+        Folder of images and masks, in any layout that is read.
+    work
+        Folder that gets manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/.
+    request
+        What is asked of the plan. ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of the device, None takes
+        what the preset was published with, or the device's memory if that is less. ``groups`` says which cases are of
+        one patient: a CSV file, or a regular expression with one group; None guesses from the names. ``splits`` is a
+        file of given folds, ``plans`` nnU-Net's plans to follow to the letter instead of planning. ``cluster`` is the
+        address of a Dask scheduler, whose workers preprocess; cases are read for the plan by ``workers`` threads here.
+    options
+        Where and how far to go. A plan that was made from the same data for the same request is kept, on whatever
+        device, unless ``overwrite``.
 
-    Writes manifest.json, fingerprint.json, plan.json, splits.json and preprocessed/ into ``work``. Raises UserError if
-    the data have problems or another plan is already trained here, CasesFailed if cases could not be preprocessed.
+    Returns
+    -------
+    Plan
+        The plan in ``work``.
+
+    Raises
+    ------
+    UserError
+        If the data have problems or another plan is already trained here.
+    CasesFailed
+        If cases could not be preprocessed.
     """
-    raw, work = Path(raw), Path(work)
-    chosen_device = pick_device(device)
+    raw = Path(raw)
+    work = Path(work)
+    device = pick_device(options.device)
     found = find_dataset(raw)
     _refuse_foreign_folder(work)
-    decoded = DecodedCases(0 if plan_only or cluster else KEPT_SHARE * free_memory_bytes())
-    manifest, fingerprint = _scan(found, work, workers, overwrite, decoded)
-    wishes = {
-        "preset": preset,
-        "gpu_memory_gb": gpu_memory_gb,
-        "as_published": as_published,
-        "spacing_mm": spacing_mm,
-    }
-    if plans is not None:
-        wishes = given_wishes(Path(plans), wishes)
-    plan = _plan(work, manifest, fingerprint, wishes, chosen_device, overwrite)
-    require_possible(configurations or (), plan, is_given=plans is not None)
-    folds, notes = _splits(raw, manifest, fingerprint, groups, splits)
-    _keep(work, SPLITS_FILE, folds, overwrite)
-    print(f"{folds.source}{''.join(f'{chr(10)}  {note}' for note in notes)}")
+
+    # Plan and folds
+    keeps_cases = not options.plan_only and request.cluster is None
+    decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
+    manifest, fingerprint = _scan(found, work, request.workers, options.overwrite, decoded)
+    plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
+    require_possible(request.configurations or (), plan, is_given=request.plans is not None)
+    folds, notes = _splits(raw, manifest, fingerprint, request.groups, request.splits)
+    _keep(work, SPLITS_FILE, folds, options.overwrite)
+    print("\n  ".join([folds.source, *notes]))
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
-    if plan_only:
+    if options.plan_only:
         return plan
-    names = dict.fromkeys(plan.configurations[name].data_name for name in configurations or plan.configurations)
-    chosen = {name: plan.configurations[name].preprocessing for name in names}
-    how = {"case_bytes": {case.id: _float32_bytes(case, plan) for case in fingerprint.cases}}
-    if cluster is None:
-        how |= {"decoded": decoded, "workers": workers}
-        failures = preprocess_dataset(manifest.cases, manifest.labels, chosen, work / "preprocessed", **how)
+
+    # Preprocessed cases, once for configurations that share them
+    names = request.configurations or tuple(plan.configurations)
+    chosen = {plan.configurations[name].data_name: None for name in names}
+    recipes = {name: plan.configurations[name].preprocessing for name in chosen}
+    case_bytes = {case.id: float32_bytes(case, plan) for case in fingerprint.cases}
+    folder = work / "preprocessed"
+    if request.cluster is None:
+        failures = preprocess_dataset(
+            manifest.cases,
+            manifest.labels,
+            recipes,
+            folder,
+            case_bytes=case_bytes,
+            decoded=decoded,
+            workers=request.workers,
+        )
     else:
-        cases, folder = _from_anywhere(manifest), (work / "preprocessed").absolute()
-        with cluster_pool(cluster, reads=[raw.absolute()], writes=folder) as pool:
-            failures = preprocess_dataset(cases, manifest.labels, chosen, folder, pool=pool, **how)
+        cases = _from_anywhere(manifest)
+        with cluster_pool(request.cluster, reads=[raw.absolute()], writes=folder.absolute()) as pool:
+            failures = preprocess_dataset(
+                cases, manifest.labels, recipes, folder.absolute(), case_bytes=case_bytes, pool=pool
+            )
     if failures:
         raise CasesFailed("in preprocessing", failures, work)
     (work / FAILURES_FILE).unlink(missing_ok=True)
-    print(f"preprocessed {', '.join(chosen)} into {work / 'preprocessed'}")
+    print(f"preprocessed {', '.join(recipes)} into {folder}")
     return plan
 
 
@@ -130,27 +144,30 @@ def _plan(
     work: Path,
     manifest: DatasetManifest,
     fingerprint: Fingerprint,
-    wishes: dict,
+    request: PlanRequest,
     device: torch.device,
     overwrite: bool,
 ) -> Plan:
-    """The plan in the work folder if it was made from the same data with the same wishes, else a new one."""
-    request = repr(sorted(wishes.items())) + manifest.model_dump_json() + fingerprint.model_dump_json()
-    digest = hashlib.sha256(request.encode()).hexdigest()
+    """The plan in the work folder if it was made from the same data for the same request, else a new one."""
+    decisive = request.decisive
+    nnunet_plans: dict[str, Any] = {}
+    if request.plans is not None:
+        require_nothing_else(request.plans, request)
+        nnunet_plans = read_json(request.plans)
+        decisive = {"plans": {"plans": nnunet_plans, "path": request.plans}}
+    digest = request_digest(decisive, manifest, fingerprint)
     path = work / PLAN_FILE
     if path.is_file() and not overwrite:
         kept = Plan.load(path)
         if kept.request == digest:
             return kept
-    if "plans" in wishes:
-        given = partial(given_plan, manifest, **wishes["plans"], request=digest)
-        plan = expected(given, device, fixed=True)
-        _keep(work, PLAN_FILE, plan, overwrite)
-        return plan
-    is_fixed = wishes["as_published"]
-    memory_gb = planned_memory_gb(wishes["gpu_memory_gb"], wishes["preset"], device, as_published=is_fixed)
-    known = wishes | {"gpu_memory_gb": memory_gb, "request": digest}
-    plan = expected(lambda share: make_plan(manifest, fingerprint, use_share=share, **known), device, fixed=is_fixed)
+    target = training_device(device)
+    if request.plans is not None:
+        followed = followed_plan(manifest, nnunet_plans, request.plans)
+        plan = with_estimates(followed, target, measure_plan(followed, target))
+    else:
+        plan = plan_for_device(manifest, fingerprint, request, target)
+    plan = plan.model_copy(update={"request": digest})
     _keep(work, PLAN_FILE, plan, overwrite)
     return plan
 
@@ -215,8 +232,10 @@ def _splits(
     """The folds, given or drawn, and what is to be said about them."""
     ids = [case.id for case in manifest.cases]
     patients = read_groups(groups, ids)
-    names = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
-    labels_of = {case.id: {names[value] for value in case.label_voxels if value in names} for case in fingerprint.cases}
+    name_of = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
+    labels_of = {
+        case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
+    }
     with_data = raw / "splits_final.json"
     path = given or (with_data if with_data.is_file() else None)
     if path is None:
@@ -228,14 +247,14 @@ def _splits(
     return folds, notes[:NOTES_SHOWN] + more
 
 
-def _float32_bytes(case: CaseMeasure, plan: Plan) -> int:
+def float32_bytes(case: CaseMeasure, plan: Plan) -> int:
     """Bytes of a case's image as float32, on its own grid or on the finest that it is resampled to."""
     voxels = [prod(case.shape)]
     for configuration in plan.configurations.values():
-        how = configuration.preprocessing
-        own_mm = [1.0 if how.voxel_size == "unit" else case.spacing_mm[axis] for axis in how.axis_order]
-        target_mm = [own if wanted is None else wanted for own, wanted in zip(own_mm, how.spacing_mm)]
-        voxels.append(int(prod(case.cropped_shape) * prod(own_mm) / prod(target_mm)))
+        recipe = configuration.preprocessing
+        edges_mm = [1.0 if recipe.voxel_size == "unit" else case.spacing_mm[axis] for axis in recipe.axis_order]
+        target_mm = [edge if target is None else target for edge, target in zip(edges_mm, recipe.spacing_mm)]
+        voxels.append(int(prod(case.cropped_shape) * prod(edges_mm) / prod(target_mm)))
     return 4 * len(plan.channels) * max(voxels)
 
 

@@ -1,77 +1,79 @@
-"""Masks for a folder of new images: resumable, shared by any number of processes, never mixed with another model's."""
+"""``segfw predict``: masks for a folder of new images."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segfw.base.cluster import cluster_pool
-from segfw.base.options import Precision
-from segfw.base.records import UserError
-from segfw.dataset.labels import LABELS_FILE
-from segfw.dataset.new_images import find_images
-from segfw.images.formats import check_mask_ending
-from segfw.inference.disk_space import require_space
-from segfw.inference.host_memory import host_room_bytes
-from segfw.inference.many_cases import predict_cases, share_out
-from segfw.inference.mask_settings import agree
-from segfw.inference.prediction_job import CasePart, PredictionJob, finish_folder, predict_as_worker, without_weights
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
 from segfw.inference.prediction_options import PredictOptions
-from segfw.networks import BuildNetwork, build_network
+
+if TYPE_CHECKING:
+    from segfw.networks import BuildNetwork
 
 
+@takes_options(options=PredictOptions)
 def predict(
     model: Path,
     source: Path,
     output: Path,
+    options: PredictOptions = PredictOptions(),
     *,
-    configuration: str | None = None,
-    folds: tuple[str, ...] | None = None,
-    step: float = 0.5,
-    mirroring: bool = True,
-    precision: Precision = "auto",
-    device: str | Sequence[str] = "auto",
-    ending: str = ".nii.gz",
-    best: bool = False,
-    postprocessing: Path | None = None,
-    save_probabilities: int | None = None,
-    uncertainty: bool = False,
-    max_memory_gb: float | None = None,
-    part: str | None = None,
-    cluster: str | None = None,
-    overwrite: bool = False,
-    build: BuildNetwork = build_network,
+    build: BuildNetwork | None = None,
 ) -> None:
     """Writes a mask for every image in ``source`` into ``output``, on each image's own grid, and timings.json.
 
-    Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. Masks already there
-    from the same model, options and images are kept. Any number of calls may write to one folder at the same time:
-    they share the cases. ``part`` '3/8' takes every eighth case from the third on. Each of several devices takes cases
-    as it can; ``cluster`` is the address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of
-    each, 16 or 8. ``postprocessing`` is a selection.json, or the postprocessing.json of an imported model.
+    Masks already there from the same model, options and images are kept. Any number of calls may write to one folder at
+    the same time: they share the cases.
 
-    Raises CasesFailed, at the end, if images could not be predicted, and when the disk is full; the others are done.
+    Parameters
+    ----------
+    model
+        Work folder or model file.
+    source
+        Folder of images, or one file.
+    output
+        Folder for the masks.
+    options
+        Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. ``part`` '3/8'
+        takes every eighth case from the third on. Each of several devices takes cases as it can; ``cluster`` is the
+        address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of each, 16 or 8.
+        ``postprocessing`` is a selection.json, or the postprocessing.json of an imported model. ``max_memory_gb`` is of
+        this computer's memory.
+    build
+        Makes the network of a NetworkSpec, where another one than the plan's was trained.
+
+    Raises
+    ------
+    UserError
+        If the model, the images or an option are wrong, or the folder holds masks of another model.
+    CasesFailed
+        At the end, if images could not be predicted, and when the disk is full; the others are done.
     """
-    options = PredictOptions(
-        configuration=configuration,
-        folds=None if folds is None else tuple(folds),
-        step=step,
-        mirroring=mirroring,
-        precision=precision,
-        device=device if isinstance(device, str) else tuple(device),
-        ending=ending,
-        best=best,
-        postprocessing=postprocessing,
-        save_probabilities=save_probabilities,
-        uncertainty=uncertainty,
-        max_memory_gb=max_memory_gb,
-        part=part,
-        cluster=cluster,
-        overwrite=overwrite,
+    import secrets
+    from dataclasses import replace
+    from functools import partial
+
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.records import UserError
+    from segfw.dataset.labels import LABELS_FILE
+    from segfw.dataset.new_images import find_images
+    from segfw.images.formats import check_mask_ending
+    from segfw.inference.disk_space import require_space
+    from segfw.inference.host_memory import host_room_bytes
+    from segfw.inference.many_cases import predict_cases, share_out
+    from segfw.inference.mask_settings import agree
+    from segfw.inference.prediction_job import (
+        CasePart,
+        PredictionJob,
+        finish_folder,
+        predict_as_worker,
+        without_weights,
     )
+    from segfw.networks import build_network
+
     model = Path(model)
     source = Path(source)
     output = Path(output)
@@ -93,7 +95,7 @@ def predict(
         devices = ("cpu",)
 
     # The networks, and the cases
-    job = PredictionJob.of(model, output, options, build)
+    job = PredictionJob.of(model, output, options, build or build_network)
     loaded = job.load()
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
@@ -120,3 +122,21 @@ def predict(
         with cluster_pool(options.cluster, reads=[model, source], writes=output) as pool:
             cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool)
     finish_folder(cohort, folder, case_part.failures_file)
+
+
+def _say_result(typed: argparse.Namespace, _: None) -> None:
+    print(f"masks are in {typed.output}")
+    print(f"next: segfw evaluate {typed.output} EXPERT_MASKS --output scores.json --report report.html")
+
+
+COMMAND = Command(
+    function=predict,
+    what="Write masks for new images.",
+    example="segfw predict work new_scans masks --folds 0",
+    arguments=(
+        Argument(name="model", help="work folder or model file"),
+        Argument(name="source", help="folder of images, or one file", shown="input"),
+        Argument(name="output", help="folder for the masks"),
+    ),
+    say_result=_say_result,
+)

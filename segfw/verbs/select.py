@@ -52,7 +52,7 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     from segfw.base.parallel import CasesFailed
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.evaluation.metrics import mean
-    from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out
+    from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out, validating_folds
     from segfw.inference.held_out_counts import count_cases, masks_of
     from segfw.inference.postprocessing_trials import find_postprocessing
     from segfw.inference.predictor import Predictor
@@ -63,7 +63,6 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
         selection_table,
         simplest_of_the_best,
         trained_validating_folds,
-        validating_folds,
     )
     from segfw.model.load import load_model
     from segfw.model.selection import Selection

@@ -32,7 +32,7 @@ from segfw.verbs.evaluate import evaluate
 from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.train import run
+from segfw.verbs.run import run
 
 REGIONS = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))
 LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7), ignore=9, regions=REGIONS)

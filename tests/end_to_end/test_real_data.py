@@ -18,7 +18,7 @@ from segfw.images.volume import to_canonical
 from segfw.planning.plan import Plan
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.train import run
+from segfw.verbs.run import run
 
 pytestmark = pytest.mark.real_data
 

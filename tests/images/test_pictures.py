@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -15,7 +19,7 @@ from segfw.base.records import UserError
 from segfw.dataset.verify import volume_mismatch
 from segfw.images.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
 from segfw.images.geometry import Geometry
-from segfw.images.tiff_tags import PRINT_DPI
+from segfw.images.tiff import PRINT_DPI
 from segfw.images.volume import from_canonical, to_canonical
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
@@ -158,23 +162,99 @@ def test_ome_says_spacing_channels_and_time_points(tmp_path):
     np.testing.assert_array_equal(volume.array[0], STACK)
     assert volume.geometry.spacing_mm == pytest.approx((5, 0.002, 0.0005))
     assert not read_volume(save_tiff(tmp_path / "b.tif", STACK, {270: text.format(1, 1, "")})).is_placed
+    micrometres = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 2, "PhysicalSizeZ": 5}
+    tifffile.imwrite(tmp_path / "d.ome.tif", STACK, ome=True, metadata=micrometres)
+    assert read_volume(tmp_path / "d.ome.tif").geometry.spacing_mm == pytest.approx((0.005, 0.002, 0.0005))
     for channels, times in ((3, 1), (1, 3)):
         save_tiff(tmp_path / "c.tif", STACK, {270: text.format(channels, times, size)})
         assert f"is an OME-TIFF of {channels} channels and {times} time points; save" in reason(tmp_path / "c.tif")
 
 
 def test_tiles_that_simpleitk_would_reduce_to_8_bits_are_read_whole(tmp_path):
-    tifffile = pytest.importorskip("tifffile")  # nothing else here writes tiles
-    for kind in (np.uint8, np.uint16):
+    for kind in (np.uint8, np.uint16, np.int16, np.float32):
         values = (np.arange(40 * 50) * 30 % 60_000).reshape(40, 50).astype(kind)
         tifffile.imwrite(tmp_path / "a.tif", values, tile=(16, 16))
         volume = read_volume(tmp_path / "a.tif")
         np.testing.assert_array_equal(volume.array, values[None, None])
         assert volume.array.dtype == kind
-    tifffile.imwrite(tmp_path / "b.tif", np.dstack([values.astype(np.uint16)] * 3), tile=(16, 16), photometric="rgb")
-    assert "is a TIFF that cannot be read without loss; save it without tiles" in reason(tmp_path / "b.tif")
+    colours = np.dstack([values, values + 1, values + 2]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "b.tif", colours, tile=(16, 16), photometric="rgb")
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.tif").array[:, 0], colours.transpose(2, 0, 1))
     tifffile.imwrite(tmp_path / "c.tif", np.zeros((16, 32, 48), np.uint8), tile=(16, 16, 16), volumetric=True)
     assert "; save it with" in reason(tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("layout", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_stacks_are_read_whatever_their_layout(tmp_path, compression, layout):
+    with tifffile.TiffWriter(
+        tmp_path / "a.tif", **{key: layout[key] for key in layout if key != "rowsperstrip"}
+    ) as file:
+        rows = layout.get("rowsperstrip")
+        for page in STACK:
+            file.write(page, photometric="minisblack", compression=compression, rowsperstrip=rows, contiguous=False)
+    volume = read_volume(tmp_path / "a.tif")
+    np.testing.assert_array_equal(volume.array[0], STACK)
+    assert volume.array.dtype == np.dtype("=u2")
+
+
+def test_colours_in_planes_of_their_own_are_channels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").array[:, 0], COLOUR.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_stack_that_is_cut_anywhere_is_refused(tmp_path, compression):
+    whole = tmp_path / "whole.tif"
+    with tifffile.TiffWriter(whole) as file:
+        for page in STACK:
+            file.write(page, photometric="minisblack", compression=compression, contiguous=False)
+    content = whole.read_bytes()
+    with tifffile.TiffFile(whole) as file:
+        page_starts = [page.offset for page in file.pages]
+    places = sorted({*page_starts, *range(1, len(content), 7), len(content) - 1})
+    np.testing.assert_array_equal(read_volume(whole).array[0], STACK)
+    path = tmp_path / "cut.tif"
+    for place in places:
+        path.write_bytes(content[:place])
+        assert reason(path).startswith("cannot be read (")
+
+
+def test_pixels_that_no_file_of_this_size_holds_are_refused_before_memory_is_taken(tmp_path):
+    """Twenty pages of 13 000 x 13 000 pixels, whose strips are all the same few bytes: 3.4 GB of a file of 17 kB."""
+    strip = zlib.compress(bytes(13_000_000), 9)
+    tags = {256: 13_000, 257: 13_000, 258: 8, 259: 8, 262: 1, 277: 1, 278: 1000}
+    content = bytearray(struct.pack("<2sHI", b"II", 42, 0) + strip)
+    link = 4  # where the place of the next page is to be written
+    for _ in range(20):
+        arrays = len(content)
+        content += struct.pack("<13I", *[8] * 13) + struct.pack("<13I", *[len(strip)] * 13)
+        struct.pack_into("<I", content, link, len(content))
+        content += struct.pack("<H", len(tags) + 2)
+        entries = [(tag, 4, 1, value) for tag, value in tags.items()]
+        entries += [(273, 4, 13, arrays), (279, 4, 13, arrays + 52)]
+        content += b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+        link = len(content)
+        content += bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+    tracemalloc.start()
+    words = reason(tmp_path / "a.tif")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert words.startswith("announces 3,380,000,000 bytes of pixels, which no file of ")
+    assert peak < 10_000_000
+    blank = np.zeros((2, 3000, 3000), np.uint8)  # the most that deflate can pack
+    tifffile.imwrite(tmp_path / "b.tif", blank, photometric="minisblack", compression="zlib", rowsperstrip=3000)
+    assert (tmp_path / "b.tif").stat().st_size < blank.nbytes / 900
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.tif").array[0], blank)
+
+
+def test_a_strip_that_is_not_there_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY, photometric="minisblack", compression="zlib", rowsperstrip=1)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        counts = file.pages.first.tags["StripByteCounts"]
+        counts.overwrite((0, *counts.value[1:]))
+    assert "values of page 1 are not in the file" in reason(tmp_path / "a.tif")
 
 
 def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_path):

@@ -166,7 +166,7 @@ def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(rea
         pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(case.images[0])))
         np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(pixels, -1, 0))
     _, problems = scan_cases(found)
-    (note,) = (str(problem) for problem in problems)
+    (note,) = (problem.full_sentence for problem in problems)
     assert note.startswith("warning: 21 and 13 other cases: says no spacing, so 1 mm is taken; ")
 
 

@@ -19,7 +19,7 @@ from segfw.inference.image_types import open_image
 from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
-from segfw.verbs.plan_and_preprocess import _float32_bytes
+from segfw.verbs.plan_and_preprocess import float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
 
@@ -163,9 +163,7 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
 )
 def test_every_reader_has_its_rule(tmp_path, reader, wanted):
     channels, labels = channels_and_labels(dataset(), tmp_path / "dataset.json")
-    plan = plan_of_nnunet(
-        plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json", with_costs=False
-    )
+    plan = plan_of_nnunet(plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json")
     how = plan.configurations["3d_fullres"].preprocessing
     assert (how.voxel_size, how.orientation) == wanted
 
@@ -276,4 +274,4 @@ def test_memory_for_pictures_is_counted_without_their_tags(voxel_size, voxels):
     how = rule(voxel_size, spacing_mm=(None, 1.0, 2.0))
     configuration = SimpleNamespace(preprocessing=how)
     plan = SimpleNamespace(configurations={"2d": configuration}, channels=("grey", "red"))
-    assert _float32_bytes(case, plan) == 4 * 2 * voxels
+    assert float32_bytes(case, plan) == 4 * 2 * voxels

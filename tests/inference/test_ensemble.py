@@ -17,7 +17,7 @@ from segfw.images.formats import read_volume
 from segfw.images.volume import AS_STORED
 from segfw.inference import averaging as module
 from segfw.inference.averaged_folder import EnsembleSettings
-from segfw.inference.averaging import merged, merged_each, probability_of
+from segfw.inference.averaging import BlockSizes, merged, merged_each, probability_of
 from segfw.model.postprocess import KeepLargest, Postprocessing
 from segfw.verbs.ensemble import ensemble
 
@@ -53,18 +53,18 @@ def oracle(several, weights) -> np.ndarray:
 
 @pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])
 @pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.5)])
-def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PART", (3, 4, 5))
-    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * 3 * 50)
+def test_the_mean_of_models_on_different_grids(labels, weights, tmp_path):
+    sizes = BlockSizes(part=(3, 4, 5), block_values=3 * 3 * 50)
     several = [
         stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed), record, labels)
         for seed, (name, record) in enumerate(GRIDS.items())
     ]
-    found, expected = merged(several, weights), oracle(several, weights or (1, 1, 1))
+    found = merged(several, weights, sizes=sizes)
+    expected = oracle(several, weights or (1, 1, 1))
     assert found.shape == (13, 8, 15)
     assert (found != expected).sum() <= 2  # ties, which float32 may break in another way
     assert len(np.unique(expected)) == 3
-    assert (expected != merged(several[:1])).mean() > 0.02  # else this shows nothing
+    assert (expected != merged(several[:1], sizes=sizes)).mean() > 0.02  # else this shows nothing
 
 
 def test_classes_that_are_nowhere_near_are_left_out_without_a_change(tmp_path, monkeypatch):

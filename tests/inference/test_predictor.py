@@ -55,7 +55,6 @@ def model() -> Model:
         preset="plain",
         gpu_memory_gb=8,
         as_published=False,
-        orientation="canonical",
         channels=ONE,
         labels=LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7)),
         training_cases=4,
@@ -286,7 +285,7 @@ def test_small_images_single_slices_slices_of_2d_models_and_many_classes(shape, 
     names = ("background", *(f"label {number}" for number in range(1, classes)))
     labels = LabelSet(names=names, values=tuple(range(0, 10 * classes, 10)))
     plan = Plan(
-        dataset="made up", preset="plain", gpu_memory_gb=8, as_published=False, orientation="canonical",
+        dataset="made up", preset="plain", gpu_memory_gb=8, as_published=False,
         channels=ONE, labels=labels, training_cases=4, configurations={"3d_fullres": chosen}, reasons=(),
     )  # fmt: skip
     weights = {"0": build_network(network).state_dict()}

@@ -8,7 +8,6 @@ from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, sto
 from segfw.base.files import partial_path
 from segfw.base.records import UserError
 from segfw.grid.restore import restore
-from segfw.inference import probabilities
 from segfw.inference.averaging import merged
 from segfw.inference.probabilities import (
     LIMIT,
@@ -76,12 +75,16 @@ def test_all_that_is_needed_to_come_back_is_inside(tmp_path):
     assert read_probabilities(moved).info == info
 
 
-def test_chunks_hold_part_of_a_slice_where_classes_are_many(tmp_path, monkeypatch):
+def test_chunks_hold_part_of_a_slice_where_classes_are_many(tmp_path):
     record = record_of()
     logits = smooth_logits(record, 3)
     whole = stored(tmp_path / "whole.b2nd", logits, record)
-    monkeypatch.setattr(probabilities, "CHUNK_VALUES", 3 * 2 * record.shape[2])  # two rows
-    parts = stored(tmp_path / "parts.b2nd", logits, record)
+    two_rows = 3 * 2 * record.shape[2]
+    with ProbabilityWriter(tmp_path / "parts.b2nd", whole.info, chunk_values=two_rows) as writer:
+        for slab in in_slabs(logits):
+            writer.add(slab)
+        writer.finish()
+    parts = read_probabilities(tmp_path / "parts.b2nd")
     assert parts.values_kzyx.chunks == (3, 1, 2, record.shape[2])
     np.testing.assert_array_equal(parts.values_kzyx[:], whole.values_kzyx[:])
 

@@ -42,9 +42,7 @@ def preprocessed(model, **changes):
     """The model with another way to preprocess."""
     one = Plan.load(model / "plan.json").configuration("3d_fullres")
     how = one.preprocessing.model_copy(update=changes)
-    changed_plan(
-        model, orientation=how.orientation, configurations={"3d_fullres": one.model_copy(update={"preprocessing": how})}
-    )
+    changed_plan(model, configurations={"3d_fullres": one.model_copy(update={"preprocessing": how})})
 
 
 READERS = [

@@ -8,19 +8,23 @@ from test_planner import fingerprint, manifest
 from segfw.base.records import GIGABYTE
 from segfw.planning import measure as expectations
 from segfw.planning import memory
-from segfw.planning.measure import expected, hours_per_fold, measured_to_fit, planned_memory_gb
+from segfw.planning.measure import TrainingDevice, hours_per_fold, plan_for_device
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
-from segfw.planning.plan import Plan
-from segfw.planning.planner import make_plan
+from segfw.planning.plan import Estimate, Plan
+from segfw.planning.planner import make_plan, planned_memory_gb
 from segfw.planning.presets import PRESETS
+from segfw.planning.request import PlanRequest
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
 LARGE = fingerprint([((1, 1, 1), (200, 200, 200))] * 20)
+EIGHT = PlanRequest(gpu_memory_gb=8)
 
 
-def plan_with(share: float) -> Plan:
-    return make_plan(manifest(), LARGE, gpu_memory_gb=8, use_share=share)
+def device(measure=None, memory_gb: float | None = 80.0) -> TrainingDevice:
+    """A made-up GPU that reaches a teraflop a second."""
+    return TrainingDevice(name="a made-up GPU", memory_gb=memory_gb, probe_flops=lambda: 1e12, measure=measure)
 
 
 @pytest.mark.parametrize(
@@ -35,23 +39,23 @@ def plan_with(share: float) -> Plan:
         (6.5, "plain", 80, 6.5),
     ],
 )
-def test_the_memory_to_plan_for(wanted, preset, available_gb, planned_gb, monkeypatch):
-    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: available_gb)
-    assert planned_memory_gb(wanted, preset, CPU) == planned_gb
+def test_the_memory_to_plan_for(wanted, preset, available_gb, planned_gb):
+    assert planned_memory_gb(PlanRequest(gpu_memory_gb=wanted, preset=preset), available_gb) == planned_gb
     if wanted is None:  # nnU-Net plans for the same memory on every device
-        assert planned_memory_gb(wanted, preset, CPU, as_published=True) == PRESETS[preset].memory_gb
+        published = PlanRequest(preset=preset, as_published=True)
+        assert planned_memory_gb(published, available_gb) == PRESETS[preset].memory_gb
 
 
 def test_a_plan_gives_way_until_a_real_step_fits(capsys):
     tried = []
 
-    def measure(configuration):
+    def measure(configuration, memory_gb):
         tried.append((configuration.name, configuration.patch_size, configuration.batch_size))
         need_gb = 1.3 * configuration.estimate.training_memory_gb  # a device that needs more than was counted
-        return Measured(tensors_gb=need_gb, held_gb=need_gb) if need_gb + CONTEXT_GB <= 8 else None
+        return Measured(tensors_gb=need_gb, held_gb=need_gb) if need_gb + CONTEXT_GB <= memory_gb else None
 
-    first = plan_with(1.0).configurations["3d_fullres"]
-    plan = measured_to_fit(plan_with, measure, (1.0, 0.9, 0.8, 0.7, 0.6))
+    first = make_plan(manifest(), LARGE, EIGHT).configurations["3d_fullres"]
+    plan = plan_for_device(manifest(), LARGE, EIGHT, device(measure), use_shares=(1.0, 0.9, 0.8, 0.7, 0.6))
     found = plan.configurations["3d_fullres"]
     assert found.estimate.measured.held_gb + CONTEXT_GB <= 8
     assert found.estimate.measured.tensors_gb == pytest.approx(1.3 * found.estimate.training_memory_gb)
@@ -61,36 +65,39 @@ def test_a_plan_gives_way_until_a_real_step_fits(capsys):
 
 
 def test_a_plan_that_never_fits_is_left_without_a_measurement():
-    plan = measured_to_fit(plan_with, lambda configuration: None, (1.0,))
-    assert plan.without_estimates() == plan_with(1.0).without_estimates()
+    plan = plan_for_device(manifest(), LARGE, EIGHT, device(lambda *_: None), use_shares=(1.0,))
+    assert plan.without_estimates() == make_plan(manifest(), LARGE, EIGHT).without_estimates()
     assert all(configuration.estimate.measured is None for configuration in plan.configurations.values())
 
 
-def test_time_and_measurement_are_added_to_the_estimates(monkeypatch):
-    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 80.0)
-    monkeypatch.setattr(expectations, "device_name", lambda device: "a made-up GPU")
-    monkeypatch.setattr(expectations, "training_flops", lambda device: 1e12)
+def test_time_and_measurement_are_added_to_the_estimates(capsys):
     measured = Measured(tensors_gb=5, held_gb=6)
-    monkeypatch.setattr(expectations, "measure_step", lambda *_: measured)
-    plan = expected(plan_with, CUDA)
-    for configuration in plan.configurations.values():
-        estimate = configuration.estimate
+
+    def planned_on(memory_gb: float) -> list[Estimate]:
+        plan = plan_for_device(manifest(), LARGE, EIGHT, device(lambda *_: measured, memory_gb))
+        return [configuration.estimate for configuration in plan.configurations.values()]
+
+    for estimate in planned_on(80.0):
         assert (estimate.measured, estimate.device) == (measured, "a made-up GPU")
         # 1000 epochs of 250 steps at one teraflop a second.
         assert estimate.hours_per_fold == pytest.approx(estimate.teraflop_per_step * 250_000 / 3600)
     # A card has a little less than its name says; one that is much smaller than the memory planned for cannot tell.
-    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 7.6)
-    assert all(part.estimate.measured == measured for part in expected(plan_with, CUDA).configurations.values())
-    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 4.0)
-    assert all(part.estimate.measured is None for part in expected(plan_with, CUDA).configurations.values())
+    assert all(estimate.measured == measured for estimate in planned_on(7.6))
+    assert capsys.readouterr().out == ""
+    assert all(estimate.measured is None for estimate in planned_on(4.0))
+    assert capsys.readouterr().out == "planned for 8 GB, which cannot be checked here: the GPU has 4.0 GB\n"
 
 
-def test_a_published_plan_is_measured_but_never_changed(monkeypatch):
-    monkeypatch.setattr(expectations, "device_memory_gb", lambda device: 80.0)
-    monkeypatch.setattr(expectations, "training_flops", lambda device: 1e12)
-    monkeypatch.setattr(expectations, "device_name", lambda device: "a made-up GPU")
-    monkeypatch.setattr(expectations, "measure_step", lambda *_: None)
-    assert expected(plan_with, CUDA, fixed=True).without_estimates() == plan_with(1.0).without_estimates()
+def test_a_published_plan_is_measured_but_never_changed():
+    asked = []
+
+    def measure(configuration, memory_gb):
+        asked.append((configuration.name, memory_gb))
+
+    request = PlanRequest(gpu_memory_gb=8, as_published=True)
+    plan = plan_for_device(manifest(), LARGE, request, device(measure))
+    assert plan.without_estimates() == make_plan(manifest(), LARGE, request).without_estimates()
+    assert asked == [(name, 8) for name in plan.configurations]
 
 
 def test_hours():

@@ -14,6 +14,7 @@ from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
+from segfw.planning.request import PlanRequest
 from segfw.planning.topology import catching_up_topology, even_topology
 from segfw.verbs.info import info
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
@@ -53,7 +54,7 @@ def test_what_every_plan_must_keep_to(preset):
     rng = np.random.default_rng(11)
     for data in (CUBES, THICK, fingerprint(random_cases(rng)), fingerprint(random_cases(rng))):
         for memory_gb in (8, 24):
-            plan = make_plan(manifest(), data, preset=preset, gpu_memory_gb=memory_gb)
+            plan = make_plan(manifest(), data, PlanRequest(preset=preset, gpu_memory_gb=memory_gb))
             for found in plan.configurations.values():
                 network, patch = found.network, np.array(found.patch_size)
                 assert not np.mod(patch, network.downsampling).any()
@@ -68,7 +69,9 @@ def test_more_memory_gives_larger_patches():
     for preset in FOREIGN:
         sizes = [
             np.prod(
-                make_plan(manifest(), CUBES, preset=preset, gpu_memory_gb=gb).configurations["3d_fullres"].patch_size
+                make_plan(manifest(), CUBES, PlanRequest(preset=preset, gpu_memory_gb=gb))
+                .configurations["3d_fullres"]
+                .patch_size
             )
             for gb in (8, 16, 40)
         ]
@@ -78,7 +81,8 @@ def test_more_memory_gives_larger_patches():
 
 def test_the_sizes_are_those_that_were_published():
     networks = {
-        name: make_plan(manifest(), CUBES, preset=name).configurations["3d_fullres"].network for name in FOREIGN
+        name: make_plan(manifest(), CUBES, PlanRequest(preset=name)).configurations["3d_fullres"].network
+        for name in FOREIGN
     }
     weights = {
         name: sum(p.numel() for p in ARCHITECTURES[n.architecture](n).parameters()) for name, n in networks.items()
@@ -90,7 +94,7 @@ def test_the_sizes_are_those_that_were_published():
 
 def test_the_plan_says_what_a_network_makes_of_thick_slices():
     words = {
-        name: " ".join(make_plan(manifest(), THICK, preset=name).configurations["3d_fullres"].reasons)
+        name: " ".join(make_plan(manifest(), THICK, PlanRequest(preset=name)).configurations["3d_fullres"].reasons)
         for name in FOREIGN
     }
     assert "finer axes are halved alone until the others are as fine" in words["segresnet"]
@@ -99,14 +103,14 @@ def test_the_plan_says_what_a_network_makes_of_thick_slices():
         assert "it cannot spare the coarser ones" in words[name]
     assert "Along the first axis most of a patch of 32 is padding: cases have 10 voxels there." in words["swin-unetr"]
     assert "padding" not in words["segresnet"]
-    even = make_plan(manifest(), CUBES, preset="swin-unetr")
+    even = make_plan(manifest(), CUBES, PlanRequest(preset="swin-unetr"))
     assert "all axes are halved alike, so" in " ".join(even.configurations["3d_fullres"].reasons)
     assert "The network is none of nnU-Net's" in " ".join(even.reasons)
 
 
 def test_as_published_is_nnunets_alone():
     with pytest.raises(UserError, match="nnU-Net does, which has no 'mednext'; leave it out or take plain, resenc-m"):
-        make_plan(manifest(), CUBES, preset="mednext", as_published=True)
+        make_plan(manifest(), CUBES, PlanRequest(preset="mednext", as_published=True))
 
 
 @pytest.mark.parametrize("preset, configuration", [("segresnet", "3d_fullres"), ("mednext", "2d")])

@@ -27,6 +27,7 @@ from segfw.planning.mirroring import (
     output_orders,
 )
 from segfw.planning.planner import make_plan
+from segfw.planning.request import PlanRequest
 
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
@@ -265,7 +266,7 @@ def test_a_plan_holds_what_is_exchanged_and_why():
     assert plan.configurations["2d"].swapped_labels == ()
     assert plan.configurations["2d"].swapped_pairs == {}
     assert "Mirroring along x exchanges Kidney_L and Kidney_R." in plan.reasons
-    published = make_plan(manifest, data, as_published=True)
+    published = make_plan(manifest, data, PlanRequest(as_published=True))
     full = published.configurations["3d_fullres"]
     assert (full.mirror_axes, full.swapped_labels) == ((0, 1, 2), ())
     assert "As published, mirroring along x leaves labels as they are" in " ".join(published.reasons)

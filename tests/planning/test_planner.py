@@ -16,8 +16,9 @@ from segfw.planning.case_measure import CaseMeasure
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.memory import StepCost, needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
-from segfw.planning.planner import choose_normalization, make_plan, require_possible
+from segfw.planning.planner import choose_normalization, make_plan, request_digest, require_possible
 from segfw.planning.presets import PRESETS as ALL_PRESETS
+from segfw.planning.request import PlanRequest
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
@@ -76,13 +77,8 @@ def test_published_plans_equal_those_of_nnunet(name, preset):
         pytest.skip("nnU-Net itself fails to plan this")
     cases = [tuple(case) for case, count in golden["groups"] for _ in range(count)]
     channels = tuple(f"MR{index}" for index in range(golden["channels"]))
-    plan = make_plan(
-        manifest(channels, golden["labels"]),
-        fingerprint(cases, channels=len(channels)),
-        preset=preset,
-        gpu_memory_gb=golden["memory_gb"],
-        as_published=True,
-    )
+    request = PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"], as_published=True)
+    plan = make_plan(manifest(channels, golden["labels"]), fingerprint(cases, channels=len(channels)), request)
     expected = golden["plans"][preset]
     assert set(plan.configurations) == set(expected["configurations"])
     for key, configuration in plan.configurations.items():
@@ -130,10 +126,10 @@ def test_the_hippocampus_plan_in_full():
 def test_published_batches_of_58_to_183_small_volumes_are_repaired_unless_asked_for():
     cases = fingerprint([((1, 1, 1), (36, 50, 35))] * 260)
     for preset, published in (("resenc-m", 58), ("resenc-l", 178), ("resenc-xl", 183)):
-        as_published = make_plan(manifest(), cases, preset=preset, as_published=True)
+        as_published = make_plan(manifest(), cases, PlanRequest(preset=preset, as_published=True))
         assert as_published.configurations["3d_fullres"].batch_size == published
         assert "Planned as published" in " ".join(as_published.reasons)
-        assert make_plan(manifest(), cases, preset=preset).configurations["3d_fullres"].batch_size == 9
+        assert make_plan(manifest(), cases, PlanRequest(preset=preset)).configurations["3d_fullres"].batch_size == 9
 
 
 def test_large_cases_get_a_low_resolution_and_a_cascade():
@@ -156,7 +152,9 @@ def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_wit
     data = fingerprint([((1, 0.77, 0.77), (432, 512, 512))] * 131, channels=2)
     regions = (Region(name="whole", values=(1, 2, 3), painted=1), Region(name="core", values=(3,), painted=3))
     labels = LabelSet(names=("background", "a", "b", "c"), values=(0, 1, 2, 3), ignore=9, regions=regions)
-    plan = make_plan(manifest(("MR", "PET")).model_copy(update={"labels": labels}), data, as_published=True)
+    plan = make_plan(
+        manifest(("MR", "PET")).model_copy(update={"labels": labels}), data, PlanRequest(as_published=True)
+    )
     second = plan.configurations["3d_cascade_fullres"]
     assert (second.network.in_channels, second.network.classes, second.previous_classes) == (2 + 3, 2, 4)
 
@@ -183,7 +181,7 @@ def test_what_every_plan_must_keep_to(cost, number, monkeypatch):
         before: dict[str, Configuration] = {}
         for memory_gb in (4, 8, 24, 70):
             case = f"{preset} at {memory_gb} GB: {data}"
-            plan = make_plan(labels, data, preset=preset, gpu_memory_gb=memory_gb)
+            plan = make_plan(labels, data, PlanRequest(preset=preset, gpu_memory_gb=memory_gb))
             for name, found in plan.configurations.items():
                 is_2d, patch = name == "2d", found.patch_size
                 steps = np.array(found.network.downsampling)
@@ -242,7 +240,7 @@ def test_a_configuration_that_is_not_planned_is_refused_with_the_reason():
 
 def test_a_given_spacing_is_used_and_said():
     cases = fingerprint([((1, 1, 1), (60, 80, 100))] * 5)
-    plan = make_plan(manifest(), cases, spacing_mm=(2, 4, 1))
+    plan = make_plan(manifest(), cases, PlanRequest(spacing_mm=(2, 4, 1)))
     full = plan.configurations["3d_fullres"]
     assert full.preprocessing.axis_order == (1, 0, 2)  # y is the coarsest now
     assert full.preprocessing.spacing_mm == (4, 2, 1)
@@ -270,4 +268,22 @@ def test_normalisation_follows_channel_and_crop():
 )
 def test_wishes_that_cannot_be_met_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
-        make_plan(manifest(), fingerprint([((1, 1, 1), (60, 80, 100))] * 5), **wrong)
+        make_plan(manifest(), fingerprint([((1, 1, 1), (60, 80, 100))] * 5), PlanRequest(**wrong))
+
+
+@pytest.mark.parametrize(
+    "request_of_then, digest",
+    [
+        (PlanRequest(gpu_memory_gb=2), "bd518c15c687ef7f69b7323983c494e770a999b9815e7a22b6ec7218e7e6245b"),
+        (
+            PlanRequest(preset="resenc-m", gpu_memory_gb="auto", as_published=True, spacing_mm=(4.0, 2.0, 1.5)),
+            "b28771a04575b952c94da38431e8c4c2be5098893537f44dc4f3421f24d7cd4a",
+        ),
+    ],
+)
+def test_a_request_has_the_digest_by_which_older_work_folders_know_it(request_of_then, digest):
+    """Computed by commit af6f1b4; another would plan those folders anew."""
+    work = Path(__file__).parents[1] / "written_before" / "work"
+    manifest_of_then = DatasetManifest.load(work / "manifest.json")
+    fingerprint_of_then = Fingerprint.load(work / "fingerprint.json")
+    assert request_digest(request_of_then.decisive, manifest_of_then, fingerprint_of_then) == digest

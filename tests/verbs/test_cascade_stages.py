@@ -39,7 +39,8 @@ from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, targe
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.train import run, train
+from segfw.verbs.run import run
+from segfw.verbs.train import train
 
 CASES = [f"case_{number:02}" for number in range(6)]
 HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]

@@ -392,6 +392,10 @@ def test_what_the_runner_refuses(tmp_path):
     empty = write_image(tmp_path / "d.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
     with pytest.raises(SystemExit, match="d.nii.gz: every voxel has the same value; export the image again"):
         runner.read([empty])
+    other = tmp_path / "e.mgz"
+    nibabel.save(nibabel.MGHImage(image.astype(np.float32), np.eye(4)), other)
+    with pytest.raises(SystemExit, match="e.mgz: is no NIfTI image; convert it first"):
+        runner.read([other])
     with pytest.raises(SystemExit, match="usage: python predict.py IMAGE"):
         runner.main(["a.nii.gz"])
     described = {"channels": ["CT", "T1"], "preprocessing": {}, "labels": {}}

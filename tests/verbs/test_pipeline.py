@@ -20,6 +20,7 @@ from conftest import blocks_case, write_nifti
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.evaluation.metrics import Scores
+from segfw.evaluation.text import folds_table
 from segfw.grid.store import StoredCase
 from segfw.images.formats import read_volume
 from segfw.model.load import load_model
@@ -29,7 +30,8 @@ from segfw.planning.splits import Splits
 from segfw.verbs.demo import demo
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
-from segfw.verbs.train import run, summary, train
+from segfw.verbs.run import run
+from segfw.verbs.train import train
 
 # Checkpoints after every epoch, so that a kill in training leaves one to resume from.
 RUN = """
@@ -133,7 +135,7 @@ def test_a_finished_run_is_not_done_again(raw, work):
     scores = run(raw, work, configurations=("3d_fullres",), folds=("0",), epochs=4, steps_per_epoch=2, device="cpu")
     changed = {path.name for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns}
     assert changed <= {"plan.json", "splits.json", "summary.txt"}
-    assert "3d_fullres: foreground mean Dice mean 0." in summary(scores)
+    assert "3d_fullres: foreground mean Dice mean 0." in folds_table(scores)
 
 
 def test_a_run_leaves_everything_a_reader_needs(work):

@@ -1,0 +1,123 @@
+"""``segfw run``: the whole job, from images and masks to validated models. Every step goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.planning.request import PlanRequest
+from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
+from segfw.verbs.train import train
+
+if TYPE_CHECKING:
+    from segfw.evaluation.metrics import Scores
+
+SUMMARY_FILE = "summary.txt"
+
+
+@takes_options(request=PlanRequest, settings=TrainSettings, options=RunOptions)
+def run(
+    raw: Path,
+    work: Path,
+    request: PlanRequest = PlanRequest(),
+    settings: TrainSettings = TrainSettings(),
+    options: RunOptions = RunOptions(),
+) -> dict[str, dict[str, Scores]]:
+    """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
+
+    Call it again after an interruption with the same arguments: what is done is not done again. Writes summary.txt.
+
+    Parameters
+    ----------
+    raw
+        Folder of images and masks.
+    work
+        Folder for everything that is made.
+    request
+        How data are planned and prepared, and which configurations are trained.
+    settings
+        How each fold is trained.
+    options
+        Which folds are trained, by default all five, on which device, and what they begin with.
+
+    Returns
+    -------
+    dict
+        The validation scores by configuration and fold.
+
+    Raises
+    ------
+    UserError
+        If the data or an option are wrong; as early as that can be told.
+    CasesFailed
+        If cases could not be preprocessed, predicted or scored, after all others are done.
+    """
+    from segfw.base.device import pick_device
+    from segfw.base.files import write_text
+    from segfw.base.ranks import launched_ranks
+    from segfw.base.records import UserError
+    from segfw.evaluation.text import folds_table
+    from segfw.inference.first_stage import trainable
+    from segfw.model.source import fold_folder
+    from segfw.planning.plan import CASCADE, LOWRES
+    from segfw.planning.splits import SPLITS_FILE, Splits
+    from segfw.training.checkpoint import CHECKPOINT_FILE
+    from segfw.training.writers import require_writers
+    from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+
+    # Wrong arguments are better found now than after an hour of preprocessing.
+    work = Path(work)
+    pick_device(options.device)
+    require_writers(options.log)
+    if options.init_from is not None and not options.init_from.exists():
+        raise UserError(f"--init-from {options.init_from}: no such file or folder")
+    if launched_ranks().count > 1:
+        raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
+
+    names = request.configurations
+    if names is not None and CASCADE in names:  # the first stage comes first, the second last
+        names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
+        request = replace(request, configurations=names)
+    plan = plan_and_preprocess(raw, work, device=options.device, **vars(request))
+
+    splits = Splits.load(work / SPLITS_FILE)
+    folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
+    scores: dict[str, dict[str, Scores]] = {}
+    for name in trainable(work, plan, splits, names, folds):
+        scores[name] = {}
+        for fold in folds:
+            begin = TrainOptions(
+                device=options.device,
+                init_from=options.init_from,
+                log=options.log,
+                resume=(fold_folder(work, name, fold) / CHECKPOINT_FILE).is_file(),
+            )
+            result = train(work, name, fold, settings, begin)
+            if result is not None:
+                scores[name][fold] = result
+    write_text(work / SUMMARY_FILE, folds_table(scores))
+    return scores
+
+
+def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:
+    from segfw.evaluation.text import folds_table
+
+    print(folds_table(scores), end="")
+    print(f"reports: {typed.work}/runs/*/fold_*/report.html")
+    print(f"next: segfw predict {typed.work} NEW_IMAGES MASKS")
+
+
+COMMAND = Command(
+    function=run,
+    what="From a folder of images and masks to trained, validated models; call it again to go on where it stopped.",
+    example="segfw run hippocampus work --configurations 3d_fullres --folds 0 --time-budget 12m",
+    arguments=(
+        Argument(name="raw", help="folder of images and masks"),
+        Argument(name="work", help="folder for everything that is made"),
+    ),
+    say_result=_say_result,
+)
