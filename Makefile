@@ -12,8 +12,8 @@ help:
 	@echo "make lint        check style"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
-	@echo "make gpu-check   planned against measured memory and speed on a CUDA device"
-	@echo "make nnunet-venv nnU-Net in an environment of its own, for scripts/compare_with_nnunet.py"
+	@echo "make gpu-check   what is right, how fast, how much memory on a CUDA device: 9 minutes"
+	@echo "make nnunet-venv nnU-Net in an environment of its own, for the comparisons of python -m bench"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
 	@echo "make compare-models  nnU-Net's models predicted by nnU-Net and segfw: masks, time, memory"
 	@echo "make compare-variants  the same for small models of every kind that nnU-Net knows, which it makes first"
@@ -50,13 +50,16 @@ format: install
 	$(BIN)/ruff format .
 
 check-real: install
-	$(BIN)/python scripts/check_real_data.py
+	$(BIN)/python -m bench real-data
 
 benchmark: install
-	$(BIN)/python scripts/benchmark.py all
+	$(BIN)/python -m bench speed
+	$(BIN)/python -m bench machine
+	$(BIN)/python -m bench epoch
+	$(BIN)/python -m bench evaluation
 
 gpu-check: install
-	$(BIN)/python scripts/benchmark.py gpu
+	$(BIN)/python -m bench gpu --output gpu_check
 
 # The CPU build of the pinned torch comes first: a plain install of nnU-Net could pull CUDA libraries of several GB.
 # TORCH_INDEX= (empty) takes the index that pip is set up with.
@@ -72,29 +75,29 @@ nnunet-venv/.installed: constraints.txt
 	touch $@
 
 compare-training: install nnunet-venv
-	$(BIN)/python scripts/compare_with_nnunet.py train --data ../shared/data/hippocampus --keep work_compare
+	$(BIN)/python -m bench training --data ../shared/data/hippocampus --keep work_compare
 
 # Models in ../shared/data/nnunet_models: what segfw makes of them beside what nnU-Net made, and how long both take.
 compare-models: install nnunet-venv
-	$(BIN)/python scripts/compare_nnunet_models.py imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
+	$(BIN)/python -m bench models imported --models ../shared/data/nnunet_models --run-nnunet --repeats 3
 
 compare-variants: install nnunet-venv
-	nnunet-venv/bin/python scripts/make_nnunet_models.py work_nnunet_models --raw ../shared/data/hippocampus --images 2
-	$(BIN)/python scripts/compare_nnunet_models.py imported --models work_nnunet_models
+	nnunet-venv/bin/python -m bench.in_nnunet.make_models work_nnunet_models --raw ../shared/data/hippocampus --images 2
+	$(BIN)/python -m bench models imported --models work_nnunet_models
 
 compare-readers: install nnunet-venv
 	for name in hippocampus_3d_fullres hippocampus_2d; do \
-	    $(BIN)/python scripts/compare_nnunet_readers.py ../shared/data/nnunet_models/$$name/model/*__* \
+	    $(BIN)/python -m bench readers ../shared/data/nnunet_models/$$name/model/*__* \
 	        ../shared/data/nnunet_models/$$name/images || exit 1; \
 	done
 
 compare-cascade: install nnunet-venv
-	$(BIN)/python scripts/compare_nnunet_cascade.py ../shared/data/hippocampus work_nnunet_cascade --cases 4 \
+	$(BIN)/python -m bench cascade ../shared/data/hippocampus work_nnunet_cascade --cases 4 \
 	    --nnunet-python nnunet-venv/bin/python
 
 # Every raw data set in ../shared/data; those in refuse_or_repair, awkward and dicom are no data sets to plan for.
 compare-plans: install nnunet-venv
-	$(BIN)/python scripts/compare_nnunet_models.py plans --preset plain resenc-m resenc-l --data $(addprefix \
+	$(BIN)/python -m bench plans --preset plain resenc-m resenc-l --data $(addprefix \
 	    ../shared/data/,hippocampus head_neck_ct cardiac_cine brain_tumour_2channel brain_slices_2d_many_labels \
 	    retina_2d torso_ct_100_labels spleen_ct_one_case)
 

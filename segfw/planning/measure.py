@@ -18,7 +18,7 @@ from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 from segfw.planning.request import PlanRequest
 
 # A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
-# rest. Measured on a CPU (scripts/benchmark.py step); good for an estimate, not for a promise.
+# rest. Measured on a CPU (python -m bench speed step); good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6
 USE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the memory for tensors, tried in turn where a real step needs more
 NOMINAL = 1.1  # a card has a little less memory than its name says

@@ -1,0 +1,77 @@
+"""Ten minutes on a bare machine with a CUDA device: what is right there, how much time and memory it takes.
+
+    python -m bench gpu --output FOLDER [--nnunet FOLDER] [--data FOLDER] [--limit 540] [--only right,step] [--cpu]
+
+Sections run in the order of their value. One is skipped when less time is left than it costs; result.json is written
+anew after each, and so is result.md, the same as tables. ``--cpu`` runs all of it in miniature on the CPU, which tests
+the measurement and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+WARM = ("segfw", "nnunet")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the arguments and runs the sections that were asked for."""
+    args = parser().parse_args(arguments)
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.cores:
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, usable[: args.cores])
+    if not args.cpu:
+        # One cache for this process and those that compile ahead for it.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "inductor"))
+    # Only now: PyTorch counts the cores and reads the environment when it is imported.
+    from bench.gpu.compiling import warm
+    from bench.gpu.sections import run_sections
+    from bench.gpu.visit import Visit
+
+    visit = Visit.start(
+        folder=args.output.resolve(),
+        limit_s=args.limit,
+        on_cpu=args.cpu,
+        nnunet_folder=args.nnunet.resolve(),
+        data_folder=args.data.resolve(),
+    )
+    if args.warm:
+        warm(visit, args.warm)
+    else:
+        run_sections(visit, args.only)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``python -m bench gpu``."""
+    made = argparse.ArgumentParser(
+        prog="python -m bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--output", type=Path, required=True, help="folder of result.json and result.md")
+    made.add_argument(
+        "--nnunet",
+        type=Path,
+        default=Path(".nn"),
+        help="folder that holds the packages nnunetv2 and dynamic_network_architectures (default: .nn); "
+        "without it nnU-Net's own step is left out",
+    )
+    made.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data/hippocampus"),
+        help="data set of the section train, which is left out without it (default: ../shared/data/hippocampus)",
+    )
+    made.add_argument("--limit", type=float, default=540.0, metavar="SECONDS", help="time for all (default: 540)")
+    made.add_argument("--only", type=comma_separated, default=(), metavar="A,B", help="only these sections")
+    made.add_argument("--cpu", action="store_true", help="all of it in miniature on the CPU")
+    made.add_argument("--cores", type=int, default=0, help="use only the first so many processor cores")
+    made.add_argument("--warm", choices=WARM, help="only fill the compiler's cache; the visit itself calls this")
+    return made
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)

@@ -1,0 +1,99 @@
+"""Section ``train``: a real data set for the time that is left; killed on the way, resumed, scored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from bench import CLONE
+from bench.gpu.visit import Visit
+
+RESERVE_S = 70  # of the time that is left: planning, compiling, validation
+LONGEST_BUDGET_S = 240
+CONFIGURATION = "3d_fullres"
+
+
+def training(visit: Visit, found: dict, until_left_s: float) -> None:
+    """plan-and-preprocess, ``train --time-budget`` that is killed, ``train --resume``: statuses, seconds, scores."""
+    if not visit.data_folder.is_dir():
+        found["skipped"] = f"there is no data set {visit.data_folder}"
+        return
+    budget_s = int(min(LONGEST_BUDGET_S, visit.seconds_left() - RESERVE_S)) if visit.on_cuda else 60
+    device = [] if visit.on_cuda else ["--device", "cpu"]
+    fold = ["train", "WORK", CONFIGURATION, "0", *device]
+    with tempfile.TemporaryDirectory() as folder, (visit.folder / "train.log").open("w", encoding="utf-8") as log:
+        work = Path(folder)
+        fold[1] = str(work)
+        began = time.monotonic()
+        found["plan_exit_status"] = segfw(["plan-and-preprocess", str(visit.data_folder), str(work), *device], log)
+        found["plan_s"] = round(time.monotonic() - began, 1)
+        if found["plan_exit_status"]:
+            raise RuntimeError(f"plan-and-preprocess ended with {found['plan_exit_status']}; see train.log")
+
+        found |= _killed(visit, [*fold, "--time-budget", f"{budget_s}s"], work, log, budget_s)
+
+        began = time.monotonic()
+        patience_s = visit.pick(visit.seconds_left() - until_left_s, 200.0)
+        found["resumed_exit_status"] = segfw([*fold, "--resume"], log, longest_s=patience_s)
+        found["resumed_s"] = round(time.monotonic() - began, 1)
+        found |= _results(visit, work)
+
+
+def segfw(arguments: Sequence[str], log: IO[str], *, longest_s: float | None = None) -> int:
+    """Exit status of a command of segfw, which is killed after ``longest_s``."""
+    process = start(arguments, log)
+    try:
+        return process.wait(timeout=longest_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def start(arguments: Sequence[str], log: IO[str]) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CLONE), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "segfw", *arguments]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def _killed(visit: Visit, arguments: Sequence[str], work: Path, log: IO[str], budget_s: float) -> dict:
+    """Starts a training and kills it a while after its first checkpoint, or when it takes too long."""
+    longest_s = visit.pick(min(130.0, budget_s), 200.0)
+    after_checkpoint_s = visit.pick(20.0, 3.0)
+    found = {}
+    process = start(arguments, log)
+    began = time.monotonic()
+    checkpoint_s = None
+    while process.poll() is None:
+        time.sleep(0.2)
+        now_s = time.monotonic() - began
+        if checkpoint_s is None and any(work.rglob("last.safetensors")):
+            checkpoint_s = now_s
+            found["first_checkpoint_s"] = round(now_s, 1)
+        is_enough = checkpoint_s is not None and now_s - checkpoint_s > after_checkpoint_s
+        if is_enough or now_s > longest_s:
+            process.kill()
+            process.wait()
+    return found | {"killed_exit_status": process.returncode}
+
+
+def _results(visit: Visit, work: Path) -> dict:
+    """Steps and the last epoch of metrics.jsonl, which is copied beside the result, and the scores."""
+    found = {}
+    for path in sorted(work.rglob("metrics.jsonl")):
+        text = path.read_text(encoding="utf-8")
+        (visit.folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+        epochs = [json.loads(line) for line in text.splitlines()]
+        found["epochs"] = len(epochs)
+        found["steps"] = sum(epoch.get("steps", 0) for epoch in epochs)
+        found["last_epoch"] = epochs[-1] if epochs else None
+    for path in sorted(work.rglob("scores.json")):
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        found["scores"] = {name: value for name, value in scores.items() if name != "cases"}
+    return found

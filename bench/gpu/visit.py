@@ -1,0 +1,133 @@
+"""What all sections of a visit share: the device, the sizes, the clock, and the record that is written after each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from bench.gpu.report import markdown
+from segfw.base.device import device_name
+from segfw.images.geometry import Shape
+from segfw.networks.spec import NetworkSpec
+from segfw.planning.fitting import Grid, choose_published
+from segfw.planning.presets import preset_called
+
+T = TypeVar("T")
+CLASSES = 15
+SMALL_NETWORK = NetworkSpec(
+    architecture="plain-unet",
+    in_channels=1,
+    classes=5,
+    features=(16, 32, 64),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    encoder_blocks=(2, 2, 2),
+    decoder_convs=(2, 2),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a training step is measured on: a network, its patch (z, y, x) and patches in a batch."""
+
+    network: NetworkSpec
+    patch_size: Shape
+    batch_size: int
+
+
+@dataclass(kw_only=True)
+class Visit:
+    """One stay on a machine. ``record`` is what result.json holds."""
+
+    folder: Path
+    device: torch.device
+    limit_s: float
+    nnunet_folder: Path
+    data_folder: Path
+    began_s: float
+    record: dict = field(default_factory=dict)
+    compilers: dict[str, subprocess.Popen] = field(default_factory=dict)  # processes that fill the compiler's cache
+
+    @classmethod
+    def start(cls, *, folder: Path, limit_s: float, on_cpu: bool, nnunet_folder: Path, data_folder: Path) -> Visit:
+        """The clock starts here."""
+        device = torch.device("cpu") if on_cpu else torch.device("cuda", 0)
+        record = {
+            "arguments": sys.argv[1:],
+            "device": "CPU, in miniature" if on_cpu else device_name(device),
+            "torch": torch.__version__,
+            "sections": {},
+        }
+        return cls(
+            folder=folder,
+            device=device,
+            limit_s=limit_s,
+            nnunet_folder=nnunet_folder,
+            data_folder=data_folder,
+            began_s=time.monotonic(),
+            record=record,
+        )
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def has_nnunet(self) -> bool:
+        return (self.nnunet_folder / "nnunetv2").is_dir()
+
+    def seconds_gone(self) -> float:
+        return time.monotonic() - self.began_s
+
+    def seconds_left(self) -> float:
+        return self.limit_s - self.seconds_gone()
+
+    def pick(self, on_cuda: T, in_miniature: T) -> T:
+        """The first on a CUDA device, the second on the CPU."""
+        return on_cuda if self.on_cuda else in_miniature
+
+    def problem(self, preset: str = "plain") -> Problem:
+        """The published plan of a preset for a body of 300^3 voxels of 1 mm; a small one on the CPU."""
+        if not self.on_cuda:
+            return Problem(network=SMALL_NETWORK, patch_size=(32, 32, 32), batch_size=2)
+        family = preset_called(preset)
+        grid = Grid(
+            spacing_mm=(1.0, 1.0, 1.0),
+            median_shape=(300, 300, 300),
+            dataset_voxels=300.0**3 * 300,
+            channels=1,
+            classes=CLASSES,
+            published_classes=CLASSES,
+        )
+        choice = choose_published(grid, family, memory_gb=family.memory_gb)
+        return Problem(network=choice.network, patch_size=choice.patch_size, batch_size=choice.batch_size)
+
+    def save(self) -> None:
+        """Writes result.json and result.md."""
+        self.record["seconds"] = round(self.seconds_gone(), 1)
+        text = json.dumps(self.record, indent=1, default=str)
+        (self.folder / "result.json").write_text(text + "\n", encoding="utf-8")
+        (self.folder / "result.md").write_text(markdown(self.record), encoding="utf-8")
+
+
+def attempt(found: dict, name: str, measure: Callable[[], object]) -> None:
+    """Puts what ``measure`` returns under ``name``; of an exception its text, so that the next figure is taken too."""
+    try:
+        found[name] = measure()
+    except Exception as error:
+        found[name] = described(error)
+
+
+def described(error: Exception) -> dict[str, str]:
+    """An exception as it is kept in the record."""
+    trace = "".join(traceback.format_exception(error)[-5:])
+    return {"error": f"{type(error).__name__}: {str(error)[:600]}", "trace": trace[-1800:]}

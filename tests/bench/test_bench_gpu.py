@@ -1,0 +1,124 @@
+"""The measurement on a GPU, in miniature on the CPU: every section runs, and the record has its figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import CLONE
+from bench.__main__ import main
+from bench.gpu.sections import SECTIONS
+
+QUICK = [section.name for section in SECTIONS if section.name != "train"]  # which trains for a minute
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("visit")
+    torch.set_num_threads(1)  # several would wait for each other on a busy machine, longer than they compute
+    assert main(["gpu", "--cpu", "--output", str(folder), "--limit", "10000", "--only", ",".join(QUICK)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sections(visit: Path) -> dict:
+    return json.loads((visit / "result.json").read_text(encoding="utf-8"))["sections"]
+
+
+def errors(value: object, place: str = "") -> Iterator[str]:
+    """All errors that were noted anywhere in a record."""
+    if isinstance(value, dict):
+        if "error" in value:
+            yield f"{place}: {value['error']} {value.get('trace')}"
+        for name, part in value.items():
+            yield from errors(part, f"{place}/{name}")
+
+
+def test_every_section_runs_without_an_error(sections):
+    assert list(sections) == QUICK
+    assert list(errors(sections)) == []
+    assert all(section["seconds"] >= 0 for section in sections.values())
+
+
+def test_what_agrees_with_the_cpu_does_so_on_the_cpu(sections):
+    right = sections["right"]
+    assert right["network_fp32"] == {"logits": 0, "loss": 0, "gradients": 0, "ok": True}
+    assert right["network_bf16"]["ok"]
+    assert right["network_bf16"]["logits"] > 0
+    for name in ("labels", "ignore", "topk", "regions"):
+        assert right[f"loss_{name}"] == {"loss": 0, "gradient": 0}
+    for place in ("host", "device"):
+        assert right[f"batches_{place}"] == {"largest_difference": 0, "labels_agree": 1, "repeats_bit_for_bit": True}
+    for classes in (5, 40):
+        assert right[f"predict_{classes}"]["fp32"] == 1
+        assert right[f"predict_{classes}"]["auto"] > 0.8
+    assert right["resume_in_process"]["straight_on"] == right["resume_in_process"]["resumed"]
+
+
+def test_every_figure_is_there(sections):
+    assert sections["memory"]["plain 2 GB 2d"]["counted_gib"] > 0
+    for name in ("segfw eager", "segfw eager contiguous", "resenc-l eager"):
+        assert sections["step"][name]["median_ms"] > 0
+    assert sections["step"]["segfw eager"]["tflop_per_s"] > 0
+    assert len(sections["norm"]) == 5 + 1  # and the seconds
+    assert sections["norm"]["batch norm by sample channels-last"]["both_ms"] > 0
+    assert any("convolution" in name for _, _, name in sections["profile"]["kernels"])
+    assert {name.split(",")[0] for name in sections["feed"]} == {"memory", "device", "disk", "seconds"}
+    tile_runs = [row["tile_runs"] for name, row in sections["predict"].items() if name != "seconds"]
+    # 40 x 36 x 36 voxels in patches of 32 are 2 x 2 x 2 tiles; 3 mirrored axes are 8 runs of each, 5 folds 5.
+    assert tile_runs == [8, 8, 64, 8, 64, 40]
+
+
+def test_the_markdown_names_the_device_and_holds_every_section(visit):
+    text = (visit / "result.md").read_text(encoding="utf-8")
+    assert text.startswith("## CPU, in miniature, torch ")
+    for name in QUICK:
+        assert f"\n### {name}\n" in text
+    assert "| segfw eager | median_ms " in text
+
+
+def test_sections_without_time_are_skipped_and_say_so(tmp_path):
+    main(["gpu", "--cpu", "--output", str(tmp_path), "--limit", "3", "--only", "norm,machine"])
+    sections = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["sections"]
+    assert list(sections) == ["machine", "norm"]
+    assert sections["machine"]["skipped"].endswith("s are left, and it takes 12 s")
+
+
+def test_an_error_in_a_section_is_noted_and_the_next_one_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.gpu.feeding.segfw_step", lambda *_, **__: 1 / 0)
+    main(["gpu", "--cpu", "--output", str(tmp_path), "--limit", "10000", "--only", "feed,norm"])
+    sections = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["sections"]
+    assert sections["feed"]["error"] == "ZeroDivisionError: division by zero"
+    assert sections["norm"]["stock contiguous"]["both_ms"] > 0
+
+
+def test_an_unknown_section_and_an_unknown_verb_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="--only speed: choose from machine,right,"):
+        main(["gpu", "--cpu", "--output", str(tmp_path), "--only", "speed"])
+    assert main(["gpus"]) == 2
+    assert "unknown verb 'gpus'; choose from " in capsys.readouterr().err
+
+
+HIDE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Hidden(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"SimpleITK", "batchgenerators", "cc3d", "distributed", "monai", "pydicom", "pytest"}:
+            raise ModuleNotFoundError(f"{name} is hidden")
+
+sys.meta_path.insert(0, Hidden())
+import bench.gpu.command, bench.gpu.sections
+"""
+
+
+def test_it_needs_few_packages_beside_pytorch():
+    """What a machine that is lent for minutes must be given beforehand is listed in docs/benchmarks.md."""
+    subprocess.run([sys.executable, "-c", HIDE], cwd=CLONE, check=True)
