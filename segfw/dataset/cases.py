@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,11 @@ class Case(Record):
     images: tuple[Path, ...]
     label: Path | None = None
     label_map: LabelMap = ()  # what some values in this case's mask mean
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Images and mask."""
+        return self.images if self.label is None else (*self.images, self.label)
 
 
 class DatasetManifest(Record):
@@ -93,3 +98,12 @@ class FoundDataset:
     cases: tuple[Case, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def with_absolute_paths(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The same cases for a worker of a cluster, which is in a folder of its own."""
+    absolute = []
+    for case in cases:
+        images = tuple(path.absolute() for path in case.images)
+        absolute.append(case.model_copy(update={"images": images, "label": case.label and case.label.absolute()}))
+    return tuple(absolute)
