@@ -116,8 +116,14 @@ def lesion_total(strata: Sequence[LesionCounts]) -> LesionCounts | None:
     """All size classes as one; None without any."""
     if not strata:
         return None
-    counts = {key: sum(getattr(part, key) for part in strata) for key in COUNTED}
-    return LesionCounts(from_ml=0.0, to_ml=None, **counts)
+    return LesionCounts(
+        from_ml=0.0,
+        to_ml=None,
+        reference=sum(part.reference for part in strata),
+        found=sum(part.found for part in strata),
+        predicted=sum(part.predicted for part in strata),
+        right=sum(part.right for part in strata),
+    )
 
 
 def pooled(cases: Sequence[Sequence[LesionCounts]]) -> tuple[LesionCounts, ...]:
