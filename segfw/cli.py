@@ -1,4 +1,4 @@
-"""The command line: each verb calls one public function with the same argument names."""
+"""The command line: a parser that is built from the verbs' options records, and exit codes."""
 
 from __future__ import annotations
 
@@ -7,56 +7,75 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
-from segfw.arguments import build_parser
-from segfw.options import planning_arguments
+from segfw.base.command import Command
 
-# torch takes seconds to import: verbs import what they need when they run, so that --help answers at once.
+# A verb is the file of its name in the room of the verbs.
+VERBS = (
+    "check",
+    "run",
+    "plan-and-preprocess",
+    "train",
+    "predict",
+    "ensemble",
+    "select",
+    "evaluate",
+    "export",
+    "import-nnunet",
+    "info",
+    "doctor",
+    "demo",
+)
 
-OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+# Exit codes
+OK = 0
+SOME_FAILED = 1
+WRONG_INPUT = 2
+INTERRUPTED = 130
 
 
-def _plan(args: argparse.Namespace) -> None:
-    from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+def command_of(verb: str) -> Command:
+    """What the command line knows of a verb."""
+    found: Command = import_module(f"segfw.verbs.{verb.replace('-', '_')}").COMMAND
+    return found
 
-    plan = plan_and_preprocess(
-        args.raw,
-        args.work,
-        plan_only=args.plan_only,
-        device=args.device,
-        overwrite=args.overwrite,
-        **planning_arguments(args),
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="segfw",
+        description="Self-configuring segmentation of CT, MR and other medical images.",
+        epilog="example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
     )
-    ready = args.configurations[-1] if args.configurations else "3d_fullres"
-    if ready not in plan.configurations:  # nnU-Net's plans may call theirs anything
-        ready = "2d" if "2d" in plan.configurations else next(iter(plan.configurations))
-    ready = plan.configurations[ready].previous_stage or ready
-    verb = "plan-and-preprocess RAW" if args.plan_only else f"train {args.work} {ready} 0"
-    print(f"next: segfw {verb}")
-
-
-CALLS = {
-    "plan-and-preprocess": _plan,
-}
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        command_of(verb).add_to(parsers, verb)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
-    args = build_parser().parse_args(arguments)
+    typed = build_parser().parse_args(arguments)
+    command: Command = typed.command
+    # Not before the arguments are known to be right: it loads what --help should not wait for.
     from segfw.base.records import UserError
 
     try:
-        code = CALLS[args.verb](args) if args.verb in CALLS else args.command.call(args)
+        code = command.call(typed)
     except KeyboardInterrupt:
-        code, message = INTERRUPTED, "interrupted; the same command goes on from here (segfw train needs --resume)"
+        message = "interrupted; the same command goes on from here (segfw train needs --resume)"
+        code = INTERRUPTED
     except Exception as error:
-        from segfw.base.parallel import CasesFailed  # not before: it loads what --help should not wait for
+        from segfw.base.parallel import CasesFailed
 
         if not isinstance(error, UserError | CasesFailed | OSError):  # OSError: a full disk, a forbidden folder
             raise
-        if args.debug:
+        if typed.debug:
             traceback.print_exc()
-        code, message = SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT, str(error)
+        message = str(error)
+        code = SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT
     else:
         return OK if code is None else code
     print(f"segfw: {message}", file=sys.stderr)

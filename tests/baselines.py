@@ -28,8 +28,8 @@ from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
 from small_training import configuration, prepare, run, spec
 from test_planner import GOLDEN, fingerprint, manifest, rough_cost
 
-from segfw.arguments import VERBS, build_parser
 from segfw.base.records import UserError
+from segfw.cli import VERBS, build_parser
 from segfw.dataset.toy import make_toy_dataset
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor

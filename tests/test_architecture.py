@@ -25,7 +25,7 @@ FLOORS = (
     {"verbs"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-TOP = {"segfw", "segfw.__main__", "segfw.cli", "segfw.arguments", "segfw.options"}
+TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 
 
 def module_name(path: Path) -> str:

@@ -50,11 +50,11 @@ from bench.runs import (
     usable_cpus,
 )
 from segfw.base.device import pick_device, pick_precision
+from segfw.base.options import duration_s
 from segfw.images.formats import read_volume
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.model.weights import save_weights
-from segfw.options import duration_s
 from segfw.planning.plan import FULLRES, PLAN_FILE
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.verbs.export_nnunet import export_nnunet

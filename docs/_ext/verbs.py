@@ -27,7 +27,7 @@ def fill_page(app: Sphinx, page: str, source: list[str]) -> None:
         return
     if MARKER not in source[0]:
         raise ValueError(f"{PAGE}.md: has no line {MARKER!r}, where the verbs go")
-    from segfw.arguments import build_parser
+    from segfw.cli import build_parser
 
     source[0] = source[0].replace(MARKER, verbs_as_markdown(build_parser()))
 

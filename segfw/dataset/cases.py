@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,3 +93,12 @@ class FoundDataset:
     cases: tuple[Case, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def with_absolute_paths(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The same cases for a worker of a cluster, which is in a folder of its own."""
+    absolute = []
+    for case in cases:
+        images = tuple(path.absolute() for path in case.images)
+        absolute.append(case.model_copy(update={"images": images, "label": case.label and case.label.absolute()}))
+    return tuple(absolute)

@@ -19,22 +19,25 @@ def compare_cases(
     """Compares {case id: {label: score}} of two predictions, called ``names``, in the cases that both have."""
     cases = tuple(case for case in first if case in second)
     labels = tuple(next(iter(first.values()), {}))
-    tables = [value_table({case: scores[case] for case in cases}, labels) for scores in (first, second)]
+    first_nlm = value_table({case: first[case] for case in cases}, labels)
+    second_nlm = value_table({case: second[case] for case in cases}, labels)
+    best_m = np.array([metric.best for metric in METRICS.values()])
     for row, case in enumerate(cases):
         for column, label in enumerate(labels):
-            outcomes = [scores[case][label].outcome for scores in (first, second)]
+            outcomes = (first[case][label].outcome, second[case][label].outcome)
+            values = (first_nlm[row, column], second_nlm[row, column])
             if set(outcomes) == {"both empty", "invented"}:
-                empty, invented = (tables[outcomes.index(what)][row, column] for what in ("both empty", "invented"))
-                best = np.array([metric.best for metric in METRICS.values()])
-                empty[:] = np.where(np.isfinite(invented), best, np.nan)
+                empty_m = values[outcomes.index("both empty")]
+                invented_m = values[outcomes.index("invented")]
+                empty_m[:] = np.where(np.isfinite(invented_m), best_m, np.nan)
     return Comparison(
         first=names[0],
         second=names[1],
         cases=cases,
         only_first=tuple(case for case in first if case not in second),
         only_second=tuple(case for case in second if case not in first),
-        labels={label: _paired(*(table[:, column] for table in tables)) for column, label in enumerate(labels)},
-        foreground=_paired(*_case_means(*tables)),
+        labels={label: _paired(first_nlm[:, column], second_nlm[:, column]) for column, label in enumerate(labels)},
+        foreground=_paired(*_case_means(first_nlm, second_nlm)),
         second_cases={case: dict(scores) for case, scores in second.items()},
     )
 
@@ -47,8 +50,10 @@ def _paired(first_nm: np.ndarray, second_nm: np.ndarray) -> dict[str, Paired]:
     return {name: result for name, result in found.items() if result is not None}
 
 
-def _case_means(first_nlm: np.ndarray, second_nlm: np.ndarray) -> list[np.ndarray]:
+def _case_means(first_nlm: np.ndarray, second_nlm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means (N, M) over the labels that exist in both."""
     both = np.isfinite(first_nlm) & np.isfinite(second_nlm)
     with np.errstate(invalid="ignore"):
-        return [np.where(both, table, 0.0).sum(1) / both.sum(1) for table in (first_nlm, second_nlm)]
+        first_nm = np.where(both, first_nlm, 0.0).sum(1) / both.sum(1)
+        second_nm = np.where(both, second_nlm, 0.0).sum(1) / both.sum(1)
+    return first_nm, second_nm

@@ -22,7 +22,9 @@ class Counts(NamedTuple):
     fn: int
 
 
-def confusion(reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: int) -> np.ndarray:
+def confusion(
+    reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: int, *, chunk_voxels: int = CHUNK_VOXELS
+) -> np.ndarray:
     """Voxels of every pair (reference class, prediction class), int64 (K, K); rows are the reference.
 
     Both masks hold class indices 0..K-1 on the same grid. Raises ValueError if the shapes differ or a value does not
@@ -35,12 +37,13 @@ def confusion(reference_zyx: np.ndarray, prediction_zyx: np.ndarray, classes: in
     for name, mask in (("reference", reference_zyx), ("prediction", prediction_zyx)):
         if mask.size and not (mask.min() >= 0 and mask.max() < classes):
             raise ValueError(f"{name} has classes {mask.min()}..{mask.max()}; must be within 0..{classes - 1}")
-    reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
+    reference = reference_zyx.reshape(-1)
+    prediction = prediction_zyx.reshape(-1)
     counts = np.zeros(classes * classes, dtype=np.int64)
-    for start in range(0, reference.size, CHUNK_VOXELS):
-        joint = reference[start : start + CHUNK_VOXELS].astype(np.intp)
+    for start in range(0, reference.size, chunk_voxels):
+        joint = reference[start : start + chunk_voxels].astype(np.intp)
         joint *= classes
-        joint += prediction[start : start + CHUNK_VOXELS]
+        joint += prediction[start : start + chunk_voxels]
         counts += np.bincount(joint, minlength=counts.size)
     return counts.reshape(classes, classes)
 
@@ -49,7 +52,9 @@ def label_counts(confusion_kk: np.ndarray, classes: int | Sequence[int]) -> Coun
     """TP, FP and FN voxels of a class, or of the union of several, from a confusion matrix (reference in rows)."""
     members = np.atleast_1d(classes)
     tp = int(confusion_kk[np.ix_(members, members)].sum())
-    return Counts(tp, int(confusion_kk[:, members].sum()) - tp, int(confusion_kk[members].sum()) - tp)
+    predicted = int(confusion_kk[:, members].sum())
+    wanted = int(confusion_kk[members].sum())
+    return Counts(tp=tp, fp=predicted - tp, fn=wanted - tp)
 
 
 def dice(counts: Sequence[int]) -> float | None:

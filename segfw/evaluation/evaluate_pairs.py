@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,20 @@ import numpy as np
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.metrics import LabelScore, Measures, Scores
-from segfw.evaluation.pairs import (
-    Pairs,
-    listing,
-)
-from segfw.evaluation.result_files import write_report_of_pairs, write_scores
+from segfw.evaluation.pairs import LabelledPairs, listing
+from segfw.evaluation.result_files import ResultFiles, write_results
 from segfw.evaluation.score import DEFAULT, lesion_names, score_case
 from segfw.evaluation.summary import summarize
 from segfw.images.formats import size_and_change, split_ending
 
 BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
+NO_FILES = ResultFiles()
 COMPRESSION = 100  # of a mask in a format whose header is not looked into
 
 CaseScores = dict[str, dict[str, LabelScore]]
+CaseOutcome = Outcome[str, dict[str, LabelScore]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,94 +36,92 @@ class OtherMasks:
 
 
 def evaluate_pairs(
-    pairs: Mapping[str, tuple[Path, Path]],
-    labels: LabelSet,
+    pairs: LabelledPairs,
+    files: ResultFiles = NO_FILES,
     *,
-    title: str,
-    output: Path | None = None,
-    report: Path | None = None,
-    images: Mapping[str, Path] | None = None,
-    curve: Sequence[Mapping[str, float]] | None = None,
-    facts: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
-    label_maps: Mapping[str, LabelMap] | None = None,
     measures: Measures = DEFAULT,
+    notes: Sequence[str] = (),
     workers: int | None = None,
     other: OtherMasks | None = None,
 ) -> Scores:
-    """Scores {case id: (reference file, prediction file)} in threads, as many as ``workers`` and the memory allow.
+    """Scores all pairs in threads, as many as ``workers`` and the memory allow, and writes the ``files``.
 
-    ``output`` (NAME.json) also gets NAME.csv (a row per case and label), NAME_summary.csv, and where there is something
-    to say NAME_lesions.csv and NAME_comparison.csv. ``report`` is an HTML page: its pictures show ``images`` (file of
-    the first channel by case id) where given, and ``curve`` has a mapping per epoch, as in metrics.jsonl.
-    ``label_maps`` say by case id what values in its reference mean; voxels of the ignore label there count nowhere. A
-    case that cannot be read or lies on another grid does not stop the others: the scores without it are written, with a
-    note, and CasesFailed is raised at the end.
+    ``notes`` are kept with the scores. A case that cannot be read or lies on another grid does not stop the others: the
+    scores without it are written, with a note, and CasesFailed is raised at the end. UserError if there is no case, or
+    no label of ``measures``.
     """
-    check_output(output)
-    lesion_names(labels, measures)
-    score = partial(_score_all, labels=labels, label_maps=label_maps or {}, measures=measures, workers=workers)
-    cases, failures = score(pairs)
+    lesion_names(pairs.labels, measures)
+    cases, failures = _score_all(pairs, measures, workers)
     if not cases:
-        raise failures[0].error if failures else UserError("there are no cases to score; give at least one")
+        raise _first_error(failures)
+    every_note = list(notes)
     if failures:
-        left_out = f"could not be scored and not counted in the means ({listing([each.item for each in failures])})"
-        notes = [*notes, f"{count(len(failures), 'case')} {left_out}"]
+        which = listing([failure.item for failure in failures])
+        every_note.append(f"{count(len(failures), 'case')} could not be scored and not counted in the means ({which})")
     comparison = None
     if other is not None:
-        other_cases, other_failures = score(other.pairs)
+        other_cases, other_failures = _score_all(replace(pairs, files=other.pairs), measures, workers)
         comparison = compare_cases(cases, other_cases, other.names)
         if other_failures:
-            failed = f"could not be scored ({listing([each.item for each in other_failures])})"
-            notes = [*notes, f"{other.names[1]}: {count(len(other_failures), 'case')} {failed}"]
+            which = listing([failure.item for failure in other_failures])
+            number = count(len(other_failures), "case")
+            every_note.append(f"{other.names[1]}: {number} could not be scored ({which})")
             failures += other_failures
-    scores = summarize(cases, [*notes, *labels.explanation], measures).model_copy(update={"comparison": comparison})
-    if output is not None:  # before the report: a picture that cannot be drawn is not worth losing the scores for
-        write_scores(Path(output), scores)
-    if report is not None:
-        write_report_of_pairs(
-            Path(report), title, scores, labels, pairs, images or {}, curve, facts or {}, label_maps or {}
-        )
+    scores = summarize(cases, [*every_note, *pairs.labels.explanation], measures)
+    scores = scores.model_copy(update={"comparison": comparison})
+    write_results(files, scores, pairs)
     if failures:
-        raise CasesFailed("in evaluation", failures, None if output is None else Path(output).parent)
+        raise CasesFailed("in evaluation", failures, None if files.output is None else files.output.parent)
     return scores
 
 
-def check_output(output: Path | None) -> None:
-    if output is not None and Path(output).suffix.lower() != ".json":
-        raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
+def _first_error(failures: Sequence[CaseOutcome]) -> Exception:
+    """Why there is nothing to score."""
+    for failure in failures:
+        if failure.error is not None:
+            return failure.error
+    return UserError("there are no cases to score; give at least one")
 
 
-def _score_all(
-    pairs: Pairs, *, labels: LabelSet, label_maps: Mapping[str, LabelMap], measures: Measures, workers: int | None
-) -> tuple[CaseScores, list[Outcome]]:
+def _score_all(pairs: LabelledPairs, measures: Measures, workers: int | None) -> tuple[CaseScores, list[CaseOutcome]]:
     """Scores of every case, in the order of ``pairs``, and the cases that could not be scored."""
 
     def score(case: str) -> dict[str, LabelScore]:
-        return score_case(*pairs[case], labels, label_maps.get(case, ()), measures)
+        reference, prediction = pairs.files[case]
+        return score_case(reference, prediction, pairs.labels, pairs.label_maps.get(case, ()), measures)
+
+    def cost_bytes(case: str) -> int:
+        return _cost_bytes(pairs.files[case][0])
 
     found: CaseScores = {}
-    failures = []
-    for outcome in map_bounded(
-        score, list(pairs), cost_bytes=lambda case: _cost_bytes(pairs[case][0]), workers=workers, what="scoring"
-    ):
-        if outcome.error is None:
+    failures: list[CaseOutcome] = []
+    for outcome in map_bounded(score, list(pairs.files), cost_bytes=cost_bytes, workers=workers, what="scoring"):
+        if outcome.result is not None:
             found[outcome.item] = outcome.result
         elif isinstance(outcome.error, UserError | OSError):
             failures.append(outcome)
-        else:
+        elif outcome.error is not None:
             raise outcome.error
     failures.sort(key=lambda outcome: outcome.item)
-    return {case: found[case] for case in pairs if case in found}, failures
+    return {case: found[case] for case in pairs.files if case in found}, failures
 
 
 def _cost_bytes(mask: Path) -> int:
     """Rough bytes that scoring a case takes."""
     if split_ending(mask)[1] in (".nii", ".nii.gz"):
-        import nibabel
-
         try:
-            return BYTES_PER_VOXEL * int(np.prod(nibabel.load(mask).shape, dtype=np.int64))
+            return BYTES_PER_VOXEL * _voxels(mask)
         except Exception:  # reading it says better what is wrong
             return 0
     return BYTES_PER_VOXEL * COMPRESSION * size_and_change(mask)[0]
+
+
+def _voxels(nifti: Path) -> int:
+    """By the header alone."""
+    from nibabel.loadsave import load
+    from nibabel.spatialimages import SpatialImage
+
+    image = load(nifti)
+    if not isinstance(image, SpatialImage):
+        raise ValueError(f"{nifti} is no image")
+    return int(np.prod(image.shape, dtype=np.int64))

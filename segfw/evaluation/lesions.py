@@ -69,32 +69,49 @@ def lesion_counts(
     every_neighbour = np.ones((3, 3, 3), bool)
     reference, references = label(reference_zyx, every_neighbour)
     predicted, predictions = label(prediction_zyx, every_neighbour)
-    sizes = [
-        np.bincount(components.ravel(), minlength=number + 1)
-        for components, number in ((reference, references), (predicted, predictions))
-    ]
+    reference_sizes = np.bincount(reference.ravel(), minlength=references + 1)
+    predicted_sizes = np.bincount(predicted.ravel(), minlength=predictions + 1)
+
+    # Pairs of components that overlap enough, those with the largest overlap last
     both = (reference > 0) & (predicted > 0)
     # One number per pair of components: sorting these is several times faster than sorting pairs.
     joint, shared = np.unique(reference[both] * np.int64(predictions + 1) + predicted[both], return_counts=True)
-    pairs = np.stack(np.divmod(joint, predictions + 1))
-    iou = shared / (sizes[0][pairs[0]] + sizes[1][pairs[1]] - shared)
+    of_reference, of_prediction = np.divmod(joint, predictions + 1)
+    iou = shared / (reference_sizes[of_reference] + predicted_sizes[of_prediction] - shared)
     order = np.argsort(shared, kind="stable")
-    pairs = pairs[:, order[iou[order] >= least_iou]]  # the largest overlap last
+    order = order[iou[order] >= least_iou]
+    of_reference = of_reference[order]
+    of_prediction = of_prediction[order]
+
+    # The size class of each component
     edges = [0.0, *strata_ml, np.inf]
-    strata = [np.searchsorted(edges, size * voxel_ml, side="right") - 1 for size in sizes]
-    strata[1][pairs[1]] = strata[0][pairs[0]]  # where one is repeated its last value stays
-    columns = []
-    for stratum, partners in zip(strata, pairs):
-        is_matched = np.zeros(len(stratum), bool)
-        is_matched[partners] = True
-        columns += [stratum[1:], stratum[1:][is_matched[1:]]]
-    counts = [np.bincount(column, minlength=len(edges) - 1).tolist() for column in columns]
+    reference_strata = np.searchsorted(edges, reference_sizes * voxel_ml, side="right") - 1
+    predicted_strata = np.searchsorted(edges, predicted_sizes * voxel_ml, side="right") - 1
+    predicted_strata[of_prediction] = reference_strata[of_reference]  # where one is repeated its last value stays
+
+    all_reference, found = _count_by_stratum(reference_strata, of_reference, len(edges) - 1)
+    all_predicted, right = _count_by_stratum(predicted_strata, of_prediction, len(edges) - 1)
     return tuple(
         LesionCounts(
-            from_ml=low, to_ml=None if high == np.inf else high, reference=n, found=found, predicted=m, right=right
+            from_ml=edges[stratum],
+            to_ml=None if edges[stratum + 1] == np.inf else edges[stratum + 1],
+            reference=all_reference[stratum],
+            found=found[stratum],
+            predicted=all_predicted[stratum],
+            right=right[stratum],
         )
-        for low, high, n, found, m, right in zip(edges, edges[1:], *counts)
+        for stratum in range(len(edges) - 1)
     )
+
+
+def _count_by_stratum(strata: np.ndarray, matched: np.ndarray, count: int) -> tuple[list[int], list[int]]:
+    """Components of each size class, and those of them that are ``matched``; component 0 is none."""
+    is_matched = np.zeros(len(strata), bool)
+    is_matched[matched] = True
+    components = strata[1:]
+    every = np.bincount(components, minlength=count).tolist()
+    with_partner = np.bincount(components[is_matched[1:]], minlength=count).tolist()
+    return every, with_partner
 
 
 def lesion_total(strata: Sequence[LesionCounts]) -> LesionCounts | None:

@@ -40,7 +40,8 @@ def read_pair(
     reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap
 ) -> tuple[np.ndarray, np.ndarray, Volume]:
     """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored."""
-    wanted, predicted = _read_mask(reference), _read_mask(prediction)
+    wanted = _read_mask(reference)
+    predicted = _read_mask(prediction)
     if not wanted.is_placed:  # a picture: the prediction lies where its image does
         wanted = stored_like(wanted, predicted)
     predicted = stored_like(predicted, wanted)
@@ -60,11 +61,12 @@ def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometr
             f"{path}: has {_voxels(geometry)} voxels and its reference {_voxels(wanted)} "
             f"(z, y, x after reorientation); {remedy}"
         )
-    displacement, limit = largest_displacement_mm(geometry, wanted), min(wanted.spacing_mm) / 2
-    if displacement >= limit:
+    displacement_mm = largest_displacement_mm(geometry, wanted)
+    limit_mm = min(wanted.spacing_mm) / 2
+    if displacement_mm >= limit_mm:
         raise UserError(
-            f"{path}: lies up to {displacement:.4g} mm away from its reference "
-            f"(less than half a voxel, {limit:.4g} mm, is allowed); {remedy}"
+            f"{path}: lies up to {displacement_mm:.4g} mm away from its reference "
+            f"(less than half a voxel, {limit_mm:.4g} mm, is allowed); {remedy}"
         )
 
 

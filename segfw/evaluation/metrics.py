@@ -131,7 +131,8 @@ class LabelScore(MeanScores):
     @property
     def outcome(self) -> str:
         """'both empty', 'missed', 'invented', or '' where both masks have the label."""
-        in_reference, in_prediction = self.tp + self.fn > 0, self.tp + self.fp > 0
+        in_reference = self.tp + self.fn > 0
+        in_prediction = self.tp + self.fp > 0
         if in_reference:
             return "" if in_prediction else "missed"
         return "invented" if in_prediction else "both empty"
@@ -230,26 +231,30 @@ def label_score(
     counts = label_counts(confusion_kk, classes)
     tp, fp, fn = counts
     voxels = int(confusion_kk.sum())
-    is_missed = fn > 0 and tp + fp == 0
-    meaningful = 0 < tp + fn < voxels and tp + fn >= SPECIFICITY_SHARE * voxels
+    wanted = tp + fn
+    predicted = tp + fp
+    is_missed = wanted > 0 and predicted == 0
+    specificity = None
+    if 0 < wanted < voxels and wanted >= SPECIFICITY_SHARE * voxels:
+        specificity = 0.0 if is_missed else 1 - fp / (voxels - wanted)
     total = lesion_total(lesions)
     return LabelScore(
         dice=dice(counts),
         jaccard=ratio(tp, tp + fp + fn),
-        tpr=ratio(tp, tp + fn),
-        precision=0.0 if is_missed else ratio(tp, tp + fp),
-        specificity=(0.0 if is_missed else 1 - fp / (voxels - tp - fn)) if meaningful else None,
-        volume_similarity=None if tp + fp + fn == 0 else 1 - abs(fp - fn) / (2 * tp + fp + fn),
-        volume_difference=ratio(fp - fn, tp + fn),
+        tpr=ratio(tp, wanted),
+        precision=0.0 if is_missed else ratio(tp, predicted),
+        specificity=specificity,
+        volume_similarity=None if wanted + predicted == 0 else 1 - abs(fp - fn) / (wanted + predicted),
+        volume_difference=ratio(fp - fn, wanted),
         **surface._asdict(),
-        lesion_tpr=total and total.tpr,
-        lesion_precision=total and total.precision,
-        lesion_f1=total and total.f1,
+        lesion_tpr=None if total is None else total.tpr,
+        lesion_precision=None if total is None else total.precision,
+        lesion_f1=None if total is None else total.f1,
         tp=tp,
         fp=fp,
         fn=fn,
-        reference_ml=None if voxel_ml is None else (tp + fn) * voxel_ml,
-        predicted_ml=None if voxel_ml is None else (tp + fp) * voxel_ml,
+        reference_ml=None if voxel_ml is None else wanted * voxel_ml,
+        predicted_ml=None if voxel_ml is None else predicted * voxel_ml,
         lesions=tuple(lesions),
     )
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_ENTRIES = 12
-PREDICTION_DASHES = (0, (3, 1.5))
+LEAST_MARGIN_MM = 20.0  # around the foreground
+# In inches
+GAP = 0.12  # between views
+TITLE = 0.3
+LEGEND = 0.62
+Dashes = tuple[float, tuple[float, float]]  # where they begin, and how long dashes and gaps are
+PREDICTION_DASHES: Dashes = (0, (3, 1.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +37,7 @@ class Overlay:
 
     case: str
     rank: str
-    dice: float
+    dice: float | None
     image_png: bytes
 
 
@@ -67,7 +73,9 @@ def draw_overlay(
     foreground = (reference_zyx > 0) | (prediction_zyx > 0)
     box = _shown_box(foreground, spacing_mm)
     centre = [_fullest_slice(foreground, axis) for axis in range(3)]
-    arrays = (np.broadcast_to(0, foreground.shape) if image_zyx is None else image_zyx, reference_zyx, prediction_zyx)
+    if image_zyx is None:
+        image_zyx = np.broadcast_to(0, foreground.shape)
+    arrays = (image_zyx, reference_zyx, prediction_zyx)
     views = [view for view in VIEWS if min(np.delete(foreground.shape, view[1])) > 1] or [VIEWS[0]]
     planes = [[shown_plane(array, axis, centre[axis], box) for array in arrays] for _, axis, _ in views]
     sizes_mm = [np.delete(spacing_mm, axis) * image.shape for (_, axis, _), (image, _, _) in zip(views, planes)]
@@ -89,13 +97,15 @@ def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, 
     ranges = []
     for axis in range(3):
         present = np.flatnonzero(foreground_zyx.any(tuple({0, 1, 2} - {axis})))
-        ranges.append((present[0], present[-1] + 1) if present.size else (0, foreground_zyx.shape[axis]))
-    margin_mm = max(20.0, 0.5 * max((stop - start) * mm for (start, stop), mm in zip(ranges, spacing_mm)))
-    margins = [math.ceil(margin_mm / mm) for mm in spacing_mm]
-    return tuple(
-        slice(int(max(0, start - margin)), int(min(size, stop + margin)))
-        for (start, stop), margin, size in zip(ranges, margins, foreground_zyx.shape)
-    )
+        ranges.append((int(present[0]), int(present[-1]) + 1) if present.size else (0, foreground_zyx.shape[axis]))
+    longest_mm = max((stop - start) * mm for (start, stop), mm in zip(ranges, spacing_mm))
+    margin_mm = max(LEAST_MARGIN_MM, 0.5 * longest_mm)
+    parts = []
+    for (start, stop), mm, size in zip(ranges, spacing_mm, foreground_zyx.shape):
+        margin = math.ceil(margin_mm / mm)
+        parts.append(slice(max(0, start - margin), min(size, stop + margin)))
+    z, y, x = parts
+    return z, y, x
 
 
 def _fullest_slice(foreground_zyx: np.ndarray, axis: int) -> int:
@@ -107,50 +117,70 @@ def _panels(sizes_mm: Sequence[np.ndarray]) -> tuple[Figure, list[Axes]]:
     """A figure with one panel per (height, width), side by side, at the same number of inches per millimetre."""
     from matplotlib.figure import Figure
 
-    gap, title, legend = 0.12, 0.3, 0.62  # inches
-    height_mm, width_mm = max(height for height, _ in sizes_mm), sum(width for _, width in sizes_mm)
+    height_mm = max(height for height, _ in sizes_mm)
+    width_mm = sum(width for _, width in sizes_mm)
     scale = min(4.2 / height_mm, 10.5 / width_mm)
-    width = max(scale * width_mm + gap * (len(sizes_mm) + 1), 5.0)
-    height = scale * height_mm + title + legend
+    width = max(scale * width_mm + GAP * (len(sizes_mm) + 1), 5.0)
+    height = scale * height_mm + TITLE + LEGEND
     figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
-    axes, left = [], (width - scale * width_mm - gap * (len(sizes_mm) - 1)) / 2
+    axes = []
+    left = (width - scale * width_mm - GAP * (len(sizes_mm) - 1)) / 2
     for panel_height, panel_width in sizes_mm:
-        bottom = legend + scale * (height_mm - panel_height) / 2
+        bottom = LEGEND + scale * (height_mm - panel_height) / 2
         box = (left / width, bottom / height, scale * panel_width / width, scale * panel_height / height)
         axes.append(figure.add_axes(box))
-        left += scale * panel_width + gap
+        left += scale * panel_width + GAP
     return figure, axes
 
 
 def _draw_view(ax: Axes, planes: Sequence[np.ndarray], size_mm: np.ndarray, window: np.ndarray) -> set[int]:
     """Draws (image, reference, prediction) planes with row 0 on top; returns the classes that appear."""
-    from scipy.ndimage import find_objects
-
     image, reference, prediction = planes
-    (low, high), (height, width) = window, size_mm
+    low, high = window
+    height, width = size_mm
     extent = (0, width, height, 0)
     ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=extent, aspect="equal")
     classes = np.setdiff1d(np.union1d(reference, prediction), 0).tolist()
     fill = np.zeros((max(classes, default=0) + 1, 4))
     fill[classes] = [(*label_color(index), 0.18) for index in classes] or 0
     ax.imshow(fill[reference], extent=extent, aspect="equal", interpolation="nearest")
-    for mask, style, line_width in ((reference, "solid", 1.0), (prediction, PREDICTION_DASHES, 1.6)):
-        for index, place in enumerate(find_objects(mask), start=1):
-            if place is not None:  # one voxel of nothing around the label closes its outline
-                y, x = (
-                    (np.arange(part.start - 1, part.stop + 1) + 0.5) * size / count
-                    for part, size, count in zip(place, size_mm, mask.shape)
-                )
-                line = {"colors": [label_color(index)], "linestyles": [style], "linewidths": line_width}
-                ax.contour(x, y, np.pad(mask[place] == index, 1), levels=[0.5], **line)
+    _draw_outlines(ax, reference, size_mm, "solid", 1.0)
+    _draw_outlines(ax, prediction, size_mm, PREDICTION_DASHES, 1.6)
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     return set(classes)
 
 
+def _draw_outlines(ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: str | Dashes, line_width: float) -> None:
+    """The outline of every class of a plane, in its colour."""
+    from scipy.ndimage import find_objects
+
+    for index, place in enumerate(find_objects(mask), start=1):
+        if place is None:
+            continue
+        # One voxel of nothing around the label closes its outline.
+        y, x = (
+            (np.arange(part.start - 1, part.stop + 1) + 0.5) * size / count
+            for part, size, count in zip(place, size_mm, mask.shape)
+        )
+        ax.contour(
+            x,
+            y,
+            np.pad(mask[place] == index, 1),
+            levels=[0.5],
+            colors=[label_color(index)],
+            linestyles=[style],
+            linewidths=line_width,
+        )
+
+
 def _letter(ax: Axes, letters: str) -> None:
     """Writes the patient's directions at the left, right, top and bottom of a view."""
-    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
-    places += ((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"))
+    places = (
+        (0.02, 0.5, "left", "center"),
+        (0.98, 0.5, "right", "center"),
+        (0.5, 0.98, "center", "top"),
+        (0.5, 0.02, "center", "bottom"),
+    )
     for letter, (x, y, horizontal, vertical) in zip(letters, places):
         text = ax.text(x, y, letter, ha=horizontal, va=vertical, transform=ax.transAxes, size=9, color="white")
         text.set_bbox({"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.2})

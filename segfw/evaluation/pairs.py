@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segfw.base.progress import progress
@@ -17,13 +18,26 @@ from segfw.images.formats import split_ending
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelledPairs:
+    """Masks of cases that belong together, and what their values mean.
+
+    ``label_maps`` say by case id what values in its reference mean; voxels of the ignore label there count nowhere.
+    """
+
+    files: Mapping[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
+    labels: LabelSet
+    label_maps: Mapping[str, LabelMap] = field(default_factory=dict)
+
+
 def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> tuple[Pairs, list[str]]:
     """{case id: (reference file, prediction file)} by equal names without ending, and what was left out, in words.
 
     A prediction may also have the id of the case whose mask the reference is, where the data set beside the reference
     says so. Raises UserError if a reference has no prediction (unless ``partial``), or none has.
     """
-    predicted, wanted = _masks_by_id(predictions), _masks_by_id(reference)
+    predicted = _masks_by_id(predictions)
+    wanted = _masks_by_id(reference)
     ids = _case_ids(reference)
     pairs: Pairs = {}
     for name, path in sorted(wanted.items()):
@@ -76,7 +90,8 @@ def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dic
     Their patterns are held against the ids that training gives the cases, and against the masks' names where there is
     no data set to tell these.
     """
-    folder, ids = reference.resolve().parent, _case_ids(reference)
+    folder = reference.resolve().parent
+    ids = _case_ids(reference)
     maps = read_label_maps(folder, labels)
     names = {case: split_ending(path)[0] for case, (path, _) in pairs.items()}
     try:

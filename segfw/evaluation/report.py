@@ -6,15 +6,20 @@ matplotlib and jinja2 are imported where they are used, because importing segfw 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
-from segfw.evaluation.metrics import METRICS, Scores
+from segfw.evaluation.metrics import METRICS, LabelScore, Scores
 from segfw.evaluation.overlays import Overlay
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts
 from segfw.evaluation.text import comparison_rows, stratum_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PLOTTED = ("dice", "nsd", "hd95_mm")
@@ -33,7 +38,7 @@ def write_report(
     title: str,
     scores: Scores,
     overlays: Sequence[Overlay],
-    curve: Sequence[Mapping[str, float]] | None,
+    curve: Sequence[Mapping[str, object]] | None,
     facts: Mapping[str, str],
     colors: Mapping[str, int] | None = None,
 ) -> None:
@@ -42,15 +47,10 @@ def write_report(
     ``colors`` are the classes in whose colours the plots show each structure (default: their order), as the overlays
     do. Every text (titles, names, facts) is escaped; pictures are PNG inside the page.
     """
-    filters = {
-        "score": lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}",
-        "key": lambda value: -1e9 if value is None else value,  # nothing sorts below everything
-        "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
-    }
     write_page(
         path,
         TEMPLATE,
-        filters=filters,
+        filters={"score": _shown, "key": _sort_key, "p": _shown_p},
         title=title,
         scores=scores,
         metrics={name: METRICS[name] for name in scores.shown},
@@ -64,6 +64,19 @@ def write_report(
         curve_png=draw_curve(curve or ()),
         facts=facts,
     )
+
+
+def _shown(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _sort_key(value: float | None) -> str:
+    """What a column of the page is sorted by: nothing is below everything."""
+    return str(-1e9 if value is None else value)
+
+
+def _shown_p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> bytes | None:
@@ -88,7 +101,8 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
             plain_axes(ax)
             jitter = np.random.default_rng(0)
             for row, name in enumerate(scores.labels):
-                _draw_row(ax, row, metric, [by_label[name] for by_label in scores.cases.values()], colors[name], jitter)
+                of_cases = [by_label[name] for by_label in scores.cases.values()]
+                _draw_row(ax, row, metric, of_cases, colors[name], jitter)
         panels[0].set_yticks(range(rows), [shortened(name) for name in scores.labels])
         return png_of(figure)
 
@@ -97,12 +111,15 @@ def _limits(scores: Scores, metric: str) -> tuple[float, float]:
     """0 to 1, or of a distance to the largest that was measured: a penalty would leave the others no room."""
     if METRICS[metric].best == 1:
         return -0.01, 1.01
-    found = [score for by_label in scores.cases.values() for score in by_label.values()]
-    measured = [getattr(score, metric) or 0.0 for score in found if not score.outcome]
+    measured: list[float] = []
+    for by_label in scores.cases.values():
+        measured += [getattr(score, metric) or 0.0 for score in by_label.values() if not score.outcome]
     return 0.0, 1.05 * max([1.0, *measured])
 
 
-def _draw_row(ax, row: int, metric: str, found: Sequence, color: int, jitter: np.random.Generator) -> None:
+def _draw_row(
+    ax: Axes, row: int, metric: str, found: Sequence[LabelScore], color: int, jitter: np.random.Generator
+) -> None:
     """One label in one panel: box and points."""
     points = [(getattr(score, metric), score.outcome) for score in found if getattr(score, metric) is not None]
     values = np.array([value for value, _ in points])
@@ -116,27 +133,53 @@ def _draw_row(ax, row: int, metric: str, found: Sequence, color: int, jitter: np
         ax.plot([values.mean()], [row], marker="D", markersize=4, color="black", zorder=4)
     heights = row + jitter.uniform(-0.18, 0.18, len(values))
     is_penalty = np.array([metric == "hd95_mm" and outcome != "" for _, outcome in points], bool)
-    for marker, which, line in (("o", ~is_penalty, 0), ("x", is_penalty, 1.2)):
-        shown = np.minimum(values[which], ax.get_xlim()[1])
-        style = {"marker": marker, "s": 13, "color": [label_color(color)], "alpha": 0.65, "linewidths": line}
-        ax.scatter(shown, heights[which], zorder=5, clip_on=False, **style)
+    for marker, which, line_width in (("o", ~is_penalty, 0.0), ("x", is_penalty, 1.2)):
+        ax.scatter(
+            np.minimum(values[which], ax.get_xlim()[1]),
+            heights[which],
+            marker=marker,
+            s=13,
+            color=[label_color(color)],
+            alpha=0.65,
+            linewidths=line_width,
+            zorder=5,
+            clip_on=False,
+        )
 
 
-def draw_curve(curve: Sequence[Mapping[str, float]]) -> bytes | None:
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line over epochs."""
+
+    name: str
+    color: str
+    epochs: Sequence[float]
+    values: Sequence[float]
+
+
+def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
     """PNG of loss and Dice against the epoch (see CURVES); None if no epoch has any of them."""
     from matplotlib.figure import Figure
 
-    lines: dict[str, list] = {}
+    lines: dict[str, list[_Line]] = {}
     for key, (title, name, color) in CURVES.items():
-        points = [(row["epoch"], row[key]) for row in curve if "epoch" in row and row.get(key) is not None]
-        if points:
-            lines.setdefault(title, []).append((name, color, *zip(*points)))
+        epochs = []
+        values = []
+        for row in curve:
+            epoch = row.get("epoch")
+            value = row.get(key)
+            if isinstance(epoch, int | float) and isinstance(value, int | float):
+                epochs.append(epoch)
+                values.append(value)
+        if epochs:
+            lines.setdefault(title, []).append(_Line(name=name, color=color, epochs=epochs, values=values))
     if not lines:
         return None
     figure = Figure(figsize=(4.5 * len(lines), 3), dpi=120, layout="constrained")
     for ax, (title, drawn) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items()):
-        for name, color, epochs, values in drawn:
-            ax.plot(epochs, values, label=name, color=color, lw=1.4, marker="." if len(epochs) < 40 else "")
+        for line in drawn:
+            marker = "." if len(line.epochs) < 40 else ""
+            ax.plot(line.epochs, line.values, label=line.name, color=line.color, lw=1.4, marker=marker)
         ax.set(xlabel="Epoch", title=title)
         ax.legend(frameon=False, fontsize=8)
         plain_axes(ax)

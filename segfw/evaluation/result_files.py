@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from segfw.base.files import write_text
 from segfw.base.records import UserError
-from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
+from segfw.evaluation.pairs import LabelledPairs
 from segfw.evaluation.report import write_report
 from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.volume import to_canonical
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFiles:
+    """What is written of an evaluation, and what the report shows beside the scores.
+
+    ``output`` (NAME.json) also gets NAME.csv (a row per case and label), NAME_summary.csv, and where there is something
+    to say NAME_lesions.csv and NAME_comparison.csv. ``report`` is an HTML page: its pictures show ``images`` (file of
+    the first channel by case id) where given, ``curve`` has a mapping per epoch, as in metrics.jsonl.
+    """
+
+    title: str = ""
+    output: Path | None = None
+    report: Path | None = None
+    images: Mapping[str, Path] = field(default_factory=dict)
+    curve: Sequence[Mapping[str, object]] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_output(self.output)
+
+
+def check_output(output: Path | None) -> None:
+    """UserError if the name of the scores does not end in .json."""
+    if output is not None and Path(output).suffix.lower() != ".json":
+        raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
+
+
+def write_results(files: ResultFiles, scores: Scores, pairs: LabelledPairs) -> None:
+    """Writes the scores and the report, as far as they are asked for."""
+    if files.output is not None:  # first: a picture that cannot be drawn is not worth losing the scores for
+        write_scores(files.output, scores)
+    if files.report is not None:
+        write_report_of_pairs(files.report, files, scores, pairs)
 
 
 def write_scores(output: Path, scores: Scores) -> None:
@@ -30,38 +65,46 @@ def write_scores(output: Path, scores: Scores) -> None:
     scores.save(output)
 
 
-def write_report_of_pairs(
-    path: Path,
-    title: str,
-    scores: Scores,
-    labels: LabelSet,
-    pairs: Mapping[str, tuple[Path, Path]],
-    images: Mapping[str, Path],
-    curve: Sequence[Mapping[str, float]] | None,
-    facts: Mapping[str, str],
-    label_maps: Mapping[str, LabelMap],
-) -> None:
+def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs: LabelledPairs) -> None:
     """Draws the worst, median and best cases, which are read again, and writes the page."""
+    labels = pairs.labels
     facts = {
-        **facts,
+        **files.facts,
         "Cases": str(len(scores.cases)),
         "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by segfw {version('segfw')}",
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():
-        reference_zyx, prediction_zyx, stored = read_pair(*pairs[case], labels, label_maps.get(case, ()))
-        if labels.ignored_class is not None:  # which is not drawn
-            reference_zyx[reference_zyx == labels.ignored_class] = 0
-            prediction_zyx[prediction_zyx == labels.ignored_class] = 0
-        image_zyx = None
-        if case in images:
-            try:
-                image_zyx = read_image(images[case], pairs[case][0], stored)
-            except UserError as error:  # a picture is not worth losing the report for
-                facts[f"Image of {case} left out"] = str(error)
-        spacing_mm = to_canonical(stored).geometry.spacing_mm
-        picture = draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names)
+        picture, complaint = _picture_of(case, pairs, files.images.get(case))
+        if complaint:
+            facts[f"Image of {case} left out"] = complaint
         overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
     painted = labels.painted_classes or tuple(labels.foreground.values())
-    colors = dict(zip(labels.structures, painted))
-    write_report(path, title=title, scores=scores, overlays=overlays, curve=curve, facts=facts, colors=colors)
+    write_report(
+        path,
+        title=files.title,
+        scores=scores,
+        overlays=overlays,
+        curve=files.curve,
+        facts=facts,
+        colors=dict(zip(labels.structures, painted)),
+    )
+
+
+def _picture_of(case: str, pairs: LabelledPairs, image: Path | None) -> tuple[bytes, str]:
+    """PNG of both masks of a case, over its image where there is one, and why the image is left out ('' if not)."""
+    labels = pairs.labels
+    reference, prediction = pairs.files[case]
+    reference_zyx, prediction_zyx, stored = read_pair(reference, prediction, labels, pairs.label_maps.get(case, ()))
+    if labels.ignored_class is not None:  # which is not drawn
+        reference_zyx[reference_zyx == labels.ignored_class] = 0
+        prediction_zyx[prediction_zyx == labels.ignored_class] = 0
+    image_zyx = None
+    complaint = ""
+    if image is not None:
+        try:
+            image_zyx = read_image(image, reference, stored)
+        except UserError as error:  # a picture is not worth losing the report for
+            complaint = str(error)
+    spacing_mm = to_canonical(stored).geometry.spacing_mm
+    return draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names), complaint

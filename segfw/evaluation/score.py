@@ -71,21 +71,30 @@ def score_masks(
 ) -> dict[str, LabelScore]:
     """Scores of every structure by name, from class indices (Z, Y, X) on one grid."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
+    structures = labels.structures
     ignored = labels.ignored_class
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
     if ignored is not None:
         confusion_kk[ignored] = 0
         if measures.surface or measures.lesions:
             prediction_zyx = np.where(reference_zyx == ignored, prediction_zyx.dtype.type(ignored), prediction_zyx)
-    surfaces = [NO_SURFACE] * len(labels.structures)
+    surfaces = [NO_SURFACE] * len(structures)
     if measures.surface:
-        masks = (np.ascontiguousarray(mask) for mask in (reference_zyx, prediction_zyx))
-        surfaces = surface_scores(*masks, tuple(labels.structures.values()), spacing_mm, measures.tolerance_mm, ignored)
+        surfaces = surface_scores(
+            np.ascontiguousarray(reference_zyx),
+            np.ascontiguousarray(prediction_zyx),
+            tuple(structures.values()),
+            spacing_mm,
+            measures.tolerance_mm,
+            ignored,
+        )
     lesions = _lesions(reference_zyx, prediction_zyx, labels, voxel_ml, measures)
-    return {
-        name: label_score(confusion_kk, classes, voxel_ml=voxel_ml, surface=surface, lesions=lesions.get(name, ()))
-        for (name, classes), surface in zip(labels.structures.items(), surfaces)
-    }
+    scores = {}
+    for (name, classes), surface in zip(structures.items(), surfaces):
+        scores[name] = label_score(
+            confusion_kk, classes, voxel_ml=voxel_ml, surface=surface, lesions=lesions.get(name, ())
+        )
+    return scores
 
 
 def lesion_names(labels: LabelSet, measures: Measures) -> tuple[str, ...]:
@@ -105,17 +114,26 @@ def _lesions(
     names = lesion_names(labels, measures)
     if not names:
         return {}
-    boxes = [find_objects(mask, max_label=labels.classes) for mask in (reference_zyx, prediction_zyx)]
+    boxes_of_class: dict[int, list[tuple[slice, ...]]] = {}
+    for mask in (reference_zyx, prediction_zyx):
+        for index, box in enumerate(find_objects(mask, max_label=labels.classes), start=1):
+            if box is not None:
+                boxes_of_class.setdefault(index, []).append(box)
     counts = {}
     for name in names:
         classes = labels.structures[name]
-        found = [places[index - 1] for places in boxes for index in classes if places[index - 1] is not None]
-        box = tuple(
-            slice(min(place[axis].start for place in found), max(place[axis].stop for place in found))
-            if found
-            else slice(0, 1)
-            for axis in range(3)
-        )
-        reference, prediction = np.isin(reference_zyx[box], classes), np.isin(prediction_zyx[box], classes)
+        found: list[tuple[slice, ...]] = []
+        for index in classes:
+            found += boxes_of_class.get(index, [])
+        box = _box_around(found)
+        reference = np.isin(reference_zyx[box], classes)
+        prediction = np.isin(prediction_zyx[box], classes)
         counts[name] = lesion_counts(reference, prediction, voxel_ml, measures.strata_ml, measures.lesion_iou)
     return counts
+
+
+def _box_around(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """The smallest box that holds all of them; a single voxel without any."""
+    if not boxes:
+        return (slice(0, 1),) * 3
+    return tuple(slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes))

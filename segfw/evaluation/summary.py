@@ -19,16 +19,15 @@ def summarize(
     """Means over cases and labels of {case id: {label name: score}}; every case must have the same labels."""
     names = tuple(next(iter(cases.values()), {}))
     values_nlm = value_table(cases, names)
-    shape = values_nlm.shape
-    resampled_blm = resample_means(values_nlm.reshape(shape[0], -1)).reshape(-1, *shape[1:]) if shape[0] else None
-    labels = {
-        name: _summary(
-            [scores[name] for scores in cases.values()],
-            values_nlm[:, index],
-            None if resampled_blm is None else resampled_blm[:, index],
-        )
-        for index, name in enumerate(names)
-    }
+    resampled_blm = None
+    if len(values_nlm):
+        means = resample_means(values_nlm.reshape(len(values_nlm), -1))
+        resampled_blm = means.reshape(-1, *values_nlm.shape[1:])
+    labels = {}
+    for index, name in enumerate(names):
+        resampled_bm = None if resampled_blm is None else resampled_blm[:, index]
+        scores = [by_label[name] for by_label in cases.values()]
+        labels[name] = _summary(scores, values_nlm[:, index], resampled_bm)
     return Scores(
         labels=labels,
         foreground_mean=MeanScores(**_means(labels.values())),
@@ -42,13 +41,18 @@ def summarize(
 def value_table(cases: Mapping[str, Mapping[str, LabelScore]], names: Iterable[str]) -> np.ndarray:
     """Every metric (last axis) of every label in every case, (cases, labels, metrics); NaN where it does not exist."""
     names = tuple(names)
-    rows = [[[getattr(scores[name], metric) for metric in METRICS] for name in names] for scores in cases.values()]
-    return np.array(rows, dtype=float).reshape(len(cases), len(names), len(METRICS))  # None becomes NaN
+    table_nlm = np.empty((len(cases), len(names), len(METRICS)))
+    for row, scores in enumerate(cases.values()):
+        for column, name in enumerate(names):
+            table_nlm[row, column] = [getattr(scores[name], metric) for metric in METRICS]  # None becomes NaN
+    return table_nlm
 
 
 def empty_mask_counts(scores: Scores) -> str:
     """'2 missed, 0 invented, 1 both empty', of all cases and labels."""
-    found = Counter(score.outcome for by_label in scores.cases.values() for score in by_label.values())
+    found: Counter[str] = Counter()
+    for by_label in scores.cases.values():
+        found.update(score.outcome for score in by_label.values())
     return ", ".join(f"{found[outcome]} {outcome}" for outcome in ("missed", "invented", "both empty"))
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.images.geometry import Shape, Spacing
+from segfw.images.geometry import Shape, Spacing, as_shape
 
 SLAB_VOXELS = 1 << 20
 ROUNDING = 1e-4  # of a tolerance: affines give a spacing of 1 mm as 1.0000001
@@ -36,16 +36,20 @@ class SurfaceScore(NamedTuple):
 NO_SURFACE = SurfaceScore(None, None, None)
 
 
-def surface_points(classes_zyx: np.ndarray, ignored: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def surface_points(
+    classes_zyx: np.ndarray, ignored: int | None = None, *, slab_voxels: int = SLAB_VOXELS
+) -> tuple[np.ndarray, np.ndarray]:
     """Surface voxels of all classes above 0, (points, their class), in ascending order.
 
     ``classes_zyx`` is contiguous; voxels of the class ``ignored`` have no surface and make none.
     """
     depth = classes_zyx.shape[0]
-    thick = max(1, SLAB_VOXELS // max(1, classes_zyx[0].size))
-    points, classes = [], []
+    thick = max(1, slab_voxels // max(1, classes_zyx[0].size))
+    points = []
+    classes = []
     for start in range(0, depth, thick):
-        first, stop = max(0, start - 1), min(depth, start + thick)
+        first = max(0, start - 1)
+        stop = min(depth, start + thick)
         slab = classes_zyx[first : min(depth, stop + 1)]  # one slice of context on both sides
         if not slab.any():
             continue
@@ -71,7 +75,8 @@ def _has_other_neighbour(slab_zyx: np.ndarray, ignored: int | None) -> np.ndarra
     for axis in range(3):
         if slab_zyx.shape[axis] == 1:
             continue
-        mask, border = np.moveaxis(slab_zyx, axis, 0), np.moveaxis(result, axis, 0)
+        mask = np.moveaxis(slab_zyx, axis, 0)
+        border = np.moveaxis(result, axis, 0)
         differs = mask[1:] != mask[:-1]
         if ignored is None:
             border[1:] |= differs
@@ -100,30 +105,38 @@ def surface_scores(
     has None.
     """
     singles = [members[0] for members in structures if len(members) == 1]
-    by_class = [_by_class(mask, singles, ignored) for mask in (reference_zyx, prediction_zyx)] if singles else []
+    reference_of = _by_class(reference_zyx, singles, ignored)
+    prediction_of = _by_class(prediction_zyx, singles, ignored)
     diagonal_mm = float(np.linalg.norm(np.multiply(reference_zyx.shape, spacing_mm)))
     scores = []
     for members in structures:
-        masks = (reference_zyx, prediction_zyx)
         if len(members) == 1:
-            points = [found[members[0]] for found in by_class]
+            reference = reference_of[members[0]]
+            prediction = prediction_of[members[0]]
         else:
-            points = [_union_points(mask, members, ignored) for mask in masks]
-        # Without ignored voxels whatever is there has a surface.
-        exists = [
-            len(found) > 0 or (ignored is not None and bool(np.isin(mask, members).any()))
-            for mask, found in zip(masks, points)
-        ]
-        if exists[0] != exists[1]:
+            reference = _union_points(reference_zyx, members, ignored)
+            prediction = _union_points(prediction_zyx, members, ignored)
+        in_reference = _exists(reference_zyx, members, reference, ignored)
+        in_prediction = _exists(prediction_zyx, members, prediction, ignored)
+        if in_reference != in_prediction:
             scores.append(SurfaceScore(diagonal_mm, diagonal_mm, 0.0))
-        elif all(map(len, points)):
-            scores.append(_score(*points, reference_zyx.shape, spacing_mm, tolerance_mm))
+        elif len(reference) and len(prediction):
+            shape = as_shape(reference_zyx.shape)
+            scores.append(_score(reference, prediction, shape, spacing_mm, tolerance_mm))
         else:
             scores.append(NO_SURFACE)
     return scores
 
 
+def _exists(mask_zyx: np.ndarray, members: Sequence[int], points: np.ndarray, ignored: int | None) -> bool:
+    """Whether a structure is in a mask: without ignored voxels whatever is there has a surface."""
+    return len(points) > 0 or (ignored is not None and bool(np.isin(mask_zyx, members).any()))
+
+
 def _by_class(mask_zyx: np.ndarray, wanted: Sequence[int], ignored: int | None) -> dict[int, np.ndarray]:
+    """Surface of each wanted class."""
+    if not wanted:
+        return {}
     points, classes = surface_points(mask_zyx, ignored)
     points = points[np.argsort(classes, kind="stable")]
     ends = np.bincount(classes, minlength=max(wanted) + 1).cumsum()

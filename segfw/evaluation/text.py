@@ -6,17 +6,20 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
+from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts
 
 COUNTS = ("tp", "fp", "fn", "reference_ml", "predicted_ml")
+COMPARED = ("dice", "nsd", "hd95_mm")  # on the console
+Row = tuple[object, ...]
 SPREADS = ("cases", "median", "std", "q1", "q3", "low", "high")
 
 
 def scores_csv(scores: Scores) -> str:
     """One row per case and label, with what its masks were; a metric that does not exist is an empty cell."""
-    rows = []
+    rows: list[Row] = []
     for case, by_label in scores.cases.items():
         rows += [(case, name, *_cells(score), score.outcome) for name, score in by_label.items()]
     return _csv(("case", "label", *METRICS, *COUNTS, "mask"), rows)
@@ -24,7 +27,7 @@ def scores_csv(scores: Scores) -> str:
 
 def summary_csv(scores: Scores) -> str:
     """One row per label and metric: mean, cases, median, deviation, quartiles and the interval of the mean."""
-    rows = []
+    rows: list[Row] = []
     for name, label in scores.labels.items():
         for metric, spread in label.spread.items():
             rows.append((name, metric, getattr(label, metric), *(getattr(spread, key) for key in SPREADS)))
@@ -39,23 +42,20 @@ def summary_csv(scores: Scores) -> str:
 def lesions_csv(scores: Scores) -> str:
     """One row per case, label and size class of components."""
     columns = ("from_ml", "to_ml", "reference", "found", "predicted", "right")
-    rows = [
-        (case, name, *(getattr(part, column) for column in columns))
-        for case, by_label in scores.cases.items()
-        for name, score in by_label.items()
-        for part in score.lesions
-    ]
+    rows: list[Row] = []
+    for case, by_label in scores.cases.items():
+        for name, score in by_label.items():
+            rows += [(case, name, *(getattr(part, column) for column in columns)) for part in score.lesions]
     return _csv(("case", "label", *columns), rows)
 
 
 def comparison_csv(comparison: Comparison) -> str:
     """One row per label and metric."""
     columns = tuple(Paired.model_fields)
-    rows = [
-        (name, metric, *(getattr(result, column) for column in columns))
-        for name, by_metric in comparison_rows(comparison)
-        for metric, result in by_metric.items()
-    ]
+    rows: list[Row] = []
+    for name, by_metric in comparison_rows(comparison):
+        for metric, result in by_metric.items():
+            rows.append((name, metric, *(getattr(result, column) for column in columns)))
     return _csv(("label", "metric", *columns), rows)
 
 
@@ -68,14 +68,15 @@ def scores_table(scores: Scores) -> str:
     """The means of every label as plain text columns, for the console, with what was counted and how."""
     metrics = scores.shown
     heads = ("label", *(METRICS[metric].short for metric in metrics))
-    rows = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
+    rows: list[Sequence[str]] = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
     for name, label in scores.labels.items():
         counts = (label.cases, label.missed, label.invented, label.both_empty)
         dice = label.spread.get("dice")
-        interval = None if dice is None or dice.low is None else (dice.low, dice.high)
-        rows.append((name, *_means(label, metrics), _interval(interval), *map(str, counts)))
-    interval = _interval(scores.foreground_interval.get("dice"))
-    rows.append(("foreground mean", *_means(scores.foreground_mean, metrics), interval, "", "", "", ""))
+        interval = "-" if dice is None else _interval(dice.low, dice.high)
+        rows.append((name, *_means(label, metrics), interval, *map(str, counts)))
+    low, high = scores.foreground_interval.get("dice", (None, None))
+    foreground = _means(scores.foreground_mean, metrics)
+    rows.append(("foreground mean", *foreground, _interval(low, high), "", "", "", ""))
     lines = [_table(rows)]
     for name, label in scores.labels.items():
         lines += [f"lesions of {name}{stratum}" for stratum in _strata(label.lesions)]
@@ -90,16 +91,17 @@ def scores_table(scores: Scores) -> str:
 
 def comparison_table(comparison: Comparison) -> str:
     """Differences in Dice and, where measured, NSD and HD95, for the console."""
-    rows = [("label", "metric", "first", "second", "difference", "95 %", "p", "wins", "losses", "ties")]
+    heads = ("label", "metric", "first", "second", "difference", "95 %", "p", "wins", "losses", "ties")
+    rows: list[Sequence[str]] = [heads]
     for name, by_metric in comparison_rows(comparison):
-        for metric in ("dice", "nsd", "hd95_mm"):
-            if metric in by_metric:
-                found = by_metric[metric]
-                numbers = (found.first, found.second, found.difference)
-                interval = None if found.low is None else (found.low, found.high)
-                outcome = (found.wins, found.losses, found.ties)
-                cells = (*(f"{value:.3f}" for value in numbers), _interval(interval), f"{found.p:.2g}")
-                rows.append((name, METRICS[metric].title, *cells, *map(str, outcome)))
+        for metric in COMPARED:
+            if metric not in by_metric:
+                continue
+            found = by_metric[metric]
+            means = [f"{value:.3f}" for value in (found.first, found.second, found.difference)]
+            certainty = [_interval(found.low, found.high), f"{found.p:.2g}"]
+            outcomes = [str(number) for number in (found.wins, found.losses, found.ties)]
+            rows.append((name, METRICS[metric].title, *means, *certainty, *outcomes))
     lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _table(rows)]
     for which, cases in (("first", comparison.only_first), ("second", comparison.only_second)):
         if cases:
@@ -112,7 +114,7 @@ def stratum_name(low: float, high: float | None) -> str:
     return f"{low:g} ml and more" if high is None else f"{low:g} to {high:g} ml"
 
 
-def _strata(lesions: Iterable) -> list[str]:
+def _strata(lesions: Iterable[LesionCounts]) -> list[str]:
     return [
         f", {stratum_name(part.from_ml, part.to_ml)}: {part.found} of {part.reference} found, "
         f"{part.right} of {part.predicted} predicted are real, F1 {_digits(part.f1)}"
@@ -121,7 +123,7 @@ def _strata(lesions: Iterable) -> list[str]:
     ]
 
 
-def _cells(score: LabelScore) -> tuple:
+def _cells(score: LabelScore) -> Row:
     return tuple(getattr(score, column) for column in (*METRICS, *COUNTS))
 
 
@@ -144,7 +146,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in aligned_columns(rows))
 
 
-def _csv(head: tuple, rows: Iterable[tuple]) -> str:
+def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
@@ -152,8 +154,8 @@ def _csv(head: tuple, rows: Iterable[tuple]) -> str:
     return text.getvalue()
 
 
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def _digits(value: float | None, digits: int = 3) -> str:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from segfw.base.words import count
 from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
-MARK_AT, MARK = 128, b"DICM"
+MARK_AT = 128
+MARK = b"DICM"
 UNEVEN = 0.1  # share of the slice distance by which distances may differ: far above rounding, far below a slice
 ROUNDING_OF_DIRECTIONS = 1e-3
 
 # DICOM tags as SimpleITK names them.
-SOP_INSTANCE, SERIES, SERIES_NUMBER, DESCRIPTION = "0008|0018", "0020|000e", "0020|0011", "0008|103e"
-POSITION, ORIENTATION, THICKNESS = "0020|0032", "0020|0037", "0018|0050"
-FRAMES, SLOPE, INTERCEPT = "0028|0008", "0028|1053", "0028|1052"
+SOP_INSTANCE = "0008|0018"
+SERIES = "0020|000e"
+SERIES_NUMBER = "0020|0011"
+DESCRIPTION = "0008|103e"
+POSITION = "0020|0032"
+ORIENTATION = "0020|0037"
+THICKNESS = "0018|0050"
+FRAMES = "0028|0008"
+ROWS = "0028|0010"
+SLOPE = "0028|1053"
+INTERCEPT = "0028|1052"
 
 
 class Slice(NamedTuple):
@@ -67,7 +77,7 @@ def read_series(folder: Path) -> Voxels:
         raise Refusal(f"holds DICOM files but no image among them ({names}); give the folder of the images")
     series = _series_of(found)
     if len(series) > 1:
-        listed = "; ".join(_in_words(members) for members in series.values()).replace("; ", ", ")
+        listed = ", ".join(_in_words(members) for members in series.values())
         raise Refusal(f"holds {len(series)} series: {listed}; move each into a folder of its own")
     slices = _ordered(_without_copies(found))
     affine = _affine(slices)
@@ -94,25 +104,25 @@ def _read_header(path: Path) -> Slice | None:
         return None
     size = reader.GetSize()
     tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
-    if min(size) == 0 or "0028|0010" not in tags:  # RTSTRUCT and the like have no rows
+    if min(size) == 0 or ROWS not in tags:  # RTSTRUCT and the like have no rows
         return None
-    position, axes = _numbers(tags.get(POSITION), 3), _numbers(tags.get(ORIENTATION), 6)
+    axes = _numbers(tags.get(ORIENTATION), 6)
     return Slice(
         path=path,
         tags=tags,
         columns_rows=size[:2],
         spacing_xy=reader.GetSpacing()[:2],
-        position=position,
+        position=_numbers(tags.get(POSITION), 3),
         axes=None if axes is None else axes.reshape(2, 3),
     )
 
 
-def _numbers(text: str | None, count: int) -> np.ndarray | None:
+def _numbers(text: str | None, number: int) -> np.ndarray | None:
     try:
         values = np.array([float(part) for part in (text or "").split("\\")])
     except ValueError:
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    return values if len(values) == number and np.isfinite(values).all() else None
 
 
 def _series_of(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
@@ -124,9 +134,10 @@ def _series_of(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
 
 def _in_words(members: list[Slice]) -> str:
     """'4 "t2_tse_tra" of 19 slices'."""
-    tags, count = members[0].tags, sum(part.frames for part in members)
+    tags = members[0].tags
+    slices = sum(part.frames for part in members)
     description = tags.get(DESCRIPTION, "without description").replace(";", ",")
-    return f'{tags.get(SERIES_NUMBER, "?")} "{description}" of {count} slice{"" if count == 1 else "s"}'
+    return f'{tags.get(SERIES_NUMBER, "?")} "{description}" of {count(slices, "slice")}'
 
 
 def _without_copies(slices: list[Slice]) -> list[Slice]:
@@ -140,40 +151,44 @@ def _without_copies(slices: list[Slice]) -> list[Slice]:
 def _ordered(slices: list[Slice]) -> list[Slice]:
     """Slices along their common normal; refuses those that do not make one volume."""
     name = f"series {_in_words(slices)}"
-    several = next((part for part in slices if part.frames > 1), None)
-    if several:
-        what = f"{name} is multi-frame DICOM ({several.frames} frames in {several.path.name})"
+    multi_frame = next((part for part in slices if part.frames > 1), None)
+    if multi_frame:
+        what = f"{name} is multi-frame DICOM ({multi_frame.frames} frames in {multi_frame.path.name})"
         raise Refusal(f"{what}, which segfw does not read; convert it to NIfTI with a DICOM converter")
     if len(slices) == 1:
         return slices
-    lacking = [part for part in slices if part.position is None or part.axes is None]
-    if lacking:
-        what = f"{name}: {lacking[0].path.name} says no position or orientation"
-        raise Refusal(f"{what}, so the slices cannot be put in order; convert the series to NIfTI")
-    _check_same(slices, name)
-    normal = np.cross(*slices[0].axes)
-    along = {part.path: float(part.position @ normal) for part in slices}
-    ordered = sorted(slices, key=lambda part: along[part.path])
-    places = np.array([along[part.path] for part in ordered])
-    _check_distances(places, name)
-    return ordered
+    positions: list[np.ndarray] = []
+    axes: list[np.ndarray] = []
+    for part in slices:
+        if part.position is None or part.axes is None:
+            what = f"{name}: {part.path.name} says no position or orientation"
+            raise Refusal(f"{what}, so the slices cannot be put in order; convert the series to NIfTI")
+        positions.append(part.position)
+        axes.append(part.axes)
+    _check_orientations(axes, name)
+    _check_sizes(slices, name)
+    normal = np.cross(axes[0][0], axes[0][1])
+    along_normal = np.array([float(position @ normal) for position in positions])
+    order = np.argsort(along_normal, kind="stable")
+    _check_distances(along_normal[order], name)
+    return [slices[index] for index in order]
 
 
-def _check_same(slices: list[Slice], name: str) -> None:
-    def kinds(what: Callable[[Slice], Any]) -> Counter:
-        return Counter(what(part) for part in slices)
-
-    axes = [part.axes for part in slices]
-    directions: list[np.ndarray] = []
-    for own in axes:
-        if not any(np.abs(own - other).max() <= ROUNDING_OF_DIRECTIONS for other in directions):
-            directions.append(own)
-    if len(directions) > 1:
-        what = f"{name}: its slices lie in {len(directions)} different orientations (a localizer?)"
+def _check_orientations(axes: list[np.ndarray], name: str) -> None:
+    orientations: list[np.ndarray] = []
+    for directions in axes:
+        if not any(np.abs(directions - other).max() <= ROUNDING_OF_DIRECTIONS for other in orientations):
+            orientations.append(directions)
+    if len(orientations) > 1:
+        what = f"{name}: its slices lie in {len(orientations)} different orientations (a localizer?)"
         raise Refusal(f"{what}; keep those of one orientation")
-    sizes = kinds(lambda part: f"{part.columns_rows[0]} x {part.columns_rows[1]}")
+
+
+def _check_sizes(slices: list[Slice], name: str) -> None:
+    """Refuses slices that differ in the number or the spacing of their pixels."""
+    sizes = Counter(f"{part.columns_rows[0]} x {part.columns_rows[1]}" for part in slices)
     if len(sizes) > 1:
-        listed = ", ".join(f"{count} of {size} pixels" for size, count in sizes.items())
+        listed = ", ".join(f"{number} of {size} pixels" for size, number in sizes.items())
         raise Refusal(f"{name}: its slices differ in size ({listed}); keep those of one size")
     spacings = np.array([part.spacing_xy for part in slices])
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
@@ -185,11 +200,12 @@ def _check_distances(places_mm: np.ndarray, name: str) -> None:
     usual = float(np.median(steps[steps > 1e-3 * steps.max()])) if steps.max() > 0 else 0.0
     distinct = 1 + int((steps > UNEVEN * usual).sum()) if usual else 1
     if distinct < len(places_mm):
-        what = f"{name} lie at {distinct} position{'' if distinct == 1 else 's'}, several at one"
+        what = f"{name} lie at {count(distinct, 'position')}, several at one"
         raise Refusal(f"{what} (b-values, echoes or time points?); keep one file per position")
     wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual)
     if len(wrong):
-        first, step = places_mm[wrong[0]], steps[wrong[0]]
+        first = places_mm[wrong[0]]
+        step = steps[wrong[0]]
         what = f"{name}: between {first:.1f} and {first + step:.1f} mm along their normal two slices are {step:.2f} mm "
         what += f"apart, the others {usual:.2f} mm (slices missing?)"
         raise Refusal(f"{what}; complete the series or resample it evenly")
@@ -197,14 +213,15 @@ def _check_distances(places_mm: np.ndarray, name: str) -> None:
 
 def _affine(slices: list[Slice]) -> np.ndarray:
     """From the first and the last position: under a gantry tilt slices do not follow each other along their normal."""
-    first, last = slices[0], slices[-1]
+    first = slices[0]
+    last = slices[-1]
     x, y = np.eye(3)[:2] if first.axes is None else first.axes
+    origin = np.zeros(3) if first.position is None else first.position
     step = np.cross(x, y) * _thickness(first)
-    if len(slices) > 1:
-        step = (last.position - first.position) / (len(slices) - 1)
+    if len(slices) > 1 and last.position is not None:
+        step = (last.position - origin) / (len(slices) - 1)
     length = float(np.linalg.norm(step))
     direction = np.column_stack([x, y, step / length])
-    origin = np.zeros(3) if first.position is None else first.position
     return affine_of_lps(direction, np.array([*first.spacing_xy, length]), origin)
 
 

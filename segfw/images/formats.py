@@ -20,6 +20,7 @@ from segfw.images.raster import read_picture, read_picture_mask, side_file, writ
 from segfw.images.volume import Volume
 from segfw.images.voxels import Refusal, Voxels
 
+HEADER_BYTES = 1 << 16  # a header of text ends before this
 SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers
 
 
@@ -71,22 +72,27 @@ def read_volume(path: Path) -> Volume:
 
     Integer files stay integers; files with a scale factor become float32; the byte order is the machine's own.
     """
-    return _read(Path(path), lambda format: format.read)
+    return _read(Path(path), is_mask=False)
 
 
 def read_mask(path: Path) -> Volume:
     """Reads a mask as stored. Pictures give their palette's indices, or one channel where all colours are equal."""
-    return _read(Path(path), lambda format: format.read_mask or format.read)
+    return _read(Path(path), is_mask=True)
 
 
-def _read(path: Path, reader: Callable[[Format], Callable[[Path], Voxels]]) -> Volume:
+def _read(path: Path, *, is_mask: bool) -> Volume:
     ending = split_ending(path)[1]
-    read = read_series if path.is_dir() else reader(FORMATS[ending]) if ending else None
     if not path.exists():
         raise UnreadableFile(f"{path}: no such file; check the name")
-    if read is None:
-        if is_dicom(path):
-            raise UnreadableFile(f"{path}: is one file of a DICOM series; give the folder that holds the series")
+    read: Callable[[Path], Voxels]
+    if path.is_dir():
+        read = read_series
+    elif ending:
+        format = FORMATS[ending]
+        read = format.read_mask if is_mask and format.read_mask else format.read
+    elif is_dicom(path):
+        raise UnreadableFile(f"{path}: is one file of a DICOM series; give the folder that holds the series")
+    else:
         raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
     try:
         return _checked(read(path))
@@ -114,8 +120,8 @@ def _checked(voxels: Voxels) -> Volume:
         what = f"its axes miss right angles by {shear:.1f} degrees (gantry tilt or shear), which the network will see"
         notes = (*notes, f"{what}; resample it to right angles if other images have them")
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
-    kind = np.float32 if is_long else array.dtype.newbyteorder("=")
-    array = array.astype(kind, copy=False)
+    dtype = np.dtype(np.float32) if is_long else array.dtype.newbyteorder("=")
+    array = array.astype(dtype, copy=False)
     return Volume(array=array, geometry=geometry, notes=tuple(notes), is_placed=is_placed, stated_mm=stated_mm)
 
 
@@ -138,19 +144,19 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
 
 
-HEADER_BYTES = 1 << 16
-
-
 def size_and_change(path: Path) -> tuple[int, int]:
     """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
     files = [path]
     if path.is_dir():
         files += path.iterdir()
-    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY) and side_file(path):
-        files.append(side_file(path))
+    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY):
+        beside = side_file(path)
+        if beside is not None:
+            files.append(beside)
     elif path.suffix.lower() == ".mhd" and path.is_file():
         voxels = re.search(rb"ElementDataFile\s*=\s*(\S+)", path.read_bytes()[:HEADER_BYTES])
-        files += [path.with_name(voxels[1].decode(errors="replace"))] if voxels else []
+        if voxels:
+            files.append(path.with_name(voxels[1].decode(errors="replace")))
     files = [file for file in files if file.exists()]  # a broken link is for the reader to complain of
     stats = [file.stat() for file in files]
     size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
@@ -166,17 +172,14 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: P
     Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
     """
     path = Path(path)
-    ending = split_ending(path)[1]
-    if ending not in MASK_ENDINGS:
-        why = "is lossy and would blur labels" if ending else "has an unknown ending"
-        raise UserError(f"{path}: {why}; masks are written as {', '.join(MASK_ENDINGS)}")
-    low, high = int(labels_zyx.min(initial=0)), int(labels_zyx.max(initial=0))
-    kinds = (np.uint8, np.int16, np.int32) if low >= 0 else (np.int16, np.int32)
-    kind = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    format = FORMATS.get(split_ending(path)[1])
+    if format is None or format.write is None:
+        reason = "has an unknown ending" if format is None else "is lossy and would blur labels"
+        raise UserError(f"{path}: {reason}; masks are written as {', '.join(MASK_ENDINGS)}")
+    labels = labels_zyx.astype(_smallest_type(labels_zyx))
     with whole_file(path) as partial:
         try:
-            labels, format = labels_zyx.astype(kind), FORMATS[ending]
-            if format.write_like and _is_file_of(format, like):
+            if format.write_like and like is not None and _is_file_of(format, like):
                 format.write_like(partial, labels, geometry.matrix, like)
             else:
                 format.write(partial, labels, geometry.matrix)
@@ -184,21 +187,31 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: P
             raise UserError(f"{path}: {error}") from None
 
 
+def _smallest_type(labels_zyx: np.ndarray) -> type[np.integer]:
+    """The smallest of the types that every format of medical images has and that holds all values."""
+    low = int(labels_zyx.min(initial=0))
+    high = int(labels_zyx.max(initial=0))
+    types: list[type[np.integer]] = [np.int16, np.int32]
+    if low >= 0:
+        types.insert(0, np.uint8)
+    return next(one for one in types if np.iinfo(one).min <= low and high <= np.iinfo(one).max)
+
+
 def write_map(path: Path, values_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
     """Writes float values as NIfTI in 8 bits with a scale factor, atomically; ``like`` is as in ``write_labels``."""
     with whole_file(path) as partial:
-        if _is_file_of(NIFTI, like):
+        if like is not None and _is_file_of(NIFTI, like):
             write_nifti_like(partial, values_zyx, geometry.matrix, like, stored_as=np.uint8)
         else:
             write_nifti(partial, values_zyx, geometry.matrix, stored_as=np.uint8)
 
 
-def _is_file_of(format: Format, path: Path | None) -> bool:
-    return path is not None and path.is_file() and FORMATS.get(split_ending(path)[1]) is format
+def _is_file_of(format: Format, path: Path) -> bool:
+    return path.is_file() and FORMATS.get(split_ending(path)[1]) is format
 
 
 def check_mask_ending(ending: str) -> None:
     """Raises UserError if no mask can be written under this ending."""
     if ending not in MASK_ENDINGS:
-        why = "is lossy and would blur labels" if ending in FORMATS else "is unknown"
-        raise UserError(f"--ending {ending!r} {why}; choose from {', '.join(MASK_ENDINGS)}")
+        reason = "is lossy and would blur labels" if ending in FORMATS else "is unknown"
+        raise UserError(f"--ending {ending!r} {reason}; choose from {', '.join(MASK_ENDINGS)}")

@@ -37,10 +37,13 @@ def read_itk(path: Path) -> Voxels:
     space = min(dimensions, 3)
     direction = np.eye(3)
     direction[:space, :space] = np.reshape(image.GetDirection(), (dimensions, dimensions))[:space, :space]
-    spacing, origin = np.ones(3), np.zeros(3)
-    spacing[:space], origin[:space] = image.GetSpacing()[:space], image.GetOrigin()[:space]
-    affine, stated = affine_of_lps(direction, spacing, origin), stated_spacing(image.GetSpacing()[:space][::-1])
-    return Voxels(array, affine, _missing_spacing(path), stated_mm=stated)
+    spacing = np.ones(3)
+    spacing[:space] = image.GetSpacing()[:space]
+    origin = np.zeros(3)
+    origin[:space] = image.GetOrigin()[:space]
+    affine = affine_of_lps(direction, spacing, origin)
+    stated_mm = stated_spacing(image.GetSpacing()[:space][::-1])
+    return Voxels(array, affine, _missing_spacing(path), stated_mm=stated_mm)
 
 
 def _missing_spacing(path: Path) -> tuple[str, ...]:

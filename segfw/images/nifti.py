@@ -18,6 +18,12 @@ GZIP_MARK = b"\x1f\x8b"
 HEADER_SIZES = {348, 540}  # of NIfTI-1 and NIfTI-2, the first number of every file
 UNIT_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres; all others count as millimetres
 CODES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI"}
+# Fields of the header that say where voxels are.
+PLACING = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
 LONGEST_LINE = 1000  # one row of more voxels than this is no image: values on a surface come like that
 
 
@@ -31,7 +37,7 @@ def read_nifti(path: Path) -> Voxels:
         raise ValueError(f"has {array.ndim} dimensions {array.shape}, expected 2, 3 or 4 (the last one channels)")
     array = array.reshape(array.shape + (1,) * (4 - array.ndim))
     if sorted(array.shape[:3])[1] == 1 and max(array.shape[:3]) > LONGEST_LINE:
-        size = " x ".join(str(length) for length in array.shape[:3])
+        size = " x ".join(map(str, array.shape[:3]))
         raise Refusal(f"holds {size} voxels, a list of values (on a surface?) and no image; give the volume itself")
     affine = _with_thickness(image.affine, array.shape[:3])
     notes = (*_conflict(image, array.shape[:3]), *_missing_spacing(path, image, array.shape[:3]))
@@ -52,7 +58,10 @@ def _open(path: Path) -> nibabel.Nifti1Image:
     start = _start(path)
     is_gzipped = start.startswith(GZIP_MARK)
     if not is_gzipped and path.suffix.lower() != ".gz":
-        return nibabel.load(path)
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image):  # of which NIfTI-2's is a kind
+            raise ValueError(f"is no NIfTI volume but what nibabel calls {type(image).__name__}")
+        return image
     # Decompressed here because nibabel stops before the checksum: a damaged file would give wrong voxels in silence.
     content = path.read_bytes()
     if is_gzipped or not _header_sizes(start) & HEADER_SIZES:
@@ -76,7 +85,8 @@ def _with_thickness(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     affine = affine.copy()
     empty = [axis for axis in range(3) if not affine[:3, axis].any()]
     if len(empty) == 1 and shape[empty[0]] == 1:
-        first, second = (affine[:3, (empty[0] + step) % 3] for step in (1, 2))
+        first = affine[:3, (empty[0] + 1) % 3]
+        second = affine[:3, (empty[0] + 2) % 3]
         normal = np.cross(first, second)
         affine[:3, empty[0]] = normal / (np.linalg.norm(normal) or 1.0)
     return affine
@@ -90,23 +100,29 @@ def _conflict(image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[str, 
     sform it says nothing.
     """
     header = image.header
-    codes = int(header["sform_code"]), int(header["qform_code"])
-    if min(codes) <= 0:
+    sform_code = int(header["sform_code"])
+    qform_code = int(header["qform_code"])
+    if sform_code <= 0 or qform_code <= 0:
         return ()
-    sform, qform = header.get_sform(), header.get_qform()
+    sform = header.get_sform()
+    qform = header.get_qform()
     if shear_degrees(sform) > 0.1 or not np.isfinite(qform).all():
         return ()
     distance = corner_distance_mm(shape, sform, qform)
     if distance <= 0.5 * np.linalg.norm(sform[:3, :3], axis=0).min():
         return ()
-    places = [
-        f"{name} ({CODES.get(code, code)}, origin {', '.join(f'{value:.5g}' for value in matrix[:3, 3])})"
-        for name, code, matrix in zip(("sform", "qform"), codes, (sform, qform))
-    ]
-    what = f"its {places[0]} and {places[1]} put a corner {distance:.4g} mm apart"
-    if codes[0] != codes[1]:
+    first = _place("sform", sform_code, sform)
+    second = _place("qform", qform_code, qform)
+    what = f"its {first} and {second} put a corner {distance:.4g} mm apart"
+    if sform_code != qform_code:
         return (f"{what}, and the sform is used; check that image and mask agree",)
     raise Refusal(f"{what}; write the right one over the other, for example with nibabel's set_sform or set_qform")
+
+
+def _place(name: str, code: int, affine: np.ndarray) -> str:
+    """'sform (scanner, origin -90, 12.5, 7)'."""
+    origin = ", ".join(f"{value:.5g}" for value in affine[:3, 3])
+    return f"{name} ({CODES.get(code, code)}, origin {origin})"
 
 
 def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -123,10 +139,6 @@ def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, .
     return (f"says no spacing along {axes}, so 1 mm is taken; write the true spacing into its header",)
 
 
-PLACING = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d")
-PLACING += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
-
-
 def write_nifti_like(
     path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path, stored_as: type[np.integer] | None = None
 ) -> None:
@@ -140,7 +152,8 @@ def write_nifti_like(
     start = _start(like, is_gzipped=_start(like).startswith(GZIP_MARK))
     kind = nibabel.Nifti2Header if 540 in _header_sizes(start) else nibabel.Nifti1Header
     theirs = kind(start[: kind.template_dtype.itemsize], check=False)
-    array_xyz, shape = array_zyx.transpose(2, 1, 0), theirs.get_data_shape()[:3]
+    array_xyz = array_zyx.transpose(2, 1, 0)
+    shape = theirs.get_data_shape()[:3]
     if shape + (1,) * (3 - len(shape)) != array_xyz.shape:
         write_nifti(path, array_zyx, affine, stored_as)
         return

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segfw.images.geometry import Spacing
+from segfw.images.geometry import Spacing, as_spacing
 
 # SimpleITK and DICOM count x to the left and y to the back; our affines count to the right and to the front.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -37,14 +37,17 @@ def stated_spacing(edges_mm: Sequence[float]) -> Spacing | None:
     A file of two dimensions gets slices a thousand times as thick, as in nnU-Net, so that it is never resampled as if
     a long edge of its pixels were the distance between slices.
     """
-    edges = tuple(float(edge) for edge in edges_mm)
+    edges = [float(edge) for edge in edges_mm]
     if not all(np.isfinite(edge) and edge > 0 for edge in edges):
         return None
-    return edges if len(edges) == 3 else (max(edges) * FLAT, *edges)
+    if len(edges) == 2:
+        edges = [max(edges) * FLAT, *edges]
+    return as_spacing(edges)
 
 
 def affine_of_lps(direction: np.ndarray, spacing_xyz: np.ndarray, origin_xyz: np.ndarray) -> np.ndarray:
     """Our affine of a grid described as SimpleITK and DICOM do; the columns of ``direction`` are the axes x, y, z."""
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = np.asarray(direction) * spacing_xyz, origin_xyz
+    affine[:3, :3] = np.asarray(direction) * spacing_xyz
+    affine[:3, 3] = origin_xyz
     return (LPS_TO_RAS @ affine)[:, [2, 1, 0, 3]]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segfw.base.records import UserError
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import Block
+from segfw.grid.boxes import Block, blocks, relative, whole_grid
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Shape, as_shape, largest_displacement_mm
@@ -135,14 +135,15 @@ def _restored_parts(models: Sequence[Probabilities], sizes: BlockSizes) -> Itera
     """All parts of the canonical crop, without those in which there is no region."""
     _check_same_image(models)
     labels = models[0].info.labels
-    depth, height, width = _canonical_shape(models[0].info.record)
+    shape = _canonical_shape(models[0].info.record)
     stored = [_StoredModel(model) for model in models]
-    rows = max(sizes.part[1], sizes.block_values // (labels.outputs * sizes.part[0] * width))  # whole, as in the files
-    crop = (slice(0, depth), slice(0, height), slice(0, width))
-    for block in _blocks(crop, (sizes.part[0], rows, width)):
+    rows = max(
+        sizes.part[1], sizes.block_values // (labels.outputs * sizes.part[0] * shape[2])
+    )  # whole, as in the files
+    for block in blocks(whole_grid(shape), (sizes.part[0], rows, shape[2])):
         for model in stored:
             model.read(block)
-        for place in _blocks(block, sizes.part):
+        for place in blocks(block, sizes.part):
             found = torch.stack([model.is_near(place) for model in stored]).any(0).nonzero()[:, 0]
             if not len(found):
                 continue
@@ -192,8 +193,7 @@ class _StoredModel:
 
     def _values(self, place: Block) -> Tensor:
         """Stored values (K, z, y, x) that a place of the file's grid is made from."""
-        source = self._resampler.source(place)
-        inside = [slice(part.start - read.start, part.stop - read.start) for part, read in zip(source, self._origin)]
+        inside = relative(self._resampler.source(place), self._origin)
         return self._stored[(slice(None), *inside)]
 
 
@@ -223,15 +223,3 @@ def _check_same_image(models: Sequence[Probabilities]) -> None:
         )
         if not is_same_grid or theirs.box != record.box:
             raise UserError(f"{other.path}: is of another image, or of another grid, than {first.path}; leave it out")
-
-
-def _blocks(within: Block, size: Shape) -> Iterator[Block]:
-    """Blocks of a size that cover a place, the last ones along each axis smaller."""
-    z, y, x = (
-        [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
-        for part, step in zip(within, size)
-    )
-    for in_z in z:
-        for in_y in y:
-            for in_x in x:
-                yield in_z, in_y, in_x

@@ -16,6 +16,8 @@ from segfw.dataset.cases import Case
 from segfw.dataset.labels import LABELS_FILE
 from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
+from segfw.evaluation.pairs import LabelledPairs
+from segfw.evaluation.result_files import ResultFiles
 from segfw.grid.store import open_case
 from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
@@ -113,14 +115,18 @@ def validate(
         report.unlink(missing_ok=True)  # that of other scores, if any
         masks = {case.id: (case.label, output / f"{case.id}.nii.gz") for case in cases if case.label is not None}
         evaluate_pairs(
-            masks,
-            model.plan.labels,
-            title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
-            output=output / "scores.json",
-            report=report,
-            images={case.id: case.images[0] for case in cases},
-            curve=curve,
-            label_maps={case.id: case.label_map for case in cases},
+            LabelledPairs(
+                files=masks,
+                labels=model.plan.labels,
+                label_maps={case.id: case.label_map for case in cases},
+            ),
+            ResultFiles(
+                title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",
+                output=output / "scores.json",
+                report=report,
+                images={case.id: case.images[0] for case in cases},
+                curve=curve,
+            ),
         )
     ranks.wait()
     return Scores.load(output / "scores.json")

@@ -14,8 +14,12 @@ import numpy as np
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
+from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.patients import read_groups
+from segfw.planning.fingerprint import Fingerprint
 
 SPLITS_FILE = "splits.json"
+NOTES_SHOWN = 8
 FOLDS = 5
 SEED = 12345
 ATTEMPTS = 20  # orders in which patients are placed; the first mostly is good enough
@@ -306,3 +310,24 @@ def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[
         missed_labels=sum(missed_labels(parts, labels_of_patient).values()),
         size_difference=max(totals) - min(totals),
     )
+
+
+def import_or_draw_splits(
+    raw: Path, manifest: DatasetManifest, fingerprint: Fingerprint, groups: str | Path | None, given: Path | None
+) -> tuple[Splits, list[str]]:
+    """The folds, given or drawn, and what is to be said about them."""
+    ids = [case.id for case in manifest.cases]
+    patients = read_groups(groups, ids)
+    name_of = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
+    labels_of = {
+        case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
+    }
+    with_data = raw / "splits_final.json"
+    path = given or (with_data if with_data.is_file() else None)
+    if path is None:
+        folds = make_splits(ids, groups=patients, labels_of_case=labels_of)
+    else:
+        folds = import_splits(Path(path), ids, patients)
+    notes = split_notes(folds, labels_of)
+    more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
+    return folds, notes[:NOTES_SHOWN] + more

@@ -52,7 +52,8 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.dataset.layouts import read_labels
     from segfw.dataset.toy import make_toy_dataset
     from segfw.evaluation.evaluate_pairs import evaluate_pairs
-    from segfw.evaluation.pairs import first_channel_files, pair_masks
+    from segfw.evaluation.pairs import LabelledPairs, first_channel_files, pair_masks
+    from segfw.evaluation.result_files import ResultFiles
     from segfw.evaluation.text import scores_table
     from segfw.model.source import fold_folder
     from segfw.model.training_record import read_metrics
@@ -82,9 +83,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     )
     predict(work, data / "imagesTs", masks, device=options.device)
     pairs, _ = pair_masks(masks, data / "labelsTs")
-    scores = evaluate_pairs(
-        pairs,
-        read_labels(data / "dataset.json"),
+    files = ResultFiles(
         title="segfw demo: images the model never saw",
         output=folder / "scores.json",
         report=folder / "report.html",
@@ -92,6 +91,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
         curve=read_metrics(fold_folder(work, "3d_fullres", "0")),
         facts={"Training": f"{TRAINING_CASES} made-up cases, fold 0", "Predictions": str(masks)},
     )
+    scores = evaluate_pairs(LabelledPairs(files=pairs, labels=read_labels(data / "dataset.json")), files)
 
     print(f"\nscores of {len(scores.cases)} images the model never saw\n{scores_table(scores)}\n")
     for what, where in (

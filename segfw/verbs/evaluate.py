@@ -53,8 +53,16 @@ def evaluate(
     CasesFailed
         At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
     """
-    from segfw.evaluation.evaluate_pairs import OtherMasks, check_output, evaluate_pairs
-    from segfw.evaluation.pairs import first_channel_files, known_labels, label_maps_of, labels_in_masks, pair_masks
+    from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
+    from segfw.evaluation.pairs import (
+        LabelledPairs,
+        first_channel_files,
+        known_labels,
+        label_maps_of,
+        labels_in_masks,
+        pair_masks,
+    )
+    from segfw.evaluation.result_files import ResultFiles, check_output
     from segfw.evaluation.score import measures_of
 
     check_output(options.output)
@@ -88,20 +96,15 @@ def evaluate(
         labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
         notes += label_notes
 
-    return evaluate_pairs(
-        pairs,
-        labels,
+    results = ResultFiles(
         title=f"Evaluation of {predictions.resolve().name}",
         output=options.output,
         report=options.report,
-        images=first_channel_files(options.images) if options.images else None,
+        images=first_channel_files(options.images) if options.images else {},
         facts=facts,
-        notes=notes,
-        label_maps=label_maps,
-        measures=measures,
-        workers=options.workers,
-        other=other,
     )
+    labelled = LabelledPairs(files=pairs, labels=labels, label_maps=label_maps)
+    return evaluate_pairs(labelled, results, measures=measures, notes=notes, workers=options.workers, other=other)
 
 
 def _say_result(typed: argparse.Namespace, scores: Scores) -> None:

@@ -1,48 +1,23 @@
-"""From a RAW folder to a work folder that training can start from; what is done is not done again."""
+"""``segfw plan-and-preprocess``: a work folder that training can start from; what is done is not done again."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Sequence
-from math import prod
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from segfw.base.cluster import cluster_pool
-from segfw.base.device import pick_device
+from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.base.parallel import FAILURES_FILE, CasesFailed
-from segfw.base.records import Record, UserError
-from segfw.base.resources import free_memory_bytes
-from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest, Finding, FoundDataset
-from segfw.dataset.layouts import find_dataset
-from segfw.dataset.patients import read_groups
-from segfw.grid.store import DecodedCases, preprocess_dataset
-from segfw.images.formats import size_and_change
-from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
-from segfw.nnunet.read_plans import read_json
-from segfw.planning.case_measure import CaseMeasure
-from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint, scan_dataset
-from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
-from segfw.planning.memory import load_counter
-from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.planning.planner import request_digest, require_possible
 from segfw.planning.request import PlanRequest, PrepareOptions
-from segfw.planning.splits import SPLITS_FILE, Splits, import_splits, make_splits, split_notes
 
-SCAN_FILE = "scan.json"
-NOTES_SHOWN = 8
-SCAN_RULES = 2  # raised when a scan finds out more than before
+if TYPE_CHECKING:
+    import torch
+
+    from segfw.dataset.cases import DatasetManifest
+    from segfw.planning.fingerprint import Fingerprint
+    from segfw.planning.plan import Plan
+
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
-
-
-class Scan(Record):
-    """Which files the manifest and the fingerprint were made from."""
-
-    digest: str
 
 
 @takes_options(request=PlanRequest, options=PrepareOptions)
@@ -79,20 +54,33 @@ def plan_and_preprocess(
     CasesFailed
         If cases could not be preprocessed.
     """
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.device import pick_device
+    from segfw.base.parallel import FAILURES_FILE, CasesFailed
+    from segfw.base.resources import free_memory_bytes
+    from segfw.dataset.cases import with_absolute_paths
+    from segfw.dataset.layouts import find_dataset
+    from segfw.grid.store import DecodedCases, preprocess_dataset
+    from segfw.planning.kept_scan import kept_or_new_scan
+    from segfw.planning.planner import require_possible
+    from segfw.planning.preprocessed_bytes import float32_bytes
+    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.work_folder import keep_decision, require_own_folder
+
     raw = Path(raw)
     work = Path(work)
     device = pick_device(options.device)
     found = find_dataset(raw)
-    _refuse_foreign_folder(work)
+    require_own_folder(work)
 
     # Plan and folds
     keeps_cases = not options.plan_only and request.cluster is None
     decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
-    manifest, fingerprint = _scan(found, work, request.workers, options.overwrite, decoded)
+    manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
-    folds, notes = _splits(raw, manifest, fingerprint, request.groups, request.splits)
-    _keep(work, SPLITS_FILE, folds, options.overwrite)
+    folds, notes = import_or_draw_splits(raw, manifest, fingerprint, request.groups, request.splits)
+    keep_decision(work, SPLITS_FILE, folds, options.overwrite)
     print("\n  ".join([folds.source, *notes]))
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
     if options.plan_only:
@@ -115,7 +103,7 @@ def plan_and_preprocess(
             workers=request.workers,
         )
     else:
-        cases = _from_anywhere(manifest)
+        cases = with_absolute_paths(manifest.cases)
         with cluster_pool(request.cluster, reads=[raw.absolute()], writes=folder.absolute()) as pool:
             failures = preprocess_dataset(
                 cases, manifest.labels, recipes, folder.absolute(), case_bytes=case_bytes, pool=pool
@@ -127,19 +115,6 @@ def plan_and_preprocess(
     return plan
 
 
-def _from_anywhere(manifest: DatasetManifest) -> tuple[Case, ...]:
-    """The cases with absolute paths: a worker of a cluster is in a folder of its own."""
-    return tuple(
-        case.model_copy(
-            update={
-                "images": tuple(path.absolute() for path in case.images),
-                "label": case.label and case.label.absolute(),
-            }
-        )
-        for case in manifest.cases
-    )
-
-
 def _plan(
     work: Path,
     manifest: DatasetManifest,
@@ -149,8 +124,15 @@ def _plan(
     overwrite: bool,
 ) -> Plan:
     """The plan in the work folder if it was made from the same data for the same request, else a new one."""
+    from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
+    from segfw.nnunet.read_plans import read_json
+    from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
+    from segfw.planning.plan import PLAN_FILE, Plan
+    from segfw.planning.planner import request_digest
+    from segfw.planning.work_folder import keep_decision
+
     decisive = request.decisive
-    nnunet_plans: dict[str, Any] = {}
+    nnunet_plans: dict[str, object] = {}
     if request.plans is not None:
         require_nothing_else(request.plans, request)
         nnunet_plans = read_json(request.plans)
@@ -168,116 +150,26 @@ def _plan(
     else:
         plan = plan_for_device(manifest, fingerprint, request, target)
     plan = plan.model_copy(update={"request": digest})
-    _keep(work, PLAN_FILE, plan, overwrite)
+    keep_decision(work, PLAN_FILE, plan, overwrite)
     return plan
 
 
-def _refuse_foreign_folder(work: Path) -> None:
-    """A folder with other things in it is not written into: it may be the raw data by mistake."""
-    if work.is_file():
-        raise UserError(f"{work}: is a file; give a folder to work in")
-    known = {MANIFEST_FILE, PLAN_FILE, SCAN_FILE, "preprocessed", "runs"}
-    names = {path.name for path in work.iterdir() if not path.name.startswith(".")} if work.is_dir() else set()
-    if names and not names & known:
-        raise UserError(f"{work}: holds other things ({sorted(names)[0]}); give a new or empty folder to work in")
+def _say_result(typed: argparse.Namespace, plan: Plan) -> None:
+    ready = typed.configurations[-1] if typed.configurations else "3d_fullres"
+    if ready not in plan.configurations:  # nnU-Net's plans may call theirs anything
+        ready = "2d" if "2d" in plan.configurations else next(iter(plan.configurations))
+    ready = plan.configurations[ready].previous_stage or ready
+    verb = "plan-and-preprocess RAW" if typed.plan_only else f"train {typed.work} {ready} 0"
+    print(f"next: segfw {verb}")
 
 
-def _scan(
-    found: FoundDataset, work: Path, workers: int | None, overwrite: bool, decoded: DecodedCases
-) -> tuple[DatasetManifest, Fingerprint]:
-    """Manifest and fingerprint, from the work folder if no file has changed since."""
-    digest = _files_digest(found)
-    kept = work / SCAN_FILE
-    if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
-        return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
-    threading.Thread(target=load_counter, daemon=True).start()  # new data need a new plan, for which steps are counted
-    manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
-    work.mkdir(parents=True, exist_ok=True)
-    _keep(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
-    fingerprint.save(work / FINGERPRINT_FILE)
-    Scan(digest=digest).save(kept)
-    print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout)")
-    for note in manifest.notes:
-        print(f"  {note}")
-    return manifest, fingerprint
-
-
-def _files_digest(found: FoundDataset) -> str:
-    """Changes when a file of the data set is added, removed or written to."""
-    label_maps = [case.label_map for case in found.cases]
-    findings = _as_digested(found.findings)
-    text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
-    digest = hashlib.sha256(text.encode())
-    for case in found.cases:
-        for path in (*case.images, case.label):
-            size, change = size_and_change(path)
-            digest.update(f"{path.resolve()} {size} {change}\n".encode())
-    return digest.hexdigest()
-
-
-def _as_digested(findings: Sequence[Finding]) -> str:
-    """Findings as work folders have always digested them: in other words all of them would be read anew."""
-    texts = []
-    for finding in findings:
-        texts.append(
-            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={finding.file!r}, what={finding.what!r}, "
-            f"remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, others={finding.others!r})"
-        )
-    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
-
-
-def _splits(
-    raw: Path, manifest: DatasetManifest, fingerprint: Fingerprint, groups: str | Path | None, given: Path | None
-) -> tuple[Splits, list[str]]:
-    """The folds, given or drawn, and what is to be said about them."""
-    ids = [case.id for case in manifest.cases]
-    patients = read_groups(groups, ids)
-    name_of = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
-    labels_of = {
-        case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
-    }
-    with_data = raw / "splits_final.json"
-    path = given or (with_data if with_data.is_file() else None)
-    if path is None:
-        folds = make_splits(ids, groups=patients, labels_of_case=labels_of)
-    else:
-        folds = import_splits(Path(path), ids, patients)
-    notes = split_notes(folds, labels_of)
-    more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
-    return folds, notes[:NOTES_SHOWN] + more
-
-
-def float32_bytes(case: CaseMeasure, plan: Plan) -> int:
-    """Bytes of a case's image as float32, on its own grid or on the finest that it is resampled to."""
-    voxels = [prod(case.shape)]
-    for configuration in plan.configurations.values():
-        recipe = configuration.preprocessing
-        edges_mm = [1.0 if recipe.voxel_size == "unit" else case.spacing_mm[axis] for axis in recipe.axis_order]
-        target_mm = [edge if target is None else target for edge, target in zip(edges_mm, recipe.spacing_mm)]
-        voxels.append(int(prod(case.cropped_shape) * prod(edges_mm) / prod(target_mm)))
-    return 4 * len(plan.channels) * max(voxels)
-
-
-def _decisions(record: Record) -> Record:
-    """The record without what depends on the machine and not on the data."""
-    return record.without_estimates() if isinstance(record, Plan) else record
-
-
-def _keep(work: Path, name: str, new: Record, overwrite: bool) -> None:
-    """Saves a decision; refuses to replace another one that something has been trained by."""
-    path = work / name
-    if path.is_file():
-        try:
-            if _decisions(type(new).load(path)) == _decisions(new):
-                new.save(path)
-                return
-        except UserError:  # damaged or of another version
-            if not overwrite:
-                raise
-        trained = sorted(str(file.parent.relative_to(work)) for file in work.glob("runs/*/*/*.safetensors"))
-        if trained:
-            raise UserError(
-                f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or delete "
-                f"{work / 'runs'} and train again"
-            )
-    new.save(path)
+COMMAND = Command(
+    function=plan_and_preprocess,
+    what="Verify the data, choose spacing, patch, network and batch, and preprocess.",
+    example="segfw plan-and-preprocess hippocampus work",
+    arguments=(
+        Argument(name="raw", help="folder of images and masks"),
+        Argument(name="work", help="folder for everything that is made"),
+    ),
+    say_result=_say_result,
+)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.planning.request import PlanRequest
+from segfw.planning.request import PlanRequest, PrepareOptions
 from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.train import train
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ def run(
     from segfw.planning.splits import SPLITS_FILE, Splits
     from segfw.training.checkpoint import CHECKPOINT_FILE
     from segfw.training.writers import require_writers
-    from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
     # Wrong arguments are better found now than after an hour of preprocessing.
     work = Path(work)
@@ -82,7 +82,7 @@ def run(
     if names is not None and CASCADE in names:  # the first stage comes first, the second last
         names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
         request = replace(request, configurations=names)
-    plan = plan_and_preprocess(raw, work, device=options.device, **vars(request))
+    plan = plan_and_preprocess(raw, work, request, PrepareOptions(device=options.device))
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))

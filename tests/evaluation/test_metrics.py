@@ -5,7 +5,6 @@ import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
 
-from segfw.evaluation import confusion as counting
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.metrics import MeanScores, label_score
 from segfw.evaluation.summary import summarize
@@ -47,13 +46,13 @@ def test_confusion_has_the_reference_in_rows():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
-def test_confusion_matches_counting_voxels(dtype, monkeypatch):
-    monkeypatch.setattr(counting, "CHUNK_VOXELS", 17)  # several steps, the last one shorter
+def test_confusion_matches_counting_voxels(dtype):
     reference, prediction = random_masks().astype(dtype)
     expected = np.zeros((4, 4), int)
     for z, y, x in np.ndindex(reference.shape):
         expected[reference[z, y, x], prediction[z, y, x]] += 1
-    assert np.array_equal(confusion(reference, prediction, 4), expected)
+    # Several steps, the last one shorter.
+    assert np.array_equal(confusion(reference, prediction, 4, chunk_voxels=17), expected)
 
 
 def test_confusion_does_not_depend_on_the_memory_order():

@@ -6,7 +6,6 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
-from segfw.evaluation import surface
 from segfw.evaluation.surface import NO_SURFACE, distances_mm, surface_points, surface_scores
 
 SPACING_MM = (5.0, 1.0, 0.5)  # unequal, as are all shapes: a swapped axis must fail
@@ -76,11 +75,10 @@ def test_the_border_of_the_image_is_outside_but_a_single_slice_has_none_across()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_surfaces_are_those_of_erosion_however_the_volume_is_cut(seed, monkeypatch):
+def test_surfaces_are_those_of_erosion_however_the_volume_is_cut(seed):
     mask, _ = blobs(seed)
     for slab_voxels in (1, 14 * 20 * 2, 14 * 20 * 4, 1 << 20):
-        monkeypatch.setattr(surface, "SLAB_VOXELS", slab_voxels)
-        points, classes = surface_points(mask)
+        points, classes = surface_points(mask, slab_voxels=slab_voxels)
         assert (np.diff(points) > 0).all()
         for index in (1, 2, 3):
             own = mask == index

@@ -19,7 +19,7 @@ from segfw.inference.image_types import open_image
 from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.read_plans import plan_of_nnunet
 from segfw.onnx import runner as onnx_runner
-from segfw.verbs.plan_and_preprocess import float32_bytes
+from segfw.planning.preprocessed_bytes import float32_bytes
 
 ARRAY = np.arange(1, 2 * 3 * 4 + 1, dtype=np.uint8).reshape(4, 3, 2)  # (x, y, z)
 

@@ -11,9 +11,8 @@ import pytest
 from conftest import blocks_case, write_nifti
 
 import segfw
-from segfw.arguments import build_parser
-from segfw.cli import main
-from segfw.options import duration_s
+from segfw.base.options import duration_s
+from segfw.cli import build_parser, main
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),

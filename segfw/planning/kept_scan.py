@@ -1,0 +1,68 @@
+"""What one read of every case gave, kept in the work folder until a file of the data set changes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfw.base.records import Record
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest, Finding, FoundDataset
+from segfw.grid.store import DecodedCases
+from segfw.images.formats import size_and_change
+from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint, scan_dataset
+from segfw.planning.memory import load_counter
+from segfw.planning.work_folder import SCAN_FILE, keep_decision
+
+SCAN_RULES = 2  # raised when a scan finds out more than before
+
+
+class Scan(Record):
+    """Which files the manifest and the fingerprint were made from."""
+
+    digest: str
+
+
+def kept_or_new_scan(
+    found: FoundDataset, work: Path, workers: int | None, overwrite: bool, decoded: DecodedCases
+) -> tuple[DatasetManifest, Fingerprint]:
+    """Manifest and fingerprint, from the work folder if no file has changed since."""
+    digest = _files_digest(found)
+    kept = work / SCAN_FILE
+    if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
+        return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
+    threading.Thread(target=load_counter, daemon=True).start()  # new data need a new plan, for which steps are counted
+    manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
+    work.mkdir(parents=True, exist_ok=True)
+    keep_decision(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
+    fingerprint.save(work / FINGERPRINT_FILE)
+    Scan(digest=digest).save(kept)
+    print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout)")
+    for note in manifest.notes:
+        print(f"  {note}")
+    return manifest, fingerprint
+
+
+def _files_digest(found: FoundDataset) -> str:
+    """Changes when a file of the data set is added, removed or written to."""
+    label_maps = [case.label_map for case in found.cases]
+    findings = _as_digested(found.findings)
+    text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
+    digest = hashlib.sha256(text.encode())
+    for case in found.cases:
+        for path in (*case.images, case.label):
+            size, change = size_and_change(path)
+            digest.update(f"{path.resolve()} {size} {change}\n".encode())
+    return digest.hexdigest()
+
+
+def _as_digested(findings: Sequence[Finding]) -> str:
+    """Findings as work folders have always digested them: in other words all of them would be read anew."""
+    texts = []
+    for finding in findings:
+        texts.append(
+            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={finding.file!r}, what={finding.what!r}, "
+            f"remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, others={finding.others!r})"
+        )
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"

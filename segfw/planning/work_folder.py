@@ -1,0 +1,46 @@
+"""A work folder: what may be one, and decisions in it, which nothing replaces once something is trained by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segfw.base.records import Record, UserError
+from segfw.dataset.cases import MANIFEST_FILE
+from segfw.planning.plan import PLAN_FILE, Plan
+
+SCAN_FILE = "scan.json"
+
+
+def require_own_folder(work: Path) -> None:
+    """A folder with other things in it is not written into: it may be the raw data by mistake."""
+    if work.is_file():
+        raise UserError(f"{work}: is a file; give a folder to work in")
+    known = {MANIFEST_FILE, PLAN_FILE, SCAN_FILE, "preprocessed", "runs"}
+    names = {path.name for path in work.iterdir() if not path.name.startswith(".")} if work.is_dir() else set()
+    if names and not names & known:
+        raise UserError(f"{work}: holds other things ({sorted(names)[0]}); give a new or empty folder to work in")
+
+
+def _decisions(record: Record) -> Record:
+    """The record without what depends on the machine and not on the data."""
+    return record.without_estimates() if isinstance(record, Plan) else record
+
+
+def keep_decision(work: Path, name: str, new: Record, overwrite: bool) -> None:
+    """Saves a decision; refuses to replace another one that something has been trained by."""
+    path = work / name
+    if path.is_file():
+        try:
+            if _decisions(type(new).load(path)) == _decisions(new):
+                new.save(path)
+                return
+        except UserError:  # damaged or of another version
+            if not overwrite:
+                raise
+        trained = sorted(str(file.parent.relative_to(work)) for file in work.glob("runs/*/*/*.safetensors"))
+        if trained:
+            raise UserError(
+                f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or delete "
+                f"{work / 'runs'} and train again"
+            )
+    new.save(path)
