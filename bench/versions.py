@@ -2,9 +2,9 @@
 
     python -m bench versions OLD_CHECKOUT --data ../shared/data/hippocampus --rounds 5
 
-Each job is a whole ``python -m segfw`` process, one of each checkout in turn, so that both see the same machine. What is
-printed is the median over rounds of new / old, with its range: below 1 the new one is faster. Training is timed by what
-its own log says of the epoch, so that starting up and validating whole cases do not hide a slower step.
+Each job is a whole ``python -m segfw`` process, one of each checkout in turn, so that both see the same machine. What
+is printed is the median over rounds of new / old, with its range: below 1 the new one is faster. Training is timed by
+what its own log says of the epoch, so that starting up and validating whole cases do not hide a slower step.
 """
 
 from __future__ import annotations
