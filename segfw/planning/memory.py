@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from segfw.base.device import autocast, pick_precision
 from segfw.base.records import GIGABYTE, Record
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, as_shape
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
 from segfw.networks.spec import SWIN_UNETR, NetworkSpec
@@ -97,9 +97,9 @@ def _target(spec: NetworkSpec) -> Target:
     return Target(regions=((1,),)) if spec.classes == 1 else LABELS
 
 
-def _kernel(spec: NetworkSpec) -> tuple[int, int, int]:
+def _kernel(spec: NetworkSpec) -> Shape:
     """Largest kernel along each axis: 1 along z in 2-D networks, which see one slice."""
-    return tuple(max(kernel[axis] for kernel in spec.kernels) for axis in range(3))
+    return as_shape(max(kernel[axis] for kernel in spec.kernels) for axis in range(3))
 
 
 class Measured(Record):
