@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from segfw.base.components import connected_components
 from segfw.base.records import Record
 from segfw.checkup.signature import signature
 from segfw.images.geometry import Geometry, Shape, Spacing, as_shape, as_spacing
@@ -235,7 +236,7 @@ class Parts(NamedTuple):
 
 
 def _parts(inside: np.ndarray, spacing: np.ndarray) -> Parts:
-    components, number = ndimage.label(inside, np.ones((3, 3, 3)))
+    components, number = connected_components(inside)
     if number == 1 or number > MOST_PARTS:
         return Parts(number)
     sizes = np.bincount(components.ravel())

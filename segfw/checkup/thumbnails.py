@@ -124,8 +124,6 @@ def _png(picture: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    without_version: dict[str, Any] = {
-        "Software": None
-    }  # so that the bytes are the same in every version of matplotlib
+    without_version: dict[str, Any] = {"Software": None}  # the same bytes from every version of matplotlib
     imsave(file, (255 * picture.clip(0, 1)).round().astype(np.uint8), format="png", metadata=without_version)
     return file.getvalue()

@@ -12,7 +12,7 @@ from predicting import make_images, make_model, masks, same
 
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
-from segfw.inference import selected_predictor as several
+from segfw.inference import selected_predictor
 from segfw.inference.averaging import merged
 from segfw.inference.prediction_job import ChosenFolds, PredictionJob
 from segfw.inference.prediction_options import PredictOptions
@@ -153,7 +153,7 @@ def test_what_is_averaged_lies_beside_the_masks_and_is_removed(model, images, tm
         paths.append(path)
         return ProbabilityWriter(path, info)
 
-    monkeypatch.setattr(several, "ProbabilityWriter", writer)
+    monkeypatch.setattr(selected_predictor, "ProbabilityWriter", writer)
     predict(work, images, tmp_path / "masks", device="cpu")
     assert len(paths) == 4
     assert {path.parent for path in paths} == {tmp_path / "masks" / ".segfw"}
