@@ -15,6 +15,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from segfw.base.components import connected_components
+
 # B batch, K class, Z Y X space
 MORPHOLOGY_SHARE = 0.4  # of samples
 DROP_SHARE = 0.2  # of samples
@@ -82,7 +84,7 @@ def drop_components(previous_ZYX: np.ndarray, params: PreviousParams, patch_voxe
         box = boxes[label - 1] if label <= len(boxes) else None
         if box is None:
             continue
-        components, _ = ndimage.label(previous_ZYX[box] == label, np.ones((3, 3, 3)))
+        components, _ = connected_components(previous_ZYX[box] == label)
         sizes = np.bincount(components.ravel())[1:]
         small = np.flatnonzero(sizes <= LARGEST_DROPPED * patch_voxels) + 1
         if len(small):
