@@ -1,11 +1,16 @@
-"""segfw: self-configuring training, prediction and evaluation of medical image segmentation."""
+"""Self-configuring training, prediction and evaluation of medical image segmentation.
+
+The public names are imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for PyTorch. What
+they are, type checkers read in ``__init__.pyi``, which is generated: ``python tests/public_stub.py`` writes it anew.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-# Name -> module. Imported on first use, so that ``import segfw`` and ``segfw --help`` do not wait for torch.
+# Name -> module
 _PUBLIC = {
+    # What is done
     "check_dataset": "segfw.verbs.check",
     "plan_and_preprocess": "segfw.verbs.plan_and_preprocess",
     "train": "segfw.verbs.train",
@@ -18,15 +23,40 @@ _PUBLIC = {
     "export_onnx": "segfw.verbs.export_onnx",
     "import_nnunet": "segfw.verbs.import_nnunet",
     "export_nnunet": "segfw.verbs.export_nnunet",
+    # Its options
+    "CheckOptions": "segfw.checkup.check_options",
+    "PlanRequest": "segfw.planning.request",
+    "PrepareOptions": "segfw.planning.request",
+    "TrainSettings": "segfw.training.settings",
+    "TrainOptions": "segfw.training.settings",
+    "RunOptions": "segfw.training.settings",
+    "PredictOptions": "segfw.inference.prediction_options",
+    "SelectOptions": "segfw.inference.prediction_options",
+    "EnsembleOptions": "segfw.inference.prediction_options",
+    "EvaluateOptions": "segfw.evaluation.evaluation_options",
+    "ExportOptions": "segfw.model.export_options",
+    "OnnxOptions": "segfw.model.export_options",
+    "ImportOptions": "segfw.verbs.import_nnunet",
+    # A model in memory
     "load_model": "segfw.model.load",
     "Predictor": "segfw.inference.predictor",
     "read_volume": "segfw.images.formats",
+    # What may go wrong
     "UserError": "segfw.base.records",
+    "CasesFailed": "segfw.base.parallel",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("segfw")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'segfw' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC, "__version__"})

@@ -6,7 +6,6 @@ Everything here is read for ``--help``, which must not wait: nothing heavy is im
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ R = TypeVar("R")
 
 AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
 METADATA_KEY = "option"
+_TYPES: dict[type[Options], dict[str, Any]] = {}
 _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
@@ -112,11 +112,12 @@ class Options:
     numbers_are_finite: ClassVar[bool] = True  # False where the function says more about others
 
     def __post_init__(self) -> None:
-        hints = field_types(type(self))
-        for each in fields(self):
-            object.__setattr__(self, each.name, _path_or_tuple(getattr(self, each.name), hints[each.name]))
         # The defaults are checked by a test, so that nothing is loaded for them.
-        if any(getattr(self, each.name) is not each.default for each in fields(self)):
+        given = [each.name for each in fields(self) if getattr(self, each.name) is not each.default]
+        if given:
+            hints = field_types(type(self))
+            for name in given:
+                object.__setattr__(self, name, _path_or_tuple(getattr(self, name), hints[name]))
             self._checked()
 
     def _checked(self) -> Record:
@@ -167,7 +168,9 @@ class Options:
 
 def field_types(record: type[Options]) -> dict[str, Any]:
     """Types of the fields by name."""
-    return get_type_hints(record)
+    if record not in _TYPES:
+        _TYPES[record] = get_type_hints(record)
+    return _TYPES[record]
 
 
 def option_text(each: Field[Any]) -> OptionText:
@@ -354,5 +357,7 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
 
 
 def _unknown(function: str, keyword: str, known: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(keyword, known, n=1)
     return f"{function}() takes no {keyword!r}" + (f"; did you mean {near[0]!r}?" if near else "")

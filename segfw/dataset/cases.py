@@ -30,6 +30,11 @@ class Case(Record):
     label: Path | None = None
     label_map: LabelMap = ()  # what some values in this case's mask mean
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Images and mask."""
+        return self.images if self.label is None else (*self.images, self.label)
+
 
 class DatasetManifest(Record):
     """A verified data set. ``notes`` say in words what was inferred rather than read."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segfw.base.components import connected_components
 from segfw.base.records import Record
 from segfw.evaluation.confusion import ratio
 
@@ -64,11 +65,8 @@ def lesion_counts(
     found or right once. A predicted one belongs to the size class of its counterpart, or of the one of several that it
     shares most voxels with, and to that of its own volume if it has none.
     """
-    from scipy.ndimage import label
-
-    every_neighbour = np.ones((3, 3, 3), bool)
-    reference, references = label(reference_zyx, every_neighbour)
-    predicted, predictions = label(prediction_zyx, every_neighbour)
+    reference, references = connected_components(reference_zyx)
+    predicted, predictions = connected_components(prediction_zyx)
     reference_sizes = np.bincount(reference.ravel(), minlength=references + 1)
     predicted_sizes = np.bincount(predicted.ravel(), minlength=predictions + 1)
 
@@ -118,8 +116,14 @@ def lesion_total(strata: Sequence[LesionCounts]) -> LesionCounts | None:
     """All size classes as one; None without any."""
     if not strata:
         return None
-    counts = {key: sum(getattr(part, key) for part in strata) for key in COUNTED}
-    return LesionCounts(from_ml=0.0, to_ml=None, **counts)
+    return LesionCounts(
+        from_ml=0.0,
+        to_ml=None,
+        reference=sum(part.reference for part in strata),
+        found=sum(part.found for part in strata),
+        predicted=sum(part.predicted for part in strata),
+        right=sum(part.right for part in strata),
+    )
 
 
 def pooled(cases: Sequence[Sequence[LesionCounts]]) -> tuple[LesionCounts, ...]:

@@ -64,7 +64,8 @@ def paired(first: np.ndarray, second: np.ndarray, larger_is_better: bool | None,
     from scipy.stats import wilcoxon
 
     both = np.isfinite(first) & np.isfinite(second)
-    first, second = first[both], second[both]
+    first = first[both]
+    second = second[both]
     if not len(first):
         return None
     difference = first - second

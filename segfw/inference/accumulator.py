@@ -85,10 +85,10 @@ class Accumulator:
             raise ValueError("no tile was added")
         depth, height, width = self._image.shape
         before, top, left = self._image.before
-        slab_first, slab_start, slab_stop = (
-            min(max(z - before, 0), depth)
-            for z in (max(0, start - 1), start, stop)  # with the slice that linear interpolation needs
-        )
+        # With the slice before, which linear interpolation needs.
+        slab_first = min(max(max(0, start - 1) - before, 0), depth)
+        slab_start = min(max(start - before, 0), depth)
+        slab_stop = min(max(stop - before, 0), depth)
         at = slab_first + before - self.first
         values = self._values[:, at : at + slab_stop - slab_first, top : top + height, left : left + width]
         return Slab(

@@ -217,9 +217,9 @@ def _check_same_image(models: Sequence[Probabilities]) -> None:
     first = models[0]
     record = first.info.record
     for other in models[1:]:
-        theirs = other.info.record
-        is_same_grid = theirs.original.shape == record.original.shape and (
-            largest_displacement_mm(theirs.original, record.original) < min(record.original.spacing_mm) / 100
+        other_record = other.info.record
+        is_same_grid = other_record.original.shape == record.original.shape and (
+            largest_displacement_mm(other_record.original, record.original) < min(record.original.spacing_mm) / 100
         )
-        if not is_same_grid or theirs.box != record.box:
+        if not is_same_grid or other_record.box != record.box:
             raise UserError(f"{other.path}: is of another image, or of another grid, than {first.path}; leave it out")

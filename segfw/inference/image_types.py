@@ -40,21 +40,26 @@ def open_image(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, Ma
         raise UserError(f"an affine belongs to an array, and the image is {type(image).__name__}; give one of them")
     if isinstance(image, str | Path):
         image = [image]
-    names: tuple[Path, ...] = (Path("image"),)
+    files: tuple[Path, ...] = (Path("image"),)
+    mask_of: MakeMask | None = None
     if isinstance(image, Sequence):
-        names = tuple(Path(path) for path in image)
-        volumes, mask_of = [read_volume(path) for path in names], None
+        files = tuple(Path(path) for path in image)
+        volumes = [read_volume(path) for path in files]
     else:
         volume, mask_of = _volume_of(image, affine)
         volumes = [volume]
-    case = Case(id=names[0].name, images=names)
+    case = Case(id=files[0].name, images=files)
     # An image of one value is no reason to stop: nothing is found in it.
     found = check_case(case, volumes, None, channel_count=None, labels=None)
     problems = [problem for problem in found if problem.kind != "constant-image"]
     if problems:
         raise UserError("; ".join(str(problem) for problem in problems))
     whole = stack_channels(volumes)
-    return whole, mask_of or (lambda mask_zyx: replace(whole, array=mask_zyx[None], notes=()))
+
+    def as_volume(mask_zyx: np.ndarray) -> Volume:
+        return replace(whole, array=mask_zyx[None], notes=())
+
+    return whole, mask_of or as_volume
 
 
 def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MakeMask | None]:
@@ -107,9 +112,12 @@ def _of_itk(image: Any) -> Volume:
         raise UserError(f"the SimpleITK image has {dimensions} dimensions; give 2 or 3, channels as vectors")
     array = SimpleITK.GetArrayFromImage(image)
     array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
-    direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
+    direction = np.eye(3)
     direction[:dimensions, :dimensions] = np.reshape(image.GetDirection(), (dimensions, dimensions))
-    spacing[:dimensions], origin[:dimensions] = image.GetSpacing(), image.GetOrigin()
+    spacing = np.ones(3)
+    spacing[:dimensions] = image.GetSpacing()
+    origin = np.zeros(3)
+    origin[:dimensions] = image.GetOrigin()
     array = array if dimensions == 3 else array[:, None]
     geometry = Geometry.of(array.shape[1:], affine_of_lps(direction, spacing, origin))
     return Volume(array=_plain(array), geometry=geometry, stated_mm=stated_spacing(image.GetSpacing()[::-1]))

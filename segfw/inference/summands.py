@@ -136,7 +136,9 @@ def _heads(networks: Sequence[UNet], orders: Sequence[tuple[int, ...]], shares: 
     weights_ka = []
     biases_k = []
     for number, network in enumerate(networks):
-        weight_kf, bias_k = (tensor.float() for tensor in network.head())
+        weight_kf, bias_k = network.head()
+        weight_kf = weight_kf.float()
+        bias_k = bias_k.float()
         classes, features = weight_kf.shape
         by_group_kgf = weight_kf.new_zeros(classes, len(networks) * len(orders), features)
         mean_bias_k = torch.zeros_like(bias_k)

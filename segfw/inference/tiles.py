@@ -59,7 +59,10 @@ def blending_weights(size: int, tile: int, step: float) -> Tensor:
 
 def mirror_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """All subsets of the axes, the empty one first."""
-    return [subset for size in range(len(axes) + 1) for subset in combinations(axes, size)]
+    subsets: list[tuple[int, ...]] = []
+    for size in range(len(axes) + 1):
+        subsets += combinations(axes, size)
+    return subsets
 
 
 def exchanged(axes: Sequence[int], orders: ChannelOrders, channels: int) -> tuple[int, ...]:

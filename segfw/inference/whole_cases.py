@@ -94,7 +94,8 @@ def validate(
 
     ``curve`` has the figures of each epoch of the training, which the report draws.
     """
-    output, report = folder / VALIDATION, folder / REPORT_FILE
+    output = folder / VALIDATION
+    report = folder / REPORT_FILE
     if (output / "scores.json").is_file() and report.is_file():  # the last thing that is written
         kept = Scores.load(output / "scores.json")
         if set(kept.cases) == {case.id for case in cases}:  # not so if some cases failed the last time

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,46 +108,60 @@ def pack_model(
     """
     plan = source.plan()
     contents = choose_contents(source, plan, options)
-    before = source.card
-    half = options.half or (before is not None and before.precision == "float16")
-    licence, licence_text = _licence(options.licence, before)
-    facts = []
+    half = options.half or (source.card is not None and source.card.precision == "float16")
     with whole_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
         archive = _Archive(file=file)
         archive.add(PLAN_FILE, _json(_without_machine(plan, contents.weights)))
         if contents.with_selection:
             archive.add(SELECTION_FILE, source.read(SELECTION_FILE))
+        facts = []
         for configuration, names in contents.weights.items():
             postprocessing = postprocessing_name(configuration)
             if source.has(postprocessing):
                 archive.add(postprocessing, source.read(postprocessing))
             for fold, name in names.items():  # one after the other in memory
+                of_fold = _facts(source, configuration, fold, name)
                 tensors, metadata = read_tensors(source, name)
-                fact = _facts(source, configuration, fold, name)
                 if half:
                     whole = tensors
                     tensors = halved(whole, source.path / name)
-                    if fact.half_rounding is None:
+                    if of_fold.half_rounding is None:
                         rounding = measure_rounding(source.path, plan, configuration, whole, tensors, build)
-                        fact = fact.model_copy(update={"half_rounding": rounding})
+                        of_fold = of_fold.model_copy(update={"half_rounding": rounding})
                 archive.add(weights_name(configuration, fold), _safetensors(tensors, metadata))
-                facts.append(fact)
-        card = Card(
-            segfw=_version(),
-            created=max((fact.trained for fact in facts if fact.trained), default="an unknown day"),
-            dataset=plan.dataset,
-            licence=licence,
-            licence_text=licence_text,
-            data_digest=before.data_digest if before else data_digest,
-            configurations=contents.configurations,
-            weights="best" if options.best or (before and before.weights == "best") else "last",
-            precision="float16" if half else "float32",
-            folds=tuple(facts),
-            members=archive.digests,
-        )
+                facts.append(of_fold)
+        card = _card(source, plan, contents, options, facts, archive.digests, data_digest)
         private_names.refuse_in([*archive.texts, card.model_dump(mode="json")], source.path)
         archive.write(CARD_FILE, _json(card))
     return card
+
+
+def _card(
+    source: ModelSource,
+    plan: Plan,
+    contents: Contents,
+    options: ExportOptions,
+    facts: Sequence[FoldFacts],
+    digests: Mapping[str, str],
+    data_digest: str | None,
+) -> Card:
+    """The card of what is packed; what it does not say anew is as in the card of a file that is packed again."""
+    before = source.card
+    licence, licence_text = _licence(options.licence, before)
+    half = options.half or (before is not None and before.precision == "float16")
+    return Card(
+        segfw=_version(),
+        created=max((of_fold.trained for of_fold in facts if of_fold.trained), default="an unknown day"),
+        dataset=plan.dataset,
+        licence=licence,
+        licence_text=licence_text,
+        data_digest=before.data_digest if before else data_digest,
+        configurations=contents.configurations,
+        weights="best" if options.best or (before and before.weights == "best") else "last",
+        precision="float16" if half else "float32",
+        folds=tuple(facts),
+        members=dict(digests),
+    )
 
 
 def _facts(source: ModelSource, configuration: str, fold: str, name: str) -> FoldFacts:

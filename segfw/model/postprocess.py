@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from segfw.base.components import connected_components
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
 
@@ -78,11 +79,8 @@ def joint_box(boxes: Sequence[tuple[slice, ...] | None], classes: Sequence[int])
 
 def outside_largest(classes_zyx: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
     """Where voxels of ``classes`` lie outside their largest component, bool (Z, Y, X); None if they do nowhere."""
-    import cc3d
-
     mask = classes_zyx == classes[0] if len(classes) == 1 else np.isin(classes_zyx, classes)
-    # Five times as fast as scipy.ndimage.label, which takes longest where every corner counts as a neighbour.
-    components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    components, count = connected_components(mask)
     if count < 2:
         return None
     sizes = np.zeros(count + 1, np.int64)

@@ -33,7 +33,7 @@ class PrivateNames:
 
     def refuse_in(self, values: Iterable[object], model: Path) -> None:
         """UserError if a case or folder is named anywhere in ``values``, which are as JSON is read."""
-        for text in (text for value in values for text in _texts(value)):
+        for text in _texts(list(values)):
             named = [case for case in self.cases if case in text and _is_named(case, text)]
             named += [folder for folder in self.folders if folder in text]
             if named:

@@ -243,8 +243,8 @@ def _check_card_lists(path: Path, members: list[zipfile.ZipInfo], card: Card) ->
     listed = set(card.members)
     if present != listed:
         odd = sorted(present ^ listed)[0]
-        what = "is missing" if odd in listed else "is not listed in its card"
-        raise UserError(f"{path}: {odd} {what}; get the file again from where it was made")
+        problem = "is missing" if odd in listed else "is not listed in its card"
+        raise UserError(f"{path}: {odd} {problem}; get the file again from where it was made")
 
 
 def _content(root: Path | zipfile.Path, name: str, path: Path) -> bytes:

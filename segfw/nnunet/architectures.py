@@ -12,7 +12,7 @@ from segfw.planning.presets import with_z
 
 ARCHITECTURES = {"PlainConvUNet": PLAIN, "ResidualEncoderUNet": RESIDUAL_ENCODER}
 BLOCKS_FIELD = {PLAIN: "n_conv_per_stage", RESIDUAL_ENCODER: "n_blocks_per_stage"}
-# What may be said of a network besides its sizes; everything else would compute something else.
+# What a network may have besides its sizes; everything else would compute something else.
 KNOWN_ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     "conv_bias": lambda value: isinstance(value, bool),
     "dropout_op": lambda value: True,  # does nothing at prediction; a plan to train by must have none
@@ -38,44 +38,51 @@ def _last(name: object) -> str:
 
 def network_of(entry: Mapping[str, Any], inputs: int, outputs: int, where: str) -> NetworkSpec:
     """The network of a configuration; plans from before nnU-Net 2.3 say it in other words."""
-    name, given = architecture_of(entry)
+    name, arguments = architecture_of(entry)
     if name not in ARCHITECTURES:
         raise UserError(
             f"{where}: architecture {name!r} is unknown; segfw knows {', '.join(ARCHITECTURES)}, others by "
             "build_network= of segfw.import_nnunet"
         )
     architecture = ARCHITECTURES[name]
-    given = {"nonlin": None, "norm_op": None} | given  # what is left out is not there
-    for key, value in given.items():
-        known = key in (*SIZES, BLOCKS_FIELD[architecture]) or (key in KNOWN_ARGUMENTS and KNOWN_ARGUMENTS[key](value))
-        if not known:
-            raise UserError(f"{where}: its network has {key} {value!r}, which segfw has not; give build_network=")
-    stages, blocks = given["n_stages"], BLOCKS_FIELD[architecture]
-    for key in (*SIZES, blocks):
-        if (found := _largest(given[key])) > (most := MOST.get(key, 1000)):
-            raise UserError(f"{where}: its network has {key} of {found}, and no network more than {most}; correct it")
+    arguments = {"nonlin": None, "norm_op": None} | arguments  # what is left out is not there
+    _require_known(arguments, architecture, where)
+    stages = arguments["n_stages"]
     dimensions = len(entry["patch_size"])
-    strides = tuple(with_z(sizes, 1) for sizes in _per_stage(given["strides"], stages, dimensions))
+    strides = tuple(with_z(sizes, 1) for sizes in _per_stage(arguments["strides"], stages, dimensions))
     if strides[0] != (1, 1, 1):
         raise UserError(f"{where}: its network strides in the first stage; give build_network=")
     return NetworkSpec(
         architecture=architecture,
         in_channels=inputs,
         classes=outputs,
-        features=_each(given["features_per_stage"], stages),
+        features=_each(arguments["features_per_stage"], stages),
         strides=strides,
-        kernels=tuple(with_z(sizes, 1) for sizes in _per_stage(given["kernel_sizes"], stages, dimensions)),
-        encoder_blocks=_each(given[BLOCKS_FIELD[architecture]], stages),
-        decoder_convs=_each(given["n_conv_per_stage_decoder"], stages - 1)[::-1],  # nnU-Net counts from the bottom
-        leak=_leak(given),
-        norm_eps=float((given.get("norm_op_kwargs") or {}).get("eps", 1e-5)),
+        kernels=tuple(with_z(sizes, 1) for sizes in _per_stage(arguments["kernel_sizes"], stages, dimensions)),
+        encoder_blocks=_each(arguments[BLOCKS_FIELD[architecture]], stages),
+        decoder_convs=_each(arguments["n_conv_per_stage_decoder"], stages - 1)[::-1],  # nnU-Net counts from the bottom
+        leak=_leak(arguments),
+        norm_eps=float((arguments.get("norm_op_kwargs") or {}).get("eps", 1e-5)),
     )
 
 
-def _leak(given: Mapping[str, Any]) -> float:
+def _require_known(arguments: Mapping[str, Any], architecture: str, where: str) -> None:
+    """UserError if the network has something that ours has not, or sizes beyond those of any network."""
+    sizes = (*SIZES, BLOCKS_FIELD[architecture])
+    for key, value in arguments.items():
+        if key not in sizes and not (key in KNOWN_ARGUMENTS and KNOWN_ARGUMENTS[key](value)):
+            raise UserError(f"{where}: its network has {key} {value!r}, which segfw has not; give build_network=")
+    for key in sizes:
+        largest = _largest(arguments[key])
+        most = MOST.get(key, 1000)
+        if largest > most:
+            raise UserError(f"{where}: its network has {key} of {largest}, and no network more than {most}; correct it")
+
+
+def _leak(arguments: Mapping[str, Any]) -> float:
     """What the activation multiplies values below 0 by."""
-    is_relu = _last(given["nonlin"]) == "ReLU"
-    return 0.0 if is_relu else float((given.get("nonlin_kwargs") or {}).get("negative_slope", 0.01))
+    is_relu = _last(arguments["nonlin"]) == "ReLU"
+    return 0.0 if is_relu else float((arguments.get("nonlin_kwargs") or {}).get("negative_slope", 0.01))
 
 
 def unknown_network(entry: Mapping[str, Any], inputs: int, labels: LabelSet) -> NetworkSpec:
@@ -100,8 +107,10 @@ def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if "architecture" in entry:
         found = entry["architecture"]
         return _last(found["network_class_name"]), found["arch_kwargs"]
-    stages, name = len(entry["n_conv_per_stage_encoder"]), entry["UNet_class_name"]
-    first, most = entry["UNet_base_num_features"], entry["unet_max_num_features"]
+    name = entry["UNet_class_name"]
+    stages = len(entry["n_conv_per_stage_encoder"])
+    first = entry["UNet_base_num_features"]
+    most = entry["unet_max_num_features"]
     return name, {
         "n_stages": stages,
         "features_per_stage": [min(first * 2**stage, most) for stage in range(stages)],
@@ -118,9 +127,10 @@ def architecture_of(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def absent_weights(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """The weights that convolutions and norms have not: by default nnU-Net's have neither biases nor norm weights."""
-    _, given = architecture_of(entry)
-    biases = () if given.get("conv_bias") else ("conv.bias",)
-    return biases if (given.get("norm_op_kwargs") or {}).get("affine") else (*biases, "norm.weight", "norm.bias")
+    _, arguments = architecture_of(entry)
+    biases = () if arguments.get("conv_bias") else ("conv.bias",)
+    has_affine_norms = (arguments.get("norm_op_kwargs") or {}).get("affine")
+    return biases if has_affine_norms else (*biases, "norm.weight", "norm.bias")
 
 
 def _each(values: int | list[int], count: int) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ def differences(plan: Plan, configurations: Sequence[Configuration]) -> list[str
     if not plan.labels.regions and values != tuple(range(len(values))):
         changed = ", ".join(f"{index} for {value}" for index, value in enumerate(values) if index != value)
         sentences.append(f"nnU-Net writes the number of a class, not its value: {changed}")
-    if plan.orientation == CANONICAL and all(one.median_shape[0] == 1 for one in configurations):
+    if plan.orientation == CANONICAL and all(chosen.median_shape[0] == 1 for chosen in configurations):
         sentences.append("nnU-Net's reader that turns images wants files of three axes; give each image as one slice")
     for configuration in configurations:
         name = configuration.name

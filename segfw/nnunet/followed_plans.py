@@ -39,18 +39,19 @@ def followed_plan(manifest: DatasetManifest, plans: Mapping[str, Any], path: Pat
         }
         wrong = next((key for key, is_so in untrainable.items() if is_so), None)
         if wrong is not None:
-            what = f"{wrong} {network.get(wrong)!r}"
             raise UserError(
-                f"{path}: configuration {name}: trains with {what}, which segfw does not; train with nnU-Net"
+                f"{path}: configuration {name}: trains with {wrong} {network.get(wrong)!r}, which segfw does not; "
+                "train with nnU-Net"
             )
     _require_shared_data(plan, path)
-    configurations = {name: _with_storage(one, cases) for name, one in plan.configurations.items()}
+    configurations = {name: _with_storage(chosen, cases) for name, chosen in plan.configurations.items()}
     return plan.model_copy(update={"dataset": manifest.name, "configurations": configurations})
 
 
 def _require_shared_data(plan: Plan, path: Path) -> None:
     """A configuration of the cascade's usual name is trained on the data of 3d_fullres, so they must be the same."""
-    second, full = plan.configurations.get(CASCADE), plan.configurations.get(FULLRES)
+    second = plan.configurations.get(CASCADE)
+    full = plan.configurations.get(FULLRES)
     if second is not None and (full is None or full.preprocessing != second.preprocessing):
         raise UserError(
             f"{path}: {CASCADE} is not preprocessed as {FULLRES}, whose data it is trained on; give it another name"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ PARTS = ("weight", "bias")
 TRANSPOSED = re.compile(r"\.transpconvs\.\d+\.")
 SHIFTED = re.compile(r"\.all_modules\.2\.(weight|bias)$")
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")  # of torch.compile and of distributed training, in any order
-LONGEST = 200  # letters of a name that is told
+LONGEST = 200  # letters of a foreign name in a message
 
 
 def layer_names(spec: NetworkSpec) -> dict[str, tuple[str, ...]]:
@@ -30,9 +31,9 @@ def layer_names(spec: NetworkSpec) -> dict[str, tuple[str, ...]]:
 
     def block(ours: str, theirs: str, *, copies: tuple[str, ...] = ("",), start: int = 0) -> None:
         """A convolution and its norm, which are entries ``start`` and the next of our sequence."""
-        for index, kind in enumerate(("conv", "norm")):
-            both = [f"{theirs}.{kind}", f"{theirs}.all_modules.{index}"]
-            names[f"{ours}.{start + index}"] = tuple(f"{copy}{name}" for copy in copies for name in both)
+        for index, layer in enumerate(("conv", "norm")):
+            aliases = (f"{theirs}.{layer}", f"{theirs}.all_modules.{index}")
+            names[f"{ours}.{start + index}"] = tuple(copy + alias for copy, alias in product(copies, aliases))
 
     inside = ("", "decoder.")
     for stage in range(stages):
@@ -69,7 +70,8 @@ def from_nnunet(
     state = without_wrappers(state, where)
     with torch.device("meta"):
         wanted = build_network(spec).state_dict()
-    found, used = {}, set()
+    found: dict[str, Tensor] = {}
+    used: set[str] = set()
     for ours, theirs in layer_names(spec).items():
         for part in PARTS:
             name = f"{ours}.{part}"
@@ -120,10 +122,9 @@ def without_wrappers(state: Mapping[str, Tensor], where: str) -> dict[str, Tenso
 
 def to_nnunet(weights: Mapping[str, Tensor], spec: NetworkSpec) -> dict[str, Tensor]:
     """nnU-Net's state of our weights, every tensor under all its names without being copied."""
-    return {
-        f"{theirs}.{part}": weights[f"{ours}.{part}"]
-        for ours, names in layer_names(spec).items()
-        for part in PARTS
-        if f"{ours}.{part}" in weights
-        for theirs in names
-    }
+    state: dict[str, Tensor] = {}
+    for ours, names in layer_names(spec).items():
+        for part in PARTS:
+            if f"{ours}.{part}" in weights:
+                state |= {f"{theirs}.{part}": weights[f"{ours}.{part}"] for theirs in names}
+    return state

@@ -8,8 +8,10 @@ from typing import Any
 from segfw.base.records import UserError
 from segfw.grid.resample import Resampling
 
-DEFAULT, TORCH, NONE = "resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"
-KINDS = ("data", "seg", "probabilities")
+DEFAULT = "resample_data_or_seg_to_shape"
+TORCH = "resample_torch_fornnunet"
+NONE = "no_resampling_hack"
+RESAMPLED = ("data", "seg", "probabilities")  # each by a function of its own
 # By function: what its arguments are when they are left out, and must be where segfw has nothing else.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     DEFAULT: {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": False},
@@ -27,7 +29,7 @@ def resampling_of(entry: Mapping[str, Any], *, masks: bool, where: str) -> tuple
     ``masks`` says whether masks are resampled too, as in training and in the second stage of a cascade: these segfw
     resamples only by nnU-Net's default. Raises UserError, naming function or arguments, for what segfw cannot follow.
     """
-    functions = {kind: entry[f"resampling_fn_{kind}"] for kind in KINDS if masks or kind != "seg"}
+    functions = {kind: entry[f"resampling_fn_{kind}"] for kind in RESAMPLED if masks or kind != "seg"}
     if set(functions.values()) == {NONE}:
         return None
     if masks:
@@ -36,11 +38,11 @@ def resampling_of(entry: Mapping[str, Any], *, masks: bool, where: str) -> tuple
 
 
 def _resampling(entry: Mapping[str, Any], kind: str, where: str) -> Resampling:
-    function, given = entry[f"resampling_fn_{kind}"], entry[f"resampling_fn_{kind}_kwargs"]
+    function = entry[f"resampling_fn_{kind}"]
     if function not in (DEFAULT, TORCH):
         raise UserError(f"{where}: {kind} is resampled by {function!r}, which segfw has not; predict with nnU-Net")
-    given = {key: value for key, value in given.items() if key not in WITHOUT_EFFECT}
-    found = ARGUMENTS[function] | given
+    arguments = entry[f"resampling_fn_{kind}_kwargs"]
+    found = ARGUMENTS[function] | {key: value for key, value in arguments.items() if key not in WITHOUT_EFFECT}
     fixed = {"is_seg", "mode", "aniso_axis_mode"}
     different = {
         key: value
@@ -57,13 +59,14 @@ def _resampling(entry: Mapping[str, Any], kind: str, where: str) -> Resampling:
 
 
 def _require_default_of_masks(entry: Mapping[str, Any], where: str) -> None:
-    function, given = entry["resampling_fn_seg"], entry["resampling_fn_seg_kwargs"]
-    wanted = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
-    if function != DEFAULT or ARGUMENTS[DEFAULT] | given != wanted:
-        what = f"by {function!r}" if function != DEFAULT else f"with {given}"
+    function = entry["resampling_fn_seg"]
+    arguments = entry["resampling_fn_seg_kwargs"]
+    default = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
+    if function != DEFAULT or ARGUMENTS[DEFAULT] | arguments != default:
+        otherwise = f"by {function!r}" if function != DEFAULT else f"with {arguments}"
         raise UserError(
-            f"{where}: masks (seg) are resampled {what}, segfw only does nnU-Net's default; train and predict with "
-            "nnU-Net"
+            f"{where}: masks (seg) are resampled {otherwise}, segfw only does nnU-Net's default; train and predict "
+            "with nnU-Net"
         )
 
 
@@ -71,12 +74,12 @@ def resampling_json(images: Resampling, logits: Resampling) -> dict[str, Any]:
     """The fields of a configuration that say this to nnU-Net."""
     masks = Resampling(order=1)
     found: dict[str, Any] = {}
-    for kind, how in zip(KINDS, (images, masks, logits)):
+    for kind, resampling in zip(RESAMPLED, (images, masks, logits)):
         found[f"resampling_fn_{kind}"] = DEFAULT
         found[f"resampling_fn_{kind}_kwargs"] = {
             "is_seg": kind == "seg",
-            "order": how.order,
-            "order_z": how.across,
-            "force_separate_z": how.apart,
+            "order": resampling.order,
+            "order_z": resampling.across,
+            "force_separate_z": resampling.apart,
         }
     return found

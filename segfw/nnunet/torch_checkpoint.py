@@ -76,8 +76,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = NAMED.search(str(error))
-        what = f"it names {named[1]}" if named else "it does more than describe tensors and plain values"
-        raise UserError(f"{path}: is refused, because {what}, which could run code; {WAY_OUT}") from None
+        reason = f"it names {named[1]}" if named else "it does more than describe tensors and plain values"
+        raise UserError(f"{path}: is refused, because {reason}, which could run code; {WAY_OUT}") from None
     except Exception as error:  # a torn zip, a truncated pickle: torch raises many kinds
         reason = first_line(error)
         raise UserError(f"{path}: is no whole checkpoint ({reason}); copy it again") from None

@@ -20,8 +20,10 @@ from segfw.nnunet.postprocessing_files import JSON_FILE, PICKLE_FILE
 from segfw.nnunet.read_plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.nnunet.torch_checkpoint import read_checkpoint
 
-PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
-FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+PLANS_FILE = "plans.json"
+DATASET_FILE = "dataset.json"
+FINAL = "checkpoint_final.pth"
+BEST = "checkpoint_best.pth"
 FOLD = re.compile(r"fold_(\d+|all)")  # fold_0_old is nobody's
 OLD_MODEL = "model_final_checkpoint.model"
 LARGEST_RATIO = 200  # of what a zip unpacks to and its own size; weights hardly get smaller, text to a tenth
@@ -81,7 +83,8 @@ def _unpack(source: Path, folder: Path) -> None:
                 _require_inside(member, source)  # of all, also of those that are left in
             chosen = [member for member in archive.infolist() if PurePosixPath(member.filename).name in WANTED]
             _require_harmless(chosen, archive, source)
-            needed, free = sum(member.file_size for member in chosen), shutil.disk_usage(folder).free
+            needed = sum(member.file_size for member in chosen)
+            free = shutil.disk_usage(folder).free
             if needed > free:
                 raise UserError(f"{source}: unpacks to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
             for member in chosen:
@@ -110,7 +113,8 @@ def _require_harmless(chosen: list[zipfile.ZipInfo], archive: zipfile.ZipFile, s
             raise UserError(f"{source}: {member.filename!r} is a link; zip the files themselves")
         if times[member.filename.casefold()] > 1:
             raise UserError(f"{source}: holds {member.filename!r} more than once; do not trust this file")
-    needed, size = sum(member.file_size for member in chosen), source.stat().st_size
+    needed = sum(member.file_size for member in chosen)
+    size = source.stat().st_size
     if needed > LARGEST_RATIO * size:
         raise UserError(f"{source}: unpacks from {size:,} bytes to {needed:,}; do not trust this file")
     if not chosen and any(PurePosixPath(name).name == OLD_MODEL for name in archive.namelist()):
@@ -129,7 +133,9 @@ def find_trained(folder: Path) -> list[TrainedFolder]:
 
     The first stage of a cascade that is given by its own folder lies beside it, as nnU-Net keeps them.
     """
-    holders = [folder, *(path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)))]
+    holders = [folder]
+    for depth in ("*", "*/*", "*/*/*"):
+        holders += sorted(folder.glob(depth))
     holders = [*{path.resolve(): path for path in reversed(holders)}.values()][::-1]  # links lead to the same again
     paths = [path for path in holders if (path / PLANS_FILE).is_file() and [*path.glob("fold_*/*.pth")]]
     if not paths:
@@ -149,13 +155,12 @@ def find_trained(folder: Path) -> list[TrainedFolder]:
     found = [_read(path) for path in paths]
     if paths == [folder]:
         found = [*_first_stage(found[0]), *found]
-    names = [one.configuration for one in found]
-    for one in found:
-        if names.count(one.configuration) > 1:
-            others = ", ".join(other.path.name for other in found if other.configuration == one.configuration)
+    names = [trained.configuration for trained in found]
+    for name in names:
+        if names.count(name) > 1:
+            others = ", ".join(trained.path.name for trained in found if trained.configuration == name)
             raise UserError(
-                f"{folder}: {one.configuration} is trained more than once ({others}); give one of them, of a "
-                "zip after unpacking it"
+                f"{folder}: {name} is trained more than once ({others}); give one of them, of a zip after unpacking it"
             )
     return found
 
@@ -178,8 +183,10 @@ def _read(path: Path) -> TrainedFolder:
     if not final and not best:
         raise UserError(f"{path}: no fold holds {FINAL} or {BEST}; finish the training, or give another folder")
     whole = path.resolve()  # '.' has no name
-    plans, dataset = read_json(path / PLANS_FILE), read_json(path / DATASET_FILE)
-    name, known = whole.name.rsplit("__", 1)[-1], plans.get("configurations")
+    plans = read_json(path / PLANS_FILE)
+    dataset = read_json(path / DATASET_FILE)
+    name = whole.name.rsplit("__", 1)[-1]
+    known = plans.get("configurations")
     if isinstance(known, dict) and name not in known:  # the folder was renamed, which nnU-Net does not mind
         name = read_checkpoint(next(iter([*final.values(), *best.values()]))).configuration
     return TrainedFolder(

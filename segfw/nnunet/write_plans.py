@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from segfw.base.records import UserError
@@ -53,7 +54,7 @@ def dataset_json(plan: Plan, ending: str) -> dict[str, Any]:
 
 def _require_plain_background(labels: LabelSet) -> None:
     # By their number and not by their values nnU-Net decides whether it writes 8 bit or 16.
-    written = {value for region in labels.regions for value in region.values}
+    written = set[int]().union(*(region.values for region in labels.regions))
     most = LARGEST_BYTE if len(written) < LARGEST_BYTE else LARGEST_LABEL
     if labels.values[0] != 0 or min(labels.values) < 0 or max(labels.values) > most:
         raise UserError(
@@ -66,24 +67,27 @@ def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict
     """nnU-Net's plans.json with the ``chosen`` configurations."""
     first = chosen[0]
     order = list(first.preprocessing.axis_order)
-    for one in chosen:
-        if one.network.architecture not in ARCHITECTURES.values():
-            raise UserError(
-                f"{one.name} is a {one.network.architecture}, which nnU-Net has not; only plain and residual U-Nets "
-                "can go"
-            )
-        if one.preprocessing.axis_order != first.preprocessing.axis_order:
-            raise UserError(f"{one.name} has another order of axes than {first.name}; nnU-Net has one in a plan")
-    spacing = next((one.preprocessing.spacing_mm for one in chosen if not one.network.is_2d), None)
+    for configuration in chosen:
+        name = configuration.name
+        architecture = configuration.network.architecture
+        if architecture not in ARCHITECTURES.values():
+            raise UserError(f"{name} is a {architecture}, which nnU-Net has not; only plain and residual U-Nets can go")
+        if configuration.preprocessing.axis_order != first.preprocessing.axis_order:
+            raise UserError(f"{name} has another order of axes than {first.name}; nnU-Net has one in a plan")
+    in_3d = [configuration for configuration in chosen if not configuration.network.is_2d]
+    if in_3d:
+        spacing = list(in_3d[0].preprocessing.spacing_mm)
+    else:
+        spacing = [1.0, *first.preprocessing.spacing_mm[1:]]
     return {
         "dataset_name": plan.dataset,
         "plans_name": PLANS,
-        "original_median_spacing_after_transp": list(spacing or (1.0, *first.preprocessing.spacing_mm[1:])),
+        "original_median_spacing_after_transp": spacing,
         "original_median_shape_after_transp": [round(size) for size in first.median_shape],
         "image_reader_writer": _reader(plan, ending),
         "transpose_forward": order,
         "transpose_backward": [order.index(axis) for axis in range(3)],
-        "configurations": {one.name: _configuration_json(one) for one in chosen},
+        "configurations": {configuration.name: _configuration_json(configuration) for configuration in chosen},
         "experiment_planner_used": "segfw",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": _intensities(first),
@@ -92,7 +96,7 @@ def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict
 
 def endings_of(plan: Plan) -> list[str]:
     """The endings of images that nnU-Net reads as the model was trained on them."""
-    return list(dict.fromkeys(ending for reader in _readers(plan) for ending in ENDINGS[reader]))
+    return list(dict.fromkeys(chain.from_iterable(ENDINGS[reader] for reader in _readers(plan))))
 
 
 def _readers(plan: Plan) -> list[str]:

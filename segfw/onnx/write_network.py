@@ -77,10 +77,10 @@ def write_network(
         raise UserError(f"{architecture} cannot be written as ONNX ({reason}); export it without --onnx") from None
     _forget_origin(path)
     session = onnxruntime.InferenceSession(path)
-    one = patches[:1]
+    patch = patches[:1]
     with torch.inference_mode():
-        wanted = network(one).numpy()
-    (found,) = session.run(None, {"image": one.numpy()})
+        wanted = network(patch).numpy()
+    (found,) = session.run(None, {"image": patch.numpy()})
     difference = float(np.abs(found - wanted).max() / np.abs(wanted).max())
     if not difference < MOST_DIFFERENT:
         raise UserError(f"{architecture}: as ONNX its logits differ by {difference:.2g}; export it without --onnx")

@@ -111,6 +111,7 @@ def scan_cases(
     for outcome in map_bounded(scan, found.cases, cost_bytes=_file_cost, workers=workers, what="reading cases"):
         if outcome.error is not None:
             raise outcome.error
+        assert outcome.result is not None  # it is the error, or the result
         scan_of[outcome.item.id] = outcome.result
     scans = [scan_of[case.id] for case in found.cases]
     findings = [
@@ -362,5 +363,4 @@ def _pool(measured: Sequence[MeasuredCase], channel: int) -> IntensityStats | No
 
 def _file_cost(case: Case) -> int:
     """Rough bytes that reading a case takes: compressed scans grow about eightfold as float32, plus copies."""
-    files = [path for path in (*case.images, case.label) if path is not None]
-    return 16 * sum(size_and_change(path)[0] for path in files)
+    return 16 * sum(size_and_change(path)[0] for path in case.files)

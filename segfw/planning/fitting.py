@@ -58,15 +58,17 @@ def patch_ladder(grid: Grid, preset: Preset) -> Iterator[Topology]:
     Each is one step shorter than the one before along the axis that covers most of the median case, or the next such
     axis where that one cannot be shorter.
     """
-    topology = preset.topology(grid.spacing_mm, rules.first_patch(grid.spacing_mm, grid.median_shape))
-    while topology is not None:
-        yield topology
-        topology = _one_step_shorter(topology, grid, preset)
+    largest = rules.first_patch(grid.spacing_mm, grid.median_shape)
+    rung: Topology | None = preset.topology(grid.spacing_mm, largest)
+    while rung is not None:
+        yield rung
+        rung = _one_step_shorter(rung, grid, preset)
 
 
 def _one_step_shorter(topology: Topology, grid: Grid, preset: Preset) -> Topology | None:
     """The next rung of the ladder; None if no axis can be shorter."""
-    patch, axes = topology.patch_size, list(range(len(topology.patch_size)))
+    patch = topology.patch_size
+    axes = list(range(len(patch)))
     while axes:
         axis = axes.pop(rules.axis_to_shrink([patch[a] for a in axes], [grid.median_shape[a] for a in axes]))
         smaller = list(patch)
@@ -85,9 +87,17 @@ def _one_step_shorter(topology: Topology, grid: Grid, preset: Preset) -> Topolog
 def choose_published(grid: Grid, preset: Preset, *, memory_gb: float) -> Choice:
     """nnU-Net's rule: convolution elements against a budget that grows with the memory; for its own families only."""
     published = preset.published
-    reference_batch = rules.REFERENCE_BATCH_2D if grid.is_2d else rules.REFERENCE_BATCH_3D
-    smallest = published.smallest_2d if grid.is_2d else rules.SMALLEST_BATCH
-    budget = (published.elements_2d if grid.is_2d else published.elements_3d) * (memory_gb / preset.memory_gb)
+    if published is None:
+        raise UserError(f"nnU-Net has no network of the family {preset.architecture}; plan without --as-published")
+    if grid.is_2d:
+        reference_batch = rules.REFERENCE_BATCH_2D
+        smallest = published.smallest_2d
+        elements_in_memory = published.elements_2d
+    else:
+        reference_batch = rules.REFERENCE_BATCH_3D
+        smallest = rules.SMALLEST_BATCH
+        elements_in_memory = published.elements_3d
+    budget = elements_in_memory * (memory_gb / preset.memory_gb)
     for rung, topology in enumerate(patch_ladder(grid, preset)):
         counted = preset.network(topology, grid.channels, grid.published_classes)
         patch = with_z(topology.patch_size, 1)

@@ -51,7 +51,7 @@ def _files_digest(found: FoundDataset) -> str:
     text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
     digest = hashlib.sha256(text.encode())
     for case in found.cases:
-        for path in (*case.images, case.label):
+        for path in case.files:
             size, change = size_and_change(path)
             digest.update(f"{path.resolve()} {size} {change}\n".encode())
     return digest.hexdigest()

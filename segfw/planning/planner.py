@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from segfw.base.records import GIGABYTE, UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.grid.normalize import Normalization, normalization_kind
 from segfw.grid.preprocess import Preprocessing
-from segfw.images.geometry import Spacing
+from segfw.images.geometry import Shape, Spacing, as_shape, as_spacing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
@@ -138,7 +139,7 @@ class Dataset:
     @property
     def target_mm(self) -> Spacing:
         """Target spacing in the network's axis order."""
-        return tuple(self.spacing_mm[axis] for axis in self.axis_order)
+        return as_spacing(self.spacing_mm[axis] for axis in self.axis_order)
 
     @property
     def is_flat(self) -> bool:
@@ -155,7 +156,7 @@ def _describe(manifest: DatasetManifest, fingerprint: Fingerprint, request: Plan
     labels = manifest.labels
     return Dataset(
         spacing_mm=target,
-        median_shape=tuple(median[axis] for axis in order),
+        median_shape=as_spacing(median[axis] for axis in order),
         axis_order=order,
         cases=len(fingerprint.cases),
         channels=len(manifest.channels),
@@ -172,8 +173,8 @@ def choose_normalization(manifest: DatasetManifest, fingerprint: Fingerprint) ->
     rules_of_channels = []
     for channel, stats in zip(manifest.channels, fingerprint.intensities):
         kind = normalization_kind(channel.name)
-        inside = kind == "zscore" and fingerprint.median_crop_ratio < rules.MASK_CROP_RATIO
-        rules_of_channels.append(Normalization(kind=kind, inside_mask=inside, stats=stats))
+        inside_mask = kind == "zscore" and fingerprint.median_crop_ratio < rules.MASK_CROP_RATIO
+        rules_of_channels.append(Normalization(kind=kind, inside_mask=inside_mask, stats=stats))
     return tuple(rules_of_channels)
 
 
@@ -184,7 +185,8 @@ def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose) -> dic
     case, and with it the cascade. The full resolution then takes Dice over the batch, because single patches of large
     cases often lack whole labels.
     """
-    median, target = dataset.median_shape, dataset.target_mm
+    median = dataset.median_shape
+    target = dataset.target_mm
     flat = choose(_grid(dataset, target[1:], median[1:], prod(median)), preset)
     planned = {TWO_D: _configuration(TWO_D, dataset, flat, (None, *target[1:]), median, batch_dice=True)}
     if dataset.is_flat:
@@ -194,8 +196,9 @@ def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose) -> dic
     lowres = _find_lowres(dataset, preset, choose, full)
     planned[FULLRES] = _configuration(FULLRES, dataset, full, target, median, batch_dice=lowres is not None)
     if lowres is not None:
-        low, low_mm, low_shape = lowres
-        planned[LOWRES] = _configuration(LOWRES, dataset, low, low_mm, low_shape, batch_dice=False)
+        planned[LOWRES] = _configuration(
+            LOWRES, dataset, lowres.choice, lowres.spacing_mm, lowres.median_shape, batch_dice=False
+        )
         # The second stage sees the labels of the first as further channels, one for each.
         second = choose(replace(grid, channels=dataset.channels + dataset.labels), preset)
         planned[CASCADE] = _configuration(CASCADE, dataset, second, target, median, batch_dice=True)
@@ -213,22 +216,32 @@ def _grid(dataset: Dataset, spacing_mm: tuple[float, ...], median: tuple[float, 
     )
 
 
-def _find_lowres(
-    dataset: Dataset, preset: Preset, choose: Choose, full: Choice
-) -> tuple[Choice, Spacing, tuple[int, int, int]] | None:
-    """The patch and spacing at which a patch covers a quarter of the median case, and that case's shape there.
+class _Lowres(NamedTuple):
+    """A patch of the low resolution, its spacing, and the shape of the median case there."""
+
+    choice: Choice
+    spacing_mm: Spacing
+    median_shape: Shape
+
+
+def _find_lowres(dataset: Dataset, preset: Preset, choose: Choose, full: Choice) -> _Lowres | None:
+    """The finest resolution at which a patch covers a quarter of the median case.
 
     None if the full resolution covers as much, or if the coarser case has not at least halved the voxels.
     """
-    spacing, full_voxels = dataset.target_mm, prod(dataset.median_shape)
-    voxels, patch_voxels, found = full_voxels, prod(full.patch_size), None
+    spacing_mm = dataset.target_mm
+    full_voxels = prod(dataset.median_shape)
+    voxels = full_voxels
+    patch_voxels = prod(full.patch_size)
+    found = None
     while patch_voxels / voxels < rules.LOWRES_COVERAGE:
-        spacing = rules.coarser_spacing(spacing)
+        spacing_mm = rules.coarser_spacing(spacing_mm)
         # In the reference's order of operations: shapes are rounded, and halves must fall to the same side.
-        exact = [fine / coarse * n for n, fine, coarse in zip(dataset.median_shape, dataset.target_mm, spacing)]
-        voxels, shape = prod(exact), tuple(max(1, round(size)) for size in exact)
-        found = choose(_grid(dataset, spacing, shape, voxels), preset), spacing, shape
-        patch_voxels = prod(found[0].patch_size)
+        exact = [fine / coarse * n for n, fine, coarse in zip(dataset.median_shape, dataset.target_mm, spacing_mm)]
+        voxels = prod(exact)
+        shape = as_shape(max(1, round(size)) for size in exact)
+        found = _Lowres(choose(_grid(dataset, spacing_mm, shape, voxels), preset), spacing_mm, shape)
+        patch_voxels = prod(found.choice.patch_size)
     return found if full_voxels / voxels >= rules.LOWRES_WORTH else None
 
 
@@ -241,7 +254,8 @@ def _configuration(
     *,
     batch_dice: bool,
 ) -> Configuration:
-    patch, batch = choice.patch_size, choice.batch_size
+    patch = choice.patch_size
+    batch = choice.batch_size
     cost = step_cost(choice.network)
     mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
         dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
@@ -253,7 +267,7 @@ def _configuration(
         preprocessing=Preprocessing(
             axis_order=dataset.axis_order, spacing_mm=spacing_mm, normalization=dataset.normalization
         ),
-        median_shape=tuple(float(size) for size in median),
+        median_shape=as_spacing(median),
         patch_size=patch,
         batch_size=batch,
         batch_dice=batch_dice,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from segfw.base.records import UserError
+from segfw.images.geometry import Shape, as_shape
 from segfw.networks.monai import doubled
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.planning import rules
@@ -62,9 +63,9 @@ class Preset:
         )
 
 
-def with_z(values: tuple[int, ...], z: int) -> tuple[int, int, int]:
+def with_z(values: Sequence[int], z: int) -> Shape:
     """(z, y, x) of (y, x); three values as they are."""
-    return (z, *values) if len(values) == 2 else values
+    return as_shape((z, *values) if len(values) == 2 else values)
 
 
 def _residual(memory_gb: float, elements_3d: float, elements_2d: float) -> Preset:

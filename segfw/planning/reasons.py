@@ -13,6 +13,7 @@ from segfw.planning.fitting import Choice
 from segfw.planning.rules import LARGEST_DATASET_SHARE, LOWRES_COVERAGE, MOST_PATCHES_2D, MOST_PATCHES_3D
 from segfw.planning.topology import SAME_SCALE, SMALLEST_FEATURE_EDGE
 
+SCALINGS = {"ct": "clipped and scaled with data-set statistics of the foreground", "zscore": "mean 0, deviation 1"}
 FOREIGN = {SEGRESNET: "SegResNet", SWIN_UNETR: "Swin UNETR", MEDNEXT: "MedNeXt-B"}
 
 
@@ -31,12 +32,10 @@ def of_dataset(
             f"The network sees the axes in the order {''.join('zyx'[axis] for axis in order)}: coarsest first."
         )
     for channel, rule in zip(manifest.channels, normalization):
-        kind, inside = rule.kind, " inside the non-zero voxels" if rule.inside_mask else ""
-        how = {"ct": "clipped and scaled with data-set statistics of the foreground", "zscore": "mean 0, deviation 1"}
-        reasons.append(
-            f"Channel {channel.name!r}: {how.get(kind, kind)}{inside} "
-            f"({'CT has absolute units' if kind == 'ct' else 'per image'})."
-        )
+        scaling = SCALINGS.get(rule.kind, rule.kind)
+        inside = " inside the non-zero voxels" if rule.inside_mask else ""
+        why = "CT has absolute units" if rule.kind == "ct" else "per image"
+        reasons.append(f"Channel {channel.name!r}: {scaling}{inside} ({why}).")
     return tuple(reasons)
 
 
@@ -87,7 +86,8 @@ def of_choice(choice: Choice, median_shape: Sequence[float], spacing_mm: Sequenc
 
 def _of_depth(choice: Choice, median_shape: Sequence[float], spacing_mm: Sequence[float | None]) -> tuple[str, ...]:
     """How deep the network is, and what a foreign one makes of thick slices and small cases."""
-    network, stages = choice.network, len(choice.network.features)
+    network = choice.network
+    stages = len(network.features)
     if network.architecture not in FOREIGN:
         return (
             f"U-Net with {stages} stages: axes are halved while they keep at least {SMALLEST_FEATURE_EDGE} voxels at "
@@ -95,15 +95,14 @@ def _of_depth(choice: Choice, median_shape: Sequence[float], spacing_mm: Sequenc
         )
     known = [spacing for spacing in spacing_mm if spacing is not None]
     if max(known) < SAME_SCALE * min(known):
-        how = "all axes are halved alike"
+        halving = "all axes are halved alike"
     elif network.architecture == SEGRESNET:
-        how = "finer axes are halved alone until the others are as fine, then all alike"
+        halving = "finer axes are halved alone until the others are as fine, then all alike"
     else:
-        how = "all axes are halved alike; it cannot spare the coarser ones, which the U-Net of other presets does"
+        halving = "all axes are halved alike; it cannot spare the coarser ones, which the U-Net of other presets does"
+    name = FOREIGN[network.architecture]
     multiple = " x ".join(map(str, network.downsampling))
-    sentences = [
-        f"MONAI's {FOREIGN[network.architecture]} with {stages} stages: {how}, so patches are multiples of {multiple}."
-    ]
+    sentences = [f"MONAI's {name} with {stages} stages: {halving}, so patches are multiples of {multiple}."]
     for axis, patch, size in zip(("first", "second", "third"), choice.patch_size, median_shape):
         if patch >= 2 * size > 2:
             sentences.append(

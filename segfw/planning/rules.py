@@ -8,19 +8,24 @@ from math import prod
 import numpy as np
 
 from segfw.grid.resample import ANISOTROPY_LIMIT, resampled_shape
-from segfw.images.geometry import Shape, Spacing
+from segfw.images.geometry import Shape, Spacing, as_spacing
 
 MASK_CROP_RATIO = 0.75  # below this share of voxels left after the crop, statistics are taken inside the mask
 LARGEST_DATASET_SHARE = 0.05  # of all training voxels in one batch
 SMALLEST_BATCH = 2
-REFERENCE_BATCH_3D, REFERENCE_BATCH_2D = 2, 12  # for which the published budgets hold
+REFERENCE_BATCH_3D = 2  # for which the published budgets hold
+REFERENCE_BATCH_2D = 12
 # Beyond this a larger batch costs time in proportion and hardly makes the gradient better: our limit, not the recipe's.
-MOST_PATCHES_3D, MOST_PATCHES_2D = 32, 64
-VOLUME_EDGE, AREA_EDGE = 256, 2048  # edge of the isotropic patch, in voxels, that planning starts from
+MOST_PATCHES_3D = 32
+MOST_PATCHES_2D = 64
+VOLUME_EDGE = 256  # of the isotropic patch, in voxels, that planning starts from
+AREA_EDGE = 2048  # of the same in two dimensions
 LOWRES_STEP = 1.03
 LOWRES_COVERAGE = 0.25  # a patch that sees less of the median case wants a lower resolution beside it
 LOWRES_WORTH = 2.0  # the low resolution must have this many times fewer voxels
-FIRST_FEATURES, MOST_FEATURES_3D, MOST_FEATURES_2D = 32, 320, 512
+FIRST_FEATURES = 32
+MOST_FEATURES_3D = 320
+MOST_FEATURES_2D = 512
 
 
 def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> Spacing:
@@ -38,14 +43,15 @@ def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> S
         fine = np.percentile([spacing[worst] for spacing in spacings_mm], 10)
         finest_other = target[others].max()
         target[worst] = fine if fine >= finest_other else finest_other + 1e-5
-    return tuple(float(value) for value in target)
+    return as_spacing(target)
 
 
 def axis_order(target_mm: Spacing, median_shape: Sequence[float] | None = None) -> tuple[int, int, int]:
     """The coarsest axis first, the others in their order; with ``median_shape`` the axis of single slices first."""
     single = [axis for axis in range(3) if median_shape is not None and median_shape[axis] == 1]
     first = single[0] if single else int(np.argmax(target_mm))
-    return (first, *(axis for axis in range(3) if axis != first))
+    second, third = (axis for axis in range(3) if axis != first)
+    return first, second, third
 
 
 def median_resampled_shape(
@@ -53,7 +59,7 @@ def median_resampled_shape(
 ) -> tuple[float, float, float]:
     """Median over cases of the shape at the target spacing; halves are kept, as in the reference."""
     resampled = [resampled_shape(shape, spacing, target_mm) for shape, spacing in zip(shapes, spacings_mm)]
-    return tuple(float(value) for value in np.median(resampled, axis=0))
+    return as_spacing(np.median(resampled, axis=0))
 
 
 def first_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[float, ...]:
@@ -81,4 +87,4 @@ def coarser_spacing(spacing_mm: Spacing) -> Spacing:
     fine = [max(spacing_mm) / value > 2 for value in spacing_mm]
     if not any(fine):
         fine = [True] * 3
-    return tuple(value * LOWRES_STEP if is_fine else value for value, is_fine in zip(spacing_mm, fine))
+    return as_spacing(value * LOWRES_STEP if is_fine else value for value, is_fine in zip(spacing_mm, fine))

@@ -31,10 +31,13 @@ def unet_topology(spacing_mm: Sequence[float], patch_size: Sequence[float]) -> T
     An axis is pooled together with those whose spacing is within a factor of two of the finest one that can still be
     pooled, and has kernel 3 from the stage on where its spacing is within a factor of two of the finest of all.
     """
-    spacing, size = list(spacing_mm), list(patch_size)
+    spacing = list(spacing_mm)
+    size = list(patch_size)
     dimensions = range(len(spacing))
     kernel = [1] * len(spacing)
-    strides, kernels, multiple_of = [tuple(kernel)], [], [1] * len(spacing)
+    strides = [tuple(kernel)]
+    kernels = []
+    multiple_of = [1] * len(spacing)
     while True:
         long_enough = [axis for axis in dimensions if size[axis] >= 2 * SMALLEST_FEATURE_EDGE]
         if not long_enough:
@@ -44,7 +47,7 @@ def unet_topology(spacing_mm: Sequence[float], patch_size: Sequence[float]) -> T
         if len(pooled) == 1 and size[pooled[0]] < 3 * SMALLEST_FEATURE_EDGE:
             break
         finest_of_all = min(spacing)
-        kernel = [3 if size_3 == 3 or s / finest_of_all < SAME_SCALE else 1 for size_3, s in zip(kernel, spacing)]
+        kernel = [3 if edge == 3 or s / finest_of_all < SAME_SCALE else 1 for edge, s in zip(kernel, spacing)]
         kernels.append(tuple(kernel))
         strides.append(tuple(2 if axis in pooled else 1 for axis in dimensions))
         for axis in pooled:
@@ -62,8 +65,11 @@ def catching_up_topology(spacing_mm: Sequence[float], patch_size: Sequence[float
     As many stages as the U-Net would have, at least two and at most ``most_stages``. An axis that waits has kernel 1.
     """
     stages = _stages_within(spacing_mm, patch_size, most_stages)
+    # Halvings by which each axis is finer than the coarsest; having made them, it waits until all axes are as coarse.
     finer = [min(floor(log2(max(spacing_mm) / spacing)), stages - 1) for spacing in spacing_mm]
-    halved = [tuple(1 if count <= stage < max(finer) else 2 for count in finer) for stage in range(stages)]
+    halved = []
+    for stage in range(stages):
+        halved.append(tuple(1 if halvings <= stage < max(finer) else 2 for halvings in finer))
     kernels = tuple(tuple(3 if step == 2 else 1 for step in steps) for steps in halved)
     return _padded(((1,) * len(spacing_mm), *halved[:-1]), kernels, patch_size)
 

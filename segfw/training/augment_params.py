@@ -12,7 +12,7 @@ from math import ceil
 
 import numpy as np
 
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, as_shape
 from segfw.planning.patch_shape import is_in_plane, largest_angle
 
 ELASTIC_CHANCE = 0.2  # where elastic deformation is wanted at all
@@ -59,7 +59,8 @@ def draw_spatial(
     """Rotation (p 0.2), scaling 0.7-1.4 (p 0.2), mirroring (p 0.5 per axis), and elastic deformation if wanted."""
     in_plane = is_in_plane(patch_size)
     matrix = np.eye(3)
-    is_rotated, is_scaled = rng.random() < 0.2, rng.random() < 0.2
+    is_rotated = rng.random() < 0.2
+    is_scaled = rng.random() < 0.2
     limit = largest_angle(patch_size)
     angles = rng.uniform(-limit, limit, 3)
     if is_rotated:
@@ -79,8 +80,10 @@ def draw_spatial(
 def _rotation(axis: int, angle: float) -> np.ndarray:
     first, second = (other for other in range(3) if other != axis)
     matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    matrix[first, first] = np.cos(angle)
+    matrix[first, second] = -np.sin(angle)
+    matrix[second, first] = np.sin(angle)
+    matrix[second, second] = np.cos(angle)
     return matrix
 
 
@@ -101,8 +104,11 @@ def draw_intensity(rng: np.random.Generator, channels: int) -> IntensityParams:
 
     def around_one(p: float, low: float, high: float) -> np.ndarray:
         """Per channel below or above 1 with equal chance, for the whole sample with probability ``p``."""
-        is_low, below, above = rng.random(channels) < 0.5, rng.uniform(low, 1, channels), rng.uniform(1, high, channels)
-        return np.where(is_low, below, above) if rng.random() < p else np.ones(channels)
+        is_low = rng.random(channels) < 0.5
+        below = rng.uniform(low, 1, channels)
+        above = rng.uniform(1, high, channels)
+        is_changed = rng.random() < p
+        return np.where(is_low, below, above) if is_changed else np.ones(channels)
 
     noise_std = float(rng.uniform(0, 0.1)) if rng.random() < 0.1 else 0.0
     blurred = (rng.random() < 0.2) & (rng.random(channels) < 0.5)
@@ -131,4 +137,5 @@ def source_size(patch_size: Shape, params: SpatialParams) -> Shape:
     if params.control is not None:
         reach = reach + np.abs(params.control).max((1, 2, 3))  # a spline stays within its control points
     # Grown alike on both sides, so that both centres stay the same point. A turn's rounding is no reason to read more.
-    return tuple(patch + 2 * ceil(max(0.0, r - h - 1e-6)) for patch, r, h in zip(patch_size, reach, half))
+    margins = [ceil(max(0.0, far - near - 1e-6)) for far, near in zip(reach, half)]
+    return as_shape(patch + 2 * margin for patch, margin in zip(patch_size, margins))

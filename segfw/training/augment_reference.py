@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segfw.base.records import UserError
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, as_shape
 from segfw.planning.patch_shape import is_in_plane, largest_angle
 
 SMALLEST_SCALE = 0.85  # that the box is read for; corners of patches scaled further lie outside of it, as published
@@ -27,7 +27,8 @@ _GLOBAL_GENERATORS = threading.Lock()
 
 def published_source_size(patch_size: Shape) -> Shape:
     """Box that is read: the patch turned about one axis at a time by the largest angle (at most a quarter), scaled."""
-    in_plane, angle = is_in_plane(patch_size), min(largest_angle(patch_size), pi / 2)
+    in_plane = is_in_plane(patch_size)
+    angle = min(largest_angle(patch_size), pi / 2)
     size = np.array(patch_size, float)
     for axis in (0,) if in_plane else (0, 1, 2):
         one, other = (index for index in range(3) if index != axis)
@@ -36,7 +37,7 @@ def published_source_size(patch_size: Shape) -> Shape:
             size[first] = max(size[first], turned)
     grown = [size[axis] if in_plane and axis == 0 else size[axis] / SMALLEST_SCALE for axis in range(3)]
     # The same parity as the patch, so that both have the same centre.
-    return tuple(patch + 2 * ceil((edge - patch) / 2 - 1e-6) for edge, patch in zip(grown, patch_size))
+    return as_shape(patch + 2 * ceil((edge - patch) / 2 - 1e-6) for edge, patch in zip(grown, patch_size))
 
 
 def augment_as_published(
@@ -46,12 +47,14 @@ def augment_as_published(
 
     The same ``seed`` gives the same result, whatever other threads do; mirroring is left to the caller.
     """
-    image, labels = image_czyx.cpu().float().numpy(), torch.stack(list(masks)).cpu().float().numpy()
+    image = image_czyx.cpu().float().numpy()
+    labels = torch.stack(list(masks)).cpu().float().numpy()
     channels = image.shape[0]
     flat = is_in_plane(patch_size)  # turned and scaled slice by slice: slices are channels
     data = {"data": _folded(image, flat)[None], "seg": _folded(labels, flat)[None]}
     with _GLOBAL_GENERATORS:
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002
+        state = random.getstate()
+        numpy_state = np.random.get_state()  # noqa: NPY002
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
@@ -63,8 +66,8 @@ def augment_as_published(
             }
             data = change(**data)
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            random.setstate(state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
     warped = torch.from_numpy(np.ascontiguousarray(data["data"][0], dtype=np.float32))
     return warped, [torch.from_numpy(mask.astype(np.int16)) for mask in data["seg"][0]]
 
@@ -91,7 +94,8 @@ def _published(patch_size: Shape) -> tuple[Callable[..., dict], Callable[..., di
             f'--augmentation reference needs the package batchgenerators ({error}): pip install "segfw[reference]"'
         ) from None
 
-    flat, angles = is_in_plane(patch_size), (-largest_angle(patch_size), largest_angle(patch_size))
+    flat = is_in_plane(patch_size)
+    angles = (-largest_angle(patch_size), largest_angle(patch_size))
     warp = SpatialTransform(
         patch_size[1:] if flat else patch_size,
         patch_center_dist_from_border=None,

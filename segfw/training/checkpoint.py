@@ -19,7 +19,8 @@ from segfw.base.words import first_line
 from segfw.model.training_record import Events
 from segfw.model.weights import load_tensors, save_tensors
 
-CHECKPOINT_FILE, GOOD_FILE = "last.safetensors", "good.safetensors"
+CHECKPOINT_FILE = "last.safetensors"
+GOOD_FILE = "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0
 
 Forward = Callable[[Tensor], Sequence[Tensor]]  # image (B, C, Z, Y, X) -> logits of all decoder stages, finest first

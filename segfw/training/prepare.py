@@ -95,16 +95,8 @@ def prepare_run(
     extension from its counters. ``begun_with`` are the settings of a run that goes on, None for a new one.
     """
     # What is computed
-    settings = begun_with or request.settings
     configuration = request.configuration
-    compute = Compute(
-        device=device,
-        precision=pick_precision(settings.precision, device),
-        loss=_loss(request, settings),
-        ranks=request.ranks,
-        gradient_clip=settings.gradient_clip,
-        patch_shape=(configuration.network.in_channels, *configuration.patch_size),
-    )
+    compute = _compute(request, begun_with or request.settings, device)
     fitted = _fitted(request, compute, state) if begun_with is None else _continued(request, begun_with, state)
     with memory_errors_named(request.folder, compute, fitted.batch_size):
         prepare_forward(compute, state, fitted.batch_size, is_compiled=bool(fitted.compile))
@@ -118,16 +110,6 @@ def prepare_run(
     val_cases = train_cases
     if request.fold.validation:
         val_cases = _open_cases(request, request.fold.validation, fitted, device)
-    whole_cases = None
-    if request.count_whole_case is not None and request.fold.validation:
-        whole_cases = WholeCases.of(
-            dict(zip(request.fold.validation, val_cases)),
-            request.count_whole_case,
-            configuration.patch_size,
-            structures=len(request.label_names),
-            ranks=request.ranks,
-            share=request.whole_cases_share,
-        )
 
     # Where it is written down
     writers = _begin_log(request, fitted, compute, state) if request.ranks.is_first else []
@@ -141,13 +123,25 @@ def prepare_run(
         train_ids=request.fold.train,
         train_batches=_batches(configuration, fitted, train_cases, TRAINING_STREAM, request.augment),
         val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM),
-        whole_cases=whole_cases,
+        whole_cases=_whole_cases(request, val_cases),
         checkpoints=Checkpoints(request.folder, request.ranks.is_first, request.checkpoint_every_s, request.now_s),
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
         writers=writers,
         fewest_gain=request.fewest_gain,
         now_s=request.now_s,
+    )
+
+
+def _compute(request: TrainRequest, settings: TrainSettings, device: torch.device) -> Compute:
+    configuration = request.configuration
+    return Compute(
+        device=device,
+        precision=pick_precision(settings.precision, device),
+        loss=_loss(request, settings),
+        ranks=request.ranks,
+        gradient_clip=settings.gradient_clip,
+        patch_shape=(configuration.network.in_channels, *configuration.patch_size),
     )
 
 
@@ -214,6 +208,20 @@ def _open_cases(
         step_gb=planned_step_gb * settings.batch_size / configuration.batch_size,
         previous=request.previous,
         sharers=request.ranks.on_host,
+    )
+
+
+def _whole_cases(request: TrainRequest, val_cases: list[CaseArrays]) -> WholeCases | None:
+    """None where no whole case is to be predicted while the network trains."""
+    if request.count_whole_case is None or not request.fold.validation:
+        return None
+    return WholeCases.of(
+        dict(zip(request.fold.validation, val_cases)),
+        request.count_whole_case,
+        request.configuration.patch_size,
+        structures=len(request.label_names),
+        ranks=request.ranks,
+        share=request.whole_cases_share,
     )
 
 

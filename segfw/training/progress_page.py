@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PROGRESS_PNG, PROGRESS_HTML = "progress.png", "progress.html"
+PROGRESS_PNG = "progress.png"
+PROGRESS_HTML = "progress.html"
 TEMPLATE = Path(__file__).with_name("progress.html.jinja")
 DRAWN_EVERY_S = 20.0
 LEGEND_ENTRIES = 10  # labels beyond these are drawn without a name
-INK, SOFT = "#1c2733", "#5b6875"
+INK = "#1c2733"
+SOFT_INK = "#5b6875"
 # Keys of a row whose value is a sentence of what happened then -> colour of the line that marks the epoch.
 MARKS = {"rescued": PALETTE[0], "extended": PALETTE[2], "cooling": PALETTE[1]}
 
@@ -180,7 +182,7 @@ def _rate(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None
 
 def _time(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
     """Seconds of each epoch, and of these the part in which the device waited for data or augmented them."""
-    _line(ax, rows, "epoch_s", color=SOFT, label="training")
+    _line(ax, rows, "epoch_s", color=SOFT_INK, label="training")
     for key, name, color in (
         ("stalled_share", "waiting for data", PALETTE[0]),
         ("augment_share", "augmentation", PALETTE[2]),
@@ -218,4 +220,7 @@ def _minor(rows: Sequence[Mapping], left_s: float | None) -> list[tuple[str, str
 
 def _events(rows: Sequence[Mapping]) -> list[tuple[int, str, str]]:
     """Epoch, kind and sentence of everything that MARKS names."""
-    return [(row["epoch"] + 1, key, str(row[key])) for row in rows for key in MARKS if key in row]
+    events = []
+    for row in rows:
+        events += [(row["epoch"] + 1, key, str(row[key])) for key in MARKS if key in row]
+    return events

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, as_shape
 
-TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+TRAINING_STREAM = 0
+VALIDATION_STREAM = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +45,23 @@ def draw_sample(
     instead of anywhere.
     """
     case = int(rng.integers(len(shapes)))
-    shape, foreground = shapes[case], foregrounds[case]
-    lowest, highest = zip(*(start_limits(size, patch) for size, patch in zip(shape, patch_size)))
+    shape = shapes[case]
+    limits = [start_limits(size, patch) for size, patch in zip(shape, patch_size)]
+
+    # Voxels one of which shall be the centre; None for a patch anywhere
     voxels = annotated[case] if annotated else None
+    foreground = foregrounds[case]
     if force_foreground and foreground:
-        voxels = foreground[list(foreground)[int(rng.integers(len(foreground)))]]
-    if voxels is not None and len(voxels):
-        centre = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
-        wanted = (int(voxel) - patch // 2 for voxel, patch in zip(centre, patch_size))
-        # Kept inside the image on both sides; the reference lets patches hang over the far border.
-        start = tuple(min(max(first, low), high) for first, low, high in zip(wanted, lowest, highest))
+        structure = list(foreground)[int(rng.integers(len(foreground)))]
+        voxels = foreground[structure]
+
+    if voxels is None or len(voxels) == 0:
+        start = as_shape(int(rng.integers(low, high + 1)) for low, high in limits)
     else:
-        start = tuple(int(rng.integers(low, high + 1)) for low, high in zip(lowest, highest))
+        centre = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
+        wanted = [int(voxel) - patch // 2 for voxel, patch in zip(centre, patch_size)]
+        # Kept inside the image on both sides; the reference lets patches hang over the far border.
+        start = as_shape(min(max(first, low), high) for first, (low, high) in zip(wanted, limits))
     return Sample(case=case, start=start)
 
 
@@ -63,4 +69,5 @@ def start_limits(size: int, patch: int) -> tuple[int, int]:
     """First and last start along an axis; a patch longer than the image is centred on it."""
     if size >= patch:
         return 0, size - patch
-    return -((patch - size) // 2), -((patch - size) // 2)
+    start = -((patch - size) // 2)
+    return start, start

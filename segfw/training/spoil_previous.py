@@ -15,8 +15,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from segfw.base.components import connected_components
+
 # B batch, K class, Z Y X space
-MORPHOLOGY_SHARE, DROP_SHARE, LABEL_SHARE = 0.4, 0.2, 0.5  # of samples, of samples, and of the labels in these
+MORPHOLOGY_SHARE = 0.4  # of samples
+DROP_SHARE = 0.2  # of samples
+LABEL_SHARE = 0.5  # of the labels in these
 LARGEST_RADIUS = 8  # voxels
 LARGEST_DROPPED = 0.15  # of the patch
 
@@ -46,7 +50,8 @@ def draw_previous(rng: np.random.Generator, classes: int) -> PreviousParams:
     ``classes`` counts the background. Labels are gone through in a drawn order, since one grows over another.
     """
     labels = rng.permutation(np.arange(1, classes))
-    is_changed, is_dropped = rng.random() < MORPHOLOGY_SHARE, rng.random() < DROP_SHARE
+    is_changed = rng.random() < MORPHOLOGY_SHARE
+    is_dropped = rng.random() < DROP_SHARE
     changed, dropped = rng.random((2, len(labels))) < LABEL_SHARE
     operations = rng.integers(len(MORPHOLOGY), size=len(labels))
     radii = rng.integers(1, LARGEST_RADIUS + 1, size=len(labels))
@@ -57,7 +62,10 @@ def draw_previous(rng: np.random.Generator, classes: int) -> PreviousParams:
         for label, operation, radius in zip(labels[changed], operations[changed], radii[changed])
     ]
     lost = [(int(label), float(place)) for label, place in zip(labels[dropped], places[dropped])]
-    return PreviousParams(changes=tuple(changes) * is_changed, dropped=tuple(lost) * is_dropped)
+    return PreviousParams(
+        changes=tuple(changes) if is_changed else (),
+        dropped=tuple(lost) if is_dropped else (),
+    )
 
 
 def drop_components(previous_ZYX: np.ndarray, params: PreviousParams, patch_voxels: int) -> np.ndarray:
@@ -76,7 +84,7 @@ def drop_components(previous_ZYX: np.ndarray, params: PreviousParams, patch_voxe
         box = boxes[label - 1] if label <= len(boxes) else None
         if box is None:
             continue
-        components, _ = ndimage.label(previous_ZYX[box] == label, np.ones((3, 3, 3)))
+        components, _ = connected_components(previous_ZYX[box] == label)
         sizes = np.bincount(components.ravel())[1:]
         small = np.flatnonzero(sizes <= LARGEST_DROPPED * patch_voxels) + 1
         if len(small):

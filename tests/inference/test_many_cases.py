@@ -15,13 +15,13 @@ import pytest
 from conftest import blocks_case, write_nifti
 from predicting import make_images, make_model
 
-import segfw.inference.many_cases as cohort
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
+from segfw.inference import many_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
@@ -221,7 +221,10 @@ def test_two_devices_share_one_list(model, images, undisturbed, tmp_path):
 
 def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_path, monkeypatch):
     """Counted while they run: of each device never two in one stage, and reading goes on beside the network."""
-    lock, inside, most, together = threading.Lock(), [], {}, set()
+    lock = threading.Lock()
+    inside = []
+    most = {}
+    together = set()
 
     def counting(name, function):
         def counted(*args, **kwargs):
@@ -239,10 +242,10 @@ def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_
         return counted
 
     for name in ("_read", "_classes", "_write"):
-        monkeypatch.setattr(cohort.CasePipeline, name, counting(name, getattr(cohort.CasePipeline, name)))
+        monkeypatch.setattr(many_cases.CasePipeline, name, counting(name, getattr(many_cases.CasePipeline, name)))
     predictor = Predictor.of(load_model(model), device="cpu")
     folder = OutputFolder(path=tmp_path)
-    done = cohort.predict_cases([predictor], find_images(images, predictor.plan.channels), folder)
+    done = many_cases.predict_cases([predictor], find_images(images, predictor.plan.channels), folder)
     assert (done.predicted, done.failures) == (CASES, [])
     assert most == {"_read": 1, "_classes": 1, "_write": 1}
     assert ("_read", "_classes") in together | {pair[::-1] for pair in together}
@@ -258,7 +261,7 @@ def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed
         write_labels(path, *args)
         written.append(path.name)
 
-    monkeypatch.setattr(cohort, "write_labels", filling)
+    monkeypatch.setattr(many_cases, "write_labels", filling)
     arguments = ["predict", str(model), str(images), str(tmp_path), "--device", "cpu"]
     assert main(arguments) == 1
     told = capsys.readouterr().err
