@@ -33,7 +33,7 @@ BATCHES_AHEAD = 3
 def open_cases(
     folder: Path,
     case_ids: Sequence[str],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     device: torch.device | None = None,
     step_gb: float = 0.0,
     previous: Path | None = None,
@@ -46,7 +46,7 @@ def open_cases(
     not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
-        if load_stored(folder, case_id).preprocessing != how:
+        if load_stored(folder, case_id).preprocessing != preprocessing:
             raise UserError(
                 f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
             )

@@ -16,7 +16,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
-from segfw.model.training_record import RUN_FILE, RunRecord, read_metrics
+from segfw.model.training_record import RUN_FILE, RunRecord, read_curve, read_metrics
 from segfw.training import run_record as runrecord
 from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before
 from segfw.training.run_record import data_digest, describe_session, git_state, note_session
@@ -67,6 +67,11 @@ def test_metrics_survive_a_cut_off_line_and_lose_what_is_done_again(tmp_path):
         file.write('{"epoch": 4, "tr')
     keep_metrics_before(tmp_path, 3)
     assert read_metrics(tmp_path) == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_curve_has_what_is_one_number_in_a_row(tmp_path):
+    append_metrics(tmp_path, {"epoch": 0, "val_dice": 0.5, "val_dice_per_label": [0.25, 0.75], "cooling": "STOP"})
+    assert read_curve(tmp_path) == [{"epoch": 0, "val_dice": 0.5}]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from segfw.base.records import UserError
 from segfw.training.checkpoint import Counters
 from segfw.training.schedule import (
     Clock,
+    FittedSettings,
     cool_down,
     extended,
     fit_to_length,
@@ -49,6 +50,15 @@ def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
 def test_what_is_given_is_kept():
     given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2)
     assert vars(fit_to_length(given, planned_batch=7, patch_s=1.0, cases=200)) == vars(given)
+
+
+def test_settings_of_a_run_under_way_leave_nothing_to_be_decided(tmp_path):
+    path = tmp_path / "settings.json"
+    fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200).save(path)
+    assert FittedSettings.load(path).batch_size == 7
+    TrainSettings(momentum=0.9).save(path)
+    with pytest.raises(UserError, match=r"settings.json: field 'batch_size': Input should be a valid integer"):
+        FittedSettings.load(path)
 
 
 def test_learning_rate_grows_as_the_momentum_shrinks():
