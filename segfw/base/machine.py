@@ -20,7 +20,8 @@ def describe_machine() -> str:
     """What is here and what is wrong with it, a line each."""
     versions = [f"{name} {_version(name)}" for name in ("segfw", "torch", "numpy", "nibabel", "SimpleITK", "blosc2")]
     disk = shutil.disk_usage(Path.cwd())
-    memory_gb, free_gb = psutil.virtual_memory().total / GIGABYTE, free_memory_bytes() / GIGABYTE
+    memory_gb = psutil.virtual_memory().total / GIGABYTE
+    free_gb = free_memory_bytes() / GIGABYTE
     device = pick_device("auto")
     lines = [
         f"Python {platform.python_version()} on {platform.platform()}",

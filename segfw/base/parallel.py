@@ -10,7 +10,7 @@ import contextlib
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,7 @@ def map_bounded(
                     workers = 1
                     waiting = again
                     again = []
-                while waiting and len(running) < workers:
-                    in_flight = sum(task.cost_bytes for task in running.values())
-                    if running and in_flight + waiting[-1].cost_bytes > pool.budget_bytes:
-                        break
+                while waiting and len(running) < workers and _fits(waiting[-1], running.values(), pool.budget_bytes):
                     task = waiting.pop()
                     running[pool.executor.submit(function, task.item)] = task
                     if len(running) > 1:
@@ -161,6 +158,12 @@ class _Task(Generic[Item]):
     item: Item
     cost_bytes: int
     had_company: bool = False
+
+
+def _fits(task: _Task[Item], running: Collection[_Task[Item]], budget_bytes: float) -> bool:
+    """Whether a task may be begun beside others; alone it always may."""
+    in_flight = sum(other.cost_bytes for other in running)
+    return not running or in_flight + task.cost_bytes <= budget_bytes
 
 
 def _outcome(task: _Task[Item], future: Future[Result]) -> Outcome[Item, Result] | None:

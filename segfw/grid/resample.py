@@ -135,14 +135,9 @@ def resample_slices(
     starts = range(0, new_shape[0], thickness)
     slabs = [slice(start, min(start + thickness, new_shape[0])) for start in starts]
     if thick == 0:
-        chosen = axis_matrix(old_shape[0], new_shape[0], 0).argmax(1)
+        nearest = axis_matrix(old_shape[0], new_shape[0], 0).argmax(1)
         for slab in slabs:
-            wanted, place = torch.unique_consecutive(chosen[slab], return_inverse=True)
-            parts = []
-            for index in wanted.tolist():  # each clipped to the range of its own slice
-                old_slice = slices(index, index + 1)
-                parts.append(resized(old_slice).clamp(old_slice.min(), old_slice.max()))
-            out_zyx[slab] = torch.cat(parts)[place]
+            out_zyx[slab] = _nearest_slices(slices, nearest[slab], resized)
         return
     matrix = axis_matrix(old_shape[0], new_shape[0], order)
     used = [_extent(matrix[slab].any(0)) for slab in slabs]
@@ -159,6 +154,16 @@ def resample_slices(
             held = torch.cat((held, resized(slices(max(last, start), stop))))
         rows = matrix[slab, first : first + len(held)]
         out_zyx[slab] = _along_axis(held, rows, 0).clamp_(*bounds)
+
+
+def _nearest_slices(slices: Slices, nearest: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+    """The slices of these numbers, which ascend, each resized in its plane and clipped to its own range."""
+    numbers, place = torch.unique_consecutive(nearest, return_inverse=True)
+    parts = []
+    for number in numbers.tolist():
+        old_slice = slices(number, number + 1)
+        parts.append(resized(old_slice).clamp(old_slice.min(), old_slice.max()))
+    return torch.cat(parts)[place]
 
 
 def resample_classes(classes_zyx: Tensor, shape: Shape, thick: int | None, *, block_edge: int = BLOCK_EDGE) -> Tensor:

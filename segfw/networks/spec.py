@@ -18,6 +18,10 @@ SWIN_UNETR = "swin-unetr"
 MEDNEXT = "mednext-b"
 
 
+def _is_odd(kernel: Triple) -> bool:
+    return all(size >= 1 and size % 2 == 1 for size in kernel)
+
+
 class NetworkSpec(Record):
     """A U-Net: one entry per stage, finest first. 2-D networks have kernel and stride 1 along z in every stage.
 
@@ -44,9 +48,9 @@ class NetworkSpec(Record):
             raise ValueError(f"{stages} stages of features, but strides, kernels, convs have {lengths} (decoder + 1)")
         if min(self.in_channels, self.classes, *self.features, *self.encoder_blocks, *self.decoder_convs) < 1:
             raise ValueError(f"features {self.features}, convs and channels must be 1 or more")
-        if any(step < 1 for stride in self.strides for step in stride):
+        if min(min(stride) for stride in self.strides) < 1:
             raise ValueError(f"strides {self.strides} must be 1 or more")
-        if any(size < 1 or size % 2 == 0 for kernel in self.kernels for size in kernel):
+        if not all(_is_odd(kernel) for kernel in self.kernels):
             raise ValueError(f"kernels {self.kernels} must be odd, so that padding keeps the size")
         return self
 

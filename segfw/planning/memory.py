@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -29,9 +31,9 @@ PROBE_EDGE = 16
 PROBE_EDGES = {SWIN_UNETR: 4}
 # What a GPU holds beside tensors: the driver's context and libraries, then a share for the workspace of the
 # convolution algorithms and for memory that the allocator cannot use because it is cut into pieces.
-OUT_OF_MEMORY_WORDS = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
 CONTEXT_GB = 0.5
 WORKSPACE_SHARE = 0.1
+OUT_OF_MEMORY_WORDS = ("out of memory", "ALLOC_FAILED", "unable to find an engine")  # as cuDNN and cuBLAS say it too
 
 
 class StepCost(Record):
@@ -158,15 +160,24 @@ class StepCounter(TorchDispatchMode):
     """Follows the bytes of all tensors that operations make inside the block, and adds up their arithmetic.
 
     ``peak_bytes`` is the most at one time, with one copy of the largest tensor of the operation under way: it may hold
-    that in another layout or precision while it runs.
+    that in another layout or precision while it runs. ``flops`` are counted by the table of torch's FlopCounterMode,
+    which itself would follow modules too and make counting, of which a plan does a lot, longer by a third or more.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = self.bytes_now = self.peak_bytes = 0
+        self.flops = 0
+        self.bytes_now = 0
+        self.peak_bytes = 0
         self._sizes: dict[int, int] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
         for tensor in made:

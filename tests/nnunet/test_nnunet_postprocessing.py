@@ -136,8 +136,6 @@ def test_imported_said_kept_and_exported_again(tmp_path, capsys):
     printed = capsys.readouterr().out
     found = "all foreground, large (crossval_results_folds_0/postprocessing.json)"
     assert f"only the largest component of: {found}" in printed
-        "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.json)" in printed
-    )
     assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in printed
     steps = load_postprocessing(kept)
     export_model(tmp_path / "model", tmp_path / "model.zip")
