@@ -176,7 +176,7 @@ def _measure_labels(
         measured[value] = LabelMeasure(
             voxels=voxels,
             volume_ml=float(voxels * spacing.prod() / 1000),
-            parts=parts.count,
+            parts=parts.number,
             centroid_mm=as_spacing((start + centroid(inside)) * spacing),
             centre=as_shape(start + _central_voxel(inside)),
             dark_share=float(dark.mean()),
@@ -229,32 +229,32 @@ def label_boxes(values: np.ndarray) -> dict[int, LabelBox]:
 class Parts(NamedTuple):
     """Connected components of a label, and the small one that lies farthest from all large ones, if there is one."""
 
-    count: int
+    number: int
     stray_mm: float = 0.0
     stray_voxels: int = 0
     stray_at: np.ndarray | None = None
 
 
 def _parts(inside: np.ndarray, spacing: np.ndarray) -> Parts:
-    components, count = connected_components(inside)
-    if count == 1 or count > MOST_PARTS:
-        return Parts(count)
+    components, number = connected_components(inside)
+    if number == 1 or number > MOST_PARTS:
+        return Parts(number)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     large = sizes >= SMALL_PART * sizes.max()
     large[0] = False
-    if large.sum() == count:
-        return Parts(count)
+    if large.sum() == number:
+        return Parts(number)
     body = large[components]
     surface = cKDTree(np.argwhere(body & ~ndimage.binary_erosion(body)) * spacing)
-    stray = Parts(count, stray_at=np.zeros(3, int))
+    stray = Parts(number, stray_at=np.zeros(3, int))
     for index, box in enumerate(ndimage.find_objects(components), 1):
         if large[index]:
             continue
         places = np.argwhere(components[box] == index) + [part.start for part in box]
         distance_mm = float(surface.query(places * spacing)[0].min())
         if distance_mm > stray.stray_mm:
-            stray = Parts(count, distance_mm, int(sizes[index]), places[len(places) // 2])
+            stray = Parts(number, distance_mm, int(sizes[index]), places[len(places) // 2])
     return stray
 
 

@@ -12,14 +12,19 @@ from segfw.base.robust import THRESHOLD, Outlier, find_outliers, robust_spread
 from segfw.base.words import count
 from segfw.checkup.case_details import CheckedCase
 from segfw.checkup.swaps import AXES
-from segfw.dataset.cases import Finding
+from segfw.dataset.cases import Finding, Severity
+from segfw.images.geometry import Shape
 
 Names = dict[int, str]  # label value -> name
 
 # Factors that a figure must differ by before it counts, however alike the other cases are: hospitals use slices of
 # half and double thickness and crop to different fields of view, and no scanner's units are exact.
-SPACING_FACTOR, SIZE_FACTOR, RANGE_FACTOR, EXTREME_FACTOR = 1.9, 2.5, 3.0, 4.0
-SPACING_THRESHOLD = EXTREME_THRESHOLD = 5.0
+SPACING_FACTOR = 1.9
+SIZE_FACTOR = 2.5
+RANGE_FACTOR = 3.0
+EXTREME_FACTOR = 4.0
+SPACING_THRESHOLD = 5.0  # robust standard deviations
+EXTREME_THRESHOLD = 5.0
 COMMON_UNITS = 0.15  # spread of the logarithm of the ranges up to which images have units that mean something
 OFFSET_SHARE = 0.45  # of the intensity range; air of a CT that was shifted by 1024 moves by about 0.7
 
@@ -47,7 +52,7 @@ def mixed_orientation(cases: Sequence[CheckedCase]) -> list[Finding]:
     if len(stored) > 1:
         usual, number = stored.most_common(1)[0]
         odd = tuple(case.id for case in cases if case.orientation != usual)
-        differently = listed([code for code in stored if code != usual])
+        differently = ", ".join(code for code in stored if code != usual)
         what = f"{number} cases are stored as {usual}, {count(len(odd), 'other')} as {differently}"
         remedy = "nothing to do: all are turned to one orientation on reading"
         found.append(Finding(kind="mixed-orientation", severity="note", what=what, remedy=remedy, others=odd))
@@ -60,18 +65,18 @@ def _usual(outlier: Outlier, unit: str) -> str:
     return f"in the others it is {between} {unit}".rstrip()
 
 
-def warning(kind: str, case: CheckedCase, what: str, remedy: str, **more) -> Finding:
-    return Finding(**{"kind": kind, "severity": "warning", "case": case.id, "what": what, "remedy": remedy} | more)
-
-
-def listed(items: Sequence[str] | Counter) -> str:
-    return ", ".join(str(item) for item in items)
+def warning(
+    kind: str, case: CheckedCase, what: str, remedy: str, *, labels: tuple[int, ...] = (), place: Shape | None = None
+) -> Finding:
+    """A finding about one case that should be looked at."""
+    return Finding(kind=kind, severity="warning", case=case.id, what=what, remedy=remedy, labels=labels, place=place)
 
 
 class _Feature(NamedTuple):
     """A figure of a channel of all cases, of which outliers are looked for, and how to speak of them."""
 
     kind: str
+    severity: Severity
     values: np.ndarray
     least: float
     threshold: float
@@ -87,47 +92,72 @@ def odd_intensities(cases: Sequence[CheckedCase]) -> list[Finding]:
         for feature in _intensity_features(cases, index):
             for outlier in find_outliers(feature.values, least=feature.least, threshold=feature.threshold):
                 case = cases[outlier.index]
-                if case.id not in named:  # the first words for it are enough
-                    named.add(case.id)
-                    is_note = feature.kind == "other-units"
-                    what = f"{feature.words} in channel {index}: {_intensities(cases, case, index)}"
-                    severity = {"severity": "note"} if is_note else {}
-                    found.append(warning(feature.kind, case, what, feature.remedy, **severity))
+                if case.id in named:  # the first words for it are enough
+                    continue
+                named.add(case.id)
+                found.append(
+                    Finding(
+                        kind=feature.kind,
+                        severity=feature.severity,
+                        case=case.id,
+                        what=f"{feature.words} in channel {index}: {_intensities(cases, case, index)}",
+                        remedy=feature.remedy,
+                    )
+                )
     return found
 
 
 def _intensities(cases: Sequence[CheckedCase], case: CheckedCase, index: int) -> str:
-    own = case.channels[index]
+    channel = case.channels[index]
     others = [other.channels[index] for other in cases if other is not case]
-    low, high = (np.median([getattr(channel, part) for channel in others]) for part in ("low", "high"))
+    low = np.median([other.low for other in others])
+    high = np.median([other.high for other in others])
     return (
-        f"values mostly {own.low:.4g} to {own.high:.4g}, extremes {own.minimum:.4g} and {own.maximum:.4g}; "
+        f"values mostly {channel.low:.4g} to {channel.high:.4g}, "
+        f"extremes {channel.minimum:.4g} and {channel.maximum:.4g}; "
         f"the others lie mostly at {low:.4g} to {high:.4g}"
     )
 
 
 def _intensity_features(cases: Sequence[CheckedCase], index: int) -> list[_Feature]:
     """Range, offset and extremes; the latter relative to the case's own range, as MR has no fixed units."""
-    low, high, minimum, maximum = (
-        np.array([getattr(case.channels[index], part) for case in cases])
-        for part in ("low", "high", "minimum", "maximum")
-    )
+    channels = [case.channels[index] for case in cases]
+    low = np.array([channel.low for channel in channels])
+    high = np.array([channel.high for channel in channels])
+    reach_up = np.array([channel.maximum for channel in channels]) - low
+    reach_down = high - np.array([channel.minimum for channel in channels])
     span = np.maximum(high - low, 1e-6 * np.maximum(np.abs(high), 1e-12))
     has_units = robust_spread(np.log(span)) * (1 + 4 / len(cases)) <= COMMON_UNITS
-    unit = "export the image again with the rescale slope and intercept applied as in the others"
-    voxels = "look at the brightest and darkest voxels; clip them to the values that tissue can have"
-    extreme = (np.log(EXTREME_FACTOR), EXTREME_THRESHOLD, "single extreme values", voxels)
-    reach_up, reach_down = (np.log(np.maximum(reach, span) / span) for reach in (maximum - low, high - minimum))
-    return [
-        _Feature(
-            "outlier-intensity" if has_units else "other-units",
-            np.log(span),
-            np.log(RANGE_FACTOR),
-            THRESHOLD,
-            "another range",
-            unit if has_units else "nothing to do if the images are in arbitrary units, as in MR",
-        ),
-        _Feature("outlier-intensity", low / span, OFFSET_SHARE, THRESHOLD, "another offset", unit),
-        _Feature("extreme-values", reach_up, *extreme),
-        _Feature("extreme-values", reach_down, *extreme),
-    ]
+    rescale = "export the image again with the rescale slope and intercept applied as in the others"
+    ranges = _Feature(
+        kind="outlier-intensity" if has_units else "other-units",
+        severity="warning" if has_units else "note",
+        values=np.log(span),
+        least=np.log(RANGE_FACTOR),
+        threshold=THRESHOLD,
+        words="another range",
+        remedy=rescale if has_units else "nothing to do if the images are in arbitrary units, as in MR",
+    )
+    offsets = _Feature(
+        kind="outlier-intensity",
+        severity="warning",
+        values=low / span,
+        least=OFFSET_SHARE,
+        threshold=THRESHOLD,
+        words="another offset",
+        remedy=rescale,
+    )
+    return [ranges, offsets, _extremes(reach_up, span), _extremes(reach_down, span)]
+
+
+def _extremes(reach: np.ndarray, span: np.ndarray) -> _Feature:
+    """How far the values of each case reach, as a multiple of its range."""
+    return _Feature(
+        kind="extreme-values",
+        severity="warning",
+        values=np.log(np.maximum(reach, span) / span),
+        least=np.log(EXTREME_FACTOR),
+        threshold=EXTREME_THRESHOLD,
+        words="single extreme values",
+        remedy="look at the brightest and darkest voxels; clip them to the values that tissue can have",
+    )

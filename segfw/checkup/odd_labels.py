@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
-from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, Outlier, find_outliers, most_outliers, robust_spread
+from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, find_outliers, most_outliers, robust_spread
 from segfw.base.words import count
-from segfw.checkup.case_details import CheckedCase, LabelMeasure
-from segfw.checkup.odd_cases import Names, listed, warning
+from segfw.checkup.case_details import CheckedCase
+from segfw.checkup.odd_cases import Names, warning
 from segfw.checkup.swaps import AXES, X_AXIS, Swap, find_swaps
 from segfw.dataset.cases import Finding
 from segfw.dataset.sides import pairs_by_name
 from segfw.planning.splits import FOLDS
 
-VOLUME_THRESHOLD, VOLUME_LEAST = 5.0, 0.6  # of the logarithm: a factor of 1.8
+VOLUME_THRESHOLD = 5.0  # robust standard deviations
+VOLUME_LEAST = 0.6  # of the logarithm: a factor of 1.8
 ANATOMY_SPREAD = 0.5  # of the logarithm of the volume; lesions differ far more
 PARTNER_SPREAD = 0.2  # labels whose ratio of volumes varies less predict each other
 DARK_LEAST = 0.25  # more of the label than usual is on air
@@ -31,30 +33,45 @@ def odd_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
         have = [case for case in cases if value in case.labels]
         if len(have) < FEWEST_CASES:
             continue
-        labels = [case.labels[value] for case in have]
         found += _missing(have, value, cases, names)
         found += _odd_volumes(have, value, cases, names)
-        found += _stray_parts(have, labels, value, names[value], _stray_share(cases))
-        for outlier in find_outliers([label.level for label in labels], least=LEVEL_LEAST):
-            case, label = have[outlier.index], labels[outlier.index]
-            low, high = outlier.usual
-            what = (
-                f"{names[value]} is {'bright' if outlier.z > 0 else 'dark'}: its mean lies at {label.level:.0%} of the "
-                f"image's range, in the others at {low:.0%} to {high:.0%}"
-            )
-            remedy = "look whether the mask is shifted or belongs to another image"
-            found.append(warning("odd-label-intensity", case, what, remedy, labels=(value,), place=label.centre))
-        for outlier in find_outliers([label.dark_share for label in labels], least=DARK_LEAST):
-            if outlier.z > 0:
-                case, label = have[outlier.index], labels[outlier.index]
-                what = f"{label.dark_share:.0%} of {names[value]} lies on air or background; {_share(outlier)}"
-                remedy = "look whether the mask is shifted or belongs to another image"
-                found.append(warning("label-outside-body", case, what, remedy, labels=(value,), place=label.centre))
+        found += _stray_parts(have, value, names[value], _stray_share(cases))
+        found += _odd_levels(have, value, names[value])
+        found += _on_air(have, value, names[value])
     return found
 
 
-def _share(outlier: Outlier) -> str:
-    return f"in the others it is at most {outlier.usual[1]:.0%}"
+def _odd_levels(have: Sequence[CheckedCase], value: int, name: str) -> list[Finding]:
+    """Labels that are brighter or darker in their image than in the others'."""
+    levels = np.array([case.labels[value].level for case in have])
+    found = []
+    for outlier in find_outliers(levels, least=LEVEL_LEAST):
+        case = have[outlier.index]
+        label = case.labels[value]
+        low, high = outlier.usual
+        what = (
+            f"{name} is {'bright' if outlier.z > 0 else 'dark'}: its mean lies at {label.level:.0%} of the "
+            f"image's range, in the others at {low:.0%} to {high:.0%}"
+        )
+        remedy = "look whether the mask is shifted or belongs to another image"
+        found.append(warning("odd-label-intensity", case, what, remedy, labels=(value,), place=label.centre))
+    return found
+
+
+def _on_air(have: Sequence[CheckedCase], value: int, name: str) -> list[Finding]:
+    """Labels of which more lies on air or background than of the others'."""
+    dark_shares = np.array([case.labels[value].dark_share for case in have])
+    found = []
+    for outlier in find_outliers(dark_shares, least=DARK_LEAST):
+        if outlier.z <= 0:
+            continue
+        case = have[outlier.index]
+        label = case.labels[value]
+        usual = f"in the others it is at most {outlier.usual[1]:.0%}"
+        what = f"{label.dark_share:.0%} of {name} lies on air or background; {usual}"
+        remedy = "look whether the mask is shifted or belongs to another image"
+        found.append(warning("label-outside-body", case, what, remedy, labels=(value,), place=label.centre))
+    return found
 
 
 def _rare_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
@@ -65,7 +82,7 @@ def _rare_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
         return []
     remedy = f"with {FOLDS} folds some never see it in training or validation; add cases or merge the label"
     if len(cases) < FEWEST_CASES or len(rare) > max(2, len(names) // RAREST_SHARE):
-        shown = listed([names[value] for value in rare[:10]]) + (", ..." if len(rare) > 10 else "")
+        shown = ", ".join(names[value] for value in rare[:10]) + (", ..." if len(rare) > 10 else "")
         what = f"{count(len(rare), 'label')} of {len(names)} are in fewer than {min(FOLDS, len(cases))} cases: {shown}"
         return [Finding(kind="rare-label", severity="note", what=what, remedy=remedy, labels=tuple(rare))]
     return [
@@ -113,8 +130,11 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
         partner_volumes = np.log([case.labels[partner].volume_ml for case in have])
         for outlier in find_outliers(volumes - partner_volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD):
             case = have[outlier.index]
-            off = [np.abs(each - np.median(each))[outlier.index] for each in (volumes, partner_volumes)]
-            if off[0] < off[1] or case.labels[value].is_cut or case.labels[partner].is_cut:
+            if case.labels[value].is_cut or case.labels[partner].is_cut:
+                continue
+            off = abs(volumes[outlier.index] - np.median(volumes))
+            partner_off = abs(partner_volumes[outlier.index] - np.median(partner_volumes))
+            if off < partner_off:  # it is the partner that is odd
                 continue
             low, high = np.exp(outlier.usual)
             ratio = np.exp(volumes - partner_volumes)[outlier.index]
@@ -136,65 +156,63 @@ def _partner(have: list[CheckedCase], value: int, volumes: np.ndarray) -> int | 
     for other in set.intersection(*(set(case.labels) for case in have)) - {value}:
         ratio = volumes - np.log([case.labels[other].volume_ml for case in have])
         spreads[other] = robust_spread(ratio)
-    best = min(spreads, key=spreads.get, default=None)
+    best = min(spreads, key=lambda other: spreads[other], default=None)
     return best if best is not None and spreads[best] <= PARTNER_SPREAD else None
 
 
 def _stray_share(cases: Sequence[CheckedCase]) -> float:
     """Share of all labels that have a stray part: high in slices, where one structure shows in several places."""
-    strays = [label.stray_mm > 0 for case in cases for label in case.labels.values()]
-    return float(np.mean(strays)) if strays else 0.0
+    labels = list(chain.from_iterable(case.labels.values() for case in cases))
+    return float(np.mean([label.stray_mm > 0 for label in labels])) if labels else 0.0
 
 
-def _stray_parts(
-    have: list[CheckedCase], labels: list[LabelMeasure], value: int, name: str, stray_share: float
-) -> list[Finding]:
+def _cube_edge_mm(case: CheckedCase, value: int, *, is_flat: bool) -> float:
+    """Edge of a cube of the label's volume, or of a square of its area."""
+    voxels = case.labels[value].voxels
+    if is_flat:
+        return float((voxels * np.prod(np.sort(case.spacing_mm)[:2])) ** (1 / 2))
+    return float((voxels * np.prod(case.spacing_mm)) ** (1 / 3))
+
+
+def _stray_parts(have: list[CheckedCase], value: int, name: str, stray_share: float) -> list[Finding]:
     """Small parts far from the label where it is in one piece, or has its small parts close by, in the others."""
-    dimensions = 2 if 1 in have[0].shape else 3
-    sizes_mm = [
-        2 * (label.voxels * np.prod(case.spacing_mm)) ** (1 / 3)
-        if dimensions == 3
-        else 2 * (label.voxels * np.prod(np.sort(case.spacing_mm)[:2])) ** (1 / 2)
-        for case, label in zip(have, labels)
-    ]
+    labels = [case.labels[value] for case in have]
+    sizes_mm = [2 * _cube_edge_mm(case, value, is_flat=1 in have[0].shape) for case in have]
     far_mm = STRAY_DIAMETERS * 0.62 * float(np.median(sizes_mm))  # 0.62: radius of a ball of volume 1
     is_far = [label.stray_mm > max(far_mm, STRAY_VOXELS * max(case.spacing_mm)) for case, label in zip(have, labels)]
     is_near = [label.stray_mm > far_mm / 2 for label in labels]
     limit = most_outliers(len(have))
     if stray_share > 1 / RAREST_SHARE or sum(is_near) > 2 * limit or sum(is_far) > limit:
         return []
-    remedy = "look at it and erase it if it is a slip of the mouse"
-    return [
-        warning(
-            "label-island",
-            case,
-            f"a part of {name} with {count(label.stray_voxels, 'voxel')} lies {label.stray_mm:.0f} mm from the rest",
-            remedy,
-            labels=(value,),
-            place=label.stray_at,
-        )
-        for case, label, far in zip(have, labels, is_far)
-        if far
-    ]
+    found = []
+    for case, label, far in zip(have, labels, is_far):
+        if far:
+            part = f"a part of {name} with {count(label.stray_voxels, 'voxel')}"
+            what = f"{part} lies {label.stray_mm:.0f} mm from the rest"
+            remedy = "look at it and erase it if it is a slip of the mouse"
+            found.append(warning("label-island", case, what, remedy, labels=(value,), place=label.stray_at))
+    return found
 
 
 def swapped_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Labels that lie the other way round than in nearly all cases, and left labels on the right in all cases."""
-    return [_swap_finding(cases[swap.case], swap, names) for swap in find_swaps(list(cases))] + _all_swapped(
-        cases, names
-    )
+    exchanged = [_swap_finding(cases[swap.case], swap, names) for swap in find_swaps(list(cases))]
+    return exchanged + _all_swapped(cases, names)
 
 
 def _swap_finding(case: CheckedCase, swap: Swap, names: Names) -> Finding:
-    first, second = (names[value] for value in swap.pair)
+    first = names[swap.pair[0]]
+    second = names[swap.pair[1]]
     axis = AXES[swap.axis]
-    how = f"{first} lies {swap.found_mm:.0f} mm from {second} along {axis}, in the others {swap.usual_mm:.0f} mm"
+    evidence = f"{first} lies {swap.found_mm:.0f} mm from {second} along {axis}, in the others {swap.usual_mm:.0f} mm"
     if swap.is_mirrored:
-        what, kind = f"the mask, or the whole case, is mirrored along {axis}: {how}", "mirrored-labels"
+        kind = "mirrored-labels"
+        what = f"the mask, or the whole case, is mirrored along {axis}: {evidence}"
         remedy = "check the direction in the file's header; turn the case round"
     else:
         kind = "left-right-swap" if swap.axis == X_AXIS else "swapped-labels"
-        what, remedy = f"{first} and {second} are exchanged: {how}", "exchange the two values in the mask"
+        what = f"{first} and {second} are exchanged: {evidence}"
+        remedy = "exchange the two values in the mask"
     place = case.labels[swap.pair[0]].centre
     return warning(kind, case, what, remedy, labels=swap.pair, place=place)
 

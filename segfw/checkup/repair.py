@@ -123,14 +123,16 @@ def _is_float_mask(case: Case) -> bool:
     import nibabel
 
     try:
-        header = nibabel.load(case.label).header
+        image = nibabel.load(case.label)
     except Exception:  # nibabel has its own error types; an unreadable mask is reported by the check
         return False
-    return header.get_data_dtype().kind == "f"
+    return isinstance(image, nibabel.spatialimages.SpatialImage) and image.get_data_dtype().kind == "f"
 
 
 def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
     """New contents of the case's files, and what was done, in words."""
+    if case.label is None:
+        raise ValueError("it has no mask")
     images = [read_volume(path) for path in case.images]
     mask = stored_like(read_mask(case.label), images[0])
     changes: dict[Path, Volume] = {}
@@ -139,7 +141,8 @@ def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
     for path, volume in zip(case.images, images):
         if not _can_write(path, volume):
             raise ValueError("its format cannot be written")
-        array, geometry = volume.array, volume.geometry
+        array = volume.array
+        geometry = volume.geometry
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             finite = np.isfinite(array)
             if not finite.any():
@@ -154,7 +157,7 @@ def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
             words.append(f"{path.name}: resampled (linear) onto the grid of {case.images[0].name}")
     if not _can_write(case.label, mask):
         raise ValueError("its format cannot be written")
-    changed_mask, mask_words = _repaired_mask(case, mask, grid, case.images[0].name)
+    changed_mask, mask_words = _repaired_mask(case.label.name, mask, grid, case.images[0].name)
     if changed_mask is not None:
         changes[case.label] = changed_mask
     return changes, words + mask_words
@@ -166,8 +169,11 @@ def _can_write(path: Path, volume: Volume) -> bool:
     return path.is_file() and ending in MASK_ENDINGS and (len(volume.array) == 1 or ending.startswith(".nii"))
 
 
-def _repaired_mask(case: Case, mask: Volume, grid: Geometry, image_name: str) -> tuple[Volume | None, list[str]]:
-    name, array, words, geometry = case.label.name, mask.array, [], mask.geometry
+def _repaired_mask(name: str, mask: Volume, grid: Geometry, image_name: str) -> tuple[Volume | None, list[str]]:
+    """The mask of the file ``name`` with what was wrong put right, and what was done; None if nothing was."""
+    array = mask.array
+    geometry = mask.geometry
+    words: list[str] = []
     if array.shape[0] != 1:
         return None, []
     try:
@@ -217,20 +223,24 @@ def _overlap(first: Geometry, second: Geometry) -> bool:
 
 
 def _resampled(array_czyx: np.ndarray, source: Geometry, target: Geometry, *, order: int) -> np.ndarray:
-    """The volume on another grid: order 1 linear, 0 nearest neighbour; outside, the minimum or the background 0."""
+    """The volume on another grid: order 1 linear, 0 nearest neighbour; outside, the voxel at the border or else 0."""
     from scipy.ndimage import affine_transform
 
     to_source = np.linalg.solve(source.matrix, target.matrix)
-    kind = array_czyx.dtype if order == 0 else np.float32
-
-    def one(channel: np.ndarray) -> np.ndarray:
-        fill = 0 if order == 0 else float(channel.min())
-        mode = {"mode": "constant", "cval": fill} if order == 0 else {"mode": "nearest"}
-        return affine_transform(
-            channel.astype(kind), to_source[:3, :3], to_source[:3, 3], output_shape=target.shape, order=order, **mode
-        )
-
-    return np.stack([one(channel) for channel in array_czyx])
+    return np.stack(
+        [
+            affine_transform(
+                channel if order == 0 else channel.astype(np.float32),
+                to_source[:3, :3],
+                to_source[:3, 3],
+                output_shape=target.shape,
+                order=order,
+                mode="constant" if order == 0 else "nearest",
+                cval=0.0,
+            )
+            for channel in array_czyx
+        ]
+    )
 
 
 def _write(path: Path, volume: Volume) -> None:
@@ -238,7 +248,10 @@ def _write(path: Path, volume: Volume) -> None:
     array = volume.array
     with whole_file(path) as partial:
         if len(array) == 1:
-            FORMATS[split_ending(path)[1]].write(partial, _smallest(array[0]), volume.geometry.matrix)
+            write = FORMATS[split_ending(path)[1]].write
+            if write is None:
+                raise UserError(f"{path.name}: its format cannot be written; convert it first")
+            write(partial, _smallest(array[0]), volume.geometry.matrix)
         else:
             _write_channels(partial, array, volume.geometry)
 

@@ -6,7 +6,7 @@ K labels, N cases, A axes (z, y, x). In canonical orientation x ascends to the p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -17,7 +17,8 @@ CONSISTENT = 4.0  # the median distance of two labels along an axis, in robust s
 REVERSED = 0.5  # a swap turns the distance into its negative; half of that tells it from an odd anatomy
 FEWEST_MM = 3.0
 EXPLAINED = 0.6  # an exchange, or a mirror, that leaves more than this of the misfit is no explanation
-AXES, X_AXIS = ("z", "y", "x"), 2
+AXES = ("z", "y", "x")
+X_AXIS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Swap:
 
 def find_swaps(cases: list[CheckedCase]) -> list[Swap]:
     """The most telling swap of every case in which labels lie the other way round than in nearly all cases."""
-    values = sorted({value for case in cases for value in case.labels})
+    values = sorted(set(chain.from_iterable(case.labels for case in cases)))
     if len(cases) < FEWEST_CASES or len(values) < 2:
         return []
     centroids_NKA = np.full((len(cases), len(values), 3), np.nan)
@@ -82,13 +83,12 @@ def _explain(
     """The one exchange, or the mirror, that puts the pairs right again; None if neither does, as in odd anatomy."""
 
     def misfit(places_KA: np.ndarray) -> float:
-        return float(
-            sum(
-                abs(distance - median_mm)
-                for (first, second, axis), (median_mm, _) in usual.items()
-                if np.isfinite(distance := places_KA[first, axis] - places_KA[second, axis])
-            )
-        )
+        total_mm = 0.0
+        for (first, second, axis), (median_mm, _) in usual.items():
+            distance_mm = places_KA[first, axis] - places_KA[second, axis]
+            if np.isfinite(distance_mm):
+                total_mm += abs(distance_mm - median_mm)
+        return total_mm
 
     def exchanged(first: int, second: int) -> np.ndarray:
         changed = centroids_KA.copy()
@@ -100,7 +100,9 @@ def _explain(
     axes = [axis for first, second, axis in pairs if (first, second) == best]
     axis = max(axes, key=lambda axis: usual[(*best, axis)][1])
     mirrored = centroids_KA * np.where(np.arange(3) == axis, -1, 1)
-    before, after, turned = (misfit(places_KA) for places_KA in (centroids_KA, exchanged(*best), mirrored))
+    before = misfit(centroids_KA)
+    after = misfit(exchanged(*best))
+    turned = misfit(mirrored)
     is_mirrored = len(values) > 2 and turned < 0.8 * after
     if min(after, turned if is_mirrored else after) > EXPLAINED * before:
         return None

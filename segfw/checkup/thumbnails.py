@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -124,5 +124,6 @@ def _png(picture: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    imsave(file, (255 * picture.clip(0, 1)).round().astype(np.uint8), format="png", metadata={"Software": None})
+    without_version: dict[str, Any] = {"Software": None}  # the same bytes from every version of matplotlib
+    imsave(file, (255 * picture.clip(0, 1)).round().astype(np.uint8), format="png", metadata=without_version)
     return file.getvalue()

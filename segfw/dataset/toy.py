@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -70,12 +71,12 @@ def smooth_noise(rng: Rng, points: Array, wavelength_mm: float, count: int = 10)
     return total * np.sqrt(2 / count)
 
 
-def ellipsoid(points: Array, centre: Array, radii_mm: Array) -> Array:
+def ellipsoid(points: Array, centre: ArrayLike, radii_mm: ArrayLike) -> Array:
     """Signed distance to an ellipsoid, negative inside, to first order (Quilez); an infinite radius makes a tube."""
-    centre, radii_mm = np.reshape(centre, (3, 1, 1, 1)), np.reshape(radii_mm, (3, 1, 1, 1))
-    scaled = (points - centre) / radii_mm
+    radii = np.reshape(np.asarray(radii_mm), (3, 1, 1, 1))
+    scaled = (points - np.reshape(np.asarray(centre), (3, 1, 1, 1))) / radii
     level = np.sqrt((scaled**2).sum(0) + 1e-12)
-    slope = np.sqrt(((scaled / radii_mm) ** 2).sum(0) + 1e-12)
+    slope = np.sqrt(((scaled / radii) ** 2).sum(0) + 1e-12)
     return level * (level - 1) / slope
 
 
@@ -87,23 +88,25 @@ def largest(*distances: Array) -> Array:
 class Sketch:
     """Positions of one patient after a smooth random push, and a pen that draws a little off the atlas each time."""
 
-    def __init__(self, rng: Rng, points: Array):
+    def __init__(self, rng: Rng, points: Array) -> None:
         self.rng = rng
         # Some 3 mm over the whole body, and half a millimetre of local bumps.
-        slow, bumpy = ([smooth_noise(rng, points, mm) for _ in range(3)] for mm in (110, 30))
+        slow = [smooth_noise(rng, points, 110) for _ in range(3)]
+        bumpy = [smooth_noise(rng, points, 30) for _ in range(3)]
         self.points = points + rng.uniform(1.5, 3.0) * np.stack(slow) + 0.5 * np.stack(bumpy)
         self.x, self.y, self.z = self.points
 
-    def blob(self, centre: tuple, radii_mm: tuple, lean: float = 0.0) -> Array:
+    def blob(self, centre: ArrayLike, radii_mm: ArrayLike, lean: float = 0.0) -> Array:
         """An ellipsoid; ``lean`` moves it towards +x per millimetre of height, which tilts it."""
-        centre = np.add(centre, self.rng.normal(0, 1.2, 3))
-        radii_mm = np.multiply(radii_mm, np.clip(self.rng.normal(1, 0.07, 3), 0.85, 1.15))
-        upright = np.stack([self.x - lean * (self.z - centre[2]), self.y, self.z])
-        return ellipsoid(upright, centre, radii_mm)
+        moved = np.add(centre, self.rng.normal(0, 1.2, 3))
+        scaled_mm = np.multiply(radii_mm, np.clip(self.rng.normal(1, 0.07, 3), 0.85, 1.15))
+        upright = np.stack([self.x - lean * (self.z - moved[2]), self.y, self.z])
+        return ellipsoid(upright, moved, scaled_mm)
 
     def tubes(self, spread_mm: float, radius_mm: float) -> Array:
         """Winding tubes about ``spread_mm`` apart: where two random functions vanish together they leave a curve."""
-        first, second = (smooth_noise(self.rng, self.points, spread_mm, count=14) for _ in range(2))
+        first = smooth_noise(self.rng, self.points, spread_mm, count=14)
+        second = smooth_noise(self.rng, self.points, spread_mm, count=14)
         return np.hypot(first, second) * spread_mm / 7 - radius_mm
 
 
@@ -139,7 +142,8 @@ def gut_layers(s: Sketch, cavity: Array) -> Layers:
 
 def liver_layers(s: Sketch, cavity: Array, diaphragm: Array) -> Layers:
     """A wedge under the diaphragm: big right lobe, left lobe across the midline, thin lower edge, bright vessels."""
-    right, left = s.blob((17, 2, 8), (22, 24, 28)), s.blob((-1, 14, 13), (18, 10, 15))
+    right = s.blob((17, 2, 8), (22, 24, 28))
+    left = s.blob((-1, 14, 13), (18, 10, 15))
     lobes = -2 * np.logaddexp(-right / 2, -left / 2)  # a union with a fillet where the lobes meet
     underside = 0.8 * (s.rng.normal(-13, 2) - s.z + 0.75 * (12 - s.x) - 0.25 * s.y)
     liver = largest(lobes, underside, cavity + 1, diaphragm + 1.5)
@@ -148,7 +152,8 @@ def liver_layers(s: Sketch, cavity: Array, diaphragm: Array) -> Layers:
 
 def lesion_layers(s: Sketch, liver: Array, kidneys: Array) -> Layers:
     """One or two tumours seated in the liver; they may bulge out of it, and the larger ones have a dark core."""
-    whole, core = np.full((2, *liver.shape), np.inf)
+    whole = np.full(liver.shape, np.inf)
+    core = np.full(liver.shape, np.inf)
     for radius in s.rng.uniform(11, 14, s.rng.integers(1, 3)):
         # Away from what is painted later (kidneys, great vessels, spine), which would cut the tumour to pieces.
         free = np.minimum(kidneys, np.hypot(s.x - 2, s.y + 10) - 13) > 0.5 * radius
@@ -164,7 +169,8 @@ def lesion_layers(s: Sketch, liver: Array, kidneys: Array) -> Layers:
 
 def kidney_layers(s: Sketch) -> tuple[Layers, Array]:
     """Two beans in their own fat, with a hilum towards the spine and dark pyramids; also the distance to both."""
-    layers, beans = [], []
+    layers: Layers = []
+    beans = []
     for side, height in ((1, -13), (-1, -7)):
         centre = np.array((side * 23.5, -11, height)) + s.rng.normal(0, 1, 3)
         bean = s.blob(centre, (10.5, 9.5, 18), lean=-0.18 * side)
@@ -212,7 +218,8 @@ def anatomy(rng: Rng, points: Array) -> Layers:
 def painted(rng: Rng, layers: Layers, spacing_mm: Array) -> tuple[Array, Array]:
     """Noise-free signal and the label map. A soft edge one voxel wide stands for partial volume within the slice."""
     shape = layers[0][1].shape
-    signal, label = np.full(shape, 0.01), np.zeros(shape, np.uint8)
+    signal = np.full(shape, 0.01)
+    label = np.zeros(shape, np.uint8)
     contrast = rng.uniform(0.9, 1.15)
     grain = {mm: gaussian_filter(rng.normal(size=shape), mm / spacing_mm) for mm in (1.5, 2.0, 2.5, 3, 4, 5)}
     grain = {mm: field / field.std() for mm, field in grain.items()}
@@ -245,7 +252,8 @@ def draw_grid(rng: Rng) -> tuple[Array, Array, Array]:
     affine[:3, :3] = tilt * (signs * spacing_mm)
     # The anatomy keeps its place in the world whatever grid is laid over it; the couch sets where that place is.
     off_centre = rng.uniform(-2.5, 2.5, 3) - affine[:3, :3] @ ((shape - 1) / 2)
-    points = np.einsum("ij,j...->i...", affine[:3, :3], np.indices(shape)) + off_centre.reshape(3, 1, 1, 1)
+    indices = np.indices(shape.tolist())
+    points = np.einsum("ij,j...->i...", affine[:3, :3], indices) + off_centre.reshape(3, 1, 1, 1)
     affine[:3, 3] = off_centre + rng.uniform((-15, -30, -400), (15, 10, 200))
     return affine, spacing_mm, points
 
