@@ -16,6 +16,7 @@ VERBS = {
     "evaluation": ("bench.evaluation", "seconds a case of an evaluation of large masks with many labels"),
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
+    "versions": ("bench.versions", "two checkouts on the same data: ratios of their times"),
     "preprocessing": ("bench.against_nnunet.preprocessing", "against nnU-Net: time, memory, arrays"),
     "training": ("bench.against_nnunet.training", "against nnU-Net: steps per minute, Dice after equal time"),
     "prediction": ("bench.against_nnunet.prediction", "against nnU-Net: time, memory, masks of the same weights"),

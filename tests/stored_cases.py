@@ -41,6 +41,14 @@ def record_of(
     return preprocess_image(volume, how)[1]
 
 
+# Three models of that image, each on a grid of its own.
+GRIDS = {
+    "3d_fullres": record_of((4.0, 2.0, 1.3)),
+    "3d_lowres": record_of((8.0, 4.0, 3.0)),
+    "2d": record_of((None, 1.5, 2.0), (1, 0, 2)),  # of another axis order
+}
+
+
 def smooth_logits(record: PreprocessRecord, outputs: int, seed: int = 0, scale: float = 25.0) -> Tensor:
     """Logits (K, Z, Y, X) that change from one class to another within a few voxels."""
     noise = np.random.default_rng(seed).normal(size=(outputs, *record.shape))

@@ -57,7 +57,7 @@ from torch import Tensor, nn
 from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
-from segfw.base.stopwatch import CaseTimes, Stopwatch
+from segfw.base.stopwatch import Stopwatch
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
 from segfw.grid.restore import Restoring, restored
@@ -77,7 +77,6 @@ from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
 
-__all__ = ["CaseTimes", "Predictor", "Prepared", "SlabSink", "Stopwatch"]
 CASES_AT_ONCE = 2  # one is read while another is predicted
 CERTAIN = 20.0  # logit of what is not in doubt
 

@@ -173,7 +173,8 @@ def evaluated(tmp_path):
     images = tmp_path / "images"
     write_labels(images / "a_0000.nii.gz", np.arange(216).reshape(SHAPE), geometry())
     write_labels(images / "c.nii.gz", np.arange(216).reshape(9, 6, 4), geometry((9, 6, 4)))
-    output, report = tmp_path / "out" / "scores.json", tmp_path / "out" / "report.html"
+    output = tmp_path / "out" / "scores.json"
+    report = tmp_path / "out" / "report.html"
     scores = evaluate(predicted, wanted, labels=LABELS, output=output, report=report, images=images)
     return scores, output, report
 
@@ -215,7 +216,8 @@ def test_scores_are_kept_if_the_report_cannot_be_drawn(tmp_path, monkeypatch):
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr(result_files, "draw_overlay", fail)
-    output, report = tmp_path / "scores.json", tmp_path / "report.html"
+    output = tmp_path / "scores.json"
+    report = tmp_path / "report.html"
     with pytest.raises(RuntimeError, match="no fonts"):
         evaluate(predicted, wanted, labels=LABELS, output=output, report=report)
     assert Scores.load(output).labels["liver"].dice == 1

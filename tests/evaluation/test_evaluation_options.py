@@ -59,7 +59,8 @@ def two_folders(tmp_path):
 
 def test_two_predictions_are_compared_in_the_cases_that_both_have(two_folders, tmp_path):
     predicted, second, wanted = two_folders
-    output, report = tmp_path / "scores.json", tmp_path / "report.html"
+    output = tmp_path / "scores.json"
+    report = tmp_path / "report.html"
     scores = evaluate(predicted, wanted, compare=second, labels=LABELS, output=output, report=report)
     found = scores.comparison
     assert (found.cases, found.only_first, found.only_second) == (("b", "c"), ("a",), ("d",))
@@ -113,7 +114,8 @@ def test_a_case_that_fails_in_the_second_folder_only_is_named(two_folders, tmp_p
 
 
 def test_label_maps_and_predictions_go_by_the_ids_of_the_cases(tmp_path):
-    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw = tmp_path / "raw"
+    out = tmp_path / "out"
     for folder in (raw / "images", raw / "labels", out):
         folder.mkdir(parents=True)
     for case in ("21", "22"):

@@ -39,7 +39,8 @@ def test_a_component_of_exactly_a_bound_belongs_to_the_larger_class():
 
 
 def test_a_lesion_and_what_found_it_count_in_one_class_though_their_sizes_differ():
-    small, large = line((0, 2)), line((0, 5))  # 0.02 and 0.05 ml, on two sides of the bound
+    small = line((0, 2))  # 0.02 and 0.05 ml, on two sides of the bound
+    large = line((0, 5))
     assert counts(small, large) == [(1, 1, 1, 1), (0, 0, 0, 0)]
     assert counts(large, small) == [(0, 0, 0, 0), (1, 1, 1, 1)]
     assert [part.f1 for part in lesion_counts(small, large, VOXEL_ML, (0.03,), 0.0)] == [1.0, None]
@@ -65,7 +66,8 @@ def test_one_component_over_two_finds_both_and_is_right_once():
 
 
 def test_intersection_over_union_decides_where_it_is_asked_for():
-    reference, prediction = line((0, 4), (10, 20)), line((2, 6), (10, 18))  # 2 / 6 and 8 / 10
+    reference = line((0, 4), (10, 20))  # 2 / 6 and 8 / 10
+    prediction = line((2, 6), (10, 18))
     assert counts(reference, prediction, strata=(), iou=0.3) == [(2, 2, 2, 2)]
     assert counts(reference, prediction, strata=(), iou=0.5) == [(2, 1, 2, 1)]
     assert counts(reference, prediction, strata=(), iou=0.8) == [(2, 1, 2, 1)]
@@ -91,7 +93,9 @@ def test_rates_and_their_absence():
 
     some = of(4, 3, 6, 2)
     assert (some.tpr, some.precision, some.f1) == (0.75, 1 / 3, pytest.approx(2 * 0.75 / 3 / (0.75 + 1 / 3)))
-    missed, invented, nothing = of(4, 0, 0, 0), of(0, 0, 2, 0), of(0, 0, 0, 0)
+    missed = of(4, 0, 0, 0)
+    invented = of(0, 0, 2, 0)
+    nothing = of(0, 0, 0, 0)
     assert (missed.tpr, missed.precision, missed.f1) == (0, 0, 0)
     assert (invented.tpr, invented.precision, invented.f1) == (None, 0, 0)
     assert (nothing.tpr, nothing.precision, nothing.f1) == (None, None, None)

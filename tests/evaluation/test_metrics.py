@@ -62,7 +62,8 @@ def test_confusion_does_not_depend_on_the_memory_order():
 
 
 def test_confusion_with_many_classes_does_not_overflow():
-    reference, prediction = np.full((1, 1, 3), 199, np.uint8), np.full((1, 1, 3), 198, np.uint8)
+    reference = np.full((1, 1, 3), 199, np.uint8)
+    prediction = np.full((1, 1, 3), 198, np.uint8)
     assert confusion(reference, prediction, 200)[199, 198] == 3
 
 
@@ -82,10 +83,13 @@ def test_scores_match_counting_voxels_and_monai():
         torch.nn.functional.one_hot(torch.from_numpy(mask).long(), 4).movedim(-1, 0)[None]
         for mask in (prediction, reference)
     ]
-    dices, jaccards = compute_dice(*one_hot)[0], compute_iou(*one_hot)[0]
+    dices = compute_dice(*one_hot)[0]
+    jaccards = compute_iou(*one_hot)[0]
     for index in range(1, 4):
         pairs = [(bool(r == index), bool(p == index)) for r, p in zip(reference.flat, prediction.flat)]
-        tp, fp, fn = pairs.count((True, True)), pairs.count((False, True)), pairs.count((True, False))
+        tp = pairs.count((True, True))
+        fp = pairs.count((False, True))
+        fn = pairs.count((True, False))
         result = label_score(counts, index)
         assert (result.tp, result.fp, result.fn) == (tp, fp, fn)
         assert result.dice == pytest.approx(float(dices[index]), abs=1e-6)
@@ -133,7 +137,9 @@ def test_volumes_are_in_millilitres():
 
 
 def test_a_missed_structure_lowers_the_mean_and_an_absent_one_does_not():
-    found, missed, absent = score(box((0, 1)), box((0, 1))), score(box((0, 1)), box()), score(box(), box())
+    found = score(box((0, 1)), box((0, 1)))
+    missed = score(box((0, 1)), box())
+    absent = score(box(), box())
     with_absent = summarize({"a": {"liver": found}, "b": {"liver": absent}}).labels["liver"]
     assert (with_absent.dice, with_absent.jaccard, with_absent.tpr) == (1, 1, 1)
     assert (with_absent.cases, with_absent.both_empty, with_absent.missed, with_absent.invented) == (1, 1, 0, 0)
@@ -143,7 +149,9 @@ def test_a_missed_structure_lowers_the_mean_and_an_absent_one_does_not():
 
 
 def test_a_mean_volume_difference_of_nothing_hides_errors_as_the_policy_says():
-    missed, doubled, invented = score(box((0, 1)), box()), score(box((0, 1)), box((0, 2))), score(box(), box((0, 1)))
+    missed = score(box((0, 1)), box())
+    doubled = score(box((0, 1)), box((0, 2)))
+    invented = score(box(), box((0, 1)))
     scores = summarize({"a": {"liver": missed}, "b": {"liver": doubled}, "c": {"liver": invented}})
     means = scores.labels["liver"]
     assert (means.volume_difference, means.volume_similarity) == (0, pytest.approx((0 + 2 / 3 + 0) / 3))
@@ -151,14 +159,17 @@ def test_a_mean_volume_difference_of_nothing_hides_errors_as_the_policy_says():
 
 
 def test_an_invented_structure_lowers_the_mean():
-    found, invented = score(box((0, 1)), box((0, 1))), score(box(), box((0, 1)))
+    found = score(box((0, 1)), box((0, 1)))
+    invented = score(box(), box((0, 1)))
     summary = summarize({"a": {"liver": found}, "b": {"liver": invented}}).labels["liver"]
     assert (summary.dice, summary.precision, summary.tpr) == (0.5, 0.5, 1)
     assert (summary.cases, summary.invented) == (2, 1)
 
 
 def test_foreground_mean_is_the_mean_of_label_means():
-    perfect, half, absent = score(box((0, 2)), box((0, 2))), score(box((0, 2)), box((0, 1))), score(box(), box())
+    perfect = score(box((0, 2)), box((0, 2)))
+    half = score(box((0, 2)), box((0, 1)))
+    absent = score(box(), box())
     cases = {
         "a": {"liver": perfect, "tumour": absent, "spleen": absent},
         "b": {"liver": perfect, "tumour": half, "spleen": absent},

@@ -184,7 +184,8 @@ def test_a_region_is_plotted_in_the_colour_it_is_painted_in(tmp_path, monkeypatc
 
 
 def test_a_penalty_does_not_squeeze_the_distances_that_were_measured():
-    near, far = SurfaceScore(2.0, 1.0, 0.9), SurfaceScore(500.0, 500.0, 0.0)
+    near = SurfaceScore(2.0, 1.0, 0.9)
+    far = SurfaceScore(500.0, 500.0, 0.0)
     found = [label_score(confusion(box((0, 2)), box((0, 1)), 2), 1, surface=near) for _ in range(5)]
     missed = label_score(confusion(box((0, 2)), box(), 2), 1, surface=far)
     scores = summarize({str(n): {"liver": each} for n, each in enumerate([*found, missed])})

@@ -75,7 +75,8 @@ def test_spread_of_a_label_counted_by_hand():
 
 def test_the_foreground_interval_draws_all_labels_of_a_case_together():
     # Two labels that err in opposite cases: their mean is 0.5 in every case, and there is nothing to be unsure about.
-    right, wrong = of(10, 0, 0), of(0, 10, 10)
+    right = of(10, 0, 0)
+    wrong = of(0, 10, 10)
     cases = {str(n): {"a": (right, wrong)[n % 2], "b": (wrong, right)[n % 2]} for n in range(8)}
     scores = summarize(cases)
     assert scores.foreground_interval["dice"] == (pytest.approx(0.5), pytest.approx(0.5))
@@ -89,7 +90,9 @@ def test_missing_or_inventing_a_structure_never_improves_a_mean():
         counts = rng.integers(0, 50, (6, 3)) + [[10, 0, 0]]
         cases = {str(n): {"a": of(*row, distance_mm=rng.uniform(0, 90))} for n, row in enumerate(counts.tolist())}
         tp, _, fn = counts[0].tolist()
-        missed, nothing, invented = of(0, 0, tp + fn), of(0, 0, 0), of(0, 7, 0)
+        missed = of(0, 0, tp + fn)
+        nothing = of(0, 0, 0)
+        invented = of(0, 7, 0)
         pairs = [(cases, {**cases, "0": {"a": missed}})]
         pairs += [({**cases, "more": {"a": nothing}}, {**cases, "more": {"a": invented}})]
         for right, wrong in pairs:
@@ -136,7 +139,10 @@ def test_equal_predictions_differ_in_nothing():
 
 
 def test_cases_are_compared_by_name_and_inventions_count():
-    good, bad, empty, invented = of(9, 1, 1), of(5, 5, 5), of(0, 0, 0), of(0, 4, 0)
+    good = of(9, 1, 1)
+    bad = of(5, 5, 5)
+    empty = of(0, 0, 0)
+    invented = of(0, 4, 0)
     first = {"a": {"x": good}, "b": {"x": empty}, "c": {"x": good}}
     second = {"d": {"x": good}, "b": {"x": invented}, "a": {"x": bad}}
     found = compare_cases(first, second, ("new", "old"))

@@ -43,7 +43,8 @@ def test_a_plate_moved_along_an_axis_is_that_far_away_in_mm(axis):
 
 
 def test_a_box_moved_along_z_counted_by_hand():
-    reference, prediction = box((1, 4), (2, 4), (3, 5)), box((2, 5), (2, 4), (3, 5))
+    reference = box((1, 4), (2, 4), (3, 5))
+    prediction = box((2, 5), (2, 4), (3, 5))
     # Each box is 3 x 2 x 2 voxels, all on its surface; 2 of 3 slices lie in the other, and the third 5 mm off.
     found = score(reference, prediction)
     assert found.assd_mm == pytest.approx((4 + 4) * 5 / 24)
@@ -52,7 +53,8 @@ def test_a_box_moved_along_z_counted_by_hand():
 
 
 def test_hd95_is_of_the_worse_direction():
-    reference, prediction = box((4, 5), (0, 14), (0, 20)), box((4, 5), (0, 14), (0, 2))
+    reference = box((4, 5), (0, 14), (0, 20))
+    prediction = box((4, 5), (0, 14), (0, 2))
     # The prediction lies on the reference; the columns 2 to 19 of the reference are 0.5 to 9 mm away from it.
     distances = np.repeat(np.concatenate([[0.0, 0.0], 0.5 * np.arange(1, 19)]), 14)
     assert score(reference, prediction).hd95_mm == pytest.approx(np.percentile(distances, 95))
@@ -136,7 +138,8 @@ def test_a_region_is_scored_as_the_union_of_its_labels():
 
 
 def test_the_tolerance_forgives_the_rounding_of_a_spacing():
-    first, second = box((3, 4), (2, 9), (2, 9)), box((4, 5), (2, 9), (2, 9))
+    first = box((3, 4), (2, 9), (2, 9))
+    second = box((4, 5), (2, 9), (2, 9))
     assert score(first, second, spacing_mm=(1.0000001, 1, 1), tolerance_mm=1.0).nsd == 1
     assert score(first, second, spacing_mm=(1.01, 1, 1), tolerance_mm=1.0).nsd < 1
 
@@ -144,7 +147,8 @@ def test_the_tolerance_forgives_the_rounding_of_a_spacing():
 def test_ignored_voxels_have_no_surface_and_make_none():
     # A bar along x; from x = 10 on nothing is annotated, whatever lies there in either mask.
     bar = box((4, 5), (5, 6), (2, 10))
-    reference, short = bar.copy(), box((4, 5), (5, 6), (2, 9))
+    reference = bar.copy()
+    short = box((4, 5), (5, 6), (2, 9))
     for mask in (reference, short):
         mask[:, :, 10:] = 2
     assert score(reference, reference, ignored=2) == (0, 0, 1)

@@ -32,7 +32,8 @@ from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan
 
-ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
+ONE = (Channel(name="MR"),)
+TWO = (Channel(name="t1"), Channel(name="flair"))
 SPEC = NetworkSpec(
     architecture="plain-unet",
     in_channels=1,
@@ -96,7 +97,8 @@ def test_a_dicom_series_and_its_nifti_twin_give_one_mask(model, tmp_path):
     assert not predict_cases(
         [predictor], find_images(tmp_path / "in", ONE), OutputFolder(path=tmp_path / "out")
     ).failures
-    series, mask = read_volume(tmp_path / "in" / "p1"), read_volume(tmp_path / "out" / "p1.nii.gz")
+    series = read_volume(tmp_path / "in" / "p1")
+    mask = read_volume(tmp_path / "out" / "p1.nii.gz")
     np.testing.assert_allclose(mask.geometry.matrix, series.geometry.matrix, atol=1e-5)
     write_nifti(tmp_path / "twin.nii.gz", image.transpose(2, 1, 0))
     twin = read_volume(tmp_path / "twin.nii.gz")
@@ -258,7 +260,8 @@ def test_sinks_see_every_slab_and_the_parts_are_timed(model):
     two = Model(plan=model.plan, configuration=model.configuration, weights=weights, mirror_axes=(1,))
     predictor = Predictor.of(two, device="cpu", precision="fp32")
     prepared = predictor.prepare(volume_of(blocks_case(2, (20, 30, 40))[0]))
-    sink, watch = Collecting(), Stopwatch()
+    sink = Collecting()
+    watch = Stopwatch()
     classes = predictor.classes(prepared, [sink], by_member=True, watch=watch)
     logits = torch.cat(sink.blocks, 2)
     assert logits.shape == (2, 3, *prepared.image.shape[1:])
@@ -320,7 +323,8 @@ def test_one_channel_does_not_lose_the_layout():
 
 
 def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatch, capsys):
-    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    cuda = torch.device("cuda")
+    cpu = torch.device("cpu")
     assert not compiling_pays_in_prediction(cuda, 8 * 18)  # one image
     assert compiling_pays_in_prediction(cuda, 100 * 8 * 18)
     assert not compiling_pays_in_prediction(cpu, 10**6)
@@ -363,8 +367,10 @@ def test_restoring_that_does_not_fit_on_the_device_goes_on_on_the_host(model, mo
     """A stand-in for a GPU: the meta device holds no values, and the first try runs out of memory."""
     predictor = Predictor.of(model, device="cpu", precision="fp32")
     prepared = predictor.prepare(volume_of(blocks_case(2, (20, 18, 12))[0]))
-    wanted, whole = predictor.classes(prepared), one_slab(dense(predictor.slabs(prepared)))
-    add, on_meta = Restoring.add, replace(whole, channels_azyx=whole.channels_azyx.to("meta"))
+    wanted = predictor.classes(prepared)
+    whole = one_slab(dense(predictor.slabs(prepared)))
+    add = Restoring.add
+    on_meta = replace(whole, channels_azyx=whole.channels_azyx.to("meta"))
 
     def out_of_memory_on_the_device(restoring, slab):
         if slab.channels_azyx.device.type != "cpu":

@@ -33,7 +33,10 @@ class Counting:
     """Counts the samples that a network is given, and has memory for ``most`` of them at once."""
 
     def __init__(self, network, most: int = 10**6) -> None:
-        self.network, self.most, self.samples, self.calls = network, most, 0, []
+        self.network = network
+        self.most = most
+        self.samples = 0
+        self.calls = []
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
         self.calls.append(len(tiles))
@@ -60,7 +63,8 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
         options = {"previous_zyx": previous, "previous_classes": channels}
         return dense(sliding_window(image, members, (8, 16, 16), limits=LearnedLimits(copies=1), **options))
 
-    saving, plain = Counting(network), Counting(network)
+    saving = Counting(network)
+    plain = Counting(network)
     found = run(saving)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TiledImage, "constant", lambda self, tile: None)
@@ -76,7 +80,8 @@ def test_tiles_of_one_value_are_run_once_and_give_exactly_the_same(axes, with_pr
 def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
     image = torch.rand(2, 30, 20, 13)
     wanted = slow_oracle(image, [blurred], (8, 8, 8), axes=(0,))
-    limits, network = LearnedLimits(copies=12), Counting(blurred, most=2)
+    limits = LearnedLimits(copies=12)
+    network = Counting(blurred, most=2)
     members = summands_of([network], (0,))
     found = dense(sliding_window(image, members, (8, 8, 8), limits=limits))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
@@ -162,7 +167,8 @@ def test_too_little_room_for_anything_is_an_error_that_says_how_much_is_missing(
 @pytest.mark.parametrize("classes", [3, 40])
 @pytest.mark.parametrize("share", [0.75, 0.25])
 def test_sums_of_16_bit_and_on_disk_are_near_those_of_32(classes, share, capsys):
-    image, patch = torch.randn(1, 20, 17, 21), (8, 16, 16)
+    image = torch.randn(1, 20, 17, 21)
+    patch = (8, 16, 16)
     members = summands_of([unet(classes=classes)], (2,))
     exact = dense(sliding_window(image, members, patch))
     full = 4 * min(classes, 8) * 16 * 17 * 21  # logits or features of the slices at work

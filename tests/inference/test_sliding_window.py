@@ -35,7 +35,8 @@ def slow_oracle(image, networks, patch, *, step=0.5, axes=(), outputs=None, inpu
     for size in patch:
         offsets = np.arange(size) - size // 2
         gaussian = gaussian[..., None] * np.exp(-0.5 * (offsets / (size / 8)) ** 2)
-    total, weight = 0, np.zeros(padded.shape[1:])
+    total = 0
+    weight = np.zeros(padded.shape[1:])
     starts = [tile_starts(size, tile, step) for size, tile in zip(padded.shape[1:], patch)]
     for start in product(*starts):
         place = tuple(slice(s, s + size) for s, size in zip(start, patch))
@@ -87,7 +88,8 @@ def test_tiles_cover_everything_and_overlap_as_promised(size, step):
 
 @pytest.mark.parametrize("size, tile, step", [(8, 8, 0.5), (20, 8, 0.5), (33, 16, 0.3), (5, 8, 0.5), (40, 1, 0.5)])
 def test_weights_sum_to_one_in_every_voxel_and_are_nowhere_zero(size, tile, step):
-    weights, starts = blending_weights(size, tile, step), tile_starts(size, tile, step)
+    weights = blending_weights(size, tile, step)
+    starts = tile_starts(size, tile, step)
     total = torch.zeros(max(size, tile))
     for start, line in zip(starts, weights):
         total[start : start + tile] += line
@@ -145,14 +147,17 @@ def test_slabs_equal_the_whole_computation(shape, patch, step, axes):
 
 
 def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time():
-    image, patch = torch.rand(2, 61, 9, 10), (8, 8, 8)
+    image = torch.rand(2, 61, 9, 10)
+    patch = (8, 8, 8)
     wanted = slow_oracle(image, [blurred], patch)
-    at, kept = 0, 0
+    at = 0
+    kept = 0
     for slab in sliding_window(image, [blurred], patch, limits=LearnedLimits(copies=1)):
         assert (slab.first, slab.start) == (max(0, at - 1), at)
         block = (slice(slab.first, slab.stop), slice(2, 9), slice(0, 5))
         torch.testing.assert_close(slab.logits(block), wanted[(slice(None), *block)], rtol=1e-5, atol=1e-5)
-        at, kept = slab.stop, max(kept, slab.channels_azyx.untyped_storage().nbytes())
+        at = slab.stop
+        kept = max(kept, slab.channels_azyx.untyped_storage().nbytes())
     assert at == 61
     assert kept == 3 * (8 + 1) * 9 * 10 * 4  # three classes, a tile and a slice of them, float32
 
@@ -161,7 +166,8 @@ def test_slabs_are_in_order_overlap_by_one_slice_and_few_slices_exist_at_a_time(
 @pytest.mark.parametrize("folds, classes", [(1, 40), (2, 40), (2, 9)])
 def test_features_in_place_of_logits_give_the_same(folds, classes, by_member):
     networks = [unet(seed, classes=classes) for seed in range(folds)]
-    image, patch = torch.randn(1, 10, 8, 9), (8, 8, 8)
+    image = torch.randn(1, 10, 8, 9)
+    patch = (8, 8, 8)
     orders = {2: (0, 2, 1, *range(3, classes))}  # two of the classes are left and right
     members = summands_of(networks, (2,), output_orders=orders, by_member=by_member)
     # Eight features for each fold and for each of two orders of the classes, or the classes.

@@ -111,7 +111,8 @@ def test_slabs_give_what_the_whole_gives(labels, tmp_path):
     whole = write(tmp_path / "whole.json", record, one_slab(logits), labels)
     with UncertaintySink(tmp_path / "parts.json", record, labels) as sink:
         for start in range(0, record.shape[0], 2):
-            first, stop = max(0, start - 1), min(start + 2, record.shape[0])
+            first = max(0, start - 1)
+            stop = min(start + 2, record.shape[0])
             sink.add(Slab(first=first, start=start, stop=stop, channels_azyx=logits[:, first:stop]))
         assert not list(tmp_path.glob("parts*"))
         sink.finish()

@@ -109,7 +109,8 @@ def first_stage_that_finds(work: Path, *classes: int) -> None:
 
 
 def handed_on(work: Path) -> tuple[Path, Plan, Splits]:
-    plan, splits = Plan.load(work / PLAN_FILE), Splits.load(work / SPLITS_FILE)
+    plan = Plan.load(work / PLAN_FILE)
+    splits = Splits.load(work / SPLITS_FILE)
     second = plan.configurations[CASCADE]
     return hand_on_labels(work, second, splits, first_stage_of(work, second, splits), device="cpu"), plan, splits
 
@@ -153,7 +154,8 @@ def test_labels_handed_on_lie_where_the_structures_are(work):
     """The coarse masks, handed on as if a first stage had found them, have the centres of the fine ones."""
     low, full = (work / "preprocessed" / name for name in (LOWRES, FULLRES))
     for case in CASES:
-        truth, coarse = open_case(full, case).classes[:], open_case(low, case).classes[:]
+        truth = open_case(full, case).classes[:]
+        coarse = open_case(low, case).classes[:]
         logits = torch.nn.functional.one_hot(torch.from_numpy(coarse).long(), 3).permute(3, 0, 1, 2).float()
         found = restore(logits, load_stored(low, case).record, onto=load_stored(full, case).record)
         for label in (1, 2):
@@ -174,7 +176,8 @@ def test_logits_are_handed_on_linearly_as_scipy_does_it(work):
 
 
 def test_folds_that_are_missing_are_named_with_what_to_do(work):
-    second, splits = Plan.load(work / PLAN_FILE).configurations[CASCADE], Splits.load(work / SPLITS_FILE)
+    second = Plan.load(work / PLAN_FILE).configurations[CASCADE]
+    splits = Splits.load(work / SPLITS_FILE)
     first_stage_that_finds(work, 1)
     with pytest.raises(UserError, match=r"folds 1, 2 of 3d_lowres are not trained .* use segfw train .* 3d_lowres 1,"):
         train(work, CASCADE, "0", **SHORT)
@@ -339,7 +342,8 @@ def test_new_images_go_through_both_stages(trained, tmp_path):
 
 
 def test_a_cascade_that_would_lack_folds_is_left_out_or_refused_before_training(planned, tmp_path, capsys):
-    work, raw = shutil.copytree(planned, tmp_path / "work"), planned.with_name("raw")
+    work = shutil.copytree(planned, tmp_path / "work")
+    raw = planned.with_name("raw")
     options = SHORT | {"splits": planned.with_name("splits.json"), "folds": ("1",)}
     with pytest.raises(UserError, match="but folds 0, 2 of 3d_lowres are not trained"):
         run(raw, work, configurations=(CASCADE,), **options)
@@ -351,8 +355,10 @@ def test_a_cascade_that_would_lack_folds_is_left_out_or_refused_before_training(
 def test_whole_cases_are_counted_with_what_the_first_stage_found_in_them(work):
     first_stage_that_finds(work, 2, 0, 1)
     folder, plan, _ = handed_on(work)
-    stored, cpu = work / "preprocessed" / FULLRES, torch.device("cpu")
-    second, target = plan.configurations[CASCADE], target_of(plan.labels)
+    stored = work / "preprocessed" / FULLRES
+    cpu = torch.device("cpu")
+    second = plan.configurations[CASCADE]
+    target = target_of(plan.labels)
     count = whole_case_counter(stored, folder, second, target, cpu, torch.float32)
     for part, found in zip(HELD_OUT, (2, 0, 1)):
         classes = open_case(stored, part[0]).classes[:]

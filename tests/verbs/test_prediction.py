@@ -71,7 +71,8 @@ def test_other_bits_or_another_precision_need_another_folder(model, images, tmp_
 
 def test_the_same_weights_by_another_plan_are_another_model(model, images, tmp_path, capsys):
     own = shutil.copytree(model, tmp_path / "model")
-    plan, masks = Plan.load(own / PLAN_FILE), tmp_path / "masks"
+    plan = Plan.load(own / PLAN_FILE)
+    masks = tmp_path / "masks"
     predict(own, images, masks, device="cpu")
 
     def planned(**changes) -> None:
@@ -138,7 +139,8 @@ def test_overwriting_forgets_all_that_was_made_beside_a_mask(model, images, tmp_
 
 
 def test_overwriting_by_other_options_forgets_the_masks_of_images_that_are_not_given_too(model, images, tmp_path):
-    both, one = tmp_path / "masks", tmp_path / "one"
+    both = tmp_path / "masks"
+    one = tmp_path / "one"
     predict(model, images, both, device="cpu")
     one.mkdir()
     shutil.copyfile(images / "a.nii.gz", one / "a.nii.gz")

@@ -13,24 +13,19 @@ import pytest
 import torch
 from conftest import blocks_case, write_nifti
 from small_training import spec
-from stored_cases import LABELS, NESTED
 from test_cascade_stages import plan_a_cascade, write_raw
 
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
-from segfw.dataset.labels import LabelSet
-from segfw.evaluation.confusion import dice
 from segfw.images.formats import read_volume
 from segfw.inference import held_out
 from segfw.inference.held_out import HeldOut
 from segfw.inference.held_out_counts import CaseCounts
-from segfw.inference.postprocessing_trials import find_postprocessing
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import read_probabilities
 from segfw.inference.ranking import compared_folds, rank, simplest_of_the_best
 from segfw.model.load import load_model
-from segfw.model.postprocess import FOREGROUND, apply
 from segfw.model.selection import Candidate, Selection, load_selection
 from segfw.model.source import WEIGHTS_FILE, fold_folder
 from segfw.model.weights import save_tensors
@@ -219,7 +214,8 @@ def test_no_counts_of_old_probabilities_are_kept_where_new_ones_fail(trained, se
 def test_a_repaired_image_and_another_precision_are_predicted_again(trained, selected, tmp_path, capsys):
     work = shutil.copytree(trained, tmp_path / "work")
     image = trained.parent / "raw" / "imagesTr" / "case_03_0000.nii.gz"
-    time_ns, before = image.stat().st_mtime_ns, files(work)
+    time_ns = image.stat().st_mtime_ns
+    before = files(work)
     os.utime(image, ns=(time_ns + 10**9, time_ns + 10**9))
     try:
         select(work, device="cpu")
@@ -277,91 +273,6 @@ def test_ranks_are_means_over_labels_of_means_over_cases(trained):
     (only,) = rank([("2d",)], counted, plan)
     assert only.labels == {"bright": 0.75, "dark": 0.0}
     assert only.foreground_mean == 0.375
-
-
-def pair_of(reference: list[tuple], predicted: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
-    masks = []
-    for painted in (reference, predicted):
-        mask = np.zeros((3, 6, 20), np.uint8)
-        for place, value in painted:
-            mask[place] = value
-        masks.append(mask)
-    return tuple(masks)
-
-
-ROW, FAR = (1, 2, slice(0, 6)), (1, 2, slice(10, 12))
-OTHER = (1, 3, slice(0, 5))
-
-
-def test_a_speck_of_one_label_is_dropped_and_a_second_part_of_another_kept():
-    """'a' has a false speck in one case; 'b' truly has two parts."""
-    clean = pair_of([(ROW, 1), (OTHER, 2), (FAR, 2)], [(ROW, 1), (OTHER, 2), (FAR, 2)])
-    specked = pair_of([(ROW, 1), (OTHER, 2), (FAR, 2)], [(ROW, 1), (OTHER, 2), (FAR, 2), ((2, 5, slice(15, 17)), 1)])
-    found, trials, dice_of = find_postprocessing(iter([clean, specked]), LABELS)
-    assert [step.name for step in found.steps] == ["a"]
-    assert [(trial.name, trial.is_kept) for trial in trials] == [(FOREGROUND, False), ("a", True), ("b", False)]
-    before = (1 + 2 * 6 / (2 * 6 + 2)) / 2
-    assert trials[1].before == pytest.approx((before + 1) / 2)
-    assert dice_of == {"a": 1.0, "b": 1.0}
-
-
-def test_all_foreground_comes_first_and_makes_single_steps_needless():
-    specked = pair_of([(ROW, 1), (OTHER, 2)], [(ROW, 1), (OTHER, 2), (FAR, 1), ((0, 0, slice(17, 20)), 2)])
-    found, trials, dice_of = find_postprocessing(iter([specked]), LABELS)
-    assert [step.name for step in found.steps] == [FOREGROUND]
-    assert [trial.is_kept for trial in trials] == [True, False, False]
-    assert dice_of == {"a": 1.0, "b": 1.0}
-
-
-def test_no_step_is_kept_that_changes_nothing():
-    found, trials, _ = find_postprocessing(iter([pair_of([(ROW, 1)], [(ROW, 1)])]), LABELS)
-    assert found.steps == ()
-    assert not any(trial.is_kept for trial in trials)
-
-
-@pytest.mark.parametrize(
-    "labels", [LABELS, NESTED, LABELS.model_copy(update={"ignore": 99})], ids=["plain", "regions", "ignore"]
-)
-def test_the_one_pass_equals_applying_the_steps_and_counting_anew(labels: LabelSet):
-    """Step after step by whole masks, as the published recipe does it."""
-    rng = np.random.default_rng(5)
-    pairs = []
-    for _ in range(4):
-        reference, predicted = pair_of([(ROW, 1), (OTHER, 2)], [(ROW, 1), (OTHER, 2)])
-        noise = rng.random(predicted.shape)
-        predicted[noise > 0.97] = 1
-        predicted[noise < 0.02] = 2
-        if labels.ignored_class is not None:
-            reference[:, :, 18:] = labels.ignored_class
-        pairs.append((reference, predicted))
-    copies = [(reference.copy(), predicted.copy()) for reference, predicted in pairs]
-    found, trials, dice_of = find_postprocessing(iter(pairs), labels)
-
-    def mean_dice(masks: list[np.ndarray]) -> dict[str, float]:
-        result = {}
-        for name, members in labels.structures.items():
-            values = []
-            for (reference, _), mask in zip(copies, masks):
-                counts = reference != labels.ignored_class if labels.ignored_class is not None else True
-                wanted, got = np.isin(reference, members) & counts, np.isin(mask, members) & counts
-                values.append(dice(((wanted & got).sum(), (got & ~wanted).sum(), (wanted & ~got).sum())))
-            result[name] = sum(values) / len(values)
-        return result
-
-    masks, kept = [mask for _, mask in copies], []
-    from segfw.model.postprocess import Postprocessing, possible_steps
-
-    for step in possible_steps(labels):
-        tried = [apply(mask, Postprocessing(steps=(step,))) for mask in masks]
-        before, after = mean_dice(masks), mean_dice(tried)
-        if all(after[name] >= before[name] for name in after) and after != before:
-            masks, kept = tried, [*kept, step]
-    assert kept
-    assert list(found.steps) == kept
-    assert dice_of == pytest.approx(mean_dice(masks))
-    for (reference, predicted), (own, mask) in zip(pairs, copies):
-        np.testing.assert_array_equal(reference, own)
-        np.testing.assert_array_equal(predicted, mask)
 
 
 def test_too_little_disk_is_told_before_anything_is_done(trained, selected, tmp_path, monkeypatch):

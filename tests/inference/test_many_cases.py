@@ -221,7 +221,10 @@ def test_two_devices_share_one_list(model, images, undisturbed, tmp_path):
 
 def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_path, monkeypatch):
     """Counted while they run: of each device never two in one stage, and reading goes on beside the network."""
-    lock, inside, most, together = threading.Lock(), [], {}, set()
+    lock = threading.Lock()
+    inside = []
+    most = {}
+    together = set()
 
     def counting(name, function):
         def counted(*args, **kwargs):

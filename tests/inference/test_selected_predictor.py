@@ -83,7 +83,8 @@ def test_what_was_selected_is_used_with_its_postprocessing(model, images, tmp_pa
     predict(work, images, tmp_path / "masks", device="cpu")
     assert "as segfw select chose: 3d_fullres, only the largest component of: all foreground" in capsys.readouterr().out
     predict(work, images, tmp_path / "plain", device="cpu", configuration="3d_fullres")
-    labels, plain = Plan.load(work / PLAN_FILE).labels, masks(tmp_path / "plain")
+    labels = Plan.load(work / PLAN_FILE).labels
+    plain = masks(tmp_path / "plain")
     expected = {name: labels.to_values(apply(labels.to_classes(mask[0]), STEPS))[None] for name, mask in plain.items()}
     assert same(masks(tmp_path / "masks"), expected)
     assert not same(expected, plain)  # otherwise this proves nothing
@@ -99,7 +100,8 @@ def test_postprocessing_of_a_file_takes_the_place_of_what_was_selected(model, im
     for name in ("steps", "none"):
         predict(work, images, tmp_path / name, device="cpu", postprocessing=tmp_path / f"{name}.json")
         assert "as segfw select chose: 2d + 3d_fullres, only the largest" in capsys.readouterr().out
-    labels, plain = Plan.load(work / PLAN_FILE).labels, masks(tmp_path / "none")
+    labels = Plan.load(work / PLAN_FILE).labels
+    plain = masks(tmp_path / "none")
     expected = {name: labels.to_values(apply(labels.to_classes(mask[0]), STEPS))[None] for name, mask in plain.items()}
     assert same(masks(tmp_path / "steps"), expected)
     assert not same(expected, plain)  # otherwise this proves nothing
@@ -120,7 +122,8 @@ def test_a_job_that_was_sent_away_applies_its_steps(model, images, tmp_path):
         build=build_network,
     )
     sent = pickle.loads(pickle.dumps(job))
-    volume, found = read_volume(images / "a.nii.gz"), []
+    volume = read_volume(images / "a.nii.gz")
+    found = []
     for one in (sent, replace(job, postprocessing=Postprocessing())):
         predictor = one.predictor(one.load(), "cpu")
         found.append(predictor.classes(predictor.prepare(volume)))
@@ -146,7 +149,8 @@ def test_two_selected_configurations_are_averaged(model, images, tmp_path):
 
 
 def test_what_is_averaged_lies_beside_the_masks_and_is_removed(model, images, tmp_path, monkeypatch):
-    work, paths = two_configurations(model, tmp_path / "work"), []
+    work = two_configurations(model, tmp_path / "work")
+    paths = []
     select(work, "2d", "3d_fullres")
 
     def writer(path, info):
