@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+from segfw.base.options import Options, help_of, words_of
 
 logger = logging.getLogger(__name__)
 LISTED: set[str] = set()
@@ -53,9 +56,27 @@ def documented(name: str, value: object, members: str) -> list[str]:
         return [f".. {'autofunction' if callable(value) else 'autodata'}:: segfw.{name}"]
     if issubclass(value, BaseException):
         return [f".. autoexception:: segfw.{name}"]
+    if issubclass(value, Options):
+        return [f".. autoclass:: segfw.{name}()", "", *(f"   {line}" for line in fields_of(value))]
     # A data class of the API is made by one of its functions, not by naming all its fields.
     signature = "()" if dataclasses.is_dataclass(value) else ""
     return [f".. autoclass:: segfw.{name}{signature}", f"   :members: {members}".rstrip()]
+
+
+def fields_of(record: type[Options]) -> list[str]:
+    """A definition for each field of an options record: type, default, and the help of its option."""
+    lines = []
+    for each in dataclasses.fields(record):
+        default = "" if each.default is None else f" = {each.default!r}"
+        meaning = re.sub(r"([\\*`|_])", r"\\\1", help_of(each).replace("%%", "%"))
+        if each.default is True:  # whose option is a negation
+            meaning = f"``False``: {meaning}"
+        words = words_of(record, each)
+        if not meaning or words is not None:
+            choices = ", ".join(f"``{value!r}``: {word}" for word, value in (words or {}).items())
+            meaning = "; ".join(filter(None, [meaning, choices])) or "As the type says."
+        lines += [f"``{each.name}: {each.type}{default}``", f"   {meaning}"]
+    return lines
 
 
 def complain(app: Sphinx, environment: object) -> None:

@@ -55,8 +55,11 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.evaluation.pairs import LabelledPairs, first_channel_files, pair_masks
     from segfw.evaluation.result_files import ResultFiles
     from segfw.evaluation.text import scores_table
+    from segfw.inference.prediction_options import PredictOptions
     from segfw.model.source import fold_folder
     from segfw.model.training_record import read_metrics
+    from segfw.planning.request import PlanRequest
+    from segfw.training.settings import RunOptions, TrainSettings
     from segfw.verbs.predict import predict
     from segfw.verbs.run import run
 
@@ -76,12 +79,11 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     run(
         data,
         work,
-        configurations=("3d_fullres",),
-        folds=("0",),
-        time_budget_s=options.time_budget_s,
-        device=options.device,
+        PlanRequest(configurations=("3d_fullres",)),
+        TrainSettings(time_budget_s=options.time_budget_s),
+        RunOptions(folds=("0",), device=options.device),
     )
-    predict(work, data / "imagesTs", masks, device=options.device)
+    predict(work, data / "imagesTs", masks, PredictOptions(device=options.device))
     pairs, _ = pair_masks(masks, data / "labelsTs")
     files = ResultFiles(
         title="segfw demo: images the model never saw",

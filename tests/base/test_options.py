@@ -1,7 +1,7 @@
 """Options records: values checked at birth, options and keywords made of fields."""
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -104,19 +104,3 @@ def test_an_unknown_keyword_is_told_with_the_nearest_known():
 def test_a_missing_argument_is_told():
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'oven'"):
         bake(loaves=4)
-
-
-def test_the_fields_of_all_records_have_allowed_defaults():
-    from segfw.checkup.check_options import CheckOptions
-    from segfw.evaluation.evaluation_options import EvaluateOptions
-    from segfw.inference.prediction_options import EnsembleOptions, PredictOptions, SelectOptions
-    from segfw.model.export_options import ExportFormat, ExportOptions, OnnxOptions
-    from segfw.planning.request import PlanRequest, PrepareOptions
-    from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
-
-    for record in (
-        *(CheckOptions, EvaluateOptions, EnsembleOptions, PredictOptions, SelectOptions, ExportFormat, ExportOptions),
-        *(OnnxOptions, PlanRequest, PrepareOptions, RunOptions, TrainOptions, TrainSettings),
-    ):
-        values = {each.name: each.default for each in fields(record)}
-        assert set(record().as_json()) == set(values)

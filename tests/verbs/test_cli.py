@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from conftest import blocks_case, write_nifti
 
 import segfw
 from segfw.base.options import duration_s
-from segfw.cli import build_parser, main
+from segfw.cli import build_parser, command_of, main
+from segfw.inference.prediction_options import PredictOptions
+from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),
@@ -58,35 +61,40 @@ FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:8]} | {
     "export": "export_model",
     "import-nnunet": "import_nnunet",
 }
-# As docs/howto/python.md says: switches are true or false, durations seconds.
-RENAMED = {
-    "no_mirroring": "mirroring",
-    "no_surface": "surface",
-    "weights": "best",
-    "time_budget": "time_budget_s",
-    "extend": "extend_s",
-    "map_of": "maps_of",
-    "configuration": "configurations",
-}
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)
 def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
-    from segfw.training.settings import TrainSettings
-
     parser = next(action for action in build_parser()._actions if action.dest == "verb").choices[verb]
     function = getattr(segfw, FUNCTIONS[verb])
     taken = set(inspect.signature(function).parameters)
-    taken |= {name for record in getattr(function, "records", {}).values() for name in record.__dataclass_fields__}
-    if "settings" in taken:
-        taken |= set(TrainSettings.__dataclass_fields__)
-    asked = {action.dest for action in parser._actions if action.option_strings}
-    asked -= {"help", "debug", "onnx", "nnunet"}  # of which the last two are functions of their own
-    if verb == "export":  # of which --ending is the one that export_nnunet takes
+    taken |= {each.name for record in function.records.values() for each in fields(record)}
+    asked = {action.dest for action in parser._actions} - {"help", "debug"}
+    if verb == "export":  # of which two forms are functions of their own, and --ending is what export_nnunet takes
+        asked -= {"onnx", "nnunet"}
         taken |= set(inspect.signature(segfw.export_nnunet).parameters)
-    assert {name for name in asked if name not in taken and RENAMED.get(name) not in taken} == set()
+    assert asked <= taken
     page = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
     assert f"segfw.{FUNCTIONS[verb]}`" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_have_allowed_defaults(verb):
+    for record in command_of(verb).records.values():  # whose defaults are not checked when it is made
+        assert set(record().as_json()) == {each.name for each in fields(record)}
+
+
+def test_what_is_typed_becomes_the_records():
+    typed = build_parser().parse_args(
+        ["train", "work", "2d", "0", "--epochs", "3", "--time-budget", "2m", "--mirroring", "off", "--extend", "1h"]
+    )
+    assert TrainSettings.from_arguments(typed) == TrainSettings(epochs=3, time_budget_s=120.0, mirroring=False)
+    assert TrainOptions.from_arguments(typed) == TrainOptions(extend_s=3600.0)
+    typed = build_parser().parse_args(
+        ["predict", "work", "new", "masks", "--weights", "best", "--no-mirroring", "--device", "cuda:0", "cuda:1"]
+    )
+    options = PredictOptions(best=True, mirroring=False, device=("cuda:0", "cuda:1"))
+    assert PredictOptions.from_arguments(typed) == options
 
 
 def test_help_does_not_wait_for_torch():

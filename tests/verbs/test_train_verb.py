@@ -1,6 +1,7 @@
 """segfw train through its function: longer runs, other weights to begin with, the user's own augmentation."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from segfw.base.records import UserError
 from segfw.model.load import load_model
 from segfw.model.weights import load_tensors, save_tensors
+from segfw.training.settings import TrainOptions, TrainSettings
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.train import train
 
@@ -35,6 +37,25 @@ def test_a_finished_fold_is_extended_and_keeps_what_it_was(make_raw, tmp_path, c
         "started",
         "extended",
     ]
+
+
+def test_a_record_trains_as_its_keywords_do(make_raw, tmp_path):
+    plan_and_preprocess(make_raw(), tmp_path / "first", configurations=("2d",), device="cpu")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    settings = TrainSettings(epochs=1, steps_per_epoch=2, batch_size=2)
+    train(tmp_path / "first", "2d", 0, settings, TrainOptions(device="cpu"))
+    train(str(tmp_path / "second"), "2d", "0", epochs=1, steps_per_epoch=2, batch_size=2, device="cpu")
+    first, second = (tmp_path / name / "runs" / "2d" / "fold_0" for name in ("first", "second"))
+    assert (first / "settings.json").read_text() == (second / "settings.json").read_text()
+    weights, same = (load_tensors(path / "weights.safetensors")[0] for path in (first, second))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_a_wrong_keyword_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(TypeError, match=r"^train\(\) takes no 'epoch'; did you mean 'epochs'\?$"):
+        train(tmp_path / "nowhere", "2d", 0, epoch=3)
+    with pytest.raises(UserError, match="^--epochs is 0: Input should be greater than or equal to 1$"):
+        train(tmp_path / "nowhere", "2d", 0, epochs=0)
 
 
 def test_a_run_begins_with_another_models_weights(make_raw, tmp_path, capsys):
