@@ -11,7 +11,7 @@ from segfw.images.geometry import Geometry, header_length, largest_displacement_
 from segfw.images.volume import Volume, from_canonical, stored_like, to_canonical
 
 SPACING_ZYX = (5.0, 0.5, 2.0)
-ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
 def oriented(shape: tuple[int, int, int], order: tuple[int, ...], signs: tuple[int, ...], tilt: float = 0) -> Geometry:
