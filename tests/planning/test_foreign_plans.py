@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_planner import fingerprint, manifest, random_cases
+from builders import fingerprint, manifest, random_cases
 
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
