@@ -57,7 +57,8 @@ def test_a_failing_case_is_named(cluster, tmp_path):
 
 
 def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
-    model, images = make_model(tmp_path / "model"), make_images(tmp_path / "images", CASES)
+    model = make_model(tmp_path / "model")
+    images = make_images(tmp_path / "images", CASES)
     predict(model, images, tmp_path / "here", device="cpu")
     with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
         pids = list(client.run(os.getpid).values())

@@ -12,4 +12,4 @@ CHANGES = [
     ((6, 1, 8), (1, 3, 12)),
 ]
 # Every order of the axes with every choice of their directions: 48.
-ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))

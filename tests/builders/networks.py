@@ -47,7 +47,7 @@ HIPPOCAMPUS = three_stages(
 )
 
 
-def even_stages(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:
+def network_spec(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:
     """Every stage is half as fine along all axes; the first does not mix z."""
     stages = len(features)
     z_kernel = 1 if is_2d else 3

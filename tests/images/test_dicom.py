@@ -57,7 +57,8 @@ def test_the_affine_agrees_with_simpleitk(tmp_path):
     folder = save_slices(tmp_path / "series", axes=turned, positions=ORIGIN + np.arange(3)[:, None] * step)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    image, volume = reader.Execute(), read_volume(folder)
+    image = reader.Execute()
+    volume = read_volume(folder)
     np.testing.assert_array_equal(volume.array[0], SimpleITK.GetArrayFromImage(image))
     for z, y, x in ((0, 0, 0), (2, 0, 0), (0, 3, 0), (0, 0, 4)):
         expected = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint((x, y, z))

@@ -18,7 +18,8 @@ def make_pair(own: type, stock: type, channels: int) -> tuple[nn.Module, nn.Modu
     """Both norms with the same parameters, none of them 0 or 1."""
     layers = own(channels, affine=True), stock(channels, affine=True)
     torch.manual_seed(1)
-    weight, bias = torch.randn(channels), torch.randn(channels)
+    weight = torch.randn(channels)
+    bias = torch.randn(channels)
     for layer in layers:
         layer.load_state_dict({"weight": weight, "bias": bias})
     return layers

@@ -17,7 +17,8 @@ STEM = "encoder.0.0.0.weight"
 
 
 def test_the_same_network_is_taken_whole():
-    source, network = build_network(three_stages()).eval(), build_network(three_stages()).eval()
+    source = build_network(three_stages()).eval()
+    network = build_network(three_stages()).eval()
     found = transfer(network, source.state_dict())
     assert found.matched == tuple(network.state_dict())
     assert found.adapted == found.left_fresh == found.unused == ()
@@ -27,7 +28,8 @@ def test_the_same_network_is_taken_whole():
 
 
 def test_other_labels_leave_the_heads_as_they_were():
-    source, network = build_network(three_stages(classes=7)), build_network(three_stages())
+    source = build_network(three_stages(classes=7))
+    network = build_network(three_stages())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = transfer(network, source.state_dict())
     assert found.left_fresh == HEADS
@@ -51,7 +53,8 @@ def test_a_further_channel_changes_nothing_at_first(architecture):
 
 
 def test_fewer_channels_keep_the_first():
-    source, network = build_network(three_stages(in_channels=3)), build_network(three_stages(in_channels=1))
+    source = build_network(three_stages(in_channels=3))
+    network = build_network(three_stages(in_channels=1))
     found = transfer(network, source.state_dict())
     assert found.adapted == (STEM,)
     assert torch.equal(network.state_dict()[STEM], source.state_dict()[STEM][:, :1])
@@ -61,7 +64,8 @@ def test_fewer_channels_keep_the_first():
 def test_a_deeper_and_wider_network_takes_what_fits():
     stages = {"strides": ((1, 1, 1), (1, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3)), "encoder_blocks": (2, 2)}
     narrow = three_stages(features=(4, 6), decoder_convs=(2,), **stages)
-    source, network = build_network(narrow), build_network(three_stages(features=(4, 8, 12)))
+    source = build_network(narrow)
+    network = build_network(three_stages(features=(4, 8, 12)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = transfer(network, source.state_dict())
     assert STEM in found.matched

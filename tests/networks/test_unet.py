@@ -55,7 +55,8 @@ def test_training_gives_one_output_per_decoder_stage_finest_first(spec, patch, s
 
 @pytest.mark.parametrize("spec, patch", [*PATCHES, *RESIDUAL])
 def test_the_finest_training_output_is_that_of_evaluation(spec, patch):
-    network, image = build_network(spec), torch.randn(1, 2, *patch)
+    network = build_network(spec)
+    image = torch.randn(1, 2, *patch)
     with torch.no_grad():
         torch.testing.assert_close(network.train()(image)[0], network.eval()(image))
 
@@ -82,7 +83,9 @@ def test_kernels_and_strides_lie_along_the_axes_of_the_spec():
 
 def test_the_hippocampus_network_has_as_many_parameters_as_nnunets():
     network = build_network(HIPPOCAMPUS)
-    features, expected, previous = HIPPOCAMPUS.features, 0, 1
+    features = HIPPOCAMPUS.features
+    expected = 0
+    previous = 1
 
     def block(inputs: int, outputs: int) -> int:
         return 27 * inputs * outputs + 3 * outputs  # weights, bias, and the norm's scale and shift
@@ -101,7 +104,8 @@ def test_the_hippocampus_network_has_as_many_parameters_as_nnunets():
 @pytest.mark.parametrize("spec, patch", [*PATCHES, *RESIDUAL, (HIPPOCAMPUS, (8, 16, 8))])
 def test_convolution_elements_equal_what_hooks_count(spec, patch):
     with torch.device("meta"):
-        network, image = build_network(spec).eval(), torch.empty(1, spec.in_channels, *patch)
+        network = build_network(spec).eval()
+        image = torch.empty(1, spec.in_channels, *patch)
     counted = 0
 
     def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
@@ -168,7 +172,8 @@ def test_the_specs_shapes():
 def test_gradients_in_16_bit_on_the_cpu_are_near_those_in_float32(slices):
     torch.manual_seed(0)
     spec = three_stages(features=(16, 32, 64))
-    network, image = build_network(spec).train(), torch.randn(2, 2, slices, 32, 32)
+    network = build_network(spec).train()
+    image = torch.randn(2, 2, slices, 32, 32)
     gradients = []
     for is_16_bit in (False, True):
         network.zero_grad()
@@ -219,7 +224,8 @@ def test_weights_start_by_he_and_biases_at_zero():
 
 @pytest.mark.parametrize("spec, patch", [*PATCHES, *RESIDUAL])
 def test_the_faster_memory_layout_changes_nothing_else(spec, patch):
-    network, image = build_network(spec).eval(), torch.randn(1, 2, *patch)
+    network = build_network(spec).eval()
+    image = torch.randn(1, 2, *patch)
     with torch.no_grad():
         before = network(image)
         after = fastest_layout(network)(image)

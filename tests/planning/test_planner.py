@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.planning import GOLDEN, STATS, fingerprint, manifest, random_cases, rough_cost
+from builders.planning import GOLDEN, STATS, fingerprint, manifest, no_cost, random_cases, rough_cost
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.dataset.labels import LabelSet, Region
-from segfw.planning import fitting, planner
 from segfw.planning.fingerprint import Fingerprint
-from segfw.planning.memory import StepCost, needed_gb, step_cost
+from segfw.planning.memory import needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, request_digest, require_possible
 from segfw.planning.presets import PRESETS as ALL_PRESETS
@@ -20,14 +19,6 @@ from segfw.planning.request import PlanRequest
 PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
 
 
-@pytest.fixture
-def no_cost(monkeypatch):
-    """Counting the memory of a step takes a hundred times longer than planning as published, which ignores it."""
-    nothing = StepCost(fixed_bytes=0, bytes_per_voxel=0, flops_per_voxel=0)
-    monkeypatch.setattr(planner, "step_cost", lambda network: nothing)
-
-
-@pytest.mark.usefixtures("no_cost")
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_published_plans_equal_those_of_nnunet(name, preset):
@@ -37,7 +28,9 @@ def test_published_plans_equal_those_of_nnunet(name, preset):
     cases = [tuple(case) for case, count in golden["groups"] for _ in range(count)]
     channels = tuple(f"MR{index}" for index in range(golden["channels"]))
     request = PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"], as_published=True)
-    plan = make_plan(manifest(channels, golden["labels"]), fingerprint(cases, channels=len(channels)), request)
+    plan = make_plan(
+        manifest(channels, golden["labels"]), fingerprint(cases, channels=len(channels)), request, cost_of=no_cost
+    )
     expected = golden["plans"][preset]
     assert set(plan.configurations) == set(expected["configurations"])
     for key, configuration in plan.configurations.items():
@@ -106,7 +99,6 @@ def test_large_cases_get_a_low_resolution_and_a_cascade():
     assert "sees under 25% of the median case" in " ".join(plan.reasons)
 
 
-@pytest.mark.usefixtures("no_cost")
 def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_without_the_ignore_label():
     data = fingerprint([((1, 0.77, 0.77), (432, 512, 512))] * 131, channels=2)
     regions = (Region(name="whole", values=(1, 2, 3), painted=1), Region(name="core", values=(3,), painted=3))
@@ -119,9 +111,7 @@ def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_wit
 
 
 @pytest.mark.parametrize("cost, number", [(rough_cost, 300), (step_cost, 4)])
-def test_what_every_plan_must_keep_to(cost, number, monkeypatch):
-    monkeypatch.setattr(planner, "step_cost", cost)
-    monkeypatch.setattr(fitting, "step_cost", cost)
+def test_what_every_plan_must_keep_to(cost, number):
     rng = np.random.default_rng(7)
     names = list(PRESETS)
     for index in range(number):
@@ -130,7 +120,8 @@ def test_what_every_plan_must_keep_to(cost, number, monkeypatch):
         before: dict[str, Configuration] = {}
         for memory_gb in (4, 8, 24, 70):
             case = f"{preset} at {memory_gb} GB: {data}"
-            plan = make_plan(labels, data, PlanRequest(preset=preset, gpu_memory_gb=memory_gb))
+            request = PlanRequest(preset=preset, gpu_memory_gb=memory_gb)
+            plan = make_plan(labels, data, request, cost_of=cost)
             for name, found in plan.configurations.items():
                 is_2d, patch = name == "2d", found.patch_size
                 steps = np.array(found.network.downsampling)
