@@ -16,7 +16,7 @@ from segfw.planning.memory import StepCounter, step_cost
 def make_spec(architecture: str, is_2d: bool = False, **changes) -> NetworkSpec:
     """As small as each can be: three stages, or the six of Swin UNETR."""
     swin = architecture == SWIN_UNETR
-    features = (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32)
+    features = changes.pop("features", (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32))
     values = {
         "architecture": architecture,
         "kernels": ((1 if is_2d else 3, 3, 3),) * len(features),

@@ -80,7 +80,7 @@ def stored(tmp_path_factory) -> Path:
 def store(folder: Path, changed: str = "") -> Path:
     cases = write_cases(folder, ("a", "b", "c"))
     if changed:
-        mask = np.array(nibabel.load(folder / f"{changed}_mask.nii.gz").dataobj)
+        mask = np.asarray(nibabel.load(folder / f"{changed}_mask.nii.gz").dataobj).copy()
         mask[np.flatnonzero((mask == 3).ravel())[0] // mask[0].size] = 0
         write_nifti(folder / f"{changed}_mask.nii.gz", mask)
     assert not preprocess_dataset(cases, LABELS, {"3d": ZSCORE}, folder, case_bytes=dict.fromkeys("abc", 20_000))
