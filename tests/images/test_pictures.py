@@ -257,6 +257,10 @@ def test_a_strip_that_is_not_there_is_refused(tmp_path):
         counts = file.pages.first.tags["StripByteCounts"]
         counts.overwrite((0, *counts.value[1:]))
     assert "values of page 1 are not in the file" in reason(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", STACK[0], photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "b.tif", mode="r+b") as file:
+        file.pages.first.tags["StripByteCounts"].overwrite(38)
+    assert "page 1 keeps 38 of 40 bytes of pixels" in reason(tmp_path / "b.tif")
 
 
 def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_path):
