@@ -24,11 +24,11 @@ from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.volume import Volume
-from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
+from segfw.inference.ready_networks import compile_network, in_precision
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.plan import Plan

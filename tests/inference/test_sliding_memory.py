@@ -142,7 +142,7 @@ def test_sums_are_moved_as_they_are_laid_out(channels_last):
     assert torch.equal(moved, values)
     assert moved.stride() == values.stride()
     assert limits.sums_on_host
-    assert "they are kept on the host" in limits.told.pop()
+    assert "they are kept on the host" in limits.printed.pop()
 
 
 @pytest.mark.parametrize(
