@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.labels import LabelMap, LabelSet, Region
 
@@ -28,10 +29,7 @@ def read_description(path: Path) -> dict | None:
     """A JSON object, or None if there is no such file."""
     if not path.is_file():
         return None
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not readable JSON ({error}); correct it or take it from the original") from None
+    description = read_json(path)
     if not isinstance(description, dict):
         expected = "by case" if path.name == LABEL_MAPS_FILE else "with 'labels' and 'channel_names' or 'modality'"
         raise UserError(f"{path}: must be a JSON object {expected}")

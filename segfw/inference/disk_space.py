@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
+from segfw.base.errors import FULL_BELOW_BYTES
 from segfw.base.records import GIGABYTE, UserError
 from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
 from segfw.inference.output_folder import OutputFolder
 
-# EFBIG: a limit on the size of files, which some clusters set (ulimit -f).
-FULL_ERRORS = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-FULL_BELOW_BYTES = 1 << 20  # writers without error numbers, such as SimpleITK's, leave less than this
 # Of a mask per byte of the image's file; a guess, on the safe side for compressed images and masks of few labels.
 MASK_SHARE = 0.05
 PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
-
-
-class DiskFull(UserError):
-    """Nothing more can be written; what is done is kept."""
-
-
-def is_full(error: BaseException, folder: Path) -> bool:
-    """Whether a write failed because there is no more room."""
-    reason: BaseException | None = error
-    while reason is not None:
-        if getattr(reason, "errno", None) in FULL_ERRORS:
-            return True
-        if isinstance(reason, RuntimeError) and shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
-            return True
-        reason = reason.__cause__ or (None if reason.__suppress_context__ else reason.__context__)
-    return False
 
 
 def require_space(cases: Sequence[Case], folder: OutputFolder) -> None:

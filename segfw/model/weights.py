@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
-from segfw.base.records import UserError
 from segfw.model.source import ModelSource, split_model_path
+
+LONGEST_NUMBER = 9  # digits of an epoch
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], *, epoch: int, mirror_axes: Sequence[int]) -> None:
@@ -56,7 +58,7 @@ def read_tensors(source: ModelSource, name: str) -> tuple[dict[str, Tensor], dic
     except SafetensorError as error:
         raise _damaged(path, error) from None
     whole = {key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()}
-    return whole, safetensors_header(content).get("__metadata__", {})
+    return whole, _checked(safetensors_header(content).get("__metadata__", {}), path)
 
 
 def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -64,13 +66,15 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
+    return tensors, _checked(metadata, path)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is not a whole safetensors file ({error}); train again or restore it")
+    return unreadable(path, error, f"{path}: is not a whole safetensors file ({error}); train again or restore it")
 
 
 def safetensors_header(content: bytes) -> dict:
@@ -82,3 +86,14 @@ def shared_mirror_axes(metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]
     """Axes along which all folds, whose weights' ``metadata`` are given, saw mirrored images."""
     axes_of_folds = [{int(axis) for axis in fold.get("mirror_axes", "").split(",") if axis} for fold in metadata]
     return tuple(sorted(set.intersection(*axes_of_folds)))
+
+
+def _checked(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The text of a file of weights, once it says of mirroring and epoch what it can; UserError naming ``path``."""
+    axes = metadata.get("mirror_axes", "")
+    if not {axis for axis in axes.split(",") if axis} <= {"0", "1", "2"}:
+        raise UserError(f"{path}: field 'mirror_axes' is {axes[:80]!r}; it must be some of 0,1,2: restore the file")
+    epoch = metadata.get("epoch", "0")
+    if not (epoch.isascii() and epoch.isdecimal()) or len(epoch) > LONGEST_NUMBER:
+        raise UserError(f"{path}: field 'epoch' is {epoch[:80]!r}; it must be a number: restore the file")
+    return dict(metadata)

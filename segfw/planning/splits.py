@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
+from segfw.base.written_by_people import Unreadable, read_json
 from segfw.dataset.cases import DatasetManifest
 from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
@@ -123,11 +123,15 @@ def import_splits(path: Path, case_ids: Sequence[str], groups: Mapping[str, str]
 def _read_folds(path: Path) -> tuple[Fold, ...]:
     """Folds of a list (nnU-Net: train, val) or of an object with the field folds (segfw: train, validation)."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if isinstance(content, dict) and {"source", "folds"} <= content.keys():
             return Splits.load(path).folds
         return tuple(Fold(train=tuple(entry["train"]), validation=tuple(entry["val"])) for entry in content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Unreadable as error:
+        raise UserError(
+            f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({error.reason}); correct it"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
         reason = first_line(error)
         raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({reason}); correct it") from None
 

@@ -9,6 +9,7 @@ from segfw.dataset.cases import MANIFEST_FILE
 from segfw.planning.plan import PLAN_FILE, Plan
 
 SCAN_FILE = "scan.json"
+LOCK_FILE = ".plan.lock"
 
 
 def require_own_folder(work: Path) -> None:
