@@ -75,7 +75,11 @@ def held(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def in_turn(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock at ``path`` while the block lasts, and waits for it, saying for whom, if another one has it."""
+    """Holds the lock at ``path`` while the block lasts, and waits for it, saying for whom, if another one has it.
+
+    Its folder is made, and goes again where the block leaves nothing in it.
+    """
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -88,6 +92,10 @@ def in_turn(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         _holder_file(path).unlink(missing_ok=True)
+        if is_new and [each.name for each in path.parent.iterdir()] == [path.name]:
+            with suppress(OSError):  # another process waits there
+                path.unlink()
+                path.parent.rmdir()
         lock.release()
 
 
