@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import touch_files, write_nifti
-from made_up_bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, read, with_nan, write_bodies
 
+from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, read, with_nan
+from builders.data import touch_files, write_nifti
 from segfw.base.records import UserError
 from segfw.base.robust import find_outliers
 from segfw.checkup.case_details import label_boxes, orientation
@@ -18,11 +18,6 @@ from segfw.checkup.check_report import CheckReport
 from segfw.checkup.signature import signature
 from segfw.images.geometry import Geometry
 from segfw.verbs.check import check_dataset
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return write_bodies(tmp_path / "raw")
 
 
 def rewrite(path: Path, change, spacing_xyz: tuple = SPACING_XYZ) -> None:

@@ -10,18 +10,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import write_nifti
-from made_up_bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, read, with_nan, write_bodies
 
+from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, read, with_nan
+from builders.data import write_nifti
 from segfw.base.records import UserError
 from segfw.checkup.repair import Fixes
 from segfw.images.formats import read_volume
 from segfw.verbs.check import check_dataset
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return write_bodies(tmp_path / "raw")
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import spec
-from test_sliding_window import blurred, slow_oracle, unet
 
+from builders.networks import spec
+from builders.sliding import blurred, slow_oracle, unet
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
 from segfw.inference import accumulator as accumulator_module

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import STATS
 
+from builders.planning import STATS
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset

@@ -1,4 +1,4 @@
-"""Made-up bodies for the data check, and their files."""
+"""Bodies with two kidneys and a liver, made up of ellipsoids, for the data check."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from conftest import write_nifti
 from scipy import ndimage
 
+from builders.data import write_nifti
 from segfw.checkup.check_report import CheckReport
 
 SHAPE_XYZ = (30, 26, 12)
@@ -41,16 +41,6 @@ def body_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(body, image, 0).astype(np.float32), mask * body
 
 
-def write_bodies(folder: Path) -> Path:
-    """A clean nnU-Net raw folder of twelve bodies."""
-    for number in range(12):
-        for path, array in zip(files(folder, f"case_{number:02}"), body_case(number)):
-            write_nifti(path, array, spacing_xyz=SPACING_XYZ)
-    description = {"channel_names": {"0": "MR"}, "labels": LABELS, "numTraining": 12, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
 def files(folder: Path, case: str) -> tuple[Path, Path]:
     return folder / "imagesTr" / f"{case}_0000.nii.gz", folder / "labelsTr" / f"{case}.nii.gz"
 
@@ -66,3 +56,13 @@ def kinds_of(report: CheckReport, case: str) -> set[str]:
 def with_nan(image: np.ndarray) -> np.ndarray:
     image[3, 4, 5] = np.nan
     return image
+
+
+def write_bodies(folder: Path) -> Path:
+    """A clean nnU-Net raw folder of twelve bodies."""
+    for number in range(12):
+        for path, array in zip(files(folder, f"case_{number:02}"), body_case(number)):
+            write_nifti(path, array, spacing_xyz=SPACING_XYZ)
+    description = {"channel_names": {"0": "MR"}, "labels": LABELS, "numTraining": 12, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
