@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import write_slices
 
+from builders.data import write_slices
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
 from segfw.images.volume import from_canonical, to_canonical

@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import write_nifti
 
+from builders.data import write_nifti
 from segfw.images import formats
 from segfw.images.formats import FORMATS, UnreadableFile, read_volume, split_ending, write_labels
 from segfw.images.geometry import Geometry

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 from PIL import Image
-from small_nnunet import dataset, plans
 
+from builders.nnunet import dataset, plans
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
