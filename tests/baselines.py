@@ -18,16 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).parent / "planning"))
-
 import numpy as np
 import torch
-from conftest import blocks_case, write_nifti
 from cpu_kind import cpu_kind
-from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
-from small_training import configuration, prepare, run, spec
-from test_planner import GOLDEN, fingerprint, manifest, rough_cost
 
+from builders.data import blocks_case, write_nifti
+from builders.models import cascade_model, plan_of, small_model, write_fold
+from builders.networks import spec
+from builders.planning import GOLDEN, fingerprint, manifest, rough_cost
+from builders.training import ZSCORE, configuration, prepare, run
 from segfw.base.records import UserError
 from segfw.cli import VERBS, build_parser
 from segfw.dataset.toy import make_toy_dataset
@@ -37,7 +36,8 @@ from segfw.model.load import load_model
 from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.networks.spec import RESIDUAL_ENCODER
-from segfw.planning import fitting, planner
+from segfw.planning.fitting import CostOf
+from segfw.planning.memory import step_cost
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.planner import make_plan
 from segfw.planning.presets import PRESETS
@@ -115,22 +115,22 @@ def plans() -> dict[str, dict[str, str]]:
     One data set is planned with the bytes of a training step as they are counted, in every preset. For the others they
     are five for every output of a convolution, which takes no time.
     """
-    found = {f"{COUNTED}, {preset}, counted": _plan_digests(COUNTED, preset) for preset in PRESETS}
-    with patch.object(planner, "step_cost", rough_cost), patch.object(fitting, "step_cost", rough_cost):
-        for name in GOLDEN:
-            for preset in ("plain", "resenc-m", "resenc-l"):
-                found[f"{name}, {preset}"] = _plan_digests(name, preset)
+    found = {f"{COUNTED}, {preset}, counted": _plan_digests(COUNTED, preset, step_cost) for preset in PRESETS}
+    for name in GOLDEN:
+        for preset in ("plain", "resenc-m", "resenc-l"):
+            found[f"{name}, {preset}"] = _plan_digests(name, preset, rough_cost)
     return found
 
 
-def _plan_digests(name: str, preset: str) -> dict[str, str]:
+def _plan_digests(name: str, preset: str, cost_of: CostOf) -> dict[str, str]:
     golden = GOLDEN[name]
     cases = [tuple(case) for case, count in golden["groups"] for _ in range(count)]
     channels = tuple(f"MR{index}" for index in range(golden["channels"]))
     data = manifest(channels, golden["labels"])
     measured = fingerprint(cases, channels=len(channels))
     try:
-        plan = make_plan(data, measured, PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"]))
+        request = PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"])
+        plan = make_plan(data, measured, request, cost_of=cost_of)
     except UserError as error:
         return {"refused": str(error)}
     content = plan.without_estimates().model_dump(mode="json")

@@ -86,8 +86,8 @@ def main(raw: Path, work: Path) -> float | None:
     try:
         run(raw, work, configurations=("3d_fullres",), folds=["0"], time_budget_s=60)
         scores = train(work, "3d_fullres", 1, TrainSettings(epochs=3), device="cpu")
-        predictor = Predictor.of(load_model(work), device="cpu")
-        volume = read_volume(raw / "imagesTs" / "case.nii.gz")
+        predictor = Predictor.of(load_model("WORK"), device="cpu")
+        volume = read_volume("case.nii.gz")
         mask = predictor(volume.array, np.array(volume.geometry.affine))
         print(mask.shape, volume.geometry.spacing_mm)
         predict(work, raw / "imagesTs", "masks", configuration="3d_fullres", step=0.5)

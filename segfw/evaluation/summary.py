@@ -64,8 +64,10 @@ INTERVALS = (
 
 def _summary(scores: list[LabelScore], values_nm: np.ndarray, resampled_bm: np.ndarray | None) -> LabelSummary:
     outcomes = Counter(score.outcome for score in scores)
+    found: list[tuple[float, float] | None] = []
+    if resampled_bm is not None:
+        found = intervals(resampled_bm, np.isfinite(values_nm).sum(0))
     spread = {}
-    found = intervals(resampled_bm, np.isfinite(values_nm).sum(0)) if resampled_bm is not None else []
     for metric, column, interval in zip(METRICS, values_nm.T, found):
         present = column[np.isfinite(column)]
         if present.size:

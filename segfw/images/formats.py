@@ -67,10 +67,24 @@ def split_ending(path: Path) -> tuple[str, str]:
     return path.name, ""
 
 
-def read_volume(path: Path) -> Volume:
-    """Reads an image as stored, a folder as a DICOM series; raises UnreadableFile with a sentence saying what is wrong.
+def read_volume(path: str | Path) -> Volume:
+    """Reads an image as stored, a folder as a DICOM series.
 
-    Integer files stay integers; files with a scale factor become float32; the byte order is the machine's own.
+    Parameters
+    ----------
+    path
+        A file in any format that training reads, or a folder of one DICOM series.
+
+    Returns
+    -------
+    Volume
+        The array (C, Z, Y, X) and its place in space: spacing in mm, affine. Integer files stay integers; files with a
+        scale factor become float32; the byte order is the machine's own.
+
+    Raises
+    ------
+    UnreadableFile
+        A UserError, with a sentence that says what is wrong.
     """
     return _read(Path(path), is_mask=False)
 

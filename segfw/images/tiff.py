@@ -148,7 +148,10 @@ def _check_claims(pages: Sequence[TiffPage], file_bytes: int) -> None:
         if len(page.dataoffsets) != prod(page.chunked):
             raise ValueError(f"page {number} has {len(page.dataoffsets)} of {prod(page.chunked)} strips or tiles")
         row_bits = page.imagewidth * page.samplesperpixel * page.bitspersample
-        claimed += page.imagelength * -(-row_bits // 8)
+        page_bytes = page.imagelength * -(-row_bits // 8)
+        if page.compression == UNCOMPRESSED and sum(page.databytecounts) < page_bytes:
+            raise ValueError(f"page {number} keeps {sum(page.databytecounts):,} of {page_bytes:,} bytes of pixels")
+        claimed += page_bytes
         most = max(most, MOST_BYTES_OF_ONE.get(page.compression, MOST_BYTES_OF_ONE_ELSEWHERE))
     if claimed > most * file_bytes:
         what = f"announces {claimed:,} bytes of pixels, which no file of {file_bytes:,} bytes holds"

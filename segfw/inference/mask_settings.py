@@ -50,7 +50,7 @@ class PredictionSettings(Record):
         return [name.replace("_", " ") for name in names]
 
 
-def agree(
+def agree_on_settings(
     folder: OutputFolder,
     settings: PredictionSettings,
     found: Sequence[Case],
@@ -71,7 +71,10 @@ def agree(
         if overwrite:
             # Before the settings change, lest a mask of another model pass for one of this. Other parts may be at work
             # with the same settings: theirs are left alone.
-            for case_id in {case.id for case in cases} if is_same else {case.id for case in found} | folder.known():
+            forgotten = {case.id for case in cases}
+            if not is_same:
+                forgotten |= {case.id for case in found} | folder.known()
+            for case_id in forgotten:
                 folder.forget(case_id)
             (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
         elif different:
@@ -97,10 +100,11 @@ def weights_digest(models: Sequence[Model]) -> str:
     """Of all weights, those of first stages included."""
     digest = hashlib.sha256()
     for model in models:
-        for weights in (*model.weights.values(), *(model.previous.weights.values() if model.previous else ())):
-            for name, tensor in sorted(weights.items()):
-                digest.update(name.encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
+        for stage in _stages(model):
+            for weights in stage.weights.values():
+                for name, tensor in sorted(weights.items()):
+                    digest.update(name.encode())
+                    digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -108,9 +112,16 @@ def plan_digest(models: Sequence[Model]) -> str:
     """Of what the plans say that decides masks: preprocessing, network, tiles, mirroring, labels, precision."""
     digest = hashlib.sha256()
     for model in models:
-        for stage in (model, model.previous) if model.previous else (model,):
+        for stage in _stages(model):
             # Without defaults, so that a field which later versions add changes nothing until it is used.
-            for part, left_out in ((stage.configuration, NOT_FOR_MASKS), (stage.plan.labels, set())):
-                digest.update(part.model_dump_json(exclude=left_out, exclude_defaults=True).encode())
+            configuration = stage.configuration.model_dump_json(exclude=NOT_FOR_MASKS, exclude_defaults=True)
+            labels = stage.plan.labels.model_dump_json(exclude_defaults=True)
+            digest.update(configuration.encode())
+            digest.update(labels.encode())
             digest.update(repr((stage.mirror_axes, stage.plan.is_imported)).encode())
     return digest.hexdigest()
+
+
+def _stages(model: Model) -> list[Model]:
+    """The model, and its first stage where it is a cascade."""
+    return [model] if model.previous is None else [model, model.previous]

@@ -25,7 +25,7 @@ class Model:
 
 
 def load_model(
-    model_dir: Path,
+    model_dir: str | Path,
     configuration: str | None = None,
     folds: tuple[str, ...] | None = None,
     *,

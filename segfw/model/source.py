@@ -68,7 +68,7 @@ class ModelSource:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator[ModelSource]:
+    def open(cls, path: str | Path) -> Iterator[ModelSource]:
         """The model at ``path``, which is closed when the block ends; what is no file is taken for a folder.
 
         Raises UserError, one sentence, if a file is damaged or holds anything but a model.

@@ -9,7 +9,7 @@ from math import prod
 from segfw.base.records import UserError
 from segfw.networks.spec import NetworkSpec
 from segfw.planning import rules
-from segfw.planning.memory import step_cost, usable_bytes
+from segfw.planning.memory import StepCost, step_cost, usable_bytes
 from segfw.planning.presets import Preset, with_z
 from segfw.planning.topology import Topology
 
@@ -50,6 +50,7 @@ class Choice:
 
 
 Choose = Callable[[Grid, Preset], Choice]
+CostOf = Callable[[NetworkSpec], StepCost]
 
 
 def patch_ladder(grid: Grid, preset: Preset) -> Iterator[Topology]:
@@ -116,7 +117,9 @@ def choose_published(grid: Grid, preset: Preset, *, memory_gb: float) -> Choice:
     raise UserError(TOO_SMALL)
 
 
-def choose_by_memory(grid: Grid, preset: Preset, *, memory_gb: float, use_share: float = 1.0) -> Choice:
+def choose_by_memory(
+    grid: Grid, preset: Preset, *, memory_gb: float, use_share: float = 1.0, cost_of: CostOf = step_cost
+) -> Choice:
     """The largest patch of which the smallest batch fits, then as many patches as fit and are of use.
 
     ``use_share`` leaves a part of the memory free. A larger budget never gives a smaller patch, nor fewer of the same.
@@ -132,7 +135,7 @@ def choose_by_memory(grid: Grid, preset: Preset, *, memory_gb: float, use_share:
         # Autograd keeps at least the 16-bit output of every convolution: no need to count what exceeds even that.
         if preset.published is not None and 2 * network.convolution_elements(patch) * smallest > usable:
             continue
-        fitting = step_cost(network).largest_batch(patch, usable)
+        fitting = cost_of(network).largest_batch(patch, usable)
         if fitting < smallest:
             continue
         return Choice(

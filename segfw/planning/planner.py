@@ -18,12 +18,15 @@ from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Shape, Spacing, as_shape, as_spacing
 from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
-from segfw.planning.fitting import Choice, Choose, Grid, choose_by_memory, choose_published
-from segfw.planning.memory import step_cost
+from segfw.planning.fitting import Choice, Choose, CostOf, Grid, choose_by_memory, choose_published
+from segfw.planning.memory import StepCost, step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
 from segfw.planning.request import PlanRequest
+
+Size = tuple[float, float, float]  # of a case, in voxels; halves occur in medians
+TargetSpacing = tuple[float | None, float, float]  # None: each case's own
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU
@@ -35,12 +38,14 @@ def make_plan(
     request: PlanRequest = PlanRequest(),
     *,
     use_share: float = 1.0,
+    cost_of: CostOf = step_cost,
 ) -> Plan:
     """The plan for a data set, as asked for; where the request leaves the memory open, for what the preset names.
 
     As published it follows nnU-Net in everything; otherwise patch and batch fill the memory, of which ``use_share`` may
     be used, by the bytes that a training step takes. Raises UserError for an unknown preset, one that nnU-Net has not
-    if it is to be as published, or a budget that not even the smallest patch fits into.
+    if it is to be as published, or a budget that not even the smallest patch fits into. ``cost_of`` counts what a
+    network's training step takes.
     """
     preset = preset_called(request.preset)
     memory_gb = planned_memory_gb(request, available_gb=None)
@@ -49,8 +54,8 @@ def make_plan(
     if request.as_published:
         choose: Choose = partial(choose_published, memory_gb=memory_gb)
     else:
-        choose = partial(choose_by_memory, memory_gb=memory_gb, use_share=use_share)
-    planned = plan_configurations(dataset, preset, choose)
+        choose = partial(choose_by_memory, memory_gb=memory_gb, use_share=use_share, cost_of=cost_of)
+    planned = plan_configurations(dataset, preset, choose, cost_of)
     source = _spacing_source(fingerprint, dataset.spacing_mm, is_given=request.spacing_mm is not None)
     return Plan(
         dataset=manifest.name,
@@ -178,30 +183,35 @@ def choose_normalization(manifest: DatasetManifest, fingerprint: Fingerprint) ->
     return tuple(rules_of_channels)
 
 
-def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose) -> dict[str, Configuration]:
+def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose, cost_of: CostOf) -> dict[str, Configuration]:
     """Every configuration that the data call for (docs/reference/rules.md, 2.3 and 2.4).
 
     Slices always; volumes unless the cases are flat; a low resolution where a patch sees under a quarter of the median
     case, and with it the cascade. The full resolution then takes Dice over the batch, because single patches of large
     cases often lack whole labels.
     """
+
+    def configuration(
+        name: str, choice: Choice, spacing_mm: TargetSpacing, median: Size, *, batch_dice: bool
+    ) -> Configuration:
+        cost = cost_of(choice.network)
+        return _configuration(name, dataset, choice, spacing_mm, median, cost, batch_dice=batch_dice)
+
     median = dataset.median_shape
     target = dataset.target_mm
     flat = choose(_grid(dataset, target[1:], median[1:], prod(median)), preset)
-    planned = {TWO_D: _configuration(TWO_D, dataset, flat, (None, *target[1:]), median, batch_dice=True)}
+    planned = {TWO_D: configuration(TWO_D, flat, (None, target[1], target[2]), median, batch_dice=True)}
     if dataset.is_flat:
         return planned
     grid = _grid(dataset, target, median, prod(median))
     full = choose(grid, preset)
     lowres = _find_lowres(dataset, preset, choose, full)
-    planned[FULLRES] = _configuration(FULLRES, dataset, full, target, median, batch_dice=lowres is not None)
+    planned[FULLRES] = configuration(FULLRES, full, target, median, batch_dice=lowres is not None)
     if lowres is not None:
-        planned[LOWRES] = _configuration(
-            LOWRES, dataset, lowres.choice, lowres.spacing_mm, lowres.median_shape, batch_dice=False
-        )
+        planned[LOWRES] = configuration(LOWRES, lowres.choice, lowres.spacing_mm, lowres.median_shape, batch_dice=False)
         # The second stage sees the labels of the first as further channels, one for each.
         second = choose(replace(grid, channels=dataset.channels + dataset.labels), preset)
-        planned[CASCADE] = _configuration(CASCADE, dataset, second, target, median, batch_dice=True)
+        planned[CASCADE] = configuration(CASCADE, second, target, median, batch_dice=True)
     return planned
 
 
@@ -249,17 +259,15 @@ def _configuration(
     name: str,
     dataset: Dataset,
     choice: Choice,
-    spacing_mm: tuple[float | None, float, float],
-    median: tuple[float, float, float],
+    spacing_mm: TargetSpacing,
+    median: Size,
+    cost: StepCost,
     *,
     batch_dice: bool,
 ) -> Configuration:
     patch = choice.patch_size
     batch = choice.batch_size
-    cost = step_cost(choice.network)
-    mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
-        dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
-    )
+    mirroring = mirror_rules(dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D)
     disk_gb = stored_gb(median, dataset.cases, dataset.channels)
     return Configuration(
         name=name,
@@ -271,8 +279,8 @@ def _configuration(
         patch_size=patch,
         batch_size=batch,
         batch_dice=batch_dice,
-        mirror_axes=mirror_axes,
-        swapped_labels=swapped_labels,
+        mirror_axes=mirroring.axes,
+        swapped_labels=mirroring.swapped_labels,
         network=choice.network,
         estimate=Estimate(
             training_memory_gb=cost.peak_bytes(patch, batch) / GIGABYTE,
@@ -280,7 +288,7 @@ def _configuration(
             disk_gb=disk_gb,
             ram_gb=PROCESS_GB + disk_gb,
         ),
-        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirror_reasons),
+        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirroring.reasons),
     )
 
 

@@ -64,7 +64,7 @@ def predict(
     from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.many_cases import predict_cases, share_out
-    from segfw.inference.mask_settings import agree
+    from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_job import (
         CasePart,
         PredictionJob,
@@ -109,7 +109,7 @@ def predict(
     job = replace(job, digest=settings.digest)
     loaded = without_weights(loaded)
     folder = job.folder(loaded)
-    agree(folder, settings, found, cases, overwrite=options.overwrite)
+    agree_on_settings(folder, settings, found, cases, overwrite=options.overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
     require_space([case for case in cases if not folder.is_done(case)], folder)
 

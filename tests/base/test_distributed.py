@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import run, weights
 
+from builders.training import run, weights
 from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
 from segfw.model.training_record import read_metrics
@@ -64,7 +64,8 @@ def test_two_processes_train_like_one_with_the_joined_batch(prepared, tmp_path, 
 
 
 def test_torchrun_trains_and_validates_together(make_raw, tmp_path):
-    raw, work = make_raw(cases=6), tmp_path / "work"
+    raw = make_raw(cases=6)
+    work = tmp_path / "work"
     plan_and_preprocess(raw, work, configurations=("2d",), device="cpu")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     command += ["-m", "segfw", "train", str(work), "2d", "0", "--device", "cpu"]

@@ -43,7 +43,9 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
     while psutil.Process(nobody_asked.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     zombie = left_by(nobody_asked.pid)
-    dead, alive, elsewhere = left_by(ended.pid), left_by(os.getppid()), left_by(ended.pid, "00000000")
+    dead = left_by(ended.pid)
+    alive = left_by(os.getppid())
+    elsewhere = left_by(ended.pid, "00000000")
     folder = left_by(ended.pid)
     folder.unlink()
     (folder / "inner").mkdir(parents=True)

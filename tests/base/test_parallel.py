@@ -101,7 +101,9 @@ class Hungry:
     """Fails for want of memory whenever a hungry item is done beside others, or at all if ``always``."""
 
     def __init__(self, hungry: set[str], always: bool = False) -> None:
-        self.hungry, self.always, self.lock = hungry, always, threading.Lock()
+        self.hungry = hungry
+        self.always = always
+        self.lock = threading.Lock()
         self.under_way: set[str] = set()
         self.attempts: list[tuple[str, int]] = []  # item, others under way when it began
         self.both = threading.Barrier(2)

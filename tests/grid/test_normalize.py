@@ -13,8 +13,8 @@ def line(*values: float, kind: type = np.int16) -> np.ndarray:
     return np.array(values, kind).reshape(1, 1, -1)
 
 
-def normalized(image: np.ndarray, kind: str, mask: np.ndarray | None = None, **how) -> list[float]:
-    result = normalize(image, Normalization(kind=kind, **how), mask)
+def normalized(image: np.ndarray, kind: str, mask: np.ndarray | None = None, **fields) -> list[float]:
+    result = normalize(image, Normalization(kind=kind, **fields), mask)
     assert result.dtype == np.float32
     return result.ravel().tolist()
 
@@ -34,7 +34,8 @@ def test_zscore_has_mean_0_and_deviation_1():
 
 
 def test_zscore_inside_the_mask_leaves_the_rest_at_zero():
-    image, mask = line(0, 10, 30, 0, 500), line(0, 1, 1, 0, 0, kind=bool)
+    image = line(0, 10, 30, 0, 500)
+    mask = line(0, 1, 1, 0, 0, kind=bool)
     assert normalized(image, "zscore", mask, inside_mask=True) == [0, -1, 1, 0, 0]
     whole = normalized(image, "zscore", mask, inside_mask=False)  # the mask is there but not wanted
     assert np.mean(whole) == pytest.approx(0, abs=1e-6)

@@ -1,11 +1,12 @@
 """From file to network grid and back: nothing is lost, moved or mixed up, whatever the orientation and axis order."""
 
-from itertools import permutations, product
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
+from builders.grids import ORIENTATIONS
 from segfw.grid.boxes import nonzero_box
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import (
@@ -23,7 +24,6 @@ from segfw.images.volume import Volume, to_canonical
 
 SHAPE = (4, 7, 9)
 SPACING = (5.0, 0.5, 2.0)  # along the stored axes
-ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
 PLAIN = Normalization(kind="none")
 
 
@@ -35,7 +35,9 @@ def geometry(order: tuple[int, ...] = (2, 1, 0), signs: tuple[int, ...] = (1, 1,
     return Geometry.of(shape, affine)
 
 
-def how(axis_order=(0, 1, 2), spacing_mm=(None, 1.0, 1.0), rule: Normalization = PLAIN, channels=1) -> Preprocessing:
+def rules_for(
+    axis_order=(0, 1, 2), spacing_mm=(None, 1.0, 1.0), rule: Normalization = PLAIN, channels=1
+) -> Preprocessing:
     return Preprocessing(axis_order=axis_order, spacing_mm=spacing_mm, normalization=(rule,) * channels)
 
 
@@ -53,7 +55,7 @@ def test_there_and_back_is_exact_for_every_orientation_at_unchanged_spacing(axis
         classes[1:3, 1:6, 2:7] = rng.integers(1, 4, (2, 5, 5))
         image = np.zeros((1, *SHAPE), np.float32)
         image[0, 1:4, 1:7, 2:8] = rng.normal(5, 1, (3, 6, 6))
-        rules = how(axis_order, own_spacing(grid, axis_order))
+        rules = rules_for(axis_order, own_spacing(grid, axis_order))
         network_image, record = preprocess_image(Volume(array=image, geometry=grid), rules)
         network_classes = preprocess_classes(Volume(array=classes[None], geometry=grid), record)
         assert network_image.shape == (1, *network_classes.shape)
@@ -69,7 +71,7 @@ def test_the_network_sees_head_front_and_right_in_the_plans_order():
     grid = geometry((0, 1, 2), (-1, 1, -1))
     image = np.ones((1, *SHAPE), np.float32)
     image[0, 0, 1, 2] = 9  # 0 from the right end of x, 1 along y, 2 from the head end of z
-    result, record = preprocess_image(Volume(array=image, geometry=grid), how((2, 0, 1), (5.0, 2.0, 0.5)))
+    result, record = preprocess_image(Volume(array=image, geometry=grid), rules_for((2, 0, 1), (5.0, 2.0, 0.5)))
     assert result.shape == (1, 4, 9, 7)  # x, z, y
     assert record.cropped_spacing_mm == record.spacing_mm == (5, 2, 0.5)
     assert np.argwhere(result[0].numpy() == 9).tolist() == [[3, 6, 1]]
@@ -82,7 +84,9 @@ def test_the_crop_is_the_box_of_what_is_not_zero_in_any_channel():
     image[1, 2, 6, 4] = 1
     assert nonzero_box(image) == ((1, 3), (2, 7), (3, 5))
     assert nonzero_box(image * 0) == ((0, 4), (0, 7), (0, 9))
-    result, record = preprocess_image(Volume(array=image, geometry=geometry()), how((0, 1, 2), SPACING, channels=2))
+    result, record = preprocess_image(
+        Volume(array=image, geometry=geometry()), rules_for((0, 1, 2), SPACING, channels=2)
+    )
     assert record.box == ((1, 3), (2, 7), (3, 5))
     assert record.cropped_shape == tuple(result.shape[1:]) == (2, 5, 2)
     restored = restore(torch.ones(2, 2, 5, 2) * torch.tensor([0.0, 1]).reshape(2, 1, 1, 1), record)
@@ -92,9 +96,9 @@ def test_the_crop_is_the_box_of_what_is_not_zero_in_any_channel():
 
 def test_the_target_spacing_decides_the_shape_and_none_keeps_a_cases_own():
     volume = Volume(array=np.random.default_rng(0).normal(9, 1, (1, *SHAPE)).astype(np.float32), geometry=geometry())
-    result, record = preprocess_image(volume, how((0, 1, 2), (2.5, 1.0, 1.0)))
+    result, record = preprocess_image(volume, rules_for((0, 1, 2), (2.5, 1.0, 1.0)))
     assert record.shape == tuple(result.shape[1:]) == (8, 4, 18)  # 20 mm, 3.5 mm (half to even), 18 mm
-    result, record = preprocess_image(volume, how((0, 1, 2), (None, 1.0, 1.0)))
+    result, record = preprocess_image(volume, rules_for((0, 1, 2), (None, 1.0, 1.0)))
     assert tuple(result.shape[1:]) == (4, 4, 18)
     assert record.spacing_mm == (5, 1, 1)
 
@@ -121,7 +125,7 @@ def test_zscore_inside_the_mask_ignores_what_is_zero_outside_but_not_in_holes():
     image[0, 0, 8, 8] = 20  # makes the crop larger than the object
     grid = geometry(shape=(5, 9, 9))
     rule = Normalization(kind="zscore", inside_mask=True)
-    result, record = preprocess_image(Volume(array=image, geometry=grid), how((0, 1, 2), SPACING, rule))
+    result, record = preprocess_image(Volume(array=image, geometry=grid), rules_for((0, 1, 2), SPACING, rule))
     assert record.box == ((0, 5), (2, 9), (2, 9))
     cropped = image[0, :, 2:, 2:]
     inside = cropped != 0
@@ -137,7 +141,7 @@ def test_image_classes_and_restored_classes_stay_in_one_place_when_resampled(tar
     inside = ((z - 4.3) / 3) ** 2 + ((y - 22) / 13) ** 2 + ((x - 11) / 6) ** 2 < 1
     affine = np.array([[0, 0, -1.5, 3], [0, 1.2, 0, 4], [-5.0, 0, 0, 5], [0, 0, 0, 1]])
     grid = Geometry.of(inside.shape, affine)
-    rules = how((0, 1, 2), target)
+    rules = rules_for((0, 1, 2), target)
     network_image, record = preprocess_image(Volume(array=inside[None] * 8.0 + 1, geometry=grid), rules)
     classes = preprocess_classes(Volume(array=inside[None].astype(np.uint8), geometry=grid), record)
     as_image = network_image[0].numpy() > 5
@@ -155,7 +159,7 @@ def test_thick_slices_are_picked_and_not_blended_on_the_way_and_back():
     image = np.zeros((1, 4, 5, 6), np.float32) + np.array([1, 2, 3, 4]).reshape(4, 1, 1)
     classes = np.zeros((1, 4, 5, 6), np.uint8)
     classes[0, 1:3] = 1
-    result, record = preprocess_image(Volume(array=image, geometry=grid), how((0, 1, 2), (10.0, 1.0, 1.0)))
+    result, record = preprocess_image(Volume(array=image, geometry=grid), rules_for((0, 1, 2), (10.0, 1.0, 1.0)))
     assert result[0, :, 0, 0].tolist() == [2, 4]  # new centres lie between slices 0 and 1, 2 and 3: halves go up
     assert preprocess_classes(Volume(array=classes, geometry=grid), record)[:, 0, 0].tolist() == [1, 0]
     # Blended at a quarter of the distance, the second slice would overrule the first: 0.75 x 1 < 0.25 x 9.
@@ -168,7 +172,7 @@ def touching_the_outside() -> tuple[Volume, Volume, Preprocessing]:
     grid = Geometry.of((1, 2, 2), np.array([[0, 0, 1.5, 0], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]]))
     image = Volume(array=np.array([[[[5, 5], [5, 0]]]], np.float32), geometry=grid)
     classes = Volume(array=np.array([[[[1, 1], [0, 0]]]], np.uint8), geometry=grid)
-    return image, classes, how(spacing_mm=(3.0, 2.0, 3.0))
+    return image, classes, rules_for(spacing_mm=(3.0, 2.0, 3.0))
 
 
 def test_background_outside_of_the_image_and_in_it_are_two_classes_where_that_is_asked_for():
@@ -193,7 +197,7 @@ def test_the_outside_takes_no_class_away(dtype, most):
 
 
 def test_a_hole_is_not_outside_and_an_image_without_zeros_has_no_outside():
-    rules = how(axis_order=(1, 0, 2), spacing_mm=(1.0, 5.0, 0.5))
+    rules = rules_for(axis_order=(1, 0, 2), spacing_mm=(1.0, 5.0, 0.5))
     grid = Geometry.of((3, 4, 5), np.diag([5.0, 1.0, 0.5, 1]))
     image = np.ones((2, 3, 4, 5), np.float32)
     image[:, 1, 2, 2] = 0  # inside of both channels
@@ -217,7 +221,7 @@ def test_channels_of_several_files_are_stacked_in_order():
 def test_every_real_orientation_gives_the_same_network_image_and_returns_to_its_own(real_data):
     from segfw.images.formats import read_volume
 
-    rules = how((0, 1, 2), (9.0, 9.0, 9.0))
+    rules = rules_for((0, 1, 2), (9.0, 9.0, 9.0))
     first = None
     for path in sorted((real_data / "awkward" / "48_orientations").glob("*.nii.gz"))[::5]:
         volume = read_volume(path)
@@ -225,7 +229,7 @@ def test_every_real_orientation_gives_the_same_network_image_and_returns_to_its_
         first = image if first is None else first
         torch.testing.assert_close(image, first, rtol=0, atol=1e-3)
         assert restore(torch.stack([-image[0], image[0]]), record).shape == volume.geometry.shape
-        unchanged = how((0, 1, 2), own_spacing(volume.geometry, (0, 1, 2)))
+        unchanged = rules_for((0, 1, 2), own_spacing(volume.geometry, (0, 1, 2)))
         same, record = preprocess_image(volume, unchanged)
         bright = (same[0] > same.mean()).float()
         restored = restore(torch.stack([1 - bright, bright]), record)

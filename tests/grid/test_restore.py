@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from builders.grids import CHANGES
 from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import Resampling
@@ -13,16 +14,6 @@ from segfw.grid.restore import Restoring, restore
 from segfw.grid.slabs import Heads, Slab, one_slab
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Geometry
-
-# Up, down, both, one-voxel axes on either side, and no change along an axis.
-CHANGES = [
-    ((5, 9, 12), (11, 17, 25)),
-    ((12, 17, 20), (5, 8, 11)),
-    ((7, 20, 9), (13, 11, 9)),
-    ((1, 9, 12), (1, 14, 7)),
-    ((1, 6, 7), (4, 9, 5)),
-    ((6, 1, 8), (1, 3, 12)),
-]
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
@@ -104,13 +95,13 @@ def lead_of(full: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("make", [noise, lambda shape: blobs(shape[0], shape[1:])])
 def test_classes_equal_the_argmax_of_full_size_logits(old, new, thick, make):
     logits = make((5, *old))
-    how = record(old, new, thick)
+    way_back = record(old, new, thick)
     part = (2, 4, 4)  # several parts even in so small volumes
     full = full_size(logits, new, thick)
     is_clear = lead_of(full) > 1e-4 * float(logits.abs().max())
     assert is_clear.mean() > 0.99
     results = [
-        fed(in_slabs(logits, cuts), how, part=part)
+        fed(in_slabs(logits, cuts), way_back, part=part)
         for cuts in ([], [1], [*range(1, old[0])])
         if max(cuts, default=0) < old[0]
     ]
@@ -122,7 +113,8 @@ def test_classes_equal_the_argmax_of_full_size_logits(old, new, thick, make):
 
 @pytest.mark.parametrize("classes", [15, 105])
 def test_filled_parts_change_nothing_and_ties_are_counted(classes, monkeypatch):
-    logits, new = territories(classes, (25, 28, 31)), (30, 36, 40)
+    logits = territories(classes, (25, 28, 31))
+    new = (30, 36, 40)
     resized = []
     original = BlockResampler.resize_rows
     monkeypatch.setattr(
@@ -202,13 +194,15 @@ def test_on_the_same_grid_nothing_is_resized_and_300_classes_take_16_bit(monkeyp
 
 
 def test_half_precision_and_heads_in_place_of_logits_give_the_same():
-    logits, how = noise((3, 9, 10, 11)), record((9, 10, 11), (20, 13, 7))
+    logits = noise((3, 9, 10, 11))
+    way_back = record((9, 10, 11), (20, 13, 7))
     rounded = logits.bfloat16()
-    np.testing.assert_array_equal(restore(rounded, how), restore(rounded.float(), how))
-    weights, bias = torch.randn(5, 3), torch.randn(5) * 50
+    np.testing.assert_array_equal(restore(rounded, way_back), restore(rounded.float(), way_back))
+    weights = torch.randn(5, 3)
+    bias = torch.randn(5) * 50
     by_heads = Heads(weights_ka=[weights], biases_k=[bias])
     slab = Slab(first=0, start=0, stop=9, channels_azyx=logits, heads=by_heads)
-    np.testing.assert_array_equal(fed([slab], how), restore(by_heads.logits(logits), how))
+    np.testing.assert_array_equal(fed([slab], way_back), restore(by_heads.logits(logits), way_back))
 
 
 def test_crop_axes_and_orientation_of_the_file_come_back():
@@ -216,16 +210,18 @@ def test_crop_axes_and_orientation_of_the_file_come_back():
     affine = np.array([[-2.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
     original = Geometry.of((6, 4, 3), affine)
     box = ((1, 3), (0, 4), (2, 5))  # of (z 3, y 4, x 6)
-    how = record((3, 2, 4), (3, 2, 4), original=original, box=box, axis_order=(2, 0, 1))
+    way_back = record((3, 2, 4), (3, 2, 4), original=original, box=box, axis_order=(2, 0, 1))
     logits = noise((7, 3, 2, 4))
     expected = np.zeros((3, 4, 6), np.uint8)
     expected[1:3, 0:4, 2:5] = logits.numpy().argmax(0).transpose(1, 2, 0)
-    np.testing.assert_array_equal(restore(logits, how), expected[:, :, ::-1].transpose(2, 1, 0))
+    np.testing.assert_array_equal(restore(logits, way_back), expected[:, :, ::-1].transpose(2, 1, 0))
 
 
 def test_classes_go_onto_the_grid_of_another_configuration():
-    logits, new = blobs(4, (6, 9, 10)), (13, 17, 12)
-    low, full = record((6, 9, 10), (11, 12, 13)), record(new, (11, 12, 13))
+    logits = blobs(4, (6, 9, 10))
+    new = (13, 17, 12)
+    low = record((6, 9, 10), (11, 12, 13))
+    full = record(new, (11, 12, 13))
     expected = full_size(logits, new, None)
     is_clear = lead_of(expected) > 1e-4
     found = restore(logits, low, onto=full)
@@ -248,7 +244,8 @@ def test_a_result_is_not_given_before_all_slabs_have_come():
 @pytest.mark.parametrize("old, new", CHANGES)
 @pytest.mark.parametrize("thick", [None, 1])
 def test_any_block_is_resized_as_the_whole(old, new, thick):
-    values, resampler = noise((2, *old)), BlockResampler(old, new, thick)
+    values = noise((2, *old))
+    resampler = BlockResampler(old, new, thick)
     whole = full_size(values, new, thick)
     rng = np.random.default_rng(1)
     for _ in range(10):
@@ -306,8 +303,8 @@ def test_memory_does_not_grow_with_the_classes_or_the_volume():
                 return result
 
         logits = torch.zeros(count, 1, 1, 1).expand(-1, size, size, size)  # no memory of its own
-        how = record((size,) * 3, (size * 3 // 2,) * 3)
-        restoring = Restoring(how, part=(4, 8, 8), cpu_block_bytes=2**20, cpu_rows=2**10)
+        way_back = record((size,) * 3, (size * 3 // 2,) * 3)
+        restoring = Restoring(way_back, part=(4, 8, 8), cpu_block_bytes=2**20, cpu_rows=2**10)
         with Watch():
             restoring.add(one_slab(logits))
         assert largest < 2 * 2**20

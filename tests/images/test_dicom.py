@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import write_slices
 
+from builders.data import write_slices
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
 from segfw.images.volume import from_canonical, to_canonical
@@ -57,7 +57,8 @@ def test_the_affine_agrees_with_simpleitk(tmp_path):
     folder = save_slices(tmp_path / "series", axes=turned, positions=ORIGIN + np.arange(3)[:, None] * step)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    image, volume = reader.Execute(), read_volume(folder)
+    image = reader.Execute()
+    volume = read_volume(folder)
     np.testing.assert_array_equal(volume.array[0], SimpleITK.GetArrayFromImage(image))
     for z, y, x in ((0, 0, 0), (2, 0, 0), (0, 3, 0), (0, 0, 4)):
         expected = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint((x, y, z))

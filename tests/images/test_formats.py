@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import write_nifti
 
+from builders.data import write_nifti
 from segfw.images import formats
 from segfw.images.formats import FORMATS, UnreadableFile, read_volume, split_ending, write_labels
 from segfw.images.geometry import Geometry
@@ -54,7 +54,8 @@ def test_a_mask_comes_back_with_its_grid(tmp_path, ending, affine):
 
 
 def test_the_grid_of_a_nifti_file_comes_back_to_the_last_bit(tmp_path):
-    image, copy = tmp_path / "image.nii.gz", tmp_path / "copy.nii.gz"
+    image = tmp_path / "image.nii.gz"
+    copy = tmp_path / "copy.nii.gz"
     affine = nibabel.affines.from_matvec([[0.7, 0.1, 0], [-0.1, 0.7, 0.2], [0, 0.01, 3.3]], [1 / 3, -77.7, 12.34567])
     nibabel.save(nibabel.Nifti1Image(numbers().transpose(2, 1, 0), affine), image)
     first = read_volume(image).geometry
@@ -260,7 +261,8 @@ def test_a_grid_without_volume_missing_file_and_unknown_ending_are_named(tmp_pat
 
 
 def test_a_mask_that_fails_to_be_written_keeps_the_old_one(tmp_path, monkeypatch):
-    path, geometry = tmp_path / "mask.nii.gz", Geometry.of(SHAPE_ZYX, np.eye(4))
+    path = tmp_path / "mask.nii.gz"
+    geometry = Geometry.of(SHAPE_ZYX, np.eye(4))
     write_labels(path, numbers(), geometry)
 
     def half(partial: Path, _array: np.ndarray, _affine: np.ndarray) -> None:

@@ -31,7 +31,9 @@ PICTURES = [ending for ending in MASK_ENDINGS if ending in (".png", ".tif", ".ti
 def place(spacing_zyx: tuple[float, ...] = (1, 1, 1)) -> np.ndarray:
     """The affine of a picture: rows run to the back and columns to the left."""
     affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2] = spacing_zyx[0], -spacing_zyx[1], -spacing_zyx[2]
+    affine[2, 0] = spacing_zyx[0]
+    affine[1, 1] = -spacing_zyx[1]
+    affine[0, 2] = -spacing_zyx[2]
     affine[3, 3] = 1
     return affine
 
@@ -255,6 +257,10 @@ def test_a_strip_that_is_not_there_is_refused(tmp_path):
         counts = file.pages.first.tags["StripByteCounts"]
         counts.overwrite((0, *counts.value[1:]))
     assert "values of page 1 are not in the file" in reason(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", STACK[0], photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "b.tif", mode="r+b") as file:
+        file.pages.first.tags["StripByteCounts"].overwrite(38)
+    assert "page 1 keeps 38 of 40 bytes of pixels" in reason(tmp_path / "b.tif")
 
 
 def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_path):
@@ -298,7 +304,8 @@ def test_what_is_no_plain_picture_is_refused(tmp_path):
     assert reason(tmp_path / "b.png") == "is a JPEG file under the ending .png; rename it to .jpg"
     Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "c.jpg")
     assert reason(tmp_path / "c.jpg") == "has colours in CMYK; save it as RGB or grey"
-    first, second = Image.fromarray(GREY), Image.fromarray(GREY[:3])
+    first = Image.fromarray(GREY)
+    second = Image.fromarray(GREY[:3])
     first.save(tmp_path / "d.tif", save_all=True, append_images=[second])
     assert "; " in reason(tmp_path / "d.tif")
     Image.fromarray(GREY).save(tmp_path / "e.jpg")
@@ -329,7 +336,8 @@ def test_a_picture_to_be_turned_is_read_as_stored_and_noted(tmp_path):
 @pytest.mark.parametrize("highest", [1, 255, 256, 65_535])
 def test_masks_come_back(tmp_path, ending, highest):
     mask = np.zeros((1, 4, 5), np.int64)
-    mask[0, 1, 2], mask[0, 3, 0] = highest, 1
+    mask[0, 1, 2] = highest
+    mask[0, 3, 0] = 1
     geometry = Geometry.of((1, 4, 5), place((1, 2, 0.5)))
     path = tmp_path / f"mask{ending}"
     if highest > 255 and ending in (".bmp", ".gif"):

@@ -82,7 +82,8 @@ def test_every_file_is_read_where_itk_puts_it_or_refused(real_data, folder):
                 read_volume(path)
             assert REFUSED[name] in str(caught.value)
         elif name in BEYOND_ITK:
-            image, volume = nibabel.load(path), read_volume(path)
+            image = nibabel.load(path)
+            volume = read_volume(path)
             assert volume.array.shape[1:] == image.shape[2::-1]
             np.testing.assert_allclose(volume.geometry.matrix, image.affine[:, [2, 1, 0, 3]])
         else:
@@ -142,7 +143,8 @@ def test_dicom_series_agree_with_the_nifti_files_made_of_them(real_data):
     for folder in sorted((real_data / SERIES).iterdir()):
         twins = list(converted.glob(f"*{folder.name}.nii.gz"))
         for twin in twins:
-            series, file = read_volume(folder), read_volume(twin)
+            series = read_volume(folder)
+            file = read_volume(twin)
             assert volume_mismatch(series, file) is None
             np.testing.assert_array_equal(to_canonical(series).array, to_canonical(file).array)
 
@@ -157,7 +159,8 @@ def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(rea
     found = find_dataset(real_data / "retina_2d")
     assert len(found.cases) == 14
     for case in found.cases:
-        image, mask = read_volume(case.images[0]), read_mask(case.label)
+        image = read_volume(case.images[0])
+        mask = read_mask(case.label)
         assert image.array.shape == (3, 1, 584, 565)
         assert image.array.dtype == np.uint8
         np.testing.assert_array_equal(np.unique(mask.array), [0, 255])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 from PIL import Image
-from small_nnunet import dataset, plans
 
+from builders.nnunet import dataset, plans
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_image, voxel_edges
 from segfw.images.formats import read_volume, write_labels
@@ -31,7 +31,8 @@ def contradictory(path, axes=(0, 1, 2), flips=(1, 1, 1), **header):
     for column, (axis, flip) in enumerate(zip(axes, flips)):
         affine[axis, column] = 3 * flip
     image = nibabel.Nifti1Image(ARRAY, affine)
-    image.header["qform_code"], image.header["pixdim"][1:4] = 0, (1, 2, 5)
+    image.header["qform_code"] = 0
+    image.header["pixdim"][1:4] = (1, 2, 5)
     for name, value in header.items():
         image.header[name] = value
     nibabel.save(image, path)
@@ -145,8 +146,8 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
     image = SimpleITK.GetImageFromArray(ARRAY[:, :, 0])
     image.SetSpacing((0.25, 3.0))
     SimpleITK.WriteImage(image, str(tmp_path / "a.png"))
-    how = rule("unit", spacing_mm=(None, 1.0, 1.0), orientation="as stored")
-    image, record = preprocess_image(read_volume(tmp_path / "a.png"), how)
+    preprocessing = rule("unit", spacing_mm=(None, 1.0, 1.0), orientation="as stored")
+    image, record = preprocess_image(read_volume(tmp_path / "a.png"), preprocessing)
     assert (image.shape, record.spacing_mm) == ((1, 1, 4, 3), (999, 1, 1))
 
 
@@ -164,8 +165,8 @@ def test_a_picture_has_units_whatever_it_says(tmp_path):
 def test_every_reader_has_its_rule(tmp_path, reader, wanted):
     channels, labels = channels_and_labels(dataset(), tmp_path / "dataset.json")
     plan = plan_of_nnunet(plans() | {"image_reader_writer": reader}, channels, labels, tmp_path / "plans.json")
-    how = plan.configurations["3d_fullres"].preprocessing
-    assert (how.voxel_size, how.orientation) == wanted
+    preprocessing = plan.configurations["3d_fullres"].preprocessing
+    assert (preprocessing.voxel_size, preprocessing.orientation) == wanted
 
 
 def test_a_mask_has_the_place_of_its_image(tmp_path):
@@ -220,9 +221,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_has_the_header_of_every_kind_of_nifti(tmp_path, kind, is_gzipped, ending):
     image = KINDS[kind](nibabel.Nifti1Image(ARRAY, np.diag([3, 3, 3, 1])))
-    image.header["pixdim"][1:5], image.header["qform_code"] = (1, 2, 5, 7), 0
+    image.header["pixdim"][1:5] = (1, 2, 5, 7)
+    image.header["qform_code"] = 0
     image.header["xyzt_units"] = 2
-    path, content = tmp_path / f"image{ending}", image.to_bytes()
+    path = tmp_path / f"image{ending}"
+    content = image.to_bytes()
     path.write_bytes(gzip.compress(content) if is_gzipped else content)
     geometry = read_volume(path).geometry
     write_labels(tmp_path / "mask.nii.gz", ARRAY.transpose(2, 1, 0), geometry, path)
@@ -248,7 +251,8 @@ def test_the_mask_of_a_flat_nifti_keeps_the_thickness_that_its_header_names(tmp_
     [(".nrrd", ".nrrd"), (".mha", ".mha"), (".mha", ".nrrd"), (".nrrd", ".nii.gz"), ("", ".nii.gz"), ("", ".mha")],
 )
 def test_a_mask_lies_where_its_image_does_in_every_format(tmp_path, image_ending, mask_ending):
-    path, turn = tmp_path / f"image{image_ending}", (0, -1, 0, 0, 0, 1, -1, 0, 0)
+    path = tmp_path / f"image{image_ending}"
+    turn = (0, -1, 0, 0, 0, 1, -1, 0, 0)
     image = SimpleITK.GetImageFromArray(ARRAY.transpose(2, 1, 0))
     image.SetSpacing((0.7, 1.25, 3.3))
     image.SetOrigin((-4.0, 17.5, 2.0))
@@ -271,7 +275,7 @@ def test_a_mask_lies_where_its_image_does_in_every_format(tmp_path, image_ending
 def test_memory_for_pictures_is_counted_without_their_tags(voxel_size, voxels):
     """Pixels of 6 x 16 mm to ones of 1 x 2 mm are 48 times as many; where edges are units the image's own count."""
     case = SimpleNamespace(id="a", shape=(1, 3, 4), cropped_shape=(1, 3, 4), spacing_mm=(7.0, 6.0, 16.0))
-    how = rule(voxel_size, spacing_mm=(None, 1.0, 2.0))
-    configuration = SimpleNamespace(preprocessing=how)
+    preprocessing = rule(voxel_size, spacing_mm=(None, 1.0, 2.0))
+    configuration = SimpleNamespace(preprocessing=preprocessing)
     plan = SimpleNamespace(configurations={"2d": configuration}, channels=("grey", "red"))
     assert float32_bytes(case, plan) == 4 * 2 * voxels

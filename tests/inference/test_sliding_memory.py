@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import spec
-from test_sliding_window import blurred, slow_oracle, unet
 
+from builders.networks import spec
+from builders.sliding import blurred, slow_oracle, unet
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
+from segfw.inference import accumulator as accumulator_module
 from segfw.inference import host_memory
 from segfw.inference.accumulator import Accumulator, moved_to_host
 from segfw.inference.host_memory import (
@@ -141,7 +142,7 @@ def test_sums_are_moved_as_they_are_laid_out(channels_last):
     assert torch.equal(moved, values)
     assert moved.stride() == values.stride()
     assert limits.sums_on_host
-    assert "they are kept on the host" in limits.told.pop()
+    assert "they are kept on the host" in limits.printed.pop()
 
 
 @pytest.mark.parametrize(
@@ -209,3 +210,47 @@ def test_activations_are_foreseen(patch, itemsize):
             built.features(image)
     predicted = activation_bytes(network, patch, 1, itemsize)
     assert 0.8 * counted.peak_bytes < predicted < 1.5 * counted.peak_bytes
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_on_a_device_sums_stay_there_in_float32_and_have_the_shapes_of_the_host(classes):
+    """A stand-in for a GPU: the meta device holds no values, but goes the way of one."""
+    image = torch.randn(1, 20, 17, 21)
+    patch = (8, 16, 16)
+    on_host = sliding_window(image, summands_of([unet(classes=classes)], (1, 2)), patch)
+    network = unet(classes=classes).to("meta")
+    limits = LearnedLimits()
+    on_device = sliding_window(image, summands_of([network], (1, 2)), patch, device=torch.device("meta"), limits=limits)
+    for wanted, found in zip(on_host, on_device, strict=True):
+        assert (found.first, found.start, found.stop) == (wanted.first, wanted.start, wanted.stop)
+        assert found.channels_azyx.shape == wanted.channels_azyx.shape
+        assert found.channels_azyx.stride() == wanted.channels_azyx.stride()
+        assert found.channels_azyx.dtype == torch.float32
+        assert found.channels_azyx.device.type == "meta"
+        assert (found.heads is None) == (classes == 3)
+        if found.heads is not None:
+            assert found.heads.weights_ka[0].device.type == "meta"
+    assert not limits.sums_on_host
+
+
+def test_sums_go_to_the_host_where_the_device_has_no_room_for_them(monkeypatch, capsys):
+    """On the meta device again, which is made to have no memory."""
+
+    def no_room(storage, shape, device, folder=None):
+        if device.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return allocate(storage, shape, device, folder)
+
+    monkeypatch.setattr(accumulator_module, "allocate", no_room)
+    image = TiledImage(torch.rand(2, 8, 8, 20), (8, 8, 8), 0.5)
+    summands = summands_of([blurred])
+    limits = LearnedLimits()
+    accumulator = Accumulator(image, summands, depth=8, device=torch.device("meta"), room_bytes=1e9, limits=limits)
+    tiles = image.layers()[0]
+    for tile in tiles:
+        accumulator.add(tile, [torch.ones(3, 8, 8, 8)])
+    slab = accumulator.slab(0, 8)
+    torch.testing.assert_close(slab.channels_azyx, torch.ones(3, 8, 8, 20))
+    assert limits.sums_on_host
+    assert "they are kept on the host" in capsys.readouterr().out
+    assert not accumulator.leave_device()  # they lie there already

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
-from small_model import cascade_model, selection_of, small_model
 
+from builders.data import blocks_case, write_nifti
+from builders.models import cascade_model, selection_of, small_model
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
@@ -21,9 +21,11 @@ def same(first, second) -> bool:
 
 
 def test_a_file_holds_the_weights_of_all_folds_and_what_they_mirrored(tmp_path):
-    folder, file = small_model(tmp_path / "work", folds=("0", "1")), tmp_path / "model.zip"
+    folder = small_model(tmp_path / "work", folds=("0", "1"))
+    file = tmp_path / "model.zip"
     export_model(folder, file)
-    whole, packed = load_model(folder), load_model(file)
+    whole = load_model(folder)
+    packed = load_model(file)
     assert list(packed.weights) == trained_folds(file, "3d_fullres") == ["0", "1"]
     assert all(same(whole.weights[fold], packed.weights[fold]) for fold in "01")
     assert not same(packed.weights["0"], packed.weights["1"])
@@ -50,7 +52,8 @@ def test_a_cascade_brings_all_folds_of_its_first_stage_and_needs_no_choice(tmp_p
 
 
 def test_predict_takes_the_file_and_writes_the_masks_of_the_folder(tmp_path):
-    folder, file = small_model(tmp_path / "work"), tmp_path / "model.zip"
+    folder = small_model(tmp_path / "work")
+    file = tmp_path / "model.zip"
     export_model(folder, file)
     write_nifti(tmp_path / "images" / "a.nii.gz", blocks_case(4)[0])
     predict(file, tmp_path / "images", tmp_path / "masks", device="cpu", precision="fp32")
@@ -62,7 +65,8 @@ def test_predict_takes_the_file_and_writes_the_masks_of_the_folder(tmp_path):
 
 
 def test_a_new_run_can_begin_with_a_file(tmp_path):
-    folder, file = small_model(tmp_path / "work", folds=("0", "1")), tmp_path / "model.zip"
+    folder = small_model(tmp_path / "work", folds=("0", "1"))
+    file = tmp_path / "model.zip"
     export_model(folder, file)
     start = find_start(file, "3d_fullres", "1")
     assert same(load_tensors(start)[0], load_model(folder).weights["1"])
@@ -70,7 +74,8 @@ def test_a_new_run_can_begin_with_a_file(tmp_path):
 
 
 def test_other_files_of_a_model_are_read_from_both(tmp_path):
-    folder, file = small_model(tmp_path / "work"), tmp_path / "model.zip"
+    folder = small_model(tmp_path / "work")
+    file = tmp_path / "model.zip"
     assert read_model_file(folder / "selection.json") is None
     export_model(folder, tmp_path / "without.zip")
     assert read_model_file(tmp_path / "without.zip" / "selection.json") is None
@@ -81,11 +86,11 @@ def test_other_files_of_a_model_are_read_from_both(tmp_path):
 
 def test_info_shows_the_card(tmp_path):
     export_model(small_model(tmp_path / "work"), tmp_path / "model.zip", licence="CC-BY-4.0")
-    said = info(tmp_path / "model.zip", device="cpu")
-    assert "Licence: CC-BY-4.0." in said
-    assert "3d_fullres fold 0: trained 20" in said
-    assert "blocks: 4 cases, channels MR" in said
-    assert "Trained folds: 0." in said
+    printed = info(tmp_path / "model.zip", device="cpu")
+    assert "Licence: CC-BY-4.0." in printed
+    assert "3d_fullres fold 0: trained 20" in printed
+    assert "blocks: 4 cases, channels MR" in printed
+    assert "Trained folds: 0." in printed
 
 
 @pytest.mark.parametrize(

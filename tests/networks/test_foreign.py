@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from builders.networks import network_spec
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import MEDNEXT, SEGRESNET, SWIN_UNETR, NetworkSpec
@@ -14,19 +15,15 @@ from segfw.planning.memory import StepCounter, step_cost
 
 def make_spec(architecture: str, is_2d: bool = False, **changes) -> NetworkSpec:
     """As small as each can be: three stages, or the six of Swin UNETR."""
-    z_stride, z_kernel, swin = 1 if is_2d else 2, 1 if is_2d else 3, architecture == SWIN_UNETR
-    features = (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32)
+    swin = architecture == SWIN_UNETR
+    features = changes.pop("features", (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32))
     values = {
         "architecture": architecture,
-        "in_channels": 2,
-        "classes": 3,
-        "features": features,
-        "strides": ((1, 1, 1), *((z_stride, 2, 2),) * (len(features) - 1)),
-        "kernels": ((z_kernel, 3, 3),) * len(features),
+        "kernels": ((1 if is_2d else 3, 3, 3),) * len(features),
         "encoder_blocks": (1, 2, 2, 2, 2, 1) if swin else (1, 2, 2),
         "decoder_convs": (1,) * (len(features) - 1),
     }
-    return NetworkSpec(**values | changes)
+    return network_spec(features, is_2d, **values | changes)
 
 
 # Thick slices: y and x are halved twice before z is.
@@ -54,7 +51,8 @@ def image_for(name: str, samples: int = 2) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 def test_logits_in_evaluation_and_a_list_of_them_finest_first_in_training(name):
     spec, patch = CASES[name]
-    network, image = build_network(spec), image_for(name)
+    network = build_network(spec)
+    image = image_for(name)
     with torch.no_grad():
         logits = network.eval()(image)
     assert logits.shape == (2, 3, *patch)
@@ -78,7 +76,8 @@ def test_every_layer_learns(name):
 @pytest.mark.parametrize("name", SLICES)
 def test_a_2d_network_works_slice_by_slice(name):
     spec, _ = CASES[name]
-    network, image = build_network(spec).eval(), image_for(name)
+    network = build_network(spec).eval()
+    image = image_for(name)
     assert not any(isinstance(module, nn.Conv3d | nn.ConvTranspose3d) for module in network.modules())
     with torch.no_grad():
         slices = torch.cat([network(image[:, :, z : z + 1]) for z in range(3)], 2)
@@ -95,7 +94,8 @@ def test_thick_slices_are_not_mixed_until_the_others_have_caught_up():
 @pytest.mark.parametrize("name", CASES)
 def test_layout_and_precision_change_little(name):
     spec, _ = CASES[name]
-    network, image = build_network(spec).eval(), image_for(name)
+    network = build_network(spec).eval()
+    image = image_for(name)
     with torch.no_grad():
         before = network(image)
         torch.testing.assert_close(fastest_layout(network)(image), before, atol=1e-3, rtol=1e-3)
@@ -161,7 +161,8 @@ def test_cost_grows_with_the_voxels_as_if_the_whole_step_were_counted(name, patc
     spec = CASES[name][0]
     with torch.device("meta"):
         network = build_network(spec).bfloat16().train()
-        image, classes = torch.empty(2, 2, *patch), torch.empty(2, *patch, dtype=torch.long)
+        image = torch.empty(2, 2, *patch)
+        classes = torch.empty(2, *patch, dtype=torch.long)
     with StepCounter() as whole:
         deep_supervision_loss(network(image.bfloat16()), classes, batch_dice=False).backward()
     cost = step_cost(spec)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor
 
+from builders.losses import IGNORE, REGIONS, TARGETS, batch_for
 from segfw.networks.losses import (
-    LABELS,
     Target,
     deep_supervision_loss,
     dice_ce_loss,
@@ -17,25 +17,10 @@ from segfw.networks.losses import (
     supervision_weights,
 )
 
-# Three labels and the background; with an ignore label it is class 4.
-REGIONS = Target(regions=((1, 2, 3), (2, 3), (3,)))
-IGNORE = Target(ignore=4)
-BOTH = Target(regions=REGIONS.regions, ignore=4)
-TARGETS = {"labels": LABELS, "regions": REGIONS, "ignore": IGNORE, "both": BOTH}
-
 
 def batch(classes=4, shape=(2, 5, 6, 7), seed=0):
     torch.manual_seed(seed)
     return torch.randn(shape[0], classes, *shape[1:]), torch.randint(0, classes, shape)
-
-
-def batch_for(target: Target, seed=0):
-    """Logits and classes, a third of them ignored where the target can be."""
-    torch.manual_seed(seed)
-    classes = torch.randint(0, 4, (2, 5, 6, 7))
-    if target.ignore is not None:
-        classes[torch.rand(classes.shape) < 0.3] = target.ignore
-    return torch.randn(2, len(target.regions) or 4, 5, 6, 7), classes
 
 
 def slow_loss(logits: Tensor, classes: Tensor, batch_dice: bool, target: Target) -> Tensor:
@@ -56,7 +41,8 @@ def slow_loss(logits: Tensor, classes: Tensor, batch_dice: bool, target: Target)
     )
     dices = []
     for p, t, k in groups:
-        p, t = p.movedim(1, -1)[k], t.movedim(1, -1)[k]
+        p = p.movedim(1, -1)[k]
+        t = t.movedim(1, -1)[k]
         dices.append((2 * (p * t).sum(0) + 1e-5) / (p.sum(0) + t.sum(0) + 1e-5))
     return entropy - torch.stack(dices).mean()
 
@@ -67,11 +53,10 @@ def slow_loss(logits: Tensor, classes: Tensor, batch_dice: bool, target: Target)
 def test_loss_and_gradient_equal_autograd_on_the_formula(kind, batch_dice, layout):
     logits, classes = batch_for(TARGETS[kind])
     logits = (3 * logits).to(memory_format=layout)
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, expected = (
-        dice_ce_loss(ours, classes, batch_dice, TARGETS[kind]),
-        slow_loss(theirs, classes, batch_dice, TARGETS[kind]),
-    )
+    ours = logits.clone().requires_grad_()
+    theirs = logits.clone().requires_grad_()
+    loss = dice_ce_loss(ours, classes, batch_dice, TARGETS[kind])
+    expected = slow_loss(theirs, classes, batch_dice, TARGETS[kind])
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     (5 * loss).backward()  # as a gradient scaler does
     (5 * expected).backward()
@@ -190,7 +175,8 @@ def test_gradient_is_that_of_the_formula():
             step = torch.zeros_like(logits).view(-1)
             step[index] = 1e-2
             step = step.view_as(logits)
-            ahead, behind = dice_ce_loss(logits + step, truth, True), dice_ce_loss(logits - step, truth, True)
+            ahead = dice_ce_loss(logits + step, truth, True)
+            behind = dice_ce_loss(logits - step, truth, True)
             numeric.view(-1)[index] = (ahead - behind) / 2e-2
     dice_ce_loss(logits, truth, True).backward()
     torch.testing.assert_close(logits.grad, numeric, atol=2e-4, rtol=0)
@@ -205,7 +191,8 @@ def test_supervision_weights(outputs, weights):
 
 def test_deep_supervision_is_the_weighted_sum():
     fine, truth = batch(shape=(2, 4, 8, 6))
-    half, quarter = torch.randn(2, 4, 4, 4, 3), torch.randn(2, 4, 2, 2, 2)
+    half = torch.randn(2, 4, 4, 4, 3)
+    quarter = torch.randn(2, 4, 2, 2, 2)
     expected = 2 / 3 * dice_ce_loss(fine, truth, False) + 1 / 3 * dice_ce_loss(half, truth[:, :, 1::2, 1::2], False)
     torch.testing.assert_close(deep_supervision_loss([fine, half, quarter], truth, False), expected)
 

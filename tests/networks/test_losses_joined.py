@@ -1,6 +1,7 @@
 """Entropy of the hardest voxels against a slow version, and losses of a batch that several processes share."""
 
 from functools import partial
+from itertools import product
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_losses import LABELS, TARGETS, Target, batch_for, dice_ce_loss
 from torch import Tensor, nn
 
-from segfw.networks.losses import HARDEST, LOSSES, deep_supervision_loss, supervision_weights
+from builders.losses import TARGETS, batch_for
+from segfw.networks.losses import (
+    HARDEST,
+    LABELS,
+    LOSSES,
+    Target,
+    deep_supervision_loss,
+    dice_ce_loss,
+    supervision_weights,
+)
 
 
 def slow_hardest(logits: Tensor, classes: Tensor, target: Target, share: float) -> Tensor:
@@ -45,11 +54,10 @@ def test_the_hardest_voxels_are_those_a_slow_search_finds(kind, share):
     if TARGETS[kind].ignore is not None:
         classes[1, 1:] = TARGETS[kind].ignore  # patches differ in how many voxels count
     logits = 3 * logits
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, expected = (
-        entropy_of(ours, classes, TARGETS[kind], share),
-        slow_hardest(theirs, classes, TARGETS[kind], share),
-    )
+    ours = logits.clone().requires_grad_()
+    theirs = logits.clone().requires_grad_()
+    loss = entropy_of(ours, classes, TARGETS[kind], share)
+    expected = slow_hardest(theirs, classes, TARGETS[kind], share)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     loss.backward()
     expected.backward()
@@ -60,7 +68,9 @@ def test_a_tenth_of_the_voxels_by_hand():
     # Twenty voxels of background, so two count: those that the network takes for the other class.
     logits = torch.zeros(1, 2, 1, 4, 5)
     logits[0, 1] = -9
-    logits[0, 1, 0, 1, 2], logits[0, 1, 0, 3, 0], logits[0, 1, 0, 0, 0] = 3, 2, 1
+    logits[0, 1, 0, 1, 2] = 3
+    logits[0, 1, 0, 3, 0] = 2
+    logits[0, 1, 0, 0, 0] = 1
     logits.requires_grad_()
     classes = torch.zeros(1, 1, 4, 5, dtype=torch.long)
     entropy_of(logits, classes, LABELS, HARDEST).backward()
@@ -162,9 +172,9 @@ class Pyramid(nn.Module):
         return [logits, F.avg_pool3d(logits, 2), self.coarsest(F.avg_pool3d(image, 4))]
 
 
-def loss_and_gradient(forward: nn.Module, network: Pyramid, share: slice, target: Target, **how) -> list[Tensor]:
+def loss_and_gradient(forward: nn.Module, network: Pyramid, share: slice, target: Target, **options) -> list[Tensor]:
     image, classes = shared_batch(target)
-    loss = deep_supervision_loss(forward(image[share]), classes[share], target=target, **how)
+    loss = deep_supervision_loss(forward(image[share]), classes[share], target=target, **options)
     network.zero_grad()
     loss.backward()
     assert not network.coarsest.weight.grad.any()
@@ -172,7 +182,7 @@ def loss_and_gradient(forward: nn.Module, network: Pyramid, share: slice, target
 
 
 def cases() -> list[tuple[str, bool, float]]:
-    return [(kind, batch_dice, hardest) for kind in TARGETS for batch_dice in (False, True) for hardest in (1.0, 0.1)]
+    return list(product(TARGETS, (False, True), (1.0, 0.1)))
 
 
 def outputs_of(target: Target) -> int:
@@ -188,8 +198,8 @@ def run_rank(rank: int, folder: str) -> None:
     for kind, batch_dice, hardest in cases():
         network = Pyramid(outputs_of(TARGETS[kind]))
         parallel = nn.parallel.DistributedDataParallel(network)
-        how = {"batch_dice": batch_dice, "hardest": hardest, "join": all_reduce}
-        found.append(loss_and_gradient(parallel, network, SHARES[rank], TARGETS[kind], **how))
+        options = {"batch_dice": batch_dice, "hardest": hardest, "join": all_reduce}
+        found.append(loss_and_gradient(parallel, network, SHARES[rank], TARGETS[kind], **options))
     torch.save(found, Path(folder) / f"rank_{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -199,11 +209,11 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_the_joined_batch(t
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2)]
     for number, (kind, batch_dice, hardest) in enumerate(cases()):
         network = Pyramid(outputs_of(TARGETS[kind]))
-        how = {"batch_dice": batch_dice, "hardest": hardest}
-        expected = loss_and_gradient(network, network, slice(None), TARGETS[kind], **how)
+        options = {"batch_dice": batch_dice, "hardest": hardest}
+        expected = loss_and_gradient(network, network, slice(None), TARGETS[kind], **options)
         for rank in ranks:
             torch.testing.assert_close(rank[number], expected, atol=1e-6, rtol=1e-4)
-        apart = [loss_and_gradient(network, network, share, TARGETS[kind], **how)[0] for share in SHARES]
+        apart = [loss_and_gradient(network, network, share, TARGETS[kind], **options)[0] for share in SHARES]
         if TARGETS[kind].ignore is not None or batch_dice:  # a mean over ranks would be something else
             assert abs(sum(apart) / 2 - expected[0]) > 1e-3
 

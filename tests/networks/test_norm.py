@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_unet import FLAT, HIPPOCAMPUS, make_spec
 from torch import nn
 
+from builders.networks import FLAT, HIPPOCAMPUS, three_stages
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d, moments
 
@@ -18,7 +18,8 @@ def make_pair(own: type, stock: type, channels: int) -> tuple[nn.Module, nn.Modu
     """Both norms with the same parameters, none of them 0 or 1."""
     layers = own(channels, affine=True), stock(channels, affine=True)
     torch.manual_seed(1)
-    weight, bias = torch.randn(channels), torch.randn(channels)
+    weight = torch.randn(channels)
+    bias = torch.randn(channels)
     for layer in layers:
         layer.load_state_dict({"weight": weight, "bias": bias})
     return layers
@@ -64,7 +65,7 @@ def test_the_formula_for_the_compiler_gives_the_same(own, stock, shape, layout, 
 
 
 def test_the_compiler_can_trace_the_whole_network_and_its_gradient():
-    network = build_network(make_spec()).train()
+    network = build_network(three_stages()).train()
     image = torch.randn(1, 2, 4, 8, 12)
     plain = network(image)
     traced = torch.compile(network, backend="aot_eager", fullgraph=True)(image)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
+from builders.nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.grid.preprocess import outside_of, preprocess_classes
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
@@ -17,7 +17,8 @@ from segfw.verbs.import_nnunet import import_nnunet
 
 def cascade(folder, labels: dict | None = None) -> Predictor:
     """Stages at 5 x 1.6 x 0.8 and 5 x 1 x 0.5 mm with random weights, imported."""
-    written, described = plans(), dataset(labels)
+    written = plans()
+    described = dataset(labels)
     low = written["configurations"]["3d_fullres"] | {"spacing": [5.0, 1.6, 0.8]}
     written["configurations"] |= {
         "3d_lowres": low,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_model import cascade_model
-from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
+from builders.models import cascade_model
+from builders.nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.labels import LabelSet, Region
@@ -128,7 +128,8 @@ def test_a_canonical_model_is_read_by_the_reader_that_turns_images(tmp_path):
 
 
 def test_a_model_file_is_exported_as_well_and_the_options_come_in_any_order(tmp_path, capsys):
-    model, file = imported(tmp_path), str(tmp_path / "model.zip")
+    model = imported(tmp_path)
+    file = str(tmp_path / "model.zip")
     export_model(model, Path(file))
     folders = [str(tmp_path / name) for name in ("a", "b")]
     assert main(["export", file, "--nnunet", folders[0]]) == main(["export", file, folders[1], "--nnunet"]) == 0
@@ -148,9 +149,9 @@ def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
     labels = LabelSet(names=("background", "left", "right"), values=(0, 10, 20))
     changed_plan(model, labels=labels, configurations={"3d_fullres": swapped})
     (folder,) = export_nnunet(model, tmp_path / "export")
-    said = capsys.readouterr().out
-    assert "writes the number of a class, not its value: 1 for 10, 2 for 20\n" in said
-    assert "exchanges labels mirrored along x" in said
+    printed = capsys.readouterr().out
+    assert "writes the number of a class, not its value: 1 for 10, 2 for 20\n" in printed
+    assert "exchanges labels mirrored along x" in printed
     assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
     assert checkpoint["inference_allowed_mirroring_axes"] == (0,)
@@ -237,13 +238,13 @@ def test_every_channel_has_an_entry_of_intensities_as_nnunet_looks_them_up(tmp_p
 def test_the_commands_of_a_cascade_hand_its_first_stage_on(tmp_path, capsys):
     model = cascade_model(tmp_path / "model")
     export_nnunet(model, tmp_path / "my export")
-    said = capsys.readouterr().out.splitlines()
-    commands = [line.strip() for line in said if "nnUNetv2_predict" in line]
+    printed = capsys.readouterr().out.splitlines()
+    commands = [line.strip() for line in printed if "nnUNetv2_predict" in line]
     assert "-o MASKS_3d_lowres " in commands[0]
     assert commands[0].endswith("__3d_lowres' -f 0 1")
     assert commands[-1].endswith("__3d_cascade_fullres' -f 0 -prev_stage_predictions MASKS_3d_lowres")
     assert shlex.split(commands[0])[6].startswith(str(tmp_path / "my export"))
-    assert "CASE_0000.nii.gz (MR)" in "".join(said)
+    assert "CASE_0000.nii.gz (MR)" in "".join(printed)
     for fold in ("0", "1"):
         (fold_folder(model, "3d_lowres", fold) / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="3d_lowres, the first, is not trained"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_nnunet import plans, save_checkpoint, state, trained_folder
 
+from builders.nnunet import plans, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model
@@ -47,10 +47,10 @@ def test_folds_without_a_final_checkpoint_are_left_out_where_others_have_one(tmp
     as_best(folder, "3", name="checkpoint_latest.pth")
     import_nnunet(folder, tmp_path / "out")
     assert folds_in(tmp_path / "out") == {f"fold_{fold}": ["weights.safetensors"] for fold in (0, 2)}
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for fold in (1, 3):
-        assert f"note: fold {fold} of 3d_fullres has no final checkpoint and is left out" in said
-    assert "3d_fullres: 2 folds (0, 2)" in said
+        assert f"note: fold {fold} of 3d_fullres has no final checkpoint and is left out" in printed
+    assert "3d_fullres: 2 folds (0, 2)" in printed
 
 
 def test_best_checkpoints_alone_are_the_weights_and_the_best_ones(tmp_path, capsys):
@@ -68,9 +68,9 @@ def test_a_damaged_best_checkpoint_does_not_stand_in_the_way_of_a_final_one(tmp_
     (folder / "fold_0" / "checkpoint_best.pth").write_bytes(b"x")
     import_nnunet(folder, tmp_path / "out")
     assert folds_in(tmp_path / "out") == {"fold_0": ["weights.safetensors"]}
-    said = capsys.readouterr().out
-    assert "note: checkpoint_best.pth: is no whole checkpoint" in said
-    assert "fold 0 of 3d_fullres has no best weights" in said
+    printed = capsys.readouterr().out
+    assert "note: checkpoint_best.pth: is no whole checkpoint" in printed
+    assert "fold 0 of 3d_fullres has no best weights" in printed
     with pytest.raises(UserError, match="no weights of a best epoch were kept; predict with --weights last"):
         load_model(tmp_path / "out", best=True)
 

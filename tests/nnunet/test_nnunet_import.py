@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 
+from builders.nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 from segfw.base.device import pick_precision
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -24,7 +24,8 @@ from segfw.verbs.import_nnunet import import_nnunet
 
 
 def test_a_checkpoint_that_would_run_a_command_is_refused_and_nothing_runs(tmp_path):
-    folder, ran = trained_folder(tmp_path), tmp_path / "ran"
+    folder = trained_folder(tmp_path)
+    ran = tmp_path / "ran"
     checkpoint = folder / "fold_0" / "checkpoint_final.pth"
     save_checkpoint(checkpoint, state(), extra=Runs(ran))
     with pytest.raises(UserError, match=r"names (posix|nt)\.system, which could run code; if you trust it"):
@@ -45,8 +46,8 @@ def test_the_way_out_of_a_refusal_makes_a_copy_and_leaves_the_checkpoint_alone(t
     before = original.read_bytes()
     text = (Path(__file__).parents[2] / "docs" / "from-nnunet.md").read_text()
     documented = re.search(r'python -c "(import sys, torch; .*?)"', text, re.DOTALL).group(1).replace("\\\n", "")
-    said = re.search(r"c = torch\.load.*", WAY_OUT).group(0)
-    for number, code in enumerate((documented, said)):
+    printed = re.search(r"c = torch\.load.*", WAY_OUT).group(0)
+    for number, code in enumerate((documented, printed)):
         copy = tmp_path / f"copy_{number}.pth"
         monkeypatch.setattr(sys, "argv", ["-c", str(original), str(copy)])
         exec(re.sub(" +", " ", code), {"torch": torch, "FILE": original, "COPY": copy})
@@ -103,7 +104,8 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
 def test_the_model_directory_holds_what_nnunet_trained(tmp_path):
     import_nnunet(trained_folder(tmp_path, folds=("0", "3")), tmp_path / "out")
     model = load_model(tmp_path / "out")
-    how, plan = model.configuration.preprocessing, model.plan
+    how = model.configuration.preprocessing
+    plan = model.plan
     assert sorted(model.weights) == ["0", "3"]
     assert model.mirror_axes == (0, 2)
     assert (plan.orientation, how.orientation, how.axis_order) == ("as stored", "as stored", (1, 0, 2))
@@ -215,7 +217,8 @@ def test_plans_from_before_version_2_3(tmp_path):
         "pool_op_kernel_sizes": network["strides"],
         "conv_kernel_sizes": network["kernel_sizes"],
     }
-    new, old = tmp_path / "new", tmp_path / "old"
+    new = tmp_path / "new"
+    old = tmp_path / "old"
     import_nnunet(trained_folder(tmp_path / "a"), new)
     import_nnunet(trained_folder(tmp_path / "b", written=written), old)
     assert Plan.load(new / "plan.json") == Plan.load(old / "plan.json")
@@ -267,7 +270,8 @@ def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, 
     import_nnunet(folder / "model", tmp_path / "out")
     predictor = Predictor.of(load_model(tmp_path / "out"), device="cpu", precision="fp32")
     with np.load(folder / "patch.npz") as stored:
-        patch, wanted = torch.from_numpy(stored["input"]), torch.from_numpy(stored["logits"])
+        patch = torch.from_numpy(stored["input"])
+        wanted = torch.from_numpy(stored["logits"])
     with torch.inference_mode():
         found = predictor.networks[0](patch[:, :, None] if patch.ndim == 4 else patch).reshape(wanted.shape)
     # On outputs of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.

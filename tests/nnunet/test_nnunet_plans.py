@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_nifti
-from small_nnunet import plans
 
+from builders.data import write_nifti
+from builders.nnunet import plans
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.grid.preprocess import place_back, preprocess_classes, preprocess_image
@@ -16,7 +16,8 @@ from segfw.images.volume import Volume
 from segfw.planning.plan import Plan
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
-SHAPE_XYZ, SPACING_XYZ = (12, 7, 9), (0.5, 5.0, 1.0)
+SHAPE_XYZ = (12, 7, 9)
+SPACING_XYZ = (0.5, 5.0, 1.0)
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def raw(tmp_path):
 
 
 def test_the_plan_is_nnunets_and_cases_are_preprocessed_by_it(raw, tmp_path):
-    work, given = tmp_path / "work", tmp_path / "nnUNetPlans.json"
+    work = tmp_path / "work"
+    given = tmp_path / "nnUNetPlans.json"
     command = ["plan-and-preprocess", str(raw), str(work), "--plans", str(given), "--device", "cpu"]
     assert main(command) == 0
     plan = Plan.load(work / "plan.json")
@@ -123,7 +125,9 @@ def test_as_stored_nothing_is_turned_and_everything_comes_back(raw, tmp_path):
 
 
 def test_configurations_of_any_name_inherit_and_are_trained_by(raw, tmp_path, capsys):
-    written, given, work = plans(), tmp_path / "edited.json", tmp_path / "work"
+    written = plans()
+    given = tmp_path / "edited.json"
+    work = tmp_path / "work"
     written["configurations"]["3d_bigger"] = {"inherits_from": "3d_fullres", "patch_size": [4, 8, 16], "batch_size": 3}
     written["configurations"]["3d_coarse"] = {"inherits_from": "3d_bigger", "spacing": [5.0, 1.5, 1.0]}
     given.write_text(json.dumps(written))
@@ -151,7 +155,8 @@ def test_configurations_of_any_name_inherit_and_are_trained_by(raw, tmp_path, ca
 
 
 def test_plans_without_the_usual_names_end_with_a_name_that_can_be_trained(raw, tmp_path, capsys):
-    written, given = plans(), tmp_path / "edited.json"
+    written = plans()
+    given = tmp_path / "edited.json"
     written["configurations"] = {"mine": written["configurations"]["3d_fullres"]}
     given.write_text(json.dumps(written))
     assert main(["plan-and-preprocess", str(raw), str(tmp_path / "work"), "--plans", str(given)]) == 0
@@ -159,7 +164,8 @@ def test_plans_without_the_usual_names_end_with_a_name_that_can_be_trained(raw, 
 
 
 def test_a_cascade_is_not_trained_on_data_of_another_spacing(raw, tmp_path):
-    written, given = plans(), tmp_path / "edited.json"
+    written = plans()
+    given = tmp_path / "edited.json"
     cascade = {"inherits_from": "3d_fullres", "previous_stage": "low", "spacing": [5.0, 2.0, 0.5]}
     written["configurations"] |= {"low": {"inherits_from": "3d_fullres"}, "3d_cascade_fullres": cascade}
     given.write_text(json.dumps(written))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import selection_of
-from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
+from builders.models import selection_of
+from builders.nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 from segfw.base.records import UserError
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
 from segfw.model.selection import load_postprocessing
@@ -133,9 +133,10 @@ def test_imported_said_kept_and_exported_again(tmp_path, capsys):
     write(folder / "crossval_results_folds_0" / "postprocessing.json", described_by(keep([1, 2]), keep([2])))
     import_nnunet(folder, tmp_path / "model")
     kept = tmp_path / "model" / "runs" / "3d_fullres" / "postprocessing.json"
-    said = capsys.readouterr().out
-    assert "only the largest component of: all foreground, large (crossval_results_folds_0/postprocessing.json)" in said
-    assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in said
+    printed = capsys.readouterr().out
+    found = "all foreground, large (crossval_results_folds_0/postprocessing.json)"
+    assert f"only the largest component of: {found}" in printed
+    assert "--postprocessing MODEL/runs/3d_fullres/postprocessing.json" in printed
     steps = load_postprocessing(kept)
     export_model(tmp_path / "model", tmp_path / "model.zip")
     inside = tmp_path / "model.zip" / kept.relative_to(tmp_path / "model")
@@ -229,9 +230,9 @@ def test_predict_applies_it_only_if_asked_and_says_so(tmp_path, capsys):
     export_model(tmp_path / "model", packed)
     inside = packed / "runs" / "3d_fullres" / "postprocessing.json"
     predict(packed, tmp_path / "images", tmp_path / "plain", **how)
-    said = capsys.readouterr().out
-    assert f"--postprocessing {inside} does" in said
-    assert "0 cases predicted, 1 were there" in said  # the same model
+    printed = capsys.readouterr().out
+    assert f"--postprocessing {inside} does" in printed
+    assert "0 cases predicted, 1 were there" in printed  # the same model
     predict(packed, tmp_path / "images", tmp_path / "kept", postprocessing=inside, **how)
     assert "0 cases predicted, 1 were there" in capsys.readouterr().out
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
+from builders.nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.read_plans import plan_of_nnunet, read_json
@@ -31,8 +31,8 @@ def test_a_file_that_is_no_zip_is_not_even_opened(tmp_path, capsys, kind):
     else:
         other = {"web page": b"<!DOCTYPE html>", "pointer": b"version https://git-lfs.github.com/spec/v1", "empty": b""}
         path.write_bytes(other.get(kind, pickle.dumps(Runs(tmp_path / "ran"))))
-    said = refusal(folder, tmp_path / "out", capsys)
-    assert "checkpoint_final.pth: is no whole checkpoint of nnU-Net v2 (File is not a zip file); copy or dow" in said
+    printed = refusal(folder, tmp_path / "out", capsys)
+    assert "checkpoint_final.pth: is no whole checkpoint of nnU-Net v2 (File is not a zip file); copy or dow" in printed
     assert not (tmp_path / "ran").exists()
 
 
@@ -94,8 +94,8 @@ def test_fields_of_other_types_are_refused(tmp_path, change):
 def test_weights_that_are_not_finite_in_float32_are_refused(tmp_path, capsys, value):
     weights = state()
     weights[WEIGHT] = torch.full((4, 2, 1, 3, 3), value, dtype=torch.float64)
-    said = refusal(trained_folder(tmp_path, weights=weights), tmp_path / "out", capsys)
-    assert f"weights {WEIGHT} hold NaN or infinity" in said
+    printed = refusal(trained_folder(tmp_path, weights=weights), tmp_path / "out", capsys)
+    assert f"weights {WEIGHT} hold NaN or infinity" in printed
 
 
 def test_mirror_axes_of_a_volume_are_refused_for_slices(tmp_path, capsys):
@@ -108,8 +108,8 @@ def test_mirror_axes_of_a_volume_are_refused_for_slices(tmp_path, capsys):
         for name, tensor in state().items()
     }
     weights = {name: tensor[:, :, 0] if tensor.ndim == 5 else tensor for name, tensor in weights.items()}
-    said = refusal(trained_folder(tmp_path, written=written, weights=weights), tmp_path / "out", capsys)
-    assert "mirrors axes (0, 2) of slices, which have 0 and 1" in said
+    printed = refusal(trained_folder(tmp_path, written=written, weights=weights), tmp_path / "out", capsys)
+    assert "mirrors axes (0, 2) of slices, which have 0 and 1" in printed
 
 
 PLANS = [
@@ -141,8 +141,8 @@ def test_plans_that_say_impossible_things_are_refused(tmp_path, capsys, field, v
     entry = written["configurations"]["3d_fullres"]
     known = (written, entry["architecture"]["arch_kwargs"], entry)
     next((part for part in known if field in part), entry)[field] = value
-    said = refusal(trained_folder(tmp_path, written=written), tmp_path / "out", capsys)
-    assert reason in said
+    printed = refusal(trained_folder(tmp_path, written=written), tmp_path / "out", capsys)
+    assert reason in printed
 
 
 @pytest.mark.parametrize("name", ["..", "", "a/b", "a\\b", "a\nb", "a + b", "Größe"])
@@ -214,8 +214,8 @@ def test_links_that_lead_back_and_folders_that_are_no_folds_are_passed_over(tmp_
 def test_a_folder_that_cannot_be_made_is_said_and_none_stays_behind_after_a_refusal(tmp_path, capsys):
     folder = trained_folder(tmp_path / "source")
     (tmp_path / "file").write_text("")
-    said = refusal(folder, tmp_path / "file" / "new" / "out", capsys)
-    assert f"out: cannot be made, because {tmp_path / 'file'} is a file; give another folder" in said
+    printed = refusal(folder, tmp_path / "file" / "new" / "out", capsys)
+    assert f"out: cannot be made, because {tmp_path / 'file'} is a file; give another folder" in printed
     refusal(tmp_path / "source" / "nothing", tmp_path / "new" / "newer" / "out", capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "source"]
     import_nnunet(folder, tmp_path / "new" / "newer" / "out")
@@ -224,16 +224,16 @@ def test_a_folder_that_cannot_be_made_is_said_and_none_stays_behind_after_a_refu
 
 def test_weights_that_are_there_twice_or_have_a_name_without_end(tmp_path, capsys):
     twice = state() | {f"module.{WEIGHT}": torch.zeros(4, 2, 1, 3, 3)}
-    said = refusal(trained_folder(tmp_path / "a", weights=twice), tmp_path / "out", capsys)
-    assert f"holds weights {WEIGHT!r} twice" in said
+    printed = refusal(trained_folder(tmp_path / "a", weights=twice), tmp_path / "out", capsys)
+    assert f"holds weights {WEIGHT!r} twice" in printed
     long = state() | {"x" * 100_000: torch.zeros(1)}
-    said = refusal(trained_folder(tmp_path / "b", weights=long), tmp_path / "out", capsys)
-    assert f"holds weights '{'x' * 200}' that the plans' network has not" in said
+    printed = refusal(trained_folder(tmp_path / "b", weights=long), tmp_path / "out", capsys)
+    assert f"holds weights '{'x' * 200}' that the plans' network has not" in printed
 
 
 @pytest.mark.parametrize("name", ["decoder.transpconvs.0.bias", "encoder.stages.2.0.convs.0.norm.weight"])
 def test_weights_that_are_not_there_though_the_plans_have_them_are_refused(tmp_path, capsys, name):
     """As nnU-Net does, which loads strictly."""
     weights = {key: tensor for key, tensor in state().items() if key != name}
-    said = refusal(trained_folder(tmp_path, weights=weights), tmp_path / "out", capsys)
-    assert f"holds no weights {name!r}" in said
+    printed = refusal(trained_folder(tmp_path, weights=weights), tmp_path / "out", capsys)
+    assert f"holds no weights {name!r}" in printed

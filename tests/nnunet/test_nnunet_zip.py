@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from small_nnunet import MODEL, Runs, plans, refusal, trained_folder
 
+from builders.nnunet import MODEL, Runs, plans, refusal, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model
@@ -65,9 +65,9 @@ def test_a_zip_of_two_trainings_is_told_to_be_unpacked(tmp_path, capsys):
     for name in ("a", "b"):
         trained_folder(tmp_path / "results" / name)
     archive = zipped(tmp_path / "results", tmp_path / "model.zip")
-    said = refusal(archive, tmp_path / "out", capsys)
-    assert "3d_fullres is trained more than once" in said
-    assert "give one of them, of a zip after unpacking it" in said
+    printed = refusal(archive, tmp_path / "out", capsys)
+    assert "3d_fullres is trained more than once" in printed
+    assert "give one of them, of a zip after unpacking it" in printed
 
 
 def zipped(folder: Path, archive: Path, more: tuple[tuple[str, bytes], ...] = ()) -> Path:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_memory import make_spec
-from test_planner import fingerprint, manifest
 
+from builders.networks import network_spec
+from builders.planning import fingerprint, manifest
 from segfw.base.records import GIGABYTE
 from segfw.planning import measure as expectations
 from segfw.planning import memory
@@ -121,7 +121,7 @@ def pretended_cuda(monkeypatch):
 
 @pytest.mark.parametrize("is_2d", [False, True])
 def test_a_real_step_is_measured_within_a_cap_that_is_taken_off_again(is_2d, pretended_cuda):
-    spec, patch = make_spec((4, 8), is_2d=is_2d), (1, 8, 12) if is_2d else (4, 8, 12)
+    spec, patch = network_spec((4, 8), is_2d=is_2d), (1, 8, 12) if is_2d else (4, 8, 12)
     assert measure_step(spec, patch, 2, CPU, 8.0) == Measured(tensors_gb=2, held_gb=3)
     assert pretended_cuda == [("cap", (8 - CONTEXT_GB) / 80), ("reset",), ("cap", 1.0)]
 
@@ -132,7 +132,7 @@ def test_libraries_say_out_of_memory_in_many_words(words, pretended_cuda, monkey
         raise RuntimeError(words)
 
     monkeypatch.setattr(memory, "run_steps", fail)
-    assert measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
+    assert measure_step(network_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
 
 
 def test_other_errors_of_a_step_are_not_hidden(pretended_cuda, monkeypatch):
@@ -141,7 +141,7 @@ def test_other_errors_of_a_step_are_not_hidden(pretended_cuda, monkeypatch):
 
     monkeypatch.setattr(memory, "run_steps", fail)
     with pytest.raises(RuntimeError, match="scalar type"):
-        measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0)
+        measure_step(network_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0)
 
 
 def test_a_cuda_device_without_a_number_gets_one(pretended_cuda, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_cuda_device_without_a_number_gets_one(pretended_cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: devices.append(device))
     monkeypatch.setattr(memory, "run_steps", lambda *_: None)
-    measure_step(make_spec((4, 8)), (4, 8, 12), 2, CUDA, 8.0)
+    measure_step(network_spec((4, 8)), (4, 8, 12), 2, CUDA, 8.0)
     assert set(devices) == {torch.device("cuda", 1)}
 
 
@@ -158,7 +158,7 @@ def test_out_of_memory_is_an_answer_and_the_cap_is_taken_off(pretended_cuda, mon
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(memory, "run_steps", too_large)
-    assert measure_step(make_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
+    assert measure_step(network_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0) is None
     assert pretended_cuda[-1] == ("cap", 1.0)
 
 

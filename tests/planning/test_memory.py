@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from builders.networks import network_spec
 from segfw.base.records import GIGABYTE
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
@@ -19,28 +20,12 @@ from segfw.planning.memory import (
     usable_bytes,
 )
 
-
-def make_spec(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:
-    stages, z = len(features), 1 if is_2d else 3
-    values = {
-        "architecture": "plain-unet",
-        "in_channels": 2,
-        "classes": 3,
-        "features": features,
-        "strides": ((1, 1, 1), *((1 if is_2d else 2, 2, 2),) * (stages - 1)),
-        "kernels": ((1, 3, 3), *((z, 3, 3),) * (stages - 1)),
-        "encoder_blocks": (2,) * stages,
-        "decoder_convs": (2,) * (stages - 1),
-    }
-    return NetworkSpec(**values | changes)
-
-
 RESIDUAL = {"architecture": "residual-encoder-unet", "encoder_blocks": (1, 3, 4), "decoder_convs": (1, 1)}
 NETWORKS = [
-    (make_spec((16, 32, 64)), (32, 48, 40), 3),
-    (make_spec((16, 32, 64), **RESIDUAL), (32, 48, 40), 3),
-    (make_spec((16, 32, 64), is_2d=True), (1, 256, 192), 4),
-    (make_spec((16, 32), classes=40), (32, 48, 40), 2),
+    (network_spec((16, 32, 64)), (32, 48, 40), 3),
+    (network_spec((16, 32, 64), **RESIDUAL), (32, 48, 40), 3),
+    (network_spec((16, 32, 64), is_2d=True), (1, 256, 192), 4),
+    (network_spec((16, 32), classes=40), (32, 48, 40), 2),
 ]
 
 
@@ -92,7 +77,7 @@ def test_cost_grows_with_the_voxels_as_if_the_whole_step_were_counted(spec, patc
 
 
 def test_arithmetic_is_what_torch_counts():
-    spec = make_spec((4, 6, 8))
+    spec = network_spec((4, 6, 8))
     network, image = build_network(spec).train(), torch.randn(2, 2, 8, 16, 24)
     with FlopCounterMode(display=False) as counter:
         deep_supervision_loss(network(image), torch.zeros(2, 8, 16, 24, dtype=torch.long), batch_dice=False).backward()
@@ -115,7 +100,7 @@ def test_the_counter_follows_what_is_alive():
 
 
 def test_a_single_region_is_counted_too():
-    one, two = (step_cost(make_spec((8, 16), classes=classes)) for classes in (1, 2))
+    one, two = (step_cost(network_spec((8, 16), classes=classes)) for classes in (1, 2))
     assert 0.8 * two.bytes_per_voxel < one.bytes_per_voxel < two.bytes_per_voxel
 
 
@@ -134,7 +119,7 @@ def test_a_gpu_is_not_filled_to_the_brim():
 
 def test_a_large_patch_is_counted_without_allocating_it():
     # 128^3 with a batch of two is what nnU-Net plans for 8 GB.
-    peak_gb = step_cost(make_spec((32, 64, 128, 256, 320, 320))).peak_bytes((128, 128, 128), 2) / GIGABYTE
+    peak_gb = step_cost(network_spec((32, 64, 128, 256, 320, 320))).peak_bytes((128, 128, 128), 2) / GIGABYTE
     assert 4 < peak_gb < 7
 
 

@@ -1,74 +1,24 @@
 """Plans equal nnU-Net's own for the same fingerprints, and keep their promises for any other."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from builders.planning import GOLDEN, STATS, fingerprint, manifest, no_cost, random_cases, rough_cost
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, DatasetManifest
+from segfw.dataset.cases import DatasetManifest
 from segfw.dataset.labels import LabelSet, Region
-from segfw.grid.normalize import IntensityStats
-from segfw.networks.spec import NetworkSpec
-from segfw.planning import fitting, planner
-from segfw.planning.case_measure import CaseMeasure
 from segfw.planning.fingerprint import Fingerprint
-from segfw.planning.memory import StepCost, needed_gb, step_cost
+from segfw.planning.memory import needed_gb, step_cost
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.planner import choose_normalization, make_plan, request_digest, require_possible
 from segfw.planning.presets import PRESETS as ALL_PRESETS
 from segfw.planning.request import PlanRequest
 
-# Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
-# drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
-GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 PRESETS = [name for name, preset in ALL_PRESETS.items() if preset.published is not None]
-STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
 
-def manifest(channels: tuple[str, ...] = ("MR",), classes: int = 3) -> DatasetManifest:
-    names = ("background", *(f"l{index}" for index in range(1, classes)))
-    return DatasetManifest(
-        name="made up",
-        root=Path("/data"),
-        layout="nnunet",
-        channels=tuple(Channel(name=name) for name in channels),
-        labels=LabelSet(names=names, values=tuple(range(classes))),
-        cases=(Case(id="a", images=(Path("a"),), label=Path("b")),),
-    )
-
-
-def fingerprint(cases: list[tuple[tuple, tuple]], crop_ratio: float = 1, channels: int = 1) -> Fingerprint:
-    """Of (spacing, shape after the crop) per case; the crop took the share 1 - crop_ratio off along z."""
-    stats = [
-        CaseMeasure(
-            id=f"c{index}",
-            shape=(round(shape[0] / crop_ratio), *map(int, shape[1:])),
-            spacing_mm=tuple(map(float, spacing)),
-            cropped_shape=tuple(map(int, shape)),
-            label_voxels={"0": 1, "1": 1},
-        )
-        for index, (spacing, shape) in enumerate(cases)
-    ]
-    return Fingerprint(cases=tuple(stats), intensities=(STATS,) * channels)
-
-
-@pytest.fixture
-def no_cost(monkeypatch):
-    """Counting the memory of a step takes a hundred times longer than planning as published, which ignores it."""
-    nothing = StepCost(fixed_bytes=0, bytes_per_voxel=0, flops_per_voxel=0)
-    monkeypatch.setattr(planner, "step_cost", lambda network: nothing)
-
-
-def rough_cost(network: NetworkSpec) -> StepCost:
-    """Five bytes for every output of a convolution, nearly what is counted, in no time."""
-    patch = tuple(4 * factor for factor in network.downsampling)
-    bytes_per_voxel = 5 * network.convolution_elements(patch) / np.prod(patch)
-    return StepCost(fixed_bytes=2**28, bytes_per_voxel=bytes_per_voxel, flops_per_voxel=1)
-
-
-@pytest.mark.usefixtures("no_cost")
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_published_plans_equal_those_of_nnunet(name, preset):
@@ -78,7 +28,9 @@ def test_published_plans_equal_those_of_nnunet(name, preset):
     cases = [tuple(case) for case, count in golden["groups"] for _ in range(count)]
     channels = tuple(f"MR{index}" for index in range(golden["channels"]))
     request = PlanRequest(preset=preset, gpu_memory_gb=golden["memory_gb"], as_published=True)
-    plan = make_plan(manifest(channels, golden["labels"]), fingerprint(cases, channels=len(channels)), request)
+    plan = make_plan(
+        manifest(channels, golden["labels"]), fingerprint(cases, channels=len(channels)), request, cost_of=no_cost
+    )
     expected = golden["plans"][preset]
     assert set(plan.configurations) == set(expected["configurations"])
     for key, configuration in plan.configurations.items():
@@ -147,7 +99,6 @@ def test_large_cases_get_a_low_resolution_and_a_cascade():
     assert "sees under 25% of the median case" in " ".join(plan.reasons)
 
 
-@pytest.mark.usefixtures("no_cost")
 def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_without_the_ignore_label():
     data = fingerprint([((1, 0.77, 0.77), (432, 512, 512))] * 131, channels=2)
     regions = (Region(name="whole", values=(1, 2, 3), painted=1), Region(name="core", values=(3,), painted=3))
@@ -159,20 +110,8 @@ def test_the_second_stage_sees_what_a_mask_can_hold_whatever_the_regions_and_wit
     assert (second.network.in_channels, second.network.classes, second.previous_classes) == (2 + 3, 2, 4)
 
 
-def random_cases(rng: np.random.Generator) -> list[tuple[tuple, tuple]]:
-    """One to six cases around a drawn spacing and size, from a thin slab of thick slices to a large isotropic one."""
-    spacing = np.exp(rng.uniform(np.log(0.3), np.log(8), 3))
-    size = np.exp(rng.uniform(np.log(2), np.log(500), 3))
-    return [
-        (spacing * rng.uniform(0.8, 1.25, 3), np.maximum(1, size * rng.uniform(0.7, 1.4, 3)).astype(int))
-        for _ in range(rng.integers(1, 7))
-    ]
-
-
 @pytest.mark.parametrize("cost, number", [(rough_cost, 300), (step_cost, 4)])
-def test_what_every_plan_must_keep_to(cost, number, monkeypatch):
-    monkeypatch.setattr(planner, "step_cost", cost)
-    monkeypatch.setattr(fitting, "step_cost", cost)
+def test_what_every_plan_must_keep_to(cost, number):
     rng = np.random.default_rng(7)
     names = list(PRESETS)
     for index in range(number):
@@ -181,7 +120,8 @@ def test_what_every_plan_must_keep_to(cost, number, monkeypatch):
         before: dict[str, Configuration] = {}
         for memory_gb in (4, 8, 24, 70):
             case = f"{preset} at {memory_gb} GB: {data}"
-            plan = make_plan(labels, data, PlanRequest(preset=preset, gpu_memory_gb=memory_gb))
+            request = PlanRequest(preset=preset, gpu_memory_gb=memory_gb)
+            plan = make_plan(labels, data, request, cost_of=cost)
             for name, found in plan.configurations.items():
                 is_2d, patch = name == "2d", found.patch_size
                 steps = np.array(found.network.downsampling)

@@ -12,11 +12,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import blocks_case
 from scipy import ndimage
-from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
-from small_training import configuration, spec
 
+from builders.data import blocks_case
+from builders.models import cascade_model, plan_of, small_model, write_fold
+from builders.networks import spec
+from builders.training import ZSCORE, configuration
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.cases import Channel
@@ -37,7 +38,8 @@ REASON = "needs the extra 'onnx' (pip install 'segfw[onnx]')"
 STATS = IntensityStats(
     mean=100.0, std=30.0, minimum=0.0, maximum=250.0, median=100.0, percentile_00_5=60.0, percentile_99_5=150.0
 )
-CT, MASKED = Normalization(kind="ct", stats=STATS), Normalization(kind="zscore", inside_mask=True)
+CT = Normalization(kind="ct", stats=STATS)
+MASKED = Normalization(kind="zscore", inside_mask=True)
 OBLIQUE = np.array([[-0.9, 0.2, 0.3, 30.0], [0.25, 1.4, -0.4, -9.0], [-0.2, 0.3, 3.9, 5.0], [0, 0, 0, 1]])
 
 
@@ -169,7 +171,9 @@ class Nudged:
     """A network whose logit of one class is a little larger or smaller: who wins by less is a tie."""
 
     def __init__(self, session, index: int, by: float) -> None:
-        self.session, self.index, self.by = session, index, by
+        self.session = session
+        self.index = index
+        self.by = by
 
     def run(self, names, feed):
         (logits,) = self.session.run(names, feed)
@@ -235,7 +239,8 @@ def test_the_runner_alone_writes_a_mask_without_segfw_torch_or_scipy(export_of, 
 def test_the_description_is_complete_and_names_nobody(export_of, name):
     work, folder = export_of(name)
     text = (folder / "pipeline.json").read_text()
-    pipeline, model = json.loads(text), load_model(work)
+    pipeline = json.loads(text)
+    model = load_model(work)
     assert pipeline["labels"]["values"] == list(model.plan.labels.values)
     assert pipeline["tiles"]["patch_size"] == list(model.configuration.patch_size)
     assert pipeline["tiles"]["mirror_axes"] == list(model.mirror_axes)
@@ -278,10 +283,10 @@ def test_what_export_says_and_the_licence(onnxruntime, tmp_path, capsys):
     arguments = ["export", str(small_model(tmp_path / "work")), str(tmp_path / "onnx"), "--onnx", "--licence"]
     (tmp_path / "work" / "runs" / "3d_fullres" / "postprocessing.json").write_text('{"steps": []}')
     assert main([*arguments, str(tmp_path / "LICENCE")]) == 0
-    said = capsys.readouterr().out
-    assert "1 network of 3d_fullres, opset 18" in said
-    assert "note: runs/3d_fullres/postprocessing.json is not part of it" in said
-    assert re.search(r"PyTorch and onnxruntime differ by \de-\d\d of the largest at most", said)
+    printed = capsys.readouterr().out
+    assert "1 network of 3d_fullres, opset 18" in printed
+    assert "note: runs/3d_fullres/postprocessing.json is not part of it" in printed
+    assert re.search(r"PyTorch and onnxruntime differ by \de-\d\d of the largest at most", printed)
     assert (tmp_path / "onnx" / "LICENCE.txt").read_text() == "Free for all\n"
     assert json.loads((tmp_path / "onnx" / "pipeline.json").read_text())["licence"] == "see LICENCE.txt"
     assert main([*arguments, "MIT"]) == 2
@@ -289,10 +294,12 @@ def test_what_export_says_and_the_licence(onnxruntime, tmp_path, capsys):
 
 
 def test_an_old_export_stays_until_the_new_one_is_in_its_place(onnxruntime, tmp_path, monkeypatch):
-    work, folder = small_model(tmp_path / "work"), tmp_path / "onnx"
+    work = small_model(tmp_path / "work")
+    folder = tmp_path / "onnx"
     folder.mkdir()
     (folder / "pipeline.json").write_text("old")
-    rename, asked = Path.rename, []
+    rename = Path.rename
+    asked = []
 
     def fails_once(self, target):
         if target == folder and not asked:

@@ -112,7 +112,8 @@ def state(*, inputs: int = 2, classes: int = 3, seed: int = 0) -> dict[str, Tens
             found[f"{name}.all_modules.0.{part}"] = found[f"{name}.conv.{part}"]
             found[f"{name}.all_modules.1.{part}"] = found[f"{name}.norm.{part}"]
 
-    flat, cube = (1, 3, 3), (3, 3, 3)
+    flat = (1, 3, 3)
+    cube = (3, 3, 3)
     block("encoder.stages.0.0.convs.0", inputs, 4, flat)
     block("encoder.stages.1.0.convs.0", 4, 8, cube)
     block("encoder.stages.1.0.convs.1", 8, 8, cube)
@@ -178,9 +179,9 @@ def refusal(source: Path, out: Path, capsys) -> str:
     before = sorted(out.parent.rglob("*"))
     assert main(["import-nnunet", str(source), str(out)]) == 2
     assert sorted(out.parent.rglob("*")) == before
-    said = capsys.readouterr().err
-    assert (said.count("\n"), said[:7], ".unpacked-" in said) == (1, "segfw: ", False)
-    return said
+    printed = capsys.readouterr().err
+    assert (printed.count("\n"), printed[:7], ".unpacked-" in printed) == (1, "segfw: ", False)
+    return printed
 
 
 class Runs:
