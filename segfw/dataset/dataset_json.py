@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
@@ -186,7 +187,7 @@ def label_map_of(case: str, maps: LabelMaps) -> LabelMap:
     """What the values in one case's mask mean; raises ValueError if two patterns disagree."""
     merged: dict[int, int] = {}
     for pattern, pairs in maps.items():
-        if not fnmatchcase(case, pattern):
+        if not fnmatchcase(case, normalize("NFC", pattern)):
             continue
         for value, meaning in pairs:
             if merged.setdefault(value, meaning) != meaning:
@@ -199,7 +200,7 @@ def with_label_maps(found: FoundDataset) -> FoundDataset:
     maps = read_label_maps(found.root, found.labels)
     findings = []
     for pattern in maps:
-        if not any(fnmatchcase(case.id, pattern) for case in found.cases):
+        if not any(fnmatchcase(case.id, normalize("NFC", pattern)) for case in found.cases):
             findings.append(_wrong_label_map(pattern, "fits no case"))
     cases: list[Case] = []
     for case in found.cases:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from segfw.base.records import UserError
 from segfw.base.written_by_people import Unreadable, read_text
@@ -138,7 +139,7 @@ def _cell(row: Sequence[str], column: int) -> str:
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and cells of every line that is not empty, the header first; at least one."""
     try:
-        text = read_text(path)
+        text = normalize("NFC", read_text(path))  # as ids of cases, which are names of files, are taken
     except Unreadable as error:
         raise UserError(f"{path}: cannot be read as text ({error.reason}); save it as CSV in UTF-8") from None
     first = next((line for line in text.splitlines() if line.strip()), "")

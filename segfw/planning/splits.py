@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def _read_folds(path: Path) -> tuple[Fold, ...]:
         content = read_json(path)
         if isinstance(content, dict) and {"source", "folds"} <= content.keys():
             return Splits.load(path).folds
-        return tuple(Fold(train=tuple(entry["train"]), validation=tuple(entry["val"])) for entry in content)
+        return tuple(Fold(train=_composed(entry["train"]), validation=_composed(entry["val"])) for entry in content)
     except Unreadable as error:
         raise UserError(
             f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({error.reason}); correct it"
@@ -134,6 +135,11 @@ def _read_folds(path: Path) -> tuple[Fold, ...]:
     except (ValueError, TypeError, KeyError) as error:
         reason = first_line(error)
         raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({reason}); correct it") from None
+
+
+def _composed(case_ids: Sequence[str]) -> tuple[str, ...]:
+    """Ids as names of files are taken: letters with accents composed."""
+    return tuple(normalize("NFC", case) if isinstance(case, str) else case for case in case_ids)
 
 
 def _refuse_shared_patient(path: Path, number: int, fold: Fold, groups: Mapping[str, str]) -> None:

@@ -90,6 +90,8 @@ def _plan_and_preprocess(
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     folds, notes = import_or_draw_splits(raw, manifest, fingerprint, request.groups, request.splits)
+    for fold in options.folds:
+        folds.fold(fold)  # or a UserError
     keep_decision(work, SPLITS_FILE, folds, options.overwrite)
     print("\n  ".join([folds.source, *notes]))
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
