@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import pytest
 
 from segfw.dataset.cases import Case
 from segfw.images.formats import read_mask
