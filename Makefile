@@ -9,7 +9,7 @@ help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
-	@echo "make lint        check style"
+	@echo "make lint        check style and types"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make gpu-check   what is right, how fast, how much memory on a CUDA device: 9 minutes"
@@ -44,6 +44,7 @@ docs: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: install
 	$(BIN)/ruff check --fix .
