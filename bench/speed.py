@@ -23,7 +23,7 @@ from segfw.grid.resample import axis_matrix, resample_image
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Shape
-from segfw.inference.compiled import in_precision
+from segfw.inference.ready_networks import in_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
 from segfw.networks import build_network, fastest_layout

@@ -20,12 +20,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from builders import GOLDEN, fingerprint, manifest, rough_cost
-from conftest import blocks_case, write_nifti
 from cpu_kind import cpu_kind
-from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
-from small_training import configuration, prepare, run, spec
 
+from builders.data import blocks_case, write_nifti
+from builders.models import cascade_model, plan_of, small_model, write_fold
+from builders.networks import spec
+from builders.planning import GOLDEN, fingerprint, manifest, rough_cost
+from builders.training import ZSCORE, configuration, prepare, run
 from segfw.base.records import UserError
 from segfw.cli import VERBS, build_parser
 from segfw.dataset.toy import make_toy_dataset

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cpu_kind import NEARLY, NEARLY_ALL_VOXELS, NEARLY_WEIGHTS, cpu_kind
 
+from builders.training import TIMINGS
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
@@ -40,7 +41,6 @@ from segfw.verbs.train import train
 WRITTEN = Path(__file__).parent / "written_before"
 EXPECTED = WRITTEN / "expected"
 IS_SAME_CPU = json.loads((EXPECTED / "cpu_kind.json").read_text()) == cpu_kind()
-TIMINGS = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
 FP32 = {"device": "cpu", "precision": "fp32"}
 
 

@@ -16,7 +16,7 @@ from bench.made_up import uncropped_record
 from segfw.base.device import autocast, pick_precision
 from segfw.grid.restore import Restoring
 from segfw.grid.store import CaseArrays
-from segfw.inference.compiled import in_precision
+from segfw.inference.ready_networks import in_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
 from segfw.networks import build_network, fastest_layout

@@ -16,7 +16,7 @@ from segfw.base.device import pick_precision
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.restore import Restoring
 from segfw.images.geometry import Shape
-from segfw.inference.compiled import in_precision
+from segfw.inference.ready_networks import in_precision
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
 from segfw.inference.tiles import tile_count

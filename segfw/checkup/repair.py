@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,7 @@ def _voxels_apart(grid: Geometry, other: Geometry) -> float:
 def _corners(grid: Geometry) -> np.ndarray:
     """Homogeneous indices of the corner voxels, as columns."""
     last = [size - 1 for size in grid.shape]
-    return np.array([[z, y, x, 1.0] for z in (0, last[0]) for y in (0, last[1]) for x in (0, last[2])]).T
+    return np.array([[*corner, 1.0] for corner in product(*((0, end) for end in last))]).T
 
 
 def _overlap(first: Geometry, second: Geometry) -> bool:

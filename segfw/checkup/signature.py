@@ -33,7 +33,8 @@ def signature(image_czyx: np.ndarray) -> np.ndarray:
 def _averaging(size: int, blocks: int) -> np.ndarray:
     """Matrix (blocks, size) of mean values over blocks of equal length, parts of voxels counted as such."""
     edges = np.linspace(0, size, blocks + 1)
-    starts, stops = edges[:-1, None], edges[1:, None]
+    starts = edges[:-1, None]
+    stops = edges[1:, None]
     voxels = np.arange(size)
     overlap = (np.minimum(stops, voxels + 1) - np.maximum(starts, voxels)).clip(0)
     return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)

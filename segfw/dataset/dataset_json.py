@@ -89,9 +89,9 @@ def _label_entries(description: Mapping, path: Path) -> dict[str, tuple[int, ...
         raise UserError(f"{path}: field 'labels' is missing or no object; write for example {json.dumps(example)}")
     named: dict[str, tuple[int, ...]] = {}
     for key, value in entries.items():
-        name, numbers = key, value
-        if isinstance(value, str) and re.fullmatch(r"-?\d+", key):  # Decathlon's way round
-            name, numbers = value, key
+        is_number_first = isinstance(value, str) and re.fullmatch(r"-?\d+", key)  # as Decathlon writes it
+        name = value if is_number_first else key
+        numbers = key if is_number_first else value
         values = []
         for number in numbers if isinstance(numbers, list) else [numbers]:
             integer = _integer(number)

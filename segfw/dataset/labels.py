@@ -43,9 +43,9 @@ class LabelSet(Record):
         if len(self.names) != len(self.values) or len(self.names) < 2:
             raise ValueError("needs one value per name, and at least the background and one label")
         region_names = tuple(region.name for region in self.regions)
-        for kind, items in (("names", self.names), ("values", self.values), ("names", region_names)):
-            if len(set(items)) != len(items):
-                raise ValueError(f"{kind} {items} are not distinct")
+        _require_distinct("names", self.names)
+        _require_distinct("values", self.values)
+        _require_distinct("names", region_names)
         for region in self.regions:
             self._check_region(region)
         if self.ignore in self.values:
@@ -139,6 +139,11 @@ class LabelSet(Record):
     def to_values(self, classes: np.ndarray) -> np.ndarray:
         """File value of every voxel: the inverse of ``to_classes``."""
         return np.asarray(self.stored_values, dtype=np.int32)[classes]
+
+
+def _require_distinct(kind: str, items: tuple[object, ...]) -> None:
+    if len(set(items)) != len(items):
+        raise ValueError(f"{kind} {items} are not distinct")
 
 
 def apply_map(mask: np.ndarray, label_map: LabelMap) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def common_channels(pairing: Pairing) -> list[str]:
     per_case = [pairing.channels_of(case) for case in pairing.cases]
     if all(len(channels) == 1 for channels in per_case):
         return [""]
-    counts = Counter(channel for channels in per_case for channel in channels)
+    counts = Counter(chain.from_iterable(per_case))
     return sorted(channel for channel, count in counts.items() if 2 * count >= len(per_case))
 
 

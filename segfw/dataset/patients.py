@@ -111,9 +111,11 @@ def _from_table(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
     header, *rows = _rows(path)
     case_column = _column(path, header, CASE_COLUMNS, "case")
     group_column = _column(path, header, GROUP_COLUMNS, "patient")
-    known, patients = set(case_ids), {}
+    known = set(case_ids)
+    patients: dict[str, str] = {}
     for number, row in rows:
-        case, patient = (row[column].strip() if column < len(row) else "" for column in (case_column, group_column))
+        case = _cell(row, case_column)
+        patient = _cell(row, group_column)
         if not case or not patient:
             raise UserError(f"{path}: line {number} has no {'patient' if case else 'case'}; fill it in")
         if case not in known:
@@ -125,6 +127,11 @@ def _from_table(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
     if missing:
         raise UserError(f"{path}: has no line for case {missing[0]!r}; add it ({len(missing)} missing)")
     return patients
+
+
+def _cell(row: Sequence[str], column: int) -> str:
+    """The text in a column, '' where the line is shorter."""
+    return row[column].strip() if column < len(row) else ""
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

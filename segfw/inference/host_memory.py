@@ -38,19 +38,19 @@ ON_DISK = SumStorage(dtype=torch.float16, on_disk=True)
 
 @dataclass(kw_only=True)
 class LearnedLimits:
-    """What was found to fit into memory, remembered from case to case, and what has been told of it."""
+    """What was found to fit into memory, remembered from case to case, and which notes were printed of it."""
 
     copies: int | None = None  # of tiles in one call of a network; None until something did not fit
     sums_on_host: bool = False  # the sums do not fit on the device beside the network
     scratch: Path | None = None  # folder for sums on disk; None: the system's for temporary files
     least_room_bytes: float = LEAST_ROOM_BYTES
     say: Callable[[str], None] = print
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
     def say_once(self, note: str) -> None:
         """Prints a note that has not been printed before."""
-        if note not in self.told:
-            self.told.add(note)
+        if note not in self.printed:
+            self.printed.add(note)
             self.say(f"note: {note}")
 
     def keep_sums_on_host(self) -> None:

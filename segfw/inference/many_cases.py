@@ -190,7 +190,7 @@ def share_out(
     Cases that other processes are at are looked at again in the end, and done if these processes have died.
     """
     cohort = CohortResult()
-    told: set[str] = set()  # a doubt that many images share is told once
+    printed: set[str] = set()  # a doubt that many images share is printed once
     folder.clean()
     waiting = [case for case in cases if not folder.is_done(case)]
     cohort.kept = len(cases) - len(waiting)
@@ -199,7 +199,7 @@ def share_out(
     stop = threading.Event()
     while waiting and not stop.is_set():
         what = "predicting" if is_first_round else "waiting for others"
-        elsewhere = _one_round(work, waiting, cohort, told, what, pool, stop)
+        elsewhere = _one_round(work, waiting, cohort, printed, what, pool, stop)
         if elsewhere and not stop.is_set():
             if is_first_round:
                 print(f"waiting for {count(len(elsewhere), 'case')} that other processes are at")
@@ -223,7 +223,7 @@ def _one_round(
     work: Callable[[Case], CaseResult],
     waiting: Sequence[Case],
     cohort: CohortResult,
-    told: set[str],
+    printed: set[str],
     what: str,
     pool: Pool,
     stop: threading.Event,
@@ -239,9 +239,9 @@ def _one_round(
                 stop.set()
             continue
         for note in outcome.result.notes:
-            if note not in told:
+            if note not in printed:
                 print(f"warning: {outcome.item.id}: {note}")
-        told.update(outcome.result.notes)
+        printed.update(outcome.result.notes)
         if outcome.result.state == "elsewhere":
             elsewhere.append(outcome.item)
         cohort.predicted += outcome.result.state == "done"

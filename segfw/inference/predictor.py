@@ -64,10 +64,10 @@ from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab
 from segfw.images.geometry import as_shape
 from segfw.images.volume import Volume
-from segfw.inference.compiled import ready_networks
 from segfw.inference.host_memory import LearnedLimits, activation_bytes, host_room_bytes
 from segfw.inference.image_types import open_image
 from segfw.inference.predict_protocol import SlabSink
+from segfw.inference.ready_networks import ready_networks
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import Summands, summands_of
 from segfw.inference.tile_runner import MOST_KNOWN, copies_per_batch

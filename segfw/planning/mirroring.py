@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,42 +75,64 @@ def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_publish
     parts = {name: frozenset((index,)) for name, index in labels.foreground.items()}
     parts |= {name: frozenset(classes) for name, classes in labels.structures.items()}
     named, alone = pairs_by_name(list(parts))
-    singles = (_single(parts[left] - parts[right], parts[right] - parts[left]) for left, right in named)
-    pairs = [pair for pair in dict.fromkeys(singles) if pair is not None]
+    differing = [_single(parts[left] - parts[right], parts[right] - parts[left]) for left, right in named]
+    pairs = [pair for pair in dict.fromkeys(differing) if pair is not None]
     relations = _relations(labels, cases, pairs)
-    known = [relation for pair in pairs if (relation := relations.get(pair)) and relation.cases >= FEWEST_CASES]
-    axes = [relation.axis for relation in known if relation.agrees and relation.is_like_mirrored]
-    axis = max((X_AXIS, *set(axes)), key=axes.count)  # x first: it stays where others are not more
-    silent_axis, silent = _silent_pairs(relations, {index for pair in pairs for index in pair})
+    axis = _common_axis([relations[pair] for pair in pairs if pair in relations])
+    silent_axis, silent = _silent_pairs(relations, set(chain(*pairs)))
     if as_published:
         return _published(labels, pairs or silent, axis if pairs else silent_axis, [*map(" and ".join, named), *alone])
-    reasons = [({axis}, f"{name} has no counterpart on the other side") for name in alone]
+
+    # What forbids an axis: the sentence, and which axes
+    reasons = [_Obstacle({axis}, f"{name} has no counterpart on the other side") for name in alone]
     for left, right in named:
         if is_of_heart(left):
-            reasons.append(({axis}, f"{left} and {right} are of the heart, whose sides do not look alike"))
+            reasons.append(_Obstacle({axis}, f"{left} and {right} are of the heart, whose sides do not look alike"))
     for pair in pairs:
         against = _speaks_against(relations.get(pair), axis)
         if against:
-            reasons.append(({axis, relations[pair].axis}, f"{_listed([pair], labels)} {against}"))
+            reasons.append(_Obstacle({axis, relations[pair].axis}, f"{_listed([pair], labels)} {against}"))
     if silent:
         sentence = f"{_listed(silent, labels)} lie and measure like left and right of one thing, but are not named so"
-        reasons.append(({silent_axis}, sentence))
+        reasons.append(_Obstacle({silent_axis}, sentence))
     unmatched = _without_image(labels, pairs, {parts[left]: parts[right] for left, right in named})
     if unmatched:
-        reasons.append(({axis}, f"{unmatched} has no mirror image among the labels and regions"))
+        reasons.append(_Obstacle({axis}, f"{unmatched} has no mirror image among the labels and regions"))
     if reasons:
-        fixed = tuple(sorted(set().union(*(axes for axes, _ in reasons))))
-        more = f"; and {len(reasons) - SHOWN} reasons more" if len(reasons) > SHOWN else ""
-        why = "; ".join(sentence for _, sentence in reasons[:SHOWN]) + more
-        where = " and ".join("zyx"[at] for at in fixed)
-        return Mirroring(axis=fixed[-1], fixed_axes=fixed, reasons=(f"Images are not mirrored along {where}: {why}.",))
+        return _not_mirrored(reasons)
+
+    # What is exchanged
     if not pairs:
         return Mirroring()
-    odd = (
-        "" if axis == X_AXIS else f" They lie apart along {'zyx'[axis]}, so the files do not say how they are oriented."
-    )
-    sentence = f"Mirroring along {'zyx'[axis]} exchanges {_listed(pairs, labels)}.{odd}"
+    sentence = f"Mirroring along {'zyx'[axis]} exchanges {_listed(pairs, labels)}."
+    if axis != X_AXIS:
+        sentence += f" They lie apart along {'zyx'[axis]}, so the files do not say how they are oriented."
     return Mirroring(axis=axis, pairs=tuple(pairs), reasons=(sentence,))
+
+
+class _Obstacle(NamedTuple):
+    """Why images are not mirrored along some axes."""
+
+    axes: set[int]
+    sentence: str
+
+
+def _not_mirrored(obstacles: Sequence[_Obstacle]) -> Mirroring:
+    fixed = tuple(sorted(set[int]().union(*(obstacle.axes for obstacle in obstacles))))
+    why = "; ".join(obstacle.sentence for obstacle in obstacles[:SHOWN])
+    if len(obstacles) > SHOWN:
+        why += f"; and {len(obstacles) - SHOWN} reasons more"
+    where = " and ".join("zyx"[axis] for axis in fixed)
+    return Mirroring(axis=fixed[-1], fixed_axes=fixed, reasons=(f"Images are not mirrored along {where}: {why}.",))
+
+
+def _common_axis(relations: Sequence[_Relation]) -> int:
+    """The axis along which most named pairs lie apart like mirror images; x where others are not more."""
+    axes = []
+    for relation in relations:
+        if relation.cases >= FEWEST_CASES and relation.agrees and relation.is_like_mirrored:
+            axes.append(relation.axis)
+    return max((X_AXIS, *set(axes)), key=axes.count)
 
 
 def _published(labels: LabelSet, pairs: Sequence[Pair], axis: int, sided: Sequence[str]) -> Mirroring:
@@ -155,7 +178,8 @@ def _relations(labels: LabelSet, cases: Sequence[CaseMeasure], named: Sequence[P
 def _relation(distances_NA: np.ndarray, volumes_N2: np.ndarray) -> _Relation:
     median_A = np.median(distances_NA, 0)
     axis = int(np.median(np.abs(distances_NA), 0).argmax())
-    along_N, apart_mm = distances_NA[:, axis], abs(median_A[axis])
+    along_N = distances_NA[:, axis]
+    apart_mm = abs(median_A[axis])
     spread_mm = robust_spread(along_N)
     ratio = float(np.median(volumes_N2[:, 0] / volumes_N2[:, 1]))
     is_level = np.abs(np.delete(median_A, axis)).max() <= LEVEL * apart_mm
@@ -197,18 +221,18 @@ def _silent_pairs(relations: Mapping[Pair, _Relation], named: set[int]) -> tuple
         return X_AXIS, alike[X_AXIS]
     for axis in (1, 0):
         apart = [pair for pair in alike[axis] if relations[pair].apart_edges >= APART_EDGES]
-        members = Counter(index for pair in apart for index in pair)
-        if apart and max(members.values()) == 1:
+        times_paired = Counter(chain(*apart))
+        if apart and max(times_paired.values()) == 1:
             return axis, apart
     return X_AXIS, []
 
 
 def _without_image(labels: LabelSet, pairs: Sequence[Pair], named: Mapping[frozenset, frozenset]) -> str:
     """What the exchange makes no other label or region of, or not the one it is named the counterpart of."""
-    members = [index for pair in pairs for index in pair]
-    doubled = sorted({index for index in members if members.count(index) > 1})
-    if doubled:
-        return labels.names[doubled[0]]
+    times_paired = Counter(chain(*pairs))
+    paired_twice = sorted(index for index, times in times_paired.items() if times > 1)
+    if paired_twice:
+        return labels.names[paired_twice[0]]
     image = dict(zip(range(len(labels.values)), class_order(pairs, len(labels.values))))
     regions = {frozenset(classes): name for name, classes in labels.structures.items()}
     for classes, name in regions.items():
@@ -218,10 +242,18 @@ def _without_image(labels: LabelSet, pairs: Sequence[Pair], named: Mapping[froze
     return ""
 
 
+class MirrorRules(NamedTuple):
+    """How the patches of a configuration are mirrored, in the network's axis order."""
+
+    axes: tuple[int, ...]
+    swapped_labels: tuple[tuple[int, int, int], ...]  # (axis, class, class)
+    reasons: tuple[str, ...]
+
+
 def mirror_rules(
     mirroring: Mirroring, axis_order: tuple[int, int, int], patch_size: Shape, *, is_2d: bool
-) -> tuple[tuple[int, ...], tuple[tuple[int, int, int], ...], tuple[str, ...]]:
-    """For a configuration, in the network's axis order: axes that are mirrored, (axis, class, class), and reasons.
+) -> MirrorRules:
+    """How a configuration's patches are mirrored.
 
     Slices are not mirrored across their plane. Where patches are turned by up to half a turn in their plane and
     left and right lie in it, the other axis of the plane is not mirrored: both together mirror left and right.
@@ -230,16 +262,17 @@ def mirror_rules(
     axes = [axis for axis in range(3) if axis_order[axis] not in mirroring.fixed_axes]
     if is_2d:
         axes = [axis for axis in axes if axis > 0]
-    reasons, across = [], 3 - side
-    if (mirroring.pairs or mirroring.fixed_axes) and side > 0 and across in axes and is_turned_round(patch_size):
-        first, second = ("zyx"[axis_order[axis]] for axis in (across, side))
+    reasons = []
+    across = 3 - side  # the other axis of the plane, where left and right lie in it
+    knows_sides = bool(mirroring.pairs or mirroring.fixed_axes)
+    if knows_sides and side > 0 and across in axes and is_turned_round(patch_size):
         reasons.append(
-            f"Not mirrored along {first}: with the half turns that the augmentation makes in this plane that would "
-            f"mirror along {second}."
+            f"Not mirrored along {'zyx'[axis_order[across]]}: with the half turns that the augmentation makes in this "
+            f"plane that would mirror along {'zyx'[axis_order[side]]}."
         )
         axes.remove(across)
     swapped = tuple((side, *pair) for pair in mirroring.pairs) if side in axes else ()
-    return tuple(axes), swapped, tuple(reasons)
+    return MirrorRules(axes=tuple(axes), swapped_labels=swapped, reasons=tuple(reasons))
 
 
 def class_order(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:

@@ -267,9 +267,7 @@ def _configuration(
 ) -> Configuration:
     patch = choice.patch_size
     batch = choice.batch_size
-    mirror_axes, swapped_labels, mirror_reasons = mirror_rules(
-        dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D
-    )
+    mirroring = mirror_rules(dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D)
     disk_gb = stored_gb(median, dataset.cases, dataset.channels)
     return Configuration(
         name=name,
@@ -281,8 +279,8 @@ def _configuration(
         patch_size=patch,
         batch_size=batch,
         batch_dice=batch_dice,
-        mirror_axes=mirror_axes,
-        swapped_labels=swapped_labels,
+        mirror_axes=mirroring.axes,
+        swapped_labels=mirroring.swapped_labels,
         network=choice.network,
         estimate=Estimate(
             training_memory_gb=cost.peak_bytes(patch, batch) / GIGABYTE,
@@ -290,7 +288,7 @@ def _configuration(
             disk_gb=disk_gb,
             ram_gb=PROCESS_GB + disk_gb,
         ),
-        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirror_reasons),
+        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirroring.reasons),
     )
 
 

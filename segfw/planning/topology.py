@@ -82,8 +82,10 @@ def even_topology(
     As many stages as the U-Net would have, at least two and at most ``most_stages``; always that many if ``fixed``.
     """
     stages = most_stages if fixed else _stages_within(spacing_mm, patch_size, most_stages)
-    once, twice, three = ((step,) * len(spacing_mm) for step in (1, 2, 3))
-    return _padded((once, *(twice,) * (stages - 1)), (three,) * stages, patch_size)
+    dimensions = len(spacing_mm)
+    strides = ((1,) * dimensions, *((2,) * dimensions,) * (stages - 1))
+    kernels = ((3,) * dimensions,) * stages
+    return _padded(strides, kernels, patch_size)
 
 
 def _stages_within(spacing_mm: Sequence[float], patch_size: Sequence[float], most: int) -> int:

@@ -95,8 +95,8 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
             build=build or build_network,
         )
 
-    how = f"step {options.step}, mirroring {options.mirroring}, precision {options.precision}"
-    items = held_out_items(work, plan, splits, cases, tuple(trained), folds, how)
+    options_text = f"step {options.step}, mirroring {options.mirroring}, precision {options.precision}"
+    items = held_out_items(work, plan, splits, cases, tuple(trained), folds, options_text)
     waiting = [item for item in items if not item.is_there(work)]
     if waiting:
         waiting_names = dict.fromkeys(item.configuration for item in waiting)

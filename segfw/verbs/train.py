@@ -12,8 +12,12 @@ from segfw.base.options import takes_options
 from segfw.training.settings import TrainOptions, TrainSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from segfw.evaluation.metrics import Scores
+    from segfw.inference.first_stage import FirstStage
     from segfw.networks import BuildNetwork
+    from segfw.planning.splits import Splits
     from segfw.training.batches import Augment
     from segfw.training.train_request import BuildLoss, TrainRequest
 
@@ -70,11 +74,10 @@ def train(
         At the end, if validation cases could not be predicted or scored.
     """
     import segfw.training.loop
-    from segfw.base.device import pick_precision
     from segfw.base.ranks import joined, launched_ranks, local_device
     from segfw.base.records import UserError
-    from segfw.inference.first_stage import first_stage_of, hand_on_labels, remember_first_stage
-    from segfw.inference.whole_cases import RESULTS, whole_case_counter
+    from segfw.inference.first_stage import first_stage_of, remember_first_stage
+    from segfw.inference.whole_cases import RESULTS
     from segfw.model.source import fold_folder
     from segfw.networks import build_network
     from segfw.planning.plan import PLAN_FILE, Plan, target_of
@@ -129,33 +132,44 @@ def train(
 
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
-        previous = None
-        if first_stage is not None:
-            previous = hand_on_labels(
-                work,
-                chosen,
-                splits,
-                first_stage,
-                device=request.device,
-                precision=settings.precision,
-                build=request.build,
-                share=request.ranks.share,
-            )
-            request.ranks.wait()
-        count_whole_case = whole_case_counter(
-            request.preprocessed,
-            previous,
-            chosen,
-            request.target,
-            device,
-            pick_precision(settings.precision, device),
-        )
-        request = replace(request, settings=settings, previous=previous, count_whole_case=count_whole_case)
+        request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
         length = f"in {clock(settings.time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
         again = "going on, as begun, with" if begun.is_started else "training"
         print(f"{again} {configuration} fold {fold} {length} on {len(request.fold.train)} cases")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
+
+
+def _with_predictions(
+    request: TrainRequest, work: Path, splits: Splits, first_stage: FirstStage | None, device: torch.device
+) -> TrainRequest:
+    """The request with what inference does for training: the first stage's labels, and scores of whole cases."""
+    from segfw.base.device import pick_precision
+    from segfw.inference.first_stage import hand_on_labels
+    from segfw.inference.whole_cases import whole_case_counter
+
+    previous = None
+    if first_stage is not None:
+        previous = hand_on_labels(
+            work,
+            request.configuration,
+            splits,
+            first_stage,
+            device=request.device,
+            precision=request.settings.precision,
+            build=request.build,
+            share=request.ranks.share,
+        )
+        request.ranks.wait()
+    count_whole_case = whole_case_counter(
+        request.preprocessed,
+        previous,
+        request.configuration,
+        request.target,
+        device,
+        pick_precision(request.settings.precision, device),
+    )
+    return replace(request, previous=previous, count_whole_case=count_whole_case)
 
 
 def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:

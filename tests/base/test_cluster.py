@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from predicting import make_images, make_model, slowly
 
+from builders.data import make_images, mask_bytes
+from builders.models import make_model
+from builders.slow_prediction import slowly
 from segfw.base.cluster import cluster_pool
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -26,10 +28,6 @@ def cluster():
         n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as started:
         yield started
-
-
-def masks(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("[!.]*.nii.gz")}
 
 
 def test_preprocessing_on_a_cluster_gives_the_same_files(cluster, make_raw, tmp_path, monkeypatch):
@@ -55,7 +53,7 @@ def test_a_failing_case_is_named(cluster, tmp_path):
     (images / "b.nii.gz").write_bytes(b"broken")
     with pytest.raises(CasesFailed, match=r"(?s)1 case failed in prediction.*\n  b: .*b.nii.gz: cannot be read"):
         predict(make_model(tmp_path / "model"), images, tmp_path / "masks", cluster=cluster.scheduler_address)
-    assert list(masks(tmp_path / "masks")) == ["a.nii.gz"]
+    assert list(mask_bytes(tmp_path / "masks")) == ["a.nii.gz"]
 
 
 def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
@@ -71,15 +69,15 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
     running = threading.Thread(target=predict, args=(model, images, there), kwargs=options)
     running.start()
     deadline = time.monotonic() + 60
-    while len(masks(there)) < 3:
+    while len(mask_bytes(there)) < 3:
         assert time.monotonic() < deadline
         assert running.is_alive()
         time.sleep(0.005)
     os.kill(pids[0], signal.SIGKILL)
-    before = len(masks(there))
+    before = len(mask_bytes(there))
     running.join(timeout=60)
     assert 3 <= before < CASES - 2, "killed too late to prove anything"
-    assert masks(there) == masks(tmp_path / "here")
+    assert mask_bytes(there) == mask_bytes(tmp_path / "here")
     assert not list(there.rglob(".partial-*")) + list(there.glob("failures*"))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import run, weights
 
+from builders.training import run, weights
 from segfw.base.ranks import ALONE, Ranks, joined, launched_ranks
 from segfw.evaluation.metrics import Scores
 from segfw.model.training_record import read_metrics

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import write_nifti
 
 from bench.against_nnunet.models import agreement
+from builders.data import write_nifti
 from segfw.dataset.labels import LabelSet
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_nifti
 from PIL import Image
-from small_nnunet import plans
 
 from bench.against_nnunet.plans import Failed, fields, for_both, raw_folder, same
+from builders.data import write_nifti
+from builders.nnunet import plans
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset

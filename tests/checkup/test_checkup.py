@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from conftest import touch_files, write_nifti
-from scipy import ndimage
 
+from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, read, with_nan
+from builders.data import touch_files, write_nifti
 from segfw.base.records import UserError
 from segfw.base.robust import find_outliers
 from segfw.checkup.case_details import label_boxes, orientation
@@ -20,61 +19,9 @@ from segfw.checkup.signature import signature
 from segfw.images.geometry import Geometry
 from segfw.verbs.check import check_dataset
 
-SHAPE_XYZ = (30, 26, 12)
-SPACING_XYZ = (1.0, 1.5, 4.0)
-LABELS = {"background": 0, "kidney_left": 1, "kidney_right": 2, "liver": 5}
-
-
-def ball(centre_xyz: tuple, radii_mm: tuple) -> np.ndarray:
-    """Voxels of an ellipsoid; the centre is in millimetres."""
-    axes = np.meshgrid(*(np.arange(size) * mm for size, mm in zip(SHAPE_XYZ, SPACING_XYZ)), indexing="ij")
-    return sum(((axis - at) / radius) ** 2 for axis, at, radius in zip(axes, centre_xyz, radii_mm)) <= 1
-
-
-def body_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A body in air that is exactly 0, with its own texture, kidneys (1 at the left, 2 at the right) and a liver."""
-    rng = np.random.default_rng(seed)
-
-    def near(values: tuple, by: float) -> tuple:
-        return tuple(value + by * rng.normal() for value in values)
-
-    body = ball((14.5, 18.5, 22), near((13, 17, 30), 0.4))
-    mask = np.zeros(SHAPE_XYZ, np.uint8)
-    mask[ball(near((14.5, 26, 24), 0.5), near((6, 4.5, 9), 0.2))] = 5
-    radii = near((3.2, 4.5, 9), 0.15)
-    mask[ball(near((7, 14, 20), 0.4), radii)] = 1  # x ascends to the patient's right
-    mask[ball(near((22, 14, 20), 0.4), radii)] = 2
-    texture = ndimage.gaussian_filter(rng.normal(size=SHAPE_XYZ), 1.2)
-    image = 100 + 20 * (mask > 0) + 15 * texture / texture.std() + rng.normal(0, 3, SHAPE_XYZ)
-    return np.where(body, image, 0).astype(np.float32), mask * body
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """A clean nnU-Net raw folder of twelve bodies."""
-    folder = tmp_path / "raw"
-    for number in range(12):
-        for path, array in zip(files(folder, f"case_{number:02}"), body_case(number)):
-            write_nifti(path, array, spacing_xyz=SPACING_XYZ)
-    description = {"channel_names": {"0": "MR"}, "labels": LABELS, "numTraining": 12, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
-def files(folder: Path, case: str) -> tuple[Path, Path]:
-    return folder / "imagesTr" / f"{case}_0000.nii.gz", folder / "labelsTr" / f"{case}.nii.gz"
-
-
-def read(path: Path) -> np.ndarray:
-    return np.asarray(nibabel.load(path).dataobj)
-
 
 def rewrite(path: Path, change, spacing_xyz: tuple = SPACING_XYZ) -> None:
     write_nifti(path, change(read(path)), spacing_xyz=spacing_xyz)
-
-
-def kinds_of(report: CheckReport, case: str) -> set[str]:
-    return {finding.kind for finding in report.findings if finding.case == case and finding.severity != "note"}
 
 
 def alarmed(report: CheckReport) -> set[str]:
@@ -107,11 +54,6 @@ def add_island(mask: np.ndarray) -> np.ndarray:
 
 def exchange(mask: np.ndarray) -> np.ndarray:
     return np.array([0, 2, 1, 0, 0, 5], np.uint8)[mask]
-
-
-def with_nan(image: np.ndarray) -> np.ndarray:
-    image[3, 4, 5] = np.nan
-    return image
 
 
 def with_garbage(image: np.ndarray) -> np.ndarray:
@@ -328,8 +270,7 @@ def test_images_without_masks_are_checked_for_what_can_be_told(tmp_path):
 
 
 def test_pictures_without_a_spacing_are_no_alarm(tmp_path):
-    import SimpleITK
-
+    SimpleITK = pytest.importorskip("SimpleITK")
     rng = np.random.default_rng(0)
     for number in range(3):
         for folder, array in (("images", rng.integers(0, 255, (20, 30))), ("labels", rng.integers(0, 2, (20, 30)))):

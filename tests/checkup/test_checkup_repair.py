@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import write_nifti
-from test_checkup import SHAPE_XYZ, SPACING_XYZ, body_case, files, kinds_of, raw, read, with_nan  # noqa: F401
 
+from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, read, with_nan
+from builders.data import write_nifti
 from segfw.base.records import UserError
 from segfw.checkup.repair import Fixes
 from segfw.images.formats import read_volume
@@ -30,7 +30,7 @@ def shifted(path: Path, by_mm: tuple, array: np.ndarray | None = None, spacing_x
     nibabel.save(nibabel.Nifti1Image(read(path) if array is None else array, affine), path)
 
 
-def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):  # noqa: F811
+def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):
     write_nifti(files(raw, "case_00")[0], with_nan(read(files(raw, "case_00")[0])), spacing_xyz=SPACING_XYZ)
     shifted(files(raw, "case_01")[1], (1.2, 0, 0))  # one voxel off, the same shape
     coarse = read(files(raw, "case_02")[1])[::2, ::2]
@@ -70,7 +70,7 @@ def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):  # noqa: F
 
 
 def test_channels_on_other_grids_are_resampled_to_where_they_say_they_are(tmp_path):
-    raw = tmp_path / "two"  # noqa: F811
+    raw = tmp_path / "two"
     for number in range(2):
         image, mask = body_case(number)
         for channel in range(2):
@@ -88,7 +88,7 @@ def test_channels_on_other_grids_are_resampled_to_where_they_say_they_are(tmp_pa
 
 
 def test_a_decathlon_list_loses_what_was_left_out(tmp_path):
-    raw = tmp_path / "msd"  # noqa: F811
+    raw = tmp_path / "msd"
     entries = []
     for number, seed in enumerate((0, 1, 0)):
         for folder, array in zip(("imagesTr", "labelsTr"), body_case(seed)):
@@ -104,7 +104,7 @@ def test_a_decathlon_list_loses_what_was_left_out(tmp_path):
     assert digests(raw) == before
 
 
-def test_a_folder_that_is_in_use_or_inside_the_data_is_refused(raw, tmp_path):  # noqa: F811
+def test_a_folder_that_is_in_use_or_inside_the_data_is_refused(raw, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(UserError, match="exists and is not empty"):
@@ -114,7 +114,7 @@ def test_a_folder_that_is_in_use_or_inside_the_data_is_refused(raw, tmp_path):  
     assert not (raw / "fixed").exists()
 
 
-def test_clean_data_is_copied_as_it_is(raw, tmp_path):  # noqa: F811
+def test_clean_data_is_copied_as_it_is(raw, tmp_path):
     before = digests(raw)
     report = check_dataset(raw, fix=tmp_path / "fixed", workers=2)
     assert report.exit_code == 0

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import touch_files
 
+from builders.data import touch_files
 from segfw.base.records import UserError
 from segfw.dataset.cases import FoundDataset
 from segfw.dataset.labels import LabelSet, Region

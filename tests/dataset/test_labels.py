@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, touch_files, write_nifti
 
+from builders.data import blocks_case, touch_files, write_nifti
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet, Region, apply_map

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import touch_files
 
+from builders.data import touch_files
+from builders.found import channels, in_folders, names, problems
 from segfw.base.records import UserError
 from segfw.dataset.cases import FoundDataset
 from segfw.dataset.layouts import find_dataset, group_channels, read_labels
@@ -16,23 +17,6 @@ TWO_CHANNELS = NNUNET | {"channel_names": {"0": "CT", "1": "PET"}}
 
 def in_nnunet(raw: Path, images: str, labels: str, description: object = NNUNET) -> FoundDataset:
     return find_dataset(touch_files(raw, {"imagesTr": images.split(), "labelsTr": labels.split()}, description))
-
-
-def in_folders(raw: Path, images: str, labels: str, description: object = None) -> FoundDataset:
-    return find_dataset(touch_files(raw, {"images": images.split(), "labels": labels.split()}, description))
-
-
-def names(found: FoundDataset) -> dict[str, list[str]]:
-    """Files of each case without the usual ending, the mask last."""
-    return {case.id: [path.name.removesuffix(".nii.gz") for path in (*case.images, case.label)] for case in found.cases}
-
-
-def problems(found: FoundDataset) -> list[str]:
-    return [problem.full_sentence for problem in found.findings]
-
-
-def channels(found: FoundDataset) -> list[str]:
-    return [channel.name for channel in found.channels]
 
 
 # nnU-Net raw

@@ -3,28 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import touch_files
 
+from builders.found import channels, in_folders, names, problems
 from segfw.dataset import pairing
-from segfw.dataset.cases import FoundDataset
-from segfw.dataset.layouts import find_dataset
-
-
-def in_folders(raw: Path, images: str, labels: str) -> FoundDataset:
-    return find_dataset(touch_files(raw, {"images": images.split(), "labels": labels.split()}))
-
-
-def names(found: FoundDataset) -> dict[str, list[str]]:
-    """Files of each case without the usual ending, the mask last."""
-    return {case.id: [path.name.removesuffix(".nii.gz") for path in (*case.images, case.label)] for case in found.cases}
-
-
-def problems(found: FoundDataset) -> list[str]:
-    return [problem.full_sentence for problem in found.findings]
-
-
-def channels(found: FoundDataset) -> list[str]:
-    return [channel.name for channel in found.channels]
 
 
 def test_folders_with_equal_names(tmp_path):

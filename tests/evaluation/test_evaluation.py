@@ -7,9 +7,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from mask_folders import LABELS, SHAPE, box, folders, geometry, rows_of
 from PIL import Image
 
+from builders.masks import LABELS, SHAPE, box, folders, geometry, rows_of
 from segfw.base.parallel import CasesFailed, Failures
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mask_folders import LABELS, SHAPE, box, folders, geometry, rows_of
 
 import segfw
+from builders.masks import LABELS, SHAPE, box, folders, geometry, rows_of
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main

@@ -5,23 +5,10 @@ import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
 
+from builders.masks import box, score
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.metrics import MeanScores, label_score
 from segfw.evaluation.summary import summarize
-
-SHAPE = (4, 6, 9)  # unequal: a swapped axis must fail
-
-
-def box(*ranges, value=1, shape=SHAPE) -> np.ndarray:
-    """Mask with ``value`` in the half-open ranges along z, y, x; empty without any."""
-    mask = np.zeros(shape, np.uint8)
-    if ranges:
-        mask[tuple(slice(*limits) for limits in ranges)] = value
-    return mask
-
-
-def score(reference, prediction, index=1):
-    return label_score(confusion(np.asarray(reference), np.asarray(prediction), 3), index)
 
 
 def random_masks(seed=0, shape=(5, 6, 7), classes=4):

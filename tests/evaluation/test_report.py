@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from builders.masks import SHAPE, SPACING_MM, box, score
 from segfw.base.figures import label_color
 from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation import overlays, report, result_files
@@ -22,22 +23,8 @@ from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 from segfw.verbs.evaluate import evaluate
 
-SHAPE = (4, 6, 9)  # unequal, as is the spacing: a swapped axis must fail
-SPACING_MM = (5.0, 1.0, 0.5)
 NAMES = ("background", "liver", "tumour")
 PNG = b"\x89PNG\r\n"
-
-
-def box(*ranges, value=1, shape=SHAPE) -> np.ndarray:
-    """Mask with ``value`` in the half-open ranges along z, y, x; empty without any."""
-    mask = np.zeros(shape, np.uint8)
-    if ranges:
-        mask[tuple(slice(*limits) for limits in ranges)] = value
-    return mask
-
-
-def score(reference, prediction, index=1):
-    return label_score(confusion(np.asarray(reference), np.asarray(prediction), 3), index)
 
 
 def test_report_escapes_every_text(tmp_path):

@@ -1,11 +1,12 @@
 """From file to network grid and back: nothing is lost, moved or mixed up, whatever the orientation and axis order."""
 
-from itertools import permutations, product
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
+from builders.grids import ORIENTATIONS
 from segfw.grid.boxes import nonzero_box
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import (
@@ -23,7 +24,6 @@ from segfw.images.volume import Volume, to_canonical
 
 SHAPE = (4, 7, 9)
 SPACING = (5.0, 0.5, 2.0)  # along the stored axes
-ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 PLAIN = Normalization(kind="none")
 
 

@@ -6,18 +6,9 @@ import torch
 from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
+from builders.grids import CHANGES
 from segfw.grid import resample
 from segfw.grid.resample import axis_matrix, resample_classes, resample_image, resampled_shape, thick_axis
-
-# Up, down, both, one-voxel axes on either side, and no change along an axis.
-CHANGES = [
-    ((5, 9, 12), (11, 17, 25)),
-    ((12, 17, 20), (5, 8, 11)),
-    ((7, 20, 9), (13, 11, 9)),
-    ((1, 9, 12), (1, 14, 7)),
-    ((1, 6, 7), (4, 9, 5)),
-    ((6, 1, 8), (1, 3, 12)),
-]
 
 LONG_CHANGES = [((400, 3, 4), (9, 3, 4)), ((90, 6, 7), (61, 6, 9)), ((40, 6, 7), (97, 5, 7)), ((50, 4, 4), (50, 4, 4))]
 

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from builders.grids import CHANGES
 from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import Resampling
@@ -13,16 +14,6 @@ from segfw.grid.restore import Restoring, restore
 from segfw.grid.slabs import Heads, Slab, one_slab
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Geometry
-
-# Up, down, both, one-voxel axes on either side, and no change along an axis.
-CHANGES = [
-    ((5, 9, 12), (11, 17, 25)),
-    ((12, 17, 20), (5, 8, 11)),
-    ((7, 20, 9), (13, 11, 9)),
-    ((1, 9, 12), (1, 14, 7)),
-    ((1, 6, 7), (4, 9, 5)),
-    ((6, 1, 8), (1, 3, 12)),
-]
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:

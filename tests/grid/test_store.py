@@ -6,8 +6,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import blocks_case, write_nifti
 
+from builders.data import blocks_case, write_cases, write_nifti
+from builders.training import LABELS
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
@@ -24,20 +25,9 @@ from segfw.grid.store import (
     stored_bytes,
 )
 
-LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
+IDS = ("c0", "c1", "c2")
 FULL = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="none"),))
 COARSE = FULL.model_copy(update={"spacing_mm": (4.0, 3.0, 3.0)})
-
-
-def make_cases(folder: Path, count: int = 2) -> tuple[Case, ...]:
-    cases = []
-    for number in range(count):
-        image, mask = blocks_case(number)
-        paths = folder / f"c{number}.nii.gz", folder / f"c{number}_mask.nii.gz"
-        for path, array in zip(paths, (image, mask)):
-            write_nifti(path, array)
-        cases.append(Case(id=f"c{number}", images=paths[:1], label=paths[1]))
-    return tuple(cases)
 
 
 def run(cases: tuple[Case, ...], folder: Path, labels: LabelSet = LABELS, **configurations: Preprocessing) -> list:
@@ -60,7 +50,7 @@ def decodings(monkeypatch) -> list[str]:
 
 
 def test_what_is_stored_comes_back(tmp_path):
-    cases = make_cases(tmp_path)
+    cases = write_cases(tmp_path, IDS[:2])
     assert run(cases, tmp_path / "out") == []
     image, mask = (array.transpose(2, 1, 0) for array in blocks_case(1))
     for in_memory in (False, True):
@@ -79,7 +69,7 @@ def test_what_is_stored_comes_back(tmp_path):
 
 
 def test_the_size_in_memory_is_known_without_reading(tmp_path):
-    cases = make_cases(tmp_path, count=2)
+    cases = write_cases(tmp_path, IDS[:2])
     for path, array in zip((cases[1].images[0], cases[1].label), blocks_case(1, (70, 66, 34))):  # more than one chunk
         write_nifti(path, array)
     run(cases, tmp_path / "out")
@@ -99,7 +89,7 @@ def test_values_beyond_half_precision_are_kept_in_single(tmp_path):
 
 
 def test_a_case_without_foreground_can_be_stored(tmp_path):
-    (case,) = make_cases(tmp_path, count=1)
+    (case,) = write_cases(tmp_path, IDS[:1])
     write_nifti(case.label, np.zeros((20, 18, 10), np.uint8))
     assert run((case,), tmp_path / "out") == []
     arrays = open_case(tmp_path / "out" / "full", "c0")
@@ -108,7 +98,7 @@ def test_a_case_without_foreground_can_be_stored(tmp_path):
 
 
 def test_all_configurations_share_one_reading_and_nothing_is_done_twice(tmp_path, decodings):
-    cases = make_cases(tmp_path)
+    cases = write_cases(tmp_path, IDS[:2])
     run(cases, tmp_path / "out", full=FULL, coarse=COARSE)
     assert decodings == ["c0", "c1"]
     assert open_case(tmp_path / "out" / "coarse", "c0").image.shape == (1, 10, 9, 7)
@@ -117,7 +107,7 @@ def test_all_configurations_share_one_reading_and_nothing_is_done_twice(tmp_path
 
 
 def test_a_changed_file_rule_or_label_is_done_again(tmp_path, decodings):
-    cases = make_cases(tmp_path)
+    cases = write_cases(tmp_path, IDS[:2])
     run(cases, tmp_path / "out")
     os.utime(cases[1].label, ns=(1, 1))
     run(cases, tmp_path / "out")
@@ -132,7 +122,7 @@ def test_a_changed_file_rule_or_label_is_done_again(tmp_path, decodings):
 
 
 def test_an_interrupted_rewrite_does_not_pass_for_a_whole_case(tmp_path, monkeypatch, decodings):
-    (case,) = make_cases(tmp_path, count=1)
+    (case,) = write_cases(tmp_path, IDS[:1])
     run((case,), tmp_path / "out")
     original = store.save_array
 
@@ -151,7 +141,7 @@ def test_an_interrupted_rewrite_does_not_pass_for_a_whole_case(tmp_path, monkeyp
 
 
 def test_a_failing_case_is_reported_and_the_others_are_stored(tmp_path):
-    cases = make_cases(tmp_path, count=3)
+    cases = write_cases(tmp_path, IDS)
     cases[1].images[0].write_text("broken")
     (failure,) = run(cases, tmp_path / "out")
     assert failure.item.id == "c1"
@@ -160,7 +150,7 @@ def test_a_failing_case_is_reported_and_the_others_are_stored(tmp_path):
 
 
 def test_a_case_that_is_not_there_or_of_another_version_is_named(tmp_path, decodings):
-    cases = make_cases(tmp_path, count=1)
+    cases = write_cases(tmp_path, IDS[:1])
     with pytest.raises(UserError, match="case c0 is not preprocessed; run segfw plan-and-preprocess first"):
         load_stored(tmp_path / "out" / "full", "c0")
     run(cases, tmp_path / "out")
@@ -187,7 +177,7 @@ def test_the_mask_is_oriented_like_its_image_even_where_rounding_would_decide_ot
 
 
 def test_a_mask_stored_in_another_order_than_its_image_gives_the_same_case(tmp_path):
-    (case,) = make_cases(tmp_path, 1)
+    (case,) = write_cases(tmp_path, IDS[:1])
     turned = tmp_path / "turned.nii.gz"
     mask = nibabel.load(case.label).as_reoriented([[1, -1], [2, 1], [0, -1]])
     assert mask.shape != nibabel.load(case.label).shape

@@ -1,17 +1,15 @@
 """Where voxels are: derived figures, canonical orientation and its inverse, and distances between grids."""
 
-from itertools import permutations, product
-
 import nibabel
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from builders.grids import ORIENTATIONS
 from segfw.images.geometry import Geometry, header_length, largest_displacement_mm, shear_degrees
 from segfw.images.volume import Volume, from_canonical, stored_like, to_canonical
 
 SPACING_ZYX = (5.0, 0.5, 2.0)
-ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
 def oriented(shape: tuple[int, int, int], order: tuple[int, ...], signs: tuple[int, ...], tilt: float = 0) -> Geometry:

@@ -6,8 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import write_nifti
 
+from builders.data import write_nifti
 from segfw.images.formats import UnreadableFile, read_volume, write_labels
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.volume import Volume, from_canonical, to_canonical

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from stored_cases import GRIDS, LABELS, NESTED, smooth_logits, stored
 
+from builders.probabilities import GRIDS, LABELS, NESTED, smooth_logits, stored
 from segfw.base.records import UserError
 from segfw.grid.preprocess import place_back
 from segfw.grid.resample import axis_matrix, thick_axis

@@ -1,8 +1,8 @@
 """Parts of the cross-validation: whose probabilities are counted, and what is held meanwhile."""
 
 import pytest
-from stored_cases import record_of, smooth_logits, store
 
+from builders.probabilities import record_of, smooth_logits, store
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case
 from segfw.inference.held_out import HeldOut

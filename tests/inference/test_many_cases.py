@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import blocks_case, write_nifti
-from predicting import make_images, make_model
 
+from builders.data import blocks_case, make_images, mask_bytes, write_nifti
+from builders.models import make_model
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -28,7 +28,7 @@ from segfw.model.load import load_model
 from segfw.verbs.predict import predict
 
 CASES = 8
-SCRIPT = Path(__file__).parents[1] / "predicting.py"
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +46,15 @@ def undisturbed(model, images, tmp_path_factory) -> dict[str, bytes]:
     """The masks of a run that nothing happens to."""
     output = tmp_path_factory.mktemp("undisturbed")
     predict(model, images, output, device="cpu")
-    found = masks(output)
+    found = mask_bytes(output)
     assert len(found) == CASES
     assert set(read_mask(output / "a.nii.gz").array.ravel().tolist()) == {0, 3, 7}
     return found
 
 
-def masks(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("[!.]*.nii.gz")}
-
-
 def start(model: Path, images: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, str(SCRIPT), str(model), str(images), str(output), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-m", "builders.slow_prediction", str(model), str(images), str(output), *options]
+    return subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def predicted(printed: str) -> int:
@@ -75,10 +71,10 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undisturbed, tmp_path):
     process = start(model, images, tmp_path, "slow=0.05")
-    wait_for(lambda: len(masks(tmp_path)) >= 2, process)
+    wait_for(lambda: len(mask_bytes(tmp_path)) >= 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    before = masks(tmp_path)
+    before = mask_bytes(tmp_path)
     assert 2 <= len(before) < CASES
     records = {path.stem for path in (tmp_path / ".segfw").glob("[!.]*.json")}
     assert {name.removesuffix(".nii.gz") for name in before} <= records  # so that a replaced image is noticed
@@ -89,7 +85,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undist
         half.write_bytes(b"half")  # as by one killed while it wrote
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in before}
     predict(model, images, tmp_path, device="cpu")
-    assert masks(tmp_path) == undisturbed
+    assert mask_bytes(tmp_path) == undisturbed
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == times  # kept, not made again
     assert not list(tmp_path.rglob(".partial-*"))
 
@@ -100,7 +96,7 @@ def test_two_processes_share_the_cases_of_one_folder(model, images, undisturbed,
     assert [process.returncode for process in processes] == [0, 0], printed
     counts = [predicted(text) for text in printed]
     assert sum(counts) == CASES, "a case was done twice, or by nobody"
-    assert masks(tmp_path) == undisturbed
+    assert mask_bytes(tmp_path) == undisturbed
     timings = json.loads((tmp_path / "timings.json").read_text())
     assert len(timings["cases"]) == CASES  # of both
 
@@ -110,7 +106,7 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
     hanging = start(model, images, tmp_path, "slow=600")
     wait_for((tmp_path / ".segfw" / "b.lock").exists, hanging)
     other = start(model, images, tmp_path)
-    wait_for(lambda: len(masks(tmp_path)) == CASES - 2, other)  # a is in the network of the first, b read ahead
+    wait_for(lambda: len(mask_bytes(tmp_path)) == CASES - 2, other)  # a is in the network of the first, b read ahead
     time.sleep(0.3)
     assert other.poll() is None
     os.kill(hanging.pid, signal.SIGKILL)
@@ -118,18 +114,18 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
     printed = other.communicate(timeout=60)[0]
     assert other.returncode == 0
     assert "waiting for 2 cases that other processes are at" in printed
-    assert masks(tmp_path) == undisturbed
+    assert mask_bytes(tmp_path) == undisturbed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone on Windows")
 def test_ctrl_c_does_not_wait_for_the_cases_under_way(model, images, undisturbed, tmp_path):
     process = start(model, images, tmp_path, "slow=0.2")
-    wait_for(lambda: len(masks(tmp_path)) >= 1, process)
-    before = len(masks(tmp_path))
+    wait_for(lambda: len(mask_bytes(tmp_path)) >= 1, process)
+    before = len(mask_bytes(tmp_path))
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
-    after = masks(tmp_path)
+    after = mask_bytes(tmp_path)
     assert len(after) <= before + 1  # at most the one that was being written; two more had been read
     assert after.items() <= undisturbed.items()
     assert not list(tmp_path.rglob(".partial-*"))
@@ -142,27 +138,27 @@ def test_a_truncated_file_is_named_and_the_others_are_done(model, undisturbed, t
     arguments = ["predict", str(model), str(images), str(tmp_path / "masks"), "--device", "cpu"]
     assert main(arguments) == 1
     assert re.search(r"1 case failed in prediction.*\n  c: .*c.nii.gz", capsys.readouterr().err)
-    assert masks(tmp_path / "masks") == {name: mask for name, mask in undisturbed.items() if name != "c.nii.gz"}
+    assert mask_bytes(tmp_path / "masks") == {name: mask for name, mask in undisturbed.items() if name != "c.nii.gz"}
     failed = json.loads((tmp_path / "masks" / "failures.json").read_text())["failed"]
     assert list(failed) == ["c"]
     (images / "c.nii.gz").write_bytes(whole)
     assert main(arguments) == 0
-    assert masks(tmp_path / "masks") == undisturbed
+    assert mask_bytes(tmp_path / "masks") == undisturbed
     assert not (tmp_path / "masks" / "failures.json").exists()
 
 
 def test_parts_make_the_whole_in_any_order_and_at_the_same_time(model, images, undisturbed, tmp_path):
     predict(model, images, tmp_path / "two", device="cpu", part="2/3")
-    assert sorted(masks(tmp_path / "two")) == ["b.nii.gz", "e.nii.gz", "h.nii.gz"]
+    assert sorted(mask_bytes(tmp_path / "two")) == ["b.nii.gz", "e.nii.gz", "h.nii.gz"]
     together = [threading.Thread(target=predict, args=(model, images, tmp_path / "all"), kwargs=options)
                 for options in ({"device": "cpu", "part": f"{part}/3"} for part in (3, 1))]  # fmt: skip
     for thread in together:
         thread.start()
     for thread in together:
         thread.join()
-    assert len(masks(tmp_path / "all")) == 5
+    assert len(mask_bytes(tmp_path / "all")) == 5
     predict(model, images, tmp_path / "all", device="cpu", part="2/3")
-    assert masks(tmp_path / "all") == undisturbed
+    assert mask_bytes(tmp_path / "all") == undisturbed
     assert len((tmp_path / "all" / "timings.csv").read_text().splitlines()) == CASES + 1
 
 
@@ -193,14 +189,14 @@ def test_what_is_no_part(part, model, images, tmp_path):
 def test_an_image_that_was_replaced_is_predicted_again(model, tmp_path, capsys):
     images = make_images(tmp_path / "images", 3)
     predict(model, images, tmp_path / "masks", device="cpu")
-    before = masks(tmp_path / "masks")
+    before = mask_bytes(tmp_path / "masks")
     write_nifti(images / "b.nii.gz", blocks_case(33, (16, 15, 12))[0])
     capsys.readouterr()
     predict(model, images, tmp_path / "masks", device="cpu")
     printed = capsys.readouterr().out
     assert "1 image changed since they were predicted, and are predicted again: b" in printed
     assert "1 case predicted, 2 were there" in printed
-    after = masks(tmp_path / "masks")
+    after = mask_bytes(tmp_path / "masks")
     assert [name for name in sorted(after) if after[name] != before[name]] == ["b.nii.gz"]
     assert read_mask(tmp_path / "masks" / "b.nii.gz").array.shape == (1, 12, 15, 16)
 
@@ -211,12 +207,12 @@ def test_no_mask_of_an_image_that_was_replaced_by_a_broken_one_stays(model, tmp_
     (images / "b.nii.gz").write_bytes(b"broken")
     with pytest.raises(CasesFailed):
         predict(model, images, tmp_path / "masks", device="cpu")
-    assert sorted(masks(tmp_path / "masks")) == ["a.nii.gz"]
+    assert sorted(mask_bytes(tmp_path / "masks")) == ["a.nii.gz"]
 
 
 def test_two_devices_share_one_list(model, images, undisturbed, tmp_path):
     predict(model, images, tmp_path, device=("cpu", "cpu"))
-    assert masks(tmp_path) == undisturbed
+    assert mask_bytes(tmp_path) == undisturbed
 
 
 def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_path, monkeypatch):
@@ -267,11 +263,11 @@ def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed
     told = capsys.readouterr().err
     assert re.search(r"cases? failed in prediction, [234] cases were not begun, the rest are done", told), told
     assert re.search(r"\n  [a-h]: .*the disk is full .*; free some space and call the same command again", told)
-    assert sorted(masks(tmp_path)) == sorted(written)
+    assert sorted(mask_bytes(tmp_path)) == sorted(written)
     assert not list(tmp_path.rglob(".partial-*"))
     monkeypatch.undo()
     assert main(arguments) == 0
-    assert masks(tmp_path) == undisturbed
+    assert mask_bytes(tmp_path) == undisturbed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on a file's size on Windows")
@@ -297,9 +293,9 @@ def test_too_little_room_is_said_before_the_work(model, images, tmp_path, monkey
     monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, free - space.FULL_BELOW_BYTES))
     with pytest.raises(UserError, match="are free, too few for even one case; free some space or write to another"):
         predict(model, images, tmp_path / "masks", device="cpu")
-    assert not masks(tmp_path / "masks")
+    assert not mask_bytes(tmp_path / "masks")
     monkeypatch.setattr(space, "FULL_BELOW_BYTES", 0)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, max(sizes) * space.MASK_SHARE + 1))
     predict(model, images, tmp_path / "masks", device="cpu")
     assert "GB are free, and 8 cases may take" in capsys.readouterr().out
-    assert len(masks(tmp_path / "masks")) == CASES
+    assert len(mask_bytes(tmp_path / "masks")) == CASES

@@ -4,8 +4,8 @@ import weakref
 
 import numpy as np
 import pytest
-from stored_cases import LABELS, NESTED
 
+from builders.probabilities import LABELS, NESTED
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice
 from segfw.inference import postprocessing_trials

@@ -5,11 +5,12 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 import torch
-from conftest import blocks_case, write_nifti, write_slices
-from small_training import configuration, spec
 
+from builders.data import blocks_case, write_nifti, write_slices
+from builders.models import ONE, plan_of
+from builders.networks import spec
+from builders.training import ZSCORE, configuration
 from segfw.base.device import compiling_pays_in_prediction
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.stopwatch import Stopwatch
@@ -22,48 +23,25 @@ from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.volume import Volume
-from segfw.inference.compiled import compile_network, in_precision
 from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
+from segfw.inference.ready_networks import compile_network, in_precision
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Plan
 
-ONE = (Channel(name="MR"),)
+SPEC = spec(features=(4, 8))
 TWO = (Channel(name="t1"), Channel(name="flair"))
-SPEC = NetworkSpec(
-    architecture="plain-unet",
-    in_channels=1,
-    classes=3,
-    features=(4, 8),
-    strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)),
-    encoder_blocks=(1, 1),
-    decoder_convs=(1,),
-)
 
 
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(3)
-    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
-    chosen = configuration(how, SPEC)
-    plan = Plan(
-        dataset="blocks",
-        preset="plain",
-        gpu_memory_gb=8,
-        as_published=False,
-        channels=ONE,
-        labels=LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7)),
-        training_cases=4,
-        configurations={"3d_fullres": chosen},
-        reasons=(),
-    )
+    chosen = configuration(ZSCORE, SPEC)
     weights = build_network(SPEC).state_dict()
-    return Model(plan=plan, configuration=chosen, weights={"0": weights}, mirror_axes=(2,))
+    return Model(plan=plan_of(chosen), configuration=chosen, weights={"0": weights}, mirror_axes=(2,))
 
 
 def test_orientation_of_the_file_does_not_change_the_mask(model, tmp_path):
@@ -145,6 +123,7 @@ def oblique_image() -> nibabel.Nifti1Image:
 
 
 def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = oblique_image()
     image.header.set_xyzt_units("mm")
     nibabel.save(image, tmp_path / "a.nii.gz")
@@ -174,6 +153,7 @@ def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path
 
 
 def test_channels_of_all_kinds(model, tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     torch.manual_seed(4)
     how = model.configuration.preprocessing
     how = how.model_copy(update={"normalization": how.normalization * 2})

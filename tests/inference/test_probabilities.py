@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from stored_cases import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 
+from builders.probabilities import LABELS, NESTED, in_slabs, record_of, smooth_logits, store, stored
 from segfw.base.files import partial_path
 from segfw.base.records import UserError
 from segfw.grid.restore import restore

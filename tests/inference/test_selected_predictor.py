@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from predicting import make_images, make_model, masks, same
 
+from builders.data import make_images, masks, same
+from builders.models import make_model
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference import selected_predictor

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import spec
-from test_sliding_window import blurred, slow_oracle, unet
 
+from builders.networks import spec
+from builders.sliding import blurred, slow_oracle, unet
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
 from segfw.inference import accumulator as accumulator_module
@@ -142,7 +142,7 @@ def test_sums_are_moved_as_they_are_laid_out(channels_last):
     assert torch.equal(moved, values)
     assert moved.stride() == values.stride()
     assert limits.sums_on_host
-    assert "they are kept on the host" in limits.told.pop()
+    assert "they are kept on the host" in limits.printed.pop()
 
 
 @pytest.mark.parametrize(

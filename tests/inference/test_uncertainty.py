@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from stored_cases import LABELS, NESTED, record_of, smooth_logits
 
+from builders.probabilities import LABELS, NESTED, record_of, smooth_logits
 from segfw.grid.preprocess import place_back
 from segfw.grid.restore import restore
 from segfw.grid.slabs import Heads, Slab, one_slab

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
-from small_model import cascade_model, selection_of, small_model
 
+from builders.data import blocks_case, write_nifti
+from builders.models import cascade_model, selection_of, small_model
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model

@@ -5,26 +5,12 @@ import sys
 import zipfile
 
 import pytest
-from small_model import cascade_model, small_model
 
+from builders.models import WEIGHTS, cascade_model, members_of
 from segfw.base.records import UserError
 from segfw.model.load import load_model
 from segfw.model.source import ModelSource, split_model_path, trained_folds
 from segfw.verbs.export import export_model
-
-WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
-
-
-@pytest.fixture
-def packed(tmp_path):
-    file = tmp_path / "model.zip"
-    export_model(small_model(tmp_path / "work"), file)
-    return file
-
-
-def members_of(file) -> dict[str, bytes]:
-    with zipfile.ZipFile(file) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def write(file, members: dict[str, bytes] | list, compression=zipfile.ZIP_STORED):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from builders.networks import network_spec
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import deep_supervision_loss
 from segfw.networks.spec import MEDNEXT, SEGRESNET, SWIN_UNETR, NetworkSpec
@@ -14,21 +15,15 @@ from segfw.planning.memory import StepCounter, step_cost
 
 def make_spec(architecture: str, is_2d: bool = False, **changes) -> NetworkSpec:
     """As small as each can be: three stages, or the six of Swin UNETR."""
-    z_stride = 1 if is_2d else 2
-    z_kernel = 1 if is_2d else 3
     swin = architecture == SWIN_UNETR
-    features = (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32)
+    features = changes.pop("features", (12, 12, 24, 48, 96, 192) if swin else (8, 16, 32))
     values = {
         "architecture": architecture,
-        "in_channels": 2,
-        "classes": 3,
-        "features": features,
-        "strides": ((1, 1, 1), *((z_stride, 2, 2),) * (len(features) - 1)),
-        "kernels": ((z_kernel, 3, 3),) * len(features),
+        "kernels": ((1 if is_2d else 3, 3, 3),) * len(features),
         "encoder_blocks": (1, 2, 2, 2, 2, 1) if swin else (1, 2, 2),
         "decoder_convs": (1,) * (len(features) - 1),
     }
-    return NetworkSpec(**values | changes)
+    return network_spec(features, is_2d, **values | changes)
 
 
 # Thick slices: y and x are halved twice before z is.

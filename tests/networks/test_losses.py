@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor
 
+from builders.losses import IGNORE, REGIONS, TARGETS, batch_for
 from segfw.networks.losses import (
-    LABELS,
     Target,
     deep_supervision_loss,
     dice_ce_loss,
@@ -17,25 +17,10 @@ from segfw.networks.losses import (
     supervision_weights,
 )
 
-# Three labels and the background; with an ignore label it is class 4.
-REGIONS = Target(regions=((1, 2, 3), (2, 3), (3,)))
-IGNORE = Target(ignore=4)
-BOTH = Target(regions=REGIONS.regions, ignore=4)
-TARGETS = {"labels": LABELS, "regions": REGIONS, "ignore": IGNORE, "both": BOTH}
-
 
 def batch(classes=4, shape=(2, 5, 6, 7), seed=0):
     torch.manual_seed(seed)
     return torch.randn(shape[0], classes, *shape[1:]), torch.randint(0, classes, shape)
-
-
-def batch_for(target: Target, seed=0):
-    """Logits and classes, a third of them ignored where the target can be."""
-    torch.manual_seed(seed)
-    classes = torch.randint(0, 4, (2, 5, 6, 7))
-    if target.ignore is not None:
-        classes[torch.rand(classes.shape) < 0.3] = target.ignore
-    return torch.randn(2, len(target.regions) or 4, 5, 6, 7), classes
 
 
 def slow_loss(logits: Tensor, classes: Tensor, batch_dice: bool, target: Target) -> Tensor:

@@ -9,10 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_losses import LABELS, TARGETS, Target, batch_for, dice_ce_loss
 from torch import Tensor, nn
 
-from segfw.networks.losses import HARDEST, LOSSES, deep_supervision_loss, supervision_weights
+from builders.losses import TARGETS, batch_for
+from segfw.networks.losses import (
+    HARDEST,
+    LABELS,
+    LOSSES,
+    Target,
+    deep_supervision_loss,
+    dice_ce_loss,
+    supervision_weights,
+)
 
 
 def slow_hardest(logits: Tensor, classes: Tensor, target: Target, share: float) -> Tensor:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_unet import FLAT, HIPPOCAMPUS, make_spec
 from torch import nn
 
+from builders.networks import FLAT, HIPPOCAMPUS, three_stages
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d, moments
 
@@ -65,7 +65,7 @@ def test_the_formula_for_the_compiler_gives_the_same(own, stock, shape, layout, 
 
 
 def test_the_compiler_can_trace_the_whole_network_and_its_gradient():
-    network = build_network(make_spec()).train()
+    network = build_network(three_stages()).train()
     image = torch.randn(1, 2, 4, 8, 12)
     plain = network(image)
     traced = torch.compile(network, backend="aot_eager", fullgraph=True)(image)

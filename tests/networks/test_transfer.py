@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_unet import make_spec
 
+from builders.networks import three_stages
 from segfw.base.records import UserError
 from segfw.model.source import fold_folder
 from segfw.model.weights import load_tensors, save_tensors
@@ -17,8 +17,8 @@ STEM = "encoder.0.0.0.weight"
 
 
 def test_the_same_network_is_taken_whole():
-    source = build_network(make_spec()).eval()
-    network = build_network(make_spec()).eval()
+    source = build_network(three_stages()).eval()
+    network = build_network(three_stages()).eval()
     found = transfer(network, source.state_dict())
     assert found.matched == tuple(network.state_dict())
     assert found.adapted == found.left_fresh == found.unused == ()
@@ -28,8 +28,8 @@ def test_the_same_network_is_taken_whole():
 
 
 def test_other_labels_leave_the_heads_as_they_were():
-    source = build_network(make_spec(classes=7))
-    network = build_network(make_spec())
+    source = build_network(three_stages(classes=7))
+    network = build_network(three_stages())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = transfer(network, source.state_dict())
     assert found.left_fresh == HEADS
@@ -40,7 +40,7 @@ def test_other_labels_leave_the_heads_as_they_were():
 
 @pytest.mark.parametrize("architecture", ["plain-unet", "residual-encoder-unet"])
 def test_a_further_channel_changes_nothing_at_first(architecture):
-    specs = [make_spec(architecture=architecture, in_channels=channels) for channels in (2, 3)]
+    specs = [three_stages(architecture=architecture, in_channels=channels) for channels in (2, 3)]
     source, network = (build_network(spec).eval() for spec in specs)
     found = transfer(network, source.state_dict())
     assert found.adapted == (STEM,)
@@ -53,8 +53,8 @@ def test_a_further_channel_changes_nothing_at_first(architecture):
 
 
 def test_fewer_channels_keep_the_first():
-    source = build_network(make_spec(in_channels=3))
-    network = build_network(make_spec(in_channels=1))
+    source = build_network(three_stages(in_channels=3))
+    network = build_network(three_stages(in_channels=1))
     found = transfer(network, source.state_dict())
     assert found.adapted == (STEM,)
     assert torch.equal(network.state_dict()[STEM], source.state_dict()[STEM][:, :1])
@@ -63,9 +63,9 @@ def test_fewer_channels_keep_the_first():
 
 def test_a_deeper_and_wider_network_takes_what_fits():
     stages = {"strides": ((1, 1, 1), (1, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3)), "encoder_blocks": (2, 2)}
-    narrow = make_spec(features=(4, 6), decoder_convs=(2,), **stages)
+    narrow = three_stages(features=(4, 6), decoder_convs=(2,), **stages)
     source = build_network(narrow)
-    network = build_network(make_spec(features=(4, 8, 12)))
+    network = build_network(three_stages(features=(4, 8, 12)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = transfer(network, source.state_dict())
     assert STEM in found.matched
@@ -78,8 +78,8 @@ def test_a_deeper_and_wider_network_takes_what_fits():
 
 
 def test_weights_without_a_place_are_named():
-    weights = dict(build_network(make_spec()).state_dict()) | {"extra.weight": torch.ones(2)}
-    found = transfer(build_network(make_spec()), weights)
+    weights = dict(build_network(three_stages()).state_dict()) | {"extra.weight": torch.ones(2)}
+    found = transfer(build_network(three_stages()), weights)
     assert found.unused == ("extra.weight",)
     assert "  1 have no place here: extra.weight" in found.text()
     assert isinstance(found, Transfer)
@@ -87,7 +87,7 @@ def test_weights_without_a_place_are_named():
 
 def test_nothing_that_fits_is_an_error():
     with pytest.raises(UserError, match="none of its 1 weights fits this network .*take a model of the same --preset"):
-        transfer(build_network(make_spec()), {"conv.weight": torch.ones(1, 2, 3, 3, 3)})
+        transfer(build_network(three_stages()), {"conv.weight": torch.ones(1, 2, 3, 3, 3)})
 
 
 class NamesOnly:

@@ -7,46 +7,22 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from builders.networks import FLAT, HIPPOCAMPUS, three_stages
 from segfw.networks import ARCHITECTURES, build_network, fastest_layout
-from segfw.networks.spec import NetworkSpec
 
-
-def make_spec(**changes) -> NetworkSpec:
-    """Three stages; z is neither mixed in the first nor halved on the way to the second."""
-    values = {
-        "architecture": "plain-unet",
-        "in_channels": 2,
-        "classes": 4,
-        "features": (4, 6, 8),
-        "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
-        "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
-        "encoder_blocks": (2, 2, 2),
-        "decoder_convs": (2, 2),
-    }
-    return NetworkSpec(**values | changes)
-
-
-ANISOTROPIC = make_spec()
-FLAT = make_spec(strides=((1, 1, 1), (1, 2, 2), (1, 2, 1)), kernels=((1, 3, 3), (1, 3, 1), (1, 3, 3)))
-ONE_STAGE = make_spec(features=(5,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_blocks=(2,), decoder_convs=())
-UNEVEN_CONVS = make_spec(encoder_blocks=(1, 3, 2), decoder_convs=(1, 3))
+ANISOTROPIC = three_stages()
+ONE_STAGE = three_stages(
+    features=(5,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_blocks=(2,), decoder_convs=()
+)
+UNEVEN_CONVS = three_stages(encoder_blocks=(1, 3, 2), decoder_convs=(1, 3))
 PATCHES = [(ANISOTROPIC, (4, 8, 12)), (FLAT, (3, 8, 4)), (ONE_STAGE, (3, 5, 7)), (UNEVEN_CONVS, (2, 4, 8))]
 BLOCKS = {"architecture": "residual-encoder-unet", "encoder_blocks": (1, 3, 2), "decoder_convs": (1, 1)}
 # The third stage halves two axes without adding features: its shortcut averages only.
-SAME_FEATURES = make_spec(**BLOCKS, features=(4, 6, 6), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)))
+SAME_FEATURES = three_stages(**BLOCKS, features=(4, 6, 6), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)))
 RESIDUAL = [
-    (make_spec(**BLOCKS), (4, 8, 12)),
-    (make_spec(**BLOCKS, strides=FLAT.strides, kernels=FLAT.kernels), (3, 8, 4)),
+    (three_stages(**BLOCKS), (4, 8, 12)),
+    (three_stages(**BLOCKS, strides=FLAT.strides, kernels=FLAT.kernels), (3, 8, 4)),
 ]
-HIPPOCAMPUS = make_spec(
-    in_channels=1,
-    classes=3,
-    features=(32, 64, 128, 256),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 4,
-    encoder_blocks=(2,) * 4,
-    decoder_convs=(2,) * 3,
-)
 
 
 def convolution(kind: type) -> bool:
@@ -170,7 +146,7 @@ def test_a_residual_block_begins_as_its_shortcut():
 
 
 def test_the_size_of_the_published_residual_encoder():
-    spec = make_spec(
+    spec = three_stages(
         architecture="residual-encoder-unet",
         in_channels=1,
         classes=3,
@@ -195,7 +171,7 @@ def test_the_specs_shapes():
 @pytest.mark.parametrize("slices", [2, 4, 6])
 def test_gradients_in_16_bit_on_the_cpu_are_near_those_in_float32(slices):
     torch.manual_seed(0)
-    spec = make_spec(features=(16, 32, 64))
+    spec = three_stages(features=(16, 32, 64))
     network = build_network(spec).train()
     image = torch.randn(2, 2, slices, 32, 32)
     gradients = []
@@ -229,12 +205,12 @@ def test_two_slices_that_are_mixed_are_told_from_all_others():
 )
 def test_a_spec_that_fits_nowhere_is_refused(changes, message):
     with pytest.raises(ValidationError, match=message):
-        make_spec(**changes)
+        three_stages(**changes)
 
 
 def test_an_unknown_architecture_is_named_with_those_there_are():
     with pytest.raises(ValueError, match="unknown architecture 'vit'; choose from"):
-        build_network(make_spec(architecture="vit"))
+        build_network(three_stages(architecture="vit"))
     assert "plain-unet" in ARCHITECTURES
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
+from builders.nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.grid.preprocess import outside_of, preprocess_classes
 from segfw.grid.restore import restore
 from segfw.grid.slabs import dense

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_model import cascade_model
-from small_nnunet import REGIONS, dataset, plans, state, trained_folder
 
+from builders.models import cascade_model
+from builders.nnunet import REGIONS, dataset, plans, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.labels import LabelSet, Region

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_nnunet import plans, save_checkpoint, state, trained_folder
 
+from builders.nnunet import plans, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 
+from builders.nnunet import REGIONS, Runs, dataset, plans, save_checkpoint, state, trained_folder
 from segfw.base.device import pick_precision
 from segfw.base.records import UserError
 from segfw.cli import main

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_nifti
-from small_nnunet import plans
 
+from builders.data import write_nifti
+from builders.nnunet import plans
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.grid.preprocess import place_back, preprocess_classes, preprocess_image

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import selection_of
-from small_nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 
+from builders.models import selection_of
+from builders.nnunet import LABELS, REGIONS, Runs, dataset, state, trained_folder
 from segfw.base.records import UserError
 from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply
 from segfw.model.selection import load_postprocessing

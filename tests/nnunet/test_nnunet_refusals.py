@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 
+from builders.nnunet import Runs, dataset, plans, refusal, save_checkpoint, state, trained_folder
 from segfw.base.records import UserError
 from segfw.nnunet.import_folders import channels_and_labels
 from segfw.nnunet.read_plans import plan_of_nnunet, read_json

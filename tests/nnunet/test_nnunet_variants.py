@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_nnunet import INTENSITIES, dataset, plans, state, trained_folder
 
+from builders.nnunet import INTENSITIES, dataset, plans, state, trained_folder
 from segfw.base.records import UserError
 from segfw.grid.preprocess import preprocess_image
 from segfw.grid.resample import Resampling, resample_image, thick_axis

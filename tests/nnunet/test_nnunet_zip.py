@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from small_nnunet import MODEL, Runs, plans, refusal, trained_folder
 
+from builders.nnunet import MODEL, Runs, plans, refusal, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.load import load_model

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from builders import fingerprint, manifest, network_spec
 
+from builders.networks import network_spec
+from builders.planning import fingerprint, manifest
 from segfw.base.records import GIGABYTE
 from segfw.planning import measure as expectations
 from segfw.planning import memory

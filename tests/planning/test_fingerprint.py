@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import blocks_case, write_nifti
 from PIL import Image
 
+from builders.data import blocks_case, write_nifti
 from segfw.base.records import UserError
 from segfw.dataset.layouts import find_dataset
 from segfw.planning.fingerprint import DataProblems, scan_dataset

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from builders import fingerprint, manifest, random_cases
 
+from builders.planning import fingerprint, manifest, random_cases
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor

@@ -4,9 +4,9 @@ from math import prod
 
 import pytest
 import torch
-from builders import network_spec
 from torch.utils.flop_counter import FlopCounterMode
 
+from builders.networks import network_spec
 from segfw.base.records import GIGABYTE
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from builders.planning import STATS
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.labels import LabelSet, Region
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.sides import is_of_heart, may_be_paired, pairs_by_name, stem_of
-from segfw.grid.normalize import IntensityStats
 from segfw.grid.slabs import dense
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
@@ -28,8 +28,6 @@ from segfw.planning.mirroring import (
 )
 from segfw.planning.planner import make_plan
 from segfw.planning.request import PlanRequest
-
-STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
 
 def label_set(*names: str, regions: dict[str, tuple[int, ...]] | None = None) -> LabelSet:

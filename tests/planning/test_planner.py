@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import GOLDEN, STATS, fingerprint, manifest, no_cost, random_cases, rough_cost
 
+from builders.planning import GOLDEN, STATS, fingerprint, manifest, no_cost, random_cases, rough_cost
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.dataset.labels import LabelSet, Region

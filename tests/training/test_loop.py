@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
-from small_training import IDS, LABELS, assert_same_weights, run, spec, usual_loss, weights
 
+from builders.data import blocks_case, write_nifti
+from builders.networks import spec
+from builders.training import IDS, LABELS, assert_same_weights, run, usual_loss, weights
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case

@@ -6,15 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
 
-from segfw.dataset.cases import Case
-from segfw.dataset.labels import LabelSet
-from segfw.grid.normalize import Normalization
-from segfw.grid.preprocess import Preprocessing
+from builders.data import write_cases, write_nifti
+from builders.training import LABELS, ZSCORE
 from segfw.grid.store import preprocess_dataset
 from segfw.model.training_record import RUN_FILE, RunRecord, read_curve, read_metrics
 from segfw.training import run_record as runrecord
@@ -22,7 +20,6 @@ from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line,
 from segfw.training.run_record import data_digest, describe_session, git_state, note_session
 from segfw.training.settings import TrainSettings
 
-LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
 ROW = {
     "epoch": 11,
     "steps": 50,
@@ -81,17 +78,12 @@ def stored(tmp_path_factory) -> Path:
 
 
 def store(folder: Path, changed: str = "") -> Path:
-    cases = []
-    for number, case_id in enumerate("abc"):
-        image, mask = blocks_case(number)
-        if case_id == changed:
-            mask[np.flatnonzero((mask == 3).ravel())[0] // mask[0].size] = 0
-        paths = [folder / f"{case_id}_{part}.nii.gz" for part in ("image", "mask")]
-        write_nifti(paths[0], image)
-        write_nifti(paths[1], mask)
-        cases.append(Case(id=case_id, images=(paths[0],), label=paths[1]))
-    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
-    assert not preprocess_dataset(tuple(cases), LABELS, {"3d": how}, folder, case_bytes=dict.fromkeys("abc", 20_000))
+    cases = write_cases(folder, ("a", "b", "c"))
+    if changed:
+        mask = np.asarray(nibabel.load(folder / f"{changed}_mask.nii.gz").dataobj).copy()
+        mask[np.flatnonzero((mask == 3).ravel())[0] // mask[0].size] = 0
+        write_nifti(folder / f"{changed}_mask.nii.gz", mask)
+    assert not preprocess_dataset(cases, LABELS, {"3d": ZSCORE}, folder, case_bytes=dict.fromkeys("abc", 20_000))
     return folder / "3d"
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import FOLD, run, usual_loss, weights
 
+from builders.training import FOLD, run, usual_loss, weights
 from segfw.base.records import UserError
 from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
 from scipy import ndimage
 
+from builders.data import CASES, blocks_case, write_nifti, write_raw
+from builders.work import HELD_OUT, SLICES_FIRST, plan_a_cascade
 from segfw.base.array_files import open_array, save_array
 from segfw.base.records import UserError
 from segfw.grid.restore import restore
@@ -37,51 +37,11 @@ from segfw.networks import build_network
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, PLAN_FILE, Plan, target_of
 from segfw.planning.splits import SPLITS_FILE, Splits
-from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.run import run
 from segfw.verbs.train import train
 
-CASES = [f"case_{number:02}" for number in range(6)]
-HELD_OUT = [CASES[0:2], CASES[2:4], CASES[4:6]]
-SPEC = NetworkSpec(
-    architecture="plain-unet",
-    in_channels=1,
-    classes=3,
-    features=(4, 8),
-    strides=((1, 1, 1), (1, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)),
-    encoder_blocks=(1, 1),
-    decoder_convs=(1,),
-)
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "device": "cpu"}
-
-
-def write_raw(raw: Path) -> Path:
-    for number, case in enumerate(CASES):
-        image, mask = blocks_case(number)
-        write_nifti(raw / "imagesTr" / f"{case}_0000.nii.gz", image)
-        write_nifti(raw / "labelsTr" / f"{case}.nii.gz", mask)
-    description = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "bright": 3, "dark": 7}}
-    (raw / "dataset.json").write_text(json.dumps(description))
-    return raw
-
-
-def plan_a_cascade(raw: Path, work: Path, held_out: list[list[str]] = HELD_OUT) -> Path:
-    """Plans and preprocesses with a cascade, which no data set this small would be given, and three folds."""
-    splits = raw.with_name("splits.json")
-    folds = [{"train": [case for case in CASES if case not in part], "val": part} for part in held_out]
-    splits.write_text(json.dumps(folds))
-    plan = plan_and_preprocess(raw, work, splits=splits, plan_only=True)
-    full = plan.configurations[FULLRES].model_copy(update={"network": SPEC, "patch_size": (8, 16, 16), "batch_size": 2})
-    coarse = full.preprocessing.model_copy(update={"spacing_mm": (4.0, 3.0, 2.0)})
-    low = full.model_copy(update={"name": LOWRES, "preprocessing": coarse, "patch_size": (8, 8, 8)})
-    seeing = SPEC.model_copy(update={"in_channels": 3})
-    second = full.model_copy(update={"name": CASCADE, "previous_stage": LOWRES, "network": seeing, "batch_dice": True})
-    planned = {LOWRES: low, FULLRES: full, CASCADE: second}
-    plan.model_copy(update={"configurations": planned}).save(work / PLAN_FILE)
-    plan_and_preprocess(raw, work, splits=splits)  # keeps the plan, since nothing that it was made from has changed
-    return work
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +58,10 @@ def work(planned, tmp_path) -> Path:
 def first_stage_that_finds(work: Path, *classes: int) -> None:
     """A first stage with a fold for each of ``classes``, which it finds everywhere."""
     for fold, wanted in enumerate(classes):
-        weights = build_network(SPEC).state_dict()
+        weights = build_network(SLICES_FIRST).state_dict()
         for tensor in weights.values():
             tensor.zero_()
-        last = [name for name, tensor in weights.items() if tensor.shape == (SPEC.classes,)]
+        last = [name for name, tensor in weights.items() if tensor.shape == (SLICES_FIRST.classes,)]
         for name in last:
             weights[name][wanted] = 1.0
         assert last
@@ -199,7 +159,9 @@ def test_the_second_stage_sees_the_labels_of_the_first(work):
     """A second stage whose output is its further channels finds what the first one found."""
     torch.manual_seed(1)
     plan = Plan.load(work / PLAN_FILE)
-    save_tensors(fold_folder(work, LOWRES, "0") / WEIGHTS_FILE, build_network(SPEC).state_dict(), {"mirror_axes": ""})
+    save_tensors(
+        fold_folder(work, LOWRES, "0") / WEIGHTS_FILE, build_network(SLICES_FIRST).state_dict(), {"mirror_axes": ""}
+    )
     spec = plan.configurations[CASCADE].network
     save_tensors(fold_folder(work, CASCADE, "0") / WEIGHTS_FILE, build_network(spec).state_dict(), {"mirror_axes": ""})
 

@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import blocks_case, write_nifti
 
 import segfw
+from builders.data import blocks_case, write_nifti
 from segfw.base.options import duration_s
 from segfw.cli import build_parser, command_of, main
 from segfw.inference.prediction_options import PredictOptions

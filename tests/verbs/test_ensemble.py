@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from stored_cases import GRIDS, LABELS, record_of, smooth_logits, store
 
+from builders.probabilities import GRIDS, LABELS, record_of, smooth_logits, store
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 import torch
-from small_model import cascade_model, selection_of, small_model
 
+from builders.models import WEIGHTS, cascade_model, members_of, selection_of, small_model
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.model.card import Card
@@ -19,20 +19,6 @@ from segfw.model.training_record import RunRecord, Session
 from segfw.model.weights import load_tensors, save_tensors
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.export import export_model
-
-WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"
-
-
-@pytest.fixture
-def packed(tmp_path):
-    file = tmp_path / "model.zip"
-    export_model(small_model(tmp_path / "work"), file)
-    return file
-
-
-def members_of(file) -> dict[str, bytes]:
-    with zipfile.ZipFile(file) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_the_same_model_gives_the_same_bytes_wherever_and_whenever(tmp_path, packed):

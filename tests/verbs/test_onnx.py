@@ -12,11 +12,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import blocks_case
 from scipy import ndimage
-from small_model import ZSCORE, cascade_model, plan_of, small_model, write_fold
-from small_training import configuration, spec
 
+from builders.data import blocks_case
+from builders.models import cascade_model, plan_of, small_model, write_fold
+from builders.networks import spec
+from builders.training import ZSCORE, configuration
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.cases import Channel

@@ -15,8 +15,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
 
+from builders.data import blocks_case, write_nifti, write_raw
+from builders.training import TIMINGS
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.evaluation.metrics import Scores
@@ -43,7 +44,6 @@ from segfw.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 SHORT = ["--configurations", "3d_fullres", "--folds", "0", "--epochs", "4", "--steps-per-epoch", "2"]
-TIMINGS = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")
 
 
 def start(raw: Path, work: Path) -> subprocess.Popen:
@@ -80,14 +80,7 @@ def contents(work: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "raw"
-    for number in range(6):
-        image, mask = blocks_case(number)
-        write_nifti(folder / "imagesTr" / f"case_{number:02}_0000.nii.gz", image)
-        write_nifti(folder / "labelsTr" / f"case_{number:02}.nii.gz", mask)
-    description = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "bright": 3, "dark": 7}}
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
+    return write_raw(tmp_path_factory.mktemp("data") / "raw")
 
 
 @pytest.fixture(scope="module")

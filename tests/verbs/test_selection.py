@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from itertools import product
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blocks_case, write_nifti
-from small_training import spec
-from test_cascade_stages import plan_a_cascade, write_raw
 
+from builders.data import CASES, write_raw
+from builders.networks import spec
+from builders.work import plan_a_cascade, write_splits
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -35,7 +34,6 @@ from segfw.planning.splits import Fold, Splits
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.select import select
 
-CASES = [f"case_{number:02}" for number in range(6)]
 FLAT = spec(strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3)))
 SPEC = spec()
 
@@ -44,17 +42,10 @@ SPEC = spec()
 def trained(tmp_path_factory) -> Path:
     """Networks of 2d and 3d_fullres, folds 0 and 1 of three, with random weights."""
     folder = tmp_path_factory.mktemp("selection")
-    for number, case in enumerate(CASES):
-        image, mask = blocks_case(number)
-        write_nifti(folder / "raw" / "imagesTr" / f"{case}_0000.nii.gz", image)
-        write_nifti(folder / "raw" / "labelsTr" / f"{case}.nii.gz", mask)
-    description = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "bright": 3, "dark": 7}}
-    (folder / "raw" / "dataset.json").write_text(json.dumps(description))
-    held_out = [CASES[0:2], CASES[2:4], CASES[4:6]]
-    folds = [{"train": [case for case in CASES if case not in part], "val": part} for part in held_out]
-    (folder / "splits.json").write_text(json.dumps(folds))
+    raw = write_raw(folder / "raw")
+    splits = write_splits(folder / "splits.json")
     work = folder / "work"
-    plan = plan_and_preprocess(folder / "raw", work, splits=folder / "splits.json", plan_only=True)
+    plan = plan_and_preprocess(raw, work, splits=splits, plan_only=True)
     small = {
         name: plan.configurations[name].model_copy(update={"network": spec, "patch_size": patch})
         for name, spec, patch in (("2d", FLAT, (1, 16, 16)), ("3d_fullres", SPEC, (8, 16, 16)))

@@ -20,11 +20,11 @@ import torch
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from conftest import blocks_case, write_nifti  # noqa: E402
 from cpu_kind import cpu_kind  # noqa: E402
-from small_nnunet import trained_folder  # noqa: E402
-from small_training import spec  # noqa: E402
 
+from builders.data import blocks_case, write_nifti  # noqa: E402
+from builders.networks import spec  # noqa: E402
+from builders.nnunet import trained_folder  # noqa: E402
 from segfw.planning.plan import PLAN_FILE  # noqa: E402
 from segfw.training import checkpoint, epochs  # noqa: E402
 from segfw.verbs.evaluate import evaluate  # noqa: E402

@@ -1,4 +1,4 @@
-"""What tests of several rooms build: data sets as planning sees them, networks, and what they cost."""
+"""Data sets as the planner sees them: a manifest and a fingerprint, without any file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segfw.planning.memory import StepCost
 
 # Written by nnU-Net 2.8.1's own planners. Hippocampus to Liver are shaped like well-known data sets; the others are
 # drawn at random, with up to 60 labels and 4 channels and other budgets than the usual ones.
-GOLDEN = json.loads((Path(__file__).parent / "planning" / "golden_plans.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "planning" / "golden_plans.json").read_text())
 STATS = IntensityStats(mean=0, std=1, minimum=-4, maximum=4, median=0, percentile_00_5=-3, percentile_99_5=3)
 
 
@@ -49,6 +49,13 @@ def fingerprint(cases: list[tuple[tuple, tuple]], crop_ratio: float = 1, channel
     return Fingerprint(cases=tuple(stats), intensities=(STATS,) * channels)
 
 
+def rough_cost(network: NetworkSpec) -> StepCost:
+    """Five bytes for every output of a convolution, nearly what is counted, in no time."""
+    patch = tuple(4 * factor for factor in network.downsampling)
+    bytes_per_voxel = 5 * network.convolution_elements(patch) / np.prod(patch)
+    return StepCost(fixed_bytes=2**28, bytes_per_voxel=bytes_per_voxel, flops_per_voxel=1)
+
+
 def random_cases(rng: np.random.Generator) -> list[tuple[tuple, tuple]]:
     """One to six cases around a drawn spacing and size, from a thin slab of thick slices to a large isotropic one."""
     spacing = np.exp(rng.uniform(np.log(0.3), np.log(8), 3))
@@ -57,30 +64,6 @@ def random_cases(rng: np.random.Generator) -> list[tuple[tuple, tuple]]:
         (spacing * rng.uniform(0.8, 1.25, 3), np.maximum(1, size * rng.uniform(0.7, 1.4, 3)).astype(int))
         for _ in range(rng.integers(1, 7))
     ]
-
-
-def network_spec(features: tuple[int, ...], is_2d: bool = False, **changes) -> NetworkSpec:
-    """A plain U-Net with two channels and three classes that halves every axis, or those of slices, at each stage."""
-    stages = len(features)
-    z = 1 if is_2d else 3
-    values = {
-        "architecture": "plain-unet",
-        "in_channels": 2,
-        "classes": 3,
-        "features": features,
-        "strides": ((1, 1, 1), *((1 if is_2d else 2, 2, 2),) * (stages - 1)),
-        "kernels": ((1, 3, 3), *((z, 3, 3),) * (stages - 1)),
-        "encoder_blocks": (2,) * stages,
-        "decoder_convs": (2,) * (stages - 1),
-    }
-    return NetworkSpec(**values | changes)
-
-
-def rough_cost(network: NetworkSpec) -> StepCost:
-    """Five bytes for every output of a convolution, nearly what is counted, in no time."""
-    patch = tuple(4 * factor for factor in network.downsampling)
-    bytes_per_voxel = 5 * network.convolution_elements(patch) / np.prod(patch)
-    return StepCost(fixed_bytes=2**28, bytes_per_voxel=bytes_per_voxel, flops_per_voxel=1)
 
 
 def no_cost(network: NetworkSpec) -> StepCost:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import torch
-from small_training import LABELS, configuration, spec
 
+from builders.networks import spec
+from builders.training import LABELS, ZSCORE, configuration
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
-from segfw.grid.normalize import Normalization
-from segfw.grid.preprocess import Preprocessing
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
 from segfw.model.source import fold_folder
 from segfw.model.weights import save_weights
 from segfw.networks import build_network
+from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan
 
-ZSCORE = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+WEIGHTS = "runs/3d_fullres/fold_0/weights.safetensors"  # of a small model
 ONE = (Channel(name="MR"),)
 
 
@@ -67,14 +68,21 @@ def write_fold(
     save_weights(path, weights, epoch=7, mirror_axes=mirror_axes)
 
 
-def small_model(folder: Path, *, folds: tuple[str, ...] = ("0",)) -> Path:
-    """One configuration for the images of ``conftest.blocks_case``."""
-    chosen = configuration(ZSCORE, spec())
+def small_model(
+    folder: Path, *, folds: tuple[str, ...] = ("0",), network: NetworkSpec | None = None, first_seed: int = 0
+) -> Path:
+    """One configuration for the images of ``data.blocks_case``."""
+    chosen = configuration(ZSCORE, network or spec())
     folder.mkdir(parents=True, exist_ok=True)
     plan_of(chosen).save(folder / PLAN_FILE)
-    for seed, fold in enumerate(folds):
+    for seed, fold in enumerate(folds, first_seed):
         write_fold(folder, chosen, fold, (2,), seed)
     return folder
+
+
+def make_model(folder: Path) -> Path:
+    """A model with a drawn network: masks of ``data.make_images`` have all labels, and depend on every voxel."""
+    return small_model(folder, network=spec(features=(4, 8)), first_seed=3)
 
 
 def cascade_model(folder: Path) -> Path:
@@ -90,3 +98,9 @@ def cascade_model(folder: Path) -> Path:
     for seed, (chosen, fold) in enumerate(((low, "0"), (low, "1"), (second, "0"))):
         write_fold(folder, chosen, fold, (), seed)
     return folder
+
+
+def members_of(file: Path) -> dict[str, bytes]:
+    """What a model file holds, by name."""
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}

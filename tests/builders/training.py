@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from conftest import blocks_case, write_nifti
 
-from segfw.dataset.cases import Case
+from builders.data import write_cases
+from builders.networks import spec
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing
@@ -24,21 +24,9 @@ from segfw.training.train_request import BuildLoss, TrainRequest
 
 IDS = tuple(f"case_{number:02}" for number in range(4))
 FOLD = Fold(train=IDS[:3], validation=IDS[3:])
-LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
-
-
-def spec(**changes) -> NetworkSpec:
-    values = {
-        "architecture": "plain-unet",
-        "in_channels": 1,
-        "classes": 3,
-        "features": (8, 16),
-        "strides": ((1, 1, 1), (2, 2, 2)),
-        "kernels": ((3, 3, 3), (3, 3, 3)),
-        "encoder_blocks": (1, 1),
-        "decoder_convs": (1,),
-    }
-    return NetworkSpec(**values | changes)
+LABELS = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))  # of data.blocks_case
+ZSCORE = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+TIMINGS = ("epoch_s", "elapsed_s", "stalled_share", "augment_share")  # of metrics.jsonl: they differ from run to run
 
 
 def configuration(how: Preprocessing, network: NetworkSpec) -> Configuration:
@@ -58,18 +46,10 @@ def configuration(how: Preprocessing, network: NetworkSpec) -> Configuration:
 
 def prepare(folder: Path) -> tuple[Path, Preprocessing]:
     """Writes and preprocesses the cases; the folder of stored cases, and how they were preprocessed."""
-    cases = []
-    for number, case_id in enumerate(IDS):
-        image, mask = blocks_case(number)
-        write_nifti(folder / f"{case_id}_image.nii.gz", image)
-        write_nifti(folder / f"{case_id}_mask.nii.gz", mask)
-        cases.append(
-            Case(id=case_id, images=(folder / f"{case_id}_image.nii.gz",), label=folder / f"{case_id}_mask.nii.gz")
-        )
-    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
+    cases = write_cases(folder, IDS)
     sizes = dict.fromkeys(IDS, 20_000)
-    assert not preprocess_dataset(tuple(cases), LABELS, {"3d": how}, folder, case_bytes=sizes)
-    return folder / "3d", how
+    assert not preprocess_dataset(cases, LABELS, {"3d": ZSCORE}, folder, case_bytes=sizes)
+    return folder / "3d", ZSCORE
 
 
 def request(

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from segfw.dataset.labels import LabelSet
+from segfw.evaluation.confusion import confusion
+from segfw.evaluation.metrics import label_score
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 
@@ -43,3 +45,8 @@ def folders(tmp_path: Path, references: dict, predictions: dict, ending=".nii.gz
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def score(reference, prediction, index=1):
+    """Of one label of two masks with up to three classes."""
+    return label_score(confusion(np.asarray(reference), np.asarray(prediction), 3), index)

@@ -1,4 +1,4 @@
-"""Networks made ready to predict: 16-bit convolutions where that is wanted, and torch.compile with a way back."""
+"""Networks made ready to predict: with their weights, in 16 bit where that is wanted, compiled with a way back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,53 @@
+"""``segfw predict`` of a small model in a process of its own, slow enough to be killed in the midst of it.
+
+python -m builders.slow_prediction MODEL IMAGES MASKS [slow=SECONDS] [file_limit=BYTES]
+    [arguments of predict as name=value ...]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from segfw.networks import build_network
+
+
+def slowly(seconds: float):
+    """Builds networks that take at least so long for each batch of tiles."""
+
+    def build(wanted):
+        network = build_network(wanted)
+        network.register_forward_pre_hook(lambda *_: time.sleep(seconds))
+        return network
+
+    return build
+
+
+def main() -> int:
+    from segfw.base.parallel import CasesFailed
+    from segfw.verbs.predict import predict
+
+    paths, options = [Path(text) for text in sys.argv[1:4]], {}
+    for text in sys.argv[4:]:
+        name, value = text.split("=", 1)
+        if name == "slow":
+            options["build"] = slowly(float(value))
+        elif name == "file_limit":
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
+        else:
+            options[name] = value
+    try:
+        predict(*paths, **{"device": "cpu"} | options)
+    except CasesFailed as error:
+        print(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
