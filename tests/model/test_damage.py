@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_model import small_model
-from small_nnunet import save_checkpoint, state
 
+from builders.models import small_model
+from builders.nnunet import save_checkpoint, state
 from segfw.base.array_files import open_array, open_checked_array, save_array
 from segfw.base.records import UserError
 from segfw.grid.slabs import NoNumbers
