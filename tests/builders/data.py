@@ -41,7 +41,6 @@ def write_slices(
     ``positions`` and ``axes`` (x, y) are LPS.
     """
     SimpleITK = pytest.importorskip("SimpleITK")
-    SimpleITK = pytest.importorskip("SimpleITK")
     folder.mkdir(parents=True, exist_ok=True)
     before = locale.setlocale(locale.LC_ALL)
     for number, (pixels, place) in enumerate(zip(array_zyx, positions)):

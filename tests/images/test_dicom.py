@@ -17,8 +17,6 @@ from segfw.images.volume import from_canonical, to_canonical
 
 SimpleITK = pytest.importorskip("SimpleITK")  # most tests run without it
 
-SimpleITK = pytest.importorskip("SimpleITK")  # most tests run without it
-
 ARRAY = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5) - 20
 # x runs to the back and y to the feet (LPS): a sagittal series, whose slices follow each other to the right.
 SAGITTAL = np.array([[0, 1.0, 0], [0, 0, -1]])

@@ -54,7 +54,6 @@ def world_by_itk(image, index_zyx: tuple[int, ...]) -> np.ndarray:
 
 def assert_itk_agrees(path: Path) -> None:
     SimpleITK = pytest.importorskip("SimpleITK")
-    SimpleITK = pytest.importorskip("SimpleITK")
     volume = read_volume(path)
     image = SimpleITK.ReadImage(str(path))
     z, y, x = (size - 1 for size in volume.geometry.shape)
@@ -128,7 +127,6 @@ def test_awkward_files_have_the_shape_that_their_headers_say(real_data, name, ki
 )
 def test_dicom_series_lie_where_itk_puts_them(real_data, series, shape, spacing_zyx):
     SimpleITK = pytest.importorskip("SimpleITK")
-    SimpleITK = pytest.importorskip("SimpleITK")
     volume = read_volume(real_data / series)
     assert volume.array.shape == (1, *shape)
     assert volume.geometry.spacing_mm == pytest.approx(spacing_zyx, abs=1e-4)
@@ -159,7 +157,6 @@ def test_a_series_of_three_b_values_is_refused(real_data):
 
 
 def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(real_data):
-    SimpleITK = pytest.importorskip("SimpleITK")
     SimpleITK = pytest.importorskip("SimpleITK")
     found = find_dataset(real_data / "retina_2d")
     assert len(found.cases) == 14

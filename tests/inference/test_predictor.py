@@ -124,7 +124,6 @@ def oblique_image() -> nibabel.Nifti1Image:
 
 def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path):
     SimpleITK = pytest.importorskip("SimpleITK")
-    SimpleITK = pytest.importorskip("SimpleITK")
     image = oblique_image()
     image.header.set_xyzt_units("mm")
     nibabel.save(image, tmp_path / "a.nii.gz")
@@ -154,7 +153,6 @@ def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path
 
 
 def test_channels_of_all_kinds(model, tmp_path):
-    SimpleITK = pytest.importorskip("SimpleITK")
     SimpleITK = pytest.importorskip("SimpleITK")
     torch.manual_seed(4)
     how = model.configuration.preprocessing
