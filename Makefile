@@ -9,7 +9,7 @@ help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
-	@echo "make lint        check style"
+	@echo "make lint        check style and types"
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
@@ -45,6 +45,7 @@ docs: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The types of the Python API's functions, made of their options records
 stub: install
