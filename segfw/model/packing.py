@@ -24,7 +24,7 @@ from segfw.model.half_precision import halved, measure_rounding
 from segfw.model.private_names import PrivateNames
 from segfw.model.selection import read_selection
 from segfw.model.source import SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
-from segfw.model.weights import read_tensors, safetensors_header
+from segfw.model.weights import read_tensors, require_usable, safetensors_header
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import PLAN_FILE, Plan
 
@@ -122,6 +122,7 @@ def pack_model(
             for fold, name in names.items():  # one after the other in memory
                 of_fold = _facts(source, configuration, fold, name)
                 tensors, metadata = read_tensors(source, name)
+                require_usable(tensors, source.path / name)
                 if half:
                     whole = tensors
                     tensors = halved(whole, source.path / name)

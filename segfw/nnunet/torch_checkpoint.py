@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +86,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _require_archive(path: Path) -> None:
-    """UserError unless the file is a zip of which nothing is compressed, as PyTorch writes it; a web page is none."""
+    """UserError unless the file is a zip of which nothing is compressed, as PyTorch writes it; a web page is none.
+
+    Every member is read and its CRC compared, which torch.load does not do.
+    """
+    damaged = None
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            if unpacked <= path.stat().st_size:
+                damaged = archive.testzip()
+    except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again") from None
     if unpacked > path.stat().st_size:
         raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than it has; do not trust this file")
+    if damaged is not None:
+        raise UserError(f"{path}: is damaged, the checksum of {damaged} does not fit; copy or download it again")
 
 
 def _checked(found: Any, path: Path) -> Checkpoint:

@@ -17,7 +17,7 @@ from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
 from segfw.model.training_record import Events
-from segfw.model.weights import load_tensors, save_tensors
+from segfw.model.weights import load_tensors, require_usable, save_tensors
 
 CHECKPOINT_FILE = "last.safetensors"
 GOOD_FILE = "good.safetensors"
@@ -127,6 +127,7 @@ def load_checkpoint(path: Path, state: TrainState) -> None:
     """Restores what ``save_checkpoint`` wrote; raises UserError if there is none or it is of another network."""
     tensors, metadata = load_tensors(path)
     weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
+    require_usable(weights, path)
     try:
         state.network.load_state_dict(weights)
     except RuntimeError as error:
