@@ -16,17 +16,17 @@ MASK_SHARE = 0.05
 PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
 
 
-def require_space(cases: Sequence[Case], folder: OutputFolder) -> None:
+def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int = FULL_BELOW_BYTES) -> None:
     """Warns if the disk may be too small for all the cases; raises UserError if it is for the first of them.
 
-    What masks take is a guess from the size of the images' files.
+    What masks take is a guess from the size of the images' files; ``spare_bytes`` stay free beside the first.
     """
     share = MASK_SHARE if folder.ending.endswith(".gz") else PLAIN_MASK_SHARE
     share += sum(extra.bytes_per_image_byte for extra in folder.extras)
     sizes = [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]
     free = shutil.disk_usage(folder.path).free
     free_room = f"{folder.path}: {free / GIGABYTE:.3g} GB are free"
-    if sizes and free < sizes[0] + FULL_BELOW_BYTES:
+    if sizes and free < sizes[0] + spare_bytes:
         raise UserError(f"{free_room}, too few for even one case; free some space or write to another disk")
     if free < sum(sizes):
         needed = sum(sizes) / GIGABYTE
