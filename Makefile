@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test docs lint format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test docs lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
-	@echo "make lint        check style"
+	@echo "make lint        check style and types"
+	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make gpu-check   what is right, how fast, how much memory on a CUDA device: 9 minutes"
@@ -44,6 +45,11 @@ docs: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The types of the Python API's functions, made of their options records
+stub: install
+	$(BIN)/python tests/public_stub.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from segfw.base.records import UserError
 from segfw.grid.boxes import Block
+
+
+class NoNumbers(UserError):
+    """What networks give is NaN or infinite, so that nothing can be said of the voxels."""
 
 
 @dataclass(frozen=True, kw_only=True)

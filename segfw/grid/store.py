@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from segfw.base.array_files import StoredArray, open_array, save_array
+from segfw.base.array_files import StoredArray, open_array, open_checked_array, save_array
 from segfw.base.files import remove_partials
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError
@@ -34,6 +34,7 @@ from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
 
 FOREGROUND_VOXELS_PER_CLASS = 4000  # enough to draw patch centres from; nnU-Net keeps 10 000 or more
+REMEDY_OF_PREVIOUS = "delete it, and train the second stage again, which makes it anew"
 RULES_VERSION = 3  # raised when the same data and rules give other arrays than before
 
 
@@ -250,11 +251,12 @@ def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: 
     ``previous`` is the folder of what the first stage of a cascade finds, ``ID.b2nd`` per case.
     """
     stored = load_stored(folder, case_id)
-    listed = open_array(folder / f"{case_id}.foreground.b2nd")[:]
+    remedy = f"delete {folder / case_id}.json, and run segfw plan-and-preprocess again"
+    listed = open_checked_array(folder / f"{case_id}.foreground.b2nd", remedy=remedy)[:]
     *parts, annotated = np.split(listed, np.cumsum(list(stored.foreground_counts.values())))
 
-    def opened(path: Path) -> StoredArray:
-        array = open_array(path)
+    def opened(path: Path, remedy: str = remedy) -> StoredArray:
+        array = open_checked_array(path, remedy=remedy)
         return array[:] if in_memory else array
 
     return CaseArrays(
@@ -262,7 +264,7 @@ def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: 
         classes=opened(folder / f"{case_id}.classes.b2nd"),
         foreground={int(index): part for index, part in zip(stored.foreground_counts, parts)},
         annotated=None if stored.annotated_count is None else annotated,
-        previous=None if previous is None else opened(previous / f"{case_id}.b2nd"),
+        previous=None if previous is None else opened(previous / f"{case_id}.b2nd", REMEDY_OF_PREVIOUS),
     )
 
 

@@ -8,7 +8,6 @@ comes from a side file, or from the tags of ImageJ, OME, SimpleITK or a microsco
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segfw.base.errors import UserError
+from segfw.base.written_by_people import read_json
 from segfw.images.geometry import Spacing, as_spacing
 from segfw.images.pillow_pages import page_values
 from segfw.images.stored_pixels import check_picture
@@ -158,8 +159,8 @@ def _side_file_spacing(path: Path) -> Spacing | None:
     if side is None:
         return None
     try:
-        lengths_mm = [float(value) for value in json.loads(side.read_text(encoding="utf-8"))["spacing"]]
-    except (ValueError, TypeError, KeyError, OSError):
+        lengths_mm = [float(value) for value in read_json(side)["spacing"]]
+    except (ValueError, TypeError, KeyError, OSError, UserError):
         lengths_mm = []
     if len(lengths_mm) == 2:
         lengths_mm = [1.0, *lengths_mm]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segfw.base.resources import ran_out_of_memory
-from segfw.grid.slabs import Slab
+from segfw.grid.slabs import NoNumbers, Slab
 from segfw.inference.host_memory import FLOAT32, LearnedLimits, allocate, choose_storage, storage_note
 from segfw.inference.summands import Summands, heads_on
 from segfw.inference.tiles import Tile, TiledImage
@@ -91,6 +91,7 @@ class Accumulator:
         slab_stop = min(max(stop - before, 0), depth)
         at = slab_first + before - self.first
         values = self._values[:, at : at + slab_stop - slab_first, top : top + height, left : left + width]
+        _require_numbers(values)
         return Slab(
             first=slab_first,
             start=slab_start,
@@ -119,6 +120,18 @@ class Accumulator:
                 raise
         self._limits.keep_sums_on_host()
         return None
+
+
+def _require_numbers(values_azyx: Tensor) -> None:
+    """NoNumbers if a value is NaN or infinite: the largest of such would be the background, without a word."""
+    # The sum, which is quick, is no number then; it may also be beyond what the type holds where all values are right.
+    if values_azyx.is_meta:  # only shapes are computed
+        return
+    if not values_azyx.sum().isfinite() and not values_azyx.isfinite().all():
+        raise NoNumbers(
+            "what the networks give is no number (NaN or infinite); take --precision fp32, and if that does not help "
+            "look for values in the image that are far from those of the training, or restore the model's weights"
+        )
 
 
 def add_weighted(target_azyx: Tensor, sums_azyx: Tensor, by_slice_z: Tensor, in_slice_yx: Tensor, share: float) -> None:

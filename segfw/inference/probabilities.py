@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.base.array_files import StoredArray, open_array
+from segfw.base.array_files import StoredArray, damage, open_array, seal
 from segfw.base.files import partial_path, whole_file
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
@@ -141,6 +141,7 @@ class ProbabilityWriter:
         self._array.schunk.vlmeta["info"] = info.model_dump_json()
         with whole_file(self._path) as partial:
             self._unfinished.rename(partial)
+            seal(partial)
 
     def close(self) -> None:
         """Gives up a file that was not finished; does nothing to one that was."""
@@ -170,6 +171,9 @@ def read_probabilities(path: Path) -> Probabilities:
     if not path.is_file():
         raise UserError(f"{path}: no such file; predict with --save-probabilities")
     remedy = "predict the case again with --save-probabilities, or copy the file again"
+    problem = damage(path)
+    if problem:
+        raise UserError(f"{path}: is no whole file of probabilities ({problem}); {remedy}")
     try:
         array = open_array(path)
         info = ProbabilityInfo.model_validate_json(array.schunk.vlmeta["info"])

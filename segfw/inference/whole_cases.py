@@ -18,6 +18,7 @@ from segfw.evaluation.evaluate_pairs import evaluate_pairs
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.pairs import LabelledPairs
 from segfw.evaluation.result_files import ResultFiles
+from segfw.grid.slabs import NoNumbers
 from segfw.grid.store import open_case
 from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
@@ -72,6 +73,8 @@ def whole_case_counter(
                     logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
                     truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
                     counts.append(overlap_counts(logits[None], truth, target).to(device))
+        except NoNumbers:
+            raise
         except UserError as error:  # one tile, or the sums, in the memory that training leaves
             raise torch.OutOfMemoryError(f"{case_id}: {error}") from None
         return torch.stack(counts).sum(0)

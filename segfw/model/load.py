@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from segfw.model.source import ModelSource
-from segfw.model.weights import read_tensors, shared_mirror_axes
+from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes
 from segfw.planning.plan import Configuration, Plan
 
 
@@ -77,6 +77,8 @@ def _read_model(
 ) -> Model:
     names = source.weight_names(configuration.name, folds, best=best)
     loaded = {fold: read_tensors(source, name) for fold, name in names.items()}
+    for fold, (tensors, _) in loaded.items():
+        require_usable(tensors, source.path / names[fold])
     previous = None
     if configuration.previous_stage:
         previous = _read_model(source, plan.configuration(configuration.previous_stage), plan, previous_folds)

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
+from segfw.base.written_by_people import parse_json, read_text
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
 from segfw.model.export_options import ExportOptions
 from segfw.model.half_precision import halved, measure_rounding
 from segfw.model.private_names import PrivateNames
 from segfw.model.selection import read_selection
 from segfw.model.source import SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
-from segfw.model.weights import read_tensors, safetensors_header
+from segfw.model.weights import read_tensors, require_usable, safetensors_header
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import PLAN_FILE, Plan
 
@@ -82,7 +83,7 @@ class _Archive:
     def add(self, name: str, content: bytes) -> None:
         self.digests[name] = hashlib.sha256(content).hexdigest()
         if name.endswith(".json"):
-            self.texts.append(json.loads(content))
+            self.texts.append(parse_json(content, name))
         self.write(name, content)
 
     def write(self, name: str, content: bytes) -> None:
@@ -122,6 +123,7 @@ def pack_model(
             for fold, name in names.items():  # one after the other in memory
                 of_fold = _facts(source, configuration, fold, name)
                 tensors, metadata = read_tensors(source, name)
+                require_usable(tensors, source.path / name)
                 if half:
                     whole = tensors
                     tensors = halved(whole, source.path / name)
@@ -204,7 +206,7 @@ def _licence(name_or_file: str | None, before: Card | None) -> tuple[str | None,
         return (before.licence, before.licence_text) if before else (None, None)
     if not Path(name_or_file).is_file():
         return name_or_file, None
-    text = Path(name_or_file).read_text(encoding="utf-8")
+    text = read_text(Path(name_or_file), latin=True)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{name_or_file}: is empty; give the licence's name or its text")

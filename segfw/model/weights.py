@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
-from segfw.base.records import UserError
 from segfw.model.source import ModelSource, split_model_path
+
+LONGEST_NUMBER = 9  # digits of an epoch
+# The checksum stands twice in a file's text, so that no single damage makes one that has it look like one that has not.
+CHECKSUMS = ("crc32", "crc32_again")
+
+
+# The variance of what a layer with a larger weight gives is beyond float32. No training comes near.
+LARGEST_WEIGHT = 1e18
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], *, epoch: int, mirror_axes: Sequence[int]) -> None:
@@ -26,7 +35,31 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as partial:
-        save_file(plain, str(partial), metadata=dict(metadata))
+        save_file(plain, str(partial), metadata={**metadata, **dict.fromkeys(CHECKSUMS, checksum(plain, metadata))})
+        _sort_metadata(partial)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Gives the same bytes for the same content: the library writes the text in an order that changes every time."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(content) <= length:
+            file.seek(8)
+            file.write(content.ljust(length))
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of all that a safetensors file holds: names, types, shapes and values of its tensors, and its text."""
+    text = {name: value for name, value in metadata.items() if name not in CHECKSUMS}
+    result = zlib.crc32(json.dumps(text, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        result = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), result)
+        values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        result = zlib.crc32(values.numpy(), result)
+    return f"{result:08x}"
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -56,7 +89,21 @@ def read_tensors(source: ModelSource, name: str) -> tuple[dict[str, Tensor], dic
     except SafetensorError as error:
         raise _damaged(path, error) from None
     whole = {key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()}
-    return whole, safetensors_header(content).get("__metadata__", {})
+    return whole, _checked(safetensors_header(content).get("__metadata__", {}), path)
+
+
+def require_usable(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """UserError that names file and tensor if weights are no numbers, or too large to compute with."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = (float(value) for value in tensor.aminmax())  # NaN if any value is
+        if not (low >= -LARGEST_WEIGHT and high <= LARGEST_WEIGHT):
+            example = high if abs(high) > LARGEST_WEIGHT or high != high else low
+            raise UserError(
+                f"{path}: the weights {name} hold {example:.3g}, with which nothing can be computed; restore the file, "
+                "or train again"
+            )
 
 
 def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -64,13 +111,20 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
+    stated = {metadata.pop(name, None) for name in CHECKSUMS}
+    if stated not in ({None}, {checksum(tensors, metadata)}):  # those of older versions, and of others, state none
+        raise _damaged(path, "its checksum does not fit")
+    return tensors, _checked(metadata, path)
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is not a whole safetensors file ({error}); train again or restore it")
+def _damaged(path: Path, error: Exception | str) -> UserError:
+    """UserError of a file that cannot be read: damaged, unless the error says that this user may not."""
+    damaged = f"{path}: is not a whole safetensors file ({error}); train again or restore it"
+    return UserError(damaged) if isinstance(error, str) else unreadable(path, error, damaged)
 
 
 def safetensors_header(content: bytes) -> dict:
@@ -82,3 +136,14 @@ def shared_mirror_axes(metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]
     """Axes along which all folds, whose weights' ``metadata`` are given, saw mirrored images."""
     axes_of_folds = [{int(axis) for axis in fold.get("mirror_axes", "").split(",") if axis} for fold in metadata]
     return tuple(sorted(set.intersection(*axes_of_folds)))
+
+
+def _checked(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The text of a file of weights, once it says of mirroring and epoch what it can; UserError naming ``path``."""
+    axes = metadata.get("mirror_axes", "")
+    if not {axis for axis in axes.split(",") if axis} <= {"0", "1", "2"}:
+        raise UserError(f"{path}: field 'mirror_axes' is {axes[:80]!r}; it must be some of 0,1,2: restore the file")
+    epoch = metadata.get("epoch", "0")
+    if not (epoch.isascii() and epoch.isdecimal()) or len(epoch) > LONGEST_NUMBER:
+        raise UserError(f"{path}: field 'epoch' is {epoch[:80]!r}; it must be a number: restore the file")
+    return dict(metadata)

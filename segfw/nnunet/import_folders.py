@@ -15,7 +15,7 @@ from segfw.dataset.cases import Channel
 from segfw.dataset.dataset_json import channels_of, labels_of
 from segfw.dataset.labels import LabelSet
 from segfw.model.source import BEST_FILE, WEIGHTS_FILE, fold_folder, postprocessing_file
-from segfw.model.weights import save_weights
+from segfw.model.weights import require_usable, save_weights
 from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights
 from segfw.nnunet.layer_names import LONGEST, from_nnunet, without_wrappers
@@ -121,6 +121,7 @@ class FoldImport:
         entry = resolved(self.trained.plans, self.configuration.name, self.trained.path)
         checkpoint = read_checkpoint(path)
         weights = self._weights(checkpoint, path, entry)
+        require_usable(weights, path)
         # In two dimensions nnU-Net counts the axes of a slice, of which ours are the last two.
         offset = 1 if len(entry["patch_size"]) == 2 else 0
         axes = tuple(axis + offset for axis in checkpoint.mirror_axes)

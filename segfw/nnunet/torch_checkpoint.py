@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segfw.base.records import UserError
+from segfw.base.errors import UserError, unreadable
 from segfw.base.words import first_line
 
 
@@ -80,19 +81,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: is refused, because {reason}, which could run code; {WAY_OUT}") from None
     except Exception as error:  # a torn zip, a truncated pickle: torch raises many kinds
         reason = first_line(error)
-        raise UserError(f"{path}: is no whole checkpoint ({reason}); copy it again") from None
+        raise unreadable(path, error, f"{path}: is no whole checkpoint ({reason}); copy it again") from None
     return _checked(found, path)
 
 
 def _require_archive(path: Path) -> None:
-    """UserError unless the file is a zip of which nothing is compressed, as PyTorch writes it; a web page is none."""
+    """UserError unless the file is a zip of which nothing is compressed, as PyTorch writes it; a web page is none.
+
+    Every member is read and its CRC compared, which torch.load does not do.
+    """
+    damaged = None
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again") from None
+            if unpacked <= path.stat().st_size:
+                damaged = archive.testzip()
+    except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        reason = f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again"
+        raise unreadable(path, error, reason) from None
     if unpacked > path.stat().st_size:
         raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than it has; do not trust this file")
+    if damaged is not None:
+        raise UserError(f"{path}: is damaged, the checksum of {damaged} does not fit; copy or download it again")
 
 
 def _checked(found: Any, path: Path) -> Checkpoint:

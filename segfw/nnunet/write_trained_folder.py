@@ -15,7 +15,7 @@ from segfw.base.records import UserError
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection, postprocessing_in
 from segfw.model.source import ModelSource, postprocessing_name
-from segfw.model.weights import read_tensors, shared_mirror_axes
+from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes
 from segfw.nnunet.layer_names import to_nnunet
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
@@ -103,6 +103,7 @@ class FolderExport:
         mirror_axes: tuple[int, ...],
     ) -> None:
         weights, metadata = read_tensors(self.source, weights_name)
+        require_usable(weights, self.source.path / weights_name)
         checkpoint = {
             "network_weights": to_nnunet(weights, configuration.network),
             "optimizer_state": None,

@@ -245,6 +245,8 @@ def logits_of(image: np.ndarray, networks: Sequence[InferenceSession], tiles: Ma
         weight_sum[place] += weights
     assert total is not None  # every image has a tile
     total /= weight_sum
+    if not np.isfinite(total).all():
+        sys.exit("what the networks give is no number (NaN or infinite); the image or the networks are damaged")
     return total[(slice(None), *(slice(first, first + size) for first, size in zip(before, shape)))]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from segfw.base.records import UserError
 from segfw.model.source import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
-from segfw.model.weights import load_tensors
+from segfw.model.weights import load_tensors, require_usable
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE
 
@@ -53,6 +53,7 @@ def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module
     def start(network: nn.Module) -> None:
         file = find_start(path, configuration, fold)
         weights, _ = load_tensors(file)
+        require_usable(weights, file)
         print(f"starting from {file}: {transfer(network, weights).text()}")
         if file.parent.name != f"fold_{fold}":
             print(f"note: if it was trained on the cases that fold {fold} validates on, the scores will be too good")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.ranks import Ranks
+from segfw.grid.slabs import NoNumbers
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape
 from segfw.model.training_record import WholeCaseFigures
@@ -79,11 +80,13 @@ class WholeCases:
         return {"whole_case_dice": known_mean(means), "whole_case_dice_per_label": zero_where_unknown(means)}
 
     def _counts(self, network: nn.Module, case_id: str) -> Tensor | None:
-        """None where the case is too large for the memory that training leaves."""
+        """None where the case is too large for the memory that training leaves, or gives no numbers."""
         try:
             return self.count(network, case_id)
         except torch.OutOfMemoryError:
             print(f"note: {case_id} is too large to be validated as a whole while training")
+        except NoNumbers as error:
+            print(f"warning: {case_id}: {error}; it is not counted")
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         return None

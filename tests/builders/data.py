@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 
 from segfw.dataset.cases import Case
 from segfw.images.formats import read_mask
@@ -39,9 +40,8 @@ def write_slices(
 
     ``positions`` and ``axes`` (x, y) are LPS.
     """
+    SimpleITK = pytest.importorskip("SimpleITK")
     folder.mkdir(parents=True, exist_ok=True)
-    import SimpleITK  # not at the top: most tests run where it is missing
-
     before = locale.setlocale(locale.LC_ALL)
     for number, (pixels, place) in enumerate(zip(array_zyx, positions)):
         image = SimpleITK.GetImageFromArray(pixels, isVector=pixels.ndim == 3)

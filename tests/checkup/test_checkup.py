@@ -270,8 +270,7 @@ def test_images_without_masks_are_checked_for_what_can_be_told(tmp_path):
 
 
 def test_pictures_without_a_spacing_are_no_alarm(tmp_path):
-    import SimpleITK
-
+    SimpleITK = pytest.importorskip("SimpleITK")
     rng = np.random.default_rng(0)
     for number in range(3):
         for folder, array in (("images", rng.integers(0, 255, (20, 30))), ("labels", rng.integers(0, 2, (20, 30)))):

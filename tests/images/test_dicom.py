@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK
 
 from builders.data import write_slices
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
 from segfw.images.volume import from_canonical, to_canonical
+
+SimpleITK = pytest.importorskip("SimpleITK")  # most tests run without it
 
 ARRAY = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5) - 20
 # x runs to the back and y to the feet (LPS): a sagittal series, whose slices follow each other to the right.

@@ -6,7 +6,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from builders.data import write_nifti
 from segfw.images import formats
@@ -22,6 +21,7 @@ OBLIQUE = nibabel.affines.from_matvec(TURNED * (5, 0.5, 2), (-30, 40.5, 7.25))
 
 def world_by_itk(path: Path, index_zyx: tuple[int, ...]) -> np.ndarray:
     """RAS millimetres of a voxel as SimpleITK has it, which counts x first and in LPS."""
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.ReadImage(str(path))
     index = [int(value) for value in index_zyx[::-1]] + [0] * (image.GetDimension() - 3)
     return np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint(index)[:3]
@@ -115,6 +115,7 @@ def test_channels_are_the_fourth_axis_of_nifti_or_the_fifth_of_its_vectors(tmp_p
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
 def test_vectors_and_fourth_dimensions_of_itk_are_channels(tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     array_zyxc = numbers(np.int16, (3, 4, 5, 2))
     vectors = SimpleITK.GetImageFromArray(array_zyxc, isVector=True)
     series = SimpleITK.GetImageFromArray(np.moveaxis(array_zyxc, -1, 0), isVector=False)
@@ -130,6 +131,7 @@ def test_vectors_and_fourth_dimensions_of_itk_are_channels(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_two_dimensions_are_a_volume_of_one_slice(tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.GetImageFromArray(numbers(np.int16, (4, 5)))
     image.SetSpacing((2, 0.5))
     image.SetOrigin((10, 20))
@@ -142,6 +144,7 @@ def test_two_dimensions_are_a_volume_of_one_slice(tmp_path, ending):
 
 
 def test_colours_of_a_flat_image_are_channels(tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     array_yxc = numbers(np.uint8, (4, 5, 3))
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array_yxc, isVector=True), str(tmp_path / "flat.nrrd"))
     volume = read_volume(tmp_path / "flat.nrrd")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -87,6 +86,7 @@ def test_transparency_is_dropped_where_it_says_nothing(tmp_path, ending):
 
 
 def test_16_bit_colours_and_floats_keep_their_values(tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     values = np.random.default_rng(0).integers(0, 65_535, (4, 5, 3)).astype(np.uint16)
     for ending in (".png", ".tif"):
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values, isVector=True), str(tmp_path / f"a{ending}"))
@@ -277,6 +277,7 @@ def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_p
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_the_spacing_that_simpleitk_writes_is_read(tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.GetImageFromArray(GREY)
     image.SetSpacing((0.5, 2))
     SimpleITK.WriteImage(image, str(tmp_path / f"a{ending}"))

@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.verify import volume_mismatch
@@ -45,7 +44,7 @@ FOLDERS = (
 )
 
 
-def world_by_itk(image: SimpleITK.Image, index_zyx: tuple[int, ...]) -> np.ndarray:
+def world_by_itk(image, index_zyx: tuple[int, ...]) -> np.ndarray:
     """RAS millimetres of a voxel as SimpleITK has it, which counts x first and in LPS."""
     index = [int(value) for value in index_zyx[::-1]][: image.GetDimension()]
     index += [0] * (image.GetDimension() - len(index))
@@ -54,6 +53,7 @@ def world_by_itk(image: SimpleITK.Image, index_zyx: tuple[int, ...]) -> np.ndarr
 
 
 def assert_itk_agrees(path: Path) -> None:
+    SimpleITK = pytest.importorskip("SimpleITK")
     volume = read_volume(path)
     image = SimpleITK.ReadImage(str(path))
     z, y, x = (size - 1 for size in volume.geometry.shape)
@@ -126,6 +126,7 @@ def test_awkward_files_have_the_shape_that_their_headers_say(real_data, name, ki
     ],
 )
 def test_dicom_series_lie_where_itk_puts_them(real_data, series, shape, spacing_zyx):
+    SimpleITK = pytest.importorskip("SimpleITK")
     volume = read_volume(real_data / series)
     assert volume.array.shape == (1, *shape)
     assert volume.geometry.spacing_mm == pytest.approx(spacing_zyx, abs=1e-4)
@@ -156,6 +157,7 @@ def test_a_series_of_three_b_values_is_refused(real_data):
 
 
 def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(real_data):
+    SimpleITK = pytest.importorskip("SimpleITK")
     found = find_dataset(real_data / "retina_2d")
     assert len(found.cases) == 14
     for case in found.cases:

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 from PIL import Image
 
 from builders.nnunet import dataset, plans
@@ -120,6 +119,7 @@ def test_turned_axes_in_32_bit_do_not_change_what_is_stated(tmp_path):
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_a_file_of_two_dimensions_is_never_thick_in_its_plane(tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.GetImageFromArray(np.ones((3, 4), np.float32))
     image.SetSpacing((4.0, 0.5))
     SimpleITK.WriteImage(image, str(tmp_path / f"a{ending}"))
@@ -143,6 +143,7 @@ def test_tags_of_a_stack_are_not_stated_but_its_side_file_is(tmp_path):
 
 
 def test_a_picture_has_units_whatever_it_says(tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.GetImageFromArray(ARRAY[:, :, 0])
     image.SetSpacing((0.25, 3.0))
     SimpleITK.WriteImage(image, str(tmp_path / "a.png"))
@@ -185,6 +186,7 @@ def test_a_mask_has_the_place_of_its_image(tmp_path):
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_the_mask_of_a_plane_is_a_plane(tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.GetImageFromArray(np.ones((3, 4), np.float32))
     image.SetSpacing((0.7, 1.25))
     image.SetOrigin((-4.0, 17.5))
@@ -251,6 +253,7 @@ def test_the_mask_of_a_flat_nifti_keeps_the_thickness_that_its_header_names(tmp_
     [(".nrrd", ".nrrd"), (".mha", ".mha"), (".mha", ".nrrd"), (".nrrd", ".nii.gz"), ("", ".nii.gz"), ("", ".mha")],
 )
 def test_a_mask_lies_where_its_image_does_in_every_format(tmp_path, image_ending, mask_ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     path = tmp_path / f"image{image_ending}"
     turn = (0, -1, 0, 0, 0, 1, -1, 0, 0)
     image = SimpleITK.GetImageFromArray(ARRAY.transpose(2, 1, 0))

@@ -5,7 +5,6 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 import torch
 
 from builders.data import blocks_case, write_nifti, write_slices
@@ -124,6 +123,7 @@ def oblique_image() -> nibabel.Nifti1Image:
 
 
 def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = oblique_image()
     image.header.set_xyzt_units("mm")
     nibabel.save(image, tmp_path / "a.nii.gz")
@@ -153,6 +153,7 @@ def test_every_kind_of_image_gives_the_same_mask_of_its_own_kind(model, tmp_path
 
 
 def test_channels_of_all_kinds(model, tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     torch.manual_seed(4)
     how = model.configuration.preprocessing
     how = how.model_copy(update={"normalization": how.normalization * 2})
