@@ -56,6 +56,7 @@ def plan_and_preprocess(
     """
     from segfw.base.cluster import cluster_pool
     from segfw.base.device import pick_device
+    from segfw.base.output_paths import require_outside
     from segfw.base.parallel import FAILURES_FILE, CasesFailed
     from segfw.base.resources import free_memory_bytes
     from segfw.dataset.cases import with_absolute_paths
@@ -72,6 +73,7 @@ def plan_and_preprocess(
     device = pick_device(options.device)
     found = find_dataset(raw)
     require_own_folder(work)
+    require_outside(work, (raw,))
 
     # Plan and folds
     keeps_cases = not options.plan_only and request.cluster is None
