@@ -102,6 +102,7 @@ def plan_and_preprocess(
     device: str = "auto",
     plan_only: bool = False,
     overwrite: bool = False,
+    folds: tuple[str, ...] | list[str] = (),
 ) -> Plan: ...
 def train(
     work: StrPath,

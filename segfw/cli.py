@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from segfw.base.command import Command
+from segfw.base.printing import printable_output
 
 # A verb is the file of its name in the room of the verbs.
 VERBS = (
@@ -57,10 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
+    with printable_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     typed = build_parser().parse_args(arguments)
     command: Command = typed.command
     # Not before the arguments are known to be right: it loads what --help should not wait for.
-    from segfw.base.records import UserError
+    from segfw.base.errors import UserError, reason_of
 
     try:
         code = command.call(typed)
@@ -70,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from segfw.base.parallel import CasesFailed
 
-        if not isinstance(error, UserError | CasesFailed | OSError):  # OSError: a full disk, a forbidden folder
+        message = str(error) if isinstance(error, UserError | CasesFailed) else reason_of(error) or ""
+        if not message:
             raise
         if typed.debug:
             traceback.print_exc()
-        message = str(error)
         code = SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT
     else:
         return OK if code is None else code

@@ -16,6 +16,8 @@ from zlib import crc32
 
 import psutil
 
+from segfw.base.errors import UserError, raise_if_full
+
 PARTIAL = ".partial-"
 PARTIAL_NAME = re.compile(rf"{PARTIAL}([0-9a-f]{{8}})-([0-9]+)-[0-9a-f]{{8}}-(.+)")  # machine, process, drawn, file
 STALE_AFTER_S = 3600.0
@@ -25,19 +27,36 @@ STALE_AFTER_S = 3600.0
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
 
-    What a process that died while it wrote the same file left behind is removed.
+    It gets the mode that the umask gives new files, whatever its writer gave it. What a process that died while it
+    wrote the same file left behind is removed. Raises DiskFull where the disk is full, whatever the writer's error.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partials(path.parent, name=path.name)
     partial = partial_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(path.parent, name=path.name)
+        mode = _mode_of_new_files(partial)
         yield partial
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
+        partial.chmod(mode)  # safetensors writes files that no one else can read
         os.replace(partial, path)
+    except Exception as error:
+        raise_if_full(error, path)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _mode_of_new_files(path: Path) -> int:
+    """The mode of a new file at ``path``, by the umask and the folder's rules; the file is gone again."""
+    number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return os.fstat(number).st_mode & 0o777
+    finally:
+        os.close(number)
+        path.unlink()
 
 
 def partial_path(path: Path) -> Path:
@@ -84,9 +103,43 @@ def _this_machine() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically."""
+    """Writes a UTF-8 text file atomically; half characters, of names that are not UTF-8, as \\udcXX."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside ``folder`` that becomes it when the block ends without an error.
+
+    ``folder`` must not be there or be empty. What a process that died while it made the same folder left behind is
+    removed. Raises UserError if something is there at the end, which another process may have made meanwhile, and
+    DiskFull where the disk is full.
+    """
+    folder = Path(folder).resolve()
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    partial = partial_path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(folder.parent, name=folder.name)
+        partial.mkdir()
+        yield partial
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        try:
+            partial.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise UserError(f"{folder}: was made by another process meanwhile; give another folder") from None
+            raise
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in missing:
+            with suppress(OSError):  # another process uses it
+                parent.rmdir()
+        if isinstance(error, Exception):
+            raise_if_full(error, folder)
+        raise
 
 
 def put_in_place(partial: Path, folder: Path) -> None:

@@ -35,6 +35,7 @@ R = TypeVar("R")
 
 AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
 METADATA_KEY = "option"
+LIMIT_ERRORS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
 _TYPES: dict[type[Options], dict[str, Any]] = {}
 _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
@@ -48,7 +49,7 @@ class OptionText:
 
     ``name`` is the option where it is not that of the field, None where no option belongs to it. ``words`` are what
     can be typed, with their values. ``parse`` turns what is typed into the value, or into a mapping of several fields.
-    Options of one ``exclusive`` group cannot be given together.
+    Options of one ``exclusive`` group cannot be given together. ``remedy`` is said of a value beyond the limits.
     """
 
     help: str
@@ -60,6 +61,7 @@ class OptionText:
     nargs: int | str | None = None
     const: object = None
     exclusive: str = ""
+    remedy: str = ""
     limits: Mapping[str, float]
 
 
@@ -75,6 +77,7 @@ def option(
     nargs: int | str | None = None,
     const: object = None,
     exclusive: str = "",
+    remedy: str = "",
     **limits: float,
 ) -> Any:
     """A field of an options record that can be typed on the command line; ``{default}`` in ``help`` is filled in.
@@ -91,6 +94,7 @@ def option(
         nargs=nargs,
         const=const,
         exclusive=exclusive,
+        remedy=remedy,
         limits=limits,
     )
     return field(default=default, metadata={METADATA_KEY: text})
@@ -130,6 +134,9 @@ class Options:
         except ValidationError as error:
             first = error.errors()[0]
             name = option_name_of(type(self), str(first["loc"][0]))
+            remedy = option_text(next(each for each in fields(self) if each.name == first["loc"][0])).remedy
+            if remedy and first["type"] in LIMIT_ERRORS:
+                raise UserError(f"{name} is {first['input']!r}; {remedy}") from None
             raise UserError(f"{name} is {first['input']!r}: {first['msg']}") from None
 
     def save(self, path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
+from segfw.base.errors import reason_of
 from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, Record, UserError
 from segfw.base.resources import cpu_count, free_memory_bytes, ran_out_of_memory
@@ -62,7 +63,7 @@ class CasesFailed(Exception):
         file_name: str = FAILURES_FILE,
         not_begun: int = 0,
     ) -> None:
-        reasons = {_name(outcome.item): str(outcome.error) for outcome in failures}
+        reasons = {_name(outcome.item): _reason(outcome.error) for outcome in failures}
         listed = ""
         if folder is not None:
             with contextlib.suppress(OSError):  # a full disk may be what they failed of
@@ -203,6 +204,10 @@ def _shortage(task: _Task[Item]) -> str:
     expected = f"it was expected to need {task.cost_bytes / GIGABYTE:.1f} GB, and " if task.cost_bytes else ""
     free = free_memory_bytes() / GIGABYTE
     return f"{_name(task.item)}: ran out of memory; {expected}{free:.1f} GB are free"
+
+
+def _reason(error: Exception | None) -> str:
+    return str(error) if error is None else reason_of(error) or str(error)
 
 
 def _name(item: object) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
 
+from segfw.base.errors import UserError as UserError
 from segfw.base.files import write_text
+from segfw.base.printing import printable
+from segfw.base.written_by_people import decode_text, read_text
 
 GIGABYTE = 1024**3
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a configuration or fold, as part of a path everywhere
-
-
-class UserError(Exception):
-    """The user's input is wrong. The message is one sentence: which file, what value, what to do."""
 
 
 class Record(BaseModel):
@@ -24,25 +26,42 @@ class Record(BaseModel):
 
     def save(self, path: Path) -> None:
         """Writes the record as indented JSON, atomically."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+        try:
+            text = self.model_dump_json(indent=1)
+        except PydanticSerializationError:  # a name of a file that is not UTF-8
+            text = json.dumps(_printable(self.model_dump(mode="python")), indent=1, default=str)
+        write_text(path, text + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads a record; raises UserError naming the file and the field that is wrong."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); is this the folder segfw wrote?") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: is not text; restore the file or make it again") from None
         return cls.parse(text, path)
 
     @classmethod
     def parse(cls, text: str | bytes, source: Path | str) -> Self:
         """The record in a text of JSON; raises UserError naming ``source`` and the field that is wrong."""
+        if isinstance(text, bytes):
+            text = decode_text(text, source)
+        if "\\u0000" in text:
+            raise UserError(f"{source}: holds a text with NUL in it, which no name can; restore the file")
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(f"{source}: field {field!r}: {first['msg']}; restore the file or make it again") from None
+
+
+def _printable(value: Any) -> Any:
+    """The value, as JSON holds it, with half characters in its texts escaped."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(part) for part in value]
+    return value

@@ -18,7 +18,7 @@ GROUP_FILES = (
 # How torch, SimpleITK and C++ libraries say it; NumPy raises MemoryError.
 MEMORY_WORDS = re.compile(
     r"(can't|cannot|failed to|could not|unable to) allocate|(out of|not enough|insufficient) memory|bad_alloc"
-    r"|MemoryAllocationError|ENOMEM",
+    r"|MemoryAllocationError|ENOMEM|could not create a (primitive(?! desc)|memory object)",  # the last is oneDNN's
     re.IGNORECASE,
 )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from segfw.base.files import whole_file
 from segfw.base.records import Record, UserError
+from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
 from segfw.dataset.verify import grid_mismatch
@@ -102,7 +103,7 @@ def _unlist(description: Path, dropped: set[Path]) -> None:
     """Takes files that were left out off the list of a Decathlon dataset.json."""
     if not dropped or not description.is_file():
         return
-    content = json.loads(description.read_text(encoding="utf-8"))
+    content = read_json(description)
     entries = content.get("training")
     if isinstance(entries, list):
         names = {path.as_posix() for path in dropped}

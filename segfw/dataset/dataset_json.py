@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.labels import LabelMap, LabelSet, Region
 
@@ -28,10 +30,7 @@ def read_description(path: Path) -> dict | None:
     """A JSON object, or None if there is no such file."""
     if not path.is_file():
         return None
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not readable JSON ({error}); correct it or take it from the original") from None
+    description = read_json(path)
     if not isinstance(description, dict):
         expected = "by case" if path.name == LABEL_MAPS_FILE else "with 'labels' and 'channel_names' or 'modality'"
         raise UserError(f"{path}: must be a JSON object {expected}")
@@ -188,7 +187,7 @@ def label_map_of(case: str, maps: LabelMaps) -> LabelMap:
     """What the values in one case's mask mean; raises ValueError if two patterns disagree."""
     merged: dict[int, int] = {}
     for pattern, pairs in maps.items():
-        if not fnmatchcase(case, pattern):
+        if not fnmatchcase(case, normalize("NFC", pattern)):
             continue
         for value, meaning in pairs:
             if merged.setdefault(value, meaning) != meaning:
@@ -201,7 +200,7 @@ def with_label_maps(found: FoundDataset) -> FoundDataset:
     maps = read_label_maps(found.root, found.labels)
     findings = []
     for pattern in maps:
-        if not any(fnmatchcase(case.id, pattern) for case in found.cases):
+        if not any(fnmatchcase(case.id, normalize("NFC", pattern)) for case in found.cases):
             findings.append(_wrong_label_map(pattern, "fits no case"))
     cases: list[Case] = []
     for case in found.cases:

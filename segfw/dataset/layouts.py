@@ -44,7 +44,13 @@ def _find(raw: Path, description: dict | None) -> FoundDataset:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files of a folder in a format we read and folders in it that hold a DICOM series, sorted; no hidden ones."""
+    """Files of a folder in a format we read and folders in it that hold a DICOM series, sorted; no hidden ones.
+
+    Raises UserError if it is no folder.
+    """
+    if not folder.is_dir():
+        problem = "is a file" if folder.is_file() else "no such folder"
+        raise UserError(f"{folder}: {problem}; give a folder of images or masks")
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in visible if _is_image(path))
 

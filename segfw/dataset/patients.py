@@ -7,8 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from segfw.base.records import UserError
+from segfw.base.written_by_people import Unreadable, read_text
 
 CASE_COLUMNS = frozenset({"case", "caseid", "casename", "id", "image", "imageid", "name", "identifier", "scan"})
 GROUP_COLUMNS = frozenset({"group", "groupid", "patient", "patientid", "subject", "subjectid", "participantid"})
@@ -137,9 +139,9 @@ def _cell(row: Sequence[str], column: int) -> str:
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and cells of every line that is not empty, the header first; at least one."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); save it as CSV in UTF-8") from None
+        text = normalize("NFC", read_text(path))  # as ids of cases, which are names of files, are taken
+    except Unreadable as error:
+        raise UserError(f"{path}: cannot be read as text ({error.reason}); save it as CSV in UTF-8") from None
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)  # spreadsheets in many countries write semicolons
     reader = csv.reader(text.splitlines(), delimiter=delimiter)

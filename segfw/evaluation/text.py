@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
+from segfw.base.printing import csv_text
 from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
 from segfw.evaluation.statistics import Paired
@@ -22,7 +21,7 @@ def scores_csv(scores: Scores) -> str:
     rows: list[Row] = []
     for case, by_label in scores.cases.items():
         rows += [(case, name, *_cells(score), score.outcome) for name, score in by_label.items()]
-    return _csv(("case", "label", *METRICS, *COUNTS, "mask"), rows)
+    return csv_text(("case", "label", *METRICS, *COUNTS, "mask"), rows)
 
 
 def summary_csv(scores: Scores) -> str:
@@ -36,7 +35,7 @@ def summary_csv(scores: Scores) -> str:
         mean = getattr(scores.foreground_mean, metric)
         if mean is not None:
             rows.append(("foreground mean", metric, mean, None, None, None, None, None, low, high))
-    return _csv(("label", "metric", "mean", *SPREADS), rows)
+    return csv_text(("label", "metric", "mean", *SPREADS), rows)
 
 
 def lesions_csv(scores: Scores) -> str:
@@ -46,7 +45,7 @@ def lesions_csv(scores: Scores) -> str:
     for case, by_label in scores.cases.items():
         for name, score in by_label.items():
             rows += [(case, name, *(getattr(part, column) for column in columns)) for part in score.lesions]
-    return _csv(("case", "label", *columns), rows)
+    return csv_text(("case", "label", *columns), rows)
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -56,7 +55,7 @@ def comparison_csv(comparison: Comparison) -> str:
     for name, by_metric in comparison_rows(comparison):
         for metric, result in by_metric.items():
             rows.append((name, metric, *(getattr(result, column) for column in columns)))
-    return _csv(("label", "metric", *columns), rows)
+    return csv_text(("label", "metric", *columns), rows)
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, dict[str, Paired]]]:
@@ -144,14 +143,6 @@ def aligned_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in aligned_columns(rows))
-
-
-def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from pydantic import ValidationError
@@ -60,11 +61,15 @@ MASK_ENDINGS = tuple(ending for ending, format in FORMATS.items() if format.writ
 
 
 def split_ending(path: Path) -> tuple[str, str]:
-    """('case_0000', '.nii.gz') of '.../case_0000.nii.gz'; the ending is '' if no format of ours has it."""
+    """('case_0000', '.nii.gz') of '.../case_0000.nii.gz'; the ending is '' if no format of ours has it.
+
+    Letters with accents are composed (Unicode's form NFC): macOS and archives made there write them in two parts, and
+    what looks the same is the same case.
+    """
     for ending in FORMATS:
         if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)], path.name[-len(ending) :].lower()
-    return path.name, ""
+            return normalize("NFC", path.name[: -len(ending)]), path.name[-len(ending) :].lower()
+    return normalize("NFC", path.name), ""
 
 
 def read_volume(path: str | Path) -> Volume:

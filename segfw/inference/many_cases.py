@@ -20,6 +20,7 @@ from typing import Generic, Literal
 
 import numpy as np
 
+from segfw.base.errors import DiskFull, raise_if_full
 from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
 from segfw.base.records import UserError
 from segfw.base.stopwatch import Stopwatch
@@ -30,7 +31,6 @@ from segfw.grid.preprocess import stack_channels
 from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
-from segfw.inference.disk_space import DiskFull, is_full
 from segfw.inference.output_folder import OutputFolder, sources_of
 from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
@@ -72,9 +72,7 @@ class CasePipeline(Generic[PreparedT]):
         try:
             return self._work(case, Stopwatch())
         except Exception as error:
-            if is_full(error, self.folder.path):
-                remedy = "free some space and call the same command again"
-                raise DiskFull(f"{self.folder.path}: the disk is full ({error}); {remedy}") from error
+            raise_if_full(error, self.folder.path / case.id)
             raise
 
     def _work(self, case: Case, watch: Stopwatch) -> CaseResult:

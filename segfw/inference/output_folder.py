@@ -6,17 +6,15 @@ made from. The system lets go of a lock when its process ends, however it ends, 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from segfw.base.files import remove_partials, write_text
+from segfw.base.locks import alone, claimed
+from segfw.base.printing import csv_text, printable
 from segfw.base.records import Record, UserError
 from segfw.base.stopwatch import CaseTimes
 from segfw.dataset.cases import Case
@@ -85,14 +83,13 @@ class OutputFolder:
     @contextmanager
     def claim(self, case: Case) -> Iterator[bool]:
         """Whether the case is ours to do while the block lasts; False if another process or thread is at it."""
-        with _lock(self.path / HIDDEN / f"{case.id}.lock") as is_ours:
+        with claimed(self.path / HIDDEN / f"{case.id}.lock") as is_ours:
             yield is_ours
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Waits until no other process is in such a block of this folder: for decisions and files they share."""
-        (self.path / HIDDEN).mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / HIDDEN / "folder"):
+        with alone(self.path / HIDDEN / "folder"):
             yield
 
     def forget(self, case_id: str) -> None:
@@ -124,17 +121,13 @@ class OutputFolder:
         """Writes ``timings.json`` and ``timings.csv``: seconds of each part, by case, of all who wrote here."""
         with self.alone():  # and read only now, so that the last one to write has seen all
             known = self._known_cases()
-            cases = {case.id: case.seconds | {"device": case.device} for case in known}
+            cases = {printable(case.id): case.seconds | {"device": case.device} for case in known}
             total = {part: round(sum(case.seconds.get(part, 0.0) for case in known), 3) for part in TIMED_PARTS}
             text = json.dumps({"total": total, "cases": cases}, indent=1)
             write_text(self.path / TIMINGS_FILE, text + "\n")
-            table = io.StringIO()
-            writer = csv.writer(table, lineterminator="\n")
-            writer.writerow(("case", *TIMED_PARTS, "device"))
-            for case in known:
-                seconds = [case.seconds.get(part, 0.0) for part in TIMED_PARTS]
-                writer.writerow((case.id, *seconds, case.device))
-            write_text((self.path / TIMINGS_FILE).with_suffix(".csv"), table.getvalue())
+            rows = [(case.id, *(case.seconds.get(part, 0.0) for part in TIMED_PARTS), case.device) for case in known]
+            table = csv_text(("case", *TIMED_PARTS, "device"), rows)
+            write_text((self.path / TIMINGS_FILE).with_suffix(".csv"), table)
 
     def _known_cases(self) -> list[PredictedCase]:
         known = []
@@ -151,19 +144,4 @@ class OutputFolder:
 
 def sources_of(case: Case) -> Sources:
     """Name, bytes and last change of each file of the image; not its folder, which may be moved."""
-    return tuple((path.name, *size_and_change(path)) for path in case.images)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    return tuple((printable(path.name), *size_and_change(path)) for path in case.images)

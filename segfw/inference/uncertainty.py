@@ -10,8 +10,6 @@ interpolated. Maps are two 3-D files, which every viewer lays over the image; a 
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segfw.base.files import write_text
+from segfw.base.printing import csv_text
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
@@ -168,9 +167,6 @@ def write_table(folder: Path) -> Path:
     """
     doubts = [CaseDoubt.load(path) for path in sorted((folder / FOLDER).glob("[!.]*.json"))]
     doubts.sort(key=lambda doubt: (doubt.entropy is not None, -(doubt.entropy or 0)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CaseDoubt.model_fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(doubt.model_dump() for doubt in doubts)
-    write_text(folder / TABLE_FILE, text.getvalue())
+    rows = [tuple(doubt.model_dump().values()) for doubt in doubts]
+    write_text(folder / TABLE_FILE, csv_text(tuple(CaseDoubt.model_fields), rows))
     return folder / TABLE_FILE

@@ -6,12 +6,14 @@ because whoever alters a member can alter the card too.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from segfw.base.records import Record, UserError
+from segfw.base.written_by_people import read_json
 from segfw.model.training_record import Session, read_metrics, read_run_record
 
 CARD_FILE = "model.json"
@@ -24,6 +26,13 @@ class HalfRounding(Record):
     patch: str  # whose patch
     largest_logit_change: float
     changed_classes: float  # share of the patch's voxels
+
+
+class Dice(Record):
+    """What is taken of a scores.json."""
+
+    mean: float | None
+    per_label: dict[str, float | None]
 
 
 class FoldFacts(Record):
@@ -96,7 +105,7 @@ def _in_words(half: HalfRounding) -> str:
 def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> FoldFacts:
     """What a fold's folder says of its training; the rest is left out. The file ``weights`` has a date in any case."""
     last = _last_session(folder)
-    scores = _read_json(folder / "validation" / "scores.json")
+    dice, dice_per_label = _validation_dice(folder / "validation" / "scores.json")
     rows = read_metrics(folder)
     trained = last.started if last else datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
     versions = last.versions if last else {}
@@ -106,8 +115,8 @@ def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> Fo
         epochs=len(rows) or None,
         steps=sum(row.get("steps", 0) for row in rows) or None,
         seconds=rows[-1].get("elapsed_s") if rows else None,
-        validation_dice=scores.get("foreground_mean", {}).get("dice"),
-        validation_dice_per_label={name: score.get("dice") for name, score in scores.get("labels", {}).items()},
+        validation_dice=dice,
+        validation_dice_per_label=dice_per_label,
         precision=last.precision if last else None,
         trained=trained[:10],
         versions={name: text for name, text in versions.items() if name in LISTED_PACKAGES},
@@ -124,5 +133,20 @@ def _last_session(folder: Path) -> Session | None:
     return record.sessions[-1] if record and record.sessions else None
 
 
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _validation_dice(path: Path) -> tuple[float | None, dict[str, float | None]]:
+    """Foreground mean and Dice by label of a scores.json; with a note, nothing of one that is damaged."""
+    if not path.is_file():
+        return None, {}
+    try:
+        scores = read_json(path)
+        found = Dice(
+            mean=scores.get("foreground_mean", {}).get("dice"),
+            per_label={name: score.get("dice") for name, score in scores.get("labels", {}).items()},
+        )
+    except UserError as error:
+        print(f"note: {error}; the model's card goes without its scores")
+        return None, {}
+    except (AttributeError, ValidationError):
+        print(f"note: {path}: holds no scores as segfw evaluate writes them; the model's card goes without them")
+        return None, {}
+    return found.mean, found.per_label

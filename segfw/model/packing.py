@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
+from segfw.base.written_by_people import parse_json, read_text
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
 from segfw.model.export_options import ExportOptions
 from segfw.model.half_precision import halved, measure_rounding
@@ -82,7 +83,7 @@ class _Archive:
     def add(self, name: str, content: bytes) -> None:
         self.digests[name] = hashlib.sha256(content).hexdigest()
         if name.endswith(".json"):
-            self.texts.append(json.loads(content))
+            self.texts.append(parse_json(content, name))
         self.write(name, content)
 
     def write(self, name: str, content: bytes) -> None:
@@ -205,7 +206,7 @@ def _licence(name_or_file: str | None, before: Card | None) -> tuple[str | None,
         return (before.licence, before.licence_text) if before else (None, None)
     if not Path(name_or_file).is_file():
         return name_or_file, None
-    text = Path(name_or_file).read_text(encoding="utf-8")
+    text = read_text(Path(name_or_file), latin=True)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{name_or_file}: is empty; give the licence's name or its text")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.records import UserError
+from segfw.base.written_by_people import read_json
 
 SHORTEST_NAME = 4  # characters from which a case's id is looked for in what is packed
 
@@ -23,9 +23,12 @@ class PrivateNames:
     @classmethod
     def of(cls, model: Path, manifest_file: Path) -> PrivateNames:
         """Those of a model and of the manifest of its data set, which may be missing."""
-        manifest = json.loads(manifest_file.read_text(encoding="utf-8")) if manifest_file.is_file() else {}
-        cases = {case["id"] for case in manifest.get("cases", ())}
-        root = manifest.get("root")
+        manifest = read_json(manifest_file) if manifest_file.is_file() else {}
+        try:
+            cases = {str(case["id"]) for case in manifest.get("cases", ())}
+            root = manifest.get("root")
+        except (AttributeError, KeyError, TypeError):
+            raise UserError(f"{manifest_file}: lists no cases, whose names must not be packed; restore it") from None
         return cls(
             cases=frozenset(case for case in cases if len(case) >= SHORTEST_NAME and not case.isdecimal()),
             folders=(str(model.resolve()), *([root] if root else [])),

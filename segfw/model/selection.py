@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from segfw.base.records import Record, UserError
+from segfw.base.written_by_people import parse_json
 from segfw.model.postprocess import Postprocessing
 from segfw.model.source import SELECTION_FILE, ModelSource, postprocessing_file, read_model_file
 
@@ -98,8 +98,8 @@ def load_postprocessing(path: Path) -> Postprocessing:
 def postprocessing_in(content: bytes, path: Path) -> Postprocessing:
     """As ``load_postprocessing``, of the content of the file ``path``, which errors name."""
     try:
-        found = json.loads(content)
-    except ValueError:
+        found = parse_json(content, path)
+    except UserError:
         found = None
     keys = found.keys() if isinstance(found, dict) else set()
     if path.suffix == ".pkl" or "postprocessing_fns" in keys:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.errors import unreadable
 from segfw.base.records import GIGABYTE, NAME, UserError
 from segfw.model.card import CARD_FILE, Card
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -93,7 +94,8 @@ class ModelSource:
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path}: is no model folder and no whole model file of segfw export ({error})") from None
+            damaged = f"{path}: is no model folder and no whole model file of segfw export ({error})"
+            raise unreadable(path, error, damaged) from None
         with archive:
             members = archive.infolist()
             # Before zipfile.Path sees the names: Pythons before 3.11.10 and 3.12.6 look for the parents of '//x' for
@@ -266,4 +268,5 @@ def _content(root: Path | zipfile.Path, name: str, path: Path) -> bytes:
     try:
         return (root / name).read_bytes()
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{path}: {name} cannot be read ({error}); get the file again from where it was made") from None
+        damaged = f"{path}: {name} cannot be read ({error}); get the file again from where it was made"
+        raise unreadable(path, error, damaged) from None

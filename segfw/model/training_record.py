@@ -5,13 +5,13 @@ Training writes both; whoever shows or hands on a model reads them here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from pydantic import JsonValue
 
-from segfw.base.records import Record
+from segfw.base.records import Record, UserError
+from segfw.base.written_by_people import parse_json
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -103,12 +103,15 @@ class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False
 def read_metrics(folder: Path) -> list[EpochRow]:
     """All whole lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
     path = folder / METRICS_FILE
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    rows: list[EpochRow] = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row: EpochRow = parse_json(line, path, finite=False)  # a loss that is no number is one that was
+        except UserError:
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
-from segfw.base.records import UserError
 from segfw.model.source import ModelSource, split_model_path
 
+LONGEST_NUMBER = 9  # digits of an epoch
 # The checksum stands twice in a file's text, so that no single damage makes one that has it look like one that has not.
 CHECKSUMS = ("crc32", "crc32_again")
 
@@ -88,7 +89,7 @@ def read_tensors(source: ModelSource, name: str) -> tuple[dict[str, Tensor], dic
     except SafetensorError as error:
         raise _damaged(path, error) from None
     whole = {key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()}
-    return whole, safetensors_header(content).get("__metadata__", {})
+    return whole, _checked(safetensors_header(content).get("__metadata__", {}), path)
 
 
 def require_usable(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -117,11 +118,13 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     stated = {metadata.pop(name, None) for name in CHECKSUMS}
     if stated not in ({None}, {checksum(tensors, metadata)}):  # those of older versions, and of others, state none
         raise _damaged(path, "its checksum does not fit")
-    return tensors, metadata
+    return tensors, _checked(metadata, path)
 
 
 def _damaged(path: Path, error: Exception | str) -> UserError:
-    return UserError(f"{path}: is not a whole safetensors file ({error}); train again or restore it")
+    """UserError of a file that cannot be read: damaged, unless the error says that this user may not."""
+    damaged = f"{path}: is not a whole safetensors file ({error}); train again or restore it"
+    return UserError(damaged) if isinstance(error, str) else unreadable(path, error, damaged)
 
 
 def safetensors_header(content: bytes) -> dict:
@@ -133,3 +136,14 @@ def shared_mirror_axes(metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]
     """Axes along which all folds, whose weights' ``metadata`` are given, saw mirrored images."""
     axes_of_folds = [{int(axis) for axis in fold.get("mirror_axes", "").split(",") if axis} for fold in metadata]
     return tuple(sorted(set.intersection(*axes_of_folds)))
+
+
+def _checked(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The text of a file of weights, once it says of mirroring and epoch what it can; UserError naming ``path``."""
+    axes = metadata.get("mirror_axes", "")
+    if not {axis for axis in axes.split(",") if axis} <= {"0", "1", "2"}:
+        raise UserError(f"{path}: field 'mirror_axes' is {axes[:80]!r}; it must be some of 0,1,2: restore the file")
+    epoch = metadata.get("epoch", "0")
+    if not (epoch.isascii() and epoch.isdecimal()) or len(epoch) > LONGEST_NUMBER:
+        raise UserError(f"{path}: field 'epoch' is {epoch[:80]!r}; it must be a number: restore the file")
+    return dict(metadata)

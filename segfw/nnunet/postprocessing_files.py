@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.errors import UserError
 from segfw.base.files import whole_file, write_text
+from segfw.base.written_by_people import Unreadable, read_json
 from segfw.dataset.labels import LabelSet
 from segfw.model.postprocess import KeepLargest, Postprocessing, possible_steps
 
@@ -69,11 +71,13 @@ def read_postprocessing(path: Path, labels: LabelSet) -> Postprocessing:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UnknownError("it is larger than any that nnU-Net writes")
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
         functions = found["postprocessing_fns"]
         arguments = found["postprocessing_kwargs"]
         steps = [_step(function, of_it, labels) for function, of_it in zip(functions, arguments, strict=True)]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Unreadable as error:
+        raise UnknownError(f"it is not as nnU-Net writes it ({error.reason})") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UnknownError(f"it is not as nnU-Net writes it ({type(error).__name__})") from None
     return Postprocessing(steps=tuple(steps))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segfw.base.records import GIGABYTE, NAME, UserError
+from segfw.base.written_by_people import Unreadable, parse_json
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
@@ -54,9 +54,15 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"{path.stat().st_size:,} bytes are too many")
-        found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors on Windows mark UTF-8
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); take it from the original model or data set") from None
+    # Statistics of a channel without any foreground are NaN there, and are looked at where they are used.
+    try:
+        found = parse_json(content, path, finite=False)
+    except Unreadable as error:
+        reason = error.reason
+        raise UserError(f"{path}: cannot be read ({reason}); take it from the original model or data set") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds no JSON object; take it from the original model or data set")
     return found

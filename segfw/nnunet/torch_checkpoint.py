@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segfw.base.records import UserError
+from segfw.base.errors import UserError, unreadable
 from segfw.base.words import first_line
 
 
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: is refused, because {reason}, which could run code; {WAY_OUT}") from None
     except Exception as error:  # a torn zip, a truncated pickle: torch raises many kinds
         reason = first_line(error)
-        raise UserError(f"{path}: is no whole checkpoint ({reason}); copy it again") from None
+        raise unreadable(path, error, f"{path}: is no whole checkpoint ({reason}); copy it again") from None
     return _checked(found, path)
 
 
@@ -97,7 +97,8 @@ def _require_archive(path: Path) -> None:
             if unpacked <= path.stat().st_size:
                 damaged = archive.testzip()
     except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again") from None
+        reason = f"{path}: is no whole checkpoint of nnU-Net v2 ({error}); copy or download it again"
+        raise unreadable(path, error, reason) from None
     if unpacked > path.stat().st_size:
         raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than it has; do not trust this file")
     if damaged is not None:

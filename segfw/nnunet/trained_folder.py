@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from tempfile import TemporaryDirectory
 
-from segfw.base.records import UserError
+from segfw.base.errors import DiskFull, UserError, raise_if_full, unreadable
 from segfw.nnunet.postprocessing_files import JSON_FILE, PICKLE_FILE
 from segfw.nnunet.read_plans import CONFIGURATION_NAME, read_json, resolved
 from segfw.nnunet.torch_checkpoint import read_checkpoint
@@ -24,6 +23,7 @@ PLANS_FILE = "plans.json"
 DATASET_FILE = "dataset.json"
 FINAL = "checkpoint_final.pth"
 BEST = "checkpoint_best.pth"
+UNPACKED = ".unpacked"  # where a zip is unpacked to, in the folder that the model is made in
 FOLD = re.compile(r"fold_(\d+|all)")  # fold_0_old is nobody's
 OLD_MODEL = "model_final_checkpoint.model"
 LARGEST_RATIO = 200  # of what a zip unpacks to and its own size; weights hardly get smaller, text to a tenth
@@ -58,8 +58,8 @@ class TrainedFolder:
 
 
 @contextmanager
-def opened(source: Path, beside: Path) -> Iterator[Path]:
-    """A folder with what ``source``, a folder or a zip, holds; a zip is unpacked beside ``beside`` for the while."""
+def opened(source: Path, place: Path) -> Iterator[Path]:
+    """A folder with what ``source``, a folder or a zip, holds; a zip is unpacked into ``place`` for the while."""
     source = Path(source)
     if source.is_dir():
         yield source
@@ -68,12 +68,16 @@ def opened(source: Path, beside: Path) -> Iterator[Path]:
         raise UserError(f"{source}: no such file or folder; give a trained model of nnU-Net v2, or its exported zip")
     if source.suffix in (".pth", ".model", ".pkl") or not zipfile.is_zipfile(source):
         raise UserError(f"{source}: is neither a folder nor a zip; give the whole folder of a model of nnU-Net v2")
-    with TemporaryDirectory(prefix=".unpacked-", dir=beside) as folder:
-        _unpack(source, Path(folder))
-        try:
-            yield Path(folder).resolve()
-        except UserError as error:  # where it was unpacked to tells nobody anything
-            raise UserError(str(error).replace(str(Path(folder).resolve()), str(source))) from None
+    place.mkdir()
+    try:
+        _unpack(source, place)
+        yield place.resolve()
+    except DiskFull:
+        raise
+    except UserError as error:  # where it was unpacked to tells nobody anything
+        raise UserError(str(error).replace(str(place.resolve()), str(source))) from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _unpack(source: Path, folder: Path) -> None:
@@ -90,8 +94,9 @@ def _unpack(source: Path, folder: Path) -> None:
             for member in chosen:
                 archive.extract(member, folder)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError) as error:
+        raise_if_full(error, folder)
         reason = str(error).replace(str(folder), str(source))
-        raise UserError(f"{source}: cannot be unpacked ({reason}); copy or export it again") from None
+        raise unreadable(source, error, f"{source}: cannot be unpacked ({reason}); copy or export it again") from None
 
 
 def _require_inside(member: zipfile.ZipInfo, source: Path) -> None:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from segfw.base.records import Record
+from segfw.base.printing import printable
+from segfw.base.records import Record, UserError
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest, Finding, FoundDataset
 from segfw.grid.store import DecodedCases
 from segfw.images.formats import size_and_change
@@ -28,6 +29,7 @@ def kept_or_new_scan(
     found: FoundDataset, work: Path, workers: int | None, overwrite: bool, decoded: DecodedCases
 ) -> tuple[DatasetManifest, Fingerprint]:
     """Manifest and fingerprint, from the work folder if no file has changed since."""
+    _require_utf_8(found)
     digest = _files_digest(found)
     kept = work / SCAN_FILE
     if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
@@ -42,6 +44,16 @@ def kept_or_new_scan(
     for note in manifest.notes:
         print(f"  {note}")
     return manifest, fingerprint
+
+
+def _require_utf_8(found: FoundDataset) -> None:
+    """UserError for a name that a manifest, which is JSON, cannot hold."""
+    for path in (found.root.resolve(), *(path for case in found.cases for path in case.files)):
+        if printable(str(path)) != str(path):
+            raise UserError(
+                f"{printable(str(path))}: the name holds bytes that are not UTF-8, or control characters; rename it, "
+                "for example with: convmv -f latin1 -t utf8 -r --notest FOLDER"
+            )
 
 
 def _files_digest(found: FoundDataset) -> str:

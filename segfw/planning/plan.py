@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from segfw.base.records import Record, UserError
+from segfw.base.written_by_people import parse_json
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
@@ -124,8 +125,8 @@ class Plan(Record):
     def parse(cls, text: str | bytes, source: Path | str) -> Self:
         """The plan in a text of JSON; raises UserError naming ``source`` and the field that is wrong."""
         try:
-            content = json.loads(text)
-        except ValueError:
+            content = parse_json(text, source)
+        except UserError:
             return super().parse(text, source)  # which says where it is no JSON
         if not isinstance(content, dict) or ORIENTATION_FIELD not in content:
             raise UserError(f"{source}: field {ORIENTATION_FIELD!r}: Field required; restore the file or make it again")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.options import DEVICES, Options, number_or_auto, option
+from segfw.base.options import DEVICES, Options, number_or_auto, option, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,9 @@ class PlanRequest(Options):
     )
     splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
     plans: Path | None = option(None, "nnU-Net's nnUNetPlans.json, followed to the letter", metavar="FILE")
-    workers: int | None = option(None, "threads that read and preprocess (default: one per processor)")
+    workers: int | None = option(
+        None, "threads that read and preprocess (default: one per processor)", remedy="give 1 or more", ge=1
+    )
     cluster: str | None = option(None, "Dask scheduler, whose workers preprocess: host:8786", metavar="ADDRESS")
 
     @property
@@ -51,3 +53,4 @@ class PrepareOptions(Options):
     device: str = option("auto", f"{DEVICES}; a GPU is also used to check the plan's memory")
     plan_only: bool = option(False, "do not preprocess")
     overwrite: bool = option(False, "read and plan anew, whatever is there")
+    folds: tuple[str, ...] = setting((), "folds that there must be")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
+from segfw.base.written_by_people import Unreadable, read_json
 from segfw.dataset.cases import DatasetManifest
 from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
@@ -123,13 +124,22 @@ def import_splits(path: Path, case_ids: Sequence[str], groups: Mapping[str, str]
 def _read_folds(path: Path) -> tuple[Fold, ...]:
     """Folds of a list (nnU-Net: train, val) or of an object with the field folds (segfw: train, validation)."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if isinstance(content, dict) and {"source", "folds"} <= content.keys():
             return Splits.load(path).folds
-        return tuple(Fold(train=tuple(entry["train"]), validation=tuple(entry["val"])) for entry in content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return tuple(Fold(train=_composed(entry["train"]), validation=_composed(entry["val"])) for entry in content)
+    except Unreadable as error:
+        raise UserError(
+            f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({error.reason}); correct it"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
         reason = first_line(error)
         raise UserError(f"{path}: is not a list of {{'train': [...], 'val': [...]}} ({reason}); correct it") from None
+
+
+def _composed(case_ids: Sequence[str]) -> tuple[str, ...]:
+    """Ids as names of files are taken: letters with accents composed."""
+    return tuple(normalize("NFC", case) if isinstance(case, str) else case for case in case_ids)
 
 
 def _refuse_shared_patient(path: Path, number: int, fold: Fold, groups: Mapping[str, str]) -> None:

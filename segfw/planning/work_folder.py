@@ -7,8 +7,10 @@ from pathlib import Path
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import MANIFEST_FILE
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.splits import SPLITS_FILE, Splits
 
 SCAN_FILE = "scan.json"
+LOCK_FILE = ".plan.lock"
 
 
 def require_own_folder(work: Path) -> None:
@@ -19,6 +21,22 @@ def require_own_folder(work: Path) -> None:
     names = {path.name for path in work.iterdir() if not path.name.startswith(".")} if work.is_dir() else set()
     if names and not names & known:
         raise UserError(f"{work}: holds other things ({sorted(names)[0]}); give a new or empty folder to work in")
+
+
+def load_plan_and_splits(work: Path) -> tuple[Plan, Splits]:
+    """The plan and the folds of a work folder; UserError, which says what it is instead, for anything else."""
+    remedy = "give the work folder of segfw run or segfw plan-and-preprocess"
+    if work.is_file():
+        raise UserError(f"{work}: is a file, and training and selecting need the data; {remedy}")
+    plan = Plan.load(work / PLAN_FILE)
+    if plan.is_imported and not (work / SPLITS_FILE).is_file():
+        raise UserError(
+            f"{work}: is a model imported from nnU-Net, without the data that it was trained on, so that it can "
+            f"neither be trained nor selected from; {remedy}"
+        )
+    if not (work / SPLITS_FILE).is_file():
+        raise UserError(f"{work}: holds no {SPLITS_FILE}, as models without their data do not; {remedy}")
+    return plan, Splits.load(work / SPLITS_FILE)
 
 
 def _decisions(record: Record) -> Record:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
+from segfw.base.written_by_people import parse_json
 from segfw.model.training_record import Events
 from segfw.model.weights import load_tensors, require_usable, save_tensors
 
@@ -136,10 +137,13 @@ def load_checkpoint(path: Path, state: TrainState) -> None:
         if f"momentum/{name}" in tensors:
             buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
             state.optimizer.state[parameter]["momentum_buffer"] = buffer
-    kept = json.loads(metadata["state"])
-    if kept.get("scaler"):  # empty where the arithmetic needs no scaling
-        state.scaler.load_state_dict(kept["scaler"])
-    # A checkpoint of an older version has its few counters beside the scaler.
-    known = {each.name for each in fields(Counters)}
-    counters = kept.get("counters", kept)
-    state.counters = Counters(**{name: value for name, value in counters.items() if name in known})
+    kept = parse_json(metadata.get("state", ""), path, finite=False)
+    try:
+        if kept.get("scaler"):  # empty where the arithmetic needs no scaling
+            state.scaler.load_state_dict(kept["scaler"])
+        # A checkpoint of an older version has its few counters beside the scaler.
+        known = {each.name for each in fields(Counters)}
+        counters = kept.get("counters", kept)
+        state.counters = Counters(**{name: value for name, value in counters.items() if name in known})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not say where the run stands ({error}); train anew with --overwrite") from None

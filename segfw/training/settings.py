@@ -70,9 +70,9 @@ class TrainOptions(StartOptions):
 
     resume: bool = option(False, "go on from the last checkpoint")
     extend_epochs: int | None = option(
-        None, "train a finished fold for longer: 100 epochs or 30m", name="--extend", metavar="MORE", parse=more
+        None, "train a finished fold for longer: 100 epochs or 30m", name="--extend", metavar="MORE", parse=more, ge=1
     )
-    extend_s: float | None = setting(None, "train a finished fold for so many seconds more")
+    extend_s: float | None = setting(None, "train a finished fold for so many seconds more", gt=0)
     overwrite: bool = option(False, "delete this fold's run and train anew")
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segfw.base.device import autocast
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
+from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
 from segfw.networks.losses import Loss
 from segfw.training.checkpoint import TrainState
@@ -168,7 +169,9 @@ def memory_errors_named(folder: Path, compute: Compute, batch_size: int | None) 
     """Turns running out of memory, where even a single patch does not fit, into a UserError."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not ran_out_of_memory(error):
+            raise
         size = f"batch {batch_size}" if batch_size else "a patch"
         advice = "--accumulate 2" if compute.ranks.count > 1 else "a smaller --batch-size"
         raise UserError(

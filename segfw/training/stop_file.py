@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from segfw.base.errors import UserError
+from segfw.base.written_by_people import read_text
+
 STOP_FILE = "STOP"
 LOOK_EVERY_S = 2.0
 GO_ON = 0
@@ -35,9 +38,12 @@ class StopFile:
             return GO_ON
         self._looked_at = self._now_s()
         try:
-            return STOP_NOW if self.path.read_text(encoding="utf-8").strip() == "now" else COOL_DOWN
-        except OSError:
+            text = read_text(self.path, latin=True)
+        except FileNotFoundError:
             return GO_ON
+        except (OSError, UserError):  # it is there, whatever is in it
+            return COOL_DOWN
+        return STOP_NOW if text.strip().strip("\"'").lower() == "now" else COOL_DOWN
 
     def done(self) -> None:
         """Removes the file once it is obeyed."""

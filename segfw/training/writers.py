@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import first_line
+from segfw.base.written_by_people import read_text
 from segfw.model.training_record import EpochRow, RunRecord
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class _MLflow:
         if len(self._record.sessions) < 2 or not kept.is_file():
             return None
         try:
-            run = kept.read_text(encoding="utf-8").strip()
+            run = read_text(kept).strip()
             self._client.update_run(run, status="RUNNING")
         except Exception:  # deleted there, or on another server: a new one then
             return None

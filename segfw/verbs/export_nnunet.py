@@ -32,9 +32,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     UserError
         With nothing written, if the model cannot be exported, such as a network that nnU-Net has not.
     """
-    import os
-    from tempfile import TemporaryDirectory
-
+    from segfw.base.files import new_folder
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.model.selection import current_selection
@@ -52,16 +50,11 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
         configurations = trained_configurations(source, plan)
         ending = ending or endings_of(plan)[0]
         selection = current_selection(source)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
-            home = Path(partial) / "export"
+        with new_folder(folder) as home:
             export = FolderExport(source=source, plan=plan, configurations=configurations, home=home, ending=ending)
             for configuration in configurations:
                 export.write(configuration)
             postprocessing = export.write_postprocessing(selection)
-            if folder.exists():
-                folder.rmdir()
-            os.replace(home, folder)
         folds = {chosen.name: predicting_folds(source.trained_folds(chosen.name)) for chosen in configurations}
     for sentence in differences(plan, configurations):
         print(f"note: {sentence}")

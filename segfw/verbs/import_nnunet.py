@@ -63,14 +63,12 @@ def import_nnunet(
     UserError
         With nothing written, if a file is missing or damaged, or if it would have to run code.
     """
-    import os
-    from tempfile import TemporaryDirectory
-
+    from segfw.base.files import new_folder
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.base.words import count
     from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
-    from segfw.nnunet.trained_folder import find_trained, opened
+    from segfw.nnunet.trained_folder import UNPACKED, find_trained, opened
     from segfw.planning.plan import PLAN_FILE
 
     out = Path(out)
@@ -80,10 +78,9 @@ def import_nnunet(
     beside = next(parent for parent in out.absolute().parents if parent.exists())
     if not beside.is_dir():
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
-    with opened(Path(source), beside) as folder, TemporaryDirectory(prefix=".partial-", dir=beside) as partial:
+    with new_folder(out) as home, opened(Path(source), home / UNPACKED) as folder:
         found = find_trained(folder)
         plan = common_plan(found, is_known=build_network is None)
-        home = Path(partial) / "model"
         notes = []
         for trained in found:
             configuration = plan.configuration(trained.configuration)
@@ -96,10 +93,6 @@ def import_nnunet(
             ).take_all()
             notes.append(take_postprocessing(trained, plan, home))
         plan.save(home / PLAN_FILE)
-        if out.exists():
-            out.rmdir()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(home, out)
     for trained in found:
         print(f"{trained.configuration}: {count(len(trained.folds), 'fold')} ({', '.join(trained.folds)})")
     for note in filter(None, notes):

@@ -13,7 +13,7 @@ from segfw.planning.request import PlanRequest, PrepareOptions
 if TYPE_CHECKING:
     import torch
 
-    from segfw.dataset.cases import DatasetManifest
+    from segfw.dataset.cases import DatasetManifest, FoundDataset
     from segfw.planning.fingerprint import Fingerprint
     from segfw.planning.plan import Plan
 
@@ -54,19 +54,11 @@ def plan_and_preprocess(
     CasesFailed
         If cases could not be preprocessed.
     """
-    from segfw.base.cluster import cluster_pool
     from segfw.base.device import pick_device
+    from segfw.base.locks import in_turn
     from segfw.base.output_paths import require_outside
-    from segfw.base.parallel import FAILURES_FILE, CasesFailed
-    from segfw.base.resources import free_memory_bytes
-    from segfw.dataset.cases import with_absolute_paths
     from segfw.dataset.layouts import find_dataset
-    from segfw.grid.store import DecodedCases, preprocess_dataset
-    from segfw.planning.kept_scan import kept_or_new_scan
-    from segfw.planning.planner import require_possible
-    from segfw.planning.preprocessed_bytes import float32_bytes
-    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
-    from segfw.planning.work_folder import keep_decision, require_own_folder
+    from segfw.planning.work_folder import LOCK_FILE, require_own_folder
 
     raw = Path(raw)
     work = Path(work)
@@ -74,6 +66,24 @@ def plan_and_preprocess(
     found = find_dataset(raw)
     require_own_folder(work)
     require_outside(work, (raw,))
+    with in_turn(work / LOCK_FILE, f"{work}: is being planned or preprocessed"):
+        return _plan_and_preprocess(found, raw, work, request, options, device)
+
+
+def _plan_and_preprocess(
+    found: FoundDataset, raw: Path, work: Path, request: PlanRequest, options: PrepareOptions, device: torch.device
+) -> Plan:
+    """All that is written into the work folder, by one process at a time."""
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.parallel import FAILURES_FILE, CasesFailed
+    from segfw.base.resources import free_memory_bytes
+    from segfw.dataset.cases import with_absolute_paths
+    from segfw.grid.store import DecodedCases, preprocess_dataset
+    from segfw.planning.kept_scan import kept_or_new_scan
+    from segfw.planning.planner import require_possible
+    from segfw.planning.preprocessed_bytes import float32_bytes
+    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.work_folder import keep_decision
 
     # Plan and folds
     keeps_cases = not options.plan_only and request.cluster is None
@@ -82,6 +92,8 @@ def plan_and_preprocess(
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     folds, notes = import_or_draw_splits(raw, manifest, fingerprint, request.groups, request.splits)
+    for fold in options.folds:
+        folds.fold(fold)  # or a UserError
     keep_decision(work, SPLITS_FILE, folds, options.overwrite)
     print("\n  ".join([folds.source, *notes]))
     print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")

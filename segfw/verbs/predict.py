@@ -61,7 +61,7 @@ def predict(
     from segfw.base.records import UserError
     from segfw.dataset.labels import LABELS_FILE
     from segfw.dataset.new_images import find_images
-    from segfw.images.formats import check_mask_ending
+    from segfw.images.formats import check_mask_ending, split_ending
     from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.many_cases import predict_cases, share_out
@@ -85,6 +85,11 @@ def predict(
     if output.is_file() or output.resolve() == images_folder:
         raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
     require_outside(output, (source, *kept_folders(model)))
+    if split_ending(output)[1] and not output.is_dir():
+        raise UserError(
+            f"{output}: is named like a file, but masks go into a folder, each under its image's name; give a folder "
+            f"such as {output.parent / 'masks'}"
+        )
     check_mask_ending(options.ending)
     case_part = CasePart.of(options.part)
     devices = (options.device,) if isinstance(options.device, str) else options.device

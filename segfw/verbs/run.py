@@ -82,7 +82,7 @@ def run(
     if names is not None and CASCADE in names:  # the first stage comes first, the second last
         names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
         request = replace(request, configurations=names)
-    plan = plan_and_preprocess(raw, work, request, PrepareOptions(device=options.device))
+    plan = plan_and_preprocess(raw, work, request, PrepareOptions(device=options.device, folds=options.folds or ()))
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))

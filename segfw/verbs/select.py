@@ -68,13 +68,11 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     from segfw.model.selection import Selection
     from segfw.model.source import SELECTION_FILE
     from segfw.networks import build_network
-    from segfw.planning.plan import PLAN_FILE, Plan
-    from segfw.planning.splits import SPLITS_FILE, Splits
+    from segfw.planning.work_folder import load_plan_and_splits
 
     # What is compared
     work = Path(work)
-    plan = Plan.load(work / PLAN_FILE)
-    splits = Splits.load(work / SPLITS_FILE)
+    plan, splits = load_plan_and_splits(work)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     names = options.configurations or tuple(plan.configurations)
     every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}

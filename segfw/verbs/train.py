@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,8 @@ def train(
     from segfw.inference.whole_cases import RESULTS
     from segfw.model.source import fold_folder
     from segfw.networks import build_network
-    from segfw.planning.plan import PLAN_FILE, Plan, target_of
-    from segfw.planning.splits import SPLITS_FILE, Splits
+    from segfw.planning.plan import target_of
+    from segfw.planning.work_folder import load_plan_and_splits
     from segfw.training.begun_run import find_begun_run
     from segfw.training.initial_weights import start_from
     from segfw.training.metrics_log import clock
@@ -91,9 +92,8 @@ def train(
     # What is asked for
     work = Path(work)
     fold = str(fold)
-    plan = Plan.load(work / PLAN_FILE)
+    plan, splits = load_plan_and_splits(work)
     chosen = plan.configuration(configuration)
-    splits = Splits.load(work / SPLITS_FILE)
     first_stage = first_stage_of(work, chosen, splits)
     device = local_device(options.device)
     if options.overwrite and (options.resume or options.is_extended):
@@ -118,10 +118,12 @@ def train(
         ranks=launched_ranks(),
     )
 
-    with joined(request.ranks, device):
+    with _alone_with(request), joined(request.ranks, device):
         begun = find_begun_run(request.folder, options, request.ranks, results=RESULTS)
         if first_stage is not None and request.ranks.is_first:
             remember_first_stage(request.folder, first_stage, is_started=begun.is_started or begun.is_trained)
+        if begun.is_started or begun.is_trained:
+            _say_what_is_not_followed(request.folder, settings)
         if begun.is_trained:
             print(f"{configuration} fold {fold} is already trained ({request.folder})")
             return _validate(work, fold, request)
@@ -130,6 +132,9 @@ def train(
                 f"{request.folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite"
             )
 
+        if request.resume and not begun.is_started and not options.is_extended:
+            print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
+            request = replace(request, resume=False)
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
@@ -138,6 +143,44 @@ def train(
         print(f"{again} {configuration} fold {fold} {length} on {len(request.fold.train)} cases")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
+
+
+def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
+    """A run goes on as it was begun: says which of the settings that are asked for now are not followed."""
+    from segfw.base.options import option_name_of
+    from segfw.base.records import UserError
+    from segfw.training.prepare import SETTINGS_FILE
+
+    if not (folder / SETTINGS_FILE).is_file():  # an imported fold
+        return
+    try:
+        begun = TrainSettings.load(folder / SETTINGS_FILE)
+    except UserError:  # said where it is needed
+        return
+    for each in fields(TrainSettings):
+        now = getattr(asked, each.name)
+        before = getattr(begun, each.name)
+        if now in (each.default, before):
+            continue
+        name = option_name_of(TrainSettings, each.name)
+        print(
+            f"note: {name} {now} is not followed, because {folder} was begun with {before}; --extend-epochs or "
+            "--extend trains it for longer, --overwrite anew"
+        )
+
+
+def _alone_with(request: TrainRequest) -> AbstractContextManager[None]:
+    """Keeps other processes off the fold while the block lasts; raises Busy, with who trains it, where one is at it.
+
+    Of the processes of ``torchrun``, which train it together, the first one does so for all.
+    """
+    from segfw.base.locks import held
+
+    if not request.ranks.is_first:
+        return nullcontext()
+    # Beside the fold's folder, which may be deleted and made anew meanwhile.
+    lock = request.folder.with_name(f".{request.folder.name}.lock")
+    return held(lock, f"{request.folder}: is being trained", "wait until it ends, or train another fold")
 
 
 def _with_predictions(

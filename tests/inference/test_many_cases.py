@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
-from builders.models import make_model
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -29,11 +28,6 @@ from segfw.verbs.predict import predict
 
 CASES = 8
 TESTS = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -287,15 +281,17 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
 def test_too_little_room_is_said_before_the_work(model, images, tmp_path, monkeypatch, capsys):
     from segfw.inference import disk_space as space
 
-    sizes = [path.stat().st_size for path in images.iterdir()]
+    largest = max(path.stat().st_size for path in images.iterdir()) * space.MASK_SHARE
     usage = type(space.shutil.disk_usage(tmp_path))
-    free = space.FULL_BELOW_BYTES + 1 + max(sizes) * space.MASK_SHARE
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, free - space.FULL_BELOW_BYTES))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, largest + 1))
     with pytest.raises(UserError, match="are free, too few for even one case; free some space or write to another"):
         predict(model, images, tmp_path / "masks", device="cpu")
     assert not mask_bytes(tmp_path / "masks")
-    monkeypatch.setattr(space, "FULL_BELOW_BYTES", 0)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, max(sizes) * space.MASK_SHARE + 1))
-    predict(model, images, tmp_path / "masks", device="cpu")
+    cases = find_images(images, load_model(model).plan.channels)
+    space.require_space(cases, OutputFolder(path=tmp_path / "masks"), spare_bytes=0)
     assert "GB are free, and 8 cases may take" in capsys.readouterr().out
+    monkeypatch.setattr(
+        space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, largest + 1 + space.FULL_BELOW_BYTES)
+    )
+    predict(model, images, tmp_path / "masks", device="cpu")
     assert len(mask_bytes(tmp_path / "masks")) == CASES

@@ -98,9 +98,9 @@ def test_what_it_does_to_a_mask(tmp_path):
         (described_by(keep(True)), "holds the label True"),
         (described_by(keep("1")), "holds the label '1'"),
         ('{"postprocessing_fns": ["x"], "postprocessing_kwargs": []}', "ValueError"),
-        (described_by(keep(1)).replace("1", "[" * 500 + "1" + "]" * 500), "RecursionError"),
+        (described_by(keep(1)).replace("1", "[" * 500 + "1" + "]" * 500), "nested more than 100 times"),
         (described_by(keep("x" * 500)), r"holds the label 'x{12}\.\.\.x{13}'$"),
-        ("{", "JSONDecodeError"),
+        ("{", "Expecting property name"),
         ("[1]", "TypeError"),
     ],
 )

@@ -20,20 +20,20 @@ import torch
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
+from conftest import blocks_case, write_nifti  # noqa: E402
 from cpu_kind import cpu_kind  # noqa: E402
+from segfw.evaluation.evaluate import evaluate  # noqa: E402
+from segfw.export import export_model  # noqa: E402
+from segfw.nnunet.importing import import_nnunet  # noqa: E402
+from segfw.pipeline import train  # noqa: E402
+from segfw.planning.prepare import plan_and_preprocess  # noqa: E402
+from segfw.prediction import predict  # noqa: E402
+from segfw.selection import select  # noqa: E402
+from small_nnunet import trained_folder  # noqa: E402
+from small_training import spec  # noqa: E402
 
-from builders.data import blocks_case, write_nifti  # noqa: E402
-from builders.networks import spec  # noqa: E402
-from builders.nnunet import trained_folder  # noqa: E402
 from segfw.planning.plan import PLAN_FILE  # noqa: E402
 from segfw.training import checkpoint, epochs  # noqa: E402
-from segfw.verbs.evaluate import evaluate  # noqa: E402
-from segfw.verbs.export import export_model  # noqa: E402
-from segfw.verbs.import_nnunet import import_nnunet  # noqa: E402
-from segfw.verbs.plan_and_preprocess import plan_and_preprocess  # noqa: E402
-from segfw.verbs.predict import predict  # noqa: E402
-from segfw.verbs.select import select  # noqa: E402
-from segfw.verbs.train import train  # noqa: E402
 
 CASES = [f"case_{number:02}" for number in range(6)]
 SETTINGS = {"epochs": 4, "steps_per_epoch": 40, "learning_rate": 0.02, "seed": 5, "precision": "fp32"}
