@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders.data import write_raw
-from builders.models import small_model
+from builders.data import make_images, write_raw
+from builders.models import make_model, small_model
 from builders.training import prepare
 from segfw.verbs.export import export_model
 
@@ -47,6 +47,18 @@ def packed(tmp_path: Path) -> Path:
     file = tmp_path / "model.zip"
     export_model(small_model(tmp_path / "work"), file)
     return file
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a drawn network, for ``images``."""
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of other shapes: a.nii.gz and b.nii.gz."""
+    return make_images(tmp_path_factory.mktemp("images"), 2)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from segfw.base.words import count
+from segfw.images.stored_bytes import check_room
+from segfw.images.stored_pixels import check_dicom_pixels
 from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 MARK_AT = 128
 MARK = b"DICM"
+START_BYTES = 1 << 14  # the class of a file stands in these
+# Classes of files (DICOM PS3.4, table B.5-1), and those that hold no image.
+SOP_CLASS = re.compile(rb"1\.2\.840\.10008\.(?:1\.3\.10|5\.1\.4\.1\.1\.[0-9.]+)")
+NO_IMAGE = re.compile(r".*\.1\.3\.10|.*\.5\.1\.4\.1\.1\.(481\.[3-9]|481\.1\d|88|66|67|9|11|104|130)(\.[0-9.]+)?")
 UNEVEN = 0.1  # share of the slice distance by which distances may differ: far above rounding, far below a slice
 ROUNDING_OF_DIRECTIONS = 1e-3
 
@@ -28,6 +35,8 @@ ORIENTATION = "0020|0037"
 THICKNESS = "0018|0050"
 FRAMES = "0028|0008"
 ROWS = "0028|0010"
+SAMPLES = "0028|0002"
+BITS = "0028|0100"
 SLOPE = "0028|1053"
 INTERCEPT = "0028|1052"
 
@@ -45,7 +54,7 @@ class Slice(NamedTuple):
     @property
     def frames(self) -> int:
         """Slices that the file itself holds."""
-        return int(self.tags.get(FRAMES) or 1)
+        return _whole_number(self.tags.get(FRAMES), 1)
 
 
 def is_dicom(path: Path) -> bool:
@@ -71,16 +80,30 @@ def read_series(folder: Path) -> Voxels:
     files = sorted(path for path in folder.iterdir() if is_dicom(path))
     if not files:
         raise Refusal("is a folder without DICOM files; give a file, or the folder that holds one series")
-    found = [header for header in map(_read_header, files) if header is not None]
+    found: list[Slice] = []
+    damaged: list[Path] = []
+    for path in files:
+        try:
+            header = _read_header(path)
+        except RuntimeError:
+            if not _is_of_no_image(path):
+                damaged.append(path)
+            continue
+        if header is not None:
+            found.append(header)
     if not found:
         names = ", ".join(path.name for path in files[:3])
         raise Refusal(f"holds DICOM files but no image among them ({names}); give the folder of the images")
+    if damaged:  # left out, the others would pass for the whole series
+        what = f"has slices, and beside them {damaged[0].name}, which is damaged or cut short"
+        raise Refusal(f"{what}; copy the series again, or move the file away if it is no slice")
     series = _series_of(found)
     if len(series) > 1:
         listed = ", ".join(_in_words(members) for members in series.values())
         raise Refusal(f"holds {len(series)} series: {listed}; move each into a folder of its own")
     slices = _ordered(_without_copies(found))
     affine = _affine(slices)
+    _check_pixels(slices)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(part.path) for part in slices])
@@ -91,17 +114,30 @@ def read_series(folder: Path) -> Voxels:
     return Voxels(array.reshape(len(array), -1, *array.shape[-2:]), affine)
 
 
+def _check_pixels(slices: list[Slice]) -> None:
+    """Proves that all slices hold their pixels, and that memory takes them."""
+    voxel_bytes = 0
+    for part in slices:
+        columns, rows = part.columns_rows
+        bits = _whole_number(part.tags.get(BITS), 16)
+        samples = _whole_number(part.tags.get(SAMPLES), 1)
+        check_dicom_pixels(part.path, columns=columns, rows=rows, bits=bits, samples=samples)
+        voxel_bytes += columns * rows * samples * -(-bits // 8)
+    check_room(voxel_bytes)
+
+
+def _whole_number(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdigit() else default
+
+
 def _read_header(path: Path) -> Slice | None:
-    """The header of one file; None if it is no image."""
+    """The header of one file; None if it is no image. Raises RuntimeError if it cannot be read."""
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
+    reader.ReadImageInformation()
     size = reader.GetSize()
     tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
     if min(size) == 0 or ROWS not in tags:  # RTSTRUCT and the like have no rows
@@ -115,6 +151,15 @@ def _read_header(path: Path) -> Slice | None:
         position=_numbers(tags.get(POSITION), 3),
         axes=None if axes is None else axes.reshape(2, 3),
     )
+
+
+def _is_of_no_image(path: Path) -> bool:
+    """Whether a file is of a kind without pixels: structures, plans, reports, registrations, the directory."""
+    if path.name.upper() == "DICOMDIR":
+        return True
+    with path.open("rb") as file:
+        kind = SOP_CLASS.search(file.read(START_BYTES))
+    return kind is not None and NO_IMAGE.fullmatch(kind[0].decode()) is not None
 
 
 def _numbers(text: str | None, number: int) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.images.text_header import check_stored
 from segfw.images.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacing
 
 # A header of text ends before this; what it must name for the voxels to have a size.
@@ -21,11 +22,13 @@ def read_itk(path: Path) -> Voxels:
     """Reads image or mask of two or three dimensions; a fourth one, or several values per voxel, are channels."""
     import SimpleITK
 
+    stored = check_stored(path)
     image = SimpleITK.ReadImage(str(path))
     dimensions = image.GetDimension()
     if dimensions not in (2, 3, 4):
         raise ValueError(f"has {dimensions} dimensions, expected 2, 3 or 4")
     array = SimpleITK.GetArrayFromImage(image)
+    stored.check_same(array)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
     elif dimensions < 4:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segfw.images.geometry import corner_distance_mm, shear_degrees
+from segfw.images.stored_bytes import MOST_BYTES_OF_ONE_BY_DEFLATE, SURPLUS_BYTES, check_claim, decompress_gzip
 from segfw.images.voxels import Refusal, Voxels, stated_spacing
 
 if TYPE_CHECKING:
@@ -53,21 +55,54 @@ def unit_mm(header: nibabel.Nifti1Header) -> float:
 
 
 def _open(path: Path) -> nibabel.Nifti1Image:
+    """The image, of which all voxels that its header announces were proven to be stored."""
     import nibabel
 
     start = _start(path)
+    file_bytes = path.stat().st_size
     is_gzipped = start.startswith(GZIP_MARK)
-    if not is_gzipped and path.suffix.lower() != ".gz":
-        image = nibabel.load(path)
+    if not is_gzipped and (path.suffix.lower() != ".gz" or _header_sizes(start) & HEADER_SIZES):
+        announced = _announced_bytes(start)
+        image = nibabel.load(path) if path.suffix.lower() != ".gz" else _of_content(path.read_bytes())
         if not isinstance(image, nibabel.Nifti1Image):  # of which NIfTI-2's is a kind
             raise ValueError(f"is no NIfTI volume but what nibabel calls {type(image).__name__}")
+        _check_length(announced, file_bytes)
         return image
     # Decompressed here because nibabel stops before the checksum: a damaged file would give wrong voxels in silence.
     content = path.read_bytes()
-    if is_gzipped or not _header_sizes(start) & HEADER_SIZES:
-        content = gzip.decompress(content)
+    announced = _announced_bytes(decompress_gzip(content, max(HEADER_SIZES)))
+    check_claim(announced, file_bytes, MOST_BYTES_OF_ONE_BY_DEFLATE)
+    content = decompress_gzip(content, announced + SURPLUS_BYTES + 1)
+    _check_length(announced, len(content))
+    return _of_content(content)
+
+
+def _of_content(content: bytes) -> nibabel.Nifti1Image:
+    import nibabel
+
     kind = nibabel.Nifti2Image if 540 in _header_sizes(content) else nibabel.Nifti1Image
     return kind.from_bytes(content)
+
+
+def _announced_bytes(start: bytes) -> int:
+    """Bytes of the whole file, not compressed, as its header gives them; 0 where it is no header of NIfTI."""
+    import nibabel
+
+    if not _header_sizes(start) & HEADER_SIZES:
+        return 0
+    kind = nibabel.Nifti2Header if 540 in _header_sizes(start) else nibabel.Nifti1Header
+    header = kind(start[: kind.template_dtype.itemsize], check=False)
+    voxels = prod(int(size) for size in header.get_data_shape())
+    return (
+        max(int(header["vox_offset"]), len(start) and int(header["sizeof_hdr"]))
+        + voxels * header.get_data_dtype().itemsize
+    )
+
+
+def _check_length(announced: int, stored: int) -> None:
+    if announced and not announced <= stored <= announced + SURPLUS_BYTES:
+        number = "more" if stored > announced else f"{stored:,}"
+        raise ValueError(f"its header announces {announced:,} bytes with the voxels, but {number} are stored")
 
 
 def _start(path: Path, is_gzipped: bool = False) -> bytes:

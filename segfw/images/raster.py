@@ -20,6 +20,7 @@ from segfw.base.errors import UserError
 from segfw.base.written_by_people import read_json
 from segfw.images.geometry import Spacing, as_spacing
 from segfw.images.pillow_pages import page_values
+from segfw.images.stored_pixels import check_picture
 from segfw.images.tiff import is_tiff, read_tiff, write_tiff
 from segfw.images.voxels import LPS_TO_RAS, Refusal, Voxels, affine_of_lps
 
@@ -92,11 +93,14 @@ def _opened(path: Path) -> Iterator[Image]:
 
 
 def _check(picture: Image, path: Path) -> tuple[str, ...]:
-    """Refuses what is no plain picture, and notes what a viewer would show otherwise."""
+    """Refuses what is damaged or no plain picture, and notes what a viewer would show otherwise."""
     endings = ENDINGS_OF.get(picture.format or "", ())
     if path.suffix.lower() not in endings:
         name = f"rename it to {endings[0]}" if endings else "export it as PNG"
         raise Refusal(f"is a {picture.format} file under the ending {path.suffix}; {name}")
+    columns, rows = picture.size
+    bits = 8 * len(picture.getbands())
+    check_picture(path, picture.format or "", columns=columns, rows=rows, bits_per_pixel=bits)
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format in ("GIF", "PNG"):
         raise Refusal(f"has {frames} frames (an animation); save the one to use as PNG")

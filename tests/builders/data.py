@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import locale
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from segfw.dataset.cases import Case
-from segfw.images.formats import read_mask
+from segfw.images.formats import UnreadableFile, read_mask, read_volume
 
 CASES = [f"case_{number:02}" for number in range(6)]
 LABEL_VALUES = {"background": 0, "bright": 3, "dark": 7}
@@ -96,11 +97,15 @@ def write_raw(raw: Path, cases: int = 6, channel: str = "MR") -> Path:
     return raw
 
 
-def write_cases(folder: Path, ids: tuple[str, ...]) -> tuple[Case, ...]:
+def write_cases(
+    folder: Path, ids: tuple[str, ...], change_mask: Callable[[np.ndarray], None] | None = None
+) -> tuple[Case, ...]:
     """Writes a volume of ``blocks_case`` for each id: ID.nii.gz and ID_mask.nii.gz."""
     cases = []
     for number, case_id in enumerate(ids):
         image, mask = blocks_case(number)
+        if change_mask is not None:
+            change_mask(mask)
         image_path = folder / f"{case_id}.nii.gz"
         mask_path = folder / f"{case_id}_mask.nii.gz"
         write_nifti(image_path, image)
@@ -127,3 +132,13 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 
 def mask_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*.nii.gz")}
+
+
+def refusal_of(path: Path, read: Callable[[Path], object] = read_volume) -> str:
+    """The one sentence by which a file is refused, without its name."""
+    with pytest.raises(UnreadableFile) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")

@@ -14,9 +14,10 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from builders.data import refusal_of
 from segfw.base.records import UserError
 from segfw.dataset.verify import volume_mismatch
-from segfw.images.formats import MASK_ENDINGS, UnreadableFile, read_mask, read_volume, size_and_change, write_labels
+from segfw.images.formats import MASK_ENDINGS, read_mask, read_volume, size_and_change, write_labels
 from segfw.images.geometry import Geometry
 from segfw.images.tiff import PRINT_DPI
 from segfw.images.volume import from_canonical, to_canonical
@@ -35,15 +36,6 @@ def place(spacing_zyx: tuple[float, ...] = (1, 1, 1)) -> np.ndarray:
     affine[0, 2] = -spacing_zyx[2]
     affine[3, 3] = 1
     return affine
-
-
-def reason(path: Path, read=read_volume) -> str:
-    with pytest.raises(UnreadableFile) as caught:
-        read(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
 
 
 def save_tiff(path: Path, pages: np.ndarray, tags: dict[int, object]) -> Path:
@@ -82,7 +74,7 @@ def test_transparency_is_dropped_where_it_says_nothing(tmp_path, ending):
         np.testing.assert_array_equal(read_volume(tmp_path / f"{name}{ending}").array[:, 0], expected)
         picture.putpixel((0, 0), (1,) * len(mode))
         picture.save(tmp_path / f"{name}{ending}")
-        assert "transparency (alpha) channel that varies; save it without" in reason(tmp_path / f"{name}{ending}")
+        assert "transparency (alpha) channel that varies; save it without" in refusal_of(tmp_path / f"{name}{ending}")
 
 
 def test_16_bit_colours_and_floats_keep_their_values(tmp_path):
@@ -152,9 +144,9 @@ def test_channels_of_imagej_run_faster_than_slices(tmp_path):
     volume = read_volume(save_tiff(tmp_path / "a.tif", pages, tags))
     np.testing.assert_array_equal(volume.array, pages[[[0, 2], [1, 3]]])
     tags = {270: "ImageJ=1.53\nimages=4\nframes=4\n"}
-    assert "is a time series of 4 frames; save one" in reason(save_tiff(tmp_path / "b.tif", pages, tags))
+    assert "is a time series of 4 frames; save one" in refusal_of(save_tiff(tmp_path / "b.tif", pages, tags))
     tags = {270: "ImageJ=1.53\nimages=900\n"}
-    assert "announces 900 pages but has 4" in reason(save_tiff(tmp_path / "c.tif", pages, tags))
+    assert "announces 900 pages but has 4" in refusal_of(save_tiff(tmp_path / "c.tif", pages, tags))
 
 
 def test_ome_says_spacing_channels_and_time_points(tmp_path):
@@ -169,7 +161,7 @@ def test_ome_says_spacing_channels_and_time_points(tmp_path):
     assert read_volume(tmp_path / "d.ome.tif").geometry.spacing_mm == pytest.approx((0.005, 0.002, 0.0005))
     for channels, times in ((3, 1), (1, 3)):
         save_tiff(tmp_path / "c.tif", STACK, {270: text.format(channels, times, size)})
-        assert f"is an OME-TIFF of {channels} channels and {times} time points; save" in reason(tmp_path / "c.tif")
+        assert f"is an OME-TIFF of {channels} channels and {times} time points; save" in refusal_of(tmp_path / "c.tif")
 
 
 def test_tiles_that_simpleitk_would_reduce_to_8_bits_are_read_whole(tmp_path):
@@ -183,7 +175,7 @@ def test_tiles_that_simpleitk_would_reduce_to_8_bits_are_read_whole(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", colours, tile=(16, 16), photometric="rgb")
     np.testing.assert_array_equal(read_volume(tmp_path / "b.tif").array[:, 0], colours.transpose(2, 0, 1))
     tifffile.imwrite(tmp_path / "c.tif", np.zeros((16, 32, 48), np.uint8), tile=(16, 16, 16), volumetric=True)
-    assert "; save it with" in reason(tmp_path / "c.tif")
+    assert "; save it with" in refusal_of(tmp_path / "c.tif")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -219,7 +211,7 @@ def test_a_stack_that_is_cut_anywhere_is_refused(tmp_path, compression):
     path = tmp_path / "cut.tif"
     for place in places:
         path.write_bytes(content[:place])
-        assert reason(path).startswith("cannot be read (")
+        assert refusal_of(path).startswith("cannot be read (")
 
 
 def test_pixels_that_no_file_of_this_size_holds_are_refused_before_memory_is_taken(tmp_path):
@@ -240,7 +232,7 @@ def test_pixels_that_no_file_of_this_size_holds_are_refused_before_memory_is_tak
         content += bytes(4)
     (tmp_path / "a.tif").write_bytes(content)
     tracemalloc.start()
-    words = reason(tmp_path / "a.tif")
+    words = refusal_of(tmp_path / "a.tif")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert words.startswith("announces 3,380,000,000 bytes of pixels, which no file of ")
@@ -256,11 +248,11 @@ def test_a_strip_that_is_not_there_is_refused(tmp_path):
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
         counts = file.pages.first.tags["StripByteCounts"]
         counts.overwrite((0, *counts.value[1:]))
-    assert "values of page 1 are not in the file" in reason(tmp_path / "a.tif")
+    assert "values of page 1 are not in the file" in refusal_of(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", STACK[0], photometric="minisblack")
     with tifffile.TiffFile(tmp_path / "b.tif", mode="r+b") as file:
         file.pages.first.tags["StripByteCounts"].overwrite(38)
-    assert "page 1 keeps 38 of 40 bytes of pixels" in reason(tmp_path / "b.tif")
+    assert "page 1 keeps 38 of 40 bytes of pixels" in refusal_of(tmp_path / "b.tif")
 
 
 def test_pixels_per_centimetre_are_a_spacing_but_those_of_printers_are_not(tmp_path):
@@ -294,34 +286,38 @@ def test_a_side_file_says_the_spacing_as_for_nnunet(tmp_path):
     )
     for wrong in ("{}", "no json", '{"spacing": [1, 2, 0]}', '{"spacing": 3}', "[]"):
         (tmp_path / "case.json").write_text(wrong)
-        assert 'side file case.json must hold {"spacing": [z, y, x]} in mm; correct it' in reason(tmp_path / "case.tif")
+        assert 'side file case.json must hold {"spacing": [z, y, x]} in mm; correct it' in refusal_of(
+            tmp_path / "case.tif"
+        )
 
 
 def test_what_is_no_plain_picture_is_refused(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(GREY.T.copy())])
-    assert reason(tmp_path / "a.gif") == "has 2 frames (an animation); save the one to use as PNG"
+    assert refusal_of(tmp_path / "a.gif") == "has 2 frames (an animation); save the one to use as PNG"
     Image.fromarray(GREY).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "b.png")
-    assert reason(tmp_path / "b.png") == "is a JPEG file under the ending .png; rename it to .jpg"
+    assert refusal_of(tmp_path / "b.png") == "is a JPEG file under the ending .png; rename it to .jpg"
     Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "c.jpg")
-    assert reason(tmp_path / "c.jpg") == "has colours in CMYK; save it as RGB or grey"
+    assert refusal_of(tmp_path / "c.jpg") == "has colours in CMYK; save it as RGB or grey"
     first = Image.fromarray(GREY)
     second = Image.fromarray(GREY[:3])
     first.save(tmp_path / "d.tif", save_all=True, append_images=[second])
-    assert "; " in reason(tmp_path / "d.tif")
+    assert "; " in refusal_of(tmp_path / "d.tif")
     Image.fromarray(GREY).save(tmp_path / "e.jpg")
-    assert reason(tmp_path / "e.jpg", read_mask).startswith("is a JPEG, which blurs label values; export the mask as")
+    assert refusal_of(tmp_path / "e.jpg", read_mask).startswith(
+        "is a JPEG, which blurs label values; export the mask as"
+    )
 
 
 @pytest.mark.parametrize("ending", [*PICTURES, ".jpg"])
 def test_damaged_pictures_are_named(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     path.write_text("<html>404 not found</html>")
-    assert "cannot be read (" in reason(path)
+    assert "cannot be read (" in refusal_of(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert "cannot be read (" in reason(path)
+    assert "cannot be read (" in refusal_of(path)
 
 
 def test_a_picture_to_be_turned_is_read_as_stored_and_noted(tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
-from builders.models import make_model
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -29,11 +28,6 @@ from segfw.verbs.predict import predict
 
 CASES = 8
 TESTS = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

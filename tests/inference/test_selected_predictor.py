@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.data import make_images, masks, same
-from builders.models import make_model
+from builders.data import masks, same
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference import selected_predictor
@@ -28,16 +27,6 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.predict import predict
 
 STEPS = Postprocessing(steps=(KeepLargest(name="all foreground", classes=(1, 2)),))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images"), 2)
 
 
 def two_configurations(model: Path, folder: Path) -> Path:

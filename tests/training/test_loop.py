@@ -1,17 +1,15 @@
 """Training: it learns, it is repeatable, and an interrupted run ends bit for bit like an undisturbed one."""
 
+import numpy as np
 import pytest
 import torch
 
-from builders.data import blocks_case, write_nifti
+from builders.data import write_cases
 from builders.networks import spec
-from builders.training import IDS, LABELS, assert_same_weights, run, usual_loss, weights
+from builders.training import IDS, LABELS, ZSCORE, assert_same_weights, run, usual_loss, weights
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet, Region
-from segfw.grid.normalize import Normalization
-from segfw.grid.preprocess import Preprocessing
 from segfw.grid.store import preprocess_dataset
 from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
@@ -32,18 +30,15 @@ def test_training_learns_regions_beside_ignored_voxels(tmp_path):
     """The whole of both blocks and the dark one in it, from masks that ignore a slice of each and the far end."""
     regions = (Region(name="whole", values=(3, 7), painted=3), Region(name="dark", values=(7,), painted=7))
     labels = LabelSet(names=LABELS.names, values=LABELS.values, ignore=9, regions=regions)
-    cases = []
-    for number, case_id in enumerate(IDS):
-        image, mask = blocks_case(number)
-        mask[:, :, 9] = mask[:, 5] = 9
-        paths = tmp_path / f"{case_id}_image.nii.gz", tmp_path / f"{case_id}_mask.nii.gz"
-        for path, array in zip(paths, (image, mask)):
-            write_nifti(path, array)
-        cases.append(Case(id=case_id, images=paths[:1], label=paths[1]))
-    how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(4.0, 1.5, 1.0), normalization=(Normalization(kind="zscore"),))
-    assert not preprocess_dataset(tuple(cases), labels, {"3d": how}, tmp_path, case_bytes=dict.fromkeys(IDS, 20_000))
+
+    def ignore_some(mask_xyz: np.ndarray) -> None:
+        mask_xyz[:, :, 9] = 9
+        mask_xyz[:, 5] = 9
+
+    cases = write_cases(tmp_path, IDS, ignore_some)
+    assert not preprocess_dataset(cases, labels, {"3d": ZSCORE}, tmp_path, case_bytes=dict.fromkeys(IDS, 20_000))
     run(
-        (tmp_path / "3d", how),
+        (tmp_path / "3d", ZSCORE),
         tmp_path,
         network=spec(classes=2),
         target=target_of(labels),

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from builders.data import make_images, masks, same
-from builders.models import make_model
+from builders.data import masks, same
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.images.nifti import PLACING
@@ -17,16 +15,6 @@ from segfw.inference.output_folder import OutputFolder
 from segfw.inference.probabilities import read_probabilities
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.predict import predict
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images"), 2)
 
 
 def test_a_mask_without_all_that_is_asked_for_is_made_again(model, images, tmp_path, capsys):
