@@ -64,6 +64,7 @@ def import_nnunet(
         With nothing written, if a file is missing or damaged, or if it would have to run code.
     """
     from segfw.base.files import new_folder
+    from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.base.words import count
     from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
@@ -73,6 +74,7 @@ def import_nnunet(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
+    require_outside(out, (source,))
     beside = next(parent for parent in out.absolute().parents if parent.exists())
     if not beside.is_dir():
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
