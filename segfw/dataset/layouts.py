@@ -14,7 +14,7 @@ from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_findings, pair, pair_numbered
-from segfw.images.dicom import holds_dicom
+from segfw.images.dicom import holds_dicom, may_be_lost
 from segfw.images.formats import FORMATS, split_ending
 
 
@@ -73,16 +73,30 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return holds_dicom(path) if path.is_dir() else bool(split_ending(path)[1])
+    """By its name alone, so that links to nothing, pipes and folders of that name are told of and not passed over."""
+    return bool(split_ending(path)[1]) or may_be_lost(path) or (path.is_dir() and holds_dicom(path))
 
 
 def series_folders(folder: Path) -> list[Path]:
-    """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones."""
-    found = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if holds_dicom(path):
-            found.append(path)
-        found += series_folders(path)
+    """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones.
+
+    Links to folders are followed, but no real folder is searched twice, so that links in a circle come to an end.
+    """
+    found: list[Path] = []
+    searched: set[Path] = set()
+
+    def search(inside: Path, above: tuple[Path, ...]) -> None:
+        searched.add(inside.resolve())
+        for path in sorted(path for path in inside.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            real = path.resolve()
+            if real in above:
+                continue
+            if holds_dicom(path) or any(may_be_lost(entry) for entry in path.iterdir()):
+                found.append(path)
+            if real not in searched:
+                search(path, (*above, real))
+
+    search(folder, (folder.resolve(),))
     return found
 
 
