@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from segfw.base.files import write_text
+from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.records import UserError
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import Scores, mean_dice
@@ -17,6 +18,14 @@ from segfw.evaluation.pairs import LabelledPairs
 from segfw.evaluation.report import write_report
 from segfw.evaluation.text import comparison_csv, lesions_csv, scores_csv, summary_csv
 from segfw.images.volume import to_canonical
+
+# Beside NAME.json, by the ending of the name: the first columns of each table.
+TABLES = {
+    ".csv": ("case", "label"),
+    "_summary.csv": ("label", "metric"),
+    "_lesions.csv": ("case", "label"),
+    "_comparison.csv": ("label", "metric"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +46,24 @@ class ResultFiles:
 
     def __post_init__(self) -> None:
         check_output(self.output)
+        check_report(self.report)
 
 
 def check_output(output: Path | None) -> None:
     """UserError if the name of the scores does not end in .json."""
     if output is not None and Path(output).suffix.lower() != ".json":
         raise UserError(f"{output}: scores are written as JSON (and CSV beside it); give a name that ends in .json")
+    if output is None:
+        return
+    output = Path(output)
+    require_replaceable(output, (".json",), is_json_with("cases", "labels", "foreground_mean"))
+    for ending, columns in TABLES.items():
+        require_replaceable(output.with_name(output.stem + ending), (".csv",), is_table_of(*columns))
+
+
+def check_report(report: Path | None) -> None:
+    """UserError if the page does not end in .html, or if what is there is no page."""
+    require_replaceable(report, PAGE_ENDINGS, is_page)
 
 
 def write_results(files: ResultFiles, scores: Scores, pairs: LabelledPairs) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -13,15 +16,18 @@ from pydantic import ValidationError
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
-from segfw.images.dicom import is_dicom, read_series
+from segfw.images.dicom import is_dicom, read_series, what_it_is
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
 from segfw.images.raster import read_picture, read_picture_mask, side_file, write_picture
+from segfw.images.text_header import data_files
 from segfw.images.volume import Volume
 from segfw.images.voxels import Refusal, Voxels
 
-HEADER_BYTES = 1 << 16  # a header of text ends before this
+# Voxels of scans, micro-CT included, have edges of at least and at most these.
+SMALLEST_LIKELY_MM = 0.004
+LARGEST_LIKELY_MM = 50.0
 SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers
 
 
@@ -101,8 +107,12 @@ def read_mask(path: Path) -> Volume:
 
 def _read(path: Path, *, is_mask: bool) -> Volume:
     ending = split_ending(path)[1]
+    if path.is_symlink() and not path.exists():
+        raise UnreadableFile(f"{path}: {what_it_is(path)}")
     if not path.exists():
         raise UnreadableFile(f"{path}: no such file; check the name")
+    if not path.is_file() and not path.is_dir():
+        raise UnreadableFile(f"{path}: {what_it_is(path)}")
     read: Callable[[Path], Voxels]
     if path.is_dir():
         read = read_series
@@ -114,7 +124,7 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
     else:
         raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
     try:
-        return _checked(read(path))
+        volume = _checked(read(path))
     except Refusal as error:
         raise UnreadableFile(f"{path}: {error}") from None
     except ValidationError as error:
@@ -125,6 +135,19 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
     except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
+    is_picture = FORMATS.get(ending) in (PICTURE, LOSSY)  # of which many come from a microscope
+    note = None if is_picture else _unlikely_size(volume.geometry)
+    return replace(volume, notes=(*volume.notes, note)) if note else volume
+
+
+def _unlikely_size(geometry: Geometry) -> str | None:
+    """A note on voxels that are a thousand times too small or too large for a scan, as of another unit than mm."""
+    edge_mm = sorted(geometry.spacing_mm)[1]
+    if SMALLEST_LIKELY_MM <= edge_mm <= LARGEST_LIKELY_MM:
+        return None
+    unit = "in m" if edge_mm < SMALLEST_LIKELY_MM else "in micrometres"
+    sizes = " x ".join(f"{length:.3g}" for length in geometry.spacing_mm)
+    return f"its voxels are {sizes} mm large, as if lengths were written {unit}; correct the header if that is not so"
 
 
 def _checked(voxels: Voxels) -> Volume:
@@ -163,23 +186,38 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^(sitk::ERROR: |ITK ERROR: \w+\(\w+\): )", "", lines[-1]) if lines else type(error).__name__
 
 
-def size_and_change(path: Path) -> tuple[int, int]:
-    """Bytes of all files that an image is read from (a series, a side file), and their last change in nanoseconds."""
-    files = [path]
+def files_read(path: Path) -> tuple[Path, ...]:
+    """All files that an image is read from: itself, its side file, the voxels that its header names; or a series."""
+    ending = split_ending(path)[1]
     if path.is_dir():
-        files += path.iterdir()
-    elif FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY):
+        return tuple(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
+    if FORMATS.get(ending) in (PICTURE, LOSSY):
         beside = side_file(path)
-        if beside is not None:
-            files.append(beside)
-    elif path.suffix.lower() == ".mhd" and path.is_file():
-        voxels = re.search(rb"ElementDataFile\s*=\s*(\S+)", path.read_bytes()[:HEADER_BYTES])
-        if voxels:
-            files.append(path.with_name(voxels[1].decode(errors="replace")))
-    files = [file for file in files if file.exists()]  # a broken link is for the reader to complain of
-    stats = [file.stat() for file in files]
-    size = sum(stat.st_size for file, stat in zip(files, stats) if file.is_file())
-    return size, max((stat.st_mtime_ns for stat in stats), default=0)
+        return (path,) if beside is None else (path, beside)
+    if path.is_file() and ending in (".mha", ".mhd", ".nrrd"):
+        return (path, *data_files(path))
+    return (path,)
+
+
+def size_and_change(path: Path) -> tuple[int, int]:
+    """Identity of an image's content: bytes of all files that it is read from, and a number that changes with each.
+
+    Of a single file the number is its last change in nanoseconds. Of several it is drawn from the name, the bytes and
+    the change of every one: an older file in the place of another is seen as well. A file that is missing counts as
+    nothing; that is for the reader to complain of.
+    """
+    states = []
+    for file in files_read(path):
+        with suppress(OSError):
+            state = file.stat()
+            states.append((file.name, state.st_size, state.st_mtime_ns))
+    size = sum(state[1] for state in states)
+    if len(states) == 1 and not path.is_dir():
+        return size, states[0][2]
+    if not states:
+        return 0, 0
+    digest = hashlib.sha256(repr(states).encode(errors="surrogateescape")).digest()
+    return size, int.from_bytes(digest[:6], "big")  # which every reader of JSON takes exactly
 
 
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:

@@ -12,6 +12,7 @@ from segfw.base.parallel import Outcome
 from segfw.base.records import Record, UserError
 from segfw.images.formats import write_labels, write_map
 from segfw.inference.averaging import merged, probability_of
+from segfw.inference.mask_settings import require_no_strangers
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.postprocess import Postprocessing, apply
 
@@ -56,6 +57,7 @@ def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path]
     kept = output / SETTINGS_FILE
     if output.is_file():
         raise UserError(f"{output}: is a file; give a folder for the masks")
+    require_no_strangers(output, masks, kept)
     if overwrite:
         for mask in masks:  # before the settings change, lest an old mask pass for a new one
             mask.unlink(missing_ok=True)

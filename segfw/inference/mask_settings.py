@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
+from segfw.images.formats import split_ending
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model.load import Model
@@ -60,6 +61,7 @@ def agree_on_settings(
 ) -> None:
     """Says in the folder what its masks are made with; UserError if masks of another model, or of others, are there."""
     kept = folder.path / SETTINGS_FILE
+    require_no_strangers(folder.path, [folder.mask(case.id) for case in found], kept)
     # In this order: another process that has just begun in this folder has said so before its first mask.
     has_masks = any(folder.mask(case.id).exists() for case in found)
     if has_masks and not overwrite and not kept.is_file():
@@ -84,6 +86,21 @@ def agree_on_settings(
             )
         if not is_same or settings.probability_bits is not None:
             settings.save(kept)
+
+
+def require_no_strangers(output: Path, masks: Sequence[Path], settings: Path) -> None:
+    """UserError if a folder that segfw's masks were not written to before holds images or masks of other names.
+
+    Among those, masks would pass for images, or for what an expert drew.
+    """
+    if settings.is_file() or not output.is_dir():
+        return
+    expected = {mask.name for mask in masks}
+    for path in sorted(output.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.name not in expected and split_ending(path)[1]:
+            raise UserError(
+                f"{output}: holds {path.name} and is no folder of segfw's masks; give a folder of their own"
+            )
 
 
 def _kept_settings(path: Path, *, overwrite: bool) -> PredictionSettings | None:

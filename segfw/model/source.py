@@ -58,6 +58,20 @@ def is_model_file(model: Path) -> bool:
     return Path(model).is_file()
 
 
+def kept_folders(model: Path) -> tuple[Path, Path]:
+    """Where a work folder keeps what is trained and preprocessed; no result goes in there."""
+    return Path(model) / "runs", Path(model) / "preprocessed"
+
+
+def is_model_file_of_segfw(path: Path) -> bool:
+    """Whether a file is a zip with a card, as ``segfw export`` writes it; what else it holds is not looked at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return CARD_FILE in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
     """An opened model. Names inside it are relative and have '/' between their parts, such as ``plan.json``."""

@@ -40,6 +40,7 @@ def train_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None:
     feeder = Feeder(lambda step: run.train_batches.cut(step, share), state.counters.step, device=run.compute.device)
     try:
         while not _is_over(run, state, clock):
+            _obey_between_epochs(run, state, clock)
             _train_and_validate(run, state, clock, feeder)
             if run.checkpoints.is_good_due():
                 run.checkpoints.save(state, is_good=True)
@@ -149,6 +150,13 @@ def _act_within_epoch(run: TrainRun, state: TrainState, clock: Clock, due: _Due)
     if due.asked == STOP_NOW:
         print(f"{run.folder}: stopped at step {state.counters.step} as asked; go on with --resume")
         raise Stopped
+
+
+def _obey_between_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None:
+    """What the file STOP asks for, if it was found in an epoch's last step, which ends the epoch first."""
+    (asked,) = run.ranks.from_first(run.stop_file.asked())
+    if asked != GO_ON:
+        _act_within_epoch(run, state, clock, _Due(is_epoch_over=False, is_checkpoint_due=False, asked=int(asked)))
 
 
 def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> None:

@@ -33,13 +33,13 @@ class StopFile:
         self._looked_at = now_s()
 
     def asked(self) -> int:
-        """GO_ON, COOL_DOWN or STOP_NOW; looks at the disk every ``look_every_s`` only."""
+        """GO_ON, COOL_DOWN or STOP_NOW; looks at the disk every ``look_every_s`` only, until it finds the file."""
         if self._now_s() - self._looked_at < self._look_every_s:
             return GO_ON
-        self._looked_at = self._now_s()
         try:
             text = read_text(self.path, latin=True)
         except FileNotFoundError:
+            self._looked_at = self._now_s()
             return GO_ON
         except (OSError, UserError):  # it is there, whatever is in it
             return COOL_DOWN

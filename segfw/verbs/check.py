@@ -40,12 +40,17 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     UserError
         If ``raw`` holds no data set, or there is no mask or no new folder for ``fix``.
     """
+    from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, require_outside, require_replaceable
     from segfw.base.records import UserError
     from segfw.checkup.examine import examine
     from segfw.dataset.layouts import find_dataset, find_images_alone
     from segfw.dataset.patients import read_groups
 
     raw = Path(raw)
+    if options.output is not None:
+        require_outside(options.output, (raw,))
+        require_replaceable(options.output / JSON_FILE, (".json",), is_json_with("findings", "cases"))
+        require_replaceable(options.output / PAGE_FILE, PAGE_ENDINGS, is_page)
     if options.fix is not None:
         from segfw.base.files import new_folder
         from segfw.checkup.repair import require_new_folder, write_fixed

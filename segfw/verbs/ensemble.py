@@ -50,6 +50,7 @@ def ensemble(
     CasesFailed
         At the end, with the cases that lack a folder or could not be averaged.
     """
+    from segfw.base.output_paths import require_outside
     from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome
     from segfw.base.progress import progress
     from segfw.base.records import UserError
@@ -66,6 +67,7 @@ def ensemble(
     check_mask_ending(options.ending)
     output = Path(output)
     folders = [Path(folder) for folder in folders]
+    require_outside(output, folders)
     weights = averaged_folder.checked_weights(options.weights, len(folders))
     steps = postprocessing or options.postprocessing or Postprocessing()
     if not isinstance(steps, Postprocessing):

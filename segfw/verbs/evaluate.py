@@ -53,6 +53,7 @@ def evaluate(
     CasesFailed
         At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
     """
+    from segfw.base.output_paths import require_outside
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
     from segfw.evaluation.pairs import (
         LabelledPairs,
@@ -62,10 +63,13 @@ def evaluate(
         labels_in_masks,
         pair_masks,
     )
-    from segfw.evaluation.result_files import ResultFiles, check_output
+    from segfw.evaluation.result_files import ResultFiles, check_output, check_report
     from segfw.evaluation.score import measures_of
 
     check_output(options.output)
+    check_report(options.report)
+    for output in (options.output, options.report):
+        require_outside(output, (reference, options.images))
     measures = measures_of(
         surface=options.surface,
         tolerance_mm=options.tolerance_mm,

@@ -52,11 +52,12 @@ def export_model(
     """
     import hashlib
 
+    from segfw.base.output_paths import require_outside, require_replaceable
     from segfw.base.records import UserError
     from segfw.dataset.cases import MANIFEST_FILE
     from segfw.model.packing import pack_model
     from segfw.model.private_names import PrivateNames
-    from segfw.model.source import ModelSource
+    from segfw.model.source import ModelSource, is_model_file_of_segfw, kept_folders
     from segfw.networks import build_network
     from segfw.planning.fingerprint import FINGERPRINT_FILE
 
@@ -66,6 +67,8 @@ def export_model(
         raise UserError(f"{output}: a model file ends in .zip; give another name, or --onnx for a folder of ONNX files")
     if output.exists() and (output.is_dir() or not options.overwrite):
         raise UserError(f"{output}: exists; give another name, or --overwrite")
+    require_replaceable(output, (".zip",), is_model_file_of_segfw)
+    require_outside(output, kept_folders(model))
     fingerprint = model / FINGERPRINT_FILE
     with ModelSource.open(model) as source:
         return pack_model(

@@ -33,9 +33,10 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
         With nothing written, if the model cannot be exported, such as a network that nnU-Net has not.
     """
     from segfw.base.files import new_folder
+    from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.model.selection import current_selection
-    from segfw.model.source import ModelSource, predicting_folds
+    from segfw.model.source import ModelSource, kept_folders, predicting_folds
     from segfw.nnunet.export_notes import differences, image_names, predict_commands
     from segfw.nnunet.write_plans import endings_of
     from segfw.nnunet.write_trained_folder import FolderExport, folder_name, trained_configurations
@@ -43,6 +44,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
+    require_outside(folder, kept_folders(model))
     with ModelSource.open(model) as source:
         plan = source.plan()
         configurations = trained_configurations(source, plan)

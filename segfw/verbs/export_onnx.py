@@ -43,9 +43,11 @@ def export_onnx(
         For cascades, and where a package is missing, the folder is in the way, or the network has an operation that
         ONNX lacks.
     """
+    from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.base.words import count
     from segfw.model.load import load_model
+    from segfw.model.source import kept_folders
     from segfw.networks import build_network
     from segfw.onnx.onnx_folder import left_out, require_free_place, write_onnx_folder
     from segfw.onnx.write_network import OPSET, require_packages
@@ -53,6 +55,7 @@ def export_onnx(
     require_packages()
     folder = Path(folder)
     require_free_place(folder, overwrite=options.overwrite)
+    require_outside(folder, kept_folders(model))
     loaded = load_model(model, options.configuration, options.folds, best=options.best)
     name = loaded.configuration.name
     if loaded.previous is not None:

@@ -64,6 +64,7 @@ def import_nnunet(
         With nothing written, if a file is missing or damaged, or if it would have to run code.
     """
     from segfw.base.files import new_folder
+    from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.base.words import count
     from segfw.nnunet.import_folders import FoldImport, common_plan, take_postprocessing
@@ -73,6 +74,7 @@ def import_nnunet(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
+    require_outside(out, (source,))
     beside = next(parent for parent in out.absolute().parents if parent.exists())
     if not beside.is_dir():
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
@@ -93,6 +95,8 @@ def import_nnunet(
         plan.save(home / PLAN_FILE)
     for trained in found:
         print(f"{trained.configuration}: {count(len(trained.folds), 'fold')} ({', '.join(trained.folds)})")
+    if plan.labels.painted_over:
+        notes.append(f"warning: {plan.labels.painting_problem}; nnU-Net's masks of this model have the same fault")
     for note in filter(None, notes):
         print(note)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")

@@ -56,6 +56,7 @@ def plan_and_preprocess(
     """
     from segfw.base.device import pick_device
     from segfw.base.locks import in_turn
+    from segfw.base.output_paths import require_outside
     from segfw.dataset.layouts import find_dataset
     from segfw.planning.work_folder import LOCK_FILE, require_own_folder
 
@@ -64,6 +65,7 @@ def plan_and_preprocess(
     device = pick_device(options.device)
     found = find_dataset(raw)
     require_own_folder(work)
+    require_outside(work, (raw,))
     with in_turn(work / LOCK_FILE, f"{work}: is being planned or preprocessed"):
         return _plan_and_preprocess(found, raw, work, request, options, device)
 

@@ -57,6 +57,7 @@ def predict(
     from functools import partial
 
     from segfw.base.cluster import cluster_pool
+    from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.dataset.labels import LABELS_FILE
     from segfw.dataset.new_images import find_images
@@ -72,6 +73,7 @@ def predict(
         predict_as_worker,
         without_weights,
     )
+    from segfw.model.source import kept_folders
     from segfw.networks import build_network
 
     model = Path(model)
@@ -82,6 +84,7 @@ def predict(
     images_folder = source.resolve().parent if source.is_file() else source.resolve()
     if output.is_file() or output.resolve() == images_folder:
         raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
+    require_outside(output, (source, *kept_folders(model)))
     if split_ending(output)[1] and not output.is_dir():
         raise UserError(
             f"{output}: is named like a file, but masks go into a folder, each under its image's name; give a folder "

@@ -44,6 +44,21 @@ def test_a_stop_file_that_says_now_ends_at_once_and_can_be_resumed(prepared, tmp
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_stop_is_obeyed_in_any_encoding_and_in_the_last_step_of_an_epoch(prepared, tmp_path, capsys, encoding):
+    def write() -> None:
+        (tmp_path / "STOP").write_bytes("now\r\n".encode(encoding))
+
+    values = {"build_loss": usual_loss(before={3: write}), "look_for_stop_every_s": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        run(prepared, tmp_path, epochs=6, steps_per_epoch=1, **values)
+    assert "stopped at step " in capsys.readouterr().out
+    assert len(read_metrics(tmp_path)) < 6
+    assert not (tmp_path / "STOP").exists()
+    resumed = run(prepared, tmp_path, resume=True, epochs=6, steps_per_epoch=1)
+    assert [row["epoch"] for row in read_metrics(resumed)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_plateau_ends_the_run(prepared, tmp_path, capsys):
     run(prepared, tmp_path, epochs=100, patience=3, fewest_gain=2.0)  # more than any Dice can rise
     assert len(read_metrics(tmp_path)) == 5  # the first, three more, and two steps (15 %) of cooling down

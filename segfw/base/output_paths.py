@@ -1,0 +1,66 @@
+"""Where results may go: never inside a folder that is read, and never in the place of a file that is something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from segfw.base.records import UserError
+
+PAGE_ENDINGS = (".html", ".htm")
+LARGEST_LOOK = 1 << 26  # bytes of a JSON file that is looked into
+
+
+def require_outside(output: Path | None, inputs: Iterable[Path | None]) -> None:
+    """UserError if a result would lie in a folder that is read, or inside of one, however deep."""
+    if output is None:
+        return
+    place = Path(output).resolve()
+    for folder in inputs:
+        if folder is not None and Path(folder).is_dir() and Path(folder).resolve() in (place, *place.parents):
+            raise UserError(f"{output}: lies inside {folder}, which is only read; give a place outside of it")
+
+
+def require_replaceable(output: Path | None, endings: tuple[str, ...], is_own: Callable[[Path], bool]) -> None:
+    """UserError unless ``output`` has one of the ``endings``, and what is there already is a file that ``is_own``."""
+    if output is None:
+        return
+    path = Path(output)
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{output}: does not end in {' or '.join(endings)}; give such a name")
+    if path.is_dir():
+        raise UserError(f"{output}: is a folder; give the name of a file")
+    if path.exists() and not is_own(path):
+        raise UserError(f"{output}: is there already and not written by this command; give another name, or remove it")
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is HTML."""
+    with open(path, "rb") as file:
+        return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def is_json_with(*keys: str) -> Callable[[Path], bool]:
+    """Whether a file is a JSON object that has these keys; an empty one passes too."""
+
+    def is_such(path: Path) -> bool:
+        if path.stat().st_size > LARGEST_LOOK:
+            return False
+        try:
+            content = json.loads(path.read_bytes() or b"{}")
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(content, dict) and (not content or set(keys) <= content.keys())
+
+    return is_such
+
+
+def is_table_of(*columns: str) -> Callable[[Path], bool]:
+    """Whether a CSV file begins with these columns."""
+
+    def is_such(path: Path) -> bool:
+        with open(path, "rb") as file:
+            return file.readline().decode("utf-8-sig", "replace").split(",")[: len(columns)] == list(columns)
+
+    return is_such
