@@ -11,7 +11,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 from PIL import Image
 from tifffile import TiffFile, imwrite
 
@@ -218,6 +217,7 @@ def test_what_is_stored_otherwise_is_read_as_before(tmp_path):
         np.testing.assert_array_equal(read_volume(path).array[0], IMAGE, err_msg=path.name)
     two = np.stack([IMAGE, IMAGE + 1], -1)
     path = tmp_path / "two.mha"
+    SimpleITK = pytest.importorskip("SimpleITK")
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(two, isVector=True), str(path), useCompression=True)
     np.testing.assert_array_equal(read_volume(path).array, np.moveaxis(two, -1, 0))
 
