@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -26,7 +27,23 @@ def find_dataset(raw: Path) -> FoundDataset:
     raw = Path(raw)
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; give the folder that holds the images and masks")
-    return with_label_maps(_find(raw, read_description(raw / DESCRIPTION_FILE)))
+    return with_label_maps(_with_painting_problem(_find(raw, read_description(raw / DESCRIPTION_FILE))))
+
+
+def _with_painting_problem(found: FoundDataset) -> FoundDataset:
+    """The data set with an error if its regions are listed so that masks cannot hold them."""
+    problem = found.labels.painting_problem if found.labels is not None else ""
+    if not problem:
+        return found
+    finding = Finding(
+        kind="region-order",
+        severity="error",
+        file=DESCRIPTION_FILE,
+        what=problem,
+        remedy="list in 'labels' the regions from large to small, and the values that they are painted as likewise in "
+        "'regions_class_order'",
+    )
+    return replace(found, findings=(*found.findings, finding))
 
 
 def _find(raw: Path, description: dict | None) -> FoundDataset:
