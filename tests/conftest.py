@@ -15,11 +15,12 @@ from segfw.verbs.export import export_model
 
 # Beside the checkout, never inside it: real, expert-labelled data for development.
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+THREADS = min(2, torch.get_num_threads())
 
 
 @pytest.fixture(autouse=True)
 def _two_threads_and_a_seed() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    torch.set_num_threads(THREADS)  # whatever the test before has set
     torch.manual_seed(0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.files import whole_file
+from segfw.base.files import new_folder, whole_file
 from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
@@ -49,8 +49,14 @@ def require_new_folder(fix: Path, raw: Path) -> None:
 def write_fixed(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     """Writes a complete copy of the data set into ``fix``, in the same layout, with what can be repaired repaired.
 
-    Files that need no repair are hard links where the file system allows, else copies; originals stay untouched.
+    Files that need no repair are hard links where the file system allows, else copies; originals stay untouched. The
+    copy is there, whole, at the end, or not at all.
     """
+    with new_folder(fix) as partial:
+        return _write_copy(found, report, partial)
+
+
+def _write_copy(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     done: dict[str, list[str]] = {}
     doubles = {finding.case: finding.others[0] for finding in report.findings if finding.kind == "same-image"}
     dropped: set[Path] = set()

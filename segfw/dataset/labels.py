@@ -105,6 +105,37 @@ class LabelSet(Record):
         return {name: (index,) for name, index in self.foreground.items()}
 
     @property
+    def painted_over(self) -> dict[str, tuple[str, ...]]:
+        """{label: regions} of labels that a mask cannot hold, whichever regions are found, and what it gets wrong.
+
+        Where all regions that hold a label are found, the last of them decides what is painted. If that is a value
+        which other regions hold than the label, those are lost, or invented. Empty where masks can say everything.
+        """
+        wrong: dict[str, tuple[str, ...]] = {}
+        name_of = dict(zip(self.values, self.names))
+        for value in sorted(set[int]().union(*(region.values for region in self.regions))):
+            holding = [region for region in self.regions if value in region.values]
+            painted = holding[-1].painted
+            different = [
+                region.name for region in self.regions if (value in region.values) != (painted in region.values)
+            ]
+            if different:
+                wrong[name_of[value]] = tuple(different)
+        return wrong
+
+    @property
+    def painting_problem(self) -> str:
+        """What regions masks get wrong by the order in which they are painted, in words; '' if none."""
+        wrong = self.painted_over
+        if not wrong:
+            return ""
+        regions = [region.name for region in self.regions if any(region.name in names for names in wrong.values())]
+        return (
+            f"the regions are painted in an order in which later ones hide {', '.join(regions)} "
+            f"(where the mask is {', '.join(wrong)}), so that even perfect masks score badly"
+        )
+
+    @property
     def foreground(self) -> dict[str, int]:
         """Class index of each label except the background, by name."""
         return {name: index for index, name in enumerate(self.names) if index > 0}
@@ -119,6 +150,8 @@ class LabelSet(Record):
                 for region in self.regions
             )
             sentences.append(f"Regions, which may overlap, painted in this order: {', '.join(parts)}")
+        if self.painted_over:
+            sentences.append(f"Warning: {self.painting_problem}")
         if self.ignore is not None:
             sentences.append(
                 f"Voxels of value {self.ignore} are not annotated: they count neither in training nor in scores"

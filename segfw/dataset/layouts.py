@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_findings, pair, pair_numbered
-from segfw.images.dicom import holds_dicom
+from segfw.images.dicom import holds_dicom, may_be_lost
 from segfw.images.formats import FORMATS, split_ending
 
 
@@ -26,7 +27,23 @@ def find_dataset(raw: Path) -> FoundDataset:
     raw = Path(raw)
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; give the folder that holds the images and masks")
-    return with_label_maps(_find(raw, read_description(raw / DESCRIPTION_FILE)))
+    return with_label_maps(_with_painting_problem(_find(raw, read_description(raw / DESCRIPTION_FILE))))
+
+
+def _with_painting_problem(found: FoundDataset) -> FoundDataset:
+    """The data set with an error if its regions are listed so that masks cannot hold them."""
+    problem = found.labels.painting_problem if found.labels is not None else ""
+    if not problem:
+        return found
+    finding = Finding(
+        kind="region-order",
+        severity="error",
+        file=DESCRIPTION_FILE,
+        what=problem,
+        remedy="list in 'labels' the regions from large to small, and the values that they are painted as likewise in "
+        "'regions_class_order'",
+    )
+    return replace(found, findings=(*found.findings, finding))
 
 
 def _find(raw: Path, description: dict | None) -> FoundDataset:
@@ -56,16 +73,30 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return holds_dicom(path) if path.is_dir() else bool(split_ending(path)[1])
+    """By its name alone, so that links to nothing, pipes and folders of that name are told of and not passed over."""
+    return bool(split_ending(path)[1]) or may_be_lost(path) or (path.is_dir() and holds_dicom(path))
 
 
 def series_folders(folder: Path) -> list[Path]:
-    """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones."""
-    found = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if holds_dicom(path):
-            found.append(path)
-        found += series_folders(path)
+    """All folders inside ``folder``, however deep, that hold DICOM files themselves; sorted, without hidden ones.
+
+    Links to folders are followed, but no real folder is searched twice, so that links in a circle come to an end.
+    """
+    found: list[Path] = []
+    searched: set[Path] = set()
+
+    def search(inside: Path, above: tuple[Path, ...]) -> None:
+        searched.add(inside.resolve())
+        for path in sorted(path for path in inside.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            real = path.resolve()
+            if real in above:
+                continue
+            if holds_dicom(path) or any(may_be_lost(entry) for entry in path.iterdir()):
+                found.append(path)
+            if real not in searched:
+                search(path, (*above, real))
+
+    search(folder, (folder.resolve(),))
     return found
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel
 from segfw.dataset.layouts import group_channels, image_files, series_folders
-from segfw.images.dicom import holds_dicom, is_dicom
+from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
 from segfw.images.formats import FORMATS, split_ending
+
+MOST_CHANNELS = 9  # longer rows of numbers are frames of a film
 
 
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
@@ -24,6 +27,8 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
         if not split_ending(source)[1] and is_dicom(source):
             raise UserError(f"{source}: is one file of a DICOM series; give the folder {source.parent}")
         return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
+    if source.is_symlink() and not source.exists():
+        raise UserError(f"{source}: {what_it_is(source)}")
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder; give the images to predict")
     files = image_files(source)
@@ -32,12 +37,33 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
             what = f"holds DICOM files and {files[0].name} beside them"
             raise UserError(f"{source}: {what}; give each series a folder of its own")
         return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
-    files = sorted({*(path for path in files if path.is_file()), *series_folders(source)})
+    series = series_folders(source)
+    inner = {folder for path in series for folder in path.parents}
+    # What is named like an image but none is a case all the same: it fails with a sentence and is counted.
+    files = sorted({*series, *(path for path in files if path not in inner)})
     if not files:
         raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
     stem_of = _stems(files, source).__getitem__
-    groups = _group_by_channel_name(files, channels, stem_of) or group_channels(files, len(channels), stem_of)
+    _check_numbers(files, len(channels), stem_of, source)
+    groups = _group_by_channel_name(files, channels, stem_of, source) or group_channels(files, len(channels), stem_of)
     return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
+
+
+def _check_numbers(files: Sequence[Path], channel_count: int, stem_of: Callable[[Path], str], source: Path) -> None:
+    """Refuses CASE_0000, CASE_0001, ... of more channels than the model has: each would be predicted as a patient.
+
+    Long rows of numbers are frames, and years are no numbers of channels.
+    """
+    numbers: dict[str, list[int]] = {}
+    for path in files:
+        match = re.fullmatch(r"(.+)_(\d{4})", stem_of(path))
+        if match:
+            numbers.setdefault(match[1], []).append(int(match[2]))
+    for case, found in sorted(numbers.items()):
+        if channel_count < len(found) <= MOST_CHANNELS and sorted(found) == list(range(len(found))):
+            has = count(channel_count, "channel")
+            what = f"{case}_0000 to {case}_{len(found) - 1:04} look like {len(found)} channels, but the model has {has}"
+            raise UserError(f"{source}: {what}; give only what it needs, or rename what is an image of its own")
 
 
 def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
@@ -55,7 +81,7 @@ def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
 
 
 def _group_by_channel_name(
-    files: Sequence[Path], channels: Sequence[Channel], stem_of: Callable[[Path], str]
+    files: Sequence[Path], channels: Sequence[Channel], stem_of: Callable[[Path], str], source: Path
 ) -> dict[str, list[Path]]:
     """Files by case where every name holds exactly one channel's name, in channel order; empty if they do not."""
     if len(channels) < 2:
@@ -70,5 +96,9 @@ def _group_by_channel_name(
             return {}
         index, match = fitting[0]
         case_id = (stem[: match.start()].rstrip("_-. ") + stem[match.end() :]).strip("_-. ")
-        groups.setdefault(case_id, {})[index] = path
+        other = groups.setdefault(case_id, {}).setdefault(index, path)
+        if other != path:
+            names = " and ".join(str(file.relative_to(source)) for file in (other, path))
+            what = f"{names} would both be channel {channels[index].name} of the case {case_id}"
+            raise UserError(f"{source}: {what}; rename or move one of them")
     return {case_id: [paths[index] for index in sorted(paths)] for case_id, paths in groups.items()}

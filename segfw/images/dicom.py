@@ -73,11 +73,30 @@ def holds_dicom(folder: Path) -> bool:
     return any(is_dicom(path) for path in sorted(folder.iterdir()))
 
 
+def may_be_lost(path: Path) -> bool:
+    """Whether a name in a folder is a link to nothing and, by its ending or for want of one, may stand for DICOM."""
+    if path.name.startswith(".") or not path.is_symlink() or path.exists():
+        return False
+    return path.suffix.lower() in ENDINGS or re.fullmatch(r"\.\d+|", path.suffix) is not None
+
+
+def what_it_is(path: Path) -> str:
+    """What something is that has a name but cannot be opened as a file, and the remedy."""
+    if path.is_symlink() and not path.exists():
+        target = path.readlink()
+        return f"is a link to {target}, which is missing; fetch that file (git-annex, DVC), or mount its disk"
+    return "is no file but a pipe, a socket or a device; put the file itself there"
+
+
 def read_series(folder: Path) -> Voxels:
     """Reads the one series that a folder holds; other files in it, such as RTSTRUCT and DICOMDIR, are passed over."""
     import SimpleITK
 
-    files = sorted(path for path in folder.iterdir() if is_dicom(path))
+    entries = sorted(folder.iterdir())
+    lost = [path for path in entries if may_be_lost(path)]
+    if lost:  # without them the others would pass for the whole series
+        raise Refusal(f"has {lost[0].name} in it, which {what_it_is(lost[0])}")
+    files = [path for path in entries if is_dicom(path)]
     if not files:
         raise Refusal("is a folder without DICOM files; give a file, or the folder that holds one series")
     found: list[Slice] = []

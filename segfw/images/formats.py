@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
-from segfw.images.dicom import is_dicom, read_series
+from segfw.images.dicom import is_dicom, read_series, what_it_is
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
@@ -24,6 +25,9 @@ from segfw.images.text_header import data_files
 from segfw.images.volume import Volume
 from segfw.images.voxels import Refusal, Voxels
 
+# Voxels of scans, micro-CT included, have edges of at least and at most these.
+SMALLEST_LIKELY_MM = 0.004
+LARGEST_LIKELY_MM = 50.0
 SHEAR_WORTH_A_NOTE = 0.5  # degrees; below it lies the rounding of headers
 
 
@@ -103,8 +107,12 @@ def read_mask(path: Path) -> Volume:
 
 def _read(path: Path, *, is_mask: bool) -> Volume:
     ending = split_ending(path)[1]
+    if path.is_symlink() and not path.exists():
+        raise UnreadableFile(f"{path}: {what_it_is(path)}")
     if not path.exists():
         raise UnreadableFile(f"{path}: no such file; check the name")
+    if not path.is_file() and not path.is_dir():
+        raise UnreadableFile(f"{path}: {what_it_is(path)}")
     read: Callable[[Path], Voxels]
     if path.is_dir():
         read = read_series
@@ -116,7 +124,7 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
     else:
         raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
     try:
-        return _checked(read(path))
+        volume = _checked(read(path))
     except Refusal as error:
         raise UnreadableFile(f"{path}: {error}") from None
     except ValidationError as error:
@@ -127,6 +135,19 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
     except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
+    is_picture = FORMATS.get(ending) in (PICTURE, LOSSY)  # of which many come from a microscope
+    note = None if is_picture else _unlikely_size(volume.geometry)
+    return replace(volume, notes=(*volume.notes, note)) if note else volume
+
+
+def _unlikely_size(geometry: Geometry) -> str | None:
+    """A note on voxels that are a thousand times too small or too large for a scan, as of another unit than mm."""
+    edge_mm = sorted(geometry.spacing_mm)[1]
+    if SMALLEST_LIKELY_MM <= edge_mm <= LARGEST_LIKELY_MM:
+        return None
+    unit = "in m" if edge_mm < SMALLEST_LIKELY_MM else "in micrometres"
+    sizes = " x ".join(f"{length:.3g}" for length in geometry.spacing_mm)
+    return f"its voxels are {sizes} mm large, as if lengths were written {unit}; correct the header if that is not so"
 
 
 def _checked(voxels: Voxels) -> Volume:

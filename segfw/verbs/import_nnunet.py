@@ -95,6 +95,8 @@ def import_nnunet(
         plan.save(home / PLAN_FILE)
     for trained in found:
         print(f"{trained.configuration}: {count(len(trained.folds), 'fold')} ({', '.join(trained.folds)})")
+    if plan.labels.painted_over:
+        notes.append(f"warning: {plan.labels.painting_problem}; nnU-Net's masks of this model have the same fault")
     for note in filter(None, notes):
         print(note)
     print(f"images are oriented {plan.orientation}, as in nnU-Net's training")

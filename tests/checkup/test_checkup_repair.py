@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 
 from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, read, with_nan
 from builders.data import write_nifti
+from segfw.base.files import partial_path
 from segfw.base.records import UserError
+from segfw.checkup import repair
 from segfw.checkup.repair import Fixes
 from segfw.images.formats import read_volume
 from segfw.verbs.check import check_dataset
@@ -28,6 +31,28 @@ def shifted(path: Path, by_mm: tuple, array: np.ndarray | None = None, spacing_x
     affine = np.diag([*spacing_xyz, 1.0])
     affine[:3, 3] = by_mm
     nibabel.save(nibabel.Nifti1Image(read(path) if array is None else array, affine), path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_copy_that_was_interrupted_leaves_nothing_and_is_made_by_the_next_call(raw, tmp_path, monkeypatch, error):
+    fix = tmp_path / "fixed"
+    original = repair._unlist
+
+    def interrupted(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(repair, "_unlist", interrupted)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else (UserError, OSError)):
+        check_dataset(raw, fix=fix, workers=2)
+    assert not fix.exists()
+    assert not list(tmp_path.glob(".partial-*"))
+    # What a killed process leaves: its number is given to none.
+    dead = tmp_path / partial_path(fix).name.replace(f"-{os.getpid()}-", "-999999999-")
+    shutil.copytree(raw, dead / "half")
+    monkeypatch.setattr(repair, "_unlist", original)
+    check_dataset(raw, fix=fix, workers=2)
+    assert (fix / "fixes.json").is_file()
+    assert not dead.exists()
 
 
 def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):

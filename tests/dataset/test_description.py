@@ -26,6 +26,53 @@ def read_regions(tmp_path: Path, labels: object, order: object = None):
     return read_labels(path)
 
 
+@pytest.mark.parametrize(
+    "labels, order, lost",
+    [
+        # Where et is found, wt and tc are too: wt comes last and paints 4, which neither et nor tc hold.
+        ({"et": 1, "tc": [1, 2, 3], "wt": [1, 2, 3, 4]}, [1, 2, 4], {1: ("et", "tc"), 2: ("tc",), 3: ("tc",)}),
+        ({"wt": [1, 2, 3, 4], "tc": [1, 2, 3], "et": 1}, [4, 2, 1], {}),
+        # The order is right, but tc is painted as 1, which et holds: et is invented in it.
+        ({"wt": [1, 2, 3], "tc": [1, 2], "et": 1}, [3, 1, 1], {2: ("et",)}),
+        # Two that overlap: what only b holds is painted as what a holds too.
+        ({"a": [1, 2], "b": [2, 3]}, [1, 2], {3: ("a",)}),
+        ({"a": [1], "b": [2, 3]}, [1, 3], {}),
+    ],
+)
+def test_regions_that_masks_cannot_hold_are_named(tmp_path, labels, order, lost):
+    found = read_regions(tmp_path, {"background": 0} | labels, order)
+    name_of = dict(zip(found.values, found.names))
+    assert found.painted_over == {name_of[value]: regions for value, regions in lost.items()}
+    for value in {*found.values} - {0}:  # by painting it
+        painted = 0
+        for region in found.regions:
+            if value in region.values:
+                painted = region.painted
+        wrong = {region.name for region in found.regions if (painted in region.values) != (value in region.values)}
+        assert wrong == set(found.painted_over.get(name_of[value], ()))
+    assert bool(found.painting_problem) == bool(lost) == any("Warning" in line for line in found.explanation)
+    assert all(name in found.painting_problem for names in lost.values() for name in names)
+
+
+def test_check_and_plan_refuse_regions_that_masks_cannot_hold(tmp_path):
+    folders = {"imagesTr": ["a_0000", "b_0000"], "labelsTr": ["a", "b"]}
+    for name, labels, order, wanted in (
+        ("small", {"dark": 2, "whole": [1, 2]}, [2, 1], ["region-order"]),
+        ("large", {"whole": [1, 2], "dark": 2}, [1, 2], []),
+    ):
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0} | labels,
+            "regions_class_order": order,
+        }
+        raw = touch_files(tmp_path / name, folders, description)
+        errors = [finding for finding in find_dataset(raw).findings if finding.severity == "error"]
+        assert [finding.kind for finding in errors] == wanted
+        if errors:
+            assert "later ones hide dark (where the mask is dark)" in errors[0].what
+            assert "from large to small" in errors[0].remedy
+
+
 def test_regions_and_an_ignore_label(tmp_path):
     found = read_regions(tmp_path, NESTED, [1, 2, 4])
     assert (found.names, found.values) == (("background", "label_1", "label_2", "active"), (0, 1, 2, 4))

@@ -1,10 +1,13 @@
 """Finding the images to predict: files, folders and DICOM series, grouped into cases."""
 
+import os
+
 import pytest
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import Channel
 from segfw.dataset.new_images import find_images
+from segfw.images.formats import read_volume
 
 ONE, TWO = (Channel(name="MR"),), (Channel(name="t1"), Channel(name="flair"))
 
@@ -86,3 +89,68 @@ def test_nothing_to_predict(tmp_path):
         find_images(tmp_path / "nowhere", ONE)
     with pytest.raises(UserError, match=r"holds no image segfw can read \(.nii.gz"):
         find_images(touch(tmp_path, "notes.txt"), ONE)
+
+
+def test_links_in_a_circle_are_followed_once(tmp_path):
+    """Two links to the folder itself were 2^40 folders; a series that two links lead to is a case under each name."""
+    touch(tmp_path / "in" / "p1", "1.dcm")
+    touch(tmp_path / "in", "p9.nii.gz")
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+        (tmp_path / "in" / "p1" / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "p2").symlink_to(tmp_path / "in" / "p1")
+    assert found(tmp_path / "in", ONE) == {"p1": ["p1"], "p2": ["p2"], "p9": ["p9.nii.gz"]}
+    (tmp_path / "in" / "p1" / "deep").mkdir()
+    (tmp_path / "in" / "p1" / "deep" / "up").symlink_to(tmp_path / "in" / "p1")
+    assert set(found(tmp_path / "in", ONE)) == {"p1", "p2", "p9"}
+
+
+def test_what_cannot_be_opened_is_a_case_that_fails_and_not_passed_over(tmp_path):
+    folder = touch(tmp_path / "in", "p1.nii.gz", "notes.txt")
+    (folder / "p2.nii.gz").symlink_to(tmp_path / "annex" / "objects")  # git-annex, DVC
+    (folder / "p3").symlink_to("/mnt/unmounted/p3")  # the folder of a series
+    (folder / "notes2.txt").symlink_to("nowhere")
+    os.mkfifo(folder / "p4.nii.gz")
+    touch(folder / "p5.nii.gz", "inside.txt")
+    (folder / "p6.mha").symlink_to(folder / "p6.mha")
+    touch(folder / "p7", "1.dcm")
+    (folder / "p7" / "2.dcm").symlink_to("nowhere.dcm")
+    touch(folder / "p8")
+    (folder / "p8" / "1.2.840.1").symlink_to("nowhere")
+    (folder / "p9").mkdir()
+    os.mkfifo(folder / "p9" / "pipe")
+    cases = find_images(folder, ONE)
+    assert [case.id for case in cases] == [f"p{number}" for number in range(1, 9)]
+    wanted = {
+        "p2": "is a link to .*annex/objects, which is missing; fetch that file",
+        "p3": "is a link to /mnt/unmounted/p3, which is missing; .* or mount its disk",
+        "p4": "is no file but a pipe",
+        "p5": "is a folder without DICOM files",
+        "p6": "is a link to .*p6.mha, which is missing",
+        "p7": "has 2.dcm in it, which is a link to nowhere.dcm, which is missing",
+        "p8": "has 1.2.840.1 in it, which is a link to nowhere, which is missing",
+    }
+    for case in cases[1:]:
+        with pytest.raises(UserError, match=wanted[case.id]):
+            read_volume(case.images[0])
+    with pytest.raises(UserError, match="p2.nii.gz: is a link to .*, which is missing; fetch that file"):
+        find_images(folder / "p2.nii.gz", ONE)
+
+
+def test_channels_that_a_model_does_not_have_are_no_patients(tmp_path):
+    touch(tmp_path / "a", "P1_0000.nii.gz", "P1_0001.nii.gz", "P2_0000.nii.gz")
+    with pytest.raises(UserError, match=r"P1_0000 to P1_0001 look like 2 channels, but the model has 1 channel; give"):
+        find_images(tmp_path / "a", ONE)
+    touch(tmp_path / "b", *(f"P1_{number:04}.nii.gz" for number in range(3)))
+    with pytest.raises(UserError, match=r"P1_0000 to P1_0002 look like 3 channels, but the model has 2 channels; give"):
+        find_images(tmp_path / "b", TWO)
+    frames = [f"frame_{number:04}.png" for number in range(20)]
+    assert len(found(touch(tmp_path / "c", *frames), ONE)) == 20
+
+
+def test_names_that_would_be_one_channel_of_one_case_are_named(tmp_path):
+    touch(tmp_path, "P9_t1.nii.gz", "P9_flair.nii.gz", "P9 t1.nii.gz", "P9 flair.nii.gz")
+    with pytest.raises(
+        UserError, match=r"P9 flair.nii.gz and P9_flair.nii.gz would both be channel flair of the case P9"
+    ):
+        find_images(tmp_path, TWO)

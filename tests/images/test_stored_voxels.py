@@ -338,3 +338,10 @@ def test_a_dicom_slice_of_other_rows_than_it_holds_is_named(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content.replace(b"\x28\0\x10\0\2\0\0\0\x0a", b"\x28\0\x10\0\2\0\0\0\x09"))
     assert f"the header of {path.name} announces 216 bytes of pixels, but 240 are stored" in refusal(folder)
+
+
+@pytest.mark.parametrize("edge_mm, unit", [(0.001, "in m"), (0.01, None), (1.0, None), (1000.0, "in micrometres")])
+def test_voxels_a_thousand_times_too_small_or_large_get_a_note(tmp_path, edge_mm, unit):
+    nibabel.save(nibabel.Nifti1Image(LABELS.T, np.diag([edge_mm, edge_mm, edge_mm, 1])), tmp_path / "a.nii.gz")
+    notes = read_volume(tmp_path / "a.nii.gz").notes
+    assert [f"as if lengths were written {unit};" in note for note in notes] == ([True] if unit else [])
