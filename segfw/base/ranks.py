@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -112,8 +113,9 @@ def local_device(name: str) -> torch.device:
 def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Connects the ranks while the block runs; only the first one prints.
 
-    At its end no thread of the group lives, if the caller keeps no network of ``Ranks.averaging``: a thread that still
-    waits for the interpreter's lock when Python ends aborts the process.
+    At its end no thread of the group lives, if the caller keeps neither a network of ``Ranks.averaging`` nor a loss
+    that was summed. Such a thread aborts the process if it waits for the interpreter's lock when Python ends; and
+    whoever drops the last thing that holds the group waits for it for ever if it waits for that lock meanwhile.
     """
     if ranks.count == 1:
         yield
@@ -126,5 +128,15 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     try:
         with contextlib.nullcontext() if ranks.is_first else contextlib.redirect_stdout(io.StringIO()):
             yield
+    except BaseException as error:
+        _forget_variables(error)
+        raise
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _forget_variables(error: BaseException | None) -> None:
+    """Empties the frames that an error has left and still holds: networks and losses in them hold the group."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -28,6 +28,9 @@ IGNORE = "ignore"
 
 def read_description(path: Path) -> dict | None:
     """A JSON object, or None if there is no such file."""
+    if path.is_symlink() and not path.exists():
+        what = f"is a link to {path.readlink()}, which is missing"
+        raise UserError(f"{path}: {what}; fetch that file (git-annex, DVC), or mount its disk")
     if not path.is_file():
         return None
     description = read_json(path)

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of, read_description, with_label_maps
 from segfw.dataset.labels import LabelSet
@@ -17,12 +18,14 @@ from segfw.dataset.pairing import Pairing, channel_names, common_channels, file_
 from segfw.images.dicom import holds_dicom, may_be_lost
 from segfw.images.formats import FORMATS, split_ending
 
+FILES_FIELD = "dataset"  # of nnU-Net's dataset.json
+
 
 def find_dataset(raw: Path) -> FoundDataset:
     """Recognises the layout of a RAW folder and lists its training cases; raises UserError if it is none.
 
-    Layouts: 'nnunet' (imagesTr + labelsTr + dataset.json with channel_names), 'decathlon' (dataset.json with
-    modality and training), 'folders' (images + labels, all else inferred).
+    Layouts: 'nnunet' (imagesTr + labelsTr + dataset.json with channel_names, or the files that its field 'dataset'
+    names), 'decathlon' (dataset.json with modality and training), 'folders' (images + labels, all else inferred).
     """
     raw = Path(raw)
     if not raw.is_dir():
@@ -47,6 +50,8 @@ def _with_painting_problem(found: FoundDataset) -> FoundDataset:
 
 
 def _find(raw: Path, description: dict | None) -> FoundDataset:
+    if description and isinstance(description.get(FILES_FIELD), dict):
+        return _find_by_list(raw, description)
     if (raw / "images").is_dir() and (raw / "labels").is_dir():
         return _find_folders(raw, description)
     if description and "training" in description and "channel_names" not in description:
@@ -149,8 +154,79 @@ def _cases(pairing: Pairing) -> tuple[Case, ...]:
     )
 
 
+def _find_by_list(raw: Path, description: dict) -> FoundDataset:
+    """nnU-Net's field 'dataset': {case: {"images": [a file for each channel], "label": file}}, wherever they lie."""
+    path = raw / DESCRIPTION_FILE
+    channels = channels_of(description, path)
+    cases: list[Case] = []
+    findings: list[Finding] = []
+    listed: set[Path] = set()
+    for case_id, entry in sorted(description[FILES_FIELD].items()):
+        images, label = _files_of_entry(case_id, entry, raw, path)
+        listed |= {image.resolve() for image in images}
+        missing = [file for file in (*images, label) if not file.exists()]
+        findings += [_missing_file(case_id, file) for file in missing]
+        if len(images) not in (1, len(channels)):  # one file may hold all channels
+            findings.append(_wrong_number(case_id, len(images), len(channels)))
+        elif not missing:
+            cases.append(Case(id=case_id, images=images, label=label))
+    findings += [_not_listed(file) for file in _unlisted_images(listed)]
+    return FoundDataset(
+        name=str(description.get("name", raw.resolve().name)),
+        root=raw,
+        layout="nnunet",
+        channels=channels,
+        labels=labels_of(description, path),
+        cases=tuple(cases),
+        findings=tuple(findings),
+        notes=(f"cases by the field '{FILES_FIELD}' of {path.name}", *_where_lists_disagree(description, raw, path)),
+    )
+
+
+def _files_of_entry(case_id: str, entry: object, raw: Path, dataset_json: Path) -> tuple[tuple[Path, ...], Path]:
+    """Images and mask of an entry of nnU-Net's field 'dataset'."""
+    if isinstance(entry, dict):
+        images = entry.get("images")
+        label = entry.get("label")
+        if isinstance(images, list) and images and isinstance(label, str) and all(isinstance(n, str) for n in images):
+            return tuple(_listed(raw, name) for name in images), _listed(raw, label)
+    what = f"the entry {case_id!r} of {FILES_FIELD!r} must have 'images', a list of files, and 'label', a file"
+    raise UserError(f"{dataset_json}: {what}; correct it")
+
+
+def _where_lists_disagree(description: dict, raw: Path, dataset_json: Path) -> tuple[str, ...]:
+    """A note where the field 'training' of the same file names other masks, which nnU-Net does not read."""
+    entries = description.get("training")
+    if not isinstance(entries, list) or not entries:
+        return ()
+    trained = {_listed(raw, str(entry.get("label"))).resolve() for entry in entries if isinstance(entry, dict)}
+    used = {_listed(raw, str(entry["label"])).resolve() for entry in description[FILES_FIELD].values()}
+    if trained == used:
+        return ()
+    what = f"its field 'training' lists {count(len(trained), 'mask')}, of which {len(trained & used)} are used"
+    return (f"{what}: '{FILES_FIELD}' in {dataset_json.name} counts, as in nnU-Net",)
+
+
+def _wrong_number(case_id: str, images: int, channels: int) -> Finding:
+    return Finding(
+        kind="missing-channel" if images < channels else "unexpected-channel",
+        severity="error",
+        case=case_id,
+        file=DESCRIPTION_FILE,
+        what=f"lists {count(images, 'image')} for {count(channels, 'channel')}",
+        remedy="list one file for each channel",
+    )
+
+
+def _listed(raw: Path, name: str) -> Path:
+    """A file that dataset.json names, from its own folder; also where the list was written on Windows."""
+    path = raw / name
+    return path if "\\" not in name or path.exists() else raw / name.replace("\\", "/")
+
+
 def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
     path = raw / DESCRIPTION_FILE
+    channels = channels_of(description, path)
     entries = description["training"]
     if not isinstance(entries, list):
         raise UserError(f"{path}: field 'training' must be a list of {{'image': ..., 'label': ...}}; correct it")
@@ -160,23 +236,32 @@ def _find_decathlon(raw: Path, description: dict) -> FoundDataset:
     listed: set[Path] = set()
     for entry in entries:
         image, label = _listed_files(entry, raw, path)
+        images = _files_of_channels(image, len(channels))
         case_id = split_ending(image)[0]
         times_listed[case_id] += 1
-        listed.add(image.resolve())
-        findings += [_missing_file(case_id, file) for file in (image, label) if not file.exists()]
-        if image.exists() and label.exists() and times_listed[case_id] == 1:
-            cases.append(Case(id=case_id, images=(image,), label=label))
+        listed |= {file.resolve() for file in images}
+        missing = [file for file in (*images, label) if not file.exists()]
+        findings += [_missing_file(case_id, file) for file in missing]
+        if not missing and times_listed[case_id] == 1:
+            cases.append(Case(id=case_id, images=images, label=label))
     findings += [_listed_twice(case_id, times) for case_id, times in times_listed.items() if times > 1]
     findings += [_not_listed(file) for file in _unlisted_images(listed)]
     return FoundDataset(
         name=str(description.get("name", raw.resolve().name)),
         root=raw,
         layout="decathlon",
-        channels=channels_of(description, path),
+        channels=channels,
         labels=labels_of(description, path),
         cases=tuple(sorted(cases, key=lambda case: case.id)),
         findings=tuple(findings),
     )
+
+
+def _files_of_channels(image: Path, channel_count: int) -> tuple[Path, ...]:
+    """The file that a list names; or CASE_0000, CASE_0001, ... where it names CASE alone, as nnU-Net v1 wanted it."""
+    stem, ending = split_ending(image)
+    numbered = tuple(image.with_name(f"{stem}_{number:04}{ending}") for number in range(channel_count))
+    return numbered if numbered and numbered[0].exists() and not image.exists() else (image,)
 
 
 def _listed_files(entry: object, raw: Path, dataset_json: Path) -> tuple[Path, Path]:
@@ -185,7 +270,7 @@ def _listed_files(entry: object, raw: Path, dataset_json: Path) -> tuple[Path, P
         image = entry.get("image")
         label = entry.get("label")
         if isinstance(image, str) and isinstance(label, str):
-            return raw / image, raw / label
+            return _listed(raw, image), _listed(raw, label)
     raise UserError(f"{dataset_json}: an entry of 'training' is {entry!r}; it must have 'image' and 'label'")
 
 

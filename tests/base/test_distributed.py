@@ -46,6 +46,26 @@ def threads_of_the_group() -> int:
     return names.count("pt_gloo_runloop")
 
 
+def fail_as(rank: int, port: int, prepared: tuple, folder: Path) -> None:
+    """One of two processes whose training ends with an error, which is kept."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    ranks = launched_ranks()
+
+    def augment(image, classes, rng):
+        raise RuntimeError(f"made to fail with {threads_of_the_group()} threads")
+
+    threads = "[1-9]" if TELLS_THREADS else "0"  # otherwise the line after it proves nothing
+    with pytest.raises(RuntimeError, match=f"with {threads}") as kept, joined(ranks, torch.device("cpu")):
+        run(prepared, folder, ranks=ranks, augment=augment, **SETTINGS)
+    assert threads_of_the_group() == 0
+    assert kept.traceback
+
+
+def test_an_error_that_is_kept_does_not_keep_the_group(prepared, tmp_path):
+    torch.multiprocessing.spawn(fail_as, (free_port(), prepared, tmp_path), nprocs=2)
+
+
 def train_by_two(prepared: tuple, folder: Path, **values) -> Path:
     torch.multiprocessing.spawn(train_as, (free_port(), prepared, folder, values), nprocs=2)
     return folder

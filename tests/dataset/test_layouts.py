@@ -268,3 +268,90 @@ def test_real_files_that_do_not_pair_are_listed(real_data):
     found = find_dataset(real_data / "torso_ct_100_labels")
     files = sorted(path.name for part in ("images", "labels") for path in (found.root / part).iterdir())
     assert sorted(problem.file for problem in found.findings) == files
+
+
+# nnU-Net's field 'dataset'
+
+
+def listed(raw: Path, entries: dict, *, files: dict[str, list[str]], **more: object) -> FoundDataset:
+    return find_dataset(touch_files(raw, files, NNUNET | {"dataset": entries} | more))
+
+
+def entry(image: str, label: str) -> dict:
+    return {"images": [f"{image}.nii.gz"], "label": f"{label}.nii.gz"}
+
+
+def test_the_field_dataset_says_which_images_and_masks(tmp_path):
+    """nnU-Net reads nothing else: 2 cases of labelsTr_v2 here, though labelsTr has masks of 3."""
+    files = {"imagesTr": ["a_0000", "b_0000", "c_0000"], "labelsTr": ["a", "b", "c"], "labelsTr_v2": ["a", "b"]}
+    entries = {name: entry(f"imagesTr/{name}_0000", f"labelsTr_v2/{name}") for name in "ba"}
+    found = listed(tmp_path, entries, files=files)
+    assert found.layout == "nnunet"
+    assert names(found) == {"a": ["a_0000", "a"], "b": ["b_0000", "b"]}
+    assert {case.label.parent.name for case in found.cases} == {"labelsTr_v2"}
+    assert [finding.kind for finding in found.findings] == ["not-listed"]
+    assert found.notes == ("cases by the field 'dataset' of dataset.json",)
+
+
+def test_the_field_dataset_needs_no_folder_of_a_fixed_name(tmp_path):
+    far = tmp_path / "far"
+    touch_files(far, {".": ["m"]})
+    entries = {
+        "x": {"images": ["elsewhere/i0.nii.gz", "elsewhere/i1.nii.gz"], "label": str(far / "m.nii.gz")},
+        "y": {"images": [".\\elsewhere\\i2.nii.gz"], "label": "elsewhere\\s2.nii.gz"},
+        "z": {"images": ["elsewhere/i0.nii.gz"], "label": "elsewhere/none.nii.gz"},
+        "w": {"images": ["elsewhere/i0.nii.gz"] * 3, "label": "elsewhere/s2.nii.gz"},
+    }
+    files = {"elsewhere": ["i0", "i1", "i2", "s2"], "images": ["i"], "labels": ["i"]}
+    found = listed(tmp_path / "raw", entries, files=files, channel_names={"0": "CT", "1": "PET"})
+    assert names(found) == {"x": ["i0", "i1", "m"], "y": ["i2", "s2"]}
+    errors = [(finding.case, finding.kind, Path(finding.file).name) for finding in found.findings[:2]]
+    assert errors == [("w", "unexpected-channel", "dataset.json"), ("z", "missing-file", "none.nii.gz")]
+
+
+def test_a_field_training_that_says_otherwise_gets_a_note(tmp_path):
+    entries = {name: entry(f"imagesTr/{name}_0000", f"labelsTr/{name}") for name in "ab"}
+    files = {"imagesTr": ["a_0000", "b_0000"], "labelsTr": ["a", "b"]}
+    same = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"]
+    assert len(listed(tmp_path / "a", entries, files=files, training=same).notes) == 1
+    other = [*same[:1], {"image": "./imagesTr/c.nii.gz", "label": "./labelsTr/c.nii.gz"}]
+    note = listed(tmp_path / "b", entries, files=files, training=other).notes[1]
+    assert note.startswith("its field 'training' lists 2 masks, of which 1 are used: 'dataset' in dataset.json counts")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"images": "a.nii.gz", "label": "b"}, {"images": []}, "a", {"images": [1], "label": ""}]
+)
+def test_an_entry_of_the_field_dataset_that_is_none(tmp_path, wrong):
+    with pytest.raises(
+        UserError, match=r"dataset.json: the entry 'a' of 'dataset' must have 'images', a list of files"
+    ):
+        listed(tmp_path, {"a": wrong}, files={"imagesTr": ["a_0000"]})
+
+
+# Lists of other programs
+
+V1 = {"modality": {"0": "MRI", "1": "T2"}, "labels": {"0": "background", "1": "a"}}
+
+
+def test_folders_of_nnunet_v1_whose_list_leaves_out_the_channels(tmp_path):
+    training = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abc"]
+    files = {"imagesTr": ["a_0000", "a_0001", "b_0000", "b_0001", "c_0000"], "labelsTr": ["a", "b", "c"]}
+    found = find_dataset(touch_files(tmp_path, files, V1 | {"training": training}))
+    assert names(found) == {"a": ["a_0000", "a_0001", "a"], "b": ["b_0000", "b_0001", "b"]}
+    assert [Path(finding.file).name for finding in found.findings] == ["c_0001.nii.gz"]
+
+
+def test_a_list_that_was_written_on_windows(tmp_path):
+    training = [{"image": f".\\imagesTr\\{name}.nii.gz", "label": f"labelsTr\\{name}.nii.gz"} for name in "ab"]
+    files = {"imagesTr": ["a", "b"], "labelsTr": ["a", "b"]}
+    found = find_dataset(touch_files(tmp_path, files, V1 | {"training": training}))
+    assert names(found) == {"a": ["a", "a"], "b": ["b", "b"]}
+    assert problems(found) == []
+
+
+def test_a_description_that_is_a_link_to_nothing_is_no_missing_one(tmp_path):
+    touch_files(tmp_path, {"images": ["a"], "labels": ["a"]})
+    (tmp_path / "dataset.json").symlink_to("annex")
+    with pytest.raises(UserError, match=r"dataset.json: is a link to annex, which is missing; fetch that file"):
+        find_dataset(tmp_path)
