@@ -58,7 +58,7 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name, tensor in sorted(tensors.items()):
         result = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), result)
         values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        result = zlib.crc32(values.numpy(), result)
+        result = zlib.crc32(values.numpy().data, result)
     return f"{result:08x}"
 
 
@@ -110,6 +110,8 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with open(path, "rb"):  # the library says of a file that may not be read that it is not there
+            pass
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from segfw.inference.predictor import Predictor
     from segfw.model.selection import Selection
     from segfw.networks import BuildNetwork
+    from segfw.planning.plan import Plan
+    from segfw.planning.splits import Splits
 
 TABLE_FILE = "selection.txt"
+LOCK_FILE = ".select.lock"
 
 
 @takes_options(options=SelectOptions)
@@ -46,6 +49,17 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     CasesFailed
         If cases could not be predicted or scored, after all others are done.
     """
+    from segfw.base.locks import in_turn
+    from segfw.planning.work_folder import load_plan_and_splits
+
+    work = Path(work)
+    plan, splits = load_plan_and_splits(work)
+    with in_turn(work / LOCK_FILE, f"{work}: is being selected from"):
+        return _select(work, plan, splits, options, build)
+
+
+def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, build: BuildNetwork | None) -> Selection:
+    """All that is written into the work folder, by one process at a time."""
     from itertools import combinations
 
     from segfw.base.files import write_text
@@ -68,11 +82,8 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     from segfw.model.selection import Selection
     from segfw.model.source import SELECTION_FILE
     from segfw.networks import build_network
-    from segfw.planning.work_folder import load_plan_and_splits
 
     # What is compared
-    work = Path(work)
-    plan, splits = load_plan_and_splits(work)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     names = options.configurations or tuple(plan.configurations)
     every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}

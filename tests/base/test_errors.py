@@ -12,6 +12,7 @@ import torch
 from segfw.base import errors, files
 from segfw.base.errors import DiskFull, UserError, disk_of, is_disk_full, is_forbidden, reason_of, unreadable
 from segfw.base.files import new_folder, whole_file, write_text
+from segfw.model import weights
 from segfw.model.weights import load_tensors, save_tensors, save_weights
 
 FULL = [
@@ -106,10 +107,10 @@ def test_weights_that_another_user_may_not_read_are_not_called_torn(tmp_path, mo
     path = tmp_path / "weights.safetensors"
     save_tensors(path, {"a": torch.zeros(2)}, {})
 
-    def refused(*_, **__):
-        raise FileNotFoundError("Permission denied (os error 13)")  # safetensors' own words and type
+    def refused(name, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(name))
 
-    monkeypatch.setattr("safetensors.safe_open", refused)
+    monkeypatch.setattr(weights, "open", refused, raising=False)
     with pytest.raises(UserError, match=r"weights\.safetensors: may not be read by this user .* not damaged"):
         load_tensors(path)
 
