@@ -71,10 +71,12 @@ def test_plans_of_the_golden_data_sets_are_the_stored_ones():
 def test_a_small_demo_has_the_stored_scores(tmp_path):
     found = demo_scores(tmp_path)
     stored = STORED["demo"]
+    assert found.keys() == stored.keys()
     if IS_SAME_CPU:
-        assert found == stored
+        for label, scores in stored.items():
+            # Python 3.12 began to add floats with compensation.
+            assert found[label] == pytest.approx(scores, rel=1e-12), label
     else:
-        assert found.keys() == stored.keys()
         for label, scores in stored.items():
             assert found[label]["dice"] == pytest.approx(scores["dice"], abs=0.05), label
 

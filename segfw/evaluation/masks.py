@@ -19,13 +19,24 @@ IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 
 def mask_values(path: Path) -> set[int]:
     """Values in a mask; raises UserError if one is no whole number."""
-    values: set[float] = set()
+    values: set[int] = set()
     for slice_yx in _read_mask(path).array[0]:
-        values.update(np.unique(slice_yx).tolist())
-    fractions = [value for value in values if value != int(value)] if np.isfinite(list(values)).all() else ["nan"]
-    if fractions:
-        raise UserError(f"{path}: holds {fractions[0]}, which is no whole number; give the masks, not the images")
-    return {int(value) for value in values}
+        drawn = np.unique(slice_yx)
+        try:
+            values.update(as_integers(drawn).tolist())
+        except ValueError:
+            odd = next(value for value in drawn.tolist() if not _is_whole(value))
+            message = f"{path}: holds {odd}, which is no whole number; give the masks, not the images"
+            raise UserError(message) from None
+    return values
+
+
+def _is_whole(value: float) -> bool:
+    try:
+        as_integers(np.array([value]))
+    except ValueError:
+        return False
+    return True
 
 
 def _read_mask(path: Path) -> Volume:

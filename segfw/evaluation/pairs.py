@@ -84,6 +84,35 @@ def known_labels(predictions: Path, reference: Path) -> LabelSet | None:
     return read_labels(description) if description.is_file() else None
 
 
+def name_notes(predictions: Path, reference: Path) -> list[str]:
+    """What labels.json beside the predictions and dataset.json beside the reference call otherwise, in words.
+
+    Raises UserError where both know a name and give it different values: values alone are compared, so that one
+    structure would be scored as another.
+    """
+    said_of_masks = predictions / LABELS_FILE
+    description = reference.resolve().parent / DESCRIPTION_FILE
+    if not said_of_masks.is_file() or not description.is_file():
+        return []
+    first = LabelSet.load(said_of_masks)
+    try:
+        second = read_labels(description)
+    except UserError:  # it need not describe labels, where labels.json does
+        return []
+    value_of = dict(zip(first.names, first.values))
+    notes = []
+    for name, value in zip(second.names, second.values):
+        if value_of.get(name, value) != value:
+            raise UserError(
+                f"{said_of_masks}: calls {value_of[name]} {name!r}, but {description} calls {value} so; "
+                "give the masks the values of the reference, or correct the file that is wrong"
+            )
+        other = next((known for known, given in value_of.items() if given == value), name)
+        if other != name:
+            notes.append(f"{value} is {other!r} in {said_of_masks} and {name!r} in {description}; the first is taken")
+    return notes
+
+
 def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dict[str, LabelMap]:
     """What the values in each case's reference mean, by case id, from label maps beside the reference folder.
 

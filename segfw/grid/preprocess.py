@@ -25,7 +25,7 @@ from segfw.grid.resample import (
     resampled_shape,
     thick_axis,
 )
-from segfw.images.geometry import Geometry, Shape, Spacing, as_shape, as_spacing, header_length
+from segfw.images.geometry import Geometry, Shape, Spacing, as_shape, as_spacing, header_length, is_axial
 from segfw.images.volume import CANONICAL, Orientation, Volume, from_orientation, stored_like, to_orientation
 from segfw.images.voxels import FLAT
 
@@ -83,6 +83,16 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     if len(volumes) == 1:
         return first
     return replace(first, array=np.concatenate([stored_like(volume, first).array for volume in volumes]))
+
+
+def orientation_note(volume: Volume, orientation: Orientation) -> str:
+    """A doubt about an image whose axes a model takes as they are stored, though they are in no usual order; or ''."""
+    if orientation == CANONICAL or not volume.is_placed or is_axial(volume.geometry):
+        return ""
+    return (
+        "its slices are not axial, and this model takes axes as they are stored, as nnU-Net does: if the images of its "
+        "training were axial, the mask is wrong; store the image in their order of axes"
+    )
 
 
 def preprocess_image(

@@ -92,6 +92,12 @@ def shear_degrees(affine: np.ndarray) -> float:
     return float(np.degrees(np.arcsin(min(1.0, np.abs(cosines).max()))))
 
 
+def is_axial(geometry: Geometry) -> bool:
+    """Whether the array's axes (z, y, x) run nearest to head and foot, front and back, left and right, either way."""
+    nearest = np.abs(geometry.matrix[:3, :3] / geometry.spacing_mm).argmax(0)
+    return nearest.tolist() == [2, 1, 0]
+
+
 def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
     """How far apart the two grids put the same corner voxel, at most, in millimetres; shapes must be equal."""
     return corner_distance_mm(first.shape, first.matrix, second.matrix)

@@ -27,7 +27,7 @@ from segfw.base.stopwatch import Stopwatch
 from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
-from segfw.grid.preprocess import stack_channels
+from segfw.grid.preprocess import orientation_note, stack_channels
 from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
@@ -120,6 +120,7 @@ class CasePipeline(Generic[PreparedT]):
         notes: set[str] = set()
         for volume in volumes:
             notes.update(volume.notes)
+        notes.update(filter(None, [orientation_note(volumes[0], self.predictor.plan.orientation)]))
         with watch.timing("preprocess_s"):
             return self.predictor.prepare(stack_channels(volumes)), tuple(sorted(notes))
 

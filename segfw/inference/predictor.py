@@ -59,7 +59,7 @@ from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.stopwatch import Stopwatch
 from segfw.grid.normalize import Normalization
-from segfw.grid.preprocess import PreprocessRecord, outside_of, preprocess_classes, preprocess_image
+from segfw.grid.preprocess import PreprocessRecord, orientation_note, outside_of, preprocess_classes, preprocess_image
 from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab
 from segfw.images.geometry import as_shape
@@ -507,4 +507,7 @@ class Predictor:
             If the image cannot be read or has not the model's channels.
         """
         volume, mask_of = open_image(image, affine)
+        note = orientation_note(volume, self.plan.orientation)
+        if note:
+            self.limits.say_once(f"an image: {note}")
         return mask_of(self.finish(self.classes(self.prepare(volume))))

@@ -61,6 +61,7 @@ def evaluate(
         known_labels,
         label_maps_of,
         labels_in_masks,
+        name_notes,
         pair_masks,
     )
     from segfw.evaluation.result_files import ResultFiles, check_output, check_report
@@ -93,6 +94,9 @@ def evaluate(
         facts["Compared with"] = str(options.compare)
 
     # What the values mean
+    if labels is None:
+        for folder in filter(None, (predictions, options.compare)):
+            notes += name_notes(folder, reference)
     labels = labels or known_labels(predictions, reference)
     label_maps = label_maps_of(every_pair, reference, labels)
     if labels is None:

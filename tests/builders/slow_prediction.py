@@ -6,6 +6,7 @@ python -m builders.slow_prediction MODEL IMAGES MASKS [slow=SECONDS] [file_limit
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> int:
     from segfw.base.parallel import CasesFailed
     from segfw.verbs.predict import predict
 
+    # A shell that runs the tests in the background makes all its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     paths, options = [Path(text) for text in sys.argv[1:4]], {}
     for text in sys.argv[4:]:
         name, value = text.split("=", 1)

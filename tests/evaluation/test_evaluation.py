@@ -150,6 +150,29 @@ def test_labels_come_from_labels_json_then_dataset_json_then_the_values(tmp_path
     assert list(evaluate(predicted, wanted).labels) == ["saved", "other"]
 
 
+def test_labels_that_two_files_call_otherwise(tmp_path):
+    masks = {"a": box((0, 1), value=1), "b": box((0, 1), value=2)}
+    predicted, wanted = folders(tmp_path, masks, masks)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1, "spleen": 2}}')
+    LabelSet(names=("background", "spleen", "liver"), values=(0, 1, 2)).save(predicted / "labels.json")
+    with pytest.raises(UserError, match=r"labels.json: calls 2 'liver', but .*dataset.json calls 1 so"):
+        evaluate(predicted, wanted)
+    assert evaluate(predicted, wanted, labels=LABELS).cases.keys() == {"a", "b"}  # the caller knows better
+    LabelSet(names=("background", "liver", "Milz"), values=(0, 1, 2)).save(predicted / "labels.json")
+    (note,) = evaluate(predicted, wanted).notes
+    assert note.startswith("2 is 'Milz' in ")
+    assert "and 'spleen' in" in note
+
+
+def test_masks_of_nearly_whole_numbers_are_scored_without_a_description(tmp_path):
+    """What check and training take for 1 is 1 here, too."""
+    predicted, wanted = folders(tmp_path, {"a": box((0, 1))}, {"a": box((0, 1))})
+    nearly = np.where(box((0, 1)) > 0, np.float32(1.0000001), np.float32(0))
+    nibabel.save(nibabel.Nifti1Image(nearly.T, nibabel.load(wanted / "a.nii.gz").affine), wanted / "a.nii.gz")
+    scores = evaluate(predicted, wanted)
+    assert {name: label.dice for name, label in scores.labels.items()} == {"label_1": 1.0}
+
+
 def test_labels_of_empty_masks_cannot_be_inferred(tmp_path):
     predicted, wanted = folders(tmp_path, {"a": box()}, {"a": box()})
     with pytest.raises(UserError, match=r"every mask is empty.*dataset\.json"):

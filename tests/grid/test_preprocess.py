@@ -12,6 +12,7 @@ from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import (
     Preprocessing,
     canonical_shape_of,
+    orientation_note,
     outside_of,
     place_back,
     preprocess_classes,
@@ -234,3 +235,21 @@ def test_every_real_orientation_gives_the_same_network_image_and_returns_to_its_
         bright = (same[0] > same.mean()).float()
         restored = restore(torch.stack([1 - bright, bright]), record)
         np.testing.assert_array_equal(restored, volume.array[0] > float(same.mean()), err_msg=path.name)
+
+
+@pytest.mark.parametrize(
+    "columns, is_odd",
+    [
+        ([(0, 0, 3), (0, 1, 0), (1, 0, 0)], False),
+        ([(0, 0, -3), (0, -1, 0), (-1, 0, 0)], False),  # flipped, as LPS
+        ([(0, 0.2, 3), (0, 1, -0.1), (1, 0, 0)], False),  # a tilted gantry
+        ([(1, 0, 0), (0, 0, 1), (0, 1, 0)], True),  # sagittal
+        ([(0, 3, 0), (0, 0, 1), (1, 0, 0)], True),  # coronal
+    ],
+)
+def test_an_image_of_other_slices_is_told_where_axes_are_taken_as_they_are_stored(columns, is_odd):
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(columns).T
+    volume = Volume(array=np.zeros((1, 2, 3, 4), np.float32), geometry=Geometry.of((2, 3, 4), matrix))
+    assert bool(orientation_note(volume, "as stored")) == is_odd
+    assert orientation_note(volume, "canonical") == ""

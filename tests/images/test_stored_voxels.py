@@ -11,7 +11,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 from PIL import Image
 from tifffile import TiffFile, imwrite
 
@@ -218,6 +217,7 @@ def test_what_is_stored_otherwise_is_read_as_before(tmp_path):
         np.testing.assert_array_equal(read_volume(path).array[0], IMAGE, err_msg=path.name)
     two = np.stack([IMAGE, IMAGE + 1], -1)
     path = tmp_path / "two.mha"
+    SimpleITK = pytest.importorskip("SimpleITK")
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(two, isVector=True), str(path), useCompression=True)
     np.testing.assert_array_equal(read_volume(path).array, np.moveaxis(two, -1, 0))
 
@@ -226,6 +226,7 @@ def test_what_is_stored_otherwise_is_read_as_before(tmp_path):
     "number", ["1e308", "-1e200", "nan", "inf", "1" + "0" * 400], ids=["1e308", "-1e200", "nan", "inf", "10^400"]
 )
 def test_impossible_places_are_refused_before_any_library_sees_them(tmp_path, number, monkeypatch):
+    SimpleITK = pytest.importorskip("SimpleITK")
     monkeypatch.setattr(SimpleITK, "ReadImage", lambda path: pytest.fail("SimpleITK got the file"))
     for field in ("TransformMatrix = 1", "Offset = 0", "ElementSpacing = 1"):
         path = meta(tmp_path / "a.mha", LABELS.tobytes())
