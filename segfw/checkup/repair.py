@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.layouts import FILES_FIELD
 from segfw.dataset.verify import grid_mismatch
 from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
 from segfw.images.geometry import Geometry
@@ -61,7 +63,7 @@ def _write_copy(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     doubles = {finding.case: finding.others[0] for finding in report.findings if finding.kind == "same-image"}
     dropped: set[Path] = set()
     fixable = {finding.case for finding in report.findings if finding.fixable}
-    shutil.copytree(found.root, fix, copy_function=_link, dirs_exist_ok=True)
+    shutil.copytree(found.root, fix, copy_function=_link, dirs_exist_ok=True, ignore=_once_each())
     for case in found.cases:
         files = [*case.images, *([case.label] if case.label else [])]
         if case.id in doubles:
@@ -84,7 +86,7 @@ def _write_copy(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
             shutil.rmtree(copy)
         else:
             copy.unlink(missing_ok=True)
-    _unlist(fix / "dataset.json", {path.relative_to(found.root) for path in dropped})
+    _unlist(fix / "dataset.json", {path.relative_to(found.root) for path in dropped}, found.root)
     left: dict[str, list[str]] = {}
     for finding in report.findings:
         if finding.severity != "note" and not (finding.fixable and finding.case in done):
@@ -98,6 +100,22 @@ def _write_copy(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     return fixes
 
 
+def _once_each() -> Callable[[str, list[str]], list[str]]:
+    """What a copy leaves out: links to folders that were copied (circles among them), links to nothing, pipes.
+
+    What is lost by the last two stands in the report as an error of its case.
+    """
+    copied: set[Path] = set()
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        copied.add(Path(folder).resolve())
+        paths = {name: Path(folder, name) for name in names}
+        circles = [name for name, path in paths.items() if path.is_symlink() and path.resolve() in copied]
+        return circles + [name for name, path in paths.items() if not path.is_file() and not path.is_dir()]
+
+    return left_out
+
+
 def _link(source: str, target: str) -> None:
     try:
         os.link(Path(source).resolve(), target)
@@ -105,8 +123,8 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _unlist(description: Path, dropped: set[Path]) -> None:
-    """Takes files that were left out off the list of a Decathlon dataset.json."""
+def _unlist(description: Path, dropped: set[Path], root: Path) -> None:
+    """Takes files that were left out off the lists of a dataset.json, nnU-Net's or a Decathlon's."""
     if not dropped or not description.is_file():
         return
     content = read_json(description)
@@ -120,6 +138,14 @@ def _unlist(description: Path, dropped: set[Path]) -> None:
         ]
     if isinstance(content.get("numTraining"), int):
         content["numTraining"] = len(content["training"]) if isinstance(entries, list) else content["numTraining"]
+    by_case = content.get(FILES_FIELD)
+    if isinstance(by_case, dict):
+        gone = {(root / path).resolve() for path in dropped}
+        content[FILES_FIELD] = {
+            case: entry
+            for case, entry in by_case.items()
+            if not any((root / name).resolve() in gone for name in entry["images"])
+        }
     with whole_file(description) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -146,3 +146,28 @@ def test_clean_data_is_copied_as_it_is(raw, tmp_path):
     after = digests(tmp_path / "fixed")
     assert Fixes.load(tmp_path / "fixed" / "fixes.json").done == {}
     assert {name: after[name] for name in before} == before
+
+
+def test_a_copy_follows_links_once_and_leaves_out_what_leads_nowhere(raw, tmp_path):
+    """Two links to the folder itself, one to nothing, a pipe; and the field 'dataset' loses the case left out."""
+    for source, copy in zip(files(raw, "case_04"), files(raw, "copy")):
+        shutil.copy(source, copy)
+    for name in ("a", "b"):
+        (raw / name).symlink_to(raw)
+    (raw / "imagesTr" / "lost_0000.nii.gz").symlink_to("annex")
+    os.mkfifo(raw / "pipe")
+    description = json.loads((raw / "dataset.json").read_text())
+    cases = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir())
+    description["dataset"] = {
+        case: {"images": [f"imagesTr/{case}_0000.nii.gz"], "label": f"labelsTr/{case}.nii.gz"} for case in cases
+    }
+    (raw / "dataset.json").write_text(json.dumps(description))
+    fix = tmp_path / "fixed"
+    check_dataset(raw, fix=fix, workers=2)
+    names = {path.name for path in fix.iterdir()}
+    assert {"a", "b", "pipe"}.isdisjoint(names)
+    assert {"imagesTr", "labelsTr", "dataset.json"} < names
+    assert not os.path.lexists(fix / "imagesTr" / "lost_0000.nii.gz")
+    kept = set(json.loads((fix / "dataset.json").read_text())["dataset"])
+    assert kept == {case for case in cases if case != "copy"}
+    assert {path.name.removesuffix(".nii.gz") for path in (fix / "labelsTr").iterdir()} == kept
