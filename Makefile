@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11 or 3.12 and nothing else.
+# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11 to 3.14 and nothing else.
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin

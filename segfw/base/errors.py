@@ -99,7 +99,12 @@ def disk_of(path: Path) -> Path:
 def disk_full(path: Path, error: BaseException) -> DiskFull:
     """What to raise where the disk of ``path`` took no more, for which ``error`` was raised."""
     strerror = getattr(error, "strerror", None)
-    reason = f"[Errno {getattr(error, 'errno', None)}] {strerror}" if strerror else str(error).partition("\n")[0][:200]
+    if strerror:
+        reason = f"[Errno {getattr(error, 'errno', None)}] {strerror}"
+    elif isinstance(error, shutil.Error):  # a list of all the files that could not be copied
+        reason = "No space left on device"
+    else:
+        reason = str(error).partition("\n")[0][:200]
     try:
         disk = disk_of(path)
         free = f"; {shutil.disk_usage(disk).free / MEGABYTE:.1f} MB are free on {disk}"

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import psutil
 
-from segfw.base.errors import UserError, raise_if_full
+from segfw.base.errors import DiskFull, UserError, raise_if_full
 
 PARTIAL = ".partial-"
 PARTIAL_NAME = re.compile(rf"{PARTIAL}([0-9a-f]{{8}})-([0-9]+)-[0-9a-f]{{8}}-(.+)")  # machine, process, drawn, file
@@ -137,6 +137,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         for parent in missing:
             with suppress(OSError):  # another process uses it
                 parent.rmdir()
+        if isinstance(error, DiskFull):  # of a file in the temporary folder, whose name tells nobody anything
+            raise DiskFull(str(error).replace(str(partial), str(folder))) from error
         if isinstance(error, Exception):
             raise_if_full(error, folder)
         raise

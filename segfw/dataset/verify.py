@@ -13,6 +13,8 @@ from segfw.images.geometry import Geometry, largest_displacement_mm
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
 
+MOST_LABELS = 256  # in one mask, where nothing says what they are
+
 
 def grid_mismatch(first: Geometry, second: Geometry) -> str | None:
     """How two grids differ, in words, or None if they put every voxel in the same place.
@@ -131,7 +133,17 @@ def _check_mask(case: Case, file: str, mask: Volume, image: Volume | None, label
         drawn = np.array(list(count_values(as_integers(array))))
     except ValueError as error:
         remedy = "the mask was interpolated; export it again with nearest neighbour"
+        if len(np.unique(array)) > MOST_LABELS:
+            folder = case.label.parent if case.label else "the folder"
+            remedy += f", or if it is an image, see whether {folder} holds the images instead of the masks"
         return [*findings, _error("mask-not-integer", case, file, str(error), remedy)]
+    if labels is None and len(drawn) > MOST_LABELS:
+        what = f"holds {len(drawn)} different values, as an image does"
+        remedy = (
+            f"see whether {case.label.parent if case.label else 'the folder'} holds the images instead of the masks; "
+            "if they are labels, list them in dataset.json"
+        )
+        return [*findings, _error("mask-is-image", case, file, what, remedy)]
     return [*findings, *_check_values(case, file, set(apply_map(drawn, case.label_map).tolist()), labels)]
 
 

@@ -52,7 +52,6 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
         require_replaceable(options.output / JSON_FILE, (".json",), is_json_with("findings", "cases"))
         require_replaceable(options.output / PAGE_FILE, PAGE_ENDINGS, is_page)
     if options.fix is not None:
-        from segfw.base.files import new_folder
         from segfw.checkup.repair import require_new_folder, write_fixed
 
         require_new_folder(options.fix, raw)
@@ -65,8 +64,7 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     examination = examine(found, patient_of, are_given=are_given, workers=options.workers)
 
     if options.fix is not None:
-        with new_folder(options.fix) as partial:
-            write_fixed(found, examination.report, partial)
+        write_fixed(found, examination.report, options.fix)
         found = find_dataset(options.fix)
         kept = {case.id: patient_of[case.id] for case in found.cases}
         examination = examine(found, kept, are_given=are_given, workers=options.workers)

@@ -301,7 +301,9 @@ def test_a_full_disk_in_import_and_export_leaves_nothing(tmp_path, capsys, monke
 
     with monkeypatch.context() as patched:
         patched.setattr("safetensors.torch.save_file", full)
-        assert "weights.safetensors: the disk is full (" in said(capsys, ["import-nnunet", theirs, tmp_path / "model"])
+        line = said(capsys, ["import-nnunet", theirs, tmp_path / "model"])
+        weights = tmp_path / "model" / "runs" / "3d_fullres" / "fold_0" / "weights.safetensors"
+        assert line.startswith(f"{weights}: the disk is full (")
     import_nnunet(theirs, tmp_path / "model")
     capsys.readouterr()
     monkeypatch.setattr(torch, "save", full)
