@@ -363,3 +363,21 @@ def test_a_damaged_chain_of_tiff_pages_comes_to_an_end(tmp_path):
     for words, damaged in wrong.items():
         path.write_bytes(damaged)
         assert words in refusal(path)
+
+
+def test_an_element_of_dicom_longer_than_its_file_never_reaches_the_library(tmp_path, monkeypatch):
+    """Which would take 4 GB for it: the file is named as damaged."""
+    folder = series(tmp_path / "series", IMAGE[:3])
+    path = sorted(folder.iterdir())[1]
+    content = path.read_bytes()
+    tag = b"\x28\0\x10\0\2\0\0\0"  # rows
+    path.write_bytes(content.replace(tag, tag[:4] + b"\xf0\xff\xff\xf0"))
+    SimpleITK = pytest.importorskip("SimpleITK")
+    read = SimpleITK.ImageFileReader.SetFileName
+    seen = []
+    monkeypatch.setattr(
+        SimpleITK.ImageFileReader, "SetFileName", lambda self, name: seen.append(name) or read(self, name)
+    )
+    assert f"beside them {path.name}, which is damaged or cut short" in refusal(folder)
+    assert len(seen) == 2
+    assert str(path) not in seen
