@@ -346,3 +346,20 @@ def test_voxels_a_thousand_times_too_small_or_large_get_a_note(tmp_path, edge_mm
     nibabel.save(nibabel.Nifti1Image(LABELS.T, np.diag([edge_mm, edge_mm, edge_mm, 1])), tmp_path / "a.nii.gz")
     notes = read_volume(tmp_path / "a.nii.gz").notes
     assert [f"as if lengths were written {unit};" in note for note in notes] == ([True] if unit else [])
+
+
+def test_a_damaged_chain_of_tiff_pages_comes_to_an_end(tmp_path):
+    """A page whose list of tags is not one, a circle, and a next page outside the file."""
+    path, _ = write(tmp_path, LABELS, "tif")
+    content = path.read_bytes()
+    first = int.from_bytes(content[4:8], "little")
+    tags = int.from_bytes(content[first : first + 2], "little")
+    after = first + 2 + 12 * tags
+    wrong = {
+        "no list of tags": content[: first + 4] + b"%d 1" + content[first + 8 :],
+        "form a circle": content[:after] + first.to_bytes(4, "little") + content[after + 4 :],
+        "is not in the file": content[:after] + (10**6).to_bytes(4, "little") + content[after + 4 :],
+    }
+    for words, damaged in wrong.items():
+        path.write_bytes(damaged)
+        assert words in refusal(path)
