@@ -7,6 +7,7 @@ import io
 import json
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from random import Random
@@ -187,7 +188,8 @@ def inside_zip(content: bytes, draw: Random) -> bytes:
     else:
         members[number] = (name, draw.choice((flipped, cut, header_number, text_number))(inner, draw))
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(made, "w") as archive:
+        warnings.simplefilter("ignore")  # of names that are there twice
         for each, data in members:
             archive.writestr(zipfile.ZipInfo(each), data)
     return made.getvalue()
