@@ -12,7 +12,7 @@ import numpy as np
 
 from segfw.base.words import count
 from segfw.images.stored_bytes import check_room
-from segfw.images.stored_pixels import check_dicom_pixels
+from segfw.images.stored_pixels import check_dicom_lengths, check_dicom_pixels
 from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -103,8 +103,9 @@ def read_series(folder: Path) -> Voxels:
     damaged: list[Path] = []
     for path in files:
         try:
+            check_dicom_lengths(path)
             header = _read_header(path)
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             if not _is_of_no_image(path):
                 damaged.append(path)
             continue

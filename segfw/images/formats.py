@@ -208,7 +208,7 @@ def size_and_change(path: Path) -> tuple[int, int]:
     """
     states = []
     for file in files_read(path):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a name that no system has
             state = file.stat()
             states.append((file.name, state.st_size, state.st_mtime_ns))
     size = sum(state[1] for state in states)

@@ -9,6 +9,7 @@ Pillow's. tifffile is imported where it is used, because importing segfw must st
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -53,6 +54,8 @@ RGB = 2
 PALETTE = 3
 COLOUR_SPACES = {5: "CMYK", 8: "LAB", 9: "LAB", 10: "LAB"}
 
+TAG_TYPES = frozenset({*range(1, 14), 16, 17, 18})  # of TIFF 6.0, its supplement 1 and BigTIFF
+
 # Codes of lossless compressions, and how many bytes one byte of them stands for at most.
 UNCOMPRESSED = 1
 MOST_BYTES_OF_ONE = {
@@ -89,6 +92,7 @@ def read_tiff(path: Path, *, is_mask: bool) -> Tiff:
     """
     from tifffile import TiffFile
 
+    _check_chain(path)
     with TiffFile(path) as file:
         pages = [page.aspage() for page in file.pages]
         _check_all_pages_are_here(file)
@@ -97,6 +101,39 @@ def read_tiff(path: Path, *, is_mask: bool) -> Tiff:
         array = _values(path, pages, is_mask=is_mask)
         channels = int(_imagej(file).get("channels", 1))
         return Tiff(array_zyxc=array, page_channels=channels, spacing_mm=tiff_spacing(file))
+
+
+def _check_chain(path: Path) -> None:
+    """Follows the pages from one to the next: each must lie in the file, once, and be a list of tags.
+
+    Of a damaged chain tifffile makes thousands of pages out of anything that follows.
+    """
+    size = path.stat().st_size
+    seen: set[int] = set()
+    with path.open("rb") as file:
+        start = file.read(16)
+        order = "<" if start[:2] == b"II" else ">"
+        is_big = start[2:4] in (b"+\0", b"\0+")
+        count_format, place_format, tag_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+        place = struct.unpack_from(order + place_format, start, 8 if is_big else 4)[0]
+        while place:
+            number = len(seen) + 1
+            if place in seen:
+                raise ValueError(f"its pages form a circle behind page {len(seen)}")
+            seen.add(place)
+            file.seek(place)
+            counted = file.read(struct.calcsize(order + count_format))
+            tags = struct.unpack(order + count_format, counted)[0] if place + len(counted) < size else 0
+            if not 0 < tags * tag_bytes < size:
+                raise ValueError(f"it is cut short or damaged: page {number} is not in the file")
+            listed = file.read(tags * tag_bytes)
+            following = file.read(struct.calcsize(order + place_format))
+            types = {struct.unpack_from(f"{order}H", listed, at)[0] for at in range(2, len(listed) - 1, tag_bytes)}
+            if not types <= TAG_TYPES or len(listed) < tags * tag_bytes:
+                raise ValueError(f"it is cut short or damaged: page {number} is no list of tags")
+            if len(following) < struct.calcsize(order + place_format):
+                raise ValueError(f"it is cut short behind page {number}")
+            place = struct.unpack(order + place_format, following)[0]
 
 
 def _check_all_pages_are_here(file: TiffFile) -> None:

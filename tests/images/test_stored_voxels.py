@@ -346,3 +346,38 @@ def test_voxels_a_thousand_times_too_small_or_large_get_a_note(tmp_path, edge_mm
     nibabel.save(nibabel.Nifti1Image(LABELS.T, np.diag([edge_mm, edge_mm, edge_mm, 1])), tmp_path / "a.nii.gz")
     notes = read_volume(tmp_path / "a.nii.gz").notes
     assert [f"as if lengths were written {unit};" in note for note in notes] == ([True] if unit else [])
+
+
+def test_a_damaged_chain_of_tiff_pages_comes_to_an_end(tmp_path):
+    """A page whose list of tags is not one, a circle, and a next page outside the file."""
+    path, _ = write(tmp_path, LABELS, "tif")
+    content = path.read_bytes()
+    first = int.from_bytes(content[4:8], "little")
+    tags = int.from_bytes(content[first : first + 2], "little")
+    after = first + 2 + 12 * tags
+    wrong = {
+        "no list of tags": content[: first + 4] + b"%d 1" + content[first + 8 :],
+        "form a circle": content[:after] + first.to_bytes(4, "little") + content[after + 4 :],
+        "is not in the file": content[:after] + (10**6).to_bytes(4, "little") + content[after + 4 :],
+    }
+    for words, damaged in wrong.items():
+        path.write_bytes(damaged)
+        assert words in refusal(path)
+
+
+def test_an_element_of_dicom_longer_than_its_file_never_reaches_the_library(tmp_path, monkeypatch):
+    """Which would take 4 GB for it: the file is named as damaged."""
+    folder = series(tmp_path / "series", IMAGE[:3])
+    path = sorted(folder.iterdir())[1]
+    content = path.read_bytes()
+    tag = b"\x28\0\x10\0\2\0\0\0"  # rows
+    path.write_bytes(content.replace(tag, tag[:4] + b"\xf0\xff\xff\xf0"))
+    SimpleITK = pytest.importorskip("SimpleITK")
+    read = SimpleITK.ImageFileReader.SetFileName
+    seen = []
+    monkeypatch.setattr(
+        SimpleITK.ImageFileReader, "SetFileName", lambda self, name: seen.append(name) or read(self, name)
+    )
+    assert f"beside them {path.name}, which is damaged or cut short" in refusal(folder)
+    assert len(seen) == 2
+    assert str(path) not in seen
