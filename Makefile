@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test docs lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz docs lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
+	@echo "make fuzz        damaged files of every kind against every reader: 10 minutes; FUZZ='--seconds 60 --seed 2'"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
 	@echo "make lint        check style and types"
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
@@ -36,6 +37,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Ends with 1 if a file was more than refused; such files are kept.
+FUZZ ?= --seconds 600 --seed 1
+fuzz: install
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --keep fuzz_faults $(FUZZ)
 
 # Warnings are errors, and nothing is fetched. Everything is read anew, because pages are made of the source as well.
 docs: install
@@ -108,4 +114,4 @@ compare-plans: install nnunet-venv
 	    retina_2d torso_ct_100_labels spleen_ct_one_case)
 
 clean:
-	rm -rf $(VENV) nnunet-venv demo docs/_build .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) nnunet-venv demo fuzz_faults docs/_build .pytest_cache .ruff_cache *.egg-info

@@ -33,23 +33,46 @@ FRAME_LENGTH_AT = slice(16, 24)  # of the frame's header, big-endian
 READ_BYTES = 1 << 22  # read at a time while a checksum is made
 
 
+# What blosc2 raises of a damaged file; the overflow is of a number in its header.
+UNREADABLE = (RuntimeError, ValueError, OverflowError, MemoryError, TypeError)
+
+
 def open_array(path: Path) -> blosc2.NDArray:
-    """Opens an array without reading it."""
-    return blosc2.open(str(path), mode="r")
+    """Opens an array without reading it; UserError if its header is damaged."""
+    try:
+        return blosc2.open(str(path), mode="r")
+    except UNREADABLE as error:
+        raise UserError(f"{path}: is damaged ({error}); delete it and make it again, or copy it again") from None
 
 
 def open_checked_array(path: Path, *, remedy: str) -> blosc2.NDArray:
     """Opens an array whose file was first read whole and found to be as it was written; UserError if it is not.
 
-    Of a file without a seal, of an older version, only what blosc2 itself sees is known.
+    A file without a seal, of an older version, is unpacked once: only what blosc2 itself sees of damage is known.
     """
     problem = damage(path)
     if not problem:
         try:
-            return open_array(path)
-        except (RuntimeError, ValueError) as error:
+            array = blosc2.open(str(path), mode="r")
+            if path.stat().st_size == _frame_bytes(path):  # without a seal: only reading it tells more
+                _read_whole(array)
+            return array
+        except UNREADABLE as error:
             problem = str(error)
     raise UserError(f"{path}: is damaged ({problem}); {remedy}")
+
+
+def _frame_bytes(path: Path) -> int:
+    """How long the frame is by its own header."""
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(FRAME_LENGTH_AT.stop)[FRAME_LENGTH_AT], "big")
+
+
+def _read_whole(array: blosc2.NDArray) -> None:
+    """Unpacks every chunk, one after the other along the first axis, and keeps none."""
+    step = max(1, array.chunks[0])
+    for start in range(0, array.shape[0], step):
+        array[start : start + step]
 
 
 def seal(path: Path) -> None:

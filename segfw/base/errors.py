@@ -45,8 +45,17 @@ REMEDIES = {
 }
 
 
+# A value of so many letters without a space is no name that anybody gave; of it the beginning is shown.
+LONGEST_WORD = 1000
+LETTERS_SHOWN = 100
+OVERLONG = re.compile(rf"(\S{{{LETTERS_SHOWN}}})\S{{{LONGEST_WORD - LETTERS_SHOWN},}}")
+
+
 class UserError(Exception):
     """The user's input is wrong. The message is one sentence: which file, what value, what to do."""
+
+    def __str__(self) -> str:
+        return OVERLONG.sub(r"\1...", super().__str__())
 
 
 class DiskFull(UserError, OSError):

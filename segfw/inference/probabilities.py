@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.base.array_files import StoredArray, damage, open_array, seal
+from segfw.base.array_files import UNREADABLE, StoredArray, damage, open_array, seal
 from segfw.base.files import partial_path, whole_file
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
@@ -178,7 +178,7 @@ def read_probabilities(path: Path) -> Probabilities:
         array = open_array(path)
         info = ProbabilityInfo.model_validate_json(array.schunk.vlmeta["info"])
         is_whole = array.shape == (info.labels.outputs, *info.record.shape) and _checksum(array) == info.checksum
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (*UNREADABLE, KeyError, AttributeError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path}: is no whole file of probabilities ({reason[0]}); {remedy}") from None
     if not is_whole:

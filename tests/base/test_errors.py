@@ -158,3 +158,12 @@ def test_what_a_killed_process_left_of_a_new_folder_goes_with_the_next(tmp_path,
     with new_folder(tmp_path / "out") as partial:
         (partial / "a").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "out"]
+
+
+def test_values_that_nobody_gave_are_not_shown_whole():
+    assert (
+        str(UserError(f"/a: field 'b' is {'x' * 5000} here; mend it"))
+        == f"/a: field 'b' is {'x' * 100}... here; mend it"
+    )
+    path = "/folder" * 100
+    assert str(UserError(f"{path}: no such file")) == f"{path}: no such file"

@@ -1,0 +1,309 @@
+"""What is damaged: every kind of file that segfw reads, with the function that reads it.
+
+A target's folder is made once. Of its ``file`` damaged copies are put in place, one at a time, and ``read`` is called,
+which gives a value or raises.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+
+from builders.data import write_raw, write_slices
+from builders.nnunet import trained_folder
+from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
+from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.dataset_json import with_label_maps
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.layouts import find_dataset
+from segfw.dataset.patients import read_groups
+from segfw.evaluation.metrics import Scores
+from segfw.grid.store import open_case
+from segfw.images.formats import read_mask, read_volume
+from segfw.inference.mask_settings import PredictionSettings
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.card import fold_facts
+from segfw.model.load import load_model
+from segfw.model.postprocess import Postprocessing
+from segfw.model.selection import load_postprocessing, load_selection
+from segfw.model.training_record import RunRecord, read_curve
+from segfw.planning.fingerprint import Fingerprint
+from segfw.planning.kept_scan import Scan
+from segfw.planning.plan import Plan
+from segfw.planning.splits import Splits, import_splits
+from segfw.training.settings import TrainSettings
+from segfw.training.stop_file import StopFile
+from segfw.verbs.check import check_dataset
+from segfw.verbs.import_nnunet import import_nnunet
+
+WRITTEN = Path(__file__).resolve().parents[1] / "written_before"
+IDS = [f"case_{number:02}" for number in range(6)]
+SHAPE = (6, 9, 7)
+LABELS = (np.indices(SHAPE).sum(0) // 4 % 3).astype(np.uint8)
+IMAGE = np.random.default_rng(5).normal(100, 30, SHAPE).astype(np.int16)
+
+
+class Target(NamedTuple):
+    """One kind of file: ``make`` fills a folder and gives the file in it that is to be damaged."""
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], object]
+    mutations: Mapping[str, Mutation]
+    holds_voxels: bool = False  # then no cut may change what is read
+    has_checksum_from: Callable[[bytes], int] | None = None  # from this byte on no bit may change what is read
+
+
+# ---- images ----
+
+
+def _saved(name: str, array: np.ndarray, **options: object) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / name
+        if ".nii" in name or name.endswith(".hdr"):
+            image = nibabel.Nifti1Pair if name.endswith(".hdr") else nibabel.Nifti1Image
+            nibabel.save(image(array.T, np.diag([1.0, 1.5, 4.0, 1.0])), path)
+        elif name.endswith((".tif", ".tiff")):
+            from tifffile import imwrite
+
+            imwrite(path, array, photometric="minisblack", **options)
+        else:
+            from PIL import Image
+
+            Image.fromarray(array[0].astype(np.uint8)).save(path)
+            (folder / f"{path.stem}.json").write_text('{"spacing": [1, 0.5, 0.5]}')
+        return path
+
+    return make
+
+
+def _by_itk(name: str, array: np.ndarray, *, is_compressed: bool) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        import SimpleITK
+
+        image = SimpleITK.GetImageFromArray(array)
+        image.SetSpacing((1.0, 1.5, 4.0))
+        SimpleITK.WriteImage(image, folder / name, is_compressed)
+        return folder / name
+
+    return make
+
+
+def _series(folder: Path) -> Path:
+    places = np.array([[0.0, 0.0, 3.0 * number] for number in range(len(IMAGE))])
+    series = write_slices(folder / "series", IMAGE, positions=places, axes=np.eye(3)[:2])
+    return sorted(series.iterdir())[2]
+
+
+def _side_file(folder: Path) -> Path:
+    return _saved("a.png", LABELS)(folder).with_suffix(".json")
+
+
+def _beside(make: Callable[[Path], Path], pattern: str) -> Callable[[Path], Path]:
+    """The file with the voxels, where the one that is read names it."""
+    return lambda folder: (make(folder), next(folder.glob(pattern)))[1]
+
+
+def _array_of(file: Path) -> object:
+    volume = read_volume(file)
+    return volume.array.shape, zlib.crc32(np.ascontiguousarray(volume.array).tobytes())
+
+
+def _mask_of(file: Path) -> object:
+    volume = read_mask(file)
+    return volume.array.shape, zlib.crc32(np.ascontiguousarray(volume.array).tobytes())
+
+
+def _first_byte(_: bytes) -> int:
+    return 0
+
+
+def _after(words: bytes) -> Callable[[bytes], int]:
+    return lambda content: content.index(words) + len(words)
+
+
+MHA = _by_itk("a.mha", IMAGE, is_compressed=True)
+MHD = _by_itk("a.mhd", LABELS, is_compressed=True)
+IMAGES = {
+    ".nii": Target(_saved("a.nii", IMAGE), _array_of, BINARY, True),
+    ".nii.gz": Target(_saved("a.nii.gz", IMAGE), _array_of, GZIP, True, _first_byte),
+    ".nii.gz mask": Target(_saved("a.nii.gz", LABELS), _mask_of, GZIP, True, _first_byte),
+    ".hdr and .img": Target(_saved("a.hdr", IMAGE), _array_of, BINARY, True),
+    ".nrrd": Target(_by_itk("a.nrrd", IMAGE, is_compressed=False), _array_of, TEXT, True),
+    ".nrrd compressed": Target(_by_itk("a.nrrd", IMAGE, is_compressed=True), _array_of, TEXT, True, _after(b"\n\n")),
+    ".mha": Target(_by_itk("a.mha", IMAGE, is_compressed=False), _array_of, TEXT, True),
+    ".mha compressed": Target(MHA, _array_of, TEXT, True, _after(b"LOCAL\n")),
+    ".mhd": Target(MHD, _mask_of, TEXT, True),
+    ".zraw of .mhd": Target(
+        _beside(MHD, "*.zraw"), lambda file: _mask_of(file.with_suffix(".mhd")), BINARY, True, _first_byte
+    ),
+    ".raw of .mhd": Target(
+        _beside(_by_itk("a.mhd", IMAGE, is_compressed=False), "*.raw"),
+        lambda file: _array_of(file.with_suffix(".mhd")),
+        BINARY,
+        True,
+    ),
+    "DICOM": Target(_series, lambda file: _array_of(file.parent), BINARY, True),
+    ".png": Target(_saved("a.png", LABELS), _array_of, BINARY, True, _first_byte),
+    ".png mask": Target(_saved("a.png", LABELS), _mask_of, BINARY, True, _first_byte),
+    ".bmp": Target(_saved("a.bmp", LABELS), _mask_of, BINARY, True),
+    ".gif": Target(_saved("a.gif", LABELS), _mask_of, BINARY, True),
+    ".jpg": Target(_saved("a.jpg", IMAGE), _array_of, BINARY),
+    ".tif": Target(_saved("a.tif", IMAGE), _array_of, BINARY, True),
+    ".tif compressed": Target(_saved("a.tif", LABELS, compression="zlib"), _mask_of, BINARY, True),
+    "side file of a picture": Target(_side_file, lambda file: _array_of(file.with_suffix(".png")), JSON),
+}
+
+
+# ---- text ----
+
+
+def _written(name: str) -> Callable[[Path], Path]:
+    """A copy of a file that segfw wrote, in its own folders."""
+
+    def make(folder: Path) -> Path:
+        whole = WRITTEN / name.partition("/")[0]
+        if whole.is_dir():
+            shutil.copytree(whole, folder / whole.name)
+        else:
+            shutil.copy(whole, folder)
+        return folder / name
+
+    return make
+
+
+def _text(name: str, content: object) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return folder / name
+
+    return make
+
+
+def _raw(name: str, content: object = None) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        raw = write_raw(folder / "raw", 3)
+        if content is not None:
+            (raw / name).write_text(json.dumps(content))
+        return raw / name
+
+    return make
+
+
+def _described(file: Path) -> object:
+    found = with_label_maps(find_dataset(file.parent))
+    return [case.id for case in found.cases], found.labels, len(found.findings)
+
+
+def _repaired(file: Path) -> object:
+    with tempfile.TemporaryDirectory() as out:
+        return check_dataset(file.parent, fix=Path(out) / "fixed", workers=1)
+
+
+def _asked_to_stop(file: Path) -> object:
+    looks = StopFile(file.with_name("elsewhere"), now_s=lambda: 1e9, look_every_s=0)
+    looks.path = file
+    return looks.asked()
+
+
+def _imported(file: Path) -> object:
+    with tempfile.TemporaryDirectory() as out:
+        return import_nnunet(next(parent for parent in file.parents if parent.name == "theirs"), Path(out) / "model")
+
+
+def _facts(file: Path) -> object:
+    fold = file.parent.parent if file.name == "scores.json" else file.parent
+    return fold_facts(fold, "2d", "0", fold / "weights.safetensors")
+
+
+def _theirs(name: str) -> Callable[[Path], Path]:
+    return lambda folder: next(trained_folder(folder / "theirs").parent.rglob(name))
+
+
+def _loaded(file: Path) -> object:
+    model = next((parent for parent in file.parents if parent.name in ("work", "imported")), file)
+    return sorted(load_model(model).weights)
+
+
+FOLD = "work/runs/2d/fold_0"
+LISTED = {
+    "channel_names": {"0": "MR"},
+    "labels": {"background": 0, "bright": 3, "dark": 7},
+    "dataset": {
+        f"c{number}": {
+            "images": [f"imagesTr/case_0{number}_0000.nii.gz"],
+            "label": f"labelsTr/case_0{number}.nii.gz",
+        }
+        for number in range(3)
+    },
+    "file_ending": ".nii.gz",
+}
+DECATHLON = {
+    "modality": {"0": "MRI"},
+    "labels": {"0": "background", "3": "bright", "7": "dark"},
+    "training": [
+        {"image": f"./imagesTr/case_0{number}_0000.nii.gz", "label": f"./labelsTr/case_0{number}.nii.gz"}
+        for number in range(3)
+    ],
+}
+GROUPS = "case;patient\n" + "".join(f"{case};p{number // 2}\n" for number, case in enumerate(IDS))
+FOLDS = [{"train": IDS[:4], "val": IDS[4:]}, {"train": IDS[2:], "val": IDS[:2]}]
+TEXTS = {
+    "plan.json": Target(_written("work/plan.json"), Plan.load, JSON),
+    "splits.json": Target(_written("work/splits.json"), Splits.load, JSON),
+    "splits.json to import": Target(_written("work/splits.json"), lambda file: import_splits(file, IDS), JSON),
+    "nnU-Net's splits": Target(_text("splits_final.json", FOLDS), lambda file: import_splits(file, IDS), JSON),
+    "manifest.json": Target(_written("work/manifest.json"), DatasetManifest.load, JSON),
+    "fingerprint.json": Target(_written("work/fingerprint.json"), Fingerprint.load, JSON),
+    "scan.json": Target(_written("work/scan.json"), Scan.load, JSON),
+    "selection.json": Target(_written("work/selection.json"), lambda file: load_selection(file.parent), JSON),
+    "postprocessing.json": Target(
+        _text("postprocessing.json", json.loads(Postprocessing().model_dump_json())), load_postprocessing, JSON
+    ),
+    "selection.json for its steps": Target(_written("work/selection.json"), load_postprocessing, JSON),
+    "settings.json": Target(_written(f"{FOLD}/settings.json"), TrainSettings.load, JSON),
+    "run.json": Target(_written(f"{FOLD}/run.json"), RunRecord.load, JSON),
+    "run.json for a card": Target(_written(f"{FOLD}/run.json"), _facts, JSON),
+    "metrics.jsonl": Target(_written(f"{FOLD}/metrics.jsonl"), lambda file: read_curve(file.parent), JSON),
+    "metrics.jsonl for a card": Target(_written(f"{FOLD}/metrics.jsonl"), _facts, JSON),
+    "scores.json": Target(_written(f"{FOLD}/validation/scores.json"), Scores.load, JSON),
+    "scores.json for a card": Target(_written(f"{FOLD}/validation/scores.json"), _facts, JSON),
+    "prediction.json": Target(_written("predicted/prediction.json"), PredictionSettings.load, JSON),
+    "labels.json": Target(_written("predicted/labels.json"), LabelSet.load, JSON),
+    "dataset.json": Target(_raw("dataset.json"), _described, JSON),
+    "dataset.json with a list": Target(_raw("dataset.json", LISTED), _described, JSON),
+    "dataset.json of a Decathlon": Target(_raw("dataset.json", DECATHLON), _described, JSON),
+    "dataset.json to repair": Target(_raw("dataset.json"), _repaired, JSON),
+    "label_maps.json": Target(_raw("label_maps.json", {"case_01": {"1": "bright", "2": 7}}), _described, JSON),
+    "groups.csv": Target(_text("groups.csv", GROUPS), lambda file: read_groups(file, IDS), TEXT),
+    "STOP": Target(_text("STOP", "now\n"), _asked_to_stop, TEXT),
+    "nnU-Net's plans.json": Target(_theirs("plans.json"), _imported, JSON),
+    "nnU-Net's dataset.json": Target(_theirs("dataset.json"), _imported, JSON),
+}
+
+# ---- arrays and models ----
+
+
+def _case_of(file: Path) -> object:
+    case = open_case(file.parent, "case_01", in_memory=True)
+    return np.asarray(case.image[:]).sum()
+
+
+MODELS = {
+    "nnU-Net's checkpoint": Target(_theirs("checkpoint_final.pth"), _imported, ZIP),
+    "model file": Target(_written("model.zip"), _loaded, ZIP),
+    "weights": Target(_written("imported/runs/3d_fullres/fold_0/weights.safetensors"), _loaded, TEXT),
+    "preprocessed image": Target(_written("work/preprocessed/2d/case_01.image.b2nd"), _case_of, BINARY),
+    "record of a preprocessed case": Target(_written("work/preprocessed/2d/case_01.json"), _case_of, JSON),
+    "probabilities": Target(
+        _written("predicted/probabilities/new_20.b2nd"), lambda file: read_probabilities(file).shape, BINARY
+    ),
+}
+TARGETS = IMAGES | TEXTS | MODELS
