@@ -184,8 +184,8 @@ def broken_raw(raw: Path) -> dict[str, str]:
     return {
         "case_50": "case_50_0000.nii.gz: has no mask",
         "case_01": "case_01_0000.nii.gz: has no mask",
-        "case_02": "case_02_0000.nii.gz: cannot be read (Not a gzipped file",
-        "case_03": "case_03_0000.nii.gz: cannot be read (Compressed file ended",
+        "case_02": "case_02_0000.nii.gz: cannot be read (its compressed content is damaged",
+        "case_03": "case_03_0000.nii.gz: cannot be read (its compressed content is cut short",
         "case_04": "case_04.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (10, 18, 19) against",
         "case_05": "case_05.nii.gz: the mask's grid differs from the image's: spacing (z, y, x) (4.0, 1.6, 1.0)",
         "case_06": "case_06_0000.nii.gz: every voxel has the value 5",
@@ -222,7 +222,7 @@ def test_a_truncated_plain_nifti_is_named(make_raw):
         scan(raw)
     image, mask = caught.value.findings
     assert (image.case, image.file, mask.file) == ("case_00", "case_00_0000.nii", "case_00.nii")
-    assert "Expected 7200 bytes, got 648 bytes" in image.what
+    assert "its header announces 7,552 bytes with the voxels, but 1,000 are stored" in image.what
     assert image.remedy == "copy or export the file again"
 
 
@@ -320,11 +320,13 @@ def test_real_data_sets_have_no_problems(real_data, name, classes, shape):
 
 @pytest.mark.real_data
 def test_real_interpolated_masks_are_refused(real_data):
+    folder = real_data / "refuse_or_repair" / "interpolated_masks"
     with pytest.raises(DataProblems) as caught:
-        scan(real_data / "refuse_or_repair" / "interpolated_masks")
+        scan(folder)
     assert caught.value.findings[0].full_sentence == (
         "id001-128x128x64: id001-128x128x64-msk.nii.gz: holds 125412 values that are not integers, such as 0.002707; "
-        "the mask was interpolated; export it again with nearest neighbour"
+        "the mask was interpolated; export it again with nearest neighbour, or if it is an image, see whether "
+        f"{folder / 'labels'} holds the images instead of the masks"
     )
 
 
