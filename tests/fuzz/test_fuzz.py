@@ -29,8 +29,8 @@ needs_fork = pytest.mark.skipif(
 
 @needs_fork
 def test_no_damaged_file_is_more_than_refused():
-    """Each kind of file four times. In a process of its own: one that has used threads cannot be forked safely."""
-    command = [sys.executable, "-m", "fuzz", "--inputs", str(4 * len(TARGETS)), "--seed", "14"]
+    """Each kind of file three times. In a process of its own: one that has used threads cannot be forked safely."""
+    command = [sys.executable, "-m", "fuzz", "--inputs", str(3 * len(TARGETS)), "--seed", "14"]
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -39,7 +39,7 @@ def test_no_damaged_file_is_more_than_refused():
     assert total[0] == "all"
     read, refused, *faults = (int(count) for count in total[1:])
     assert faults == [0] * len(FAULTS)
-    assert read + refused == 4 * len(TARGETS)
+    assert read + refused == 3 * len(TARGETS)
     assert refused > read  # most damages are known as such
 
 
