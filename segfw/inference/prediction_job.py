@@ -23,10 +23,10 @@ from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.selected_predictor import PreparedForEach, SelectedPredictor
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import UncertaintySink, write_table
-from segfw.model.load import Model, load_model
+from segfw.model.load import Model, read_model
 from segfw.model.postprocess import Postprocessing, require_steps
 from segfw.model.selection import SEPARATOR, load_postprocessing, load_selection
-from segfw.model.source import postprocessing_file, read_model_file
+from segfw.model.source import ModelSource, postprocessing_file, read_model_file
 from segfw.networks import BuildNetwork
 
 PROBABILITY_ENCODINGS: dict[int, Encoding] = {8: "uint8", 16: "float16"}  # by the bits of each probability
@@ -78,10 +78,11 @@ class PredictionJob:
 
     def load(self) -> list[Model]:
         """The model of each member."""
-        return [
-            load_model(self.model, member.configuration, member.folds, best=self.options.best)
-            for member in self.members
-        ]
+        with ModelSource.open(self.model) as source:
+            return [
+                read_model(source, member.configuration, member.folds, best=self.options.best)
+                for member in self.members
+            ]
 
     def check_postprocessing(self, loaded: Sequence[Model]) -> None:
         """UserError if a step is of other labels; says so where an imported model's steps are not applied."""

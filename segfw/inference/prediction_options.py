@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from segfw.base.options import DEVICES, Options, Precision, option
+from segfw.model.export_options import LAST_OR_BEST, WEIGHTS
+from segfw.planning.published import TILE_STEP
 
 POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
 MASK_ENDING = ".nii.gz"
-LAST_OR_BEST = {"last": False, "best": True}
+ENDING = "file format of the masks (default: {default})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilingOptions(Options):
     """How tiles are laid over an image and computed."""
 
-    step: float = option(0.5, "distance of tiles, in tiles (default: {default})")
+    step: float = option(TILE_STEP, "distance of tiles, in tiles (default: {default})")
     mirroring: bool = option(True, "faster, slightly less accurate")
     precision: Precision = option("auto")
 
@@ -54,9 +56,9 @@ class PredictOptions(TilingOptions):
     device: str | tuple[str, ...] = option("auto", f"{DEVICES}; several share the cases")
     part: str | None = option(None, "only each N-th case from the K-th on, for an array of N jobs: 3/8", metavar="K/N")
     cluster: str | None = option(None, "Dask scheduler, whose workers predict: host:8786", metavar="ADDRESS")
-    best: bool = option(False, "of the end of the training, or of its best epoch", name="--weights", words=LAST_OR_BEST)
+    best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
-    ending: str = option(MASK_ENDING, "file format of the masks (default: {default})")
+    ending: str = option(MASK_ENDING, ENDING)
     overwrite: bool = option(False, "predict again what is there")
 
 
@@ -69,5 +71,5 @@ class EnsembleOptions(Options):
     weights: tuple[float, ...] | None = option(None, "one per folder (default: equal)", metavar="W")
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     maps_of: tuple[str, ...] = option((), "write their mean probability as well", name="--map-of", metavar="LABEL")
-    ending: str = option(MASK_ENDING, "file format of the masks (default: {default})")
+    ending: str = option(MASK_ENDING, ENDING)
     overwrite: bool = option(False, "average again what is there")

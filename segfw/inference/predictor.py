@@ -76,6 +76,7 @@ from segfw.model.load import Model
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
+from segfw.planning.published import TILE_STEP
 
 CASES_AT_ONCE = 2  # one is read while another is predicted
 CERTAIN = 20.0  # logit of what is not in doubt
@@ -120,7 +121,7 @@ class Predictor:
     networks: tuple[nn.Module, ...]
     device: torch.device
     precision: torch.dtype
-    step: float = 0.5
+    step: float = TILE_STEP
     mirror_axes: tuple[int, ...] = ()
     previous: Predictor | None = None  # the first stage of a cascade
     room_bytes: float = float("inf")
@@ -132,7 +133,7 @@ class Predictor:
         *,
         device: str = "auto",
         precision: str = "auto",
-        step: float = 0.5,
+        step: float = TILE_STEP,
         mirroring: bool = True,
         max_memory_gb: float | None = None,
         scratch: Path | None = None,

@@ -24,7 +24,8 @@ TOLERANCE = 0.001  # of the mean Dice: a candidate that takes longer must be bet
 
 def trained_validating_folds(work: Path, configuration: str, splits: Splits) -> list[str]:
     """Names of the folds that hold cases out and are trained to their end."""
-    return [fold for fold in validating_folds(splits) if fold in trained_folds(work, configuration)]
+    trained = trained_folds(work, configuration)
+    return [fold for fold in validating_folds(splits) if fold in trained]
 
 
 def compared_folds(trained: Mapping[str, Sequence[str]], splits: Splits) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.summands import Summands, summands_of
 from segfw.inference.tile_runner import TileRunner
 from segfw.inference.tiles import Tile, TiledImage
+from segfw.planning.published import TILE_STEP
 
 LEAST_SLICES = 8  # that are finished together where tiles are flat
 
@@ -28,7 +29,7 @@ def sliding_window(
     networks: Summands | Sequence[Callable[[Tensor], Tensor]],
     patch_size: Shape,
     *,
-    step: float = 0.5,
+    step: float = TILE_STEP,
     device: torch.device | None = None,
     precision: torch.dtype = torch.float32,
     previous_zyx: Tensor | None = None,

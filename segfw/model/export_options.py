@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from segfw.base.options import Options, option
 
+# What several records say of the same option
+WEIGHTS = "of the end of the training, or of its best epoch"
+LAST_OR_BEST = {"last": False, "best": True}
+LICENCE = "under which others may use it, such as CC-BY-4.0"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFormat(Options):
@@ -22,13 +27,8 @@ class OnnxOptions(Options):
 
     configuration: str | None = option(None, "default: the selected one, or the only one that is trained")
     folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
-    best: bool = option(
-        False,
-        "of the end of the training, or of its best epoch",
-        name="--weights",
-        words={"last": False, "best": True},
-    )
-    licence: str | None = option(None, "under which others may use it, such as CC-BY-4.0", metavar="NAME|FILE")
+    best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
+    licence: str | None = option(None, LICENCE, metavar="NAME|FILE")
     overwrite: bool = option(False, "replace what is there")
 
 
@@ -43,12 +43,7 @@ class ExportOptions(Options):
         metavar="NAME",
     )
     folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
-    best: bool = option(
-        False,
-        "of the end of the training, or of its best epoch",
-        name="--weights",
-        words={"last": False, "best": True},
-    )
+    best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
     half: bool = option(False, "half the size: float16 weights; what changes is measured")
-    licence: str | None = option(None, "under which others may use it, such as CC-BY-4.0", metavar="NAME|FILE")
+    licence: str | None = option(None, LICENCE, metavar="NAME|FILE")
     overwrite: bool = option(False, "replace what is there")

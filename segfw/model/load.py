@@ -61,12 +61,24 @@ def load_model(
         If there is no plan, no trained fold, or several configurations to choose from; or if a file is damaged.
     """
     with ModelSource.open(model_dir) as source:
-        plan = source.plan()
-        name = configuration or source.default_configuration(plan)
-        return _read_model(source, plan.configuration(name), plan, folds, previous_folds=previous_folds, best=best)
+        return read_model(source, configuration, folds, previous_folds=previous_folds, best=best)
 
 
-def _read_model(
+def read_model(
+    source: ModelSource,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | None = None,
+    *,
+    previous_folds: tuple[str, ...] | None = None,
+    best: bool = False,
+) -> Model:
+    """As ``load_model``, of a model that is open."""
+    plan = source.plan()
+    name = configuration or source.default_configuration(plan)
+    return _read_configuration(source, plan.configuration(name), plan, folds, previous_folds=previous_folds, best=best)
+
+
+def _read_configuration(
     source: ModelSource,
     configuration: Configuration,
     plan: Plan,
@@ -81,7 +93,7 @@ def _read_model(
         require_usable(tensors, source.path / names[fold])
     previous = None
     if configuration.previous_stage:
-        previous = _read_model(source, plan.configuration(configuration.previous_stage), plan, previous_folds)
+        previous = _read_configuration(source, plan.configuration(configuration.previous_stage), plan, previous_folds)
     return Model(
         plan=plan,
         configuration=configuration,

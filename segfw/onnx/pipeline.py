@@ -13,10 +13,10 @@ from segfw.grid.resample import ANISOTROPY_LIMIT, OF_IMAGES, OF_LOGITS
 from segfw.model.load import Model
 from segfw.onnx.write_network import OPSET
 from segfw.planning.mirroring import output_orders
+from segfw.planning.published import TILE_STEP
 
 LICENCE_FILE = "LICENCE.txt"
 SIGMA_SHARE = 1 / 8  # of the Gaussian in inference.sliding_window
-TILE_STEP = 0.5  # share of a tile, as predict has it by default
 
 
 def pipeline_of(

@@ -96,7 +96,7 @@ class Plan(Record):
     training_cases: int
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
-    request: str = ""  # digest of the data and the wishes that it was made from
+    request: str = ""  # digest of the data and of the PlanRequest that it was made for
     is_imported: bool = False  # nnU-Net trained the networks, whose own masks are wanted
 
     @property

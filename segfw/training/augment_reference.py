@@ -91,7 +91,7 @@ def _published(patch_size: Shape) -> tuple[Callable[..., dict], Callable[..., di
         from batchgenerators.transforms.spatial_transforms import SpatialTransform
     except ImportError as error:
         raise UserError(
-            f'--augmentation reference needs the package batchgenerators ({error}): pip install "segfw[reference]"'
+            f"--augmentation reference needs the package batchgenerators ({error}): pip install batchgenerators"
         ) from None
 
     flat = is_in_plane(patch_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from segfw.base.records import UserError
-from segfw.model.source import WEIGHTS_FILE, fold_folder, load_plan, trained_folds
+from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
 from segfw.model.weights import load_tensors, require_usable
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE
@@ -34,7 +34,8 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
             f"--init-from {path}: is neither a model directory (with {PLAN_FILE}) nor a {WEIGHTS_FILE}; give a work "
             "folder of segfw train, or the folder of one fold"
         )
-    trained = {name: trained_folds(path, name) for name in load_plan(path).configurations}
+    with ModelSource.open(path) as source:
+        trained = {name: source.trained_folds(name) for name in source.plan().configurations}
     names = [name for name, folds in trained.items() if folds]
     if not names:
         raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")
