@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from fuzz import campaign
+from fuzz import bad_input, campaign
 from fuzz.campaign import FAULTS, READ, REFUSED, Result, in_worker
 from fuzz.mutations import cut, flipped, json_edited
 from fuzz.targets import TARGETS
@@ -88,3 +88,8 @@ def test_the_same_seed_makes_the_same_damage():
     first = [json_edited(content, Random(f"1 {number}")) for number in range(50)]
     assert first == [json_edited(content, Random(f"1 {number}")) for number in range(50)]
     assert len(set(first)) > 25
+
+
+def test_the_page_on_bad_input_is_what_segfw_says(capsys):
+    """Where a message was reworded: python tests/fuzz/bad_input.py"""
+    assert bad_input.PAGE.read_text(encoding="utf-8") == bad_input.page()
