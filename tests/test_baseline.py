@@ -1,8 +1,9 @@
 """Losses, masks, plans, scores and help texts are those that are stored: a change of them is seen and decided upon.
 
-Stored by commit af6f1b4 (baselines.py says how to store them anew). Plans and help are equal everywhere. Losses, masks
-and scores are equal to the bit on the kind of processor and the version of PyTorch that stored them (cpu_kind.py), and
-elsewhere nearly: to 1e-3 of a loss, 1e-2 with 16-bit arithmetic, 1 % of the voxels, 0.05 of a Dice.
+Commit af6f1b4 stored the figures; help texts are stored anew with each change that is meant (baselines.py says how).
+Plans and help are equal everywhere. Losses, masks and scores are equal to the bit on the kind of processor and the
+version of PyTorch that stored them (cpu_kind.py), and elsewhere nearly: to 1e-3 of a loss, 1e-2 with 16-bit arithmetic,
+1 % of the voxels, 0.05 of a Dice.
 """
 
 from __future__ import annotations

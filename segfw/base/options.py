@@ -41,6 +41,7 @@ _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is
 
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS = "of the network's arithmetic (default: auto, 16 bit where the device is faster in it)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.options import DEVICES, Options, Precision, option
+from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, option
 from segfw.model.export_options import LAST_OR_BEST, WEIGHTS
 from segfw.planning.published import TILE_STEP
 
@@ -21,7 +21,7 @@ class TilingOptions(Options):
 
     step: float = option(TILE_STEP, "distance of tiles, in tiles (default: {default})")
     mirroring: bool = option(True, "faster, slightly less accurate")
-    precision: Precision = option("auto")
+    precision: Precision = option("auto", PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

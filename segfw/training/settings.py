@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.options import DEVICES, Options, Precision, duration_s, option, setting
+from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, duration_s, option, setting
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 
@@ -25,14 +25,16 @@ class TrainSettings(Options):
     # None is the plan's, less where a time budget is short.
     batch_size: int | None = option(None, "patches per step (default: the plan's)", ge=1)
     seed: int = option(0, "of everything random (default: {default})", ge=0)
-    precision: Precision = option("auto")
+    precision: Precision = option("auto", PRECISIONS)
     augmentation: Literal["device", "reference", "none"] = option(
         "device", "on the device (default), by the published pipeline on the CPU, or none"
     )
     # The published recipe leaves elastic deformation out.
     elastic: bool = option(False, "elastic deformations as well")
     mirroring: bool | None = option(None, "mirrored images too (default: in long runs)")
-    loss: Literal["dice-ce", "dice-topk"] = option("dice-ce")
+    loss: Literal["dice-ce", "dice-topk"] = option(
+        "dice-ce", "Dice and cross-entropy (default), or Dice and that of the hardest tenth of the voxels"
+    )
     patience: int | None = option(
         None, "end the run early after so many epochs without progress", metavar="EPOCHS", ge=1
     )
