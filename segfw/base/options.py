@@ -285,9 +285,9 @@ def _argparse_keywords(record: type[Options], each: Field[Any]) -> dict[str, Any
         return keywords | {"action": "store_false" if each.default is True else "store_true"}
 
     # Values, one or several
-    several = [one for one in _alternatives(field_types(record)[each.name]) if get_origin(one) is tuple]
-    if several:
-        parts = get_args(several[0])
+    tuples = [one for one in _alternatives(field_types(record)[each.name]) if get_origin(one) is tuple]
+    if tuples:
+        parts = get_args(tuples[0])
         keywords["nargs"] = "+" if parts[-1] is Ellipsis else len(parts)
         hint = parts[0]
     if get_origin(hint) is Literal:
@@ -344,9 +344,9 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
 
         @wraps(function)
         def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-            own = {name: value for name, value in keywords.items() if name in takes.parameters}
+            parameters_given = {name: value for name, value in keywords.items() if name in takes.parameters}
             others = {name: value for name, value in keywords.items() if name not in takes.parameters}
-            given = takes.bind_partial(*arguments, **own).arguments
+            given = takes.bind_partial(*arguments, **parameters_given).arguments
             for parameter, record in records.items():
                 defaults = {each.name: each.default for each in fields(record)}
                 changes = {name: others.pop(name) for name in list(others) if name in defaults}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import segfw.onnx.runner
+from segfw.base.errors import raise_if_full
 from segfw.base.files import partial_path, put_in_place, remove_partials
 from segfw.base.records import UserError
 from segfw.model.load import Model
@@ -65,6 +66,9 @@ def write_onnx_folder(
             shutil.copyfile(licence, partial / LICENCE_FILE)
         put_in_place(partial, folder)
         remove_partials(folder.parent, name=folder.name)
+    except Exception as error:
+        raise_if_full(error, folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return max(differences)

@@ -50,27 +50,31 @@ class Tried(NamedTuple):
 def in_worker(read: Callable[[], object]) -> Result:
     """Calls ``read`` in a forked process, which may take LIMIT_S and LIMIT_BYTES."""
     from_worker, to_parent = os.pipe()
-    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun_s = time.monotonic()
     pid = os.fork()
     if not pid:
         _work(read, to_parent)
     os.close(to_parent)
+    said = b""
+    is_done = False
     try:
-        is_done, _, _ = select.select([from_worker], [], [], LIMIT_S)
+        while not is_done and select.select([from_worker], [], [], max(0.0, begun_s + LIMIT_S - time.monotonic()))[0]:
+            part = os.read(from_worker, 1 << 16)
+            said += part
+            is_done = not part
         if not is_done:
             os.kill(pid, signal.SIGKILL)
-        with os.fdopen(from_worker, "rb") as pipe:
-            said = pipe.read().decode(errors="replace")
     finally:
         _, status, usage = os.wait4(pid, 0)
+        os.close(from_worker)
     seconds = time.monotonic() - begun_s
-    memory_mb = max(0, usage.ru_maxrss - before_kb) / 1024
-    outcome, _, text = said.partition("\n")
+    before_kb, _, answer = said.decode(errors="replace").partition("\n")
+    outcome, _, text = answer.partition("\n")
+    memory_mb = (usage.ru_maxrss - int(before_kb or 0)) / 1024
     if not is_done:
         outcome, text = "hang", f"longer than {LIMIT_S:.0f} s"
     elif not outcome or status:
-        outcome, text = "died", f"status {status} {said}"
+        outcome, text = "died", f"status {status} {answer}"
     return Result(outcome, text, seconds, memory_mb)
 
 
@@ -82,6 +86,7 @@ def _work(read: Callable[[], object], to_parent: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+        os.write(to_parent, f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n".encode())
         outcome, text = _outcome(read)
         with os.fdopen(to_parent, "wb") as pipe:
             pipe.write(f"{outcome}\n{text}".encode(errors="backslashreplace"))

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -162,7 +163,7 @@ def _edit(holder: Any, key: Any, draw: Random) -> None:
     elif how < 0.6:
         holder[key] = str(holder[key])
     else:
-        holder[key] = draw.choice(ODD_VALUES)
+        holder[key] = deepcopy(draw.choice(ODD_VALUES))
 
 
 def inside_gzip(mutation: Mutation) -> Mutation:

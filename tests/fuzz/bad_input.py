@@ -1,0 +1,138 @@
+"""Writes docs/reference/bad-input.md, what segfw says to wrong files: ``python tests/fuzz/bad_input.py``.
+
+Each case is made and given to the command line; what it prints and its exit code are the table. A test makes it anew
+and compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+
+from builders.data import write_raw
+from builders.models import WEIGHTS, small_model
+from builders.nnunet import trained_folder
+from segfw.cli import main
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "bad-input.md"
+MASK = "raw/labelsTr/case_01.nii.gz"
+IMAGE = "raw/imagesTr/case_01_0000.nii.gz"
+HEAD = """# What bad input gets
+
+Wrong input ends in one sentence that names the file, what is wrong and what to do, and in exit code 2; where other
+cases can go on, they do, and the exit code is 1. Each case of this table is made by a test, given to the command, and
+the sentence is what it says. What a format cannot tell is not known to segfw either, such as one changed bit among
+plain, uncompressed voxels (`.nii`, raw `.nrrd`, `.mha` and `.mhd`, `.bmp`, uncompressed TIFF and DICOM). Compressed
+files carry checksums, and these are looked at.
+
+| file | what is wrong | command | what segfw says | exit code |
+|---|---|---|---|---|
+"""
+
+
+class BadInput(NamedTuple):
+    """One row: a file, what is wrong with it, and what is called."""
+
+    file: str
+    wrong: str
+    spoil: Callable[[Path], object]
+    command: tuple[str, ...]
+
+
+def _text(content: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(content)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def _field(name: str, value: object) -> Callable[[Path], object]:
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+
+
+def _linked(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("not_there.nii.gz")
+
+
+CHECK = ("check", "raw")
+PLAN = ("plan-and-preprocess", "raw", "work", "--plan-only", "--device", "cpu")
+PREDICT = ("predict", "model", "raw/imagesTr", "out", "--device", "cpu")
+IMPORT = ("import-nnunet", "theirs", "imported")
+SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
+SPLITS = (*PLAN, "--splits", "splits.json")
+THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
+CASES = (
+    BadInput(IMAGE, "cut", _cut, CHECK),
+    BadInput(IMAGE, "one bit flipped", _bit, PLAN),
+    BadInput(IMAGE, "empty", _text(""), PLAN),
+    BadInput(IMAGE, "a link to a file that is gone", _linked, PLAN),
+    BadInput(IMAGE, "cut", _cut, PREDICT),
+    BadInput(IMAGE, "a link to a file that is gone", _linked, PREDICT),
+    BadInput(MASK, "cut", _cut, PLAN),
+    BadInput(MASK, "one bit flipped", _bit, SCORE),
+    BadInput("raw/dataset.json", "not JSON", _text("{labels: 1}"), CHECK),
+    BadInput("raw/dataset.json", "no object", _text("[]"), CHECK),
+    BadInput("raw/dataset.json", "200 000 brackets", _text("[" * 200_000), CHECK),
+    BadInput("raw/dataset.json", "labels that are a number", _field("labels", 3), CHECK),
+    BadInput("raw/dataset.json", "no channels", _field("channel_names", {}), CHECK),
+    BadInput("raw/label_maps.json", "a list", _text("[1]"), CHECK),
+    BadInput("groups.csv", "no column of patients", _text("a;b\n1;2\n"), (*CHECK, "--groups", "groups.csv")),
+    BadInput("splits.json", "a case that is not there", _text('[{"train": ["x"], "val": ["y"]}]'), SPLITS),
+    BadInput("model/plan.json", "cut", _cut, PREDICT),
+    BadInput("model/plan.json", "a field of a later version", _field("later", 1), PREDICT),
+    BadInput(f"model/{WEIGHTS}", "cut", _cut, PREDICT),
+    BadInput(f"model/{WEIGHTS}", "one bit flipped", _bit, PREDICT),
+    BadInput("model/selection.json", "not JSON", _text("{"), PREDICT),
+    BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
+    BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
+    BadInput(f"{THEIRS}/fold_0/checkpoint_final.pth", "one bit flipped", _bit, IMPORT),
+)
+
+
+def _said(case: BadInput) -> tuple[str, int]:
+    """What the command prints of the case, in a folder of its own, and its exit code."""
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        root = Path(place)
+        write_raw(root / "raw", 3)
+        small_model(root / "model")
+        trained_folder(root / "theirs")
+        case.spoil(root / case.file)
+        shown = io.StringIO()
+        errors = io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors):
+            code = main([*case.command])
+    lines = [line.strip() for line in (errors.getvalue() + shown.getvalue()).replace(f"{place}/", "").splitlines()]
+    name = Path(case.file).name.partition(".")[0]
+    named = [line for line in lines if name in line or name.removesuffix("_0000") in line] or lines
+    return named[0].removeprefix("segfw: "), code
+
+
+def page() -> str:
+    rows = []
+    for case in CASES:
+        sentence, code = _said(case)
+        sentence = re.sub(r"([|<>*_\[\]\\`])", r"\\\1", sentence)
+        rows.append(f"| `{case.file}` | {case.wrong} | `segfw {' '.join(case.command)}` | {sentence} | {code} |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
