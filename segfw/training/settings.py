@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, duration_s, option, setting
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
@@ -81,6 +81,12 @@ class TrainOptions(StartOptions):
     def is_extended(self) -> bool:
         """Whether a finished fold is to be trained for longer."""
         return bool(self.extend_epochs or self.extend_s)
+
+    @classmethod
+    def of(cls, start: StartOptions, *, resume: bool) -> Self:
+        """The same start, or the run that was begun with it gone on with."""
+        shared = {each.name: getattr(start, each.name) for each in fields(StartOptions)}
+        return cls(**shared, resume=resume)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,12 +90,8 @@ def run(
     for name in trainable(work, plan, splits, names, folds):
         scores[name] = {}
         for fold in folds:
-            begin = TrainOptions(
-                device=options.device,
-                init_from=options.init_from,
-                log=options.log,
-                resume=(fold_folder(work, name, fold) / CHECKPOINT_FILE).is_file(),
-            )
+            is_begun = (fold_folder(work, name, fold) / CHECKPOINT_FILE).is_file()
+            begin = TrainOptions.of(options, resume=is_begun)
             result = train(work, name, fold, settings, begin)
             if result is not None:
                 scores[name][fold] = result
