@@ -221,8 +221,14 @@ def _path_or_tuple(value: Any, hint: Any) -> Any:
     allowed = _alternatives(hint)
     if isinstance(value, str) and Path in allowed and str not in allowed:
         return Path(value)
-    if isinstance(value, list) and any(get_origin(each) is tuple for each in allowed):
-        return tuple(value)
+    tuples = [each for each in allowed if get_origin(each) is tuple]
+    if isinstance(value, list) and tuples:
+        value = tuple(value)
+    if any(get_args(each)[0] is str for each in tuples):  # names, such as those of folds, which may be numbers
+        if isinstance(value, str) and str not in allowed:
+            return (value,)
+        if isinstance(value, tuple):
+            return tuple(str(one) if type(one) is int else one for one in value)
     return value
 
 
@@ -348,6 +354,9 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
             others = {name: value for name, value in keywords.items() if name not in takes.parameters}
             given = takes.bind_partial(*arguments, **parameters_given).arguments
             for parameter, record in records.items():
+                if not isinstance(given.get(parameter, record()), record):
+                    wrong = type(given[parameter]).__name__
+                    raise TypeError(f"{function.__name__}() takes {record.__name__} as {parameter}, not {wrong}")
                 defaults = {each.name: each.default for each in fields(record)}
                 changes = {name: others.pop(name) for name in list(others) if name in defaults}
                 changes = {name: defaults[name] if value is None else value for name, value in changes.items()}

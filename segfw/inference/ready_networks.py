@@ -22,12 +22,16 @@ def ready_networks(
 ) -> tuple[nn.Module, ...]:
     """One network per fold of the model, on the device; UserError if its weights do not fit the plan."""
     networks = []
-    for weights in model.weights.values():
+    for fold, weights in model.weights.items():
         network = build(model.configuration.network)
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
-            raise UserError(f"the weights do not fit the plan ({first_line(error)}); train again") from None
+            name = f"{model.configuration.name} fold {fold}"
+            raise UserError(
+                f"the weights of {name} do not fit the plan ({first_line(error)}); if they were trained with a network "
+                "of your own (build=), predict with that, or choose other folds; else train the fold again"
+            ) from None
         network = fastest_layout(in_precision(network, precision).to(device)).eval()
         networks.append(compile_network(network) if use_compiler else network)
     return tuple(networks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,9 @@ class Model:
 def load_model(
     model_dir: str | Path,
     configuration: str | None = None,
-    folds: tuple[str, ...] | None = None,
+    folds: Sequence[str | int] | None = None,
     *,
-    previous_folds: tuple[str, ...] | None = None,
+    previous_folds: Sequence[str | int] | None = None,
     best: bool = False,
 ) -> Model:
     """Opens a model, a folder or a file of ``segfw export``.
@@ -44,7 +44,7 @@ def load_model(
     configuration
         By default the only one that is trained.
     folds
-        Names such as ``("0", "1")``; by default all trained ones.
+        Such as ``(0, 1)`` or ``("all",)``; by default all trained ones.
     previous_folds
         Those of a cascade's first stage; by default all trained ones.
     best
@@ -61,7 +61,15 @@ def load_model(
         If there is no plan, no trained fold, or several configurations to choose from; or if a file is damaged.
     """
     with ModelSource.open(model_dir) as source:
-        return read_model(source, configuration, folds, previous_folds=previous_folds, best=best)
+        return read_model(
+            source, configuration, _fold_names(folds), previous_folds=_fold_names(previous_folds), best=best
+        )
+
+
+def _fold_names(folds: Sequence[str | int] | None) -> tuple[str, ...] | None:
+    if folds is None:
+        return None
+    return (folds,) if isinstance(folds, str) else tuple(str(fold) for fold in folds)
 
 
 def read_model(

@@ -164,8 +164,8 @@ def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
             continue
         name = option_name_of(TrainSettings, each.name)
         print(
-            f"note: {name} {now} is not followed, because {folder} was begun with {before}; --extend-epochs or "
-            "--extend trains it for longer, --overwrite anew"
+            f"note: {name} {now} is not followed, because {folder} was begun with {before}; segfw train --extend "
+            "trains it for longer, --overwrite anew"
         )
 
 

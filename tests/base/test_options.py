@@ -74,6 +74,13 @@ def test_a_text_becomes_a_path_and_a_list_a_tuple():
     assert given.seeds == ("poppy",)
 
 
+def test_names_may_be_one_text_or_numbers():
+    assert BakeOptions(seeds="poppy").seeds == ("poppy",)
+    assert BakeOptions(seeds=[0, "all"]).seeds == ("0", "all")
+    with pytest.raises(UserError, match="--seeds is 0.5"):
+        BakeOptions(seeds=(0.5,))
+
+
 def test_options_are_read_as_they_were_written(tmp_path):
     given = BakeOptions(loaves=7, seeds=("poppy",), shelf=Path("a/b"), time_s=2.5)
     given.save(tmp_path / "bake.json")
@@ -94,6 +101,11 @@ def test_a_function_takes_the_record_or_its_fields_as_keywords():
     assert bake("old", wanted) == bake("old", options=wanted) == bake(oven="old", loaves=4) == ("old", wanted, None)
     assert bake("old", wanted, seeds=("poppy",), guests=3) == ("old", BakeOptions(loaves=4, seeds=("poppy",)), 3)
     assert bake("old", wanted, loaves=None) == ("old", BakeOptions(), None)
+
+
+def test_what_is_no_record_in_its_place_is_told():
+    with pytest.raises(TypeError, match=r"^bake\(\) takes BakeOptions as options, not int$"):
+        bake("old", 4)
 
 
 def test_an_unknown_keyword_is_told_with_the_nearest_known():

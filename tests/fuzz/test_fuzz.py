@@ -20,6 +20,7 @@ from fuzz import bad_input, campaign
 from fuzz.campaign import FAULTS, READ, REFUSED, Result, in_worker
 from fuzz.mutations import cut, flipped, json_edited
 from fuzz.targets import TARGETS
+from segfw.base.device import keep_freed_pages
 from segfw.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,12 @@ def test_a_worker_tells_every_outcome(read, outcome, monkeypatch):
 
 
 @needs_fork
-def test_memory_of_a_worker_is_measured():
+@pytest.mark.parametrize("freed", [0, 200])
+def test_memory_of_a_worker_is_measured(freed):
+    """Also where this process has freed memory that it keeps, as after trainings in it."""
+    keep_freed_pages()
+    blocks = [np.ones(1024**2, np.uint8) for _ in range(freed)]
+    del blocks
     before_mb = in_worker(lambda: None).memory_mb
     assert 250 < in_worker(lambda: np.ones(300 * 1024**2, np.uint8).sum()).memory_mb - before_mb < 500
 

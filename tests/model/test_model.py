@@ -5,6 +5,7 @@ import torch
 
 from builders.data import blocks_case, write_nifti
 from builders.models import cascade_model, selection_of, small_model
+from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
@@ -62,6 +63,17 @@ def test_predict_takes_the_file_and_writes_the_masks_of_the_folder(tmp_path):
     one, other = (read_volume(tmp_path / where / "a.nii.gz").array for where in ("masks", "others"))
     assert (one == other).all()
     assert len(set(one.flat)) > 1
+
+
+def test_folds_may_be_numbers(tmp_path):
+    folder = small_model(tmp_path / "work", folds=("0", "1"))
+    assert list(load_model(folder, folds=(1,)).weights) == list(load_model(folder, folds="1").weights) == ["1"]
+
+
+def test_a_network_that_the_weights_are_not_of_is_told_with_the_fold(tmp_path):
+    folder = small_model(tmp_path / "work", folds=("0", "1"))
+    with pytest.raises(UserError, match=r"3d_fullres fold 0 do not fit the plan .*build=.*other folds"):
+        Predictor.of(load_model(folder), device="cpu", build=lambda spec: torch.nn.Conv3d(1, 3, 1))
 
 
 def test_a_new_run_can_begin_with_a_file(tmp_path):
