@@ -72,9 +72,14 @@ def compare(old: Path, new: Path, data: Path, scratch: Path, given: argparse.Nam
 
 
 def some_images(data: Path, folder: Path, count: int) -> Path:
+    """The first images of a data set; their masks lie in ``labels`` beside them."""
     folder.mkdir()
-    for path in sorted((data / "imagesTr").iterdir())[:count]:
-        shutil.copyfile(path, folder / path.name)
+    labels = folder.with_name("labels")
+    labels.mkdir()
+    for mask in sorted((data / "labelsTr").iterdir())[:count]:
+        shutil.copyfile(mask, labels / mask.name)
+        image = mask.name.replace(".nii.gz", "_0000.nii.gz")
+        shutil.copyfile(data / "imagesTr" / image, folder / image)
     return folder
 
 
@@ -108,7 +113,7 @@ def predict(source: Path, home: Path, data: Path, images: Path, steps: int) -> f
 
 
 def evaluate(source: Path, home: Path, data: Path, images: Path, steps: int) -> float:
-    return segfw(source, "evaluate", home / "masks", data / "labelsTr", "--output", home / "scores.json")
+    return segfw(source, "evaluate", home / "masks", images.with_name("labels"), "--output", home / "scores.json")
 
 
 JOBS: dict[str, Callable[[Path, Path, Path, Path, int], float]] = {
