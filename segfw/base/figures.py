@@ -1,5 +1,7 @@
 """What every picture and page of segfw has in common: how a patient is shown, the labels' colours, the HTML frame.
 
+The frame is page.html.jinja with page.css and page.js, its parts are page_parts.html.jinja.
+
 Arrays are (Z, Y, X) in canonical orientation (z to the head, y to the front, x to the patient's right). matplotlib and
 jinja2 are imported where they are used, because importing segfw must stay light.
 """
@@ -21,12 +23,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Dashes = (
+    str | tuple[float, tuple[float, ...]]
+)  # matplotlib's: a name, or where they begin and lengths of dashes and gaps
+
 FRAME = Path(__file__).with_name("page.html.jinja")
 # (name, axis looked along, letters at the left, right, top and bottom). Both picture axes run against the array's:
 # radiologists face the patient, so his right is on the left; the head and, in axial slices, the front are on top.
 VIEWS = (("axial", 0, "RLAP"), ("coronal", 1, "RLSI"), ("sagittal", 2, "APSI"))
-# Light enough to be seen on a dark image and dark enough for white paper; further labels get evenly spread hues.
-PALETTE = ("#e8503a", "#2f8fe0", "#2aa866", "#e0a010", "#a05ce0", "#10a8b8", "#e05c9a", "#98703c", "#7ea010", "#5b6ee1")
+# Colours that stay apart for every kind of colour blindness, on dark images as on white paper: those of Okabe and Ito
+# (2008), the pale ones last, then three of Paul Tol's. A colour never stands alone: see label_dashes, label_marker and
+# the numbers in pictures.
+PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#aa4499", "#44aa99", "#999933")
+DASHES: tuple[Dashes, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# On a page a plot is dark ink on nothing, which the page turns round where the screen is dark.
+INK = "#1a2430"
+SOFT_INK = "#566270"
 
 GOLDEN_RATIO = 0.618034
 
@@ -38,7 +51,39 @@ def label_color(index: int) -> tuple[float, float, float]:
     if index <= len(PALETTE):
         return to_rgb(PALETTE[index - 1])
     hue = index * GOLDEN_RATIO % 1  # neighbours differ most
-    return colorsys.hsv_to_rgb(hue, 0.75, 0.85)
+    saturation, brightness = ((0.8, 0.9), (0.5, 0.95), (0.9, 0.65))[index % 3]
+    return colorsys.hsv_to_rgb(hue, saturation, brightness)
+
+
+def label_hex(index: int) -> str:
+    """``label_color`` as HTML writes it."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in label_color(index))
+
+
+def label_dashes(index: int) -> Dashes:
+    """The line style of class ``index`` in plots: labels of like colour differ in it."""
+    return DASHES[(index - 1) % len(DASHES)]
+
+
+def label_marker(index: int) -> str:
+    """The marker of class ``index`` in plots."""
+    return MARKERS[(index - 1) % len(MARKERS)]
+
+
+def label_chip(index: int) -> str:
+    """Style of an HTML element on the colour of class ``index``: black or white letters, whichever is read better."""
+    return f"background: {label_hex(index)}; color: {letters_on(label_color(index))}"
+
+
+def letters_on(color: tuple[float, float, float]) -> str:
+    """'#000000' or '#ffffff', whichever has more contrast to the colour."""
+    return "#000000" if luminance(color) > 0.179 else "#ffffff"
+
+
+def luminance(color: tuple[float, float, float]) -> float:
+    """Relative luminance of an RGB in 0..1 (WCAG 2.2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def shown_plane(array_zyx: np.ndarray, axis: int, index: int, box: tuple[slice, slice, slice]) -> np.ndarray:
@@ -50,7 +95,7 @@ def shown_plane(array_zyx: np.ndarray, axis: int, index: int, box: tuple[slice, 
 
 def plain_axes(ax: Axes) -> None:
     """A light grid behind the data, and no box around it."""
-    ax.grid(color="#e4e4e4", lw=0.7)
+    ax.grid(color="#808890", alpha=0.3, lw=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(length=0, labelsize=9)
@@ -64,8 +109,16 @@ def shortened(name: str, most: int = 28) -> str:
 def png_of(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes each time."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    figure.savefig(file, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     return file.getvalue()
+
+
+def plot_png(figure: Figure) -> bytes:
+    """PNG of a plot for a page: its ink on nothing, since a page may be dark (the class 'plot' of page.css)."""
+    figure.patch.set_alpha(0)
+    for ax in figure.axes:
+        ax.patch.set_alpha(0)
+    return png_of(figure)
 
 
 def write_page(
@@ -73,7 +126,9 @@ def write_page(
 ) -> None:
     """Fills ``template``, which extends the common frame, and writes it atomically as one file.
 
-    ``values`` are what the template names. Every text is escaped; the filter ``picture`` puts PNG bytes into the page.
+    ``values`` are what the template names. Every text is escaped; the filter ``picture`` puts PNG bytes into the page,
+    ``chip`` is the style of an element in the colour of a class. The macros of page_parts.html.jinja make tables (see
+    base/tables.py) and pictures that can be enlarged.
     """
     import jinja2
 
@@ -84,6 +139,7 @@ def write_page(
         trim_blocks=True,
     )
     environment.filters["picture"] = _inline_png
+    environment.filters["chip"] = label_chip
     environment.filters.update(filters or {})
     write_text(path, environment.get_template(template.name).render(**values))
 

@@ -115,7 +115,7 @@ def test_overlay_paints_labels_where_they_are(panels):
     mask = box((0, 1), (0, 25), (0, 30), shape=(1, 50, 60))  # back and left, so at the lower right
     picture = picture_of(draw_overlay(np.zeros(mask.shape), mask, mask, (5, 1, 1), NAMES))
     assert len(panels) == 1  # one slice, one view
-    filled = 0.18 * np.array([0xE8, 0x50, 0x3A]) / 255  # the first label's colour over black
+    filled = 0.18 * np.array([0xD5, 0x5E, 0x00]) / 255  # the first label's colour over black
     row, column = centre_of(picture, tuple(filled))
     assert row > 0.5
     assert column > 0.5
