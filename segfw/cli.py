@@ -9,8 +9,13 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from segfw.base.command import Command
+import segfw
+from segfw.base.command import Command, add_common_options
+from segfw.base.errors import UserError, reason_of
+from segfw.base.parser import Parser
 from segfw.base.printing import printable_output
+from segfw.base.shell_line import shell_line
+from segfw.base.speech import Log, Speech, spoken_output
 
 # A verb is the file of its name in the room of the verbs.
 VERBS = (
@@ -42,15 +47,25 @@ def command_of(verb: str) -> Command:
     return found
 
 
-def build_parser() -> argparse.ArgumentParser:
+class _SayVersion(argparse.Action):
+    """Looks the version up when it is asked for, because that takes longer than all of --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"segfw {segfw.__version__}")
+        parser.exit()
+
+
+def build_parser() -> Parser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="segfw",
         description="Self-configuring segmentation of CT, MR and other medical images.",
-        epilog="example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
+        epilog="segfw help VERB says more of one. "
+        "example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
     )
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
-    parsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parser.add_argument("--version", action=_SayVersion, nargs=0, help="show the version and exit")
+    add_common_options(parser)
+    parsers = parser.add_subparsers(dest="verb", metavar="VERB")
     for verb in VERBS:
         command_of(verb).add_to(parsers, verb)
     return parser
@@ -58,32 +73,51 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
-    with printable_output():
-        return _main(arguments)
+    with printable_output(), spoken_output() as speech:
+        return _main(list(sys.argv[1:] if arguments is None else arguments), speech)
 
 
-def _main(arguments: Sequence[str] | None) -> int:
-    typed = build_parser().parse_args(arguments)
+def _main(arguments: list[str], speech: Speech) -> int:
+    parser = build_parser()
+    try:
+        typed = parser.parse_args([*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments)
+    except UserError as error:
+        return _say_error(str(error), WRONG_INPUT)
+    if typed.verb is None:
+        parser.print_help()
+        return OK
     command: Command = typed.command
+    typed.arguments = arguments
+    speech.is_quiet = typed.quiet
+    if command.log_place is not None and os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+        speech.log = Log(command.log_place(typed))
+        speech.note(f"$ {shell_line('segfw', *arguments)}")
+    return _run(command, typed, speech)
+
+
+def _run(command: Command, typed: argparse.Namespace, speech: Speech) -> int:
     # Not before the arguments are known to be right: it loads what --help should not wait for.
-    from segfw.base.errors import UserError, reason_of
+    from segfw.base.parallel import CasesFailed
 
     try:
-        code = command.call(typed)
+        result = command.call(typed)
+        speech.is_at_end = True
+        code = command.say_result(typed, result)
     except KeyboardInterrupt:
-        message = "interrupted; the same command goes on from here (segfw train needs --resume)"
-        code = INTERRUPTED
+        how = "the same command goes on from here (segfw train needs --resume)"
+        return _say_error(f"interrupted; {how}", INTERRUPTED)
     except Exception as error:
-        from segfw.base.parallel import CasesFailed
-
         message = str(error) if isinstance(error, UserError | CasesFailed) else reason_of(error) or ""
         if not message:
+            speech.note(traceback.format_exc())
             raise
         if typed.debug:
             traceback.print_exc()
-        code = SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT
-    else:
-        return OK if code is None else code
+        return _say_error(message, SOME_FAILED if isinstance(error, CasesFailed) else WRONG_INPUT)
+    return OK if code is None else code
+
+
+def _say_error(message: str, code: int) -> int:
     print(f"segfw: {message}", file=sys.stderr)
     return code
 

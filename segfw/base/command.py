@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segfw.base.options import Options, add_options
+from segfw.base.speech import LogPlace
 
 # What is printed of the arguments and the function's result; it may return an exit code.
 SayResult = Callable[[argparse.Namespace, Any], int | None]
@@ -55,6 +56,7 @@ class Command:
     example: str
     arguments: tuple[Argument, ...] = ()
     say_result: SayResult = say_text
+    log_place: Callable[[argparse.Namespace], LogPlace] | None = None  # None: nothing is logged
 
     @property
     def records(self) -> Mapping[str, type[Options]]:
@@ -67,14 +69,24 @@ class Command:
         parser = verbs.add_parser(name, help=self.what, description=self.what, epilog=f"example: {self.example}")
         parser.set_defaults(command=self)
         # After the verb, too; the default must not undo what stood before it.
-        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add_common_options(parser, default=argparse.SUPPRESS, is_shown=False)
         for argument in self.arguments:
             argument.add_to(parser)
         for record in self.records.values():
             add_options(parser, record)
 
-    def call(self, typed: argparse.Namespace) -> int | None:
-        """Does what was typed, says what came out, and returns the exit code if that is not 0."""
+    def call(self, typed: argparse.Namespace) -> Any:
+        """Does what was typed."""
         values = {argument.name: getattr(typed, argument.name) for argument in self.arguments}
         options = {name: record.from_arguments(typed) for name, record in self.records.items()}
-        return self.say_result(typed, self.function(**values, **options))
+        return self.function(**values, **options)
+
+
+def add_common_options(parser: argparse.ArgumentParser, *, default: object = False, is_shown: bool = True) -> None:
+    """Lets a parser take the options that every verb has."""
+    for name, what in (
+        ("--quiet", "say warnings, errors and results alone"),
+        ("--debug", "show the full traceback of an error"),
+    ):
+        shown = what if is_shown else argparse.SUPPRESS
+        parser.add_argument(name, action="store_true", default=default, help=shown)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +106,8 @@ def disk_of(path: Path) -> Path:
 
 def disk_full(path: Path, error: BaseException) -> DiskFull:
     """What to raise where the disk of ``path`` took no more, for which ``error`` was raised."""
+    import shutil  # here, because --help has no need of it
+
     strerror = getattr(error, "strerror", None)
     if strerror:
         reason = f"[Errno {getattr(error, 'errno', None)}] {strerror}"
@@ -124,6 +125,8 @@ def disk_full(path: Path, error: BaseException) -> DiskFull:
 
 def raise_if_full(error: BaseException, path: Path) -> None:
     """Raises DiskFull if writing ``path`` failed of a full disk, also where the writer does not say why."""
+    import shutil
+
     if isinstance(error, UserError):
         return
     says_nothing = isinstance(error, RuntimeError | ValueError) and getattr(error, "errno", None) is None

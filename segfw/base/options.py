@@ -300,7 +300,7 @@ def _argparse_keywords(record: type[Options], each: Field[Any]) -> dict[str, Any
         keywords["choices"] = get_args(hint)
         hint = type(get_args(hint)[0])
     if text.parse is not None or hint is not str:
-        keywords["type"] = text.parse or hint
+        keywords["type"] = text.parse or PARSERS.get(hint, hint)
     if text.choices is not None:
         keywords["choices"] = text.choices
     if text.nargs is not None:
@@ -311,6 +311,25 @@ def _argparse_keywords(record: type[Options], each: Field[Any]) -> dict[str, Any
 
 
 # ---- what is typed, as a value ----
+
+
+def whole_number(text: str) -> int:
+    """A number without a fraction."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
+def number(text: str) -> float:
+    """Any number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+PARSERS: Mapping[object, Callable[[str], object]] = {int: whole_number, float: number}
 
 
 def duration_s(text: str) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,6 +40,9 @@ def safe_cell(value: object) -> object:
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A CSV table whose cells are safe to open in a spreadsheet and to write in any encoding of Unicode."""
+    import csv  # here, because --help has no need of it
+    import io
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([safe_cell(cell) for cell in head])

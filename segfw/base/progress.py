@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
+from segfw.base.speech import aside
+
 LINE_EVERY_S = 30.0
 Item = TypeVar("Item")
 
@@ -51,7 +53,7 @@ class ProgressLines:
         elapsed = tqdm.format_interval(elapsed_s)
         left = tqdm.format_interval(left_s)
         line = f"{self._what}: {self._done} of {self._total} cases in {elapsed}, about {left} left"
-        print(line, file=sys.stderr, flush=True)
+        aside(line, sys.stderr)
 
 
 def progress_bar(what: str, total: int, *, unit: str = "case") -> AbstractContextManager[ProgressBar]:

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def count(number: int, noun: str) -> str:
     """'1 case', '2 cases'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(words: Iterable[object], last: str = "or") -> str:
+    """'a', 'a or b', 'a, b or c'."""
+    texts = [str(word) for word in words]
+    return f" {last} ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean epochs?' for a word that is like a known one or the beginning of some, else nothing."""
+    import difflib  # here, because --help has no need of it
+
+    plain = {each.strip("-").lower(): each for each in known}
+    sought = word.strip("-").lower().replace("_", "-")
+    near = [each for each in plain if sought and each.startswith(sought)]
+    near = near or difflib.get_close_matches(sought, plain, n=1) or difflib.get_close_matches(word, plain, n=1)
+    return f"; did you mean {listed(plain[each] for each in near)}?" if near else ""
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:

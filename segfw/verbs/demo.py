@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import DEVICES, Options, duration_s, option, takes_options
+from segfw.base.speech import aside, say_next
 
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
@@ -54,7 +56,6 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.evaluation.evaluate_pairs import evaluate_pairs
     from segfw.evaluation.pairs import LabelledPairs, first_channel_files, pair_masks
     from segfw.evaluation.result_files import ResultFiles
-    from segfw.evaluation.text import scores_table
     from segfw.inference.prediction_options import PredictOptions
     from segfw.model.source import fold_folder
     from segfw.model.training_record import read_metrics
@@ -93,19 +94,23 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
         curve=read_metrics(fold_folder(work, "3d_fullres", "0")),
         facts={"Training": f"{TRAINING_CASES} made-up cases, fold 0", "Predictions": str(masks)},
     )
-    scores = evaluate_pairs(LabelledPairs(files=pairs, labels=read_labels(data / "dataset.json")), files)
+    return evaluate_pairs(LabelledPairs(files=pairs, labels=read_labels(data / "dataset.json")), files)
 
-    print(f"\nscores of {len(scores.cases)} images the model never saw\n{scores_table(scores)}\n")
+
+def _say_result(typed: argparse.Namespace, scores: Scores) -> None:
+    from segfw.evaluation.text import scores_table
+
+    aside(f"\nscores of {len(scores.cases)} images the model never saw\n{scores_table(scores)}\n")
+    folder = typed.folder
     for what, where in (
         ("report", folder / "report.html"),
         ("scores", folder / "scores.json"),
-        ("images", data / "imagesTs"),
-        ("masks", masks),
-        ("model", work),
+        ("images", folder / "data" / "imagesTs"),
+        ("masks", folder / "predictions"),
+        ("model", folder / "work"),
     ):
         print(f"{what:7} {where}")
-    print(f"next: segfw info {work}, then segfw run with your own images and masks")
-    return scores
+    say_next("info", folder / "work")
 
 
 COMMAND = Command(
@@ -113,5 +118,5 @@ COMMAND = Command(
     what="Make a small data set, train on it, predict and score images never seen: about 5 minutes on two cores.",
     example="segfw demo demo",
     arguments=(Argument(name="folder", help="default: demo", nargs="?", default=Path("demo")),),
-    say_result=lambda typed, scores: None,
+    say_result=_say_result,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import say_next
 from segfw.inference.prediction_options import EnsembleOptions
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def ensemble(
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
     print(f"masks are in {typed.output}")
-    print(f"next: segfw evaluate {typed.output} EXPERT_MASKS --output scores.json --report report.html")
+    say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
 
 
 COMMAND = Command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import aside
 from segfw.evaluation.evaluation_options import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -118,9 +119,10 @@ def evaluate(
 def _say_result(typed: argparse.Namespace, scores: Scores) -> None:
     from segfw.evaluation.text import comparison_table, scores_table
 
-    print(scores_table(scores))
+    say = aside if typed.output or typed.report else print  # with --quiet what is in no file is the result
+    say(scores_table(scores))
     if scores.comparison is not None:
-        print(comparison_table(scores.comparison))
+        say(comparison_table(scores.comparison))
     for path in (typed.output, typed.report):
         if path:
             print(f"written: {path}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.shell_line import shell_line
+from segfw.base.speech import aside
 from segfw.model.export_options import ExportFormat, ExportOptions, OnnxOptions
 from segfw.verbs.export_nnunet import export_nnunet
 from segfw.verbs.export_onnx import export_onnx
@@ -97,10 +99,10 @@ def _export(model: Path, output: Path, form: ExportFormat, options: ExportOption
     if form.onnx:
         return [
             export_onnx(model, output, _onnx_options(options)),
-            f"next: python {output}/predict.py IMAGE.nii.gz MASK.nii.gz",
+            f"next: {shell_line('python', output / 'predict.py', 'IMAGE.nii.gz', 'MASK.nii.gz')}",
         ]
     card = export_model(model, output, options)
-    return [*_packed(card, output), f"next: segfw predict {output} NEW_IMAGES MASKS"]
+    return [*_packed(card, output), f"next: {shell_line('segfw', 'predict', output, 'NEW_IMAGES', 'MASKS')}"]
 
 
 def _onnx_options(options: ExportOptions) -> OnnxOptions:
@@ -134,7 +136,8 @@ def _packed(card: Card, output: Path) -> list[str]:
 
 def _say_result(_: argparse.Namespace, lines: list[str]) -> None:
     for line in lines:
-        print(line)
+        say = aside if line.startswith("next: ") else print
+        say(line)
 
 
 COMMAND = Command(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import Options, option, takes_options
+from segfw.base.speech import say_next
 
 if TYPE_CHECKING:
     from segfw.networks import BuildNetwork
@@ -104,7 +105,7 @@ def import_nnunet(
 
 
 def _say_result(typed: argparse.Namespace, _: Plan) -> None:
-    print(f"next: segfw predict {typed.out} NEW_IMAGES MASKS")
+    say_next("predict", typed.out, "NEW_IMAGES", "MASKS")
 
 
 COMMAND = Command(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import say_next
 from segfw.planning.request import PlanRequest, PrepareOptions
+from segfw.planning.work_log import log_in_work
 
 if TYPE_CHECKING:
     import torch
@@ -173,8 +175,10 @@ def _say_result(typed: argparse.Namespace, plan: Plan) -> None:
     if ready not in plan.configurations:  # nnU-Net's plans may call theirs anything
         ready = "2d" if "2d" in plan.configurations else next(iter(plan.configurations))
     ready = plan.configurations[ready].previous_stage or ready
-    verb = "plan-and-preprocess RAW" if typed.plan_only else f"train {typed.work} {ready} 0"
-    print(f"next: segfw {verb}")
+    if typed.plan_only:
+        say_next(*(each for each in typed.arguments if each != "--plan-only"))
+    else:
+        say_next("train", typed.work, ready, "0")
 
 
 COMMAND = Command(
@@ -186,4 +190,5 @@ COMMAND = Command(
         Argument(name="work", help="folder for everything that is made"),
     ),
     say_result=_say_result,
+    log_place=log_in_work,
 )

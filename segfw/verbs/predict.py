@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import LOG_FILE, LogPlace, say_next
 from segfw.inference.prediction_options import PredictOptions
 
 if TYPE_CHECKING:
@@ -134,7 +135,13 @@ def predict(
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
     print(f"masks are in {typed.output}")
-    print(f"next: segfw evaluate {typed.output} EXPERT_MASKS --output scores.json --report report.html")
+    say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
+
+
+def _log_place(typed: argparse.Namespace) -> LogPlace:
+    from segfw.inference.output_folder import HIDDEN
+
+    return LogPlace(file=typed.output / HIDDEN / LOG_FILE, marks=(typed.output / HIDDEN,))
 
 
 COMMAND = Command(
@@ -147,4 +154,5 @@ COMMAND = Command(
         Argument(name="output", help="folder for the masks"),
     ),
     say_result=_say_result,
+    log_place=_log_place,
 )

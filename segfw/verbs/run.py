@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import aside, say_next
 from segfw.planning.request import PlanRequest, PrepareOptions
+from segfw.planning.work_log import log_in_work
 from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.train import train
@@ -102,9 +104,9 @@ def run(
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:
     from segfw.evaluation.text import folds_table
 
-    print(folds_table(scores), end="")
+    aside(folds_table(scores).rstrip())
     print(f"reports: {typed.work}/runs/*/fold_*/report.html")
-    print(f"next: segfw predict {typed.work} NEW_IMAGES MASKS")
+    say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
 
 
 COMMAND = Command(
@@ -116,4 +118,5 @@ COMMAND = Command(
         Argument(name="work", help="folder for everything that is made"),
     ),
     say_result=_say_result,
+    log_place=log_in_work,
 )

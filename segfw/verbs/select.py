@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import aside, say_next
 from segfw.inference.prediction_options import SelectOptions
+from segfw.planning.work_log import log_in_work
 
 if TYPE_CHECKING:
     from segfw.inference.predictor import Predictor
@@ -146,9 +148,9 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
 def _say_result(typed: argparse.Namespace, _: Selection) -> None:
     from segfw.model.source import SELECTION_FILE
 
-    print((typed.work / TABLE_FILE).read_text(encoding="utf-8"), end="")
+    aside((typed.work / TABLE_FILE).read_text(encoding="utf-8").rstrip())
     print(f"written: {typed.work / SELECTION_FILE}")
-    print(f"next: segfw predict {typed.work} NEW_IMAGES MASKS")
+    say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
 
 
 COMMAND = Command(
@@ -157,4 +159,5 @@ COMMAND = Command(
     example="segfw select work",
     arguments=(Argument(name="work", help="work folder with trained folds"),),
     say_result=_say_result,
+    log_place=log_in_work,
 )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import aside, say_next
+from segfw.planning.work_log import log_in_work
 from segfw.training.settings import TrainOptions, TrainSettings
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def train(
     import segfw.training.loop
     from segfw.base.ranks import joined, launched_ranks, local_device
     from segfw.base.records import UserError
+    from segfw.base.words import count
     from segfw.inference.first_stage import first_stage_of, remember_first_stage
     from segfw.inference.whole_cases import RESULTS
     from segfw.model.source import fold_folder
@@ -138,9 +141,13 @@ def train(
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
-        length = f"in {clock(settings.time_budget_s)}" if settings.time_budget_s else f"for {settings.epochs} epochs"
+        length = (
+            f"in {clock(settings.time_budget_s)}"
+            if settings.time_budget_s
+            else f"for {count(settings.epochs, 'epoch')}"
+        )
         again = "going on, as begun, with" if begun.is_started else "training"
-        print(f"{again} {configuration} fold {fold} {length} on {len(request.fold.train)} cases")
+        print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
 
@@ -248,9 +255,9 @@ def _say_result(typed: argparse.Namespace, scores: Scores | None) -> None:
     if not launched_ranks().is_first:
         return
     if scores is not None:
-        print(folds_table({typed.configuration: {typed.fold: scores}}), end="")
+        aside(folds_table({typed.configuration: {typed.fold: scores}}).rstrip())
         print(f"report: {fold_folder(typed.work, typed.configuration, typed.fold)}/report.html")
-    print(f"next: segfw predict {typed.work} NEW_IMAGES MASKS --configuration {typed.configuration}")
+    say_next("predict", typed.work, "NEW_IMAGES", "MASKS", "--configuration", typed.configuration)
 
 
 COMMAND = Command(
@@ -263,4 +270,5 @@ COMMAND = Command(
         Argument(name="fold", help="0 to 4, or all", parse=str),
     ),
     say_result=_say_result,
+    log_place=log_in_work,
 )

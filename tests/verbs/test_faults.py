@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_with_resume(wo
     assert train(work, "2d", "0", resume=True, **SHORT) is not None
     shown = capsys.readouterr().out
     assert "fold_0: has no checkpoint yet to go on from, so the training begins" in shown
-    assert "training 2d fold 0 for 1 epochs" in shown
+    assert "training 2d fold 0 for 1 epoch" in shown
     with pytest.raises(UserError, match="holds no finished run to extend"):
         train(work, "2d", "1", extend_epochs=1)
 
