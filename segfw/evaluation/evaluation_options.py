@@ -16,14 +16,17 @@ class EvaluateOptions(Options):
     output: Path | None = option(None, "scores.json (CSV tables are written beside it)")
     report: Path | None = option(None, "report.html, with pictures")
     images: Path | None = option(None, "folder of the images, for the report's pictures")
-    tolerance_mm: float = option(1.0, "distance that NSD forgives (default: {default})", metavar="MM")
+    tolerance_mm: float = option(
+        1.0, "distance that NSD forgives (default: {default}), in pixels for photographs", metavar="MM"
+    )
     surface: bool = option(True, "leave out HD95, ASSD and NSD")
     lesions: tuple[str, ...] | None = option(
         None, "labels to score component by component (without names: all)", metavar="LABEL", nargs="*"
     )
     lesion_strata_ml: tuple[float, ...] = option(
         (0.1, 1.0),
-        "volumes between which components are counted apart, predicted ones with what they hit (default: {default})",
+        "volumes between which components are counted apart, predicted ones with what they hit (default: {default}); "
+        "of areas 1000 mm2 or pixels stand for 1 ml",
         metavar="ML",
     )
     lesion_iou: float = option(

@@ -6,12 +6,15 @@ Legend: Z Y X space. Components hang together over faces, edges and corners (26 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from pydantic import model_validator
 
 from segfw.base.components import connected_components
 from segfw.base.records import Record
 from segfw.evaluation.confusion import ratio
+from segfw.images.units import SCAN
 
 COUNTED = ("reference", "found", "predicted", "right")
 
@@ -19,16 +22,26 @@ COUNTED = ("reference", "found", "predicted", "right")
 class LesionCounts(Record):
     """Components of one size class, in one case or over all: of the reference and found, predicted and right.
 
-    A component belongs to the class from ``from_ml`` up to below ``to_ml`` (None: no bound) by its own volume, and a
-    predicted one by that of the reference's component that it found, if any: both are then counted in one class.
+    A component belongs to the class from ``from_size`` up to below ``to_size`` (None: no bound) by its own size in
+    ``unit``, a volume or an area, and a predicted one by that of the reference's component that it found, if any: both
+    are then counted in one class.
     """
 
-    from_ml: float
-    to_ml: float | None
+    from_size: float
+    to_size: float | None
+    unit: str = SCAN.size
     reference: int
     found: int
     predicted: int
     right: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_in_ml(cls, values: Any) -> Any:
+        """Files of before there were areas have ``from_ml`` and ``to_ml``."""
+        if isinstance(values, dict) and "from_ml" in values:
+            return {key.replace("_ml", "_size"): value for key, value in values.items()}
+        return values
 
     @property
     def tpr(self) -> float | None:
@@ -55,15 +68,22 @@ class LesionCounts(Record):
 
 
 def lesion_counts(
-    reference_zyx: np.ndarray, prediction_zyx: np.ndarray, voxel_ml: float, strata_ml: Sequence[float], least_iou: float
+    reference_zyx: np.ndarray,
+    prediction_zyx: np.ndarray,
+    voxel_size: float,
+    strata: Sequence[float],
+    least_iou: float,
+    unit: str = SCAN.size,
 ) -> tuple[LesionCounts, ...]:
-    """Components of two masks (boolean, Z, Y, X) and how many have a counterpart, by the reference's volume.
+    """Components of two masks (boolean, Z, Y, X) and how many have a counterpart, by the reference's size.
+
+    ``voxel_size`` and ``strata``, the bounds of the size classes, are in ``unit``.
 
     Two components belong together if they share a voxel (``least_iou`` 0, the rule of the multiple sclerosis and stroke
     challenges: Carass et al., NeuroImage 2017), or if their intersection over union is at least ``least_iou`` (above
     0.5 at most one can: Kirillov et al., CVPR 2019). One component may have several counterparts: it then counts as
     found or right once. A predicted one belongs to the size class of its counterpart, or of the one of several that it
-    shares most voxels with, and to that of its own volume if it has none.
+    shares most voxels with, and to that of its own size if it has none.
     """
     reference, references = connected_components(reference_zyx)
     predicted, predictions = connected_components(prediction_zyx)
@@ -82,17 +102,18 @@ def lesion_counts(
     of_prediction = of_prediction[order]
 
     # The size class of each component
-    edges = [0.0, *strata_ml, np.inf]
-    reference_strata = np.searchsorted(edges, reference_sizes * voxel_ml, side="right") - 1
-    predicted_strata = np.searchsorted(edges, predicted_sizes * voxel_ml, side="right") - 1
+    edges = [0.0, *strata, np.inf]
+    reference_strata = np.searchsorted(edges, reference_sizes * voxel_size, side="right") - 1
+    predicted_strata = np.searchsorted(edges, predicted_sizes * voxel_size, side="right") - 1
     predicted_strata[of_prediction] = reference_strata[of_reference]  # where one is repeated its last value stays
 
     all_reference, found = _count_by_stratum(reference_strata, of_reference, len(edges) - 1)
     all_predicted, right = _count_by_stratum(predicted_strata, of_prediction, len(edges) - 1)
     return tuple(
         LesionCounts(
-            from_ml=edges[stratum],
-            to_ml=None if edges[stratum + 1] == np.inf else edges[stratum + 1],
+            from_size=edges[stratum],
+            to_size=None if edges[stratum + 1] == np.inf else edges[stratum + 1],
+            unit=unit,
             reference=all_reference[stratum],
             found=found[stratum],
             predicted=all_predicted[stratum],
@@ -117,8 +138,9 @@ def lesion_total(strata: Sequence[LesionCounts]) -> LesionCounts | None:
     if not strata:
         return None
     return LesionCounts(
-        from_ml=0.0,
-        to_ml=None,
+        from_size=0.0,
+        to_size=None,
+        unit=strata[0].unit,
         reference=sum(part.reference for part in strata),
         found=sum(part.found for part in strata),
         predicted=sum(part.predicted for part in strata),
@@ -127,9 +149,12 @@ def lesion_total(strata: Sequence[LesionCounts]) -> LesionCounts | None:
 
 
 def pooled(cases: Sequence[Sequence[LesionCounts]]) -> tuple[LesionCounts, ...]:
-    """The sum over cases, size class by size class; cases without counts are skipped."""
-    kept = [strata for strata in cases if strata]
+    """The sum over cases, size class by size class, volumes apart from areas; cases without counts are skipped."""
+    by_class: dict[tuple[str, float], list[LesionCounts]] = {}
+    for strata in cases:
+        for part in strata:
+            by_class.setdefault((part.unit, part.from_size), []).append(part)
     return tuple(
-        strata[0].model_copy(update={key: sum(getattr(part, key) for part in strata) for key in COUNTED})
-        for strata in zip(*kept, strict=True)
+        parts[0].model_copy(update={key: sum(getattr(part, key) for part in parts) for key in COUNTED})
+        for parts in by_class.values()
     )

@@ -104,7 +104,11 @@ def _classes(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap =
 
 
 def read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:
-    """First channel (Z, Y, X) in canonical orientation; raises UserError unless it lies on the masks' grid."""
+    """What is shown of an image, in canonical orientation; raises UserError unless it lies on the masks' grid.
+
+    The first channel (Z, Y, X), or the colours (Z, Y, X, 3) of a picture that has them.
+    """
     volume = stored_like(read_volume(Path(path)), stored)
     _check_grid(Path(path), volume.geometry, reference, stored.geometry)
-    return to_canonical(replace(volume, geometry=stored.geometry)).array[0]
+    canonical = to_canonical(replace(volume, geometry=stored.geometry))
+    return np.moveaxis(canonical.array, 0, -1) if canonical.is_coloured else canonical.array[0]

@@ -1,22 +1,24 @@
 """Scores of one label in one case, from one joint histogram, and the records of a whole evaluation.
 
 Legend: K classes (0 is the background), Z Y X space. TP, FP, FN, TN are voxel counts. Distances are in mm,
-volumes in ml.
+volumes in ml and areas of single slices in mm2; of pictures whose pixels have no known size, both are in pixels
+(``images/units.py``). Names end in the unit: what an image has no millimetres for is None there, and has its _px.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from segfw.base.records import Record
 from segfw.evaluation.confusion import dice, label_counts, ratio
 from segfw.evaluation.lesions import LesionCounts, lesion_total
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
+from segfw.images.units import ALL_UNITS, SCAN, Units
 
 
 class Metric(NamedTuple):
@@ -39,11 +41,15 @@ METRICS = {
     "volume_difference": Metric("Volume difference", "Vol. diff.", 0.0, None),
     "hd95_mm": Metric("HD95 mm", "HD95 mm", 0.0, False, 2),
     "assd_mm": Metric("ASSD mm", "ASSD mm", 0.0, False, 2),
+    "hd95_px": Metric("HD95 px", "HD95 px", 0.0, False, 2),
+    "assd_px": Metric("ASSD px", "ASSD px", 0.0, False, 2),
     "nsd": Metric("NSD", "NSD", 1.0),
     "lesion_tpr": Metric("Lesion TPR", "Les. TPR", 1.0),
     "lesion_precision": Metric("Lesion precision", "Les. prec.", 1.0),
     "lesion_f1": Metric("Lesion F1", "Les. F1", 1.0),
 }
+
+RARE_UNITS = ("_mm2", "_px")  # ends of names
 
 EMPTY_MASK_POLICY = (
     "A label that is in neither mask of a case has no scores there and is left out of the means (both empty). A label "
@@ -68,7 +74,8 @@ class Measures(Record):
     """What is measured beyond voxel counts, and how.
 
     ``lesions`` names the labels that are scored component by component ("all" for every one), ``strata_ml`` bounds the
-    size classes of these. A component is found where it overlaps one of the other mask by any voxel, or, if
+    size classes of these (of areas 1000 mm2, or pixels, stand for a millilitre). ``tolerance_mm`` counts pixels where
+    there are no millimetres. A component is found where it overlaps one of the other mask by any voxel, or, if
     ``lesion_iou`` is above 0, by at least that intersection over union.
     """
 
@@ -112,10 +119,17 @@ class MeanScores(Record):
     volume_difference: float | None = None
     hd95_mm: float | None = None
     assd_mm: float | None = None
+    hd95_px: float | None = None
+    assd_px: float | None = None
     nsd: float | None = None
     lesion_tpr: float | None = None
     lesion_precision: float | None = None
     lesion_f1: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_other_units(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields in units that are not those of scans stand in files only where there is something in them."""
+        return {key: value for key, value in dump(self).items() if value is not None or not key.endswith(RARE_UNITS)}
 
 
 class LabelScore(MeanScores):
@@ -126,7 +140,17 @@ class LabelScore(MeanScores):
     fn: int
     reference_ml: float | None = None
     predicted_ml: float | None = None
+    reference_mm2: float | None = None
+    predicted_mm2: float | None = None
+    reference_px: float | None = None
+    predicted_px: float | None = None
     lesions: tuple[LesionCounts, ...] = ()
+
+    @property
+    def units(self) -> Units:
+        """What the sizes and distances of this case are in."""
+        found = [units for units in ALL_UNITS if getattr(self, f"reference_{units.size}") is not None]
+        return found[0] if found else SCAN
 
     @property
     def outcome(self) -> str:
@@ -206,12 +230,19 @@ class Scores(Record):
         """Metrics that exist anywhere, in the order of METRICS."""
         return tuple(name for name in METRICS if getattr(self.foreground_mean, name) is not None) or ("dice",)
 
+    @property
+    def units(self) -> tuple[Units, ...]:
+        """What sizes and distances are in, in the order of ALL_UNITS: mostly one, more where kinds of images mix."""
+        found = {next(iter(by_label.values())).units for by_label in self.cases.values() if by_label}
+        return tuple(units for units in ALL_UNITS if units in found) or (SCAN,)
+
 
 def label_score(
     confusion_kk: np.ndarray,
     classes: int | Sequence[int],
     *,
-    voxel_ml: float | None = None,
+    voxel_size: float | None = None,
+    units: Units = SCAN,
     surface: SurfaceScore = NO_SURFACE,
     lesions: Sequence[LesionCounts] = (),
 ) -> LabelScore:
@@ -227,6 +258,8 @@ def label_score(
     structure and 1 of one that was predicted twice as large cancel. Volume similarity is
     1 - |predicted - reference| / (predicted + reference) (Taha and Hanbury, BMC Medical Imaging 2015). Specificity is
     None where the reference takes less than SPECIFICITY_SHARE of the voxels.
+
+    ``voxel_size`` and the distances of ``surface`` are in ``units``.
     """
     counts = label_counts(confusion_kk, classes)
     tp, fp, fn = counts
@@ -238,6 +271,12 @@ def label_score(
     if 0 < wanted < voxels and wanted >= SPECIFICITY_SHARE * voxels:
         specificity = 0.0 if is_missed else 1 - fp / (voxels - wanted)
     total = lesion_total(lesions)
+    in_units: dict[str, float | None] = {
+        f"hd95_{units.length}": surface.hd95_mm,
+        f"assd_{units.length}": surface.assd_mm,
+    }
+    if voxel_size is not None:
+        in_units |= {f"reference_{units.size}": wanted * voxel_size, f"predicted_{units.size}": predicted * voxel_size}
     return LabelScore(
         dice=dice(counts),
         jaccard=ratio(tp, tp + fp + fn),
@@ -246,8 +285,6 @@ def label_score(
         specificity=specificity,
         volume_similarity=None if wanted + predicted == 0 else 1 - abs(fp - fn) / (wanted + predicted),
         volume_difference=ratio(fp - fn, wanted),
-        hd95_mm=surface.hd95_mm,
-        assd_mm=surface.assd_mm,
         nsd=surface.nsd,
         lesion_tpr=None if total is None else total.tpr,
         lesion_precision=None if total is None else total.precision,
@@ -255,9 +292,8 @@ def label_score(
         tp=tp,
         fp=fp,
         fn=fn,
-        reference_ml=None if voxel_ml is None else wanted * voxel_ml,
-        predicted_ml=None if voxel_ml is None else predicted * voxel_ml,
         lesions=tuple(lesions),
+        **in_units,
     )
 
 

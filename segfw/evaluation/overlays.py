@@ -61,12 +61,15 @@ def draw_overlay(
     prediction_zyx: np.ndarray,
     spacing_mm: Spacing,
     names: Sequence[str],
+    *,
+    has_directions: bool = True,
 ) -> bytes:
     """PNG of up to three views through the slices with most foreground, on one scale in mm, cropped around it.
 
     Masks are class indices in canonical orientation, ``names`` their names from class 0 on. The reference is filled
-    with a solid outline, the prediction a dashed outline. Without an image the background is black. A volume of one
-    slice gives one view.
+    with a solid outline, the prediction a dashed outline. The image may have colours, (Z, Y, X, 3); without an image
+    the background is black. A volume of one slice gives one view. Letters say where the patient's sides are, unless it
+    is a picture that has none (``has_directions``).
     """
     from matplotlib import rc_context
 
@@ -78,16 +81,21 @@ def draw_overlay(
     arrays = (image_zyx, reference_zyx, prediction_zyx)
     views = [view for view in VIEWS if min(np.delete(foreground.shape, view[1])) > 1] or [VIEWS[0]]
     planes = [[shown_plane(array, axis, centre[axis], box) for array in arrays] for _, axis, _ in views]
-    sizes_mm = [np.delete(spacing_mm, axis) * image.shape for (_, axis, _), (image, _, _) in zip(views, planes)]
+    sizes_mm = [np.delete(spacing_mm, axis) * mask.shape for (_, axis, _), (_, mask, _) in zip(views, planes)]
     shown = np.concatenate([image.ravel() for image, _, _ in planes]).astype(np.float32)
     window = np.percentile(np.nan_to_num(shown), (1, 99))
+    if image_zyx.ndim > 3:  # a photograph is shown as any viewer does
+        window = np.array([0, 255 if image_zyx.dtype == np.uint8 else shown.max()])
     with rc_context({"text.parse_math": False}):  # a label may be called "$x_1$"
         figure, axes = _panels(sizes_mm)
         drawn: set[int] = set()
         for ax, (name, axis, letters), view_planes, size_mm in zip(axes, views, planes, sizes_mm):
             drawn |= _draw_view(ax, view_planes, size_mm, window)
-            _letter(ax, letters)
-            ax.set_title(f"{name}, slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
+            if has_directions:
+                _letter(ax, letters)
+                ax.set_title(f"{name}, slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
+            elif foreground.shape[axis] > 1:
+                ax.set_title(f"slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
         _legend(figure, sorted(drawn), names)
         return png_of(figure)
 
@@ -139,6 +147,8 @@ def _draw_view(ax: Axes, planes: Sequence[np.ndarray], size_mm: np.ndarray, wind
     low, high = window
     height, width = size_mm
     extent = (0, width, height, 0)
+    if image.ndim == 3:
+        image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)  # colours, which matplotlib does not scale
     ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=extent, aspect="equal")
     classes = np.setdiff1d(np.union1d(reference, prediction), 0).tolist()
     fill = np.zeros((max(classes, default=0) + 1, 4))

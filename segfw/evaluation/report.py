@@ -17,12 +17,13 @@ from segfw.evaluation.metrics import METRICS, LabelScore, Scores
 from segfw.evaluation.overlays import Overlay
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts
 from segfw.evaluation.text import comparison_rows, stratum_name
+from segfw.images.units import lengths_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-PLOTTED = ("dice", "nsd", "hd95_mm")
+PLOTTED = ("dice", "nsd", "hd95_mm", "hd95_px")
 BOX_CASES = 5  # from here on quartiles say something
 # Keys of metrics.jsonl that are drawn: panel, line, colour.
 CURVES = {
@@ -57,6 +58,7 @@ def write_report(
         empty_masks=empty_mask_counts(scores),
         interval_method=INTERVALS,
         stratum_name=stratum_name,
+        lengths=lengths_in(scores.units),
         comparison=() if scores.comparison is None else comparison_rows(scores.comparison),
         all_metrics=METRICS,
         overlays=overlays,
@@ -132,7 +134,7 @@ def _draw_row(
         ax.plot([median, median], [row - 0.275, row + 0.275], color="black", lw=1.6, zorder=3)
         ax.plot([values.mean()], [row], marker="D", markersize=4, color="black", zorder=4)
     heights = row + jitter.uniform(-0.18, 0.18, len(values))
-    is_penalty = np.array([metric == "hd95_mm" and outcome != "" for _, outcome in points], bool)
+    is_penalty = np.array([metric.startswith("hd95") and outcome != "" for _, outcome in points], bool)
     for marker, which, line_width in (("o", ~is_penalty, 0.0), ("x", is_penalty, 1.2)):
         ax.scatter(
             np.minimum(values[which], ax.get_xlim()[1]),

@@ -128,4 +128,8 @@ def _picture_of(case: str, pairs: LabelledPairs, image: Path | None) -> tuple[by
         except UserError as error:  # a picture is not worth losing the report for
             complaint = str(error)
     spacing_mm = to_canonical(stored).geometry.spacing_mm
-    return draw_overlay(image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names), complaint
+    has_directions = not stored.is_picture
+    picture = draw_overlay(
+        image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names, has_directions=has_directions
+    )
+    return picture, complaint

@@ -16,6 +16,7 @@ from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
 from segfw.images.geometry import Spacing
+from segfw.images.units import SCAN, Units
 from segfw.images.volume import to_canonical
 
 ALL = "all"
@@ -59,7 +60,7 @@ def score_case(
     """
     reference_zyx, prediction_zyx, stored = read_pair(Path(reference_file), Path(prediction_file), labels, label_map)
     spacing_mm = to_canonical(stored).geometry.spacing_mm
-    return score_masks(reference_zyx, prediction_zyx, labels, spacing_mm, measures)
+    return score_masks(reference_zyx, prediction_zyx, labels, spacing_mm, measures, units=stored.units)
 
 
 def score_masks(
@@ -68,9 +69,14 @@ def score_masks(
     labels: LabelSet,
     spacing_mm: Spacing,
     measures: Measures = DEFAULT,
+    *,
+    units: Units = SCAN,
 ) -> dict[str, LabelScore]:
-    """Scores of every structure by name, from class indices (Z, Y, X) on one grid."""
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    """Scores of every structure by name, from class indices (Z, Y, X) on one grid, in ``units``.
+
+    In pixels where these are no millimetres: ``spacing_mm`` is then 1 along each axis, and the tolerance counts pixels.
+    """
+    voxel_size = units.voxel_size(reference_zyx.shape, spacing_mm)
     structures = labels.structures
     ignored = labels.ignored_class
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
@@ -88,11 +94,16 @@ def score_masks(
             measures.tolerance_mm,
             ignored,
         )
-    lesions = _lesions(reference_zyx, prediction_zyx, labels, voxel_ml, measures)
+    lesions = _lesions(reference_zyx, prediction_zyx, labels, measures, voxel_size=voxel_size, units=units)
     scores = {}
     for (name, classes), surface in zip(structures.items(), surfaces):
         scores[name] = label_score(
-            confusion_kk, classes, voxel_ml=voxel_ml, surface=surface, lesions=lesions.get(name, ())
+            confusion_kk,
+            classes,
+            voxel_size=voxel_size,
+            units=units,
+            surface=surface,
+            lesions=lesions.get(name, ()),
         )
     return scores
 
@@ -107,7 +118,13 @@ def lesion_names(labels: LabelSet, measures: Measures) -> tuple[str, ...]:
 
 
 def _lesions(
-    reference_zyx: np.ndarray, prediction_zyx: np.ndarray, labels: LabelSet, voxel_ml: float, measures: Measures
+    reference_zyx: np.ndarray,
+    prediction_zyx: np.ndarray,
+    labels: LabelSet,
+    measures: Measures,
+    *,
+    voxel_size: float,
+    units: Units,
 ) -> dict[str, tuple[LesionCounts, ...]]:
     from scipy.ndimage import find_objects
 
@@ -119,6 +136,7 @@ def _lesions(
         for index, box in enumerate(find_objects(mask, max_label=labels.classes), start=1):
             if box is not None:
                 boxes_of_class.setdefault(index, []).append(box)
+    strata = [bound_ml * units.per_ml for bound_ml in measures.strata_ml]
     counts = {}
     for name in names:
         classes = labels.structures[name]
@@ -128,7 +146,7 @@ def _lesions(
         box = _box_around(found)
         reference = np.isin(reference_zyx[box], classes)
         prediction = np.isin(prediction_zyx[box], classes)
-        counts[name] = lesion_counts(reference, prediction, voxel_ml, measures.strata_ml, measures.lesion_iou)
+        counts[name] = lesion_counts(reference, prediction, voxel_size, strata, measures.lesion_iou, units.size)
     return counts
 
 

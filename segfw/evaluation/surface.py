@@ -26,7 +26,10 @@ ROUNDING = 1e-4  # of a tolerance: affines give a spacing of 1 mm as 1.0000001
 
 
 class SurfaceScore(NamedTuple):
-    """Distances between two surfaces in mm, and the share of both that lies within the tolerance of the other."""
+    """Distances between two surfaces in mm, and the share of both that lies within the tolerance of the other.
+
+    What is said of millimetres holds in this file for pixels, where an image knows no size of these.
+    """
 
     hd95_mm: float | None
     assd_mm: float | None

@@ -6,22 +6,33 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from segfw.base.printing import csv_text
 from segfw.evaluation.lesions import LesionCounts
-from segfw.evaluation.metrics import METRICS, Comparison, LabelScore, Scores
+from segfw.evaluation.metrics import METRICS, Comparison, Scores
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts
+from segfw.images.units import ALL_UNITS, lengths_in
 
-COUNTS = ("tp", "fp", "fn", "reference_ml", "predicted_ml")
-COMPARED = ("dice", "nsd", "hd95_mm")  # on the console
+COUNTS = ("tp", "fp", "fn")
+COMPARED = ("dice", "nsd", "hd95_mm", "hd95_px")  # on the console
 Row = tuple[object, ...]
 SPREADS = ("cases", "median", "std", "q1", "q3", "low", "high")
 
 
 def scores_csv(scores: Scores) -> str:
-    """One row per case and label, with what its masks were; a metric that does not exist is an empty cell."""
+    """One row per case and label, with what its masks were; a metric that does not exist is an empty cell.
+
+    The columns of distances and sizes are those of the units that there are.
+    """
+    lengths = {units.length for units in scores.units}
+    unused = tuple(f"_{units.length}" for units in ALL_UNITS if units.length not in lengths)
+    columns = [metric for metric in METRICS if not metric.endswith(unused)]
+    columns += COUNTS
+    for units in scores.units:
+        columns += [f"reference_{units.size}", f"predicted_{units.size}"]
     rows: list[Row] = []
     for case, by_label in scores.cases.items():
-        rows += [(case, name, *_cells(score), score.outcome) for name, score in by_label.items()]
-    return csv_text(("case", "label", *METRICS, *COUNTS, "mask"), rows)
+        for name, score in by_label.items():
+            rows.append((case, name, *(getattr(score, column) for column in columns), score.outcome))
+    return csv_text(("case", "label", *columns, "mask"), rows)
 
 
 def summary_csv(scores: Scores) -> str:
@@ -40,12 +51,17 @@ def summary_csv(scores: Scores) -> str:
 
 def lesions_csv(scores: Scores) -> str:
     """One row per case, label and size class of components."""
-    columns = ("from_ml", "to_ml", "reference", "found", "predicted", "right")
+    bounds: list[str] = []
+    for units in scores.units:
+        bounds += [f"from_{units.size}", f"to_{units.size}"]
     rows: list[Row] = []
     for case, by_label in scores.cases.items():
         for name, score in by_label.items():
-            rows += [(case, name, *(getattr(part, column) for column in columns)) for part in score.lesions]
-    return csv_text(("case", "label", *columns), rows)
+            for part in score.lesions:
+                known = {f"from_{part.unit}": part.from_size, f"to_{part.unit}": part.to_size}
+                counts = (part.reference, part.found, part.predicted, part.right)
+                rows.append((case, name, *(known.get(bound) for bound in bounds), *counts))
+    return csv_text(("case", "label", *bounds, "reference", "found", "predicted", "right"), rows)
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -82,7 +98,7 @@ def scores_table(scores: Scores) -> str:
     lines += scores.notes
     lines += [f"empty masks: {empty_mask_counts(scores)}. {scores.empty_mask_policy}"]
     if scores.measures is not None and "nsd" in metrics:
-        lines.append(f"NSD is at a tolerance of {scores.measures.tolerance_mm:g} mm")
+        lines.append(f"NSD is at a tolerance of {scores.measures.tolerance_mm:g} {lengths_in(scores.units)}")
     if scores.foreground_interval:
         lines.append(INTERVALS)
     return "\n".join(lines)
@@ -108,22 +124,20 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join([*lines, comparison.policy])
 
 
-def stratum_name(low: float, high: float | None) -> str:
+def stratum_name(part: LesionCounts) -> str:
     """Such as '0.1 to 1 ml' or '1 ml and more'."""
-    return f"{low:g} ml and more" if high is None else f"{low:g} to {high:g} ml"
+    if part.to_size is None:
+        return f"{part.from_size:g} {part.unit} and more"
+    return f"{part.from_size:g} to {part.to_size:g} {part.unit}"
 
 
 def _strata(lesions: Iterable[LesionCounts]) -> list[str]:
     return [
-        f", {stratum_name(part.from_ml, part.to_ml)}: {part.found} of {part.reference} found, "
+        f", {stratum_name(part)}: {part.found} of {part.reference} found, "
         f"{part.right} of {part.predicted} predicted are real, F1 {_digits(part.f1)}"
         for part in lesions
         if part.reference or part.predicted
     ]
-
-
-def _cells(score: LabelScore) -> Row:
-    return tuple(getattr(score, column) for column in (*METRICS, *COUNTS))
 
 
 def _means(scores: object, metrics: Iterable[str]) -> list[str]:

@@ -135,8 +135,9 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
     except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
-    is_picture = FORMATS.get(ending) in (PICTURE, LOSSY)  # of which many come from a microscope
-    note = None if is_picture else _unlikely_size(volume.geometry)
+    if FORMATS.get(ending) in (PICTURE, LOSSY):  # many come from a microscope: any size of their pixels is likely
+        return replace(volume, is_picture=True)
+    note = _unlikely_size(volume.geometry)
     return replace(volume, notes=(*volume.notes, note)) if note else volume
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from segfw.images.geometry import Geometry, Spacing, as_spacing, unit_axes
+from segfw.images.units import Units, units_of
 
 # How images are oriented before anything else. Whatever a model was trained under, it must be applied under.
 Orientation = Literal["canonical", "as stored"]
@@ -25,7 +26,8 @@ class Volume:
     """Voxels (C, Z, Y, X) in the file's own data type, and where they are.
 
     ``is_placed`` is False for pictures that say nothing about spacing or place: their geometry is nominal, and takes
-    that of whatever they belong to. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
+    that of whatever they belong to. ``is_picture`` is True for files of pictures (PNG, TIFF ...), placed or not: they
+    have no left and right of a patient. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
     ``stated_mm`` is the voxel size that the file gives apart from its axes (NIfTI's pixdim), None if it gives none:
     nnU-Net resamples by it, and it can differ from the axes, by rounding or because the header contradicts itself.
     """
@@ -33,8 +35,19 @@ class Volume:
     array: np.ndarray
     geometry: Geometry
     is_placed: bool = True
+    is_picture: bool = False
     notes: tuple[str, ...] = ()
     stated_mm: Spacing | None = None
+
+    @property
+    def units(self) -> Units:
+        """What lengths and sizes in this volume are counted in."""
+        return units_of(self.geometry, is_placed=self.is_placed)
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether the channels are the red, green and blue of a picture."""
+        return self.is_picture and self.array.shape[0] == 3
 
 
 def to_canonical(volume: Volume) -> Volume:

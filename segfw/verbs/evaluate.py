@@ -45,7 +45,8 @@ def evaluate(
     Returns
     -------
     Scores
-        Of every case and label, and their means. Distances are in mm, volumes in ml.
+        Of every case and label, and their means. Distances are in mm, volumes in ml, areas of single slices in mm2; of
+        pictures that say no size of their pixels, both are in pixels.
 
     Raises
     ------

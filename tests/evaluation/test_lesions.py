@@ -89,7 +89,9 @@ def test_counts_match_looking_at_every_component(seed):
 
 def test_rates_and_their_absence():
     def of(reference, found, predicted, right):
-        return LesionCounts(from_ml=0.0, to_ml=None, reference=reference, found=found, predicted=predicted, right=right)
+        return LesionCounts(
+            from_size=0.0, to_size=None, reference=reference, found=found, predicted=predicted, right=right
+        )
 
     some = of(4, 3, 6, 2)
     assert (some.tpr, some.precision, some.f1) == (0.75, 1 / 3, pytest.approx(2 * 0.75 / 3 / (0.75 + 1 / 3)))
@@ -157,3 +159,10 @@ def test_wrong_wishes_are_errors_that_say_what_to_do():
         measures_of(tolerance_mm=-1)
     with pytest.raises(UserError, match=r"--lesion-strata-ml is \(1.0, 0.5\); give rising volumes"):
         measures_of(strata_ml=(1.0, 0.5))
+
+
+def test_counts_of_before_there_were_areas_are_read(tmp_path):
+    old = '{"from_ml": 0.1, "to_ml": null, "reference": 4, "found": 3, "predicted": 6, "right": 2}'
+    (tmp_path / "counts.json").write_text(old, encoding="utf-8")
+    read = LesionCounts.load(tmp_path / "counts.json")
+    assert (read.from_size, read.to_size, read.unit, read.found) == (0.1, None, "ml", 3)

@@ -118,7 +118,7 @@ def test_specificity_is_left_out_where_nearly_all_is_background():
 
 def test_volumes_are_in_millilitres():
     counts = confusion(box((0, 1)), box((0, 3)), 3)  # 54 and 162 voxels
-    result = label_score(counts, 1, voxel_ml=5.0 * 1.0 * 0.5 / 1000)
+    result = label_score(counts, 1, voxel_size=5.0 * 1.0 * 0.5 / 1000)
     assert (result.reference_ml, result.predicted_ml) == (pytest.approx(0.135), pytest.approx(0.405))
     assert label_score(counts, 1).reference_ml is None
 

@@ -184,7 +184,7 @@ def test_a_penalty_does_not_squeeze_the_distances_that_were_measured():
 def test_the_report_shows_intervals_spreads_and_components(tmp_path):
     lesions = lesion_counts(box((0, 2)) > 0, box((0, 1)) > 0, 0.001, (0.1, 1.0), 0.0)
     counts = confusion(box((0, 2)), box((0, 1)), 2)
-    cases = {str(n): {"liver": label_score(counts, 1, voxel_ml=0.001, lesions=lesions)} for n in range(5)}
+    cases = {str(n): {"liver": label_score(counts, 1, voxel_size=0.001, lesions=lesions)} for n in range(5)}
     scores = summarize(cases, measures=Measures(lesions=("liver",)))
     write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=None, facts={})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -22,14 +22,14 @@ def of(tp: int, fp: int, fn: int, rest: int = 1000, distance_mm: float = 1.0) ->
     else:
         surface = SurfaceScore(distance_mm, distance_mm, 0.8)
     lesions = LesionCounts(
-        from_ml=0.0,
-        to_ml=None,
+        from_size=0.0,
+        to_size=None,
         reference=2 * (tp + fn > 0),
         found=2 * (tp > 5) or int(tp > 0),
         predicted=3 * (tp + fp > 0),
         right=2 * (tp > 0),
     )
-    return label_score(confusion, 1, voxel_ml=0.01, surface=surface, lesions=[lesions])
+    return label_score(confusion, 1, voxel_size=0.01, surface=surface, lesions=[lesions])
 
 
 def test_the_interval_is_that_of_scipy():
