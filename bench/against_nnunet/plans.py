@@ -24,7 +24,8 @@ from segfw.base.records import UserError
 from segfw.base.words import first_line
 from segfw.dataset.cases import MANIFEST_FILE, Case, DatasetManifest
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
-from segfw.dataset.layouts import find_dataset, image_files
+from segfw.dataset.image_files import image_files
+from segfw.dataset.layouts import find_dataset
 from segfw.images.formats import read_mask, read_volume, split_ending, write_labels
 from segfw.nnunet.read_plans import plan_of_nnunet, read_json
 from segfw.nnunet.write_plans import dataset_json

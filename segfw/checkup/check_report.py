@@ -37,6 +37,7 @@ class CheckReport(Record):
     labels: tuple[LabelSummary, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    paired: str = ""  # the files of the first case
 
     @property
     def alarms(self) -> int:
@@ -74,7 +75,8 @@ class CheckReport(Record):
 
     def summary(self) -> list[str]:
         """Cases, shapes, spacings, intensities and labels, a line each."""
-        lines = [f"layout: {self.layout}", *self.notes]
+        example = f"; {self.paired}" if self.paired else ""
+        lines = [f"layout: {self.layout}{example}", *self.notes]
         if len(self.cases) < self.case_count and self.of_severity("error"):
             lines.append(f"measured: {count(len(self.cases), 'case')}; the others have errors")
         if self.cases:

@@ -28,6 +28,8 @@ TURNS: dict[str, tuple[int, ...]] = {
     "mirrored along x": (2,),
 }
 
+TOLD_BY_IDS = "told by the ids"  # a guess
+
 
 def near_duplicates(signature_of: Mapping[str, np.ndarray], patient_of: Mapping[str, str]) -> list[Finding]:
     """Every case that shows the same scan as an earlier one in other numbers; ``signature_of`` is by case id."""
@@ -83,8 +85,11 @@ def _above_others(correlations: np.ndarray) -> float:
     return min(float(np.tanh(middle + DISTANCE_TO_OTHERS * spread)), SAME_SCAN_OF_PATIENT)
 
 
-def repeated_patients(patient_of: Mapping[str, str], *, are_given: bool) -> list[Finding]:
-    """A note where patients have several cases, so that whoever draws folds by case is warned."""
+def repeated_patients(patient_of: Mapping[str, str], *, source: str = TOLD_BY_IDS) -> list[Finding]:
+    """A note where patients have several cases, so that whoever draws folds by case is warned.
+
+    ``source`` says in words where the patients are known from.
+    """
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case, patient in sorted(patient_of.items()):
         cases_of[patient].append(case)
@@ -92,11 +97,10 @@ def repeated_patients(patient_of: Mapping[str, str], *, are_given: bool) -> list
     if not several:
         return []
     example = next(iter(several.values()))
-    source = "as --groups says" if are_given else "told by the ids"
     who = f"{count(len(several), 'patient')} of {len(cases_of)}"
     what = f"{who} have several cases, {source}, such as {', '.join(example[:3])}"
     remedy = "folds have to be drawn by patient"
-    if not are_given:
+    if source == TOLD_BY_IDS:
         remedy += "; give --groups if the ids mislead"
     others = tuple(chain(*several.values()))
     return [Finding(kind="same-patient", severity="note", what=what, remedy=remedy, others=others)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from segfw.checkup.case_details import CaseDetails, CheckedCase, measure_details
 from segfw.checkup.check_report import SEVERITIES, CheckReport, LabelSummary
-from segfw.checkup.duplicates import near_duplicates, repeated_patients
+from segfw.checkup.duplicates import TOLD_BY_IDS, near_duplicates, repeated_patients
 from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
 from segfw.checkup.repair import FIXABLE
@@ -33,11 +33,11 @@ class Examination:
 
 
 def examine(
-    found: FoundDataset, patient_of: Mapping[str, str], *, are_given: bool = False, workers: int | None = None
+    found: FoundDataset, patient_of: Mapping[str, str], *, source: str = TOLD_BY_IDS, workers: int | None = None
 ) -> Examination:
     """Reads all cases once; cases with errors are named in the report, but not measured.
 
-    ``are_given`` says that ``patient_of`` comes from the user and not from a guess.
+    ``source`` says in words where the patients are known from.
     """
     background = found.labels.values[0] if found.labels else 0
     ignore = found.labels.ignore if found.labels else None
@@ -58,7 +58,7 @@ def examine(
     findings = [
         *in_files,
         *_joined(_findings_among_cases(cases, details, names, patient_of, copies)),
-        *repeated_patients(patient_of, are_given=are_given),
+        *repeated_patients(patient_of, source=source),
     ]
     report = CheckReport(
         name=found.name,
@@ -69,6 +69,7 @@ def examine(
         labels=_label_summaries(cases, names),
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         notes=found.notes,
+        paired=found.paired,
     )
     return Examination(report=report, details=details)
 

@@ -16,7 +16,7 @@ from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
-from segfw.dataset.layouts import FILES_FIELD
+from segfw.dataset.nnunet_raw import FILES_FIELD
 from segfw.dataset.verify import grid_mismatch
 from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, read_mask, read_volume, split_ending
 from segfw.images.geometry import Geometry

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -87,7 +87,8 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 class FoundDataset:
     """A data set as its folder and dataset.json describe it; no image has been opened yet.
 
-    ``channels`` and ``labels`` are None where only the files themselves can tell.
+    ``channels`` and ``labels`` are None where only the files themselves can tell. ``patient_of`` is the patient of each
+    case where the folders say so, else empty; ``labels_source`` the file that names the labels.
     """
 
     name: str
@@ -98,6 +99,20 @@ class FoundDataset:
     cases: tuple[Case, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    patient_of: Mapping[str, str] = field(default_factory=dict)
+    labels_source: str = "dataset.json"
+
+    @property
+    def paired(self) -> str:
+        """How files were put together, by the first case: 'P1: P1/t1.nii.gz + P1/t2.nii.gz -> P1/seg.nii.gz'."""
+        if not self.cases:
+            return ""
+        case = self.cases[0]
+        images = " + ".join(self._shown(path) for path in case.images)
+        return f"{case.id}: {images}" + ("" if case.label is None else f" -> {self._shown(case.label)}")
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 def with_absolute_paths(cases: Sequence[Case]) -> tuple[Case, ...]:

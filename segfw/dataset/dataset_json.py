@@ -40,6 +40,11 @@ def read_description(path: Path) -> dict | None:
     return description
 
 
+def read_labels(dataset_json: Path) -> LabelSet:
+    """The labels of a dataset.json; raises UserError naming the field that is wrong."""
+    return labels_of(read_description(dataset_json) or {}, dataset_json)
+
+
 def channels_of(description: Mapping, path: Path) -> tuple[Channel, ...]:
     """Channels of a dataset.json in the order of their numbers."""
     entries = description.get("channel_names", description.get("modality"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel
-from segfw.dataset.layouts import group_channels, image_files, series_folders
+from segfw.dataset.image_files import group_channels, image_files, series_folders
 from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
 from segfw.images.formats import FORMATS, split_ending
 

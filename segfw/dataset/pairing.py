@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from segfw.dataset.cases import Finding
+from segfw.dataset.cases import Case, Finding
 from segfw.images.formats import split_ending
 
 SEPARATORS = "_. -"
@@ -69,6 +69,14 @@ def pair_numbered(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
         else:
             named.append(ImageName(match[1], match[2], path))
     return Pairing(named, mask_of)
+
+
+def cases_of(pairing: Pairing) -> tuple[Case, ...]:
+    """The cases that have both, with their images in the order of the channels."""
+    return tuple(
+        Case(id=case, images=tuple(chain(*pairing.channels_of(case).values())), label=pairing.masks[case])
+        for case in pairing.cases
+    )
 
 
 def common_channels(pairing: Pairing) -> list[str]:
@@ -155,7 +163,11 @@ def _pair_by_head(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     ids = _without_common_tail([_parts(path) for path in masks])
     if len(masks) == 1:  # nothing to compare the mask's name with: its id is what it shares with an image
         ids = [max((_common_head(ids[0], _parts(path)) for path in images), key=len) or ids[0]]
-    mask_of = {"".join(parts).rstrip(SEPARATORS): path for parts, path in zip(ids, masks)}
+    return pair_by_ids(images, {"".join(parts).rstrip(SEPARATORS): path for parts, path in zip(ids, masks)})
+
+
+def pair_by_ids(images: Sequence[Path], mask_of: dict[str, Path]) -> Pairing:
+    """Images with the mask whose id, a key of ``mask_of``, their names begin with; what follows is the channel."""
     named = []
     for path in images:
         stem = split_ending(path)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -40,16 +40,19 @@ CLEAR_ENDING = re.compile(rf"(?P<stem>.+?)(?:[-_.](?:{REPEAT_AT_END}))+", re.I)
 NUMBERED_ENDING = re.compile(rf"(?P<stem>.*\d.*?)(?:[-_.](?:{REPEAT_AT_END}|{REPEAT_AFTER_NUMBER}))+", re.I)
 
 
-def read_groups(groups: str | Path | None, case_ids: Sequence[str]) -> dict[str, str]:
+def read_groups(
+    groups: str | Path | None, case_ids: Sequence[str], by_folder: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Patient of every case.
 
     ``groups`` is a CSV file with the columns case and patient (or subject, or group), or a regular expression that
-    finds the patient in every case id with one capturing group, such as '(patient[0-9]+)_'; None guesses from the ids.
+    finds the patient in every case id with one capturing group, such as '(patient[0-9]+)_'; None takes ``by_folder``,
+    the patients that a layout itself tells, or else guesses from the ids.
     Raises UserError if a case is missing, unknown, named twice, or not matched: a case that is silently taken for a
     patient of its own is how a patient gets into training and validation.
     """
     if groups is None:
-        return guess_groups(case_ids)
+        return {case: by_folder[case] for case in case_ids} if by_folder else guess_groups(case_ids)
     if Path(groups).is_file():
         return _from_table(Path(groups), case_ids)
     if isinstance(groups, Path) or str(groups).lower().endswith((".csv", ".tsv", ".txt")):

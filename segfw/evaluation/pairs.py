@@ -9,9 +9,10 @@ from pathlib import Path
 from segfw.base.progress import progress
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps
+from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
+from segfw.dataset.image_files import image_files
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
-from segfw.dataset.layouts import find_dataset, image_files, read_labels
+from segfw.dataset.layouts import find_dataset_of_masks
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
 from segfw.images.formats import split_ending
 
@@ -148,12 +149,12 @@ def labels_in_masks(
 def _case_ids(reference: Path) -> dict[str, str]:
     """Id of the case by the name of its mask, if ``reference`` is the folder of masks of a data set; else empty."""
     try:
-        cases = find_dataset(reference.resolve().parent).cases
+        found = find_dataset_of_masks(reference)
     except UserError:
         return {}
     return {
         split_ending(case.label)[0]: case.id
-        for case in cases
+        for case in (found.cases if found else ())
         if case.label is not None and case.label.resolve().parent == reference.resolve()
     }
 

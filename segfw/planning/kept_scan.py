@@ -40,7 +40,7 @@ def kept_or_new_scan(
     keep_decision(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
     fingerprint.save(work / FINGERPRINT_FILE)
     Scan(digest=digest).save(kept)
-    print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout)")
+    print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout; {found.paired})")
     for note in manifest.notes:
         print(f"  {note}")
     return manifest, fingerprint

@@ -15,7 +15,7 @@ import numpy as np
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
 from segfw.base.written_by_people import Unreadable, read_json
-from segfw.dataset.cases import DatasetManifest
+from segfw.dataset.cases import DatasetManifest, FoundDataset
 from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
 
@@ -323,16 +323,20 @@ def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[
 
 
 def import_or_draw_splits(
-    raw: Path, manifest: DatasetManifest, fingerprint: Fingerprint, groups: str | Path | None, given: Path | None
+    found: FoundDataset,
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
+    groups: str | Path | None,
+    given: Path | None,
 ) -> tuple[Splits, list[str]]:
     """The folds, given or drawn, and what is to be said about them."""
     ids = [case.id for case in manifest.cases]
-    patients = read_groups(groups, ids)
+    patients = read_groups(groups, ids, found.patient_of)
     name_of = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
     labels_of = {
         case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
     }
-    with_data = raw / "splits_final.json"
+    with_data = found.root / "splits_final.json"
     path = given or (with_data if with_data.is_file() else None)
     if path is None:
         folds = make_splits(ids, groups=patients, labels_of_case=labels_of)

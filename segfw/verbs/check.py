@@ -42,9 +42,11 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     """
     from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, require_outside, require_replaceable
     from segfw.base.records import UserError
+    from segfw.checkup.duplicates import TOLD_BY_IDS
     from segfw.checkup.examine import examine
-    from segfw.dataset.layouts import find_dataset, find_images_alone
+    from segfw.dataset.layouts import find_dataset
     from segfw.dataset.patients import read_groups
+    from segfw.dataset.two_folders import find_images_alone
 
     raw = Path(raw)
     if options.output is not None:
@@ -59,15 +61,17 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     if is_alone and options.fix is not None:
         raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
     found = find_images_alone(raw) if is_alone else find_dataset(raw)
-    patient_of = read_groups(options.groups, [case.id for case in found.cases])
-    are_given = options.groups is not None
-    examination = examine(found, patient_of, are_given=are_given, workers=options.workers)
+    patient_of = read_groups(options.groups, [case.id for case in found.cases], found.patient_of)
+    source = TOLD_BY_IDS
+    if options.groups is not None or found.patient_of:
+        source = "told by the folders" if options.groups is None else "as --groups says"
+    examination = examine(found, patient_of, source=source, workers=options.workers)
 
     if options.fix is not None:
         write_fixed(found, examination.report, options.fix)
         found = find_dataset(options.fix)
         kept = {case.id: patient_of[case.id] for case in found.cases}
-        examination = examine(found, kept, are_given=are_given, workers=options.workers)
+        examination = examine(found, kept, source=source, workers=options.workers)
 
     if options.output is not None:
         from segfw.checkup.check_page import write_report_html

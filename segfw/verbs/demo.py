@@ -51,7 +51,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     import shutil
 
     from segfw.base.records import UserError
-    from segfw.dataset.layouts import read_labels
+    from segfw.dataset.dataset_json import read_labels
     from segfw.dataset.toy import make_toy_dataset
     from segfw.evaluation.evaluate_pairs import evaluate_pairs
     from segfw.evaluation.pairs import LabelledPairs, first_channel_files, pair_masks

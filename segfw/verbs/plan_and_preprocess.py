@@ -93,7 +93,7 @@ def _plan_and_preprocess(
     manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
-    folds, notes = import_or_draw_splits(raw, manifest, fingerprint, request.groups, request.splits)
+    folds, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
     for fold in options.folds:
         folds.fold(fold)  # or a UserError
     keep_decision(work, SPLITS_FILE, folds, options.overwrite)

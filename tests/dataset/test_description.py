@@ -8,8 +8,9 @@ import pytest
 from builders.data import touch_files
 from segfw.base.records import UserError
 from segfw.dataset.cases import FoundDataset
+from segfw.dataset.dataset_json import read_labels
 from segfw.dataset.labels import LabelSet, Region
-from segfw.dataset.layouts import find_dataset, read_labels
+from segfw.dataset.layouts import find_dataset
 
 DESCRIPTION = {
     "channel_names": {"0": "CT"},

@@ -1,7 +1,8 @@
-"""Finding cases in the three layouts, and every mistake in the files or in dataset.json said in words."""
+"""Finding cases in described and in plain folders, and every mistake in the files or in dataset.json said in words."""
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -9,7 +10,9 @@ from builders.data import touch_files
 from builders.found import channels, in_folders, names, problems
 from segfw.base.records import UserError
 from segfw.dataset.cases import FoundDataset
-from segfw.dataset.layouts import find_dataset, group_channels, read_labels
+from segfw.dataset.dataset_json import read_labels
+from segfw.dataset.image_files import group_channels
+from segfw.dataset.layouts import find_dataset
 
 NNUNET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1}}
 TWO_CHANNELS = NNUNET | {"channel_names": {"0": "CT", "1": "PET"}}
@@ -152,8 +155,15 @@ def test_a_folder_of_no_known_layout_says_what_is_there_and_what_is_expected(tmp
     with pytest.raises(UserError, match=r"none: no such folder; give the folder that holds the images and masks"):
         find_dataset(tmp_path / "none")
     touch_files(tmp_path, {"imagesTr": ["a"], "labelsTr": ["a"]})
-    with pytest.raises(UserError, match=r"holds imagesTr, labelsTr; expected images/ and labels/, or .*dataset\.json"):
+    with pytest.raises(UserError, match=r"holds imagesTr/ and labelsTr/ but no dataset\.json, .*; add it, or call the"):
         find_dataset(tmp_path)
+    touch_files(tmp_path / "other", {"P1": ["ct.nii.gz", "tumour.nii.gz"], "P2": ["ct.nii.gz"]})
+    with pytest.raises(UserError) as caught:
+        find_dataset(tmp_path / "other")
+    start = f"{tmp_path}/other: holds P1, P2 (in P1: ct.nii.gz, tumour.nii.gz), which is no layout that segfw reads; "
+    assert str(caught.value).startswith(start + "expected one of: ")
+    for looks in ("images/ and labels/", "dataset.json (nnU-Net)", "(BIDS)", "a folder for each patient", "P1_img"):
+        assert looks in str(caught.value)
 
 
 # dataset.json
@@ -355,3 +365,20 @@ def test_a_description_that_is_a_link_to_nothing_is_no_missing_one(tmp_path):
     (tmp_path / "dataset.json").symlink_to("annex")
     with pytest.raises(UserError, match=r"dataset.json: is a link to annex, which is missing; fetch that file"):
         find_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("on_disk, in_list", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_list_with_accents_in_another_form_than_the_files(tmp_path, on_disk, in_list):
+    """macOS writes é as two characters, Windows and Linux as one; in folders both pair, and so they do in lists."""
+    stems = ("Région", "Hüfte")
+    files = [normalize(on_disk, stem) for stem in stems]
+    listed_names = [normalize(in_list, stem) for stem in stems]
+    assert files != listed_names
+    training = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in listed_names]
+    found = find_dataset(
+        touch_files(tmp_path / "a", {"imagesTr": files, "labelsTr": files}, V1 | {"training": training})
+    )
+    assert ([case.id for case in found.cases], problems(found)) == (["Hüfte", "Région"], [])
+    entries = {name: entry(f"Bilder/{name}", f"Masken/{name}") for name in listed_names}
+    found = listed(tmp_path / "b", entries, files={"Bilder": files, "Masken": files})
+    assert (len(found.cases), problems(found)) == (2, [])

@@ -13,7 +13,7 @@ def test_folders_with_equal_names(tmp_path):
     assert found.layout == "folders"
     assert names(found) == {"scan_2020": ["scan_2020.nrrd", "scan_2020"], "scan_2021": ["scan_2021", "scan_2021"]}
     assert (found.channels, found.labels) == (None, None)  # only the files can tell
-    assert found.notes == ("paired 2 cases by name, such as scan_2020.nrrd with scan_2020.nii.gz",)
+    assert found.paired == "scan_2020: images/scan_2020.nrrd -> labels/scan_2020.nii.gz"
 
 
 def test_folders_with_numbered_channels(tmp_path):
@@ -30,7 +30,7 @@ def test_folders_with_channels_after_a_shared_name(tmp_path):
         "BRAIN_10": ["BRAIN_10_flair", "BRAIN_10_t1", "BRAIN_10_seg"],
     }
     assert channels(found) == ["flair", "t1"]
-    assert found.notes[1] == "channels by file name: flair, t1"
+    assert found.notes[0] == "channels by file name: flair, t1"
 
 
 @pytest.mark.parametrize(

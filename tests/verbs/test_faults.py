@@ -220,7 +220,7 @@ def test_names_pair_however_their_accents_are_written(tmp_path, capsys):
         write_nifti(tmp_path / "raw" / "labels" / f"{composed}.nii.gz", mask)
         write_nifti(tmp_path / "predicted" / f"{decomposed}.nii.gz", mask)
     assert main(["check", str(tmp_path / "raw")]) == 0
-    assert "paired 3 cases by name" in capsys.readouterr().out
+    assert "layout: folders; Hüfte: images/Hu\u0308fte.nii.gz -> labels/Hüfte.nii.gz" in capsys.readouterr().out
     output = tmp_path / "scores.json"
     masks = [str(tmp_path / "predicted"), str(tmp_path / "raw" / "labels")]
     assert main(["evaluate", *masks, "--no-surface", "--output", str(output)]) == 0
