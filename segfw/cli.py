@@ -102,7 +102,7 @@ def _run(command: Command, typed: argparse.Namespace, speech: Speech) -> int:
     try:
         result = command.call(typed)
         speech.is_at_end = True
-        code = command.say_result(typed, result)
+        code = command.say(typed, result)
     except KeyboardInterrupt:
         how = "the same command goes on from here (segfw train needs --resume)"
         return _say_error(f"interrupted; {how}", INTERRUPTED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,10 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A verb: ``function`` is called with ``arguments`` and the options records that it was declared to take."""
+    """A verb: ``function`` is called with ``arguments`` and the options records that it was declared to take.
+
+    Where it returns an ``Answer`` (base/answers.py), ``gives_json`` lets it be printed as JSON, too.
+    """
 
     function: Callable[..., Any]
     what: str
@@ -57,6 +62,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     say_result: SayResult = say_text
     log_place: Callable[[argparse.Namespace], LogPlace] | None = None  # None: nothing is logged
+    gives_json: bool = False
 
     @property
     def records(self) -> Mapping[str, type[Options]]:
@@ -74,12 +80,26 @@ class Command:
             argument.add_to(parser)
         for record in self.records.values():
             add_options(parser, record)
+        if self.gives_json:
+            parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
     def call(self, typed: argparse.Namespace) -> Any:
         """Does what was typed."""
         values = {argument.name: getattr(typed, argument.name) for argument in self.arguments}
         options = {name: record.from_arguments(typed) for name, record in self.records.items()}
-        return self.function(**values, **options)
+        with redirect_stdout(sys.stderr) if self._asks_for_json(typed) else nullcontext():
+            return self.function(**values, **options)
+
+    def say(self, typed: argparse.Namespace, result: Any) -> int | None:
+        """Says what came out, and returns the exit code if that is not 0."""
+        if not self._asks_for_json(typed):
+            return self.say_result(typed, result)
+        print(result.json_text())
+        code: int = result.exit_code
+        return code
+
+    def _asks_for_json(self, typed: argparse.Namespace) -> bool:
+        return self.gives_json and bool(typed.json)
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, default: object = False, is_shown: bool = True) -> None:

@@ -7,35 +7,92 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
 
+from segfw.base.answers import Answer
 from segfw.base.device import cpu_has_bf16, device_name, pick_device, pick_precision
-from segfw.base.records import GIGABYTE
+from segfw.base.records import GIGABYTE, Record
 from segfw.base.resources import cpu_count, free_memory_bytes
+from segfw.base.words import count
 
 
-def describe_machine() -> str:
-    """What is here and what is wrong with it, a line each."""
-    versions = [f"{name} {_version(name)}" for name in ("segfw", "torch", "numpy", "nibabel", "SimpleITK", "blosc2")]
-    disk = shutil.disk_usage(Path.cwd())
-    memory_gb = psutil.virtual_memory().total / GIGABYTE
+class ComputeDevice(Record):
+    """A GPU that PyTorch can use."""
+
+    name: str
+    free_gb: float
+    memory_gb: float
+
+
+class Machine(Answer):
+    """What is here; ``wrong`` are sentences, each with a remedy, and ``hints`` what is right and good to know.
+
+    ``device`` and ``precision`` are those of a training or a prediction that is not told otherwise.
+    """
+
+    kind: Literal["machine"] = "machine"
+    python: str
+    system: str
+    versions: dict[str, str]  # of packages; MISSING where there is none
+    cores: int
+    threads: int
+    has_bf16: bool
+    memory_gb: float
+    free_memory_gb: float
+    folder: str
+    free_disk_gb: float
+    gpus: tuple[ComputeDevice, ...]
+    device: str
+    precision: str
+    wrong: tuple[str, ...]
+    hints: tuple[str, ...]
+
+    def text(self) -> str:
+        """What is here and what is wrong with it, a line each."""
+        packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        bf16 = "fast in 16 bit (bf16)" if self.has_bf16 else "not faster in 16 bit, so it computes in 32"
+        gpus = [f"GPU {number}: {_gpu_text(gpu)}" for number, gpu in enumerate(self.gpus)]
+        lines = [
+            f"Python {self.python} on {self.system}",
+            packages,
+            f"Processor: {count(self.cores, 'usable core')}, {count(self.threads, 'thread')}, {bf16}",
+            f"Memory: {self.free_memory_gb:.1f} of {self.memory_gb:.1f} GB free",
+            f"Disk here: {self.free_disk_gb:.1f} GB free ({self.folder})",
+            *(gpus or (["GPU: none that PyTorch can use"] if self.device == "CPU" else [])),
+            f"segfw will use: {self.device} in {self.precision}; another one by --device",
+            "",
+            *(self.wrong or ("Nothing is wrong.",)),
+            *self.hints,
+        ]
+        return "\n".join(lines)
+
+
+def describe_machine() -> Machine:
+    """What is here and what is wrong with it."""
+    folder = Path.cwd()
     free_gb = free_memory_bytes() / GIGABYTE
+    disk_gb = shutil.disk_usage(folder).free / GIGABYTE
     device = pick_device("auto")
-    lines = [
-        f"Python {platform.python_version()} on {platform.platform()}",
-        ", ".join(versions),
-        f"Processor: {cpu_count()} usable cores, {torch.get_num_threads()} threads, "
-        f"{'computes' if cpu_has_bf16() else 'does not compute'} in bf16",
-        f"Memory: {free_gb:.1f} of {memory_gb:.1f} GB free",
-        f"Disk here: {disk.free / GIGABYTE:.1f} GB free",
-        *(f"CUDA device {i}: {_cuda_line(i)}" for i in range(torch.cuda.device_count())),
-        f"segfw will use: {device_name(device)} in {str(pick_precision('auto', device)).removeprefix('torch.')}",
-        "",
-    ]
-    wrong = _complaints(free_gb, disk.free / GIGABYTE, device)
-    return "\n".join(lines + (wrong or ["Nothing is wrong."]))
+    return Machine(
+        python=platform.python_version(),
+        system=platform.platform(),
+        versions={name: _version(name) for name in ("segfw", "torch", "numpy", "nibabel", "SimpleITK", "blosc2")},
+        cores=cpu_count(),
+        threads=torch.get_num_threads(),
+        has_bf16=cpu_has_bf16(),
+        memory_gb=psutil.virtual_memory().total / GIGABYTE,
+        free_memory_gb=free_gb,
+        folder=str(folder),
+        free_disk_gb=disk_gb,
+        gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
+        device=device_name(device),
+        precision=str(pick_precision("auto", device)).removeprefix("torch."),
+        wrong=tuple(_complaints(free_gb, disk_gb, device)),
+        hints=tuple(_hints(device)),
+    )
 
 
 def _version(name: str) -> str:
@@ -45,9 +102,13 @@ def _version(name: str) -> str:
         return "MISSING"
 
 
-def _cuda_line(index: int) -> str:
+def _gpu(index: int) -> ComputeDevice:
     free, total = torch.cuda.mem_get_info(index)
-    return f"{torch.cuda.get_device_name(index)}, {free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free"
+    return ComputeDevice(name=torch.cuda.get_device_name(index), free_gb=free / GIGABYTE, memory_gb=total / GIGABYTE)
+
+
+def _gpu_text(gpu: ComputeDevice) -> str:
+    return f"{gpu.name}, {gpu.free_gb:.1f} of {gpu.memory_gb:.1f} GB free"
 
 
 def _complaints(free_gb: float, disk_gb: float, device: torch.device) -> list[str]:
@@ -56,19 +117,26 @@ def _complaints(free_gb: float, disk_gb: float, device: torch.device) -> list[st
         complaints.append(f"Only {free_gb:.1f} GB of memory are free: close other programs, or use --workers 1.")
     if disk_gb < 10:
         complaints.append(f"Only {disk_gb:.1f} GB of disk are free: work in another folder, or make room.")
-    if device.type == "cpu":
-        driver = shutil.which("nvidia-smi")
-        if driver and torch.version.cuda is None:
+    driver = shutil.which("nvidia-smi")
+    if device.type == "cpu" and driver:
+        if torch.version.cuda is None:
             complaints.append(
                 "There is an NVIDIA driver, but this PyTorch is built for the CPU only: install the CUDA build "
                 "(see pytorch.org) into this environment."
             )
-        elif driver:
+        else:
             complaints.append(
                 "There is an NVIDIA driver, but PyTorch finds no device: see nvidia-smi, update the driver."
             )
-        else:
-            complaints.append("No GPU: everything works, but train small data sets only, and give --time-budget.")
     if "MISSING" in (_version("nibabel"), _version("SimpleITK"), _version("blosc2")):
         complaints.append(f"A package is missing: install segfw again with {Path(sys.executable).name} -m pip.")
     return complaints
+
+
+def _hints(device: torch.device) -> list[str]:
+    if device.type != "cpu":
+        return []
+    return [
+        "Without a GPU everything works, but a training of the published length takes weeks: give segfw run a length, "
+        "such as --time-budget 2h."
+    ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 
+from segfw.base.answers import Answer
 from segfw.base.records import Record
 from segfw.base.words import count
 from segfw.checkup.case_details import CheckedCase
@@ -26,9 +28,10 @@ class LabelSummary(Record):
     largest_ml: float | None
 
 
-class CheckReport(Record):
+class CheckReport(Answer):
     """What is in a data set and what is wrong with it, worst first."""
 
+    kind: Literal["check"] = "check"
     name: str
     root: str
     layout: str

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-from segfw.base.device import device_name
 from segfw.planning.measure import hours_per_fold
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Configuration, Estimate, Plan
@@ -40,16 +37,16 @@ def explain_configuration(configuration: Configuration) -> list[str]:
     ]
 
 
-def explain_costs(estimate: Estimate, device: torch.device, flops: float) -> list[str]:
-    """What the training of one configuration takes on ``device``, which reaches ``flops`` operations per second."""
-    step_s = estimate.teraflop_per_step * 1e12 / flops
+def explain_costs(estimate: Estimate, device: str, step_s: float) -> list[str]:
+    """What the training of one configuration takes on ``device``, where a step takes ``step_s`` seconds."""
     return [
-        f"  Needs in training: a GPU of {needed_gb(estimate.training_memory_gb):.1f} GB ({_measured(estimate)}), "
+        f"  Needs in training: a GPU, if any, of {needed_gb(estimate.training_memory_gb):.1f} GB "
+        f"({_measured(estimate)}), "
         f"{estimate.ram_gb:.1f} GB of memory with the data set kept in it, and {estimate.disk_gb:.2f} GB of disk for "
         f"preprocessed data before compression.",
-        f"  Expected on {device_name(device)}: {_seconds(step_s)} per step, so {EPOCHS} epochs of "
+        f"  Expected on {device}: {_seconds(step_s)} per step, so {EPOCHS} epochs of "
         f"{STEPS_PER_EPOCH} steps take about {hours_per_fold(step_s):,.1f} hours per fold. "
-        f"--time-budget trains to a length of your choice.",
+        f"Another length: --time-budget 2h, or --epochs.",
     ]
 
 

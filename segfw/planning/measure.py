@@ -120,7 +120,7 @@ def with_estimates(plan: Plan, device: TrainingDevice, measured: Measurements) -
     flops = device.probe_flops()
     configurations = {}
     for name, configuration in plan.configurations.items():
-        step_s = configuration.estimate.teraflop_per_step * 1e12 / flops
+        step_s = configuration.estimate.step_s(flops)
         estimate = configuration.estimate.model_copy(
             update={
                 "device": device.name,

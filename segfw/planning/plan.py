@@ -38,6 +38,10 @@ class Estimate(Record):
     device: str = ""  # on which the hours were estimated and the memory measured
     hours_per_fold: float | None = None
 
+    def step_s(self, flops: float) -> float:
+        """Seconds of a training step where ``flops`` operations per second are reached."""
+        return self.teraflop_per_step * 1e12 / flops
+
 
 class Configuration(Record):
     """One way to train on a data set. Patch size is in voxels, in the network's axis order, at the target spacing."""

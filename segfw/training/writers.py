@@ -1,10 +1,12 @@
-"""A run's figures for TensorBoard or MLflow too, where these are installed; metrics.jsonl is always written."""
+"""A run's figures for TensorBoard, MLflow or W&B too, where these are installed; metrics.jsonl is always written."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MLFLOW_FILE = "mlflow.db"
 MLFLOW_RUN_FILE = "mlflow_run.txt"
 MLFLOW_EXPERIMENT = "segfw"
+WANDB_RUN_FILE = "wandb_run.txt"
+WANDB_PROJECT = "segfw"
 LONGEST_PARAMETER = 500  # characters that every version of MLflow takes
 PER_LABEL = "_per_label"
 
@@ -179,6 +183,63 @@ def _mlflow_name(name: str) -> str:
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
 
 
+class _Wandb:
+    """Weights & Biases: figures and settings alone, kept in the run's folder unless its user says where to send them.
+
+    Which is by W&B's own WANDB_MODE=online; later ``wandb sync`` sends what is kept. Nothing else that W&B can collect
+    (console, source, commit, host, folders, use of the machine) is, and no report of its errors goes out.
+    """
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when it is imported
+        wandb = _imported("wandb", "wandb")
+        kept = folder / WANDB_RUN_FILE
+        mode = os.environ.get("WANDB_MODE") or "offline"
+        session = record.sessions[-1]
+        described = session.model_dump(mode="json", exclude={"settings", "command"}) | session.settings
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT") or WANDB_PROJECT,
+                id=_kept_id(kept, record) or secrets.token_hex(4),
+                resume="allow",
+                name="/".join(folder.resolve().parts[-2:]),  # configuration and fold
+                dir=str(folder),
+                mode=mode,
+                config=described,
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    save_code=False,
+                    disable_git=True,
+                    disable_code=True,
+                    disable_job_creation=True,
+                    host="",
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                    x_disable_machine_info=True,
+                    x_save_requirements=False,
+                ),
+            )
+        except Exception as error:  # of the server, the network or the disk
+            raise UserError(
+                f"Weights & Biases cannot log in mode {mode!r} ({first_line(error)[:200]}); set WANDB_MODE=offline, "
+                "or train without it"
+            ) from None
+        self._record = record
+        write_text(kept, f"{self._run.id}\n")
+
+    def write(self, row: EpochRow) -> None:
+        self._run.log(figures(row, self._record.label_names), step=row["epoch"] + 1)
+
+    def close(self, finished: bool = True) -> None:
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+def _kept_id(kept: Path, record: RunRecord) -> str | None:
+    """W&B's name of a run that goes on; None for a new one."""
+    return read_text(kept).strip() if len(record.sessions) > 1 and kept.is_file() else None
+
+
 def _imported(module: str, package: str) -> ModuleType:
     try:
         return import_module(module)
@@ -187,5 +248,13 @@ def _imported(module: str, package: str) -> ModuleType:
 
 
 # What each of them needs; MLflow would miss its database's later, and less clearly.
-MODULES = {"tensorboard": ("torch.utils.tensorboard",), "mlflow": ("mlflow", "sqlalchemy")}
-WRITERS: dict[str, Callable[[Path, RunRecord], Writer]] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}
+MODULES = {
+    "tensorboard": ("torch.utils.tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy"),
+    "wandb": ("wandb",),
+}
+WRITERS: dict[str, Callable[[Path, RunRecord], Writer]] = {
+    "tensorboard": _TensorBoard,
+    "mlflow": _MLflow,
+    "wandb": _Wandb,
+}

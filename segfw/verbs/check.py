@@ -94,4 +94,5 @@ COMMAND = Command(
     example="segfw check hippocampus --output report --fix repaired",
     arguments=(Argument(name="raw", help="folder of images and masks"),),
     say_result=_say_result,
+    gives_json=True,
 )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import DEVICES, Options, option, takes_options
+
+if TYPE_CHECKING:
+    from segfw.model.model_info import ModelInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class InfoOptions(Options):
 
 
 @takes_options(options=InfoOptions)
-def info(work: Path, options: InfoOptions = InfoOptions()) -> str:
+def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
     """What was planned and why, what it costs, and what is already trained; of a model file also its card.
 
     Parameters
@@ -29,18 +33,18 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> str:
 
     Returns
     -------
-    str
-        Several lines of text.
+    ModelInfo
+        As a text several lines.
 
     Raises
     ------
     UserError
         If there is no plan.
     """
-    from segfw.base.device import pick_device
+    from segfw.base.device import device_name, pick_device
     from segfw.base.records import UserError
+    from segfw.model.model_info import ModelInfo
     from segfw.model.source import ModelSource, is_model_file
-    from segfw.planning.explain import explain_configuration, explain_costs, explain_plan
     from segfw.planning.measure import training_flops
     from segfw.planning.plan import PLAN_FILE
 
@@ -49,19 +53,10 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> str:
         raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
     with ModelSource.open(work) as source:
         plan = source.plan()
+        trained = {name: tuple(source.trained_folds(name)) for name in plan.configurations}
         card = source.card
-        trained = {name: source.trained_folds(name) for name in plan.configurations}
     device = pick_device(options.device)
-    flops = training_flops(device)
-    lines = [card.text(), ""] if card else []
-    lines += explain_plan(plan)
-    for configuration in plan.configurations.values():
-        lines += ["", *explain_configuration(configuration)]
-        if not plan.is_imported:  # whose training is over
-            lines += explain_costs(configuration.estimate, device, flops)
-        folds = trained[configuration.name]
-        lines.append(f"  Trained folds: {', '.join(folds) if folds else 'none yet'}.")
-    return "\n".join(lines)
+    return ModelInfo.of(work, plan, card, trained, device_name(device), training_flops(device))
 
 
 COMMAND = Command(
@@ -69,4 +64,5 @@ COMMAND = Command(
     what="Explain a plan in words: what was chosen, why, and what it costs; and a model file's card.",
     example="segfw info work",
     arguments=(Argument(name="work", help="work folder or model file"),),
+    gives_json=True,
 )

@@ -299,8 +299,8 @@ def test_a_whole_run(tmp_path, labels, order, names):
     mask = read_volume(tmp_path / "masks" / "a_2.nii.gz").array
     np.testing.assert_array_equal(mask, read_volume(masks / "a_2.nii.gz").array)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert ("Regions, which may overlap" in info(work)) == bool(order)
-    assert "Voxels of value 9 are not annotated" in info(work)
+    assert ("Regions, which may overlap" in info(work).text()) == bool(order)
+    assert "Voxels of value 9 are not annotated" in info(work).text()
 
 
 def only(raw: Path, case: str, target: Path) -> Path:

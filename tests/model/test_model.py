@@ -98,11 +98,11 @@ def test_other_files_of_a_model_are_read_from_both(tmp_path):
 
 def test_info_shows_the_card(tmp_path):
     export_model(small_model(tmp_path / "work"), tmp_path / "model.zip", licence="CC-BY-4.0")
-    printed = info(tmp_path / "model.zip", device="cpu")
+    printed = info(tmp_path / "model.zip", device="cpu").text()
     assert "Licence: CC-BY-4.0." in printed
     assert "3d_fullres fold 0: trained 20" in printed
     assert "blocks: 4 cases, channels MR" in printed
-    assert "Trained folds: 0." in printed
+    assert "Fold 0 is trained." in printed
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_from_plan_to_prediction(make_raw, tmp_path, capsys, preset, configurati
     assert plan == Plan.load(work / "plan.json")
     assert plan.configurations[configuration].network.architecture == PRESETS[preset].architecture
     assert {path: path.stat().st_mtime_ns for path in (work / "preprocessed").rglob("*.b2nd")} == stored
-    assert "MONAI's" in info(work, device="cpu")
+    assert "MONAI's" in info(work, device="cpu").text()
     how = {"device": "cpu", "precision": "fp32", "batch_size": 2}
     scores = train(work, configuration, "0", epochs=1, steps_per_epoch=2, **how)
     assert len(scores.cases) == 1

@@ -1,7 +1,10 @@
-"""Writers for TensorBoard and MLflow: with the packages where they are installed, with stand-ins for their faults."""
+"""Writers for TensorBoard, MLflow, W&B: with the packages where they are installed, with stand-ins for their faults."""
 
+import os
+import socket
 import sys
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -48,12 +51,14 @@ def test_figures_of_a_row_by_name():
 
 
 def test_unknown_writers_are_refused(tmp_path):
-    with pytest.raises(UserError, match="--log 'wandb' is unknown; choose from tensorboard, mlflow"):
-        open_writers(("wandb",), tmp_path, record())
+    with pytest.raises(UserError, match="--log 'aim' is unknown; choose from tensorboard, mlflow, wandb"):
+        open_writers(("aim",), tmp_path, record())
     assert open_writers((), tmp_path, record()) == []
 
 
-@pytest.mark.parametrize("name, module", [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])
+@pytest.mark.parametrize(
+    "name, module", [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
 def test_a_missing_package_is_named_with_the_extra_that_has_it(name, module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)  # as Python marks what cannot be imported
     with pytest.raises(
@@ -151,3 +156,87 @@ def test_mlflow_logs_to_the_place_that_its_environment_names(tmp_path, client, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
     with pytest.raises(UserError, match="MLflow cannot log to nonsense://nowhere .*; correct MLFLOW_TRACKING_URI"):
         open_writers(("mlflow",), tmp_path, record())
+
+
+class StandIn:
+    """Weights & Biases as far as the writer uses it: what it was told, in order."""
+
+    def __init__(self):
+        self.begun = []
+        self.logged = []
+        self.ends = []
+        self.module = ModuleType("wandb")
+        self.module.Settings = dict
+        self.module.init = self.init
+
+    def init(self, **asked):
+        self.begun.append(asked)
+        return SimpleNamespace(
+            id=asked["id"],
+            log=lambda values, step: self.logged.append((step, values)),
+            finish=lambda exit_code: self.ends.append(exit_code),
+        )
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    found = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", found.module)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")  # so that what the writer sets is undone
+    monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    return found
+
+
+def test_wandb_keeps_figures_and_settings_here_and_a_resumed_run_goes_on(tmp_path, stand_in):
+    folder = tmp_path / "3d_fullres" / "fold_0"
+    folder.mkdir(parents=True)
+    (writer,) = open_writers(("wandb",), folder, record())
+    writer.write(ROWS[1])
+    writer.close(finished=False)
+    (resumed,) = open_writers(("wandb",), folder, record(2))
+    resumed.close()
+    open_writers(("wandb",), folder, record())  # begun anew
+    first, second, third = stand_in.begun
+    assert (first["mode"], first["project"], first["name"]) == ("offline", "segfw", "3d_fullres/fold_0")
+    assert (first["config"]["seed"], first["config"]["device"]) == (5, "CPU")
+    assert "command" not in first["config"]  # which names folders
+    switched_off = ("disable_git", "disable_code", "x_disable_meta", "x_disable_stats", "x_disable_machine_info")
+    assert [first["settings"][name] for name in switched_off] == [True] * 5
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    assert first["id"] == second["id"] != third["id"]
+    by_label = {"val_dice/left kidney": 0.25, "val_dice/tumour [mm²]": 0.75}
+    assert stand_in.logged == [(2, {"train_loss": 0.0, "val_dice": 0.5, **by_label})]
+    assert stand_in.ends == [1, 0]
+
+
+def test_wandb_sends_where_its_user_says_so_and_tells_why_it_cannot(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    open_writers(("wandb",), tmp_path, record())
+    assert stand_in.begun[0]["mode"] == "online"
+
+    def refused(**asked):
+        raise OSError("no API key configured")
+
+    stand_in.module.init = refused
+    with pytest.raises(UserError, match=r"cannot log in mode 'online' \(no API key configured\); set WANDB_MODE=offl"):
+        open_writers(("wandb",), tmp_path, record())
+
+
+def test_wandb_offline_needs_no_account_and_keeps_no_name_of_host_or_person(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    (writer,) = open_writers(("wandb",), tmp_path, record())
+    for row in ROWS:
+        writer.write(row)
+    writer.close()
+    wandb.teardown()  # until which the process that writes may not have done so
+    (stored,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    assert b"val_dice/left kidney" in content
+    assert socket.gethostname().encode() not in content
+    assert str(Path.home()).encode() not in content
+    assert not list((tmp_path / "wandb").rglob("wandb-metadata.json"))

@@ -67,7 +67,7 @@ def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
     function = getattr(segfw, FUNCTIONS[verb])
     taken = set(inspect.signature(function).parameters)
     taken |= {each.name for record in function.records.values() for each in fields(record)}
-    asked = {action.dest for action in parser._actions} - {"help", "debug", "quiet"}
+    asked = {action.dest for action in parser._actions} - {"help", "debug", "quiet", "json"}
     if verb == "export":  # of which two forms are functions of their own, and --ending is what export_nnunet takes
         asked -= {"onnx", "nnunet"}
         taken |= set(inspect.signature(segfw.export_nnunet).parameters)
@@ -152,7 +152,7 @@ def test_the_whole_chain_by_the_command_line(make_raw, tmp_path, capsys):
     explained = capsys.readouterr().out
     assert "Labels in the files: bright = 3, dark = 7." in explained
     assert "Target spacing (z, y, x) 4 x 1.5 x 1 mm: the median of 6 cases." in explained
-    assert "Trained folds: 0." in explained
+    assert "Fold 0 is trained." in explained
     assert re.search(r"about [\d.,]+ hours per fold", explained)
 
 
