@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +42,6 @@ def safe_cell(value: object) -> object:
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A CSV table whose cells are safe to open in a spreadsheet and to write in any encoding of Unicode."""
     import csv  # here, because --help has no need of it
-    import io
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -74,7 +74,12 @@ class PrintableStream:
 
 @contextlib.contextmanager
 def printable_output() -> Iterator[None]:
-    """Lets everything be printed while the block runs, whatever the encoding of the terminal or the log."""
+    """Lets everything be printed while the block runs, whatever the encoding of the terminal or the log.
+
+    A line is seen when it is said: without that a pipe or a log file gets none before there are some thousand characters.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     out: Any = PrintableStream(sys.stdout)
     errors: Any = PrintableStream(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):

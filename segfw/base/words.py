@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 
 def count(number: int, noun: str) -> str:
-    """'1 case', '2 cases'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """'1 case', '2 cases', '2 patches'."""
+    ending = "es" if noun.endswith(("s", "ch", "x")) else "s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
 
 
 def listed(words: Iterable[object], last: str = "or") -> str:

@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from segfw.base.progress import progress_bar
 from segfw.base.records import GIGABYTE, UserError
 from segfw.model.source import BEST_FILE
-from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures, read_metrics
+from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
 from segfw.training.metrics_log import append_metrics, epoch_line
 from segfw.training.patch_validation import validate_patches
-from segfw.training.progress_page import draw_progress
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import is_finite, train_step_that_fits
+from segfw.training.step_progress import StepProgress
 from segfw.training.stop_file import COOL_DOWN, GO_ON, STOP_NOW, Stopped
 from segfw.training.train_run import TrainRun
 
@@ -38,12 +37,14 @@ def train_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None:
     """Trains until the clock says that it is over. Raises Diverged, or Stopped."""
     share = run.ranks.samples(run.settings.batch_size)
     feeder = Feeder(lambda step: run.train_batches.cut(step, share), state.counters.step, device=run.compute.device)
+    shown = StepProgress(clock, state.counters, run.page, is_first=run.ranks.is_first)
     try:
-        while not _is_over(run, state, clock):
-            _obey_between_epochs(run, state, clock)
-            _train_and_validate(run, state, clock, feeder)
-            if run.checkpoints.is_good_due():
-                run.checkpoints.save(state, is_good=True)
+        with shown.lines():
+            while not _is_over(run, state, clock):
+                _obey_between_epochs(run, state, clock)
+                _train_and_validate(run, state, clock, feeder, shown)
+                if run.checkpoints.is_good_due():
+                    run.checkpoints.save(state, is_good=True)
     finally:
         feeder.close()
     run.checkpoints.save(state, is_good=True)
@@ -55,9 +56,10 @@ def _is_over(run: TrainRun, state: TrainState, clock: Clock) -> bool:
     return bool(is_over)
 
 
-def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder) -> None:
+def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder, shown: StepProgress) -> None:
     """One epoch, and what is written of it."""
-    trained = _train_epoch(run, state, clock, feeder)
+    with shown.epoch():
+        trained = _train_epoch(run, state, clock, feeder, shown)
     steps = max(1, round(VALIDATION_SHARE * trained["steps"]))
     patches, predicted_voxels = validate_patches(
         run.compute,
@@ -70,37 +72,35 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
     _note_patch_dice(run, state, patches["val_dice"], predicted_voxels, clock)
     row: EpochRow = {**trained, **patches, **_validate_whole_cases(run, state, clock)}
     is_best = _is_best(run, state, row)
-    _finish_epoch(run, state, row, clock)
+    _finish_epoch(run, state, row, clock, shown)
     if is_best and run.ranks.is_first:
         weights = state.network.state_dict()
         save_weights(run.folder / BEST_FILE, weights, epoch=state.counters.epoch, mirror_axes=run.mirror_axes)
 
 
-def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder) -> TrainFigures:
+def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder, shown: StepProgress) -> TrainFigures:
     """The steps that are left of an epoch. Raises Diverged, or Stopped."""
     counters = state.counters
     stalled_before_s = feeder.stalled_s
     losses: list[Tensor] = []
     rate = 0.0
     state.network.train()
-    with progress_bar(f"epoch {counters.epoch + 1}", total=clock.steps_per_epoch, unit="step") as bar:
-        bar.update(counters.epoch_steps)
-        for cut in feeder:
-            (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
-            _set_rate(state, rate, run.settings.momentum)
-            with run.augmentation_timer:
-                image, classes = run.train_batches.finish(cut, run.compute.device)
-            losses.append(train_step_that_fits(run.compute, state, image, classes))
-            counters.step += 1
-            counters.epoch_steps += 1
-            bar.update()
-            due = _what_is_due(run, clock)
-            if due.is_anything or len(losses) >= CHECK_EVERY_STEPS:
-                _add_up(run, state, losses)
-                losses = []
-            if due.is_epoch_over:
-                break
-            _act_within_epoch(run, state, clock, due)
+    for cut in feeder:
+        (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
+        _set_rate(state, rate, run.settings.momentum)
+        with run.augmentation_timer:
+            image, classes = run.train_batches.finish(cut, run.compute.device)
+        losses.append(train_step_that_fits(run.compute, state, image, classes))
+        counters.step += 1
+        counters.epoch_steps += 1
+        due = _what_is_due(run, clock)
+        if due.is_anything or len(losses) >= CHECK_EVERY_STEPS:
+            shown.loss = _add_up(run, state, losses)
+            losses = []
+        shown.step()
+        if due.is_epoch_over:
+            break
+        _act_within_epoch(run, state, clock, due)
     return {
         "train_loss": counters.epoch_loss / counters.epoch_steps,
         "learning_rate": rate,
@@ -159,13 +159,13 @@ def _obey_between_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None
         _act_within_epoch(run, state, clock, _Due(is_epoch_over=False, is_checkpoint_due=False, asked=int(asked)))
 
 
-def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> None:
-    """Reads the losses since the last look. Raises Diverged, or UserError that names a case of broken values."""
+def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> float:
+    """The mean of the losses since the last look. Raises Diverged, or UserError that names a case of broken values."""
     counters = state.counters
     total = float(run.ranks.sum(torch.stack(losses).sum())) / run.ranks.count
     counters.epoch_loss += total
     if math.isfinite(total) and is_finite(state.network):
-        return
+        return total / len(losses)
     for step in range(counters.step - len(losses), counters.step):
         for patch in run.train_batches.cut(step).patches:
             if not bool(torch.isfinite(patch.image_czyx).all()):
@@ -220,7 +220,7 @@ def _is_best(run: TrainRun, state: TrainState, row: EpochRow) -> bool:
     return True
 
 
-def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock) -> None:
+def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock, shown: StepProgress) -> None:
     """Writes the epoch down and begins the next."""
     counters = state.counters
     device = run.compute.device
@@ -233,7 +233,6 @@ def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock)
         row["gpu_memory_gb"] = torch.cuda.max_memory_reserved(device) / GIGABYTE
     if run.ranks.is_first:
         append_metrics(run.folder, row)
-        draw_progress(run.folder, read_metrics(run.folder), run.label_names, left_s=clock.left_s())
     for writer in run.writers:
         writer.write(row)
     total = "" if run.settings.time_budget_s else f"/{run.settings.epochs}"
@@ -243,3 +242,4 @@ def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock)
     counters.epoch_loss = 0.0
     counters.epoch_s = 0.0
     clock.begin_epoch()
+    shown.epoch_was_told()

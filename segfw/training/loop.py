@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from segfw.base.device import keep_freed_pages
 from segfw.base.records import UserError
+from segfw.base.words import first_line
 from segfw.model.source import WEIGHTS_FILE
-from segfw.model.training_record import read_metrics
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
-from segfw.training.progress_page import draw_progress
+from segfw.training.progress_page import Ending
 from segfw.training.schedule import Clock
 from segfw.training.step import memory_errors_named
+from segfw.training.stop_file import Stopped
 from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
 
 RESCUE_FACTOR = 0.5  # on the learning rate after a divergence
 MOST_RESCUES = 4
+FINISHED = Ending(state="finished", sentence="Whole validation cases are predicted and scored next, in report.html.")
 FORGOTTEN_EPOCHS = 50  # after which a rescue no longer counts
 
 
@@ -49,6 +51,9 @@ def train_run(run: TrainRun, state: TrainState) -> None:
         with memory_errors_named(run.folder, run.compute, run.settings.batch_size):
             _train_with_rescues(run, state)
         is_finished = True
+    except BaseException as error:
+        run.page.end(_ending_of(error))
+        raise
     finally:
         for writer in run.writers:
             writer.close(is_finished)
@@ -59,8 +64,20 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             epoch=state.counters.epoch,
             mirror_axes=run.mirror_axes,
         )
-        draw_progress(run.folder, read_metrics(run.folder), run.label_names, is_last=True)
+    run.page.end(FINISHED)
     run.ranks.wait()
+
+
+def _ending_of(error: BaseException) -> Ending:
+    """What the page says of a run that did not come to its end."""
+    if isinstance(error, Stopped):
+        return Ending(
+            state="stopped", sentence="It was stopped as asked; segfw train with --resume goes on from there."
+        )
+    reason = "" if isinstance(error, KeyboardInterrupt) else f" by an error ({first_line(error)})"
+    return Ending(
+        state="interrupted", sentence=f"It was interrupted{reason}; segfw train with --resume goes on from there."
+    )
 
 
 def _train_with_rescues(run: TrainRun, state: TrainState) -> None:

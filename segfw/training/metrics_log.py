@@ -31,13 +31,12 @@ def epoch_line(row: EpochRow, names: Sequence[str], total: str, left_s: float) -
     ``total`` follows the epoch's number, such as '/1000'. What a row may lack (whole cases, the share of augmentation,
     the GPU's memory) is left out.
     """
-    speed = row["steps"] / row["epoch_s"]
     parts = [
         f"epoch {row['epoch'] + 1}{total}",
         f"loss {row['train_loss']:+.3f}",
         f"val {row['val_loss']:+.3f}",
         f"dice {row['val_dice']:.3f}",
-        f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step",
+        pace(row["steps"], row["epoch_s"]),
         f"waited {row['stalled_share']:.0%}",
     ]
     at_dice = 4
@@ -61,6 +60,12 @@ def _by_label(dices: Sequence[float], names: Sequence[str], room: int) -> str:
         if len(text) <= room:
             return f" ({text})"
     return ""
+
+
+def pace(steps: int, seconds: float) -> str:
+    """'2.5 steps/s', or '4.0 s/step' where a step takes more than a second."""
+    seconds = max(seconds, 1e-9)
+    return f"{steps / seconds:.1f} steps/s" if seconds <= steps else f"{seconds / steps:.1f} s/step"
 
 
 def clock(seconds: float) -> str:

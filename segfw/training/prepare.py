@@ -10,6 +10,7 @@ from segfw.base.device import compiling_pays, pick_precision
 from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.grid.store import CaseArrays
+from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.losses import LOSSES, Loss
 from segfw.planning.plan import Configuration
@@ -19,7 +20,8 @@ from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, 
 from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
-from segfw.training.run_record import describe_session, note_session
+from segfw.training.progress_page import ProgressPage
+from segfw.training.run_record import describe_session, facts_of, note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import FittedSettings, extended, fit_to_length
 from segfw.training.settings import TrainSettings
@@ -112,7 +114,12 @@ def prepare_run(
         val_cases = _open_cases(request, request.fold.validation, fitted, device)
 
     # Where it is written down
-    writers = _begin_log(request, fitted, compute, state) if request.ranks.is_first else []
+    writers: list[Writer] = []
+    facts: dict[str, str] = {}
+    if request.ranks.is_first:
+        record = _begin_log(request, fitted, compute, state)
+        writers = open_writers(request.log, request.folder, record)
+        facts = facts_of(record.sessions[-1], configuration, request.fold)
     return TrainRun(
         folder=request.folder,
         configuration=configuration,
@@ -128,6 +135,7 @@ def prepare_run(
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
         writers=writers,
+        page=ProgressPage(request.folder, request.label_names, facts, is_first=request.ranks.is_first),
         fewest_gain=request.fewest_gain,
         now_s=request.now_s,
     )
@@ -251,8 +259,8 @@ def _batches(
     )
 
 
-def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState) -> list[Writer]:
-    """Settings, run.json and the writers of a run that begins or goes on at the state's epoch."""
+def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState) -> RunRecord:
+    """Settings and run.json of a run that begins or goes on at the state's epoch."""
     keep_metrics_before(request.folder, state.counters.epoch)
     settings.save(request.folder / SETTINGS_FILE)
     session = describe_session(
@@ -265,5 +273,4 @@ def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute
         training_ids=request.fold.train,
         processes=request.ranks.count,
     )
-    record = note_session(request.folder, session, request.label_names)
-    return open_writers(request.log, request.folder, record)
+    return note_session(request.folder, session, request.label_names)

@@ -1,79 +1,127 @@
-"""How a run goes, as a picture and as a page that renews itself: progress.png and progress.html in the run's folder.
+"""How a run goes, as a page that renews itself: progress.html in the run's folder, from before the first step on.
 
 matplotlib and jinja2 are imported where they are used, because importing the training must stay light.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
-from segfw.base.files import whole_file
-from segfw.training.metrics_log import clock
+from segfw.base.figures import write_page
+from segfw.base.tables import Column, Table
+from segfw.model.training_record import EpochRow, read_metrics
+from segfw.training.curves import MARK_DASHES, MARKS, Curves, curves_of
+from segfw.training.metrics_log import clock, pace
+from segfw.training.position import Position
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-PROGRESS_PNG = "progress.png"
 PROGRESS_HTML = "progress.html"
 TEMPLATE = Path(__file__).with_name("progress.html.jinja")
-DRAWN_EVERY_S = 20.0
-LEGEND_ENTRIES = 10  # labels beyond these are drawn without a name
-INK = "#1c2733"
-SOFT_INK = "#5b6875"
-# Keys of a row whose value is a sentence of what happened then -> colour of the line that marks the epoch.
-MARKS = {"rescued": PALETTE[0], "extended": PALETTE[2], "cooling": PALETTE[1]}
+WRITTEN_EVERY_S = 20.0
+TIME_FORMAT = "%d %b %Y, %H:%M:%S"
+
+State = Literal["running", "finished", "stopped", "interrupted"]
 
 
-def draw_progress(
-    folder: Path,
-    rows: Sequence[Mapping],
-    label_names: Sequence[str],
-    *,
-    is_last: bool = False,
-    left_s: float | None = None,
-) -> None:
-    """Draws the rows of metrics.jsonl; nothing is done within DRAWN_EVERY_S of the last time, unless ``is_last``.
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run, or this part of it, ended, and in words what there is to do."""
 
-    ``left_s`` is how long the run is expected to go on. Failing, for example because the disk is full, is said once
-    and never raised: a picture must not end a training.
+    state: State
+    sentence: str
+
+
+class ProgressPage:
+    """Writes the page of the run in ``folder``: when told to, and meanwhile every WRITTEN_EVERY_S.
+
+    ``facts`` are what it is trained with, by name. Only the first rank writes. Failing, for example because the disk is
+    full, is said once and never raised: a page must not end a training.
     """
-    if not rows or not (is_last or _is_due(folder / PROGRESS_PNG)):
-        return
-    try:
-        png = draw_rows(rows, label_names)
-        write_page(
-            folder / PROGRESS_HTML,
-            TEMPLATE,
-            title=f"Training of {'/'.join(folder.resolve().parts[-2:])}",
-            is_running=not is_last,
-            every_s=round(DRAWN_EVERY_S),
-            written_s=time.time(),
-            written=time.strftime("%Y-%m-%d %H:%M:%S"),
-            headline=_headline(rows),
-            minor=_minor(rows, left_s if not is_last else None),
-            events=_events(rows),
-            curves_png=png,
-        )
-        with whole_file(folder / PROGRESS_PNG) as partial:  # last, because its age says when to draw again
-            partial.write_bytes(png)
-    except Exception as error:  # disks and plotting libraries fail in too many ways to list
-        _say_once(f"note: {folder / PROGRESS_PNG} cannot be drawn: {error or type(error).__name__}")
+
+    def __init__(
+        self,
+        folder: Path,
+        label_names: Sequence[str],
+        facts: Mapping[str, str],
+        *,
+        is_first: bool = True,
+        every_s: float = WRITTEN_EVERY_S,
+    ) -> None:
+        self.path = folder / PROGRESS_HTML
+        self._folder = folder
+        self._label_names = tuple(label_names)
+        self._facts = facts
+        self._is_first = is_first
+        self._every_s = every_s
+        self._since = time.strftime(TIME_FORMAT)
+        self._written_s: float | None = None
+        self._position: Position | None = None
+        self._drawn: list[tuple[Curves, str]] = []  # of so many rows:
+        self._drawn_rows = 0
+
+    def is_due(self) -> bool:
+        """True if what was written last is old."""
+        if not self._is_first:
+            return False
+        return self._written_s is None or time.monotonic() - self._written_s >= self._every_s
+
+    def show(self, position: Position) -> None:
+        """Writes the page of a run that is under way there."""
+        self._position = position
+        self._write(None)
+
+    def end(self, ending: Ending) -> None:
+        """Writes the page of a run that is over."""
+        self._write(ending)
+
+    def _write(self, ending: Ending | None) -> None:
+        if not self._is_first:
+            return
+        self._written_s = time.monotonic()
+        try:
+            rows = read_metrics(self._folder)
+            self._draw(rows)
+            write_page(self.path, TEMPLATE, filters={"scaled": _scaled}, **self._content(rows, ending))
+        except Exception as error:  # disks and plotting libraries fail in too many ways to list
+            _say_once(f"note: {self.path} cannot be written: {error or type(error).__name__}")
+
+    def _draw(self, rows: Sequence[EpochRow]) -> None:
+        if len(rows) != self._drawn_rows:  # a rescued run loses rows
+            self._drawn = [(curves, curves.svg(_number(rows[-1]))) for curves in curves_of(rows, self._label_names)]
+            self._drawn_rows = len(rows)
+
+    def _content(self, rows: Sequence[EpochRow], ending: Ending | None) -> dict[str, object]:
+        """What the template names."""
+        configuration, fold = self._folder.resolve().parts[-2:]
+        return {
+            "title": f"Training of {configuration}, {fold.replace('_', ' ')}",
+            "state": "running" if ending is None else ending.state,
+            "ending": "" if ending is None else ending.sentence,
+            "since": self._since,
+            "every_s": round(self._every_s),
+            "written_s": time.time(),
+            "written": time.strftime(TIME_FORMAT),
+            "position": self._position,
+            "headline": _headline(rows, self._position),
+            "minor": _minor(rows, self._position, is_running=ending is None),
+            "events": _events(rows),
+            "drawings": self._drawn,
+            "labels": labels_table(rows, self._label_names),
+            "mark_dashes": MARK_DASHES,
+            "whole_number": sum(row.get("whole_case_dice") is not None for row in rows),
+            "facts": self._facts,
+            "folder": str(self._folder),
+        }
 
 
-def _is_due(path: Path) -> bool:
-    try:
-        age_s = time.time() - path.stat().st_mtime
-    except OSError:
-        return True
-    return not 0 <= age_s < DRAWN_EVERY_S  # a clock that was set back must not stop the drawing
+def _scaled(dashes: str) -> str:
+    """Dashes of line widths for the key of a line, which is twice as wide as one."""
+    return " ".join(f"{2 * float(part):g}" for part in dashes.split())
 
 
 @cache
@@ -81,146 +129,80 @@ def _say_once(text: str) -> None:
     print(text)
 
 
-def draw_rows(rows: Sequence[Mapping], label_names: Sequence[str]) -> bytes:
-    """PNG with a panel each for loss, patch Dice, whole-case Dice if there is one, learning rate, and time."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    panels: list[Callable[[Axes, Sequence[Mapping], Sequence[str]], None]] = [_loss, _patch_dice]
-    if any(row.get("whole_case_dice") is not None for row in rows):
-        panels.append(_whole_case_dice)
-    panels += [_rate, _time]
-    columns = 2 if len(panels) == 4 else 3
-    with rc_context({"text.parse_math": False}):  # a label may be called "$x_1$"
-        figure = Figure(figsize=(4.6 * columns, 6.4), dpi=80)
-        # Fixed margins: working them out takes longer than all the drawing.
-        figure.subplots_adjust(left=0.05, right=0.985, bottom=0.13, top=0.95, wspace=0.2, hspace=0.42)
-        axes = figure.subplots(2, columns).ravel()
-        for ax, panel in zip(axes, panels):
-            panel(ax, rows, label_names)
-            for row in rows:
-                for key in MARKS.keys() & row.keys():
-                    ax.axvline(row["epoch"] + 1, color=MARKS[key], lw=1, ls=":")
-            ax.set(xlabel="Epoch", xlim=(rows[0]["epoch"] + 0.5, rows[-1]["epoch"] + 1.5))
-            plain_axes(ax)
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        return _with_mark_names(figure, rows)
-
-
-def _with_mark_names(figure: Figure, rows: Sequence[Mapping]) -> bytes:
-    from matplotlib.lines import Line2D
-
-    seen = [key for key in MARKS if any(key in row for row in rows)]
-    if seen:
-        handles = [Line2D([], [], color=MARKS[key], lw=1, ls=":") for key in seen]
-        figure.legend(handles, seen, loc="lower center", ncols=len(seen), fontsize=8, frameon=False)
-    return png_of(figure)
-
-
-def _points(rows: Sequence[Mapping], key: str, index: int | None = None) -> tuple[list[int], list[float]]:
-    """Epochs, counted from 1, and finite values of a key (of one entry, where it is a list)."""
-    with_key = [(row["epoch"] + 1, row[key]) for row in rows if row.get(key) is not None]
-    found = [(epoch, value if index is None else value[index]) for epoch, value in with_key]
-    found = [(epoch, value) for epoch, value in found if value is not None and math.isfinite(value)]
-    return [epoch for epoch, _ in found], [value for _, value in found]
-
-
-def _line(
-    ax: Axes,
-    rows: Sequence[Mapping],
-    key: str,
-    index: int | None = None,
-    *,
-    color: str | tuple[float, float, float],
-    label: str | None = None,
-    width: float = 1.4,
-    alpha: float | None = None,
-) -> None:
-    epochs, values = _points(rows, key, index)
-    if epochs:
-        marker = "." if len(epochs) < 40 else ""
-        ax.plot(epochs, values, marker=marker, lw=width, color=color, label=label, alpha=alpha)
-
-
-def _loss(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
-    _line(ax, rows, "train_loss", label="training", color=PALETTE[1])
-    _line(ax, rows, "val_loss", label="validation", color=PALETTE[0])
-    ax.set_title("Loss")
-    ax.legend(frameon=False, fontsize=8, loc="upper right")
-
-
-def _patch_dice(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
-    _dice(ax, rows, "val_dice", label_names, "Dice of validation patches")
-
-
-def _whole_case_dice(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
-    _dice(ax, rows, "whole_case_dice", label_names, "Dice of whole validation cases")
-
-
-def _dice(ax: Axes, rows: Sequence[Mapping], key: str, label_names: Sequence[str], title: str) -> None:
-    if len(label_names) > 1:
-        for index, name in enumerate(label_names):
-            # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
-            label = f" {shortened(name, 20)}" if index < LEGEND_ENTRIES else None
-            _line(ax, rows, f"{key}_per_label", index, label=label, color=label_color(index + 1), width=0.9, alpha=0.8)
-    name = " mean" if len(label_names) > 1 else f" {shortened(label_names[0])}"
-    _line(ax, rows, key, label=name, color=INK, width=1.8)
-    ax.set_ylim(-0.02, 1.02)
-    more = len(label_names) - LEGEND_ENTRIES
-    ax.legend(
-        frameon=False, fontsize=7, loc="lower right", ncols=2, title=f"and {more} labels more" if more > 0 else None
-    )
-    ax.set_title(title)
-
-
-def _rate(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
-    _line(ax, rows, "learning_rate", color=PALETTE[3])
-    ax.set_title("Learning rate")
-    ax.set_ylim(bottom=0)
-
-
-def _time(ax: Axes, rows: Sequence[Mapping], label_names: Sequence[str]) -> None:
-    """Seconds of each epoch, and of these the part in which the device waited for data or augmented them."""
-    _line(ax, rows, "epoch_s", color=SOFT_INK, label="training")
-    for key, name, color in (
-        ("stalled_share", "waiting for data", PALETTE[0]),
-        ("augment_share", "augmentation", PALETTE[2]),
-    ):
-        parts = [{"epoch": row["epoch"], "part": row[key] * row["epoch_s"]} for row in rows if row.get(key) is not None]
-        _line(ax, parts, "part", color=color, label=name)
-    ax.set_title("Seconds per epoch")
-    ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize=8, loc="center right")
-
-
-def _headline(rows: Sequence[Mapping]) -> tuple[str, str]:
-    """The score that counts, and what it is."""
+def _headline(rows: Sequence[EpochRow], position: Position | None) -> tuple[str, str]:
+    """The score that counts, and what it is; before there is one, how far the first epoch is."""
     whole = [row for row in rows if row.get("whole_case_dice") is not None]
     if whole:
-        return f"{whole[-1]['whole_case_dice']:.3f}", f"mean Dice of whole cases, epoch {whole[-1]['epoch'] + 1}"
-    return f"{rows[-1]['val_dice']:.3f}", "mean Dice of validation patches"
+        return f"{whole[-1]['whole_case_dice']:.3f}", f"mean Dice of whole validation cases, epoch {_number(whole[-1])}"
+    if rows:
+        return f"{rows[-1]['val_dice']:.3f}", f"mean Dice of validation patches, epoch {_number(rows[-1])}"
+    step = "step 0" if position is None else position.step()
+    return step, "of the first epoch; there is a Dice when it is over"
 
 
-def _minor(rows: Sequence[Mapping], left_s: float | None) -> list[tuple[str, str]]:
-    last = rows[-1]
-    waited = sum(row["stalled_share"] * row["epoch_s"] for row in rows) / sum(row["epoch_s"] for row in rows)
-    figures = [
-        (str(last["epoch"] + 1), "epochs done"),
-        (clock(last["elapsed_s"]), "elapsed"),
-        (f"{statistics.median(row['epoch_s'] for row in rows):.1f} s", "median of an epoch"),
-        (f"{waited:.1%}", "of it waiting for data"),
-    ]
-    if left_s is not None:
-        figures.insert(1, (clock(left_s), "left"))
-    if last.get("gpu_memory_gb") is not None:
-        figures.append((f"{last['gpu_memory_gb']:.1f} GB", "GPU memory"))
+def _number(row: EpochRow) -> int:
+    return row["epoch"] + 1
+
+
+def _minor(rows: Sequence[EpochRow], position: Position | None, *, is_running: bool) -> list[tuple[str, str]]:
+    """Figures and what they are."""
+    figures = []
+    if position is not None:
+        done = len(rows)
+        figures.append((f"{done} of {position.epochs}" if position.epochs else f"{done}", "epochs done"))
+        figures.append((clock(position.elapsed_s), f"spent, {_clock_units(position.elapsed_s)}"))
+        if is_running and position.left_s is not None:
+            figures.append((clock(position.left_s), f"left, {_clock_units(position.left_s)}"))
+        if position.step_s is not None:
+            speed, unit = pace(1, position.step_s).split()
+            figures.append((speed, unit))
+    if rows:
+        figures.append((f"{statistics.median(row['epoch_s'] for row in rows):.1f} s", "median of an epoch"))
+        waited = sum(row["stalled_share"] * row["epoch_s"] for row in rows) / sum(row["epoch_s"] for row in rows)
+        figures.append((f"{waited:.1%}", "of it waiting for data"))
+        if rows[-1].get("gpu_memory_gb") is not None:
+            figures.append((f"{rows[-1]['gpu_memory_gb']:.1f} GB", "GPU memory"))
     return figures
 
 
-def _events(rows: Sequence[Mapping]) -> list[tuple[int, str, str]]:
+def _clock_units(seconds: float) -> str:
+    return "h:min:s" if round(seconds) >= 3600 else "min:s"
+
+
+def _events(rows: Sequence[EpochRow]) -> list[tuple[int, str, str]]:
     """Epoch, kind and sentence of everything that MARKS names."""
-    events = []
-    for row in rows:
-        events += [(row["epoch"] + 1, key, str(row[key])) for key in MARKS if key in row]
-    return events
+    return [(_number(row), key, str(row.get(key))) for row in rows for key in MARKS if key in row]
+
+
+def labels_table(rows: Sequence[EpochRow], label_names: Sequence[str]) -> Table | None:
+    """The Dice of every label: of the last epoch, the best so far, and of whole cases; None without an epoch."""
+    if not rows:
+        return None
+    best = [max(rows, key=lambda row: row["val_dice_per_label"][index] or 0.0) for index in range(len(label_names))]
+    columns = [
+        Column(title="Label", values=list(label_names)),
+        Column(
+            title="Dice",
+            unit=f"patches, epoch {_number(rows[-1])}",
+            values=rows[-1]["val_dice_per_label"],
+            digits=3,
+        ),
+        Column(
+            title="Best Dice",
+            unit="patches",
+            values=[row["val_dice_per_label"][index] for index, row in enumerate(best)],
+            digits=3,
+        ),
+        Column(title="Reached", unit="in epoch", values=[_number(row) for row in best], digits=0),
+    ]
+    whole = [row for row in rows if row.get("whole_case_dice_per_label") is not None]
+    if whole:
+        columns.append(
+            Column(
+                title="Dice",
+                unit=f"whole cases, epoch {_number(whole[-1])}",
+                values=whole[-1]["whole_case_dice_per_label"],
+                digits=3,
+            )
+        )
+    return Table(name="Dice by label", columns=columns, search="Find a label")

@@ -20,8 +20,11 @@ from pydantic import JsonValue
 
 from segfw.base.device import device_name
 from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.grid.store import load_stored
 from segfw.model.training_record import RUN_FILE, GitState, RunRecord, Session, read_run_record
+from segfw.planning.plan import Configuration
+from segfw.planning.splits import Fold
 from segfw.training.settings import TrainSettings
 
 PACKAGE = Path(__file__).parents[1]
@@ -74,6 +77,22 @@ def note_session(folder: Path, session: Session, label_names: Sequence[str]) -> 
     record = RunRecord(label_names=tuple(label_names), sessions=(*sessions, session))
     record.save(folder / RUN_FILE)
     return record
+
+
+def facts_of(session: Session, configuration: Configuration, fold: Fold) -> dict[str, str]:
+    """What a session trains with, for people: on which cases and patches, and by which machine."""
+    settings = session.settings
+    patch = " × ".join(str(size) for size in configuration.patch_size)
+    packages = [f"{name} {number}" for name, number in session.versions.items() if name in ("segfw", "torch", "python")]
+    return {
+        "Cases": f"{len(fold.train)} to train on, {len(fold.validation) or 'none'} to validate on",
+        "Step": f"{count(int(str(settings['batch_size'])), 'patch')} of {patch} voxels (z, y, x)",
+        "Learning rate": f"{settings['learning_rate']} at the start, momentum {settings['momentum']}",
+        "Device": f"{session.device}, {session.precision}",
+        "Processes": f"{count(session.processes, 'process')} of {count(session.threads, 'thread')}",
+        "Versions": ", ".join(packages),
+        "Command": session.command,
+    }
 
 
 def data_digest(folder: Path, case_ids: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from segfw.planning.plan import Configuration
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints
 from segfw.training.device_timer import DeviceTimer
+from segfw.training.progress_page import ProgressPage
 from segfw.training.schedule import FittedSettings
 from segfw.training.step import Compute
 from segfw.training.stop_file import StopFile
@@ -40,6 +41,7 @@ class TrainRun:
     stop_file: StopFile
     augmentation_timer: DeviceTimer
     writers: Sequence[Writer]  # of the first rank
+    page: ProgressPage
     fewest_gain: float  # of the smoothed Dice; less is no progress
     now_s: Callable[[], float]
 
