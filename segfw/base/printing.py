@@ -76,7 +76,7 @@ class PrintableStream:
 def printable_output() -> Iterator[None]:
     """Lets everything be printed while the block runs, whatever the encoding of the terminal or the log.
 
-    A line is seen when it is said: without that a pipe or a log file gets none before there are some thousand characters.
+    A line is seen when it is said: else a pipe or a log file gets none before there are some thousand characters.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

@@ -19,7 +19,7 @@ from segfw.training.schedule import Clock
 
 
 class StepProgress:
-    """Follows the steps of a run from the first on, and shows where it is: a bar on a terminal, else lines now and then.
+    """Follows the steps of a run from the first on, and shows where it is: a bar on a terminal, else lines.
 
     The first line comes after the first step, the others at growing pauses; an epoch's own line counts as one.
     """
