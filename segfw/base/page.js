@@ -4,7 +4,7 @@
 const MISSING = "–";
 const PAGE_SIZES = [25, 100, 500];
 const SEARCHED_FROM = 12;  // rows; fewer are seen at a glance
-const MOST_PRINTED = 500;
+const MOST_PRINTED = {all: 200, chosen: 1000};  // rows of a long table, as it is or after a search
 
 const make = (name, values = {}, ...children) => {
   const element = Object.assign(document.createElement(name), values);
@@ -171,9 +171,10 @@ function bringToLife(scroll) {
   scroll.addEventListener("scroll", measure, {passive: true});
   addEventListener("resize", measure);
   addEventListener("beforeprint", () => {
-    show(0, Math.max(size === rows.count ? size : 0, MOST_PRINTED));
-    const left_out = found.length - body.rows.length;
-    if (left_out > 0) frame.append(make("p", {className: "left-out soft"}, `Printed are the first ${body.rows.length} of ${grouped(found.length)} rows: search or filter before printing to choose others.`));
+    const most = found.length < rows.count ? MOST_PRINTED.chosen : MOST_PRINTED.all;
+    show(0, stored ? most : rows.count);
+    const leftOut = found.length - body.rows.length;
+    if (leftOut > 0) frame.append(make("p", {className: "left-out soft"}, `Printed are the first ${body.rows.length} of ${grouped(found.length)} rows: search or filter before printing to choose others.`));
   });
   addEventListener("afterprint", () => { frame.querySelectorAll(".left-out").forEach(note => note.remove()); render(); });
   render();
@@ -196,7 +197,8 @@ function enlargePictures() {
     const image = copy.querySelector("img");
     const original = pictures[at].querySelector("img");
     const [width, height] = [original.naturalWidth, original.naturalHeight];
-    const scale = Math.min((innerWidth - 40) / width, (innerHeight - 110) / height);
+    // As large as the window takes, but never below its own size: a small window scrolls.
+    const scale = Math.max(1, Math.min((innerWidth - 40) / width, (innerHeight - 110) / height));
     image.width = Math.round(scale * width);
     image.height = Math.round(scale * height);
     place.replaceChildren(copy);

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 LONG_ROWS = 200  # from here on rows are data
+WIDEST_TEXT = 22  # letters
 WIDE_COLUMNS = 10  # from here on paper needs smaller letters
 MISSING = "–"
 
@@ -42,6 +43,11 @@ class Column:
     def is_text(self) -> bool:
         """Whether it holds no numbers."""
         return self.digits is None and self.significant is None
+
+    @property
+    def width_ch(self) -> int:
+        """Letters that the column of texts has room for before it breaks them."""
+        return 2 + min(WIDEST_TEXT, max((len(str(value)) for value in self.values), default=0))
 
     def shown(self, row: int) -> str:
         """The cell as the reader sees it."""

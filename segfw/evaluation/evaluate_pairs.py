@@ -12,6 +12,7 @@ from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.evaluation.compare import compare_cases
+from segfw.evaluation.mask_facts import training_caveat, training_of
 from segfw.evaluation.metrics import LabelScore, Measures, Scores
 from segfw.evaluation.pairs import LabelledPairs, listing
 from segfw.evaluation.result_files import ResultFiles, write_results
@@ -67,7 +68,8 @@ def evaluate_pairs(
             number = count(len(other_failures), "case")
             every_note.append(f"{other.names[1]}: {number} could not be scored ({which})")
             failures += other_failures
-    scores = summarize(cases, [*every_note, *pairs.labels.explanation], measures)
+    training = training_caveat(files.training or training_of(files.curve))
+    scores = summarize(cases, [*every_note, *filter(None, [training]), *pairs.labels.explanation], measures)
     scores = scores.model_copy(update={"comparison": comparison})
     write_results(files, scores, pairs)
     if failures:

@@ -15,7 +15,9 @@ class EvaluateOptions(Options):
     compare: Path | None = option(None, "second predictions to compare with, case by case", metavar="DIR")
     output: Path | None = option(None, "scores.json (CSV tables are written beside it)")
     report: Path | None = option(None, "report.html, with pictures")
-    images: Path | None = option(None, "folder of the images, for the report's pictures")
+    images: Path | None = option(
+        None, "folder of the images, for the report's pictures (default: where predict found them)"
+    )
     tolerance_mm: float = option(
         1.0, "distance that NSD forgives (default: {default}), in pixels for photographs", metavar="MM"
     )

@@ -22,13 +22,27 @@ from segfw.images.units import ALL_UNITS, SCAN, Units
 
 
 class Metric(NamedTuple):
-    """What a column is called, and its value where nothing is wrong; ``larger_is_better`` is None for a bias."""
+    """What a column is called, and its value where nothing is wrong; ``larger_is_better`` is None for a bias.
+
+    Shares, from 0 to 1, have no ``unit``.
+    """
 
     title: str
     short: str
     best: float
     larger_is_better: bool | None = True
     digits: int = 3
+    unit: str = ""
+
+    @property
+    def with_unit(self) -> str:
+        """The title and what it is in: 'HD95 mm'."""
+        return f"{self.title} {self.unit}".strip()
+
+    @property
+    def head(self) -> str:
+        """The same, short: of a column on the console."""
+        return f"{self.short} {self.unit}".strip()
 
 
 METRICS = {
@@ -38,11 +52,11 @@ METRICS = {
     "precision": Metric("Precision", "Precision", 1.0),
     "specificity": Metric("Specificity", "Spec.", 1.0),
     "volume_similarity": Metric("Volume similarity", "Vol. sim.", 1.0),
-    "volume_difference": Metric("Volume difference", "Vol. diff.", 0.0, None),
-    "hd95_mm": Metric("HD95 mm", "HD95 mm", 0.0, False, 2),
-    "assd_mm": Metric("ASSD mm", "ASSD mm", 0.0, False, 2),
-    "hd95_px": Metric("HD95 px", "HD95 px", 0.0, False, 2),
-    "assd_px": Metric("ASSD px", "ASSD px", 0.0, False, 2),
+    "volume_difference": Metric("Volume difference", "Vol. diff.", 0.0, None, unit="of ref."),
+    "hd95_mm": Metric("HD95", "HD95", 0.0, False, 2, "mm"),
+    "assd_mm": Metric("ASSD", "ASSD", 0.0, False, 2, "mm"),
+    "hd95_px": Metric("HD95", "HD95", 0.0, False, 2, "px"),
+    "assd_px": Metric("ASSD", "ASSD", 0.0, False, 2, "px"),
     "nsd": Metric("NSD", "NSD", 1.0),
     "lesion_tpr": Metric("Lesion TPR", "Les. TPR", 1.0),
     "lesion_precision": Metric("Lesion precision", "Les. prec.", 1.0),

@@ -1,4 +1,4 @@
-"""Pictures of single cases: the masks over the image, in the slices with most foreground.
+"""Pictures of single cases: the masks over the image, in the slices where the expert drew most.
 
 Legend: masks hold class indices, (Z, Y, X) in canonical orientation (z to the head, y to the front, x to the
 patient's right); matplotlib is imported where it is used, because importing segfw must stay light.
@@ -6,16 +6,18 @@ patient's right); matplotlib is imported where it is used, because importing seg
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from segfw.base.figures import VIEWS, label_color, png_of, shortened, shown_plane
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.images.geometry import Spacing
+from segfw.images.units import SCAN, Units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,21 +26,46 @@ if TYPE_CHECKING:
 LEGEND_ENTRIES = 12
 LEAST_MARGIN_MM = 20.0  # around the foreground
 # In inches
-GAP = 0.12  # between views
-TITLE = 0.3
-LEGEND = 0.62
-Dashes = tuple[float, tuple[float, float]]  # where they begin, and how long dashes and gaps are
-PREDICTION_DASHES: Dashes = (0, (3, 1.5))
+WIDTH = 10.5
+HEIGHT = 4.2  # of the highest view, at most
+GUTTER = 0.24  # at each side of a view, where its letters stand: never on what is looked at
+ABOVE = 0.5  # title and letter
+BELOW = 0.42  # letter and scale bar
+LEGEND_ROW = 0.19
+LEGEND_COLUMN = 1.75
+PREDICTION_DASHES = (0.0, (3.0, 1.5))
+# Pictures are dark in light pages too, as at a reading station.
+GROUND = "#12161b"
+TEXT = "#e6eaee"
+NO_IMAGE = "#3d444d"
+COLOURS = 256  # of a picture: a palette takes a third of the space and looks the same
+# Values below this are Hounsfield units: nothing but CT goes there.
+LEAST_OF_CT = -500.0
+# What is looked at in CT by the median in the structures: up to which, centre and width of its window in HU.
+CT_WINDOWS = ((-300.0, -600, 1500), (200.0, 40, 400), (math.inf, 400, 1800))
+
+
+class Window(NamedTuple):
+    """Which values are black and white, and the same in words."""
+
+    low: float
+    high: float
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """A picture of one case: its id, its rank ('worst', 'median', 'best' ...), its mean Dice, and the PNG file."""
+    """A picture of one case: its id, its rank ('worst', 'median', 'best' ...), its mean Dice, and the PNG file.
+
+    ``has_image`` is False for masks without their image, ``has_directions`` for a picture without letters.
+    """
 
     case: str
     rank: str
     dice: float | None
     image_png: bytes
+    has_image: bool = True
+    has_directions: bool = True
 
 
 def overlay_cases(scores: Scores) -> dict[str, str]:
@@ -63,41 +90,78 @@ def draw_overlay(
     names: Sequence[str],
     *,
     has_directions: bool = True,
+    units: Units = SCAN,
 ) -> bytes:
-    """PNG of up to three views through the slices with most foreground, on one scale in mm, cropped around it.
+    """PNG of up to three views through the slices with most of the reference, on one scale, cropped around the masks.
 
-    Masks are class indices in canonical orientation, ``names`` their names from class 0 on. The reference is filled
-    with a solid outline, the prediction a dashed outline. The image may have colours, (Z, Y, X, 3); without an image
-    the background is black. A volume of one slice gives one view. Letters say where the patient's sides are, unless it
-    is a picture that has none (``has_directions``).
+    Masks are class indices in canonical orientation, ``names`` their names from class 0 on. Where the reference is
+    empty the prediction says which slices are shown. The reference is filled with a solid outline, the prediction a
+    dashed outline. The image may have colours, (Z, Y, X, 3); without an image the ground is grey. A volume of one slice
+    gives one view. Letters beside the views say where the patient's sides are, unless it is a picture that has none
+    (``has_directions``). ``units`` are those of ``spacing_mm``, in which the scale bar is written.
     """
     from matplotlib import rc_context
 
     foreground = (reference_zyx > 0) | (prediction_zyx > 0)
     box = _shown_box(foreground, spacing_mm)
-    centre = [_fullest_slice(foreground, axis) for axis in range(3)]
-    if image_zyx is None:
-        image_zyx = np.broadcast_to(0, foreground.shape)
-    arrays = (image_zyx, reference_zyx, prediction_zyx)
+    centre = shown_slices(reference_zyx, prediction_zyx)
     views = [view for view in VIEWS if min(np.delete(foreground.shape, view[1])) > 1] or [VIEWS[0]]
-    planes = [[shown_plane(array, axis, centre[axis], box) for array in arrays] for _, axis, _ in views]
-    sizes_mm = [np.delete(spacing_mm, axis) * mask.shape for (_, axis, _), (_, mask, _) in zip(views, planes)]
-    shown = np.concatenate([image.ravel() for image, _, _ in planes]).astype(np.float32)
-    window = np.percentile(np.nan_to_num(shown), (1, 99))
-    if image_zyx.ndim > 3:  # a photograph is shown as any viewer does
-        window = np.array([0, 255 if image_zyx.dtype == np.uint8 else shown.max()])
+    images = [None if image_zyx is None else shown_plane(image_zyx, axis, centre[axis], box) for _, axis, _ in views]
+    masks = [
+        (shown_plane(reference_zyx, axis, centre[axis], box), shown_plane(prediction_zyx, axis, centre[axis], box))
+        for _, axis, _ in views
+    ]
+    sizes_mm = [np.delete(spacing_mm, axis) * reference.shape for (_, axis, _), (reference, _) in zip(views, masks)]
+    window = None if image_zyx is None else window_of(image_zyx, foreground, images)
+    numbers = _numbered_classes(masks)
     with rc_context({"text.parse_math": False}):  # a label may be called "$x_1$"
-        figure, axes = _panels(sizes_mm)
-        drawn: set[int] = set()
-        for ax, (name, axis, letters), view_planes, size_mm in zip(axes, views, planes, sizes_mm):
-            drawn |= _draw_view(ax, view_planes, size_mm, window)
+        figure, axes = _panels(sizes_mm, len(_legend_classes(numbers)))
+        for ax, (name, axis, letters), image, planes, size_mm in zip(axes, views, images, masks, sizes_mm):
+            _draw_view(ax, image, planes, size_mm, window)
+            _draw_numbers(ax, planes, size_mm, numbers)
+            place = f"slice {centre[axis] + 1} of {foreground.shape[axis]}"
             if has_directions:
                 _letter(ax, letters)
-                ax.set_title(f"{name}, slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
+                ax.set_title(f"{name}, {place}", size=8.5, color=TEXT, pad=16)
             elif foreground.shape[axis] > 1:
-                ax.set_title(f"slice {centre[axis] + 1} of {foreground.shape[axis]}", size=8)
-        _legend(figure, sorted(drawn), names)
-        return png_of(figure)
+                ax.set_title(place, size=8.5, color=TEXT)
+        _scale_bar(axes[0], sizes_mm[0], units)
+        _legend(figure, numbers, names, _ground_text(window))
+        return _with_palette(png_of(figure))
+
+
+def shown_slices(reference_zyx: np.ndarray, prediction_zyx: np.ndarray) -> tuple[int, int, int]:
+    """The slice along each axis with most of the reference; without any, of the prediction; else the middle one."""
+    shown = next((mask > 0 for mask in (reference_zyx, prediction_zyx) if mask.any()), None)
+    if shown is None:
+        z, y, x = (size // 2 for size in reference_zyx.shape)
+    else:
+        z, y, x = (int(shown.sum(tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3))
+    return z, y, x
+
+
+def window_of(image_zyx: np.ndarray, foreground: np.ndarray, planes: Sequence[np.ndarray | None]) -> Window:
+    """What is shown as black and as white: of CT a window for what is marked, else percentiles of what is shown.
+
+    A photograph is shown as any viewer does, from 0 to its largest value.
+    """
+    shown = np.concatenate([plane.ravel() for plane in planes if plane is not None]).astype(np.float32)
+    shown = np.nan_to_num(shown)
+    if image_zyx.ndim > 3:
+        return Window(0, 255 if image_zyx.dtype == np.uint8 else max(float(shown.max()), 1e-6), "")
+    if float(np.nan_to_num(image_zyx).min()) < LEAST_OF_CT:
+        inside = image_zyx[foreground] if foreground.any() else shown
+        median = float(np.nan_to_num(np.median(inside)))
+        centre, width = next((centre, width) for most, centre, width in CT_WINDOWS if median < most)
+        text = f"CT window: centre {centre} HU, width {width} HU"
+        return Window(centre - width / 2, centre + width / 2, text)
+    low, high = np.percentile(shown, (1, 99)).tolist()
+    text = f"grey from {low:.4g} to {high:.4g} (percentiles 1 and 99 of what is shown)"
+    return Window(low, max(high, low + 1e-6), text)
+
+
+def _ground_text(window: Window | None) -> str:
+    return "no image: masks on a grey ground" if window is None else window.text
 
 
 def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, slice, slice]:
@@ -116,54 +180,78 @@ def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, 
     return z, y, x
 
 
-def _fullest_slice(foreground_zyx: np.ndarray, axis: int) -> int:
-    counts = foreground_zyx.sum(tuple({0, 1, 2} - {axis}))
-    return int(counts.argmax()) if counts.any() else len(counts) // 2
+def _numbered_classes(masks: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[int, int]:
+    """{class: pixels} of what is drawn in any view, in the order of classes."""
+    pixels: dict[int, int] = {}
+    for planes in masks:
+        for plane in planes:
+            for index, count in zip(*np.unique(plane[plane > 0], return_counts=True)):
+                pixels[int(index)] = pixels.get(int(index), 0) + int(count)
+    return dict(sorted(pixels.items()))
 
 
-def _panels(sizes_mm: Sequence[np.ndarray]) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel per (height, width), side by side, at the same number of inches per millimetre."""
+def _panels(sizes_mm: Sequence[np.ndarray], labels: int) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per (height, width), side by side, at the same number of inches per millimetre.
+
+    Below there is room for a legend of so many ``labels``.
+    """
     from matplotlib.figure import Figure
 
     height_mm = max(height for height, _ in sizes_mm)
     width_mm = sum(width for _, width in sizes_mm)
-    scale = min(4.2 / height_mm, 10.5 / width_mm)
-    width = max(scale * width_mm + GAP * (len(sizes_mm) + 1), 5.0)
-    height = scale * height_mm + TITLE + LEGEND
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
+    gutters = 2 * GUTTER * len(sizes_mm)
+    scale = min(HEIGHT / height_mm, (WIDTH - gutters) / width_mm)
+    width = max(scale * width_mm + gutters, 6.0)
+    legend = _legend_height(width, labels)
+    height = scale * height_mm + ABOVE + BELOW + legend
+    figure = Figure(figsize=(width, height), dpi=120, facecolor=GROUND)
     axes = []
-    left = (width - scale * width_mm - GAP * (len(sizes_mm) - 1)) / 2
+    left = (width - scale * width_mm - gutters) / 2 + GUTTER
     for panel_height, panel_width in sizes_mm:
-        bottom = LEGEND + scale * (height_mm - panel_height) / 2
+        bottom = legend + BELOW + scale * (height_mm - panel_height) / 2
         box = (left / width, bottom / height, scale * panel_width / width, scale * panel_height / height)
         axes.append(figure.add_axes(box))
-        left += scale * panel_width + GAP
+        left += scale * panel_width + 2 * GUTTER
     return figure, axes
 
 
-def _draw_view(ax: Axes, planes: Sequence[np.ndarray], size_mm: np.ndarray, window: np.ndarray) -> set[int]:
-    """Draws (image, reference, prediction) planes with row 0 on top; returns the classes that appear."""
-    image, reference, prediction = planes
-    low, high = window
+def _draw_view(
+    ax: Axes,
+    image: np.ndarray | None,
+    planes: tuple[np.ndarray, np.ndarray],
+    size_mm: np.ndarray,
+    window: Window | None,
+) -> None:
+    """Draws an image's plane and those of reference and prediction, with row 0 on top."""
+    reference, prediction = planes
     height, width = size_mm
     extent = (0, width, height, 0)
-    if image.ndim == 3:
-        image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)  # colours, which matplotlib does not scale
-    ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=extent, aspect="equal")
-    classes = np.setdiff1d(np.union1d(reference, prediction), 0).tolist()
+    ax.set_facecolor(NO_IMAGE)
+    ax.spines[:].set_color("#5b6570")
+    if image is not None and window is not None:
+        if image.ndim == 3:  # colours, which matplotlib does not scale
+            image = np.clip((image - window.low) / (window.high - window.low), 0, 1)
+        ax.imshow(image, cmap="gray", vmin=window.low, vmax=window.high, extent=extent, aspect="equal")
+    classes = np.setdiff1d(reference, 0).tolist()
     fill = np.zeros((max(classes, default=0) + 1, 4))
     fill[classes] = [(*label_color(index), 0.18) for index in classes] or 0
     ax.imshow(fill[reference], extent=extent, aspect="equal", interpolation="nearest")
-    _draw_outlines(ax, reference, size_mm, "solid", 1.0)
-    _draw_outlines(ax, prediction, size_mm, PREDICTION_DASHES, 1.6)
+    _draw_outlines(ax, reference, size_mm, "solid", 1.1)
+    _draw_outlines(ax, prediction, size_mm, PREDICTION_DASHES, 1.7)
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    return set(classes)
 
 
-def _draw_outlines(ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: str | Dashes, line_width: float) -> None:
-    """The outline of every class of a plane, in its colour."""
+def _draw_outlines(
+    ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: str | tuple[float, tuple[float, ...]], line_width: float
+) -> None:
+    """The outline of every class of a plane, in its colour on a thin dark edge that sets it off from bright tissue."""
+    from contourpy import contour_generator
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
     from scipy.ndimage import find_objects
 
+    lines: list[np.ndarray] = []
+    colors: list[tuple[float, float, float]] = []
     for index, place in enumerate(find_objects(mask), start=1):
         if place is None:
             continue
@@ -172,42 +260,145 @@ def _draw_outlines(ax: Axes, mask: np.ndarray, size_mm: np.ndarray, style: str |
             (np.arange(part.start - 1, part.stop + 1) + 0.5) * size / count
             for part, size, count in zip(place, size_mm, mask.shape)
         )
-        ax.contour(
-            x,
-            y,
-            np.pad(mask[place] == index, 1),
-            levels=[0.5],
-            colors=[label_color(index)],
-            linestyles=[style],
-            linewidths=line_width,
+        inside = np.pad(mask[place] == index, 1).astype(float)
+        found = cast("list[np.ndarray]", contour_generator(x, y, inside, line_type="Separate").lines(0.5))
+        lines += found
+        colors += [label_color(index)] * len(found)
+    drawn = LineCollection(lines, colors=colors, linestyles=[style], linewidths=line_width)
+    drawn.set_path_effects([withStroke(linewidth=line_width + 1.2, foreground=(0, 0, 0, 0.55))])
+    ax.add_collection(drawn, autolim=False)
+
+
+def _draw_numbers(
+    ax: Axes, planes: tuple[np.ndarray, np.ndarray], size_mm: np.ndarray, numbers: Mapping[int, int]
+) -> None:
+    """Writes the number of each class of the legend above its outline, where there are several: colours are not all."""
+    from matplotlib.patheffects import withStroke
+
+    if len(numbers) < 2:
+        return
+    for index in _legend_classes(numbers):
+        plane = next((plane for plane in planes if (plane == index).any()), None)
+        if plane is None:
+            continue
+        rows, columns = np.nonzero(plane == index)
+        top = rows.min()
+        y, x = np.array((top, columns[rows == top].mean() + 0.5)) * size_mm / plane.shape  # the voxel's upper edge
+        is_at_edge = top < 0.05 * plane.shape[0]  # where the number would stand on a letter
+        text = ax.annotate(
+            str(index),
+            (x, y),
+            xytext=(0, -2.5 if is_at_edge else 2.5),
+            textcoords="offset points",
+            ha="center",
+            va="top" if is_at_edge else "bottom",
+            size=7,
+            weight="bold",
+            color=label_color(index),
         )
+        text.set_path_effects([withStroke(linewidth=1.8, foreground="black")])
 
 
 def _letter(ax: Axes, letters: str) -> None:
-    """Writes the patient's directions at the left, right, top and bottom of a view."""
+    """Writes the patient's directions beside a view: at its left, right, top and bottom."""
     places = (
-        (0.02, 0.5, "left", "center"),
-        (0.98, 0.5, "right", "center"),
-        (0.5, 0.98, "center", "top"),
-        (0.5, 0.02, "center", "bottom"),
+        ((0, 0.5), (-6, 0), "right", "center"),
+        ((1, 0.5), (6, 0), "left", "center"),
+        ((0.5, 1), (0, 4), "center", "bottom"),
+        ((0.5, 0), (0, -4), "center", "top"),
     )
-    for letter, (x, y, horizontal, vertical) in zip(letters, places):
-        text = ax.text(x, y, letter, ha=horizontal, va=vertical, transform=ax.transAxes, size=9, color="white")
-        text.set_bbox({"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.2})
+    for letter, (place, offset, horizontal, vertical) in zip(letters, places):
+        ax.annotate(
+            letter,
+            place,
+            xycoords="axes fraction",
+            xytext=offset,
+            textcoords="offset points",
+            ha=horizontal,
+            va=vertical,
+            size=9.5,
+            weight="bold",
+            color=TEXT,
+        )
 
 
-def _legend(figure: Figure, classes: Sequence[int], names: Sequence[str]) -> None:
+def scale_bar_mm(width_mm: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that takes at most 30 % of the width."""
+    most = 0.3 * width_mm
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(factor * power for factor in (5, 2, 1) if factor * power <= most)
+
+
+def length_text(length: float, units: Units) -> str:
+    """Such as '2 cm', '5 mm' or '100 px'."""
+    if units.length == "mm" and length >= 10:
+        return f"{length / 10:g} cm"
+    return f"{length:g} {units.length}"
+
+
+def _scale_bar(ax: Axes, size_mm: np.ndarray, units: Units) -> None:
+    """A bar below the left end of a view, which holds for all of them."""
+    length = scale_bar_mm(float(size_mm[1]))
+    share = length / float(size_mm[1])
+    down = -0.2 * 72  # points
+    line = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": TEXT, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+    below = {"xycoords": ("axes fraction", "axes points"), "textcoords": ("axes fraction", "axes points")}
+    ax.annotate("", (0, down), xytext=(share, down), arrowprops=line, annotation_clip=False, **below)
+    ax.annotate(
+        length_text(length, units),
+        (share, down),
+        xycoords=("axes fraction", "axes points"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        size=8,
+        color=TEXT,
+        annotation_clip=False,
+    )
+
+
+def _legend_classes(numbers: Mapping[int, int]) -> list[int]:
+    """The classes that take most of what is shown, as many as a legend has room for, in order."""
+    return sorted(sorted(numbers, key=lambda index: -numbers[index])[:LEGEND_ENTRIES])
+
+
+def _legend_columns(width: float) -> int:
+    return max(2, int(width / LEGEND_COLUMN))
+
+
+def _legend_height(width: float, labels: int) -> float:
+    """Inches; reference, prediction and what is left out are entries too."""
+    return 0.2 + LEGEND_ROW * math.ceil((labels + 3) / _legend_columns(width))
+
+
+def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], ground: str) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     entries = [
-        (Patch(facecolor="#00000020", edgecolor="#333333", lw=1.0), "reference"),
-        (Line2D([], [], color="#333333", lw=1.6, linestyle=PREDICTION_DASHES), "prediction"),
+        (Patch(facecolor="#ffffff30", edgecolor=TEXT, lw=1.1), "reference, solid"),
+        (Line2D([], [], color=TEXT, lw=1.7, linestyle=PREDICTION_DASHES), "prediction, dashed"),
     ]
+    shown = _legend_classes(numbers)
     # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
-    entries += [(Patch(color=label_color(index)), f" {shortened(names[index])}") for index in classes[:LEGEND_ENTRIES]]
-    if len(classes) > LEGEND_ENTRIES:
-        entries.append((Patch(alpha=0), f"and {len(classes) - LEGEND_ENTRIES} more"))
+    number = "{} " if len(numbers) > 1 else ""
+    entries += [
+        (Patch(color=label_color(index)), f" {number.format(index)}{shortened(names[index], 24)}") for index in shown
+    ]
+    if len(numbers) > len(shown):
+        entries.append((Patch(alpha=0), f"and {len(numbers) - len(shown)} more"))
     handles, texts = zip(*entries)
-    columns = min(len(entries), max(2, int(figure.get_figwidth() / 1.5)))
-    figure.legend(handles, texts, loc="lower center", ncols=columns, fontsize=8, frameon=False, handlelength=2.2)
+    columns = min(len(entries), _legend_columns(figure.get_figwidth()))
+    style = {"fontsize": 8, "frameon": False, "handlelength": 2.2, "labelcolor": TEXT}
+    figure.legend(handles, texts, loc="lower center", ncols=columns, **style)
+    bottom = (_legend_height(figure.get_figwidth(), len(shown)) + 0.06) / figure.get_figheight()
+    figure.text(0.985, bottom, ground, ha="right", va="bottom", size=8, color="#a5afba")
+
+
+def _with_palette(png: bytes) -> bytes:
+    """The same picture in COLOURS colours."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(file, format="png", optimize=True)
+    return file.getvalue()

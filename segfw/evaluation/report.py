@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfw.base.figures import PALETTE, label_color, plain_axes, png_of, shortened, write_page
+from segfw.base.figures import INK, PALETTE, label_color, plain_axes, plot_png, shortened, write_page
+from segfw.base.tables import shown_number
+from segfw.base.words import count
+from segfw.evaluation.caveats import caveats
+from segfw.evaluation.mask_facts import Training
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores
 from segfw.evaluation.overlays import Overlay
-from segfw.evaluation.summary import INTERVALS, empty_mask_counts
-from segfw.evaluation.text import comparison_rows, stratum_name
+from segfw.evaluation.report_tables import case_table, comparison_table, label_table, lesion_table, spread_table
+from segfw.evaluation.statistics import LEAST_CASES
+from segfw.evaluation.summary import INTERVALS, empty_mask_counts, empty_mask_sentences
 from segfw.images.units import lengths_in
 
 if TYPE_CHECKING:
@@ -24,12 +29,14 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PLOTTED = ("dice", "nsd", "hd95_mm", "hd95_px")
-BOX_CASES = 5  # from here on quartiles say something
-# Keys of metrics.jsonl that are drawn: panel, line, colour.
+BOX_CASES = 8  # from here on quartiles say something
+MOST_POINTS = 6000  # beyond these only what lies outside of the whiskers is drawn
+HIGH_ROWS = 24  # labels; more are drawn closer together
+# Keys of metrics.jsonl that are drawn: panel, line, colour, dashes.
 CURVES = {
-    "train_loss": ("Loss", "training", PALETTE[1]),
-    "val_loss": ("Loss", "validation", PALETTE[0]),
-    "val_dice": ("Dice", "validation", PALETTE[0]),
+    "train_loss": ("Loss", "training", PALETTE[1], "solid"),
+    "val_loss": ("Loss", "validation", PALETTE[0], "dashed"),
+    "val_dice": ("Dice", "validation", PALETTE[0], "dashed"),
 }
 
 
@@ -42,50 +49,121 @@ def write_report(
     curve: Sequence[Mapping[str, object]] | None,
     facts: Mapping[str, str],
     colors: Mapping[str, int] | None = None,
+    training: Sequence[Training] = (),
 ) -> None:
     """Writes the page, atomically. ``curve`` has one mapping per epoch, as in metrics.jsonl; unknown keys are skipped.
 
     ``colors`` are the classes in whose colours the plots show each structure (default: their order), as the overlays
-    do. Every text (titles, names, facts) is escaped; pictures are PNG inside the page.
+    do. ``training`` is how the model behind the predictions was trained, as far as known. Every text (titles, names,
+    facts) is escaped; pictures are PNG inside the page.
     """
+    addresses = {overlay.case: f"#picture-{number}" for number, overlay in enumerate(overlays, start=1)}
     write_page(
         path,
         TEMPLATE,
-        filters={"score": _shown, "key": _sort_key, "p": _shown_p},
+        filters={"score": shown_number},
         title=title,
         scores=scores,
+        headline=headline(scores),
+        minor=_minor(scores),
+        warnings=caveats(scores),
+        empty_masks=empty_mask_sentences(scores),
         metrics={name: METRICS[name] for name in scores.shown},
-        empty_masks=empty_mask_counts(scores),
-        interval_method=INTERVALS,
-        stratum_name=stratum_name,
         lengths=lengths_in(scores.units),
-        comparison=() if scores.comparison is None else comparison_rows(scores.comparison),
-        all_metrics=METRICS,
+        interval_method=INTERVALS,
+        by_label=label_table(scores),
+        spread=spread_table(scores),
+        lesions=lesion_table(scores),
+        comparison=None if scores.comparison is None else comparison_table(scores.comparison),
+        by_case=case_table(scores, addresses),
         overlays=overlays,
+        addresses=addresses,
         plot_png=draw_scores(scores, colors),
+        plot_text=plot_text(scores),
         curve_png=draw_curve(curve or ()),
-        facts=facts,
+        facts={**facts, **_training_facts(training)},
     )
 
 
-def _shown(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def headline(scores: Scores) -> tuple[str, str, str]:
+    """The mean Dice, what it is a mean of, and how sure it is."""
+    labels = list(scores.labels)
+    cases = count(len(scores.cases), "case")
+    # A mean over labels of means over cases, which for one label, or one case, is a simpler thing.
+    if len(labels) == 1:
+        what = f"Dice of {labels[0]}: " + ("one case" if len(scores.cases) == 1 else f"mean over {cases}")
+    elif len(scores.cases) == 1:
+        what = f"Dice: mean over {count(len(labels), 'label')} of one case"
+    else:
+        what = f"Dice: mean over {count(len(labels), 'label')} of their means over {cases}"
+    interval = scores.foreground_interval.get("dice")
+    if interval is None:
+        sure = f"no confidence interval: it takes {LEAST_CASES} cases"
+    else:
+        sure = f"95 % confidence interval {interval[0]:.3f} to {interval[1]:.3f}"
+    return shown_number(scores.foreground_mean.dice), what, sure
 
 
-def _sort_key(value: float | None) -> str:
-    """What a column of the page is sorted by: nothing is below everything."""
-    return str(-1e9 if value is None else value)
+def _minor(scores: Scores) -> list[tuple[str, str]]:
+    """The other figures beside the headline."""
+    found = []
+    tolerance_mm = scores.measures.tolerance_mm if scores.measures else None
+    for name in scores.shown:
+        metric = METRICS[name]
+        value = shown_number(getattr(scores.foreground_mean, name), metric.digits)
+        if name == "nsd" and tolerance_mm is not None:
+            found.append((value, f"NSD at {tolerance_mm:g} {lengths_in(scores.units)}"))
+        elif name in PLOTTED[2:]:
+            found.append((f"{value} {metric.unit}", metric.title))
+    for kind, number in empty_mask_counts(scores).items():
+        if number:
+            place = "in neither mask" if kind == "both empty" else kind
+            found.append((f"{number:,}", f"{'label' if number == 1 else 'labels'} {place}"))
+    return found
 
 
-def _shown_p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+def _training_facts(training: Sequence[Training]) -> dict[str, str]:
+    texts = [fold.text for fold in training if fold.text]
+    return {"Trained for": "; ".join(texts)} if texts else {}
+
+
+def plot_text(scores: Scores) -> str:
+    """What dots, boxes and crosses of the plot are, as far as there are such."""
+    boxes = any(label.cases >= BOX_CASES for label in scores.labels.values())
+    is_crowded = _is_crowded(scores)
+    sentences = []
+    if boxes:
+        sentences.append(
+            "Boxes show median and quartiles, whiskers the last values within 1.5 times their distance, diamonds the "
+            "mean (where it is on the scale)."
+        )
+        if any(0 < label.cases < BOX_CASES for label in scores.labels.values()):
+            sentences.append(f"Labels of fewer than {BOX_CASES} cases have dots only.")
+    else:
+        sentences.append(f"With fewer than {BOX_CASES} cases there are no boxes, only the cases themselves.")
+    sentences.append("A dot is a case outside of the whiskers." if is_crowded else "A dot is a case.")
+    if (
+        scores.measures is not None
+        and scores.measures.surface
+        and any(label.missed or label.invented for label in scores.labels.values())
+    ):
+        sentences.append(
+            "Crosses at the right edge are missed or invented labels, whose HD95 is set to the diagonal of the image; "
+            "it counts in quartiles and mean."
+        )
+    return " ".join(sentences)
+
+
+def _is_crowded(scores: Scores) -> bool:
+    return len(scores.cases) >= BOX_CASES and len(scores.cases) * len(scores.labels) > MOST_POINTS
 
 
 def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> bytes | None:
     """PNG of every case's Dice, NSD and HD95 by label, as far as they exist; None without any.
 
-    From five cases on a box shows median and quartiles, whiskers the last values within 1.5 times their distance, and
-    a diamond the mean. Missed and invented labels, whose distance is a penalty, are crosses at the edge.
+    From BOX_CASES cases on a box shows median and quartiles, whiskers the last values within 1.5 times their distance,
+    and a diamond the mean. Missed and invented labels, whose distance is a penalty, are crosses at the edge. Where
+    there are very many cases only those outside of the whiskers are dots (see ``plot_text``).
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -95,18 +173,22 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
         return None
     colors = colors or {name: index for index, name in enumerate(scores.labels, start=1)}
     rows = len(scores.labels)
-    with rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(3.6 * len(shown) + 1.4, 0.9 + 0.42 * rows), dpi=110, layout="constrained")
+    is_high = rows <= HIGH_ROWS
+    height = 0.9 + (0.42 if is_high else 0.17) * rows
+    with rc_context({"text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK}):
+        figure = Figure(figsize=(3.6 * len(shown) + 1.4, height), dpi=110, layout="constrained")
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for ax, metric in zip(panels, shown):
-            ax.set(ylim=(rows - 0.5, -0.5), xlabel=METRICS[metric].title, xlim=_limits(scores, metric))
+            ax.set(ylim=(rows - 0.5, -0.5), xlabel=METRICS[metric].with_unit, xlim=_limits(scores, metric))
             plain_axes(ax)
             jitter = np.random.default_rng(0)
             for row, name in enumerate(scores.labels):
                 of_cases = [by_label[name] for by_label in scores.cases.values()]
-                _draw_row(ax, row, metric, of_cases, colors[name], jitter)
+                points = _points(of_cases, metric)
+                _draw_row(ax, row, points, colors[name], jitter, only_outside=_is_crowded(scores))
         panels[0].set_yticks(range(rows), [shortened(name) for name in scores.labels])
-        return png_of(figure)
+        panels[0].tick_params(axis="y", labelsize=9 if is_high else 7, labelcolor=INK)
+        return plot_png(figure)
 
 
 def _limits(scores: Scores, metric: str) -> tuple[float, float]:
@@ -119,30 +201,47 @@ def _limits(scores: Scores, metric: str) -> tuple[float, float]:
     return 0.0, 1.05 * max([1.0, *measured])
 
 
+def _points(found: Sequence[LabelScore], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a metric that exist, and which of them are penalties instead of measured distances."""
+    points = [(getattr(score, metric), score.outcome) for score in found if getattr(score, metric) is not None]
+    is_penalty = [metric.startswith("hd95") and outcome != "" for _, outcome in points]
+    return np.array([value for value, _ in points], float), np.array(is_penalty, bool)
+
+
 def _draw_row(
-    ax: Axes, row: int, metric: str, found: Sequence[LabelScore], color: int, jitter: np.random.Generator
+    ax: Axes,
+    row: int,
+    points: tuple[np.ndarray, np.ndarray],
+    color: int,
+    jitter: np.random.Generator,
+    *,
+    only_outside: bool,
 ) -> None:
     """One label in one panel: box and points."""
-    points = [(getattr(score, metric), score.outcome) for score in found if getattr(score, metric) is not None]
-    values = np.array([value for value, _ in points])
+    values, is_penalty = points
+    is_drawn = np.ones(len(values), bool)
     if len(values) >= BOX_CASES:
         q1, median, q3 = np.percentile(values, (25, 50, 75))
         reach = 1.5 * (q3 - q1)
-        whiskers = values[(values >= q1 - reach) & (values <= q3 + reach)]
+        is_inside = (values >= q1 - reach) & (values <= q3 + reach)
+        whiskers = values[is_inside]
         ax.plot([whiskers.min(), whiskers.max()], [row, row], color="#7a8590", lw=1, zorder=1)
-        ax.barh(row, q3 - q1, left=q1, height=0.55, color="#f0f2f4", edgecolor="#7a8590", zorder=2)
-        ax.plot([median, median], [row - 0.275, row + 0.275], color="black", lw=1.6, zorder=3)
-        ax.plot([values.mean()], [row], marker="D", markersize=4, color="black", zorder=4)
+        ax.barh(row, q3 - q1, left=q1, height=0.55, color="#7a859030", edgecolor="#7a8590", zorder=2)
+        ax.plot([median, median], [row - 0.275, row + 0.275], color=INK, lw=1.6, zorder=6)
+        ax.plot([values.mean()], [row], marker="D", markersize=4, color=INK, zorder=7)
+        if only_outside:
+            is_drawn = ~is_inside
     heights = row + jitter.uniform(-0.18, 0.18, len(values))
-    is_penalty = np.array([metric.startswith("hd95") and outcome != "" for _, outcome in points], bool)
-    for marker, which, line_width in (("o", ~is_penalty, 0.0), ("x", is_penalty, 1.2)):
+    for marker, of_kind, line_width in (("o", ~is_penalty, 0.4), ("x", is_penalty, 1.2)):
+        which = of_kind & is_drawn
         ax.scatter(
             np.minimum(values[which], ax.get_xlim()[1]),
             heights[which],
             marker=marker,
-            s=13,
+            s=15,
             color=[label_color(color)],
-            alpha=0.65,
+            edgecolors=None if marker == "x" else INK,  # pale colours are seen by their edge
+            alpha=0.75,
             linewidths=line_width,
             zorder=5,
             clip_on=False,
@@ -155,6 +254,7 @@ class _Line:
 
     name: str
     color: str
+    dashes: str
     epochs: Sequence[float]
     values: Sequence[float]
 
@@ -164,7 +264,7 @@ def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
     from matplotlib.figure import Figure
 
     lines: dict[str, list[_Line]] = {}
-    for key, (title, name, color) in CURVES.items():
+    for key, (title, name, color, dashes) in CURVES.items():
         epochs = []
         values = []
         for row in curve:
@@ -174,15 +274,18 @@ def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
                 epochs.append(epoch)
                 values.append(value)
         if epochs:
-            lines.setdefault(title, []).append(_Line(name=name, color=color, epochs=epochs, values=values))
+            lines.setdefault(title, []).append(
+                _Line(name=name, color=color, dashes=dashes, epochs=epochs, values=values)
+            )
     if not lines:
         return None
     figure = Figure(figsize=(4.5 * len(lines), 3), dpi=120, layout="constrained")
     for ax, (title, drawn) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items()):
         for line in drawn:
             marker = "." if len(line.epochs) < 40 else ""
-            ax.plot(line.epochs, line.values, label=line.name, color=line.color, lw=1.4, marker=marker)
+            style = {"color": line.color, "linestyle": line.dashes, "lw": 1.4, "marker": marker}
+            ax.plot(line.epochs, line.values, label=line.name, **style)
         ax.set(xlabel="Epoch", title=title)
         ax.legend(frameon=False, fontsize=8)
         plain_axes(ax)
-    return png_of(figure)
+    return plot_png(figure)

@@ -11,6 +11,7 @@ from pathlib import Path
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.records import UserError
+from segfw.evaluation.mask_facts import Training, training_of
 from segfw.evaluation.masks import read_image, read_pair
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
@@ -34,7 +35,8 @@ class ResultFiles:
 
     ``output`` (NAME.json) also gets NAME.csv (a row per case and label), NAME_summary.csv, and where there is something
     to say NAME_lesions.csv and NAME_comparison.csv. ``report`` is an HTML page: its pictures show ``images`` (file of
-    the first channel by case id) where given, ``curve`` has a mapping per epoch, as in metrics.jsonl.
+    the first channel by case id) where given, ``curve`` has a mapping per epoch, as in metrics.jsonl. ``training`` is
+    how the model was trained, as far as known; without it what the curve tells.
     """
 
     title: str = ""
@@ -43,6 +45,7 @@ class ResultFiles:
     images: Mapping[str, Path] = field(default_factory=dict)
     curve: Sequence[Mapping[str, object]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    training: Sequence[Training] = ()
 
     def __post_init__(self) -> None:
         check_output(self.output)
@@ -96,10 +99,12 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():
-        picture, complaint = _picture_of(case, pairs, files.images.get(case))
+        overlay, complaint = _picture_of(case, rank, scores, pairs, files.images.get(case))
+        if files.images and case not in files.images:
+            complaint = "there is no file of its name among the images"
         if complaint:
             facts[f"Image of {case} left out"] = complaint
-        overlays.append(Overlay(case=case, rank=rank, dice=mean_dice(scores.cases[case]), image_png=picture))
+        overlays.append(overlay)
     painted = labels.painted_classes or tuple(labels.foreground.values())
     write_report(
         path,
@@ -109,11 +114,12 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
         curve=files.curve,
         facts=facts,
         colors=dict(zip(labels.structures, painted)),
+        training=files.training or training_of(files.curve),
     )
 
 
-def _picture_of(case: str, pairs: LabelledPairs, image: Path | None) -> tuple[bytes, str]:
-    """PNG of both masks of a case, over its image where there is one, and why the image is left out ('' if not)."""
+def _picture_of(case: str, rank: str, scores: Scores, pairs: LabelledPairs, image: Path | None) -> tuple[Overlay, str]:
+    """Both masks of a case, over its image where there is one, and why the image is left out ('' if not)."""
     labels = pairs.labels
     reference, prediction = pairs.files[case]
     reference_zyx, prediction_zyx, stored = read_pair(reference, prediction, labels, pairs.label_maps.get(case, ()))
@@ -127,9 +133,21 @@ def _picture_of(case: str, pairs: LabelledPairs, image: Path | None) -> tuple[by
             image_zyx = read_image(image, reference, stored)
         except UserError as error:  # a picture is not worth losing the report for
             complaint = str(error)
-    spacing_mm = to_canonical(stored).geometry.spacing_mm
-    has_directions = not stored.is_picture
     picture = draw_overlay(
-        image_zyx, reference_zyx, prediction_zyx, spacing_mm, labels.names, has_directions=has_directions
+        image_zyx,
+        reference_zyx,
+        prediction_zyx,
+        to_canonical(stored).geometry.spacing_mm,
+        labels.names,
+        has_directions=not stored.is_picture,
+        units=stored.units,
     )
-    return picture, complaint
+    overlay = Overlay(
+        case=case,
+        rank=rank,
+        dice=mean_dice(scores.cases[case]),
+        image_png=picture,
+        has_image=image_zyx is not None,
+        has_directions=not stored.is_picture,
+    )
+    return overlay, complaint

@@ -48,12 +48,23 @@ def value_table(cases: Mapping[str, Mapping[str, LabelScore]], names: Iterable[s
     return table_nlm
 
 
-def empty_mask_counts(scores: Scores) -> str:
-    """'2 missed, 0 invented, 1 both empty', of all cases and labels."""
-    found: Counter[str] = Counter()
-    for by_label in scores.cases.values():
-        found.update(score.outcome for score in by_label.values())
-    return ", ".join(f"{found[outcome]} {outcome}" for outcome in ("missed", "invented", "both empty"))
+def empty_mask_counts(scores: Scores) -> dict[str, int]:
+    """How often a label was 'missed', 'invented' and 'both empty', over all cases and labels."""
+    found = Counter(score.outcome for by_label in scores.cases.values() for score in by_label.values())
+    return {outcome: found[outcome] for outcome in ("missed", "invented", "both empty")}
+
+
+def empty_mask_sentences(scores: Scores) -> list[str]:
+    """What the means do with labels that a mask lacks, of each kind that occurred; nothing where none did."""
+    sentences = {
+        "missed": "missed: the reference has the label and the prediction lacks it altogether. That counts 0 in every "
+        "share, and in HD95 and ASSD the diagonal of the image",
+        "invented": "invented: the prediction has a label that the reference lacks. That counts like a missed one, but "
+        "has no TPR, specificity or volume difference",
+        "both empty": "both empty: neither mask has the label. There are no scores, and the means leave it out",
+    }
+    counts = empty_mask_counts(scores)
+    return [f"{counts[kind]} {sentence}." for kind, sentence in sentences.items() if counts[kind]]
 
 
 INTERVALS = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from segfw.base.printing import csv_text
+from segfw.evaluation.caveats import caveats
 from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, Comparison, Scores
 from segfw.evaluation.statistics import Paired
-from segfw.evaluation.summary import INTERVALS, empty_mask_counts
+from segfw.evaluation.summary import INTERVALS, empty_mask_sentences
 from segfw.images.units import ALL_UNITS, lengths_in
 
 COUNTS = ("tp", "fp", "fn")
@@ -82,7 +83,7 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, dict[str, Paired]
 def scores_table(scores: Scores) -> str:
     """The means of every label as plain text columns, for the console, with what was counted and how."""
     metrics = scores.shown
-    heads = ("label", *(METRICS[metric].short for metric in metrics))
+    heads = ("label", *(METRICS[metric].head for metric in metrics))
     rows: list[Sequence[str]] = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
     for name, label in scores.labels.items():
         counts = (label.cases, label.missed, label.invented, label.both_empty)
@@ -96,7 +97,7 @@ def scores_table(scores: Scores) -> str:
     for name, label in scores.labels.items():
         lines += [f"lesions of {name}{stratum}" for stratum in _strata(label.lesions)]
     lines += scores.notes
-    lines += [f"empty masks: {empty_mask_counts(scores)}. {scores.empty_mask_policy}"]
+    lines += [*caveats(scores), *empty_mask_sentences(scores)]
     if scores.measures is not None and "nsd" in metrics:
         lines.append(f"NSD is at a tolerance of {scores.measures.tolerance_mm:g} {lengths_in(scores.units)}")
     if scores.foreground_interval:
@@ -116,7 +117,7 @@ def comparison_table(comparison: Comparison) -> str:
             means = [f"{value:.3f}" for value in (found.first, found.second, found.difference)]
             certainty = [_interval(found.low, found.high), f"{found.p:.2g}"]
             outcomes = [str(number) for number in (found.wins, found.losses, found.ties)]
-            rows.append((name, METRICS[metric].title, *means, *certainty, *outcomes))
+            rows.append((name, METRICS[metric].with_unit, *means, *certainty, *outcomes))
     lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _table(rows)]
     for which, cases in (("first", comparison.only_first), ("second", comparison.only_second)):
         if cases:

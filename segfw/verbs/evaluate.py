@@ -35,9 +35,10 @@ def evaluate(
     options
         What is measured and written. ``compare`` is a second folder of predictions: the first is then compared with it
         case by case, in ``Scores.comparison``, and cases that only one of the two has are named there. ``images`` is
-        the folder of the images, for the report's pictures. NSD forgives ``tolerance_mm``; without ``surface`` neither
-        it nor HD95 and ASSD are measured. ``lesions`` names the labels that are scored component by component (empty:
-        all, None: none), ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``).
+        the folder of the images, for the report's pictures (default: where ``predict`` found them, if they are still
+        there). NSD forgives ``tolerance_mm``; without ``surface`` neither it nor HD95 and ASSD are measured.
+        ``lesions`` names the labels that are scored component by component (empty: all, None: none),
+        ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``).
     labels
         What the values in the masks mean. Without it they come from ``labels.json`` in the predictions folder, then
         from ``dataset.json`` beside the reference folder, else from the values in the reference masks.
@@ -57,6 +58,7 @@ def evaluate(
     """
     from segfw.base.output_paths import require_outside
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
+    from segfw.evaluation.mask_facts import images_of, read_mask_facts
     from segfw.evaluation.pairs import (
         LabelledPairs,
         first_channel_files,
@@ -84,6 +86,10 @@ def evaluate(
     reference = Path(reference)
     pairs, notes = pair_masks(predictions, reference, partial=options.compare is not None)
     facts = {"Predictions": str(predictions), "Reference": str(reference)}
+    made_with = read_mask_facts(predictions)
+    images = options.images or images_of(predictions, made_with)
+    if images:
+        facts["Images"] = str(images)
     every_pair = dict(pairs)
 
     # Second predictions to compare with
@@ -110,8 +116,9 @@ def evaluate(
         title=f"Evaluation of {predictions.resolve().name}",
         output=options.output,
         report=options.report,
-        images=first_channel_files(options.images) if options.images else {},
+        images=first_channel_files(images) if images else {},
         facts=facts,
+        training=made_with.training,
     )
     labelled = LabelledPairs(files=pairs, labels=labels, label_maps=label_maps)
     return evaluate_pairs(labelled, results, measures=measures, notes=notes, workers=options.workers, other=other)

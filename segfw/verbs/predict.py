@@ -62,9 +62,11 @@ def predict(
     from segfw.base.records import UserError
     from segfw.dataset.labels import LABELS_FILE
     from segfw.dataset.new_images import find_images
+    from segfw.evaluation.mask_facts import FACTS_FILE
     from segfw.images.formats import check_mask_ending, split_ending
     from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
+    from segfw.inference.made_with import mask_facts
     from segfw.inference.many_cases import predict_cases, share_out
     from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_job import (
@@ -120,6 +122,7 @@ def predict(
     folder = job.folder(loaded)
     agree_on_settings(folder, settings, found, cases, overwrite=options.overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
+    mask_facts(model, loaded, source, output).save(folder.path / FACTS_FILE)
     require_space([case for case in cases if not folder.is_done(case)], folder)
 
     # The work

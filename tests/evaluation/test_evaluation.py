@@ -294,12 +294,16 @@ def test_report_names_cases_and_policy_and_is_self_contained(evaluated):
     page = report.read_text(encoding="utf-8")
     text = re.sub(r'"data:image/png;base64,[A-Za-z0-9+/=]+"', '"DATA"', page)
     assert text.count('src="DATA"') == 4  # three cases and the Dice plot; there was no training curve
-    assert not re.search(r"""https?:|src="(?!DATA)|href|@import|url\(""", text)
-    assert f"<b>{scores.foreground_mean.dice:.3f}</b><span>foreground mean Dice" in text
-    assert scores.empty_mask_policy in text
-    for case in "abc":
-        assert text.count(f'<td class="text">{case}</td>') == 2  # a row for each of the two labels
-    assert [re.findall(rf"<b>{rank}</b>: (\w)", text) for rank in ("Best", "Median", "Worst")] == [["a"], ["b"], ["c"]]
+    assert not re.search(r"""https?:|src="(?!DATA)|href="(?!#)|@import|url\(""", text)
+    assert f"<b>{scores.foreground_mean.dice:.3f}</b><span>Dice: mean over 2 labels of their means over 3 cases" in text
+    assert "no confidence interval: it takes 5 cases" in text
+    ranks = [re.findall(rf"<figcaption>{rank}: (\w)", text) for rank in ("Best", "Median", "Worst")]
+    assert ranks == [["a"], ["b"], ["c"]]
+    for number, case in ((1, "c"), (2, "b"), (3, "a")):
+        # A row for each of the two labels, which leads to the picture of the case
+        assert text.count(f'<td class="text"><a href="#picture-{number}">{case}</a></td>') == 2
+        assert text.count(f'id="picture-{number}"') == 1
+    assert 'Worst case: <a href="#picture-1">c</a>' in re.sub(r"\s+", " ", text)
     assert "Image of c left out" in text  # it does not lie on the masks' grid
     assert "Image of a left out" not in text
 

@@ -166,7 +166,7 @@ def test_the_verb_passes_its_options_on(two_folders, tmp_path, capsys):
     assert scores.measures == measures_of(tolerance_mm=5, lesions=(), strata_ml=(0.2, 1.0))
     assert scores.comparison.labels["label_1"]["nsd"].second == 1  # 5 mm are forgiven
     text = capsys.readouterr().out
-    assert "empty masks: 0 missed, 0 invented, 0 both empty" in text
+    assert not [word for word in ("missed:", "invented:", "both empty:") if word in text]  # there are none
     assert "NSD is at a tolerance of 5 mm" in text
     assert main([*command, "--lesion-iou", "3"]) == 2
     assert "--lesion-iou is 3" in capsys.readouterr().err

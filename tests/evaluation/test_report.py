@@ -1,6 +1,8 @@
 """The report: texts, plots and pictures."""
 
 import io
+import json
+import re
 import subprocess
 import sys
 
@@ -9,18 +11,29 @@ import pytest
 
 from builders.masks import SHAPE, SPACING_MM, box, score
 from segfw.base.figures import label_color
+from segfw.base.tables import LONG_ROWS
 from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation import overlays, report, result_files
 from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import lesion_counts
 from segfw.evaluation.metrics import Measures, label_score
-from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
-from segfw.evaluation.report import draw_curve, draw_scores, write_report
+from segfw.evaluation.overlays import (
+    Overlay,
+    draw_overlay,
+    length_text,
+    overlay_cases,
+    scale_bar_mm,
+    shown_slices,
+    window_of,
+)
+from segfw.evaluation.report import draw_curve, draw_scores, headline, plot_text, write_report
+from segfw.evaluation.report_tables import case_table
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.surface import SurfaceScore
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
+from segfw.images.units import PICTURE, SCAN
 from segfw.verbs.evaluate import evaluate
 
 NAMES = ("background", "liver", "tumour")
@@ -50,7 +63,7 @@ def test_report_of_nothing_and_of_a_curve(tmp_path):
     write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=curve, facts={})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert page.count("<img") == 1
-    assert "<b>–</b><span>foreground mean Dice" in page
+    assert "<b>–</b><span>Dice of liver: one case</span>" in page
     assert draw_curve([{"epoch": 0, "learning_rate": 0.1}]) is None
 
 
@@ -90,10 +103,10 @@ def panels(monkeypatch):
     drawn = []
     draw_view = overlays._draw_view
 
-    def recorded(ax, planes, size_mm, window):
+    def recorded(ax, image, planes, size_mm, window):
         bounds = ax.get_window_extent()
-        drawn.append((planes[1], tuple(size_mm), bounds.height / bounds.width))
-        return draw_view(ax, planes, size_mm, window)
+        drawn.append((planes[0], tuple(size_mm), bounds.height / bounds.width))
+        return draw_view(ax, image, planes, size_mm, window)
 
     monkeypatch.setattr(overlays, "_draw_view", recorded)
     return drawn
@@ -145,8 +158,7 @@ def test_plots_have_the_colours_of_the_overlays():
     cases = {str(n): {"whole": score(box((0, 4)), box((0, n + 1)))} for n in range(4)}
     for index in (1, 2):
         picture = picture_of(draw_scores(summarize(cases), {"whole": index}))
-        dots = [0.65 * np.array(label_color(each)) + 0.35 for each in (1, 2)]  # over white
-        found = [(abs(picture - color) < 0.02).all(-1).sum() for color in dots]
+        found = [(abs(picture - label_color(each)) < 0.02).all(-1).sum() for each in (1, 2)]
         assert found[index - 1] > 20
         assert found[2 - index] == 0
 
@@ -181,6 +193,110 @@ def test_a_penalty_does_not_squeeze_the_distances_that_were_measured():
     assert draw_scores(scores).startswith(PNG)
 
 
+def test_slices_go_through_the_reference_and_never_through_air():
+    reference = box((1, 3), (2, 4), (5, 8))
+    reference[1, 3, 6] = 0  # so that slice 2 has most
+    everywhere = box((0, 4), (0, 6), (0, 9))
+    assert shown_slices(reference, everywhere) == (2, 2, 5)
+    assert shown_slices(box(), box((3, 4), (4, 5), (7, 8))) == (3, 4, 7)
+    assert shown_slices(box(), box()) == (2, 3, 4)  # the middle
+
+
+def test_views_of_thick_slices_keep_their_proportions(panels):
+    mask = box((1, 2), (20, 30), (20, 40), shape=(4, 60, 60))
+    draw_overlay(None, mask, mask, (10.0, 1.0, 1.0), NAMES)
+    sizes = [size_mm for _, size_mm, _ in panels]
+    # 10 mm high slices, of which there are four: the coronal view is 40 mm high. 20 mm margin around 10 and 20 mm.
+    assert sizes == [(50.0, 60.0), (40.0, 60.0), (40.0, 50.0)]
+    for _, (height, width), ratio in panels:
+        assert ratio == pytest.approx(height / width, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "inside, expected",
+    [
+        (50, (-160, 240, "CT window: centre 40 HU, width 400 HU")),
+        (-700, (-1350, 150, "CT window: centre -600 HU, width 1500 HU")),
+        (600, (-500, 1300, "CT window: centre 400 HU, width 1800 HU")),
+    ],
+)
+def test_ct_has_a_window_for_what_is_marked(inside, expected):
+    mask = box((0, 2))
+    image = np.where(mask, inside, -1000).astype(float)
+    assert window_of(image, mask > 0, [image[0]]) == expected
+
+
+def test_other_images_are_shown_by_percentiles():
+    image = np.arange(101.0).reshape(1, 1, 101)
+    found = window_of(image, image < 0, [image])
+    assert found == (1, 99, "grey from 1 to 99 (percentiles 1 and 99 of what is shown)")
+
+
+@pytest.mark.parametrize(
+    "width, length, text", [(100, 20, "2 cm"), (16, 2, "2 mm"), (400, 100, "10 cm"), (3, 0.5, "0.5 mm")]
+)
+def test_the_scale_bar_is_a_round_length(width, length, text):
+    assert scale_bar_mm(width) == length
+    assert length_text(length, SCAN) == text
+    assert length_text(100, PICTURE) == "100 px"
+
+
+def test_a_case_called_like_markup_stays_a_name(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    cases = {f"{evil}{number}": {"liver": score(box((0, 2)), box((0, 1)))} for number in range(LONG_ROWS)}
+    write_report(tmp_path / "r.html", title=evil, scores=summarize(cases), overlays=[], curve=None, facts={})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "alert(1)" in page  # as text
+    assert "<script>alert" not in page
+    data = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)[-1])
+    assert data["columns"][0]["names"] == list(cases)
+
+
+def test_cases_times_labels_are_whole_and_small():
+    found = [score(box((0, 4)), box((0, n % 4), (0, 1 + n % 5), (0, 1 + n % 9))) for n in range(180)]
+    found = [
+        one.model_copy(update={"hd95_mm": 1.23, "assd_mm": 4.56, "nsd": 0.5, "reference_ml": 1234.5}) for one in found
+    ]
+    labels = [f"structure {number}" for number in range(100)]
+    few = summarize({"a": dict.fromkeys(labels, found[7])})
+    cases = {f"case_{n:03d}": {name: found[(n + k) % 180] for k, name in enumerate(labels)} for n in range(500)}
+    content = case_table(few.model_copy(update={"cases": cases}), {})
+    assert content.rows == 50_000
+    assert len(content.json) < 4_000_000  # bytes, of 5 MB that the page may have with its pictures
+    data = {column.title: column.as_data() for column in content.columns}
+    assert data["Dice"]["values"][5] == round(1000 * found[5].dice)
+    assert data["Reference volume"]["values"][-1] == 123450
+    assert {len(column.get("at", column.get("values"))) for column in data.values()} == {50_000}
+
+
+@pytest.mark.parametrize(
+    "labels, cases, what",
+    [
+        (["liver"], 1, "Dice of liver: one case"),
+        (["liver"], 7, "Dice of liver: mean over 7 cases"),
+        (["liver", "tumour"], 1, "Dice: mean over 2 labels of one case"),
+        (["liver", "tumour"], 7, "Dice: mean over 2 labels of their means over 7 cases"),
+    ],
+)
+def test_the_headline_says_what_it_is(labels, cases, what):
+    one = dict.fromkeys(labels, score(box((0, 2)), box((0, 1))))
+    figure, found, sure = headline(summarize({str(number): one for number in range(cases)}))
+    assert (figure, found) == ("0.667", what)
+    expected = "95 % confidence interval 0.667 to 0.667" if cases > 4 else "no confidence interval: it takes 5 cases"
+    assert sure == expected
+
+
+def test_captions_say_only_what_is_drawn():
+    def text(cases, missed):
+        found = [score(box((0, 2)), box((0, 1)))] * (cases - missed) + [score(box((0, 2)), box())] * missed
+        return plot_text(summarize({str(n): {"liver": one} for n, one in enumerate(found)}, measures=Measures()))
+
+    assert text(3, 0) == "With fewer than 8 cases there are no boxes, only the cases themselves. A dot is a case."
+    assert text(8, 0).startswith("Boxes show median and quartiles")
+    assert "Crosses" not in text(8, 0)
+    assert "Crosses at the right edge are missed or invented labels" in text(8, 1)
+
+
 def test_the_report_shows_intervals_spreads_and_components(tmp_path):
     lesions = lesion_counts(box((0, 2)) > 0, box((0, 1)) > 0, 0.001, (0.1, 1.0), 0.0)
     counts = confusion(box((0, 2)), box((0, 1)), 2)
@@ -189,7 +305,7 @@ def test_the_report_shows_intervals_spreads_and_components(tmp_path):
     write_report(tmp_path / "r.html", title="t", scores=scores, overlays=[], curve=None, facts={})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<small>0.667 to 0.667</small>" in page
-    assert "95 %: 0.667 to 0.667" in page
+    assert "95 % confidence interval 0.667 to 0.667" in page
     # 108 voxels of 1 mm3 were found by a component of 54, which counts with them.
     assert [page.count(f'<td class="text">{size}</td>') for size in ("0 to 0.1 ml", "0.1 to 1 ml")] == [0, 1]
     assert "1 ml and more" not in page  # there are none

@@ -8,7 +8,7 @@ from segfw.evaluation.compare import compare_cases
 from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, LabelScore, label_score
 from segfw.evaluation.statistics import RESAMPLES, intervals, paired, resample_means
-from segfw.evaluation.summary import empty_mask_counts, summarize, value_table
+from segfw.evaluation.summary import empty_mask_counts, empty_mask_sentences, summarize, value_table
 from segfw.evaluation.surface import SurfaceScore
 
 
@@ -106,7 +106,16 @@ def test_missing_or_inventing_a_structure_never_improves_a_mean():
 
 def test_empty_masks_are_counted():
     scores = summarize({"a": {"x": of(0, 0, 5), "y": of(0, 0, 0)}, "b": {"x": of(0, 5, 0), "y": of(0, 0, 3)}})
-    assert empty_mask_counts(scores) == "2 missed, 1 invented, 1 both empty"
+    assert empty_mask_counts(scores) == {"missed": 2, "invented": 1, "both empty": 1}
+    assert [sentence.split(":")[0] for sentence in empty_mask_sentences(scores)] == [
+        "2 missed",
+        "1 invented",
+        "1 both empty",
+    ]
+
+
+def test_nothing_is_said_of_empty_masks_where_there_are_none():
+    assert empty_mask_sentences(summarize({"a": {"x": of(3, 1, 2)}})) == []
 
 
 def test_values_that_do_not_exist_are_nan_in_the_table():

@@ -1,0 +1,99 @@
+"""What a folder of predicted masks tells of how they came about: training, and where the images were.
+
+``segfw predict`` writes it for people and for the report; nothing that is computed depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segfw.base.records import Record, UserError
+from segfw.base.words import count
+from segfw.dataset.layouts import image_files
+
+FACTS_FILE = "made_with.json"
+# 1000 epochs of 250 steps: what the published recipe trains, and the share of it below which scores are of no use.
+RECIPE_STEPS = 250_000
+TOO_FEW_STEPS = RECIPE_STEPS // 100
+
+
+class Training(Record):
+    """How long one fold was trained, as far as that is known. ``patches`` are those that it saw."""
+
+    configuration: str = ""
+    fold: str = ""
+    steps: int | None = None
+    epochs: int | None = None
+    patches: int | None = None
+    seconds: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Such as '3d_fullres fold 0: 6 steps, 1 epoch, 12 patches, 40 s'; '' if nothing is known."""
+        parts = [
+            count(number, noun)
+            for number, noun in ((self.steps, "step"), (self.epochs, "epoch"), (self.patches, "patch"))
+            if number is not None
+        ]
+        parts = [part.replace("patchs", "patches") for part in parts]
+        if self.seconds is not None:
+            parts.append(duration(self.seconds))
+        name = f"{self.configuration} fold {self.fold}: " if self.fold else ""
+        return name + ", ".join(parts) if parts else ""
+
+
+class MaskFacts(Record):
+    """``images`` is the folder of the images, seen from the folder of the masks ('' if there is none)."""
+
+    images: str = ""
+    training: tuple[Training, ...] = ()
+
+
+def read_mask_facts(folder: Path) -> MaskFacts:
+    """What the folder tells; nothing if it tells nothing, or nothing that can be read."""
+    try:
+        return MaskFacts.load(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else MaskFacts()
+    except UserError:  # facts for people are not worth losing the scores for
+        return MaskFacts()
+
+
+def images_of(folder: Path, facts: MaskFacts) -> Path | None:
+    """The folder that the masks in ``folder`` were predicted of, if it is still there and holds images."""
+    if not facts.images:
+        return None
+    images = (folder / facts.images).resolve()
+    return images if images.is_dir() and image_files(images) else None
+
+
+def training_of(curve: Sequence[Mapping[str, object]]) -> tuple[Training, ...]:
+    """Of the epochs of one run, as in metrics.jsonl; nothing of none."""
+    if not curve:
+        return ()
+    steps = [row["steps"] for row in curve if isinstance(row.get("steps"), int)]
+    elapsed_s = curve[-1].get("elapsed_s")
+    return (
+        Training(
+            steps=sum(step for step in steps if isinstance(step, int)) if steps else None,
+            epochs=len(curve),
+            seconds=float(elapsed_s) if isinstance(elapsed_s, int | float) else None,
+        ),
+    )
+
+
+def training_caveat(training: Sequence[Training]) -> str:
+    """A warning where a fold was trained for too few steps to have learned anything; '' if none was."""
+    steps = min((fold.steps for fold in training if fold.steps is not None), default=None)
+    if steps is None or steps >= TOO_FEW_STEPS:
+        return ""
+    return (
+        f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: too few to learn "
+        "a task, so that these scores do not say what a trained model reaches"
+    )
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '12 min' or '3.5 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
