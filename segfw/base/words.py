@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def count(number: int, noun: str) -> str:
@@ -26,6 +27,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = [each for each in plain if sought and each.startswith(sought)]
     near = near or difflib.get_close_matches(sought, plain, n=1) or difflib.get_close_matches(word, plain, n=1)
     return f"; did you mean {listed(plain[each] for each in near)}?" if near else ""
+
+
+def with_folder(path: Path) -> str:
+    """A file's name after that of its folder: images and masks of a case mostly have the same name."""
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:

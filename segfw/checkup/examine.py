@@ -75,8 +75,10 @@ def examine(
 
 
 def _as_reported(finding: Finding) -> Finding:
-    """A finding of reading and verifying, with the file's name alone, and whether it can be repaired."""
-    return finding.model_copy(update={"file": Path(finding.file).name, "fixable": finding.kind in FIXABLE})
+    """A finding of reading and verifying, with its file as folder and name, and whether it can be repaired."""
+    return finding.model_copy(
+        update={"file": "/".join(Path(finding.file).parts[-2:]), "fixable": finding.kind in FIXABLE}
+    )
 
 
 def _findings_among_cases(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from unicodedata import normalize
 
+from segfw.base.words import with_folder
 from segfw.dataset.cases import Finding
 from segfw.dataset.image_files import image_files
 from segfw.images.formats import split_ending
@@ -66,7 +67,7 @@ def not_listed(file: Path) -> Finding:
         kind="not-listed",
         severity="warning",
         case=split_ending(file)[0],
-        file=file.name,
+        file=with_folder(file),
         what="is not listed in dataset.json and is not used",
         remedy="list it, or move it away",
     )

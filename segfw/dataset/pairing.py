@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from segfw.base.words import with_folder
 from segfw.dataset.cases import Case, Finding
 from segfw.images.formats import split_ending
 
@@ -101,18 +102,21 @@ def channel_names(channels: Sequence[str]) -> list[str]:
 def file_findings(pairing: Pairing, masks: Sequence[Path], channels: Sequence[str]) -> list[Finding]:
     """Missing, extra and doubled files of all cases; ``channels`` are those that every case should have."""
     findings = []
+    named = {split_ending(path)[0]: path for path in masks}
     for stem, number in Counter(split_ending(path)[0] for path in masks).items():
         if number > 1:
-            findings.append(_doubled_file(stem, stem, f"{number} masks have this name"))
+            findings.append(_doubled_file(stem, named[stem], f"{number} masks have this name"))
     for case in sorted({image.case for image in pairing.images} | pairing.masks.keys()):
         files = pairing.channels_of(case)
         if not files:
             remedy = "add the image or move the mask"
-            findings.append(_error("missing-image", case, pairing.masks[case].name, "has no image", remedy))
+            findings.append(_error("missing-image", case, with_folder(pairing.masks[case]), "has no image", remedy))
             continue
         if case not in pairing.masks:
             first = next(iter(files.values()))[0]
-            findings.append(_error("missing-mask", case, first.name, "has no mask", "add the mask or move the image"))
+            findings.append(
+                _error("missing-mask", case, with_folder(first), "has no mask", "add the mask or move the image")
+            )
         findings += _channel_findings(case, files, channels)
     return findings
 
@@ -121,8 +125,10 @@ def _error(kind: str, case: str, file: str, what: str, remedy: str) -> Finding:
     return Finding(kind=kind, severity="error", case=case, file=file, what=what, remedy=remedy)
 
 
-def _doubled_file(case: str, stem: str, what: str) -> Finding:
-    return _error("doubled-file", case, f"{stem}.*", what, "keep one of them")
+def _doubled_file(case: str, one: Path, what: str) -> Finding:
+    return _error(
+        "doubled-file", case, with_folder(one.with_name(f"{split_ending(one)[0]}.*")), what, "keep one of them"
+    )
 
 
 def _channel_findings(case: str, files: Mapping[str, list[Path]], channels: Sequence[str]) -> list[Finding]:
@@ -130,7 +136,7 @@ def _channel_findings(case: str, files: Mapping[str, list[Path]], channels: Sequ
     for paths in files.values():
         if len(paths) > 1:
             what = f"{len(paths)} images have this name with different endings"
-            findings.append(_doubled_file(case, split_ending(paths[0])[0], what))
+            findings.append(_doubled_file(case, paths[0], what))
     # A single file may hold all channels; how many it does is seen when it is read.
     if len(files) == 1 and (list(channels) == [""] or next(iter(files)) in ("", "0000")):
         return findings
@@ -143,7 +149,7 @@ def _channel_findings(case: str, files: Mapping[str, list[Path]], channels: Sequ
     for channel, paths in files.items():
         if channel not in channels:
             what = f"its name says channel {_in_words(channel)}, which is not expected"
-            findings.append(_error("unexpected-channel", case, paths[0].name, what, remedy))
+            findings.append(_error("unexpected-channel", case, with_folder(paths[0]), what, remedy))
     return findings
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.base.words import count
+from segfw.base.words import count, with_folder
 from segfw.dataset.cases import Channel, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of
 from segfw.dataset.image_files import image_files, inner_folders
@@ -252,7 +252,7 @@ def _beside(path: Path) -> Finding:
     return Finding(
         kind="not-used",
         severity="warning",
-        file=path.name,
+        file=with_folder(path),
         what="lies beside the patients' folders and is not used",
         remedy=f"move it away; images and masks ({MASKS_OF} in the name) lie in a folder of each patient",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.words import with_folder
 from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet, apply_map
 from segfw.images.geometry import Geometry, largest_displacement_mm
@@ -43,10 +44,12 @@ def file_notes(case: Case, path: Path, volume: Volume) -> list[Finding]:
     for note in volume.notes:
         what, _, remedy = note.partition("; ")
         if volume.is_placed:
-            notes.append(_warning("doubtful-header", case, path.name, what, remedy))
+            notes.append(_warning("doubtful-header", case, with_folder(path), what, remedy))
         else:
             notes.append(
-                Finding(kind="no-spacing", severity="note", case=case.id, file=path.name, what=what, remedy=remedy)
+                Finding(
+                    kind="no-spacing", severity="note", case=case.id, file=with_folder(path), what=what, remedy=remedy
+                )
             )
     return notes
 
@@ -68,14 +71,14 @@ def check_case(
     if channel_count is not None and len(readable) == len(images):
         findings += _check_channel_count(case, readable, channel_count)
     for path, volume in readable:
-        findings += _check_image(case, path.name, volume.array)
+        findings += _check_image(case, with_folder(path), volume.array)
         difference = volume_mismatch(readable[0][1], volume)
         if difference:
-            what = f"its grid differs from {readable[0][0].name}: {difference}"
+            what = f"its grid differs from {with_folder(readable[0][0])}: {difference}"
             remedy = "resample all channels of a case onto one grid"
-            findings.append(_error("channel-grid", case, path.name, what, remedy))
+            findings.append(_error("channel-grid", case, with_folder(path), what, remedy))
     if mask is not None and case.label is not None:
-        findings += _check_mask(case, case.label.name, mask, readable[0][1] if readable else None, labels)
+        findings += _check_mask(case, with_folder(case.label), mask, readable[0][1] if readable else None, labels)
     return findings
 
 

@@ -63,9 +63,12 @@ def is_dicom(path: Path) -> bool:
         return False
     if path.suffix.lower() in ENDINGS:
         return True
-    with path.open("rb") as file:
-        file.seek(MARK_AT)
-        return file.read(len(MARK)) == MARK
+    try:
+        with path.open("rb") as file:
+            file.seek(MARK_AT)
+            return file.read(len(MARK)) == MARK
+    except PermissionError:  # passed over, its series would lack a slice without a word
+        return _may_be_slice(path)
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -77,6 +80,11 @@ def may_be_lost(path: Path) -> bool:
     """Whether a name in a folder is a link to nothing and, by its ending or for want of one, may stand for DICOM."""
     if path.name.startswith(".") or not path.is_symlink() or path.exists():
         return False
+    return _may_be_slice(path)
+
+
+def _may_be_slice(path: Path) -> bool:
+    """Whether the name may be that of a DICOM file: by its ending, a number in its place, or for want of one."""
     return path.suffix.lower() in ENDINGS or re.fullmatch(r"\.\d+|", path.suffix) is not None
 
 

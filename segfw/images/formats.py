@@ -14,8 +14,8 @@ from unicodedata import normalize
 import numpy as np
 from pydantic import ValidationError
 
+from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
-from segfw.base.records import UserError
 from segfw.images.dicom import is_dicom, read_series, what_it_is
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
@@ -132,7 +132,11 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
     except MemoryError:
         raise UnreadableFile(f"{path}: does not fit into memory, or its header is damaged; check its size") from None
     except (OSError, EOFError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); copy or export the file again") from None
+        # Of several files, such as a header and its voxels, the one that the system names
+        named = getattr(error, "filename", None)
+        file = Path(named) if isinstance(named, str) else path
+        damaged = f"{path}: cannot be read ({_reason(error)}); copy or export the file again"
+        raise UnreadableFile(str(unreadable(file, error, damaged))) from None
     except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
     if FORMATS.get(ending) in (PICTURE, LOSSY):  # many come from a microscope: any size of their pixels is likely

@@ -98,6 +98,14 @@ def is_axial(geometry: Geometry) -> bool:
     return nearest.tolist() == [2, 1, 0]
 
 
+def axis_directions(geometry: Geometry) -> str:
+    """Where the array's axes (z, y, x) run to, nearest: 'SAR' is to the head, to the front and to the right."""
+    directions = geometry.matrix[:3, :3] / geometry.spacing_mm
+    nearest = np.abs(directions).argmax(0)
+    ends = [("LPI", "RAS")[int(directions[world, axis] > 0)][world] for axis, world in enumerate(nearest)]
+    return "".join(ends)
+
+
 def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
     """How far apart the two grids put the same corner voxel, at most, in millimetres; shapes must be equal."""
     return corner_distance_mm(first.shape, first.matrix, second.matrix)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segfw.base.records import Record, UserError
+from segfw.base.errors import UserError, unreadable
+from segfw.base.records import Record
 from segfw.base.written_by_people import parse_json
 from segfw.model.postprocess import Postprocessing
 from segfw.model.source import SELECTION_FILE, ModelSource, postprocessing_file, read_model_file
@@ -89,7 +90,7 @@ def load_postprocessing(path: Path) -> Postprocessing:
     try:
         content = read_model_file(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file") from None
+        raise unreadable(path, error, f"{path}: cannot be read ({error.strerror}); give a file") from None
     if content is None:
         raise UserError(f"{path}: no such file; give a selection.json or a postprocessing.json of a model")
     return postprocessing_in(content, path)

@@ -93,7 +93,7 @@ def read_tensors(source: ModelSource, name: str) -> tuple[dict[str, Tensor], dic
 
 
 def require_usable(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """UserError that names file and tensor if weights are no numbers, or too large to compute with."""
+    """UserError that names file and tensor if weights are no numbers, too large to compute with, or all 0."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
@@ -104,6 +104,9 @@ def require_usable(tensors: Mapping[str, Tensor], path: Path) -> None:
                 f"{path}: the weights {name} hold {example:.3g}, with which nothing can be computed; restore the file, "
                 "or train again"
             )
+    kernels = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.dim() > 1]
+    if kernels and not any(bool(kernel.any()) for kernel in kernels):
+        raise UserError(f"{path}: all weights are 0, which finds the same everywhere; restore the file, or train again")
 
 
 def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

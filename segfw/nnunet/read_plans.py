@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from segfw.base.records import GIGABYTE, NAME, UserError
+from segfw.base.errors import UserError, unreadable
+from segfw.base.records import GIGABYTE, NAME
 from segfw.base.written_by_people import Unreadable, parse_json
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
@@ -56,7 +57,8 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path.stat().st_size:,} bytes are too many")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); take it from the original model or data set") from None
+        damaged = f"{path}: cannot be read ({error}); take it from the original model or data set"
+        raise unreadable(path, error, damaged) from None
     # Statistics of a channel without any foreground are NaN there, and are looked at where they are used.
     try:
         found = parse_json(content, path, finite=False)

@@ -16,7 +16,7 @@ import numpy as np
 from segfw.base.parallel import map_bounded
 from segfw.base.records import Record, UserError
 from segfw.base.resources import ran_out_of_memory
-from segfw.base.words import count
+from segfw.base.words import count, with_folder
 from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors
 from segfw.dataset.labels import LabelSet, apply_map
 from segfw.dataset.verify import check_case, file_notes
@@ -183,7 +183,7 @@ def scan_case(
 
 def _unreadable(case: Case, path: Path, error: UnreadableFile) -> Finding:
     what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
-    return Finding(kind="unreadable", severity="error", case=case.id, file=path.name, what=what, remedy=remedy)
+    return Finding(kind="unreadable", severity="error", case=case.id, file=with_folder(path), what=what, remedy=remedy)
 
 
 def _measure(case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int) -> MeasuredCase:
@@ -259,7 +259,7 @@ def _same_images(found: FoundDataset, scans: Sequence[CaseScan]) -> list[Finding
                     kind="same-image",
                     severity="warning",
                     case=case.id,
-                    file=case.images[0].name,
+                    file=with_folder(case.images[0]),
                     what=f"the image is the same as that of {first}",
                     remedy="keep one of them",
                     others=(first,),

@@ -74,7 +74,8 @@ def _as_digested(findings: Sequence[Finding]) -> str:
     texts = []
     for finding in findings:
         texts.append(
-            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={finding.file!r}, what={finding.what!r}, "
-            f"remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, others={finding.others!r})"
+            f"Problem(kind={finding.kind!r}, case={finding.case!r}, file={Path(finding.file).name!r}, "
+            f"what={finding.what!r}, remedy={finding.remedy!r}, is_warning={finding.severity != 'error'!r}, "
+            f"others={finding.others!r})"
         )
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
