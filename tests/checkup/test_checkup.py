@@ -220,7 +220,7 @@ def test_a_mask_on_another_grid_is_an_error_that_can_be_repaired(raw):
     rewrite(files(raw, "case_03")[1], lambda mask: mask[:, :20])
     report = check_dataset(raw, workers=2)
     (finding,) = (each for each in report.findings if each.kind == "mask-grid")
-    assert (finding.case, finding.severity, finding.file) == ("case_03", "error", "case_03.nii.gz")
+    assert (finding.case, finding.severity, finding.file) == ("case_03", "error", "labelsTr/case_03.nii.gz")
     assert finding.what.startswith("the mask's grid differs from the image's: shape")
     assert finding.fixable
 

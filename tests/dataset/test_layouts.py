@@ -62,14 +62,14 @@ def test_nnunet_names_that_look_numbered_or_are_not(tmp_path):
 def test_one_stray_file_does_not_confuse_the_others(tmp_path):
     found = in_nnunet(tmp_path, "a_0000 b_0000 stray", "a b")
     assert list(names(found)) == ["a", "b"]
-    assert problems(found) == ["stray: stray.nii.gz: has no mask; add the mask or move the image"]
+    assert problems(found) == ["stray: imagesTr/stray.nii.gz: has no mask; add the mask or move the image"]
 
 
 def test_missing_files_are_named(tmp_path):
     found = in_nnunet(tmp_path, "a_0000 b_0000", "b c")
     assert problems(found) == [
-        "a: a_0000.nii.gz: has no mask; add the mask or move the image",
-        "c: c.nii.gz: has no image; add the image or move the mask",
+        "a: imagesTr/a_0000.nii.gz: has no mask; add the mask or move the image",
+        "c: labelsTr/c.nii.gz: has no image; add the image or move the mask",
     ]
 
 
@@ -79,17 +79,17 @@ def test_missing_extra_and_misnumbered_channels_are_named(tmp_path):
     remedy = "add, rename or move files; expected are 0000, 0001"
     assert problems(found) == [
         f"gap: lacks the image of channel 0001; {remedy}",
-        f"gap: gap_0002.nii.gz: its name says channel 0002, which is not expected; {remedy}",
+        f"gap: imagesTr/gap_0002.nii.gz: its name says channel 0002, which is not expected; {remedy}",
         f"late: lacks the image of channel 0000; {remedy}",
-        f"more: more_0002.nii.gz: its name says channel 0002, which is not expected; {remedy}",
+        f"more: imagesTr/more_0002.nii.gz: its name says channel 0002, which is not expected; {remedy}",
     ]
 
 
 def test_the_same_name_with_two_endings_is_named(tmp_path):
     found = in_nnunet(tmp_path, "a_0000 a_0000.nrrd b_0000", "a b b.mha")
     assert problems(found) == [
-        "b: b.*: 2 masks have this name; keep one of them",
-        "a: a_0000.*: 2 images have this name with different endings; keep one of them",
+        "b: labelsTr/b.*: 2 masks have this name; keep one of them",
+        "a: imagesTr/a_0000.*: 2 images have this name with different endings; keep one of them",
     ]
 
 
@@ -126,7 +126,7 @@ def test_decathlon_entries_that_are_doubled_missing_or_unlisted_are_named(tmp_pa
         f"noimage: {tmp_path}/imagesTr/noimage.nii.gz: {missing}",
         f"nomask: {tmp_path}/labelsTr/nomask.nii.gz: {missing}",
         "a: dataset.json: is listed 2 times; keep one entry",
-        "warning: new: new.nii.gz: is not listed in dataset.json and is not used; list it, or move it away",
+        "warning: new: imagesTr/new.nii.gz: is not listed in dataset.json and is not used; list it, or move it away",
     ]
 
 
@@ -276,7 +276,7 @@ def test_real_data_sets_are_found_whole(real_data, name, layout, cases, channels
 @pytest.mark.real_data
 def test_real_files_that_do_not_pair_are_listed(real_data):
     found = find_dataset(real_data / "torso_ct_100_labels")
-    files = sorted(path.name for part in ("images", "labels") for path in (found.root / part).iterdir())
+    files = sorted(f"{part}/{path.name}" for part in ("images", "labels") for path in (found.root / part).iterdir())
     assert sorted(problem.file for problem in found.findings) == files
 
 

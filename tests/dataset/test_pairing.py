@@ -56,7 +56,7 @@ def test_a_channel_that_one_case_lacks_or_has_alone_is_named(tmp_path):
     assert problems(found) == [
         f"p_3: lacks the image of channel t1; {remedy}",
         f"p_4: lacks the image of channel t1; {remedy}",
-        f"p_4: p_4_t2.nii.gz: its name says channel t2, which is not expected; {remedy}",
+        f"p_4: images/p_4_t2.nii.gz: its name says channel t2, which is not expected; {remedy}",
     ]
 
 
@@ -98,7 +98,7 @@ def test_folders_whose_names_share_only_their_last_part(tmp_path):
 
 def test_doubled_masks_in_folders_are_named(tmp_path):
     found = in_folders(tmp_path, "a b", "a a.nrrd b")
-    assert problems(found) == ["a: a.*: 2 masks have this name; keep one of them"]
+    assert problems(found) == ["a: labels/a.*: 2 masks have this name; keep one of them"]
 
 
 def test_names_that_do_not_pair_are_all_listed(tmp_path):

@@ -65,17 +65,20 @@ def test_voxels_that_are_no_numbers(bad):
     broken = image(0)
     broken.array[0, 0, 0, :2] = bad
     assert only(check(broken, image(1))) == (
-        "pat: ct.nii.gz: 2 voxels are NaN or infinite; replace them by the background value or export the image again"
+        "pat: in/ct.nii.gz: 2 voxels are NaN or infinite; replace them by the background value or export the image "
+        "again"
     )
     broken_mask = mask(np.float32)
     broken_mask[0, 0, :3] = bad
-    assert only(check(label=volume(broken_mask))) == "pat: seg.nii.gz: 3 mask voxels are NaN or infinite; set them to 0"
+    assert (
+        only(check(label=volume(broken_mask))) == "pat: in/seg.nii.gz: 3 mask voxels are NaN or infinite; set them to 0"
+    )
 
 
 def test_a_constant_image():
     constant = volume(np.full(SHAPE, 7, np.int16))
     assert only(check(image(), constant)) == (
-        "pat: pet.nii.gz: every voxel has the value 7; export the image again or leave it out"
+        "pat: in/pet.nii.gz: every voxel has the value 7; export the image again or leave it out"
     )
 
 
@@ -90,15 +93,15 @@ def test_channel_count():
 def test_channels_on_different_grids():
     text = only(check(image(0), image(1, affine=changed(x=30))))
     assert text == (
-        "pat: pet.nii.gz: its grid differs from ct.nii.gz: 30.00 mm apart at a corner (origin or direction differ); "
-        "resample all channels of a case onto one grid"
+        "pat: in/pet.nii.gz: its grid differs from in/ct.nii.gz: 30.00 mm apart at a corner (origin or direction "
+        "differ); resample all channels of a case onto one grid"
     )
 
 
 def test_mask_of_another_shape():
     text = only(check(label=volume(mask()[:, :, :-1])))
     assert text == (
-        "pat: seg.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (4, 6, 7) against (4, 6, 8); "
+        "pat: in/seg.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (4, 6, 7) against (4, 6, 8); "
         "resample the mask onto the image (nearest neighbour) or export both from one series"
     )
 
@@ -162,7 +165,7 @@ def test_a_time_series_where_one_channel_is_expected():
 def test_doubts_of_the_reader_are_warnings():
     doubtful = Volume(array=mask()[None], geometry=image().geometry, notes=("says no spacing; write it",))
     (problem,) = file_notes(CASE, Path("in/ct.nii.gz"), doubtful)
-    assert problem.full_sentence == "warning: pat: ct.nii.gz: says no spacing; write it"
+    assert problem.full_sentence == "warning: pat: in/ct.nii.gz: says no spacing; write it"
 
 
 def test_the_tolerance_is_half_of_the_shortest_side():
@@ -175,7 +178,7 @@ def test_unknown_label_values():
     wrong = mask()
     wrong[0, 0, 0] = 4
     assert only(check(label=volume(wrong))) == (
-        "pat: seg.nii.gz: holds the label value 4, which dataset.json does not list; "
+        "pat: in/seg.nii.gz: holds the label value 4, which dataset.json does not list; "
         "add it to 'labels' or correct the mask"
     )
     wrong[0, 0, :] = range(100, 108)
@@ -187,14 +190,14 @@ def test_an_interpolated_mask():
     soft = mask(np.float32)
     soft[0, 0, :4] = (0.25, 0.5, 39.5, 40)
     assert only(check(label=volume(soft))) == (
-        "pat: seg.nii.gz: holds 3 values that are not integers, such as 0.25; "
+        "pat: in/seg.nii.gz: holds 3 values that are not integers, such as 0.25; "
         "the mask was interpolated; export it again with nearest neighbour"
     )
 
 
 def test_a_mask_with_channels():
     assert only(check(label=volume(np.stack([mask(), mask()])))) == (
-        "pat: seg.nii.gz: the mask has 2 channels; store one label value per voxel"
+        "pat: in/seg.nii.gz: the mask has 2 channels; store one label value per voxel"
     )
 
 
@@ -202,7 +205,7 @@ def test_a_mask_with_channels():
 def test_an_empty_mask_is_only_a_warning(labels, empty):
     problems = check(label=volume(np.full(SHAPE, empty, np.int16)), labels=labels)
     assert only(problems) == (
-        "warning: pat: seg.nii.gz: the mask is empty; check that nothing is to be seen there, or leave the case out"
+        "warning: pat: in/seg.nii.gz: the mask is empty; check that nothing is to be seen there, or leave the case out"
     )
     assert problems[0].severity == "warning"
 
@@ -218,10 +221,10 @@ def test_everything_wrong_with_a_case_is_said_at_once():
     )
     assert [(problem.file, problem.what.split(":")[0]) for problem in problems] == [
         ("", "has 2 channels, expected 3"),
-        ("ct.nii.gz", "every voxel has the value 1"),
-        ("pet.nii.gz", "its grid differs from ct.nii.gz"),
-        ("seg.nii.gz", "the mask's grid differs from the image's"),
-        ("seg.nii.gz", "holds 1 values that are not integers, such as 0.5"),
+        ("in/ct.nii.gz", "every voxel has the value 1"),
+        ("in/pet.nii.gz", "its grid differs from in/ct.nii.gz"),
+        ("in/seg.nii.gz", "the mask's grid differs from the image's"),
+        ("in/seg.nii.gz", "holds 1 values that are not integers, such as 0.5"),
     ]
 
 
@@ -231,7 +234,7 @@ def test_files_that_could_be_read_are_checked_beside_one_that_could_not():
     wrong = mask()
     wrong[0, 0, 0] = 4
     problems = check(None, broken, label=volume(wrong), channel_count=2)
-    assert [problem.file for problem in problems] == ["pet.nii.gz", "seg.nii.gz"]
+    assert [problem.file for problem in problems] == ["in/pet.nii.gz", "in/seg.nii.gz"]
     problems = check(None, None, label=volume(wrong), channel_count=2)
     assert "holds the label value 4" in only(problems)
 

@@ -165,11 +165,20 @@ def test_multi_frame_files_are_refused(tmp_path):
     assert "is multi-frame DICOM (3 frames in a.dcm), which segfw does not read; convert it to NIfTI" in message
 
 
-def test_what_counts_as_dicom(tmp_path):
+def test_what_counts_as_dicom(tmp_path, monkeypatch):
     folder = save_slices(tmp_path / "series", ending="")
     assert holds_dicom(folder)
     assert not holds_dicom(tmp_path)  # not its folders
     assert is_dicom(folder / "a9")
+    (tmp_path / "scan.nii").write_bytes(b"x")
+
+    def refused(*_, **__):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refused)
+        assert is_dicom(folder / "a9")  # a series must not pass for whole without it
+        assert not is_dicom(tmp_path / "scan.nii")
     (tmp_path / "short").write_bytes(b"x")
     assert not is_dicom(tmp_path / "short")
 

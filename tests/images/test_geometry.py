@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from builders.grids import ORIENTATIONS
-from segfw.images.geometry import Geometry, header_length, largest_displacement_mm, shear_degrees
+from segfw.images.geometry import Geometry, axis_directions, header_length, largest_displacement_mm, shear_degrees
 from segfw.images.volume import Volume, from_canonical, stored_like, to_canonical
 
 SPACING_ZYX = (5.0, 0.5, 2.0)
@@ -150,3 +150,17 @@ def test_voxel_sizes_of_rotated_axes_are_what_the_header_held(size):
     assert header_length(stored) == stored
     assert header_length(size) == size
     assert header_length(size * (1 + 1e-15)) == pytest.approx(size, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "columns, directions",
+    [
+        ([(0, 0, 3), (0, 1, 0), (1, 0, 0)], "SAR"),
+        ([(0, 0, -3), (0, 1, 0), (-1, 0, 0)], "IAL"),
+        ([(-1, 0, 0.4), (0, 0.3, 2), (0, -1, 0.2)], "LSP"),  # oblique
+    ],
+)
+def test_directions_are_the_nearest_of_each_axis(columns, directions):
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(columns).T
+    assert axis_directions(Geometry.of((2, 3, 4), matrix)) == directions

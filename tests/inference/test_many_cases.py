@@ -11,9 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
+from builders.models import make_model
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -139,6 +142,40 @@ def test_a_truncated_file_is_named_and_the_others_are_done(model, undisturbed, t
     assert main(arguments) == 0
     assert mask_bytes(tmp_path / "masks") == undisturbed
     assert not (tmp_path / "masks" / "failures.json").exists()
+
+
+@pytest.mark.parametrize("orientation", ["canonical", "as stored"])
+def test_an_image_that_is_stored_mirrored_is_told_once_where_the_model_sees_it_so(tmp_path, orientation, capsys):
+    model = make_model(tmp_path / "model")
+    plan = model / "plan.json"
+    plan.write_text(plan.read_text().replace('"canonical"', f'"{orientation}"'))
+    images = make_images(tmp_path / "images", 1)
+    first = nibabel.load(images / "a.nii.gz")
+    for name in ("b", "c"):
+        flipped = first.affine @ np.diag([-1, 1, 1, 1])
+        nibabel.Nifti1Image(np.asarray(first.dataobj), flipped).to_filename(images / f"{name}.nii.gz")
+    predict(model, images, tmp_path / "masks", device="cpu")
+    assert len(mask_bytes(tmp_path / "masks")) == 3
+    assert capsys.readouterr().out.count("its axes run in other directions") == (orientation == "as stored")
+
+
+def test_an_image_that_may_not_be_read_is_named_and_not_called_damaged(model, undisturbed, tmp_path, monkeypatch):
+    images = make_images(tmp_path / "images", CASES)
+    forbidden = images / "c.nii.gz"
+
+    def open_if_allowed(self, *arguments, **keywords):
+        if self == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return open(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", open_if_allowed)
+    with pytest.raises(CasesFailed) as caught:
+        predict(model, images, tmp_path / "masks", device="cpu")
+    assert re.search(
+        r"1 case failed.*\n  c: .*c.nii.gz: may not be read by this user .* not damaged", str(caught.value)
+    )
+    masks = {name: mask for name, mask in undisturbed.items() if name != "c.nii.gz"}
+    assert mask_bytes(tmp_path / "masks") == masks
 
 
 def test_parts_make_the_whole_in_any_order_and_at_the_same_time(model, images, undisturbed, tmp_path):

@@ -146,6 +146,19 @@ def test_weights_that_cannot_be_computed_with_are_refused(tmp_path, value, tenso
         load_model(model, folds=("1",), best=True)
 
 
+def test_weights_that_are_all_zero_are_refused(tmp_path):
+    model = small_model(tmp_path / "model")
+    path = fold_folder(model, "3d_fullres", "0") / WEIGHTS_FILE
+    tensors, _ = load_tensors(path)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    kernel = next(name for name, tensor in tensors.items() if tensor.dim() > 1)
+    save_weights(path, zeros | {kernel: tensors[kernel]}, epoch=7, mirror_axes=())
+    assert load_model(model).weights.keys() == {"0"}  # some are used
+    save_weights(path, zeros, epoch=7, mirror_axes=())
+    with pytest.raises(UserError, match=r"fold_0/weights.safetensors: all weights are 0, .*; restore the file"):
+        load_model(model)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("at", [(0, 0, 0), (11, 5, 3)])
 def test_logits_that_are_no_numbers_are_an_error(value, at):

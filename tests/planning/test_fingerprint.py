@@ -182,12 +182,12 @@ def broken_raw(raw: Path) -> dict[str, str]:
     replace(mask(9), blocks_case(9)[1] + 1)
     replace(image(10), np.stack([blocks_case(10)[0]] * 2, -1), spacing_xyz=(1, 1.5, 4))
     return {
-        "case_50": "case_50_0000.nii.gz: has no mask",
-        "case_01": "case_01_0000.nii.gz: has no mask",
+        "case_50": "imagesTr/case_50_0000.nii.gz: has no mask",
+        "case_01": "imagesTr/case_01_0000.nii.gz: has no mask",
         "case_02": "case_02_0000.nii.gz: cannot be read (its compressed content is damaged",
         "case_03": "case_03_0000.nii.gz: cannot be read (its compressed content is cut short",
-        "case_04": "case_04.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (10, 18, 19) against",
-        "case_05": "case_05.nii.gz: the mask's grid differs from the image's: spacing (z, y, x) (4.0, 1.6, 1.0)",
+        "case_04": "labelsTr/case_04.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (10, 18, 19)",
+        "case_05": "labelsTr/case_05.nii.gz: the mask's grid differs from the image's: spacing (z, y, x) (4.0, 1.6",
         "case_06": "case_06_0000.nii.gz: every voxel has the value 5",
         "case_07": "case_07_0000.nii.gz: 1 voxels are NaN or infinite",
         "case_08": "case_08.nii.gz: holds 240 values that are not integers, such as 3.3",
@@ -221,7 +221,7 @@ def test_a_truncated_plain_nifti_is_named(make_raw):
     with pytest.raises(DataProblems) as caught:
         scan(raw)
     image, mask = caught.value.findings
-    assert (image.case, image.file, mask.file) == ("case_00", "case_00_0000.nii", "case_00.nii")
+    assert (image.case, image.file, mask.file) == ("case_00", "imagesTr/case_00_0000.nii", "labelsTr/case_00.nii")
     assert "its header announces 7,552 bytes with the voxels, but 1,000 are stored" in image.what
     assert image.remedy == "copy or export the file again"
 
@@ -238,7 +238,7 @@ def test_channels_of_one_case_on_different_grids_are_named(make_raw):
         scan(raw)
     (problem,) = caught.value.findings
     assert problem.full_sentence == (
-        "case_00: case_00_0001.nii.gz: its grid differs from case_00_0000.nii.gz: "
+        "case_00: imagesTr/case_00_0001.nii.gz: its grid differs from imagesTr/case_00_0000.nii.gz: "
         "spacing (z, y, x) (4.0, 3.0, 2.0) against (4.0, 1.5, 1.0) mm; resample all channels of a case onto one grid"
     )
 
@@ -258,7 +258,7 @@ def test_an_empty_mask_is_a_warning_kept_in_the_notes(make_raw):
     write_nifti(raw / "labelsTr" / "case_01.nii.gz", np.zeros((20, 18, 10), np.uint8))
     manifest, fingerprint = scan(raw)
     (note,) = manifest.notes
-    assert note.startswith("warning: case_01: case_01.nii.gz: the mask is empty; ")
+    assert note.startswith("warning: case_01: labelsTr/case_01.nii.gz: the mask is empty; ")
     assert fingerprint.cases[1].label_voxels == {"0": 3600}
     assert fingerprint.intensities[0] is not None  # of the other two
 
@@ -285,7 +285,8 @@ def test_copies_of_an_image_under_several_names_are_named(make_raw):
         (raw / "imagesTr" / f"case_{copy:02}_0000.nii.gz").unlink()
     notes = scan(raw)[0].notes
     assert notes == tuple(
-        f"warning: case_{copy:02}: case_{copy:02}_0000.nii: the image is the same as that of case_00; keep one of them"
+        f"warning: case_{copy:02}: imagesTr/case_{copy:02}_0000.nii: the image is the same as that of case_00; "
+        "keep one of them"
         for copy in (2, 3)
     )
 
@@ -324,9 +325,9 @@ def test_real_interpolated_masks_are_refused(real_data):
     with pytest.raises(DataProblems) as caught:
         scan(folder)
     assert caught.value.findings[0].full_sentence == (
-        "id001-128x128x64: id001-128x128x64-msk.nii.gz: holds 125412 values that are not integers, such as 0.002707; "
-        "the mask was interpolated; export it again with nearest neighbour, or if it is an image, see whether "
-        f"{folder / 'labels'} holds the images instead of the masks"
+        "id001-128x128x64: labels/id001-128x128x64-msk.nii.gz: holds 125412 values that are not integers, such as "
+        "0.002707; the mask was interpolated; export it again with nearest neighbour, or if it is an image, see "
+        f"whether {folder / 'labels'} holds the images instead of the masks"
     )
 
 
@@ -340,8 +341,12 @@ def test_real_channels_on_different_grids_are_refused(real_data, tmp_path):
             shutil.copy(path, tmp_path / folder / f"{stem.format(number)}.nii.gz")
     with pytest.raises(DataProblems) as caught:
         scan(tmp_path)
-    files = [problem.file for problem in caught.value.findings if "its grid differs from p_0000.nii.gz" in problem.what]
-    assert files == ["p_0001.nii.gz", "p_0002.nii.gz"]
+    files = [
+        problem.file
+        for problem in caught.value.findings
+        if "its grid differs from images/p_0000.nii.gz" in problem.what
+    ]
+    assert files == ["images/p_0001.nii.gz", "images/p_0002.nii.gz"]
 
 
 @pytest.mark.real_data

@@ -177,8 +177,8 @@ def test_data_problems_are_all_listed_and_nothing_is_started(make_raw, tmp_path,
     assert main(["run", str(raw), str(work)]) == 2
     errors = capsys.readouterr().err
     assert "2 problems in 5 cases; nothing was started" in errors
-    assert "case_01: case_01_0000.nii.gz: has no mask; add the mask or move the image" in errors
-    assert "case_02: case_02.nii.gz: holds the label value 1, 4, 8, which dataset.json does not list" in errors
+    assert "case_01: imagesTr/case_01_0000.nii.gz: has no mask; add the mask or move the image" in errors
+    assert "case_02: labelsTr/case_02.nii.gz: holds the label value 1, 4, 8, which dataset.json does not list" in errors
     assert not work.exists()
 
 
