@@ -90,8 +90,8 @@ def test_a_subject_without_mask_or_image_is_named(tmp_path):
     )
     assert list(names(found)) == ["sub-1", "sub-2"]
     assert problems(found) == [
-        "sub-3: sub-3_T1w.nii.gz: has no mask; add the mask or move the image",
-        "sub-4: sub-4_dseg.nii.gz: has no image; add the image or move the mask",
+        "sub-3: anat/sub-3_T1w.nii.gz: has no mask; add the mask or move the image",
+        "sub-4: anat/sub-4_dseg.nii.gz: has no image; add the image or move the mask",
     ]
 
 

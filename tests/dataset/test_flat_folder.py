@@ -62,8 +62,8 @@ def test_what_is_missing_or_left_over_is_named(tmp_path):
     found = find(tmp_path, "A_img A_seg B_img C_seg D_img D_seg ._D_img Thumbs.db", more=["X.nii.gz"])
     assert list(names(found)) == ["A", "D"]
     assert problems(found) == [
-        "B_img: B_img.nii.gz: has no mask; add the mask or move the image",
-        "C: C_seg.nii.gz: has no image; add the image or move the mask",
+        f"B_img: {tmp_path.name}/B_img.nii.gz: has no mask; add the mask or move the image",
+        f"C: {tmp_path.name}/C_seg.nii.gz: has no image; add the image or move the mask",
         "warning: more/: is a folder of images beside the images and is not used; "
         "move its files up if they belong to the data set, or the folder away",
     ]

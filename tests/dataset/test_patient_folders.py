@@ -98,13 +98,13 @@ def test_what_is_missing_or_left_over_is_named_with_the_patient(tmp_path):
     found = find(tmp_path, files)
     assert list(names(found)) == ["A", "E"]
     assert problems(found) == [
-        "B: ct.nii.gz: has no mask; add the mask or move the image",
-        "C: mask.nii.gz: has no image; add the image or move the mask",
+        "B: B/ct.nii.gz: has no mask; add the mask or move the image",
+        "C: C/mask.nii.gz: has no image; add the image or move the mask",
         "warning: D: the folder holds no image and is not used; "
         "put the patient's image and mask there, or move it away",
         "warning: E: E/old/ct.nii.gz: belongs to no image with a mask beside it and is not used; "
         "move it to the image and mask that it belongs to, or away",
-        "warning: atlas.nii.gz: lies beside the patients' folders and is not used; move it away; images and masks "
+        f"warning: {tmp_path.name}/atlas.nii.gz: lies beside the patients' folders and is not used; move it away; images and masks "
         "(mask, seg, segmentation, label, gt, roi, contour, annotation or manual in the name) lie in a folder of each "
         "patient",
     ]
@@ -115,7 +115,7 @@ def test_a_channel_that_one_patient_lacks_or_has_alone_is_named(tmp_path):
     remedy = "add, rename or move files; expected are t1, t2"
     assert problems(found) == [
         f"C: lacks the image of channel t2; {remedy}",
-        f"D: pet.nii.gz: its name says channel pet, which is not expected; {remedy}",
+        f"D: D/pet.nii.gz: its name says channel pet, which is not expected; {remedy}",
     ]
 
 
