@@ -104,9 +104,9 @@ def test_what_is_missing_or_left_over_is_named_with_the_patient(tmp_path):
         "put the patient's image and mask there, or move it away",
         "warning: E: E/old/ct.nii.gz: belongs to no image with a mask beside it and is not used; "
         "move it to the image and mask that it belongs to, or away",
-        f"warning: {tmp_path.name}/atlas.nii.gz: lies beside the patients' folders and is not used; move it away; images and masks "
-        "(mask, seg, segmentation, label, gt, roi, contour, annotation or manual in the name) lie in a folder of each "
-        "patient",
+        f"warning: {tmp_path.name}/atlas.nii.gz: lies beside the patients' folders and is not used; move it away; "
+        "images and masks (mask, seg, segmentation, label, gt, roi, contour, annotation or manual in the name) lie in "
+        "a folder of each patient",
     ]
 
 
