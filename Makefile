@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test fuzz docs lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz campaign docs lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
 	@echo "make test        run the whole fast test suite"
 	@echo "make fuzz        damaged files of every kind against every reader: 10 minutes; FUZZ='--seconds 60 --seed 2'"
+	@echo "make campaign    kills, two at once, full disks, bits and claims; half an hour and more; CAMPAIGN='kills --count 3 --seed 2'"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
 	@echo "make lint        check style and types"
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
@@ -40,6 +41,9 @@ test: install
 
 # Ends with 1 if a file was more than refused; such files are kept.
 FUZZ ?= --seconds 600 --seed 1
+campaign: install
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m campaign $(CAMPAIGN)
+
 fuzz: install
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --keep fuzz_faults $(FUZZ)
 

@@ -8,11 +8,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from threading import Event
 
+<<<<<<< HEAD
 import segfw
 from segfw.base.command import Command, add_common_options
 from segfw.base.errors import UserError, reason_of
 from segfw.base.parser import Parser
+=======
+from segfw.base.command import Command
+from segfw.base.interrupts import kept_interrupts
+>>>>>>> 1bc6c8a (A campaign of kills, two at once, full disks, bits and claims; what it found: Ctrl-C that was dropped, DICOM sequences, tiny gzip members, lines to skip, numbers beyond a float)
 from segfw.base.printing import printable_output
 from segfw.base.shell_line import shell_line
 from segfw.base.speech import Log, Speech, spoken_output
@@ -73,11 +79,19 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
-    with printable_output(), spoken_output() as speech:
-        return _main(list(sys.argv[1:] if arguments is None else arguments), speech)
+    with printable_output(), spoken_output() as speech, kept_interrupts() as interrupt:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments), speech, interrupt)
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            if not interrupt.is_set():
+                raise  # of Ctrl-C, libraries make errors of their own
+        how = "the same command goes on from here (segfw train needs --resume)"
+        return _say_error(f"interrupted; {how}", INTERRUPTED)
 
 
-def _main(arguments: list[str], speech: Speech) -> int:
+def _main(arguments: list[str], speech: Speech, interrupt: Event) -> int:
     parser = build_parser()
     try:
         typed = parser.parse_args([*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments)
@@ -92,10 +106,10 @@ def _main(arguments: list[str], speech: Speech) -> int:
     if command.log_place is not None and os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
         speech.log = Log(command.log_place(typed))
         speech.note(f"$ {shell_line('segfw', *arguments)}")
-    return _run(command, typed, speech)
+    return _run(command, typed, speech, interrupt)
 
 
-def _run(command: Command, typed: argparse.Namespace, speech: Speech) -> int:
+def _run(command: Command, typed: argparse.Namespace, speech: Speech, interrupt: Event) -> int:
     # Not before the arguments are known to be right: it loads what --help should not wait for.
     from segfw.base.parallel import CasesFailed
 
@@ -103,10 +117,9 @@ def _run(command: Command, typed: argparse.Namespace, speech: Speech) -> int:
         result = command.call(typed)
         speech.is_at_end = True
         code = command.say(typed, result)
-    except KeyboardInterrupt:
-        how = "the same command goes on from here (segfw train needs --resume)"
-        return _say_error(f"interrupted; {how}", INTERRUPTED)
     except Exception as error:
+        if interrupt.is_set():
+            raise
         message = str(error) if isinstance(error, UserError | CasesFailed) else reason_of(error) or ""
         if not message:
             speech.note(traceback.format_exc())

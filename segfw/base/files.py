@@ -109,12 +109,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a temporary folder beside ``folder`` that becomes it when the block ends without an error.
 
-    ``folder`` must not be there or be empty. What a process that died while it made the same folder left behind is
-    removed. Raises UserError if something is there at the end, which another process may have made meanwhile, and
-    DiskFull where the disk is full.
+    ``folder`` must not be there or be empty; with ``overwrite`` it goes when the new one is in its place. What a
+    process that died while it made the same folder left behind is removed. Raises UserError if something is there at
+    the end, which another process may have made meanwhile, and DiskFull where the disk is full.
     """
     folder = Path(folder).resolve()
     missing = [parent for parent in folder.parents if not parent.exists()]
@@ -126,12 +126,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield partial
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+        old = partial_path(folder)
+        if overwrite:
+            with suppress(FileNotFoundError):
+                folder.rename(old)
         try:
             partial.rename(folder)
         except OSError:
             if folder.exists():
                 raise UserError(f"{folder}: was made by another process meanwhile; give another folder") from None
+            if old.exists():
+                old.rename(folder)
             raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in missing:
@@ -142,17 +150,3 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if isinstance(error, Exception):
             raise_if_full(error, folder)
         raise
-
-
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Gives a finished folder its name; what had it before goes when the new one is in its place."""
-    old = partial_path(folder)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from segfw.base.words import count
+from segfw.images.dicom_elements import check_elements
 from segfw.images.stored_bytes import check_room
-from segfw.images.stored_pixels import check_dicom_lengths, check_dicom_pixels
+from segfw.images.stored_pixels import check_dicom_pixels
 from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -111,14 +112,20 @@ def read_series(folder: Path) -> Voxels:
     damaged: list[Path] = []
     for path in files:
         try:
-            check_dicom_lengths(path)
+            check_elements(path)
             header = _read_header(path)
-        except (RuntimeError, ValueError):
-            if not _is_of_no_image(path):
-                damaged.append(path)
+        except (RuntimeError, ValueError) as error:
+            if _is_of_no_image(path):
+                continue
+            if isinstance(error, Refusal):
+                raise
+            damaged.append(path)
             continue
         if header is not None:
             found.append(header)
+    if damaged and not found:
+        what = f"holds DICOM files but no image among them, and {damaged[0].name} is damaged or cut short"
+        raise Refusal(f"{what}; copy the series again, or give the folder of the images")
     if not found:
         names = ", ".join(path.name for path in files[:3])
         raise Refusal(f"holds DICOM files but no image among them ({names}); give the folder of the images")

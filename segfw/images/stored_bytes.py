@@ -12,6 +12,9 @@ MOST_BYTES_OF_ONE_BY_DEFLATE = 1032  # zlib, gzip and PNG: two bits stand for 25
 GZIP = 31  # zlib's number for gzip, with its largest window
 SURPLUS_BYTES = 15  # that may follow the voxels: the end of a line, or padding to a round number
 CHUNK_BYTES = 1 << 22
+MEMBER_BYTES = 1 << 16  # given to a decoder at a time, which copies what is left at the end of a member
+MOST_TINY_MEMBERS = 10_000
+TINY_MEMBER = 64  # bytes on average
 
 
 def check_room(voxel_bytes: int) -> None:
@@ -37,21 +40,38 @@ def decompress_gzip(content: bytes, most_bytes: int) -> bytes:
     A member that ends before these has its checksum proven; raises ValueError where it is wrong or the end is missing.
     """
     parts: list[bytes] = []
-    missing = most_bytes
-    while missing > 0 and (not parts or content.strip(b"\0")):  # zeros behind the last member are padding
+    size = 0
+    at = 0
+    members = 0
+    while size < most_bytes and not (members and _is_padding(content, at)):
         decoder = zlib.decompressobj(GZIP)
-        try:
-            part = decoder.decompress(content, missing)
-            if len(part) == missing:
-                return b"".join([*parts, part])
-            if not decoder.eof:
+        while not decoder.eof:
+            piece = content[at : at + MEMBER_BYTES]
+            if not piece:
                 raise ValueError("its compressed content is cut short")
-        except zlib.error as error:
-            raise ValueError(f"its compressed content is damaged: {error}") from None
-        parts.append(part)
-        missing -= len(part)
-        content = decoder.unused_data
+            try:
+                part = decoder.decompress(piece, most_bytes - size)
+            except zlib.error as error:
+                raise ValueError(f"its compressed content is damaged: {error}") from None
+            parts.append(part)
+            size += len(part)
+            at += len(piece) - len(decoder.unused_data)
+            if size == most_bytes:
+                break
+        members += 1
+        check_members(members, size)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _is_padding(content: bytes, at: int) -> bool:
+    """Whether nothing but zeros follows, which is padding behind the last member."""
+    return at == len(content) or (content[at] == 0 and not content[at:].strip(b"\0"))
+
+
+def check_members(members: int, size: int) -> None:
+    """Raises ValueError for content that is compressed in a great many parts of next to nothing, which take long."""
+    if members > MOST_TINY_MEMBERS and size < TINY_MEMBER * members:
+        raise ValueError(f"its content is compressed in more than {MOST_TINY_MEMBERS:,} parts of next to nothing")
 
 
 def decompressed_size(pieces: Iterable[bytes], *, most: int) -> int:

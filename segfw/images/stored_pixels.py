@@ -24,10 +24,6 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by type of colour
 # First column and row of PNG's seven interlaced passes, and the steps to the next.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 UNDEFINED_LENGTH = 0xFFFFFFFF  # of DICOM's compressed pixels, which end by a mark
-IMPLICIT = b"1.2.840.10008.1.2"  # transfer syntaxes; all others are explicit and little-endian
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-BIG_ENDIAN = b"1.2.840.10008.1.2.2"
-LONG_TYPES = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"
 MOST_BYTES_OF_ONE = {
     "GIF": 1400,  # LZW: 12 bits for a string of at most 4096 - 258 bytes, growing by one
@@ -157,41 +153,3 @@ def _dicom_lengths(content: mmap, tag: bytes, order: Literal["little", "big"]) -
         found.append((length_at + 4, int.from_bytes(content[length_at : length_at + 4], order)))
         at = content.find(tag, at + 4)
     return found
-
-
-def check_dicom_lengths(path: Path) -> None:
-    """Follows the elements of a DICOM file (PS3.5, section 7.1): none may be longer than what is left of the file.
-
-    The library takes memory for whatever length an element announces. Stops at the first sequence without a length, and
-    passes files without the mark or of a transfer syntax that is not walked here.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        if content[128:132] != b"DICM":
-            return
-        at = 132
-        syntax = b""
-        while at + 8 <= size:
-            is_meta = content[at : at + 2] == b"\2\0"
-            is_implicit = not is_meta and syntax == IMPLICIT
-            if not is_meta and syntax in (b"", DEFLATED, BIG_ENDIAN):
-                return
-            is_long = is_implicit or content[at + 4 : at + 6] in LONG_TYPES
-            if is_implicit:
-                start = at + 8
-                length = int.from_bytes(content[at + 4 : at + 8], "little")
-            elif is_long:
-                start = at + 12
-                length = int.from_bytes(content[at + 8 : at + 12], "little")
-            else:
-                start = at + 8
-                length = int.from_bytes(content[at + 6 : at + 8], "little")
-            if length == UNDEFINED_LENGTH and is_long:
-                return
-            if start + length > size:
-                raise ValueError(
-                    f"an element of {path.name} announces {length:,} bytes, {max(0, size - start):,} are left"
-                )
-            if content[at : at + 4] == b"\2\0\x10\0":
-                syntax = content[start : start + length].rstrip(b"\0 ")
-            at = start + length

@@ -22,9 +22,11 @@ import numpy as np
 from segfw.base.words import count
 from segfw.images.stored_bytes import (
     CHUNK_BYTES,
+    MEMBER_BYTES,
     MOST_BYTES_OF_ONE_BY_DEFLATE,
     SURPLUS_BYTES,
     check_claim,
+    check_members,
     check_room,
 )
 from segfw.images.voxels import Refusal
@@ -160,7 +162,8 @@ def _bytes_in(file: Path, header: TextHeader, expected: int, crc: int) -> Decomp
     with file.open("rb") as stored:
         stored.seek(header.start)
         for _ in range(header.skipped_lines):
-            stored.readline()
+            if not stored.readline():
+                break
         here = stored.tell()
         if header.encoding == "raw":
             found = size - here
@@ -189,7 +192,7 @@ def _bytes_of_text(text: bytes, header: TextHeader, expected: int) -> int:
 
 def _pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     while size > 0:
-        piece = read(min(size, CHUNK_BYTES))
+        piece = read(min(size, MEMBER_BYTES))
         if not piece:
             return
         size -= len(piece)
@@ -206,12 +209,15 @@ class Decompressed(NamedTuple):
 def _decompressed(pieces: Iterator[bytes], encoding: str, *, most: int, skipped: int, crc: int) -> Decompressed:
     """Bytes that are compressed in ``pieces``, counted to a little more than ``most``; an error where damaged."""
     size = 0
+    members = 0
     decoder: zlib._Decompress | BZ2Decompressor | None = None
     for piece in pieces:
         while size <= most:
             if decoder is None:
                 if not piece.strip(b"\0\r\n"):  # nothing, or padding behind the last block
                     break
+                members += 1
+                check_members(members, size)
                 decoder = zlib.decompressobj(ZLIB_OR_GZIP) if encoding == "deflate" else BZ2Decompressor()
             try:
                 output = decoder.decompress(piece, CHUNK_BYTES)

@@ -100,8 +100,15 @@ class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False
     gpu_memory_gb: float  # on CUDA
 
 
+NUMBERS = (
+    *("epoch", "elapsed_s", "gpu_memory_gb", "train_loss", "learning_rate", "steps", "epoch_s", "augment_share"),
+    *("stalled_share", "val_loss", "val_dice", "whole_case_dice"),
+)
+MOST_OF_A_FLOAT = 10**308  # JSON has integers of any length
+
+
 def read_metrics(folder: Path) -> list[EpochRow]:
-    """All whole lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
+    """All lines of metrics.jsonl up to the first that is none, such as a last one that was cut off by a kill."""
     path = folder / METRICS_FILE
     rows: list[EpochRow] = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
@@ -109,10 +116,18 @@ def read_metrics(folder: Path) -> list[EpochRow]:
             row: EpochRow = parse_json(line, path, finite=False)  # a loss that is no number is one that was
         except UserError:
             break
-        if not isinstance(row, dict):
+        if not _is_row(row):
             break
         rows.append(row)
     return rows
+
+
+def _is_row(row: object) -> bool:
+    """Whether a line is of an epoch, with numbers where these belong; a loss may be NaN or infinite."""
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        return False
+    numbers = [row[name] for name in NUMBERS if name in row]
+    return all(isinstance(each, float) or (isinstance(each, int) and abs(each) < MOST_OF_A_FLOAT) for each in numbers)
 
 
 def read_curve(folder: Path) -> list[dict[str, float]]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import segfw.onnx.runner
-from segfw.base.errors import raise_if_full
-from segfw.base.files import partial_path, put_in_place, remove_partials
+from segfw.base.files import new_folder
 from segfw.base.records import UserError
 from segfw.model.load import Model
 from segfw.model.selection import read_selection
@@ -45,15 +44,19 @@ def left_out(model: Path, configuration: str) -> list[str]:
 
 
 def write_onnx_folder(
-    folder: Path, model: Model, *, licence: str | None, notes: Sequence[str], build: BuildNetwork
+    folder: Path,
+    model: Model,
+    *,
+    licence: str | None,
+    notes: Sequence[str],
+    build: BuildNetwork,
+    overwrite: bool,
 ) -> float:
     """Writes the folder, whole or not at all.
 
     Returns by how much the logits of any network differ from PyTorch's at most, as a share of the largest logit.
     """
-    partial = partial_path(folder)
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(folder, overwrite=overwrite) as partial:
         files = {fold: f"network_fold_{fold}.onnx" for fold in model.weights}
         differences = [
             write_network(partial / file, model.configuration, model.weights[fold], build)
@@ -64,11 +67,4 @@ def write_onnx_folder(
         shutil.copyfile(segfw.onnx.runner.__file__, partial / RUNNER_FILE)
         if licence and Path(licence).is_file():
             shutil.copyfile(licence, partial / LICENCE_FILE)
-        put_in_place(partial, folder)
-        remove_partials(folder.parent, name=folder.name)
-    except Exception as error:
-        raise_if_full(error, folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return max(differences)

@@ -64,7 +64,14 @@ def export_onnx(
             "or give --configuration 3d_fullres"
         )
     notes = left_out(model, name)
-    difference = write_onnx_folder(folder, loaded, licence=options.licence, notes=notes, build=build or build_network)
+    difference = write_onnx_folder(
+        folder,
+        loaded,
+        licence=options.licence,
+        notes=notes,
+        build=build or build_network,
+        overwrite=options.overwrite,
+    )
     lines = [
         f"written: {folder} ({count(len(loaded.weights), 'network')} of {name}, opset {OPSET})",
         f"on noise the logits of PyTorch and onnxruntime differ by {difference:.1g} of the largest at most",

@@ -61,10 +61,12 @@ def _no_such(message: str) -> object:
         (lambda: np.ones(3 * 1024**3, np.uint8), "traceback"),  # of a MemoryError
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "died"),
         (lambda: time.sleep(60), "hang"),
+        (lambda: [None for _ in iter(int, 1)], "hang"),
     ],
 )
 def test_a_worker_tells_every_outcome(read, outcome, monkeypatch):
-    monkeypatch.setattr(campaign, "LIMIT_S", 5.0 if outcome != "hang" else 0.2)
+    monkeypatch.setattr(campaign, "LIMIT_S", 20.0 if outcome != "hang" else 1.0)
+    monkeypatch.setattr(campaign, "LIMIT_CPU_S", 20 if outcome != "hang" else 1)
     assert in_worker(read).outcome == outcome
 
 

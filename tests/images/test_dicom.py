@@ -146,7 +146,7 @@ def test_folders_without_an_image_are_refused(tmp_path):
     assert reason(tmp_path / "empty").startswith("is a folder without DICOM files; give a file, or the folder")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "rt.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
-    assert reason(tmp_path / "other").startswith("holds DICOM files but no image among them (rt.dcm); give")
+    assert reason(tmp_path / "other").startswith("holds DICOM files but no image among them, and rt.dcm is damaged")
 
 
 def test_one_file_of_a_series_is_no_image(tmp_path):

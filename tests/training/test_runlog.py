@@ -66,6 +66,16 @@ def test_metrics_survive_a_cut_off_line_and_lose_what_is_done_again(tmp_path):
     assert read_metrics(tmp_path) == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}]
 
 
+@pytest.mark.parametrize(
+    "line", ['{"epoch": "1"}', '{"loss": 1}', '{"epoch": 1, "elapsed_s": 1%s}' % ("0" * 400), "[]", "1"]
+)
+def test_metrics_end_before_a_line_that_is_of_no_epoch(tmp_path, line):
+    append_metrics(tmp_path, {"epoch": 0, "val_loss": float("nan"), "steps": 4})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(f'{line}\n{{"epoch": 2}}\n')
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [0]
+
+
 def test_a_curve_has_what_is_one_number_in_a_row(tmp_path):
     append_metrics(tmp_path, {"epoch": 0, "val_dice": 0.5, "val_dice_per_label": [0.25, 0.75], "cooling": "STOP"})
     assert read_curve(tmp_path) == [{"epoch": 0, "val_dice": 0.5}]
