@@ -51,6 +51,7 @@ class Slice(NamedTuple):
     spacing_xy: tuple[float, float]
     position: np.ndarray | None  # LPS, of the first pixel
     axes: np.ndarray | None  # (2, 3), LPS directions of x and y
+    pixel_bytes: int | None  # that its element of pixels has; None for compressed ones
 
     @property
     def frames(self) -> int:
@@ -112,8 +113,7 @@ def read_series(folder: Path) -> Voxels:
     damaged: list[Path] = []
     for path in files:
         try:
-            check_elements(path)
-            header = _read_header(path)
+            header = _read_header(path, check_elements(path))
         except (RuntimeError, ValueError) as error:
             if _is_of_no_image(path):
                 continue
@@ -156,6 +156,10 @@ def _check_pixels(slices: list[Slice]) -> None:
         columns, rows = part.columns_rows
         bits = _whole_number(part.tags.get(BITS), 16)
         samples = _whole_number(part.tags.get(SAMPLES), 1)
+        announced = -(-columns * rows * samples * bits // 8)
+        if part.pixel_bytes is not None and part.pixel_bytes < announced:
+            what = f"announces {announced:,} bytes of pixels, but {part.pixel_bytes:,} are stored"
+            raise ValueError(f"the header of {part.path.name} {what}")
         check_dicom_pixels(part.path, columns=columns, rows=rows, bits=bits, samples=samples)
         voxel_bytes += columns * rows * samples * -(-bits // 8)
     check_room(voxel_bytes)
@@ -165,7 +169,7 @@ def _whole_number(text: str | None, default: int) -> int:
     return int(text) if text and text.isdigit() else default
 
 
-def _read_header(path: Path) -> Slice | None:
+def _read_header(path: Path, pixel_bytes: int | None) -> Slice | None:
     """The header of one file; None if it is no image. Raises RuntimeError if it cannot be read."""
     import SimpleITK
 
@@ -185,6 +189,7 @@ def _read_header(path: Path) -> Slice | None:
         spacing_xy=reader.GetSpacing()[:2],
         position=_numbers(tags.get(POSITION), 3),
         axes=None if axes is None else axes.reshape(2, 3),
+        pixel_bytes=pixel_bytes,
     )
 
 

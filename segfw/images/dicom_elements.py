@@ -19,6 +19,9 @@ IMPLICIT = b"1.2.840.10008.1.2"  # transfer syntaxes; all others are explicit an
 EXPLICIT = b"1.2.840.10008.1.2.1"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = b"1.2.840.10008.1.2.2"
+RUN_LENGTHS = b"1.2.840.10008.1.2.5"
+RUN_LENGTHS_HEADER = 64
+MOST_SEGMENTS = 15
 LONG_TYPES = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 MARK_AT = 128
 MARK = b"DICM"
@@ -189,6 +192,7 @@ def _follow(source: _Bytes, syntax: bytes) -> int | None:
     entered: list[_Container] = []
     pixel_bytes = None
     is_in_pixels = False  # among the fragments of compressed ones
+    fragments = 0
     for _ in range(MOST_ELEMENTS):
         while entered and entered[-1].end is not None and source.at >= entered[-1].end:
             entered.pop()
@@ -201,6 +205,9 @@ def _follow(source: _Bytes, syntax: bytes) -> int | None:
             length = int.from_bytes(start[4:], order)
             is_in_pixels = is_in_pixels and number == ITEM
             if is_in_pixels:
+                fragments += 1
+                if syntax == RUN_LENGTHS and fragments > 1:  # the first one is a table of places
+                    _check_segments(source, length)
                 source.skip(length)
             elif number == ITEM:
                 is_implicit = entered[-1].is_implicit if entered else syntax == IMPLICIT
@@ -222,6 +229,13 @@ def _follow(source: _Bytes, syntax: bytes) -> int | None:
         else:
             source.skip(length)
     raise Refusal(f"holds more than {MOST_ELEMENTS:,} elements of DICOM, which no slice has; convert it to NIfTI")
+
+
+def _check_segments(source: _Bytes, length: int) -> None:
+    """A frame of run lengths begins with their number of segments (PS3.5, annex G); of none the library dies."""
+    segments = int.from_bytes(source.peek(4), "little")
+    if length < RUN_LENGTHS_HEADER or not 1 <= segments <= MOST_SEGMENTS:
+        raise ValueError(f"its pixels are packed in {segments:,} segments of {length:,} bytes")
 
 
 def _length(start: bytes, kind: bytes, source: _Bytes, order: Literal["little", "big"]) -> int:

@@ -121,7 +121,7 @@ def check_dicom_pixels(path: Path, *, columns: int, rows: int, bits: int, sample
     """Proves that one DICOM file holds all pixels of the slice that its header announces.
 
     Plain pixels are counted, and of compressed ones the end must be there (DICOM PS3.5, sections 7.1 and A.4). Files
-    that are deflated as a whole do not show their pixels, and pass.
+    that are deflated as a whole do not show their pixels here, and pass.
     """
     announced = -(-columns * rows * samples * bits // 8)
     size = path.stat().st_size

@@ -9,8 +9,10 @@ Pillow's. tifffile is imported where it is used, because importing segfw must st
 from __future__ import annotations
 
 import logging
+import lzma
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +21,7 @@ import numpy as np
 
 from segfw.images.geometry import Spacing
 from segfw.images.pillow_pages import page_values
+from segfw.images.stored_bytes import CHUNK_BYTES
 from segfw.images.voxels import Refusal
 
 if TYPE_CHECKING:
@@ -68,6 +71,13 @@ MOST_BYTES_OF_ONE = {
     50000: 1 << 15,  # Zstandard: a block of 128 kB as one repeated byte, in four bytes
 }
 MOST_BYTES_OF_ONE_ELSEWHERE = 1 << 15  # fax and JPEG
+UNPACKERS: dict[int, Callable[[], zlib._Decompress | lzma.LZMADecompressor]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: lzma.LZMADecompressor,
+}
+SURPLUS_BYTES_OF_STRIP = 1 << 26  # that a strip may unpack to beyond its pixels before it is looked at
+MOST_PAGES = 20_000  # beyond any stack; each takes tifffile some time
 WHOLE_BYTES = (8, 16, 32, 64)  # bits of a sample
 
 
@@ -98,6 +108,7 @@ def read_tiff(path: Path, *, is_mask: bool) -> Tiff:
         _check_all_pages_are_here(file)
         _check_kind(file, pages)
         _check_claims(pages, file.filehandle.size)
+        _check_unpacked(pages, path)
         array = _values(path, pages, is_mask=is_mask)
         channels = int(_imagej(file).get("channels", 1))
         return Tiff(array_zyxc=array, page_channels=channels, spacing_mm=tiff_spacing(file))
@@ -121,6 +132,8 @@ def _check_chain(path: Path) -> None:
             if place in seen:
                 raise ValueError(f"its pages form a circle behind page {len(seen)}")
             seen.add(place)
+            if number > MOST_PAGES:
+                raise Refusal(f"has more than {MOST_PAGES:,} pages; save the stack as NIfTI")
             file.seek(place)
             counted = file.read(struct.calcsize(order + count_format))
             tags = struct.unpack(order + count_format, counted)[0] if place + len(counted) < size else 0
@@ -193,6 +206,36 @@ def _check_claims(pages: Sequence[TiffPage], file_bytes: int) -> None:
     if claimed > most * file_bytes:
         what = f"announces {claimed:,} bytes of pixels, which no file of {file_bytes:,} bytes holds"
         raise Refusal(f"{what}; export it again")
+
+
+def _check_unpacked(pages: Sequence[TiffPage], path: Path) -> None:
+    """Unpacks once, keeping nothing, what could become far larger than its pixels; tifffile would take all of it."""
+    with path.open("rb") as file:
+        for number, page in enumerate(pages, start=1):
+            if page.compression not in UNPACKERS:
+                continue
+            pixels = -(-prod(page.chunks) * page.bitspersample // 8)
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+                if count * MOST_BYTES_OF_ONE[page.compression] <= pixels + SURPLUS_BYTES_OF_STRIP:
+                    continue
+                file.seek(offset)
+                if not _unpacks_within(file.read(count), page.compression, pixels + SURPLUS_BYTES_OF_STRIP):
+                    raise ValueError(f"a strip or tile of page {number} unpacks to far more than its {pixels:,} bytes")
+
+
+def _unpacks_within(packed: bytes, compression: int, most: int) -> bool:
+    """Whether a compressed block becomes at most so many bytes."""
+    decoder = UNPACKERS[compression]()
+    size = 0
+    while True:
+        try:
+            unpacked = decoder.decompress(packed, CHUNK_BYTES)
+        except (zlib.error, lzma.LZMAError):  # for the reader to complain of
+            return True
+        size += len(unpacked)
+        if size > most or decoder.eof or not unpacked:
+            return size <= most
+        packed = b"" if isinstance(decoder, lzma.LZMADecompressor) else decoder.unconsumed_tail
 
 
 def _values(path: Path, pages: Sequence[TiffPage], *, is_mask: bool) -> np.ndarray:

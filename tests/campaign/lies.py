@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import shutil
 import struct
 import zipfile
@@ -18,6 +19,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from builders.dicom import (
+    BIG,
+    DEFLATED,
+    END_OF_ITEM,
+    END_OF_SEQUENCE,
+    IMPLICIT,
+    RLE,
+    UNDEFINED,
+    dicom,
+    element,
+    item,
+)
 from builders.nnunet import trained_folder
 from fuzz.targets import WRITTEN
 from segfw.base.written_by_people import read_json
@@ -265,7 +278,10 @@ PICTURES = {
         ),
     ),
     "tif whose strip unpacks to 512 MB": _image("a.tif", lambda: tiff({259: (3, 1, 8)}, data=_packed(wbits=15))),
-    "tif of 300 000 pages": _image("a.tif", lambda: tiff({}, pages=300_000), may_be_read=True),
+    "tif whose strip unpacks to 512 MB by LZMA": _image(
+        "a.tif", lambda: tiff({259: (3, 1, 34925)}, data=lzma.compress(bytes(HUGE), preset=0))
+    ),
+    "tif of 300 000 pages": _image("a.tif", lambda: tiff({}, pages=300_000)),
     "tif of a million tags": _image("a.tif", lambda: tiff({})[:-4][: 8 + 120] + b"\xff\xff" + bytes(12 * 65535)),
     "BigTIFF of 2^60 tags": _image("a.tif", b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 1 << 60) + bytes(1000)),
     "side file of 200 000 brackets": Lie(
@@ -276,72 +292,6 @@ PICTURES = {
 
 
 # ---- DICOM ----
-
-EXPLICIT = b"1.2.840.10008.1.2.1"
-IMPLICIT = b"1.2.840.10008.1.2"
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-BIG = b"1.2.840.10008.1.2.2"
-RLE = b"1.2.840.10008.1.2.5"
-UNDEFINED = 0xFFFFFFFF
-END_OF_ITEM = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
-END_OF_SEQUENCE = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-LONG_TYPES = (b"OB", b"OW", b"SQ", b"UN", b"UT")
-
-
-def element(
-    group: int, number: int, kind: bytes, value: bytes, *, length: int | None = None, syntax: bytes = EXPLICIT
-) -> bytes:
-    """One element of a data set; ``length`` is what it claims to have."""
-    value += b"\0" * (len(value) % 2)
-    length = len(value) if length is None else length
-    order = ">" if syntax == BIG else "<"
-    tag = struct.pack(order + "HH", group, number)
-    if syntax == IMPLICIT:
-        return tag + struct.pack("<I", length) + value
-    if kind in LONG_TYPES:
-        return tag + kind + struct.pack(order + "HI", 0, length) + value
-    return tag + kind + struct.pack(order + "H", length) + value
-
-
-def item(content: bytes, *, length: int = UNDEFINED) -> bytes:
-    return struct.pack("<HHI", 0xFFFE, 0xE000, length) + content + (END_OF_ITEM if length == UNDEFINED else b"")
-
-
-def dicom(
-    *,
-    more: bytes = b"",
-    rows: int = 10,
-    columns: int = 12,
-    frames: int = 1,
-    samples: int = 1,
-    syntax: bytes = EXPLICIT,
-    pixels: bytes = bytes(240),
-    pixel_length: int | None = None,
-) -> bytes:
-    """One slice of MR, with ``more`` before its pixels."""
-    order = ">" if syntax == BIG else "<"
-
-    def short(number: int, value: int) -> bytes:
-        return element(0x28, number, b"US", struct.pack(order + "H", value), syntax=syntax)
-
-    start = element(0x08, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.4", syntax=syntax)
-    start += element(0x08, 0x18, b"UI", b"1.2.3.4.5", syntax=syntax) + element(0x08, 0x60, b"CS", b"MR", syntax=syntax)
-    place = element(0x20, 0x0E, b"UI", b"1.2.3.4", syntax=syntax) + element(
-        0x20, 0x32, b"DS", b"0\\0\\0", syntax=syntax
-    )
-    place += element(0x20, 0x37, b"DS", b"1\\0\\0\\0\\1\\0", syntax=syntax)
-    counted = short(0x02, samples) + element(0x28, 0x04, b"CS", b"MONOCHROME2", syntax=syntax)
-    counted += element(0x28, 0x08, b"IS", str(frames).encode(), syntax=syntax) if frames != 1 else b""
-    counted += short(0x10, rows) + short(0x11, columns) + element(0x28, 0x30, b"DS", b"1\\1", syntax=syntax)
-    counted += short(0x100, 16) + short(0x101, 16) + short(0x102, 15) + short(0x103, 0)
-    last = element(0x7FE0, 0x10, b"OW", pixels, length=pixel_length, syntax=syntax)
-    body = start + more + place + counted + last
-    if syntax == DEFLATED:
-        encoder = zlib.compressobj(9, zlib.DEFLATED, -15)
-        body = encoder.compress(body) + encoder.flush()
-    meta_elements = element(2, 1, b"OB", b"\0\1") + element(2, 2, b"UI", b"1.2.840.10008.5.1.4.1.1.4")
-    meta_elements += element(2, 3, b"UI", b"1.2.3.4.5") + element(2, 0x10, b"UI", syntax)
-    return bytes(128) + b"DICM" + element(2, 0, b"UL", struct.pack("<I", len(meta_elements))) + meta_elements + body
 
 
 def _series(content: bytes | Callable[[], bytes], **more: bool) -> Lie:
@@ -471,7 +421,7 @@ def _claim_offsets(header: dict) -> None:
     header[name]["data_offsets"] = [0, 1 << 42]
 
 
-def _blosc2(member: str, change: Callable[[bytearray], object], read: Callable[[Path], object]) -> Lie:
+def _blosc2(member: str, change: Callable[[bytearray], object], read: Callable[[Path], object], **more: bool) -> Lie:
     def make(folder: Path) -> Path:
         top = WRITTEN / member.partition("/")[0]
         shutil.copytree(top, folder / top.name)
@@ -481,7 +431,7 @@ def _blosc2(member: str, change: Callable[[bytearray], object], read: Callable[[
         (folder / member).write_bytes(content)
         return folder / member
 
-    return Lie(make, read)
+    return Lie(make, read, **more)
 
 
 def _set(at: int, content: bytes) -> Callable[[bytearray], None]:
@@ -565,13 +515,18 @@ OTHERS = {
         PROBABILITIES, _set(30, struct.pack(">q", 1 << 62)), lambda path: read_probabilities(path).shape
     ),
     "probabilities in chunks of 2 GB": _blosc2(
-        PROBABILITIES, _set(58, struct.pack(">i", 0x7FFFFFF0)), lambda path: read_probabilities(path).shape
+        PROBABILITIES,
+        _set(58, struct.pack(">i", 0x7FFFFFF0)),
+        lambda path: read_probabilities(path).shape,
+        may_be_read=True,
     ),
     "probabilities with a header of 2 GB": _blosc2(
         PROBABILITIES, _set(12, struct.pack(">i", 0x7FFFFFF0)), lambda path: read_probabilities(path).shape
     ),
     "preprocessed image of 2^62 bytes": _blosc2(ARRAY, _set(30, struct.pack(">q", 1 << 62)), _read_array),
-    "preprocessed image in chunks of 2 GB": _blosc2(ARRAY, _set(58, struct.pack(">i", 0x7FFFFFF0)), _read_array),
+    "preprocessed image in chunks of 2 GB": _blosc2(
+        ARRAY, _set(58, struct.pack(">i", 0x7FFFFFF0)), _read_array, may_be_read=True
+    ),
     "JSON of 200 000 brackets": Lie(_file("a.json", b"[" * 200_000), read_json),
     "JSON with a number of a million digits": Lie(_file("a.json", b'{"a": ' + b"9" * 1_000_000 + b"}"), read_json),
     "groups with a cell of 100 MB": Lie(

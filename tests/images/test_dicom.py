@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,20 @@ import numpy as np
 import pytest
 
 from builders.data import refusal_of, write_slices
+from builders.dicom import (
+    BIG,
+    DEFLATED,
+    END_OF_SEQUENCE,
+    EXPLICIT,
+    IMPLICIT,
+    RLE,
+    UNDEFINED,
+    dicom,
+    element,
+    item,
+)
 from segfw.images.dicom import holds_dicom, is_dicom
+from segfw.images.dicom_elements import check_elements
 from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
 from segfw.images.volume import from_canonical, to_canonical
 
@@ -193,3 +207,38 @@ def test_the_size_of_a_series_is_that_of_its_files_and_a_changed_file_is_seen(tm
     assert size_and_change(folder)[0] == size
     assert size_and_change(folder)[1] != change
     assert size_and_change(folder / "a9.dcm") == ((folder / "a9.dcm").stat().st_size, later)
+
+
+def test_run_lengths_in_no_segment_never_reach_the_library(tmp_path):
+    """Which divides by their number, and takes the process with it."""
+    (tmp_path / "series").mkdir()
+    packed = item(b"", length=0) + item(bytes(64), length=64) + END_OF_SEQUENCE
+    content = dicom(syntax=RLE, pixel_length=UNDEFINED, pixels=packed)
+    (tmp_path / "series" / "a.dcm").write_bytes(content)
+    assert "a.dcm is damaged or cut short" in reason(tmp_path / "series")
+    two = struct.pack("<16I", 2, 64, 66, *(0,) * 13) + b"\x89\0" * 2  # 120 zeros, twice
+    packed = item(b"", length=0) + item(two, length=len(two)) + END_OF_SEQUENCE
+    (tmp_path / "series" / "a.dcm").write_bytes(dicom(syntax=RLE, pixel_length=UNDEFINED, pixels=packed))
+    assert read_volume(tmp_path / "series").array.shape == (1, 1, 10, 12)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG, DEFLATED])
+def test_sequences_are_followed_in_every_way_of_writing(tmp_path, syntax):
+    """An element in sequences with and without a length, and behind them; then pixels that lack two bytes."""
+    (tmp_path / "series").mkdir()
+    order = ">" if syntax == BIG else "<"
+    name = element(0x08, 0x1155, b"UI", b"1.2.3.4.", syntax=syntax)
+    inner = struct.pack(order + "HHI", 0xFFFE, 0xE000, len(name)) + name
+    endless = struct.pack(order + "HHI", 0xFFFE, 0xE000, UNDEFINED) + name
+    endless += struct.pack(order + "HHI", 0xFFFE, 0xE00D, 0) + struct.pack(order + "HHI", 0xFFFE, 0xE0DD, 0)
+    for sequence in (
+        element(0x08, 0x1140, b"SQ", inner, syntax=syntax),
+        element(0x08, 0x1140, b"SQ", endless, length=UNDEFINED, syntax=syntax),
+    ):
+        path = tmp_path / "series" / "a.dcm"
+        path.write_bytes(dicom(more=sequence + name, syntax=syntax))
+        assert check_elements(path) == 240
+        assert read_volume(tmp_path / "series").array.shape == (1, 1, 10, 12)
+        path.write_bytes(dicom(more=sequence + name, syntax=syntax, pixels=bytes(238), pixel_length=240))
+        with pytest.raises(ValueError, match="a.dcm: an element announces 240 bytes, 238 are left"):
+            check_elements(path)
