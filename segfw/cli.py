@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from threading import Event
 
-<<<<<<< HEAD
 import segfw
 from segfw.base.command import Command, add_common_options
 from segfw.base.errors import UserError, reason_of
-from segfw.base.parser import Parser
-=======
-from segfw.base.command import Command
 from segfw.base.interrupts import kept_interrupts
->>>>>>> 1bc6c8a (A campaign of kills, two at once, full disks, bits and claims; what it found: Ctrl-C that was dropped, DICOM sequences, tiny gzip members, lines to skip, numbers beyond a float)
+from segfw.base.parser import Parser
 from segfw.base.printing import printable_output
 from segfw.base.shell_line import shell_line
 from segfw.base.speech import Log, Speech, spoken_output
