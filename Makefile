@@ -27,13 +27,19 @@ help:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('segfw needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
 	    '; call make PYTHON=python3.11') if sys.version_info < (3, 11) else None"
+	@echo "Setting up $(VENV), once: PyTorch and what segfw stands on are downloaded, which takes minutes on a fast line, and 2 GB"
+	@echo "of disk. On Linux PyTorch brings CUDA, which is several GB more; make CPU=1 demo leaves it out. pip shows how far it is."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $@
+	$(if $(CPU),$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	    --index-url https://download.pytorch.org/whl/cpu torch)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+	@echo "Set up. From now on: . $(BIN)/activate, then segfw --help"
 
 install: $(VENV)/.installed
 
 demo: install
+	@echo "The demo: data are made, a network is trained and scored. About 5 minutes on two fast cores, 25 at most."
 	$(BIN)/segfw demo demo
 
 test: install
