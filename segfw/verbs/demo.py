@@ -80,10 +80,10 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     from segfw.model.source import fold_folder
     from segfw.model.training_record import read_metrics
     from segfw.planning.request import PlanRequest, PrepareOptions
-    from segfw.training.settings import RunOptions, TrainSettings
+    from segfw.training.checkpoint import CHECKPOINT_FILE
+    from segfw.training.settings import TrainOptions, TrainSettings
     from segfw.verbs.plan_and_preprocess import plan_and_preprocess
     from segfw.verbs.predict import predict
-    from segfw.verbs.run import run
     from segfw.verbs.train import train
 
     folder = Path(folder)
@@ -102,11 +102,12 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     request = PlanRequest(configurations=(CONFIGURATION,))
     plan = plan_and_preprocess(data, work, request, PrepareOptions(device=options.device, folds=(FOLD,)))
     budget_s = options.time_budget_s
-    trained_s = _trained_s(fold_folder(work, CONFIGURATION, FOLD))
+    fold = fold_folder(work, CONFIGURATION, FOLD)
+    trained_s = _trained_s(fold)
     if trained_s is None:
         budget_s = budget_s or said_budget_s(plan.configuration(CONFIGURATION))
-        settings = TrainSettings(time_budget_s=budget_s)
-        run(data, work, request, settings, RunOptions(folds=(FOLD,), device=options.device))
+        begin = TrainOptions(device=options.device, resume=(fold / CHECKPOINT_FILE).is_file())
+        train(work, CONFIGURATION, FOLD, TrainSettings(time_budget_s=budget_s), begin)
     elif budget_s is not None and budget_s > trained_s:
         print(f"training for {said_time(budget_s - trained_s)} more")
         shutil.rmtree(masks, ignore_errors=True)  # of the weights before
@@ -118,7 +119,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
         output=folder / "scores.json",
         report=folder / "report.html",
         images=first_channel_files(data / "imagesTs"),
-        curve=read_metrics(fold_folder(work, CONFIGURATION, FOLD)),
+        curve=read_metrics(fold),
         facts={"Training": f"{TRAINING_CASES} made-up cases, fold {FOLD}", "Predictions": str(masks)},
     )
     return evaluate_pairs(LabelledPairs(files=pairs, labels=read_labels(data / "dataset.json")), files)
