@@ -111,7 +111,8 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     elif budget_s is not None and budget_s > trained_s:
         print(f"training for {said_time(budget_s - trained_s)} more")
         shutil.rmtree(masks, ignore_errors=True)  # of the weights before
-        train(work, CONFIGURATION, FOLD, extend_s=budget_s - trained_s, device=options.device)
+        more = TrainOptions(device=options.device, extend_s=budget_s - trained_s)
+        train(work, CONFIGURATION, FOLD, TrainSettings(), more)
     predict(work, data / "imagesTs", masks, PredictOptions(device=options.device))
     pairs, _ = pair_masks(masks, data / "labelsTs")
     files = ResultFiles(
