@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
-from segfw.dataset.layouts import image_files
+from segfw.dataset.image_files import image_files
 
 FACTS_FILE = "made_with.json"
 # 1000 epochs of 250 steps: what the published recipe trains, and the share of it below which scores are of no use.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -181,11 +181,12 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
         for ax, metric in zip(panels, shown):
             ax.set(ylim=(rows - 0.5, -0.5), xlabel=METRICS[metric].with_unit, xlim=_limits(scores, metric))
             plain_axes(ax)
-            jitter = np.random.default_rng(0)
-            for row, name in enumerate(scores.labels):
-                of_cases = [by_label[name] for by_label in scores.cases.values()]
-                points = _points(of_cases, metric)
-                _draw_row(ax, row, points, colors[name], jitter, only_outside=_is_crowded(scores))
+            rows_of = [
+                _points([by_label[name] for by_label in scores.cases.values()], metric) for name in scores.labels
+            ]
+            _draw_boxes(ax, [values for values, _ in rows_of])
+            painted = [label_color(colors[name]) for name in scores.labels]
+            _draw_points(ax, rows_of, painted, only_outside=_is_crowded(scores))
         panels[0].set_yticks(range(rows), [shortened(name) for name in scores.labels])
         panels[0].tick_params(axis="y", labelsize=9 if is_high else 7, labelcolor=INK)
         return plot_png(figure)
@@ -208,44 +209,56 @@ def _points(found: Sequence[LabelScore], metric: str) -> tuple[np.ndarray, np.nd
     return np.array([value for value, _ in points], float), np.array(is_penalty, bool)
 
 
-def _draw_row(
+def _whiskers(values: np.ndarray) -> tuple[float, float]:
+    """The last values within 1.5 times the distance of the quartiles from these."""
+    q1, q3 = np.percentile(values, (25, 75))
+    reach = 1.5 * (q3 - q1)
+    inside = values[(values >= q1 - reach) & (values <= q3 + reach)]
+    return float(inside.min()), float(inside.max())
+
+
+def _draw_boxes(ax: Axes, rows: Sequence[np.ndarray]) -> None:
+    """A box, whiskers, median and mean for every label of enough cases, all labels of a kind at once: it is faster."""
+    boxed = [row for row, values in enumerate(rows) if len(values) >= BOX_CASES]
+    if not boxed:
+        return
+    height = np.array(boxed)
+    low, high = np.transpose([_whiskers(rows[row]) for row in boxed])
+    q1, median, q3 = np.transpose([np.percentile(rows[row], (25, 50, 75)) for row in boxed])
+    ax.hlines(height, low, high, color="#7a8590", lw=1, zorder=1)
+    ax.barh(height, q3 - q1, left=q1, height=0.55, color="#7a859030", edgecolor="#7a8590", zorder=2)
+    ax.vlines(median, height - 0.275, height + 0.275, color=INK, lw=1.6, zorder=6)
+    means = [rows[row].mean() for row in boxed]
+    ax.plot(means, height, ls="", marker="D", markersize=4, color=INK, zorder=7)
+
+
+def _draw_points(
     ax: Axes,
-    row: int,
-    points: tuple[np.ndarray, np.ndarray],
-    color: int,
-    jitter: np.random.Generator,
+    rows: Sequence[tuple[np.ndarray, np.ndarray]],
+    colors: Sequence[tuple[float, float, float]],
     *,
     only_outside: bool,
 ) -> None:
-    """One label in one panel: box and points."""
-    values, is_penalty = points
-    is_drawn = np.ones(len(values), bool)
-    if len(values) >= BOX_CASES:
-        q1, median, q3 = np.percentile(values, (25, 50, 75))
-        reach = 1.5 * (q3 - q1)
-        is_inside = (values >= q1 - reach) & (values <= q3 + reach)
-        whiskers = values[is_inside]
-        ax.plot([whiskers.min(), whiskers.max()], [row, row], color="#7a8590", lw=1, zorder=1)
-        ax.barh(row, q3 - q1, left=q1, height=0.55, color="#7a859030", edgecolor="#7a8590", zorder=2)
-        ax.plot([median, median], [row - 0.275, row + 0.275], color=INK, lw=1.6, zorder=6)
-        ax.plot([values.mean()], [row], marker="D", markersize=4, color=INK, zorder=7)
-        if only_outside:
-            is_drawn = ~is_inside
-    heights = row + jitter.uniform(-0.18, 0.18, len(values))
-    for marker, of_kind, line_width in (("o", ~is_penalty, 0.4), ("x", is_penalty, 1.2)):
-        which = of_kind & is_drawn
-        ax.scatter(
-            np.minimum(values[which], ax.get_xlim()[1]),
-            heights[which],
-            marker=marker,
-            s=15,
-            color=[label_color(color)],
-            edgecolors=None if marker == "x" else INK,  # pale colours are seen by their edge
-            alpha=0.75,
-            linewidths=line_width,
-            zorder=5,
-            clip_on=False,
+    """A dot for every case, a cross for a penalty; of crowded labels only what lies outside of the whiskers."""
+    jitter = np.random.default_rng(0)
+    edge = ax.get_xlim()[1]
+    for is_cross in (False, True):
+        x: list[float] = []
+        y: list[float] = []
+        painted: list[tuple[float, float, float]] = []
+        for row, (values, is_penalty) in enumerate(rows):
+            which = is_penalty == is_cross
+            if only_outside and len(values) >= BOX_CASES:
+                low, high = _whiskers(values)
+                which &= (values < low) | (values > high)
+            x += np.minimum(values[which], edge).tolist()
+            y += (row + jitter.uniform(-0.18, 0.18, int(which.sum()))).tolist()
+            painted += [colors[row]] * int(which.sum())
+        # Pale colours are seen by their edge.
+        style: dict[str, Any] = (
+            {"marker": "x", "linewidths": 1.2} if is_cross else {"edgecolors": INK, "linewidths": 0.4}
         )
+        ax.scatter(x, y, s=15, c=painted, alpha=0.75, zorder=5, clip_on=False, **style)
 
 
 @dataclass(frozen=True, kw_only=True)
