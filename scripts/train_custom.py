@@ -1,24 +1,29 @@
-"""Trains a network and a loss of your own on a work folder: copy this file and change the two functions.
+"""Trains a network, a loss and an augmentation of your own on a work folder: copy this file, change the functions.
 
 segfw plan-and-preprocess RAW WORK && python scripts/train_custom.py WORK [3d_fullres] [0] [--epochs N] [--device auto]
 
-Everything else - patches, augmentation, schedule, checkpoints, validation - is as in segfw train. The model is loaded
-with the same function again: segfw.predict(WORK, IMAGES, MASKS, build=small_network).
+Everything else - patches, schedule, checkpoints, validation - is as in segfw train. The model is loaded with the same
+network again: segfw.predict(WORK, IMAGES, MASKS, build=small_network).
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segfw import CasesFailed, UserError, train
 from segfw.networks.losses import Target, deep_supervision_loss, downsample
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.plan import Configuration
-from segfw.verbs.train import train
 
 FOCUS = 2.0  # how much more a voxel counts the less likely the network thinks its truth
+CONTRAST = (0.7, 1.4)
+NOISE = 0.1  # of the deviation of a normalised image
 
 
 class SmallNetwork(nn.Module):
@@ -46,7 +51,7 @@ def small_network(spec: NetworkSpec) -> nn.Module:
 def focal_and_dice(configuration: Configuration, target: Target) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
     """The published loss and, for plain labels, focal entropy (Lin et al. 2017) beside it."""
     if target.regions:
-        raise ValueError("this example is for plain labels; regions overlap and need a sigmoid")
+        raise UserError("this example's loss is for plain labels; regions overlap and need a sigmoid")
 
     def loss(outputs: Sequence[Tensor], classes_bzyx: Tensor) -> Tensor:
         finest = outputs[0].float()
@@ -59,6 +64,16 @@ def focal_and_dice(configuration: Configuration, target: Target) -> Callable[[Se
     return loss
 
 
+def contrast_and_noise(image_bczyx: Tensor, classes_bzyx: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """One sample, changed: it takes the place of all other augmentation, so turns and mirroring belong here too.
+
+    What is drawn comes from ``rng``, which is made of the seed, the step and the sample: a run can then be repeated.
+    """
+    factor = rng.uniform(*CONTRAST)
+    noise = torch.from_numpy(rng.normal(0, NOISE, image_bczyx.shape)).to(image_bczyx)
+    return image_bczyx * factor + noise, classes_bzyx
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
@@ -68,7 +83,10 @@ def main() -> None:
     parser.add_argument("--steps-per-epoch", type=int, default=50)
     parser.add_argument("--device", default="auto")
     args = vars(parser.parse_args())
-    scores = train(**args, build=small_network, build_loss=focal_and_dice)
+    try:
+        scores = train(**args, build=small_network, build_loss=focal_and_dice, augment=contrast_and_noise)
+    except (UserError, CasesFailed) as error:  # the sentence, without a traceback
+        sys.exit(f"train_custom.py: {error}")
     if scores is not None:
         print(f"mean Dice of whole validation cases: {scores.foreground_mean.dice:.4f}")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, product
 from math import ceil
@@ -27,6 +28,147 @@ if TYPE_CHECKING:
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
 AS_STORED = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
 SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
+ENDINGS = (".nii", ".nii.gz")
+PIPELINE = "pipeline.json"
+EXPORT_AGAIN = "get the whole folder of the export again"
+
+
+def are_numbers(value: Any, kinds: tuple[type, ...] = (int,), count: int | None = None) -> bool:
+    """Whether it is a list of finite numbers of these kinds, of this length; true and false are none."""
+    return (
+        isinstance(value, list)
+        and (count is None or len(value) == count)
+        and all(type(one) in kinds and abs(one) < 2**31 for one in value)
+    )
+
+
+def are_names(value: Any) -> bool:
+    """Whether it is a list of names, of one at least."""
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(one, str) and one for one in value)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether it is a finite number above 0."""
+    return are_numbers([value], (int, float)) and value > 0
+
+
+def are_spacings(value: Any) -> bool:
+    """Whether it is three lengths, each of which may be null."""
+    return isinstance(value, list) and len(value) == 3 and all(one is None or is_positive(one) for one in value)
+
+
+def is_rule(rule: Any) -> bool:
+    """Whether it says how a channel is normalised."""
+    if not isinstance(rule, dict) or not isinstance(rule.get("inside_mask"), bool):
+        return False
+    stats = rule.get("stats")
+    wanted = ("percentile_00_5", "percentile_99_5", "mean", "std")
+    if rule.get("kind") == "ct":
+        return isinstance(stats, dict) and are_numbers([stats.get(name) for name in wanted], (int, float))
+    return isinstance(rule.get("kind"), str)
+
+
+def are_rules(value: Any) -> bool:
+    """Whether it is a list of rules of normalisation."""
+    return isinstance(value, list) and all(map(is_rule, value))
+
+
+def are_axes(value: Any) -> bool:
+    """Whether it is a list of axes, each once."""
+    return are_numbers(value) and set(value) <= {0, 1, 2} and len(set(value)) == len(value)
+
+
+def are_orders(value: Any) -> bool:
+    """Whether it holds for some axes the order that a mirrored result is put into."""
+    return isinstance(value, dict) and all(
+        are_numbers(order) and sorted(order) == list(range(len(order))) for order in value.values()
+    )
+
+
+# What is read of pipeline.json: how it must be, as a test and in words.
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "networks": (are_names, "a list of file names"),
+    "channels": (are_names, "a list of names"),
+    "preprocessing.orientation": (lambda value: value in ("canonical", "as stored"), "'canonical' or 'as stored'"),
+    "preprocessing.voxel_size": (
+        lambda value: value in ("axes", "stated", "stated in RAS"),
+        "'axes', 'stated' or 'stated in RAS'",
+    ),
+    "preprocessing.axis_order": (
+        lambda value: are_axes(value) and len(value) == 3,
+        "the axes 0, 1 and 2 in some order",
+    ),
+    "preprocessing.spacing_mm": (are_spacings, "three lengths above 0, or null"),
+    "preprocessing.thick_above_ratio": (is_positive, "a number above 0"),
+    "preprocessing.normalization": (are_rules, "a list with kind, inside_mask and stats for each channel"),
+    "tiles.patch_size": (lambda value: are_numbers(value, count=3) and min(value) > 0, "three numbers of voxels"),
+    "tiles.step": (lambda value: is_positive(value) and value <= 1, "a share of the patch, above 0 and up to 1"),
+    "tiles.gaussian_sigma_as_share_of_patch": (is_positive, "a number above 0"),
+    "tiles.mirror_axes": (are_axes, "a list of axes"),
+    "tiles.output_orders_by_mirror_axis": (are_orders, "an order of the outputs for some axes"),
+    "labels.values": (lambda value: are_numbers(value) and len(value) > 0, "a list of whole numbers"),
+    "labels.painted_classes": (lambda value: are_numbers(value), "a list of whole numbers"),
+}
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """The content of ``pipeline.json``; ends with a sentence unless it is whole and makes sense."""
+    try:
+        pipeline = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        sys.exit(f"{path}: cannot be read ({error}); {EXPORT_AGAIN}")
+    if not isinstance(pipeline, dict):
+        sys.exit(f"{path}: holds no JSON object; {EXPORT_AGAIN}")
+    for name, (is_right, how) in FIELDS.items():
+        value: Any = pipeline
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not is_right(value):
+            is_what = "is missing" if value is None else f"is {json.dumps(value)[:80]}"
+            sys.exit(f"{path}: {name} {is_what}, but must be {how}; {EXPORT_AGAIN}")
+    count = len(pipeline["channels"])
+    if len(pipeline["preprocessing"]["normalization"]) != count:
+        sys.exit(f"{path}: preprocessing.normalization does not fit {count} channels; {EXPORT_AGAIN}")
+    labels = pipeline["labels"]
+    if not all(0 <= painted < len(labels["values"]) for painted in labels["painted_classes"]):
+        sys.exit(f"{path}: labels.painted_classes names a class that labels.values lacks; {EXPORT_AGAIN}")
+    found = pipeline["tiles"]["output_orders_by_mirror_axis"].values()
+    if any(len(order) != len(labels["painted_classes"] or labels["values"]) for order in found):
+        sys.exit(f"{path}: tiles.output_orders_by_mirror_axis does not fit labels.values; {EXPORT_AGAIN}")
+    return pipeline
+
+
+def open_networks(folder: Path, files: Sequence[str]) -> list[InferenceSession]:
+    """The networks of these names in the folder; ends with a sentence if one is missing or damaged."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        sys.exit("the package onnxruntime is missing; install it with: pip install onnxruntime")
+    networks = []
+    for name in files:
+        path = folder / name
+        if not path.is_file():
+            sys.exit(f"{path}: no such file; {EXPORT_AGAIN}")
+        try:
+            networks.append(onnxruntime.InferenceSession(path))
+        except Exception as error:  # onnxruntime's errors have no class in common but this
+            sys.exit(f"{path}: is no ONNX network that can be run ({first_line(error)}); {EXPORT_AGAIN}")
+    return networks
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_output(path: Path) -> None:
+    """Ends with a sentence if no mask can be written to this path; before the work and not after it."""
+    if not path.name.endswith(ENDINGS):
+        sys.exit(f"{path}: a mask is written as {' or '.join(ENDINGS)}; give a name that ends so")
+    if not path.parent.is_dir():
+        sys.exit(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        sys.exit(f"{path}: is a folder; give the name of a new file")
 
 
 def read(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray, list[float]]:
@@ -35,10 +177,17 @@ def read(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray, list[floa
     affines: list[np.ndarray] = []
     edges: list[list[float]] = []
     for path in paths:
-        image = nibabel.load(path)
+        if not Path(path).is_file():
+            sys.exit(f"{path}: no such file; give NIfTI images, one for each channel")
+        try:
+            image: Any = nibabel.load(path)
+            array = np.asanyarray(image.dataobj)
+        except nibabel.filebasedimages.ImageFileError:
+            sys.exit(f"{path}: is no NIfTI image; convert it first")
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            sys.exit(f"{path}: cannot be read ({first_line(error)}); copy or export the file again")
         if not isinstance(image, nibabel.Nifti1Pair) or image.affine is None:
             sys.exit(f"{path}: is no NIfTI image; convert it first")
-        array = np.asanyarray(image.dataobj)
         if array.ndim == 5 and array.shape[3] == 1:
             array = array[:, :, :, 0]
         array = array.reshape(array.shape + (1,) * (4 - array.ndim))
@@ -129,7 +278,7 @@ def normalized(channel: np.ndarray, rule: Mapping[str, Any], filled: np.ndarray 
     elif rule["kind"] == "rgb":
         divisor = 255
     elif rule["kind"] != "none":
-        sys.exit(f"pipeline.json: unknown normalisation {rule['kind']!r}; get predict.py of the same export")
+        sys.exit(f"{PIPELINE}: unknown normalisation {rule['kind']!r}; get predict.py of the same export")
     result = np.array(channel, dtype=np.float32, order="C").clip(np.float32(low), np.float32(high))
     result -= np.float32(shift)
     result /= np.float32(divisor)
@@ -238,7 +387,10 @@ def logits_of(image: np.ndarray, networks: Sequence[InferenceSession], tiles: Ma
     starts = [tile_starts(size, edge, tiles["step"]) for size, edge in zip(padded.shape[1:], tile)]
     for start in product(*starts):
         place = tuple(slice(first, first + edge) for first, edge in zip(start, tile))
-        predicted = tile_logits(padded[(slice(None), *place)], networks, tiles)
+        try:
+            predicted = tile_logits(padded[(slice(None), *place)], networks, tiles)
+        except Exception as error:  # onnxruntime's errors have no class in common but this
+            sys.exit(f"{PIPELINE}: does not fit the networks ({first_line(error)}); {EXPORT_AGAIN}")
         if total is None:
             total = np.zeros((len(predicted), *padded.shape[1:]), np.float32)
         total[(slice(None), *place)] += predicted * weights
@@ -318,6 +470,9 @@ def segment(
 
     # Through the networks, and all the way back.
     logits = logits_of(np.stack(ready).astype(np.float32), networks, pipeline["tiles"])
+    outputs = len(labels["painted_classes"] or labels["values"])
+    if len(logits) != outputs:
+        sys.exit(f"{PIPELINE}: names {outputs} outputs, but the networks have {len(logits)}; {EXPORT_AGAIN}")
     thick = thick_axis(target, spacing, limit)
     found = classes_at(logits, cropped.shape[1:], thick, labels["painted_classes"])
     full = np.zeros(oriented.shape[1:], np.int32)
@@ -345,11 +500,10 @@ def write(path: str | Path, values_zyx: np.ndarray, affine: np.ndarray) -> None:
 def main(arguments: Sequence[str]) -> None:
     if len(arguments) < 2:
         sys.exit("usage: python predict.py IMAGE.nii.gz [SECOND_CHANNEL.nii.gz ...] MASK.nii.gz")
-    import onnxruntime
-
     folder = Path(__file__).resolve().parent
-    pipeline = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
-    networks = [onnxruntime.InferenceSession(folder / name) for name in pipeline["networks"]]
+    check_output(Path(arguments[-1]))
+    pipeline = read_pipeline(folder / PIPELINE)
+    networks = open_networks(folder, pipeline["networks"])
     image, affine, stated = read(arguments[:-1])
     write(arguments[-1], segment(image, affine, stated, pipeline, networks), affine)
 

@@ -410,6 +410,129 @@ def test_what_the_runner_refuses(tmp_path):
         runner.segment(image[None], np.eye(4), (1, 1, 1), described, [])
 
 
+@pytest.fixture
+def typed(export_of, sessions, monkeypatch):
+    """Calls the runner as ``python predict.py ...`` in a folder; what it ended with, or nothing."""
+    folder = export_of("sides")[1]
+    networks = sessions(folder, json.loads((folder / "pipeline.json").read_text())["networks"])
+
+    def call(folder: Path, *arguments: str | Path, opened: list | None = networks) -> str:
+        monkeypatch.setattr(runner, "__file__", str(folder / "predict.py"))
+        if opened is not None:  # to open them for every call would take the time of all the rest
+            monkeypatch.setattr(runner, "open_networks", lambda folder, files: opened)
+        try:
+            runner.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            return str(end.code)
+        return ""
+
+    return call
+
+
+def test_files_that_the_runner_cannot_read_or_write_end_in_a_sentence(export_of, typed, tmp_path):
+    folder = export_of("sides")[1]
+    image = image_files(tmp_path, 1, "small")[0]
+    mask = tmp_path / "mask.nii.gz"
+    assert typed(folder, image, mask) == ""
+    assert nibabel.load(mask).shape == nibabel.load(image).shape
+    missing = tmp_path / "missing.nii.gz"
+    assert typed(folder, missing, mask) == f"{missing}: no such file; give NIfTI images, one for each channel"
+    text = tmp_path / "text.nii.gz"
+    text.write_text("no image")
+    assert typed(folder, text, mask).startswith(f"{text}: ")
+    cut = tmp_path / "cut.nii.gz"
+    (tmp_path / "large").mkdir()
+    cut.write_bytes(image_files(tmp_path / "large", 1, "plain")[0].read_bytes()[:-400])
+    found = typed(folder, cut, mask)
+    assert found.startswith(f"{cut}: cannot be read (")
+    assert found.endswith("); copy or export the file again")
+    assert typed(folder, image, tmp_path / "mask.png") == (
+        f"{tmp_path / 'mask.png'}: a mask is written as .nii or .nii.gz; give a name that ends so"
+    )
+    nowhere = tmp_path / "nowhere" / "mask.nii"
+    assert typed(folder, image, nowhere) == f"{nowhere}: there is no folder {nowhere.parent}; make it first"
+
+
+def test_networks_that_are_missing_damaged_or_of_another_model(export_of, typed, sessions, tmp_path):
+    folder = shutil.copytree(export_of("sides")[1], tmp_path / "out")
+    arguments = image_files(tmp_path, 1, "small")[0], tmp_path / "mask.nii.gz"
+    others = sessions(export_of("regions")[1], ["network_fold_0.onnx"])
+    found = typed(folder, *arguments, opened=others)
+    assert found.startswith("pipeline.json: does not fit the networks (")
+    assert found.endswith("); get the whole folder of the export again")
+
+
+def test_networks_are_opened_or_named(export_of, tmp_path):
+    folder = shutil.copytree(export_of("sides")[1], tmp_path / "out")
+    path = folder / "network_fold_all.onnx"
+    assert len(runner.open_networks(folder, [path.name])) == 1
+    path.write_bytes(b"no network")
+    with pytest.raises(
+        SystemExit, match=r"network_fold_all.onnx: is no ONNX network that can be run \(.*\); get the who"
+    ):
+        runner.open_networks(folder, [path.name])
+    path.unlink()
+    with pytest.raises(SystemExit, match=r"network_fold_all.onnx: no such file; get the whole folder of the export"):
+        runner.open_networks(folder, [path.name])
+
+
+def test_what_the_networks_give_must_be_numbers(export_of, typed, tmp_path):
+    class Broken:
+        def run(self, names, feed):
+            return (np.full((1, 4, *feed["image"].shape[2:]), np.nan, np.float32),)
+
+    arguments = image_files(tmp_path, 1, "small")[0], tmp_path / "mask.nii.gz"
+    found = typed(export_of("sides")[1], *arguments, opened=[Broken()])
+    assert found == "what the networks give is no number (NaN or infinite); the image or the networks are damaged"
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+def places(held: object, path: tuple = ()) -> list[tuple]:
+    """Where a value stands in nested objects and lists, every one."""
+    inner = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
+    return [path] * bool(path) + [place for key, value in inner for place in places(value, (*path, key))]
+
+
+def changed(held: dict, place: tuple, value: object) -> dict:
+    """A copy with another value there, or without it if the value is Ellipsis."""
+    copy = json.loads(json.dumps(held))
+    holder = copy
+    for key in place[:-1]:
+        holder = holder[key]
+    if value is ...:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = value
+    return copy
+
+
+def test_every_field_of_the_pipeline_left_out_or_altered_gives_a_mask_or_a_sentence(export_of, typed, tmp_path):
+    work, folder = export_of("sides")
+    pipeline = json.loads((folder / "pipeline.json").read_text())
+    arguments = image_files(tmp_path, 1, "small")[0], tmp_path / "mask.nii.gz"
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "pipeline.json"
+    refused = set()
+    for place in [place for place in places(pipeline) if "steps" not in place]:  # these are for people
+        for value in (..., None, "x", -1, 0, [], {}, float("nan")):
+            file.write_text(json.dumps(changed(pipeline, place, value)))
+            said = typed(file.parent, *arguments)
+            assert "\n" not in said, place
+            if said:
+                refused.add(place)
+                assert re.match(r"(\S*pipeline.json: |what the networks give|the image has)", said), (
+                    place,
+                    value,
+                    said,
+                )
+    needed = {tuple(name.split(".")) for name in runner.FIELDS}
+    assert needed <= refused
+    assert ("dataset",) not in refused  # what is only told
+    for text in ("{", "[]", "", "[" * 200_000, b"\xff\xfe\x00"):
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        assert typed(file.parent, *arguments).startswith(f"{file}: ")
+
+
 def test_stock_norms_are_put_into_a_copy():
     import torch
 
