@@ -1,7 +1,8 @@
 """Runs every block of the documents and every example of ``--help``: ``python -m documents [PAGE ...]``.
 
-Each page gets a folder of its own with what its commands speak of: RAW, NEW_IMAGES, EXPERT_MASKS and, unless the page
-makes it, WORK and MASKS. Prints what was run and what was not and why, and ends with 1 if a command failed.
+Each page gets a folder of its own with what its commands speak of: RAW, NEW_IMAGES, EXPERT_MASKS, NEW_SERIES,
+scan.nii.gz and, unless the page makes them, WORK and MASKS. Prints what was run and what was not and why, and ends
+with 1 if a command failed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from builders.data import write_raw
+import numpy as np
+
+from builders.data import blocks_case, write_raw, write_slices
 from documents.blocks import ROOT, Block, blocks_of, pages
 from documents.notebook import NOTEBOOK, run_notebook
 from documents.walk import run_block, run_line
@@ -22,7 +25,7 @@ from segfw.cli import VERBS, command_of
 EXAMPLES = "--help"
 EXAMPLES_NOT_RUN = {"import-nnunet": "needs a model that nnU-Net trained"}
 # Pages that begin before there is a work folder, and those that make their data too.
-BEFORE_TRAINING = ("README.md", "docs/howto/train.md", EXAMPLES)
+BEFORE_TRAINING = ("README.md", "docs/howto/train.md", "docs/howto/dicom.md", EXAMPLES)
 FROM_NOTHING = ("docs/tutorial.md",)
 
 
@@ -33,6 +36,9 @@ def prepare(folder: Path) -> None:
         (folder / name).mkdir()
         for path in sorted((raw / source).iterdir())[:2]:
             shutil.copy(path, folder / name / path.name)
+    slices = np.round(100 * blocks_case(7)[0].transpose(2, 1, 0)).astype(np.int16)
+    places = np.array([[0.0, 0.0, 4.0 * number] for number in range(len(slices))])
+    write_slices(folder / "NEW_SERIES" / "patient_07", slices, positions=places, axes=np.eye(3)[:2])
     shutil.copy(folder / "NEW_IMAGES" / "case_00_0000.nii.gz", folder / "scan.nii.gz")
     for name in ("imagesTs", "labelsTs"):
         shutil.copytree(folder / ("NEW_IMAGES" if name == "imagesTs" else "EXPERT_MASKS"), raw / name)
@@ -107,7 +113,7 @@ def run_page(blocks: Sequence[Block], folder: Path) -> int:
     for block in blocks:
         if block.not_run:
             print(f"==== {block.place}: not run: {block.not_run}")
-        elif block.language in ("sh", "python"):
+        elif block.file or block.language in ("sh", "python"):
             failed += not tried(block.place, lambda block=block: run_block(block, folder, names))  # type: ignore[misc]
     return failed
 

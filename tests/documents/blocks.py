@@ -4,6 +4,8 @@ A block says its language behind the fence. ``sh`` and ``python`` are run. A blo
 in a comment before it, which readers of the page do not see::
 
     <!-- not run: needs two GPUs -->
+
+and one that is the content of a file has its path there, ``<!-- file: data/labels.csv -->``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("sh", "powershell", "python", "text", "json", "csv", "toml", "yaml", "{toctree}", "{include}", "{api}")
 SHELLS = ("sh", "powershell")
 FENCE = re.compile(r"^```(\S*)( .*)?$")
+FILE = re.compile(r"<!-- file: (\S+) -->")
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
 INLINE = re.compile(r"`(segfw [^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -27,13 +30,17 @@ OPERATORS = {"&&", "||", ";", "|", ">", ">>"}
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A block of code; ``line`` is that of its fence, ``not_run`` the reason why it is not run or empty."""
+    """A block of code; ``line`` is that of its fence, ``not_run`` the reason why it is not run or empty.
+
+    ``file`` is the path of the file that it is the content of, or empty.
+    """
 
     page: str
     line: int
     language: str
     text: str
     not_run: str
+    file: str = ""
 
     @property
     def place(self) -> str:
@@ -53,15 +60,17 @@ def blocks_of(page: Path) -> tuple[Block, ...]:
     found: list[Block] = []
     language = ""
     reason = ""
+    file = ""
     start = 0
     held: list[str] | None = None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = FENCE.match(line.strip())
         if held is not None and fence:
             text = "\n".join(held)
-            found.append(Block(page=name, line=start, language=language, text=text, not_run=reason))
+            found.append(Block(page=name, line=start, language=language, text=text, not_run=reason, file=file))
             held = None
             reason = ""
+            file = ""
         elif held is not None:
             held.append(line)
         elif fence:
@@ -71,6 +80,8 @@ def blocks_of(page: Path) -> tuple[Block, ...]:
         elif line.strip():
             marked = NOT_RUN.match(line.strip())
             reason = marked[1] if marked else ""
+            written = FILE.match(line.strip())
+            file = written[1] if written else ""
     if held is not None:
         raise ValueError(f"{name}:{start}: a block of code has no end")
     return tuple(found)

@@ -107,6 +107,9 @@ def run_other(command: str, folder: Path) -> None:
 
 def run_block(block: Block, folder: Path, names: dict[str, object]) -> bool:
     """Runs a block if it is one to be run; ``names`` are what Python blocks of a page have defined so far."""
+    if block.file:
+        (folder / block.file).write_text(block.text + "\n", encoding="utf-8")
+        return True
     if block.not_run or block.language not in ("sh", "python"):
         return False
     try:
