@@ -25,6 +25,7 @@ from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import Plan
+from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
 from segfw.training.batches import Augment
@@ -89,7 +90,7 @@ def plan_and_preprocess(
     *,
     # request: PlanRequest
     configurations: tuple[str, ...] | list[str] | None = None,
-    preset: str = "plain",
+    preset: PresetName = "plain",
     gpu_memory_gb: float | Literal["auto"] | None = None,
     as_published: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
@@ -175,7 +176,7 @@ def run(
     *,
     # request: PlanRequest
     configurations: tuple[str, ...] | list[str] | None = None,
-    preset: str = "plain",
+    preset: PresetName = "plain",
     gpu_memory_gb: float | Literal["auto"] | None = None,
     as_published: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,

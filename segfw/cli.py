@@ -91,8 +91,10 @@ def _main(arguments: list[str], speech: Speech, interrupt: Event) -> int:
     parser = build_parser()
     try:
         typed = parser.parse_args([*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments)
-    except UserError as error:
-        return _say_error(str(error), WRONG_INPUT)
+        if typed.verb is not None and typed.command.follow_settings(typed):
+            typed = parser.parse_args(arguments)
+    except (UserError, OSError) as error:
+        return _say_error(reason_of(error) or str(error), WRONG_INPUT)
     if typed.verb is None:
         parser.print_help()
         return OK

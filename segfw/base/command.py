@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segfw.base.options import Options, add_options
+from segfw.base.options import Options, add_options, named_as_typed
+from segfw.base.settings_file import read_settings
 from segfw.base.speech import LogPlace
+
+SETTINGS = "settings_file"
+SETTINGS_HELP = "options from a file, such as run.toml of another WORK; what is typed goes before"
 
 # What is printed of the arguments and the function's result; it may return an exit code.
 SayResult = Callable[[argparse.Namespace, Any], int | None]
@@ -61,6 +65,7 @@ class Command:
     example: str
     arguments: tuple[Argument, ...] = ()
     say_result: SayResult = say_text
+    takes_settings: bool = False
     log_place: Callable[[argparse.Namespace], LogPlace] | None = None  # None: nothing is logged
     gives_json: bool = False
 
@@ -73,7 +78,7 @@ class Command:
     def add_to(self, verbs: Any, name: str) -> None:
         """Adds the verb's parser to those of all verbs."""
         parser = verbs.add_parser(name, help=self.what, description=self.what, epilog=f"example: {self.example}")
-        parser.set_defaults(command=self)
+        parser.set_defaults(command=self, parser=parser)
         # After the verb, too; the default must not undo what stood before it.
         add_common_options(parser, default=argparse.SUPPRESS, is_shown=False)
         for argument in self.arguments:
@@ -82,12 +87,22 @@ class Command:
             add_options(parser, record)
         if self.gives_json:
             parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        if self.takes_settings:
+            parser.add_argument("--settings", dest=SETTINGS, type=Path, metavar="FILE", help=SETTINGS_HELP)
+
+    def follow_settings(self, typed: argparse.Namespace) -> bool:
+        """Lets the verb's parser take what a file of settings says for what is not typed; False if none is given."""
+        path = getattr(typed, SETTINGS, None)
+        if path is not None:
+            typed.parser.set_defaults(**read_settings(path, self.records.values()))
+        return path is not None
 
     def call(self, typed: argparse.Namespace) -> Any:
         """Does what was typed."""
         values = {argument.name: getattr(typed, argument.name) for argument in self.arguments}
-        options = {name: record.from_arguments(typed) for name, record in self.records.items()}
-        with redirect_stdout(sys.stderr) if self._asks_for_json(typed) else nullcontext():
+        quiet = redirect_stdout(sys.stderr) if self._asks_for_json(typed) else nullcontext()
+        with named_as_typed(), quiet:
+            options = {name: record.from_arguments(typed) for name, record in self.records.items()}
             return self.function(**values, **options)
 
     def say(self, typed: argparse.Namespace, result: Any) -> int | None:

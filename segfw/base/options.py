@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
@@ -27,6 +29,9 @@ from typing import (
     get_type_hints,
 )
 
+from segfw.base.errors import UserError
+from segfw.base.words import did_you_mean, listed
+
 if TYPE_CHECKING:
     from segfw.base.records import Record
 
@@ -35,7 +40,16 @@ R = TypeVar("R")
 
 AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
 METADATA_KEY = "option"
+LIMITS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
 LIMIT_ERRORS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
+KINDS: Mapping[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    Path: "a path",
+}
+_IS_TYPED: ContextVar[bool] = ContextVar("is_typed", default=False)  # whether errors name options as they are typed
 _TYPES: dict[type[Options], dict[str, Any]] = {}
 _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
@@ -50,7 +64,7 @@ class OptionText:
 
     ``name`` is the option where it is not that of the field, None where no option belongs to it. ``words`` are what
     can be typed, with their values. ``parse`` turns what is typed into the value, or into a mapping of several fields.
-    Options of one ``exclusive`` group cannot be given together. ``remedy`` is said of a value beyond the limits.
+    Options of one ``exclusive`` group cannot be given together.
     """
 
     help: str
@@ -62,7 +76,6 @@ class OptionText:
     nargs: int | str | None = None
     const: object = None
     exclusive: str = ""
-    remedy: str = ""
     limits: Mapping[str, float]
 
 
@@ -78,7 +91,6 @@ def option(
     nargs: int | str | None = None,
     const: object = None,
     exclusive: str = "",
-    remedy: str = "",
     **limits: float,
 ) -> Any:
     """A field of an options record that can be typed on the command line; ``{default}`` in ``help`` is filled in.
@@ -95,7 +107,6 @@ def option(
         nargs=nargs,
         const=const,
         exclusive=exclusive,
-        remedy=remedy,
         limits=limits,
     )
     return field(default=default, metadata={METADATA_KEY: text})
@@ -106,12 +117,21 @@ def setting(default: object, help: str, **limits: float) -> Any:
     return field(default=default, metadata={METADATA_KEY: OptionText(help=help, name=None, limits=limits)})
 
 
+class WrongOption(UserError):
+    """A value that an option cannot have: ``name`` is its field in ``record``, ``problem`` the rest of the sentence."""
+
+    def __init__(self, record: type[Options], name: str, problem: str) -> None:
+        super().__init__(f"{option_name_of(record, name) if _IS_TYPED.get() else name} {problem}")
+        self.name = name
+        self.problem = problem
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Base of the options records: frozen, by keyword, and checked at birth.
 
     Values stay as they are given, but that a text becomes a Path and a list a tuple where the field is one.
-    Raises UserError, which names the option, if a value is of another type or out of range.
+    Raises WrongOption, which names the keyword or the option, if a value is of another type or out of range.
     """
 
     numbers_are_finite: ClassVar[bool] = True  # False where the function says more about others
@@ -128,17 +148,13 @@ class Options:
     def _checked(self) -> Record:
         from pydantic import ValidationError
 
-        from segfw.base.records import UserError
-
         try:
             return record_of(type(self)).model_validate(vars(self))
         except ValidationError as error:
             first = error.errors()[0]
-            name = option_name_of(type(self), str(first["loc"][0]))
-            remedy = option_text(next(each for each in fields(self) if each.name == first["loc"][0])).remedy
-            if remedy and first["type"] in LIMIT_ERRORS:
-                raise UserError(f"{name} is {first['input']!r}; {remedy}") from None
-            raise UserError(f"{name} is {first['input']!r}: {first['msg']}") from None
+            name = str(first["loc"][0])
+            wanted = wanted_of(type(self), name, first["type"])
+            raise WrongOption(type(self), name, f"is {getattr(self, name)!r}; give {wanted}") from None
 
     def save(self, path: Path) -> None:
         """Writes the options as indented JSON, atomically."""
@@ -203,6 +219,29 @@ def words_of(record: type[Options], each: Field[Any]) -> Mapping[str, object] | 
     if words is None and set(_alternatives(field_types(record)[each.name])) == {bool, types.NoneType}:
         return AUTO_ON_OFF
     return words
+
+
+def wanted_of(record: type[Options], name: str, error: str = "") -> str:
+    """What a field takes, in words; ``error`` is what pydantic calls the reason for which a value was refused."""
+    each = next(each for each in fields(record) if each.name == name)
+    limits = listed((LIMITS[limit].format(f"{value:g}") for limit, value in option_text(each).limits.items()), "and")
+    if error in LIMIT_ERRORS:
+        return limits
+    kinds = listed(_kind(one) for one in _alternatives(field_types(record)[name]) if one is not types.NoneType)
+    if error == "finite_number":
+        kinds = kinds.replace("number", "finite number")
+    return f"{kinds}, {limits}" if limits else kinds
+
+
+def _kind(hint: Any) -> str:
+    """A type in words."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return listed(repr(each) for each in parts)
+    if get_origin(hint) is tuple:
+        kind = KINDS[parts[0]].removeprefix("a ")
+        return f"{kind}s" if parts[-1] is Ellipsis else f"{len(parts)} {kind}s"
+    return KINDS[hint]
 
 
 def help_of(each: Field[Any]) -> str:
@@ -344,6 +383,14 @@ def duration_s(text: str) -> float:
     return total
 
 
+def duration_text(seconds: float) -> str:
+    """'1h30m' of 5400 seconds, as ``duration_s`` reads it."""
+    minutes, rest_s = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = (f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest_s:.6g}s" if rest_s else "")
+    return "".join(parts)
+
+
 def number_or_auto(text: str) -> float | str:
     """'auto' or a number of GB."""
     try:
@@ -353,6 +400,46 @@ def number_or_auto(text: str) -> float | str:
 
 
 # ---- keywords in Python ----
+
+
+@contextmanager
+def named_as_typed() -> Iterator[None]:
+    """Lets errors name options as they are typed, not by the keyword, while the block runs."""
+    before = _IS_TYPED.set(True)
+    try:
+        yield
+    finally:
+        _IS_TYPED.reset(before)
+
+
+@contextmanager
+def named_by_keyword(records: Iterable[type[Options]]) -> Iterator[None]:
+    """Lets errors of the block name the keywords of ``records`` for their options, unless all of it was typed."""
+    if _IS_TYPED.get():
+        yield
+        return
+    try:
+        with named_as_typed():
+            yield
+    except UserError as error:
+        keywords: dict[str, str] = {}
+        for record in records:
+            for each in fields(record):
+                keywords = _keywords(record, each) | keywords
+        for typed, keyword in sorted(keywords.items(), reverse=True):  # '--weights last' before '--weights'
+            named = re.compile(rf"{typed}(?![\w-])")
+            error.args = tuple(named.sub(keyword, part) if isinstance(part, str) else part for part in error.args)
+        raise
+
+
+def _keywords(record: type[Options], each: Field[Any]) -> dict[str, str]:
+    """What is typed for a field, with and without a word for its value -> how it is said in Python."""
+    option = option_name_of(record, each.name)
+    words = words_of(record, each)
+    if words is not None:
+        return {option: each.name} | {f"{option} {word}": f"{each.name}={value}" for word, value in words.items()}
+    is_switch = isinstance(each.default, bool)
+    return {option: f"{each.name}={not each.default}" if is_switch else each.name}
 
 
 def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -384,7 +471,8 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
             if others:
                 raise TypeError(_unknown(function.__name__, next(iter(others)), [*takes.parameters, *names]))
             by_name: Callable[..., R] = function
-            return by_name(**given)
+            with named_by_keyword(records.values()):
+                return by_name(**given)
 
         call.__dict__["records"] = records
         return call
@@ -393,7 +481,4 @@ def takes_options(**records: type[Options]) -> Callable[[Callable[P, R]], Callab
 
 
 def _unknown(function: str, keyword: str, known: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(keyword, known, n=1)
-    return f"{function}() takes no {keyword!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{function}() takes no {keyword!r}" + did_you_mean(keyword, known)

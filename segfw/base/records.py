@@ -14,6 +14,7 @@ from segfw.base.errors import UserError as UserError
 from segfw.base.files import write_text
 from segfw.base.printing import printable
 from segfw.base.written_by_people import decode_text, read_text
+from segfw.base.wrong_value import wrong_value
 
 GIGABYTE = 1024**3
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a configuration or fold, as part of a path everywhere
@@ -52,8 +53,9 @@ class Record(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise UserError(f"{source}: field {field!r}: {first['msg']}; restore the file or make it again") from None
+            field = ".".join(str(part) for part in first["loc"])
+            what = wrong_value(f"field {field!r}" if field else "", first)
+            raise UserError(f"{source}: {what.strip()}; restore the file or make it again") from None
 
 
 def _printable(value: Any) -> Any:

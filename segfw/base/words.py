@@ -22,16 +22,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean epochs?' for a word that is like a known one or the beginning of some, else nothing."""
     import difflib  # here, because --help has no need of it
 
-    plain = {each.strip("-").lower(): each for each in known}
-    sought = word.strip("-").lower().replace("_", "-")
+    plain = {_plain(each): each for each in known}
+    sought = _plain(word)
     near = [each for each in plain if sought and each.startswith(sought)]
-    near = near or difflib.get_close_matches(sought, plain, n=1) or difflib.get_close_matches(word, plain, n=1)
+    near = near or difflib.get_close_matches(sought, plain, n=1)
     return f"; did you mean {listed(plain[each] for each in near)}?" if near else ""
 
 
 def with_folder(path: Path) -> str:
     """A file's name after that of its folder: images and masks of a case mostly have the same name."""
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
+
+
+def _plain(name: str) -> str:
+    """A name in which slips of case, hyphens and underscores are no difference."""
+    return name.lower().replace("_", "-").strip("-")
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:

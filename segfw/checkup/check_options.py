@@ -15,4 +15,4 @@ class CheckOptions(Options):
     output: Path | None = option(None, "folder for check.json and check.html with pictures", metavar="DIR")
     fix: Path | None = option(None, "new folder for a copy, repaired where that is safe", metavar="DIR")
     groups: str | Path | None = option(None, "cases of one patient, as for plan-and-preprocess", metavar="CSV|REGEX")
-    workers: int | None = option(None, "threads that read (default: one per processor)", remedy="give 1 or more", ge=1)
+    workers: int | None = option(None, "threads that read (default: one per processor)", ge=1)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.base.written_by_people import read_json
+from segfw.base.wrong_value import wrong_value
 from segfw.dataset.cases import Case, Channel, Finding, FoundDataset
 from segfw.dataset.labels import LabelMap, LabelSet, Region
 
@@ -84,7 +85,7 @@ def labels_of(description: Mapping, path: Path) -> LabelSet:
             regions=tuple(regions),
         )
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = wrong_value("", error.errors()[0]).strip()
         raise UserError(f"{path}: field 'labels': {reason}; correct it") from None
 
 

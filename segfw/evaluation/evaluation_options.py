@@ -36,6 +36,4 @@ class EvaluateOptions(Options):
         "intersection over union from which a component is found (default: 0, any overlap)",
         metavar="IOU",
     )
-    workers: int | None = option(
-        None, "threads that read and score (default: one per processor)", remedy="give 1 or more", ge=1
-    )
+    workers: int | None = option(None, "threads that read and score (default: one per processor)", ge=1)

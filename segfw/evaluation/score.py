@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from segfw.base.records import UserError
+from segfw.base.wrong_value import wrong_value
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
@@ -42,7 +43,7 @@ def measures_of(
             lesion_iou=float(lesion_iou),
         )
     except ValidationError as error:
-        raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        raise UserError(wrong_value("", error.errors()[0])) from None
 
 
 def score_case(

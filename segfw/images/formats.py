@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
+from segfw.base.wrong_value import wrong_value
 from segfw.images.dicom import is_dicom, read_series, what_it_is
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
@@ -180,7 +181,7 @@ def _geometry_reason(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "finite_number":
         return "its header places voxels by a number that is infinite or NaN; repair the file's header"
-    return first["msg"].removeprefix("Value error, ")
+    return wrong_value("its geometry", first).removeprefix("its geometry: ")
 
 
 def _reason(error: Exception) -> str:

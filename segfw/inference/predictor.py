@@ -55,6 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
+from segfw.base.options import named_by_keyword
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.stopwatch import Stopwatch
@@ -67,6 +68,7 @@ from segfw.images.volume import Volume
 from segfw.inference.host_memory import LearnedLimits, activation_bytes, host_room_bytes
 from segfw.inference.image_types import open_image
 from segfw.inference.predict_protocol import SlabSink
+from segfw.inference.prediction_options import PredictOptions
 from segfw.inference.ready_networks import ready_networks
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import Summands, summands_of
@@ -128,6 +130,7 @@ class Predictor:
     limits: LearnedLimits = field(default_factory=LearnedLimits)
 
     @staticmethod
+    @named_by_keyword((PredictOptions,))
     def of(
         model: Model,
         *,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from segfw.base.options import named_by_keyword
+from segfw.model.export_options import OnnxOptions
 from segfw.model.source import ModelSource
 from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes
 from segfw.planning.plan import Configuration, Plan
@@ -24,6 +26,7 @@ class Model:
     previous: Model | None = None  # the first stage, where this is the second one of a cascade
 
 
+@named_by_keyword((OnnxOptions,))
 def load_model(
     model_dir: str | Path,
     configuration: str | None = None,

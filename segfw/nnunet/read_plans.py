@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from segfw.base.errors import UserError, unreadable
 from segfw.base.records import GIGABYTE, NAME
 from segfw.base.written_by_people import Unreadable, parse_json
+from segfw.base.wrong_value import wrong_value
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
@@ -126,9 +127,8 @@ def plan_of_nnunet(
         raise UserError(f"{path}: field {error} is missing; is this the plans.json of nnU-Net v2?") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"{part} " for part in first["loc"])
-        got = f"{where}{reprlib.repr(first['input'])}: " if where else ""
-        raise UserError(f"{path}: {got}{first['msg'].removeprefix('Value error, ')}; correct the plans") from None
+        where = " ".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {wrong_value(where, first)}; correct the plans") from None
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path}: is not as nnU-Net v2 writes it ({error}); take it from the original") from None
 

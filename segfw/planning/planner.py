@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.words import did_you_mean
 from segfw.dataset.cases import DatasetManifest
 from segfw.grid.normalize import Normalization, normalization_kind
 from segfw.grid.preprocess import Preprocessing
@@ -47,9 +48,9 @@ def make_plan(
     if it is to be as published, or a budget that not even the smallest patch fits into. ``cost_of`` counts what a
     network's training step takes.
     """
+    require_plannable(request)
     preset = preset_called(request.preset)
     memory_gb = planned_memory_gb(request, available_gb=None)
-    _require_plannable(request, preset, memory_gb)
     dataset = _describe(manifest, fingerprint, request)
     if request.as_published:
         choose: Choose = partial(choose_published, memory_gb=memory_gb)
@@ -105,7 +106,12 @@ def request_digest(decisive: Mapping[str, object], manifest: DatasetManifest, fi
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _require_plannable(request: PlanRequest, preset: Preset, memory_gb: float) -> None:
+def require_plannable(request: PlanRequest) -> None:
+    """Raises UserError for what no data set can be planned with; nothing but the request need be known."""
+    preset = preset_called(request.preset)
+    memory_gb = planned_memory_gb(request, available_gb=None)
+    if request.plans is None:
+        require_known(request.configurations or (), CONFIGURATIONS)
     if request.as_published and preset.published is None:
         published = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
         raise UserError(
@@ -297,6 +303,14 @@ def stored_gb(median_shape: Sequence[float], cases: int, channels: int) -> float
     return prod(median_shape) * cases * (2 * channels + 1) / GIGABYTE
 
 
+def require_known(wanted: Iterable[str], known: Collection[str]) -> None:
+    """Raises UserError for a name that is none of the ``known`` configurations'."""
+    for name in wanted:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UserError(f"unknown configuration {name!r}; choose from {', '.join(known)}{near}")
+
+
 def require_possible(wanted: Sequence[str], plan: Plan, *, is_given: bool = False) -> None:
     """Raises UserError, with the reason, if a configuration is unknown or was not planned.
 
@@ -305,9 +319,7 @@ def require_possible(wanted: Sequence[str], plan: Plan, *, is_given: bool = Fals
     for name in wanted:
         if name in plan.configurations:
             continue
-        if name not in CONFIGURATIONS or is_given:
-            choices = plan.configurations if is_given else CONFIGURATIONS
-            raise UserError(f"unknown configuration {name!r}; choose from {', '.join(choices)}")
+        require_known([name], plan.configurations if is_given else CONFIGURATIONS)
         if FULLRES not in plan.configurations:
             raise UserError(f"configuration {name!r} needs volumes, but most images have a single slice; use 2d")
         raise UserError(

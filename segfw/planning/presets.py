@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from segfw.base.records import UserError
+from segfw.base.words import did_you_mean
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.monai import doubled
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
@@ -136,5 +137,5 @@ PRESETS = {
 def preset_called(name: str) -> Preset:
     """The preset of that name; raises UserError listing those there are."""
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from segfw.base.options import DEVICES, Options, number_or_auto, option, setting
+from segfw.planning.published import PresetName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,10 @@ class PlanRequest(Options):
     """How data are planned and prepared."""
 
     configurations: tuple[str, ...] | None = option(None, "2d, 3d_fullres ... (default: all planned)", metavar="NAME")
-    preset: str = option("plain", "plain, or resenc-m, resenc-l, resenc-xl with a residual encoder")
+    preset: PresetName = option(
+        "plain",
+        "networks: plain (default), resenc-* with a residual encoder, or one of MONAI's",
+    )
     gpu_memory_gb: float | Literal["auto"] | None = option(
         None,
         "memory to fill, or auto for all of the GPU here (default: what the preset was published with, such as 8)",
@@ -30,9 +34,7 @@ class PlanRequest(Options):
     )
     splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
     plans: Path | None = option(None, "nnU-Net's nnUNetPlans.json, followed to the letter", metavar="FILE")
-    workers: int | None = option(
-        None, "threads that read and preprocess (default: one per processor)", remedy="give 1 or more", ge=1
-    )
+    workers: int | None = option(None, "threads that read and preprocess (default: one per processor)", ge=1)
     cluster: str | None = option(None, "Dask scheduler, whose workers preprocess: host:8786", metavar="ADDRESS")
 
     @property

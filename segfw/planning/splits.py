@@ -46,9 +46,14 @@ class Splits(Record):
         if name == "all":
             everything = sorted(set(chain.from_iterable((*fold.train, *fold.validation) for fold in self.folds)))
             return Fold(train=tuple(everything), validation=())
-        if not name.isdecimal() or int(name) >= len(self.folds):
-            raise UserError(f"fold {name!r} does not exist; choose 0 to {len(self.folds) - 1} or all")
+        require_fold(name, len(self.folds))
         return self.folds[int(name)]
+
+
+def require_fold(name: str, count: int) -> None:
+    """Raises UserError unless there is a fold of that name among ``count``, or it is 'all'."""
+    if name != "all" and not (name.isdecimal() and int(name) < count):
+        raise UserError(f"fold {name!r} does not exist; choose 0 to {count - 1} or all")
 
 
 def make_splits(
@@ -322,6 +327,22 @@ def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[
     )
 
 
+def expected_folds(found: FoundDataset, groups: str | Path | None, given: Path | None) -> int:
+    """How many folds ``import_or_draw_splits`` will make; told before any image is read."""
+    ids = [case.id for case in found.cases]
+    patient_of = read_groups(groups, ids, found.patient_of)
+    path = _given_file(found.root, given)
+    if path is not None:
+        return len(_read_folds(path))
+    return min(FOLDS, len({patient_of.get(case, case) for case in ids}))
+
+
+def _given_file(raw: Path, given: Path | None) -> Path | None:
+    """The file of given folds, of the option or with the data."""
+    with_data = raw / "splits_final.json"
+    return given or (with_data if with_data.is_file() else None)
+
+
 def import_or_draw_splits(
     found: FoundDataset,
     manifest: DatasetManifest,
@@ -336,12 +357,11 @@ def import_or_draw_splits(
     labels_of = {
         case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
     }
-    with_data = found.root / "splits_final.json"
-    path = given or (with_data if with_data.is_file() else None)
+    path = _given_file(found.root, given)
     if path is None:
         folds = make_splits(ids, groups=patients, labels_of_case=labels_of)
     else:
-        folds = import_splits(Path(path), ids, patients)
+        folds = import_splits(path, ids, patients)
     notes = split_notes(folds, labels_of)
     more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
     return folds, notes[:NOTES_SHOWN] + more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -24,21 +24,12 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
     none of which is the one.
     """
     path = Path(path)
-    is_model_file = zipfile.is_zipfile(path)
-    if path.is_file() and not is_model_file:
+    if path.is_file() and not zipfile.is_zipfile(path):
         return path
     if (path / WEIGHTS_FILE).is_file():
         return path / WEIGHTS_FILE
-    if not is_model_file and not (path / PLAN_FILE).is_file():
-        raise UserError(
-            f"--init-from {path}: is neither a model directory (with {PLAN_FILE}) nor a {WEIGHTS_FILE}; give a work "
-            "folder of segfw train, or the folder of one fold"
-        )
-    with ModelSource.open(path) as source:
-        trained = {name: source.trained_folds(name) for name in source.plan().configurations}
-    names = [name for name, folds in trained.items() if folds]
-    if not names:
-        raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")
+    trained = _trained_folds(path)
+    names = list(trained)
     if configuration not in names and len(names) > 1:
         raise UserError(
             f"--init-from {path}: {', '.join(names)} are trained, but not {configuration}; give the folder of one "
@@ -46,6 +37,35 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
         )
     name = configuration if configuration in names else names[0]
     return fold_folder(path, name, fold if fold in trained[name] else trained[name][0]) / WEIGHTS_FILE
+
+
+def require_start(path: Path, configurations: Sequence[str]) -> None:
+    """Raises UserError if there are no weights to begin with, which is better known before hours of other work.
+
+    Without ``configurations`` it is not known yet which are trained.
+    """
+    if not path.exists():
+        raise UserError(f"--init-from {path}: no such file or folder")
+    for name in configurations:
+        find_start(path, name)
+    if not configurations and not path.is_file() and not (path / WEIGHTS_FILE).is_file():
+        _trained_folds(path)
+
+
+def _trained_folds(path: Path) -> dict[str, list[str]]:
+    """The trained folds of each configuration of a model that has any; UserError if there is none, or no model."""
+    is_model_file = zipfile.is_zipfile(path)
+    if not is_model_file and not (path / PLAN_FILE).is_file():
+        raise UserError(
+            f"--init-from {path}: is neither a model directory (with {PLAN_FILE}) nor a {WEIGHTS_FILE}; give a work "
+            "folder of segfw train, or the folder of one fold"
+        )
+    with ModelSource.open(path) as source:
+        found = {name: list(source.trained_folds(name)) for name in source.plan().configurations}
+    trained = {name: folds for name, folds in found.items() if folds}
+    if not trained:
+        raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")
+    return trained
 
 
 def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:

@@ -68,8 +68,25 @@ def plan_and_preprocess(
     found = find_dataset(raw)
     require_own_folder(work)
     require_outside(work, (raw,))
+    _check_early(found, request, options)
     with in_turn(work / LOCK_FILE, f"{work}: is being planned or preprocessed"):
         return _plan_and_preprocess(found, raw, work, request, options, device)
+
+
+def _check_early(found: FoundDataset, request: PlanRequest, options: PrepareOptions) -> None:
+    """Refuses all that can be told to be wrong before images are read, which may take hours."""
+    from segfw.nnunet.followed_plans import require_nothing_else
+    from segfw.nnunet.read_plans import read_json
+    from segfw.planning.planner import require_known, require_plannable
+    from segfw.planning.splits import expected_folds, require_fold
+
+    require_plannable(request)
+    if request.plans is not None:
+        require_nothing_else(request.plans, request)
+        require_known(request.configurations or (), read_json(request.plans).get("configurations", ()))
+    folds = expected_folds(found, request.groups, request.splits)
+    for fold in options.folds:
+        require_fold(fold, folds)
 
 
 def _plan_and_preprocess(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
 
 SUMMARY_FILE = "summary.txt"
+RUN_FILE = "run.toml"
 
 
 @takes_options(request=PlanRequest, settings=TrainSettings, options=RunOptions)
@@ -32,7 +33,8 @@ def run(
 ) -> dict[str, dict[str, Scores]]:
     """Everything from RAW to validated models: plan, preprocess, train and score every fold asked for.
 
-    Call it again after an interruption with the same arguments: what is done is not done again. Writes summary.txt.
+    Call it again after an interruption with the same arguments: what is done is not done again. Writes run.toml, with
+    all options, and summary.txt.
 
     Parameters
     ----------
@@ -63,28 +65,33 @@ def run(
     from segfw.base.files import write_text
     from segfw.base.ranks import launched_ranks
     from segfw.base.records import UserError
+    from segfw.base.settings_file import settings_text
     from segfw.evaluation.text import folds_table
     from segfw.inference.first_stage import trainable
     from segfw.model.source import fold_folder
     from segfw.planning.plan import CASCADE, LOWRES
     from segfw.planning.splits import SPLITS_FILE, Splits
     from segfw.training.checkpoint import CHECKPOINT_FILE
+    from segfw.training.initial_weights import require_start
     from segfw.training.writers import require_writers
 
     # Wrong arguments are better found now than after an hour of preprocessing.
     work = Path(work)
     pick_device(options.device)
     require_writers(options.log)
-    if options.init_from is not None and not options.init_from.exists():
-        raise UserError(f"--init-from {options.init_from}: no such file or folder")
+    if options.init_from is not None:
+        require_start(options.init_from, request.configurations or ())
     if launched_ranks().count > 1:
         raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
 
+    asked = (request, settings, options)
     names = request.configurations
     if names is not None and CASCADE in names:  # the first stage comes first, the second last
         names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
         request = replace(request, configurations=names)
     plan = plan_and_preprocess(raw, work, request, PrepareOptions(device=options.device, folds=options.folds or ()))
+
+    write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
@@ -118,5 +125,6 @@ COMMAND = Command(
         Argument(name="work", help="folder for everything that is made"),
     ),
     say_result=_say_result,
+    takes_settings=True,
     log_place=log_in_work,
 )

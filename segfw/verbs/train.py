@@ -87,10 +87,11 @@ def train(
     from segfw.planning.plan import target_of
     from segfw.planning.work_folder import load_plan_and_splits
     from segfw.training.begun_run import find_begun_run
-    from segfw.training.initial_weights import start_from
+    from segfw.training.initial_weights import find_start, start_from
     from segfw.training.metrics_log import clock
     from segfw.training.prepare import SETTINGS_FILE
     from segfw.training.train_request import TrainRequest
+    from segfw.training.writers import require_writers
 
     # What is asked for
     work = Path(work)
@@ -101,6 +102,7 @@ def train(
     device = local_device(options.device)
     if options.overwrite and (options.resume or options.is_extended):
         raise UserError("--overwrite deletes the run that --resume or --extend would go on with; leave out one of them")
+    require_writers(options.log)
     request = TrainRequest(
         folder=fold_folder(work, configuration, fold),
         preprocessed=work / "preprocessed" / chosen.data_name,
@@ -138,6 +140,8 @@ def train(
         if request.resume and not begun.is_started and not options.is_extended:
             print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
             request = replace(request, resume=False)
+        if options.init_from is not None and not begun.is_started:
+            find_start(options.init_from, configuration, fold)  # before hours of predicting for a second stage
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
@@ -270,5 +274,6 @@ COMMAND = Command(
         Argument(name="fold", help="0 to 4, or all", parse=str),
     ),
     say_result=_say_result,
+    takes_settings=True,
     log_place=log_in_work,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 
 import pytest
 import torch
 
-from segfw.base import errors, files
+from segfw.base import files
 from segfw.base.errors import DiskFull, UserError, disk_of, is_disk_full, is_forbidden, reason_of, unreadable
 from segfw.base.files import new_folder, whole_file, write_text
 from segfw.model import weights
@@ -63,8 +64,8 @@ def test_what_a_user_is_told_is_not_searched_for_the_words_of_the_system():
 
 
 def test_a_writer_that_does_not_say_why_has_met_a_full_disk_where_nothing_is_left(tmp_path, monkeypatch):
-    usage = type(errors.shutil.disk_usage(tmp_path))
-    monkeypatch.setattr(errors.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 4096))
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 4096))
     with pytest.raises(DiskFull, match="0.0 MB are free"), whole_file(tmp_path / "a.nrrd"):
         raise RuntimeError("sitk::ERROR: an error has occurred while writing")
     with pytest.raises(KeyError), whole_file(tmp_path / "a.nrrd"):

@@ -56,15 +56,15 @@ def test_settings_cannot_be_typed(capsys):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"loaves": 0}, "--loaves is 0: Input should be greater than or equal to 1"),
-        ({"loaves": "2"}, "--loaves is '2': Input should be a valid integer"),
-        ({"flour": "oats"}, "--flour is 'oats': Input should be 'rye' or 'wheat'"),
-        ({"time_s": "1h"}, "--time is '1h': Input should be a valid number"),
-        ({"salted": 3}, "--no-salted is 3: Input should be a valid boolean"),
+        ({"loaves": 0}, "loaves is 0; give 1 or more"),
+        ({"loaves": "2"}, "loaves is '2'; give a whole number, 1 or more"),
+        ({"flour": "oats"}, "flour is 'oats'; give 'rye' or 'wheat'"),
+        ({"time_s": "1h"}, "time_s is '1h'; give a number"),
+        ({"salted": 3}, "salted is 3; give True or False"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_options_name(values, message):
-    with pytest.raises(UserError, match=f"^{message}"):
+def test_a_wrong_value_is_refused_by_the_keyword(values, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
         BakeOptions(**values)
 
 
@@ -77,7 +77,7 @@ def test_a_text_becomes_a_path_and_a_list_a_tuple():
 def test_names_may_be_one_text_or_numbers():
     assert BakeOptions(seeds="poppy").seeds == ("poppy",)
     assert BakeOptions(seeds=[0, "all"]).seeds == ("0", "all")
-    with pytest.raises(UserError, match="--seeds is 0.5"):
+    with pytest.raises(UserError, match="seeds is .0.5,.; give texts"):
         BakeOptions(seeds=(0.5,))
 
 
@@ -86,7 +86,7 @@ def test_options_are_read_as_they_were_written(tmp_path):
     given.save(tmp_path / "bake.json")
     assert BakeOptions.load(tmp_path / "bake.json") == given
     (tmp_path / "bake.json").write_text('{"loaves": 7, "rolls": 3}')
-    with pytest.raises(UserError, match="bake.json: field 'rolls': Extra inputs are not permitted"):
+    with pytest.raises(UserError, match="bake.json: field 'rolls' is not known to this version"):
         BakeOptions.load(tmp_path / "bake.json")
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_record_in_its_place_is_told():
 
 
 def test_an_unknown_keyword_is_told_with_the_nearest_known():
-    with pytest.raises(TypeError, match=r"^bake\(\) takes no 'loafs'; did you mean 'loaves'\?$"):
+    with pytest.raises(TypeError, match=r"^bake\(\) takes no 'loafs'; did you mean loaves\?$"):
         bake("old", loafs=4)
 
 

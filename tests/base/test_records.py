@@ -41,12 +41,12 @@ def test_a_number_must_be_a_finite_number(value):
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ('"name": "köpf"', '"name": "köpf", "colour": 1', ["'colour'", "Extra inputs are not permitted"]),
-        ('"spacing_mm": 0.1,', "", ["'spacing_mm'", "Field required"]),
-        ('"spacing_mm": 0.1', '"spacing_mm": "0.1"', ["'spacing_mm'", "valid number"]),
-        ("[\n   3,\n   4\n  ]", "[3, 4.5]", ["'inner.size.1'", "integer"]),
-        ("[\n   3,\n   4\n  ]", "[3]", ["'inner.size.1'", "Field required"]),
-        ("{", "", ["'the file'", "Invalid JSON"]),
+        ('"name": "köpf"', '"name": "köpf", "colour": 1', ["'colour'", "is not known to this version"]),
+        ('"spacing_mm": 0.1,', "", ["'spacing_mm'", "is missing"]),
+        ('"spacing_mm": 0.1', '"spacing_mm": "0.1"', ["'spacing_mm'", "is '0.1', which is no number"]),
+        ("[\n   3,\n   4\n  ]", "[3, 4.5]", ["'inner.size.1'", "is 4.5, which is no whole number"]),
+        ("[\n   3,\n   4\n  ]", "[3]", ["'inner.size.1'", "is missing"]),
+        ("{", "", ["outer.json: is not readable JSON ("]),
     ],
 )
 def test_loading_names_the_file_and_the_field(tmp_path, old, new, words):

@@ -212,7 +212,7 @@ def test_each_part_has_failures_of_its_own(model, tmp_path):
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "1/3/3"])
 def test_what_is_no_part(part, model, images, tmp_path):
-    with pytest.raises(UserError, match="--part is '.*'; give which part of how many, such as 3/8"):
+    with pytest.raises(UserError, match="^part is '.*'; give which part of how many, such as 3/8"):
         predict(model, images, tmp_path / "masks", device="cpu", part=part)
     assert not (tmp_path / "masks").exists()
 

@@ -96,7 +96,7 @@ def test_wrong_channels_and_step_are_refused(model, tmp_path):
     write_nifti(tmp_path / "a.nii.gz", np.stack([image, image], -1), (1, 1.5, 4))
     with pytest.raises(UserError, match=r"the image has 2 channels, but the model was trained on 1 \(MR\)"):
         predictor(read_volume(tmp_path / "a.nii.gz"))
-    with pytest.raises(UserError, match="--step is 0; give a share of the tile between 0 and 1"):
+    with pytest.raises(UserError, match="^step is 0; give a share of the tile between 0 and 1"):
         Predictor.of(model, device="cpu", step=0)
 
 
@@ -333,7 +333,7 @@ def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatc
 def test_a_memory_limit_is_kept_or_refused_with_what_is_missing(model, capsys):
     volume = volume_of(blocks_case(2, (20, 30, 40))[0])
     wanted = Predictor.of(model, device="cpu", precision="fp32")(volume).array
-    with pytest.raises(UserError, match=r"--max-memory-gb is 0.01, but the program and its networks alone take"):
+    with pytest.raises(UserError, match=r"^max_memory_gb is 0.01, but the program and its networks alone take"):
         Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=0.01)
     roomy = Predictor.of(model, device="cpu", precision="fp32", max_memory_gb=60.0)
     assert 50 * GIGABYTE < roomy.room_bytes < 60 * GIGABYTE

@@ -200,7 +200,7 @@ def test_two_slices_that_are_mixed_are_told_from_all_others():
         ({"features": (4, 6)}, "2 stages of features, but strides, kernels, convs have"),
         ({"decoder_convs": (2, 2, 2)}, "3 stages of features, but"),
         ({"kernels": ((1, 3, 3), (2, 3, 3), (3, 3, 3))}, "must be odd"),
-        ({"dropout": 0.5}, "Extra inputs"),
+        ({"dropout": 0.5}, "dropout"),
     ],
 )
 def test_a_spec_that_fits_nowhere_is_refused(changes, message):

@@ -71,7 +71,7 @@ def test_a_damaged_best_checkpoint_does_not_stand_in_the_way_of_a_final_one(tmp_
     printed = capsys.readouterr().out
     assert "note: checkpoint_best.pth: is no whole checkpoint" in printed
     assert "fold 0 of 3d_fullres has no best weights" in printed
-    with pytest.raises(UserError, match="no weights of a best epoch were kept; predict with --weights last"):
+    with pytest.raises(UserError, match="no weights of a best epoch were kept; predict with best=False"):
         load_model(tmp_path / "out", best=True)
 
 

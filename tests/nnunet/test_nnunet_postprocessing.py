@@ -59,7 +59,7 @@ def test_a_file_is_told_by_what_it_says_and_not_by_its_name(tmp_path, name):
         ("{", "holds no steps"),
         ('{"steps": [1]}', "field 'steps.0'"),
         (json.dumps(selection | {"postprocessing": {"steps": 1}}), "field 'postprocessing.steps'"),
-        ('{"configurations": [], "postprocessing": {}}', "field 'folds': Field required"),
+        ('{"configurations": [], "postprocessing": {}}', "field 'folds' is missing"),
     ):
         with pytest.raises(UserError, match=f"{name}: {why}"):
             load_postprocessing(write(tmp_path / name, content))

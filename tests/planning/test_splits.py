@@ -180,7 +180,7 @@ def test_folds_of_segfw_can_be_given(tmp_path):
     splits.save(tmp_path / "mine.json")
     assert import_splits(tmp_path / "mine.json", IDS) == Splits(source="mine.json", folds=splits.folds)
     (tmp_path / "mine.json").write_text('{"source": "me", "folds": [{"train": ["case_001"]}]}')
-    with pytest.raises(UserError, match="field 'folds.0.validation': Field required"):
+    with pytest.raises(UserError, match="field 'folds.0.validation' is missing"):
         import_splits(tmp_path / "mine.json", IDS)
 
 

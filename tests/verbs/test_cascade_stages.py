@@ -287,7 +287,7 @@ def test_new_images_go_through_both_stages(trained, tmp_path):
     affine = np.array([[0, 0, -4.0, 3], [1.0, 0, 0, -2], [0, 1.5, 0, 9], [0, 0, 0, 1]])
     (tmp_path / "images").mkdir()
     nibabel.save(nibabel.Nifti1Image(image, affine), tmp_path / "images" / "turned_0000.nii.gz")
-    with pytest.raises(UserError, match="3d_lowres, 3d_cascade_fullres are trained; choose one with --configuration"):
+    with pytest.raises(UserError, match="3d_lowres, 3d_cascade_fullres are trained; choose one with configuration"):
         predict(work, tmp_path / "images", tmp_path / "masks", device="cpu")
     predict(work, tmp_path / "images", tmp_path / "masks", configuration=CASCADE, device="cpu")
     mask = nibabel.load(tmp_path / "masks" / "turned.nii.gz")

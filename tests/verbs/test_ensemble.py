@@ -121,7 +121,7 @@ def test_postprocessing_of_other_labels_is_refused(folders, tmp_path):
 
 @pytest.mark.parametrize("weights", [(float("nan"), 1.0), (1.0, float("nan")), (float("inf"), 1.0)])
 def test_weights_that_are_no_numbers_are_refused(weights, folders, tmp_path):
-    with pytest.raises(UserError, match="--weights are .*; give one that is not negative per folder"):
+    with pytest.raises(UserError, match="weights are .*; give one that is not negative per folder"):
         ensemble(folders, tmp_path / "out", weights=weights)
 
 
@@ -148,6 +148,6 @@ def test_the_verb(folders, tmp_path, capsys):
     mask = read_volume(tmp_path / "out" / "a.nii.gz").array
     assert found.array[mask == 7].min() >= 0.33 > found.array[mask != 7].mean()
     assert main([*command[:-1]]) == 2
-    assert "--weights are 0.0; give one that is not negative per folder" in capsys.readouterr().err
+    assert "weights are 0.0; give one that is not negative per folder" in capsys.readouterr().err
     assert main(["ensemble", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert "none: holds no probabilities" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_weights_beyond_float16_are_refused(tmp_path):
     name = next(iter(tensors))
     tensors[name] = tensors[name] + 1e6
     save_tensors(path, tensors, metadata)
-    with pytest.raises(UserError, match=f"{re.escape(name)} exceeds float16; export without --half"):
+    with pytest.raises(UserError, match=f"{re.escape(name)} exceeds float16; export without half=True"):
         export_model(folder, tmp_path / "half.zip", half=True)
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
@@ -189,7 +189,7 @@ def test_chosen_folds_and_the_best_weights(tmp_path):
     with pytest.raises(UserError, match="fold 0 of 3d_fullres is not trained to its end; trained are 1"):
         load_model(tmp_path / "model.zip", folds=("0",))
     export_model(folder, tmp_path / "last.zip")
-    with pytest.raises(UserError, match="holds the weights of the training's end; predict with --weights last"):
+    with pytest.raises(UserError, match="holds the weights of the training's end; predict with best=False"):
         load_model(tmp_path / "last.zip", best=True)
 
 
@@ -199,7 +199,7 @@ def test_several_configurations_need_a_choice(tmp_path):
         export_model(folder, tmp_path / "a.zip")
     card = export_model(folder, tmp_path / "both.zip", configurations=["3d_lowres", "3d_cascade_fullres"])
     assert card.configurations == ("3d_lowres", "3d_cascade_fullres")
-    with pytest.raises(UserError, match="choose one with --configuration"):
+    with pytest.raises(UserError, match="choose one with configuration"):
         load_model(tmp_path / "both.zip")
     assert load_model(tmp_path / "both.zip", "3d_lowres").previous is None
     selection_of("3d_lowres", folds={"3d_lowres": ("1",)}).save(folder / "selection.json")

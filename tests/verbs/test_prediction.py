@@ -38,7 +38,7 @@ def test_a_mask_without_all_that_is_asked_for_is_made_again(model, images, tmp_p
 
 
 def test_bits_of_probabilities_are_16_or_8(model, images, tmp_path):
-    with pytest.raises(UserError, match="--save-probabilities is 4; give 16 or 8 bits"):
+    with pytest.raises(UserError, match="^save_probabilities is 4; give 16 or 8 bits"):
         predict(model, images, tmp_path / "masks", device="cpu", save_probabilities=4)
     predict(model, images, tmp_path, device="cpu", save_probabilities=8)
     assert read_probabilities(tmp_path / "probabilities" / "a.b2nd").info.encoding == "uint8"
@@ -83,7 +83,7 @@ def test_a_folder_from_before_the_plan_was_kept_counts_as_of_another(model, imag
     kept = json.loads((tmp_path / "prediction.json").read_text())
     del kept["plan_digest"]
     (tmp_path / "prediction.json").write_text(json.dumps(kept))
-    with pytest.raises(UserError, match=r"\(plan digest\); use another folder or --overwrite"):
+    with pytest.raises(UserError, match=r"\(plan digest\); use another folder or overwrite=True"):
         predict(model, images, tmp_path, device="cpu")
 
 
@@ -187,5 +187,5 @@ def test_timings_have_all_parts(model, images, tmp_path):
 
 
 def test_several_devices_are_not_for_a_cluster(model, images, tmp_path):
-    with pytest.raises(UserError, match="--device with --cluster: each worker takes its own device"):
+    with pytest.raises(UserError, match="^device with cluster: each worker takes its own device"):
         predict(model, images, tmp_path / "masks", device=("cpu", "cpu"), cluster="localhost:8786")
