@@ -34,6 +34,7 @@ VERBS = (
     "info",
     "doctor",
     "demo",
+    "completion",
 )
 
 # Exit codes
@@ -65,6 +66,7 @@ def build_parser() -> Parser:
         epilog="segfw help VERB says more of one. "
         "example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
     )
+    parser.set_defaults(all_verbs=parser)
     parser.add_argument("--version", action=_SayVersion, nargs=0, help="show the version and exit")
     add_common_options(parser)
     parsers = parser.add_subparsers(dest="verb", metavar="VERB")

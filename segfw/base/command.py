@@ -38,6 +38,7 @@ class Argument:
     parse: Callable[[str], object] = Path
     shown: str = ""
     nargs: str | None = None
+    choices: tuple[str, ...] | None = None
     default: object = None
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,8 @@ class Argument:
         keywords: dict[str, Any] = {"help": self.help, "type": self.parse}
         if self.nargs is not None:
             keywords["nargs"] = self.nargs
+        if self.choices is not None:
+            keywords["choices"] = self.choices
         if self.default is not None:
             keywords["default"] = self.default
         if self.shown.startswith("--"):

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def count(number: int, noun: str) -> str:
-    """'1 case', '2 cases', '2 patches'."""
+def count(number: int, noun: str, plural: str = "") -> str:
+    """'1 case', '2 cases', '2 patches'; '2 axes' with 'axes' as ``plural``."""
     ending = "es" if noun.endswith(("s", "ch", "x")) else "s"
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + ending}"
 
 
 def listed(words: Iterable[object], last: str = "or") -> str:

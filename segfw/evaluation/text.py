@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from segfw.base.printing import csv_text
+from segfw.base.words import count
 from segfw.evaluation.caveats import caveats
 from segfw.evaluation.lesions import LesionCounts
 from segfw.evaluation.metrics import METRICS, Comparison, Scores
@@ -118,7 +119,8 @@ def comparison_table(comparison: Comparison) -> str:
             certainty = [_interval(found.low, found.high), f"{found.p:.2g}"]
             outcomes = [str(number) for number in (found.wins, found.losses, found.ties)]
             rows.append((name, METRICS[metric].with_unit, *means, *certainty, *outcomes))
-    lines = [f"first: {comparison.first}, second: {comparison.second}, {len(comparison.cases)} cases", _table(rows)]
+    compared = count(len(comparison.cases), "case")
+    lines = [f"first: {comparison.first}, second: {comparison.second}, {compared}", _table(rows)]
     for which, cases in (("first", comparison.only_first), ("second", comparison.only_second)):
         if cases:
             lines.append(f"only in the {which}, not compared: {', '.join(cases)}")

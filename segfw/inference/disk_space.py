@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from segfw.base.errors import FULL_BELOW_BYTES
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
 from segfw.inference.output_folder import OutputFolder
@@ -31,6 +32,6 @@ def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int 
     if free < sum(sizes):
         needed = sum(sizes) / GIGABYTE
         print(
-            f"warning: {free_room}, and {len(cases)} cases may take {needed:.3g} GB; a full disk stops the work, "
-            "which the same command resumes"
+            f"warning: {free_room}, and {count(len(cases), 'case')} may take {needed:.3g} GB; a full disk stops the "
+            "work, which the same command resumes"
         )

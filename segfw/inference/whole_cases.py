@@ -12,6 +12,7 @@ from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.base.resources import free_memory_bytes
+from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LABELS_FILE
 from segfw.evaluation.evaluate_pairs import evaluate_pairs
@@ -107,7 +108,7 @@ def validate(
     if ranks.is_first:
         model.plan.labels.save(output / LABELS_FILE)
     inputs = [Case(id=case.id, images=case.images) for case in ranks.share(cases)]
-    print(f"validating on {len(cases)} whole cases")
+    print(f"validating on {count(len(cases), 'whole case')}")
     cohort = predict_cases([predictor], inputs, OutputFolder(path=output))
     if cohort.failures:
         ranks.sum(torch.ones(1))  # the others finish their cases first

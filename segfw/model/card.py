@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.base.written_by_people import read_json
 from segfw.model.training_record import Session, read_metrics, read_run_record
 
@@ -84,8 +85,8 @@ class Card(Record):
         ]
         for fold in self.folds:
             facts = [
-                f"{fold.epochs} epochs" if fold.epochs is not None else "",
-                f"{fold.steps} steps" if fold.steps is not None else "",
+                count(fold.epochs, "epoch") if fold.epochs is not None else "",
+                count(fold.steps, "step") if fold.steps is not None else "",
                 f"trained {fold.trained}" if fold.trained else "",
                 f"validation Dice {fold.validation_dice:.4f}" if fold.validation_dice is not None else "",
                 _in_words(fold.half_rounding) if fold.half_rounding else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segfw.base.words import count
 from segfw.planning.measure import hours_per_fold
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Configuration, Estimate, Plan
@@ -12,7 +13,7 @@ def explain_plan(plan: Plan) -> list[str]:
     """What was found in the data and decided for all configurations, a line each."""
     labels = ", ".join(f"{name} = {value}" for name, value in zip(plan.labels.names[1:], plan.labels.values[1:]))
     return [
-        f"{plan.dataset}: {plan.training_cases} cases, channels {', '.join(c.name for c in plan.channels)}",
+        f"{plan.dataset}: {count(plan.training_cases, 'case')}, channels {', '.join(c.name for c in plan.channels)}",
         f"Labels in the files: {labels}.",
         *(f"{sentence}." for sentence in plan.labels.explanation),
         f"Planned for {plan.gpu_memory_gb:g} GB of GPU memory with the {plan.preset!r} preset.",
@@ -32,7 +33,8 @@ def explain_configuration(configuration: Configuration) -> list[str]:
         f"  Features per stage {', '.join(map(str, network.features))}; "
         f"downsampled by {' x '.join(map(str, network.downsampling))} in all.",
         f"  Dice of the loss over {'the whole batch' if configuration.batch_dice else 'each patch'}; "
-        f"in long runs mirrored along {len(configuration.mirror_axes)} axes in training and prediction.",
+        f"in long runs mirrored along {count(len(configuration.mirror_axes), 'axis', 'axes')} in training and "
+        "prediction.",
         *_explain_previous_stage(configuration),
     ]
 

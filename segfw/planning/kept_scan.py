@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segfw.base.printing import printable
 from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest, Finding, FoundDataset
 from segfw.grid.store import DecodedCases
 from segfw.images.formats import size_and_change
@@ -40,7 +41,7 @@ def kept_or_new_scan(
     keep_decision(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
     fingerprint.save(work / FINGERPRINT_FILE)
     Scan(digest=digest).save(kept)
-    print(f"checked {len(manifest.cases)} cases of {manifest.name} ({manifest.layout} layout; {found.paired})")
+    print(f"checked {count(len(manifest.cases), 'case')} of {manifest.name} ({manifest.layout} layout; {found.paired})")
     for note in manifest.notes:
         print(f"  {note}")
     return manifest, fingerprint

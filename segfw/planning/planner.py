@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segfw.base.records import GIGABYTE, UserError
-from segfw.base.words import did_you_mean
+from segfw.base.words import count, did_you_mean
 from segfw.dataset.cases import DatasetManifest
 from segfw.grid.normalize import Normalization, normalization_kind
 from segfw.grid.preprocess import Preprocessing
@@ -127,7 +127,7 @@ def _spacing_source(fingerprint: Fingerprint, target_mm: Spacing, *, is_given: b
     if is_given:
         return "given by --spacing-mm"
     median_mm = np.median([case.spacing_mm for case in fingerprint.cases], axis=0)
-    source = f"the median of {len(fingerprint.cases)} cases"
+    source = f"the median of {count(len(fingerprint.cases), 'case')}"
     is_median = np.allclose(median_mm, target_mm)
     return source if is_median else f"{source}, and a finer one across their few thick slices"
 

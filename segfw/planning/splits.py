@@ -96,9 +96,9 @@ def make_splits(
         train = tuple(case for case in ids if case not in held_out)
         validation = tuple(case for case in ids if case in held_out)
         drawn.append(Fold(train=train, validation=validation))
-    source = f"{len(parts)} folds drawn with seed {seed}"
+    source = f"{count(len(parts), 'fold')} drawn with seed {seed}"
     if len(cases_of) < len(ids):
-        source += f", all cases of each of {len(cases_of)} patients in one fold"
+        source += f", all cases of each of {count(len(cases_of), 'patient')} in one fold"
     if stratified:
         source += f", so that rare labels ({', '.join(stratified)}) are in as many folds as possible"
     return Splits(source=source, folds=tuple(drawn))

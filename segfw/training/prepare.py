@@ -9,6 +9,7 @@ import torch
 from segfw.base.device import compiling_pays, pick_precision
 from segfw.base.ranks import local_device
 from segfw.base.records import UserError
+from segfw.base.words import count
 from segfw.grid.store import CaseArrays
 from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
@@ -191,7 +192,7 @@ def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainSt
     if not request.is_extended:
         return begun_with
     settings = extended(begun_with, state.counters, epochs=request.extend_epochs, seconds=request.extend_s)
-    more = f"{request.extend_epochs} epochs" if request.extend_epochs else f"{request.extend_s:.0f} s"
+    more = count(request.extend_epochs, "epoch") if request.extend_epochs else f"{request.extend_s:.0f} s"
     state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
     return settings
 

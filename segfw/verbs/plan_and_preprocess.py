@@ -96,6 +96,8 @@ def _plan_and_preprocess(
     from segfw.base.cluster import cluster_pool
     from segfw.base.parallel import FAILURES_FILE, CasesFailed
     from segfw.base.resources import free_memory_bytes
+    from segfw.base.shell_line import shell_line
+    from segfw.base.words import count
     from segfw.dataset.cases import with_absolute_paths
     from segfw.grid.store import DecodedCases, preprocess_dataset
     from segfw.planning.kept_scan import kept_or_new_scan
@@ -115,7 +117,8 @@ def _plan_and_preprocess(
         folds.fold(fold)  # or a UserError
     keep_decision(work, SPLITS_FILE, folds, options.overwrite)
     print("\n  ".join([folds.source, *notes]))
-    print(f"planned {', '.join(plan.configurations)} for {len(manifest.cases)} cases; segfw info {work} explains it")
+    explained = f"{shell_line('segfw', 'info', work)} explains it"
+    print(f"planned {', '.join(plan.configurations)} for {count(len(manifest.cases), 'case')}; {explained}")
     if options.plan_only:
         return plan
 

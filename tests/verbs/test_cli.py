@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),
-    *("import-nnunet", "info", "doctor", "demo"),
+    *("import-nnunet", "info", "doctor", "demo", "completion"),
 )
 
 
@@ -40,8 +41,8 @@ def test_help_of_every_verb_has_an_example_that_parses(verb, capsys):
         main([verb, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    example = re.search(r"example: segfw (.*)$", shown).group(1)
-    assert build_parser().parse_args(example.split()).verb == verb
+    example = re.search(r"example: segfw (.*?)( > \S+)?$", shown).group(1)
+    assert build_parser().parse_args(shlex.split(example)).verb == verb
 
 
 @pytest.mark.parametrize("kind", ["--onnx", "--nnunet"])
