@@ -45,11 +45,21 @@ class Session(Record):
     data_digest: str  # of the training cases as stored
 
 
+class TrainingEnd(Record):
+    """How much was trained when a run came to its end; ``warning`` says so where it is too little to be of use."""
+
+    steps: int
+    epochs: int
+    seconds: float
+    warning: str
+
+
 class RunRecord(Record):
-    """All sessions of one run, the oldest first."""
+    """All sessions of one run, the oldest first, and its end once it has come."""
 
     label_names: tuple[str, ...]
     sessions: tuple[Session, ...]
+    end: TrainingEnd | None = None
 
 
 def read_run_record(folder: Path) -> RunRecord | None:

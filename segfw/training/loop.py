@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from segfw.base.device import keep_freed_pages
 from segfw.base.records import UserError
-from segfw.base.words import first_line
+from segfw.base.words import count, first_line
+from segfw.model.short_runs import too_few_steps
 from segfw.model.source import WEIGHTS_FILE
+from segfw.model.training_record import TrainingEnd
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
+from segfw.training.expected_length import duration_text
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
 from segfw.training.progress_page import Ending
+from segfw.training.run_record import note_end
 from segfw.training.schedule import Clock
 from segfw.training.step import memory_errors_named
 from segfw.training.stop_file import Stopped
@@ -64,6 +68,7 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             epoch=state.counters.epoch,
             mirror_axes=run.mirror_axes,
         )
+        _say_end(run, state.counters)
     run.page.end(FINISHED)
     run.ranks.wait()
 
@@ -78,6 +83,21 @@ def _ending_of(error: BaseException) -> Ending:
     return Ending(
         state="interrupted", sentence=f"It was interrupted{reason}; segfw train with --resume goes on from there."
     )
+
+
+def _say_end(run: TrainRun, counters: Counters) -> None:
+    """How much was trained, on the console and in run.json, and whether that is too little to be of use."""
+    end = TrainingEnd(
+        steps=counters.step,
+        epochs=counters.epoch,
+        seconds=round(counters.elapsed_s, 1),
+        warning=too_few_steps(counters.step),
+    )
+    note_end(run.folder, end)
+    length = f"{end.steps:,} steps in {count(end.epochs, 'epoch')}"
+    print(f"{run.folder}: trained {length}, {duration_text(end.seconds)}")
+    if end.warning:
+        print(f"warning: {end.warning}")
 
 
 def _train_with_rescues(run: TrainRun, state: TrainState) -> None:

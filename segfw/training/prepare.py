@@ -11,6 +11,7 @@ from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import CaseArrays
+from segfw.model.short_runs import too_few_steps
 from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.losses import LOSSES, Loss
@@ -19,6 +20,7 @@ from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.device_timer import DeviceTimer
+from segfw.training.expected_length import duration_text
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.progress_page import ProgressPage
@@ -171,12 +173,21 @@ def _fitted(request: TrainRequest, compute: Compute, state: TrainState) -> Fitte
             here_s = seconds_per_patch(compute, state, settings.batch_size or planned_batch, request.now_s)
         (patch_s,) = request.ranks.from_first(here_s / request.ranks.count)
     fitted = fit_to_length(settings, planned_batch, patch_s, len(request.fold.train), request.ranks.joined_batch)
+    if patch_s is not None and settings.time_budget_s and request.ranks.is_first:
+        _say_steps(int(settings.time_budget_s / (patch_s * fitted.batch_size)), settings.time_budget_s)
     if settings.compile is not None:
         return fitted
     # Kept with the settings, so that a resumed run does the same.
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps)
     return replace(fitted, compile=pays)
+
+
+def _say_steps(steps: int, time_budget_s: float) -> None:
+    """How many steps the measured pace gives, and whether these are too few."""
+    print(f"about {steps:,} steps fit into {duration_text(time_budget_s)} on this device")
+    if too_few_steps(steps):
+        print(f"warning: {too_few_steps(steps)}")
 
 
 def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainState) -> FittedSettings:

@@ -22,7 +22,7 @@ from segfw.base.device import device_name
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import load_stored
-from segfw.model.training_record import RUN_FILE, GitState, RunRecord, Session, read_run_record
+from segfw.model.training_record import RUN_FILE, GitState, RunRecord, Session, TrainingEnd, read_run_record
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.training.settings import TrainSettings
@@ -93,6 +93,16 @@ def facts_of(session: Session, configuration: Configuration, fold: Fold) -> dict
         "Versions": ", ".join(packages),
         "Command": session.command,
     }
+
+
+def note_end(folder: Path, end: TrainingEnd) -> None:
+    """Adds to run.json how much was trained; a record that cannot be read or written is left as it is, with a note."""
+    try:
+        record = read_run_record(folder)
+        if record is not None:
+            record.model_copy(update={"end": end}).save(folder / RUN_FILE)
+    except (OSError, UserError) as error:
+        print(f"note: {error}; the length of the training is not added to it")
 
 
 def data_digest(folder: Path, case_ids: Sequence[str]) -> str:

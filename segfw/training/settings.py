@@ -76,6 +76,7 @@ class TrainOptions(StartOptions):
     )
     extend_s: float | None = setting(None, "train a finished fold for so many seconds more", gt=0)
     overwrite: bool = option(False, "delete this fold's run and train anew")
+    tells_length: bool = setting(True, "say before the first step how long it will take, and warn where that is days")
 
     @property
     def is_extended(self) -> bool:
@@ -84,9 +85,9 @@ class TrainOptions(StartOptions):
 
     @classmethod
     def of(cls, start: StartOptions, *, resume: bool) -> Self:
-        """The same start, or the run that was begun with it gone on with."""
+        """The same start, or the run that was begun with it gone on with; how long it takes was told for all."""
         shared = {each.name: getattr(start, each.name) for each in fields(StartOptions)}
-        return cls(**shared, resume=resume)
+        return cls(**shared, resume=resume, tells_length=False)
 
 
 @dataclass(frozen=True, kw_only=True)

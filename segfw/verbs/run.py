@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from segfw.verbs.train import train
 
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
+    from segfw.planning.plan import Configuration
 
 SUMMARY_FILE = "summary.txt"
 RUN_FILE = "run.toml"
@@ -95,8 +97,10 @@ def run(
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
+    names = tuple(trainable(work, plan, splits, names, folds))
+    _tell_length(Path(raw), work, [plan.configuration(name) for name in names], settings, options, folds)
     scores: dict[str, dict[str, Scores]] = {}
-    for name in trainable(work, plan, splits, names, folds):
+    for name in names:
         scores[name] = {}
         for fold in folds:
             is_begun = (fold_folder(work, name, fold) / CHECKPOINT_FILE).is_file()
@@ -106,6 +110,35 @@ def run(
                 scores[name][fold] = result
     write_text(work / SUMMARY_FILE, folds_table(scores))
     return scores
+
+
+def _tell_length(
+    raw: Path,
+    work: Path,
+    configurations: Sequence[Configuration],
+    settings: TrainSettings,
+    options: RunOptions,
+    folds: Sequence[str],
+) -> None:
+    """Says how long the folds that are not begun will take, and warns where that is days that nobody asked for."""
+    from segfw.base.device import pick_device
+    from segfw.base.shell_line import shell_line
+    from segfw.model.source import fold_folder
+    from segfw.training.expected_length import example_budget, expected_training, length_warnings
+    from segfw.training.prepare import SETTINGS_FILE
+
+    device = pick_device(options.device)
+    expected = []
+    for each in configurations:
+        new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
+        if new:
+            expected.append(expected_training(each, settings, new, device))
+    for training in expected:
+        print(f"to train: {training.line()}")
+    names = [each.name for each in configurations]
+    command = ("run", str(raw), str(work), "--configurations", *names, "--folds", *folds)
+    for warning in length_warnings(expected, shell_line("segfw", *example_budget(*command))):
+        print(warning)
 
 
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:

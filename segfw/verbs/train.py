@@ -144,6 +144,8 @@ def train(
             find_start(options.init_from, configuration, fold)  # before hours of predicting for a second stage
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
+        elif options.tells_length and request.ranks.is_first:
+            _tell_length(work, fold, request, device)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
         length = (
             f"in {clock(settings.time_budget_s)}"
@@ -154,6 +156,16 @@ def train(
         print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
+
+
+def _tell_length(work: Path, fold: str, request: TrainRequest, device: torch.device) -> None:
+    """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
+    from segfw.base.shell_line import shell_line
+    from segfw.training.expected_length import example_budget, expected_training, length_warnings
+
+    expected = expected_training(request.configuration, request.settings, 1, device)
+    example = shell_line("segfw", *example_budget("train", str(work), expected.name, fold))
+    print("\n".join([f"to train: {expected.line()}", *length_warnings([expected], example)]))
 
 
 def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:

@@ -1,0 +1,114 @@
+"""What is said of a training's length before its first step and at its end, and when that is a warning."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import segfw.training.loop
+from builders.models import small_model
+from segfw.cli import main
+from segfw.model.training_record import read_run_record
+from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.training.expected_length import duration_text, expected_training, length_warnings
+from segfw.training.settings import TrainSettings
+
+CPU = torch.device("cpu")
+QUICK = ("--device", "cpu", "--configurations", "3d_fullres", "--folds", "0")
+
+
+@pytest.fixture
+def configuration(tmp_path, monkeypatch):
+    """3d_fullres of a plan; a step is 1e12 operations and the device does 1e12 of them in a second."""
+    monkeypatch.setattr("segfw.training.expected_length.training_flops", lambda device: 1e12)
+    planned = Plan.load(small_model(tmp_path / "planned") / PLAN_FILE).configurations["3d_fullres"]
+    estimate = planned.estimate.model_copy(update={"teraflop_per_step": 1.0})
+    return planned.model_copy(update={"estimate": estimate, "patch_size": (8, 16, 24), "batch_size": 2})
+
+
+def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
+    expected = expected_training(configuration, TrainSettings(batch_size=4), 5, CPU)
+    assert expected.line() == (
+        "3d_fullres: 5 folds, 250,000 steps each (1000 epochs of 250), patches of 8 x 16 x 24 voxels, 4 a step, "
+        "about 139 hours (6 days) a fold, 694 hours (29 days) in all on CPU"
+    )
+    budget = expected_training(configuration, TrainSettings(time_budget_s=5400), 1, CPU)
+    assert budget.line() == "3d_fullres: 1 fold, patches of 8 x 16 x 24 voxels, 2 a step, 1.5 hours a fold on CPU"
+
+
+@pytest.mark.parametrize(
+    "settings, folds, said",
+    [
+        ({}, 1, "no length was given, so that 1000 epochs are trained, about 69 hours (3 days) on CPU"),
+        ({"epochs": 999}, 5, None),  # long, but that is what was asked for
+        ({"time_budget_s": 1e6}, 5, None),
+        ({"epochs": 2, "steps_per_epoch": 3}, 1, "6 steps of training are too few for a usable model"),
+        ({"epochs": 1, "steps_per_epoch": 300}, 1, None),
+    ],
+)
+def test_warned_of_is_what_nobody_asked_for_and_what_is_of_no_use(configuration, settings, folds, said):
+    expected = [expected_training(configuration, TrainSettings(**settings), folds, CPU)]
+    warnings = length_warnings(expected, "segfw train 'my work' 3d_fullres 0 --time-budget 2h")
+    assert [said in each for each in warnings] == ([] if said is None else [True])
+    if said and "no length" in said:
+        assert warnings[0].endswith("a time of your choice: segfw train 'my work' 3d_fullres 0 --time-budget 2h")
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(40, "40 seconds"), (1500, "25 minutes"), (11520, "3.2 hours"), (428_400, "119 hours (5 days)")],
+)
+def test_durations_in_words(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_a_run_of_six_steps_is_warned_of_at_both_ends_and_in_its_record(make_raw, tmp_path, capsys):
+    raw, work = make_raw(), tmp_path / "work"
+    assert main(["run", str(raw), str(work), *QUICK, "--epochs", "2", "--steps-per-epoch", "3"]) == 0
+    said = capsys.readouterr().out
+    before, after = said.split("epoch 1/2", 1)
+    assert "to train: 3d_fullres: 1 fold, 6 steps each (2 epochs of 3), patches of " in before
+    assert before.count("warning: 6 steps of training are too few for a usable model") == 1
+    folder = work / "runs" / "3d_fullres" / "fold_0"
+    assert f"{folder}: trained 6 steps in 2 epochs, " in after
+    assert after.count("warning: 6 steps of training are too few for a usable model") == 1
+    end = read_run_record(folder).end
+    assert (end.steps, end.epochs) == (6, 2)
+    assert "too few for a usable model" in end.warning
+    # Records of versions that did not keep it are read.
+    kept = json.loads((folder / "run.json").read_text())
+    del kept["end"]
+    (folder / "run.json").write_text(json.dumps(kept))
+    assert read_run_record(folder).end is None
+
+
+def test_no_length_is_warned_of_by_run_and_train_with_a_command_to_paste(make_raw, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("segfw.training.expected_length.training_flops", lambda device: 1e6)  # a slow device
+    begun = []
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request))
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    raw, work = make_raw(), tmp_path / "my work"
+    assert main(["run", str(raw), str(work), *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert len(begun) == 1
+    assert re.search(r"to train: 3d_fullres: 1 fold, 250,000 steps each .* about [\d,]+ hours .* a fold on CPU", said)
+    command = f"segfw run {raw} '{work}' --configurations 3d_fullres --folds 0 --time-budget 2h"
+    assert said.count("warning: no length was given") == 1
+    assert f"to train for a time of your choice: {command}\n" in said
+    assert main(["train", str(work), "3d_fullres", "1", "--device", "cpu"]) == 0
+    assert f"your choice: segfw train '{work}' 3d_fullres 1 --time-budget 2h\n" in capsys.readouterr().out
+    # A length that was chosen is nothing to warn of.
+    assert main(["train", str(work), "3d_fullres", "1", "--device", "cpu", "--epochs", "900"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_the_probe_changes_no_random_number():
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    cost = SimpleNamespace(step_s=lambda flops: 1.0)
+    planned = SimpleNamespace(name="2d", patch_size=(1, 8, 8), batch_size=2, estimate=cost)
+    assert expected_training(planned, TrainSettings(), 1, CPU).step_s == 1.0
+    assert torch.equal(torch.rand(3), wanted)
