@@ -142,6 +142,7 @@ def train(
     extend_epochs: int | None = None,
     extend_s: float | None = None,
     overwrite: bool = False,
+    tells_length: bool = True,
 ) -> Scores | None: ...
 def predict(
     model: StrPath,

@@ -32,6 +32,7 @@ VERBS = (
     "export",
     "import-nnunet",
     "info",
+    "status",
     "doctor",
     "demo",
     "completion",

@@ -23,6 +23,7 @@ FLOORS = (
     {"planning", "evaluation"},
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx"},
+    {"standing"},
     {"verbs"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -41,6 +42,7 @@ EDGES = {
     "checkup": {"base", "images", "dataset", "grid", "planning"},
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
+    "standing": {"base", "images", "dataset", "model", "training", "inference"},
     "verbs": set(FLOOR_OF) - {"verbs"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}

@@ -49,6 +49,34 @@ def claimed(path: Path) -> Iterator[bool]:
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock at ``path`` now; where that cannot be tried, whether it says so.
+
+    It is tried for a moment, in which another process would find it taken: for those who ask, not for those who work.
+    """
+    if not path.is_file():
+        return False
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read
+        return _holder_file(path).is_file()
+    lock.release()
+    return False
+
+
+def holder_now(path: Path) -> Holder | None:
+    """Who holds the lock at ``path`` now, None if nobody does. Nothing is tried where nobody says that he does."""
+    if not _holder_file(path).is_file() or not is_held(path):
+        return None
+    try:
+        return Holder.load(_holder_file(path))
+    except UserError:  # let go a moment ago
+        return None
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Waits until no other process or thread is in such a block: for short decisions and files they share."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """'1 case', '2 cases', '2 patches'; '2 axes' with 'axes' as ``plural``."""
-    ending = "es" if noun.endswith(("s", "ch", "x")) else "s"
+    """'1 case', '2 cases', '2 patches', '2 epochs'; '2 axes' with 'axes' as ``plural``."""
+    ending = "es" if noun.endswith(("s", "ch", "x")) and not noun.endswith("epoch") else "s"
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + ending}"
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from urllib.parse import quote
 
+from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.parallel import Outcome
 from segfw.base.records import Record, UserError
 from segfw.images.formats import write_labels, write_map
@@ -16,7 +17,6 @@ from segfw.inference.mask_settings import require_no_strangers
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.postprocess import Postprocessing, apply
 
-SETTINGS_FILE = "ensemble.json"
 MAPS_FOLDER = "probability"
 
 

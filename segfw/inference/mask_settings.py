@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from segfw.base.file_names import MASK_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.images.formats import split_ending
@@ -14,7 +15,6 @@ from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model.load import Model
 from segfw.model.postprocess import Postprocessing
 
-SETTINGS_FILE = "prediction.json"
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
 

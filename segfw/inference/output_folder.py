@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from segfw.base.file_names import HIDDEN as HIDDEN
 from segfw.base.files import remove_partials, write_text
 from segfw.base.locks import alone, claimed
 from segfw.base.printing import csv_text, printable
@@ -25,7 +26,6 @@ from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import MAPS, map_name
 
-HIDDEN = ".segfw"
 TIMINGS_FILE = "timings.json"
 Sources = tuple[tuple[str, int, int], ...]  # of each file of an image: name, bytes, last change in ns
 TIMED_PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")

@@ -14,11 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segfw.base.errors import unreadable
+from segfw.base.file_names import PLAN_FILE
 from segfw.base.records import GIGABYTE, NAME, UserError
 from segfw.model.card import CARD_FILE, Card
-from segfw.planning.plan import PLAN_FILE, Plan
+
+if TYPE_CHECKING:
+    from segfw.planning.plan import Plan
 
 WEIGHTS_FILE = "weights.safetensors"
 BEST_FILE = "best.safetensors"
@@ -127,6 +131,8 @@ class ModelSource:
 
     def plan(self) -> Plan:
         """The model's plan; UserError if there is none."""
+        from segfw.planning.plan import Plan  # here: who only looks at a model does not wait for PyTorch
+
         if self.card is None and not self.has(PLAN_FILE):
             raise UserError(f"{self.path}: holds no {PLAN_FILE}; give the work folder of segfw run or segfw train")
         if self.card is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import segfw.onnx.runner
+from segfw.base.file_names import PIPELINE_FILE as PIPELINE_FILE
 from segfw.base.files import new_folder
 from segfw.base.records import UserError
 from segfw.model.load import Model
@@ -17,7 +18,6 @@ from segfw.networks import BuildNetwork
 from segfw.onnx.pipeline import LICENCE_FILE, pipeline_of
 from segfw.onnx.write_network import write_network
 
-PIPELINE_FILE = "pipeline.json"
 RUNNER_FILE = "predict.py"
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from segfw.base.file_names import PLAN_FILE as PLAN_FILE
 from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import parse_json
 from segfw.dataset.cases import Channel
@@ -19,7 +20,6 @@ from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
 from segfw.planning.memory import Measured
 
-PLAN_FILE = "plan.json"
 ORIENTATION_FIELD = "orientation"  # of the file; in the code it is that of the configurations
 TWO_D = "2d"
 LOWRES = "3d_lowres"

@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from segfw.base.file_names import SPLITS_FILE as SPLITS_FILE
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
 from segfw.base.written_by_people import Unreadable, read_json
@@ -19,7 +20,6 @@ from segfw.dataset.cases import DatasetManifest, FoundDataset
 from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
 
-SPLITS_FILE = "splits.json"
 NOTES_SHOWN = 8
 FOLDS = 5
 SEED = 12345

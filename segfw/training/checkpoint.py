@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segfw.base.file_names import CHECKPOINT_FILE as CHECKPOINT_FILE
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.base.words import first_line
@@ -20,7 +21,6 @@ from segfw.base.written_by_people import parse_json
 from segfw.model.training_record import Events
 from segfw.model.weights import load_tensors, require_usable, save_tensors
 
-CHECKPOINT_FILE = "last.safetensors"
 GOOD_FILE = "good.safetensors"
 CHECKPOINT_EVERY_S = 60.0
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from segfw.base.device import compiling_pays, pick_precision
+from segfw.base.file_names import RUN_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.base.words import count
@@ -34,8 +35,6 @@ from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
 from segfw.training.whole_case_validation import WholeCases
 from segfw.training.writers import Writer, open_writers
-
-SETTINGS_FILE = "settings.json"
 
 
 def training_device(name: str) -> torch.device:

@@ -69,6 +69,7 @@ def predict(
     from segfw.inference.made_with import mask_facts
     from segfw.inference.many_cases import predict_cases, share_out
     from segfw.inference.mask_settings import agree_on_settings
+    from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import (
         CasePart,
         PredictionJob,
@@ -123,6 +124,8 @@ def predict(
     agree_on_settings(folder, settings, found, cases, overwrite=options.overwrite)
     loaded[0].plan.labels.save(folder.path / LABELS_FILE)
     mask_facts(model, loaded, source, output).save(folder.path / FACTS_FILE)
+    ids = tuple(case.id for case in cases)
+    note_call(folder.path, model, source, ids, f"{case_part.number}/{case_part.count}")
     require_space([case for case in cases if not folder.is_done(case)], folder)
 
     # The work

@@ -20,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "export"),
-    *("import-nnunet", "info", "doctor", "demo", "completion"),
+    *("import-nnunet", "info", "status", "doctor", "demo", "completion"),
 )
 
 

@@ -1,0 +1,15 @@
+"""Names of files by which several rooms know a folder, apart from the code that writes them.
+
+So whoever only looks at a folder need not load what computes.
+"""
+
+from __future__ import annotations
+
+PLAN_FILE = "plan.json"
+SPLITS_FILE = "splits.json"
+CHECKPOINT_FILE = "last.safetensors"
+RUN_SETTINGS_FILE = "settings.json"
+MASK_SETTINGS_FILE = "prediction.json"
+ENSEMBLE_SETTINGS_FILE = "ensemble.json"
+PIPELINE_FILE = "pipeline.json"
+HIDDEN = ".segfw"  # in a folder of masks: what is known of each case
