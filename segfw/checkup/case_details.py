@@ -1,7 +1,7 @@
 """What the check measures of one case while it is in memory; small enough to keep for thousands of cases.
 
 Arrays are (Z, Y, X) in canonical orientation (z to the head, y to the front, x to the patient's right); lengths are
-millimetres, places are voxel indices.
+millimetres, or pixels where an image tells no size of these (``CaseMeasure.units``), places are voxel indices.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class ChannelMeasure(Record):
 
 
 class LabelMeasure(Record):
-    """One label of one case; ``parts`` counts its connected components.
+    """One label of one case; ``parts`` counts its connected components, ``size`` is a volume or an area in ``unit``.
 
     The stray part is the small component farthest from the label's large ones.
     """
 
     voxels: int
-    volume_ml: float
+    size: float
+    unit: str
     parts: int
     centroid_mm: Spacing  # (z, y, x) from the first voxel
     centre: Shape  # a voxel of the slices through the middle of the label
@@ -64,7 +65,8 @@ class LabelMeasure(Record):
 class CheckedCase(CaseMeasure):
     """One case, whose files could all be read and have no error: what planning measures of it, and what the check does.
 
-    ``orientation`` says where the file's x, y and z axes point, such as 'LPS'; ``labels`` are by file value.
+    ``orientation`` says where the file's x, y and z axes point, such as 'LPS', and is '' of pictures, whose axes point
+    nowhere in a body; ``labels`` are by file value.
     """
 
     orientation: str
@@ -79,7 +81,10 @@ class CheckedCase(CaseMeasure):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """The axial slice with most foreground: image as 0..255, mask with file values, size (y, x) in millimetres."""
+    """The axial slice with most foreground: image as 0..255, mask with file values, size (y, x) in millimetres.
+
+    The image is (Y, X), or (Y, X, 3) of a picture in colour.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -96,6 +101,7 @@ class CaseDetails:
     signature: np.ndarray
     window: tuple[float, float]
     thumbnail: Slice
+    has_directions: bool = True  # False: a picture, which has no left and right of a patient
 
     def joined(self, measure: CaseMeasure) -> CheckedCase:
         """All that is known of the case and kept."""
@@ -106,6 +112,7 @@ class CaseDetails:
             cropped_shape=measure.cropped_shape,
             label_voxels=measure.label_voxels,
             label_centroids_mm=measure.label_centroids_mm,
+            in_pixels=measure.in_pixels,
             orientation=self.orientation,
             channels=self.channels,
             labels=self.labels,
@@ -117,14 +124,15 @@ def measure_details(image: Volume, mask: Volume, *, background: int = 0) -> Case
     canonical = to_canonical(image)
     values = as_integers(to_canonical(mask).array)[0]
     channels = tuple(_measure_channel(channel) for channel in canonical.array)
-    window = _window(canonical.array[0], channels[0])
+    window = _window(canonical, channels[0])
     return CaseDetails(
-        orientation=orientation(image.geometry),
+        orientation="" if image.is_picture else orientation(image.geometry),
         channels=channels,
         labels=_measure_labels(canonical, values, channels, background),
         signature=signature(canonical.array),
         window=window,
         thumbnail=_thumbnail(canonical, values, channels[0], window, background),
+        has_directions=not image.is_picture,
     )
 
 
@@ -162,6 +170,7 @@ def _measure_labels(
     image: Volume, values: np.ndarray, channels: tuple[ChannelMeasure, ...], background: int
 ) -> dict[int, LabelMeasure]:
     spacing = np.asarray(image.geometry.spacing_mm)
+    voxel_size = image.units.voxel_size(image.geometry.shape, image.geometry.spacing_mm)
     measured = {}
     for value, box in label_boxes(values).items():
         if value == background:
@@ -175,7 +184,8 @@ def _measure_labels(
         parts = _parts(inside, spacing)
         measured[value] = LabelMeasure(
             voxels=voxels,
-            volume_ml=float(voxels * spacing.prod() / 1000),
+            size=voxels * voxel_size,
+            unit=image.units.size,
             parts=parts.number,
             centroid_mm=as_spacing((start + centroid(inside)) * spacing),
             centre=as_shape(start + _central_voxel(inside)),
@@ -189,8 +199,11 @@ def _measure_labels(
     return measured
 
 
-def _window(channel_zyx: np.ndarray, measure: ChannelMeasure) -> tuple[float, float]:
-    """Black and white of pictures: soft tissue of a CT, else the tissue without the air around it."""
+def _window(image: Volume, measure: ChannelMeasure) -> tuple[float, float]:
+    """Black and white of pictures: a photograph's own, soft tissue of a CT, else the tissue without air around it."""
+    channel_zyx = image.array[0]
+    if image.is_coloured:
+        return 0.0, 255.0 if channel_zyx.dtype == np.uint8 else float(image.array.max())
     if measure.low <= CT_AIR:
         return CT_WINDOW
     sample = _sampled(channel_zyx)
@@ -264,7 +277,12 @@ def fullest_slice(foreground: np.ndarray, axis: int = 0) -> int:
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
-def as_grey(plane: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+def shown_channels(image: Volume) -> np.ndarray:
+    """What pictures show of an image: its first channel (Z, Y, X), or the colours of a photograph (Z, Y, X, 3)."""
+    return np.moveaxis(image.array, 0, -1) if image.is_coloured else image.array[0]
+
+
+def as_bytes(plane: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Intensities as 0..255 within a window."""
     low, high = window
     scaled = (np.nan_to_num(plane.astype(np.float32)) - low) / max(high - low, 1e-12)
@@ -291,15 +309,14 @@ def _thumbnail(
     image: Volume, values: np.ndarray, channel: ChannelMeasure, window: tuple[float, float], background: int
 ) -> Slice:
     index = fullest_slice(values != background)
-    plane = image.array[0, index]
     mask = values[index]
-    box = _shown_box((plane > _air_level(channel)) | (mask != background))
-    plane = plane[box]
+    box = _shown_box((image.array[0, index] > _air_level(channel)) | (mask != background))
+    plane = shown_channels(image)[index][box]
     mask = mask[box]
     _, y_mm, x_mm = image.geometry.spacing_mm
-    step = max(1, -(-max(plane.shape) // (2 * THUMBNAIL)))
+    step = max(1, -(-max(mask.shape) // (2 * THUMBNAIL)))
     return Slice(
-        image=as_grey(plane[::step, ::step], window),
+        image=as_bytes(plane[::step, ::step], window),
         mask=mask[::step, ::step].copy(),
         size_mm=(plane.shape[0] * y_mm, plane.shape[1] * x_mm),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,20 +13,22 @@ from segfw.base.records import Record
 from segfw.base.words import count
 from segfw.checkup.case_details import CheckedCase
 from segfw.dataset.cases import Finding, Severity
+from segfw.images.units import SCAN, Units, lengths_in
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # worst first
 LISTED = 12  # findings of one kind that the console shows
 
 
 class LabelSummary(Record):
-    """A label over all cases; volumes in millilitres, of the cases that have it."""
+    """A label over all cases; sizes, of the cases that have it, are volumes or areas in ``unit``."""
 
     name: str
     value: int
     cases: int
-    smallest_ml: float | None
-    median_ml: float | None
-    largest_ml: float | None
+    unit: str
+    smallest: float | None
+    median: float | None
+    largest: float | None
 
 
 class CheckReport(Answer):
@@ -41,6 +44,11 @@ class CheckReport(Answer):
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     paired: str = ""  # the files of the first case
+
+    @property
+    def units(self) -> Units:
+        """What most cases are measured in."""
+        return main_units(self.cases)
 
     @property
     def alarms(self) -> int:
@@ -84,19 +92,27 @@ class CheckReport(Answer):
             lines.append(f"measured: {count(len(self.cases), 'case')}; the others have errors")
         if self.cases:
             lines.append(f"shape (z, y, x): {_ranges([case.shape for case in self.cases], '.0f')}")
-            lines.append(f"spacing in mm (z, y, x): {_ranges([case.spacing_mm for case in self.cases], '.4g')}")
-            stored = Counter(case.orientation for case in self.cases).most_common()
-            lines.append("stored orientation: " + ", ".join(f"{code} ({number})" for code, number in stored))
+            unit = lengths_in(case.units for case in self.cases)
+            lines.append(f"spacing in {unit} (z, y, x): {_ranges([case.spacing_mm for case in self.cases], '.4g')}")
+            stored = Counter(case.orientation for case in self.cases if case.orientation).most_common()
+            if stored:
+                lines.append("stored orientation: " + ", ".join(f"{code} ({number})" for code, number in stored))
             for index in range(min(len(case.channels) for case in self.cases)):
                 spans = [(case.channels[index].low, case.channels[index].high) for case in self.cases]
                 low, high = np.median(spans, axis=0)
                 lines.append(f"channel {index}: mostly between {low:.4g} and {high:.4g} (median over cases)")
         for label in self.labels:
             line = f"label {label.value} {label.name}: in {count(label.cases, 'case')}"
-            if label.median_ml is not None:
-                line += f", {label.median_ml:.3g} ml ({label.smallest_ml:.3g} to {label.largest_ml:.3g})"
+            if label.median is not None:
+                line += f", {label.median:.4g} {label.unit} ({label.smallest:.4g} to {label.largest:.4g})"
             lines.append(line)
         return lines
+
+
+def main_units(cases: Sequence[CheckedCase]) -> Units:
+    """Units of most of the cases; those of scans without any."""
+    found = Counter(case.units for case in cases).most_common(1)
+    return found[0][0] if found else SCAN
 
 
 def _ranges(rows: list[tuple], style: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segfw.checkup.case_details import CaseDetails, CheckedCase, measure_details
-from segfw.checkup.check_report import SEVERITIES, CheckReport, LabelSummary
+from segfw.checkup.check_report import SEVERITIES, CheckReport, LabelSummary, main_units
 from segfw.checkup.duplicates import TOLD_BY_IDS, near_duplicates, repeated_patients
 from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
@@ -134,11 +134,13 @@ def _names(found: FoundDataset, cases: Sequence[CheckedCase]) -> Names:
 
 def _label_summaries(cases: Sequence[CheckedCase], names: Names) -> tuple[LabelSummary, ...]:
     summaries = []
+    unit = main_units(cases).size
     for value, name in names.items():
-        volumes = [case.labels[value].volume_ml for case in cases if value in case.labels]
-        low, median, high = np.percentile(volumes, (0, 50, 100)).tolist() if volumes else (None, None, None)
+        found = [case.labels[value] for case in cases if value in case.labels]
+        sizes = [label.size for label in found if label.unit == unit]
+        low, median, high = np.percentile(sizes, (0, 50, 100)).tolist() if sizes else (None, None, None)
         summary = LabelSummary(
-            name=name, value=value, cases=len(volumes), smallest_ml=low, median_ml=median, largest_ml=high
+            name=name, value=value, cases=len(found), unit=unit, smallest=low, median=median, largest=high
         )
         summaries.append(summary)
     return tuple(summaries)

@@ -36,11 +36,13 @@ def odd_geometry(cases: Sequence[CheckedCase]) -> list[Finding]:
         spacings = np.log([case.spacing_mm[axis] for case in cases])
         for outlier in find_outliers(spacings, least=np.log(SPACING_FACTOR), threshold=SPACING_THRESHOLD):
             case = cases[outlier.index]
-            what = f"the spacing along {name} is {case.spacing_mm[axis]:.4g} mm; {_usual(outlier, 'mm')}"
+            unit = case.units.length
+            what = f"the spacing along {name} is {case.spacing_mm[axis]:.4g} {unit}; {_usual(outlier, unit)}"
             found.append(warning("outlier-spacing", case, what, "check the header against the scanner's protocol"))
         for outlier in find_outliers(np.log([case.size_mm[axis] for case in cases]), least=np.log(SIZE_FACTOR)):
             case = cases[outlier.index]
-            what = f"the image is {case.size_mm[axis]:.4g} mm long along {name}; {_usual(outlier, 'mm')}"
+            unit = case.units.length
+            what = f"the image is {case.size_mm[axis]:.4g} {unit} long along {name}; {_usual(outlier, unit)}"
             found.append(warning("outlier-size", case, what, "check that it shows the same region as the others"))
     return found
 
@@ -48,10 +50,10 @@ def odd_geometry(cases: Sequence[CheckedCase]) -> list[Finding]:
 def mixed_orientation(cases: Sequence[CheckedCase]) -> list[Finding]:
     """A note on cases that are stored in another orientation than most."""
     found = []
-    stored = Counter(case.orientation for case in cases)
+    stored = Counter(case.orientation for case in cases if case.orientation)
     if len(stored) > 1:
         usual, number = stored.most_common(1)[0]
-        odd = tuple(case.id for case in cases if case.orientation != usual)
+        odd = tuple(case.id for case in cases if case.orientation not in (usual, ""))
         differently = ", ".join(code for code in stored if code != usual)
         what = f"{number} cases are stored as {usual}, {count(len(odd), 'other')} as {differently}"
         remedy = "nothing to do: all are turned to one orientation on reading"

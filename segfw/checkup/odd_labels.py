@@ -101,7 +101,7 @@ def _rare_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
 def _missing(have: list[CheckedCase], value: int, cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
     """Cases without a label that nearly all others have in much the same size, so that it is anatomy and no lesion."""
     without = [case for case in cases if value not in case.labels and case.labels]
-    volumes = np.log([case.labels[value].volume_ml for case in have])
+    volumes = np.log([case.labels[value].size for case in have])
     is_anatomy = robust_spread(volumes) <= ANATOMY_SPREAD and 1 not in have[0].shape
     if not is_anatomy or len(without) > most_outliers(len(cases)):
         return []
@@ -114,7 +114,7 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
     """Volumes unlike the others', or unlike what another label of the case, such as the other side's, lets expect."""
     if 1 in have[0].shape:  # a section through a structure may have any size
         return []
-    volumes = np.log([case.labels[value].volume_ml for case in have])
+    volumes = np.log([case.labels[value].size for case in have])
     found: dict[str, Finding] = {}
     outliers = find_outliers(volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD)
     for outlier in outliers:
@@ -123,11 +123,11 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
             continue
         low, high = np.exp(outlier.usual)
         found[have[outlier.index].id] = _odd_volume(
-            have[outlier.index], value, names, f"in the others {low:.3g} to {high:.3g} ml"
+            have[outlier.index], value, names, f"in the others {low:.3g} to {high:.3g} {have[outlier.index].units.size}"
         )
     partner = _partner(have, value, volumes)
     if partner is not None and len(have) == len(cases):
-        partner_volumes = np.log([case.labels[partner].volume_ml for case in have])
+        partner_volumes = np.log([case.labels[partner].size for case in have])
         for outlier in find_outliers(volumes - partner_volumes, least=VOLUME_LEAST, threshold=VOLUME_THRESHOLD):
             case = have[outlier.index]
             if case.labels[value].is_cut or case.labels[partner].is_cut:
@@ -145,7 +145,7 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
 
 def _odd_volume(case: CheckedCase, value: int, names: Names, usual: str) -> Finding:
     label = case.labels[value]
-    what = f"{names[value]} has {label.volume_ml:.3g} ml; {usual}"
+    what = f"{names[value]} has {label.size:.3g} {label.unit}; {usual}"
     remedy = "look whether a part is missing, or whether another structure has its value"
     return warning("outlier-volume", case, what, remedy, labels=(value,), place=label.centre)
 
@@ -154,7 +154,7 @@ def _partner(have: list[CheckedCase], value: int, volumes: np.ndarray) -> int | 
     """The label whose volume goes with this one's most closely; None if none does so closely enough to tell."""
     spreads = {}
     for other in set.intersection(*(set(case.labels) for case in have)) - {value}:
-        ratio = volumes - np.log([case.labels[other].volume_ml for case in have])
+        ratio = volumes - np.log([case.labels[other].size for case in have])
         spreads[other] = robust_spread(ratio)
     best = min(spreads, key=lambda other: spreads[other], default=None)
     return best if best is not None and spreads[best] <= PARTNER_SPREAD else None
@@ -188,7 +188,7 @@ def _stray_parts(have: list[CheckedCase], value: int, name: str, stray_share: fl
     for case, label, far in zip(have, labels, is_far):
         if far:
             part = f"a part of {name} with {count(label.stray_voxels, 'voxel')}"
-            what = f"{part} lies {label.stray_mm:.0f} mm from the rest"
+            what = f"{part} lies {label.stray_mm:.0f} {case.units.length} from the rest"
             remedy = "look at it and erase it if it is a slip of the mouse"
             found.append(warning("label-island", case, what, remedy, labels=(value,), place=label.stray_at))
     return found
@@ -204,7 +204,9 @@ def _swap_finding(case: CheckedCase, swap: Swap, names: Names) -> Finding:
     first = names[swap.pair[0]]
     second = names[swap.pair[1]]
     axis = AXES[swap.axis]
-    evidence = f"{first} lies {swap.found_mm:.0f} mm from {second} along {axis}, in the others {swap.usual_mm:.0f} mm"
+    unit = case.units.length
+    evidence = f"{first} lies {swap.found_mm:.0f} {unit} from {second} along {axis}"
+    evidence += f", in the others {swap.usual_mm:.0f} {unit}"
     if swap.is_mirrored:
         kind = "mirrored-labels"
         what = f"the mask, or the whole case, is mirrored along {axis}: {evidence}"

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, shown_plane
-from segfw.checkup.case_details import CaseDetails, Slice, as_grey
+from segfw.checkup.case_details import CaseDetails, Slice, as_bytes, shown_channels
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import apply_map
 from segfw.grid.preprocess import stack_channels
@@ -25,7 +25,7 @@ MARK_RADIUS = 11  # pixels, of the ring around a place
 
 
 class View(NamedTuple):
-    """A PNG of one slice, its size on the page, and the directions at its left, right, top and bottom."""
+    """A PNG of one slice, its size on the page, and the directions at its left, right, top and bottom, if any."""
 
     png: bytes
     width: int
@@ -38,7 +38,7 @@ def thumbnail(case_id: str, details: CaseDetails, classes: Mapping[int, int], pi
     """The slice with most foreground, from what was kept when the case was read."""
     kept = details.thumbnail
     shown = Slice(image=kept.image[::-1, ::-1], mask=kept.mask[::-1, ::-1], size_mm=kept.size_mm)
-    return _view(shown, pixels / max(kept.size_mm), classes, VIEWS[0][2], case_id)
+    return _view(shown, pixels / max(kept.size_mm), classes, VIEWS[0][2] if details.has_directions else "", case_id)
 
 
 def views_of_place(
@@ -59,7 +59,7 @@ def views_of_place(
         if min(values.shape[vertical], values.shape[horizontal]) == 1:
             continue
         shown = Slice(
-            image=as_grey(shown_plane(image.array[0], axis, place[axis], whole), window),
+            image=as_bytes(shown_plane(shown_channels(image), axis, place[axis], whole), window),
             mask=shown_plane(values, axis, place[axis], whole),
             size_mm=(float(size_mm[vertical]), float(size_mm[horizontal])),
         )
@@ -67,7 +67,11 @@ def views_of_place(
             1 - (place[vertical] + 0.5) / values.shape[vertical],
             1 - (place[horizontal] + 0.5) / values.shape[horizontal],
         )
-        title = f"{name}, slice {place[axis] + 1} of {values.shape[axis]}"
+        title = f"slice {place[axis] + 1} of {values.shape[axis]}"
+        if image.is_picture:
+            letters = ""
+        else:
+            title = f"{name}, {title}"
         views.append(_view(shown, pixels / size_mm.max(), classes, letters, title, mark=mark))
     return views
 
@@ -84,7 +88,7 @@ def _view(
     height = max(8, round(shown.size_mm[0] * scale))
     width = max(8, round(shown.size_mm[1] * scale))
     fine = (2 * height, 2 * width)  # twice the pixels of the page, for sharp outlines
-    picture = np.repeat(_resized(shown.image, fine)[..., None] / 255, 3, axis=2)
+    picture = _resized(np.broadcast_to(np.atleast_3d(shown.image), (*shown.image.shape[:2], 3)), fine) / 255
     mask = _nearest(shown.mask, fine)
     edges = np.zeros(fine, bool)
     for axis in (0, 1):
@@ -109,7 +113,8 @@ def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    factors = [new / old for new, old in zip(shape, image.shape)]
+    """Colours (Y, X, 3) in another size."""
+    factors = [*(new / old for new, old in zip(shape, image.shape)), 1]
     return ndimage.zoom(image.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
 
 

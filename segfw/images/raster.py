@@ -68,8 +68,8 @@ def _read(path: Path, *, is_mask: bool) -> Voxels:
     side_file_mm = _side_file_spacing(path)
     spacing_mm = side_file_mm or own_spacing_mm
     if spacing_mm is None:
-        what = "says no spacing, so 1 mm is taken"
-        remedy = 'write {"spacing": [z, y, x]} into a .json of the same name if it matters'
+        what = "says no size of its pixels, so lengths and areas are in pixels"
+        remedy = 'write {"spacing": [z, y, x]} in mm into a .json of the same name if it matters'
         notes = (*notes, f"{what}; {remedy}")
     affine = affine_of_lps(np.eye(3), np.array(spacing_mm or (1.0, 1.0, 1.0))[::-1], np.zeros(3))
     # Tags are not stated sizes: nnU-Net's reader of stacks looks at the side file alone.

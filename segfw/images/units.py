@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segfw.images.geometry import Geometry, Shape, Spacing
+from segfw.images.geometry import Shape, Spacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ PICTURE = Units(length="px", size="px", extent="area", unit_voxel=1.0, per_ml=10
 ALL_UNITS = (SCAN, SLICE, PICTURE)
 
 
-def units_of(geometry: Geometry, *, is_placed: bool) -> Units:
-    """Units of an image on ``geometry``; ``is_placed`` is False where that is nominal (see ``Volume``)."""
+def units_of(shape: Shape, *, is_placed: bool) -> Units:
+    """Units of an image of ``shape``; ``is_placed`` is False where its geometry is nominal (see ``Volume``)."""
     if not is_placed:
         return PICTURE
-    return SLICE if 1 in geometry.shape else SCAN
+    return SLICE if 1 in shape else SCAN
 
 
 def lengths_in(units: Iterable[Units]) -> str:

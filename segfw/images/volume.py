@@ -42,7 +42,7 @@ class Volume:
     @property
     def units(self) -> Units:
         """What lengths and sizes in this volume are counted in."""
-        return units_of(self.geometry, is_placed=self.is_placed)
+        return units_of(self.geometry.shape, is_placed=self.is_placed)
 
     @property
     def is_coloured(self) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from scipy import ndimage
 
 from segfw.base.records import Record
@@ -10,6 +13,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.dataset.sides import may_be_paired
 from segfw.grid.boxes import nonzero_box
 from segfw.images.geometry import Shape, Spacing, as_shape, as_spacing
+from segfw.images.units import Units, units_of
 from segfw.images.values import LARGEST_TABLE, count_values
 from segfw.images.volume import Volume, to_canonical
 
@@ -17,7 +21,10 @@ Point = tuple[float, float, float]  # (z, y, x) in millimetres, in canonical ori
 
 
 class CaseMeasure(Record):
-    """Figures of one case; shapes and spacing (z, y, x) in canonical orientation."""
+    """Figures of one case; shapes and spacing (z, y, x) in canonical orientation.
+
+    ``in_pixels`` says that the image tells no size of its pixels: what is called millimetres is then pixels.
+    """
 
     id: str
     shape: Shape
@@ -25,6 +32,17 @@ class CaseMeasure(Record):
     cropped_shape: Shape  # box of the voxels that are not zero
     label_voxels: dict[str, int]  # label value -> voxels
     label_centroids_mm: dict[str, Point] = {}  # empty where sides cannot matter
+    in_pixels: bool = False
+
+    @property
+    def units(self) -> Units:
+        """What lengths and sizes of the case are counted in."""
+        return units_of(self.shape, is_placed=not self.in_pixels)
+
+    @model_serializer(mode="wrap")
+    def _scans_as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Work folders of scans hold digests of files that knew no pixels (``planner.request_digest``)."""
+        return {key: value for key, value in dump(self).items() if key != "in_pixels" or value}
 
 
 def measure_case(case_id: str, image: Volume, mask: Volume, labels: LabelSet | None) -> CaseMeasure:
@@ -37,6 +55,7 @@ def measure_case(case_id: str, image: Volume, mask: Volume, labels: LabelSet | N
         cropped_shape=as_shape(stop - start for start, stop in nonzero_box(canonical.array)),
         label_voxels={str(value): voxels for value, voxels in count_values(mask.array).items()},
         label_centroids_mm=label_centroids_mm(mask, labels),
+        in_pixels=not image.is_placed,
     )
 
 

@@ -21,14 +21,14 @@ def explain_plan(plan: Plan) -> list[str]:
     ]
 
 
-def explain_configuration(configuration: Configuration) -> list[str]:
-    """What one configuration resamples to, and the network that it trains."""
+def explain_configuration(configuration: Configuration, length_unit: str) -> list[str]:
+    """What one configuration resamples to, in the plan's ``length_unit``, and the network that it trains."""
     network = configuration.network
     spacing = " x ".join("own" if s is None else f"{s:.4g}" for s in configuration.preprocessing.spacing_mm)
     shape = " x ".join(f"{size:g}" for size in configuration.median_shape)
     return [
         f"{configuration.name}",
-        f"  Resampled to {spacing} mm; the median case is then {shape} voxels (network's axis order).",
+        f"  Resampled to {spacing} {length_unit}; the median case is then {shape} voxels (network's axis order).",
         *(f"  {reason}" for reason in configuration.reasons),
         f"  Features per stage {', '.join(map(str, network.features))}; "
         f"downsampled by {' x '.join(map(str, network.downsampling))} in all.",

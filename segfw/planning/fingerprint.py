@@ -23,6 +23,7 @@ from segfw.dataset.verify import check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
+from segfw.images.units import PICTURE, SCAN
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
 from segfw.planning.case_measure import CaseMeasure, measure_case
@@ -42,6 +43,11 @@ class Fingerprint(Record):
     def median_crop_ratio(self) -> float:
         """Median share of a case's voxels that the crop to non-zero keeps."""
         return float(np.median([prod(case.cropped_shape) / prod(case.shape) for case in self.cases]))
+
+    @property
+    def length_unit(self) -> str:
+        """What spacings are in: 'mm', or 'px' where no image tells the size of its pixels."""
+        return PICTURE.length if all(case.in_pixels for case in self.cases) else SCAN.length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
 from segfw.images.geometry import Shape
+from segfw.images.units import SCAN
 from segfw.images.volume import CANONICAL, Orientation
 from segfw.networks.losses import Target
 from segfw.networks.spec import NetworkSpec
@@ -98,6 +99,7 @@ class Plan(Record):
     channels: tuple[Channel, ...]
     labels: LabelSet
     training_cases: int
+    length_unit: str = SCAN.length  # of spacings; 'px' where no image told the size of its pixels
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
     request: str = ""  # digest of the data and of the PlanRequest that it was made for
@@ -123,7 +125,10 @@ class Plan(Record):
     @model_serializer(mode="wrap")
     def _with_orientation(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Files say the orientation once for the whole plan, too, where a reader looks for it."""
-        return {**handler(self), ORIENTATION_FIELD: self.orientation}
+        content = handler(self)
+        if self.length_unit == SCAN.length:  # as in every plan of before
+            del content["length_unit"]
+        return {**content, ORIENTATION_FIELD: self.orientation}
 
     @classmethod
     def parse(cls, text: str | bytes, source: Path | str) -> Self:

@@ -66,10 +66,16 @@ def make_plan(
         channels=manifest.channels,
         labels=manifest.labels,
         training_cases=dataset.cases,
+        length_unit=fingerprint.length_unit,
         configurations={name: planned[name] for name in CONFIGURATIONS if name in planned},
         reasons=(
             *reasons.of_dataset(
-                manifest, dataset.normalization, dataset.spacing_mm, dataset.axis_order, spacing_source=source
+                manifest,
+                dataset.normalization,
+                dataset.spacing_mm,
+                dataset.axis_order,
+                spacing_source=source,
+                length_unit=fingerprint.length_unit,
             ),
             *reasons.of_rule(
                 as_published=request.as_published,

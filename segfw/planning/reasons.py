@@ -23,10 +23,11 @@ def of_dataset(
     target: Spacing,
     order: tuple[int, int, int],
     spacing_source: str,
+    length_unit: str,
 ) -> tuple[str, ...]:
     """Spacing, order of axes and normalisation."""
     spacing = " x ".join(f"{value:.4g}" for value in target)
-    reasons = [f"Target spacing (z, y, x) {spacing} mm: {spacing_source}."]
+    reasons = [f"Target spacing (z, y, x) {spacing} {length_unit}: {spacing_source}."]
     if order != (0, 1, 2):
         reasons.append(
             f"The network sees the axes in the order {''.join('zyx'[axis] for axis in order)}: coarsest first."

@@ -38,7 +38,7 @@ def test_clean_data_gives_no_alarm_and_a_summary(raw):
     assert "shape (z, y, x): 12 x 26 x 30" in text
     assert "spacing in mm (z, y, x): 4 x 1.5 x 1" in text
     figures = report.cases[3]
-    assert figures.labels[5].volume_ml == pytest.approx(np.sum(body_case(3)[1] == 5) * 6 / 1000)
+    assert figures.labels[5].size == pytest.approx(np.sum(body_case(3)[1] == 5) * 6 / 1000)
 
 
 def erase_half(mask: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_a_grey_picture_is_one_slice_without_a_place(tmp_path, ending):
     np.testing.assert_allclose(volume.array[0, 0], GREY, atol=3 if "j" in ending else 0)
     np.testing.assert_array_equal(volume.geometry.matrix, place())
     assert not volume.is_placed
-    assert volume.notes[0].startswith("says no spacing, so 1 mm is taken; ")
+    assert volume.notes[0].startswith("says no size of its pixels, so lengths and areas are in pixels; ")
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])

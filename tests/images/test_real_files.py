@@ -172,7 +172,9 @@ def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(rea
         np.testing.assert_array_equal(image.array[:, 0], np.moveaxis(pixels, -1, 0))
     _, problems = scan_cases(found)
     (note,) = (problem.full_sentence for problem in problems)
-    assert note.startswith("warning: 21 and 13 other cases: says no spacing, so 1 mm is taken; ")
+    assert note.startswith(
+        "warning: 21 and 13 other cases: says no size of its pixels, so lengths and areas are in pixels; "
+    )
 
 
 def test_every_mask_is_read_as_it_is_read_as_an_image(real_data):

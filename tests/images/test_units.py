@@ -9,24 +9,19 @@ from segfw.images.geometry import Geometry
 from segfw.images.units import PICTURE, SCAN, SLICE, lengths_in, units_of
 
 
-def grid(shape, spacing_mm=(5.0, 2.0, 0.5)):
-    """A grid whose axes all differ."""
-    return Geometry.of(shape, np.diag([*spacing_mm, 1.0])[[2, 1, 0, 3]])
-
-
 @pytest.mark.parametrize(
     ("shape", "units", "voxel"),
     [((3, 4, 5), SCAN, 0.005), ((1, 4, 5), SLICE, 1.0), ((3, 1, 5), SLICE, 2.5), ((1, 1, 5), SLICE, 1.0)],
 )
 def test_a_slice_has_an_area_and_a_volume_millilitres(shape, units, voxel):
-    found = units_of(grid(shape), is_placed=True)
+    found = units_of(shape, is_placed=True)
     assert found == units
     assert found.voxel_size(shape, (5.0, 2.0, 0.5)) == pytest.approx(voxel)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5)])
 def test_without_a_size_all_is_counted_in_pixels(shape):
-    found = units_of(grid(shape, (1.0, 1.0, 1.0)), is_placed=False)
+    found = units_of(shape, is_placed=False)
     assert (found, found.voxel_size(shape, (1.0, 1.0, 1.0))) == (PICTURE, 1.0)
 
 

@@ -110,8 +110,11 @@ def test_photographs_with_masks_of_another_format_and_one_warning_for_all(tmp_pa
     assert len(manifest.channels) == 3
     assert fingerprint.cases[0].shape == (1, 4, 5)
     assert fingerprint.cases[0].label_voxels == {"0": 16, "255": 4}
+    assert fingerprint.length_unit == "px"
     (warning,) = (note for note in manifest.notes if note.startswith("warning"))
-    assert warning.startswith("warning: 0 and 2 other cases: says no spacing, so 1 mm is taken; write")
+    assert warning.startswith(
+        "warning: 0 and 2 other cases: says no size of its pixels, so lengths and areas are in pixels; write"
+    )
 
 
 def test_labels_of_any_value_are_found(tmp_path):
