@@ -308,7 +308,9 @@ def _shown_along(shown: np.ndarray, axis: int) -> slice:
 def _thumbnail(
     image: Volume, values: np.ndarray, channel: ChannelMeasure, window: tuple[float, float], background: int
 ) -> Slice:
-    index = fullest_slice(values != background)
+    foreground = values != background
+    # Of an empty mask not the middle of the volume, which may be air.
+    index = fullest_slice(foreground if foreground.any() else image.array[0] > _air_level(channel))
     mask = values[index]
     box = _shown_box((image.array[0, index] > _air_level(channel)) | (mask != background))
     plane = shown_channels(image)[index][box]

@@ -48,6 +48,11 @@ def require_new_folder(fix: Path, raw: Path) -> None:
         raise UserError(f"{fix}: lies inside the data set; give a folder elsewhere")
 
 
+def needs_repair(found: FoundDataset, report: CheckReport) -> bool:
+    """Whether ``write_fixed`` would change anything."""
+    return any(finding.fixable for finding in report.findings) or any(_is_float_mask(case) for case in found.cases)
+
+
 def write_fixed(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
     """Writes a complete copy of the data set into ``fix``, in the same layout, with what can be repaired repaired.
 

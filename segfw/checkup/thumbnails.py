@@ -1,11 +1,14 @@
-"""Small pictures for the page of a check: slices in true proportions with the labels' outlines, as PNG."""
+"""Pictures for the page of a check: slices in true proportions with the labels' outlines, as PNG.
+
+Around each slice there is room for the letters of the patient's sides and for a scale bar, which cover nothing there.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -17,47 +20,53 @@ from segfw.dataset.labels import apply_map
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Shape
+from segfw.images.units import Units
 from segfw.images.values import as_integers
 from segfw.images.volume import stored_like, to_canonical
 
 FILL = 0.16
-MARK_RADIUS = 11  # pixels, of the ring around a place
+COLOURS = 256  # of a picture's palette, which takes a third of the bytes
+# In pixels
+LONGER_SIDE = 384  # of a case's slice
+PLACE_HEIGHT = 380  # of the slices through a place, which stand side by side
+MARK_RADIUS = 20  # of the ring around a place
+MARGIN = 24  # around a slice
+LETTERS = 17
+LEAST_WIDTH = 140  # of a picture, for the words at its scale bar
+GROUND = (0, 0, 0)
+TEXT = (214, 220, 226)
 
 
-class View(NamedTuple):
-    """A PNG of one slice, its size on the page, and the directions at its left, right, top and bottom, if any."""
-
-    png: bytes
-    width: int
-    height: int
-    letters: str
-    title: str
-
-
-def thumbnail(case_id: str, details: CaseDetails, classes: Mapping[int, int], pixels: int = 150) -> View:
+def thumbnail(details: CaseDetails, units: Units, classes: Mapping[int, int], pixels: int = LONGER_SIDE) -> bytes:
     """The slice with most foreground, from what was kept when the case was read."""
     kept = details.thumbnail
     shown = Slice(image=kept.image[::-1, ::-1], mask=kept.mask[::-1, ::-1], size_mm=kept.size_mm)
-    return _view(shown, pixels / max(kept.size_mm), classes, VIEWS[0][2] if details.has_directions else "", case_id)
+    letters = VIEWS[0][2] if details.has_directions else ""
+    scale = pixels / max(kept.size_mm)
+    return _png(_framed(_drawn(shown, scale, classes), scale, letters, units))
 
 
 def views_of_place(
-    case: Case, window: tuple[float, float], place: Shape, classes: Mapping[int, int], pixels: int = 300
-) -> list[View]:
-    """The three slices through a voxel (z, y, x in canonical orientation), which is marked; reads the case again."""
+    case: Case, window: tuple[float, float], place: Shape, classes: Mapping[int, int]
+) -> tuple[bytes, str] | None:
+    """The slices through a voxel (z, y, x in canonical orientation), which is marked, and which slices they are.
+
+    Reads the case again. A volume of one slice gives one view; a case without a mask has none.
+    """
     if case.label is None:
-        return []
+        return None
     stored = stack_channels([read_volume(path) for path in case.images])
     mask = replace(stored_like(read_mask(case.label), stored), geometry=stored.geometry)
     image = to_canonical(stored)
     values = apply_map(as_integers(to_canonical(mask).array), case.label_map)[0]
     size_mm = np.multiply(image.geometry.shape, image.geometry.spacing_mm)
+    views = [view for view in VIEWS if min(np.delete(values.shape, view[1])) > 1]
     whole = (slice(None), slice(None), slice(None))
-    views = []
-    for name, axis, letters in VIEWS:
+    scale = PLACE_HEIGHT / max(np.delete(size_mm, axis).max() for _, axis, _ in views)
+    pictures = []
+    names = []
+    for name, axis, letters in views:
         vertical, horizontal = (each for each in range(3) if each != axis)
-        if min(values.shape[vertical], values.shape[horizontal]) == 1:
-            continue
         shown = Slice(
             image=as_bytes(shown_plane(shown_channels(image), axis, place[axis], whole), window),
             mask=shown_plane(values, axis, place[axis], whole),
@@ -67,41 +76,36 @@ def views_of_place(
             1 - (place[vertical] + 0.5) / values.shape[vertical],
             1 - (place[horizontal] + 0.5) / values.shape[horizontal],
         )
-        title = f"slice {place[axis] + 1} of {values.shape[axis]}"
-        if image.is_picture:
-            letters = ""
-        else:
-            title = f"{name}, {title}"
-        views.append(_view(shown, pixels / size_mm.max(), classes, letters, title, mark=mark))
-    return views
+        drawn = _drawn(shown, scale, classes, mark)
+        pictures.append(_framed(drawn, scale, "" if image.is_picture else letters, image.units))
+        slices = f"slice {place[axis] + 1} of {values.shape[axis]}"
+        names.append(slices if image.is_picture else f"{name} {slices}")
+    return _png(_side_by_side(pictures)), ", ".join(names)
 
 
-def _view(
-    shown: Slice,
-    scale: float,
-    classes: Mapping[int, int],
-    letters: str,
-    title: str,
-    mark: tuple[float, float] | None = None,
-) -> View:
-    """``shown`` already lies as it is to be seen; ``mark`` is a place in it as shares of height and width."""
-    height = max(8, round(shown.size_mm[0] * scale))
-    width = max(8, round(shown.size_mm[1] * scale))
-    fine = (2 * height, 2 * width)  # twice the pixels of the page, for sharp outlines
-    picture = _resized(np.broadcast_to(np.atleast_3d(shown.image), (*shown.image.shape[:2], 3)), fine) / 255
-    mask = _nearest(shown.mask, fine)
-    edges = np.zeros(fine, bool)
+def _drawn(
+    shown: Slice, scale: float, classes: Mapping[int, int], mark: tuple[float, float] | None = None
+) -> np.ndarray:
+    """RGB 0..255 of ``shown``, which already lies as it is to be seen, at ``scale`` pixels per millimetre.
+
+    ``mark`` is a place in it as shares of height and width.
+    """
+    size = (max(8, round(shown.size_mm[0] * scale)), max(8, round(shown.size_mm[1] * scale)))
+    picture = _resized(shown.image, size)
+    mask = _nearest(shown.mask, size)
+    edges = np.zeros(size, bool)
     for axis in (0, 1):
         for step in (-1, 1):
             edges |= np.roll(mask, step, axis) != mask
+    edges = ndimage.binary_dilation(edges)  # two pixels are seen beside bright tissue
     for value in np.intersect1d(np.unique(mask), list(classes)):
         color = np.array(label_color(classes[int(value)]))
         inside = mask == value
         picture[inside] = (1 - FILL) * picture[inside] + FILL * color
         picture[inside & edges] = color
     if mark is not None:
-        _ring(picture, (mark[0] * fine[0], mark[1] * fine[1]))
-    return View(_png(picture), width, height, letters, title)
+        _ring(picture, (mark[0] * size[0], mark[1] * size[1]))
+    return (255 * picture.clip(0, 1)).round().astype(np.uint8)
 
 
 def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -113,22 +117,72 @@ def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Colours (Y, X, 3) in another size."""
+    """RGB 0..1 of greys (Y, X) or colours (Y, X, 3), 0..255, in another size."""
+    colours = np.atleast_3d(image)
     factors = [*(new / old for new, old in zip(shape, image.shape)), 1]
-    return ndimage.zoom(image.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    resized = ndimage.zoom(colours.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True) / 255
+    return np.repeat(resized, 3, axis=2) if colours.shape[2] == 1 else resized
 
 
 def _ring(picture: np.ndarray, centre: tuple[float, float]) -> None:
     y, x = np.ogrid[: picture.shape[0], : picture.shape[1]]
     distance = np.hypot(y - centre[0], x - centre[1])
-    picture[np.abs(distance - 2 * MARK_RADIUS) < 3] = (0, 0, 0)
-    picture[np.abs(distance - 2 * MARK_RADIUS) < 1.6] = (1, 1, 0.2)
+    picture[np.abs(distance - MARK_RADIUS) < 2.5] = (0, 0, 0)
+    picture[np.abs(distance - MARK_RADIUS) < 1.2] = (1, 1, 0.2)
+
+
+def scale_bar_mm(width_mm: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that takes at most 40 % of the width."""
+    most = 0.4 * width_mm
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(factor * power for factor in (5, 2, 1) if factor * power <= most)
+
+
+def _framed(picture: np.ndarray, scale: float, letters: str, units: Units) -> np.ndarray:
+    """The picture on a black ground with letters at its left, right, top and bottom, and a scale bar below it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    left = max(MARGIN, (LEAST_WIDTH - width) // 2)
+    frame = Image.new("RGB", (width + 2 * left, height + 3 * MARGIN), GROUND)
+    frame.paste(Image.fromarray(picture), (left, MARGIN))
+    draw = ImageDraw.Draw(frame)
+    font = ImageFont.load_default(LETTERS)
+    middle_y = MARGIN + height / 2
+    middle_x = frame.width / 2
+    half = MARGIN / 2
+    places = (
+        (left - half, middle_y),
+        (left + width + half, middle_y),
+        (middle_x, half),
+        (middle_x, MARGIN + height + half),
+    )
+    for letter, place in zip(letters, places):
+        draw.text(place, letter, TEXT, font, anchor="mm")
+    bar_mm = scale_bar_mm(width / scale)
+    bar = bar_mm * scale
+    y = frame.height - half
+    draw.line((MARGIN, y, MARGIN + bar, y), TEXT, 3)
+    small = ImageFont.load_default(LETTERS - 4)
+    draw.text((MARGIN + bar + 6, y), f"{bar_mm:g} {units.length}", TEXT, small, anchor="lm")
+    return np.asarray(frame)
+
+
+def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of any height in a row, each in the middle of it."""
+    height = max(picture.shape[0] for picture in pictures)
+    row = np.zeros((height, sum(picture.shape[1] for picture in pictures), 3), np.uint8)
+    left = 0
+    for picture in pictures:
+        top = (height - picture.shape[0]) // 2
+        row[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        left += picture.shape[1]
+    return row
 
 
 def _png(picture: np.ndarray) -> bytes:
-    from matplotlib.image import imsave
+    from PIL import Image
 
     file = io.BytesIO()
-    without_version: dict[str, Any] = {"Software": None}  # the same bytes from every version of matplotlib
-    imsave(file, (255 * picture.clip(0, 1)).round().astype(np.uint8), format="png", metadata=without_version)
+    Image.fromarray(picture).quantize(COLOURS).save(file, format="png")
     return file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,8 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
         Folder of images and masks, in any layout that training takes; or with ``images/`` alone.
     options
         What is written: ``output`` is a folder that gets check.json and check.html, a page with pictures; ``fix`` a new
-        folder that gets a repaired copy of the data set and fixes.json. ``groups`` tells the patient of every case (see
-        ``read_groups``).
+        folder that gets a repaired copy of the data set and fixes.json, if anything can be repaired. ``groups`` tells
+        the patient of every case (see ``read_groups``).
 
     Returns
     -------
@@ -54,7 +55,7 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
         require_replaceable(options.output / JSON_FILE, (".json",), is_json_with("findings", "cases"))
         require_replaceable(options.output / PAGE_FILE, PAGE_ENDINGS, is_page)
     if options.fix is not None:
-        from segfw.checkup.repair import require_new_folder, write_fixed
+        from segfw.checkup.repair import needs_repair, require_new_folder, write_fixed
 
         require_new_folder(options.fix, raw)
     is_alone = (raw / "images").is_dir() and not (raw / "labels").is_dir()
@@ -67,9 +68,10 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
         source = "told by the folders" if options.groups is None else "as --groups says"
     examination = examine(found, patient_of, source=source, workers=options.workers)
 
-    if options.fix is not None:
+    if options.fix is not None and needs_repair(found, examination.report):
         write_fixed(found, examination.report, options.fix)
-        found = find_dataset(options.fix)
+        # The copy goes by the name of what it is a copy of.
+        found = replace(find_dataset(options.fix), name=found.name)
         kept = {case.id: patient_of[case.id] for case in found.cases}
         examination = examine(found, kept, source=source, workers=options.workers)
 
@@ -83,6 +85,8 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
 
 def _say_result(typed: argparse.Namespace, report: CheckReport) -> int:
     print(report.text())
+    if typed.fix and not typed.fix.exists():
+        print(f"nothing was found that --fix can repair, so {typed.fix} was not made: go on with {typed.raw} as it is")
     if typed.output:
         print(f"pictures: {typed.output}/{PAGE_FILE}")
     return report.exit_code

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segfw.checkup.thumbnails import MARGIN
 from segfw.dataset.layouts import find_dataset
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan
@@ -43,7 +44,7 @@ def test_areas_are_in_pixels(photographs, tmp_path):
     assert "orientation" not in text
     page = (tmp_path / "check.html").read_text(encoding="utf-8")
     assert "Areas in px" in page
-    assert "Median px" in page
+    assert re.search(r"Median area<small>px</small>", page)
     assert not [word for word in ("patient", " ml", "Spacing mm", "millilitre", "axial") if word in page]
 
 
@@ -52,7 +53,7 @@ def test_thumbnails_show_the_colours(photographs, tmp_path):
     page = (tmp_path / "check.html").read_text(encoding="utf-8")
     png = re.search(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(png.group(1)))).convert("RGB"))
-    assert tuple(picture[-5, picture.shape[1] // 2]) == RED
+    assert tuple(picture[-3 * MARGIN, picture.shape[1] // 2]) == RED
 
 
 def test_the_plan_of_photographs_speaks_of_pixels(photographs, tmp_path):

@@ -18,6 +18,7 @@ from segfw.base.files import partial_path
 from segfw.base.records import UserError
 from segfw.checkup import repair
 from segfw.checkup.repair import Fixes
+from segfw.cli import main
 from segfw.images.formats import read_volume
 from segfw.verbs.check import check_dataset
 
@@ -35,6 +36,8 @@ def shifted(path: Path, by_mm: tuple, array: np.ndarray | None = None, spacing_x
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_a_copy_that_was_interrupted_leaves_nothing_and_is_made_by_the_next_call(raw, tmp_path, monkeypatch, error):
+    image, _ = files(raw, "case_03")
+    write_nifti(image, with_nan(read(image)), spacing_xyz=SPACING_XYZ)
     fix = tmp_path / "fixed"
     original = repair._unlist
 
@@ -139,13 +142,19 @@ def test_a_folder_that_is_in_use_or_inside_the_data_is_refused(raw, tmp_path):
     assert not (raw / "fixed").exists()
 
 
-def test_clean_data_is_copied_as_it_is(raw, tmp_path):
-    before = digests(raw)
+def test_where_nothing_needs_repair_nothing_is_copied_and_that_is_said(raw, tmp_path, capsys):
+    assert main(["check", str(raw), "--fix", str(tmp_path / "fixed"), "--workers", "2"]) == 0
+    assert not (tmp_path / "fixed").exists()
+    said = capsys.readouterr().out
+    assert f"nothing was found that --fix can repair, so {tmp_path / 'fixed'} was not made" in said
+
+
+def test_the_report_on_a_copy_has_the_name_of_the_data_set(raw, tmp_path):
+    image, _ = files(raw, "case_03")
+    write_nifti(image, with_nan(read(image)), spacing_xyz=SPACING_XYZ)
+    name = check_dataset(raw, workers=2).name
     report = check_dataset(raw, fix=tmp_path / "fixed", workers=2)
-    assert report.exit_code == 0
-    after = digests(tmp_path / "fixed")
-    assert Fixes.load(tmp_path / "fixed" / "fixes.json").done == {}
-    assert {name: after[name] for name in before} == before
+    assert (report.name, report.root) == (name, str(tmp_path / "fixed"))
 
 
 def test_a_copy_follows_links_once_and_leaves_out_what_leads_nowhere(raw, tmp_path):
