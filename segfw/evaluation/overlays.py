@@ -28,11 +28,11 @@ LEAST_MARGIN_MM = 20.0  # around the foreground
 # In inches
 WIDTH = 10.5
 HEIGHT = 4.2  # of the highest view, at most
-GUTTER = 0.24  # at each side of a view, where its letters stand: never on what is looked at
-ABOVE = 0.5  # title and letter
-BELOW = 0.42  # letter and scale bar
-LEGEND_ROW = 0.19
-LEGEND_COLUMN = 1.75
+GUTTER = 0.3  # at each side of a view, where its letters stand: never on what is looked at
+ABOVE = 0.56  # title and letter
+BELOW = 0.5  # letter and scale bar
+LEGEND_ROW = 0.22
+LEGEND_COLUMN = 2.1
 PREDICTION_DASHES = (0.0, (3.0, 1.5))
 # Pictures are dark in light pages too, as at a reading station.
 GROUND = "#12161b"
@@ -122,9 +122,9 @@ def draw_overlay(
             place = f"slice {centre[axis] + 1} of {foreground.shape[axis]}"
             if has_directions:
                 _letter(ax, letters)
-                ax.set_title(f"{name}, {place}", size=8.5, color=TEXT, pad=16)
+                ax.set_title(f"{name}, {place}", size=10, color=TEXT, pad=18)
             elif foreground.shape[axis] > 1:
-                ax.set_title(place, size=8.5, color=TEXT)
+                ax.set_title(place, size=10, color=TEXT)
         _scale_bar(axes[0], sizes_mm[0], units)
         _legend(figure, numbers, names, _ground_text(window))
         return _with_palette(png_of(figure))
@@ -292,11 +292,11 @@ def _draw_numbers(
             textcoords="offset points",
             ha="center",
             va="top" if is_at_edge else "bottom",
-            size=7,
+            size=9,
             weight="bold",
             color=label_color(index),
         )
-        text.set_path_effects([withStroke(linewidth=1.8, foreground="black")])
+        text.set_path_effects([withStroke(linewidth=1.6, foreground=(0, 0, 0, 0.7))])
 
 
 def _letter(ax: Axes, letters: str) -> None:
@@ -316,7 +316,7 @@ def _letter(ax: Axes, letters: str) -> None:
             textcoords="offset points",
             ha=horizontal,
             va=vertical,
-            size=9.5,
+            size=11,
             weight="bold",
             color=TEXT,
         )
@@ -340,7 +340,7 @@ def _scale_bar(ax: Axes, size_mm: np.ndarray, units: Units) -> None:
     """A bar below the left end of a view, which holds for all of them."""
     length = scale_bar_mm(float(size_mm[1]))
     share = length / float(size_mm[1])
-    down = -0.2 * 72  # points
+    down = -0.25 * 72  # points
     line = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": TEXT, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
     below = {"xycoords": ("axes fraction", "axes points"), "textcoords": ("axes fraction", "axes points")}
     ax.annotate("", (0, down), xytext=(share, down), arrowprops=line, annotation_clip=False, **below)
@@ -351,7 +351,7 @@ def _scale_bar(ax: Axes, size_mm: np.ndarray, units: Units) -> None:
         xytext=(5, 0),
         textcoords="offset points",
         va="center",
-        size=8,
+        size=10,
         color=TEXT,
         annotation_clip=False,
     )
@@ -389,10 +389,10 @@ def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], gr
         entries.append((Patch(alpha=0), f"and {len(numbers) - len(shown)} more"))
     handles, texts = zip(*entries)
     columns = min(len(entries), _legend_columns(figure.get_figwidth()))
-    style = {"fontsize": 8, "frameon": False, "handlelength": 2.2, "labelcolor": TEXT}
+    style = {"fontsize": 10, "frameon": False, "handlelength": 2.2, "labelcolor": TEXT}
     figure.legend(handles, texts, loc="lower center", ncols=columns, **style)
     bottom = (_legend_height(figure.get_figwidth(), len(shown)) + 0.06) / figure.get_figheight()
-    figure.text(0.985, bottom, ground, ha="right", va="bottom", size=8, color="#a5afba")
+    figure.text(0.985, bottom, ground, ha="right", va="bottom", size=9.5, color="#a5afba")
 
 
 def _with_palette(png: bytes) -> bytes:

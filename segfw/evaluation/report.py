@@ -72,7 +72,7 @@ def write_report(
         lengths=lengths_in(scores.units),
         interval_method=INTERVALS,
         by_label=label_table(scores),
-        spread=spread_table(scores),
+        spread=spread_table(scores) if len(scores.cases) >= LEAST_CASES else None,
         lesions=lesion_table(scores),
         comparison=None if scores.comparison is None else comparison_table(scores.comparison),
         by_case=case_table(scores, addresses),
