@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,10 @@ from segfw.base.errors import DiskFull, UserError, raise_if_full
 PARTIAL = ".partial-"
 PARTIAL_NAME = re.compile(rf"{PARTIAL}([0-9a-f]{{8}})-([0-9]+)-[0-9a-f]{{8}}-(.+)")  # machine, process, drawn, file
 STALE_AFTER_S = 3600.0
+WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+OPEN_ELSEWHERE = (5, 32, 33, 1224)  # Windows: access denied, sharing violation, lock violation, mapped into memory
+# What file managers put into any folder that is looked at; a folder of nothing else is empty.
+OF_FILE_MANAGERS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 @contextmanager
@@ -37,16 +41,32 @@ def whole_file(path: Path) -> Iterator[Path]:
         remove_partials(path.parent, name=path.name)
         mode = _mode_of_new_files(partial)
         yield partial
-        with open(partial, "rb") as written:
+        with open(partial, "rb+") as written:  # Windows flushes only what may be written to
             os.fsync(written.fileno())
         partial.chmod(mode)  # safetensors writes files that no one else can read
-        os.replace(partial, path)
+        once_free(lambda: os.replace(partial, path))
     except Exception as error:
         raise_if_full(error, path)
         raise
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def once_free(rename: Callable[[], object], wait_s: tuple[float, ...] = WAITS_S) -> None:
+    """Does a renaming, again after each of ``wait_s`` while the system says that somebody has the file open.
+
+    Windows alone says so, of every file that a reader, a virus scanner or an indexer has at this moment.
+    """
+    for pause_s in wait_s:
+        try:
+            rename()
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in OPEN_ELSEWHERE:
+                raise
+            time.sleep(pause_s)
+    rename()
 
 
 def _mode_of_new_files(path: Path) -> int:
@@ -105,7 +125,12 @@ def _this_machine() -> str:
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically; half characters, of names that are not UTF-8, as \\udcXX."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what file managers put into any."""
+    return all(path.name in OF_FILE_MANAGERS for path in Path(folder).iterdir())
 
 
 @contextmanager
@@ -124,14 +149,16 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         remove_partials(folder.parent, name=folder.name)
         partial.mkdir()
         yield partial
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and is_empty(folder):
+            for path in folder.iterdir():
+                path.unlink()
             folder.rmdir()
         old = partial_path(folder)
         if overwrite:
             with suppress(FileNotFoundError):
-                folder.rename(old)
+                once_free(lambda: folder.rename(old))
         try:
-            partial.rename(folder)
+            once_free(lambda: partial.rename(folder))
         except OSError:
             if folder.exists():
                 raise UserError(f"{folder}: was made by another process meanwhile; give another folder") from None

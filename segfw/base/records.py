@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from segfw.base.errors import UserError as UserError
@@ -18,6 +18,10 @@ from segfw.base.wrong_value import wrong_value
 
 GIGABYTE = 1024**3
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a configuration or fold, as part of a path everywhere
+
+
+# A path in a record: with / on every system, so that what Windows wrote can be read elsewhere.
+StoredPath = Annotated[Path, PlainSerializer(lambda path: path.as_posix(), return_type=str, when_used="json")]
 
 
 class Record(BaseModel):

@@ -32,7 +32,7 @@ def free_memory_bytes() -> int:
     """Memory this process may still take: the machine's free memory or what its cgroups leave, whichever is less."""
     free = [psutil.virtual_memory().available]
     try:
-        listed = Path("/proc/self/cgroup").read_text()
+        listed = Path("/proc/self/cgroup").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return free[0]
     free += [cgroup_free_bytes(group) for group in control_groups(listed, CGROUPS)]
@@ -59,11 +59,11 @@ def cgroup_free_bytes(group: Path) -> float:
     """What the limit of one control group, of version 1 or 2, leaves; infinite if it has none."""
     for limit_file, use_file, cache_names in GROUP_FILES:
         try:
-            limit = int((group / limit_file).read_text())
-            used = int((group / use_file).read_text())
+            limit = int((group / limit_file).read_text(encoding="utf-8"))
+            used = int((group / use_file).read_text(encoding="utf-8"))
             # Files that were read count as used until the space is needed, though nobody uses them.
             cached = 0
-            for line in (group / "memory.stat").read_text().splitlines():
+            for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines():
                 name, size = line.split()
                 if name in cache_names:
                     cached += int(size)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.files import new_folder, whole_file
+from segfw.base.files import is_empty, new_folder, whole_file
 from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
@@ -42,7 +42,7 @@ class Fixes(Record):
 
 def require_new_folder(fix: Path, raw: Path) -> None:
     """Raises UserError unless ``fix`` is a new or empty folder outside ``raw``."""
-    if fix.exists() and (not fix.is_dir() or any(fix.iterdir())):
+    if fix.exists() and (not fix.is_dir() or not is_empty(fix)):
         raise UserError(f"{fix}: exists and is not empty; give a new folder for the repaired copy")
     if raw.resolve() in (fix.resolve(), *fix.resolve().parents):
         raise UserError(f"{fix}: lies inside the data set; give a folder elsewhere")
@@ -152,7 +152,7 @@ def _unlist(description: Path, dropped: set[Path], root: Path) -> None:
             if not any((root / name).resolve() in gone for name in entry["images"])
         }
     with whole_file(description) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _is_float_mask(case: Case) -> bool:

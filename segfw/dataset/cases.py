@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.records import Record
+from segfw.base.records import Record, StoredPath
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.images.geometry import Shape
 
@@ -26,8 +26,8 @@ class Case(Record):
     """One patient or scan: its image files (one per channel, or one with all channels) and its mask, if any."""
 
     id: str
-    images: tuple[Path, ...]
-    label: Path | None = None
+    images: tuple[StoredPath, ...]
+    label: StoredPath | None = None
     label_map: LabelMap = ()  # what some values in this case's mask mean
 
     @property
@@ -40,7 +40,7 @@ class DatasetManifest(Record):
     """A verified data set. ``notes`` say in words what was inferred rather than read."""
 
     name: str
-    root: Path
+    root: StoredPath
     layout: str
     channels: tuple[Channel, ...]
     labels: LabelSet

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from segfw.base.files import is_empty, write_text
+
 Array = np.ndarray
 Rng = np.random.Generator
 
@@ -279,7 +281,7 @@ def save(array: Array, affine: Array, path: Path) -> None:
 def make_toy_dataset(out: Path, *, cases: int = 24, test_cases: int = 6, seed: int = 0) -> None:
     """Write the data set into the new or empty folder ``out``; case k is the same however many are made."""
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not is_empty(out):
         raise ValueError(f"{out} is not empty; choose another folder, lest cases of an older run mix with new ones")
     for split, (suffix, name, count) in enumerate([("Tr", "torso", cases), ("Ts", "torsotest", test_cases)]):
         for folder in ("images", "labels"):
@@ -289,4 +291,4 @@ def make_toy_dataset(out: Path, *, cases: int = 24, test_cases: int = 6, seed: i
             save(image, affine, out / f"images{suffix}" / f"{name}_{number:03d}_0000.nii.gz")
             save(label, affine, out / f"labels{suffix}" / f"{name}_{number:03d}.nii.gz")
     description = {"name": "ToyTorso", "channel_names": {"0": "MR"}, "labels": LABELS, "numTraining": cases}
-    (out / "dataset.json").write_text(json.dumps(description | {"file_ending": ".nii.gz"}, indent=2) + "\n")
+    write_text(out / "dataset.json", json.dumps(description | {"file_ending": ".nii.gz"}, indent=2) + "\n")

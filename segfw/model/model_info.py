@@ -54,7 +54,7 @@ class ModelInfo(Answer):
         lines = [self.card.text(), ""] if self.card else []
         lines += explain_plan(self.plan)
         for name, configuration in self.plan.configurations.items():
-            lines += ["", *explain_configuration(configuration)]
+            lines += ["", *explain_configuration(configuration, self.plan.length_unit)]
             if name in self.step_s:
                 lines += explain_costs(configuration.estimate, self.device, self.step_s[name])
             lines.append(f"  {trained_text(self.trained_folds[name])}.")

@@ -116,7 +116,8 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with open(path, "rb"):  # the library says of a file that may not be read that it is not there
             pass
         with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: a tensor of the file keeps it mapped, and Windows then lets nobody put a new file in its place.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None

@@ -63,7 +63,7 @@ def write_onnx_folder(
             for fold, file in files.items()
         ]
         text = json.dumps(pipeline_of(model, list(files.values()), licence, notes), indent=1) + "\n"
-        (partial / PIPELINE_FILE).write_text(text, encoding="utf-8")
+        (partial / PIPELINE_FILE).write_text(text, encoding="utf-8", newline="\n")
         shutil.copyfile(segfw.onnx.runner.__file__, partial / RUNNER_FILE)
         if licence and Path(licence).is_file():
             shutil.copyfile(licence, partial / LICENCE_FILE)

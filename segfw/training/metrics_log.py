@@ -15,7 +15,7 @@ LONGEST_NAME = 14
 
 def append_metrics(folder: Path, row: EpochRow) -> None:
     """Adds one epoch's figures as a line of JSON."""
-    with open(folder / METRICS_FILE, "a", encoding="utf-8") as file:
+    with open(folder / METRICS_FILE, "a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(row) + "\n")
 
 

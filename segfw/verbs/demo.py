@@ -70,6 +70,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     """
     import shutil
 
+    from segfw.base.files import is_empty
     from segfw.base.records import UserError
     from segfw.dataset.dataset_json import read_labels
     from segfw.dataset.toy import make_toy_dataset
@@ -90,7 +91,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     data = folder / "data"
     work = folder / "work"
     masks = folder / "predictions"
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+    if folder.is_dir() and not is_empty(folder) and not (folder / MARKER).is_file():
         raise UserError(f"{folder}: holds other things; give a new folder for the demo")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()

@@ -32,7 +32,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     UserError
         With nothing written, if the model cannot be exported, such as a network that nnU-Net has not.
     """
-    from segfw.base.files import new_folder
+    from segfw.base.files import is_empty, new_folder
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.model.selection import current_selection
@@ -42,7 +42,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     from segfw.nnunet.write_trained_folder import FolderExport, folder_name, trained_configurations
 
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or not is_empty(folder)):
         raise UserError(f"{folder}: is there already; give a new or empty folder")
     require_outside(folder, kept_folders(model))
     with ModelSource.open(model) as source:

@@ -64,7 +64,7 @@ def import_nnunet(
     UserError
         With nothing written, if a file is missing or damaged, or if it would have to run code.
     """
-    from segfw.base.files import new_folder
+    from segfw.base.files import is_empty, new_folder
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.base.words import count
@@ -73,7 +73,7 @@ def import_nnunet(
     from segfw.planning.plan import PLAN_FILE
 
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
     require_outside(out, (source,))
     beside = next(parent for parent in out.absolute().parents if parent.exists())
