@@ -10,10 +10,10 @@ from PIL import Image
 
 from segfw.checkup.thumbnails import MARGIN
 from segfw.dataset.layouts import find_dataset
+from segfw.planning import reasons
+from segfw.planning.explain import explain_plan
 from segfw.planning.fingerprint import scan_dataset
 from segfw.planning.plan import Plan
-from segfw.planning.planner import make_plan
-from segfw.planning.request import PlanRequest
 from segfw.verbs.check import check_dataset
 
 RED = (200, 30, 10)
@@ -58,7 +58,19 @@ def test_thumbnails_show_the_colours(photographs, tmp_path):
 
 def test_the_plan_of_photographs_speaks_of_pixels(photographs, tmp_path):
     manifest, fingerprint = scan_dataset(find_dataset(photographs))
-    plan = make_plan(manifest, fingerprint, PlanRequest())
-    assert plan.reasons[0] == "Target spacing (z, y, x) 1 x 1 x 1 px: the median of 3 cases."
+    found = reasons.of_dataset(manifest, (), (1, 1, 1), (0, 1, 2), "the median of 3 cases", fingerprint.length_unit)
+    plan = Plan(
+        dataset="photographs",
+        preset="plain",
+        gpu_memory_gb=8,
+        as_published=False,
+        channels=manifest.channels,
+        labels=manifest.labels,
+        training_cases=3,
+        length_unit=fingerprint.length_unit,
+        configurations={},
+        reasons=found,
+    )
     plan.save(tmp_path / "plan.json")
-    assert Plan.load(tmp_path / "plan.json").length_unit == "px"
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert "Target spacing (z, y, x) 1 x 1 x 1 px: the median of 3 cases." in explain_plan(plan)
