@@ -19,8 +19,8 @@ from segfw.model.training_record import EpochRow, read_metrics
 from segfw.training.curves import MARK_DASHES, MARKS, Curves, curves_of
 from segfw.training.metrics_log import clock, pace
 from segfw.training.position import Position
+from segfw.training.work_page import PROGRESS_HTML, RUNS, write_work_page
 
-PROGRESS_HTML = "progress.html"
 TEMPLATE = Path(__file__).with_name("progress.html.jinja")
 WRITTEN_EVERY_S = 20.0
 TIME_FORMAT = "%d %b %Y, %H:%M:%S"
@@ -87,6 +87,7 @@ class ProgressPage:
             rows = read_metrics(self._folder)
             self._draw(rows)
             write_page(self.path, TEMPLATE, filters={"scaled": _scaled}, **self._content(rows, ending))
+            write_work_page(self._folder, is_running=ending is None, every_s=self._every_s)
         except Exception as error:  # disks and plotting libraries fail in too many ways to list
             _say_once(f"note: {self.path} cannot be written: {error or type(error).__name__}")
 
@@ -116,6 +117,7 @@ class ProgressPage:
             "whole_number": sum(row.get("whole_case_dice") is not None for row in rows),
             "facts": self._facts,
             "folder": str(self._folder),
+            "all_folds": f"../../../{PROGRESS_HTML}" if self._folder.resolve().parents[1].name == RUNS else "",
         }
 
 

@@ -13,11 +13,12 @@ from segfw.base.records import UserError
 from segfw.training import progress_page
 from segfw.training.checkpoint import Counters
 from segfw.training.loop import train
-from segfw.training.progress_page import PROGRESS_HTML, Ending, ProgressPage, labels_table
+from segfw.training.progress_page import Ending, ProgressPage, labels_table
 from segfw.training.schedule import Clock
 from segfw.training.settings import TrainSettings
 from segfw.training.step_progress import StepProgress
 from segfw.training.stop_file import STOP_FILE, Stopped
+from segfw.training.work_page import PROGRESS_HTML, folds_table
 
 NAMES = ["</script><b>", "_hidden"]
 
@@ -264,3 +265,34 @@ def test_a_pipe_gets_the_first_lines_while_the_training_runs(prepared, tmp_path)
     assert process.returncode == 0
     assert "\r" not in "".join(first) + rest
     assert "epoch 2/2  loss " in rest
+
+
+# The page of all folds
+
+
+def test_the_work_folder_has_a_page_that_leads_to_every_fold(tmp_path):
+    runs = tmp_path / "my work" / "runs"
+    write_rows(runs / "2d" / "fold_1", [row(0, val_dice=0.5), row(1, val_dice=0.75, whole_case_dice=0.625)])
+    (runs / "2d" / "fold_1" / "progress.html").touch()
+    (runs / "2d" / "fold_1" / "weights.safetensors").touch()
+    write_rows(runs / "2d" / "fold_2", [])  # of an older version, without a page
+    running = runs / "3d_fullres" / "fold_0"
+    page_of(running).show(position())
+    table, finished = folds_table(sorted(runs.glob("*/*")), running=running.resolve())
+    assert finished == 1
+    assert [[column.shown(line) for column in table.columns] for line in range(3)] == [
+        ["2d, fold 1", "finished", "2", "0.750", "0.625"],
+        ["2d, fold 2", "begun", "0", "–", "–"],
+        ["3d_fullres, fold 0", "running", "0", "–", "–"],
+    ]
+    page = (tmp_path / "my work" / "progress.html").read_text(encoding="utf-8")
+    assert "<h1>Training in my work</h1>" in page
+    assert "<p>3 folds begun, 1 finished.</p>" in page
+    assert re.findall(r'href="([^"]*)"', page) == [
+        "runs/2d/fold_1/progress.html",
+        "runs/3d_fullres/fold_0/progress.html",
+    ]
+    assert "location.reload()" in page
+    assert re.findall(r'href="([^"]*)"', read(running)) == ["../../../progress.html"]
+    page_of(running).end(Ending(state="stopped", sentence="Stopped."))
+    assert "location.reload()" not in (tmp_path / "my work" / "progress.html").read_text(encoding="utf-8")
