@@ -28,8 +28,10 @@ OF_FILE_MANAGERS = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that replaces it only when the block ends without an error.
+
+    Without ``overwrite`` it raises UserError if something has that name at the end, made by another process meanwhile.
 
     It gets the mode that the umask gives new files, whatever its writer gave it. What a process that died while it
     wrote the same file left behind is removed. Raises DiskFull where the disk is full, whatever the writer's error.
@@ -44,7 +46,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as written:  # Windows flushes only what may be written to
             os.fsync(written.fileno())
         partial.chmod(mode)  # safetensors writes files that no one else can read
-        once_free(lambda: os.replace(partial, path))
+        if overwrite:
+            once_free(lambda: os.replace(partial, path))
+        else:
+            _name_it(partial, path)
     except Exception as error:
         raise_if_full(error, path)
         raise
@@ -67,6 +72,16 @@ def once_free(rename: Callable[[], object], wait_s: tuple[float, ...] = WAITS_S)
                 raise
             time.sleep(pause_s)
     rename()
+
+
+def _name_it(partial: Path, path: Path) -> None:
+    """Gives a finished file its name, if nothing has it."""
+    try:
+        os.link(partial, path)  # which replaces nothing; the first name goes with the rest
+    except OSError:  # so, too, where the disk has no links
+        if path.exists():
+            raise UserError(f"{path}: was made by another process meanwhile; give another name") from None
+        once_free(lambda: os.replace(partial, path))
 
 
 def _mode_of_new_files(path: Path) -> int:

@@ -110,7 +110,10 @@ def pack_model(
     plan = source.plan()
     contents = choose_contents(source, plan, options)
     half = options.half or (source.card is not None and source.card.precision == "float16")
-    with whole_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
+    with (
+        whole_file(output, overwrite=options.overwrite) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file,
+    ):
         archive = _Archive(file=file)
         archive.add(PLAN_FILE, _json(_without_machine(plan, contents.weights)))
         if contents.with_selection:

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segfw.base.files import partial_path, remove_partials, whole_file, write_text
+from segfw.base.errors import UserError
+from segfw.base.files import new_folder, partial_path, remove_partials, whole_file, write_text
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
@@ -75,3 +76,33 @@ def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):
         assert not path.exists()
     assert path.read_bytes() == b"new"
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_another_process_made_meanwhile_is_not_replaced(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("not supported")))
+    with whole_file(tmp_path / "new", overwrite=False) as partial:
+        partial.write_text("ours")
+    assert (tmp_path / "new").read_text() == "ours"
+
+    def file_of_both() -> None:
+        with whole_file(tmp_path / "both", overwrite=False) as partial:
+            partial.write_text("ours")
+            (tmp_path / "both").write_text("theirs")
+
+    def folder_of_both() -> None:
+        with new_folder(tmp_path / "folder") as partial:
+            (partial / "ours").touch()
+            (tmp_path / "folder").mkdir()
+            (tmp_path / "folder" / "theirs").touch()
+
+    with pytest.raises(UserError, match="both: was made by another process meanwhile; give another name"):
+        file_of_both()
+    with pytest.raises(UserError, match="folder: was made by another process meanwhile; give another folder"):
+        folder_of_both()
+    with new_folder(tmp_path / "folder", overwrite=True) as partial:
+        (partial / "ours").touch()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["ours"]
+    assert (tmp_path / "both").read_text() == "theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "both", "folder"}

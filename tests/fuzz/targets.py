@@ -18,23 +18,36 @@ import nibabel
 import numpy as np
 
 from builders.data import write_raw, write_slices
-from builders.nnunet import trained_folder
+from builders.nnunet import plans, trained_folder
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
-from segfw.dataset.cases import DatasetManifest
+from segfw.base.errors import UserError
+from segfw.base.records import Record
+from segfw.base.written_by_people import read_json
+from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
+from segfw.evaluation.mask_facts import MaskFacts, Training
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
 from segfw.images.formats import read_mask, read_volume
+from segfw.inference.averaged_folder import EnsembleSettings
+from segfw.inference.first_stage import FirstStage, HandedOn
+from segfw.inference.held_out_counts import CaseCounts
 from segfw.inference.mask_settings import PredictionSettings
+from segfw.inference.output_folder import PredictedCase
 from segfw.inference.probabilities import read_probabilities
+from segfw.inference.uncertainty import CaseDoubt
 from segfw.model.card import fold_facts
 from segfw.model.load import load_model
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import load_postprocessing, load_selection
 from segfw.model.training_record import RunRecord, read_curve
+from segfw.nnunet.followed_plans import followed_plan
+from segfw.nnunet.postprocessing_files import UnknownError, read_postprocessing
+from segfw.onnx.pipeline import pipeline_of
+from segfw.onnx.runner import read_pipeline
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
@@ -232,6 +245,48 @@ def _loaded(file: Path) -> object:
     return sorted(load_model(model).weights)
 
 
+def _pipeline(folder: Path) -> Path:
+    """What an ONNX export says beside its networks."""
+    model = load_model(WRITTEN / "imported")
+    (folder / "pipeline.json").write_text(json.dumps(pipeline_of(model, ["network_fold_0.onnx"])))
+    return folder / "pipeline.json"
+
+
+def _read_pipeline(file: Path) -> object:
+    try:
+        return sorted(read_pipeline(file))
+    except SystemExit as error:  # its runner knows no UserError
+        raise UserError(str(error.code)) from None
+
+
+def _of_record(record: Record) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        record.save(folder / "record.json")
+        return folder / "record.json"
+
+    return make
+
+
+def _postprocessing_of_theirs(file: Path) -> object:
+    try:
+        return read_postprocessing(file, LabelSet(names=("background", "small", "large"), values=(0, 1, 2)))
+    except UnknownError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _followed(file: Path) -> object:
+    manifest = DatasetManifest.load(WRITTEN / "work" / "manifest.json")
+    manifest = manifest.model_copy(update={"channels": (Channel(name="CT"), Channel(name="PET"))})
+    return sorted(followed_plan(manifest, read_json(file), file).configurations)
+
+
+KEEP_LARGEST = {
+    "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+    "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}],
+}
+STAGE = FirstStage(configuration="3d_lowres", weights={"0": "a digest", "1": "another"})
+AVERAGED = EnsembleSettings(models=("a", "b"), weights=(1.0, 0.5), postprocessing=Postprocessing())
+FACTS = MaskFacts(images="../images", training=(Training(configuration="2d", fold="0", steps=3, seconds=1.5),))
 FOLD = "work/runs/2d/fold_0"
 LISTED = {
     "channel_names": {"0": "MR"},
@@ -277,6 +332,18 @@ TEXTS = {
     "scores.json for a card": Target(_written(f"{FOLD}/validation/scores.json"), _facts, JSON),
     "prediction.json": Target(_written("predicted/prediction.json"), PredictionSettings.load, JSON),
     "labels.json": Target(_written("predicted/labels.json"), LabelSet.load, JSON),
+    "of a predicted case": Target(_written("predicted/.segfw/new_20.json"), PredictedCase.load, JSON),
+    "of a case's doubt": Target(_written("predicted/uncertainty/new_20.json"), CaseDoubt.load, JSON),
+    "counts of a held-out case": Target(_written("work/selection/scores/case_00.json"), CaseCounts.load, JSON),
+    "first_stage.json": Target(_of_record(STAGE), FirstStage.load, JSON),
+    "of handed-on labels": Target(_of_record(HandedOn(fold="0", made_from="a digest")), HandedOn.load, JSON),
+    "ensemble.json": Target(_of_record(AVERAGED), EnsembleSettings.load, JSON),
+    "facts of masks": Target(_of_record(FACTS), MaskFacts.load, JSON),
+    "nnU-Net's postprocessing.json": Target(
+        _text("postprocessing.json", KEEP_LARGEST), _postprocessing_of_theirs, JSON
+    ),
+    "nnU-Net's plans.json to follow": Target(_text("plans.json", plans()), _followed, JSON),
+    "pipeline.json of an ONNX export": Target(_pipeline, _read_pipeline, JSON),
     "dataset.json": Target(_raw("dataset.json"), _described, JSON),
     "dataset.json with a list": Target(_raw("dataset.json", LISTED), _described, JSON),
     "dataset.json of a Decathlon": Target(_raw("dataset.json", DECATHLON), _described, JSON),
