@@ -80,6 +80,7 @@ def check_dataset(
     output: StrPath | None = None,
     fix: StrPath | None = None,
     groups: StrPath | None = None,
+    label_names: StrPath | None = None,
     workers: int | None = None,
 ) -> CheckReport: ...
 def plan_and_preprocess(
@@ -95,6 +96,7 @@ def plan_and_preprocess(
     as_published: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
     groups: StrPath | None = None,
+    label_names: StrPath | None = None,
     splits: StrPath | None = None,
     plans: StrPath | None = None,
     workers: int | None = None,
@@ -182,6 +184,7 @@ def run(
     as_published: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
     groups: StrPath | None = None,
+    label_names: StrPath | None = None,
     splits: StrPath | None = None,
     plans: StrPath | None = None,
     workers: int | None = None,

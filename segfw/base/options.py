@@ -54,6 +54,7 @@ _TYPES: dict[type[Options], dict[str, Any]] = {}
 _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+LABEL_NAMES_HELP = "table of label names (CSV, TSV, JSON, ITK-SNAP, 3D Slicer); default: labels.csv beside the folders"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS = "of the network's arithmetic (default: auto, 16 bit where the device is faster in it)"
 

@@ -15,11 +15,12 @@ from segfw.checkup.duplicates import TOLD_BY_IDS, near_duplicates, repeated_pati
 from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
 from segfw.checkup.repair import FIXABLE
-from segfw.dataset.cases import Case, Finding, FoundDataset
+from segfw.dataset.cases import Case, Finding, FoundDataset, has_errors
+from segfw.dataset.label_names import with_present_labels
 from segfw.dataset.labels import apply_map
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume
-from segfw.planning.fingerprint import scan_cases
+from segfw.planning.fingerprint import scan_cases, values_in
 
 LISTED_PER_CASE = 3
 
@@ -52,6 +53,8 @@ def examine(
     scans, read_findings = scan_cases(found, workers=workers, also=also)
     measures = [scan.measured.measure for scan in scans if scan.measured is not None]
     cases = [details[measure.id].joined(measure) for measure in measures]
+    if not has_errors(read_findings):
+        found = with_present_labels(found, values_in(measures))
     names = _names(found, cases)
     in_files = [_as_reported(finding) for finding in read_findings]
     copies = {finding.case for finding in in_files if finding.kind == "same-image"}

@@ -88,7 +88,8 @@ class FoundDataset:
     """A data set as its folder and dataset.json describe it; no image has been opened yet.
 
     ``channels`` and ``labels`` are None where only the files themselves can tell. ``patient_of`` is the patient of each
-    case where the folders say so, else empty; ``labels_source`` the file that names the labels.
+    case where the folders say so, else empty; ``labels_source`` the file that names the labels, of which those that no
+    mask holds are left out if they ``labels_may_be_absent``.
     """
 
     name: str
@@ -101,6 +102,7 @@ class FoundDataset:
     notes: tuple[str, ...] = ()
     patient_of: Mapping[str, str] = field(default_factory=dict)
     labels_source: str = "dataset.json"
+    labels_may_be_absent: bool = False
 
     @property
     def paired(self) -> str:

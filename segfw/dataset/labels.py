@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import model_validator
 
 from segfw.base.records import Record
-from segfw.images.values import CHUNK_VOXELS, look_up
+from segfw.images.values import CHUNK_VOXELS, count_values, look_up
 
 LABELS_FILE = "labels.json"  # beside predicted masks: the LabelSet they were written with
 
@@ -184,6 +184,8 @@ def apply_map(mask: np.ndarray, label_map: LabelMap) -> np.ndarray:
     if not label_map:
         return mask
     result = mask.astype(np.int32)
+    drawn = set(count_values(mask)) if mask.size else set()
     for value, meaning in label_map:
-        result[mask == value] = meaning
+        if value in drawn:  # tables of colours have hundreds
+            result[mask == value] = meaning
     return result

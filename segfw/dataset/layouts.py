@@ -14,6 +14,7 @@ from segfw.dataset.dataset_json import DESCRIPTION_FILE, read_description, with_
 from segfw.dataset.decathlon import find_decathlon
 from segfw.dataset.flat_folder import find_flat_folder
 from segfw.dataset.image_files import inner_folders
+from segfw.dataset.label_names import label_table_of, with_colours, with_label_names
 from segfw.dataset.nnunet_raw import find_by_list, find_nnunet
 from segfw.dataset.patient_folders import find_patient_folders
 from segfw.dataset.two_folders import find_two_folders, find_two_named_folders
@@ -32,7 +33,7 @@ class Layout(NamedTuple):
 
 # Tried in this order; the first that knows the folder for its own is taken.
 LAYOUTS: Mapping[str, Layout] = {
-    "list": Layout("dataset.json with the field 'dataset'", find_by_list, True),
+    "list": Layout("", find_by_list, True),  # nnU-Net's field 'dataset', which few have heard of
     "folders": Layout("images/ and labels/", find_two_folders, True),
     "decathlon": Layout("dataset.json with 'training' (Medical Segmentation Decathlon)", find_decathlon, True),
     "nnunet": Layout("imagesTr/, labelsTr/ and dataset.json (nnU-Net)", find_nnunet, True),
@@ -43,8 +44,11 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def find_dataset(raw: Path) -> FoundDataset:
+def find_dataset(raw: Path, label_names: Path | None = None) -> FoundDataset:
     """Recognises the layout of a RAW folder and lists its training cases; raises UserError if it is none.
+
+    ``label_names`` is a table of label names as ``read_label_table`` takes it, which is else looked for beside the
+    folders.
 
     ``layout`` of what is found: 'nnunet' (imagesTr + labelsTr + dataset.json with channel_names, or the files that its
     field 'dataset' names), 'decathlon' (dataset.json with modality and training), 'folders' (images + labels or the
@@ -53,7 +57,9 @@ def find_dataset(raw: Path) -> FoundDataset:
     raw = Path(raw)
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; give the folder that holds the images and masks")
-    return with_label_maps(_with_painting_problem(_find(raw, read_description(raw / DESCRIPTION_FILE))))
+    found = _find(raw, read_description(raw / DESCRIPTION_FILE))
+    table = label_table_of(raw, label_names)
+    return with_colours(with_label_maps(_with_painting_problem(with_label_names(found, table))), table)
 
 
 def find_dataset_of_masks(masks: Path) -> FoundDataset | None:
@@ -72,8 +78,8 @@ def _find(raw: Path, description: dict | None) -> FoundDataset:
         found = layout.find(raw, description)
         if found is not None:
             return found
-    looks = "; ".join(layout.looks for layout in LAYOUTS.values())
-    raise UserError(f"{raw}: holds {_seen(raw)}, which is no layout that segfw reads; expected one of: {looks}")
+    looks = ", or ".join(layout.looks for layout in LAYOUTS.values() if layout.looks)
+    raise UserError(f"{raw}: holds {_seen(raw)}, which is no layout that segfw reads; expected {looks}")
 
 
 def _seen(raw: Path) -> str:

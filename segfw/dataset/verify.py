@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segfw.base.words import with_folder
+from segfw.base.words import count, with_folder
 from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet, apply_map
 from segfw.images.geometry import Geometry, largest_displacement_mm
+from segfw.images.mask_colours import is_colour, value_in_words
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
 
 MOST_LABELS = 256  # in one mask, where nothing says what they are
+MOST_COLOURS = 32  # that somebody paints labels in
+COLOURS_SHOWN = 8
+IN_COLOURS = "mask-colours"
+SMOOTHED = "export the masks again without smoothing (antialiasing) or JPEG, which blend colours at borders"
 
 
 def grid_mismatch(first: Geometry, second: Geometry) -> str | None:
@@ -61,10 +66,12 @@ def check_case(
     *,
     channel_count: int | None,
     labels: LabelSet | None,
+    labels_source: str = "dataset.json",
 ) -> list[Finding]:
     """All that is wrong with the files of one case that could be read; those that could not are None.
 
     ``channel_count`` and ``labels`` None means unknown yet. Grids are compared in the order of the first image.
+    ``labels_source`` is the file that names the labels.
     """
     findings = []
     readable = [(path, volume) for path, volume in zip(case.images, images) if volume is not None]
@@ -78,7 +85,8 @@ def check_case(
             remedy = "resample all channels of a case onto one grid"
             findings.append(_error("channel-grid", case, with_folder(path), what, remedy))
     if mask is not None and case.label is not None:
-        findings += _check_mask(case, with_folder(case.label), mask, readable[0][1] if readable else None, labels)
+        first = readable[0][1] if readable else None
+        findings += _check_mask(case, with_folder(case.label), mask, first, labels, labels_source)
     return findings
 
 
@@ -117,7 +125,9 @@ def _check_image(case: Case, file: str, array: np.ndarray) -> list[Finding]:
     return []
 
 
-def _check_mask(case: Case, file: str, mask: Volume, image: Volume | None, labels: LabelSet | None) -> list[Finding]:
+def _check_mask(
+    case: Case, file: str, mask: Volume, image: Volume | None, labels: LabelSet | None, labels_source: str
+) -> list[Finding]:
     findings = []
     array = mask.array
     difference = image and volume_mismatch(image, mask)
@@ -133,24 +143,58 @@ def _check_mask(case: Case, file: str, mask: Volume, image: Volume | None, label
         what = f"{broken} mask voxels are NaN or infinite"
         return [*findings, _error("mask-nan", case, file, what, "set them to 0")]
     try:
-        drawn = np.array(list(count_values(as_integers(array))))
+        voxels_of = count_values(as_integers(array))
     except ValueError as error:
         remedy = "the mask was interpolated; export it again with nearest neighbour"
         if len(np.unique(array)) > MOST_LABELS:
-            folder = case.label.parent if case.label else "the folder"
-            remedy += f", or if it is an image, see whether {folder} holds the images instead of the masks"
+            remedy += f", or if it is an image, see whether {_swap_of(case)}"
         return [*findings, _error("mask-not-integer", case, file, str(error), remedy)]
+    in_colours = _colour_findings(case, file, voxels_of, labels_source)
+    if in_colours:
+        return [*findings, *in_colours]
+    drawn = np.array(list(voxels_of))
     if labels is None and len(drawn) > MOST_LABELS:
         what = f"holds {len(drawn)} different values, as an image does"
-        remedy = (
-            f"see whether {case.label.parent if case.label else 'the folder'} holds the images instead of the masks; "
-            "if they are labels, list them in dataset.json"
-        )
+        remedy = f"see whether {_swap_of(case)}; if they are labels, list them in dataset.json"
         return [*findings, _error("mask-is-image", case, file, what, remedy)]
-    return [*findings, *_check_values(case, file, set(apply_map(drawn, case.label_map).tolist()), labels)]
+    return [
+        *findings,
+        *_check_values(case, file, set(apply_map(drawn, case.label_map).tolist()), labels, labels_source),
+    ]
 
 
-def _check_values(case: Case, file: str, values: set[int], labels: LabelSet | None) -> list[Finding]:
+def _swap_of(case: Case) -> str:
+    """What to look at where a mask looks like an image: the two folders, or two files of one folder."""
+    if case.label is None:
+        return "it is one"
+    if case.label.parent in (case.images[0].parent, case.images[0]):
+        return f"{case.images[0].name} and {case.label.name} are exchanged"
+    return f"{case.label.parent} holds the images instead of the masks"
+
+
+def _colour_findings(case: Case, file: str, voxels_of: Mapping[int, int], labels_source: str) -> list[Finding]:
+    """What is wrong with a mask that is painted in colours, or whose colours a table names."""
+    if not any(is_colour(value) for value, _ in case.label_map):
+        if not any(is_colour(value) for value in voxels_of):
+            return []
+        what = f"is painted in {count(len(voxels_of), 'colour')}, not in label values"
+        return [_error(IN_COLOURS, case, file, what, "give the colours names in a table")]
+    known = {value for value, _ in case.label_map}
+    unknown = sorted((value for value in voxels_of if value not in known), key=lambda value: -voxels_of[value])
+    if not unknown:
+        return []
+    listed = ", ".join(f"{value_in_words(value)} ({voxels_of[value]:,} pixels)" for value in unknown[:COLOURS_SHOWN])
+    more = f" and {len(unknown) - COLOURS_SHOWN} more" if len(unknown) > COLOURS_SHOWN else ""
+    what = f"holds {listed}{more}, which {labels_source} does not list"
+    remedy = "add a line for each, or correct the mask"
+    if len(unknown) > MOST_COLOURS:
+        remedy = f"{SMOOTHED}; else add a line for each"
+    return [_error("unknown-colour", case, file, what, remedy)]
+
+
+def _check_values(
+    case: Case, file: str, values: set[int], labels: LabelSet | None, labels_source: str
+) -> list[Finding]:
     """What is wrong with the values of a mask, after the case's label map was applied."""
     findings = []
     if labels is not None:
@@ -158,8 +202,9 @@ def _check_values(case: Case, file: str, values: set[int], labels: LabelSet | No
         if unknown:
             some = ", ".join(str(value) for value in unknown[:5])
             more = ", ..." if len(unknown) > 5 else ""
-            what = f"holds the label value {some}{more}, which dataset.json does not list"
-            findings.append(_error("unknown-label", case, file, what, "add it to 'labels' or correct the mask"))
+            what = f"holds the label value {some}{more}, which {labels_source} does not list"
+            place = "'labels'" if labels_source.endswith(".json") else "the table"
+            findings.append(_error("unknown-label", case, file, what, f"add it to {place} or correct the mask"))
     background = labels.values[0] if labels else 0
     ignore = labels.ignore if labels else None
     if not values - {background, ignore}:

@@ -11,6 +11,7 @@ from segfw.base.records import UserError
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, largest_displacement_mm
+from segfw.images.mask_colours import is_colour, value_in_words
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like, to_canonical
 
@@ -94,13 +95,17 @@ def _classes(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap =
             classes_yx[...] = labels.to_classes(as_integers(slice_yx), label_map)
         except ValueError:
             expected = [*labels.stored_values, *(value for value, _ in label_map)]
-            unknown = ", ".join(f"{value:.15g}" for value in np.setdiff1d(slice_yx, expected)[:IDS_SHOWN])
+            unknown = ", ".join(_in_words(value) for value in np.setdiff1d(slice_yx, expected)[:IDS_SHOWN].tolist())
             known = ", ".join(f"{value} {name}" for name, value in zip((*labels.names, "ignore"), labels.stored_values))
             raise UserError(
                 f"{path}: holds {unknown}, which is no label ({known}); correct the mask, or "
                 "give the labels that it was made with"
             ) from None
     return classes_zyx
+
+
+def _in_words(value: float) -> str:
+    return value_in_words(int(value)) if is_colour(int(value)) else f"{value:.15g}"
 
 
 def read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:

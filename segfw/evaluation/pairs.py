@@ -11,10 +11,12 @@ from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
 from segfw.dataset.image_files import image_files
+from segfw.dataset.label_names import TABLE_FILES, label_table_of
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset_of_masks
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
-from segfw.images.formats import split_ending
+from segfw.images.formats import is_picture, split_ending
+from segfw.images.mask_colours import is_colour, value_in_words
 
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
 
@@ -78,11 +80,14 @@ def listing(ids: Collection[str]) -> str:
 
 
 def known_labels(predictions: Path, reference: Path) -> LabelSet | None:
-    """Labels from labels.json beside the predictions or dataset.json beside the reference; None without both."""
+    """Labels from labels.json beside the predictions, or dataset.json or a table beside the reference; else None."""
     if (predictions / LABELS_FILE).is_file():
         return LabelSet.load(predictions / LABELS_FILE)
     description = reference.resolve().parent / DESCRIPTION_FILE
-    return read_labels(description) if description.is_file() else None
+    if description.is_file():
+        return read_labels(description)
+    table = label_table_of(reference.resolve().parent, None)
+    return table.labels if table else None
 
 
 def name_notes(predictions: Path, reference: Path) -> list[str]:
@@ -125,9 +130,17 @@ def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dic
     maps = read_label_maps(folder, labels)
     names = {case: split_ending(path)[0] for case, (path, _) in pairs.items()}
     try:
-        return {case: label_map_of(ids.get(name, name), maps) for case, name in names.items()}
+        found = {case: label_map_of(ids.get(name, name), maps) for case, name in names.items()}
     except ValueError as error:
         raise UserError(f"{folder}: label maps contradict each other: {error}") from None
+    table = label_table_of(folder, None)
+    if table is None or labels is None:
+        return found
+    known = {value: meaning for value, meaning in table.by_colour if meaning in labels.stored_values}
+    for case, (path, _) in pairs.items():
+        if is_picture(path) and known:
+            found[case] = tuple(sorted((known | dict(found[case])).items()))
+    return found
 
 
 def labels_in_masks(
@@ -137,7 +150,14 @@ def labels_in_masks(
     values: set[int] = set()
     for case, path in progress("finding labels", list(files)):
         meanings = dict(label_maps[case])
-        values |= {meanings.get(value, value) for value in mask_values(path)}
+        drawn = {meanings.get(value, value) for value in mask_values(path)}
+        colour = next((value for value in sorted(drawn) if is_colour(value)), None)
+        if colour is not None:
+            remedy = (
+                f"write {reference.resolve().parent / TABLE_FILES[0]} with the header name,r,g,b and a line for each"
+            )
+            raise UserError(f"{path}: holds {value_in_words(colour)} and no label values; {remedy}")
+        values |= drawn
     found = sorted(values - {0})
     if not found:
         remedy = f"add {reference.resolve().parent / DESCRIPTION_FILE} with 'labels'"

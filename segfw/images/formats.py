@@ -79,6 +79,11 @@ def split_ending(path: Path) -> tuple[str, str]:
     return normalize("NFC", path.name), ""
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its ending: PNG, TIFF, BMP, GIF or JPEG."""
+    return FORMATS.get(split_ending(path)[1]) in (PICTURE, LOSSY)
+
+
 def read_volume(path: str | Path) -> Volume:
     """Reads an image as stored, a folder as a DICOM series.
 
@@ -102,7 +107,11 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def read_mask(path: Path) -> Volume:
-    """Reads a mask as stored. Pictures give their palette's indices, or one channel where all colours are equal."""
+    """Reads a mask as stored.
+
+    Pictures give the indices of their palette, one channel where all is grey, else numbers of colours: see
+    ``segfw.images.mask_colours``.
+    """
     return _read(Path(path), is_mask=True)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from segfw.base.errors import UserError
 from segfw.base.written_by_people import read_json
 from segfw.images.geometry import Spacing, as_spacing
+from segfw.images.mask_colours import as_numbers, is_coloured
 from segfw.images.pillow_pages import page_values
 from segfw.images.stored_pixels import check_picture
 from segfw.images.tiff import is_tiff, read_tiff, write_tiff
@@ -45,12 +46,14 @@ def read_picture(path: Path) -> Voxels:
 
 
 def read_picture_mask(path: Path) -> Voxels:
-    """Reads a picture as a mask: indices of a coloured palette, and one channel where all colours are equal."""
+    """Reads a picture as a mask: indices of a coloured palette, one channel where all is grey, else one number."""
     if path.suffix.lower() in ENDINGS_OF["JPEG"]:
         raise Refusal("is a JPEG, which blurs label values; export the mask as PNG, TIFF or NIfTI")
     voxels = _read(path, is_mask=True)
     first = voxels.array[:1]
-    return voxels._replace(array=first) if (voxels.array == first).all() else voxels
+    if (voxels.array == first).all():
+        return voxels._replace(array=first)
+    return voxels._replace(array=as_numbers(voxels.array)) if is_coloured(voxels.array) else voxels
 
 
 def _read(path: Path, *, is_mask: bool) -> Voxels:

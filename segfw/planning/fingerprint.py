@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
@@ -18,13 +19,16 @@ from segfw.base.records import Record, UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import count, with_folder
 from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors
+from segfw.dataset.dataset_json import DESCRIPTION_FILE
+from segfw.dataset.label_names import with_present_labels
 from segfw.dataset.labels import LabelSet, apply_map
-from segfw.dataset.verify import check_case, file_notes
+from segfw.dataset.verify import COLOURS_SHOWN, IN_COLOURS, MOST_COLOURS, SMOOTHED, check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import stack_channels
 from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
+from segfw.images.mask_colours import value_in_words
 from segfw.images.units import PICTURE, SCAN
-from segfw.images.values import as_integers
+from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
 from segfw.planning.case_measure import CaseMeasure, measure_case
 
@@ -57,6 +61,7 @@ class CaseScan:
     findings: list[Finding]
     notes: list[Finding] = field(default_factory=list)  # doubts about files, which many cases may share
     image_digest: bytes = b""
+    colours: Mapping[int, int] = field(default_factory=dict)  # pixels of each in a mask that nothing tells how to read
     measured: MeasuredCase | None = None
 
 
@@ -111,7 +116,14 @@ def scan_cases(
     channel_count = None if found.channels is None else len(found.channels)
 
     def scan(case: Case) -> CaseScan:
-        return scan_case(case, channel_count=channel_count, labels=found.labels, samples=samples, also=also)
+        return scan_case(
+            case,
+            channel_count=channel_count,
+            labels=found.labels,
+            labels_source=found.labels_source,
+            samples=samples,
+            also=also,
+        )
 
     scan_of: dict[str, CaseScan] = {}
     for outcome in map_bounded(scan, found.cases, cost_bytes=_file_cost, workers=workers, what="reading cases"):
@@ -123,6 +135,7 @@ def scan_cases(
     findings = [
         *found.findings,
         *chain.from_iterable(scan.findings for scan in scans),
+        *_colours_without_names(found, scans),
         *_uneven_channels(found, scans),
         *_same_images(found, scans),
         *_merged_notes(scans),
@@ -147,6 +160,7 @@ def scan_case(
     channel_count: int | None,
     labels: LabelSet | None,
     samples: int,
+    labels_source: str = DESCRIPTION_FILE,
     also: AlsoDo | None = None,
 ) -> CaseScan:
     """Reads, verifies and measures one case; what cannot be read becomes a finding, not an exception.
@@ -166,7 +180,7 @@ def scan_case(
 
     images = [read(path, read_volume) for path in case.images]
     mask = None if case.label is None else read(case.label, read_mask)
-    findings += check_case(case, images, mask, channel_count=channel_count, labels=labels)
+    findings += check_case(case, images, mask, channel_count=channel_count, labels=labels, labels_source=labels_source)
     readable = [volume for volume in images if volume is not None]
     notes = []
     for path, volume in zip(case.images, images):
@@ -175,7 +189,10 @@ def scan_case(
     if case.label is not None and mask is not None and mask.is_placed:
         notes += file_notes(case, case.label, mask)
     if has_errors(findings):
-        return CaseScan(findings=findings, notes=notes)
+        # Colours are the same in most cases, and told once.
+        colours = count_values(mask.array) if mask is not None and any(f.kind == IN_COLOURS for f in findings) else {}
+        findings = [finding for finding in findings if finding.kind != IN_COLOURS]
+        return CaseScan(findings=findings, notes=notes, colours=colours)
     image = stack_channels(readable)
     digest = _digest(image)
     if mask is None:  # a folder of images alone, which can be checked but not planned for
@@ -190,6 +207,32 @@ def scan_case(
 def _unreadable(case: Case, path: Path, error: UnreadableFile) -> Finding:
     what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
     return Finding(kind="unreadable", severity="error", case=case.id, file=with_folder(path), what=what, remedy=remedy)
+
+
+def _colours_without_names(found: FoundDataset, scans: Sequence[CaseScan]) -> list[Finding]:
+    """Masks that are painted in colours of which nothing says what they mean: which, how often, and what to do."""
+    pixels: Counter[int] = Counter()
+    times: Counter[int] = Counter()
+    for scan in scans:
+        pixels.update(scan.colours)
+        times.update(scan.colours.keys())
+    cases = [case.id for case, scan in zip(found.cases, scans) if scan.colours]
+    if not cases:
+        return []
+    listed = ", ".join(
+        f"{value_in_words(value).removeprefix('the colour ')} ({number:,} pixels in {count(times[value], 'case')})"
+        for value, number in pixels.most_common(COLOURS_SHOWN)
+    )
+    more = f" and {len(pixels) - COLOURS_SHOWN} more" if len(pixels) > COLOURS_SHOWN else ""
+    where = f"{cases[0]} and {count(len(cases) - 1, 'other case')}" if len(cases) > 1 else cases[0]
+    remedy = (
+        "write labels.csv into the folder, with the header name,r,g,b and a line such as tumour,255,0,0 for each "
+        "colour that is a label, or give such a table as --label-names"
+    )
+    if len(pixels) > MOST_COLOURS:
+        remedy = f"{SMOOTHED}; then {remedy}"
+    what = f"the masks of {where} are painted in {count(len(pixels), 'colour')}, not in label values: {listed}{more}"
+    return [Finding(kind=IN_COLOURS, severity="error", what=what, remedy=remedy, others=tuple(cases))]
 
 
 def _measure(case: Case, image: Volume, mask: Volume, labels: LabelSet | None, samples: int) -> MeasuredCase:
@@ -294,8 +337,9 @@ def complete(
     found: FoundDataset, scans: Sequence[CaseScan], findings: Sequence[Finding]
 ) -> tuple[DatasetManifest, Fingerprint]:
     """Manifest and fingerprint of scanned cases without errors; labels and channels not described are inferred."""
-    notes = [*found.notes, *(finding.full_sentence for finding in findings)]
     measured = _measured(scans)
+    found = with_present_labels(found, values_in(case.measure for case in measured))
+    notes = [*found.notes, *(finding.full_sentence for finding in findings)]
     labels = found.labels
     if labels is None:
         labels = _labels_in_masks(found, measured)
@@ -321,11 +365,15 @@ def complete(
     return manifest, Fingerprint(cases=tuple(case.measure for case in measured), intensities=intensities)
 
 
+def values_in(measures: Iterable[CaseMeasure]) -> set[int]:
+    """The values that the masks of cases hold."""
+    return {int(value) for measure in measures for value in measure.label_voxels}
+
+
 def _labels_in_masks(found: FoundDataset, measured: Sequence[MeasuredCase]) -> LabelSet:
-    present = set[str]().union(*(case.measure.label_voxels for case in measured))
-    values = sorted({int(value) for value in present} - {0})
+    values = sorted(values_in(case.measure for case in measured) - {0})
     if not values:
-        raise UserError(f"{found.root / 'labels'}: every mask is empty; draw at least one structure")
+        raise UserError(f"{found.root}: every mask is empty; draw at least one structure")
     return LabelSet(names=("background", *(f"label_{value}" for value in values)), values=(0, *values))
 
 

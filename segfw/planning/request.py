@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.options import DEVICES, Options, number_or_auto, option, setting
+from segfw.base.options import DEVICES, LABEL_NAMES_HELP, Options, number_or_auto, option, setting
 from segfw.planning.published import PresetName
 
 
@@ -32,6 +32,7 @@ class PlanRequest(Options):
         "cases of one patient: a table with columns case and patient, or an expression such as '(pat\\d+)_'",
         metavar="CSV|REGEX",
     )
+    label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
     splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
     plans: Path | None = option(None, "nnU-Net's nnUNetPlans.json, followed to the letter", metavar="FILE")
     workers: int | None = option(None, "threads that read and preprocess (default: one per processor)", ge=1)

@@ -61,7 +61,7 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     is_alone = (raw / "images").is_dir() and not (raw / "labels").is_dir()
     if is_alone and options.fix is not None:
         raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
-    found = find_images_alone(raw) if is_alone else find_dataset(raw)
+    found = find_images_alone(raw) if is_alone else find_dataset(raw, options.label_names)
     patient_of = read_groups(options.groups, [case.id for case in found.cases], found.patient_of)
     source = TOLD_BY_IDS
     if options.groups is not None or found.patient_of:
@@ -71,7 +71,7 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     if options.fix is not None and needs_repair(found, examination.report):
         write_fixed(found, examination.report, options.fix)
         # The copy goes by the name of what it is a copy of.
-        found = replace(find_dataset(options.fix), name=found.name)
+        found = replace(find_dataset(options.fix, options.label_names), name=found.name)
         kept = {case.id: patient_of[case.id] for case in found.cases}
         examination = examine(found, kept, source=source, workers=options.workers)
 

@@ -65,7 +65,7 @@ def plan_and_preprocess(
     raw = Path(raw)
     work = Path(work)
     device = pick_device(options.device)
-    found = find_dataset(raw)
+    found = find_dataset(raw, request.label_names)
     require_own_folder(work)
     require_outside(work, (raw,))
     _check_early(found, request, options)

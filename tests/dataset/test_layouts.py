@@ -161,7 +161,7 @@ def test_a_folder_of_no_known_layout_says_what_is_there_and_what_is_expected(tmp
     with pytest.raises(UserError) as caught:
         find_dataset(tmp_path / "other")
     start = f"{tmp_path}/other: holds P1, P2 (in P1: ct.nii.gz, tumour.nii.gz), which is no layout that segfw reads; "
-    assert str(caught.value).startswith(start + "expected one of: ")
+    assert str(caught.value).startswith(start + "expected images/ and labels/, or ")
     for looks in ("images/ and labels/", "dataset.json (nnU-Net)", "(BIDS)", "a folder for each patient", "P1_img"):
         assert looks in str(caught.value)
 

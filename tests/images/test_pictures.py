@@ -124,7 +124,9 @@ def test_a_grey_mask_saved_in_colour_is_one_channel(tmp_path):
     assert read_volume(tmp_path / "a.png").array.shape == (3, 1, 4, 5)
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array, GREY[None, None])
     Image.fromarray(COLOUR).save(tmp_path / "b.png")
-    assert read_mask(tmp_path / "b.png").array.shape == (3, 1, 4, 5)  # for the data check to refuse
+    red, green, blue = COLOUR.astype(int)[..., 0], COLOUR.astype(int)[..., 1], COLOUR.astype(int)[..., 2]
+    number = 2**24 + 2**16 * red + 2**8 * green + blue  # for a table of colours to look up, or the data check to refuse
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png").array, number[None, None])
 
 
 def test_tiff_pages_are_slices_and_imagej_says_their_spacing(tmp_path):
