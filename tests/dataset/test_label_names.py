@@ -172,7 +172,9 @@ def test_a_value_without_a_name_is_an_error_as_in_nnunet(tmp_path):
     names.write_text("value,name\n3,bright\n")
     with pytest.raises(DataProblems) as caught:
         plan_and_preprocess(raw, tmp_path / "work", label_names=names, device="cpu")
-    wanted = "P0: mask.nii.gz: holds the label value 7, which names.csv does not list; add it to the table or correct"
+    wanted = (
+        "P0: P0/mask.nii.gz: holds the label value 7, which names.csv does not list; add it to the table or correct"
+    )
     assert wanted in str(caught.value)
 
 

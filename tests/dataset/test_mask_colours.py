@@ -82,7 +82,7 @@ def test_a_colour_that_the_table_lacks(tmp_path):
     (raw / "labels.csv").write_text(TABLE)
     (finding,) = check_dataset(raw, workers=1).of_severity("error")
     assert str(finding) == (
-        "eye0: eye0.png: holds the colour 1,2,3 (30 pixels), which labels.csv does not list; "
+        "eye0: labels/eye0.png: holds the colour 1,2,3 (30 pixels), which labels.csv does not list; "
         "add a line for each, or correct the mask"
     )
 
@@ -121,7 +121,7 @@ def test_jpeg_masks_are_refused(tmp_path):
     raw = write_set(tmp_path, [painted(RED)], ".jpg")
     (finding,) = check_dataset(raw, workers=1).of_severity("error")
     assert str(finding) == (
-        "eye0: eye0.jpg: is a JPEG, which blurs label values; export the mask as PNG, TIFF or NIfTI"
+        "eye0: labels/eye0.jpg: is a JPEG, which blurs label values; export the mask as PNG, TIFF or NIfTI"
     )
 
 
