@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -92,6 +93,8 @@ def _write_copy(found: FoundDataset, report: CheckReport, fix: Path) -> Fixes:
             shutil.rmtree(copy)
         else:
             copy.unlink(missing_ok=True)
+        if copy.parent != fix and copy.parent.is_dir() and not any(copy.parent.iterdir()):  # of a patient
+            copy.parent.rmdir()
     _unlist(fix / "dataset.json", {path.relative_to(found.root) for path in dropped}, found.root)
     left: dict[str, list[str]] = {}
     for finding in report.findings:
@@ -136,11 +139,11 @@ def _unlist(description: Path, dropped: set[Path], root: Path) -> None:
     content = read_json(description)
     entries = content.get("training")
     if isinstance(entries, list):
-        names = {path.as_posix() for path in dropped}
+        names = {normalize("NFC", path.as_posix()) for path in dropped}
         content["training"] = [
             entry
             for entry in entries
-            if not (isinstance(entry, dict) and str(entry.get("image")).removeprefix("./") in names)
+            if not (isinstance(entry, dict) and normalize("NFC", str(entry.get("image"))).removeprefix("./") in names)
         ]
     if isinstance(content.get("numTraining"), int):
         content["numTraining"] = len(content["training"]) if isinstance(entries, list) else content["numTraining"]

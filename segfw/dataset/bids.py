@@ -93,6 +93,16 @@ def find_bids(raw: Path, description: dict | None) -> FoundDataset | None:
     )
 
 
+def images_by_session(raw: Path) -> dict[str, list[Path]]:
+    """The images, without masks, of every session of every subject."""
+    found: dict[str, list[Path]] = {}
+    for subject in inner_folders(raw):
+        for name in _names_in(subject, "") if subject.name.startswith("sub-") else []:
+            if not name.is_mask:
+                found.setdefault(name.session, []).append(name.path)
+    return found
+
+
 def lookup_tables(raw: Path) -> list[Path]:
     """Tables *dseg.tsv that say what the values in masks mean, at the top of the data set or of its derivatives."""
     derivatives = raw / DERIVATIVES

@@ -10,6 +10,7 @@ from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel
 from segfw.dataset.image_files import group_channels, image_files, series_folders
+from segfw.dataset.new_patients import find_patients
 from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
 from segfw.images.formats import FORMATS, split_ending
 
@@ -19,7 +20,9 @@ MOST_CHANNELS = 9  # longer rows of numbers are frames of a film
 def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
     """Cases in a folder, or of a single file or DICOM series: CASE.nii.gz, CASE_0000.nii.gz, ..., or named by channel.
 
-    Folders that hold DICOM files are images like files. Raises UserError if there is nothing to predict, or if two
+    Folders that hold DICOM files are images like files; for a folder a patient see ``find_patients``.
+
+    Raises UserError if there is nothing to predict, or if two
     images would be one case.
     """
     source = Path(source)
@@ -37,6 +40,9 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
             what = f"holds DICOM files and {files[0].name} beside them"
             raise UserError(f"{source}: {what}; give each series a folder of its own")
         return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
+    patients = find_patients(source, channels)
+    if patients is not None:
+        return patients
     series = series_folders(source)
     inner = {folder for path in series for folder in path.parents}
     # What is named like an image but none is a case all the same: it fails with a sentence and is counted.

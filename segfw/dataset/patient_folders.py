@@ -79,7 +79,7 @@ def find_patient_folders(raw: Path, description: dict | None) -> FoundDataset | 
     if not any(visit.masks and visit.images for visit in visits):
         return None
     _require_one_mask(raw, visits)
-    _require_distinct(raw, visits)
+    require_distinct(raw, visits)
     described = description or {}
     path = raw / DESCRIPTION_FILE
     channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
@@ -215,7 +215,8 @@ def _listing(visit: Visit) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _require_distinct(raw: Path, visits: Sequence[Visit]) -> None:
+def require_distinct(raw: Path, visits: Sequence[Visit]) -> None:
+    """UserError if two folders would be one case."""
     first: dict[str, Visit] = {}
     for visit in visits:
         other = first.setdefault(visit.case, visit)

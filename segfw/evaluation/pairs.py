@@ -13,7 +13,8 @@ from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_labe
 from segfw.dataset.image_files import image_files
 from segfw.dataset.label_names import TABLE_FILES, label_table_of
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
-from segfw.dataset.layouts import find_dataset_of_masks
+from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
+from segfw.dataset.patient_folders import visits_in
 from segfw.evaluation.masks import IDS_SHOWN, mask_values
 from segfw.images.formats import is_picture, split_ending
 from segfw.images.mask_colours import is_colour, value_in_words
@@ -68,8 +69,13 @@ def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> 
 
 
 def first_channel_files(folder: Path) -> dict[str, Path]:
-    """{case id: image file of the first channel} of a folder of images named CASE or CASE_0000."""
-    by_stem = {split_ending(path)[0]: path for path in image_files(folder)}
+    """{case id: image file of the first channel} of a folder of images, named CASE or CASE_0000, or of patients."""
+    files = image_files(folder)
+    if not any(path.is_file() for path in files):  # a folder a patient
+        by_visit = {visit.case: visit.images[0] for visit in visits_in(folder)[0] if visit.images}
+        if by_visit:
+            return by_visit
+    by_stem = {split_ending(path)[0]: path for path in files}
     return by_stem | {stem.removesuffix("_0000"): path for stem, path in by_stem.items()}
 
 
@@ -183,7 +189,10 @@ def _masks_by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
     masks: dict[str, Path] = {}
-    for path in image_files(folder):
+    files = image_files(folder)
+    if not files:
+        masks = _masks_of_data_set(folder)
+    for path in files:
         case = split_ending(path)[0]
         if case in masks:
             raise UserError(f"{folder}: {masks[case].name} and {path.name} are masks of one case; keep one of them")
@@ -191,3 +200,12 @@ def _masks_by_id(folder: Path) -> dict[str, Path]:
     if not masks:
         raise UserError(f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves")
     return masks
+
+
+def _masks_of_data_set(folder: Path) -> dict[str, Path]:
+    """Masks by case where a folder is a data set whose masks lie deeper, such as one folder a patient; else empty."""
+    try:
+        cases = find_dataset(folder).cases
+    except UserError:
+        return {}
+    return {case.id: case.label for case in cases if case.label is not None}

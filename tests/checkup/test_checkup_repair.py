@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from builders.bodies import SHAPE_XYZ, SPACING_XYZ, body_case, files, read, with_nan
-from builders.data import write_nifti
+from builders.data import blocks_case, write_nifti
 from segfw.base.files import partial_path
 from segfw.base.records import UserError
 from segfw.checkup import repair
@@ -180,3 +180,18 @@ def test_a_copy_follows_links_once_and_leaves_out_what_leads_nowhere(raw, tmp_pa
     kept = set(json.loads((fix / "dataset.json").read_text())["dataset"])
     assert kept == {case for case in cases if case != "copy"}
     assert {path.name.removesuffix(".nii.gz") for path in (fix / "labelsTr").iterdir()} == kept
+
+
+def test_a_copy_of_patients_folders_is_repaired_in_the_same_layout(tmp_path):
+    image, mask = blocks_case(0)
+    for patient in ("A", "B"):
+        write_nifti(tmp_path / "raw" / patient / "image.nii.gz", image)
+        write_nifti(tmp_path / "raw" / patient / "mask.nii.gz", mask)
+    image, mask = blocks_case(1)
+    write_nifti(tmp_path / "raw" / "C" / "image.nii.gz", image)
+    write_nifti(tmp_path / "raw" / "C" / "mask.nii.gz", mask.astype(np.float32))
+    report = check_dataset(tmp_path / "raw", fix=tmp_path / "fixed", workers=1)
+    assert (report.layout, [case.id for case in report.cases]) == ("patient folders", ["A", "C"])
+    assert report.alarms == 0
+    assert {path.name for path in (tmp_path / "fixed").iterdir()} == {"A", "C", "fixes.json"}
+    assert nibabel.load(tmp_path / "fixed" / "C" / "mask.nii.gz").get_data_dtype().kind in "iu"
