@@ -166,12 +166,14 @@ def test_colours_in_the_predictions_are_refused(tmp_path, capsys):
 
 
 def test_a_copy_with_repairs_keeps_masks_in_colours(tmp_path):
-    raw = write_set(tmp_path / "raw", [painted(RED, GREEN), painted(GREEN, RED)])
+    raw = write_set(tmp_path / "raw", [painted(RED, GREEN), painted(GREEN, RED), painted(RED)])
+    picture(raw / "images" / "eye2.png", photograph(0))  # what is repaired: the same image twice
     (raw / "labels.csv").write_text(TABLE)
     report = check_dataset(raw, fix=tmp_path / "fixed", workers=1)
     assert [label.cases for label in report.labels] == [2, 2]
     for name in ("labels/eye0.png", "labels/eye1.png", "labels.csv"):
         assert (tmp_path / "fixed" / name).read_bytes() == (raw / name).read_bytes()
+    assert not (tmp_path / "fixed" / "labels" / "eye2.png").exists()
 
 
 def test_a_table_of_no_labels_at_all(tmp_path):
