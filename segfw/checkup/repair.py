@@ -14,6 +14,7 @@ import numpy as np
 
 from segfw.base.files import is_empty, new_folder, whole_file
 from segfw.base.records import Record, UserError
+from segfw.base.words import count
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
 from segfw.dataset.cases import Case, FoundDataset
@@ -193,7 +194,9 @@ def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
             if not finite.any():
                 continue
             fill = float(array[finite].min())
-            words.append(f"{path.name}: {int((~finite).sum())} voxels that were NaN or infinite set to {fill:.6g}")
+            broken = int((~finite).sum())
+            were = f"{count(broken, 'voxel')} that {'was' if broken == 1 else 'were'}"
+            words.append(f"{path.name}: {were} NaN or infinite set to {fill:.6g}")
             array = np.where(finite, array, np.float32(fill))
             changes[path] = Volume(array=array, geometry=geometry)
         is_placed = images[0].is_placed and volume.is_placed  # pictures do not say where they lie

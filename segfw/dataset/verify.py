@@ -108,14 +108,14 @@ def _check_channel_count(case: Case, readable: Sequence[tuple[Path, Volume]], ex
         volumes = "one volume" if expected == 1 else f"{expected} volumes"
         remedy = f"if it is a time series, choose {volumes}; else {remedy}"
     axis = " (fourth axis)" if has_fourth_axis else ""
-    return [_error("channel-count", case, "", f"has {found} channels{axis}, expected {expected}", remedy)]
+    return [_error("channel-count", case, "", f"has {count(found, 'channel')}{axis}, expected {expected}", remedy)]
 
 
 def _check_image(case: Case, file: str, array: np.ndarray) -> list[Finding]:
     if array.dtype.kind == "f":
         broken = array.size - int(np.isfinite(array).sum())
         if broken:
-            what = f"{broken} voxels are NaN or infinite"
+            what = f"{count(broken, 'voxel')} {'is' if broken == 1 else 'are'} NaN or infinite"
             remedy = "replace them by the background value or export the image again"
             return [_error("image-nan", case, file, what, remedy)]
     low = array.min()

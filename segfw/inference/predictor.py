@@ -59,6 +59,7 @@ from segfw.base.options import named_by_keyword
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.stopwatch import Stopwatch
+from segfw.base.words import count
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import PreprocessRecord, orientation_note, outside_of, preprocess_classes, preprocess_image
 from segfw.grid.restore import Restoring, restored
@@ -263,7 +264,9 @@ class Predictor:
         found = volume.array.shape[0]
         if found != expected:
             names = ", ".join(channel.name for channel in self.plan.channels)
-            raise UserError(f"the image has {found} channels, but the model was trained on {expected} ({names})")
+            raise UserError(
+                f"the image has {count(found, 'channel')}, but the model was trained on {expected} ({names})"
+            )
         preprocessing = self.configuration.preprocessing
         is_empty = any(rule.inside_mask for rule in preprocessing.normalization) and not volume.array.any()
         if is_empty:  # there is nothing to measure inside the mask

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.records import UserError
+from segfw.base.words import count
 
 NAMES_SHOWN = 6
 
@@ -30,8 +31,8 @@ class Transfer:
         if self.adapted:
             there, here = self.channels
             rest = "further ones begin at zero" if here > there else "the rest is dropped"
-            shared = f"the first {min(there, here)} channels taken for the same, {rest}"
-            lines.append(f"  {there} channels there and {here} here, {shared}: {_listed(self.adapted)}")
+            shared = f"the first {count(min(there, here), 'channel')} taken for the same, {rest}"
+            lines.append(f"  {count(there, 'channel')} there and {here} here, {shared}: {_listed(self.adapted)}")
         if self.left_fresh:
             lines.append(f"  {len(self.left_fresh)} begin anew: {_listed(self.left_fresh)}")
         if self.unused:

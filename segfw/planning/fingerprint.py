@@ -286,7 +286,7 @@ def _uneven_channels(found: FoundDataset, scans: Sequence[CaseScan]) -> list[Fin
             kind="channel-count",
             severity="error",
             case=case_id,
-            what=f"has {channels} channels, but {first} has {channels_of[first]}",
+            what=f"has {count(channels, 'channel')}, but {first} has {channels_of[first]}",
             remedy="give every case the same channels",
         )
         for case_id, channels in channels_of.items()

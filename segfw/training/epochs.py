@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segfw.base.records import GIGABYTE, UserError
+from segfw.base.words import count
 from segfw.model.source import BEST_FILE
 from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures
 from segfw.model.weights import save_weights
@@ -186,14 +187,14 @@ def _note_patch_dice(run: TrainRun, state: TrainState, dice: float, predicted_vo
         counters.best_epoch = counters.epoch
     waited = counters.epoch - counters.best_epoch
     if run.settings.patience and waited >= run.settings.patience:
-        _cool_down(run, state, clock, f"no progress for {waited} epochs")
+        _cool_down(run, state, clock, f"no progress for {count(waited, 'epoch')}")
 
 
 def _cool_down(run: TrainRun, state: TrainState, clock: Clock, reason: str) -> None:
     (done,) = run.ranks.from_first(clock.progress())
     if cool_down(run.settings, state.counters, done):
         steps = state.counters.cool_steps
-        event = f"{reason}: the learning rate falls to zero within {steps} steps, then it ends"
+        event = f"{reason}: the learning rate falls to zero within {count(steps, 'step')}, then it ends"
         state.counters.events["cooling"] = event
         print(event)
 

@@ -76,7 +76,7 @@ def test_what_is_safe_is_repaired_and_all_else_copied(raw, tmp_path):
     assert digests(raw) == before
     fixes = Fixes.load(fix / "fixes.json")
     assert set(fixes.done) == {"case_00", "case_01", "case_02", "case_03", "copy"}
-    assert fixes.done["case_00"] == ("case_00_0000.nii.gz: 1 voxels that were NaN or infinite set to 0",)
+    assert fixes.done["case_00"] == ("case_00_0000.nii.gz: 1 voxel that was NaN or infinite set to 0",)
     assert fixes.done["case_01"] == (
         "case_01.nii.gz: placement copied from case_01_0000.nii.gz, as the shape is equal and the place nearly",
     )

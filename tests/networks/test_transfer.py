@@ -58,7 +58,7 @@ def test_fewer_channels_keep_the_first():
     found = transfer(network, source.state_dict())
     assert found.adapted == (STEM,)
     assert torch.equal(network.state_dict()[STEM], source.state_dict()[STEM][:, :1])
-    assert "3 channels there and 1 here, the first 1 channels taken for the same, the rest is dropped" in found.text()
+    assert "3 channels there and 1 here, the first 1 channel taken for the same, the rest is dropped" in found.text()
 
 
 def test_a_deeper_and_wider_network_takes_what_fits():

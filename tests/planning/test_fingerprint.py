@@ -192,7 +192,7 @@ def broken_raw(raw: Path) -> dict[str, str]:
         "case_04": "labelsTr/case_04.nii.gz: the mask's grid differs from the image's: shape (z, y, x) (10, 18, 19)",
         "case_05": "labelsTr/case_05.nii.gz: the mask's grid differs from the image's: spacing (z, y, x) (4.0, 1.6",
         "case_06": "case_06_0000.nii.gz: every voxel has the value 5",
-        "case_07": "case_07_0000.nii.gz: 1 voxels are NaN or infinite",
+        "case_07": "case_07_0000.nii.gz: 1 voxel is NaN or infinite",
         "case_08": "case_08.nii.gz: holds 240 values that are not integers, such as 3.3",
         "case_09": "case_09.nii.gz: holds the label value 1, 4, 8, which dataset.json does not list",
         "case_10": "has 2 channels (fourth axis), expected 1",
