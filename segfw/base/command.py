@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from segfw.base.options import Options, add_options, named_as_typed
-from segfw.base.settings_file import read_settings
 from segfw.base.speech import LogPlace
 
 SETTINGS = "settings_file"
@@ -97,6 +96,8 @@ class Command:
         """Lets the verb's parser take what a file of settings says for what is not typed; False if none is given."""
         path = getattr(typed, SETTINGS, None)
         if path is not None:
+            from segfw.base.settings_file import read_settings
+
             typed.parser.set_defaults(**read_settings(path, self.records.values()))
         return path is not None
 

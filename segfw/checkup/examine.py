@@ -21,6 +21,7 @@ from segfw.dataset.labels import apply_map
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume
 from segfw.planning.fingerprint import scan_cases, values_in
+from segfw.planning.splits import FEWEST_CASES, MORE_CASES, too_few
 
 LISTED_PER_CASE = 3
 
@@ -62,6 +63,7 @@ def examine(
         *in_files,
         *_joined(_findings_among_cases(cases, details, names, patient_of, copies)),
         *repeated_patients(patient_of, source=source),
+        *_too_few_cases(found),
     ]
     report = CheckReport(
         name=found.name,
@@ -75,6 +77,13 @@ def examine(
         paired=found.paired,
     )
     return Examination(report=report, details=details)
+
+
+def _too_few_cases(found: FoundDataset) -> list[Finding]:
+    """An error where there are masks to train with, but of too few cases; images alone are looked at as they are."""
+    if len(found.cases) >= FEWEST_CASES or not any(case.label for case in found.cases):
+        return []
+    return [Finding(kind="too-few-cases", severity="error", what=too_few(len(found.cases)), remedy=MORE_CASES)]
 
 
 def _as_reported(finding: Finding) -> Finding:

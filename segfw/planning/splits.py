@@ -21,6 +21,8 @@ from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
 
 NOTES_SHOWN = 8
+FEWEST_CASES = 2
+MORE_CASES = "training needs at least 2, better 20 or more"
 FOLDS = 5
 SEED = 12345
 ATTEMPTS = 20  # orders in which patients are placed; the first mostly is good enough
@@ -50,10 +52,15 @@ class Splits(Record):
         return self.folds[int(name)]
 
 
-def require_fold(name: str, count: int) -> None:
-    """Raises UserError unless there is a fold of that name among ``count``, or it is 'all'."""
-    if name != "all" and not (name.isdecimal() and int(name) < count):
-        raise UserError(f"fold {name!r} does not exist; choose 0 to {count - 1} or all")
+def require_fold(name: str, folds: int) -> None:
+    """Raises UserError unless there is a fold of that name among ``folds``, or it is 'all'."""
+    if name != "all" and not (name.isdecimal() and int(name) < folds):
+        raise UserError(f"fold {name!r} does not exist; choose 0 to {folds - 1} or all")
+
+
+def too_few(cases: int) -> str:
+    """What is wrong with a data set of less than FEWEST_CASES."""
+    return f"the data set has {count(cases, 'usable case')}"
 
 
 def make_splits(
@@ -72,8 +79,8 @@ def make_splits(
     data sets of one case per patient, the folds are the same as nnU-Net's for the same case ids.
     """
     ids = sorted(case_ids)
-    if len(ids) < 2:
-        raise UserError(f"the data set has {len(ids)} usable cases; training needs at least 2, better 20 or more")
+    if len(ids) < FEWEST_CASES:
+        raise UserError(f"{too_few(len(ids))}; {MORE_CASES}")
     groups = groups or {}
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case in ids:
@@ -328,8 +335,13 @@ def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[
 
 
 def expected_folds(found: FoundDataset, groups: str | Path | None, given: Path | None) -> int:
-    """How many folds ``import_or_draw_splits`` will make; told before any image is read."""
+    """How many folds ``import_or_draw_splits`` will make; told before any image is read.
+
+    Raises UserError if there are too few cases. Where cases are amiss, that is told first, by those who read them.
+    """
     ids = [case.id for case in found.cases]
+    if len(ids) < FEWEST_CASES and not found.findings:
+        raise UserError(f"{found.root}: {too_few(len(ids))}; {MORE_CASES}")
     patient_of = read_groups(groups, ids, found.patient_of)
     path = _given_file(found.root, given)
     if path is not None:

@@ -28,6 +28,10 @@ def load_plan_and_splits(work: Path) -> tuple[Plan, Splits]:
     remedy = "give the work folder of segfw run or segfw plan-and-preprocess"
     if work.is_file():
         raise UserError(f"{work}: is a file, and training and selecting need the data; {remedy}")
+    if not (work / PLAN_FILE).is_file():
+        raise UserError(
+            f"{work}: holds no {PLAN_FILE}; {remedy}" if work.is_dir() else f"{work}: no such folder; {remedy}"
+        )
     plan = Plan.load(work / PLAN_FILE)
     if plan.is_imported and not (work / SPLITS_FILE).is_file():
         raise UserError(

@@ -52,7 +52,7 @@ def _say_result(typed: argparse.Namespace, shell: str) -> None:
 COMMAND = Command(
     function=_the_shell,
     what="Print a script that completes verbs, options and files in a shell.",
-    example="segfw completion bash > ~/.local/share/bash-completion/completions/segfw",
+    example="segfw completion bash",
     arguments=(Argument(name="shell", help="which one", parse=str, choices=SHELLS),),
     say_result=_say_result,
 )

@@ -41,7 +41,7 @@ def test_help_of_every_verb_has_an_example_that_parses(verb, capsys):
         main([verb, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    example = re.search(r"example: segfw (.*?)( > \S+)?$", shown).group(1)
+    example = re.search(r"example: segfw (.*)$", shown).group(1)
     assert build_parser().parse_args(shlex.split(example)).verb == verb
 
 
@@ -74,7 +74,7 @@ def test_the_verbs_are_functions_that_take_the_same_arguments(verb):
         taken |= set(inspect.signature(segfw.export_nnunet).parameters)
     assert asked <= taken
     page = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
-    assert f"segfw.{FUNCTIONS[verb]}`" in page.read_text(encoding="utf-8")
+    assert re.search(rf"`segfw[ .]{verb}`|segfw.{FUNCTIONS[verb]}`", page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -107,7 +107,10 @@ def test_help_does_not_wait_for_torch():
     "arguments, sentence",
     [
         (["run", "nowhere", "work"], "segfw: nowhere: no such folder; give the folder that holds the images and masks"),
-        (["train", "work", "2d", "0"], "segfw: work/plan.json: cannot be read (No such file or directory); is this"),
+        (
+            ["train", "work", "2d", "0"],
+            "segfw: work: no such folder; give the work folder of segfw run or segfw plan-and-",
+        ),
         (["predict", "work", "in", "out"], "segfw: work: holds no plan.json; give the work folder"),
         (["evaluate", "a", "b"], "segfw: a: no such folder; give the folder that holds the masks"),
         (["info", "work"], "segfw: work: holds no plan.json; run segfw plan-and-preprocess RAW work first"),

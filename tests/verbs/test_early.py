@@ -106,3 +106,13 @@ def test_unreadable_images_are_told_when_the_options_are_right(folder, capsys):
 
 def test_every_preset_can_be_typed():
     assert get_args(field_types(PlanRequest)["preset"]) == tuple(PRESETS)
+
+
+def test_a_single_case_is_refused_by_check_and_run_alike(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_raw(tmp_path / "raw", 1, "MR")
+    assert main(["check", "raw"]) == 1
+    assert "the data set has 1 usable case; training needs at least 2, better 20 or more" in capsys.readouterr().out
+    assert main(BEGIN) == 2
+    assert said(capsys) == "raw: the data set has 1 usable case; training needs at least 2, better 20 or more"
+    assert not (tmp_path / "work").exists()

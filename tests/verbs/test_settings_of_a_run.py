@@ -45,7 +45,7 @@ def test_a_run_is_repeated_by_its_file_and_logged(tmp_path, capsys, monkeypatch)
     log = (tmp_path / "work" / "log.txt").read_text(encoding="utf-8")
     lines = [re.fullmatch(r"20\d\d-\d\d-\d\d \S+ \[\d+\] (.*)", line)[1] for line in log.splitlines()]
     assert lines[0] == f"$ segfw run raw work {' '.join(OPTIONS)} --quiet"
-    assert "checked 6 cases of raw (nnunet layout)" in lines
+    assert any(line.startswith("checked 6 cases of raw (nnunet layout") for line in lines)
     assert any(line.startswith("training 2d fold 1 for 1 epoch on ") for line in lines)
     assert lines[-1] == "next: segfw predict work NEW_IMAGES MASKS"
 
