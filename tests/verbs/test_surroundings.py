@@ -1,4 +1,4 @@
-"""Verbs in odd surroundings: any name of a folder, no locale, no home, a strict umask; and many calls in one process."""
+"""Verbs in odd surroundings: any name of a folder, no locale, no home, a strict umask; and many calls in a row."""
 
 from __future__ import annotations
 
