@@ -169,6 +169,7 @@ def predict(
     postprocessing: StrPath | None = None,
     ending: str = ".nii.gz",
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> None: ...
 def run(
     raw: StrPath,
@@ -213,6 +214,7 @@ def run(
     log: tuple[str, ...] | list[str] = (),
     device: str = "auto",
     folds: tuple[str, ...] | list[str] | None = None,
+    dry_run: bool = False,
 ) -> dict[str, dict[str, Scores]]: ...
 def evaluate(
     predictions: StrPath,

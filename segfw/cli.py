@@ -104,7 +104,9 @@ def _main(arguments: list[str], speech: Speech, interrupt: Event) -> int:
     command: Command = typed.command
     typed.arguments = arguments
     speech.is_quiet = typed.quiet
-    if command.log_place is not None and os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+    is_dry = getattr(typed, "dry_run", False)  # which writes nothing, no log either
+    is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    if command.log_place is not None and is_first and not is_dry:
         speech.log = Log(command.log_place(typed))
         speech.note(f"$ {shell_line('segfw', *arguments)}")
     return _run(command, typed, speech, interrupt)

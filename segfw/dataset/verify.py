@@ -79,15 +79,28 @@ def check_case(
         findings += _check_channel_count(case, readable, channel_count)
     for path, volume in readable:
         findings += _check_image(case, with_folder(path), volume.array)
-        difference = volume_mismatch(readable[0][1], volume)
-        if difference:
-            what = f"its grid differs from {with_folder(readable[0][0])}: {difference}"
-            remedy = "resample all channels of a case onto one grid"
-            findings.append(_error("channel-grid", case, with_folder(path), what, remedy))
+        findings += _check_grid(case, readable[0], path, volume)
     if mask is not None and case.label is not None:
         first = readable[0][1] if readable else None
         findings += _check_mask(case, with_folder(case.label), mask, first, labels, labels_source)
     return findings
+
+
+def check_headers(case: Case, images: Sequence[Volume], channel_count: int) -> list[Finding]:
+    """What is wrong with the channels and grids of a case's images, of which no voxel is looked at."""
+    readable = list(zip(case.images, images))
+    findings = _check_channel_count(case, readable, channel_count)
+    for path, volume in readable:
+        findings += _check_grid(case, readable[0], path, volume)
+    return findings
+
+
+def _check_grid(case: Case, first: tuple[Path, Volume], path: Path, volume: Volume) -> list[Finding]:
+    difference = volume_mismatch(first[1], volume)
+    if not difference:
+        return []
+    what = f"its grid differs from {with_folder(first[0])}: {difference}"
+    return [_error("channel-grid", case, with_folder(path), what, "resample all channels of a case onto one grid")]
 
 
 def _error(kind: str, case: Case, file: str, what: str, remedy: str) -> Finding:

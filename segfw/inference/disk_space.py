@@ -22,9 +22,7 @@ def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int 
 
     What masks take is a guess from the size of the images' files; ``spare_bytes`` stay free beside the first.
     """
-    share = MASK_SHARE if folder.ending.endswith(".gz") else PLAIN_MASK_SHARE
-    share += sum(extra.bytes_per_image_byte for extra in folder.extras)
-    sizes = [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]
+    sizes = expected_bytes(cases, folder)
     free = shutil.disk_usage(folder.path).free
     free_room = f"{folder.path}: {free / GIGABYTE:.3g} GB are free"
     if sizes and free < sizes[0] + spare_bytes:
@@ -35,3 +33,10 @@ def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int 
             f"warning: {free_room}, and {count(len(cases), 'case')} may take {needed:.3g} GB; a full disk stops the "
             "work, which the same command resumes"
         )
+
+
+def expected_bytes(cases: Sequence[Case], folder: OutputFolder) -> list[float]:
+    """Bytes that the mask of each case, and what is made beside it, may take."""
+    share = MASK_SHARE if folder.ending.endswith(".gz") else PLAIN_MASK_SHARE
+    share += sum(extra.bytes_per_image_byte for extra in folder.extras)
+    return [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]

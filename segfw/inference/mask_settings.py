@@ -61,11 +61,7 @@ def agree_on_settings(
 ) -> None:
     """Says in the folder what its masks are made with; UserError if masks of another model, or of others, are there."""
     kept = folder.path / SETTINGS_FILE
-    require_no_strangers(folder.path, [folder.mask(case.id) for case in found], kept)
-    # In this order: another process that has just begun in this folder has said so before its first mask.
-    has_masks = any(folder.mask(case.id).exists() for case in found)
-    if has_masks and not overwrite and not kept.is_file():
-        raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
+    require_own_masks(folder, found, overwrite=overwrite)
     with folder.alone():
         old = _kept_settings(kept, overwrite=overwrite)
         different = settings.differences(old) if old else []
@@ -79,13 +75,38 @@ def agree_on_settings(
             for case_id in forgotten:
                 folder.forget(case_id)
             (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
-        elif different:
-            raise UserError(
-                f"{folder.path}: holds masks of another model or other options ({', '.join(different)}); use another "
-                "folder or --overwrite"
-            )
+        else:
+            _require_none(different, folder.path)
         if not is_same or settings.probability_bits is not None:
             settings.save(kept)
+
+
+def require_agreement(
+    folder: OutputFolder, settings: PredictionSettings, found: Sequence[Case], *, overwrite: bool
+) -> None:
+    """Refuses what ``agree_on_settings`` would refuse, and writes nothing."""
+    require_own_masks(folder, found, overwrite=overwrite)
+    old = _kept_settings(folder.path / SETTINGS_FILE, overwrite=overwrite)
+    if old is not None and not overwrite:
+        _require_none(settings.differences(old), folder.path)
+
+
+def _require_none(different: Sequence[str], folder: Path) -> None:
+    if different:
+        raise UserError(
+            f"{folder}: holds masks of another model or other options ({', '.join(different)}); use another folder or "
+            "--overwrite"
+        )
+
+
+def require_own_masks(folder: OutputFolder, found: Sequence[Case], *, overwrite: bool) -> None:
+    """UserError if the folder holds masks that segfw did not write, or images of other names."""
+    kept = folder.path / SETTINGS_FILE
+    require_no_strangers(folder.path, [folder.mask(case.id) for case in found], kept)
+    # In this order: another process that has just begun in this folder has said so before its first mask.
+    has_masks = any(folder.mask(case.id).exists() for case in found)
+    if has_masks and not overwrite and not kept.is_file():
+        raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
 
 
 def require_no_strangers(output: Path, masks: Sequence[Path], settings: Path) -> None:

@@ -112,6 +112,11 @@ class OutputFolder:
         known = PredictedCase(id=case.id, sources=sources, seconds=seconds, device=device)
         known.save(self._record(case.id))
 
+    def seconds_per_case(self) -> float | None:
+        """Mean of what the parts of each mask that is here took together; None where there is none."""
+        known = [sum(case.seconds.values()) for case in self._known_cases()]
+        return sum(known) / len(known) if known else None
+
     def clean(self) -> None:
         """Removes what killed processes left half-written."""
         for folder in (self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)):

@@ -60,6 +60,7 @@ class PredictOptions(TilingOptions):
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     ending: str = option(MASK_ENDING, ENDING)
     overwrite: bool = option(False, "predict again what is there")
+    dry_run: bool = option(False, "say which cases would be predicted, what is done and what would fail; write nothing")
 
 
 @dataclass(frozen=True, kw_only=True)

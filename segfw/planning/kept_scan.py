@@ -30,21 +30,28 @@ def kept_or_new_scan(
     found: FoundDataset, work: Path, workers: int | None, overwrite: bool, decoded: DecodedCases
 ) -> tuple[DatasetManifest, Fingerprint]:
     """Manifest and fingerprint, from the work folder if no file has changed since."""
-    _require_utf_8(found)
-    digest = _files_digest(found)
-    kept = work / SCAN_FILE
-    if not overwrite and kept.is_file() and Scan.load(kept).digest == digest:
-        return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
+    kept = None if overwrite else kept_scan(found, work)
+    if kept is not None:
+        return kept
     threading.Thread(target=load_counter, daemon=True).start()  # new data need a new plan, for which steps are counted
     manifest, fingerprint = scan_dataset(found, workers=workers, also=decoded.keep)
     work.mkdir(parents=True, exist_ok=True)
     keep_decision(work, MANIFEST_FILE, manifest, overwrite)  # first of all: it may refuse, and nothing has changed then
     fingerprint.save(work / FINGERPRINT_FILE)
-    Scan(digest=digest).save(kept)
+    Scan(digest=_files_digest(found)).save(work / SCAN_FILE)
     print(f"checked {count(len(manifest.cases), 'case')} of {manifest.name} ({manifest.layout} layout; {found.paired})")
     for note in manifest.notes:
         print(f"  {note}")
     return manifest, fingerprint
+
+
+def kept_scan(found: FoundDataset, work: Path) -> tuple[DatasetManifest, Fingerprint] | None:
+    """Manifest and fingerprint of the work folder; None if there are none, or a file has changed since."""
+    _require_utf_8(found)
+    kept = work / SCAN_FILE
+    if not kept.is_file() or Scan.load(kept).digest != _files_digest(found):
+        return None
+    return DatasetManifest.load(work / MANIFEST_FILE), Fingerprint.load(work / FINGERPRINT_FILE)
 
 
 def _require_utf_8(found: FoundDataset) -> None:

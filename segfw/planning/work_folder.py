@@ -50,11 +50,16 @@ def _decisions(record: Record) -> Record:
 
 def keep_decision(work: Path, name: str, new: Record, overwrite: bool) -> None:
     """Saves a decision; refuses to replace another one that something has been trained by."""
+    require_keepable(work, name, new, overwrite)
+    new.save(work / name)
+
+
+def require_keepable(work: Path, name: str, new: Record, overwrite: bool) -> None:
+    """Refuses what ``keep_decision`` would refuse, and writes nothing."""
     path = work / name
     if path.is_file():
         try:
             if _decisions(type(new).load(path)) == _decisions(new):
-                new.save(path)
                 return
         except UserError:  # damaged or of another version
             if not overwrite:
@@ -65,4 +70,3 @@ def keep_decision(work: Path, name: str, new: Record, overwrite: bool) -> None:
                 f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or delete "
                 f"{work / 'runs'} and train again"
             )
-    new.save(path)

@@ -95,3 +95,4 @@ class RunOptions(StartOptions):
     """How ``run`` trains: which folds, and what they begin with."""
 
     folds: tuple[str, ...] | None = option(None, "0 to 4, or all (default: 0 1 2 3 4)", metavar="FOLD")
+    dry_run: bool = option(False, "read and plan, say what would be trained and what it takes; write nothing")

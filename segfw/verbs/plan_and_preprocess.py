@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from segfw.dataset.cases import DatasetManifest, FoundDataset
     from segfw.planning.fingerprint import Fingerprint
     from segfw.planning.plan import Plan
+    from segfw.planning.splits import Splits
 
 KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and wait to be preprocessed
 
@@ -101,6 +103,7 @@ def _plan_and_preprocess(
     from segfw.dataset.cases import with_absolute_paths
     from segfw.grid.store import DecodedCases, preprocess_dataset
     from segfw.planning.kept_scan import kept_or_new_scan
+    from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
     from segfw.planning.preprocessed_bytes import float32_bytes
     from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
@@ -111,6 +114,7 @@ def _plan_and_preprocess(
     decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
     manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
+    keep_decision(work, PLAN_FILE, plan, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     folds, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
     for fold in options.folds:
@@ -151,6 +155,55 @@ def _plan_and_preprocess(
     return plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForetoldWork:
+    """What a work folder would hold: all that is decided before anything is written."""
+
+    manifest: DatasetManifest
+    plan: Plan
+    splits: Splits
+    notes: tuple[str, ...]  # on the folds
+    findings: tuple[str, ...]  # of the data that keep nothing from starting
+
+
+def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareOptions) -> ForetoldWork:
+    """Reads the data and decides as ``plan_and_preprocess`` does, and writes nothing.
+
+    What the work folder holds of the same data for the same request is taken from there. Raises UserError for all that
+    ``plan_and_preprocess`` would refuse before it preprocesses.
+    """
+    from segfw.base.device import pick_device
+    from segfw.base.output_paths import require_outside
+    from segfw.dataset.layouts import find_dataset
+    from segfw.planning.fingerprint import scan_dataset
+    from segfw.planning.kept_scan import kept_scan
+    from segfw.planning.plan import PLAN_FILE
+    from segfw.planning.planner import require_possible
+    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.work_folder import require_keepable, require_own_folder
+
+    device = pick_device(options.device)
+    found = find_dataset(raw)
+    require_own_folder(work)
+    require_outside(work, (raw,))
+    _check_early(found, request, options)
+    manifest, fingerprint = kept_scan(found, work) or scan_dataset(found, workers=request.workers)
+    plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
+    require_possible(request.configurations or (), plan, is_given=request.plans is not None)
+    require_keepable(work, PLAN_FILE, plan, options.overwrite)
+    splits, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
+    for fold in options.folds:
+        splits.fold(fold)  # or a UserError
+    require_keepable(work, SPLITS_FILE, splits, options.overwrite)
+    return ForetoldWork(
+        manifest=manifest,
+        plan=plan,
+        splits=splits,
+        notes=tuple(notes),
+        findings=tuple(finding.full_sentence for finding in found.findings),
+    )
+
+
 def _plan(
     work: Path,
     manifest: DatasetManifest,
@@ -165,7 +218,6 @@ def _plan(
     from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
     from segfw.planning.plan import PLAN_FILE, Plan
     from segfw.planning.planner import request_digest
-    from segfw.planning.work_folder import keep_decision
 
     decisive = request.decisive
     nnunet_plans: dict[str, object] = {}
@@ -185,9 +237,7 @@ def _plan(
         plan = with_estimates(followed, target, measure_plan(followed, target))
     else:
         plan = plan_for_device(manifest, fingerprint, request, target)
-    plan = plan.model_copy(update={"request": digest})
-    keep_decision(work, PLAN_FILE, plan, overwrite)
-    return plan
+    return plan.model_copy(update={"request": digest})
 
 
 def _say_result(typed: argparse.Namespace, plan: Plan) -> None:

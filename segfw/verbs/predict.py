@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.base.speech import LOG_FILE, LogPlace, say_next
+from segfw.base.speech import LOG_FILE, LogPlace, aside, say_next
 from segfw.inference.prediction_options import PredictOptions
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def predict(
         takes every eighth case from the third on. Each of several devices takes cases as it can; ``cluster`` is the
         address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of each, 16 or 8.
         ``postprocessing`` is a selection.json, or the postprocessing.json of an imported model. ``max_memory_gb`` is of
-        this computer's memory.
+        this computer's memory. With ``dry_run`` what would be done is printed, from headers alone, and nothing is
+        written.
     build
         Makes the network of a NetworkSpec, where another one than the plan's was trained.
 
@@ -65,10 +66,11 @@ def predict(
     from segfw.evaluation.mask_facts import FACTS_FILE
     from segfw.images.formats import check_mask_ending, split_ending
     from segfw.inference.disk_space import require_space
+    from segfw.inference.foretold import foretold_lines
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.made_with import mask_facts
     from segfw.inference.many_cases import predict_cases, share_out
-    from segfw.inference.mask_settings import agree_on_settings
+    from segfw.inference.mask_settings import agree_on_settings, require_agreement
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import (
         CasePart,
@@ -112,6 +114,12 @@ def predict(
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
     cases = case_part.cases(found)
+    if options.dry_run:
+        folder = job.folder(loaded)
+        require_agreement(folder, job.settings(loaded), found, overwrite=options.overwrite)
+        lines = foretold_lines(loaded, cases, folder, step=options.step, mirroring=options.mirroring)
+        print("\n".join(lines))
+        return
     predictors = [job.predictor(loaded, device, cases=len(cases) // len(devices)) for device in devices]
     room = host_room_bytes(options.max_memory_gb) / len(devices)  # now that all models are loaded
     predictors = [predictor.with_room(room) for predictor in predictors]
@@ -140,6 +148,9 @@ def predict(
 
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
+    if typed.dry_run:
+        aside("nothing was written; the same command without --dry-run predicts")
+        return
     print(f"masks are in {typed.output}")
     say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
 

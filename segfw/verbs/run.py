@@ -49,7 +49,8 @@ def run(
     settings
         How each fold is trained.
     options
-        Which folds are trained, by default all five, on which device, and what they begin with.
+        Which folds are trained, by default all five, on which device, and what they begin with. With ``dry_run`` all
+        that would be done is printed, nothing is written, and there are no scores.
 
     Returns
     -------
@@ -91,7 +92,11 @@ def run(
     if names is not None and CASCADE in names:  # the first stage comes first, the second last
         names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
         request = replace(request, configurations=names)
-    plan = plan_and_preprocess(raw, work, request, PrepareOptions(device=options.device, folds=options.folds or ()))
+    prepare = PrepareOptions(device=options.device, folds=options.folds or ())
+    if options.dry_run:
+        _foretell(Path(raw), work, request, settings, options, prepare)
+        return {}
+    plan = plan_and_preprocess(raw, work, request, prepare)
 
     write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
 
@@ -110,6 +115,25 @@ def run(
                 scores[name][fold] = result
     write_text(work / SUMMARY_FILE, folds_table(scores))
     return scores
+
+
+def _foretell(
+    raw: Path,
+    work: Path,
+    request: PlanRequest,
+    settings: TrainSettings,
+    options: RunOptions,
+    prepare: PrepareOptions,
+) -> None:
+    """Says all that would be done, and does nothing of it; UserError where the real run would not start."""
+    from segfw.verbs.foretell_run import foretold_text
+    from segfw.verbs.plan_and_preprocess import foretell_work
+
+    foretold = foretell_work(raw, work, request, prepare)
+    folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
+    chosen = [foretold.plan.configuration(name) for name in request.configurations or foretold.plan.configurations]
+    print(foretold_text(work, foretold, chosen, folds))
+    _tell_length(raw, work, chosen, settings, options, folds)
 
 
 def _tell_length(
@@ -144,6 +168,9 @@ def _tell_length(
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:
     from segfw.evaluation.text import folds_table
 
+    if typed.dry_run:
+        aside("nothing was written; the same command without --dry-run trains")
+        return
     aside(folds_table(scores).rstrip())
     print(f"reports: {typed.work}/runs/*/fold_*/report.html")
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
