@@ -105,15 +105,16 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
     budget_s = options.time_budget_s
     fold = fold_folder(work, CONFIGURATION, FOLD)
     trained_s = _trained_s(fold)
+    settings = TrainSettings()
+    begin = TrainOptions(device=options.device)
     if trained_s is None:
-        budget_s = budget_s or said_budget_s(plan.configuration(CONFIGURATION))
+        settings = TrainSettings(time_budget_s=budget_s or said_budget_s(plan.configuration(CONFIGURATION)))
         begin = TrainOptions(device=options.device, resume=(fold / CHECKPOINT_FILE).is_file())
-        train(work, CONFIGURATION, FOLD, TrainSettings(time_budget_s=budget_s), begin)
     elif budget_s is not None and budget_s > trained_s:
         print(f"training for {said_time(budget_s - trained_s)} more")
         shutil.rmtree(masks, ignore_errors=True)  # of the weights before
-        more = TrainOptions(device=options.device, extend_s=budget_s - trained_s)
-        train(work, CONFIGURATION, FOLD, TrainSettings(), more)
+        begin = TrainOptions(device=options.device, extend_s=budget_s - trained_s)
+    train(work, CONFIGURATION, FOLD, settings, begin)  # of a finished fold it scores what is left to be scored
     predict(work, data / "imagesTs", masks, PredictOptions(device=options.device))
     pairs, _ = pair_masks(masks, data / "labelsTs")
     files = ResultFiles(
