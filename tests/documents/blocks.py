@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("sh", "powershell", "python", "text", "json", "csv", "toml", "yaml", "{toctree}", "{include}", "{api}")
+LANGUAGES = ("sh", "powershell", "python", "text", "json", "toml", "{toctree}", "{include}", "{api}")
 SHELLS = ("sh", "powershell")
 FENCE = re.compile(r"^```(\S*)( .*)?$")
 FILE = re.compile(r"<!-- file: (\S+) -->")
