@@ -14,7 +14,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from segfw.base.records import UserError
-from segfw.base.written_by_people import read_json, read_text
+from segfw.base.written_by_people import check_text, read_json, read_text
 from segfw.dataset.bids import lookup_tables
 from segfw.dataset.cases import FoundDataset
 from segfw.dataset.dataset_json import BACKGROUND, DESCRIPTION_FILE, IGNORE, labels_of
@@ -34,9 +34,9 @@ COLOUR_COLUMNS = (
     frozenset({"b", "blue", "colorb", "colourb"}),
 )
 # ITK-SNAP: index, red, green, blue, alpha, visible, mesh, "name"
-ITK_SNAP_LINE = re.compile(r'(-?\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"')
+ITK_SNAP_LINE = re.compile(r'(-?\d{1,9})\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"')
 # 3D Slicer and FreeSurfer: index, name, red, green, blue, alpha
-COLOUR_TABLE_LINE = re.compile(r"(-?\d+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+\d+)?")
+COLOUR_TABLE_LINE = re.compile(r"(-?\d{1,9})\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+\d+)?")
 PLAIN_LINE = re.compile(r"(-?\d{1,9})\s*[,;:=\t ]\s*([^,;\t]+)")  # no header: 1,liver or 1 liver
 NAMES_OF_BACKGROUND = frozenset({"background", "clearlabel", "unknown", "none", "bg"})
 
@@ -87,9 +87,13 @@ def read_label_table(path: Path) -> LabelTable:
     if path.suffix.lower() == ".json":
         return _from_json(path)
     try:
-        lines = normalize("NFC", read_text(path)).splitlines()
+        text = read_text(path)
+        check_text(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a table of label names") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is no table ({error}); {EXAMPLE}") from None
+    lines = normalize("NFC", text).splitlines()
     used = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"]
     if not used:
         raise UserError(f"{path}: is empty; {EXAMPLE}")
@@ -142,7 +146,10 @@ LINES: Mapping[re.Pattern[str], Callable[[Path, int, str], LabelRow]] = {
 
 def _rows_with_header(path: Path, lines: Sequence[tuple[int, str]]) -> list[LabelRow]:
     delimiter = max(",;\t", key=lines[0][1].count)  # spreadsheets in many countries write semicolons
-    header, *rows = [(number, next(csv.reader([line], delimiter=delimiter))) for number, line in lines]
+    try:
+        header, *rows = [(number, next(csv.reader([line], delimiter=delimiter))) for number, line in lines]
+    except csv.Error as error:
+        raise UserError(f"{path}: is no table ({error}); {EXAMPLE}") from None
     names = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in header[1]]
 
     def column(words: frozenset[str]) -> int | None:

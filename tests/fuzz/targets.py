@@ -25,6 +25,7 @@ from segfw.base.records import Record
 from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
+from segfw.dataset.label_names import read_label_table
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
@@ -309,6 +310,7 @@ DECATHLON = {
     ],
 }
 GROUPS = "case;patient\n" + "".join(f"{case};p{number // 2}\n" for number, case in enumerate(IDS))
+LABEL_NAMES = "value,name,r,g,b\n" + "".join(f"{number},part {number},{number},0,9\n" for number in range(1, 5))
 FOLDS = [{"train": IDS[:4], "val": IDS[4:]}, {"train": IDS[2:], "val": IDS[:2]}]
 TEXTS = {
     "plan.json": Target(_written("work/plan.json"), Plan.load, JSON),
@@ -349,6 +351,7 @@ TEXTS = {
     "dataset.json of a Decathlon": Target(_raw("dataset.json", DECATHLON), _described, JSON),
     "dataset.json to repair": Target(_raw("dataset.json"), _repaired, JSON),
     "label_maps.json": Target(_raw("label_maps.json", {"case_01": {"1": "bright", "2": 7}}), _described, JSON),
+    "labels.csv": Target(_text("labels.csv", LABEL_NAMES), read_label_table, TEXT),
     "groups.csv": Target(_text("groups.csv", GROUPS), lambda file: read_groups(file, IDS), TEXT),
     "STOP": Target(_text("STOP", "now\n"), _asked_to_stop, TEXT),
     "nnU-Net's plans.json": Target(_theirs("plans.json"), _imported, JSON),
