@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +21,32 @@ def require_outside(output: Path | None, inputs: Iterable[Path | None]) -> None:
     for folder in inputs:
         if folder is not None and Path(folder).is_dir() and Path(folder).resolve() in (place, *place.parents):
             raise UserError(f"{output}: lies inside {folder}, which is only read; give a place outside of it")
+
+
+def require_distinct(names: Iterable[str], folder: Path, ignores_case: Callable[[Path], bool] | None = None) -> None:
+    """UserError if two names would be one file in ``folder``, on a disk that does not tell A from a.
+
+    Such are those of Windows and mostly those of the Mac; the second file would take the place of the first. Asked of
+    the disk (or of ``ignores_case``) only where two names differ in capital letters alone.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.casefold(), name)
+        if other == name:
+            continue
+        if not (ignores_case or _ignores_case)(Path(folder)):
+            return
+        raise UserError(
+            f"{folder}: the cases {other} and {name} would be one file, because this disk takes capital and small letters "
+            "for the same; rename one of them"
+        )
+
+
+def _ignores_case(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".case-") as probe:
+        path = Path(probe.name)
+        return path.with_name(path.name.swapcase()).exists()
 
 
 def require_replaceable(output: Path | None, endings: tuple[str, ...], is_own: Callable[[Path], bool]) -> None:

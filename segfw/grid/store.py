@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segfw.base.array_files import StoredArray, open_array, open_checked_array, save_array
 from segfw.base.files import remove_partials
+from segfw.base.output_paths import require_distinct
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
@@ -115,6 +116,7 @@ def preprocess_dataset(
     float32 on its own grid or on the finest network grid, whichever is larger; ``decoded`` holds cases that were read
     before. The work is done in ``workers`` threads, or in ``pool``, which without ``decoded`` may be on other machines.
     """
+    require_distinct([case.id for case in cases], folder)
     for name in configurations:
         remove_partials(folder / name)
     read = decoded.read if decoded else read_case

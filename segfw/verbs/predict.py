@@ -59,7 +59,7 @@ def predict(
     from functools import partial
 
     from segfw.base.cluster import cluster_pool
-    from segfw.base.output_paths import require_outside
+    from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.records import UserError
     from segfw.dataset.labels import LABELS_FILE
     from segfw.dataset.new_images import find_images
@@ -113,6 +113,7 @@ def predict(
     loaded = job.load()
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
+    require_distinct([case.id for case in found], output)
     cases = case_part.cases(found)
     if options.dry_run:
         folder = job.folder(loaded)

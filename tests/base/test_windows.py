@@ -9,8 +9,12 @@ import pytest
 
 import segfw
 from segfw.base import files
+from segfw.base.errors import UserError
 from segfw.base.files import is_empty, new_folder, once_free, write_text
+from segfw.base.output_paths import require_distinct
 from segfw.base.records import Record, StoredPath
+from segfw.model.weights import load_tensors, save_tensors
+from segfw.training.stop_file import COOL_DOWN, GO_ON, STOP_NOW, StopFile
 
 PACKAGE = Path(segfw.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -159,3 +163,43 @@ def test_a_folder_that_only_a_file_manager_has_looked_into_is_empty(tmp_path):
         (partial / "done").write_bytes(b"")
     assert [path.name for path in folder.iterdir()] == ["done"]
     assert not is_empty(folder)
+
+
+def test_cases_that_would_be_one_file_are_told(tmp_path):
+    with pytest.raises(UserError, match="the cases P1 and p1 would be one file"):
+        require_distinct(["P1", "P2", "p1"], tmp_path, ignores_case=lambda _: True)
+    require_distinct(["P1", "P2", "p1"], tmp_path, ignores_case=lambda _: False)
+    require_distinct(["P1", "P2"], tmp_path, ignores_case=lambda _: pytest.fail("no two are alike"))
+
+
+def test_a_disk_is_asked_whether_it_tells_capital_letters(tmp_path):
+    (tmp_path / "probe").write_bytes(b"")
+    is_blind = (tmp_path / "PROBE").exists()
+    try:
+        require_distinct(["a", "A"], tmp_path)
+    except UserError:
+        assert is_blind
+    else:
+        assert not is_blind
+    assert [path.name for path in tmp_path.iterdir()] == ["probe"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+def test_weights_that_were_read_keep_no_file_mapped(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.safetensors"
+    save_tensors(path, {"a": torch.arange(1000.0)}, {})
+    tensors, _ = load_tensors(path)
+    assert path.name not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert tensors["a"][999] == 999
+
+
+def test_stop_txt_is_obeyed_and_removed(tmp_path):
+    stop = StopFile(tmp_path, look_every_s=0.0)
+    assert stop.asked() == GO_ON
+    (tmp_path / "STOP.txt").write_bytes("now\r\n".encode("utf-16"))
+    assert stop.asked() == STOP_NOW
+    (tmp_path / "STOP.txt").write_bytes(b"")
+    assert stop.asked() == COOL_DOWN
+    stop.done()
+    assert list(tmp_path.iterdir()) == []
