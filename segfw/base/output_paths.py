@@ -37,8 +37,8 @@ def require_distinct(names: Iterable[str], folder: Path, ignores_case: Callable[
         if not (ignores_case or _ignores_case)(Path(folder)):
             return
         raise UserError(
-            f"{folder}: the cases {other} and {name} would be one file, because this disk takes capital and small letters "
-            "for the same; rename one of them"
+            f"{folder}: the cases {other} and {name} would be one file, because this disk takes capital letters for "
+            "small ones; rename one of them"
         )
 
 

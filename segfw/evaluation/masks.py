@@ -55,7 +55,9 @@ def read_pair(
     wanted = _read_mask(reference)
     predicted = _read_mask(prediction)
     if not wanted.is_placed:  # a picture: the prediction lies where its image does
-        wanted = stored_like(wanted, predicted)
+        # A photograph's prediction as NIfTI has the nominal place of its image, and knows no more of millimetres.
+        is_nominal = predicted.geometry == wanted.geometry
+        wanted = replace(stored_like(wanted, predicted), is_placed=predicted.is_placed and not is_nominal)
     predicted = stored_like(predicted, wanted)
     _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
     predicted = replace(predicted, geometry=wanted.geometry)  # oriented by the same rounding

@@ -9,6 +9,7 @@ from pathlib import Path
 from segfw.base.progress import progress
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.dataset.cases import Case
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
 from segfw.dataset.image_files import image_files
 from segfw.dataset.label_names import TABLE_FILES, label_table_of
@@ -37,16 +38,18 @@ class LabelledPairs:
 def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> tuple[Pairs, list[str]]:
     """{case id: (reference file, prediction file)} by equal names without ending, and what was left out, in words.
 
-    A prediction may also have the id of the case whose mask the reference is, where the data set beside the reference
-    says so. Raises UserError if a reference has no prediction (unless ``partial``), or none has.
+    A prediction may also have the id of the case whose mask the reference is, or the name of its image, where the data
+    set beside the reference says so.
+
+    Raises UserError if a reference has no prediction (unless ``partial``), or none has.
     """
     predicted = _masks_by_id(predictions)
     wanted = _masks_by_id(reference)
-    ids = _case_ids(reference)
+    cases = _cases_by_mask(reference)
     pairs: Pairs = {}
     for name, path in sorted(wanted.items()):
-        found = name if name in predicted else ids.get(name, name)
-        if found in predicted:
+        found = next((called for called in (name, *_names_of(cases.get(name))) if called in predicted), None)
+        if found is not None:
             pairs[found] = (path, predicted[found])
     paired = {path for path, _ in pairs.values()}
     missing = sorted(name for name, path in wanted.items() if path not in paired)
@@ -132,11 +135,12 @@ def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dic
     no data set to tell these.
     """
     folder = reference.resolve().parent
-    ids = _case_ids(reference)
+    cases = _cases_by_mask(reference)
     maps = read_label_maps(folder, labels)
     names = {case: split_ending(path)[0] for case, (path, _) in pairs.items()}
     try:
-        found = {case: label_map_of(ids.get(name, name), maps) for case, name in names.items()}
+        ids = {case: cases[name].id if name in cases else name for case, name in names.items()}
+        found = {case: label_map_of(case_id, maps) for case, case_id in ids.items()}
     except ValueError as error:
         raise UserError(f"{folder}: label maps contradict each other: {error}") from None
     table = label_table_of(folder, None)
@@ -172,14 +176,22 @@ def labels_in_masks(
     return labels, [f"labels were inferred from the values in the reference masks: {', '.join(map(str, found))}"]
 
 
-def _case_ids(reference: Path) -> dict[str, str]:
-    """Id of the case by the name of its mask, if ``reference`` is the folder of masks of a data set; else empty."""
+def _names_of(case: Case | None) -> tuple[str, ...]:
+    """What a prediction of a case may be called beside its mask's name: the case's id, or the name of its image."""
+    if case is None:
+        return ()
+    image = split_ending(case.images[0])[0]
+    return case.id, image.removesuffix("_0000"), image
+
+
+def _cases_by_mask(reference: Path) -> dict[str, Case]:
+    """Cases by the name of their mask, if ``reference`` is the folder of masks of a data set; else empty."""
     try:
         found = find_dataset_of_masks(reference)
     except UserError:
         return {}
     return {
-        split_ending(case.label)[0]: case.id
+        split_ending(case.label)[0]: case
         for case in (found.cases if found else ())
         if case.label is not None and case.label.resolve().parent == reference.resolve()
     }

@@ -12,7 +12,7 @@ from segfw.evaluation import overlays
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.overlays import draw_overlay
 from segfw.evaluation.text import scores_table
-from segfw.images.formats import write_labels
+from segfw.images.formats import read_mask, write_labels
 from segfw.images.geometry import Geometry
 from segfw.verbs.evaluate import evaluate
 
@@ -98,3 +98,23 @@ def test_a_photograph_is_shown_in_its_colours(monkeypatch):
     monkeypatch.setattr(overlays, "_letter", lambda *_: pytest.fail("a photograph has no left and right"))
     png = draw_overlay(photo, square(10, 10), square(13, 10), (1, 1, 1), ("background", "spot"), has_directions=False)
     assert colour_at_the_corner(png) == (200, 30, 10)
+
+
+def test_predictions_are_named_like_images_that_are_named_otherwise_than_their_masks(tmp_path):
+    for folder in ("raw/images", "raw/labels", "predicted"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in (21, 22):
+        Image.new("RGB", SHAPE[:0:-1], (200, 30, 10)).save(tmp_path / f"raw/images/{number}_training.tif")
+        Image.fromarray(square(10, 10)[0]).save(tmp_path / f"raw/labels/{number}_manual1.gif")
+        Image.fromarray(square(13, 10)[0]).save(tmp_path / f"predicted/{number}_training.png")
+    scores = evaluate(tmp_path / "predicted", tmp_path / "raw/labels", surface=False)
+    assert {case: found["label_1"].tp for case, found in scores.cases.items()} == {"21_training": 70, "22_training": 70}
+
+
+def test_a_prediction_of_a_photograph_as_nifti_has_no_millimetres(photographs):
+    place = read_mask(photographs / "wanted" / "a.png").geometry
+    (photographs / "predicted" / "a.png").unlink()
+    write_labels(photographs / "predicted" / "a.nii.gz", square(13, 10), place)
+    scores = evaluate(photographs / "predicted", photographs / "wanted")
+    found = scores.cases["a"]["label_1"]
+    assert (found.hd95_px, found.reference_px, found.hd95_mm) == (3.0, 100.0, None)
