@@ -192,5 +192,5 @@ def test_without_git_there_is_no_state(monkeypatch):
 def test_the_record_is_strict_json(stored, tmp_path):
     note(tmp_path, stored)
     content = json.loads((tmp_path / RUN_FILE).read_text())
-    assert set(content) == {"label_names", "sessions"}
+    assert set(content) == {"label_names", "sessions", "end"}
     assert content["sessions"][0]["processes"] == 1
