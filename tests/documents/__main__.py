@@ -69,9 +69,9 @@ def prepare_examples(folder: Path) -> None:
     for name, source in (("hippocampus", "RAW"), ("new_scans", "NEW_IMAGES"), ("labelsTs", "EXPERT_MASKS")):
         (folder / source).rename(folder / name)
     for name, configuration in (("masks_2d", "2d"), ("masks_3d", "3d_fullres")):
-        run_line(f"segfw run hippocampus other --configurations {configuration} --folds 0", folder)
+        run_line(f"segfw run hippocampus made_{configuration} --configurations {configuration} --folds 0", folder)
         options = f"--configuration {configuration} --save-probabilities"
-        run_line(f"segfw predict other new_scans {name} {options}", folder)
+        run_line(f"segfw predict made_{configuration} new_scans {name} {options}", folder)
 
 
 def main(names: Sequence[str]) -> int:
