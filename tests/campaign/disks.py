@@ -59,6 +59,8 @@ def filled(stage: Stage, name: str, free_bytes: int) -> Outcome:
         elif not any(str(stage.out) in line and REMEDY.search(line) for line in sentences):
             fault = f"names no disk or no remedy: {sentences[0]}"
     changed = [path for path, digest in before.items() if found.get(path) != digest and _is_result(path)]
+    if first.code == 0:
+        changed = []
     left = [path for path in found if ".partial-" in path]
     fault = fault or "; ".join([*(f"{path} was changed" for path in changed), *(f"{path} is left" for path in left)])
     if first.code:
