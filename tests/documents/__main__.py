@@ -24,6 +24,8 @@ from segfw.cli import VERBS, command_of
 
 EXAMPLES = "--help"
 EXAMPLES_NOT_RUN = {"import-nnunet": "needs a model that nnU-Net trained"}
+# The example of predict has written masks into the folder that the one of ensemble names.
+EXAMPLES_BEGIN_WITH = {"ensemble": "rm -r masks\n"}
 # Pages that begin before there is a work folder, and those that make their data too.
 BEFORE_TRAINING = ("README.md", "docs/howto/train.md", "docs/howto/dicom.md", EXAMPLES)
 FROM_NOTHING = ("docs/tutorial.md",)
@@ -57,7 +59,7 @@ def examples() -> tuple[Block, ...]:
             page=f"segfw {verb} {EXAMPLES}",
             line=1,
             language="sh",
-            text=command_of(verb).example,
+            text=EXAMPLES_BEGIN_WITH.get(verb, "") + command_of(verb).example,
             not_run=EXAMPLES_NOT_RUN.get(verb, ""),
         )
         for verb in VERBS
