@@ -24,6 +24,10 @@ from segfw.base.options import (
 from segfw.base.printing import printable
 from segfw.base.words import did_you_mean, listed
 
+# Of dotted keys the parser makes lists whose length grows with the square of theirs.
+MOST_CHARACTERS = 1 << 16
+LONGEST_LINE = 4096
+
 
 def settings_text(records: Iterable[Options], head: str) -> str:
     """The options of some records as TOML; those that have no value stand there as a comment.
@@ -52,9 +56,13 @@ def read_settings(path: Path, records: Iterable[type[Options]]) -> dict[str, Any
 
     from segfw.base.written_by_people import read_text
 
+    text = read_text(path)
+    if len(text) > MOST_CHARACTERS or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
+        what = f"has more than {MOST_CHARACTERS:,} characters, or {LONGEST_LINE:,} in a line"
+        raise UserError(f"{path}: {what}; write lines such as epochs = 100")
     try:
-        content = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError also of a number of thousands of digits
         raise UserError(f"{path}: is not readable TOML ({error}); write lines such as epochs = 100") from None
     known = {key: (record, each) for record in records for key, each in _keys(record).items()}
     found: dict[str, Any] = {}

@@ -148,7 +148,10 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)  # spreadsheets in many countries write semicolons
     reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:  # a cell of more than 128 kB
+        raise UserError(f"{path}: is no table of cases and patients ({error}); correct it") from None
     if not rows:
         raise UserError(f"{path}: is empty; give it the columns case and patient")
     return rows

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
+from segfw.base.words import first_line
 from segfw.model.source import ModelSource, split_model_path
 
 LONGEST_NUMBER = 9  # digits of an epoch
+MOST_HEADER_BYTES = 1 << 24  # a network of a thousand layers has a header of 100 kB
+LONGEST_REASON = 200  # characters of the library's words
 # The checksum stands twice in a file's text, so that no single damage makes one that has it look like one that has not.
 CHECKSUMS = ("crc32", "crc32_again")
 
@@ -113,12 +116,14 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with open(path, "rb"):  # the library says of a file that may not be read that it is not there
-            pass
-        with safe_open(str(path), framework="pt") as file:
+        with open(path, "rb") as file:  # the library says of a file that may not be read that it is not there
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > MOST_HEADER_BYTES:  # which the library would read, and quote in its error
+            raise _damaged(path, f"its header would have {header_bytes:,} bytes")
+        with safe_open(str(path), framework="pt") as opened:
             # Copies: a tensor of the file keeps it mapped, and Windows then lets nobody put a new file in its place.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+            metadata = dict(opened.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
     stated = {metadata.pop(name, None) for name in CHECKSUMS}
@@ -129,7 +134,8 @@ def _load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _damaged(path: Path, error: Exception | str) -> UserError:
     """UserError of a file that cannot be read: damaged, unless the error says that this user may not."""
-    damaged = f"{path}: is not a whole safetensors file ({error}); train again or restore it"
+    reason = error if isinstance(error, str) else first_line(error, LONGEST_REASON)
+    damaged = f"{path}: is not a whole safetensors file ({reason}); train again or restore it"
     return UserError(damaged) if isinstance(error, str) else unreadable(path, error, damaged)
 
 

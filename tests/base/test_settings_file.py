@@ -163,3 +163,14 @@ def test_a_switch_may_be_true_or_on(tmp_path):
 def test_durations_in_words(seconds, text):
     assert duration_text(seconds) == text
     assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["loaves = " + "[" * 4000, "loaves = " + "9" * 5000, "loaves" + ".a" * 5000 + " = 1", "loaves = 1\n" * 10_000],
+    ids=["nested", "digits", "dotted", "long"],
+)
+def test_what_nobody_writes_is_refused_before_it_takes_memory(tmp_path, text):
+    (tmp_path / "bake.toml").write_text(text)
+    with pytest.raises(UserError, match="bake.toml: .*; write lines such as epochs = 100"):
+        read_settings(tmp_path / "bake.toml", (BakeOptions,))

@@ -83,6 +83,12 @@ def test_ids_that_clearly_share_a_patient_are_grouped(first, second, other):
     assert one == same != another
 
 
+def test_a_cell_that_is_no_cell_is_one_sentence(tmp_path):
+    (tmp_path / "groups.csv").write_text(f"case;patient\na;{'x' * 200_000}\n")
+    with pytest.raises(UserError, match="groups.csv: is no table of cases and patients .*; correct it"):
+        read_groups(tmp_path / "groups.csv", ["a"])
+
+
 def test_the_guess_for_many_acdc_cases_is_the_patients():
     ids = [f"patient{number:03}_frame{frame:02}" for number in range(20) for frame in (1, 12)]
     assert guess_groups(ids) == {case: case.split("_")[0] for case in ids}

@@ -22,6 +22,7 @@ from builders.nnunet import plans, trained_folder
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
 from segfw.base.records import Record
+from segfw.base.settings_file import read_settings, settings_text
 from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
@@ -53,7 +54,7 @@ from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits, import_splits
-from segfw.training.settings import TrainSettings
+from segfw.training.settings import RunOptions, TrainSettings
 from segfw.training.stop_file import StopFile
 from segfw.verbs.check import check_dataset
 from segfw.verbs.import_nnunet import import_nnunet
@@ -288,6 +289,17 @@ KEEP_LARGEST = {
 STAGE = FirstStage(configuration="3d_lowres", weights={"0": "a digest", "1": "another"})
 AVERAGED = EnsembleSettings(models=("a", "b"), weights=(1.0, 0.5), postprocessing=Postprocessing())
 FACTS = MaskFacts(images="../images", training=(Training(configuration="2d", fold="0", steps=3, seconds=1.5),))
+RECORDS = (RunOptions,)
+SETTINGS = settings_text([RunOptions()], "of a run")
+COLOURS = "name,r,g,b\nliver,221,130,101\nspleen,157,108,162\n"
+ITK_SNAP = '0 0 0 0 0 0 0 "Clear Label"\n1 255 0 0 1 1 1 "liver"\n2 0 255 0 1 1 1 "spleen"\n'
+SLICER = "1 liver 221 130 101 255\n2 spleen 157 108 162 255\n"
+
+
+def _settings(file: Path) -> object:
+    return sorted(read_settings(file, RECORDS))
+
+
 FOLD = "work/runs/2d/fold_0"
 LISTED = {
     "channel_names": {"0": "MR"},
@@ -346,6 +358,11 @@ TEXTS = {
     ),
     "nnU-Net's plans.json to follow": Target(_text("plans.json", plans()), _followed, JSON),
     "pipeline.json of an ONNX export": Target(_pipeline, _read_pipeline, JSON),
+    "file of settings": Target(_text("run.toml", SETTINGS), _settings, TEXT),
+    "table of labels": Target(_text("labels.csv", "value,name\n1,liver\n2,spleen\n"), read_label_table, TEXT),
+    "table of labels with colours": Target(_text("labels.csv", COLOURS), read_label_table, TEXT),
+    "table of ITK-SNAP": Target(_text("labels.txt", ITK_SNAP), read_label_table, TEXT),
+    "table of 3D Slicer": Target(_text("labels.ctbl", SLICER), read_label_table, TEXT),
     "dataset.json": Target(_raw("dataset.json"), _described, JSON),
     "dataset.json with a list": Target(_raw("dataset.json", LISTED), _described, JSON),
     "dataset.json of a Decathlon": Target(_raw("dataset.json", DECATHLON), _described, JSON),

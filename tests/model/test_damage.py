@@ -73,6 +73,15 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
     assert load_tensors(tmp_path / "0.safetensors")[1] == texts
 
 
+def test_a_header_that_no_network_needs_is_neither_read_nor_quoted(tmp_path):
+    path = tmp_path / "w.safetensors"
+    for length, content in ((90 << 20, b'{"a": "' + b" " * 100), (2000, b'{"a": "' + b" " * 1991 + b'"}')):
+        path.write_bytes(length.to_bytes(8, "little") + content)
+        with pytest.raises(UserError, match="w.safetensors: is not a whole safetensors file") as caught:
+            load_tensors(path)
+        assert len(str(caught.value)) < 400
+
+
 def test_weights_without_a_checksum_are_read(tmp_path):
     """Those of older versions, and of other programs."""
     path = tmp_path / "old.safetensors"
