@@ -8,11 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 
+from builders.nnunet import trained_folder
 from campaign.kills import Outcome
 from campaign.lies import LIES
 from fuzz.campaign import READ, REFUSED, in_worker
 from fuzz.mutations import flipped
 from fuzz.targets import IMAGES, Target
+from segfw.verbs.import_nnunet import import_nnunet
 
 BITS_OF_EACH = 17  # of 18 kinds of files: 306
 MOST_MB = 300.0
@@ -55,7 +57,7 @@ def _bits_of(name: str, target: Target, folder: Path, draw: Random, of_each: int
 
 def claims(names: tuple[str, ...] = tuple(LIES)) -> Iterator[Outcome]:
     """Reads what claims more than it is: refused with little memory and time."""
-    _load_readers()
+    _load_readers(names)
     for name in names:
         lie = LIES[name]
         with tempfile.TemporaryDirectory() as place:
@@ -76,7 +78,10 @@ def claims(names: tuple[str, ...] = tuple(LIES)) -> Iterator[Outcome]:
         yield Outcome("claims", name, cost, f"{words}: {result.text[:200]}", fault)
 
 
-def _load_readers() -> None:
+def _load_readers(names: tuple[str, ...]) -> None:
     """Loads what reading takes, which is not counted: the workers are forks of this process."""
     for name in ("nibabel", "SimpleITK", "tifffile", "PIL.Image", "blosc2", "safetensors.torch", "torch"):
         import_module(name)
+    if any(name.startswith("nnU-Net") for name in names):  # torch loads hundreds of modules for the first of these
+        with tempfile.TemporaryDirectory() as place:
+            import_nnunet(trained_folder(Path(place) / "theirs"), Path(place) / "model")
