@@ -359,7 +359,6 @@ TEXTS = {
     "nnU-Net's plans.json to follow": Target(_text("plans.json", plans()), _followed, JSON),
     "pipeline.json of an ONNX export": Target(_pipeline, _read_pipeline, JSON),
     "file of settings": Target(_text("run.toml", SETTINGS), _settings, TEXT),
-    "table of labels": Target(_text("labels.csv", "value,name\n1,liver\n2,spleen\n"), read_label_table, TEXT),
     "table of labels with colours": Target(_text("labels.csv", COLOURS), read_label_table, TEXT),
     "table of ITK-SNAP": Target(_text("labels.txt", ITK_SNAP), read_label_table, TEXT),
     "table of 3D Slicer": Target(_text("labels.ctbl", SLICER), read_label_table, TEXT),
