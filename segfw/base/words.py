@@ -29,6 +29,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {listed(plain[each] for each in near)}?" if near else ""
 
 
+def figure(value: float) -> str:
+    """A size in four digits, or all of them where it has more: '0.0123', '12.35', '28413'."""
+    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
 def with_folder(path: Path) -> str:
     """A file's name after that of its folder: images and masks of a case mostly have the same name."""
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name

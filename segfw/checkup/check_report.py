@@ -10,7 +10,7 @@ import numpy as np
 
 from segfw.base.answers import Answer
 from segfw.base.records import Record
-from segfw.base.words import count
+from segfw.base.words import count, figure
 from segfw.checkup.case_details import CheckedCase
 from segfw.dataset.cases import Finding, Severity
 from segfw.images.units import SCAN, Units, lengths_in
@@ -104,7 +104,7 @@ class CheckReport(Answer):
         for label in self.labels:
             line = f"label {label.value} {label.name}: in {count(label.cases, 'case')}"
             if label.median is not None:
-                line += f", {label.median:.4g} {label.unit} ({label.smallest:.4g} to {label.largest:.4g})"
+                line += f", {figure(label.median)} {label.unit} ({figure(label.smallest)} to {figure(label.largest)})"
             lines.append(line)
         return lines
 

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from segfw.base.robust import FEWEST_CASES, RAREST_SHARE, find_outliers, most_outliers, robust_spread
-from segfw.base.words import count
+from segfw.base.words import count, figure
 from segfw.checkup.case_details import CheckedCase
 from segfw.checkup.odd_cases import Names, warning
 from segfw.checkup.swaps import AXES, X_AXIS, Swap, find_swaps
@@ -122,9 +122,9 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
         if outlier.z < 0 and have[outlier.index].labels[value].is_cut:
             continue
         low, high = np.exp(outlier.usual)
-        found[have[outlier.index].id] = _odd_volume(
-            have[outlier.index], value, names, f"in the others {low:.3g} to {high:.3g} {have[outlier.index].units.size}"
-        )
+        odd = have[outlier.index]
+        usual = f"in the others {figure(low)} to {figure(high)} {odd.units.size}"
+        found[odd.id] = _odd_volume(odd, value, names, usual)
     partner = _partner(have, value, volumes)
     if partner is not None and len(have) == len(cases):
         partner_volumes = np.log([case.labels[partner].size for case in have])
@@ -145,7 +145,7 @@ def _odd_volumes(have: list[CheckedCase], value: int, cases: Sequence[CheckedCas
 
 def _odd_volume(case: CheckedCase, value: int, names: Names, usual: str) -> Finding:
     label = case.labels[value]
-    what = f"{names[value]} has {label.size:.3g} {label.unit}; {usual}"
+    what = f"{names[value]} has {figure(label.size)} {label.unit}; {usual}"
     remedy = "look whether a part is missing, or whether another structure has its value"
     return warning("outlier-volume", case, what, remedy, labels=(value,), place=label.centre)
 

@@ -1,10 +1,14 @@
 """Wording that sentences share."""
 
-from segfw.base.words import count, first_line
+from segfw.base.words import count, figure, first_line
 
 
 def test_a_noun_is_in_the_plural_but_for_one():
     assert [count(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_a_size_keeps_its_digits():
+    assert [figure(value) for value in (0.01234, 12.3456, 9999.4, 28413.2)] == ["0.01234", "12.35", "9999", "28413"]
 
 
 def test_an_error_is_told_by_its_first_line_or_else_by_its_type():

@@ -10,6 +10,7 @@ import sys
 import threading
 from unicodedata import normalize
 
+import numpy as np
 import pytest
 import torch
 
@@ -318,6 +319,9 @@ def test_a_full_disk_in_import_and_export_leaves_nothing(tmp_path, capsys, monke
 
 def test_a_full_disk_while_a_data_set_is_repaired_leaves_nothing(make_raw, tmp_path, capsys, monkeypatch):
     raw = make_raw()
+    with_nan = np.float32(blocks_case(0)[0])
+    with_nan[0, 0, 0] = np.nan
+    write_nifti(raw / "imagesTr" / "case_00_0000.nii.gz", with_nan)
 
     def full(*_, **__):
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
