@@ -107,8 +107,8 @@ def require_usable(tensors: Mapping[str, Tensor], path: Path) -> None:
                 f"{path}: the weights {name} hold {example:.3g}, with which nothing can be computed; restore the file, "
                 "or train again"
             )
-    kernels = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.dim() > 1]
-    if kernels and not any(bool(kernel.any()) for kernel in kernels):
+    weights = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
+    if weights and not any(bool(each.any()) for each in weights):
         raise UserError(f"{path}: all weights are 0, which finds the same everywhere; restore the file, or train again")
 
 
