@@ -122,6 +122,15 @@ def make_images(folder: Path, count: int) -> Path:
     return folder
 
 
+def put_nan(raw: Path) -> None:
+    """Makes one voxel of a data set's first image no number, which ``check --fix`` can repair."""
+    path = min((raw / "imagesTr").iterdir())
+    image = nibabel.load(path)
+    array = image.get_fdata(dtype=np.float32)
+    array[0, 0, 0] = np.nan
+    nibabel.Nifti1Image(array, image.affine).to_filename(path)
+
+
 def masks(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: read_mask(path).array for path in folder.glob("[!.]*.nii.gz")}
 

@@ -210,7 +210,7 @@ def test_several_configurations_need_a_choice(tmp_path):
         export_model(folder, tmp_path / f"{name}.zip", **options)  # of which the selection says nothing
         assert "selection.json" not in members_of(tmp_path / f"{name}.zip")
     (folder / "selection.json").write_text('{"configurations": ["3d_lowres"]}')
-    with pytest.raises(UserError, match=r"selection.json: field 'folds': Field required"):
+    with pytest.raises(UserError, match=r"selection.json: field 'folds' is missing"):
         export_model(folder, tmp_path / "damaged.zip")
 
 

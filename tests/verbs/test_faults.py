@@ -10,11 +10,10 @@ import sys
 import threading
 from unicodedata import normalize
 
-import numpy as np
 import pytest
 import torch
 
-from builders.data import blocks_case, make_images, write_nifti
+from builders.data import blocks_case, make_images, put_nan, write_nifti
 from builders.models import small_model
 from builders.nnunet import trained_folder
 from segfw.base.errors import UserError
@@ -319,9 +318,7 @@ def test_a_full_disk_in_import_and_export_leaves_nothing(tmp_path, capsys, monke
 
 def test_a_full_disk_while_a_data_set_is_repaired_leaves_nothing(make_raw, tmp_path, capsys, monkeypatch):
     raw = make_raw()
-    with_nan = np.float32(blocks_case(0)[0])
-    with_nan[0, 0, 0] = np.nan
-    write_nifti(raw / "imagesTr" / "case_00_0000.nii.gz", with_nan)
+    put_nan(raw)
 
     def full(*_, **__):
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])

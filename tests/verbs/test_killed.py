@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.data import write_raw
+from builders.data import put_nan, write_raw
 from builders.models import small_model
 from builders.nnunet import trained_folder
 from segfw.cli import main
@@ -41,7 +41,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_killed_verb_left_is_removed_by_the_same_command(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write_raw(tmp_path / "raw", 3)
+    put_nan(write_raw(tmp_path / "raw", 3))
     small_model(tmp_path / "model")
     trained_folder(tmp_path / "theirs")
     before = {path.name for path in tmp_path.iterdir()}

@@ -150,7 +150,7 @@ def test_folds_trained_since_are_told(trained, selected, tmp_path, capsys):
     assert "have changed since" in capsys.readouterr().out
     assert load_selection(tmp_path) is None
     (work / "selection.json").write_text("{}")
-    with pytest.raises(UserError, match=r"selection.json: field .*: Field required"):
+    with pytest.raises(UserError, match=r"selection.json: field .* is missing"):
         load_selection(work)
 
 
