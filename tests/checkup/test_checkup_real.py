@@ -56,7 +56,6 @@ def alarms(report: CheckReport, case: str) -> set[str]:
         ("hippocampus", 60, {"other-units"}),
         ("cardiac_cine", None, {"same-patient"}),
         ("brain_slices_2d_many_labels", None, {"rare-label"}),
-        ("spleen_ct_one_case", None, set()),
     ],
 )
 def test_clean_sets_give_no_alarm(real_data, tmp_path, name, number, notes):
@@ -65,6 +64,11 @@ def test_clean_sets_give_no_alarm(real_data, tmp_path, name, number, notes):
     report = check_dataset(raw, workers=2)
     assert report.exit_code == 0, report.text()
     assert {finding.kind for finding in report.findings} == notes
+
+
+def test_one_clean_case_is_too_few_and_nothing_else(real_data):
+    report = check_dataset(real_data / "spleen_ct_one_case", workers=2)
+    assert [(finding.kind, finding.severity) for finding in report.findings] == [("too-few-cases", "error")]
 
 
 def test_real_defects_of_planning_cts_are_found(real_data):

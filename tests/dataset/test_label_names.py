@@ -167,7 +167,7 @@ def test_labels_that_nnunet_declares_stay_though_no_mask_holds_them(tmp_path):
 
 
 def test_a_value_without_a_name_is_an_error_as_in_nnunet(tmp_path):
-    raw = write_pairs(tmp_path / "raw", 1)
+    raw = write_pairs(tmp_path / "raw", 2)
     names = tmp_path / "names.csv"
     names.write_text("value,name\n3,bright\n")
     with pytest.raises(DataProblems) as caught:

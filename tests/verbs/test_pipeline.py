@@ -71,7 +71,7 @@ def contents(work: Path) -> dict[str, object]:
         elif path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{key: row[key] for key in row if key not in TIMINGS} for row in rows]
-        elif path.suffix in (".html", ".png") or path.name == "run.json":
+        elif path.suffix in (".html", ".png") or path.name in ("run.json", "log.txt"):
             found[name] = "a report, which tells the time"
         else:
             found[name] = path.read_bytes()
