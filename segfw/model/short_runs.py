@@ -17,6 +17,6 @@ def too_few_steps(steps: int) -> str:
     if steps >= FEWEST_USABLE_STEPS:
         return ""
     return (
-        f"{count(steps, 'step')} of training are too few for a usable model ({FEWEST_USABLE_STEPS} is the least, "
+        f"{count(steps, 'step')} of training: too few for a usable model ({FEWEST_USABLE_STEPS} is the least, "
         "thousands are usual): its scores and masks only show that everything works"
     )

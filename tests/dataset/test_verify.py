@@ -84,7 +84,7 @@ def test_a_constant_image():
 
 def test_channel_count():
     assert only(check(image(), channel_count=2)) == (
-        "pat: has 1 channels, expected 2; correct channel_names in dataset.json, or the files"
+        "pat: has 1 channel, expected 2; correct channel_names in dataset.json, or the files"
     )
     four = volume(np.stack([image(seed).array[0] for seed in range(3)]))
     assert "pat: has 3 channels (fourth axis), expected 2" in only(check(four, channel_count=2))

@@ -28,7 +28,10 @@ def test_a_run_is_repeated_by_its_file_and_logged(tmp_path, capsys, monkeypatch)
 
     # Quiet: where the results are, and nothing else
     said = capsys.readouterr()
-    assert said.out == "reports: work/runs/*/fold_*/report.html\n"
+    *warnings, last = said.out.splitlines()
+    assert last == "reports: work/runs/*/fold_*/report.html"
+    assert warnings
+    assert all(line.startswith("warning: 1 step of training: too few") for line in warnings)
     assert said.err == ""
 
     # The file of the options

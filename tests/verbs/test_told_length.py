@@ -44,7 +44,7 @@ def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
         ({}, 1, "no length was given, so that 1000 epochs are trained, about 69 hours (3 days) on CPU"),
         ({"epochs": 999}, 5, None),  # long, but that is what was asked for
         ({"time_budget_s": 1e6}, 5, None),
-        ({"epochs": 2, "steps_per_epoch": 3}, 1, "6 steps of training are too few for a usable model"),
+        ({"epochs": 2, "steps_per_epoch": 3}, 1, "6 steps of training: too few for a usable model"),
         ({"epochs": 1, "steps_per_epoch": 300}, 1, None),
     ],
 )
@@ -70,10 +70,10 @@ def test_a_run_of_six_steps_is_warned_of_at_both_ends_and_in_its_record(make_raw
     said = capsys.readouterr().out
     before, after = said.split("epoch 1/2", 1)
     assert "to train: 3d_fullres: 1 fold, 6 steps each (2 epochs of 3), patches of " in before
-    assert before.count("warning: 6 steps of training are too few for a usable model") == 1
+    assert before.count("warning: 6 steps of training: too few for a usable model") == 1
     folder = work / "runs" / "3d_fullres" / "fold_0"
     assert f"{folder}: trained 6 steps in 2 epochs, " in after
-    assert after.count("warning: 6 steps of training are too few for a usable model") == 1
+    assert after.count("warning: 6 steps of training: too few for a usable model") == 1
     end = read_run_record(folder).end
     assert (end.steps, end.epochs) == (6, 2)
     assert "too few for a usable model" in end.warning
