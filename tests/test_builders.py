@@ -31,7 +31,9 @@ def test_no_test_imports_from_another_and_none_from_conftest():
 def test_every_file_of_tests_has_a_name_of_its_own():
     """Folders of tests are no packages: two files of one name could not be collected together."""
     names = [
-        path.stem for path in FILES if path.stem not in ("__init__", "conftest") and path.parent.name != "builders"
+        path.stem
+        for path in FILES
+        if path.stem not in ("__init__", "__main__", "conftest") and path.parent.name != "builders"
     ]
     assert len(set(names)) == len(names)
 

@@ -103,7 +103,7 @@ class CheckReport(Answer):
                 lines.append(f"channel {index}: mostly between {low:.4g} and {high:.4g} (median over cases)")
         for label in self.labels:
             line = f"label {label.value} {label.name}: in {count(label.cases, 'case')}"
-            if label.median is not None:
+            if label.median is not None and label.smallest is not None and label.largest is not None:
                 line += f", {figure(label.median)} {label.unit} ({figure(label.smallest)} to {figure(label.largest)})"
             lines.append(line)
         return lines

@@ -200,7 +200,7 @@ def test_normalisation_follows_channel_and_crop():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"preset": "huge"}, "unknown preset 'huge'; choose from plain, resenc-m, resenc-l, resenc-xl"),
+        ({"preset": "huge"}, "preset is 'huge'; give 'plain', 'resenc-m', 'resenc-l', 'resenc-xl', 'segresnet'"),
         ({"gpu_memory_gb": 0}, "--gpu-memory-gb is 0; give the memory of the GPU in GB"),
         ({"gpu_memory_gb": 1e-6}, "not even the smallest patch fits into --gpu-memory-gb; give more memory"),
         ({"spacing_mm": (1, 0, 1)}, r"--spacing-mm is \(1, 0, 1\); give three lengths in mm above 0"),
