@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.files import remove_partials
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.model.source import WEIGHTS_FILE
@@ -27,8 +28,12 @@ class BegunRun:
 
 
 def find_begun_run(folder: Path, options: TrainOptions, ranks: Ranks, *, results: Sequence[str]) -> BegunRun:
-    """What is there, once it is deleted or made longer as asked for; ``results`` are files of a finished run."""
+    """What is there, once it is deleted or made longer as asked for; ``results`` are files of a finished run.
+
+    What a killed process left half-written is removed, also beside a run that is finished.
+    """
     if ranks.is_first:
+        remove_partials(folder)
         if options.overwrite:
             delete_run(folder)
         if options.is_extended:
