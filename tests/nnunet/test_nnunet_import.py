@@ -274,9 +274,10 @@ def test_real_models_compute_the_outputs_that_nnunet_wrote(real_data, tmp_path, 
         wanted = torch.from_numpy(stored["logits"])
     with torch.inference_mode():
         found = predictor.networks[0](patch[:, :, None] if patch.ndim == 4 else patch).reshape(wanted.shape)
-    # On outputs of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw.
+    # On outputs of up to 168 float32 itself is off by 2e-4 from float64, in nnU-Net as in segfw; and processors and
+    # numbers of threads add in another order: 1.1e-4 on outputs of 63 was seen on one without AVX-512.
     largest = float(wanted.abs().max())
-    assert float((found - wanted).abs().max()) <= max(1e-4, 1e-6 * largest)
+    assert float((found - wanted).abs().max()) <= max(1e-4, 3e-6 * largest)
 
 
 @pytest.mark.parametrize(
