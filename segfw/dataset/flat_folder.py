@@ -7,15 +7,13 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.dataset.cases import Channel, Finding, FoundDataset
-from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of
+from segfw.dataset.cases import Finding, FoundDataset
+from segfw.dataset.found_by_names import found_by_names
 from segfw.dataset.image_files import image_files, inner_folders
 from segfw.dataset.layout_words import split_masks, without_mask_words
 from segfw.dataset.pairing import (
     ImageName,
     Pairing,
-    cases_of,
-    channel_names,
     common_channels,
     file_findings,
     pair,
@@ -35,24 +33,9 @@ def find_flat_folder(raw: Path, description: dict | None) -> FoundDataset | None
     pairing = _pairing(raw, images, masks)
     if not pairing.cases:
         return None
-    described = description or {}
-    path = raw / DESCRIPTION_FILE
-    channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
     expected = common_channels(pairing)
-    notes = []
-    if channels is None and len(expected) > 1:
-        channels = tuple(Channel(name=name) for name in channel_names(expected))
-        notes.append(f"channels by file name: {', '.join(channel.name for channel in channels)}")
-    return FoundDataset(
-        name=str(described.get("name", raw.resolve().name)),
-        root=raw,
-        layout="flat folder",
-        channels=channels,
-        labels=labels_of(described, path) if "labels" in described else None,
-        cases=cases_of(pairing),
-        findings=(*file_findings(pairing, masks, expected), *_folders_beside(raw)),
-        notes=tuple(notes),
-    )
+    findings = [*file_findings(pairing, masks, expected), *_folders_beside(raw)]
+    return found_by_names(raw, description, "flat folder", pairing, expected, findings=findings)
 
 
 def _folders_beside(raw: Path) -> list[Finding]:

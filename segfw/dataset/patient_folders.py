@@ -9,16 +9,14 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.base.words import count, with_folder
-from segfw.dataset.cases import Channel, Finding, FoundDataset
-from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of
+from segfw.dataset.cases import Finding, FoundDataset
+from segfw.dataset.found_by_names import found_by_names
 from segfw.dataset.image_files import image_files, inner_folders
 from segfw.dataset.layout_words import MASKS_OF, is_image_name, is_mask_name, split_masks
 from segfw.dataset.pairing import (
     SEPARATORS,
     ImageName,
     Pairing,
-    cases_of,
-    channel_names,
     common_channels,
     file_findings,
 )
@@ -80,31 +78,21 @@ def find_patient_folders(raw: Path, description: dict | None) -> FoundDataset | 
         return None
     _require_one_mask(raw, visits)
     require_distinct(raw, visits)
-    described = description or {}
-    path = raw / DESCRIPTION_FILE
-    channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
     pairing, several = _pairing(visits)
-    findings += several
     expected = common_channels(pairing)
     if len(expected) == 1:  # then it does not matter how a file is called that is the only one
         pairing = _without_names_of_single_images(pairing, expected[0])
-    notes = []
-    if channels is None and len(expected) > 1:
-        written = _as_written(visits)
-        channels = tuple(Channel(name=written.get(name, name)) for name in channel_names(expected))
-        notes.append(f"channels by file name: {', '.join(channel.name for channel in channels)}")
     told = {finding.case for finding in several}
     left_over = [f for f in file_findings(pairing, [], expected) if not (f.kind == "missing-mask" and f.case in told)]
     beside = [_beside(path) for path in _files_beside(raw, visits)]
-    return FoundDataset(
-        name=str(described.get("name", raw.resolve().name)),
-        root=raw,
-        layout="patient folders",
-        channels=channels,
-        labels=labels_of(described, path) if "labels" in described else None,
-        cases=cases_of(pairing),
-        findings=(*left_over, *findings, *beside),
-        notes=tuple(notes),
+    return found_by_names(
+        raw,
+        description,
+        "patient folders",
+        pairing,
+        expected,
+        findings=(*left_over, *findings, *several, *beside),
+        written=_as_written(visits),
         patient_of=_patients(visits),
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.dataset.cases import Case, Channel, FoundDataset
-from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, labels_of
+from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.found_by_names import found_by_names
 from segfw.dataset.image_files import image_files, inner_folders
 from segfw.dataset.layout_words import is_image_name, is_mask_name
-from segfw.dataset.pairing import cases_of, channel_names, common_channels, file_findings, pair
+from segfw.dataset.pairing import common_channels, file_findings, pair
 from segfw.images.formats import FORMATS, split_ending
 
 IMAGES = "images"
@@ -55,25 +55,10 @@ def _found(raw: Path, image_folder: Path, mask_folder: Path, description: dict |
     if not images or not masks:
         empty = mask_folder if images else image_folder
         raise UserError(f"{empty}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
-    described = description or {}
-    path = raw / DESCRIPTION_FILE
-    channels = channels_of(described, path) if {"channel_names", "modality"} & described.keys() else None
     pairing = pair(images, masks)
     expected = common_channels(pairing)
-    notes = []
-    if channels is None and len(expected) > 1:
-        channels = tuple(Channel(name=name) for name in channel_names(expected))
-        notes.append(f"channels by file name: {', '.join(channel.name for channel in channels)}")
-    return FoundDataset(
-        name=str(described.get("name", raw.resolve().name)),
-        root=raw,
-        layout="folders",
-        channels=channels,
-        labels=labels_of(described, path) if "labels" in described else None,
-        cases=cases_of(pairing),
-        findings=tuple(file_findings(pairing, masks, expected)),
-        notes=tuple(notes),
-    )
+    findings = file_findings(pairing, masks, expected)
+    return found_by_names(raw, description, "folders", pairing, expected, findings=findings)
 
 
 def find_images_alone(raw: Path) -> FoundDataset:
