@@ -17,7 +17,7 @@ from segfw.base.interrupts import kept_interrupts
 from segfw.base.parser import Parser
 from segfw.base.printing import printable_output
 from segfw.base.shell_line import shell_line
-from segfw.base.speech import Log, Speech, spoken_output
+from segfw.base.speech import Log, Speech, is_first_process, spoken_output
 
 # A verb is the file of its name in the room of the verbs.
 VERBS = (
@@ -105,8 +105,7 @@ def _main(arguments: list[str], speech: Speech, interrupt: Event) -> int:
     typed.arguments = arguments
     speech.is_quiet = typed.quiet
     is_dry = getattr(typed, "dry_run", False)  # which writes nothing, no log either
-    is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
-    if command.log_place is not None and is_first and not is_dry:
+    if command.log_place is not None and is_first_process() and not is_dry:
         speech.log = Log(command.log_place(typed))
         speech.note(f"$ {shell_line('segfw', *arguments)}")
     return _run(command, typed, speech, interrupt)

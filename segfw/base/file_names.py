@@ -7,6 +7,7 @@ from __future__ import annotations
 
 PLAN_FILE = "plan.json"
 SPLITS_FILE = "splits.json"
+PLAN_LOCK_FILE = ".plan.lock"
 CHECKPOINT_FILE = "last.safetensors"
 RUN_SETTINGS_FILE = "settings.json"
 MASK_SETTINGS_FILE = "prediction.json"

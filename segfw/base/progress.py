@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
-from segfw.base.speech import aside
+from segfw.base.speech import aside, is_first_process
 
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 300.0
@@ -112,11 +111,6 @@ class Silence:
 
     def update(self, number: int = 1) -> None:
         """So many more are done."""
-
-
-def is_first_process() -> bool:
-    """True for the first of several processes that ``torchrun`` started, and for one alone."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def is_watched() -> bool:

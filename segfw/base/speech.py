@@ -33,6 +33,11 @@ def say_next(*parts: object) -> None:
     aside(f"next: {shell_line('segfw', *parts)}")
 
 
+def is_first_process() -> bool:
+    """True for the first of several processes that ``torchrun`` started, and for one alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogPlace:
     """Where a command's log lies. It begins when one of ``marks`` is there: then the folder is the command's own."""

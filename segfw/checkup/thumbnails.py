@@ -5,15 +5,13 @@ Around each slice there is room for the letters of the patient's sides and for a
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
-from segfw.base.figures import VIEWS, label_color, shown_plane
+from segfw.base.figures import VIEWS, label_color, palette_png, scale_bar, shown_plane, views_of
 from segfw.checkup.case_details import CaseDetails, Slice, as_bytes, shown_channels
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import apply_map
@@ -25,7 +23,7 @@ from segfw.images.values import as_integers
 from segfw.images.volume import stored_like, to_canonical
 
 FILL = 0.16
-COLOURS = 256  # of a picture's palette, which takes a third of the bytes
+BAR_SHARE = 0.4  # of a slice's width that the scale bar may take
 # In pixels
 LONGER_SIDE = 384  # of a case's slice
 PLACE_HEIGHT = 380  # of the slices through a place, which stand side by side
@@ -60,7 +58,7 @@ def views_of_place(
     image = to_canonical(stored)
     values = apply_map(as_integers(to_canonical(mask).array), case.label_map)[0]
     size_mm = np.multiply(image.geometry.shape, image.geometry.spacing_mm)
-    views = [view for view in VIEWS if min(np.delete(values.shape, view[1])) > 1]
+    views = views_of(values.shape)
     whole = (slice(None), slice(None), slice(None))
     scale = PLACE_HEIGHT / max(np.delete(size_mm, axis).max() for _, axis, _ in views)
     pictures = []
@@ -131,13 +129,6 @@ def _ring(picture: np.ndarray, centre: tuple[float, float]) -> None:
     picture[np.abs(distance - MARK_RADIUS) < 1.2] = (1, 1, 0.2)
 
 
-def scale_bar_mm(width_mm: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that takes at most 40 % of the width."""
-    most = 0.4 * width_mm
-    power = 10.0 ** math.floor(math.log10(most))
-    return next(factor * power for factor in (5, 2, 1) if factor * power <= most)
-
-
 def _framed(picture: np.ndarray, scale: float, letters: str, units: Units) -> np.ndarray:
     """The picture on a black ground with letters at its left, right, top and bottom, and a scale bar below it."""
     from PIL import Image, ImageDraw, ImageFont
@@ -159,7 +150,7 @@ def _framed(picture: np.ndarray, scale: float, letters: str, units: Units) -> np
     )
     for letter, place in zip(letters, places):
         draw.text(place, letter, TEXT, font, anchor="mm")
-    bar_mm = scale_bar_mm(width / scale)
+    bar_mm = scale_bar(width / scale, BAR_SHARE)
     bar = bar_mm * scale
     y = frame.height - half
     draw.line((MARGIN, y, MARGIN + bar, y), TEXT, 3)
@@ -183,6 +174,4 @@ def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def _png(picture: np.ndarray) -> bytes:
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(picture).quantize(COLOURS).save(file, format="png")
-    return file.getvalue()
+    return palette_png(Image.fromarray(picture))

@@ -36,7 +36,6 @@ class Training(Record):
             for number, noun in ((self.steps, "step"), (self.epochs, "epoch"), (self.patches, "patch"))
             if number is not None
         ]
-        parts = [part.replace("patchs", "patches") for part in parts]
         if self.seconds is not None:
             parts.append(duration(self.seconds))
         name = f"{self.configuration} fold {self.fold}: " if self.fold else ""

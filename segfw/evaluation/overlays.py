@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from segfw.base.figures import VIEWS, label_color, png_of, shortened, shown_plane
+from segfw.base.figures import label_color, palette_png, png_of, scale_bar, shortened, shown_plane, views_of
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.images.geometry import Spacing
 from segfw.images.units import SCAN, Units
@@ -38,7 +38,7 @@ PREDICTION_DASHES = (0.0, (3.0, 1.5))
 GROUND = "#12161b"
 TEXT = "#e6eaee"
 NO_IMAGE = "#3d444d"
-COLOURS = 256  # of a picture: a palette takes a third of the space and looks the same
+BAR_SHARE = 0.3  # of a view's width that the scale bar may take
 # Values below this are Hounsfield units: nothing but CT goes there.
 LEAST_OF_CT = -500.0
 # What is looked at in CT by the median in the structures: up to which, centre and width of its window in HU.
@@ -101,11 +101,12 @@ def draw_overlay(
     (``has_directions``). ``units`` are those of ``spacing_mm``, in which the scale bar is written.
     """
     from matplotlib import rc_context
+    from PIL import Image
 
     foreground = (reference_zyx > 0) | (prediction_zyx > 0)
     box = _shown_box(foreground, spacing_mm)
     centre = shown_slices(reference_zyx, prediction_zyx)
-    views = [view for view in VIEWS if min(np.delete(foreground.shape, view[1])) > 1] or [VIEWS[0]]
+    views = views_of(foreground.shape)
     images = [None if image_zyx is None else shown_plane(image_zyx, axis, centre[axis], box) for _, axis, _ in views]
     masks = [
         (shown_plane(reference_zyx, axis, centre[axis], box), shown_plane(prediction_zyx, axis, centre[axis], box))
@@ -127,7 +128,8 @@ def draw_overlay(
                 ax.set_title(place, size=10, color=TEXT)
         _scale_bar(axes[0], sizes_mm[0], units)
         _legend(figure, numbers, names, _ground_text(window))
-        return _with_palette(png_of(figure))
+        with Image.open(io.BytesIO(png_of(figure))) as picture:
+            return palette_png(picture.convert("RGB"))
 
 
 def shown_slices(reference_zyx: np.ndarray, prediction_zyx: np.ndarray) -> tuple[int, int, int]:
@@ -322,13 +324,6 @@ def _letter(ax: Axes, letters: str) -> None:
         )
 
 
-def scale_bar_mm(width_mm: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that takes at most 30 % of the width."""
-    most = 0.3 * width_mm
-    power = 10.0 ** math.floor(math.log10(most))
-    return next(factor * power for factor in (5, 2, 1) if factor * power <= most)
-
-
 def length_text(length: float, units: Units) -> str:
     """Such as '2 cm', '5 mm' or '100 px'."""
     if units.length == "mm" and length >= 10:
@@ -338,7 +333,7 @@ def length_text(length: float, units: Units) -> str:
 
 def _scale_bar(ax: Axes, size_mm: np.ndarray, units: Units) -> None:
     """A bar below the left end of a view, which holds for all of them."""
-    length = scale_bar_mm(float(size_mm[1]))
+    length = scale_bar(float(size_mm[1]), BAR_SHARE)
     share = length / float(size_mm[1])
     down = -0.25 * 72  # points
     line = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": TEXT, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
@@ -393,12 +388,3 @@ def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], gr
     figure.legend(handles, texts, loc="lower center", ncols=columns, **style)
     bottom = (_legend_height(figure.get_figwidth(), len(shown)) + 0.06) / figure.get_figheight()
     figure.text(0.985, bottom, ground, ha="right", va="bottom", size=9.5, color="#a5afba")
-
-
-def _with_palette(png: bytes) -> bytes:
-    """The same picture in COLOURS colours."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(file, format="png", optimize=True)
-    return file.getvalue()

@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from segfw.base.words import count
-from segfw.images.dicom_elements import check_elements
+from segfw.images.dicom_elements import MARK, MARK_AT, check_elements
 from segfw.images.stored_bytes import check_room
 from segfw.images.stored_pixels import check_dicom_pixels
 from segfw.images.voxels import Refusal, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
-MARK_AT = 128
-MARK = b"DICM"
 START_BYTES = 1 << 14  # the class of a file stands in these
 # Classes of files (DICOM PS3.4, table B.5-1), and those that hold no image.
 SOP_CLASS = re.compile(rb"1\.2\.840\.10008\.(?:1\.3\.10|5\.1\.4\.1\.1\.[0-9.]+)")

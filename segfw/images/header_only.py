@@ -42,7 +42,8 @@ def _of_nifti(path: Path) -> Volume:
     import nibabel
 
     image = nibabel.load(path)
-    assert isinstance(image, nibabel.Nifti1Image), "it is no NIfTI"
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise ValueError("it is no NIfTI")
     shape = tuple(int(size) for size in image.shape)
     if len(shape) == 5 and shape[3] == 1:  # vectors
         shape = (*shape[:3], shape[4])

@@ -24,11 +24,11 @@ def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int 
     """
     sizes = expected_bytes(cases, folder)
     free = shutil.disk_usage(folder.path).free
-    free_room = f"{folder.path}: {_gigabytes(free)} are free"
+    free_room = f"{folder.path}: {gigabytes(free)} are free"
     if sizes and free < sizes[0] + spare_bytes:
         raise UserError(f"{free_room}, too few for even one case; free some space or write to another disk")
     if free < sum(sizes):
-        needed = _gigabytes(sum(sizes))
+        needed = gigabytes(sum(sizes))
         print(
             f"warning: {free_room}, and {count(len(cases), 'case')} may take {needed}; a full disk stops the work, "
             "which the same command resumes"
@@ -42,6 +42,6 @@ def expected_bytes(cases: Sequence[Case], folder: OutputFolder) -> list[float]:
     return [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]
 
 
-def _gigabytes(size: float) -> str:
+def gigabytes(size: float) -> str:
     """Such as '1.53 GB', and '0 GB' below a megabyte, where digits mean nothing."""
     return f"{round(size / GIGABYTE, 3):.3g} GB"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from segfw.base.records import GIGABYTE, UserError
+from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_headers
@@ -16,7 +16,7 @@ from segfw.grid.preprocess import voxel_edges
 from segfw.images.geometry import Shape, as_shape
 from segfw.images.header_only import volume_of_header
 from segfw.images.volume import Volume, to_orientation
-from segfw.inference.disk_space import expected_bytes
+from segfw.inference.disk_space import expected_bytes, gigabytes
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.tiles import mirror_combinations, tile_count
 from segfw.model.load import Model
@@ -55,8 +55,8 @@ def foretold_lines(
     failing = sum(bool(each.refusal) and not each.is_done for each in foretold)
     tiles = sum(each.tiles or 0 for each in foretold if not each.is_done)
     unknown = sum(each.tiles is None and not each.refusal and not each.is_done for each in foretold)
-    needed_gb = sum(expected_bytes(to_do, folder)) / GIGABYTE
-    free_gb = shutil.disk_usage(_existing(folder.path)).free / GIGABYTE
+    needed = gigabytes(sum(expected_bytes(to_do, folder)))
+    free = gigabytes(shutil.disk_usage(_existing(folder.path)).free)
     cost = f"cost: {count(tiles, 'tile')} through the networks"
     if unknown:
         cost += f", and those of {count(unknown, 'case')} whose headers do not tell"
@@ -68,7 +68,7 @@ def foretold_lines(
         f"{count(len(cases), 'case')}: {len(cases) - len(to_do)} done already, {len(to_do)} to do"
         + (f", of which {failing} would fail" if failing else ""),
         cost,
-        f"disk: about {needed_gb:.3g} GB needed, {free_gb:.3g} GB free in {folder.path}",
+        f"disk: about {needed} needed, {free} free in {folder.path}",
     ]
 
 

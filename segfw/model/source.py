@@ -42,6 +42,11 @@ def fold_folder(model_dir: Path, configuration: str, fold: str) -> Path:
     return model_dir / "runs" / configuration / f"fold_{fold}"
 
 
+def fold_lock(folder: Path) -> Path:
+    """The lock of a fold: beside its folder, which may be deleted and made anew meanwhile."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 def postprocessing_file(model: Path, configuration: str) -> Path:
     """Where the postprocessing that came with an imported configuration is kept; it is applied only if asked for."""
     return Path(model) / "runs" / configuration / POSTPROCESSING_FILE

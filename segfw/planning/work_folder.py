@@ -10,7 +10,6 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 
 SCAN_FILE = "scan.json"
-LOCK_FILE = ".plan.lock"
 
 
 def require_own_folder(work: Path) -> None:

@@ -10,7 +10,7 @@ from segfw.base.file_names import CHECKPOINT_FILE, RUN_SETTINGS_FILE
 from segfw.base.locks import Holder, holder_now
 from segfw.base.records import Record
 from segfw.base.written_by_people import read_json
-from segfw.model.source import WEIGHTS_FILE, fold_folder
+from segfw.model.source import WEIGHTS_FILE, fold_folder, fold_lock
 from segfw.model.training_record import EpochRow, read_metrics
 from segfw.training.settings import TrainSettings
 
@@ -64,7 +64,7 @@ class FoldStanding(Record):
 def fold_standing(work: Path, configuration: str, fold: str) -> FoldStanding:
     """How far a fold of a work folder is."""
     folder = fold_folder(work, configuration, fold)
-    holder = holder_now(folder.with_name(f".{folder.name}.lock"))
+    holder = holder_now(fold_lock(folder))
     is_trained = (folder / WEIGHTS_FILE).is_file()
     settings = _settings(folder)
     rows = read_metrics(folder)

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from segfw.base.answers import Answer
-from segfw.base.file_names import PLAN_FILE, SPLITS_FILE
+from segfw.base.file_names import PLAN_FILE, PLAN_LOCK_FILE, SPLITS_FILE
 from segfw.base.locks import Holder, holder_now
 from segfw.base.records import Record
 from segfw.base.shell_line import shell_line
@@ -20,7 +20,6 @@ from segfw.model.source import ModelSource
 from segfw.standing.facts import ConfigurationFacts, PlanFacts
 from segfw.standing.of_fold import FoldStanding, fold_standing, hours_text
 
-PLAN_LOCK = ".plan.lock"
 FULLRES = "3d_fullres"  # which is trained first where nothing else is said
 
 
@@ -106,7 +105,7 @@ def work_standing(path: Path) -> WorkStanding | None:
         channels=plan.channel_names,
         labels=plan.label_names,
         preset=plan.preset,
-        planner=holder_now(path / PLAN_LOCK),
+        planner=holder_now(path / PLAN_LOCK_FILE),
         configurations=configurations,
         selection=None if selection is None else selection.name,
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from segfw.base.device import device_name
+from segfw.base.shell_line import shell_line
 from segfw.base.words import count
 from segfw.images.geometry import Shape
 from segfw.model.short_runs import EXAMPLE_BUDGET, FEWEST_USABLE_STEPS, LONG_TRAINING_S, too_few_steps
@@ -117,9 +118,10 @@ def is_length_given(settings: TrainSettings) -> bool:
     return chosen != (EPOCHS, None, None, None)
 
 
-def example_budget(*command: str) -> tuple[str, ...]:
-    """The parts of a command with a time budget."""
-    return (*command, "--time-budget", EXAMPLE_BUDGET)
+def told_length(expected: Sequence[ExpectedTraining], *command: str) -> list[str]:
+    """What is said before the first step: a line a configuration, and warnings with an example of the ``command``."""
+    example = shell_line("segfw", *command, "--time-budget", EXAMPLE_BUDGET)
+    return [*(f"to train: {each.line()}" for each in expected), *length_warnings(expected, example)]
 
 
 def duration_text(seconds: float) -> str:

@@ -62,7 +62,7 @@ class ProgressPage:
         self._written_s: float | None = None
         self._position: Position | None = None
         self._drawn: list[tuple[Curves, str]] = []  # of so many rows:
-        self._drawn_rows = 0
+        self._drawn_rows: int | None = None
 
     def is_due(self) -> bool:
         """True if what was written last is old."""
@@ -85,16 +85,19 @@ class ProgressPage:
         self._written_s = time.monotonic()
         try:
             rows = read_metrics(self._folder)
-            self._draw(rows)
+            if len(rows) != self._drawn_rows:  # a rescued run loses rows
+                self._drawn = self._drawings(rows)
             write_page(self.path, TEMPLATE, filters={"scaled": _scaled}, **self._content(rows, ending))
-            write_work_page(self._folder, is_running=ending is None, every_s=self._every_s)
+            if ending is not None or len(rows) != self._drawn_rows:  # it knows no steps, but reads all folds' epochs
+                write_work_page(self._folder, is_running=ending is None, every_s=self._every_s)
+            self._drawn_rows = len(rows)
         except Exception as error:  # disks and plotting libraries fail in too many ways to list
             _say_once(f"note: {self.path} cannot be written: {error or type(error).__name__}")
 
-    def _draw(self, rows: Sequence[EpochRow]) -> None:
-        if len(rows) != self._drawn_rows:  # a rescued run loses rows
-            self._drawn = [(curves, curves.svg(_number(rows[-1]))) for curves in curves_of(rows, self._label_names)]
-            self._drawn_rows = len(rows)
+    def _drawings(self, rows: Sequence[EpochRow]) -> list[tuple[Curves, str]]:
+        if not rows:
+            return []
+        return [(curves, curves.svg(_number(rows[-1]))) for curves in curves_of(rows, self._label_names)]
 
     def _content(self, rows: Sequence[EpochRow], ending: Ending | None) -> dict[str, object]:
         """What the template names."""

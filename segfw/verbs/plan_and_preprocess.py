@@ -59,10 +59,11 @@ def plan_and_preprocess(
         If cases could not be preprocessed.
     """
     from segfw.base.device import pick_device
+    from segfw.base.file_names import PLAN_LOCK_FILE
     from segfw.base.locks import in_turn
     from segfw.base.output_paths import require_outside
     from segfw.dataset.layouts import find_dataset
-    from segfw.planning.work_folder import LOCK_FILE, require_own_folder
+    from segfw.planning.work_folder import require_own_folder
 
     raw = Path(raw)
     work = Path(work)
@@ -71,7 +72,7 @@ def plan_and_preprocess(
     require_own_folder(work)
     require_outside(work, (raw,))
     _check_early(found, request, options)
-    with in_turn(work / LOCK_FILE, f"{work}: is being planned or preprocessed"):
+    with in_turn(work / PLAN_LOCK_FILE, f"{work}: is being planned or preprocessed"):
         return _plan_and_preprocess(found, raw, work, request, options, device)
 
 

@@ -146,9 +146,8 @@ def _tell_length(
 ) -> None:
     """Says how long the folds that are not begun will take, and warns where that is days that nobody asked for."""
     from segfw.base.device import pick_device
-    from segfw.base.shell_line import shell_line
     from segfw.model.source import fold_folder
-    from segfw.training.expected_length import example_budget, expected_training, length_warnings
+    from segfw.training.expected_length import expected_training, told_length
     from segfw.training.prepare import SETTINGS_FILE
 
     device = pick_device(options.device)
@@ -157,12 +156,9 @@ def _tell_length(
         new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
         if new:
             expected.append(expected_training(each, settings, new, device))
-    for training in expected:
-        print(f"to train: {training.line()}")
     names = [each.name for each in configurations]
-    command = ("run", str(raw), str(work), "--configurations", *names, "--folds", *folds)
-    for warning in length_warnings(expected, shell_line("segfw", *example_budget(*command))):
-        print(warning)
+    for line in told_length(expected, "run", str(raw), str(work), "--configurations", *names, "--folds", *folds):
+        print(line)
 
 
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:

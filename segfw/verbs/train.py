@@ -160,12 +160,11 @@ def train(
 
 def _tell_length(work: Path, fold: str, request: TrainRequest, device: torch.device) -> None:
     """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
-    from segfw.base.shell_line import shell_line
-    from segfw.training.expected_length import example_budget, expected_training, length_warnings
+    from segfw.training.expected_length import expected_training, told_length
 
     expected = expected_training(request.configuration, request.settings, 1, device)
-    example = shell_line("segfw", *example_budget("train", str(work), expected.name, fold))
-    print("\n".join([f"to train: {expected.line()}", *length_warnings([expected], example)]))
+    for line in told_length([expected], "train", str(work), expected.name, fold):
+        print(line)
 
 
 def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
@@ -198,12 +197,13 @@ def _alone_with(request: TrainRequest) -> AbstractContextManager[None]:
     Of the processes of ``torchrun``, which train it together, the first one does so for all.
     """
     from segfw.base.locks import held
+    from segfw.model.source import fold_lock
 
     if not request.ranks.is_first:
         return nullcontext()
-    # Beside the fold's folder, which may be deleted and made anew meanwhile.
-    lock = request.folder.with_name(f".{request.folder.name}.lock")
-    return held(lock, f"{request.folder}: is being trained", "wait until it ends, or train another fold")
+    return held(
+        fold_lock(request.folder), f"{request.folder}: is being trained", "wait until it ends, or train another fold"
+    )
 
 
 def _with_predictions(

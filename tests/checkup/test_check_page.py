@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segfw.base.figures import PALETTE
+from segfw.base.figures import PALETTE, scale_bar
 from segfw.checkup import check_page
 from segfw.checkup.case_details import CaseDetails, ChannelMeasure, CheckedCase, LabelMeasure, Slice
 from segfw.checkup.check_page import SAMPLE, findings_table, labels_table, sizes_table, write_report_html
 from segfw.checkup.check_report import CheckReport, LabelSummary
 from segfw.checkup.examine import Examination
-from segfw.checkup.thumbnails import MARGIN, scale_bar_mm, thumbnail
+from segfw.checkup.thumbnails import BAR_SHARE, MARGIN, thumbnail
 from segfw.dataset.cases import Finding, FoundDataset
 from segfw.images.units import PICTURE, SCAN
 
@@ -226,7 +226,7 @@ def test_a_thumbnail_shows_the_slice_in_true_proportions_with_letters_and_scale_
 
 @pytest.mark.parametrize(("width", "bar"), [(80, 20), (300, 100), (1, 0.2), (126, 50)])
 def test_a_scale_bar_is_a_round_length(width, bar):
-    assert scale_bar_mm(width) == pytest.approx(bar)
+    assert scale_bar(width, BAR_SHARE) == pytest.approx(bar)
 
 
 def test_pictures_take_no_more_bytes_than_there_is_room_for():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders.masks import SHAPE, SPACING_MM, box, score
-from segfw.base.figures import label_color
+from segfw.base.figures import label_color, scale_bar
 from segfw.base.tables import LONG_ROWS
 from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation import overlays, report, result_files
@@ -19,11 +19,11 @@ from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import lesion_counts
 from segfw.evaluation.metrics import Measures, label_score
 from segfw.evaluation.overlays import (
+    BAR_SHARE,
     Overlay,
     draw_overlay,
     length_text,
     overlay_cases,
-    scale_bar_mm,
     shown_slices,
     window_of,
 )
@@ -236,7 +236,7 @@ def test_other_images_are_shown_by_percentiles():
     "width, length, text", [(100, 20, "2 cm"), (16, 2, "2 mm"), (400, 100, "10 cm"), (3, 0.5, "0.5 mm")]
 )
 def test_the_scale_bar_is_a_round_length(width, length, text):
-    assert scale_bar_mm(width) == length
+    assert scale_bar(width, BAR_SHARE) == length
     assert length_text(length, SCAN) == text
     assert length_text(100, PICTURE) == "100 px"
 
