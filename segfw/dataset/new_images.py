@@ -11,6 +11,7 @@ from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel
 from segfw.dataset.image_files import group_channels, image_files, series_folders
 from segfw.dataset.new_patients import find_patients
+from segfw.dataset.pairing import as_word
 from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
 from segfw.images.formats import FORMATS, split_ending
 
@@ -95,8 +96,7 @@ def _group_by_channel_name(
     groups: dict[str, dict[int, Path]] = {}
     for path in files:
         stem = stem_of(path)
-        # As a word of its own: 't1' is no part of 't1ce'.
-        found = [re.search(rf"(?<![^\W_]){re.escape(channel.name)}(?![^\W_])", stem) for channel in channels]
+        found = [as_word(channel.name).search(stem) for channel in channels]
         fitting = [(index, match) for index, match in enumerate(found) if match]
         if len(fitting) != 1:
             return {}

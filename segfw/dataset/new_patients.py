@@ -11,6 +11,7 @@ from segfw.base.words import count
 from segfw.dataset.bids import images_by_session
 from segfw.dataset.cases import Case, Channel
 from segfw.dataset.image_files import image_files, inner_folders
+from segfw.dataset.pairing import as_word
 from segfw.dataset.patient_folders import Visit, require_distinct, visits_in
 
 SHOWN = 4  # images that a sentence names
@@ -77,4 +78,4 @@ def _case(
 
 def _holds(name: str, channel: str) -> bool:
     """Whether a name holds the channel's name as a word of its own, in capitals or not."""
-    return re.search(rf"(?<![^\W_]){re.escape(channel)}(?![^\W_])", name, re.IGNORECASE) is not None
+    return as_word(channel, re.IGNORECASE).search(name) is not None

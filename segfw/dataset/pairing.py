@@ -72,6 +72,11 @@ def pair_numbered(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     return Pairing(named, mask_of)
 
 
+def as_word(name: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
+    """Finds a name as a word of its own in a file's name: 't1' is no part of 't1ce'."""
+    return re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", flags)
+
+
 def cases_of(pairing: Pairing) -> tuple[Case, ...]:
     """The cases that have both, with their images in the order of the channels."""
     return tuple(
