@@ -61,28 +61,28 @@ def plan_and_preprocess(
     from segfw.base.device import pick_device
     from segfw.base.file_names import PLAN_LOCK_FILE
     from segfw.base.locks import in_turn
-    from segfw.base.output_paths import require_outside
-    from segfw.dataset.layouts import find_dataset
-    from segfw.planning.work_folder import require_own_folder
 
     raw = Path(raw)
     work = Path(work)
     device = pick_device(options.device)
-    found = find_dataset(raw, request.label_names)
-    require_own_folder(work)
-    require_outside(work, (raw,))
-    _check_early(found, request, options)
+    found = _found_and_checked(raw, work, request, options)
     with in_turn(work / PLAN_LOCK_FILE, f"{work}: is being planned or preprocessed"):
         return _plan_and_preprocess(found, raw, work, request, options, device)
 
 
-def _check_early(found: FoundDataset, request: PlanRequest, options: PrepareOptions) -> None:
-    """Refuses all that can be told to be wrong before images are read, which may take hours."""
+def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: PrepareOptions) -> FoundDataset:
+    """The data set's files; UserError for all that is wrong and can be told before they are read for hours."""
+    from segfw.base.output_paths import require_outside
+    from segfw.dataset.layouts import find_dataset
     from segfw.nnunet.followed_plans import require_nothing_else
     from segfw.nnunet.read_plans import read_json
     from segfw.planning.planner import require_known, require_plannable
     from segfw.planning.splits import expected_folds, require_fold
+    from segfw.planning.work_folder import require_own_folder
 
+    found = find_dataset(raw, request.label_names)
+    require_own_folder(work)
+    require_outside(work, (raw,))
     require_plannable(request)
     if request.plans is not None:
         require_nothing_else(request.plans, request)
@@ -90,6 +90,7 @@ def _check_early(found: FoundDataset, request: PlanRequest, options: PrepareOpti
     folds = expected_folds(found, request.groups, request.splits)
     for fold in options.folds:
         require_fold(fold, folds)
+    return found
 
 
 def _plan_and_preprocess(
@@ -174,20 +175,15 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     ``plan_and_preprocess`` would refuse before it preprocesses.
     """
     from segfw.base.device import pick_device
-    from segfw.base.output_paths import require_outside
-    from segfw.dataset.layouts import find_dataset
     from segfw.planning.fingerprint import scan_dataset
     from segfw.planning.kept_scan import kept_scan
     from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
     from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
-    from segfw.planning.work_folder import require_keepable, require_own_folder
+    from segfw.planning.work_folder import require_keepable
 
     device = pick_device(options.device)
-    found = find_dataset(raw)
-    require_own_folder(work)
-    require_outside(work, (raw,))
-    _check_early(found, request, options)
+    found = _found_and_checked(raw, work, request, options)
     manifest, fingerprint = kept_scan(found, work) or scan_dataset(found, workers=request.workers)
     plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)

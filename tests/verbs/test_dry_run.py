@@ -104,6 +104,17 @@ def test_run_says_data_plan_folds_length_and_disk_and_writes_nothing(make_raw, t
     assert tree(tmp_path) == before
 
 
+def test_run_names_labels_by_the_table_that_is_given(tmp_path, capsys):
+    for index in range(3):
+        image, mask = blocks_case(index)
+        write_nifti(tmp_path / "raw" / f"P{index}" / "image.nii.gz", image)
+        write_nifti(tmp_path / "raw" / f"P{index}" / "mask.nii.gz", mask)
+    (tmp_path / "names.csv").write_text("value,name\n3,liver\n7,spleen\n")
+    asked = ["run", str(tmp_path / "raw"), str(tmp_path / "work"), "--device", "cpu", "--configurations", "3d_fullres"]
+    assert main([*asked, "--label-names", str(tmp_path / "names.csv"), "--dry-run"]) == 0
+    assert "labels: liver = 3, spleen = 7\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 def test_a_header_alone_says_what_the_whole_file_does(ending, tmp_path):
     write_nifti(tmp_path / "first.nii.gz", blocks_case(1)[0], (1.0, 1.5, 4.0))
