@@ -42,9 +42,14 @@ def require_distinct(names: Iterable[str], folder: Path, ignores_case: Callable[
         )
 
 
+def nearest_folder(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there: what is asked of its disk needs no new one."""
+    path = path.absolute()
+    return path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())
+
+
 def _ignores_case(folder: Path) -> bool:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".case-") as probe:
+    with tempfile.NamedTemporaryFile(dir=nearest_folder(folder), prefix=".case-") as probe:
         path = Path(probe.name)
         return path.with_name(path.name.swapcase()).exists()
 

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
+from segfw.base.output_paths import nearest_folder
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
@@ -56,7 +56,7 @@ def foretold_lines(
     tiles = sum(each.tiles or 0 for each in foretold if not each.is_done)
     unknown = sum(each.tiles is None and not each.refusal and not each.is_done for each in foretold)
     needed = gigabytes(sum(expected_bytes(to_do, folder)))
-    free = gigabytes(shutil.disk_usage(_existing(folder.path)).free)
+    free = gigabytes(shutil.disk_usage(nearest_folder(folder.path)).free)
     cost = f"cost: {count(tiles, 'tile')} through the networks"
     if unknown:
         cost += f", and those of {count(unknown, 'case')} whose headers do not tell"
@@ -109,9 +109,3 @@ def _tiles(model: Model, volume: Volume, step: float, mirroring: bool) -> int:
     copies = len(mirror_combinations(model.mirror_axes)) if mirroring else 1
     own = tile_count(shape, model.configuration.patch_size, step) * copies * len(model.weights)
     return own + (_tiles(model.previous, volume, step, mirroring) if model.previous is not None else 0)
-
-
-def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    path = path.absolute()
-    return path if path.is_dir() else next(parent for parent in path.parents if parent.is_dir())

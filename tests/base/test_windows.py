@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -182,6 +183,12 @@ def test_a_disk_is_asked_whether_it_tells_capital_letters(tmp_path):
     else:
         assert not is_blind
     assert [path.name for path in tmp_path.iterdir()] == ["probe"]
+
+
+def test_asking_a_disk_about_capital_letters_leaves_nothing_behind(tmp_path):
+    with suppress(UserError):  # of a disk that does not tell them apart
+        require_distinct(["a", "A"], tmp_path / "new" / "masks")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
