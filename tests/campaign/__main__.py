@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from campaign.damages import BITS_OF_EACH, bits, claims
+from campaign.damages import BITS_OF_EACH, MOST_CPU_S, bits, claims
 from campaign.disks import PLANNED as DISKS
 from campaign.disks import disks
 from campaign.kills import PLANNED as KILLS
@@ -42,7 +42,7 @@ def tried(typed: argparse.Namespace, place: Path) -> Iterator[Outcome]:
         elif part == "bits":
             yield from bits(typed.seed, of_each or BITS_OF_EACH)
         else:
-            yield from claims(typed.lies)
+            yield from claims(typed.lies, typed.most_cpu_s)
 
 
 def _planned(usual: Mapping[str, int], typed: argparse.Namespace) -> dict[str, int]:
@@ -71,6 +71,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="other seeds strike elsewhere (default: 1)")
     parser.add_argument("--verbs", nargs="+", choices=tuple(ACTS), default=tuple(ACTS), metavar="VERB")
     parser.add_argument("--lies", nargs="+", choices=tuple(LIES), default=tuple(LIES), metavar="LIE")
+    parser.add_argument(
+        "--most-cpu-s", type=float, default=MOST_CPU_S, help="seconds that a claim may take (default: %(default)s)"
+    )
     parser.add_argument("--count", type=int, help="trials of each verb, in place of what is planned")
     typed = parser.parse_args()
     outcomes = []
