@@ -50,7 +50,7 @@ from bench.runs import (
     usable_cpus,
 )
 from segfw.base.device import pick_device, pick_precision
-from segfw.base.options import duration_s
+from segfw.base.durations import duration_s
 from segfw.images.formats import read_volume
 from segfw.model.load import load_model
 from segfw.model.source import WEIGHTS_FILE, fold_folder

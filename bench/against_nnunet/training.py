@@ -39,7 +39,7 @@ from bench.runs import (
     usable_cpus,
 )
 from segfw.base.device import pick_device, pick_precision
-from segfw.base.options import duration_s
+from segfw.base.durations import duration_s
 from segfw.model.training_record import read_metrics
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits

@@ -372,26 +372,6 @@ def number(text: str) -> float:
 PARSERS: Mapping[object, Callable[[str], object]] = {int: whole_number, float: number}
 
 
-def duration_s(text: str) -> float:
-    """Seconds of '90s', '12m', '1h30m' or '2h'."""
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    if not text.strip() or not match or not any(match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write for example 90s, 12m, 2h or 1h30m")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + seconds
-    if total <= 0:
-        raise argparse.ArgumentTypeError("the duration must be longer than nothing")
-    return total
-
-
-def duration_text(seconds: float) -> str:
-    """'1h30m' of 5400 seconds, as ``duration_s`` reads it."""
-    minutes, rest_s = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    parts = (f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest_s:.6g}s" if rest_s else "")
-    return "".join(parts)
-
-
 def number_or_auto(text: str) -> float | str:
     """'auto' or a number of GB."""
     try:

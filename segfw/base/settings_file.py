@@ -9,12 +9,11 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from segfw.base.durations import duration_s, typed_duration
 from segfw.base.errors import UserError
 from segfw.base.options import (
     Options,
     WrongOption,
-    duration_s,
-    duration_text,
     help_of,
     option_name_of,
     option_text,
@@ -95,7 +94,7 @@ def _written(record: type[Options], each: Field[Any], value: Any) -> Any:
         return next(word for word, meaning in words.items() if meaning == value)
     if isinstance(value, Path):
         return str(value.absolute())
-    return duration_text(value) if value is not None and option_text(each).parse is duration_s else value
+    return typed_duration(value) if value is not None and option_text(each).parse is duration_s else value
 
 
 def _read(record: type[Options], each: Field[Any], value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segfw.base.durations import duration_text
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.dataset.image_files import image_files
@@ -37,7 +38,7 @@ class Training(Record):
             if number is not None
         ]
         if self.seconds is not None:
-            parts.append(duration(self.seconds))
+            parts.append(duration_text(self.seconds))
         name = f"{self.configuration} fold {self.fold}: " if self.fold else ""
         return name + ", ".join(parts) if parts else ""
 
@@ -89,10 +90,3 @@ def training_caveat(training: Sequence[Training]) -> str:
         f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: too few to learn "
         "a task, so that these scores do not say what a trained model reaches"
     )
-
-
-def duration(seconds: float) -> str:
-    """'40 s', '12 min' or '3.5 h'."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from segfw.base.durations import HOUR_S, duration_text
 from segfw.base.errors import UserError
 from segfw.base.file_names import CHECKPOINT_FILE, RUN_SETTINGS_FILE
 from segfw.base.locks import Holder, holder_now
@@ -15,7 +16,6 @@ from segfw.model.training_record import EpochRow, read_metrics
 from segfw.training.settings import TrainSettings
 
 VALIDATION_SCORES = Path("validation", "scores.json")
-HOUR_S = 3600
 
 State = Literal["not begun", "running", "interrupted", "trained", "finished"]
 
@@ -55,9 +55,9 @@ class FoldStanding(Record):
         if self.dice is not None:
             parts.append(f"Dice {self.dice:.3f} of {self.dice_of}")
         if self.hours_spent:
-            parts.append(f"{hours_text(self.hours_spent)} spent")
+            parts.append(f"{duration_text(self.hours_spent * HOUR_S)} spent")
         if self.hours_left is not None and self.state in ("running", "interrupted"):
-            parts.append(f"about {hours_text(self.hours_left)} left")
+            parts.append(f"about {duration_text(self.hours_left * HOUR_S)} left")
         return f"fold {self.fold}: {', '.join(parts)}"
 
 
@@ -119,12 +119,3 @@ def _newest_dice(
     if whole:
         return whole[-1], "whole validation cases"
     return (rows[-1]["val_dice"], "validation patches") if rows else (None, "")
-
-
-def hours_text(hours: float) -> str:
-    """'40 s', '3 min', '1.4 h', '120 h'."""
-    if hours < 1 / 60:
-        return f"{hours * HOUR_S:.0f} s"
-    if hours < 1:
-        return f"{hours * 60:.0f} min"
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"

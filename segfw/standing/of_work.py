@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from segfw.base.answers import Answer
+from segfw.base.durations import HOUR_S, duration_text
 from segfw.base.file_names import PLAN_FILE, PLAN_LOCK_FILE, SPLITS_FILE
 from segfw.base.locks import Holder, holder_now
 from segfw.base.records import Record
@@ -18,7 +19,7 @@ from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.model.selection import read_selection
 from segfw.model.source import ModelSource
 from segfw.standing.facts import ConfigurationFacts, PlanFacts
-from segfw.standing.of_fold import FoldStanding, fold_standing, hours_text
+from segfw.standing.of_fold import FoldStanding, fold_standing
 
 FULLRES = "3d_fullres"  # which is trained first where nothing else is said
 
@@ -78,11 +79,11 @@ class WorkStanding(Answer):
                 lines.append(f"  not begun: fold {', '.join(fold.fold for fold in waiting)}")
         lines.append(f"selection: {self.selection or 'none was made (segfw select)'}")
         if self.hours_spent:
-            lines.append(f"spent on training: {hours_text(self.hours_spent)}")
+            lines.append(f"spent on training: {duration_text(self.hours_spent * HOUR_S)}")
         if self.hours_left:
-            lines.append(f"left, estimated from the epochs so far: {hours_text(self.hours_left)}")
+            lines.append(f"left, estimated from the epochs so far: {duration_text(self.hours_left * HOUR_S)}")
         if self.hours_left_with_all and self.hours_left_with_all > (self.hours_left or 0):
-            lines.append(f"left with all folds that are not begun: {hours_text(self.hours_left_with_all)}")
+            lines.append(f"left with all folds that are not begun: {duration_text(self.hours_left_with_all * HOUR_S)}")
         return "\n".join([*lines, f"next: {self.next}"])
 
 

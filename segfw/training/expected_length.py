@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from segfw.base.device import device_name
+from segfw.base.durations import duration_text
 from segfw.base.shell_line import shell_line
 from segfw.base.words import count
 from segfw.images.geometry import Shape
@@ -122,15 +123,3 @@ def told_length(expected: Sequence[ExpectedTraining], *command: str) -> list[str
     """What is said before the first step: a line a configuration, and warnings with an example of the ``command``."""
     example = shell_line("segfw", *command, "--time-budget", EXAMPLE_BUDGET)
     return [*(f"to train: {each.line()}" for each in expected), *length_warnings(expected, example)]
-
-
-def duration_text(seconds: float) -> str:
-    """'40 seconds', '25 minutes', '3.2 hours', '119 hours (5 days)'."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    hours = seconds / 3600
-    if hours < 10:
-        return f"{hours:.1f} hours"
-    return f"{hours:,.0f} hours" + (f" ({hours / 24:,.0f} days)" if hours >= 48 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segfw.base.device import keep_freed_pages
+from segfw.base.durations import duration_text
 from segfw.base.records import UserError
 from segfw.base.words import count, first_line
 from segfw.model.short_runs import too_few_steps
@@ -11,7 +12,6 @@ from segfw.model.training_record import TrainingEnd
 from segfw.model.weights import save_weights
 from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
-from segfw.training.expected_length import duration_text
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
 from segfw.training.progress_page import Ending

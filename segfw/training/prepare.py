@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from segfw.base.device import compiling_pays, pick_precision
+from segfw.base.durations import duration_text
 from segfw.base.file_names import RUN_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.ranks import local_device
 from segfw.base.records import UserError
@@ -21,7 +22,6 @@ from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Augment, Batches
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.device_timer import DeviceTimer
-from segfw.training.expected_length import duration_text
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.progress_page import ProgressPage

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self
 
-from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, duration_s, option, setting
+from segfw.base.durations import duration_s
+from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, option, setting
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 

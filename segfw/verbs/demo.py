@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
-from segfw.base.options import DEVICES, Options, duration_s, option, takes_options
+from segfw.base.durations import HOUR_S, MINUTE_S, duration_s, typed_duration
+from segfw.base.options import DEVICES, Options, option, takes_options
 from segfw.base.speech import aside, say_next
 from segfw.base.words import count
 
@@ -111,7 +112,7 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
         settings = TrainSettings(time_budget_s=budget_s or said_budget_s(plan.configuration(CONFIGURATION)))
         begin = TrainOptions(device=options.device, resume=(fold / CHECKPOINT_FILE).is_file())
     elif budget_s is not None and budget_s > trained_s:
-        print(f"training for {said_time(budget_s - trained_s)} more")
+        print(f"training for {whole_minutes(budget_s - trained_s)} more")
         shutil.rmtree(masks, ignore_errors=True)  # of the weights before
         begin = TrainOptions(device=options.device, extend_s=budget_s - trained_s)
     train(work, CONFIGURATION, FOLD, settings, begin)  # of a finished fold it scores what is left to be scored
@@ -146,27 +147,26 @@ def said_budget_s(configuration: Configuration) -> float:
     hours = configuration.estimate.hours_per_fold
     if hours is None:  # a plan from elsewhere
         return LONGEST_S
-    patch_s = hours * 3600 / (EPOCHS * STEPS_PER_EPOCH) / configuration.batch_size
+    patch_s = hours * HOUR_S / (EPOCHS * STEPS_PER_EPOCH) / configuration.batch_size
     step_s = SMALL_BATCH * patch_s
     needed_s = ENOUGH_STEPS * step_s * OTHER_WORK
     budget_s = min(max(needed_s, SHORTEST_S), LONGEST_S)
     # Whole minutes, and some more than the estimate, which is no promise.
-    budget_s = 60 * math.ceil(budget_s / 60)
+    budget_s = MINUTE_S * math.ceil(budget_s / MINUTE_S)
     pace = f"here a step is expected to take {step_s:.2g} s"
-    print(f"{ENOUGH_STEPS} steps are enough; {pace}: training for {said_time(budget_s)}")
+    print(f"{ENOUGH_STEPS} steps are enough; {pace}: training for {whole_minutes(budget_s)}")
     if needed_s > budget_s:
         steps = round(budget_s / step_s / OTHER_WORK)
         print(
             f"warning: this machine is slow: about {max(1, steps)} of the {ENOUGH_STEPS} steps fit into that, which "
-            f"shows how it works but gives poor masks; all take {said_time(needed_s)} (--time-budget)"
+            f"shows how it works but gives poor masks; all take {whole_minutes(needed_s)} (--time-budget)"
         )
     return budget_s
 
 
-def said_time(seconds: float) -> str:
-    """'5m' or '1h05m', rounded up to minutes, as ``--time-budget`` takes it."""
-    minutes = max(1, math.ceil(seconds / 60))
-    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m"
+def whole_minutes(seconds: float) -> str:
+    """'5m' or '1h5m', rounded up to minutes, as ``--time-budget`` takes it."""
+    return typed_duration(MINUTE_S * max(1, math.ceil(seconds / MINUTE_S)))
 
 
 def shortfall(mean_dice: float | None, steps: int, elapsed_s: float) -> tuple[str, float] | None:
@@ -206,7 +206,7 @@ def _say_result(typed: argparse.Namespace, scores: Scores) -> None:
         return
     sentence, needed_s = short
     print(f"warning: {sentence}; the line below goes on for as long as that takes here")
-    say_next("demo", typed.folder, "--time-budget", said_time(needed_s))
+    say_next("demo", typed.folder, "--time-budget", whole_minutes(needed_s))
 
 
 COMMAND = Command(

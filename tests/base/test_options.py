@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from segfw.base.options import Options, add_options, duration_s, option, setting, takes_options
+from segfw.base.durations import duration_s
+from segfw.base.options import Options, add_options, option, setting, takes_options
 from segfw.base.records import UserError
 
 

@@ -9,8 +9,9 @@ from typing import Literal, get_args, get_type_hints
 
 import pytest
 
+from segfw.base.durations import duration_s
 from segfw.base.errors import UserError
-from segfw.base.options import Options, duration_s, duration_text, option, option_text, setting, words_of
+from segfw.base.options import Options, option, option_text, setting, words_of
 from segfw.base.settings_file import read_settings, settings_text
 from segfw.cli import VERBS, command_of
 
@@ -157,12 +158,6 @@ def test_a_switch_may_be_true_or_on(tmp_path):
     for text in ("fan = true", 'fan = "on"'):
         path.write_text(text)
         assert read_settings(path, (BakeOptions,)) == {"fan": True}
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(285, "4m45s"), (5400, "1h30m"), (0.25, "0.25s"), (86400.0, "24h")])
-def test_durations_in_words(seconds, text):
-    assert duration_text(seconds) == text
-    assert duration_s(text) == seconds
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from segfw.evaluation.mask_facts import (
     FACTS_FILE,
     MaskFacts,
     Training,
-    duration,
     images_of,
     read_mask_facts,
     training_caveat,
@@ -76,7 +75,6 @@ def test_training_is_told_in_words():
     fold = Training(configuration="3d_fullres", fold="0", steps=6, epochs=1, patches=12, seconds=41.2)
     assert fold.text == "3d_fullres fold 0: 6 steps, 1 epoch, 12 patches, 41 s"
     assert Training(configuration="2d", fold="1").text == ""
-    assert [duration(seconds) for seconds in (5, 120, 7200)] == ["5 s", "2 min", "2.0 h"]
 
 
 def test_training_of_a_curve():

@@ -15,7 +15,7 @@ from segfw.base.locks import claimed, held
 from segfw.cli import main
 from segfw.evaluation.metrics import Scores
 from segfw.inference.prediction_calls import note_call
-from segfw.standing.of_fold import FoldStanding, hours_text
+from segfw.standing.of_fold import FoldStanding
 from segfw.standing.recognise import RECOGNISERS, standing_of
 
 BEFORE = Path(__file__).parents[1] / "written_before"
@@ -224,7 +224,6 @@ def test_text_of_a_fold():
     )
     fold = fold.model_copy(update={"dice_of": "validation patches", "hours_left": 9.84})
     assert fold.text() == (
-        "fold 3: interrupted, 12 of 100 epochs done, can be resumed, Dice 0.713 of validation patches, 1.2 h spent, "
+        "fold 3: interrupted, 12 of 100 epochs done, can be resumed, Dice 0.713 of validation patches, 72 min spent, "
         "about 9.8 h left"
     )
-    assert [hours_text(hours) for hours in (0.005, 0.5, 1.25, 120.4)] == ["18 s", "30 min", "1.2 h", "120 h"]

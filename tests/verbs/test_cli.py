@@ -13,7 +13,7 @@ import pytest
 
 import segfw
 from builders.data import blocks_case, write_nifti
-from segfw.base.options import duration_s
+from segfw.base.durations import duration_s
 from segfw.cli import build_parser, command_of, main
 from segfw.inference.prediction_options import PredictOptions
 from segfw.training.settings import TrainOptions, TrainSettings

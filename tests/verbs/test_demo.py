@@ -8,7 +8,7 @@ from builders.networks import spec
 from builders.progress import row, write_rows
 from builders.training import ZSCORE, configuration
 from segfw.evaluation.metrics import MeanScores, Scores
-from segfw.verbs.demo import _say_result, said_budget_s, said_time, shortfall
+from segfw.verbs.demo import _say_result, said_budget_s, shortfall, whole_minutes
 
 LOW = MeanScores(dice=0.021, jaccard=None, tpr=None, precision=None)
 
@@ -32,9 +32,9 @@ def test_the_time_is_that_of_enough_steps_within_bounds(capsys):
     assert said_budget_s(planned(None)) == 20 * 60
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(1, "1m"), (60, "1m"), (61, "2m"), (3600, "1h00m"), (3901, "1h06m")])
+@pytest.mark.parametrize(("seconds", "text"), [(1, "1m"), (60, "1m"), (61, "2m"), (3600, "1h"), (3901, "1h6m")])
 def test_times_are_rounded_up_to_minutes(seconds, text):
-    assert said_time(seconds) == text
+    assert whole_minutes(seconds) == text
 
 
 def test_a_low_dice_is_explained():

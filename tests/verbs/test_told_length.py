@@ -12,7 +12,7 @@ from builders.models import small_model
 from segfw.cli import main
 from segfw.model.training_record import read_run_record
 from segfw.planning.plan import PLAN_FILE, Plan
-from segfw.training.expected_length import duration_text, expected_training, length_warnings
+from segfw.training.expected_length import expected_training, length_warnings
 from segfw.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -32,16 +32,16 @@ def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
     expected = expected_training(configuration, TrainSettings(batch_size=4), 5, CPU)
     assert expected.line() == (
         "3d_fullres: 5 folds, 250,000 steps each (1000 epochs of 250), patches of 8 x 16 x 24 voxels, 4 a step, "
-        "about 139 hours (6 days) a fold, 694 hours (29 days) in all on CPU"
+        "about 139 h (6 days) a fold, 694 h (29 days) in all on CPU"
     )
     budget = expected_training(configuration, TrainSettings(time_budget_s=5400), 1, CPU)
-    assert budget.line() == "3d_fullres: 1 fold, patches of 8 x 16 x 24 voxels, 2 a step, 1.5 hours a fold on CPU"
+    assert budget.line() == "3d_fullres: 1 fold, patches of 8 x 16 x 24 voxels, 2 a step, 1.5 h a fold on CPU"
 
 
 @pytest.mark.parametrize(
     "settings, folds, said",
     [
-        ({}, 1, "no length was given, so that 1000 epochs are trained, about 69 hours (3 days) on CPU"),
+        ({}, 1, "no length was given, so that 1000 epochs are trained, about 69 h (3 days) on CPU"),
         ({"epochs": 999}, 5, None),  # long, but that is what was asked for
         ({"time_budget_s": 1e6}, 5, None),
         ({"epochs": 2, "steps_per_epoch": 3}, 1, "6 steps of training: too few for a usable model"),
@@ -54,14 +54,6 @@ def test_warned_of_is_what_nobody_asked_for_and_what_is_of_no_use(configuration,
     assert [said in each for each in warnings] == ([] if said is None else [True])
     if said and "no length" in said:
         assert warnings[0].endswith("a time of your choice: segfw train 'my work' 3d_fullres 0 --time-budget 2h")
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(40, "40 seconds"), (1500, "25 minutes"), (11520, "3.2 hours"), (428_400, "119 hours (5 days)")],
-)
-def test_durations_in_words(seconds, text):
-    assert duration_text(seconds) == text
 
 
 def test_a_run_of_six_steps_is_warned_of_at_both_ends_and_in_its_record(make_raw, tmp_path, capsys):
