@@ -232,6 +232,7 @@ def evaluate(
     lesions: tuple[str, ...] | list[str] | None = None,
     lesion_strata_ml: tuple[float, ...] | list[float] = (0.1, 1.0),
     lesion_iou: float = 0.0,
+    label_names: StrPath | None = None,
     workers: int | None = None,
 ) -> Scores: ...
 def select(

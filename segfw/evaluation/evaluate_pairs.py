@@ -52,7 +52,7 @@ def evaluate_pairs(
     no label of ``measures``.
     """
     lesion_names(pairs.labels, measures)
-    cases, failures = _score_all(pairs, measures, workers)
+    cases, failures = _score_all(pairs, files.images, measures, workers)
     if not cases:
         raise _first_error(failures)
     every_note = list(notes)
@@ -61,7 +61,7 @@ def evaluate_pairs(
         every_note.append(f"{count(len(failures), 'case')} could not be scored and not counted in the means ({which})")
     comparison = None
     if other is not None:
-        other_cases, other_failures = _score_all(replace(pairs, files=other.pairs), measures, workers)
+        other_cases, other_failures = _score_all(replace(pairs, files=other.pairs), files.images, measures, workers)
         comparison = compare_cases(cases, other_cases, other.names)
         if other_failures:
             which = listing([failure.item for failure in other_failures])
@@ -85,12 +85,15 @@ def _first_error(failures: Sequence[CaseOutcome]) -> Exception:
     return UserError("there are no cases to score; give at least one")
 
 
-def _score_all(pairs: LabelledPairs, measures: Measures, workers: int | None) -> tuple[CaseScores, list[CaseOutcome]]:
+def _score_all(
+    pairs: LabelledPairs, images: Mapping[str, Path], measures: Measures, workers: int | None
+) -> tuple[CaseScores, list[CaseOutcome]]:
     """Scores of every case, in the order of ``pairs``, and the cases that could not be scored."""
 
     def score(case: str) -> dict[str, LabelScore]:
         reference, prediction = pairs.files[case]
-        return score_case(reference, prediction, pairs.labels, pairs.label_maps.get(case, ()), measures)
+        label_map = pairs.label_maps.get(case, ())
+        return score_case(reference, prediction, pairs.labels, label_map, measures, image=images.get(case))
 
     def cost_bytes(case: str) -> int:
         return _cost_bytes(pairs.files[case][0])

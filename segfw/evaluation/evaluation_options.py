@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfw.base.options import Options, option
+from segfw.base.options import LABEL_NAMES_HELP, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,4 +36,5 @@ class EvaluateOptions(Options):
         "intersection over union from which a component is found (default: 0, any overlap)",
         metavar="IOU",
     )
+    label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
     workers: int | None = option(None, "threads that read and score (default: one per processor)", ge=1)

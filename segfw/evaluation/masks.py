@@ -9,7 +9,7 @@ import numpy as np
 
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelMap, LabelSet
-from segfw.images.formats import read_mask, read_volume
+from segfw.images.formats import is_picture, read_mask, read_volume
 from segfw.images.geometry import Geometry, largest_displacement_mm
 from segfw.images.mask_colours import is_colour, value_in_words
 from segfw.images.values import as_integers
@@ -49,23 +49,46 @@ def _read_mask(path: Path) -> Volume:
 
 
 def read_pair(
-    reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap
+    reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap, image: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray, Volume]:
-    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored."""
+    """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored.
+
+    ``image`` is the image that both are of, if it is known: masks of a photograph have no millimetres in any format.
+    """
     wanted = _read_mask(reference)
     predicted = _read_mask(prediction)
+    photograph = _photograph(image) if wanted.is_placed or predicted.is_placed else None
+    if photograph is not None:
+        wanted = stored_like(wanted, photograph)
+        predicted = stored_like(predicted, photograph)
+    # A photograph's mask as NIfTI has the nominal place of its image, and knows no more of millimetres.
+    is_nominal = predicted.geometry == wanted.geometry and not (wanted.is_placed and predicted.is_placed)
     if not wanted.is_placed:  # a picture: the prediction lies where its image does
-        # A photograph's prediction as NIfTI has the nominal place of its image, and knows no more of millimetres.
-        is_nominal = predicted.geometry == wanted.geometry
-        wanted = replace(stored_like(wanted, predicted), is_placed=predicted.is_placed and not is_nominal)
+        wanted = stored_like(wanted, predicted)
     predicted = stored_like(predicted, wanted)
     _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
     predicted = replace(predicted, geometry=wanted.geometry)  # oriented by the same rounding
+    wanted = replace(
+        wanted,
+        is_placed=wanted.is_placed and not is_nominal,
+        is_picture=wanted.is_picture or (image is not None and is_picture(image)),
+    )
     return (
         _classes(to_canonical(wanted), labels, reference, label_map),
         _classes(to_canonical(predicted), labels, prediction),
         wanted,
     )
+
+
+def _photograph(image: Path | None) -> Volume | None:
+    """The image, if it is a picture that says no size of its pixels; its masks have no place but its own."""
+    if image is None or not is_picture(image):
+        return None
+    try:
+        volume = read_volume(image)
+    except UserError:  # what cannot be shown is told by the report
+        return None
+    return None if volume.is_placed else volume
 
 
 def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:

@@ -12,7 +12,7 @@ from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
 from segfw.dataset.image_files import image_files
-from segfw.dataset.label_names import TABLE_FILES, label_table_of
+from segfw.dataset.label_names import TABLE_FILES, label_table_of, read_label_table
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
 from segfw.dataset.patient_folders import visits_in
@@ -88,8 +88,12 @@ def listing(ids: Collection[str]) -> str:
     return f"{shown} and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else shown
 
 
-def known_labels(predictions: Path, reference: Path) -> LabelSet | None:
-    """Labels from labels.json beside the predictions, or dataset.json or a table beside the reference; else None."""
+def known_labels(predictions: Path, reference: Path, label_names: Path | None = None) -> LabelSet | None:
+    """Labels by the first that there is: the table that is given, labels.json beside the predictions, dataset.json or
+    a table beside the reference; else None.
+    """
+    if label_names is not None:
+        return read_label_table(label_names).labels
     if (predictions / LABELS_FILE).is_file():
         return LabelSet.load(predictions / LABELS_FILE)
     description = reference.resolve().parent / DESCRIPTION_FILE
@@ -99,40 +103,51 @@ def known_labels(predictions: Path, reference: Path) -> LabelSet | None:
     return table.labels if table else None
 
 
-def name_notes(predictions: Path, reference: Path) -> list[str]:
+def name_notes(predictions: Path, reference: Path, label_names: Path | None = None) -> list[str]:
     """What labels.json beside the predictions and dataset.json beside the reference call otherwise, in words.
 
-    Raises UserError where both know a name and give it different values: values alone are compared, so that one
-    structure would be scored as another.
+    A table that is given stands for the reference, and its names are taken. Raises UserError where both know a name and
+    give it different values: values alone are compared, so that one structure would be scored as another.
     """
     said_of_masks = predictions / LABELS_FILE
     description = reference.resolve().parent / DESCRIPTION_FILE
-    if not said_of_masks.is_file() or not description.is_file():
+    if not said_of_masks.is_file():
         return []
-    first = LabelSet.load(said_of_masks)
+    of_masks = LabelSet.load(said_of_masks)
+    if label_names is not None:
+        return _other_names(label_names, read_label_table(label_names).labels, said_of_masks, of_masks)
+    if not description.is_file():
+        return []
     try:
-        second = read_labels(description)
+        of_reference = read_labels(description)
     except UserError:  # it need not describe labels, where labels.json does
         return []
+    return _other_names(said_of_masks, of_masks, description, of_reference)
+
+
+def _other_names(first_file: Path, first: LabelSet, second_file: Path, second: LabelSet) -> list[str]:
+    """A note for each value that two files name otherwise; UserError for a name that they give to other values."""
     value_of = dict(zip(first.names, first.values))
     notes = []
     for name, value in zip(second.names, second.values):
         if value_of.get(name, value) != value:
             raise UserError(
-                f"{said_of_masks}: calls {value_of[name]} {name!r}, but {description} calls {value} so; "
+                f"{first_file}: calls {value_of[name]} {name!r}, but {second_file} calls {value} so; "
                 "give the masks the values of the reference, or correct the file that is wrong"
             )
         other = next((known for known, given in value_of.items() if given == value), name)
         if other != name:
-            notes.append(f"{value} is {other!r} in {said_of_masks} and {name!r} in {description}; the first is taken")
+            notes.append(f"{value} is {other!r} in {first_file} and {name!r} in {second_file}; the first is taken")
     return notes
 
 
-def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dict[str, LabelMap]:
+def label_maps_of(
+    pairs: Pairs, reference: Path, labels: LabelSet | None, label_names: Path | None = None
+) -> dict[str, LabelMap]:
     """What the values in each case's reference mean, by case id, from label maps beside the reference folder.
 
     Their patterns are held against the ids that training gives the cases, and against the masks' names where there is
-    no data set to tell these.
+    no data set to tell these. Colours mean what the table says that is given, or that lies there.
     """
     folder = reference.resolve().parent
     cases = _cases_by_mask(reference)
@@ -143,7 +158,7 @@ def label_maps_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dic
         found = {case: label_map_of(case_id, maps) for case, case_id in ids.items()}
     except ValueError as error:
         raise UserError(f"{folder}: label maps contradict each other: {error}") from None
-    table = label_table_of(folder, None)
+    table = label_table_of(folder, label_names)
     if table is None or labels is None:
         return found
     known = {value: meaning for value, meaning in table.by_colour if meaning in labels.stored_values}

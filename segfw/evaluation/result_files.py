@@ -122,7 +122,8 @@ def _picture_of(case: str, rank: str, scores: Scores, pairs: LabelledPairs, imag
     """Both masks of a case, over its image where there is one, and why the image is left out ('' if not)."""
     labels = pairs.labels
     reference, prediction = pairs.files[case]
-    reference_zyx, prediction_zyx, stored = read_pair(reference, prediction, labels, pairs.label_maps.get(case, ()))
+    label_map = pairs.label_maps.get(case, ())
+    reference_zyx, prediction_zyx, stored = read_pair(reference, prediction, labels, label_map, image)
     if labels.ignored_class is not None:  # which is not drawn
         reference_zyx[reference_zyx == labels.ignored_class] = 0
         prediction_zyx[prediction_zyx == labels.ignored_class] = 0

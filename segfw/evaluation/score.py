@@ -52,14 +52,19 @@ def score_case(
     labels: LabelSet,
     label_map: LabelMap = (),
     measures: Measures = DEFAULT,
+    *,
+    image: Path | None = None,
 ) -> dict[str, LabelScore]:
     """Scores of every label except the background, or of every region, in one case, by name.
 
-    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere.
+    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere. ``image`` is what the masks
+    are of, if it is known: those of a photograph are measured in pixels, also where they are NIfTI files.
 
     Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
     """
-    reference_zyx, prediction_zyx, stored = read_pair(Path(reference_file), Path(prediction_file), labels, label_map)
+    reference_zyx, prediction_zyx, stored = read_pair(
+        Path(reference_file), Path(prediction_file), labels, label_map, image
+    )
     spacing_mm = to_canonical(stored).geometry.spacing_mm
     return score_masks(reference_zyx, prediction_zyx, labels, spacing_mm, measures, units=stored.units)
 

@@ -40,8 +40,9 @@ def evaluate(
         ``lesions`` names the labels that are scored component by component (empty: all, None: none),
         ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``).
     labels
-        What the values in the masks mean. Without it they come from ``labels.json`` in the predictions folder, then
-        from ``dataset.json`` beside the reference folder, else from the values in the reference masks.
+        What the values in the masks mean. Without it they come from the table ``label_names``, then from
+        ``labels.json`` in the predictions folder, from ``dataset.json`` or a table beside the reference folder, else
+        from the values in the reference masks.
 
     Returns
     -------
@@ -57,6 +58,8 @@ def evaluate(
         At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
     """
     from segfw.base.output_paths import require_outside
+    from segfw.base.records import UserError
+    from segfw.dataset.label_names import read_label_table
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
     from segfw.evaluation.pairs import (
@@ -82,6 +85,10 @@ def evaluate(
         strata_ml=options.lesion_strata_ml,
         lesion_iou=options.lesion_iou,
     )
+    if options.label_names is not None:
+        if labels is not None:
+            raise UserError(f"--label-names {options.label_names}: names the labels, and so does labels; give one")
+        read_label_table(options.label_names)  # a wrong table is told before the masks are looked for
     predictions = Path(predictions)
     reference = Path(reference)
     pairs, notes = pair_masks(predictions, reference, partial=options.compare is not None)
@@ -104,9 +111,9 @@ def evaluate(
     # What the values mean
     if labels is None:
         for folder in filter(None, (predictions, options.compare)):
-            notes += name_notes(folder, reference)
-    labels = labels or known_labels(predictions, reference)
-    label_maps = label_maps_of(every_pair, reference, labels)
+            notes += name_notes(folder, reference, options.label_names)
+    labels = labels or known_labels(predictions, reference, options.label_names)
+    label_maps = label_maps_of(every_pair, reference, labels, options.label_names)
     if labels is None:
         files = {case: pair[0] for case, pair in every_pair.items()}
         labels, label_notes = labels_in_masks(reference, files.items(), label_maps)

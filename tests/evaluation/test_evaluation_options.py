@@ -8,6 +8,7 @@ from builders.masks import LABELS, SHAPE, box, folders, geometry, rows_of
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.labels import LABELS_FILE
 from segfw.dataset.layouts import find_dataset
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.score import measures_of
@@ -172,3 +173,25 @@ def test_the_verb_passes_its_options_on(two_folders, tmp_path, capsys):
     assert "--lesion-iou is 3" in capsys.readouterr().err
     assert main(["evaluate", str(second), str(second), "--no-surface", "--output", str(output)]) == 0
     assert Scores.load(output).foreground_mean.nsd is None
+
+
+def test_labels_get_their_names_by_a_table(tmp_path, capsys):
+    predicted, wanted = folders(tmp_path, {"a": box((0, 2))}, {"a": box((0, 2)) + 2 * box((3, 4))})
+    table = tmp_path / "names.csv"
+    table.write_text("value,name\n1,Leber\n2,Tumor\n")
+    scores = evaluate(predicted, wanted, surface=False, label_names=table)
+    assert {name: found.dice for name, found in scores.labels.items()} == {"Leber": 1.0, "Tumor": 0.0}
+
+    # Names beside the masks are told where they are others; a name of two values is no name.
+    LABELS.save(predicted / LABELS_FILE)
+    scores = evaluate(predicted, wanted, surface=False, label_names=table)
+    assert list(scores.labels) == ["Leber", "Tumor"]
+    assert f"1 is 'Leber' in {table} and 'liver' in {predicted}/labels.json; the first is taken" in scores.notes
+    table.write_text("value,name\n1,tumour\n2,liver\n")
+    asked = ["evaluate", str(predicted), str(wanted), "--label-names", str(table)]
+    assert main(asked) == 2
+    assert f"{table}: calls 2 'liver', but {predicted}/labels.json calls 1 so" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"label_names .*names\.csv: names the labels, and so does labels; give one"):
+        evaluate(predicted, wanted, labels=LABELS, label_names=table)
+    assert main(["evaluate", str(predicted), str(wanted), "--label-names", "nowhere.csv"]) == 2
+    assert capsys.readouterr().err.startswith("segfw: nowhere.csv: no such file; give a table of label names")

@@ -3,16 +3,18 @@
 import io
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
-from builders.masks import rows_of
+from builders.masks import LABELS, rows_of
 from segfw.evaluation import overlays
+from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import Scores
 from segfw.evaluation.overlays import draw_overlay
 from segfw.evaluation.text import scores_table
-from segfw.images.formats import read_mask, write_labels
+from segfw.images.formats import read_mask, read_volume, write_labels
 from segfw.images.geometry import Geometry
 from segfw.verbs.evaluate import evaluate
 
@@ -118,3 +120,20 @@ def test_a_prediction_of_a_photograph_as_nifti_has_no_millimetres(photographs):
     scores = evaluate(photographs / "predicted", photographs / "wanted")
     found = scores.cases["a"]["label_1"]
     assert (found.hd95_px, found.reference_px, found.hd95_mm) == (3.0, 100.0, None)
+
+
+@pytest.mark.parametrize("matrix", [np.diag([-1.0, -1.0, 1.0, 1.0]), np.eye(4)], ids=["as segfw writes", "another"])
+def test_masks_of_photographs_as_nifti_have_no_millimetres_where_the_images_are_known(photographs, matrix):
+    """A mask of a photograph lies on its pixels, whatever place its file claims."""
+    (photographs / "wanted" / "a.png").unlink()
+    # x, y, z of the files are x, y, z of the picture: 3 pixels apart along x.
+    nibabel.save(nibabel.Nifti1Image(square(10, 10).transpose(2, 1, 0), matrix), photographs / "wanted" / "a.nii.gz")
+    (photographs / "predicted" / "a.png").unlink()
+    place = read_volume(photographs / "photos" / "a.jpg").geometry
+    write_labels(photographs / "predicted" / "a.nii.gz", square(13, 10), place)
+    scores = evaluate(photographs / "predicted", photographs / "wanted", images=photographs / "photos")
+    found = scores.cases["a"]["label_1"]
+    assert (found.tp, found.hd95_px, found.reference_px, found.hd95_mm) == (70, 3.0, 100.0, None)
+    files = [photographs / folder / "a.nii.gz" for folder in ("wanted", "predicted")]
+    stored = read_pair(*files, LABELS, (), photographs / "photos" / "a.jpg")[2]
+    assert stored.is_picture  # which is shown without left and right
