@@ -6,7 +6,7 @@ Dask gives a lost worker's cases to the others. It needs the extra ``cluster``, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,18 +31,8 @@ def cluster_pool(
     Raises UserError if ``distributed`` is missing, nobody answers, no worker is there, or a worker does not see the
     files ``reads`` and the folder ``writes`` under the same absolute paths.
     """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UserError("--cluster needs Dask; install it with: pip install 'segfw[cluster]'") from None
-    try:
-        client = Client(address, timeout=connect_s, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--cluster {address}: no Dask scheduler answers there ({error}); give host:port") from None
-    with client:
+    with _connected(address, connect_s) as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
-        if not workers:
-            raise UserError(f"--cluster {address}: has no worker; start some with: dask worker {address}")
         _require_shared(client, reads, writes)
         limits = [worker["memory_limit"] or float("inf") for worker in workers.values()]
         threads = sum(worker["nthreads"] for worker in workers.values())
@@ -52,21 +42,56 @@ def cluster_pool(
         yield Pool(executor=executor, workers=threads * per_thread, budget_bytes=sum(limits) / 2)
 
 
+def require_cluster(address: str, *, reads: Sequence[Path], connect_s: float = CONNECT_S) -> None:
+    """Raises the UserError of ``cluster_pool`` for all but the folder that is written to, and writes nothing.
+
+    For the beginning of work that needs the cluster at its end.
+    """
+    with _connected(address, connect_s) as client:
+        _require_seen(_missing_at_workers(client, reads))
+
+
+@contextmanager
+def _connected(address: str, connect_s: float) -> Iterator[Client]:
+    """A client of the scheduler at ``address``, which has workers."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--cluster needs Dask; install it with: pip install 'segfw[cluster]'") from None
+    try:
+        client = Client(address, timeout=connect_s, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--cluster {address}: no Dask scheduler answers there ({error}); give host:port") from None
+    with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise UserError(f"--cluster {address}: has no worker; start some with: dask worker {address}")
+        yield client
+
+
 def _require_shared(client: Client, reads: Sequence[Path], writes: Path) -> None:
     # A folder of the same name on a worker's own disk would pass without a file that was made just now.
     writes.mkdir(parents=True, exist_ok=True)
     token = writes / f".seen-{secrets.token_hex(4)}"
     token.touch()
     try:
-        seen = client.run(_missing, [str(path) for path in (*reads, token)])
-    except Exception as error:
-        raise UserError(f"--cluster: its workers cannot run segfw ({error}); install the same version there") from None
+        missing = _missing_at_workers(client, (*reads, token))
     finally:
         token.unlink(missing_ok=True)
-    for worker, missing in seen.items():
-        if missing:
-            unseen = writes if missing[0] == str(token) else missing[0]
-            raise UserError(f"--cluster: the worker {worker} does not see {unseen}; use a disk that all workers share")
+    _require_seen({worker: writes if path == token else path for worker, path in missing.items()})
+
+
+def _missing_at_workers(client: Client, paths: Sequence[Path]) -> dict[str, Path]:
+    """The first of the paths that a worker does not see, by worker; of those that see all, nothing."""
+    try:
+        found = client.run(_missing, [str(path) for path in paths])
+    except Exception as error:
+        raise UserError(f"--cluster: its workers cannot run segfw ({error}); install the same version there") from None
+    return {worker: Path(missing[0]) for worker, missing in found.items() if missing}
+
+
+def _require_seen(missing: Mapping[str, Path]) -> None:
+    for worker, path in missing.items():
+        raise UserError(f"--cluster: the worker {worker} does not see {path}; use a disk that all workers share")
 
 
 def _missing(paths: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,12 @@ KEPT_SHARE = 0.1  # of the free memory for cases that were read for planning and
 
 @takes_options(request=PlanRequest, options=PrepareOptions)
 def plan_and_preprocess(
-    raw: Path, work: Path, request: PlanRequest = PlanRequest(), options: PrepareOptions = PrepareOptions()
+    raw: Path,
+    work: Path,
+    request: PlanRequest = PlanRequest(),
+    options: PrepareOptions = PrepareOptions(),
+    *,
+    when_planned: Callable[[Plan], None] | None = None,
 ) -> Plan:
     """Verifies the data, plans, draws the folds and preprocesses; what is there from the same files is kept.
 
@@ -45,6 +51,8 @@ def plan_and_preprocess(
     options
         Where and how far to go. A plan that was made from the same data for the same request is kept, on whatever
         device, unless ``overwrite``.
+    when_planned
+        Is called with the plan once it and the folds are in the work folder, before cases are preprocessed.
 
     Returns
     -------
@@ -67,11 +75,12 @@ def plan_and_preprocess(
     device = pick_device(options.device)
     found = _found_and_checked(raw, work, request, options)
     with in_turn(work / PLAN_LOCK_FILE, f"{work}: is being planned or preprocessed"):
-        return _plan_and_preprocess(found, raw, work, request, options, device)
+        return _plan_and_preprocess(found, raw, work, request, options, device, when_planned)
 
 
 def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: PrepareOptions) -> FoundDataset:
     """The data set's files; UserError for all that is wrong and can be told before they are read for hours."""
+    from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_outside
     from segfw.dataset.layouts import find_dataset
     from segfw.nnunet.followed_plans import require_nothing_else
@@ -90,11 +99,19 @@ def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: Pre
     folds = expected_folds(found, request.groups, request.splits)
     for fold in options.folds:
         require_fold(fold, folds)
+    if request.cluster is not None and not options.plan_only:
+        require_cluster(request.cluster, reads=[raw.absolute()])
     return found
 
 
 def _plan_and_preprocess(
-    found: FoundDataset, raw: Path, work: Path, request: PlanRequest, options: PrepareOptions, device: torch.device
+    found: FoundDataset,
+    raw: Path,
+    work: Path,
+    request: PlanRequest,
+    options: PrepareOptions,
+    device: torch.device,
+    when_planned: Callable[[Plan], None] | None,
 ) -> Plan:
     """All that is written into the work folder, by one process at a time."""
     from segfw.base.cluster import cluster_pool
@@ -125,6 +142,8 @@ def _plan_and_preprocess(
     print("\n  ".join([folds.source, *notes]))
     explained = f"{shell_line('segfw', 'info', work)} explains it"
     print(f"planned {', '.join(plan.configurations)} for {count(len(manifest.cases), 'case')}; {explained}")
+    if when_planned is not None:
+        when_planned(plan)
     if options.plan_only:
         return plan
 

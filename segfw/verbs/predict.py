@@ -58,7 +58,7 @@ def predict(
     from dataclasses import replace
     from functools import partial
 
-    from segfw.base.cluster import cluster_pool
+    from segfw.base.cluster import cluster_pool, require_cluster
     from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.records import UserError
     from segfw.dataset.labels import LABELS_FILE
@@ -115,6 +115,8 @@ def predict(
     found = find_images(source, loaded[0].plan.channels)
     require_distinct([case.id for case in found], output)
     cases = case_part.cases(found)
+    if options.cluster is not None:
+        require_cluster(options.cluster, reads=[model, source])
     if options.dry_run:
         folder = job.folder(loaded)
         require_agreement(folder, job.settings(loaded), found, overwrite=options.overwrite)

@@ -19,7 +19,7 @@ from segfw.verbs.train import train
 
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
-    from segfw.planning.plan import Configuration
+    from segfw.planning.plan import Configuration, Plan
 
 SUMMARY_FILE = "summary.txt"
 RUN_FILE = "run.toml"
@@ -96,9 +96,12 @@ def run(
     if options.dry_run:
         _foretell(Path(raw), work, request, settings, options, prepare)
         return {}
-    plan = plan_and_preprocess(raw, work, request, prepare)
 
-    write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
+    # Kept before the hours, for whoever looks in then or interrupts them.
+    def keep_options(_: Plan) -> None:
+        write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
+
+    plan = plan_and_preprocess(raw, work, request, prepare, when_planned=keep_options)
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))

@@ -11,7 +11,7 @@ import pytest
 from builders.data import make_images, mask_bytes
 from builders.models import make_model
 from builders.slow_prediction import slowly
-from segfw.base.cluster import cluster_pool
+from segfw.base.cluster import cluster_pool, require_cluster
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
@@ -92,4 +92,18 @@ def test_wrong_addresses_and_folders_are_one_sentence(cluster, tmp_path):
         cluster_pool(cluster.scheduler_address, reads=[tmp_path / "nowhere"], writes=tmp_path),
     ):
         pass
+    with pytest.raises(UserError, match="does not see .*nowhere; use a disk that all workers share"):
+        require_cluster(cluster.scheduler_address, reads=[tmp_path, tmp_path / "nowhere"])
+    require_cluster(cluster.scheduler_address, reads=[tmp_path])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_prediction_whose_cluster_has_no_worker_writes_nothing(tmp_path):
+    images = make_images(tmp_path / "images", 1)
+    model = make_model(tmp_path / "model")
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as empty,
+        pytest.raises(UserError, match="has no worker; start some with: dask worker tcp://"),
+    ):
+        predict(model, images, tmp_path / "masks", cluster=empty.scheduler_address)
+    assert not (tmp_path / "masks").exists()

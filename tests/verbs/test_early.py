@@ -98,6 +98,23 @@ def test_a_writer_that_is_not_installed_is_told_at_once(folder, capsys, monkeypa
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_cluster_that_does_not_answer_is_told_at_once(more, folder, capsys, monkeypatch):
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'segfw[cluster]'")
+
+    def silent(address, **_):
+        raise OSError(f"Timed out trying to connect to {address} after 30 s")
+
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr("distributed.Client", silent)
+    assert main([*BEGIN, "--cluster", "nowhere:8786", *more]) == 2
+    assert said(capsys) == (
+        "--cluster nowhere:8786: no Dask scheduler answers there (Timed out trying to connect to nowhere:8786 after "
+        "30 s); give host:port"
+    )
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_unreadable_images_are_told_when_the_options_are_right(folder, capsys):
     assert main([*BEGIN, "--folds", "4", "--device", "cpu"]) == 2
     assert "6 problems in 6 cases; nothing was started" in capsys.readouterr().err

@@ -8,10 +8,12 @@ import tomllib
 import pytest
 
 from builders.data import write_raw
+from segfw.base.records import UserError
 from segfw.base.settings_file import read_settings
 from segfw.cli import main
 from segfw.planning.request import PlanRequest
 from segfw.training.settings import RunOptions, TrainSettings
+from segfw.verbs.run import run
 
 OPTIONS = [
     *("--configurations", "2d", "--folds", "1", "--epochs", "1", "--steps-per-epoch", "1"),
@@ -76,6 +78,22 @@ def test_a_run_is_repeated_by_its_file_and_logged(tmp_path, capsys, monkeypatch)
     assert "] segfw: fold '9' does not exist; choose 0 to 4 or all\n" in log
     assert "] ZeroDivisionError: of a test\n" in log
     assert "] Traceback (most recent call last):\n" in log
+
+
+def test_the_options_are_kept_before_cases_are_preprocessed(tmp_path, monkeypatch):
+    write_raw(tmp_path / "raw", 6, "MR")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segfw.grid.store.preprocess_dataset", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "raw", tmp_path / "work", configurations=("2d",), device="cpu", epochs=3)
+    assert tomllib.loads((tmp_path / "work" / "run.toml").read_text(encoding="utf-8"))["epochs"] == 3
+    # What is refused leaves none.
+    with pytest.raises(UserError, match="no such folder"):
+        run(tmp_path / "nowhere", tmp_path / "other", device="cpu")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_training_follows_a_file_as_well(tmp_path, monkeypatch):
