@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segfw.base.errors import UserError
 from segfw.base.options import Options, add_options, named_as_typed
-from segfw.base.speech import LogPlace
+from segfw.base.speech import LogPlace, aside
+
+if TYPE_CHECKING:
+    from segfw.base.answers import Answer
 
 SETTINGS = "settings_file"
 SETTINGS_HELP = "options from a file, such as run.toml of another WORK; what is typed goes before"
@@ -59,7 +63,8 @@ class Argument:
 class Command:
     """A verb: ``function`` is called with ``arguments`` and the options records that it was declared to take.
 
-    Where it returns an ``Answer`` (base/answers.py), ``gives_json`` lets it be printed as JSON, too.
+    Where it returns an ``Answer`` (base/answers.py), ``gives_json`` lets it be printed as JSON, too. ``foretell`` is
+    called instead with --dry-run: it returns an ``Answer`` of what would be done.
     """
 
     function: Callable[..., Any]
@@ -70,6 +75,7 @@ class Command:
     takes_settings: bool = False
     log_place: Callable[[argparse.Namespace], LogPlace] | None = None  # None: nothing is logged
     gives_json: bool = False
+    foretell: Callable[..., Answer] | None = None
 
     @property
     def records(self) -> Mapping[str, type[Options]]:
@@ -87,8 +93,9 @@ class Command:
             argument.add_to(parser)
         for record in self.records.values():
             add_options(parser, record)
-        if self.gives_json:
-            parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        if self.gives_json or self.foretell is not None:
+            of_what = "" if self.gives_json else "of --dry-run, "
+            parser.add_argument("--json", action="store_true", help=f"{of_what}print one JSON document instead of text")
         if self.takes_settings:
             parser.add_argument("--settings", dest=SETTINGS, type=Path, metavar="FILE", help=SETTINGS_HELP)
 
@@ -102,23 +109,33 @@ class Command:
         return path is not None
 
     def call(self, typed: argparse.Namespace) -> Any:
-        """Does what was typed."""
+        """Does what was typed; UserError for --json of a verb that answers in JSON with --dry-run alone."""
+        if self._asks_for_json(typed) and not self.gives_json and not self._is_dry(typed):
+            raise UserError("--json is of --dry-run; give both, or leave it out")
+        function = self.foretell if self.foretell is not None and self._is_dry(typed) else self.function
         values = {argument.name: getattr(typed, argument.name) for argument in self.arguments}
         quiet = redirect_stdout(sys.stderr) if self._asks_for_json(typed) else nullcontext()
         with named_as_typed(), quiet:
             options = {name: record.from_arguments(typed) for name, record in self.records.items()}
-            return self.function(**values, **options)
+            return function(**values, **options)
 
     def say(self, typed: argparse.Namespace, result: Any) -> int | None:
         """Says what came out, and returns the exit code if that is not 0."""
-        if not self._asks_for_json(typed):
-            return self.say_result(typed, result)
-        print(result.json_text())
-        code: int = result.exit_code
-        return code
+        if self._asks_for_json(typed):
+            print(result.json_text())
+            code: int = result.exit_code
+            return code
+        if self.foretell is not None and self._is_dry(typed):
+            print(result)
+            aside("nothing was written; the same command without --dry-run does it")
+            return None
+        return self.say_result(typed, result)
 
     def _asks_for_json(self, typed: argparse.Namespace) -> bool:
-        return self.gives_json and bool(typed.json)
+        return bool(getattr(typed, "json", False))
+
+    def _is_dry(self, typed: argparse.Namespace) -> bool:
+        return bool(getattr(typed, "dry_run", False))
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, default: object = False, is_shown: bool = True) -> None:

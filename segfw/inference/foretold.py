@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from typing import Literal, Self
 
+from segfw.base.answers import Answer
+from segfw.base.durations import duration_text
 from segfw.base.output_paths import nearest_folder
-from segfw.base.records import UserError
+from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_headers
@@ -22,8 +25,7 @@ from segfw.inference.tiles import mirror_combinations, tile_count
 from segfw.model.load import Model
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForetoldCase:
+class ForetoldCase(Record):
     """One case: its files, whether its mask is there, why it would fail ('' if nothing is known), and its cost."""
 
     id: str
@@ -46,30 +48,65 @@ class ForetoldCase:
         return f"{self.id}: {', '.join(self.files)}; {state}"
 
 
-def foretold_lines(
-    loaded: Sequence[Model], cases: Sequence[Case], folder: OutputFolder, *, step: float, mirroring: bool
-) -> list[str]:
-    """A line for each case, then what all of them take."""
-    foretold = [_foretold(case, loaded, folder, step=step, mirroring=mirroring) for case in cases]
-    to_do = [case for case, each in zip(cases, foretold) if not each.is_done]
-    failing = sum(bool(each.refusal) and not each.is_done for each in foretold)
-    tiles = sum(each.tiles or 0 for each in foretold if not each.is_done)
-    unknown = sum(each.tiles is None and not each.refusal and not each.is_done for each in foretold)
-    needed = gigabytes(sum(expected_bytes(to_do, folder)))
-    free = gigabytes(shutil.disk_usage(nearest_folder(folder.path)).free)
-    cost = f"cost: {count(tiles, 'tile')} through the networks"
-    if unknown:
-        cost += f", and those of {count(unknown, 'case')} whose headers do not tell"
-    case_s = folder.seconds_per_case()
-    if case_s is not None:
-        cost += f"; about {case_s * len(to_do):.0f} s, by the {case_s:.1f} s that each mask here took"
-    return [
-        *(each.line() for each in foretold),
-        f"{count(len(cases), 'case')}: {len(cases) - len(to_do)} done already, {len(to_do)} to do"
-        + (f", of which {failing} would fail" if failing else ""),
-        cost,
-        f"disk: about {needed} needed, {free} free in {folder.path}",
-    ]
+class ForetoldPrediction(Answer):
+    """What ``predict`` would do; ``seconds`` by what the masks that are there took, None where there are none.
+
+    ``tiles`` are those of the cases to do whose headers tell them, ``cases_of_unknown_size`` the others.
+    """
+
+    kind: Literal["foretold prediction"] = "foretold prediction"
+    cases: tuple[ForetoldCase, ...]
+    done: int
+    to_do: int
+    would_fail: int
+    tiles: int
+    cases_of_unknown_size: int
+    seconds_per_case: float | None
+    seconds: float | None
+    disk_needed_bytes: float
+    disk_free_bytes: int
+    output: Path
+
+    @classmethod
+    def of(
+        cls, loaded: Sequence[Model], cases: Sequence[Case], folder: OutputFolder, *, step: float, mirroring: bool
+    ) -> Self:
+        """Of the models that would predict the cases into the folder."""
+        foretold = [_foretold(case, loaded, folder, step=step, mirroring=mirroring) for case in cases]
+        to_do = [case for case, each in zip(cases, foretold) if not each.is_done]
+        not_done = [each for each in foretold if not each.is_done]
+        case_s = folder.seconds_per_case()
+        return cls(
+            cases=tuple(foretold),
+            done=len(cases) - len(to_do),
+            to_do=len(to_do),
+            would_fail=sum(bool(each.refusal) for each in not_done),
+            tiles=sum(each.tiles or 0 for each in not_done),
+            cases_of_unknown_size=sum(each.tiles is None and not each.refusal for each in not_done),
+            seconds_per_case=case_s,
+            seconds=None if case_s is None else case_s * len(to_do),
+            disk_needed_bytes=sum(expected_bytes(to_do, folder)),
+            disk_free_bytes=shutil.disk_usage(nearest_folder(folder.path)).free,
+            output=folder.path,
+        )
+
+    def text(self) -> str:
+        """A line for each case, then what all of them take."""
+        failing = f", of which {self.would_fail} would fail" if self.would_fail else ""
+        cost = f"cost: {count(self.tiles, 'tile')} through the networks"
+        if self.cases_of_unknown_size:
+            cost += f", and those of {count(self.cases_of_unknown_size, 'case')} whose headers do not tell"
+        if self.seconds is not None:
+            cost += f"; about {duration_text(self.seconds)}, by the {self.seconds_per_case:.1f} s that each mask took"
+        needed = gigabytes(self.disk_needed_bytes)
+        free = gigabytes(self.disk_free_bytes)
+        lines = [
+            *(each.line() for each in self.cases),
+            f"{count(len(self.cases), 'case')}: {self.done} done already, {self.to_do} to do{failing}",
+            cost,
+            f"disk: about {needed} needed, {free} free in {self.output}",
+        ]
+        return "\n".join(lines)
 
 
 def _foretold(

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.base.speech import LOG_FILE, LogPlace, aside, say_next
+from segfw.base.speech import LOG_FILE, LogPlace, say_next
 from segfw.inference.prediction_options import PredictOptions
 
 if TYPE_CHECKING:
+    from segfw.dataset.cases import Case
+    from segfw.inference.foretold import ForetoldPrediction
+    from segfw.inference.prediction_job import CasePart, PredictionJob
+    from segfw.model.load import Model
     from segfw.networks import BuildNetwork
 
 
@@ -58,27 +64,75 @@ def predict(
     from dataclasses import replace
     from functools import partial
 
-    from segfw.base.cluster import cluster_pool, require_cluster
-    from segfw.base.output_paths import require_distinct, require_outside
-    from segfw.base.records import UserError
+    from segfw.base.cluster import cluster_pool
     from segfw.dataset.labels import LABELS_FILE
-    from segfw.dataset.new_images import find_images
     from segfw.evaluation.mask_facts import FACTS_FILE
-    from segfw.images.formats import check_mask_ending, split_ending
     from segfw.inference.disk_space import require_space
-    from segfw.inference.foretold import foretold_lines
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.made_with import mask_facts
     from segfw.inference.many_cases import predict_cases, share_out
-    from segfw.inference.mask_settings import agree_on_settings, require_agreement
+    from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_calls import note_call
-    from segfw.inference.prediction_job import (
-        CasePart,
-        PredictionJob,
-        finish_folder,
-        predict_as_worker,
-        without_weights,
-    )
+    from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
+
+    if options.dry_run:
+        print(_foretell(model, source, output, options, build=build))
+        return
+    asked = _asked(model, source, output, options, build)
+    settings = asked.job.settings(asked.loaded)
+
+    # The networks
+    cases_each = len(asked.cases) // len(asked.devices)
+    predictors = [asked.job.predictor(asked.loaded, device, cases=cases_each) for device in asked.devices]
+    room = host_room_bytes(options.max_memory_gb) / len(asked.devices)  # now that all models are loaded
+    predictors = [predictor.with_room(room) for predictor in predictors]
+    # The weights are in the networks, and need not lie in memory twice.
+    asked = replace(asked, loaded=without_weights(asked.loaded), job=replace(asked.job, digest=settings.digest))
+
+    # The folder of the masks
+    job = asked.job
+    cases = asked.cases
+    part = asked.case_part
+    folder = job.folder(asked.loaded)
+    agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
+    asked.loaded[0].plan.labels.save(folder.path / LABELS_FILE)
+    mask_facts(job.model, asked.loaded, asked.source, job.output).save(folder.path / FACTS_FILE)
+    ids = tuple(case.id for case in cases)
+    note_call(folder.path, job.model, asked.source, ids, f"{part.number}/{part.count}")
+    require_space([case for case in cases if not folder.is_done(case)], folder)
+
+    # The work
+    folds_used = ", ".join(settings.folds)
+    print(f"predicting {part.text(asked.found)} with {settings.configuration}, folds {folds_used}")
+    if options.cluster is None:
+        cohort = predict_cases(predictors, cases, folder)
+    else:
+        with cluster_pool(options.cluster, reads=[job.model, asked.source], writes=job.output) as pool:
+            cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool)
+    finish_folder(cohort, folder, part.failures_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a call asks for, after all that can be wrong with it was looked at, and before anything is written."""
+
+    job: PredictionJob
+    loaded: Sequence[Model]
+    source: Path
+    found: list[Case]
+    cases: list[Case]  # of the found ones, the part that this call predicts
+    case_part: CasePart
+    devices: tuple[str, ...]
+
+
+def _asked(model: Path, source: Path, output: Path, options: PredictOptions, build: BuildNetwork | None) -> _Asked:
+    """Loads the models and finds the images; raises UserError where paths, options and images do not go together."""
+    from segfw.base.cluster import require_cluster
+    from segfw.base.output_paths import require_distinct, require_outside
+    from segfw.base.records import UserError
+    from segfw.dataset.new_images import find_images
+    from segfw.images.formats import check_mask_ending, split_ending
+    from segfw.inference.prediction_job import CasePart, PredictionJob
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
 
@@ -108,52 +162,39 @@ def predict(
         # Nobody but the workers needs networks; they are made here to refuse wrong options, on no device.
         devices = ("cpu",)
 
-    # The networks, and the cases
+    # The models, and the cases
     job = PredictionJob.of(model, output, options, build or build_network)
     loaded = job.load()
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
     require_distinct([case.id for case in found], output)
-    cases = case_part.cases(found)
     if options.cluster is not None:
         require_cluster(options.cluster, reads=[model, source])
-    if options.dry_run:
-        folder = job.folder(loaded)
-        require_agreement(folder, job.settings(loaded), found, overwrite=options.overwrite)
-        lines = foretold_lines(loaded, cases, folder, step=options.step, mirroring=options.mirroring)
-        print("\n".join(lines))
-        return
-    predictors = [job.predictor(loaded, device, cases=len(cases) // len(devices)) for device in devices]
-    room = host_room_bytes(options.max_memory_gb) / len(devices)  # now that all models are loaded
-    predictors = [predictor.with_room(room) for predictor in predictors]
+    return _Asked(
+        job=job,
+        loaded=loaded,
+        source=source,
+        found=found,
+        cases=case_part.cases(found),
+        case_part=case_part,
+        devices=devices,
+    )
 
-    # The folder of the masks
-    settings = job.settings(loaded)
-    job = replace(job, digest=settings.digest)
-    loaded = without_weights(loaded)
-    folder = job.folder(loaded)
-    agree_on_settings(folder, settings, found, cases, overwrite=options.overwrite)
-    loaded[0].plan.labels.save(folder.path / LABELS_FILE)
-    mask_facts(model, loaded, source, output).save(folder.path / FACTS_FILE)
-    ids = tuple(case.id for case in cases)
-    note_call(folder.path, model, source, ids, f"{case_part.number}/{case_part.count}")
-    require_space([case for case in cases if not folder.is_done(case)], folder)
 
-    # The work
-    folds_used = ", ".join(settings.folds)
-    print(f"predicting {case_part.text(found)} with {settings.configuration}, folds {folds_used}")
-    if options.cluster is None:
-        cohort = predict_cases(predictors, cases, folder)
-    else:
-        with cluster_pool(options.cluster, reads=[model, source], writes=output) as pool:
-            cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool)
-    finish_folder(cohort, folder, case_part.failures_file)
+def _foretell(
+    model: Path, source: Path, output: Path, options: PredictOptions, *, build: BuildNetwork | None = None
+) -> ForetoldPrediction:
+    """What would be done, from headers alone; UserError where the real call would not start."""
+    from segfw.inference.foretold import ForetoldPrediction
+    from segfw.inference.mask_settings import require_agreement
+
+    asked = _asked(model, source, output, options, build)
+    folder = asked.job.folder(asked.loaded)
+    require_agreement(folder, asked.job.settings(asked.loaded), asked.found, overwrite=options.overwrite)
+    return ForetoldPrediction.of(asked.loaded, asked.cases, folder, step=options.step, mirroring=options.mirroring)
 
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
-    if typed.dry_run:
-        aside("nothing was written; the same command without --dry-run predicts")
-        return
     print(f"masks are in {typed.output}")
     say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
 
@@ -175,4 +216,5 @@ COMMAND = Command(
     ),
     say_result=_say_result,
     log_place=_log_place,
+    foretell=_foretell,
 )

@@ -20,6 +20,8 @@ from segfw.verbs.train import train
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
     from segfw.planning.plan import Configuration, Plan
+    from segfw.training.expected_length import ExpectedTraining
+    from segfw.verbs.foretell_run import ForetoldRun
 
 SUMMARY_FILE = "summary.txt"
 RUN_FILE = "run.toml"
@@ -64,49 +66,33 @@ def run(
     CasesFailed
         If cases could not be preprocessed, predicted or scored, after all others are done.
     """
-    from segfw.base.device import pick_device
     from segfw.base.files import write_text
-    from segfw.base.ranks import launched_ranks
-    from segfw.base.records import UserError
     from segfw.base.settings_file import settings_text
     from segfw.evaluation.text import folds_table
     from segfw.inference.first_stage import trainable
     from segfw.model.source import fold_folder
-    from segfw.planning.plan import CASCADE, LOWRES
     from segfw.planning.splits import SPLITS_FILE, Splits
     from segfw.training.checkpoint import CHECKPOINT_FILE
-    from segfw.training.initial_weights import require_start
-    from segfw.training.writers import require_writers
 
-    # Wrong arguments are better found now than after an hour of preprocessing.
-    work = Path(work)
-    pick_device(options.device)
-    require_writers(options.log)
-    if options.init_from is not None:
-        require_start(options.init_from, request.configurations or ())
-    if launched_ranks().count > 1:
-        raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
-
-    asked = (request, settings, options)
-    names = request.configurations
-    if names is not None and CASCADE in names:  # the first stage comes first, the second last
-        names = tuple(dict.fromkeys((LOWRES, *(name for name in names if name != CASCADE), CASCADE)))
-        request = replace(request, configurations=names)
-    prepare = PrepareOptions(device=options.device, folds=options.folds or ())
     if options.dry_run:
-        _foretell(Path(raw), work, request, settings, options, prepare)
+        print(_foretell(raw, work, request, settings, options))
         return {}
+    work = Path(work)
+    asked = (request, settings, options)
+    request = _checked(request, options)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
     def keep_options(_: Plan) -> None:
         write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
 
-    plan = plan_and_preprocess(raw, work, request, prepare, when_planned=keep_options)
+    plan = plan_and_preprocess(raw, work, request, _prepare(options), when_planned=keep_options)
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
-    names = tuple(trainable(work, plan, splits, names, folds))
-    _tell_length(Path(raw), work, [plan.configuration(name) for name in names], settings, options, folds)
+    names = tuple(trainable(work, plan, splits, request.configurations, folds))
+    expected = _expected(work, [plan.configuration(name) for name in names], settings, options, folds)
+    for line in _length_lines(raw, work, expected, names, folds):
+        print(line)
     scores: dict[str, dict[str, Scores]] = {}
     for name in names:
         scores[name] = {}
@@ -126,31 +112,59 @@ def _foretell(
     request: PlanRequest,
     settings: TrainSettings,
     options: RunOptions,
-    prepare: PrepareOptions,
-) -> None:
-    """Says all that would be done, and does nothing of it; UserError where the real run would not start."""
-    from segfw.verbs.foretell_run import foretold_text
+) -> ForetoldRun:
+    """All that would be done, and nothing of it is; UserError where the real run would not start."""
+    from segfw.verbs.foretell_run import ForetoldRun
     from segfw.verbs.plan_and_preprocess import foretell_work
 
-    foretold = foretell_work(raw, work, request, prepare)
+    work = Path(work)
+    request = _checked(request, options)
+    foretold = foretell_work(Path(raw), work, request, _prepare(options))
     folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
     chosen = [foretold.plan.configuration(name) for name in request.configurations or foretold.plan.configurations]
-    print(foretold_text(work, foretold, chosen, folds))
-    _tell_length(raw, work, chosen, settings, options, folds)
+    expected = _expected(work, chosen, settings, options, folds)
+    length = _length_lines(raw, work, expected, [each.name for each in chosen], folds)
+    return ForetoldRun.of(work, foretold, chosen, folds, expected, length)
 
 
-def _tell_length(
-    raw: Path,
+def _checked(request: PlanRequest, options: RunOptions) -> PlanRequest:
+    """The request, with the stages of a cascade in order; UserError for what is better told now than in an hour."""
+    from segfw.base.device import pick_device
+    from segfw.base.ranks import launched_ranks
+    from segfw.base.records import UserError
+    from segfw.planning.plan import CASCADE, LOWRES
+    from segfw.training.initial_weights import require_start
+    from segfw.training.writers import require_writers
+
+    pick_device(options.device)
+    require_writers(options.log)
+    names = request.configurations
+    if options.init_from is not None:
+        require_start(options.init_from, names or ())
+    if launched_ranks().count > 1:
+        raise UserError("torchrun is for segfw train; call segfw plan-and-preprocess first, once")
+    if names is None or CASCADE not in names:
+        return request
+    in_order = (LOWRES, *(name for name in names if name != CASCADE), CASCADE)
+    return replace(request, configurations=tuple(dict.fromkeys(in_order)))
+
+
+def _prepare(options: RunOptions) -> PrepareOptions:
+    """How the data are prepared for the folds asked for."""
+    return PrepareOptions(device=options.device, folds=options.folds or ())
+
+
+def _expected(
     work: Path,
     configurations: Sequence[Configuration],
     settings: TrainSettings,
     options: RunOptions,
     folds: Sequence[str],
-) -> None:
-    """Says how long the folds that are not begun will take, and warns where that is days that nobody asked for."""
+) -> list[ExpectedTraining]:
+    """What is known of the trainings of the folds that are not begun."""
     from segfw.base.device import pick_device
     from segfw.model.source import fold_folder
-    from segfw.training.expected_length import expected_training, told_length
+    from segfw.training.expected_length import expected_training
     from segfw.training.prepare import SETTINGS_FILE
 
     device = pick_device(options.device)
@@ -159,17 +173,21 @@ def _tell_length(
         new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
         if new:
             expected.append(expected_training(each, settings, new, device))
-    names = [each.name for each in configurations]
-    for line in told_length(expected, "run", str(raw), str(work), "--configurations", *names, "--folds", *folds):
-        print(line)
+    return expected
+
+
+def _length_lines(
+    raw: Path, work: Path, expected: Sequence[ExpectedTraining], names: Sequence[str], folds: Sequence[str]
+) -> list[str]:
+    """How long the trainings take, and a warning where that is days that nobody asked for."""
+    from segfw.training.expected_length import told_length
+
+    return told_length(expected, "run", str(raw), str(work), "--configurations", *names, "--folds", *folds)
 
 
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:
     from segfw.evaluation.text import folds_table
 
-    if typed.dry_run:
-        aside("nothing was written; the same command without --dry-run trains")
-        return
     aside(folds_table(scores).rstrip())
     print(f"reports: {typed.work}/runs/*/fold_*/report.html")
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
@@ -186,4 +204,5 @@ COMMAND = Command(
     say_result=_say_result,
     takes_settings=True,
     log_place=log_in_work,
+    foretell=_foretell,
 )

@@ -1,5 +1,6 @@
 """``--dry-run`` of predict and run: what would be done; nothing is written; exit code 2 where it would not start."""
 
+import json
 import shutil
 
 import nibabel
@@ -12,6 +13,7 @@ from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.header_only import volume_of_header
+from segfw.verbs.predict import predict
 
 
 def tree(folder):
@@ -68,7 +70,7 @@ def test_predict_names_what_is_done_what_would_fail_and_how_long_it_took(place, 
     assert "d: d.nii.gz; would fail: " in said
     assert "its header cannot be read" in said
     assert "5 cases: 2 done already, 3 to do, of which 2 would fail\n" in said
-    assert " s that each mask here took" in said
+    assert " s that each mask took" in said
     # Masks of other options are refused as they would be.
     assert main(predicted(place, "--dry-run", "--step", "0.9")) == 2
     assert "holds masks of another model or other options (step)" in capsys.readouterr().err
@@ -102,6 +104,47 @@ def test_run_says_data_plan_folds_length_and_disk_and_writes_nothing(make_raw, t
     assert main([*asked, "--dry-run"]) == 2
     assert "case_01_0000.nii.gz: has no mask" in capsys.readouterr().err
     assert tree(tmp_path) == before
+
+
+def document(capsys, *arguments, code=0):
+    """What a command prints with --json: one document, and nothing else on stdout."""
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_predict_would_do_is_had_as_json(place, capsys):
+    (place / "images" / "d.nii.gz").write_text("no image")
+    before = tree(place)
+    found = document(capsys, *predicted(place, "--dry-run", "--no-mirroring"))
+    assert tree(place) == before
+    assert (found["kind"], found["done"], found["to_do"], found["would_fail"]) == ("foretold prediction", 0, 3, 1)
+    assert [case["id"] for case in found["cases"]] == ["a", "b", "d"]
+    assert found["tiles"] == sum(case["tiles"] for case in found["cases"][:2])
+    assert "its header cannot be read" in found["cases"][2]["refusal"]
+    assert found["seconds"] is None
+    assert main(predicted(place, "--json")) == 2
+    assert capsys.readouterr().err == "segfw: --json is of --dry-run; give both, or leave it out\n"
+    assert tree(place) == before
+
+
+def test_what_run_would_do_is_had_as_json(make_raw, tmp_path, capsys):
+    raw = make_raw()
+    asked = ["run", str(raw), str(tmp_path / "work"), "--device", "cpu", "--configurations", "3d_fullres"]
+    found = document(capsys, *asked, "--folds", "0", "3", "--epochs", "2", "--steps-per-epoch", "3", "--dry-run")
+    assert (found["kind"], found["dataset"], found["cases"]) == ("foretold run", "raw", 6)
+    assert (found["labels"], found["folds"]) == ({"bright": 3, "dark": 7}, ["0", "3"])
+    planned = found["configurations"][0]
+    assert (planned["name"], planned["spacing_mm"]) == ("3d_fullres", [4.0, 1.5, 1.0])
+    assert found["disk_needed_gb"] == planned["disk_gb"]
+    training = {"configuration": "3d_fullres", "folds": 2, "steps_per_fold": 6}
+    assert found["trainings"] == [training | {"seconds_per_fold": None, "seconds": None}]
+    assert not (tmp_path / "work").exists()
+
+
+def test_in_python_what_would_be_done_is_printed(place, capsys):
+    assert predict(place / "model", place / "images", place / "masks", device="cpu", dry_run=True) is None
+    assert "2 cases: 0 done already, 2 to do\n" in capsys.readouterr().out
 
 
 def test_run_names_labels_by_the_table_that_is_given(tmp_path, capsys):
