@@ -15,6 +15,7 @@ VERBS = {
     "epoch": ("bench.epoch", "what an epoch spends beside its steps"),
     "evaluation": ("bench.evaluation", "seconds a case of an evaluation of large masks with many labels"),
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
+    "accuracy": ("bench.accuracy.command", "Dice after equal core-minutes, of one way to train or another"),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
     "versions": ("bench.versions", "two checkouts on the same data: ratios of their times"),
     "preprocessing": ("bench.against_nnunet.preprocessing", "against nnU-Net: time, memory, arrays"),

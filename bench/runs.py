@@ -43,17 +43,30 @@ def nnunet_environment(home: Path, results: Path | None = None) -> dict[str, str
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | folders
 
 
-def usable_cpus() -> int:
-    """Processor cores that this process may use."""
+def usable_cores() -> list[int]:
+    """Numbers of the processor cores that this process may use."""
     if hasattr(psutil.Process, "cpu_affinity"):
-        return len(psutil.Process().cpu_affinity())
-    return os.cpu_count() or 1
+        return psutil.Process().cpu_affinity()
+    return list(range(os.cpu_count() or 1))
+
+
+def usable_cpus() -> int:
+    """How many processor cores this process may use."""
+    return len(usable_cores())
+
+
+def processor_name() -> str:
+    """What the system calls its processor."""
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone; Python knows only the architecture there
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(named), "") or platform.processor() or platform.machine()
 
 
 def machine() -> dict[str, object]:
     return {
         "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cpus": usable_cpus(),
         "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
         "python": platform.python_version(),
@@ -91,17 +104,19 @@ def linked_work(work: Path, folder: Path) -> Path:
     """A work folder of segfw that shares plan, splits and preprocessed data with ``work`` and has runs of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
-        if path.name != "runs":
+        if path.name == "preprocessed" or path.suffix == ".json":  # and not its log and locks
             _link(folder / path.name, path)
     return folder
 
 
 def _link(link: Path, target: Path) -> None:
-    if not link.is_symlink():
+    if not os.path.lexists(link):  # segfw run replaces a link by what it decides itself, even where that is the same
         link.symlink_to(target.resolve())
 
 
-def keep_or_refuse(folder: Path, settings: Mapping[str, object]) -> None:
+def keep_or_refuse(
+    folder: Path, settings: Mapping[str, object], *, remedy: str = "go on with that, or give another --keep"
+) -> None:
     """Notes the settings of a comparison in its folder; ends the program if it was begun with others."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
@@ -110,10 +125,7 @@ def keep_or_refuse(folder: Path, settings: Mapping[str, object]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         for name in sorted(before.keys() | wanted.keys()):
             if before.get(name) != wanted.get(name):
-                sys.exit(
-                    f"{folder}: was begun with {name} {before.get(name)}, not {wanted.get(name)}; go on with that, or "
-                    "give another --keep"
-                )
+                sys.exit(f"{folder}: was begun with {name} {before.get(name)}, not {wanted.get(name)}; {remedy}")
     else:
         path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 

@@ -1,0 +1,182 @@
+"""Dice after equal core-minutes, of one way to train or another ("arm"), on the shared data sets.
+
+    python -m bench accuracy run --arm topk --options "--loss dice-topk" --minutes 24 --work ../bank
+    python -m bench accuracy table --against plain      what the results say, as Markdown
+    python -m bench accuracy false-alarms --work ../bank
+    python -m bench accuracy bank --work ../bank        the models that later work starts from: 9 core-hours
+
+A finished training is not done again and an interrupted one goes on: give the same command again. Each finished one
+adds a line to bench/results/accuracy.jsonl, which is to be committed. Trainings run on cores of their own, the first
+ones that this command may use itself: taskset chooses others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from bench import CLONE
+from bench.accuracy.false_alarms import false_alarms
+from bench.accuracy.false_alarms import table as alarms_table
+from bench.accuracy.results import KEPT_METRICS, Arm, Training, read_results
+from bench.accuracy.sets import SETS
+from bench.accuracy.tables import tables
+from bench.accuracy.trainings import Place, train_all
+from segfw.base.records import UserError
+
+RESULTS = CLONE / "bench" / "results" / "accuracy.jsonl"
+BANK_FOLDS = ("0", "1", "2", "3", "4")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)  # so that trainings end with this process
+    try:
+        args.do(args)
+    except UserError as error:
+        sys.exit(f"python -m bench accuracy {args.verb}: {error}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains one arm and prints the tables of its data sets."""
+    trainings = asked(args)
+    train_all(trainings, place(args, is_for_models=args.verb == "bank"))
+    keys = {training.group for training in trainings}
+    print(tables([result for result in read_results(args.results) if result.group in keys]))
+
+
+def show(args: argparse.Namespace) -> None:
+    """Prints the tables of the results that are chosen."""
+    results = [
+        result
+        for result in read_results(args.results)
+        if (not args.sets or result.data_set in args.sets)
+        and (not args.arms or result.arm.name in (*args.arms, args.against))
+        and (args.minutes is None or result.minutes == args.minutes)
+        and (not args.folds or result.fold in args.folds)
+    ]
+    if not results:
+        raise UserError(f"{args.results}: holds no such result; python -m bench accuracy run makes some")
+    names = {result.arm.name for result in results}
+    if args.against is not None and args.against not in names:
+        raise UserError(f"--against {args.against}: there is no such arm among {', '.join(sorted(names))}")
+    print(tables(results, against=args.against, metric=args.metric))
+
+
+def alarms(args: argparse.Namespace) -> None:
+    """Trains one arm with many seeds and prints how often two groups of them seem to differ."""
+    trainings = asked(args)
+    train_all(trainings, place(args))
+    wanted = {training.key for training in trainings}
+    results = [result for result in read_results(args.results) if result.key in wanted]
+    for name, fold in product(args.sets, args.folds):
+        found = [result for result in results if (result.data_set, result.fold) == (name, fold)]
+        print(f"{name}, fold {fold}, {args.minutes:g} core-minutes, {len(found)} runs of {args.arm}\n")
+        print(alarms_table([false_alarms(found, size) for size in args.per_arm]))
+
+
+def asked(args: argparse.Namespace) -> list[Training]:
+    """The trainings that a command asks for: of each seed and fold all data sets, so that early ones tell most."""
+    arm = Arm(name=args.arm, options=tuple(shlex.split(args.options)), configuration=args.configuration)
+    return [
+        Training(arm=arm, data_set=name, minutes=args.minutes, cores=args.cores, fold=fold, seed=seed)
+        for seed, fold, name in product(args.seeds, args.folds, args.sets)
+    ]
+
+
+def place(args: argparse.Namespace, *, is_for_models: bool = False) -> Place:
+    """Where a command works."""
+    return Place(
+        data=args.data.resolve(),
+        work=args.work.resolve(),
+        results=args.results.resolve(),
+        device=args.device,
+        at_once=args.at_once,
+        is_for_models=is_for_models,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    training = verbs.add_parser("run", help="train an arm, as far as it is not trained")
+    training.add_argument("--arm", required=True, help="the name of what is tried")
+    training.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
+    training.add_argument("--folds", nargs="+", default=["0"], help="(default: 0)")
+    _add_training(training, minutes=24, seeds=(0, 1, 2))
+    training.set_defaults(do=run)
+
+    bank = verbs.add_parser("bank", help="train the models that later work starts from, in 9 core-hours")
+    bank.add_argument("--arm", default="bank")
+    in_bank = [name for name, data_set in SETS.items() if data_set.is_in_bank]
+    bank.add_argument("--sets", nargs="+", choices=SETS, default=in_bank, help=f"(default: {' '.join(in_bank)})")
+    bank.add_argument("--folds", nargs="+", default=list(BANK_FOLDS), help="(default: all five)")
+    _add_training(bank, minutes=12, seeds=(0, 1, 2))
+    bank.set_defaults(do=run)
+
+    checked = verbs.add_parser("false-alarms", help="how often one arm seems to differ from itself")
+    checked.add_argument("--arm", default="plain")
+    many = [name for name, data_set in SETS.items() if data_set.is_for_false_alarms]
+    checked.add_argument("--sets", nargs="+", choices=SETS, default=many, help=f"(default: {' '.join(many)})")
+    checked.add_argument("--folds", nargs="+", default=["0"], help="(default: 0)")
+    checked.add_argument(
+        "--per-arm", type=int, nargs="+", default=[1, 3, 5], help="runs in each of two groups (default: 1 3 5)"
+    )
+    _add_training(checked, minutes=4, seeds=range(10))
+    checked.set_defaults(do=alarms)
+
+    shown = verbs.add_parser("table", help="means, deviations, intervals and differences of what was trained")
+    shown.add_argument("--against", metavar="ARM", help="paired differences from this arm")
+    shown.add_argument("--sets", nargs="+", choices=SETS)
+    shown.add_argument("--arms", nargs="+")
+    shown.add_argument("--folds", nargs="+")
+    shown.add_argument("--minutes", type=float, help="of one core")
+    shown.add_argument("--metric", choices=KEPT_METRICS, default="dice")
+    shown.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
+    shown.set_defaults(do=show)
+    return parser
+
+
+def _add_training(parser: argparse.ArgumentParser, *, minutes: float, seeds: Sequence[int]) -> None:
+    """The options of every verb that trains."""
+    parser.add_argument("--options", default="", help="of segfw run, in one text: --options='--elastic'")
+    parser.add_argument("--configuration", help="(default: what the time budget chooses)")
+    parser.add_argument(
+        "--minutes", type=_positive, default=minutes, help="of one core, for each training (default: %(default)s)"
+    )
+    parser.add_argument("--cores", type=_cores, default=1, help="for each training (default: 1)")
+    parser.add_argument("--at-once", type=_cores, default=1, help="trainings, each on cores of its own (default: 1)")
+    default_seeds = " ".join(map(str, seeds))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=f"(default: {default_seeds})")
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything that is made; it goes on there")
+    parser.add_argument("--data", type=Path, default=CLONE.parent / "shared" / "data", help="(default: ../shared/data)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: bench/results/accuracy.jsonl)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return value
+
+
+def _cores(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,0 +1,394 @@
+"""Trainings of equal length: what is finished is kept and counted, and the statistics are those a reader can count."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.accuracy import sets
+from bench.accuracy.command import asked, build_parser, main
+from bench.accuracy.false_alarms import drawn_splits, false_alarms, splits
+from bench.accuracy.false_alarms import table as alarms_table
+from bench.accuracy.intervals import differences, estimate, paired_difference
+from bench.accuracy.results import Arm, CaseScores, Result, Training, append_result, read_results, require_same_arm
+from bench.accuracy.sets import SETS, DataSet
+from bench.accuracy.tables import seed_means, tables
+from bench.accuracy.trainings import Place, pinned_to, require_arm, train_all
+from bench.runs import processor_name, usable_cores
+from builders.data import write_raw
+from segfw.base.records import UserError
+from segfw.cli import main as segfw
+from segfw.evaluation.statistics import intervals, resample_means
+from segfw.model.source import fold_folder
+from segfw.model.training_record import read_run_record
+
+SETS_FILE = Path(sets.__file__)
+BOTH = ("large", "small")
+
+
+def result(
+    dice, *, arm="plain", data_set="hearts", minutes=6.0, seed=0, fold="0", steps=100, started="", **changed
+) -> Result:
+    """A made-up line: ``dice`` is {case: (large, small)}, and p1_a and p1_b are two cases of patient p1."""
+    cases = {
+        case: CaseScores(
+            patient=case.split("_")[0],
+            structures={name: {"dice": value} for name, value in zip(BOTH, values) if value is not None},
+        )
+        for case, values in dice.items()
+    }
+    training = Training(arm=Arm(name=arm), data_set=data_set, minutes=minutes, cores=1, fold=fold, seed=seed)
+    found = {
+        "commit": "0123456789abcdef", "is_changed": False, "started": started or f"2026-01-0{seed + 1}T00:00:00+00:00",
+        "processor": "Some Processor", "device": "CPU", "configuration": "2d", "patch": (1, 64, 48),
+        "precision": "float32", "steps": steps, "seconds": 360.0, "settings": {"batch_size": 4}, "said": {},
+        "cases": cases,
+    }  # fmt: skip
+    return Result.of(training, **found | changed)
+
+
+def patients(*large: float) -> dict[str, tuple[float, float]]:
+    """One case of each of several patients, whose small structure is found half as well as the large one."""
+    return {f"p{number}": (value, value / 2) for number, value in enumerate(large)}
+
+
+# ---- means and intervals ----
+
+
+def test_the_mean_is_of_structures_over_cases_that_have_them():
+    values = {"a": np.array([0.8, 0.2]), "b": np.array([0.6, np.nan]), "c": np.array([0.4, 0.6])}
+    found = estimate(values, {"a": "p1", "b": "p1", "c": "p2"})
+    assert found.of_structures == pytest.approx((0.6, 0.4))  # (0.8 + 0.6 + 0.4) / 3 and (0.2 + 0.6) / 2
+    assert found.mean == pytest.approx(0.5)
+    assert (found.cases, found.patients) == (3, 2)
+    assert (found.low, found.high, found.excludes_zero) == (None, None, False)  # two patients are too few
+
+
+def test_two_scans_of_a_patient_tell_no_more_than_one():
+    once = dict(zip("abcdefg", np.array([[0.1], [0.5], [0.2], [0.9], [0.3], [0.4], [0.6]])))
+    twice = {f"{case}{scan}": value for case, value in once.items() for scan in (1, 2)}
+    single = estimate(once, {case: case for case in once})
+    double = estimate(twice, {case: case[0] for case in twice})
+    assert (double.low, double.high) == pytest.approx((single.low, single.high))
+    apart = estimate(twice, {case: case for case in twice})  # as if they were 14 patients: too sure of itself
+    assert apart.high - apart.low < 0.85 * (single.high - single.low)
+    expected = intervals(resample_means(np.array(list(once.values()))), np.array([7]))[0]
+    assert (single.low, single.high) == pytest.approx(expected)
+
+
+def test_a_patient_with_more_scans_counts_by_them():
+    values = {"p0_a": np.array([1.0]), "p0_b": np.array([1.0]), "p1_a": np.array([0.4])}
+    assert estimate(values, {case: case[:2] for case in values}).mean == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("metric", "wrong", "difference"), [("dice", 0.0, 1.0), ("hd95_mm", 90.0, -90.0)])
+def test_a_structure_that_one_arm_invents_counts_against_it(metric, wrong, difference):
+    rightly_empty = {"a": np.array([np.nan, np.nan])}
+    invented = {"a": np.array([wrong, np.nan]), "b": np.array([0.5, 0.5])}
+    found = differences(rightly_empty, invented, metric)
+    assert list(found) == ["a"]  # the other arm has no b
+    np.testing.assert_equal(found["a"], [difference, np.nan])
+
+
+def test_differences_are_paired_by_fold_and_seed():
+    first = [result(patients(0.5, 0.7), arm="new", seed=0), result(patients(0.9, 0.9), arm="new", seed=1)]
+    second = [result(patients(0.4, 0.4), seed=0), result(patients(0.1, 0.1), seed=0, fold="1")]
+    found = paired_difference(first, second, BOTH, "dice")
+    assert found.of_structures == pytest.approx((0.2, 0.1))  # seed 0, fold 0: (0.1 + 0.3) / 2, and half of it
+    assert found.mean == pytest.approx(0.15)
+    assert paired_difference(first[1:], second, BOTH, "dice") is None
+
+
+def test_seeds_deviate_over_the_folds_that_all_have():
+    results = [
+        result({"p0": (0.6, 0.6)}, seed=0),
+        result({"p1": (0.8, 0.8)}, seed=0, fold="1"),
+        result({"p0": (0.5, 0.7)}, seed=1),
+    ]
+    assert seed_means(results, BOTH, "dice") == pytest.approx([0.6, 0.6])
+    assert seed_means(results[1:], BOTH, "dice") == []
+
+
+# ---- the table ----
+
+
+def test_the_table_counts_what_a_reader_can_count():
+    cases = (0.5, 0.5, 0.5, 0.5, 0.5, 0.8)
+    results = [result(patients(*cases), seed=seed, steps=100 + seed) for seed in (0, 1)]
+    better = [result(patients(*(value + 0.1 * (1 + seed) for value in cases)), seed=seed, arm="new") for seed in (0, 1)]
+    text = tables([*results, *better], against="plain")
+    head, _, plain, new = (line.split(" | ") for line in text.splitlines() if line.startswith("|"))
+    assert text.startswith("### hearts, 6 core-minutes on 1 core\n")
+    assert head[5:10] == ["Dice", "sd of seeds", "95 % interval", "minus plain", "95 % interval"]
+    assert head[10:] == ["large", "small |"]
+    assert plain[:5] == ["| plain", "2d 1x64x48", "100 (100 to 101)", "1 x 2", "6 (6)"]
+    assert plain[5:7] == ["0.4125", "0.0000"]  # (0.55 + 0.275) / 2
+    assert plain[8:] == ["", "", "0.5500", "0.2750 |"]
+    assert new[5:7] == ["0.5250", "0.0530"]  # seeds 0.4875 and 0.5625
+    assert new[8:10] == ["+0.1125", "+0.1125 to +0.1125"]  # every patient gains alike
+    assert "- plain: as it comes (01234567)" in text
+    assert "- computed by Some Processor, CPU, float32" in text
+
+
+def test_the_table_warns_of_unequal_processors_and_unfinished_arms():
+    results = [
+        result(patients(0.5), seed=0),
+        result(patients(0.5), seed=1, processor="Another", is_changed=True),
+        result(patients(0.5), seed=1, fold="1"),
+    ]
+    text = tables(results)
+    assert "| 2 x 2, 3 done |" in text
+    assert "(01234567, 01234567 with changes)" in text
+    assert "equal minutes are not equal work" in text
+    assert "minus" not in text
+    assert "few patients" in text
+
+
+def test_lengths_and_data_sets_are_tables_of_their_own():
+    results = [result(patients(0.5)), result(patients(0.5), minutes=12.0), result(patients(0.5), data_set="heads")]
+    assert tables(results).count("###") == 3
+
+
+# ---- false alarms ----
+
+
+@pytest.mark.parametrize(("runs", "size", "number"), [(10, 1, 45), (10, 3, 2100), (10, 5, 126), (4, 2, 3)])
+def test_every_split_in_two_groups_comes_once(runs, size, number):
+    found = list(splits(runs, size))
+    assert len({frozenset(map(frozenset, pair)) for pair in found}) == len(found) == number
+    assert all(not set(first) & set(second) for first, second in found)
+    assert len(drawn_splits(runs, size)) == min(number, 500)
+
+
+def test_false_alarms_are_intervals_that_leave_out_zero():
+    low = patients(0.5, 0.6, 0.7, 0.8, 0.9)
+    high = patients(*(values[0] + 0.05 for values in low.values()))
+    runs = [result(dice, seed=seed) for seed, dice in enumerate((low, low, high, high))]
+    single = false_alarms(runs, 1)
+    assert (single.comparisons, single.false) == (6, 4)  # all but low - low and high - high
+    double = false_alarms(runs, 2)
+    assert (double.comparisons, double.false) == (3, 1)  # the others have one of each on either side
+    assert alarms_table([double]).splitlines()[-1] == "| 2 | 3 | 1 | 33.3% | no |"
+    with pytest.raises(UserError, match="4 runs cannot be split into two groups of 3"):
+        false_alarms(runs, 3)
+
+
+# ---- results ----
+
+
+def test_the_newest_result_of_a_training_counts(tmp_path):
+    path = tmp_path / "results" / "accuracy.jsonl"
+    assert read_results(path) == []
+    lines = [result(patients(0.1)), result(patients(0.2), seed=1), result(patients(0.3), started="2026-02-01")]
+    for line in lines:
+        append_result(path, line)
+    assert read_results(path) == lines[1:]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_line_that_was_cut_off_is_named_and_spoils_no_other(tmp_path):
+    path = tmp_path / "accuracy.jsonl"
+    append_result(path, result(patients(0.1)))
+    path.write_bytes(path.read_bytes()[:-20])
+    append_result(path, result(patients(0.2), seed=1))
+    with pytest.raises(UserError, match=r"accuracy\.jsonl, line 1: "):
+        read_results(path)
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    assert [line.seed for line in read_results(path)] == [1]
+
+
+def test_a_name_stands_for_one_way_to_train():
+    before = result(patients(0.1))
+    same = Training(arm=before.arm, data_set="heads", minutes=1.0, cores=1, fold="0", seed=0)
+    require_same_arm(same, [before])
+    other = same.model_copy(update={"arm": Arm(name="plain", options=("--elastic",), configuration="2d")})
+    with pytest.raises(UserError, match="'plain' was trained as it comes, not with --elastic as 2d"):
+        require_same_arm(other, [before])
+
+
+def test_results_that_are_committed_can_be_read():
+    path = build_parser().parse_args(["table"]).results
+    if not path.is_file():
+        pytest.skip(f"no results are committed yet ({path})")
+    for line in read_results(path):
+        assert line.data_set in SETS
+        assert line.cases
+
+
+# ---- what is asked for ----
+
+
+def test_the_bank_is_nine_core_hours():
+    trainings = asked(build_parser().parse_args(["bank", "--work", "bank"]))
+    assert len({training.key for training in trainings}) == len(trainings) == 45
+    assert sum(training.minutes for training in trainings) == 9 * 60
+    assert len({training.data_set for training in trainings[:3]}) == 3  # early ones tell most
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("a/b", "", "becomes a folder"),
+        ("new", "--seed 3", "--seed: is set by this command itself"),
+        ("new", "--time-budget=3m", "--time-budget: is set by this command itself"),
+        ("new", "--elastik", "did you mean --elastic"),
+        ("new", "--loss mse", "'mse' is none of"),
+    ],
+)
+def test_a_wrong_arm_is_refused_before_anything_is_made(tmp_path, name, options, sentence):
+    made = tmp_path / "work"
+    typed = ["run", "--arm", name, f"--options={options}", "--work", str(made), "--results", str(tmp_path / "r.jsonl")]
+    with pytest.raises(SystemExit, match=sentence):
+        main(typed)
+    assert not made.exists()
+
+
+def test_more_cores_than_there_are_are_refused(tmp_path):
+    many = str(len(usable_cores()))
+    typed = ["run", "--arm", "new", "--cores", many, "--at-once", "2", "--work", str(tmp_path / "work")]
+    with pytest.raises(SystemExit, match="lower --cores or --at-once"):
+        main([*typed, "--results", str(tmp_path / "r.jsonl")])
+
+
+def test_what_an_arm_asks_of_planning_is_known():
+    request = require_arm(Arm(name="new", options=("--preset", "resenc-m", "--elastic"), configuration="2d"))
+    assert (request.preset, request.configurations) == ("resenc-m", ("2d",))
+    assert require_arm(Arm(name="new")).configurations is None
+
+
+def test_only_the_table_of_sets_names_them():
+    folder = SETS_FILE.parent
+    others = [path for path in folder.glob("*.py") if path != SETS_FILE]
+    assert others
+    assert not [(path.name, name) for path in others for name in SETS if name in path.read_text()]
+
+
+def test_a_table_of_nothing_says_how_to_get_some(tmp_path):
+    with pytest.raises(SystemExit, match="holds no such result"):
+        main(["table", "--results", str(tmp_path / "none.jsonl")])
+    append_result(tmp_path / "some.jsonl", result(patients(0.5)))
+    with pytest.raises(SystemExit, match="no such arm among plain"):
+        main(["table", "--results", str(tmp_path / "some.jsonl"), "--against", "old"])
+
+
+# ---- trainings ----
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Place:
+    """A place with one data set of six small cases."""
+    monkeypatch.setitem(SETS, "toy", DataSet(folder="raw"))
+    write_raw(tmp_path / "raw", 6)
+    return Place(data=tmp_path, work=tmp_path / "bank", results=tmp_path / "accuracy.jsonl")
+
+
+def toy_training(seed: int = 0) -> Training:
+    arm = Arm(name="new", options=("--augmentation", "none"), configuration="3d_fullres")
+    return Training(arm=arm, data_set="toy", minutes=0.001, cores=1, fold="0", seed=seed)
+
+
+class Ended:
+    """A process that is over."""
+
+    pid = 0
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def poll(self) -> int:
+        return self.status
+
+
+def in_this_process(job, cores) -> Ended:
+    """Trains here, in a second, because PyTorch is loaded already."""
+    return Ended(segfw(job.command[3:]))
+
+
+def refused(job, cores) -> Ended:
+    raise AssertionError(f"{job.training.text} was to be finished")
+
+
+def test_a_finished_training_leaves_a_line_and_is_not_done_again(toy):
+    training = toy_training()
+    train_all([training], toy, in_this_process)
+    (line,) = read_results(toy.results)
+    assert line.key == training.key
+
+    # What the line says of its training
+    work = toy.folder(training)
+    fold = fold_folder(work, "3d_fullres", "0")
+    run = read_run_record(fold)
+    assert (line.steps, line.seconds, line.started) == (run.end.steps, run.end.seconds, run.sessions[0].started)
+    assert (line.configuration, len(line.patch), line.settings["augmentation"]) == ("3d_fullres", 3, "none")
+    assert line.said["end"]["warning"] == run.end.warning
+    assert line.processor == processor_name()
+    assert str(toy.data) not in line.model_dump_json()  # a line is committed, and paths of here mean nothing elsewhere
+    scores = json.loads((fold / "validation" / "scores.json").read_text())
+    assert line.cases.keys() == scores["cases"].keys()
+    for case, kept in line.cases.items():
+        assert kept.patient == case
+        for name, values in kept.structures.items():
+            assert values["dice"] == pytest.approx(scores["cases"][case][name]["dice"], abs=1e-5)
+            assert values.keys() == {"dice", "nsd", "hd95_mm"}
+
+    # Its data are prepared once for all arms and seeds
+    (prepared,) = (toy.work / "prepared").iterdir()
+    assert (work / "preprocessed").resolve() == prepared / "preprocessed"
+
+    # Again: nothing to do, unless the models themselves are asked for and gone
+    train_all([training], toy, refused)
+    models = replace(toy, is_for_models=True)
+    train_all([training], models, refused)
+    (fold / "weights.safetensors").unlink()
+    train_all([training], toy, refused)
+    with pytest.raises(AssertionError, match="toy, new, fold 0, seed 0 was to be finished"):
+        train_all([training], models, refused)
+
+
+def test_a_training_that_fails_is_told_and_keeps_none_from_being_tried(toy):
+    tried = []
+
+    def fails(job, cores) -> Ended:
+        tried.append((job.training.seed, tuple(cores)))
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.write_text("no space left\n")
+        return Ended(2)
+
+    with pytest.raises(UserError, match=r"(?s)seed 0: .*no space left.*seed 1: .*2 trainings failed"):
+        train_all([toy_training(0), toy_training(1)], toy, fails)
+    first = usable_cores()[:1]
+    assert tried == [(0, tuple(first)), (1, tuple(first))]
+    assert read_results(toy.results) == []
+
+
+def test_an_interruption_ends_the_trainings(toy):
+    processes = []
+
+    def begin(job, cores) -> subprocess.Popen:
+        if processes:
+            raise KeyboardInterrupt
+        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        return processes[0]
+
+    if len(usable_cores()) < 2:
+        pytest.skip("one core may be used here, and two trainings at once need two")
+    with pytest.raises(KeyboardInterrupt):
+        train_all([toy_training(0), toy_training(1)], replace(toy, at_once=2), begin)
+    assert processes[0].poll() is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes")
+def test_processes_run_on_the_cores_that_are_given():
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    with pinned_to([core]):
+        said = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True
+        )
+    assert said.stdout.strip() == str({core})
+    assert os.sched_getaffinity(0) == before
