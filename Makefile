@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test fuzz campaign docs docs-commands lint stub format check-real benchmark gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz campaign docs docs-commands lint stub format check-real benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -16,6 +16,7 @@ help:
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make benchmark   print speed ratios of this machine"
+	@echo "make bank        models of three real data sets, 3 seeds x 5 folds: 9 core-hours, call again to go on; BANK='../bank --at-once 2'"
 	@echo "make gpu-check   what is right, how fast, how much memory on a CUDA device: 9 minutes"
 	@echo "make nnunet-venv nnU-Net in an environment of its own, for the comparisons of python -m bench"
 	@echo "make compare-training  nnU-Net and segfw train on ../shared/data/hippocampus: about 75 minutes; call again to go on"
@@ -84,6 +85,11 @@ benchmark: install
 	$(BIN)/python -m bench machine
 	$(BIN)/python -m bench epoch
 	$(BIN)/python -m bench evaluation
+
+# The models that later work starts from, in a folder outside of the clone; options of the command may follow the folder.
+BANK ?= ../bank
+bank: install
+	$(BIN)/python -m bench accuracy bank --work $(BANK)
 
 gpu-check: install
 	$(BIN)/python -m bench gpu --output gpu_check

@@ -24,7 +24,17 @@ from segfw.cli import VERBS, build_parser
 
 # Options between backticks that are of other programs: nnU-Net's, torchrun's, python -m bench's, pip's.
 OF_OTHERS = {
-    "docs/benchmarks.md": {"--data", "--only", "--pairs", "--rounds", "--steps"},
+    "docs/benchmarks.md": {
+        "--at-once",
+        "--cores",
+        "--data",
+        "--minutes",
+        "--only",
+        "--pairs",
+        "--rounds",
+        "--sets",
+        "--steps",
+    },
     "docs/from-nnunet.md": {
         "--c",
         "--chill",
