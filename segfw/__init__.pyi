@@ -247,6 +247,7 @@ def select(
     precision: Precision = "auto",
     configurations: tuple[str, ...] | list[str] | None = None,
     device: str = "auto",
+    groups: StrPath | None = None,
 ) -> Selection: ...
 def ensemble(
     folders: Sequence[StrPath],

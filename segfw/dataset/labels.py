@@ -88,6 +88,11 @@ class LabelSet(Record):
         return len(self.regions) or len(self.values)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each channel of the network's output is of: the background and the labels, or the regions."""
+        return tuple(region.name for region in self.regions) or self.names
+
+    @property
     def region_classes(self) -> tuple[tuple[int, ...], ...]:
         """Class indices that each region is the union of; empty without regions."""
         return tuple(tuple(self.values.index(value) for value in region.values) for region in self.regions)

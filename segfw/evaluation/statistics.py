@@ -50,11 +50,14 @@ def resample_means(values_nm: np.ndarray, *, seed: int = 0) -> np.ndarray:
         return sums_bm / (drawn_bn @ exists_nm.astype(float))
 
 
-def intervals(resampled_bm: np.ndarray, cases_m: np.ndarray) -> list[tuple[float, float] | None]:
-    """95 % percentile intervals (Efron and Tibshirani 1993, chapter 13) per column; None below LEAST_CASES cases."""
+def intervals(
+    resampled_bm: np.ndarray, cases_m: np.ndarray, *, coverage: float = 0.95
+) -> list[tuple[float, float] | None]:
+    """Percentile intervals (Efron and Tibshirani 1993, chapter 13) per column; None below LEAST_CASES cases."""
+    tail = 100 * (1 - coverage) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column of nothing but NaN
-        low_m, high_m = np.nanpercentile(resampled_bm, (2.5, 97.5), axis=0)
+        low_m, high_m = np.nanpercentile(resampled_bm, (tail, 100 - tail), axis=0)
     bounds = zip(low_m.tolist(), high_m.tolist())
     return [pair if cases >= LEAST_CASES else None for pair, cases in zip(bounds, cases_m)]
 

@@ -11,14 +11,17 @@ of a part wins in all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from math import prod
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.boxes import Block, blocks, relative, shape_of
+from segfw.grid.expected_dice import ExpectedDice
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.slabs import Slab, one_slab
 from segfw.grid.winners import Winners
@@ -41,6 +44,9 @@ class Restoring:
     not span the same crop along the same axes. With ``painted``, logits are of regions, and give the class that each
     region is painted as where its logit is above 0 (a probability of a half), later ones over earlier ones.
 
+    Outputs that have ``temperatures`` get their mask of largest expected Dice (``expected_dice.py``), ``scratch`` is
+    where doubt goes that is too much for memory.
+
     ``part``, ``cpu_block_bytes`` and ``cpu_rows`` bound what is worked on at a time on a CPU; no result depends on it.
     """
 
@@ -50,6 +56,8 @@ class Restoring:
         painted: Sequence[int] = (),
         onto: PreprocessRecord | None = None,
         *,
+        temperatures: Mapping[int, float] | None = None,
+        scratch: Path | None = None,
         part: Shape = PART,
         cpu_block_bytes: int = CPU_BLOCK_BYTES,
         cpu_rows: int = CPU_ROWS,
@@ -63,6 +71,9 @@ class Restoring:
         self._cpu_block_bytes = cpu_block_bytes
         self._cpu_rows = cpu_rows
         self._resampler = BlockResampler.back(record, onto)
+        self._expected_dice: ExpectedDice | None = None
+        if temperatures:
+            self._expected_dice = ExpectedDice(temperatures, of_regions=bool(painted), scratch=scratch)
         self._classes: np.ndarray | None = None  # made with the first slab, which tells their number
         self._done = 0  # slices of the new grid
         self._mixed_share = 0.0  # of the parts of the last block that was looked at
@@ -70,12 +81,20 @@ class Restoring:
 
     def add(self, slab: Slab) -> None:
         """Makes all slices of the result that this slab completes."""
+        with ExitStack() as held:
+            if self._expected_dice is not None:
+                held.enter_context(self._expected_dice.all_or_nothing())
+            self._add(slab)
+
+    def _add(self, slab: Slab) -> None:
         count = slab.outputs
-        if self._classes is None:
-            highest = max(self._painted, default=count - 1)
-            self._classes = np.empty(self._resampler.new_shape, dtype=np.uint8 if highest < 256 else np.uint16)
         # Class of each winner; what is number ``count`` has no logit that is a number, or no region.
-        class_of = np.array([*(self._painted or range(count)), 0], dtype=self._classes.dtype)
+        self._class_of = np.array([*(self._painted or range(count)), 0])
+        # Winners that are not final are kept as they are.
+        kept_as = self._class_of if self._expected_dice is None else np.arange(count + 1)
+        if self._classes is None:
+            self._classes = np.empty(self._resampler.new_shape, np.uint8 if kept_as.max() < 256 else np.uint16)
+        kept_as = kept_as.astype(self._classes.dtype)
         on_cpu = slab.channels_azyx.device.type == "cpu"
         rows = self._cpu_rows if on_cpu else GPU_ROWS
         winners = Winners(slab.last_layer(), count, of_regions=bool(self._painted), rows=rows)
@@ -85,8 +104,11 @@ class Restoring:
         _, height, width = self._resampler.new_shape
         for block in blocks((slice(self._done, stop), slice(0, height), slice(0, width)), size):
             channels_zyxa = slab.rows(self._resampler.source(block))
-            winner_zyx = self._winners_of(channels_zyxa, block, winners, self._part if on_cpu else size)
-            self._classes[block] = class_of[winner_zyx]
+            part_size = self._part if on_cpu else size
+            winner_zyx = self._winners_of(channels_zyxa, block, winners, part_size)
+            self._classes[block] = kept_as[winner_zyx]
+            if self._expected_dice is not None:
+                self._take_log_odds(channels_zyxa, block, winners, part_size, self._expected_dice)
         self._done = stop
 
     def _winners_of(self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape) -> np.ndarray:
@@ -115,10 +137,28 @@ class Restoring:
             self._mixed_share = mixed / len(parts)
         return result
 
+    def _take_log_odds(
+        self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape, expected_dice: ExpectedDice
+    ) -> None:
+        """Shows a block's log-odds to what decodes them, without the parts that no decoded structure is near."""
+        is_far = winners.is_nothing_near(channels_zyxa, expected_dice.outputs)
+        origin = self._resampler.source(block)
+        for part in blocks(block, part_size):
+            source = relative(self._resampler.source(part), origin)
+            if is_far[source].all():
+                continue
+            resized_zyxa = self._resampler.resize_rows(channels_zyxa[source], part)
+            expected_dice.add(part, expected_dice.outputs, winners.log_odds(resized_zyxa, expected_dice.outputs))
+
     def result(self) -> np.ndarray:
         """Classes (Z, Y, X), uint8 or uint16, 0 outside the crop; ValueError before the last slab has come."""
         if self._classes is None or self._done != len(self._classes):
             raise ValueError(f"slabs complete {self._done} of {self._resampler.new_shape[0]} slices")
+        if self._expected_dice is not None:
+            self._expected_dice.correct(self._classes, nothing=len(self._class_of) - 1)
+            self._expected_dice = None
+            class_of = self._class_of.astype(np.uint8 if self._class_of.max() < 256 else np.uint16)
+            self._classes = class_of[self._classes]
         return self._classes if self._onto is not None else place_back(self._classes, self._record)
 
 
@@ -128,10 +168,11 @@ def restored(
     painted: Sequence[int] = (),
     onto: PreprocessRecord | None = None,
     *,
+    temperatures: Mapping[int, float] | None = None,
     part: Shape = PART,
 ) -> np.ndarray:
     """The result of ``Restoring`` for a whole stream."""
-    restoring = Restoring(record, painted, onto, part=part)
+    restoring = Restoring(record, painted, onto, temperatures=temperatures, part=part)
     for slab in slabs:
         restoring.add(slab)
     return restoring.result()
@@ -143,10 +184,11 @@ def restore(
     painted: Sequence[int] = (),
     onto: PreprocessRecord | None = None,
     *,
+    temperatures: Mapping[int, float] | None = None,
     part: Shape = PART,
 ) -> np.ndarray:
     """``restored`` for logits that exist as a whole."""
-    return restored([one_slab(logits_kzyx)], record, painted, onto, part=part)
+    return restored([one_slab(logits_kzyx)], record, painted, onto, temperatures=temperatures, part=part)
 
 
 def _block_size(part: Shape, most_bytes: int, count: int) -> Shape:

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from segfw.grid.expected_dice import LOWEST
 
 VECTOR = 16  # float32 in a register of the processor
 
@@ -56,6 +60,28 @@ class Winners:
         """(Z, Y, X) int64 of channels (Z, Y, X, A)."""
         winners = [self._of_voxels(rows) for rows in channels_zyxa.flatten(0, 2).split(self._rows)]
         return np.concatenate(winners).reshape(channels_zyxa.shape[:3])
+
+    def log_odds(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> Tensor:
+        """Log-odds log p / (1 - p) (S, Z, Y, X) of some outputs, of channels (Z, Y, X, A)."""
+        found = []
+        for channels_na in channels_zyxa.flatten(0, 2).split(self._rows):
+            logits_nk = self._logits(channels_na)
+            chosen_ns = logits_nk[:, list(outputs)]
+            if not self._of_regions:
+                log_p_ns = chosen_ns - logits_nk.logsumexp(1, keepdim=True)
+                chosen_ns = log_p_ns - torch.log1p(-log_p_ns.exp().clamp(max=1))
+            found.append(chosen_ns.T)
+        return torch.cat(found, 1).unflatten(1, channels_zyxa.shape[:3])
+
+    def is_nothing_near(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> np.ndarray:
+        """Where none of ``outputs`` is likelier than LOWEST, (Z, Y, X) bool, nor is in between such voxels.
+
+        Log-odds of background are a concave function of the logits: those of an interpolated voxel are not below all of
+        those that it is made from. Of regions they are the logits.
+        """
+        if self._of_regions:
+            return (self.log_odds(channels_zyxa, outputs) < LOWEST).all(0).cpu().numpy()
+        return (self.log_odds(channels_zyxa, (0,))[0] > -LOWEST).cpu().numpy()
 
     def _of_voxels(self, channels_na: Tensor) -> np.ndarray:
         logits_nk = self._logits(channels_na)

@@ -97,5 +97,6 @@ def average_case(
     geometry = models[0].info.record.original
     for name, path in maps.items():
         write_map(path, probability_of(name, models, settings.weights), geometry)
-    classes = apply(merged(models, settings.weights), settings.postprocessing)
+    temperatures = settings.postprocessing.temperatures(labels)
+    classes = apply(merged(models, settings.weights, temperatures=temperatures), settings.postprocessing)
     write_labels(mask, labels.to_values(classes), geometry)

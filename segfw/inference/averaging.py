@@ -10,20 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segfw.base.records import UserError
+from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import Block, blocks, relative, whole_grid
+from segfw.grid.boxes import Block, blocks, cut, relative, shape_of, whole_grid
+from segfw.grid.expected_dice import ExpectedDice
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.geometry import Shape, as_shape, largest_displacement_mm
+from segfw.images.volume import Volume, to_orientation
 from segfw.inference.probabilities import Probabilities
 
 BLOCK_VALUES = 1 << 25  # stored values of one model in a block, about
+SMALLEST = 1e-7  # probability, and distance to 1, beyond which log-odds are alike
 PART = (8, 32, 32)  # voxels that are restored together: small parts have fewer classes
 
 
@@ -36,34 +41,88 @@ class BlockSizes:
 
 
 def merged(
-    models: Sequence[Probabilities], weights: Sequence[float] | None = None, *, sizes: BlockSizes = BlockSizes()
+    models: Sequence[Probabilities],
+    weights: Sequence[float] | None = None,
+    *,
+    temperatures: Mapping[int, float] | None = None,
+    scratch: Path | None = None,
+    sizes: BlockSizes = BlockSizes(),
 ) -> np.ndarray:
     """Classes (Z, Y, X) on the file's own grid by the weighted mean probability of several models of one image.
 
-    Of one model they are what prediction writes. UserError if the models differ in labels or the files in their image.
+    Of one model they are what prediction writes. Outputs that have ``temperatures`` get their mask of largest expected
+    Dice, as by ``grid.restore.Restoring``. UserError if the models differ in labels or the files in their image.
     """
-    return merged_each(models, [_mixture(models, weights)], sizes=sizes)[0]
+    mixture = _mixture(models, weights)
+    if not temperatures:
+        return merged_each(models, [mixture], sizes=sizes)[0]
+    labels = models[0].info.labels
+    expected_dice = ExpectedDice(temperatures, of_regions=bool(labels.regions), scratch=scratch)
+    winners = _background(models[0])
+    for part in mixed_parts(models, mixture, sizes=sizes):
+        winners[part.place] = part.winners
+        rows = [row for row, output in enumerate(part.outputs) if output in temperatures]
+        if rows:
+            expected_dice.add(part.place, part.outputs[rows].tolist(), part.log_odds(rows))
+    expected_dice.correct(winners, nothing=labels.outputs)
+    return _classes(winners, models[0])
 
 
 def merged_each(
     models: Sequence[Probabilities], mixtures: Sequence[Mapping[int, float]], *, sizes: BlockSizes = BlockSizes()
 ) -> list[np.ndarray]:
     """As ``merged``, for several mixtures ({number of a model: weight}) of which each model is restored only once."""
-    record = models[0].info.record
-    labels = models[0].info.labels
-    painted = labels.painted_classes
-    # Class of each winner; what is number ``outputs`` has no probability that is a number, or no region.
-    table = np.array([*(painted or range(labels.outputs)), 0], dtype=np.uint8 if labels.classes <= 256 else np.uint16)
-    results = [np.zeros(_canonical_shape(record), table.dtype) for _ in mixtures]
+    results = [_background(models[0]) for _ in mixtures]
     for part in _restored_parts(models, sizes):
-        for mixture, result in zip(mixtures, results):
-            if part.is_certain:
-                result[part.place] = table[part.classes[0]]
-                continue
-            mean = _mean(part.probabilities, mixture)
-            winner = last_above_zero(mean - 0.5) if painted else first_largest(mean)
-            result[part.place] = table[np.append(part.classes, labels.outputs)[winner.numpy()]]
-    return [place_back(result.transpose(record.axis_order), record) for result in results]
+        for mixture, winners in zip(mixtures, results):
+            winners[part.place] = part.mixed(mixture).winners
+    return [_classes(winners, models[0]) for winners in results]
+
+
+def _background(model: Probabilities) -> np.ndarray:
+    """Winners of the canonical crop where nothing is found."""
+    labels = model.info.labels
+    nothing = labels.outputs if labels.regions else 0
+    dtype = np.uint8 if max(labels.classes, labels.outputs + 1) <= 256 else np.uint16
+    return np.full(_canonical_shape(model.info.record), nothing, dtype)
+
+
+def _classes(winners_zyx: np.ndarray, model: Probabilities) -> np.ndarray:
+    """Classes on the file's own grid of the outputs that win in the canonical crop."""
+    labels = model.info.labels
+    record = model.info.record
+    # What is number ``outputs`` has no probability that is a number, or no region.
+    class_of = np.array([*(labels.painted_classes or range(labels.outputs)), 0])
+    class_of = class_of.astype(np.uint8 if labels.classes <= 256 else np.uint16)
+    return place_back(class_of[winners_zyx].transpose(record.axis_order), record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedPart:
+    """A place of the canonical crop and what a mixture of models finds there.
+
+    ``winners`` (z, y, x) are numbers of outputs, the count of all outputs where there is none. ``outputs`` (K,) are
+    those that are possible there, ``probabilities`` theirs (K, z, y, x); there are none where the only one is certain.
+    """
+
+    place: Block
+    winners: np.ndarray
+    outputs: np.ndarray
+    probabilities: Tensor | None
+
+    def log_odds(self, rows: Sequence[int]) -> Tensor:
+        """Log-odds (S, z, y, x) of some of ``outputs``."""
+        if self.probabilities is None:
+            return torch.full((len(rows), *shape_of(self.place)), torch.inf)
+        return torch.logit(self.probabilities[list(rows)], eps=SMALLEST)
+
+
+def mixed_parts(
+    models: Sequence[Probabilities], mixture: Mapping[int, float], *, sizes: BlockSizes = BlockSizes()
+) -> Iterator[MixedPart]:
+    """All parts of the canonical crop, but those in which there is no region, by the mean of a mixture."""
+    for part in _restored_parts(models, sizes):
+        yield part.mixed(mixture)
 
 
 def probability_of(
@@ -92,7 +151,7 @@ def probability_of(
 def class_index(name: str, model: Probabilities) -> int:
     """Which of a model's probabilities are of this label or region; UserError if none is."""
     labels = model.info.labels
-    names = [region.name for region in labels.regions] or list(labels.names)
+    names = labels.output_names
     if name not in names:
         raise UserError(f"--map-of {name!r} is no label of {model.path}; choose from {', '.join(names)}")
     return names.index(name)
@@ -111,6 +170,13 @@ def _mean(values: Sequence[Tensor], mixture: Mapping[int, float]) -> Tensor:
     return mean
 
 
+def canonical_crop(values_zyx: np.ndarray, model: Probabilities) -> np.ndarray:
+    """Values (Z, Y, X) on the file's own grid as they lie in the canonical crop, of which ``mixed_parts`` are parts."""
+    record = model.info.record
+    volume = Volume(array=values_zyx[None], geometry=record.original)
+    return cut(to_orientation(volume, record.orientation).array[0], record.box)
+
+
 def _canonical_shape(record: PreprocessRecord) -> Shape:
     return as_shape(record.cropped_shape[axis] for axis in np.argsort(record.axis_order))
 
@@ -125,10 +191,21 @@ class _RestoredPart:
     place: Block
     classes: np.ndarray
     probabilities: Sequence[Tensor]
+    labels: LabelSet
 
     @property
     def is_certain(self) -> bool:
         return not self.probabilities
+
+    def mixed(self, mixture: Mapping[int, float]) -> MixedPart:
+        """What the weighted mean of some models finds."""
+        if self.is_certain:
+            winners = np.full(shape_of(self.place), self.classes[0])
+            return MixedPart(place=self.place, winners=winners, outputs=self.classes, probabilities=None)
+        mean = _mean(self.probabilities, mixture)
+        winner = last_above_zero(mean - 0.5) if self.labels.regions else first_largest(mean)
+        winners = np.append(self.classes, self.labels.outputs)[winner.numpy()]
+        return MixedPart(place=self.place, winners=winners, outputs=self.classes, probabilities=mean)
 
 
 def _restored_parts(models: Sequence[Probabilities], sizes: BlockSizes) -> Iterator[_RestoredPart]:
@@ -149,7 +226,7 @@ def _restored_parts(models: Sequence[Probabilities], sizes: BlockSizes) -> Itera
                 continue
             is_certain = len(found) == 1 and not labels.regions
             probabilities = [] if is_certain else [model.probabilities(place, found) for model in stored]
-            yield _RestoredPart(place=place, classes=found.numpy(), probabilities=probabilities)
+            yield _RestoredPart(place=place, classes=found.numpy(), probabilities=probabilities, labels=labels)
 
 
 class _StoredModel:

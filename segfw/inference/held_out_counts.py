@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from segfw.images.formats import read_mask, size_and_change
 from segfw.images.geometry import Geometry
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
-from segfw.inference.averaging import merged_each
+from segfw.inference.averaging import merged, merged_each
 from segfw.inference.held_out import FOLDER, HeldOut
 from segfw.inference.probabilities import Probabilities, read_probabilities
 from segfw.model.selection import SEPARATOR
@@ -102,17 +102,31 @@ def count_cases(
     return counted, failures
 
 
-def masks_of(
-    work: Path, items: Sequence[HeldOut], candidate: tuple[str, ...], labels: LabelSet
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reference and classes (Z, Y, X) of every case by one candidate, case after case."""
+def opened_cases(
+    work: Path, items: Sequence[HeldOut], candidate: tuple[str, ...], what: str
+) -> Iterator[tuple[list[HeldOut], list[Probabilities]]]:
+    """The items of one candidate and their probabilities, case after case; ``what`` is done is shown."""
     by_case: dict[str, list[HeldOut]] = {}
     for item in items:
         if item.configuration in candidate:
             by_case.setdefault(item.case.id, []).append(item)
-    for chosen in progress("postprocessing", list(by_case.values())):
-        opened = [read_probabilities(item.path(work)) for item in chosen]
-        classes = merged_each(opened, [dict.fromkeys(range(len(opened)), 1.0)])[0]
+    for chosen in progress(what, list(by_case.values())):
+        yield chosen, [read_probabilities(item.path(work)) for item in chosen]
+
+
+def masks_of(
+    work: Path,
+    items: Sequence[HeldOut],
+    candidate: tuple[str, ...],
+    labels: LabelSet,
+    temperatures: Mapping[str, Mapping[int, float]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reference and classes (Z, Y, X) of every case by one candidate, case after case.
+
+    ``temperatures`` {fold: {output: temperature}} are of what is decoded for its expected Dice.
+    """
+    for chosen, opened in opened_cases(work, items, candidate, "postprocessing"):
+        classes = merged(opened, temperatures=temperatures.get(chosen[0].fold))
         yield reference_classes(chosen[0].case, labels, opened[0].info.record.original), classes
 
 

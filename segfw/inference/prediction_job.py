@@ -180,7 +180,8 @@ def _chosen(model: Path, options: PredictOptions) -> tuple[tuple[ChosenFolds, ..
     else:
         return (asked,), Postprocessing()
     choice = "" if selection is None else f"as segfw select chose: {selection.name}, "
-    print(f"{choice}only the largest component of: {steps.text}")
+    decoded = f"; largest expected Dice of: {steps.decoding_text}" if steps.decoding else ""
+    print(f"{choice}only the largest component of: {steps.text}{decoded}")
     if selection is None:
         return (asked,), steps
     members = [

@@ -28,7 +28,8 @@ The way of one image, with the file that each step is in::
       |                                                                                   uncertainty.py
       v
     classes (Z, Y, X) on the image's own grid, block by block: logits are resampled back  grid/restore.py
-      |      and the largest wins, or every region above 0
+      |      and the largest wins, or every region above 0; or of some structures the mask
+      |      of largest expected Dice                                                       grid/expected_dice.py
       v
     mask: the values of the training files, in the kind of the image                      image_types.py
 
@@ -44,7 +45,7 @@ to the other's; as published they take a detour over the image's own grid, which
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -432,6 +433,7 @@ class Predictor:
         *,
         by_member: bool = False,
         watch: Stopwatch | None = None,
+        temperatures: Mapping[int, float] | None = None,
     ) -> np.ndarray:
         """Class indices on the original file's grid.
 
@@ -445,6 +447,8 @@ class Predictor:
             As for ``slabs``.
         watch
             Is told the seconds of the network and of all that is made of its logits.
+        temperatures
+            Of outputs (classes, or regions) that get their mask of largest expected Dice; log-odds are divided by them.
 
         Returns
         -------
@@ -452,7 +456,9 @@ class Predictor:
             Class indices (Z, Y, X), 0 outside the crop.
         """
         watch = watch or Stopwatch()
-        restoring = Restoring(prepared.record, self.plan.labels.painted_classes)
+        restoring = Restoring(
+            prepared.record, self.plan.labels.painted_classes, temperatures=temperatures, scratch=self.limits.scratch
+        )
         stream = self.slabs(prepared, by_member)
         while True:
             with watch.timing("network_s"):

@@ -13,7 +13,7 @@ from segfw.evaluation.metrics import mean
 from segfw.evaluation.text import aligned_columns
 from segfw.inference.held_out import validating_folds
 from segfw.inference.held_out_counts import CaseCounts
-from segfw.model.selection import SEPARATOR, Candidate, Selection
+from segfw.model.selection import SEPARATOR, Candidate, DecodingTrial, Selection
 from segfw.model.source import trained_folds
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits
@@ -86,14 +86,28 @@ def selection_table(selection: Selection, labels: LabelSet) -> str:
     best = selection.candidates[0].name
     if selection.name != best:
         lines.append(f"{best} is better by no more than {selection.tolerance} and takes longer")
+    lines += [_decoding_line(trial) for trial in selection.decoding_trials]
     for trial in selection.trials:
         verdict = "kept" if trial.is_kept else "not kept"
         change = f"{(trial.after or 0) - (trial.before or 0):+.5f}"
         lines.append(f"only the largest component of {trial.name}: {change} mean Dice, {verdict}")
     mean_dice = _digits(selection.foreground_mean)
-    lines.append(f"with postprocessing ({selection.postprocessing.text}): mean Dice {mean_dice}")
+    done = f"postprocessing ({selection.postprocessing.text})"
+    if selection.postprocessing.decoding:
+        done = f"largest expected Dice ({selection.postprocessing.decoding_text}) and {done}"
+    lines.append(f"with {done}: mean Dice {mean_dice}")
     lines += [f"note: {note}" for note in selection.notes]
     return "\n".join(lines) + "\n"
+
+
+def _decoding_line(trial: DecodingTrial) -> str:
+    interval = "too few patients for an interval"
+    if trial.low is not None and trial.high is not None:
+        interval = f"90 % interval {trial.low:+.5f} to {trial.high:+.5f} by {count(trial.patients, 'patient')}"
+    return (
+        f"largest expected Dice of {trial.name}: {trial.gain:+.5f} ({interval}; temperature {trial.temperature:.3f}, "
+        f"without it {trial.gain_uncalibrated:+.5f}), {'kept' if trial.is_kept else 'not kept'}"
+    )
 
 
 def _digits(value: float | None) -> str:

@@ -54,6 +54,10 @@ class SelectedPredictor:
     def device(self) -> torch.device:
         return self.members[0].device
 
+    @property
+    def _temperatures(self) -> dict[int, float]:
+        return self.postprocessing.temperatures(self.plan.labels)
+
     def prepare(self, volume: Volume) -> PreparedForEach:
         """The image on the network's grid of each member; raises UserError if its channels are not the model's."""
         return PreparedForEach(members=tuple(member.prepare(volume) for member in self.members))
@@ -69,7 +73,9 @@ class SelectedPredictor:
         """Class indices (Z, Y, X) on the original file's grid; ``sinks`` see the slabs of one member after another."""
         watch = watch or Stopwatch()
         if len(self.members) == 1:
-            found = self.members[0].classes(prepared.members[0], sinks, by_member=by_member, watch=watch)
+            found = self.members[0].classes(
+                prepared.members[0], sinks, by_member=by_member, watch=watch, temperatures=self._temperatures
+            )
         else:
             found = self._averaged(prepared, sinks, watch)
         with watch.timing("restore_s"):
@@ -91,7 +97,8 @@ class SelectedPredictor:
             for member, member_prepared, path in zip(self.members, prepared.members, paths):
                 self._store(member, member_prepared, path, sinks, watch)
             with watch.timing("restore_s"):
-                return merged([read_probabilities(path) for path in paths])
+                opened = [read_probabilities(path) for path in paths]
+                return merged(opened, temperatures=self._temperatures, scratch=self.scratch)
 
     def _store(
         self, member: Predictor, prepared: Prepared, path: Path, sinks: Sequence[SlabSink], watch: Stopwatch

@@ -1,5 +1,7 @@
-"""Keeping only the largest connected component of the foreground or of a structure.
+"""How masks are made of probabilities, and what is done to them then: as ``segfw select`` found best.
 
+Some structures may get the mask of largest expected Dice in place of the class that wins each voxel
+(``grid/expected_dice.py``). Then only the largest connected component of the foreground or of a structure may be kept.
 Voxels are connected through faces, edges and corners (26 neighbours), and components that are equally large all stay,
 as in the published recipe. What is removed becomes background.
 """
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import field_validator
 from scipy import ndimage
 
 from segfw.base.components import connected_components
@@ -26,15 +29,42 @@ class KeepLargest(Record):
     classes: tuple[int, ...]
 
 
+class DecodedStructure(Record):
+    """A structure that gets its mask of largest expected Dice, by log-odds that are divided by ``temperature``."""
+
+    name: str
+    temperature: float
+
+    @field_validator("temperature")
+    @classmethod
+    def _is_positive(cls, temperature: float) -> float:
+        if temperature <= 0:
+            raise ValueError(f"a temperature is above 0, not {temperature}")
+        return temperature
+
+
 class Postprocessing(Record):
-    """Steps in the order in which they are applied; none leaves masks as they are."""
+    """What is decoded for its expected Dice, and then steps in the order in which they are applied.
+
+    None of either leaves masks as they are.
+    """
 
     steps: tuple[KeepLargest, ...] = ()
+    decoding: tuple[DecodedStructure, ...] = ()
 
     @property
     def text(self) -> str:
         """'none', or what only the largest component is kept of."""
         return ", ".join(step.name for step in self.steps) or "none"
+
+    @property
+    def decoding_text(self) -> str:
+        """'none', or which structures get their mask of largest expected Dice."""
+        return ", ".join(decoded.name for decoded in self.decoding) or "none"
+
+    def temperatures(self, labels: LabelSet) -> dict[int, float]:
+        """Of the network's outputs that are decoded."""
+        return {labels.output_names.index(decoded.name): decoded.temperature for decoded in self.decoding}
 
 
 def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:
@@ -45,13 +75,19 @@ def possible_steps(labels: LabelSet) -> tuple[KeepLargest, ...]:
 
 
 def require_steps(postprocessing: Postprocessing, labels: LabelSet, source: Path) -> None:
-    """UserError if a step is of other labels than ``source`` has: its class indices mean other structures there."""
+    """UserError if a step, or what is decoded, is of other labels than ``source`` has: they mean other things there."""
     known = possible_steps(labels)
     for step in postprocessing.steps:
         if step not in known:
             raise UserError(
                 f"{source}: has other labels, or in another order, than the postprocessing, which keeps the largest "
                 f"component of {step.name!r}; take that of a model with {', '.join(labels.structures)}"
+            )
+    for decoded in postprocessing.decoding:
+        if decoded.name not in labels.structures:
+            raise UserError(
+                f"{source}: has no structure {decoded.name!r}, which the postprocessing decodes for its expected Dice; "
+                f"take that of a model with {', '.join(labels.structures)}"
             )
 
 

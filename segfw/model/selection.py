@@ -35,6 +35,24 @@ class Trial(Record):
     is_kept: bool
 
 
+class DecodingTrial(Record):
+    """The mask of largest expected Dice of one structure, tried on cases by what was found on others.
+
+    ``gain`` is the change of its mean Dice over patients, with the 90 % interval ``low`` to ``high`` (None of few
+    patients); ``gain_uncalibrated`` the same by probabilities as the network gives them, temperature 1. ``temperature``
+    is by all cases.
+    """
+
+    name: str
+    temperature: float
+    gain: float
+    low: float | None
+    high: float | None
+    gain_uncalibrated: float
+    patients: int
+    is_kept: bool
+
+
 class Selection(Record):
     """What ``predict`` uses without further options, and how it came about."""
 
@@ -47,6 +65,7 @@ class Selection(Record):
     tolerance: float
     candidates: tuple[Candidate, ...]  # without postprocessing, best first
     trials: tuple[Trial, ...]  # steps of postprocessing
+    decoding_trials: tuple[DecodingTrial, ...] = ()
     labels: dict[str, float | None]  # mean Dice of what was selected, after postprocessing
     foreground_mean: float | None
     notes: tuple[str, ...]

@@ -63,9 +63,12 @@ def _postprocessing_command(masks: str, folder: Path) -> str:
     return f"nnUNetv2_apply_postprocessing -i {masks} -o {masks}_POSTPROCESSED -pp_pkl_file {file}"
 
 
-def differences(plan: Plan, configurations: Sequence[Configuration]) -> list[str]:
+def differences(plan: Plan, configurations: Sequence[Configuration], selection: Selection | None) -> list[str]:
     """What nnU-Net will do otherwise than segfw does with the same model, a sentence each."""
     sentences = []
+    if selection and selection.postprocessing.decoding:
+        decoded = selection.postprocessing.decoding_text
+        sentences.append(f"segfw gives {decoded} the mask of largest expected Dice, nnU-Net what is likeliest")
     values = plan.labels.values
     if not plan.labels.regions and values != tuple(range(len(values))):
         changed = ", ".join(f"{index} for {value}" for index, value in enumerate(values) if index != value)

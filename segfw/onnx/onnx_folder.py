@@ -36,7 +36,7 @@ def left_out(model: Path, configuration: str) -> list[str]:
     notes = []
     with ModelSource.open(model) as source:
         if read_selection(source) is not None:
-            notes.append("the postprocessing and ensemble of selection.json are not part of it")
+            notes.append("the decoding, postprocessing and ensemble of selection.json are not part of it")
         postprocessing = postprocessing_name(configuration)
         if source.has(postprocessing):
             notes.append(f"{postprocessing} is not part of it")

@@ -56,7 +56,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
                 export.write(configuration)
             postprocessing = export.write_postprocessing(selection)
         folds = {chosen.name: predicting_folds(source.trained_folds(chosen.name)) for chosen in configurations}
-    for sentence in differences(plan, configurations):
+    for sentence in differences(plan, configurations, selection):
         print(f"note: {sentence}")
     folders = {configuration: folder / folder_name(configuration) for configuration in configurations}
     print(image_names(plan, ending))

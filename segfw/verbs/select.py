@@ -1,4 +1,4 @@
-"""``segfw select``: which configuration or pair of them is best in cross-validation, and which postprocessing helps."""
+"""``segfw select``: which configuration or pair of them is best in cross-validation, and what done to masks helps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     work
         Work folder with trained folds.
     options
-        The configurations to compare, by default all that are trained, and how they predict.
+        The configurations to compare, by default all that are trained, and how they predict. ``groups`` tells the
+        patient of every case (see ``read_groups``), which are drawn anew for intervals.
     build
         Makes the network of a NetworkSpec, where another one than the plan's was trained.
 
@@ -67,7 +68,9 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     from segfw.base.files import write_text
     from segfw.base.parallel import CasesFailed
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.dataset.patients import read_groups
     from segfw.evaluation.metrics import mean
+    from segfw.inference.decoding_trials import find_decoding
     from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out, validating_folds
     from segfw.inference.held_out_counts import count_cases, masks_of
     from segfw.inference.postprocessing_trials import find_postprocessing
@@ -87,6 +90,7 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
 
     # What is compared
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
+    patient_of = read_groups(options.groups, [case.id for case in cases])
     names = options.configurations or tuple(plan.configurations)
     every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}
     folds, notes = compared_folds(every_trained, splits)
@@ -123,19 +127,21 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     ranked = rank(candidates, counted, plan)
     best = simplest_of_the_best(ranked)
 
-    # Which postprocessing helps it
-    pairs = masks_of(work, items, best.configurations, plan.labels)
-    postprocessing, trials, dice_of = find_postprocessing(pairs, plan.labels)
+    # Of which structures the mask of largest expected Dice is better, and which postprocessing helps then
+    decoding = find_decoding(work, items, best.configurations, counted, best.labels, patient_of)
+    pairs = masks_of(work, items, best.configurations, plan.labels, decoding.held_out)
+    steps, trials, dice_of = find_postprocessing(pairs, plan.labels)
     selection = Selection(
         configurations=best.configurations,
         folds={name: tuple(trained[name]) for name in best.configurations},
-        postprocessing=postprocessing,
+        postprocessing=steps.model_copy(update={"decoding": decoding.decoding}),
         compared_folds=tuple(folds),
         cases=len(counted),
         is_whole_cross_validation=set(folds) == set(validating_folds(splits)),
         tolerance=TOLERANCE,
         candidates=tuple(ranked),
         trials=tuple(trials),
+        decoding_trials=decoding.trials,
         labels=dice_of,
         foreground_mean=mean(dice_of.values()),
         notes=tuple(notes),

@@ -8,6 +8,7 @@ from builders.probabilities import GRIDS, LABELS, NESTED, smooth_logits, stored
 from segfw.base.records import UserError
 from segfw.grid.preprocess import place_back
 from segfw.grid.resample import axis_matrix, thick_axis
+from segfw.grid.restore import restore
 from segfw.inference import averaging as module
 from segfw.inference.averaging import BlockSizes, merged, merged_each, probability_of
 
@@ -84,6 +85,58 @@ def test_several_mixtures_are_made_from_one_reading(tmp_path):
     assert (alone != merged(several[:1])).sum() <= 2
     np.testing.assert_array_equal(second, merged_each(several[1:2], [{0: 1.0}])[0])
     np.testing.assert_array_equal(pair, merged([several[0], several[2]]))
+
+
+@pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])
+@pytest.mark.parametrize("temperatures", [{0: 1.3}, {0: 1.0, 1: 0.8}], ids=["one", "two"])
+def test_what_is_decoded_has_the_best_of_all_thresholds(labels, temperatures, tmp_path):
+    """Against the mean of three models, restored and sorted as a whole: of labels the background is output 0."""
+    if not labels.regions:
+        temperatures = {output + 1: value for output, value in temperatures.items()}
+    several = [
+        stored(tmp_path / f"{name}.b2nd", smooth_logits(record, labels.outputs, seed, 8), record, labels)
+        for seed, (name, record) in enumerate(GRIDS.items())
+    ]
+    mean = sum(on_file_grid(one) for one in several) / 3
+    mean[:, mean.sum(0) < 0.5] = 0  # outside the crop there is nothing, not even background
+    expected = oracle(several, (1, 1, 1))
+    plain = expected.copy()
+    claims = {}
+    for output, temperature in temperatures.items():
+        p = mean[output]
+        odds = p / np.maximum(1 - p, 1e-9)
+        scaled = np.where(p > 0.0494, odds ** (1 / temperature) / (1 + odds ** (1 / temperature)), 0)
+        ordered = np.sort(scaled.ravel())[::-1]
+        best = (2 * ordered.cumsum() / (np.arange(1, p.size + 1) + scaled.sum())).max()
+        claims[output] = scaled >= best / 2
+    if labels.regions:
+        painted = labels.painted_classes
+        expected[:] = 0
+        for output in range(labels.outputs):
+            expected[claims.get(output, mean[output] > 0.5)] = painted[output]
+    else:
+        for output, claimed in claims.items():
+            expected[(plain == output) & ~claimed] = 0
+        likeliest = np.stack([np.where(claimed, mean[output], 0) for output, claimed in claims.items()])
+        winner = np.array(list(claims))[likeliest.argmax(0)]
+        taken = (expected == 0) & (likeliest.max(0) > 0)
+        expected[taken] = winner[taken]
+    found = merged(several, temperatures=temperatures, sizes=BlockSizes(part=(3, 4, 5), block_values=3 * 3 * 50))
+    np.testing.assert_array_equal(found, merged(several, temperatures=temperatures))
+    assert (found != expected).mean() < 0.01  # of probabilities within a level of the threshold
+    assert (expected != plain).mean() > 0.03  # else this shows nothing
+
+
+@pytest.mark.parametrize("labels", [LABELS, NESTED], ids=["labels", "regions"])
+def test_one_model_is_decoded_as_prediction_does_it(labels, tmp_path):
+    record = GRIDS["2d"]
+    logits = smooth_logits(record, labels.outputs, 3, 6)
+    temperatures = {1: 1.2}
+    one = stored(tmp_path / "x.b2nd", logits, record, labels, encoding="float16")
+    found = merged([one], temperatures=temperatures)
+    predicted = restore(logits, record, labels.painted_classes, temperatures=temperatures)
+    assert (found != predicted).mean() < 0.003
+    assert (found != merged([one])).mean() > 0.01  # else this shows nothing
 
 
 @pytest.mark.parametrize("labels, name", [(LABELS, "b"), (NESTED, "core")], ids=["labels", "regions"])

@@ -20,7 +20,7 @@ from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ProbabilityWriter, read_probabilities
 from segfw.inference.selected_predictor import SelectedPredictor
 from segfw.model.load import load_model
-from segfw.model.postprocess import KeepLargest, Postprocessing, apply
+from segfw.model.postprocess import DecodedStructure, KeepLargest, Postprocessing, apply
 from segfw.model.selection import Selection
 from segfw.networks import build_network
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -48,11 +48,11 @@ def two_configurations(model: Path, folder: Path) -> Path:
     return folder
 
 
-def select(folder: Path, *names: str) -> None:
+def select(folder: Path, *names: str, postprocessing: Postprocessing = STEPS) -> None:
     Selection(
         configurations=names,
         folds=dict.fromkeys(names, ("0",)),
-        postprocessing=STEPS,
+        postprocessing=postprocessing,
         compared_folds=("0",),
         cases=4,
         is_whole_cross_validation=False,
@@ -99,6 +99,39 @@ def test_postprocessing_of_a_file_takes_the_place_of_what_was_selected(model, im
         predict(work, images, tmp_path / "steps", device="cpu", postprocessing=tmp_path / "none.json")
     predict(work, images, tmp_path / "steps", device="cpu", postprocessing=work / "selection.json")  # has the same
     assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+
+
+def test_what_was_decoded_in_selection_is_decoded_in_prediction(model, images, tmp_path, capsys):
+    """Of one configuration and of two, as from their stored probabilities; and each kind of mask has its own folder."""
+    work = two_configurations(model, tmp_path / "work")
+    steps = STEPS.model_copy(update={"decoding": (DecodedStructure(name="dark", temperature=3.0),)})
+    for name in ("2d", "3d_fullres"):
+        predict(work, images, tmp_path / name, device="cpu", configuration=name, save_probabilities=16)
+    labels = Plan.load(work / PLAN_FILE).labels
+    changed = 0
+    for names in (("3d_fullres",), ("2d", "3d_fullres")):
+        output = tmp_path / f"masks_{len(names)}"
+        select(work, *names, postprocessing=steps)
+        predict(work, images, output, device="cpu")
+        assert "all foreground; largest expected Dice of: dark" in capsys.readouterr().out
+        for case, mask in masks(output).items():
+            files = [tmp_path / name / "probabilities" / case.replace(".nii.gz", ".b2nd") for name in names]
+            opened = [read_probabilities(file) for file in files]
+            temperatures = {labels.names.index("dark"): 3.0}
+            expected = labels.to_values(apply(merged(opened, temperatures=temperatures), steps))
+            assert (mask[0] != expected).mean() <= (0.005 if len(names) == 1 else 0)  # logits, or 16 bits of them
+            changed += (labels.to_values(apply(merged(opened), steps)) != expected).sum()
+        select(work, *names)
+        with pytest.raises(UserError, match=r"other options \(postprocessing\)"):
+            predict(work, images, output, device="cpu")
+    assert changed > 20  # else this shows nothing
+    select(
+        work,
+        "3d_fullres",
+        postprocessing=Postprocessing(decoding=(DecodedStructure(name="liver", temperature=1.0),)),
+    )
+    with pytest.raises(UserError, match="work: has no structure 'liver', which the postprocessing decodes"):
+        predict(work, images, tmp_path / "liver", device="cpu")
 
 
 def test_a_job_that_was_sent_away_applies_its_steps(model, images, tmp_path):

@@ -1,10 +1,22 @@
 """The largest component: what is connected, what is equally large, and regions that share voxels."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from scipy import ndimage
 
+from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet, Region
-from segfw.model.postprocess import FOREGROUND, KeepLargest, Postprocessing, apply, possible_steps
+from segfw.model.postprocess import (
+    FOREGROUND,
+    DecodedStructure,
+    KeepLargest,
+    Postprocessing,
+    apply,
+    possible_steps,
+    require_steps,
+)
 
 LABELS = LabelSet(names=("background", "a", "b"), values=(0, 3, 7))
 NESTED = LabelSet(
@@ -100,3 +112,29 @@ def test_a_record_survives_its_file(tmp_path):
     assert Postprocessing.load(tmp_path / "steps.json") == steps
     assert steps.text == "(1, 2), (2,)"
     assert Postprocessing().text == "none"
+    decoding = Postprocessing(decoding=(DecodedStructure(name="b", temperature=1.25),))
+    decoding.save(tmp_path / "decoding.json")
+    assert Postprocessing.load(tmp_path / "decoding.json") == decoding
+    assert (decoding.text, decoding.decoding_text, steps.decoding_text) == ("none", "b", "none")
+
+
+def test_what_is_decoded_is_an_output_of_the_network(tmp_path):
+    decoding = Postprocessing(decoding=(DecodedStructure(name="b", temperature=1.25),))
+    assert decoding.temperatures(LABELS) == {2: 1.25}
+    core = Postprocessing(decoding=(DecodedStructure(name="core", temperature=0.5),))
+    assert core.temperatures(NESTED) == {1: 0.5}
+    require_steps(decoding, LABELS, tmp_path)
+    require_steps(core, NESTED, tmp_path)
+    with pytest.raises(UserError, match="model: has no structure 'b', .* take that of a model with whole, core"):
+        require_steps(decoding, NESTED, Path("model"))
+    background = Postprocessing(decoding=(DecodedStructure(name="background", temperature=1.0),))
+    with pytest.raises(UserError, match="has no structure 'background'"):
+        require_steps(background, LABELS, Path("model"))
+
+
+@pytest.mark.parametrize("temperature", ["0", "-1.5"])
+def test_a_temperature_that_is_none_is_told(tmp_path, temperature):
+    file = tmp_path / "steps.json"
+    file.write_text('{"steps": [], "decoding": [{"name": "b", "temperature": ' + temperature + "}]}")
+    with pytest.raises(UserError, match=r"steps.json: field 'decoding.0.temperature': a temperature is above 0"):
+        Postprocessing.load(file)

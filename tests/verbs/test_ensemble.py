@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from builders.models import selection_of
 from builders.probabilities import GRIDS, LABELS, record_of, smooth_logits, store
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -13,7 +14,9 @@ from segfw.cli import main
 from segfw.images.formats import read_volume
 from segfw.images.volume import AS_STORED
 from segfw.inference.averaged_folder import EnsembleSettings
-from segfw.model.postprocess import KeepLargest, Postprocessing
+from segfw.inference.averaging import merged
+from segfw.inference.probabilities import read_probabilities
+from segfw.model.postprocess import DecodedStructure, KeepLargest, Postprocessing
 from segfw.verbs.ensemble import ensemble
 
 
@@ -110,6 +113,20 @@ def test_a_label_with_a_slash_makes_no_folder(tmp_path):
     ensemble([tmp_path / "one"], tmp_path / "out", maps_of=labels.names[1:])
     found = sorted(path.name for path in (tmp_path / "out" / "probability").iterdir())
     assert found == ["x_left%252Fright.nii.gz", "x_left%2Fright.nii.gz"]
+
+
+def test_what_a_selection_decodes_is_decoded_of_the_mean(folders, tmp_path):
+    (folders[0] / "probabilities" / "c.b2nd").unlink()
+    decoded = DecodedStructure(name="b", temperature=3.0)
+    selection = selection_of("3d_fullres").model_copy(update={"postprocessing": Postprocessing(decoding=(decoded,))})
+    selection.save(tmp_path / "selection.json")
+    ensemble(folders, tmp_path / "out", postprocessing=tmp_path / "selection.json")
+    models = [read_probabilities(folder / "probabilities" / "a.b2nd") for folder in folders]
+    expected = LABELS.to_values(merged(models, temperatures={2: 3.0}))
+    np.testing.assert_array_equal(read_volume(tmp_path / "out" / "a.nii.gz").array[0], expected)
+    assert (expected != LABELS.to_values(merged(models))).sum() > 5  # else this shows nothing
+    with pytest.raises(UserError, match="holds masks of other models, weights or postprocessing"):
+        ensemble(folders, tmp_path / "out")
 
 
 def test_postprocessing_of_other_labels_is_refused(folders, tmp_path):
