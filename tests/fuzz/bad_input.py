@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 from builders.data import write_raw
-from builders.models import WEIGHTS, small_model
+from builders.models import WEIGHTS, selection_of, small_model
 from builders.nnunet import trained_folder
 from segfw.cli import main
 
@@ -67,6 +67,13 @@ def _field(name: str, value: object) -> Callable[[Path], object]:
     return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
 
 
+def _decoding(name: str, temperature: float) -> Callable[[Path], object]:
+    """A selection.json by which a structure is decoded."""
+    postprocessing = {"steps": [], "decoding": [{"name": name, "temperature": temperature}]}
+    selection = selection_of("3d_fullres").model_dump(mode="json") | {"postprocessing": postprocessing}
+    return lambda file: file.write_text(json.dumps(selection))
+
+
 def _linked(file: Path) -> None:
     file.unlink()
     file.symlink_to("not_there.nii.gz")
@@ -101,6 +108,8 @@ CASES = (
     BadInput(f"model/{WEIGHTS}", "cut", _cut, PREDICT),
     BadInput(f"model/{WEIGHTS}", "one bit flipped", _bit, PREDICT),
     BadInput("model/selection.json", "not JSON", _text("{"), PREDICT),
+    BadInput("model/selection.json", "a temperature of 0", _decoding("bright", 0), PREDICT),
+    BadInput("model/selection.json", "decodes what the model has not", _decoding("liver", 1.5), PREDICT),
     BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
     BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
     BadInput(f"{THEIRS}/fold_0/checkpoint_final.pth", "one bit flipped", _bit, IMPORT),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from builders.data import masks, same
+from builders.models import cascade_model
 from segfw.base.records import UserError
 from segfw.images.formats import read_volume
 from segfw.inference import selected_predictor
@@ -132,6 +133,24 @@ def test_what_was_decoded_in_selection_is_decoded_in_prediction(model, images, t
     )
     with pytest.raises(UserError, match="work: has no structure 'liver', which the postprocessing decodes"):
         predict(work, images, tmp_path / "liver", device="cpu")
+
+
+def test_the_second_stage_of_a_cascade_is_decoded(images, tmp_path):
+    """And the first one hands on what is likeliest, as in training."""
+    work = tmp_path / "work"
+    cascade_model(work)
+    decoded = Postprocessing(decoding=(DecodedStructure(name="dark", temperature=3.0),))
+    select(work, "3d_cascade_fullres", postprocessing=decoded)
+    predict(work, images, tmp_path / "masks", device="cpu")
+    predict(work, images, tmp_path / "x", device="cpu", configuration="3d_cascade_fullres", save_probabilities=16)
+    labels = Plan.load(work / PLAN_FILE).labels
+    changed = 0
+    for case, mask in masks(tmp_path / "masks").items():
+        opened = read_probabilities(tmp_path / "x" / "probabilities" / case.replace(".nii.gz", ".b2nd"))
+        expected = labels.to_values(merged([opened], temperatures=decoded.temperatures(labels)))
+        assert (mask[0] != expected).mean() <= 0.005
+        changed += (labels.to_values(merged([opened])) != expected).sum()
+    assert changed > 20  # else this shows nothing
 
 
 def test_a_job_that_was_sent_away_applies_its_steps(model, images, tmp_path):

@@ -119,6 +119,19 @@ def test_what_was_selected_is_written_and_read(trained, selected, capsys):
     assert "warning" not in capsys.readouterr().out
 
 
+def test_four_patients_decide_nothing_of_what_is_decoded(trained, selected, tmp_path):
+    assert [trial.name for trial in selected.decoding_trials] == list(selected.labels)
+    assert selected.postprocessing.decoding == ()
+    table = (trained / "selection.txt").read_text()
+    for trial in selected.decoding_trials:
+        assert (trial.low, trial.high, trial.is_kept, trial.patients) == (None, None, False, 4)
+        assert f"largest expected Dice of {trial.name}: {trial.gain:+.5f} (too few patients for an interval; " in table
+    groups = tmp_path / "groups.csv"
+    groups.write_text("case,patient\n" + "".join(f"{case},{int(case[-1]) // 2}\n" for case in CASES))
+    of_two = select(trained, device="cpu", groups=groups)
+    assert {trial.patients for trial in of_two.decoding_trials} == {2}
+
+
 def test_a_second_call_makes_nothing_again(trained, selected, capsys):
     before = files(trained)
     assert select(trained, device="cpu") == selected
@@ -297,6 +310,8 @@ def test_a_cascade_is_selected_from_as_well(tmp_path):
     }
     assert found.is_whole_cross_validation
     assert found.cases == 6
+    assert all(trial.low <= trial.gain <= trial.high for trial in found.decoding_trials)
+    assert len(found.decoding_trials) == len(found.labels)
     before = {case: read_probabilities(work / "selection" / CASCADE / f"{case}.b2nd").info.model for case in CASES}
     save_random(work, LOWRES, "0", 99)  # what the second stage finds changes with the first one
     select(work, device="cpu")
