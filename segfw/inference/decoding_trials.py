@@ -30,6 +30,10 @@ from segfw.model.selection import SEPARATOR, DecodingTrial
 COVERAGE = 0.9  # of the interval whose lower end decides
 TEMPERATURES = (0.2, 5.0)  # what is looked for lies between
 DIGITS = 4  # of a temperature; more say nothing
+# Of a voxel and a structure: where the voxel counts nowhere, and inside and outside of the structure in the reference.
+NOWHERE = 0
+INSIDE = 1
+OUTSIDE = 2
 NO_VOXELS = np.zeros(LEVELS, np.int64)
 
 
@@ -83,19 +87,21 @@ def tally_case(
         reference_part = reference[part.place]
         is_counted = reference_part != labels.ignored_class
         rows = {names[output]: row for row, output in enumerate(part.outputs)}
-        for name in labels.structures if labels.regions else rows.keys() & labels.structures.keys():
+        for name in is_member if labels.regions else rows.keys() & is_member.keys():
+            is_won = has[name][part.winners]
             levels = np.zeros(reference_part.shape, np.uint8)
             if name in rows:
                 levels = levels_of(part.log_odds([rows[name]])[0])
-            output = names.index(name)
-            is_won = has[name][part.winners]
+            if not levels.any() and not is_won.any():
+                continue
             if labels.regions:
                 # A region that is found is painted over the earlier ones, and under the later ones.
-                is_paintable = (part.winners < output) | (part.winners == labels.outputs)
+                is_paintable = (part.winners < names.index(name)) | (part.winners == labels.outputs)
                 is_open = (levels > 0) & is_paintable & ~is_won
             else:
                 is_open = (levels > 0) & ((part.winners == 0) | is_won)
-            adding[name].add(levels, is_member[name][reference_part] & is_counted, is_counted, is_open, is_won)
+            side = np.where(is_counted, np.where(is_member[name][reference_part], INSIDE, OUTSIDE), NOWHERE)
+            adding[name].add(levels, side, is_open, is_won)
     return {name: adding[name].tally(Counts(*before[name])) for name in labels.structures}
 
 
@@ -103,36 +109,28 @@ class _Adding:
     """A tally while parts of the case are added."""
 
     def __init__(self) -> None:
-        self._levels = np.zeros((5, LEVELS), np.int64)
+        self._voxels = np.zeros((2, 3, LEVELS), np.int64)  # fixed or open; counted nowhere, inside or outside; level
         self._fixed = np.zeros(2, np.int64)
 
-    def add(
-        self,
-        levels_zyx: np.ndarray,
-        is_inside: np.ndarray,
-        is_counted: np.ndarray,
-        is_open: np.ndarray,
-        is_won: np.ndarray,
-    ) -> None:
-        is_outside = is_counted & ~is_inside
-        kinds = (np.ones_like(is_inside), is_inside, is_outside, is_inside & is_open, is_outside & is_open)
-        for row, kind in enumerate(kinds):
-            self._levels[row] += np.bincount(levels_zyx[kind], minlength=LEVELS)
+    def add(self, levels_zyx: np.ndarray, side_zyx: np.ndarray, is_open: np.ndarray, is_won: np.ndarray) -> None:
+        """Adds a part; ``side`` is NOWHERE, INSIDE or OUTSIDE of the reference."""
+        kind = (3 * is_open + side_zyx) * LEVELS + levels_zyx
+        self._voxels += np.bincount(kind.reshape(-1), minlength=6 * LEVELS).reshape(2, 3, LEVELS)
         is_fixed = is_won & ~is_open
-        self._fixed += ((is_fixed & is_inside).sum(), (is_fixed & is_outside).sum())
+        self._fixed += ((is_fixed & (side_zyx == INSIDE)).sum(), (is_fixed & (side_zyx == OUTSIDE)).sum())
 
     def tally(self, before: Counts) -> StructureTally:
-        everywhere, inside, outside, open_inside, open_outside = self._levels
+        everywhere = self._voxels.sum((0, 1))
         if not everywhere[HALF:].any():  # decoding leaves such a case as it is
             return StructureTally(before=before)
         fixed_tp, fixed_fp = self._fixed.tolist()
         return StructureTally(
             before=before,
             everywhere=everywhere,
-            inside=inside,
-            outside=outside,
-            open_inside=open_inside,
-            open_outside=open_outside,
+            inside=self._voxels[:, INSIDE].sum(0),
+            outside=self._voxels[:, OUTSIDE].sum(0),
+            open_inside=self._voxels[1, INSIDE],
+            open_outside=self._voxels[1, OUTSIDE],
             fixed_tp=fixed_tp,
             fixed_fp=fixed_fp,
         )

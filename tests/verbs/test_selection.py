@@ -128,7 +128,8 @@ def test_four_patients_decide_nothing_of_what_is_decoded(trained, selected, tmp_
         assert f"largest expected Dice of {trial.name}: {trial.gain:+.5f} (too few patients for an interval; " in table
     groups = tmp_path / "groups.csv"
     groups.write_text("case,patient\n" + "".join(f"{case},{int(case[-1]) // 2}\n" for case in CASES))
-    of_two = select(trained, device="cpu", groups=groups)
+    work = shutil.copytree(trained, tmp_path / "work")
+    of_two = select(work, device="cpu", groups=groups)
     assert {trial.patients for trial in of_two.decoding_trials} == {2}
 
 
