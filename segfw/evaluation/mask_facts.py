@@ -14,7 +14,7 @@ from segfw.base.words import count
 from segfw.dataset.image_files import image_files
 
 FACTS_FILE = "made_with.json"
-# 1000 epochs of 250 steps: what the published recipe trains, and the share of it below which scores are of no use.
+# 1000 epochs of 250 steps: what the published recipe trains, and the share of it below which scores say little.
 RECIPE_STEPS = 250_000
 TOO_FEW_STEPS = RECIPE_STEPS // 100
 
@@ -87,6 +87,6 @@ def training_caveat(training: Sequence[Training]) -> str:
     if steps is None or steps >= TOO_FEW_STEPS:
         return ""
     return (
-        f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: too few to learn "
-        "a task, so that these scores do not say what a trained model reaches"
+        f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: most tasks are "
+        "not learned in so few, so that these scores do not say what a trained model reaches"
     )

@@ -262,8 +262,8 @@ def _draw_points(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A line over epochs."""
+class CurveLine:
+    """A line over epochs, of which the first is 1."""
 
     name: str
     color: str
@@ -272,11 +272,9 @@ class _Line:
     values: Sequence[float]
 
 
-def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
-    """PNG of loss and Dice against the epoch (see CURVES); None if no epoch has any of them."""
-    from matplotlib.figure import Figure
-
-    lines: dict[str, list[_Line]] = {}
+def curve_lines(curve: Sequence[Mapping[str, object]]) -> dict[str, list[CurveLine]]:
+    """The lines of each drawing (see CURVES), by its title. Epochs are numbered from 0 in ``curve``."""
+    lines: dict[str, list[CurveLine]] = {}
     for key, (title, name, color, dashes) in CURVES.items():
         epochs = []
         values = []
@@ -284,12 +282,21 @@ def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
             epoch = row.get("epoch")
             value = row.get(key)
             if isinstance(epoch, int | float) and isinstance(value, int | float):
-                epochs.append(epoch)
+                epochs.append(epoch + 1)
                 values.append(value)
         if epochs:
             lines.setdefault(title, []).append(
-                _Line(name=name, color=color, dashes=dashes, epochs=epochs, values=values)
+                CurveLine(name=name, color=color, dashes=dashes, epochs=epochs, values=values)
             )
+    return lines
+
+
+def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
+    """PNG of loss and Dice against the epoch; None if no epoch has any of them."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    lines = curve_lines(curve)
     if not lines:
         return None
     figure = Figure(figsize=(4.5 * len(lines), 3), dpi=120, layout="constrained")
@@ -299,6 +306,7 @@ def draw_curve(curve: Sequence[Mapping[str, object]]) -> bytes | None:
             style = {"color": line.color, "linestyle": line.dashes, "lw": 1.4, "marker": marker}
             ax.plot(line.epochs, line.values, label=line.name, **style)
         ax.set(xlabel="Epoch", title=title)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         ax.legend(frameon=False, fontsize=8)
         plain_axes(ax)
     return plot_png(figure)

@@ -87,7 +87,7 @@ def facts_of(session: Session, configuration: Configuration, fold: Fold) -> dict
     return {
         "Cases": f"{len(fold.train)} to train on, {len(fold.validation) or 'none'} to validate on",
         "Step": f"{count(int(str(settings['batch_size'])), 'patch')} of {patch} voxels (z, y, x)",
-        "Learning rate": f"{settings['learning_rate']} at the start, momentum {settings['momentum']}",
+        "Learning rate": f"{float(str(settings['learning_rate'])):.3g} at the start, momentum {settings['momentum']}",
         "Device": f"{session.device}, {session.precision}",
         "Processes": f"{count(session.processes, 'process')} of {count(session.threads, 'thread')}",
         "Versions": ", ".join(packages),

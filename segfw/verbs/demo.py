@@ -159,7 +159,7 @@ def said_budget_s(configuration: Configuration) -> float:
         steps = round(budget_s / step_s / OTHER_WORK)
         print(
             f"warning: this machine is slow: about {max(1, steps)} of the {ENOUGH_STEPS} steps fit into that, which "
-            f"shows how it works but gives poor masks; all take {whole_minutes(needed_s)} (--time-budget)"
+            f"shows how it works, with poorer masks; all take {whole_minutes(needed_s)} (--time-budget)"
         )
     return budget_s
 

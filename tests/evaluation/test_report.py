@@ -27,7 +27,7 @@ from segfw.evaluation.overlays import (
     shown_slices,
     window_of,
 )
-from segfw.evaluation.report import draw_curve, draw_scores, headline, plot_text, write_report
+from segfw.evaluation.report import curve_lines, draw_curve, draw_scores, headline, plot_text, write_report
 from segfw.evaluation.report_tables import case_table
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.surface import SurfaceScore
@@ -65,6 +65,8 @@ def test_report_of_nothing_and_of_a_curve(tmp_path):
     assert page.count("<img") == 1
     assert "<b>–</b><span>Dice of liver: one case</span>" in page
     assert draw_curve([{"epoch": 0, "learning_rate": 0.1}]) is None
+    lines = curve_lines([{"epoch": 0, "val_dice": 0.5}, {"epoch": 1}, {"epoch": 2, "val_dice": 0.7}])
+    assert [(line.epochs, line.values) for line in lines["Dice"]] == [([1, 3], [0.5, 0.7])]
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def test_the_page_renews_itself_until_the_run_is_over(tmp_path):
         assert "location.reload()" not in page
         assert f"<b>{state.capitalize()}</b>" in page
         assert "That is all &amp; more." in page
+        # A time budget ends a run some seconds early; what is finished is whole.
+        assert f'<progress max="1" value="{1 if state == "finished" else 0.25}"' in page
 
 
 def test_the_score_of_whole_cases_is_the_headline_where_there_is_one(tmp_path):
@@ -224,6 +226,7 @@ def test_the_page_of_a_training_is_there_from_its_first_step_and_says_how_it_end
     assert "<b>Finished</b>" in page
     assert figures(page)["epochs done"] == "4 of 4"
     assert "<dt>Cases</dt><dd>3 to train on, 1 to validate on</dd>" in page
+    assert re.search(r"<dt>Learning rate</dt><dd>0\.0\d{1,4} at the start, ", page)  # in three digits
     assert page.count('class="keys"') == 4  # without whole cases
 
 
