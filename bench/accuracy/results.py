@@ -62,7 +62,8 @@ class Result(Training):
     """A training that is finished. ``patch`` is that of its configuration in voxels (z, y, x), which prediction has.
 
     ``settings`` are those it was trained with, ``said`` is whatever else its run.json says of it as a whole.
-    ``started`` (ISO 8601, UTC) tells it from another training of the same key.
+    ``started`` (ISO 8601, UTC) tells it from another training of the same key. ``core_share`` is how much of its cores'
+    time the process that ended it got: less than 1 where other programs used them, and then minutes are no measure.
     """
 
     commit: str  # of the code that ended the training; '' where it is no checkout
@@ -75,6 +76,7 @@ class Result(Training):
     precision: str
     steps: int
     seconds: float
+    core_share: float | None
     settings: dict[str, JsonValue]
     said: dict[str, JsonValue]
     cases: dict[str, CaseScores]

@@ -11,6 +11,8 @@ from bench.accuracy.results import Arm, Result, how, structures_of
 from segfw.base.words import count
 from segfw.evaluation.metrics import METRICS
 
+ALONE = 0.9  # of its cores' time; what is left waits for files, and in the last step of a thread for the others
+
 
 def tables(results: Sequence[Result], *, against: str | None = None, metric: str = "dice") -> str:
     """A table for each data set, minutes and cores, with a line for each arm in the order of the results."""
@@ -116,6 +118,13 @@ def _notes(by_arm: dict[str, list[Result]]) -> list[str]:
     lines.append(f"- computed by {'; '.join(machines)}")
     if len(machines) > 1:
         lines.append("- not all by the same processor in the same precision: equal minutes are not equal work")
+    shared = [result for result in results if result.core_share is not None and result.core_share < ALONE]
+    if shared:
+        least = min(result.core_share for result in shared)
+        lines.append(
+            f"- {len(shared)} of {count(len(results), 'run')} had less than {ALONE:.0%} of their cores (down to "
+            f"{least:.0%}), because other programs used them: minutes are no measure there"
+        )
     return ["\n".join(lines)]
 
 

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from bench import CLONE
 from bench.accuracy.results import (
@@ -33,7 +35,7 @@ from bench.accuracy.results import (
 from bench.accuracy.sets import raw_folder
 from bench.measure import end_tree, failure
 from bench.runs import keep_or_refuse, linked_work, processor_name, usable_cores
-from segfw.base.options import duration_text
+from segfw.base.durations import typed_duration
 from segfw.base.records import NAME, UserError
 from segfw.base.words import count, listed
 from segfw.cli import build_parser
@@ -173,18 +175,43 @@ def _job(training: Training, prepared: Path, place: Place) -> Job:
     linked_work(prepared, folder)
     command = [sys.executable, "-m", "segfw", "run", str(raw_folder(place.data, training.data_set)), str(folder)]
     command += ["--folds", training.fold, "--seed", str(training.seed), "--device", place.device]
-    command += ["--time-budget", duration_text(60 * training.minutes / training.cores)]
+    command += ["--time-budget", typed_duration(60 * training.minutes / training.cores)]
     if training.arm.configuration is not None:
         command += ["--configurations", training.arm.configuration]
     command += training.arm.options
     return Job(training=training, command=command, log=place.log(training))
 
 
+@dataclass(kw_only=True)
+class _Running:
+    """A training that has a process, and what this took so far: wall time since ``began_s``, and of processors."""
+
+    job: Job
+    cores: Sequence[int]
+    process: Process
+    began_s: float
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def look(self) -> int | None:
+        """The exit status, once there is one; until then notes the time, which cannot be asked of what has ended."""
+        with suppress(psutil.Error):
+            times = psutil.Process(self.process.pid).cpu_times()
+            self.cpu_s = max(self.cpu_s, times.user + times.system)  # a process that ended may say 0
+            self.wall_s = time.perf_counter() - self.began_s
+        return self.process.poll()
+
+    @property
+    def core_share(self) -> float | None:
+        """How much of its cores' time the process got."""
+        return self.cpu_s / (self.wall_s * len(self.cores)) if self.cpu_s else None
+
+
 def _run_all(jobs: Sequence[Job], groups: Sequence[Sequence[int]], place: Place, start: Start) -> list[str]:
     """One process on each of the groups of cores at a time, until all are done; returns what failed and why."""
     waiting = list(jobs)
     free = list(groups)
-    running: list[tuple[Job, Sequence[int], Process]] = []
+    running: list[_Running] = []
     failures: list[str] = []
     try:
         while waiting or running:
@@ -192,17 +219,18 @@ def _run_all(jobs: Sequence[Job], groups: Sequence[Sequence[int]], place: Place,
                 job = waiting.pop(0)
                 cores = free.pop(0)
                 print(f"{job.training.text}: on core {listed(cores, 'and')} ...", flush=True)
-                running.append((job, cores, start(job, cores)))
-            for job, cores, process in list(running):
-                status = process.poll()
+                began_s = time.perf_counter()
+                running.append(_Running(job=job, cores=cores, process=start(job, cores), began_s=began_s))
+            for each in list(running):
+                status = each.look()
                 if status is not None:
-                    running.remove((job, cores, process))
-                    free.append(cores)
-                    failures += _ended(job, status, place)
+                    running.remove(each)
+                    free.append(each.cores)
+                    failures += _ended(each, status, place)
             time.sleep(POLL_S)
     finally:
-        for _, _, process in running:
-            end_tree(process)
+        for each in running:
+            end_tree(each.process)
     return failures
 
 
@@ -214,12 +242,13 @@ def _start(job: Job, cores: Sequence[int]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(job.command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
-def _ended(job: Job, status: int, place: Place) -> list[str]:
+def _ended(ended: _Running, status: int, place: Place) -> list[str]:
     """Adds a finished training to the results, or returns why it is not finished."""
+    job = ended.job
     if status:
         return [f"{job.training.text}: {failure(job.command, status, job.log)}"]
     try:
-        result = result_of(job.training, place)
+        result = result_of(job.training, place, ended.core_share)
     except UserError as error:
         return [f"{job.training.text}: {error}"]
     append_result(place.results, result)
@@ -249,8 +278,11 @@ def finished_folds(work: Path, training: Training) -> list[Path]:
     return sorted(folder for folder in found if (folder / SCORES).is_file() and (folder / WEIGHTS_FILE).is_file())
 
 
-def result_of(training: Training, place: Place) -> Result:
-    """What a finished training left in its work folder; UserError if that is not one configuration's fold."""
+def result_of(training: Training, place: Place, core_share: float | None) -> Result:
+    """What a finished training left in its work folder; UserError if that is not one configuration's fold.
+
+    ``core_share`` is how much of its cores' time its process got.
+    """
     work = place.folder(training)
     folders = finished_folds(work, training)
     if len(folders) != 1:
@@ -277,6 +309,7 @@ def result_of(training: Training, place: Place) -> Result:
         precision=last.precision,
         steps=run.end.steps,
         seconds=run.end.seconds,
+        core_share=None if core_share is None else round(core_share, 3),
         settings=last.settings,
         said=run.model_dump(mode="json", exclude={"sessions", "label_names"}),
         cases={

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bench.accuracy.intervals import differences, estimate, paired_difference
 from bench.accuracy.results import Arm, CaseScores, Result, Training, append_result, read_results, require_same_arm
 from bench.accuracy.sets import SETS, DataSet
 from bench.accuracy.tables import seed_means, tables
-from bench.accuracy.trainings import Place, pinned_to, require_arm, train_all
+from bench.accuracy.trainings import Place, _Running, pinned_to, require_arm, train_all
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
@@ -46,8 +47,8 @@ def result(
     found = {
         "commit": "0123456789abcdef", "is_changed": False, "started": started or f"2026-01-0{seed + 1}T00:00:00+00:00",
         "processor": "Some Processor", "device": "CPU", "configuration": "2d", "patch": (1, 64, 48),
-        "precision": "float32", "steps": steps, "seconds": 360.0, "settings": {"batch_size": 4}, "said": {},
-        "cases": cases,
+        "precision": "float32", "steps": steps, "seconds": 360.0, "core_share": 1.0,
+        "settings": {"batch_size": 4}, "said": {}, "cases": cases,
     }  # fmt: skip
     return Result.of(training, **found | changed)
 
@@ -139,9 +140,10 @@ def test_the_table_warns_of_unequal_processors_and_unfinished_arms():
     results = [
         result(patients(0.5), seed=0),
         result(patients(0.5), seed=1, processor="Another", is_changed=True),
-        result(patients(0.5), seed=1, fold="1"),
+        result(patients(0.5), seed=1, fold="1", core_share=0.25),
     ]
     text = tables(results)
+    assert "- 1 of 3 runs had less than 90% of their cores (down to 25%)" in text
     assert "| 2 x 2, 3 done |" in text
     assert "(01234567, 01234567 with changes)" in text
     assert "equal minutes are not equal work" in text
@@ -366,20 +368,46 @@ def test_a_training_that_fails_is_told_and_keeps_none_from_being_tried(toy):
     assert read_results(toy.results) == []
 
 
-def test_an_interruption_ends_the_trainings(toy):
+class Interrupted(subprocess.Popen):
+    """A process during which somebody presses Ctrl-C."""
+
+    was_asked = False
+
+    def poll(self) -> int | None:
+        if not self.was_asked:
+            self.was_asked = True
+            raise KeyboardInterrupt
+        return super().poll()
+
+
+def test_an_interruption_ends_the_training(toy):
     processes = []
 
-    def begin(job, cores) -> subprocess.Popen:
-        if processes:
-            raise KeyboardInterrupt
-        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+    def begin(job, cores) -> Interrupted:
+        processes.append(Interrupted([sys.executable, "-c", "import time; time.sleep(600)"]))
         return processes[0]
 
-    if len(usable_cores()) < 2:
-        pytest.skip("one core may be used here, and two trainings at once need two")
     with pytest.raises(KeyboardInterrupt):
-        train_all([toy_training(0), toy_training(1)], replace(toy, at_once=2), begin)
+        train_all([toy_training()], toy, begin)
     assert processes[0].poll() is not None
+
+
+def test_a_process_that_sleeps_is_seen_to_leave_its_core_to_others():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        asleep = _Running(job=None, cores=[0, 1], process=process, began_s=time.perf_counter() - 100)
+        assert asleep.look() is None
+        assert asleep.wall_s >= 100
+        assert asleep.cpu_s < 50
+        asleep.cpu_s = 60.0
+        assert asleep.core_share == pytest.approx(0.3, rel=0.1)  # 60 of the 200 seconds of two cores
+    finally:
+        process.kill()
+        process.wait()
+    before = asleep.wall_s
+    assert asleep.look() is not None
+    assert (asleep.wall_s, asleep.cpu_s) == (before, 60.0)
+    assert _Running(job=None, cores=[0], process=Ended(0), began_s=0.0).core_share is None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes")
