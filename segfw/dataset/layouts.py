@@ -17,7 +17,7 @@ from segfw.dataset.image_files import inner_folders
 from segfw.dataset.label_names import label_table_of, with_colours, with_label_names
 from segfw.dataset.nnunet_raw import find_by_list, find_nnunet
 from segfw.dataset.patient_folders import find_patient_folders
-from segfw.dataset.two_folders import find_two_folders, find_two_named_folders
+from segfw.dataset.two_folders import IMAGES, find_images_alone, find_two_folders, find_two_named_folders
 
 Find = Callable[[Path, dict | None], FoundDataset | None]
 SHOWN = 8  # names that a sentence lists
@@ -62,15 +62,24 @@ def find_dataset(raw: Path, label_names: Path | None = None) -> FoundDataset:
     return with_colours(with_label_maps(_with_painting_problem(with_label_names(found, table))), table)
 
 
+def find_dataset_or_images(raw: Path, label_names: Path | None = None) -> FoundDataset:
+    """As ``find_dataset``; but where there is images/ and no folder of masks, the images alone, for a check."""
+    raw = Path(raw)
+    has_images = (raw / IMAGES).is_dir()
+    return find_images_alone(raw) if has_images and _of_mask_folder(raw) is None else find_dataset(raw, label_names)
+
+
 def find_dataset_of_masks(masks: Path) -> FoundDataset | None:
     """The data set whose masks all lie in the folder ``masks``; None if the folder above it is no such data set."""
-    raw = masks.resolve().parent
+    found = _of_mask_folder(masks.resolve().parent)
+    return None if found is None else with_label_maps(found)
+
+
+def _of_mask_folder(raw: Path) -> FoundDataset | None:
+    """The data set of a RAW folder whose masks all lie in one folder; None if it has another layout, or none."""
     description = read_description(raw / DESCRIPTION_FILE)
-    for layout in LAYOUTS.values():
-        found = layout.find(raw, description) if layout.has_mask_folder else None
-        if found is not None:
-            return with_label_maps(found)
-    return None
+    finders = (layout.find for layout in LAYOUTS.values() if layout.has_mask_folder)
+    return next(filter(None, (find(raw, description) for find in finders)), None)
 
 
 def _find(raw: Path, description: dict | None) -> FoundDataset:

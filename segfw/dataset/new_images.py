@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from segfw.base.records import UserError
@@ -52,7 +52,10 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
         raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
     stem_of = _stems(files, source).__getitem__
     _check_numbers(files, len(channels), stem_of, source)
-    groups = _group_by_channel_name(files, channels, stem_of, source) or group_channels(files, len(channels), stem_of)
+    groups = _group_by_channel_name(files, channels, stem_of, source)
+    if not groups:
+        groups = group_channels(files, len(channels), stem_of)
+        _require_numbers_alone(groups, stem_of, source)
     return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
 
 
@@ -71,6 +74,16 @@ def _check_numbers(files: Sequence[Path], channel_count: int, stem_of: Callable[
             has = count(channel_count, "channel")
             what = f"{case}_0000 to {case}_{len(found) - 1:04} look like {len(found)} channels, but the model has {has}"
             raise UserError(f"{source}: {what}; give only what it needs, or rename what is an image of its own")
+
+
+def _require_numbers_alone(groups: Mapping[str, Sequence[Path]], stem_of: Callable[[Path], str], source: Path) -> None:
+    """UserError for CASE beside CASE_0000: each could be the image of the case."""
+    for case, paths in groups.items():
+        plain = [path for path in paths if stem_of(path) == case]
+        numbered = [path for path in paths if path not in plain]
+        if plain and numbered:
+            names = " and ".join(str(path.relative_to(source)) for path in (plain[0], numbered[0]))
+            raise UserError(f"{source}: {names} would both be the case {case}; rename or move one of them")
 
 
 def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:

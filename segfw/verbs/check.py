@@ -45,9 +45,8 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     from segfw.base.records import UserError
     from segfw.checkup.duplicates import TOLD_BY_IDS
     from segfw.checkup.examine import examine
-    from segfw.dataset.layouts import find_dataset
+    from segfw.dataset.layouts import find_dataset, find_dataset_or_images
     from segfw.dataset.patients import read_groups
-    from segfw.dataset.two_folders import find_images_alone
 
     raw = Path(raw)
     if options.output is not None:
@@ -58,10 +57,9 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
         from segfw.checkup.repair import needs_repair, require_new_folder, write_fixed
 
         require_new_folder(options.fix, raw)
-    is_alone = (raw / "images").is_dir() and not (raw / "labels").is_dir()
-    if is_alone and options.fix is not None:
+    found = find_dataset_or_images(raw, options.label_names)
+    if options.fix is not None and not any(case.label for case in found.cases):
         raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
-    found = find_images_alone(raw) if is_alone else find_dataset(raw, options.label_names)
     patient_of = read_groups(options.groups, [case.id for case in found.cases], found.patient_of)
     source = TOLD_BY_IDS
     if options.groups is not None or found.patient_of:

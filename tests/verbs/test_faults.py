@@ -13,7 +13,7 @@ from unicodedata import normalize
 import pytest
 import torch
 
-from builders.data import blocks_case, make_images, put_nan, write_nifti
+from builders.data import blocks_case, put_nan, write_nifti
 from builders.models import small_model
 from builders.nnunet import trained_folder
 from segfw.base.errors import UserError
@@ -127,57 +127,6 @@ def test_settings_that_a_run_does_not_follow_are_named(work, capsys):
     assert "--steps-per-epoch" not in shown
 
 
-def test_a_fold_that_cannot_be_is_told_before_preprocessing(make_raw, tmp_path, capsys):
-    command = ["run", make_raw(), tmp_path / "work", "--configurations", "2d", "--device", "cpu", "--folds"]
-    assert said(capsys, [*command, "7"]) == "fold '7' does not exist; choose 0 to 4 or all"
-    assert "fold 'x' does not exist" in said(capsys, [*command, "x"])
-    assert not (tmp_path / "work" / "preprocessed").exists()
-
-
-def test_masks_do_not_go_into_a_folder_that_is_named_like_a_file(tmp_path, capsys):
-    model = small_model(tmp_path / "model")
-    images = make_images(tmp_path / "images", 1)
-    for name in ("OUT.nii.gz", "out.mha", "OUT.PNG"):
-        line = said(capsys, ["predict", model, images, tmp_path / name, "--device", "cpu"])
-        assert f"{tmp_path}/{name}: is named like a file, but masks go into a folder" in line
-        assert not (tmp_path / name).exists()
-
-
-def test_a_folder_of_images_that_is_not_there_is_told_with_its_name(tmp_path, capsys):
-    write_nifti(tmp_path / "masks" / "a.nii.gz", blocks_case(0)[1])
-    command = ["evaluate", tmp_path / "masks", tmp_path / "masks", "--no-surface", "--images"]
-    assert said(capsys, [*command, "nowhere"]) == "nowhere: no such folder; give a folder of images or masks"
-
-
-def test_an_imported_model_is_not_trained_or_selected_from_and_told_why(tmp_path, capsys):
-    import_nnunet(trained_folder(tmp_path / "theirs"), tmp_path / "model")
-    capsys.readouterr()
-    for command in (["train", tmp_path / "model", "3d_fullres", "0"], ["select", tmp_path / "model"]):
-        line = said(capsys, command)
-        assert line.startswith(f"{tmp_path}/model: is a model imported from nnU-Net, without the data that it was")
-        assert "give the work folder of segfw run or segfw plan-and-preprocess" in line
-    small_model(tmp_path / "bare")
-    assert "bare: holds no splits.json" in said(capsys, ["select", tmp_path / "bare"])
-    (tmp_path / "file.zip").touch()
-    assert "file.zip: is a file, and training and selecting need" in said(capsys, ["select", tmp_path / "file.zip"])
-
-
-@pytest.mark.parametrize("verb", ["plan-and-preprocess", "check", "evaluate"])
-def test_so_many_threads_cannot_be(verb, tmp_path, capsys):
-    paths = ["raw"] if verb == "check" else ["a", "b"]
-    assert said(capsys, [verb, *paths, "--workers", "-2"]) == "--workers is -2; give 1 or more"
-
-
-@pytest.mark.parametrize("options", [["--spacing-mm", "1", "nan", "1"], ["--gpu-memory-gb", "inf"]])
-def test_options_are_numbers(options, capsys):
-    line = said(capsys, ["plan-and-preprocess", "raw", "work", *options])
-    finite = {
-        "--spacing-mm": "--spacing-mm is (1.0, nan, 1.0); give 3 finite numbers",
-        "--gpu-memory-gb": "--gpu-memory-gb is inf; give a finite number or 'auto'",
-    }
-    assert line == finite[options[0]]
-
-
 # ---- what people wrote ----
 
 
@@ -273,13 +222,6 @@ def test_names_that_the_console_lacks_are_shown_escaped(tmp_path, monkeypatch):
     assert main(["plan-and-preprocess", str(tmp_path / "raw"), str(tmp_path / "work"), "--plan-only"]) == 0
     shown.flush()
     assert rb"\u75c5\u4eba_0.nii.gz" in shown.buffer.getvalue()
-
-
-def test_commands_to_the_terminal_in_names_do_not_reach_it(tmp_path, capsys):
-    assert main(["check", str(tmp_path / "a\x1b[2Jb")]) == 2
-    errors = capsys.readouterr().err
-    assert "\x1b" not in errors
-    assert r"a\x1b[2Jb: no such folder" in errors
 
 
 # ---- damage, permission, a full disk ----
