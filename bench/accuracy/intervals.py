@@ -5,15 +5,18 @@ Legend: N cases, P patients, S structures, B resamples. NaN is a value that does
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from bench.accuracy.results import Result
 from segfw.evaluation.metrics import METRICS
-from segfw.evaluation.statistics import intervals, resample_means
+from segfw.evaluation.statistics import LEAST_CASES, resample_means
 
 Values = dict[str, np.ndarray]  # by case, (S,)
 
@@ -55,16 +58,30 @@ def estimate(values: Values, patient_of: Mapping[str, str]) -> Estimate:
         warnings.simplefilter("ignore", RuntimeWarning)  # a structure that no case, or none that was drawn, has
         means_s = sums_ps.sum(0) / counts_ps.sum(0)
         mean = float(np.nanmean(means_s))
-        drawn_b1 = np.nanmean(drawn_sums_bs / drawn_counts_bs, axis=1, keepdims=True)
-    low, high = intervals(drawn_b1, np.array([len(patients)]))[0] or (None, None)
+        drawn_b = np.nanmean(drawn_sums_bs / drawn_counts_bs, axis=1)
+    bounds: list[float | None] = [None, None]
+    if len(patients) >= LEAST_CASES:
+        bounds = np.nanquantile(drawn_b, expanded_levels(len(patients))).tolist()
     return Estimate(
         mean=mean,
-        low=low,
-        high=high,
+        low=bounds[0],
+        high=bounds[1],
         of_structures=tuple(means_s.tolist()),
         cases=len(values_ns),
         patients=len(patients),
     )
+
+
+def expanded_levels(patients: int, level: float = 0.95) -> tuple[float, float]:
+    """The quantiles of drawn means that bound an interval: for few patients further out than 0.025 and 0.975.
+
+    Drawn means spread too little by the root of (n - 1) / n, and as if the deviation were known: intervals of 5
+    patients would leave out the truth in 15 % instead of 5 %, of 40 in 6 % (expanded percentiles; Hesterberg, The
+    American Statistician 69, 2015).
+    """
+    wide = math.sqrt(patients / (patients - 1)) * float(student.ppf(0.5 + level / 2, patients - 1))
+    outside = float(norm.cdf(-wide))
+    return outside, 1 - outside
 
 
 def values_of(result: Result, structures: Sequence[str], metric: str) -> Values:

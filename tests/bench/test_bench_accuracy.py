@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from bench.accuracy import sets
 from bench.accuracy.command import asked, build_parser, main
@@ -24,7 +25,6 @@ from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
 from segfw.cli import main as segfw
-from segfw.evaluation.statistics import intervals, resample_means
 from segfw.model.source import fold_folder
 from segfw.model.training_record import read_run_record
 
@@ -78,8 +78,15 @@ def test_two_scans_of_a_patient_tell_no_more_than_one():
     assert (double.low, double.high) == pytest.approx((single.low, single.high))
     apart = estimate(twice, {case: case for case in twice})  # as if they were 14 patients: too sure of itself
     assert apart.high - apart.low < 0.85 * (single.high - single.low)
-    expected = intervals(resample_means(np.array(list(once.values()))), np.array([7]))[0]
-    assert (single.low, single.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("patients", [12, 40])
+def test_intervals_of_few_patients_are_as_wide_as_students(patients):
+    values = np.random.default_rng(patients).normal(0.8, 0.05, patients)
+    found = estimate({str(n): values[n : n + 1] for n in range(patients)}, {str(n): str(n) for n in range(patients)})
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.high - found.low) == pytest.approx(high - low, rel=0.1)
+    assert found.mean == pytest.approx(values.mean())
 
 
 def test_a_patient_with_more_scans_counts_by_them():
