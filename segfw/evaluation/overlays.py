@@ -283,9 +283,8 @@ def _draw_numbers(
         plane = next((plane for plane in planes if (plane == index).any()), None)
         if plane is None:
             continue
-        rows, columns = np.nonzero(plane == index)
-        top = rows.min()
-        y, x = np.array((top, columns[rows == top].mean() + 0.5)) * size_mm / plane.shape  # the voxel's upper edge
+        top, column = upper_edge(plane == index)
+        y, x = np.array((top, column)) * size_mm / plane.shape
         is_at_edge = top < 0.05 * plane.shape[0]  # where the number would stand on a letter
         text = ax.annotate(
             str(index),
@@ -299,6 +298,17 @@ def _draw_numbers(
             color=label_color(index),
         )
         text.set_path_effects([withStroke(linewidth=1.6, foreground=(0, 0, 0, 0.7))])
+
+
+def upper_edge(mask: np.ndarray) -> tuple[int, float]:
+    """Where the topmost row of a mask (Y, X) lies, and the middle of the longest run of pixels in it, in pixels.
+
+    Of two organs side by side, such as kidneys, the middle of both would be neither.
+    """
+    top = int(np.flatnonzero(mask.any(1))[0])
+    columns = np.flatnonzero(mask[top])
+    run = max(np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1), key=len)
+    return top, float(run.mean()) + 0.5
 
 
 def _letter(ax: Axes, letters: str) -> None:

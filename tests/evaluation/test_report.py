@@ -25,6 +25,7 @@ from segfw.evaluation.overlays import (
     length_text,
     overlay_cases,
     shown_slices,
+    upper_edge,
     window_of,
 )
 from segfw.evaluation.report import curve_lines, draw_curve, draw_scores, headline, plot_text, write_report
@@ -241,6 +242,15 @@ def test_the_scale_bar_is_a_round_length(width, length, text):
     assert scale_bar(width, BAR_SHARE) == length
     assert length_text(length, SCAN) == text
     assert length_text(100, PICTURE) == "100 px"
+
+
+def test_a_number_stands_above_one_of_two_organs():
+    mask = np.zeros((5, 20), bool)
+    mask[1:4, 2:5] = True  # three columns
+    mask[1:4, 12:16] = True  # four
+    mask[3:, :] = True
+    assert upper_edge(mask) == (1, 14.0)
+    assert upper_edge(mask[:, :8]) == (1, 3.5)
 
 
 def test_a_case_called_like_markup_stays_a_name(tmp_path):
