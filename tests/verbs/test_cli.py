@@ -103,6 +103,13 @@ def test_help_does_not_wait_for_torch():
     assert result.stdout.splitlines()[-1] == "False False"
 
 
+def test_help_of_a_verb_reads_no_other_verb():
+    code = "import sys; from segfw.cli import main\ntry: main(['info', '--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted(name for name in sys.modules if name.startswith('segfw.verbs.')))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "['segfw.verbs.info']"
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
