@@ -125,13 +125,15 @@ class Table:
 
 
 def shown_number(value: float | None, digits: int | None = 3, significant: int | None = None) -> str:
-    """The number with ``digits`` behind the point or ``significant`` in all; a dash for None."""
+    """The number with ``digits`` behind the point or at least ``significant`` in all; a dash for None."""
     if value is None:
         return MISSING
+    if digits is None and significant is not None and abs(value) >= 10**significant - 0.5:
+        digits = 0  # all of them, and no power of ten
     return f"{value:.{digits}f}" if digits is not None else f"{value:.{significant}g}"
 
 
 def _rounded(value: float, significant: int | None) -> float:
     """As ``shown_number`` shows it; a whole number without a point."""
-    rounded = float(f"{value:.{significant}g}")
+    rounded = float(shown_number(value, None, significant))
     return int(rounded) if rounded.is_integer() else rounded

@@ -75,7 +75,7 @@ class Finding(Record):
     @property
     def full_sentence(self) -> str:
         """As text, which says so where the finding keeps nothing from starting."""
-        return str(self) if self.severity == "error" else f"warning: {self}"
+        return str(self) if self.severity == "error" else f"{self.severity}: {self}"
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

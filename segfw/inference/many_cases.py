@@ -37,6 +37,7 @@ from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
 STAGES_AT_ONCE = 3  # read, network, write
 POLL_S = 0.5
+Note = tuple[str, str]  # 'warning' or 'note', and the sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class CaseResult:
     """What became of a case: done now, there already, or being done by another process; what is odd about its image."""
 
     state: Literal["done", "there", "elsewhere"]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,7 @@ class CasePipeline(Generic[PreparedT]):
         if self.aborted.is_set():
             raise CancelledError
 
-    def _read(self, case: Case, watch: Stopwatch) -> tuple[PreparedT, tuple[str, ...]]:
+    def _read(self, case: Case, watch: Stopwatch) -> tuple[PreparedT, tuple[Note, ...]]:
         self._go_on()
         with watch.timing("read_s"):
             volumes = [read_volume(path) for path in case.images]
@@ -119,11 +120,12 @@ class CasePipeline(Generic[PreparedT]):
         problems = check_case(case, volumes, None, channel_count=channels, labels=None)
         if problems:
             raise UserError("; ".join(str(problem) for problem in problems))
-        notes: set[str] = set()
+        notes: set[Note] = set()
         for volume in volumes:
-            notes.update(volume.notes)
-        notes.update(filter(None, [orientation_note(volumes[0], self.predictor.plan.orientation)]))
-        notes.update(filter(None, [self._direction_note(volumes[0])]))
+            severity = "warning" if volume.is_placed else "note"  # that pictures have no spacing is usual
+            notes.update((severity, note) for note in volume.notes)
+        doubts = (orientation_note(volumes[0], self.predictor.plan.orientation), self._direction_note(volumes[0]))
+        notes.update(("warning", doubt) for doubt in doubts if doubt)
         with watch.timing("preprocess_s"):
             return self.predictor.prepare(stack_channels(volumes)), tuple(sorted(notes))
 
@@ -206,7 +208,7 @@ def share_out(
     Cases that other processes are at are looked at again in the end, and done if these processes have died.
     """
     cohort = CohortResult()
-    printed: set[str] = set()  # a doubt that many images share is printed once
+    printed: set[Note] = set()  # a doubt that many images share is printed once
     folder.clean()
     waiting = [case for case in cases if not folder.is_done(case)]
     cohort.kept = len(cases) - len(waiting)
@@ -239,7 +241,7 @@ def _one_round(
     work: Callable[[Case], CaseResult],
     waiting: Sequence[Case],
     cohort: CohortResult,
-    printed: set[str],
+    printed: set[Note],
     what: str,
     pool: Pool,
     stop: threading.Event,
@@ -254,9 +256,9 @@ def _one_round(
             if isinstance(outcome.error, DiskFull):
                 stop.set()
             continue
-        for note in outcome.result.notes:
-            if note not in printed:
-                print(f"warning: {outcome.item.id}: {note}")
+        for severity, note in outcome.result.notes:
+            if (severity, note) not in printed:
+                print(f"{severity}: {outcome.item.id}: {note}")
         printed.update(outcome.result.notes)
         if outcome.result.state == "elsewhere":
             elsewhere.append(outcome.item)

@@ -164,6 +164,9 @@ def test_numbers_of_no_fixed_digits_keep_the_first_ones():
     column = Column(title="Intensity", values=[1234.56, 0.00012345, None, float("nan")], significant=4)
     assert column.as_data() == {"values": [1235, 0.0001234, None, None]}
     assert column.shown(0) == "1235"
+    large = Column(title="Area", unit="px", values=[24663.2, 9999.6], significant=4)
+    assert [large.shown(0), large.shown(1)] == ["24663", "10000"]
+    assert large.as_data() == {"values": [24663, 10000]}
 
 
 def test_a_page_asks_nothing_of_the_network(tmp_path):

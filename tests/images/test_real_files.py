@@ -173,7 +173,7 @@ def test_retina_photographs_are_three_channels_and_their_gif_masks_0_and_255(rea
     _, problems = scan_cases(found)
     (note,) = (problem.full_sentence for problem in problems)
     assert note.startswith(
-        "warning: 21 and 13 other cases: says no size of its pixels, so lengths and areas are in pixels; "
+        "note: 21 and 13 other cases: says no size of its pixels, so lengths and areas are in pixels; "
     )
 
 

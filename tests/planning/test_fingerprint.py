@@ -113,7 +113,7 @@ def test_photographs_with_masks_of_another_format_and_one_warning_for_all(tmp_pa
     assert fingerprint.length_unit == "px"
     (warning,) = (note for note in manifest.notes if note.startswith("warning"))
     assert warning.startswith(
-        "warning: 0 and 2 other cases: says no size of its pixels, so lengths and areas are in pixels; write"
+        "note: 0 and 2 other cases: says no size of its pixels, so lengths and areas are in pixels; write"
     )
 
 
