@@ -100,7 +100,8 @@ class ExpectedDice:
         self._of_regions = of_regions
         self._counts = {output: np.zeros(LEVELS, np.int64) for output in self.outputs}
         self._parts: list[_DoubtfulPart] = []
-        self._file = tempfile.SpooledTemporaryFile(max_size=held_bytes, dir=scratch)  # noqa: SIM115
+        folder = None if scratch is None else str(scratch)
+        self._file = tempfile.SpooledTemporaryFile(max_size=held_bytes, dir=folder)  # noqa: SIM115
         self._end = 0  # of the levels in the file
 
     def add(self, place: Block, outputs: Sequence[int], log_odds_szyx: Tensor) -> None:
