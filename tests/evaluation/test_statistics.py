@@ -32,11 +32,17 @@ def of(tp: int, fp: int, fn: int, rest: int = 1000, distance_mm: float = 1.0) ->
     return label_score(confusion, 1, voxel_size=0.01, surface=surface, lesions=[lesions])
 
 
-def test_the_interval_is_that_of_scipy():
+@pytest.mark.parametrize("coverage", [0.9, 0.95])
+def test_the_interval_is_that_of_scipy(coverage):
     values = np.random.default_rng(1).beta(8, 2, 30)
-    low, high = intervals(resample_means(values[:, None]), np.array([30]))[0]
+    low, high = intervals(resample_means(values[:, None]), np.array([30]), coverage=coverage)[0]
     expected = stats.bootstrap(
-        (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(2)
+        (values,),
+        np.mean,
+        n_resamples=20000,
+        method="percentile",
+        confidence_level=coverage,
+        rng=np.random.default_rng(2),
     ).confidence_interval
     width = expected.high - expected.low
     assert low == pytest.approx(expected.low, abs=0.05 * width)
