@@ -2,7 +2,7 @@
 
 What a fold is scored by is found in the other folds: the temperature that makes probabilities agree with references,
 and whether the structure gains by it there. A structure is decoded if the lower end of the 90 % interval of its gain
-over patients is above 0 and no structure's mean falls.
+over patients is above 0, all cases together choose it as the other folds do, and no structure's mean falls.
 """
 
 # L levels of probability, Z Y X space
@@ -181,11 +181,16 @@ def _cross_fitted(
     for fold in sorted({case.fold for case in cases}):
         others = [case for case in cases if case.fold != fold]
         temperature = temperature_of(case.tallies[name] for case in others)
-        gains = _gains_of_patients(others, [case.tallies[name].gain(temperature) for case in others])
-        if len(gains) and gains.mean() > 0:
+        if _gain_by(name, others, temperature):
             temperatures[fold] = temperature
     of_cases = [case.tallies[name].gain(temperatures.get(case.fold)) for case in cases]
     return _CrossFitted(temperatures=temperatures, gains=_gains_of_patients(cases, of_cases))
+
+
+def _gain_by(name: str, cases: Sequence[HeldOutCase], temperature: float) -> bool:
+    """Whether a structure's mean over patients rises."""
+    gains = _gains_of_patients(cases, [case.tallies[name].gain(temperature) for case in cases])
+    return len(gains) > 0 and float(gains.mean()) > 0
 
 
 def _gains_of_patients(cases: Sequence[HeldOutCase], gains: Sequence[float | None]) -> np.ndarray:
@@ -222,7 +227,7 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
         interval = intervals(resample_means(fitted.gains[:, None]), np.array([patients]), coverage=COVERAGE)[0]
         low, high = interval or (None, None)
         temperature = calibrated_temperature(case.tallies[name] for case in cases)
-        is_kept = low is not None and low > 0
+        is_kept = low is not None and low > 0 and _gain_by(name, cases, temperature)
         trials.append(
             DecodingTrial(
                 name=name,

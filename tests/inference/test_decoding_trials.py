@@ -167,6 +167,25 @@ def test_a_gain_of_some_patients_is_not_enough():
     assert trial.low <= 0
 
 
+def test_what_all_cases_together_would_lose_by_is_not_kept():
+    """Fold 1 gains by the temperature of fold 0, 1; that of both takes the voxels of 0.37, too, of which none is right.
+
+    Fold 0 is left alone, because fold 1 loses by its own temperature.
+    """
+    less = HALF - 13
+    shy = tally({200: 100, DOUBT: 40}, {DOUBT: 20, less: 40})
+    right = tally({200: 100, DOUBT: 453, less: 373}, {DOUBT: 547, less: 627})
+    doubtful = tally({200: 100, DOUBT: 4770, less: 4350}, {DOUBT: 5230, less: 5650})
+    calm = replace(shy, inside=right.inside, outside=right.outside)
+    sure = replace(shy, inside=doubtful.inside, outside=doubtful.outside)
+    found = try_structures(cases_of(*[calm, sure] * 6, folds=2), LABELS.output_names)
+    (trial,) = found.trials
+    assert shy.gain(1.0) > 0 > shy.gain(trial.temperature)
+    assert found.held_out == {"0": {}, "1": {}}
+    assert trial.low > 0
+    assert not trial.is_kept
+
+
 def test_few_patients_and_a_single_fold_decide_nothing():
     (trial,) = try_structures(cases_of(*[SHY] * 4, folds=2), LABELS.output_names).trials
     assert (trial.low, trial.high, trial.is_kept) == (None, None, False)
