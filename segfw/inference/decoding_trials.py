@@ -1,8 +1,10 @@
 """Of which structures the mask of largest expected Dice is better in cases that the networks did not see.
 
-What a fold is scored by is found in the other folds: the temperature that makes probabilities agree with references,
-and whether the structure gains by it there. A structure is decoded if the lower end of the 90 % interval of its gain
-over patients is above 0, all cases together choose it as the other folds do, and no structure's mean falls.
+What a fold is judged by is found in the other folds: whether the structure gains, and by which temperature, 1 or the
+one that makes probabilities agree best with references. (Calibrated ones are not always better: voxels are not
+independent, and where a network is wrong it mostly is in many of them at once.) A structure is decoded if the lower end
+of the 90 % interval of its gain over patients is above 0, all cases together choose it as well, and in the finished
+masks, after postprocessing, no structure's mean falls and some structure's rises.
 """
 
 # L levels of probability, Z Y X space
@@ -10,25 +12,27 @@ over patients is above 0, all cases together choose it as the other folds do, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import Counts, dice
 from segfw.evaluation.statistics import intervals, resample_means
 from segfw.grid.expected_dice import HALF, LEVELS, NEVER, levels_of, log_odds_of_levels, threshold_level
 from segfw.inference.averaging import canonical_crop, mixed_parts
 from segfw.inference.held_out import HeldOut
-from segfw.inference.held_out_counts import CaseCounts, joint_counts, masks_of, opened_cases, reference_classes
-from segfw.inference.postprocessing_trials import ROUNDING, mean_dice
+from segfw.inference.held_out_counts import CaseCounts, masks_of, opened_cases, reference_classes
+from segfw.inference.postprocessing_trials import find_postprocessing, is_better
 from segfw.inference.probabilities import Probabilities
-from segfw.model.postprocess import DecodedStructure
-from segfw.model.selection import SEPARATOR, DecodingTrial
+from segfw.model.postprocess import DecodedStructure, Postprocessing
+from segfw.model.selection import SEPARATOR, DecodingTrial, Trial
 
 COVERAGE = 0.9  # of the interval whose lower end decides
-TEMPERATURES = (0.2, 5.0)  # what is looked for lies between
+CALIBRATED = (0.2, 5.0)  # between these the calibrated temperature is looked for
+AS_THEY_ARE = 1.0  # the temperature of probabilities that stay as the network gives them
 DIGITS = 4  # of a temperature; more say nothing
 # Of a voxel and a structure: where the voxel counts nowhere, and inside and outside of the structure in the reference.
 NOWHERE = 0
@@ -145,14 +149,14 @@ def calibrated_temperature(tallies: Iterable[StructureTally]) -> float:
     inside = sum((tally.inside for tally in every_tally), start=NO_VOXELS)[1:-1]
     outside = sum((tally.outside for tally in every_tally), start=NO_VOXELS)[1:-1]
     if not inside.any() or not outside.any():
-        return 1.0
+        return AS_THEY_ARE
     log_odds = log_odds_of_levels()[1:-1]
 
     def loss(scale: float) -> float:
         scaled = log_odds * scale
         return float((inside * np.logaddexp(0, -scaled) + outside * np.logaddexp(0, scaled)).sum())
 
-    lowest, highest = TEMPERATURES
+    lowest, highest = CALIBRATED
     found = minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded")
     return round(1 / float(found.x), DIGITS)
 
@@ -175,22 +179,30 @@ class _CrossFitted:
 
 
 def _cross_fitted(
-    name: str, cases: Sequence[HeldOutCase], temperature_of: Callable[[Iterable[StructureTally]], float]
+    name: str, cases: Sequence[HeldOutCase], candidates_of: Callable[[Iterable[StructureTally]], Sequence[float]]
 ) -> _CrossFitted:
     temperatures: dict[str, float] = {}
     for fold in sorted({case.fold for case in cases}):
-        others = [case for case in cases if case.fold != fold]
-        temperature = temperature_of(case.tallies[name] for case in others)
-        if _gain_by(name, others, temperature):
+        temperature = _best_temperature(name, [case for case in cases if case.fold != fold], candidates_of)
+        if temperature is not None:
             temperatures[fold] = temperature
     of_cases = [case.tallies[name].gain(temperatures.get(case.fold)) for case in cases]
     return _CrossFitted(temperatures=temperatures, gains=_gains_of_patients(cases, of_cases))
 
 
-def _gain_by(name: str, cases: Sequence[HeldOutCase], temperature: float) -> bool:
-    """Whether a structure's mean over patients rises."""
-    gains = _gains_of_patients(cases, [case.tallies[name].gain(temperature) for case in cases])
-    return len(gains) > 0 and float(gains.mean()) > 0
+def _best_temperature(
+    name: str, cases: Sequence[HeldOutCase], candidates_of: Callable[[Iterable[StructureTally]], Sequence[float]]
+) -> float | None:
+    """By which a structure's mean over patients rises most, of equals the first; None where it rises by none."""
+    best = None
+    most = 0.0
+    for temperature in candidates_of(case.tallies[name] for case in cases):
+        gains = _gains_of_patients(cases, [case.tallies[name].gain(temperature) for case in cases])
+        gain = float(gains.mean()) if len(gains) else 0.0
+        if gain > most:
+            most = gain
+            best = temperature
+    return best
 
 
 def _gains_of_patients(cases: Sequence[HeldOutCase], gains: Sequence[float | None]) -> np.ndarray:
@@ -219,15 +231,16 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
     decoding = []
     held_out: dict[str, dict[int, float]] = {case.fold: {} for case in cases}
     for name in cases[0].tallies:
-        fitted = _cross_fitted(name, cases, calibrated_temperature)
-        uncalibrated = _cross_fitted(name, cases, lambda _: 1.0)
+        fitted = _cross_fitted(name, cases, _candidates)
         patients = len(fitted.gains)
         if not patients:  # in no case is there a Dice
             continue
         interval = intervals(resample_means(fitted.gains[:, None]), np.array([patients]), coverage=COVERAGE)[0]
         low, high = interval or (None, None)
-        temperature = calibrated_temperature(case.tallies[name] for case in cases)
-        is_kept = low is not None and low > 0 and _gain_by(name, cases, temperature)
+        temperature = _best_temperature(name, cases, _candidates)
+        is_kept = low is not None and low > 0 and temperature is not None
+        calibrated = _cross_fitted(name, cases, lambda tallies: (calibrated_temperature(tallies),))
+        uncalibrated = _cross_fitted(name, cases, lambda _: (AS_THEY_ARE,))
         trials.append(
             DecodingTrial(
                 name=name,
@@ -235,16 +248,22 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
                 gain=float(fitted.gains.mean()),
                 low=low,
                 high=high,
+                calibrated=calibrated_temperature(case.tallies[name] for case in cases),
+                gain_calibrated=float(calibrated.gains.mean()),
                 gain_uncalibrated=float(uncalibrated.gains.mean()),
                 patients=patients,
                 is_kept=is_kept,
             )
         )
-        if is_kept:
+        if is_kept and temperature is not None:
             decoding.append(DecodedStructure(name=name, temperature=temperature))
             for fold, of_fold in fitted.temperatures.items():
                 held_out[fold][output_names.index(name)] = of_fold
     return FoundDecoding(decoding=tuple(decoding), trials=tuple(trials), held_out=held_out)
+
+
+def _candidates(tallies: Iterable[StructureTally]) -> tuple[float, ...]:
+    return AS_THEY_ARE, calibrated_temperature(tallies)
 
 
 def without_the_weakest(found: FoundDecoding, output_names: Sequence[str]) -> FoundDecoding:
@@ -261,44 +280,65 @@ def without_the_weakest(found: FoundDecoding, output_names: Sequence[str]) -> Fo
     return FoundDecoding(decoding=tuple(decoding), trials=tuple(trials), held_out=held_out)
 
 
-def find_decoding(
+@dataclass(frozen=True, kw_only=True)
+class FoundRule:
+    """How masks are made of a candidate's probabilities, what was tried for it, and the mean Dice of each structure."""
+
+    postprocessing: Postprocessing
+    trials: tuple[Trial, ...]
+    decoding_trials: tuple[DecodingTrial, ...]
+    dice_of: Mapping[str, float | None]
+
+
+def find_rule(
+    work: Path,
+    items: Sequence[HeldOut],
+    candidate: tuple[str, ...],
+    labels: LabelSet,
+    counted: Mapping[str, CaseCounts],
+    patient_of: Mapping[str, str],
+) -> FoundRule:
+    """Which structures of a candidate are decoded for their expected Dice, and which postprocessing helps then.
+
+    ``counted`` are the voxels of all candidates by case, ``patient_of`` the patient of each case.
+    """
+    found = try_structures(tallied_cases(work, items, candidate, counted, patient_of), labels.output_names)
+    plain = _finished(work, items, candidate, labels, replace(found, decoding=(), held_out={}))
+    while found.decoding:
+        decoded = _finished(work, items, candidate, labels, found)
+        if is_better(decoded.dice_of, plain.dice_of):
+            return decoded
+        found = without_the_weakest(found, labels.output_names)
+    return replace(plain, decoding_trials=found.trials)
+
+
+def tallied_cases(
     work: Path,
     items: Sequence[HeldOut],
     candidate: tuple[str, ...],
     counted: Mapping[str, CaseCounts],
-    before: Mapping[str, float | None],
     patient_of: Mapping[str, str],
-) -> FoundDecoding:
-    """What to decode of the masks of ``candidate``, whose mean Dice of each structure is ``before``.
-
-    ``counted`` are the voxels of all candidates by case, ``patient_of`` the patient of each case.
-    """
+) -> list[HeldOutCase]:
+    """All cases with their tallies by one candidate."""
     cases = []
-    labels = None
     for chosen, opened in opened_cases(work, items, candidate, "tallying"):
         case = chosen[0].case
-        labels = opened[0].info.labels
-        reference = reference_classes(case, labels, opened[0].info.record.original)
-        of_case = {name: Counts(*of) for name, of in counted[case.id].counts[SEPARATOR.join(candidate)].items()}
-        tallies = tally_case(opened, reference, of_case)
+        reference = reference_classes(case, opened[0].info.labels, opened[0].info.record.original)
+        before = {name: Counts(*of) for name, of in counted[case.id].counts[SEPARATOR.join(candidate)].items()}
+        tallies = tally_case(opened, reference, before)
         cases.append(HeldOutCase(patient=patient_of[case.id], fold=chosen[0].fold, tallies=tallies))
-    if labels is None:
-        return FoundDecoding()
-    found = try_structures(cases, labels.output_names)
-    # Together, where they claim the same voxels, and with what they paint over.
-    while found.decoding:
-        pairs = masks_of(work, items, candidate, labels, found.held_out)
-        after = mean_dice([joint_counts(reference, classes, labels) for reference, classes in pairs], labels)
-        if not _any_falls(before, after):
-            break
-        found = without_the_weakest(found, labels.output_names)
-    return found
+    return cases
 
 
-def _any_falls(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> bool:
-    changes = []
-    for name, value in before.items():
-        changed = after[name]
-        if value is not None and changed is not None:
-            changes.append(changed - value)
-    return min(changes, default=0) < -ROUNDING
+def _finished(
+    work: Path, items: Sequence[HeldOut], candidate: tuple[str, ...], labels: LabelSet, found: FoundDecoding
+) -> FoundRule:
+    """With the postprocessing that helps after what was found to be decoded."""
+    pairs = masks_of(work, items, candidate, labels, found.held_out)
+    steps, trials, dice_of = find_postprocessing(pairs, labels)
+    return FoundRule(
+        postprocessing=steps.model_copy(update={"decoding": found.decoding}),
+        trials=tuple(trials),
+        decoding_trials=found.trials,
+        dice_of=dice_of,
+    )

@@ -30,13 +30,13 @@ def find_postprocessing(
     from one column of the joint histogram to another.
     """
     held = [_HeldCase(reference, classes, labels) for reference, classes in pairs]
-    current = mean_dice([case.joint for case in held], labels)
+    current = _mean_dice([case.joint for case in held], labels)
     steps: list[KeepLargest] = []
     trials: list[Trial] = []
     for step in possible_steps(labels):
         # What it removes is found anew where it stays: held of all cases, those boxes of voxels could be large.
-        found = mean_dice([case.without(case.removal(step)) for case in held], labels)
-        is_kept = _is_better(found, current)
+        found = _mean_dice([case.without(case.removal(step)) for case in held], labels)
+        is_kept = is_better(found, current)
         trials.append(Trial(name=step.name, before=mean(current.values()), after=mean(found.values()), is_kept=is_kept))
         if is_kept:
             steps.append(step)
@@ -46,7 +46,7 @@ def find_postprocessing(
     return Postprocessing(steps=tuple(steps)), trials, current
 
 
-def mean_dice(joints: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
+def _mean_dice(joints: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
     """Mean Dice of each structure, from the joint histograms (K, K) of all cases."""
     return {
         name: mean(dice(label_counts(joint, members)) for joint in joints)
@@ -54,7 +54,7 @@ def mean_dice(joints: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float
     }
 
 
-def _is_better(found: Mapping[str, float | None], current: Mapping[str, float | None]) -> bool:
+def is_better(found: Mapping[str, float | None], current: Mapping[str, float | None]) -> bool:
     """Whether no structure's mean Dice falls and some structure's rises."""
     changes = []
     for name, after in found.items():

@@ -104,9 +104,11 @@ def _decoding_line(trial: DecodingTrial) -> str:
     interval = "too few patients for an interval"
     if trial.low is not None and trial.high is not None:
         interval = f"90 % interval {trial.low:+.5f} to {trial.high:+.5f} by {count(trial.patients, 'patient')}"
+    by = "no temperature" if trial.temperature is None else f"temperature {trial.temperature:.3g}"
     return (
-        f"largest expected Dice of {trial.name}: {trial.gain:+.5f} ({interval}; temperature {trial.temperature:.3f}, "
-        f"without it {trial.gain_uncalibrated:+.5f}), {'kept' if trial.is_kept else 'not kept'}"
+        f"largest expected Dice of {trial.name}: {trial.gain:+.5f} ({interval}; {by}; calibrated, "
+        f"{trial.calibrated:.3g}: {trial.gain_calibrated:+.5f}; as they are, 1: {trial.gain_uncalibrated:+.5f}), "
+        f"{'kept' if trial.is_kept else 'not kept'}"
     )
 
 

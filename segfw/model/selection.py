@@ -39,15 +39,17 @@ class DecodingTrial(Record):
     """The mask of largest expected Dice of one structure, tried on cases by what was found on others.
 
     ``gain`` is the change of its mean Dice over patients, with the 90 % interval ``low`` to ``high`` (None of few
-    patients); ``gain_uncalibrated`` the same by probabilities as the network gives them, temperature 1. ``temperature``
-    is by all cases.
+    patients). ``temperature`` is by all cases, None where these gain by none: 1, or ``calibrated``, by which
+    probabilities agree best with references. ``gain_calibrated`` is the gain by that alone, ``gain_uncalibrated`` by 1.
     """
 
     name: str
-    temperature: float
+    temperature: float | None
     gain: float
     low: float | None
     high: float | None
+    calibrated: float
+    gain_calibrated: float
     gain_uncalibrated: float
     patients: int
     is_kept: bool

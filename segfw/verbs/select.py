@@ -70,10 +70,9 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.dataset.patients import read_groups
     from segfw.evaluation.metrics import mean
-    from segfw.inference.decoding_trials import find_decoding
+    from segfw.inference.decoding_trials import find_rule
     from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out, validating_folds
-    from segfw.inference.held_out_counts import count_cases, masks_of
-    from segfw.inference.postprocessing_trials import find_postprocessing
+    from segfw.inference.held_out_counts import count_cases
     from segfw.inference.predictor import Predictor
     from segfw.inference.ranking import (
         TOLERANCE,
@@ -128,22 +127,20 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     best = simplest_of_the_best(ranked)
 
     # Of which structures the mask of largest expected Dice is better, and which postprocessing helps then
-    decoding = find_decoding(work, items, best.configurations, counted, best.labels, patient_of)
-    pairs = masks_of(work, items, best.configurations, plan.labels, decoding.held_out)
-    steps, trials, dice_of = find_postprocessing(pairs, plan.labels)
+    rule = find_rule(work, items, best.configurations, plan.labels, counted, patient_of)
     selection = Selection(
         configurations=best.configurations,
         folds={name: tuple(trained[name]) for name in best.configurations},
-        postprocessing=steps.model_copy(update={"decoding": decoding.decoding}),
+        postprocessing=rule.postprocessing,
         compared_folds=tuple(folds),
         cases=len(counted),
         is_whole_cross_validation=set(folds) == set(validating_folds(splits)),
         tolerance=TOLERANCE,
         candidates=tuple(ranked),
-        trials=tuple(trials),
-        decoding_trials=decoding.trials,
-        labels=dice_of,
-        foreground_mean=mean(dice_of.values()),
+        trials=rule.trials,
+        decoding_trials=rule.decoding_trials,
+        labels=dict(rule.dice_of),
+        foreground_mean=mean(rule.dice_of.values()),
         notes=tuple(notes),
     )
     write_text(work / TABLE_FILE, selection_table(selection, plan.labels))

@@ -12,6 +12,7 @@ import torch
 
 from builders.probabilities import GRIDS, LABELS, NESTED, smooth_logits, stored
 from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import Counts, dice, label_counts
 from segfw.grid.expected_dice import HALF, LEVELS, log_odds_of_levels
 from segfw.images.formats import write_labels
@@ -19,17 +20,19 @@ from segfw.inference import decoding_trials
 from segfw.inference.averaging import merged, probability_of
 from segfw.inference.decoding_trials import (
     FoundDecoding,
+    FoundRule,
     HeldOutCase,
     StructureTally,
     calibrated_temperature,
-    find_decoding,
+    find_rule,
     tally_case,
     try_structures,
     without_the_weakest,
 )
 from segfw.inference.held_out import HeldOut
-from segfw.inference.held_out_counts import CaseCounts, count_case, joint_counts
-from segfw.inference.postprocessing_trials import mean_dice
+from segfw.inference.held_out_counts import count_case, joint_counts, masks_of
+from segfw.inference.postprocessing_trials import find_postprocessing
+from segfw.model.selection import Trial
 
 IGNORING = LABELS.model_copy(update={"ignore": 99})
 
@@ -154,7 +157,8 @@ def test_calibration_keeps_what_would_lose_as_it_is():
     """Probabilities of 0.45 of which a twelfth is right are made smaller, and none of them is taken."""
     found = try_structures(cases_of(*[RIGHT] * 10), LABELS.output_names)
     (trial,) = found.trials
-    assert trial.temperature < 0.5
+    assert trial.calibrated < 0.5
+    assert trial.temperature is None
     assert not trial.is_kept
     assert trial.gain == 0
 
@@ -168,22 +172,24 @@ def test_a_gain_of_some_patients_is_not_enough():
 
 
 def test_what_all_cases_together_would_lose_by_is_not_kept():
-    """Fold 1 gains by the temperature of fold 0, 1; that of both takes the voxels of 0.37, too, of which none is right.
+    """Fold 1 gains by the temperature of fold 0, a half; 1 and that of both take voxels of 0.37, too, which are wrong.
 
-    Fold 0 is left alone, because fold 1 loses by its own temperature.
+    Fold 0 is left alone, because fold 1 loses by its own temperature, 1.
     """
     less = HALF - 13
-    shy = tally({200: 100, DOUBT: 40}, {DOUBT: 20, less: 40})
-    right = tally({200: 100, DOUBT: 453, less: 373}, {DOUBT: 547, less: 627})
-    doubtful = tally({200: 100, DOUBT: 4770, less: 4350}, {DOUBT: 5230, less: 5650})
-    calm = replace(shy, inside=right.inside, outside=right.outside)
-    sure = replace(shy, inside=doubtful.inside, outside=doubtful.outside)
-    found = try_structures(cases_of(*[calm, sure] * 6, folds=2), LABELS.output_names)
+    shy = tally({200: 50, DOUBT: 40}, {DOUBT: 20, less: 80})
+    sure = tally({200: 100, DOUBT: 407, less: 261}, {DOUBT: 593, less: 739})
+    calm = tally({200: 100, DOUBT: 4530, less: 3730}, {DOUBT: 5470, less: 6270})
+    of_folds = [replace(shy, inside=known.inside, outside=known.outside) for known in (sure, calm)]
+    found = try_structures(cases_of(*of_folds * 6, folds=2), LABELS.output_names)
     (trial,) = found.trials
-    assert shy.gain(1.0) > 0 > shy.gain(trial.temperature)
-    assert found.held_out == {"0": {}, "1": {}}
+    assert trial.calibrated == pytest.approx(0.9, abs=0.1)
+    assert shy.gain(0.5) > 0 > max(shy.gain(1.0), shy.gain(trial.calibrated))
+    assert trial.gain == pytest.approx(shy.gain(0.5) / 2)
     assert trial.low > 0
+    assert trial.temperature is None
     assert not trial.is_kept
+    assert found.held_out == {"0": {}, "1": {}}
 
 
 def test_few_patients_and_a_single_fold_decide_nothing():
@@ -198,14 +204,28 @@ def test_few_patients_and_a_single_fold_decide_nothing():
 
 
 def test_what_judges_a_fold_is_not_found_in_it():
-    """The references of fold 0 change, and with them the temperatures of all other folds, but not its own."""
+    """The references of fold 0 change, so that all other folds are left alone, but not fold 0 itself."""
     cases = cases_of(*[SHY] * 10)
-    other = [replace(case, tallies={"b": tally({200: 50, DOUBT: 59}, {DOUBT: 1, 200: 50})}) for case in cases]
-    mixed = [changed if case.fold == "0" else case for case, changed in zip(cases, other)]
-    before = try_structures(cases, LABELS.output_names).held_out
-    after = try_structures(mixed, LABELS.output_names).held_out
-    assert after["0"] == before["0"]
-    assert all(after[fold] != before[fold] for fold in "1234")
+    lost = tally({200: 100}, {DOUBT: 400})
+    mixed = [replace(case, tallies={"b": lost}) if case.fold == "0" else case for case in cases]
+    assert lost.gain(1.0) < -0.6
+    fitted = decoding_trials._cross_fitted("b", mixed, lambda _: (1.0,))
+    assert fitted.temperatures == {"0": 1.0}
+    assert decoding_trials._cross_fitted("b", cases, lambda _: (1.0,)).temperatures == dict.fromkeys("01234", 1.0)
+    # What fold 0 loses by counts against it.
+    assert fitted.gains.tolist() == pytest.approx([lost.gain(1.0), 0, 0, 0, 0] * 2)
+    assert not try_structures(mixed, LABELS.output_names).trials[0].is_kept
+
+
+def test_of_two_temperatures_the_better_one_is_taken():
+    """SHY gains by 1 and loses by a temperature that calibration would find, at which its doubtful voxels are left."""
+    sure = tally({200: 100, DOUBT: 5}, {DOUBT: 55})
+    cases = cases_of(*[replace(SHY, inside=sure.inside, outside=sure.outside)] * 10)
+    (trial,) = try_structures(cases, LABELS.output_names).trials
+    assert trial.calibrated < 0.5
+    assert (trial.temperature, trial.is_kept) == (1.0, True)
+    assert trial.gain == trial.gain_uncalibrated == pytest.approx(0.1)
+    assert trial.gain_calibrated == 0
 
 
 def test_the_weakest_goes_first():
@@ -239,39 +259,48 @@ def work(tmp_path) -> tuple[Path, list[HeldOut]]:
     return tmp_path, items
 
 
-def find(work: Path, items: list[HeldOut], before: Mapping[str, float | None] | None = None) -> FoundDecoding:
-    counted = counts_of(work, items)
+def rule_of(work: Path, items: list[HeldOut], labels: LabelSet = LABELS) -> FoundRule:
+    counted = {item.case.id: count_case(work, item.case, [item], [("3d_fullres",)]) for item in items}
     patient_of = {item.case.id: item.case.id for item in items}
-    return find_decoding(work, items, ("3d_fullres",), counted, before or mean_dice_of(counted), patient_of)
+    return find_rule(work, items, ("3d_fullres",), labels, counted, patient_of)
 
 
-def counts_of(work: Path, items: list[HeldOut]) -> dict[str, CaseCounts]:
-    return {item.case.id: count_case(work, item.case, [item], [("3d_fullres",)]) for item in items}
-
-
-def mean_dice_of(counted: Mapping[str, CaseCounts]) -> dict[str, float]:
-    of_cases = [case.counts["3d_fullres"] for case in counted.values()]
-    return {name: float(np.mean([dice(counts[name]) for counts in of_cases])) for name in LABELS.structures}
+def plain_rule(work: Path, items: list[HeldOut]) -> tuple[list[Trial], dict[str, float | None]]:
+    """Without decoding."""
+    _, trials, dice_of = find_postprocessing(masks_of(work, items, ("3d_fullres",), LABELS, {}), LABELS)
+    return trials, dice_of
 
 
 def test_structures_of_stored_probabilities_are_decoded(work):
     folder, items = work
-    found = find(folder, items)
-    assert [decoded.name for decoded in found.decoding] == ["a", "b"]
-    assert all(trial.low > 0.002 for trial in found.trials)
-    # The masks that are judged are better by what was found of each structure, but for voxels that both claim.
-    before = mean_dice_of(counts_of(folder, items))
-    pairs = decoding_trials.masks_of(folder, items, ("3d_fullres",), LABELS, found.held_out)
-    after = mean_dice([joint_counts(reference, classes, LABELS) for reference, classes in pairs], LABELS)
-    for trial in found.trials:
-        assert after[trial.name] == pytest.approx(before[trial.name] + trial.gain, abs=0.01)
-        assert after[trial.name] > before[trial.name] + 0.01
+    found = rule_of(folder, items)
+    assert [decoded.name for decoded in found.postprocessing.decoding] == ["a", "b"]
+    assert all(trial.is_kept and trial.low > 0.002 for trial in found.decoding_trials)
+    # The finished masks are better by what was found of each structure, but for voxels that both claim.
+    _, before = plain_rule(folder, items)
+    for trial in found.decoding_trials:
+        assert found.dice_of[trial.name] == pytest.approx(before[trial.name] + trial.gain, abs=0.01)
+        assert found.dice_of[trial.name] > before[trial.name] + 0.01
 
 
-def test_nothing_is_decoded_that_costs_a_structure_its_mean(work):
-    """As if b were better before: a and b are tried together, then the better one alone, then none."""
+def test_nothing_is_decoded_that_costs_the_finished_masks(work, monkeypatch):
+    """As if masks that are decoded lost in the end: both are tried together, then the better one alone, then none."""
     folder, items = work
-    found = find(folder, items, {"a": 0.0, "b": 1.0})
-    assert found.decoding == ()
-    assert [trial.is_kept for trial in found.trials] == [False, False]
-    assert [decoded.name for decoded in find(folder, items, {"a": None, "b": 0.0}).decoding] == ["a", "b"]
+    tried = []
+
+    def losing(pairs, labels):
+        steps, trials, dice_of = find_postprocessing(pairs, labels)
+        tried.append(dice_of)
+        return steps, trials, dice_of if len(tried) == 1 else dice_of | {"b": 0.0}
+
+    monkeypatch.setattr(decoding_trials, "find_postprocessing", losing)
+    found = rule_of(folder, items)
+    trials, plain = plain_rule(folder, items)
+    assert found.postprocessing.decoding == ()
+    assert [trial.is_kept for trial in found.decoding_trials] == [False, False]
+    assert (list(found.trials), found.dice_of) == (trials, plain)
+    assert len(tried) == 3
+    assert tried[0] == plain
+    weaker, stronger = sorted(found.decoding_trials, key=lambda trial: trial.gain)
+    assert tried[2][weaker.name] < tried[1][weaker.name]
+    assert tried[2][stronger.name] == pytest.approx(tried[1][stronger.name], abs=0.01)
