@@ -67,7 +67,7 @@ def show(args: argparse.Namespace) -> None:
     names = {result.arm.name for result in results}
     if args.against is not None and args.against not in names:
         raise UserError(f"--against {args.against}: there is no such arm among {', '.join(sorted(names))}")
-    print(tables(results, against=args.against, metric=args.metric))
+    print(tables(results, against=args.against, metric=args.metric, draws_seeds=args.draw_seeds))
 
 
 def alarms(args: argparse.Namespace) -> None:
@@ -79,7 +79,8 @@ def alarms(args: argparse.Namespace) -> None:
     for name, fold in product(args.sets, args.folds):
         found = [result for result in results if (result.data_set, result.fold) == (name, fold)]
         print(f"{name}, fold {fold}, {args.minutes:g} core-minutes, {len(found)} runs of {args.arm}\n")
-        print(alarms_table([false_alarms(found, size) for size in args.per_arm]))
+        kinds = product((False, True), args.per_arm)
+        print(alarms_table([false_alarms(found, size, draws_runs=draws_runs) for draws_runs, size in kinds]))
 
 
 def asked(args: argparse.Namespace) -> list[Training]:
@@ -142,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     shown.add_argument("--folds", nargs="+")
     shown.add_argument("--minutes", type=float, help="of one core")
     shown.add_argument("--metric", choices=KEPT_METRICS, default="dice")
+    shown.add_argument("--draw-seeds", action="store_true", help="intervals by patient and seed, not by patient alone")
     shown.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
     shown.set_defaults(do=show)
     return parser

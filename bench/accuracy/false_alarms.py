@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from bench.accuracy.intervals import averaged, differences, estimate, patients_in, values_of
+from bench.accuracy.intervals import differences, estimate, patients_in, values_of
 from bench.accuracy.results import Result, structures_of
 from bench.accuracy.tables import markdown
 from segfw.base.records import UserError
@@ -26,9 +26,10 @@ Split = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
-    """What came of comparing groups of ``runs`` runs each."""
+    """What came of comparing groups of ``runs`` runs each; ``draws_runs`` is how intervals were made."""
 
     runs: int
+    draws_runs: bool
     comparisons: int
     false: int
 
@@ -56,9 +57,10 @@ def drawn_splits(number: int, size: int, *, seed: int = 0) -> list[Split]:
     return [found[index] for index in sorted(chosen)]
 
 
-def false_alarms(results: Sequence[Result], size: int, metric: str = "dice") -> Alarms:
+def false_alarms(results: Sequence[Result], size: int, metric: str = "dice", *, draws_runs: bool = False) -> Alarms:
     """Compares groups of ``size`` runs; all results are of one arm, data set and fold and differ in their seeds.
 
+    Intervals are by patient, with ``draws_runs`` by patient and run.
     Raises UserError if there are too few.
     """
     if len(results) < 2 * size:
@@ -66,21 +68,24 @@ def false_alarms(results: Sequence[Result], size: int, metric: str = "dice") -> 
     structures = structures_of(results)
     patients = patients_in(results)
     values = [values_of(result, structures, metric) for result in results]
-    found = [
-        estimate(averaged([differences(values[one], values[two], metric) for one, two in zip(first, second)]), patients)
-        for first, second in drawn_splits(len(results), size)
-    ]
-    return Alarms(runs=size, comparisons=len(found), false=sum(each.excludes_zero for each in found))
+    found = []
+    for first, second in drawn_splits(len(results), size):
+        pairs = [differences(values[one], values[two], metric) for one, two in zip(first, second)]
+        found.append(estimate(pairs, patients, draws_runs=draws_runs))
+    return Alarms(
+        runs=size,
+        draws_runs=draws_runs,
+        comparisons=len(found),
+        false=sum(each.excludes_zero for each in found),
+    )
 
 
 def table(alarms: Sequence[Alarms]) -> str:
     """As Markdown."""
-    head = ["runs in an arm", "comparisons", "intervals without 0", "share", f"at most {ACCEPTED:.0%}"]
-    rows = [
-        [str(each.runs), str(each.comparisons), str(each.false), f"{each.share:.1%}", _verdict(each)] for each in alarms
-    ]
+    head = ["runs in an arm", "drawn anew", "comparisons", "intervals without 0", "share", f"at most {ACCEPTED:.0%}"]
+    rows = []
+    for each in alarms:
+        drawn = "patients and seeds" if each.draws_runs else "patients"
+        counted = [str(each.comparisons), str(each.false), f"{each.share:.1%}"]
+        rows.append([str(each.runs), drawn, *counted, "yes" if each.share <= ACCEPTED else "no"])
     return markdown([head, *rows])
-
-
-def _verdict(alarms: Alarms) -> str:
-    return "yes" if alarms.share <= ACCEPTED else "no"

@@ -1,6 +1,6 @@
-"""Means over cases and how sure they are, by drawing patients anew with all their cases.
+"""Means over cases and how sure they are, by drawing patients anew with all their cases, and seeds where that is asked.
 
-Legend: N cases, P patients, S structures, B resamples. NaN is a value that does not exist in a case.
+Legend: P patients, R runs (one a seed), S structures, B resamples. NaN is a value that does not exist in a case.
 """
 
 from __future__ import annotations
@@ -38,38 +38,55 @@ class Estimate:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
-def estimate(values: Values, patient_of: Mapping[str, str]) -> Estimate:
-    """The mean of what every case has, and its interval.
+def estimate(runs: Sequence[Values], patient_of: Mapping[str, str], *, draws_runs: bool = False) -> Estimate:
+    """The mean over runs of their means over cases, and its interval.
 
-    A patient is drawn with all cases (a cluster bootstrap; Davison and Hinkley 1997, section 3.8), so that two scans of
-    one heart do not count as two. Cases weigh alike, as in ``segfw evaluate``.
+    A patient is drawn with all cases and the same for every run (a cluster bootstrap; Davison and Hinkley 1997, section
+    3.8), so that two scans of one heart do not count as two. Cases weigh alike, as in ``segfw evaluate``. With
+    ``draws_runs`` runs are drawn as well, independently (a pigeonhole bootstrap; Owen, Annals of Applied Statistics 1,
+    2007): then the interval is of patients and seeds that nobody has tried.
     """
-    values_ns = np.array(list(values.values()))
-    patients, patient_n = np.unique([patient_of[case] for case in values], return_inverse=True)
-    exists_ns = np.isfinite(values_ns)
-    sums_ps = np.zeros((len(patients), values_ns.shape[1]))
-    counts_ps = np.zeros_like(sums_ps)
-    np.add.at(sums_ps, patient_n, np.where(exists_ns, values_ns, 0.0))
-    np.add.at(counts_ps, patient_n, exists_ns)
-
+    sums_prs, counts_prs = _sums_and_counts(runs, patient_of)
+    patients = len(sums_prs)
+    columns_pm = np.hstack([sums_prs.reshape(patients, -1), counts_prs.reshape(patients, -1)])
     # Both are means over the same draws of patients, so that their ratio is the mean over the cases drawn.
-    drawn_sums_bs, drawn_counts_bs = np.split(resample_means(np.hstack([sums_ps, counts_ps])), 2, axis=1)
+    drawn_sums_bm, drawn_counts_bm = np.split(resample_means(columns_pm), 2, axis=1)
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # a structure that no case, or none that was drawn, has
-        means_s = sums_ps.sum(0) / counts_ps.sum(0)
-        mean = float(np.nanmean(means_s))
-        drawn_b = np.nanmean(drawn_sums_bs / drawn_counts_bs, axis=1)
+        means_rs = sums_prs.sum(0) / counts_prs.sum(0)
+        mean = float(np.nanmean(means_rs, axis=1).mean())
+        drawn_brs = (drawn_sums_bm / drawn_counts_bm).reshape(-1, *means_rs.shape)
+        drawn_br = np.nanmean(drawn_brs, axis=2)
+        of_structures = np.nanmean(means_rs, axis=0)
+    weight_br = np.isfinite(drawn_br).astype(float)  # runs of other folds may have none of the patients drawn
+    if draws_runs:
+        weight_br *= np.random.default_rng(0).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), len(drawn_br))
+    with np.errstate(invalid="ignore"):
+        drawn_b = (np.nan_to_num(drawn_br) * weight_br).sum(1) / weight_br.sum(1)
     bounds: list[float | None] = [None, None]
-    if len(patients) >= LEAST_CASES:
-        bounds = np.nanquantile(drawn_b, expanded_levels(len(patients))).tolist()
+    if patients >= LEAST_CASES:
+        bounds = np.nanquantile(drawn_b, expanded_levels(patients)).tolist()
     return Estimate(
         mean=mean,
         low=bounds[0],
         high=bounds[1],
-        of_structures=tuple(means_s.tolist()),
-        cases=len(values_ns),
-        patients=len(patients),
+        of_structures=tuple(of_structures.tolist()),
+        cases=len({case for values in runs for case in values}),
+        patients=patients,
     )
+
+
+def _sums_and_counts(runs: Sequence[Values], patient_of: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the values that there are, and how many these are, (P, R, S) each."""
+    row = {name: number for number, name in enumerate(sorted({patient_of[case] for run in runs for case in run}))}
+    structures = len(next(iter(runs[0].values())))
+    sums_prs = np.zeros((len(row), len(runs), structures))
+    counts_prs = np.zeros_like(sums_prs)
+    for column, values in enumerate(runs):
+        for case, value_s in values.items():
+            sums_prs[row[patient_of[case]], column] += np.nan_to_num(value_s)
+            counts_prs[row[patient_of[case]], column] += np.isfinite(value_s)
+    return sums_prs, counts_prs
 
 
 def expanded_levels(patients: int, level: float = 0.95) -> tuple[float, float]:
@@ -97,12 +114,12 @@ def patients_in(results: Sequence[Result]) -> dict[str, str]:
     return {case: scores.patient for result in results for case, scores in result.cases.items()}
 
 
-def averaged(several: Sequence[Values]) -> Values:
-    """By case, the mean of the values that there are, such as those of several seeds."""
-    cases = dict.fromkeys(case for values in several for case in values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a structure that exists in none
-        return {case: np.nanmean([values[case] for values in several if case in values], axis=0) for case in cases}
+def by_seed(several: Sequence[tuple[int, Values]]) -> list[Values]:
+    """The values of each seed, of all its folds together."""
+    merged: dict[int, Values] = {}
+    for seed, values in several:
+        merged.setdefault(seed, {}).update(values)
+    return list(merged.values())
 
 
 def differences(first: Values, second: Values, metric: str) -> Values:
@@ -123,14 +140,18 @@ def differences(first: Values, second: Values, metric: str) -> Values:
 
 
 def paired_difference(
-    first: Sequence[Result], second: Sequence[Result], structures: Sequence[str], metric: str
+    first: Sequence[Result],
+    second: Sequence[Result],
+    structures: Sequence[str],
+    metric: str,
+    *,
+    draws_runs: bool = False,
 ) -> Estimate | None:
     """First - second, paired by fold, seed and case; None where they have no such pair in common."""
     other = {(result.fold, result.seed): result for result in second}
     pairs = [(result, other[result.fold, result.seed]) for result in first if (result.fold, result.seed) in other]
     found = [
-        differences(values_of(one, structures, metric), values_of(two, structures, metric), metric)
+        (one.seed, differences(values_of(one, structures, metric), values_of(two, structures, metric), metric))
         for one, two in pairs
     ]
-    values = averaged(found)
-    return estimate(values, patients_in(first)) if values else None
+    return estimate(by_seed(found), patients_in(first), draws_runs=draws_runs) if found else None

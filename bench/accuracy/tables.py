@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from bench.accuracy.intervals import Estimate, averaged, estimate, paired_difference, patients_in, values_of
+from bench.accuracy.intervals import Estimate, by_seed, estimate, paired_difference, patients_in, values_of
 from bench.accuracy.results import Arm, Result, how, structures_of
 from segfw.base.words import count
 from segfw.evaluation.metrics import METRICS
@@ -14,15 +14,20 @@ from segfw.evaluation.metrics import METRICS
 ALONE = 0.9  # of its cores' time; what is left waits for files, and in the last step of a thread for the others
 
 
-def tables(results: Sequence[Result], *, against: str | None = None, metric: str = "dice") -> str:
-    """A table for each data set, minutes and cores, with a line for each arm in the order of the results."""
+def tables(
+    results: Sequence[Result], *, against: str | None = None, metric: str = "dice", draws_seeds: bool = False
+) -> str:
+    """A table for each data set, minutes and cores, with a line for each arm in the order of the results.
+
+    Intervals are by patient, with ``draws_seeds`` by patient and seed.
+    """
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault(result.group, []).append(result)
-    return "\n\n".join(table(found, against=against, metric=metric) for found in groups.values())
+    return "\n\n".join(table(found, against, metric, draws_seeds) for found in groups.values())
 
 
-def table(results: Sequence[Result], *, against: str | None, metric: str) -> str:
+def table(results: Sequence[Result], against: str | None, metric: str, draws_seeds: bool) -> str:
     """One table: all results are of one data set and length."""
     structures = structures_of(results)
     by_arm: dict[str, list[Result]] = {}
@@ -32,11 +37,13 @@ def table(results: Sequence[Result], *, against: str | None, metric: str) -> str
     head += ["95 % interval", *([f"minus {against}", "95 % interval"] if against else []), *structures]
     rows = []
     for name, found in by_arm.items():
-        whole = estimate(averaged([values_of(result, structures, metric) for result in found]), patients_in(found))
+        values = by_seed([(result.seed, values_of(result, structures, metric)) for result in found])
+        whole = estimate(values, patients_in(found), draws_runs=draws_seeds)
         row = [name, _trained(found), _steps(found), _runs(found), f"{whole.cases} ({whole.patients})"]
         row += [_number(whole.mean), _deviation(found, structures, metric), _interval(whole, "{:.4f}")]
         if against:
-            row += _difference(found, by_arm.get(against, []), structures, metric)
+            reference = by_arm.get(against, [])
+            row += ["", ""] if name == against else _difference(found, reference, structures, metric, draws_seeds)
         rows.append([*row, *(_number(mean) for mean in whole.of_structures)])
     title = f"### {results[0].data_set}, {results[0].minutes:g} core-minutes on {count(results[0].cores, 'core')}"
     return "\n\n".join([title, markdown([head, *rows]), *_notes(by_arm)])
@@ -59,7 +66,8 @@ def seed_means(results: Sequence[Result], structures: Sequence[str], metric: str
     for folds in folds_of.values():
         several = [values_of(result, structures, metric) for fold, result in folds.items() if fold in common]
         if several:
-            means.append(estimate(averaged(several), patients_in(results)).mean)
+            merged = {case: value for values in several for case, value in values.items()}
+            means.append(estimate([merged], patients_in(results)).mean)
     return means
 
 
@@ -69,12 +77,10 @@ def _deviation(results: Sequence[Result], structures: Sequence[str], metric: str
 
 
 def _difference(
-    results: Sequence[Result], reference: Sequence[Result], structures: Sequence[str], metric: str
+    results: Sequence[Result], reference: Sequence[Result], structures: Sequence[str], metric: str, draws_seeds: bool
 ) -> list[str]:
-    """Two cells, empty for the reference itself and where no run is paired."""
-    if results is reference:
-        return ["", ""]
-    found = paired_difference(results, reference, structures, metric)
+    """Two cells, with dashes where no run is paired."""
+    found = paired_difference(results, reference, structures, metric, draws_runs=draws_seeds)
     return ["-", "-"] if found is None else [f"{found.mean:+.4f}", _interval(found, "{:+.4f}")]
 
 

@@ -63,7 +63,7 @@ def patients(*large: float) -> dict[str, tuple[float, float]]:
 
 def test_the_mean_is_of_structures_over_cases_that_have_them():
     values = {"a": np.array([0.8, 0.2]), "b": np.array([0.6, np.nan]), "c": np.array([0.4, 0.6])}
-    found = estimate(values, {"a": "p1", "b": "p1", "c": "p2"})
+    found = estimate([values], {"a": "p1", "b": "p1", "c": "p2"})
     assert found.of_structures == pytest.approx((0.6, 0.4))  # (0.8 + 0.6 + 0.4) / 3 and (0.2 + 0.6) / 2
     assert found.mean == pytest.approx(0.5)
     assert (found.cases, found.patients) == (3, 2)
@@ -73,25 +73,50 @@ def test_the_mean_is_of_structures_over_cases_that_have_them():
 def test_two_scans_of_a_patient_tell_no_more_than_one():
     once = dict(zip("abcdefg", np.array([[0.1], [0.5], [0.2], [0.9], [0.3], [0.4], [0.6]])))
     twice = {f"{case}{scan}": value for case, value in once.items() for scan in (1, 2)}
-    single = estimate(once, {case: case for case in once})
-    double = estimate(twice, {case: case[0] for case in twice})
+    single = estimate([once], {case: case for case in once})
+    double = estimate([twice], {case: case[0] for case in twice})
     assert (double.low, double.high) == pytest.approx((single.low, single.high))
-    apart = estimate(twice, {case: case for case in twice})  # as if they were 14 patients: too sure of itself
+    apart = estimate([twice], {case: case for case in twice})  # as if they were 14 patients: too sure of itself
     assert apart.high - apart.low < 0.85 * (single.high - single.low)
 
 
 @pytest.mark.parametrize("patients", [12, 40])
 def test_intervals_of_few_patients_are_as_wide_as_students(patients):
     values = np.random.default_rng(patients).normal(0.8, 0.05, patients)
-    found = estimate({str(n): values[n : n + 1] for n in range(patients)}, {str(n): str(n) for n in range(patients)})
+    found = estimate([{str(n): values[n : n + 1] for n in range(patients)}], {str(n): str(n) for n in range(patients)})
     low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.high - found.low) == pytest.approx(high - low, rel=0.1)
     assert found.mean == pytest.approx(values.mean())
 
 
+def test_seeds_that_differ_as_a_whole_widen_the_interval_that_draws_them():
+    cases = {str(n): np.array([0.5 + n / 100]) for n in range(8)}
+    patient_of = {case: case for case in cases}
+    seeds = [{case: value + shift for case, value in cases.items()} for shift in (-0.1, 0.0, 0.1)]
+    alone = estimate([cases], patient_of)
+    fixed = estimate(seeds, patient_of)
+    drawn = estimate(seeds, patient_of, draws_runs=True)
+    assert fixed.mean == drawn.mean == pytest.approx(0.535)
+    assert (fixed.low, fixed.high) == pytest.approx((alone.low, alone.high))  # by patient nothing is seen of it
+    # A draw of three seeds has the same one three times in 1 of 9 draws: then its mean is a tenth off.
+    assert drawn.low < fixed.low - 0.05
+    assert drawn.high > fixed.high + 0.05
+    single = estimate([cases], patient_of, draws_runs=True)
+    assert (single.low, single.high) == pytest.approx((alone.low, alone.high))  # one seed tells nothing of others
+
+
+def test_seeds_of_other_folds_have_patients_of_their_own():
+    runs = [{f"a{n}": np.array([0.4]) for n in range(3)}, {f"b{n}": np.array([0.8]) for n in range(3)}]
+    found = estimate(runs, {f"{fold}{n}": f"{fold}{n}" for fold in "ab" for n in range(3)})
+    assert found.mean == pytest.approx(0.6)
+    assert (found.cases, found.patients) == (6, 6)
+    assert found.low == pytest.approx(0.4)  # only patients of the one seed were drawn
+    assert found.high == pytest.approx(0.8)
+
+
 def test_a_patient_with_more_scans_counts_by_them():
     values = {"p0_a": np.array([1.0]), "p0_b": np.array([1.0]), "p1_a": np.array([0.4])}
-    assert estimate(values, {case: case[:2] for case in values}).mean == pytest.approx(0.8)
+    assert estimate([values], {case: case[:2] for case in values}).mean == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(("metric", "wrong", "difference"), [("dice", 0.0, 1.0), ("hd95_mm", 90.0, -90.0)])
@@ -182,7 +207,7 @@ def test_false_alarms_are_intervals_that_leave_out_zero():
     assert (single.comparisons, single.false) == (6, 4)  # all but low - low and high - high
     double = false_alarms(runs, 2)
     assert (double.comparisons, double.false) == (3, 1)  # the others have one of each on either side
-    assert alarms_table([double]).splitlines()[-1] == "| 2 | 3 | 1 | 33.3% | no |"
+    assert alarms_table([double]).splitlines()[-1] == "| 2 | patients | 3 | 1 | 33.3% | no |"
     with pytest.raises(UserError, match="4 runs cannot be split into two groups of 3"):
         false_alarms(runs, 3)
 

@@ -28,6 +28,7 @@ OF_OTHERS = {
         "--at-once",
         "--cores",
         "--data",
+        "--draw-seeds",
         "--minutes",
         "--only",
         "--pairs",
