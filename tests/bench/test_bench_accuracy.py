@@ -310,6 +310,29 @@ def test_a_table_of_nothing_says_how_to_get_some(tmp_path):
         main(["table", "--results", str(tmp_path / "some.jsonl"), "--against", "old"])
 
 
+def test_commands_show_what_is_finished_and_train_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(SETS, "hearts", DataSet(folder="hearts"))  # of which there is no data to train on
+    path = tmp_path / "some.jsonl"
+    for seed in range(4):
+        append_result(path, result(patients(0.5, 0.6, 0.7, 0.8, 0.9), seed=seed))
+    there = ["--sets", "hearts", "--minutes", "6", "--seeds", "0", "1", "2", "3"]
+    there += ["--work", str(tmp_path / "work"), "--results", str(path)]
+
+    main(["run", "--arm", "plain", *there])
+    shown = capsys.readouterr().out
+    assert "4 trainings, 4 finished; 0 core-hours to go" in shown
+    assert "| plain | 2d 1x64x48 | 100 | 1 x 4 | 5 (5) | 0.5250 | 0.0000 |" in shown
+
+    main(["table", "--results", str(path), "--sets", "hearts", "--draw-seeds"])
+    assert "| 0.5250 | 0.0000 |" in capsys.readouterr().out
+
+    main(["false-alarms", "--per-arm", "1", "2", *there])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert rows[0] == "| 1 | patients | 6 | 0 | 0.0% | yes |"
+    assert rows[-1] == "| 2 | patients and seeds | 3 | 0 | 0.0% | yes |"
+    assert not (tmp_path / "work").exists()
+
+
 # ---- trainings ----
 
 
