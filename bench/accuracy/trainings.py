@@ -8,13 +8,15 @@ WORK/logs/                              what each training printed
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +41,7 @@ from segfw.base.durations import typed_duration
 from segfw.base.records import NAME, UserError
 from segfw.base.words import count, listed
 from segfw.cli import build_parser
+from segfw.cli import main as segfw
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
@@ -82,11 +85,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training with its command, whose output goes into ``log``."""
+    """A training with what segfw is told to do it; what that prints goes into ``log``."""
 
     training: Training
-    command: Sequence[str]
+    segfw_arguments: Sequence[str]
     log: Path
+
+    @property
+    def command(self) -> list[str]:
+        """What is started."""
+        return [sys.executable, "-m", "segfw", *self.segfw_arguments]
 
 
 class Process(Protocol):
@@ -139,6 +147,9 @@ def train_all(trainings: Sequence[Training], place: Place, start: Start | None =
         for arm, name in dict.fromkeys((training.arm.name, training.data_set) for training in waiting)
     }
     jobs = [_job(training, prepared[training.arm.name, training.data_set], place) for training in waiting]
+    for job in {(job.training.arm.name, job.training.data_set): job for job in jobs}.values():
+        if job.training.arm.configuration is None:
+            require_one_configuration(job)
     groups = [cores[number * each : (number + 1) * each] for number in range(place.at_once)]
     failures = _run_all(jobs, groups, place, start or _start)
     if failures:
@@ -173,13 +184,30 @@ def _job(training: Training, prepared: Path, place: Place) -> Job:
     folder = place.folder(training)
     keep_or_refuse(folder.parent, training.arm.model_dump(mode="json"), remedy="give this arm another name")
     linked_work(prepared, folder)
-    command = [sys.executable, "-m", "segfw", "run", str(raw_folder(place.data, training.data_set)), str(folder)]
-    command += ["--folds", training.fold, "--seed", str(training.seed), "--device", place.device]
-    command += ["--time-budget", typed_duration(60 * training.minutes / training.cores)]
+    words = ["run", str(raw_folder(place.data, training.data_set)), str(folder), "--folds", training.fold]
+    words += ["--time-budget", typed_duration(60 * training.minutes / training.cores), "--seed", str(training.seed)]
+    words += ["--device", place.device]
     if training.arm.configuration is not None:
-        command += ["--configurations", training.arm.configuration]
-    command += training.arm.options
-    return Job(training=training, command=command, log=place.log(training))
+        words += ["--configurations", training.arm.configuration]
+    return Job(training=training, segfw_arguments=[*words, *training.arm.options], log=place.log(training))
+
+
+def require_one_configuration(job: Job) -> None:
+    """Asks segfw what it would train, which writes nothing; UserError unless that is one configuration.
+
+    A result is of one, and several would take the time several times.
+    """
+    said = io.StringIO()
+    with redirect_stdout(said):
+        status = segfw([*job.segfw_arguments, "--dry-run", "--json"])
+    if status:
+        raise UserError(f"{job.training.text}: segfw run would not start, for the reason above")
+    names = [each["name"] for each in json.loads(said.getvalue())["configurations"]]
+    if len(names) != 1:
+        raise UserError(
+            f"{job.training.data_set}: segfw run would train {listed(names, 'and')}, each for the whole time; name one "
+            "by --configuration"
+        )
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from bench.accuracy.intervals import differences, estimate, paired_difference
 from bench.accuracy.results import Arm, CaseScores, Result, Training, append_result, read_results, require_same_arm
 from bench.accuracy.sets import SETS, DataSet
 from bench.accuracy.tables import seed_means, tables
-from bench.accuracy.trainings import Place, _Running, pinned_to, require_arm, train_all
+from bench.accuracy.trainings import Job, Place, _Running, pinned_to, require_arm, require_one_configuration, train_all
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
@@ -363,7 +363,7 @@ class Ended:
 
 def in_this_process(job, cores) -> Ended:
     """Trains here, in a second, because PyTorch is loaded already."""
-    return Ended(segfw(job.command[3:]))
+    return Ended(segfw(job.segfw_arguments))
 
 
 def refused(job, cores) -> Ended:
@@ -405,6 +405,20 @@ def test_a_finished_training_leaves_a_line_and_is_not_done_again(toy):
     train_all([training], toy, refused)
     with pytest.raises(AssertionError, match="toy, new, fold 0, seed 0 was to be finished"):
         train_all([training], models, refused)
+
+
+@pytest.mark.parametrize(
+    ("configurations", "sentence"),
+    [(("2d", "3d_fullres"), "toy: segfw run would train 2d and 3d_fullres"), (("4d",), "toy, new, .* would not start")],
+)
+def test_several_configurations_for_one_result_are_refused(toy, configurations, sentence):
+    words = ["run", str(toy.data / "raw"), str(toy.work), "--time-budget", "1s", "--configurations", *configurations]
+    job = Job(training=toy_training(), segfw_arguments=words, log=toy.work / "log")
+    with pytest.raises(UserError, match=sentence):
+        require_one_configuration(job)
+    one = Job(training=toy_training(), segfw_arguments=[*words[: -len(configurations)], "2d"], log=toy.work / "log")
+    require_one_configuration(one)
+    assert not toy.work.exists()
 
 
 def test_a_training_that_fails_is_told_and_keeps_none_from_being_tried(toy):
