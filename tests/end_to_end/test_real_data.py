@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from segfw.dataset.layouts import find_dataset
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, preprocess_classes, preprocess_image
 from segfw.grid.restore import restore
-from segfw.images.formats import read_volume
+from segfw.images.formats import read_mask, read_volume, write_labels
 from segfw.images.volume import to_canonical
 from segfw.planning.plan import Plan
+from segfw.verbs.check import check_dataset
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.run import run
@@ -59,6 +62,33 @@ def test_brain_slices_with_69_labels_in_2d(real_data, tmp_path):
     predict(work, image, tmp_path / "masks", device="cpu")
     mask = nibabel.load(next((tmp_path / "masks").glob("*.nii.gz")))
     assert set(np.unique(mask.dataobj)) <= set(plan.labels.values)
+
+
+@pytest.mark.parametrize(
+    "name, unit, other",
+    [("retina_2d", "px", "mm2"), ("brain_slices_2d_many_labels", "mm2", "px")],
+)
+def test_photographs_are_in_pixels_and_slices_in_square_millimetres(real_data, tmp_path, name, unit, other):
+    """From the check to the scores; one pixel of the slices takes 1 mm2, so that both are counts."""
+    raw = part_of(real_data / name, tmp_path / "raw", "images", "labels", 2)
+    report = check_dataset(raw)
+    assert {label.unit for label in report.labels} == {unit}
+    assert not report.of_severity("error")
+
+    plan = plan_and_preprocess(raw, tmp_path / "work", plan_only=True, device="cpu")
+    assert list(plan.configurations) == ["2d"]
+    assert plan.configurations["2d"].preprocessing.spacing_mm[1:] == (1.0, 1.0)
+
+    # The experts' masks as predict writes them: NIfTI on the grid of the image, which claims millimetres
+    for case in find_dataset(raw).cases:
+        mask = read_mask(case.label)
+        write_labels(tmp_path / "masks" / f"{case.id}.nii.gz", mask.array[0], read_volume(case.images[0]).geometry)
+        drawn = int((mask.array > 0).sum())
+    scores = evaluate(tmp_path / "masks", raw / "labels", images=raw / "images", surface=False)
+    assert scores.foreground_mean.dice == 1.0
+    found = list(scores.cases.values())[-1]
+    assert sum(getattr(label, f"reference_{unit}") for label in found.values()) == drawn
+    assert {getattr(label, f"reference_{other}") for label in found.values()} == {None}
 
 
 def test_images_that_are_zero_around_the_body_are_cropped_and_normalised_inside(real_data, tmp_path):
