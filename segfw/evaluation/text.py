@@ -171,14 +171,20 @@ def _digits(value: float | None, digits: int = 3) -> str:
 
 
 def folds_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:
-    """Foreground mean Dice of each fold and its mean, a line per configuration."""
+    """Mean Dice over labels of each fold and of several their mean, a line per configuration.
+
+    '2d: mean Dice 0.7183 (fold 0)', '2d: mean Dice 0.7100 over 2 folds (fold 0 0.7183, fold 1 0.7017)'.
+    """
     lines = []
     for configuration, by_fold in scores.items():
         dice = {fold: result.foreground_mean.dice for fold, result in by_fold.items()}
         known = [value for value in dice.values() if value is not None]
-        folds = "  ".join(
-            f"fold {fold} {'-' if value is None else format(value, '.4f')}" for fold, value in dice.items()
-        )
-        mean = f"mean {sum(known) / len(known):.4f}" if known else "no validation cases"
-        lines.append(f"{configuration}: foreground mean Dice {mean}  ({folds})")
+        each = [f"fold {fold} {'-' if value is None else format(value, '.4f')}" for fold, value in dice.items()]
+        if not known:
+            mean = "no validation cases"
+        elif len(dice) == 1:
+            mean = f"mean Dice {known[0]:.4f} (fold {next(iter(dice))})"
+        else:
+            mean = f"mean Dice {sum(known) / len(known):.4f} over {count(len(known), 'fold')} ({', '.join(each)})"
+        lines.append(f"{configuration}: {mean}")
     return "\n".join(lines) + "\n"

@@ -32,6 +32,7 @@ from segfw.evaluation.report import curve_lines, draw_curve, draw_scores, headli
 from segfw.evaluation.report_tables import case_table
 from segfw.evaluation.summary import summarize
 from segfw.evaluation.surface import SurfaceScore
+from segfw.evaluation.text import folds_table
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 from segfw.images.units import PICTURE, SCAN
@@ -296,6 +297,16 @@ def test_the_headline_says_what_it_is(labels, cases, what):
     assert (figure, found) == ("0.667", what)
     expected = "95 % confidence interval 0.667 to 0.667" if cases > 4 else "no confidence interval: it takes 5 cases"
     assert sure == expected
+
+
+def test_folds_are_told_with_their_mean():
+    half, whole = (summarize({"a": {"liver": score(box((0, 2)), box((0, end)))}}) for end in (1, 2))
+    assert folds_table({"2d": {"3": whole}}) == "2d: mean Dice 1.0000 (fold 3)\n"
+    assert folds_table({"2d": {"0": half, "1": whole}}) == (
+        "2d: mean Dice 0.8333 over 2 folds (fold 0 0.6667, fold 1 1.0000)\n"
+    )
+    empty = summarize({"a": {"liver": score(box(), box())}})
+    assert folds_table({"2d": {"all": empty}}) == "2d: no validation cases\n"
 
 
 def test_captions_say_only_what_is_drawn():

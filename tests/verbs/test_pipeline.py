@@ -128,7 +128,8 @@ def test_a_finished_run_is_not_done_again(raw, work):
     scores = run(raw, work, configurations=("3d_fullres",), folds=("0",), epochs=4, steps_per_epoch=2, device="cpu")
     changed = {path.name for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns}
     assert changed <= {"plan.json", "splits.json", "summary.txt", "run.toml", "log.txt"}
-    assert "3d_fullres: foreground mean Dice mean 0." in folds_table(scores)
+    dice = scores["3d_fullres"]["0"].foreground_mean.dice
+    assert folds_table(scores) == f"3d_fullres: mean Dice {dice:.4f} (fold 0)\n"
 
 
 def test_a_run_leaves_everything_a_reader_needs(work):
