@@ -250,6 +250,18 @@ class Scores(Record):
         found = {next(iter(by_label.values())).units for by_label in self.cases.values() if by_label}
         return tuple(units for units in ALL_UNITS if units in found) or (SCAN,)
 
+    @property
+    def extent(self) -> str:
+        """'area' where all images are single slices or photographs, else 'volume'."""
+        return "area" if {units.extent for units in self.units} == {"area"} else "volume"
+
+    def metric(self, name: str) -> Metric:
+        """What a metric is called here: of areas there is no volume."""
+        found = METRICS[name]
+        if self.extent == "volume":
+            return found
+        return found._replace(title=found.title.replace("Volume", "Area"), short=found.short.replace("Vol.", "Area"))
+
 
 def label_score(
     confusion_kk: np.ndarray,

@@ -29,7 +29,7 @@ def label_table(scores: Scores) -> Table:
     labels = scores.labels.values()
     columns = [Column(title="Label", values=list(scores.labels), total="Mean over labels")]
     for name in scores.shown:
-        metric = METRICS[name]
+        metric = scores.metric(name)
         low_high = scores.foreground_interval.get(name)
         columns.append(
             Column(
@@ -67,7 +67,7 @@ def _range(low: float, high: float, digits: int) -> str:
 def spread_table(scores: Scores) -> Table | None:
     """A row per label and metric: how it varies over cases. None without any."""
     rows = [
-        (name, METRICS[key].with_unit, getattr(label, key), spread)
+        (name, scores.metric(key).with_unit, getattr(label, key), spread)
         for name, label in scores.labels.items()
         for key, spread in label.spread.items()
     ]
@@ -100,7 +100,7 @@ def case_table(scores: Scores, addresses: Mapping[str, str]) -> Table:
         Column(title="Label", values=[name for _, name, _ in cells], choose="All labels"),
     ]
     for name in scores.shown:
-        metric = METRICS[name]
+        metric = scores.metric(name)
         values = [getattr(score, name) for score in found]
         hint = MEANINGS.get(name, "")
         columns.append(Column(title=metric.title, unit=metric.unit, hint=hint, values=values, digits=metric.digits))

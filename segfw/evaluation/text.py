@@ -84,7 +84,7 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, dict[str, Paired]
 def scores_table(scores: Scores) -> str:
     """The means of every label as plain text columns, for the console, with what was counted and how."""
     metrics = scores.shown
-    heads = ("label", *(METRICS[metric].head for metric in metrics))
+    heads = ("label", *(scores.metric(metric).head for metric in metrics))
     rows: list[Sequence[str]] = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
     for name, label in scores.labels.items():
         counts = (label.cases, label.missed, label.invented, label.both_empty)

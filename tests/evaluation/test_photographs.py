@@ -58,6 +58,7 @@ def test_scores_of_photographs_are_in_pixels(photographs):
     assert list(rows_of(output.with_name("scores_lesions.csv"))[0])[2:4] == ["from_px", "to_px"]
     text = scores_table(scores)
     assert "HD95 px" in text
+    assert "Area sim.  Area diff. of ref." in text
     assert "a tolerance of 1 px" in text
     assert " mm" not in text
     assert Scores.load(output) == scores
@@ -84,6 +85,8 @@ def test_the_report_of_photographs_says_pixels(photographs):
     assert "HD95<small>px</small>" in page
     assert "within 1.0 px of the other" in page
     assert "patient" not in page
+    assert "Area similarity" in page
+    assert "olume" not in page
     assert not [unit for unit in (" mm", " ml", "millimetre") if unit in page]
 
 
