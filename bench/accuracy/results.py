@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -82,7 +82,7 @@ class Result(Training):
     cases: dict[str, CaseScores]
 
     @classmethod
-    def of(cls, training: Training, **found: object) -> Self:
+    def of(cls, training: Training, **found: Any) -> Self:
         """What was found of a training."""
         return cls(**dict(training), **found)
 

@@ -124,12 +124,12 @@ def _notes(by_arm: dict[str, list[Result]]) -> list[str]:
     lines.append(f"- computed by {'; '.join(machines)}")
     if len(machines) > 1:
         lines.append("- not all by the same processor in the same precision: equal minutes are not equal work")
-    shared = [result for result in results if result.core_share is not None and result.core_share < ALONE]
+    shares = [result.core_share for result in results if result.core_share is not None]
+    shared = [share for share in shares if share < ALONE]
     if shared:
-        least = min(result.core_share for result in shared)
         lines.append(
             f"- {len(shared)} of {count(len(results), 'run')} had less than {ALONE:.0%} of their cores (down to "
-            f"{least:.0%}), because other programs used them: minutes are no measure there"
+            f"{min(shared):.0%}), because other programs used them: minutes are no measure there"
         )
     return ["\n".join(lines)]
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -97,16 +96,7 @@ class Job:
         return [sys.executable, "-m", "segfw", *self.segfw_arguments]
 
 
-class Process(Protocol):
-    """What is asked of a process that trains."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        """Its exit status once it has ended."""
-
-
-Start = Callable[[Job, Sequence[int]], Process]
+Start = Callable[[Job, Sequence[int]], subprocess.Popen[bytes]]
 
 
 def require_arm(arm: Arm) -> PlanRequest:
@@ -216,7 +206,7 @@ class _Running:
 
     job: Job
     cores: Sequence[int]
-    process: Process
+    process: subprocess.Popen[bytes]
     began_s: float
     wall_s: float = 0.0
     cpu_s: float = 0.0
