@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import sys
 import time
+from functools import lru_cache
 
 import torch
 
@@ -15,6 +16,12 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Length of a training on the CPU from which compiling it pays.
 COMPILE_FROM_S = 1800.0
 COMPILE_FROM_STEPS = 2000
+COMPILE_FROM_S_ON_CUDA = 600.0  # of each shape of patches: not measured; if a minute of compiling saves a fifth
+PROBE_CHANNELS = 32
+# Voxels. In float32 PyTorch leaves an image of less than 20 480 values beside its last axis to another, far slower
+# convolution, which patches do not meet.
+PROBE_EDGES = (32, 48, 48)
+PROBE_TRIES = 3
 COMPILE_FROM_TILES = 4000  # of a prediction on CUDA; not measured: if a minute of compiling saves a fifth
 
 # Parameters of glibc's mallopt, from its malloc.h.
@@ -42,9 +49,12 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device, *, as_nnunet: bool = False) -> torch.dtype:
+def pick_precision(
+    name: str, device: torch.device, *, as_nnunet: bool = False, for_training: bool = False
+) -> torch.dtype:
     """Data type of the network's arithmetic; 'auto' takes 16 bit where the device computes faster in it.
 
+    On a CPU that is measured, once a process: ``for_training`` forward and backward, else forward alone.
     ``as_nnunet`` it is what nnU-Net predicts in: float16 on CUDA, float32 elsewhere, because bf16, which rounds eight
     times as coarsely as float16, moves more voxels than all other differences from nnU-Net together.
     """
@@ -54,14 +64,48 @@ def pick_precision(name: str, device: torch.device, *, as_nnunet: bool = False) 
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    if device.type == "cpu" and cpu_has_bf16():
+    if device.type == "cpu" and cpu_has_bf16() and bf16_gain(torch.get_num_threads(), for_training=for_training) > 1:
         return torch.bfloat16
     return torch.float32
 
 
 def cpu_has_bf16() -> bool:
-    """True if the processor multiplies bf16 matrices in hardware; elsewhere bf16 is emulated and slow."""
+    """True if the processor multiplies bf16 in hardware; elsewhere bf16 is emulated, and slow beyond doubt.
+
+    Whether it is then faster than float32 the flag does not say: a Xeon with AVX512-bf16 and without matrix units
+    trains 1.5 times slower in bf16, an AMD Zen 4 twice as fast.
+    """
     return cpu_has_amx() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+@lru_cache
+def bf16_gain(threads: int, *, for_training: bool) -> float:
+    """How many times as fast as float32 this CPU convolves in bf16, with so many ``threads``, as they are set."""
+    del threads  # what is measured holds for as many as now; others are measured anew
+    return probed_convolution_s(torch.float32, for_training=for_training) / probed_convolution_s(
+        torch.bfloat16, for_training=for_training
+    )
+
+
+def probed_convolution_s(precision: torch.dtype, *, for_training: bool) -> float:
+    """Seconds of a 3x3x3 convolution of 32 channels on this CPU, the best of a few; with its gradients for training.
+
+    Under autocast, as networks are computed, with weights in float32. The random numbers of a training stay as they
+    are.
+    """
+    weight = torch.full((PROBE_CHANNELS, PROBE_CHANNELS, 3, 3, 3), 0.01).to(memory_format=torch.channels_last_3d)
+    image = torch.ones(1, PROBE_CHANNELS, *PROBE_EDGES).to(memory_format=torch.channels_last_3d)
+    for tensor in (weight, image):
+        tensor.requires_grad_(for_training)
+    best_s = float("inf")
+    with torch.set_grad_enabled(for_training), autocast(torch.device("cpu"), precision):
+        for _ in range(PROBE_TRIES):
+            started_s = time.perf_counter()
+            result = torch.nn.functional.conv3d(image, weight, padding=1)
+            if for_training:
+                result.sum().backward()
+            best_s = min(best_s, time.perf_counter() - started_s)
+    return best_s
 
 
 def cpu_has_amx() -> bool:
@@ -69,15 +113,15 @@ def cpu_has_amx() -> bool:
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
-def compiling_pays(device: torch.device, *, seconds: float | None, steps: int) -> bool:
+def compiling_pays(device: torch.device, *, seconds: float | None, steps: int, shapes: int = 1) -> bool:
     """Whether torch.compile shortens a training of ``seconds``, or else of ``steps``, its own time included.
 
-    It takes up to a minute. What it speeds up is what stands between the convolutions: much of a step on CUDA, and on
-    CPUs that are as fast in convolutions. On others it gains 3 %. The answer depends on nothing that is measured, so
-    that a run with the same settings repeats on the same machine.
+    It takes up to a minute for each of the ``shapes`` of patches. What it speeds up is what stands between the
+    convolutions: much of a step on CUDA, and on CPUs that are as fast in convolutions. On others it gains 3 %. The
+    answer depends on nothing that is measured, so that a run with the same settings repeats on the same machine.
     """
     if device.type == "cuda":
-        return True
+        return seconds is None or seconds >= COMPILE_FROM_S_ON_CUDA * shapes
     is_long = steps >= COMPILE_FROM_STEPS if seconds is None else seconds >= COMPILE_FROM_S
     return device.type == "cpu" and cpu_has_amx() and is_long
 

@@ -142,7 +142,7 @@ def measure_step(
 
 def run_steps(spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, steps: int) -> None:
     """Training steps on noise: mixed precision, loss of all outputs, backward, and the optimiser that training uses."""
-    precision = pick_precision("auto", device)
+    precision = pick_precision("auto", device, for_training=True)
     network = fastest_layout(build_network(spec).to(device)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, fused=True)
     image = torch.randn(batch_size, spec.in_channels, *patch_size, device=device)

@@ -20,18 +20,46 @@ def processor(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    "amx, avx512_bf16, dtype",
-    [
-        (False, False, torch.float32),
-        (False, True, torch.bfloat16),
-        (True, False, torch.bfloat16),
-        (True, True, torch.bfloat16),
-    ],
-)
-def test_the_cpu_computes_in_bf16_where_it_has_instructions_for_it(processor, amx, avx512_bf16, dtype):
+@pytest.fixture
+def measured(monkeypatch):
+    """Makes convolutions take so many seconds in training and in prediction, by precision."""
+
+    def make(*, float32_s: tuple[float, float], bf16_s: tuple[float, float]) -> None:
+        def probed(precision: torch.dtype, *, for_training: bool) -> float:
+            return (float32_s if precision == torch.float32 else bf16_s)[0 if for_training else 1]
+
+        monkeypatch.setattr(device, "probed_convolution_s", probed)
+        device.bf16_gain.cache_clear()
+
+    yield make
+    device.bf16_gain.cache_clear()
+
+
+@pytest.mark.parametrize("amx, avx512_bf16", [(False, True), (True, False), (True, True)])
+def test_a_cpu_with_instructions_for_bf16_computes_in_what_is_faster_there(processor, measured, amx, avx512_bf16):
     processor(amx=amx, avx512_bf16=avx512_bf16)
-    assert pick_precision("auto", CPU) == dtype
+    measured(float32_s=(2.0, 2.0), bf16_s=(1.0, 3.0))
+    assert pick_precision("auto", CPU, for_training=True) == torch.bfloat16
+    assert pick_precision("auto", CPU) == torch.float32
+    measured(float32_s=(2.0, 2.0), bf16_s=(3.0, 1.0))
+    assert pick_precision("auto", CPU, for_training=True) == torch.float32
+    assert pick_precision("auto", CPU) == torch.bfloat16
+
+
+def test_a_cpu_without_them_is_not_measured(processor, monkeypatch):
+    processor(amx=False, avx512_bf16=False)
+    monkeypatch.setattr(device, "bf16_gain", lambda *given, **more: 1 / 0)
+    assert pick_precision("auto", CPU, for_training=True) == torch.float32
+
+
+def test_the_measured_convolutions_leave_random_numbers_as_they_are(monkeypatch):
+    monkeypatch.setattr(device, "PROBE_EDGES", (8, 8, 64))
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    seconds = [device.probed_convolution_s(torch.float32, for_training=training) for training in (True, False)]
+    assert min(seconds) > 0
+    assert torch.equal(torch.rand(2), wanted)
 
 
 def test_float32_where_pytorch_cannot_tell(monkeypatch):
@@ -44,7 +72,9 @@ def test_float32_where_pytorch_cannot_tell(monkeypatch):
 @pytest.mark.parametrize(
     "where, amx, seconds, steps, pays",
     [
-        (CUDA, False, 60, 10, True),
+        (CUDA, False, 600, 10, True),
+        (CUDA, False, 599, 10**6, False),
+        (CUDA, False, None, 10, True),
         (MPS, True, None, 10**6, False),
         (CPU, True, None, 2000, True),
         (CPU, True, None, 1999, False),
@@ -56,3 +86,8 @@ def test_float32_where_pytorch_cannot_tell(monkeypatch):
 def test_compiling_pays_in_long_trainings_on_processors_with_matrix_units(processor, where, amx, seconds, steps, pays):
     processor(amx=amx, avx512_bf16=True)
     assert compiling_pays(where, seconds=seconds, steps=steps) is pays
+
+
+def test_each_shape_of_patches_has_to_pay_for_itself():
+    assert compiling_pays(CUDA, seconds=1800, steps=1, shapes=3)
+    assert not compiling_pays(CUDA, seconds=1799, steps=1, shapes=3)
