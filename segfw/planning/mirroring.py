@@ -110,6 +110,16 @@ def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_publish
     return Mirroring(axis=axis, pairs=tuple(pairs), reasons=(sentence,))
 
 
+def side_axes(mirroring: Mirroring) -> frozenset[int]:
+    """Canonical axes from one end of which to the other left becomes right, where the labels know sides.
+
+    In a slice across such an axis the two sides look alike, so that a network that sees slices cannot tell them apart.
+    """
+    if mirroring.pairs:
+        return frozenset((mirroring.axis,))
+    return frozenset(mirroring.fixed_axes)
+
+
 class _Obstacle(NamedTuple):
     """Why images are not mirrored along some axes."""
 

@@ -21,7 +21,7 @@ from segfw.planning import reasons, rules
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, CostOf, Grid, choose_by_memory, choose_published
 from segfw.planning.memory import StepCost, step_cost
-from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules
+from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules, side_axes
 from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
 from segfw.planning.request import PlanRequest
@@ -152,6 +152,7 @@ class Dataset:
     published_outputs: int
     normalization: tuple[Normalization, ...]
     mirroring: Mirroring
+    as_published: bool
 
     @property
     def target_mm(self) -> Spacing:
@@ -182,6 +183,7 @@ def _describe(manifest: DatasetManifest, fingerprint: Fingerprint, request: Plan
         published_outputs=len(labels.regions or labels.values[1:]) + 1 + (labels.ignore is not None),
         normalization=choose_normalization(manifest, fingerprint),
         mirroring=find_mirroring(labels, fingerprint.cases, as_published=request.as_published),
+        as_published=request.as_published,
     )
 
 
@@ -209,12 +211,24 @@ def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose, cost_o
         cost = cost_of(choice.network)
         return _configuration(name, dataset, choice, spacing_mm, median, cost, batch_dice=batch_dice)
 
-    median = dataset.median_shape
-    target = dataset.target_mm
-    flat = choose(_grid(dataset, target[1:], median[1:], prod(median)), preset)
-    planned = {TWO_D: configuration(TWO_D, flat, (None, target[1], target[2]), median, batch_dice=True)}
+    sliced = sliced_dataset(dataset)
+    across, *in_plane = sliced.target_mm
+    flat = choose(_grid(sliced, tuple(in_plane), sliced.median_shape[1:], prod(sliced.median_shape)), preset)
+    planned = {
+        TWO_D: _configuration(
+            TWO_D,
+            sliced,
+            flat,
+            (None, in_plane[0], in_plane[1]),
+            sliced.median_shape,
+            cost_of(flat.network),
+            batch_dice=True,
+        )
+    }
     if dataset.is_flat:
         return planned
+    median = dataset.median_shape
+    target = dataset.target_mm
     grid = _grid(dataset, target, median, prod(median))
     full = choose(grid, preset)
     lowres = _find_lowres(dataset, preset, choose, full)
@@ -225,6 +239,19 @@ def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose, cost_o
         second = choose(replace(grid, channels=dataset.channels + dataset.labels), preset)
         planned[CASCADE] = configuration(CASCADE, second, target, median, batch_dice=True)
     return planned
+
+
+def sliced_dataset(dataset: Dataset) -> Dataset:
+    """The data set as slices see it: as volumes do, but slices never lie across the axis of left and right.
+
+    As published they lie across the coarsest axis whatever that is.
+    """
+    sides = side_axes(dataset.mirroring)
+    if dataset.as_published or dataset.is_flat or dataset.axis_order[0] not in sides:
+        return dataset
+    order = rules.axis_order(dataset.spacing_mm, never_first=sides)
+    canonical = dict(zip(dataset.axis_order, dataset.median_shape))
+    return replace(dataset, axis_order=order, median_shape=as_spacing(canonical[axis] for axis in order))
 
 
 def _grid(dataset: Dataset, spacing_mm: tuple[float, ...], median: tuple[float, ...], case_voxels: float) -> Grid:
@@ -279,6 +306,7 @@ def _configuration(
 ) -> Configuration:
     patch = choice.patch_size
     batch = choice.batch_size
+    slicing = reasons.of_slices(dataset.axis_order, side_axes(dataset.mirroring)) if name == TWO_D else ()
     mirroring = mirror_rules(dataset.mirroring, dataset.axis_order, patch, is_2d=name == TWO_D)
     disk_gb = stored_gb(median, dataset.cases, dataset.channels)
     return Configuration(
@@ -300,7 +328,7 @@ def _configuration(
             disk_gb=disk_gb,
             ram_gb=PROCESS_GB + disk_gb,
         ),
-        reasons=(*reasons.of_choice(choice, median, spacing_mm), *mirroring.reasons),
+        reasons=(*slicing, *reasons.of_choice(choice, median, spacing_mm), *mirroring.reasons),
     )
 
 

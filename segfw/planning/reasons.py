@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 
 from segfw.dataset.cases import DatasetManifest
@@ -38,6 +38,22 @@ def of_dataset(
         why = "CT has absolute units" if rule.kind == "ct" else "per image"
         reasons.append(f"Channel {channel.name!r}: {scaling}{inside} ({why}).")
     return tuple(reasons)
+
+
+def of_slices(order: tuple[int, int, int], sides: Collection[int]) -> tuple[str, ...]:
+    """Where slices lie with regard to the axes along which left becomes right, if the labels know sides."""
+    if not sides:
+        return ()
+    across = "zyx"[order[0]]
+    if order[0] in sides:
+        return (
+            f"Slices lie across {across}, along which left becomes right: in a slice both sides look alike, and the "
+            "network cannot tell them apart.",
+        )
+    if min(sides) == max(sides) == 2 and order == (0, 1, 2):  # as images usually lie
+        return ()
+    along = " and ".join("zyx"[axis] for axis in sorted(sides))
+    return (f"Slices lie across {across}, so that left and right, which lie apart along {along}, are seen in a slice.",)
 
 
 def of_rule(*, as_published: bool, has_lowres: bool, is_flat: bool, is_foreign: bool) -> tuple[str, ...]:

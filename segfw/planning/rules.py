@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 
 import numpy as np
@@ -46,10 +46,16 @@ def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> S
     return as_spacing(target)
 
 
-def axis_order(target_mm: Spacing, median_shape: Sequence[float] | None = None) -> tuple[int, int, int]:
-    """The coarsest axis first, the others in their order; with ``median_shape`` the axis of single slices first."""
+def axis_order(
+    target_mm: Spacing, median_shape: Sequence[float] | None = None, *, never_first: Collection[int] = ()
+) -> tuple[int, int, int]:
+    """The coarsest axis first, the others in their order; with ``median_shape`` the axis of single slices first.
+
+    Axes that are ``never_first`` are so only where nothing else is left.
+    """
     single = [axis for axis in range(3) if median_shape is not None and median_shape[axis] == 1]
-    first = single[0] if single else int(np.argmax(target_mm))
+    allowed = [axis for axis in range(3) if axis not in never_first] or list(range(3))
+    first = single[0] if single else max(allowed, key=lambda axis: target_mm[axis])
     second, third = (axis for axis in range(3) if axis != first)
     return first, second, third
 

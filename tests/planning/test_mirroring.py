@@ -261,8 +261,8 @@ def test_a_plan_holds_what_is_exchanged_and_why():
     assert full.preprocessing.axis_order == (2, 0, 1)  # x is the coarsest
     assert (full.mirror_axes, full.swapped_labels) == ((0, 1, 2), ((0, 1, 2),))
     assert full.swapped_pairs == {0: ((1, 2),)}
-    assert plan.configurations["2d"].swapped_labels == ()
-    assert plan.configurations["2d"].swapped_pairs == {}
+    assert plan.configurations["2d"].preprocessing.axis_order == (0, 1, 2)  # a slice across x would not show sides
+    assert plan.configurations["2d"].swapped_labels == ((2, 1, 2),)
     assert "Mirroring along x exchanges Kidney_L and Kidney_R." in plan.reasons
     published = make_plan(manifest, data, PlanRequest(as_published=True))
     full = published.configurations["3d_fullres"]
