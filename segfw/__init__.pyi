@@ -107,6 +107,7 @@ def plan_and_preprocess(
     plan_only: bool = False,
     overwrite: bool = False,
     folds: tuple[str, ...] | list[str] = (),
+    time_budget_s: float | None = None,
 ) -> Plan: ...
 def train(
     work: StrPath,
@@ -123,6 +124,7 @@ def train(
     steps_per_epoch: int | None = None,
     time_budget_s: float | None = None,
     batch_size: int | None = None,
+    patches: Literal["grow", "constant"] | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     augmentation: Literal["device", "reference", "none"] = "device",
@@ -196,6 +198,7 @@ def run(
     steps_per_epoch: int | None = None,
     time_budget_s: float | None = None,
     batch_size: int | None = None,
+    patches: Literal["grow", "constant"] | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     augmentation: Literal["device", "reference", "none"] = "device",

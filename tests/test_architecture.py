@@ -36,7 +36,7 @@ EDGES = {
     "grid": {"base", "images", "dataset"},
     "planning": {"base", "images", "networks", "dataset", "grid"},
     "evaluation": {"base", "images", "dataset"},
-    "model": {"base", "networks", "dataset", "grid", "planning"},
+    "model": {"base", "images", "networks", "dataset", "grid", "planning"},
     "training": {"base", "images", "networks", "grid", "planning", "model"},
     "inference": {"base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model"},
     "checkup": {"base", "images", "dataset", "grid", "planning"},

@@ -21,6 +21,7 @@ from segfw.evaluation.pairs import LabelledPairs
 from segfw.evaluation.result_files import ResultFiles
 from segfw.grid.slabs import NoNumbers
 from segfw.grid.store import open_case
+from segfw.images.geometry import Shape
 from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
@@ -44,22 +45,23 @@ def whole_case_counter(
     target: Target,
     device: torch.device,
     precision: torch.dtype,
-) -> Callable[[nn.Module, str], Tensor]:
+) -> Callable[[nn.Module, str, Shape], Tensor]:
     """Predicts a stored case, by its id, as a whole and without mirroring; counts its voxels on the network's grid.
 
-    What it returns gives true positives, false positives and false negatives (3, K) of a network on a case.
+    What it returns gives true positives, false positives and false negatives (3, K) of a network on a case, predicted
+    in tiles of the size that is given.
     """
 
     limits = LearnedLimits()
 
     @torch.no_grad()
-    def count(network: nn.Module, case_id: str) -> Tensor:
+    def count(network: nn.Module, case_id: str, patch_size: Shape) -> Tensor:
         case = open_case(preprocessed, case_id, in_memory=True, previous=handed_on)
         classes_zyx = torch.from_numpy(case.classes)
         slabs = sliding_window(
             torch.from_numpy(case.image),
             [network],
-            configuration.patch_size,
+            patch_size,
             device=device,
             precision=precision,
             previous_zyx=None if handed_on is None else torch.from_numpy(case.previous),

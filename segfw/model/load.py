@@ -11,13 +11,16 @@ from torch import Tensor
 from segfw.base.options import named_by_keyword
 from segfw.model.export_options import OnnxOptions
 from segfw.model.source import ModelSource
-from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes
+from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes, shared_patch_size
 from segfw.planning.plan import Configuration, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained configuration: its plan and the weights of one network per fold, by fold name."""
+    """A trained configuration: its plan and the weights of one network per fold, by fold name.
+
+    The configuration's patch is the one that the networks were trained on in the end.
+    """
 
     plan: Plan
     configuration: Configuration
@@ -105,10 +108,13 @@ def _read_configuration(
     previous = None
     if configuration.previous_stage:
         previous = _read_configuration(source, plan.configuration(configuration.previous_stage), plan, previous_folds)
+    metadata = [text for _, text in loaded.values()]
     return Model(
         plan=plan,
-        configuration=configuration,
+        configuration=configuration.with_patch(
+            shared_patch_size(metadata, configuration.patch_size), source.path / next(iter(names.values()), "")
+        ),
         weights={fold: tensors for fold, (tensors, _) in loaded.items()},
-        mirror_axes=shared_mirror_axes([metadata for _, metadata in loaded.values()]),
+        mirror_axes=shared_mirror_axes(metadata),
         previous=previous,
     )

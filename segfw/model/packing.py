@@ -29,7 +29,7 @@ from segfw.model.weights import read_tensors, require_usable, safetensors_header
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import PLAN_FILE, Plan
 
-KEPT_METADATA = ("epoch", "mirror_axes")  # of a file of weights
+KEPT_METADATA = ("epoch", "mirror_axes", "patch_size")  # of a file of weights
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's time is none of the model's
 
 

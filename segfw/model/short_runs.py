@@ -1,6 +1,8 @@
-"""From how many steps on a network may be worth its masks: the one place where that is decided, and why."""
+"""What a network of so many steps may be worth: the one place where that is decided, and why."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from segfw.base.words import count
 
@@ -8,6 +10,9 @@ from segfw.base.words import count
 # last 10 to 100 steps, and the rate takes twice as many to rise; a made-up data set of bright spheres needs a few
 # hundred steps until its masks look like spheres (segfw demo: Dice 0.02 after 6 steps), real images need thousands.
 FEWEST_USABLE_STEPS = 300
+FEWEST_STEPS_FOR_SMALL = 6000  # structures: 1849 steps found hardly any of the organs of a neck, each under 0.2 % of it
+SMALL_SHARE = 0.005  # of the voxels of a case
+SHOWN = 3  # names
 LONG_TRAINING_S = 2 * 24 * 3600.0  # from which nobody starts one without having been told
 EXAMPLE_BUDGET = "2h"
 
@@ -20,3 +25,23 @@ def too_few_steps(steps: int) -> str:
         f"{count(steps, 'step')} of training: too few for a usable model ({FEWEST_USABLE_STEPS} is the least, "
         "thousands are usual): its scores and masks only show that everything works"
     )
+
+
+def usefulness(steps: int, shares: Mapping[str, float]) -> str:
+    """What so many steps are expected to be enough for.
+
+    ``shares`` are of the structures: what part of a case each takes, as far as that is known.
+    """
+    if steps < FEWEST_USABLE_STEPS:
+        return "too few for a usable model"
+    if steps >= FEWEST_STEPS_FOR_SMALL:
+        return "enough for large and small structures"
+    small = [name for name, share in shares.items() if share < SMALL_SHARE]
+    if not shares:
+        return "enough for large structures, not for small ones"
+    if not small:
+        return f"enough for large structures, such as {'all' if len(shares) > 1 else 'the one'} here"
+    if len(small) == len(shares):
+        return f"too few for structures under {SMALL_SHARE:.1%} of a case, which all here are"
+    listed = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
+    return f"enough for large structures, not for small ones ({listed})"

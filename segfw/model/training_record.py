@@ -43,6 +43,7 @@ class Session(Record):
     system: str
     git: GitState | None  # None where the code is no checkout
     data_digest: str  # of the training cases as stored
+    expected: str = ""  # steps, and what they are enough for, as was said before the first one
 
 
 class TrainingEnd(Record):
@@ -100,6 +101,7 @@ class Events(TypedDict, total=False):
     rescued: str
     extended: str
     cooling: str
+    patches: str  # that grew
 
 
 class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False):

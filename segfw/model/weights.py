@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -13,10 +15,12 @@ from torch import Tensor
 from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
 from segfw.base.words import first_line
+from segfw.images.geometry import Shape, as_shape
 from segfw.model.source import ModelSource, split_model_path
 
 LONGEST_NUMBER = 9  # digits of an epoch
 MOST_HEADER_BYTES = 1 << 24  # a network of a thousand layers has a header of 100 kB
+IS_PATCH = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 LONGEST_REASON = 200  # characters of the library's words
 # The checksum stands twice in a file's text, so that no single damage makes one that has it look like one that has not.
 CHECKSUMS = ("crc32", "crc32_again")
@@ -26,10 +30,22 @@ CHECKSUMS = ("crc32", "crc32_again")
 LARGEST_WEIGHT = 1e18
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], *, epoch: int, mirror_axes: Sequence[int]) -> None:
-    """Writes a fold's weights as ``load_model`` reads them."""
-    axes = ",".join(str(axis) for axis in mirror_axes)
-    save_tensors(path, weights, {"epoch": str(epoch), "mirror_axes": axes})
+def save_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    epoch: int,
+    mirror_axes: Sequence[int],
+    patch_size: Shape | None = None,
+) -> None:
+    """Writes a fold's weights as ``load_model`` reads them.
+
+    ``patch_size`` (z, y, x) is what they were trained on in the end, where that may be less than planned.
+    """
+    text = {"epoch": str(epoch), "mirror_axes": ",".join(str(axis) for axis in mirror_axes)}
+    if patch_size is not None:
+        text["patch_size"] = "x".join(str(edge) for edge in patch_size)
+    save_tensors(path, weights, text)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -150,6 +166,15 @@ def shared_mirror_axes(metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]
     return tuple(sorted(set.intersection(*axes_of_folds)))
 
 
+def shared_patch_size(metadata: Sequence[Mapping[str, str]], planned: Shape) -> Shape:
+    """The patch that all folds know: the smallest of those that they were trained on, the planned one where none says.
+
+    Folds of one time budget differ in it only where they were trained on different machines.
+    """
+    texts = [fold["patch_size"] for fold in metadata if "patch_size" in fold]
+    return min((as_shape(map(int, text.split("x"))) for text in texts), key=prod, default=planned)
+
+
 def _checked(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
     """The text of a file of weights, once it says of mirroring and epoch what it can; UserError naming ``path``."""
     axes = metadata.get("mirror_axes", "")
@@ -158,4 +183,9 @@ def _checked(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
     epoch = metadata.get("epoch", "0")
     if not (epoch.isascii() and epoch.isdecimal()) or len(epoch) > LONGEST_NUMBER:
         raise UserError(f"{path}: field 'epoch' is {epoch[:80]!r}; it must be a number: restore the file")
+    patch = metadata.get("patch_size", "1x1x1")
+    if not IS_PATCH.fullmatch(patch):
+        raise UserError(
+            f"{path}: field 'patch_size' is {patch[:80]!r}; it must be voxels such as 40x56x40: restore the file"
+        )
     return dict(metadata)

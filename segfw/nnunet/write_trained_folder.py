@@ -15,7 +15,7 @@ from segfw.base.records import UserError
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection, postprocessing_in
 from segfw.model.source import ModelSource, postprocessing_name
-from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes
+from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes, shared_patch_size
 from segfw.nnunet.layer_names import to_nnunet
 from segfw.nnunet.postprocessing_files import write_postprocessing
 from segfw.nnunet.trained_folder import BEST, DATASET_FILE, FINAL, PLANS_FILE
@@ -62,15 +62,18 @@ class FolderExport:
     def write(self, configuration: Configuration) -> None:
         """The folder of one configuration with a checkpoint for each trained fold, and the best ones where kept."""
         folder = self.home / folder_name(configuration)
-        plans = plans_json(self.plan, self.ending, self.configurations)
-        dataset = dataset_json(self.plan, self.ending)
-        write_text(folder / PLANS_FILE, json.dumps(plans, indent=1) + "\n")
-        write_text(folder / DATASET_FILE, json.dumps(dataset, indent=1) + "\n")
         name = configuration.name
         folds = tuple(self.source.trained_folds(name))
         final = self.source.weight_names(name, folds)
+        metadata = [read_tensors(self.source, weights)[1] for weights in final.values()]
+        trained = configuration.with_patch(shared_patch_size(metadata, configuration.patch_size), self.source.path)
+        configurations = [trained if each == configuration else each for each in self.configurations]
+        plans = plans_json(self.plan, self.ending, configurations)
+        dataset = dataset_json(self.plan, self.ending)
+        write_text(folder / PLANS_FILE, json.dumps(plans, indent=1) + "\n")
+        write_text(folder / DATASET_FILE, json.dumps(dataset, indent=1) + "\n")
         best = self.source.best_weight_names(name)
-        mirror_axes = self._mirror_axes(configuration, list(final.values()))
+        mirror_axes = _mirror_axes(configuration, metadata)
         for fold in folds:
             (folder / f"fold_{fold}").mkdir()
             init_args = {
@@ -83,16 +86,6 @@ class FolderExport:
             if fold in best:
                 path = folder / f"fold_{fold}" / BEST
                 self._write_checkpoint(path, configuration, best[fold], init_args, mirror_axes)
-
-    def _mirror_axes(self, configuration: Configuration, weights: Sequence[str]) -> tuple[int, ...]:
-        """Axes along which nnU-Net may mirror.
-
-        It mirrors all folds as the first one allows, segfw only along axes that all of them do; and it cannot exchange
-        labels of left and right.
-        """
-        shared = shared_mirror_axes([read_tensors(self.source, name)[1] for name in weights])
-        offset = 1 if configuration.network.is_2d else 0
-        return tuple(axis - offset for axis in shared if axis not in configuration.swapped_pairs)
 
     def _write_checkpoint(
         self,
@@ -136,3 +129,14 @@ class FolderExport:
         for name, steps in found.items():
             write_postprocessing(folders.get(name, self.home), steps, values)
         return found
+
+
+def _mirror_axes(configuration: Configuration, metadata: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    """Axes along which nnU-Net may mirror, from the ``metadata`` of all folds' weights.
+
+    It mirrors all folds as the first one allows, segfw only along axes that all of them do; and it cannot exchange
+    labels of left and right.
+    """
+    offset = 1 if configuration.network.is_2d else 0
+    shared = shared_mirror_axes(metadata)
+    return tuple(axis - offset for axis in shared if axis not in configuration.swapped_pairs)

@@ -70,6 +70,17 @@ class Configuration(Record):
             raise ValueError(f"patch_size {self.patch_size} must be divisible by the network's downsampling {factors}")
         return self
 
+    def with_patch(self, patch_size: Shape, source: Path | str) -> Configuration:
+        """The same on other patches; raises UserError naming ``source``, which says so, if the network cannot."""
+        if patch_size == self.patch_size:
+            return self
+        if any(size % factor for size, factor in zip(patch_size, self.network.downsampling)):
+            raise UserError(
+                f"{source}: was trained on patches of {patch_size} voxels, which the network of the plan cannot take "
+                f"(it halves them by {self.network.downsampling}); restore the file, or plan.json"
+            )
+        return self.model_copy(update={"patch_size": patch_size})
+
     @property
     def swapped_pairs(self) -> dict[int, tuple[tuple[int, int], ...]]:
         """By mirrored axis the pairs of classes that change places; axes that change none are left out."""
@@ -102,6 +113,8 @@ class Plan(Record):
     length_unit: str = SCAN.length  # of spacings; 'px' where no image told the size of its pixels
     configurations: dict[str, Configuration]
     reasons: tuple[str, ...]
+    planned_time_s: float | None = None  # of training a fold, that the networks were chosen for; None: as published
+    chosen: str = ""  # the configuration to train in that time
     request: str = ""  # digest of the data and of the PlanRequest that it was made for
     is_imported: bool = False  # nnU-Net trained the networks, whose own masks are wanted
 
@@ -128,6 +141,8 @@ class Plan(Record):
         content = handler(self)
         if self.length_unit == SCAN.length:  # as in every plan of before
             del content["length_unit"]
+        if self.planned_time_s is None:
+            del content["planned_time_s"], content["chosen"]
         return {**content, ORIENTATION_FIELD: self.orientation}
 
     @classmethod

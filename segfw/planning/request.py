@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segfw.base.durations import duration_s
 from segfw.base.options import DEVICES, LABEL_NAMES_HELP, Options, number_or_auto, option, setting
 from segfw.planning.published import PresetName
 
@@ -57,3 +58,10 @@ class PrepareOptions(Options):
     plan_only: bool = option(False, "do not preprocess")
     overwrite: bool = option(False, "read and plan anew, whatever is there")
     folds: tuple[str, ...] = setting((), "folds that there must be")
+    time_budget_s: float | None = option(
+        None,
+        "plan networks for folds that are trained this long: 90s, 12m, 1h30m (default: for the published length)",
+        parse=duration_s,
+        metavar="TIME",
+        gt=0,
+    )

@@ -42,6 +42,12 @@ def load_plan_and_splits(work: Path) -> tuple[Plan, Splits]:
     return plan, Splits.load(work / SPLITS_FILE)
 
 
+def trained_by_plan(work: Path) -> str:
+    """A fold that has weights or a checkpoint, such as 'runs/2d/fold_0'; '' where there is none."""
+    trained = sorted(str(file.parent.relative_to(work)) for file in work.glob("runs/*/*/*.safetensors"))
+    return trained[0] if trained else ""
+
+
 def _decisions(record: Record) -> Record:
     """The record without what depends on the machine and not on the data."""
     return record.without_estimates() if isinstance(record, Plan) else record
@@ -63,9 +69,9 @@ def require_keepable(work: Path, name: str, new: Record, overwrite: bool) -> Non
         except UserError:  # damaged or of another version
             if not overwrite:
                 raise
-        trained = sorted(str(file.parent.relative_to(work)) for file in work.glob("runs/*/*/*.safetensors"))
+        trained = trained_by_plan(work)
         if trained:
             raise UserError(
-                f"{path}: would change, but {trained[0]} is trained by it; use another work folder, or delete "
+                f"{path}: would change, but {trained} is trained by it; use another work folder, or delete "
                 f"{work / 'runs'} and train again"
             )

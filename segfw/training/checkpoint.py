@@ -34,6 +34,8 @@ class Counters:
     epoch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
+    stage: int = 0  # of growing patches
+    seen_voxels: int = 0  # of all patches so far
     epoch_steps: int = 0  # of the epoch that is under way
     epoch_loss: float = 0.0  # their sum
     epoch_s: float = 0.0

@@ -27,7 +27,7 @@ DRAWN_INK = "#010203"  # in its place while matplotlib draws, which knows no suc
 # Lines of neighbouring labels differ in their dashes too, for whoever cannot tell the colours; in line widths.
 DASHES = ("", "4 1.5", "1 1.2", "5 1.5 1 1.5")
 # Keys of a row whose value is a sentence of what happened then -> what the line that marks the epoch is called.
-MARKS = ("rescued", "extended", "cooling")
+MARKS = ("rescued", "extended", "cooling", "patches")
 MARK_DASHES = "1 2"
 SMALL = 0.9
 USUAL = 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,11 @@ from segfw.base.words import count
 from segfw.model.source import BEST_FILE
 from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures
 from segfw.model.weights import save_weights
+from segfw.training.batches import CutBatch
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
 from segfw.training.metrics_log import append_metrics, epoch_line
+from segfw.training.patch_stages import stage_at
 from segfw.training.patch_validation import validate_patches
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import is_finite, train_step_that_fits
@@ -36,8 +39,7 @@ class Diverged(Exception):
 
 def train_epochs(run: TrainRun, state: TrainState, clock: Clock) -> None:
     """Trains until the clock says that it is over. Raises Diverged, or Stopped."""
-    share = run.ranks.samples(run.settings.batch_size)
-    feeder = Feeder(lambda step: run.train_batches.cut(step, share), state.counters.step, device=run.compute.device)
+    feeder = Feeder(_cut(run, state), state.counters.step, device=run.compute.device)
     shown = StepProgress(clock, state.counters, run.page, is_first=run.ranks.is_first)
     try:
         with shown.lines():
@@ -76,7 +78,13 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
     _finish_epoch(run, state, row, clock, shown)
     if is_best and run.ranks.is_first:
         weights = state.network.state_dict()
-        save_weights(run.folder / BEST_FILE, weights, epoch=state.counters.epoch, mirror_axes=run.mirror_axes)
+        save_weights(
+            run.folder / BEST_FILE,
+            weights,
+            epoch=state.counters.epoch,
+            mirror_axes=run.mirror_axes,
+            patch_size=run.patch_size,
+        )
 
 
 def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder, shown: StepProgress) -> TrainFigures:
@@ -90,15 +98,19 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
         _set_rate(state, rate, run.settings.momentum)
         with run.augmentation_timer:
-            image, classes = run.train_batches.finish(cut, run.compute.device)
+            image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device)
         losses.append(train_step_that_fits(run.compute, state, image, classes))
         counters.step += 1
+        counters.seen_voxels += run.stages[counters.stage].voxels
         counters.epoch_steps += 1
-        due = _what_is_due(run, clock)
+        due = _what_is_due(run, clock, counters.stage)
         if due.is_anything or len(losses) >= CHECK_EVERY_STEPS:
             shown.loss = _add_up(run, state, losses)
             losses = []
         shown.step()
+        if due.stage is not None:
+            _enter_stage(run, state, due.stage)
+            feeder.go_on_with(_cut(run, state), counters.step)
         if due.is_epoch_over:
             break
         _act_within_epoch(run, state, clock, due)
@@ -110,6 +122,22 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         "augment_share": run.augmentation_timer.read_s() / clock.epoch_s(),
         "stalled_share": (feeder.stalled_s - stalled_before_s) / clock.epoch_s(),
     }
+
+
+def _cut(run: TrainRun, state: TrainState) -> Callable[[int], CutBatch]:
+    """Cuts this rank's part of a step's batch, of the stage that the run is in now."""
+    stage = state.counters.stage
+    share = run.ranks.samples(run.stages[stage].batch_size)
+    return lambda step: run.stage_batches[stage].cut(step, share)
+
+
+def _enter_stage(run: TrainRun, state: TrainState, stage: int) -> None:
+    """From now on patches are of that stage."""
+    state.counters.stage = stage
+    size = " x ".join(map(str, run.stages[stage].patch_size))
+    event = f"patches of {size} voxels, {run.stages[stage].batch_size} a step, from step {state.counters.step + 1} on"
+    state.counters.events["patches"] = event
+    tqdm.write(event)
 
 
 def _set_rate(state: TrainState, rate: float, momentum: float) -> None:
@@ -125,17 +153,27 @@ class _Due:
     is_epoch_over: bool
     is_checkpoint_due: bool
     asked: int  # by the file STOP
+    stage: int | None = None  # of growing patches, that begins now
 
     @property
     def is_anything(self) -> bool:
-        return self.is_epoch_over or self.is_checkpoint_due or self.asked != GO_ON
+        return self.is_epoch_over or self.is_checkpoint_due or self.asked != GO_ON or self.stage is not None
 
 
-def _what_is_due(run: TrainRun, clock: Clock) -> _Due:
-    is_epoch_over, is_checkpoint_due, asked = run.ranks.from_first(
-        clock.epoch_is_over(), run.checkpoints.is_due(), run.stop_file.asked()
+def _what_is_due(run: TrainRun, clock: Clock, now: int) -> _Due:
+    """``now`` is the stage that the run is in."""
+    is_epoch_over, is_checkpoint_due, asked, stage = run.ranks.from_first(
+        clock.epoch_is_over(),
+        run.checkpoints.is_due(),
+        run.stop_file.asked(),
+        stage_at(run.stages, clock.progress()),
     )
-    return _Due(is_epoch_over=bool(is_epoch_over), is_checkpoint_due=bool(is_checkpoint_due), asked=int(asked))
+    return _Due(
+        is_epoch_over=bool(is_epoch_over),
+        is_checkpoint_due=bool(is_checkpoint_due),
+        asked=int(asked),
+        stage=int(stage) if stage > now else None,  # there is no way back to smaller patches
+    )
 
 
 def _act_within_epoch(run: TrainRun, state: TrainState, clock: Clock, due: _Due) -> None:
@@ -168,7 +206,7 @@ def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> float:
     if math.isfinite(total) and is_finite(state.network):
         return total / len(losses)
     for step in range(counters.step - len(losses), counters.step):
-        for patch in run.train_batches.cut(step).patches:
+        for patch in run.stage_batches[counters.stage].cut(step).patches:
             if not bool(torch.isfinite(patch.image_czyx).all()):
                 case_id = run.train_ids[patch.case]
                 raise UserError(f"{run.folder}: {case_id} holds intensities that are no numbers; run segfw check")
@@ -204,8 +242,7 @@ def _validate_whole_cases(run: TrainRun, state: TrainState, clock: Clock) -> Who
     if run.whole_cases is None:
         return {}
     (elapsed_s,) = run.ranks.from_first(clock.elapsed_s())
-    settings = run.settings
-    if not run.whole_cases.is_due(state.counters, settings.batch_size, elapsed_s, settings.time_budget_s):
+    if not run.whole_cases.is_due(state.counters, elapsed_s, run.settings.time_budget_s):
         return {}
     state.counters.whole_tiles += run.whole_cases.tiles
     return run.whole_cases.validate(state.network)

@@ -126,6 +126,14 @@ class Feeder:
                 self._take_over(batch, arrived)
             yield batch
 
+    def go_on_with(self, cut: Callable[[int], CutBatch], next_step: int) -> None:
+        """Cuts by another function from ``next_step`` on; what was cut ahead by the one before is dropped."""
+        for coming in self._coming:
+            coming.cancel()
+        self._coming.clear()
+        self._cut = cut
+        self._next_step = next_step
+
     def _make(self, step: int) -> tuple[CutBatch, torch.cuda.Event | None]:
         if self._stream is None or self._device is None:
             return self._cut(step), None

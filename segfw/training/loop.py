@@ -67,6 +67,7 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             state.network.state_dict(),
             epoch=state.counters.epoch,
             mirror_axes=run.mirror_axes,
+            patch_size=run.patch_size,
         )
         _say_end(run, state.counters)
     run.page.end(FINISHED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import CaseArrays
-from segfw.model.short_runs import too_few_steps
+from segfw.model.short_runs import too_few_steps, usefulness
 from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.losses import LOSSES, Loss
@@ -24,12 +25,14 @@ from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, 
 from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
+from segfw.training.pace import Pace, measured_pace
+from segfw.training.patch_stages import PatchStage, smaller_patches, stages_text
 from segfw.training.progress_page import ProgressPage
 from segfw.training.run_record import describe_session, facts_of, note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
-from segfw.training.schedule import FittedSettings, extended, fit_to_length
+from segfw.training.schedule import FittedSettings, extended, fit_to_length, stages_of, steps_within
 from segfw.training.settings import TrainSettings
-from segfw.training.step import Compute, memory_errors_named, prepare_forward, seconds_per_patch
+from segfw.training.step import Compute, memory_errors_named, prepare_forward
 from segfw.training.stop_file import StopFile
 from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
@@ -85,7 +88,7 @@ def _new_state(
     for parameter in network.parameters():
         # Zeros give the same first step, and a first fp16 step that overflows leaves no uninitialised momentum behind.
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    needs_scaling = pick_precision(settings.precision, device) == torch.float16
+    needs_scaling = pick_precision(settings.precision, device, for_training=True) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=needs_scaling)
     return TrainState(network=network, optimizer=optimizer, scaler=scaler, forward=network)
 
@@ -101,13 +104,25 @@ def prepare_run(
     # What is computed
     configuration = request.configuration
     compute = _compute(request, begun_with or request.settings, device)
-    fitted = _fitted(request, compute, state) if begun_with is None else _continued(request, begun_with, state)
+    pace = _measured(request, compute, state)
+    fitted = _fitted(request, compute, pace) if begun_with is None else _continued(request, begun_with, state)
+    stages = stages_of(configuration, fitted.patches, fitted.patch_size, fitted.batch_size, request.ranks.joined_batch)
+    configuration = configuration.with_patch(stages[-1].patch_size, request.folder / SETTINGS_FILE)
+    compute = replace(compute, patch_size=configuration.patch_size)
+    counters = state.counters
+    if not counters.seen_voxels:  # of a checkpoint of an earlier version, whose patches were all alike
+        counters.seen_voxels = counters.step * stages[-1].voxels
     with memory_errors_named(request.folder, compute, fitted.batch_size):
-        prepare_forward(compute, state, fitted.batch_size, is_compiled=bool(fitted.compile))
+        prepare_forward(compute, state, fitted.batch_size, shapes=len(stages), is_compiled=bool(fitted.compile))
     print(
         f"batch {fitted.batch_size}, momentum {fitted.momentum:.3f}, "
         f"{'mirroring' if fitted.mirroring else 'no mirroring'}, {_precision_text(configuration, compute)}"
     )
+    expected = "" if begun_with else _expected(request, fitted, stages, pace)
+    if pace is not None and request.ranks.is_first:
+        print(expected)
+    if len(stages) > 1:
+        print(f"patches grow: {stages_text(stages)}")
 
     # On which data
     train_cases = _open_cases(request, request.fold.train, fitted, device)
@@ -119,7 +134,7 @@ def prepare_run(
     writers: list[Writer] = []
     facts: dict[str, str] = {}
     if request.ranks.is_first:
-        record = _begin_log(request, fitted, compute, state)
+        record = _begin_log(request, fitted, compute, state, expected)
         writers = open_writers(request.log, request.folder, record)
         facts = facts_of(record.sessions[-1], configuration, request.fold)
     return TrainRun(
@@ -130,9 +145,12 @@ def prepare_run(
         target=request.target,
         compute=compute,
         train_ids=request.fold.train,
-        train_batches=_batches(configuration, fitted, train_cases, TRAINING_STREAM, request.augment),
-        val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM),
-        whole_cases=_whole_cases(request, val_cases),
+        stages=stages,
+        stage_batches=tuple(
+            _batches(configuration, fitted, train_cases, TRAINING_STREAM, stage, request.augment) for stage in stages
+        ),
+        val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM, stages[-1]),
+        whole_cases=_whole_cases(request, configuration, val_cases),
         checkpoints=Checkpoints(request.folder, request.ranks.is_first, request.checkpoint_every_s, request.now_s),
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
@@ -147,11 +165,12 @@ def _compute(request: TrainRequest, settings: TrainSettings, device: torch.devic
     configuration = request.configuration
     return Compute(
         device=device,
-        precision=pick_precision(settings.precision, device),
+        precision=pick_precision(settings.precision, device, for_training=True),
         loss=_loss(request, settings),
         ranks=request.ranks,
         gradient_clip=settings.gradient_clip,
-        patch_shape=(configuration.network.in_channels, *configuration.patch_size),
+        in_channels=configuration.network.in_channels,
+        patch_size=configuration.patch_size,
     )
 
 
@@ -162,31 +181,49 @@ def _loss(request: TrainRequest, settings: TrainSettings) -> Loss:
     return LOSSES[settings.loss](request.configuration, request.target, request.ranks.sum_with_gradient)
 
 
-def _fitted(request: TrainRequest, compute: Compute, state: TrainState) -> FittedSettings:
+def _measured(request: TrainRequest, compute: Compute, state: TrainState) -> Pace | None:
+    """The pace of all ranks together, where the time of a new run has to be filled."""
+    settings = request.settings
+    if settings.time_budget_s is None or request.resume:
+        return None
+    patches = smaller_patches(request.configuration.patch_size, request.configuration.network.downsampling)
+    with memory_errors_named(request.folder, compute, settings.batch_size):
+        here = measured_pace(compute, state, patches, settings.time_budget_s, request.now_s)
+    fixed_s, voxel_s = request.ranks.from_first(here.fixed_s, here.voxel_s / request.ranks.count)
+    return Pace(fixed_s=fixed_s, voxel_s=voxel_s)
+
+
+def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> FittedSettings:
     """Settings of a new run, with what depends on its length and on the device."""
     settings = request.settings
-    planned_batch = request.configuration.batch_size
-    patch_s = None
-    if settings.time_budget_s:
-        with memory_errors_named(request.folder, compute, settings.batch_size):
-            here_s = seconds_per_patch(compute, state, settings.batch_size or planned_batch, request.now_s)
-        (patch_s,) = request.ranks.from_first(here_s / request.ranks.count)
-    fitted = fit_to_length(settings, planned_batch, patch_s, len(request.fold.train), request.ranks.joined_batch)
-    if patch_s is not None and settings.time_budget_s and request.ranks.is_first:
-        _say_steps(int(settings.time_budget_s / (patch_s * fitted.batch_size)), settings.time_budget_s)
+    fitted = fit_to_length(
+        settings,
+        request.configuration,
+        pace,
+        len(request.fold.train),
+        request.ranks.joined_batch,
+        keeps_patch=request.keeps_patch,
+    )
+    if compute.device.type == "cpu":  # so that a run that goes on does not measure anew which precision is faster
+        fitted = replace(fitted, precision="fp32" if compute.precision == torch.float32 else "bf16")
     if settings.compile is not None:
         return fitted
     # Kept with the settings, so that a resumed run does the same.
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
-    pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps)
+    shapes = len(stages_of(request.configuration, fitted.patches, fitted.patch_size, fitted.batch_size))
+    pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps, shapes=shapes)
     return replace(fitted, compile=pays)
 
 
-def _say_steps(steps: int, time_budget_s: float) -> None:
-    """How many steps the measured pace gives, and whether these are too few."""
-    print(f"about {steps:,} steps fit into {duration_text(time_budget_s)} on this device")
-    if too_few_steps(steps):
-        print(f"warning: {too_few_steps(steps)}")
+def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[PatchStage], pace: Pace | None) -> str:
+    """How many steps there will be, and what they are enough for; a warning where they are too few."""
+    if pace is None or settings.time_budget_s is None:
+        steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+        return f"{steps:,} steps: {usefulness(steps, request.structure_shares)}"
+    steps = int(steps_within(stages, settings.time_budget_s, pace))
+    enough_for = usefulness(steps, request.structure_shares)
+    said = f"about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device: {enough_for}"
+    return f"{said}\nwarning: {too_few_steps(steps)}" if too_few_steps(steps) else said
 
 
 def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainState) -> FittedSettings:
@@ -230,14 +267,14 @@ def _open_cases(
     )
 
 
-def _whole_cases(request: TrainRequest, val_cases: list[CaseArrays]) -> WholeCases | None:
+def _whole_cases(request: TrainRequest, configuration: Configuration, val_cases: list[CaseArrays]) -> WholeCases | None:
     """None where no whole case is to be predicted while the network trains."""
     if request.count_whole_case is None or not request.fold.validation:
         return None
     return WholeCases.of(
         dict(zip(request.fold.validation, val_cases)),
         request.count_whole_case,
-        request.configuration.patch_size,
+        configuration.patch_size,
         structures=len(request.label_names),
         ranks=request.ranks,
         share=request.whole_cases_share,
@@ -249,14 +286,15 @@ def _batches(
     settings: FittedSettings,
     cases: list[CaseArrays],
     stream: int,
+    stage: PatchStage,
     augment: Augment | None = None,
 ) -> Batches:
     is_training = stream == TRAINING_STREAM
     channels = configuration.preprocessing.normalization
     return Batches(
         cases=cases,
-        patch_size=configuration.patch_size,
-        batch_size=settings.batch_size,
+        patch_size=stage.patch_size,
+        batch_size=stage.batch_size,
         seed=settings.seed,
         stream=stream,
         augmentation=settings.augmentation if is_training else "none",
@@ -270,8 +308,10 @@ def _batches(
     )
 
 
-def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState) -> RunRecord:
-    """Settings and run.json of a run that begins or goes on at the state's epoch."""
+def _begin_log(
+    request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState, expected: str
+) -> RunRecord:
+    """Settings and run.json of a run that begins, with what is ``expected`` of it, or goes on at the state's epoch."""
     keep_metrics_before(request.folder, state.counters.epoch)
     settings.save(request.folder / SETTINGS_FILE)
     session = describe_session(
@@ -283,5 +323,6 @@ def _begin_log(request: TrainRequest, settings: FittedSettings, compute: Compute
         preprocessed=request.preprocessed,
         training_ids=request.fold.train,
         processes=request.ranks.count,
+        expected=expected.partition("\n")[0],
     )
     return note_session(request.folder, session, request.label_names)

@@ -43,6 +43,7 @@ def describe_session(
     preprocessed: Path,
     training_ids: Sequence[str],
     processes: int = 1,
+    expected: str = "",
 ) -> Session:
     """What this process trains with. ``training_ids`` are the cases in ``preprocessed`` that are trained on."""
     return Session(
@@ -59,6 +60,7 @@ def describe_session(
         system=platform.platform(),
         git=git_state(PACKAGE),
         data_digest=data_digest(preprocessed, training_ids),
+        expected=expected,
     )
 
 

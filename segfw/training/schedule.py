@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from math import prod
+from typing import Any, Literal, TypeVar
 
 from segfw.base.options import METADATA_KEY, OptionText
 from segfw.base.records import UserError
+from segfw.images.geometry import Shape
+from segfw.model.short_runs import FEWEST_USABLE_STEPS
+from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
+from segfw.training.pace import Pace
+from segfw.training.patch_stages import PatchStage, constant_stage, growing_stages, smaller_patches
 from segfw.training.settings import TrainSettings
 
 LONGEST_MEMORY_STEPS = 100  # of SGD's momentum: 0.99, as published
@@ -18,7 +24,8 @@ SHORTEST_MEMORY_STEPS = 10  # momentum 0.9
 PUBLISHED_RATE = 0.01
 FEWEST_STEPS = 1000  # a time budget is rather spent on this many small batches than on fewer large ones
 SMALLEST_BATCH = 2
-MIRROR_FROM_VIEWS = 100  # patches per training case
+FEWEST_LAST_STEPS = 50  # on patches of the size that prediction takes
+MIRROR_FROM_VIEWS = 100  # patches per training case; in a time budget, as many voxels as it has
 COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
 FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
@@ -52,9 +59,12 @@ def _decided(help: str, **limits: float) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedSettings(TrainSettings):
-    """Settings of a run that is under way: nothing that a step needs is left to be decided."""
+    """Settings of a run that is under way: nothing that a step needs is left to be decided.
 
-    batch_size: int = _decided("patches per step, of all processes together", ge=1)
+    In the settings of earlier versions ``patch_size`` is None, which is the planned one.
+    """
+
+    batch_size: int = _decided("patches per step, of all processes together; of the last stage where they grow", ge=1)
     learning_rate: float = _decided("at the start", gt=0)
     momentum: float = _decided("of SGD", ge=0, lt=1)
     mirroring: bool = _decided("mirrored images too")
@@ -62,35 +72,76 @@ class FittedSettings(TrainSettings):
 
 def fit_to_length(
     settings: TrainSettings,
-    planned_batch: int,
-    patch_s: float | None,
+    configuration: Configuration,
+    pace: Pace | None,
     cases: int,
     joined_batch: Callable[[int], int] = int,
+    *,
+    keeps_patch: bool = False,
 ) -> FittedSettings:
-    """Fills in what depends on how long the run is: batch size, momentum and mirroring, unless they are given.
+    """Fills in what depends on how long the run is: patch, batch, momentum and mirroring, unless they are given.
 
-    ``patch_s`` is the measured time of a training step per patch, needed with a time budget. The published values are
-    made for half a million patches; a run of a few thousand learns more from small batches, a momentum with a short
-    memory and a higher rate to go with it, and images in the one orientation they are all brought into
-    (docs/benchmarks.md). ``joined_batch`` makes a batch one that several ranks can share.
+    ``pace`` is what steps take, needed with a time budget. The published values are made for half a million patches; a
+    run of a few thousand learns more from small batches, a momentum with a short memory and a higher rate to go with
+    it, and images in the one orientation they are all brought into (docs/benchmarks.md). Where not even small batches
+    give enough steps, the patch is smaller than planned, unless the run ``keeps_patch``. ``joined_batch`` makes a batch
+    one that several ranks can share.
     """
-    batch = settings.batch_size or planned_batch
-    if settings.time_budget_s and patch_s is None:
+    if settings.time_budget_s is not None and pace is None:
         raise ValueError("with a time budget the time of a step must have been measured")
-    if settings.time_budget_s and patch_s is not None:
-        patches = settings.time_budget_s / patch_s
-        if settings.batch_size is None:
-            most = min(planned_batch, int(patches / FEWEST_STEPS))
-            batch = max(min(SMALLEST_BATCH, planned_batch), most)
-        batch = joined_batch(batch)
+    patches = settings.patches or ("constant" if settings.time_budget_s is None else "grow")
+    decided = replace(settings, patches=patches)
+    if settings.time_budget_s is None or pace is None:
+        batch = joined_batch(settings.batch_size or configuration.batch_size)
+        patch = settings.patch_size or configuration.patch_size
+        steps: float = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     else:
-        batch = joined_batch(batch)
-        patches = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) * batch
-    momentum = momentum_for(patches / batch) if settings.momentum is None else settings.momentum
+        sizes = [settings.patch_size or configuration.patch_size]
+        if settings.patch_size is None and not keeps_patch:
+            sizes += smaller_patches(configuration.patch_size, configuration.network.downsampling)
+        for patch in sizes:
+            batch = joined_batch(_batch_for(settings, configuration, patch, pace))
+            stages = stages_of(configuration, patches, patch, batch, joined_batch)
+            steps = steps_within(stages, settings.time_budget_s, pace)
+            last_steps = steps_within(stages[-1:], settings.time_budget_s / len(stages), pace)
+            if steps >= FEWEST_USABLE_STEPS and last_steps >= FEWEST_LAST_STEPS:
+                break
+    momentum = momentum_for(steps) if settings.momentum is None else settings.momentum
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
-    mirroring = patches / cases >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
-    decided = {"batch_size": batch, "momentum": momentum, "learning_rate": rate, "mirroring": mirroring}
-    return FittedSettings(**vars(settings) | decided)
+    views = steps * batch / cases
+    if settings.time_budget_s is not None:  # a slice is a small part of a case
+        views *= prod(patch) / prod(configuration.median_shape)
+    mirroring = views >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
+    more = {"batch_size": batch, "patch_size": patch, "momentum": momentum, "learning_rate": rate}
+    return FittedSettings(**vars(decided) | more | {"mirroring": mirroring})
+
+
+def _batch_for(settings: TrainSettings, configuration: Configuration, patch: Shape, pace: Pace) -> int:
+    """The given batch, or as many patches, of those planned, as leave FEWEST_STEPS steps in the time."""
+    if settings.batch_size is not None or settings.time_budget_s is None:
+        return settings.batch_size or configuration.batch_size
+    planned = configuration.batch_size
+    within = int(settings.time_budget_s / FEWEST_STEPS / pace.step_s(prod(patch)))
+    return max(min(SMALLEST_BATCH, planned), min(planned, within))
+
+
+def stages_of(
+    configuration: Configuration,
+    patches: Literal["grow", "constant"] | None,
+    patch_size: Shape | None,
+    batch_size: int,
+    joined_batch: Callable[[int], int] = int,
+) -> tuple[PatchStage, ...]:
+    """The stages of a run on ``patch_size``, which is the planned one if None; a single one where patches are alike."""
+    patch = patch_size or configuration.patch_size
+    if patches != "grow":
+        return constant_stage(patch, batch_size)
+    return growing_stages(patch, configuration.network.downsampling, batch_size, joined_batch=joined_batch)
+
+
+def steps_within(stages: Sequence[PatchStage], seconds: float, pace: Pace) -> float:
+    """Steps that fit into so many seconds, of which every stage has the same part."""
+    return sum(seconds / len(stages) / pace.step_s(stage.voxels) for stage in stages)
 
 
 def extended(

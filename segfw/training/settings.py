@@ -25,6 +25,9 @@ class TrainSettings(Options):
     )
     # None is the plan's, less where a time budget is short.
     batch_size: int | None = option(None, "patches per step (default: the plan's)", ge=1)
+    patches: Literal["grow", "constant"] | None = option(
+        None, "let patches grow while training, or not (default: where a time budget is given)"
+    )
     seed: int = option(0, "of everything random (default: {default})", ge=0)
     precision: Precision = option("auto", PRECISIONS)
     augmentation: Literal["device", "reference", "none"] = option(
@@ -42,6 +45,9 @@ class TrainSettings(Options):
     accumulate: int = option(1, "compute each batch in N parts (default: as few as fit)", metavar="N", ge=1)
     # None compiles where it pays (device.compiling_pays).
     compile: bool | None = option(None, "torch.compile (default: where it pays)")
+    patch_size: tuple[int, int, int] | None = setting(
+        None, "voxels (z, y, x) of the last patches (default: the plan's, or what a time budget has room for)"
+    )
     learning_rate: float | None = setting(None, "learning rate at the start (default: by the momentum)", gt=0)
     momentum: float | None = setting(None, "of SGD (default: by the length of the run)", ge=0, lt=1)
     weight_decay: float = setting(3e-5, "of SGD (default: {default})", ge=0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
+from segfw.images.geometry import Shape
 from segfw.networks.losses import Loss
 from segfw.training.checkpoint import TrainState
 
 # B batch, C channel, Z Y X space
-MEASURED_PATCHES = 8  # at most, to know the pace
+COMPILED_BATCHES = 4  # of one shape of patches: training, validation, and parts of both where memory is short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Compute:
     loss: Loss
     ranks: Ranks
     gradient_clip: float
-    patch_shape: tuple[int, int, int, int]  # (C, Z, Y, X) of what the network takes
+    in_channels: int  # of what the network takes
+    patch_size: Shape  # of the last patches
 
 
 def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
@@ -83,11 +84,13 @@ def train_step_that_fits(compute: Compute, state: TrainState, image_BCZYX: Tenso
         print(f"out of memory: the batch of {batch} is computed in {state.counters.parts} parts from now on")
 
 
-def prepare_forward(compute: Compute, state: TrainState, batch_size: int, *, is_compiled: bool) -> None:
+def prepare_forward(
+    compute: Compute, state: TrainState, batch_size: int, *, shapes: int = 1, is_compiled: bool
+) -> None:
     """Has gradients averaged over ranks and, where that ``is_compiled`` and works, the network compiled.
 
-    ``batch_size`` is that of all ranks together. Raises UserError where compiling does not work on one of several
-    ranks, which must all compute alike.
+    ``batch_size`` is that of all ranks together, ``shapes`` the number of sizes that patches will have. Raises
+    UserError where compiling does not work on one of several ranks, which must all compute alike.
     """
     ranks = compute.ranks
     if ranks.count > 1:
@@ -95,15 +98,21 @@ def prepare_forward(compute: Compute, state: TrainState, batch_size: int, *, is_
         state.forward = averaging
         state.without_averaging = averaging.no_sync
     if is_compiled:
-        _compile_forward(compute, state, batch_size // ranks.count)
+        _compile_forward(compute, state, batch_size // ranks.count, shapes)
 
 
-def _compile_forward(compute: Compute, state: TrainState, batch: int) -> None:
-    """Compiles the forward pass, unless that fails; in as many parts of this rank's ``batch`` as fit."""
+def _compile_forward(compute: Compute, state: TrainState, batch: int, shapes: int) -> None:
+    """Compiles the forward pass, unless that fails; in as many parts of this rank's ``batch`` as fit.
+
+    Each of several ``shapes`` of patches is compiled for itself when its turn comes: code for any shape is slower.
+    """
     eager = state.forward
-    state.forward = torch.compile(eager)
+    if shapes > 1:
+        limit = COMPILED_BATCHES * shapes
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+    state.forward = torch.compile(eager, dynamic=False if shapes > 1 else None)
     try:
-        while not _fits(compute, state, -(-batch // state.counters.parts)):
+        while not step_fits(compute, state, -(-batch // state.counters.parts)):
             state.counters.parts = min(2 * state.counters.parts, batch)
     except torch.OutOfMemoryError:
         raise
@@ -118,10 +127,14 @@ def _compile_forward(compute: Compute, state: TrainState, batch: int) -> None:
     torch._dynamo.config.suppress_errors = True  # what compiles for training but not for validation runs as it is
 
 
-def _fits(compute: Compute, state: TrainState, batch: int) -> bool:
-    """Tries forward and backward of a batch; False if the device has no memory for it, but may have for half of it."""
+def step_fits(compute: Compute, state: TrainState, batch: int, patch_size: Shape | None = None) -> bool:
+    """Tries forward and backward of a batch; False if the device has no memory for it, but may have for half of it.
+
+    Of the last patches, or of others where a ``patch_size`` is given. Raises OutOfMemoryError where a single patch does
+    not fit.
+    """
     try:
-        empty_step(compute, state, batch)
+        empty_step(compute, state, batch, patch_size)
         return True
     except torch.OutOfMemoryError:
         if compute.ranks.count > 1 or batch == 1:
@@ -137,10 +150,11 @@ def _free_memory(compute: Compute, state: TrainState) -> None:
         torch.cuda.empty_cache()
 
 
-def empty_step(compute: Compute, state: TrainState, batch: int) -> None:
+def empty_step(compute: Compute, state: TrainState, batch: int, patch_size: Shape | None = None) -> None:
     """Forward and backward on empty patches; weights and optimiser stay as they are. Returns when it is done."""
-    image = torch.zeros(batch, *compute.patch_shape, device=compute.device)
-    classes = torch.zeros(batch, *compute.patch_shape[1:], dtype=torch.long, device=compute.device)
+    patch = patch_size or compute.patch_size
+    image = torch.zeros(batch, compute.in_channels, *patch, device=compute.device)
+    classes = torch.zeros(batch, *patch, dtype=torch.long, device=compute.device)
     buffers = {name: buffer.clone() for name, buffer in state.network.named_buffers()}  # such as running means
     with autocast(compute.device, compute.precision):
         outputs = state.forward(image)
@@ -150,18 +164,6 @@ def empty_step(compute: Compute, state: TrainState, batch: int) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     for name, buffer in state.network.named_buffers():
         buffer.copy_(buffers[name])
-
-
-def seconds_per_patch(
-    compute: Compute, state: TrainState, batch_size: int, now_s: Callable[[], float] = time.monotonic
-) -> float:
-    """Time of forward and backward per patch, on this rank; of ``batch_size`` patches, of a few, or of what fits."""
-    batch = max(1, min(batch_size, MEASURED_PATCHES) // state.counters.parts)
-    while not _fits(compute, state, batch):  # the first one also allocates memory and picks algorithms
-        batch //= 2
-    started_s = now_s()
-    empty_step(compute, state, batch)
-    return (now_s() - started_s) / batch
 
 
 @contextlib.contextmanager

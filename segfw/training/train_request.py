@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -48,6 +48,8 @@ class TrainRequest:
     build: BuildNetwork = build_network
     build_loss: BuildLoss | None = None
     augment: Augment | None = None
+    structure_shares: Mapping[str, float] = field(default_factory=dict)  # of a case, as far as they are known
+    keeps_patch: bool = False  # also where a time budget has room for few of them, as in the published recipe
     start: Callable[[nn.Module], None] | None = None  # may change a new network's weights
     count_whole_case: CountWholeCase | None = None  # predicts a validation case as a whole
     log: Sequence[str] = ()  # further writers of the figures (writers.WRITERS)

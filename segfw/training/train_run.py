@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.ranks import Ranks
+from segfw.images.geometry import Shape
 from segfw.networks.losses import Target
 from segfw.planning.plan import Configuration
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints
 from segfw.training.device_timer import DeviceTimer
+from segfw.training.patch_stages import PatchStage
 from segfw.training.progress_page import ProgressPage
 from segfw.training.schedule import FittedSettings
 from segfw.training.step import Compute
@@ -34,7 +36,8 @@ class TrainRun:
     target: Target  # what the network's outputs mean
     compute: Compute
     train_ids: tuple[str, ...]  # of the training cases, in the order of the batches' cases
-    train_batches: Batches
+    stages: tuple[PatchStage, ...]  # of growing patches; a single one where they are all alike
+    stage_batches: tuple[Batches, ...]  # of the training cases, for each stage
     val_batches: Batches
     whole_cases: WholeCases | None
     checkpoints: Checkpoints
@@ -53,4 +56,9 @@ class TrainRun:
     @property
     def mirror_axes(self) -> tuple[int, ...]:
         """Axes along which the network sees mirrored images."""
-        return self.train_batches.mirror_axes
+        return self.stage_batches[0].mirror_axes
+
+    @property
+    def patch_size(self) -> Shape:
+        """Of the last stage: prediction takes tiles of it."""
+        return self.stages[-1].patch_size

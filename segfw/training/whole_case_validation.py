@@ -17,8 +17,8 @@ from segfw.model.training_record import WholeCaseFigures
 from segfw.training.checkpoint import Counters
 from segfw.training.patch_validation import known_mean, pooled_dice, zero_where_unknown
 
-# Network and case id -> true positives, false positives, false negatives (3, K) of the case predicted as a whole.
-CountWholeCase = Callable[[nn.Module, str], Tensor]
+# Network, case id, size of the tiles -> true positives, false positives, false negatives (3, K) of the whole case
+CountWholeCase = Callable[[nn.Module, str, Shape], Tensor]
 WHOLE_CASES = 8  # a fixed subset of the validation cases
 WHOLE_CASES_SHARE = 0.05  # of the work of training that their validation may take
 STEP_PER_TILE = 3  # a training step on a patch costs as much as predicting so many tiles
@@ -30,6 +30,7 @@ class WholeCases:
 
     case_ids: tuple[str, ...]
     count: CountWholeCase
+    patch_size: Shape
     tiles: int  # that they are predicted in, roughly
     structures: int
     ranks: Ranks
@@ -47,14 +48,22 @@ class WholeCases:
         """A fixed subset of the validation ``cases`` by id."""
         case_ids = fixed_subset(list(cases))
         tiles = sum(_tiles(cases[case_id].classes.shape, patch_size) for case_id in case_ids)
-        return WholeCases(case_ids=case_ids, count=count, tiles=tiles, structures=structures, ranks=ranks, share=share)
+        return WholeCases(
+            case_ids=case_ids,
+            count=count,
+            patch_size=patch_size,
+            tiles=tiles,
+            structures=structures,
+            ranks=ranks,
+            share=share,
+        )
 
-    def is_due(self, counters: Counters, batch_size: int, elapsed_s: float, time_budget_s: float | None) -> bool:
+    def is_due(self, counters: Counters, elapsed_s: float, time_budget_s: float | None) -> bool:
         """True where validation takes no more than its share of the work and fits in the time budget.
 
         Work is counted in tiles and patches, not in seconds, so that a resumed run keeps the same weights as its best.
         """
-        tiles_trained = STEP_PER_TILE * counters.step * batch_size
+        tiles_trained = STEP_PER_TILE * counters.seen_voxels / prod(self.patch_size)
         end_s = elapsed_s * (1 + self.tiles / tiles_trained)
         if end_s > (time_budget_s or inf):
             return False
@@ -82,7 +91,7 @@ class WholeCases:
     def _counts(self, network: nn.Module, case_id: str) -> Tensor | None:
         """None where the case is too large for the memory that training leaves, or gives no numbers."""
         try:
-            return self.count(network, case_id)
+            return self.count(network, case_id, self.patch_size)
         except torch.OutOfMemoryError:
             print(f"note: {case_id} is too large to be validated as a whole while training")
         except NoNumbers as error:

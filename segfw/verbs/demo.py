@@ -102,8 +102,9 @@ def demo(folder: Path, options: DemoOptions = DemoOptions()) -> Scores:
         make_toy_dataset(data, cases=TRAINING_CASES, test_cases=TEST_CASES)
 
     request = PlanRequest(configurations=(CONFIGURATION,))
-    plan = plan_and_preprocess(data, work, request, PrepareOptions(device=options.device, folds=(FOLD,)))
     budget_s = options.time_budget_s
+    prepare = PrepareOptions(device=options.device, folds=(FOLD,), time_budget_s=budget_s or SHORTEST_S)
+    plan = plan_and_preprocess(data, work, request, prepare)
     fold = fold_folder(work, CONFIGURATION, FOLD)
     trained_s = _trained_s(fold)
     settings = TrainSettings()

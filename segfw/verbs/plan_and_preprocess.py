@@ -132,7 +132,7 @@ def _plan_and_preprocess(
     keeps_cases = not options.plan_only and request.cluster is None
     decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
     manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
-    plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
+    plan = _plan(work, manifest, fingerprint, request, options, device)
     keep_decision(work, PLAN_FILE, plan, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     folds, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
@@ -148,7 +148,9 @@ def _plan_and_preprocess(
         return plan
 
     # Preprocessed cases, once for configurations that share them
-    names = request.configurations or tuple(plan.configurations)
+    names = request.configurations or ((plan.chosen,) if plan.chosen else tuple(plan.configurations))
+    if plan.chosen and not request.configurations:
+        print(plan.reasons[-1])
     chosen = {plan.configurations[name].data_name: None for name in names}
     recipes = {name: plan.configurations[name].preprocessing for name in chosen}
     case_bytes = {case.id: float32_bytes(case, plan) for case in fingerprint.cases}
@@ -204,7 +206,7 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     device = pick_device(options.device)
     found = _found_and_checked(raw, work, request, options)
     manifest, fingerprint = kept_scan(found, work) or scan_dataset(found, workers=request.workers)
-    plan = _plan(work, manifest, fingerprint, request, device, options.overwrite)
+    plan = _plan(work, manifest, fingerprint, request, options, device)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     require_keepable(work, PLAN_FILE, plan, options.overwrite)
     splits, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
@@ -225,15 +227,20 @@ def _plan(
     manifest: DatasetManifest,
     fingerprint: Fingerprint,
     request: PlanRequest,
+    options: PrepareOptions,
     device: torch.device,
-    overwrite: bool,
 ) -> Plan:
-    """The plan in the work folder if it was made from the same data for the same request, else a new one."""
+    """The plan in the work folder if it was made from the same data for the same request, else a new one.
+
+    Where something was trained by it, it also serves folds of another length.
+    """
     from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
     from segfw.nnunet.read_plans import read_json
+    from segfw.planning.for_time import fitted_to_time
     from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
     from segfw.planning.plan import PLAN_FILE, Plan
     from segfw.planning.planner import request_digest
+    from segfw.planning.work_folder import trained_by_plan
 
     decisive = request.decisive
     nnunet_plans: dict[str, object] = {}
@@ -243,9 +250,14 @@ def _plan(
         decisive = {"plans": {"plans": nnunet_plans, "path": request.plans}}
     digest = request_digest(decisive, manifest, fingerprint)
     path = work / PLAN_FILE
-    if path.is_file() and not overwrite:
+    time_s = None if request.as_published or request.plans is not None else options.time_budget_s
+    if path.is_file() and not options.overwrite:
         kept = Plan.load(path)
-        if kept.request == digest:
+        if kept.request == digest and kept.planned_time_s == time_s:
+            return kept
+        if kept.request == digest and trained_by_plan(work):
+            trained = trained_by_plan(work)
+            print(f"{path}: was planned {_length_text(kept)}, and stays so, because {trained} is trained by it")
             return kept
     target = training_device(device)
     if request.plans is not None:
@@ -253,18 +265,40 @@ def _plan(
         plan = with_estimates(followed, target, measure_plan(followed, target))
     else:
         plan = plan_for_device(manifest, fingerprint, request, target)
+    if time_s is not None:
+        plan = fitted_to_time(plan, time_s, target.probe_flops())
     return plan.model_copy(update={"request": digest})
+
+
+def _time_budget(plan: Plan) -> tuple[str, ...]:
+    """The option that a training in the planned time needs."""
+    from segfw.base.durations import typed_duration
+
+    if plan.planned_time_s is None:
+        return ()
+    return ("--time-budget", typed_duration(plan.planned_time_s))
+
+
+def _length_text(plan: Plan) -> str:
+    """'for trainings of 12 min' or 'for the published length'."""
+    from segfw.base.durations import duration_text
+
+    if plan.planned_time_s is None:
+        return "for the published length"
+    return f"for trainings of {duration_text(plan.planned_time_s)}"
 
 
 def _say_result(typed: argparse.Namespace, plan: Plan) -> None:
     ready = typed.configurations[-1] if typed.configurations else "3d_fullres"
     if ready not in plan.configurations:  # nnU-Net's plans may call theirs anything
         ready = "2d" if "2d" in plan.configurations else next(iter(plan.configurations))
+    if plan.chosen and not typed.configurations:
+        ready = plan.chosen
     ready = plan.configurations[ready].previous_stage or ready
     if typed.plan_only:
         say_next(*(each for each in typed.arguments if each != "--plan-only"))
     else:
-        say_next("train", typed.work, ready, "0")
+        say_next("train", typed.work, ready, "0", *_time_budget(plan))
 
 
 COMMAND = Command(

@@ -19,7 +19,7 @@ from segfw.verbs.train import train
 
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
-    from segfw.planning.plan import Configuration, Plan
+    from segfw.planning.plan import Plan
     from segfw.training.expected_length import ExpectedTraining
     from segfw.verbs.foretell_run import ForetoldRun
 
@@ -80,17 +80,20 @@ def run(
     work = Path(work)
     asked = (request, settings, options)
     request = _checked(request, options)
+    settings, note = _with_length(request, settings, options)
+    if note:
+        print(note)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
     def keep_options(_: Plan) -> None:
         write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
 
-    plan = plan_and_preprocess(raw, work, request, _prepare(options), when_planned=keep_options)
+    plan = plan_and_preprocess(raw, work, request, _prepare(options, settings), when_planned=keep_options)
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
-    names = tuple(trainable(work, plan, splits, request.configurations, folds))
-    expected = _expected(work, [plan.configuration(name) for name in names], settings, options, folds)
+    names = tuple(trainable(work, plan, splits, _names(request, plan, settings, options), folds))
+    expected = _expected(work, plan, names, settings, options, folds)
     for line in _length_lines(raw, work, expected, names, folds):
         print(line)
     scores: dict[str, dict[str, Scores]] = {}
@@ -119,12 +122,16 @@ def _foretell(
 
     work = Path(work)
     request = _checked(request, options)
-    foretold = foretell_work(Path(raw), work, request, _prepare(options))
+    settings, note = _with_length(request, settings, options)
+    foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
+    plan = foretold.plan
     folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
-    chosen = [foretold.plan.configuration(name) for name in request.configurations or foretold.plan.configurations]
-    expected = _expected(work, chosen, settings, options, folds)
-    length = _length_lines(raw, work, expected, [each.name for each in chosen], folds)
-    return ForetoldRun.of(work, foretold, chosen, folds, expected, length)
+    names = _names(request, plan, settings, options) or tuple(plan.configurations)
+    expected = _expected(work, plan, names, settings, options, folds)
+    length = _length_lines(raw, work, expected, names, folds)
+    if note:
+        length = [note, *length]
+    return ForetoldRun.of(work, foretold, [plan.configuration(name) for name in names], folds, expected, length)
 
 
 def _checked(request: PlanRequest, options: RunOptions) -> PlanRequest:
@@ -149,14 +156,50 @@ def _checked(request: PlanRequest, options: RunOptions) -> PlanRequest:
     return replace(request, configurations=tuple(dict.fromkeys(in_order)))
 
 
-def _prepare(options: RunOptions) -> PrepareOptions:
+def _with_length(request: PlanRequest, settings: TrainSettings, options: RunOptions) -> tuple[TrainSettings, str]:
+    """The settings with the length that is proposed where nobody gave one, and what is said of it, or ''."""
+    from segfw.base.device import pick_device
+    from segfw.base.durations import duration_text
+    from segfw.planning.published import EPOCHS
+    from segfw.planning.splits import FOLDS
+    from segfw.training.expected_length import with_proposed_length
+
+    if request.as_published or request.plans is not None:
+        return settings, ""
+    folds = len(options.folds) if options.folds else FOLDS
+    proposed = with_proposed_length(settings, pick_device(options.device), folds)
+    if proposed.time_budget_s is None or proposed == settings:
+        return settings, ""
+    return proposed, (
+        f"no length was given: on a CPU each fold is trained for {duration_text(proposed.time_budget_s)}; "
+        f"--time-budget trains for another time, --epochs {EPOCHS} for the published length"
+    )
+
+
+def _prepare(options: RunOptions, settings: TrainSettings) -> PrepareOptions:
     """How the data are prepared for the folds asked for."""
-    return PrepareOptions(device=options.device, folds=options.folds or ())
+    return PrepareOptions(device=options.device, folds=options.folds or (), time_budget_s=settings.time_budget_s)
+
+
+def _names(request: PlanRequest, plan: Plan, settings: TrainSettings, options: RunOptions) -> tuple[str, ...] | None:
+    """The configurations asked for or, with a time budget, the one that it is best spent on; None for all."""
+    from segfw.base.device import pick_device
+    from segfw.planning.for_time import choice_for_time
+    from segfw.planning.measure import training_flops
+
+    if request.configurations is not None or settings.time_budget_s is None or request.plans is not None:
+        return request.configurations
+    if plan.chosen:
+        return (plan.chosen,)
+    choice = choice_for_time(plan, settings.time_budget_s, training_flops(pick_device(options.device)))
+    print(choice.reason)
+    return (choice.name,)
 
 
 def _expected(
     work: Path,
-    configurations: Sequence[Configuration],
+    plan: Plan,
+    names: Sequence[str],
     settings: TrainSettings,
     options: RunOptions,
     folds: Sequence[str],
@@ -164,15 +207,19 @@ def _expected(
     """What is known of the trainings of the folds that are not begun."""
     from segfw.base.device import pick_device
     from segfw.model.source import fold_folder
+    from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.training.expected_length import expected_training
     from segfw.training.prepare import SETTINGS_FILE
 
     device = pick_device(options.device)
+    shares = kept_structure_shares(work, plan.labels)
     expected = []
-    for each in configurations:
+    for each in (plan.configuration(name) for name in names):
         new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
         if new:
-            expected.append(expected_training(each, settings, new, device))
+            expected.append(
+                expected_training(each, settings, new, device, keeps_patch=plan.as_published, shares=shares)
+            )
     return expected
 
 

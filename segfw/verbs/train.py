@@ -85,6 +85,7 @@ def train(
     from segfw.model.source import fold_folder
     from segfw.networks import build_network
     from segfw.planning.plan import target_of
+    from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.planning.work_folder import load_plan_and_splits
     from segfw.training.begun_run import find_begun_run
     from segfw.training.initial_weights import find_start, start_from
@@ -118,6 +119,8 @@ def train(
         build=build or build_network,
         build_loss=build_loss,
         augment=augment,
+        keeps_patch=plan.as_published,
+        structure_shares=kept_structure_shares(work, plan.labels),
         start=None if options.init_from is None else start_from(options.init_from, configuration, fold),
         log=options.log,
         ranks=launched_ranks(),
@@ -162,7 +165,14 @@ def _tell_length(work: Path, fold: str, request: TrainRequest, device: torch.dev
     """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
     from segfw.training.expected_length import expected_training, told_length
 
-    expected = expected_training(request.configuration, request.settings, 1, device)
+    expected = expected_training(
+        request.configuration,
+        request.settings,
+        1,
+        device,
+        keeps_patch=request.keeps_patch,
+        shares=request.structure_shares,
+    )
     for line in told_length([expected], "train", str(work), expected.name, fold):
         print(line)
 

@@ -109,7 +109,7 @@ def test_a_two_dimensional_network_trains_through_the_same_path(prepared, tmp_pa
 
 
 def test_compiling_that_fails_falls_back_to_eager(prepared, tmp_path, monkeypatch, capsys):
-    def broken(network):
+    def broken(network, **options):
         def fail(*_):
             raise RuntimeError("no compiler found")
 
@@ -124,7 +124,7 @@ def test_compiling_that_fails_falls_back_to_eager(prepared, tmp_path, monkeypatc
 def test_a_compiled_network_trains_like_an_eager_one(prepared, tmp_path, monkeypatch):
     """Through the compiler's front end only: generating code takes a minute and belongs in no unit test."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network: real(network, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend="eager"))
     eager = run(prepared, tmp_path / "eager", epochs=1, precision="fp32", compile=False)
     compiled = run(prepared, tmp_path / "compiled", epochs=1, precision="fp32", compile=True)
     for name, tensor in weights(eager).items():

@@ -1,9 +1,16 @@
 """What the length of a run decides: rate, momentum, batch, mirroring; and its early and late ends."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from builders.networks import three_stages
+from builders.training import ZSCORE, configuration
 from segfw.base.records import UserError
 from segfw.training.checkpoint import Counters
+from segfw.training.pace import Pace
+from segfw.training.patch_stages import constant_stage
 from segfw.training.schedule import (
     Clock,
     FittedSettings,
@@ -14,9 +21,16 @@ from segfw.training.schedule import (
     learning_rate_for,
     momentum_for,
     poly_learning_rate,
+    stages_of,
+    steps_within,
     warm_up,
 )
 from segfw.training.settings import TrainSettings
+
+PLANNED = configuration(ZSCORE, three_stages()).model_copy(
+    update={"patch_size": (8, 32, 32), "median_shape": (16.0, 32.0, 32.0), "batch_size": 7}
+)
+ONE_SECOND = Pace(fixed_s=0.0, voxel_s=1 / (8 * 32 * 32))  # of a planned patch
 
 
 def test_learning_rate_decays_polynomially():
@@ -32,30 +46,57 @@ def test_momentum_grows_with_the_run_to_the_published_one(steps, momentum):
 
 
 def test_published_values_for_a_published_length():
-    fitted = fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200)
+    fitted = fit_to_length(TrainSettings(), PLANNED, None, cases=200)
     assert (fitted.batch_size, fitted.momentum, fitted.mirroring) == (7, 0.99, True)
+    assert (fitted.patches, fitted.patch_size) == ("constant", (8, 32, 32))
     assert fitted.learning_rate == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
-    "budget_s, batch", [(100, 2), (1000, 2), (4500, 4), (10_000, 7)]  # at one second per patch
+    "budget_s, batch", [(1000, 2), (5200, 4), (10_000, 7)]  # at 1.3 seconds per patch, of which 0.3 are overhead
 )  # fmt: skip
 def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
-    fitted = fit_to_length(TrainSettings(time_budget_s=budget_s), planned_batch=7, patch_s=1.0, cases=200)
-    assert fitted.batch_size == batch
+    fitted = fit_to_length(TrainSettings(time_budget_s=budget_s), PLANNED, ONE_SECOND, cases=200)
+    assert (fitted.batch_size, fitted.patches, fitted.patch_size) == (batch, "grow", (8, 32, 32))
     assert not fitted.mirroring
-    assert fitted.momentum < 0.94
+    assert fitted.momentum < 0.98
+
+
+def test_a_very_short_budget_takes_smaller_patches():
+    asked = TrainSettings(time_budget_s=300)
+    # Of two planned patches 115 steps fit; growing to 5/8 of their edges leaves over 300, constant patches do not.
+    fitted = fit_to_length(asked, PLANNED, ONE_SECOND, cases=200)
+    assert (fitted.batch_size, fitted.patch_size) == (2, (8, 20, 20))
+    stages = stages_of(PLANNED, fitted.patches, fitted.patch_size, fitted.batch_size)
+    assert steps_within(stages, 300, ONE_SECOND) >= 300
+    kept = fit_to_length(asked, PLANNED, ONE_SECOND, cases=200, keeps_patch=True)
+    assert kept.patch_size == (8, 32, 32)  # as published
+    constant = fit_to_length(replace(asked, patches="constant"), PLANNED, ONE_SECOND, cases=200)
+    assert constant.patch_size == (8, 16, 16)
+    hopeless = fit_to_length(replace(asked, time_budget_s=1), PLANNED, ONE_SECOND, cases=200)
+    assert hopeless.patch_size == (8, 16, 16)  # the smallest that the network can take
+    given = fit_to_length(replace(asked, patch_size=(8, 24, 24)), PLANNED, ONE_SECOND, cases=200)
+    assert given.patch_size == (8, 24, 24)
 
 
 def test_what_is_given_is_kept():
-    given = TrainSettings(time_budget_s=10, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2)
-    assert vars(fit_to_length(given, planned_batch=7, patch_s=1.0, cases=200)) == vars(given)
+    given = TrainSettings(
+        time_budget_s=2000, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2, patches="constant"
+    )
+    fitted = fit_to_length(given, PLANNED, ONE_SECOND, cases=200)
+    assert vars(fitted) == vars(given) | {"patch_size": (8, 32, 32)}
 
 
 def test_settings_of_a_run_under_way_leave_nothing_to_be_decided(tmp_path):
     path = tmp_path / "settings.json"
-    fit_to_length(TrainSettings(), planned_batch=7, patch_s=None, cases=200).save(path)
-    assert FittedSettings.load(path).batch_size == 7
+    fit_to_length(TrainSettings(), PLANNED, None, cases=200).save(path)
+    loaded = FittedSettings.load(path)
+    assert (loaded.batch_size, loaded.patch_size) == (7, (8, 32, 32))
+    content = json.loads(path.read_text())
+    del content["patch_size"], content["patches"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    before = FittedSettings.load(path)
+    assert stages_of(PLANNED, before.patches, before.patch_size, before.batch_size) == constant_stage((8, 32, 32), 7)
     TrainSettings(momentum=0.9).save(path)
     with pytest.raises(UserError, match=r"settings.json: field 'batch_size' is .*, which is no whole number"):
         FittedSettings.load(path)
@@ -129,5 +170,5 @@ def test_the_learning_rate_falls_with_every_rescue():
 
 
 def test_a_batch_is_one_that_all_ranks_can_share():
-    fitted = fit_to_length(TrainSettings(), planned_batch=2, patch_s=None, cases=200, joined_batch=lambda batch: 4)
+    fitted = fit_to_length(TrainSettings(), PLANNED, None, cases=200, joined_batch=lambda batch: 4)
     assert fitted.batch_size == 4

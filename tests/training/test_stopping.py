@@ -163,9 +163,10 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, caps
 def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path):
     tried = []
     settings = {"time_budget_s": 0.5, "steps_per_epoch": None, "batch_size": 8}
-    run(prepared, tmp_path, **settings, build_loss=with_memory_for(2, tried))
-    assert tried[:4] == [8, 4, 2, 2]
-    assert tried[4:7] == [8, 4, 2]  # the first training step
+    run(prepared, tmp_path, **settings, build_loss=with_memory_for(1, tried))
+    assert tried[:3] == [2, 1, 1]
+    begun = tried.index(8)
+    assert tried[begun : begun + 4] == [8, 4, 2, 1]  # the first training step
 
 
 def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path):
@@ -178,7 +179,7 @@ def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path):
     voxels = iter([(5, 5, 0), (9, 1, 0), (5, 5, 0), (7, 3, 0)])  # Dice 2/3, 18/19, 2/3, 14/17
     seen = []
 
-    def count(network, case_id):
+    def count(network, case_id, patch_size):
         seen.append((case_id, network.training))
         hit, extra, missed = next(voxels)
         return torch.tensor([[hit, 0], [extra, 0], [missed, 0]])
@@ -191,7 +192,7 @@ def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path):
 
 
 def test_cases_too_large_to_validate_whole_do_not_end_the_run(prepared, tmp_path, capsys):
-    def too_large(network, case_id):
+    def too_large(network, case_id, patch_size):
         raise torch.OutOfMemoryError
 
     run(prepared, tmp_path, epochs=1, count_whole_case=too_large, whole_cases_share=1e9)
@@ -203,7 +204,7 @@ def test_whole_cases_wait_until_they_are_a_small_share_of_the_work(prepared, tmp
     """27 tiles against three times two patches a step: due when 5 % of the work is at least that, at step 90."""
     calls = []
 
-    def count(network, case_id):
+    def count(network, case_id, patch_size):
         calls.append(case_id)
         return torch.ones(3, 2)
 

@@ -32,16 +32,19 @@ def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
     expected = expected_training(configuration, TrainSettings(batch_size=4), 5, CPU)
     assert expected.line() == (
         "3d_fullres: 5 folds, 250,000 steps each (1000 epochs of 250), patches of 8 x 16 x 24 voxels, 4 a step, "
-        "about 139 h (6 days) a fold, 694 h (29 days) in all on CPU"
+        "about 181 h (8 days) a fold, 903 h (38 days) in all on CPU; enough for large and small structures"
     )
     budget = expected_training(configuration, TrainSettings(time_budget_s=5400), 1, CPU)
-    assert budget.line() == "3d_fullres: 1 fold, patches of 8 x 16 x 24 voxels, 2 a step, 1.5 h a fold on CPU"
+    assert budget.line() == (
+        "3d_fullres: 1 fold, about 6,838 steps each, patches that grow from 8 x 8 x 8 to 8 x 16 x 24 voxels, "
+        "2 a step, 1.5 h a fold on CPU; enough for large and small structures"
+    )
 
 
 @pytest.mark.parametrize(
     "settings, folds, said",
     [
-        ({}, 1, "no length was given, so that 1000 epochs are trained, about 69 h (3 days) on CPU"),
+        ({}, 1, "no length was given, so that 1000 epochs are trained, about 90 h (4 days) on CPU"),
         ({"epochs": 999}, 5, None),  # long, but that is what was asked for
         ({"time_budget_s": 1e6}, 5, None),
         ({"epochs": 2, "steps_per_epoch": 3}, 1, "6 steps of training: too few for a usable model"),
@@ -82,10 +85,10 @@ def test_no_length_is_warned_of_by_run_and_train_with_a_command_to_paste(make_ra
     monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request))
     monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
     raw, work = make_raw(), tmp_path / "my work"
-    assert main(["run", str(raw), str(work), *QUICK]) == 0
+    assert main(["run", str(raw), str(work), *QUICK, "--as-published"]) == 0
     said = capsys.readouterr().out
     assert len(begun) == 1
-    assert re.search(r"to train: 3d_fullres: 1 fold, 250,000 steps each .* about [\d,]+ hours .* a fold on CPU", said)
+    assert re.search(r"to train: 3d_fullres: 1 fold, 250,000 steps each .* about [\d,]+ h .* a fold on CPU", said)
     command = f"segfw run {raw} '{work}' --configurations 3d_fullres --folds 0 --time-budget 2h"
     assert said.count("warning: no length was given") == 1
     assert f"to train for a time of your choice: {command}\n" in said
@@ -96,11 +99,43 @@ def test_no_length_is_warned_of_by_run_and_train_with_a_command_to_paste(make_ra
     assert "warning" not in capsys.readouterr().out
 
 
+def test_without_a_length_a_cpu_is_given_an_hour_in_all(make_raw, tmp_path, capsys, monkeypatch):
+    begun = []
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request))
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    assert main(["run", str(make_raw()), str(tmp_path / "work"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert [request.settings.time_budget_s for request in begun] == [720.0] * 5
+    assert len({request.configuration.name for request in begun}) == 1
+    assert "no length was given: on a CPU each fold is trained for 12 min; --time-budget trains for another" in said
+    assert "warning" not in said
+    assert (Plan.load(tmp_path / "work" / PLAN_FILE).planned_time_s) == 720.0
+
+
+def test_a_plan_that_something_is_trained_by_serves_other_lengths_too(make_raw, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: None)
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    raw, work = make_raw(), tmp_path / "work"
+    command = ["run", str(raw), str(work), "--device", "cpu", "--folds", "0", "--time-budget"]
+    assert main([*command, "12m"]) == 0
+    plan = Plan.load(work / PLAN_FILE)
+    assert main([*command, "24m"]) == 0
+    assert Plan.load(work / PLAN_FILE).planned_time_s == 1440  # nothing is trained yet
+    fold = work / "runs" / plan.chosen / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "weights.safetensors").touch()
+    capsys.readouterr()
+    assert main([*command[:-2], "1", "--time-budget", "48m"]) == 0
+    assert Plan.load(work / PLAN_FILE).planned_time_s == 1440
+    trained = f"runs/{plan.chosen}/fold_0 is trained by it"
+    assert f"plan.json: was planned for trainings of 24 min, and stays so, because {trained}" in capsys.readouterr().out
+
+
 def test_the_probe_changes_no_random_number():
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
     cost = SimpleNamespace(step_s=lambda flops: 1.0)
     planned = SimpleNamespace(name="2d", patch_size=(1, 8, 8), batch_size=2, estimate=cost)
-    assert expected_training(planned, TrainSettings(), 1, CPU).step_s == 1.0
+    assert expected_training(planned, TrainSettings(), 1, CPU).step_s == pytest.approx(1.3)
     assert torch.equal(torch.rand(3), wanted)

@@ -1,0 +1,31 @@
+"""What is said of a number of steps."""
+
+import pytest
+
+from segfw.model.short_runs import too_few_steps, usefulness
+
+ALL_SMALL = {"nerve": 0.0001, "gland": 0.004}
+ALL_LARGE = {"liver": 0.03, "lung": 0.1}
+
+
+@pytest.mark.parametrize(
+    "steps, shares, said",
+    [
+        (6, {}, "too few for a usable model"),
+        (299, ALL_LARGE, "too few for a usable model"),
+        (300, {}, "enough for large structures, not for small ones"),
+        (5999, ALL_LARGE, "enough for large structures, such as all here"),
+        (340, {"liver": 0.03}, "enough for large structures, such as the one here"),
+        (340, ALL_SMALL, "too few for structures under 0.5% of a case, which all here are"),
+        (340, ALL_LARGE | ALL_SMALL, "enough for large structures, not for small ones (nerve, gland)"),
+        (
+            340,
+            {"liver": 0.03} | dict.fromkeys("abcde", 0.001),
+            "enough for large structures, not for small ones (a, b, c and 2 more)",
+        ),
+        (6000, ALL_SMALL, "enough for large and small structures"),
+    ],
+)
+def test_few_steps_are_enough_for_what_is_large(steps, shares, said):
+    assert usefulness(steps, shares) == said
+    assert bool(too_few_steps(steps)) == (said == "too few for a usable model")
