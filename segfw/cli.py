@@ -36,7 +36,6 @@ VERBS = (
     "demo",
     "completion",
 )
-ABOUT_ALL_VERBS = "completion"  # which needs the parsers of the others
 
 # Exit codes
 OK = 0
@@ -67,7 +66,7 @@ def build_parser(verbs: Sequence[str] = VERBS) -> Parser:
         epilog="segfw help VERB says more of one. "
         "example: segfw run RAW WORK --configurations 3d_fullres --folds 0 --time-budget 30m",
     )
-    parser.set_defaults(all_verbs=parser)
+    parser.set_defaults(all_verbs=build_parser)  # for the one that speaks of all
     parser.add_argument("--version", action=_SayVersion, nargs=0, help="show the version and exit")
     add_common_options(parser)
     parsers = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -78,9 +77,8 @@ def build_parser(verbs: Sequence[str] = VERBS) -> Parser:
 
 def _parser_for(arguments: Sequence[str]) -> Parser:
     """The parser of what is typed: of its verb alone, because those of all take a third of the time of --help."""
-    verb = next((each for each in arguments if not each.startswith("-")), None)
-    is_one = verb in VERBS and verb != ABOUT_ALL_VERBS
-    return build_parser((verb,) if is_one and verb is not None else VERBS)
+    verb = next((each for each in arguments if not each.startswith("-")), "")
+    return build_parser((verb,) if verb in VERBS else VERBS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -46,7 +46,7 @@ def _the_shell(shell: str) -> str:
 
 
 def _say_result(typed: argparse.Namespace, shell: str) -> None:
-    print(completion(shell, typed.all_verbs))
+    print(completion(shell, typed.all_verbs()))
 
 
 COMMAND = Command(
