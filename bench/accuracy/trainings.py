@@ -15,12 +15,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import psutil
+from pydantic import JsonValue
 
 from bench import CLONE
 from bench.accuracy.results import (
@@ -47,6 +48,7 @@ from segfw.dataset.patients import read_groups
 from segfw.evaluation.metrics import Scores
 from segfw.model.source import WEIGHTS_FILE, load_plan
 from segfw.model.training_record import read_run_record
+from segfw.planning.plan import Configuration
 from segfw.planning.request import PlanRequest, PrepareOptions
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
@@ -323,13 +325,13 @@ def result_of(training: Training, place: Place, core_share: float | None) -> Res
         processor=processor_name(),
         device=last.device,
         configuration=configuration.name,
-        patch=configuration.patch_size,
+        patch=_trained_patch(last.settings, configuration),
         precision=last.precision,
         steps=run.end.steps,
         seconds=run.end.seconds,
         core_share=None if core_share is None else round(core_share, 3),
         settings=last.settings,
-        said=run.model_dump(mode="json", exclude={"sessions", "label_names"}),
+        said={"expected": run.sessions[0].expected, **run.model_dump(mode="json", exclude={"sessions", "label_names"})},
         cases={
             case: CaseScores(
                 patient=patients[case], structures={name: kept_scores(score) for name, score in by_label.items()}
@@ -337,6 +339,12 @@ def result_of(training: Training, place: Place, core_share: float | None) -> Res
             for case, by_label in scores.cases.items()
         },
     )
+
+
+def _trained_patch(settings: Mapping[str, JsonValue], configuration: Configuration) -> tuple[int, ...]:
+    """The last patch that was trained on, of which prediction takes tiles."""
+    stated = settings.get("patch_size")
+    return tuple(int(str(edge)) for edge in stated) if isinstance(stated, list) else configuration.patch_size
 
 
 def patients_of(work: Path, raw: Path, request: PlanRequest) -> dict[str, str]:
