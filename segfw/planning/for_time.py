@@ -19,7 +19,7 @@ from segfw.planning.plan import FULLRES, TWO_D, Configuration, Plan
 WANTED_STEPS = 2000  # of the smallest batch on the planned patch: below, a network of fewer features learns more
 FEWEST_FEATURES = 8  # of the first stage
 SCALABLE = (PLAIN, RESIDUAL_ENCODER)  # the others' features are part of what they are
-FEWEST_STEPS_3D = 400  # below, slices are learned better than volumes
+FEWEST_STEPS_3D = 2000  # below, slices are learned better than volumes
 
 
 def fitted_to_time(plan: Plan, time_budget_s: float, flops: float, *, cost_of: CostOf = step_cost) -> Plan:
