@@ -81,11 +81,11 @@ def run(
     asked = (request, settings, options)
     request = _checked(request, options)
     settings, note = _with_length(request, settings, options)
-    if note:
-        print(note)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
     def keep_options(_: Plan) -> None:
+        if note:
+            print(note)
         write_text(work / RUN_FILE, settings_text(asked, f"of segfw run {raw} WORK --settings {RUN_FILE}"))
 
     plan = plan_and_preprocess(raw, work, request, _prepare(options, settings), when_planned=keep_options)
