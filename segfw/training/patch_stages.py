@@ -14,7 +14,8 @@ from math import prod
 from segfw.images.geometry import Shape, as_shape
 
 STAGES = 4
-FEWEST_AT_THE_BOTTOM = 4  # voxels along an axis, as in planned networks: norms over fewer learn little
+USUAL_AT_THE_BOTTOM = 4  # voxels along an axis, as in planned networks: norms over fewer learn little
+FEWEST_AT_THE_BOTTOM = 2  # a norm over a single voxel is no norm
 BATCH_GROWTH = 0.5  # 0: as many patches in every stage; 1: as many voxels
 SHARES_OF_EDGES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)  # that a patch may have of the planned one
 
@@ -85,4 +86,11 @@ def part_of_patch(patch_size: Shape, multiple_of: Shape, share: float) -> Shape:
 
 
 def _edge(length: int, step: int, share: float) -> int:
-    return min(length, max(FEWEST_AT_THE_BOTTOM * step, round(length * share / step) * step))
+    """About ``share`` of an edge, in whole steps, and at least what the network's deepest layer can do with.
+
+    That is USUAL_AT_THE_BOTTOM voxels there or, in networks so deep that the planned patch hardly has as many, half of
+    them.
+    """
+    half = round(length / 2 / step) * step
+    fewest = min(USUAL_AT_THE_BOTTOM * step, max(FEWEST_AT_THE_BOTTOM * step, half))
+    return min(length, max(fewest, round(length * share / step) * step))

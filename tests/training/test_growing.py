@@ -9,7 +9,7 @@ from segfw.model.weights import load_tensors, save_weights
 from segfw.training import batches
 
 GROWING = {"patches": "grow", "epochs": 2, "steps_per_epoch": 4, "network": spec(), "checkpoint_every_s": 0.0}
-SIZES = [((8, 8, 8), 4)] * 4 + [((8, 12, 12), 3)] * 2 + [((8, 16, 16), 2)] * 2  # and how many of them, step by step
+SIZES = [((4, 8, 8), 6)] * 4 + [((6, 12, 12), 3)] * 2 + [((8, 16, 16), 2)] * 2  # and how many of them, step by step
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def test_every_stage_has_its_share_of_the_steps(prepared, tmp_path, cut_sizes, c
     folder = run(prepared, tmp_path / "run", **GROWING)
     assert cut_sizes == SIZES
     said = capsys.readouterr().out
-    assert "patches grow: 8 x 8 x 8 (4 a step), 8 x 12 x 12 (3 a step), then 8 x 16 x 16 (2 a step)" in said
+    assert "patches grow: 4 x 8 x 8 (6 a step), 6 x 12 x 12 (3 a step), then 8 x 16 x 16 (2 a step)" in said
     assert [row.get("patches") for row in read_metrics(folder)] == [
-        "patches of 8 x 12 x 12 voxels, 3 a step, from step 5 on",  # the first epoch's last step was its reason
+        "patches of 6 x 12 x 12 voxels, 3 a step, from step 5 on",  # the first epoch's last step was its reason
         "patches of 8 x 16 x 16 voxels, 2 a step, from step 7 on",
     ]
     assert load_tensors(folder / "weights.safetensors")[1]["patch_size"] == "8x16x16"

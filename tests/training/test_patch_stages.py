@@ -20,17 +20,26 @@ def test_edges_grow_evenly_in_steps_that_the_network_can_halve():
     assert [stage.voxels for stage in stages] == [28_672, 57_344, 92_160, 114_688]
 
 
-def test_an_axis_that_is_halved_keeps_four_voxels_at_the_bottom():
+def test_four_voxels_are_left_at_the_bottom():
     stages = growing_stages((10, 256, 224), (2, 32, 32), batch_size=2)
     assert [(stage.patch_size, stage.until) for stage in stages] == [
-        ((8, 128, 128), 0.5),  # the first two stages, in one
+        ((4, 128, 128), 0.5),  # the first two stages, in one
         ((8, 192, 160), 0.75),
         ((10, 256, 224), 1),
     ]
 
 
+def test_in_a_network_that_is_too_deep_for_that_half_of_the_patch_is_the_least():
+    stages = growing_stages((1, 512, 512), (1, 128, 128), batch_size=2)
+    assert [(stage.patch_size, stage.until) for stage in stages] == [
+        ((1, 256, 256), 0.5),
+        ((1, 384, 384), 0.75),
+        ((1, 512, 512), 1),
+    ]
+
+
 def test_a_patch_that_is_as_small_as_can_be_does_not_grow():
-    assert growing_stages((8, 32, 32), (2, 8, 8), batch_size=5) == constant_stage((8, 32, 32), 5)
+    assert growing_stages((4, 16, 16), (2, 8, 8), batch_size=5) == constant_stage((4, 16, 16), 5)
 
 
 def test_ranks_share_every_batch():
@@ -47,13 +56,13 @@ def test_smaller_patches_shrink_every_axis_alike():
     assert smaller_patches((112, 128, 64), (16, 16, 16)) == (
         (112, 128, 64),
         (96, 112, 64),
-        (80, 96, 64),
-        (64, 80, 64),
-        (64, 64, 64),
+        (80, 96, 48),
+        (64, 80, 32),
+        (64, 64, 32),
     )
 
 
 def test_stages_are_told_in_one_line():
     stages = growing_stages((4, 64, 64), (1, 8, 8), batch_size=2)
-    assert stages_text(stages) == "4 x 32 x 32 (4 a step), 4 x 48 x 48 (3 a step), then 4 x 64 x 64 (2 a step)"
+    assert stages_text(stages) == "2 x 32 x 32 (6 a step), 3 x 48 x 48 (3 a step), then 4 x 64 x 64 (2 a step)"
     assert stages_text(constant_stage((4, 32, 32), 2)) == "4 x 32 x 32 (2 a step)"

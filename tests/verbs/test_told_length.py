@@ -36,7 +36,7 @@ def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
     )
     budget = expected_training(configuration, TrainSettings(time_budget_s=5400), 1, CPU)
     assert budget.line() == (
-        "3d_fullres: 1 fold, about 6,838 steps each, patches that grow from 8 x 8 x 8 to 8 x 16 x 24 voxels, "
+        "3d_fullres: 1 fold, about 9,009 steps each, patches that grow from 4 x 8 x 8 to 8 x 16 x 24 voxels, "
         "2 a step, 1.5 h a fold on CPU; enough for large and small structures"
     )
 
