@@ -11,7 +11,7 @@ masks, after postprocessing, no structure's mean falls and some structure's rise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -178,31 +178,36 @@ class _CrossFitted:
     gains: np.ndarray
 
 
-def _cross_fitted(
-    name: str, cases: Sequence[HeldOutCase], candidates_of: Callable[[Iterable[StructureTally]], Sequence[float]]
-) -> _CrossFitted:
+def _cross_fitted(name: str, cases: Sequence[HeldOutCase]) -> _CrossFitted:
     temperatures: dict[str, float] = {}
     for fold in sorted({case.fold for case in cases}):
-        temperature = _best_temperature(name, [case for case in cases if case.fold != fold], candidates_of)
+        temperature = _best_temperature(name, [case for case in cases if case.fold != fold])
         if temperature is not None:
             temperatures[fold] = temperature
     of_cases = [case.tallies[name].gain(temperatures.get(case.fold)) for case in cases]
     return _CrossFitted(temperatures=temperatures, gains=_gains_of_patients(cases, of_cases))
 
 
-def _best_temperature(
-    name: str, cases: Sequence[HeldOutCase], candidates_of: Callable[[Iterable[StructureTally]], Sequence[float]]
-) -> float | None:
-    """By which a structure's mean over patients rises most, of equals the first; None where it rises by none."""
+def _best_temperature(name: str, cases: Sequence[HeldOutCase]) -> float | None:
+    """By which of two a structure's mean over patients rises more, of equals 1; None where it rises by neither."""
     best = None
     most = 0.0
-    for temperature in candidates_of(case.tallies[name] for case in cases):
+    for temperature in (AS_THEY_ARE, calibrated_temperature(case.tallies[name] for case in cases)):
         gains = _gains_of_patients(cases, [case.tallies[name].gain(temperature) for case in cases])
         gain = float(gains.mean()) if len(gains) else 0.0
         if gain > most:
             most = gain
             best = temperature
     return best
+
+
+def _calibrated_gains(name: str, cases: Sequence[HeldOutCase]) -> np.ndarray:
+    """The gain of each patient, whether the other folds gain or not, by the temperature that is calibrated on them."""
+    temperature_of = {
+        fold: calibrated_temperature(case.tallies[name] for case in cases if case.fold != fold)
+        for fold in {case.fold for case in cases}
+    }
+    return _gains_of_patients(cases, [case.tallies[name].gain(temperature_of[case.fold]) for case in cases])
 
 
 def _gains_of_patients(cases: Sequence[HeldOutCase], gains: Sequence[float | None]) -> np.ndarray:
@@ -231,16 +236,15 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
     decoding = []
     held_out: dict[str, dict[int, float]] = {case.fold: {} for case in cases}
     for name in cases[0].tallies:
-        fitted = _cross_fitted(name, cases, _candidates)
+        fitted = _cross_fitted(name, cases)
         patients = len(fitted.gains)
         if not patients:  # in no case is there a Dice
             continue
         interval = intervals(resample_means(fitted.gains[:, None]), np.array([patients]), coverage=COVERAGE)[0]
         low, high = interval or (None, None)
-        temperature = _best_temperature(name, cases, _candidates)
+        temperature = _best_temperature(name, cases)
         is_kept = low is not None and low > 0 and temperature is not None
-        calibrated = _cross_fitted(name, cases, lambda tallies: (calibrated_temperature(tallies),))
-        uncalibrated = _cross_fitted(name, cases, lambda _: (AS_THEY_ARE,))
+        as_they_are = _gains_of_patients(cases, [case.tallies[name].gain(AS_THEY_ARE) for case in cases])
         trials.append(
             DecodingTrial(
                 name=name,
@@ -249,8 +253,8 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
                 low=low,
                 high=high,
                 calibrated=calibrated_temperature(case.tallies[name] for case in cases),
-                gain_calibrated=float(calibrated.gains.mean()),
-                gain_uncalibrated=float(uncalibrated.gains.mean()),
+                gain_calibrated=float(_calibrated_gains(name, cases).mean()),
+                gain_uncalibrated=float(as_they_are.mean()),
                 patients=patients,
                 is_kept=is_kept,
             )
@@ -260,10 +264,6 @@ def try_structures(cases: Sequence[HeldOutCase], output_names: Sequence[str]) ->
             for fold, of_fold in fitted.temperatures.items():
                 held_out[fold][output_names.index(name)] = of_fold
     return FoundDecoding(decoding=tuple(decoding), trials=tuple(trials), held_out=held_out)
-
-
-def _candidates(tallies: Iterable[StructureTally]) -> tuple[float, ...]:
-    return AS_THEY_ARE, calibrated_temperature(tallies)
 
 
 def without_the_weakest(found: FoundDecoding, output_names: Sequence[str]) -> FoundDecoding:

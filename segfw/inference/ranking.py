@@ -105,11 +105,9 @@ def _decoding_line(trial: DecodingTrial) -> str:
     if trial.low is not None and trial.high is not None:
         interval = f"90 % interval {trial.low:+.5f} to {trial.high:+.5f} by {count(trial.patients, 'patient')}"
     by = "no temperature" if trial.temperature is None else f"temperature {trial.temperature:.3g}"
-    return (
-        f"largest expected Dice of {trial.name}: {trial.gain:+.5f} ({interval}; {by}; calibrated, "
-        f"{trial.calibrated:.3g}: {trial.gain_calibrated:+.5f}; as they are, 1: {trial.gain_uncalibrated:+.5f}), "
-        f"{'kept' if trial.is_kept else 'not kept'}"
-    )
+    verdict = "kept" if trial.is_kept else "not kept"
+    always = f"by {trial.calibrated:.3g}, calibrated, {trial.gain_calibrated:+.5f}, by 1 {trial.gain_uncalibrated:+.5f}"
+    return f"largest expected Dice of {trial.name}: {trial.gain:+.5f} ({interval}; {by}), {verdict}; always {always}"
 
 
 def _digits(value: float | None) -> str:

@@ -40,7 +40,8 @@ class DecodingTrial(Record):
 
     ``gain`` is the change of its mean Dice over patients, with the 90 % interval ``low`` to ``high`` (None of few
     patients). ``temperature`` is by all cases, None where these gain by none: 1, or ``calibrated``, by which
-    probabilities agree best with references. ``gain_calibrated`` is the gain by that alone, ``gain_uncalibrated`` by 1.
+    probabilities agree best with references. ``gain_calibrated`` is the gain if every fold is decoded by that of the
+    other folds, whether these gain or not, and ``gain_uncalibrated`` if every fold is by 1.
     """
 
     name: str

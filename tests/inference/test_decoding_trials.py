@@ -209,12 +209,12 @@ def test_what_judges_a_fold_is_not_found_in_it():
     lost = tally({200: 100}, {DOUBT: 400})
     mixed = [replace(case, tallies={"b": lost}) if case.fold == "0" else case for case in cases]
     assert lost.gain(1.0) < -0.6
-    fitted = decoding_trials._cross_fitted("b", mixed, lambda _: (1.0,))
-    assert fitted.temperatures == {"0": 1.0}
-    assert decoding_trials._cross_fitted("b", cases, lambda _: (1.0,)).temperatures == dict.fromkeys("01234", 1.0)
-    # What fold 0 loses by counts against it.
-    assert fitted.gains.tolist() == pytest.approx([lost.gain(1.0), 0, 0, 0, 0] * 2)
-    assert not try_structures(mixed, LABELS.output_names).trials[0].is_kept
+    assert try_structures(cases, LABELS.output_names).held_out == {fold: {2: 1.0} for fold in "01234"}
+    (trial,) = try_structures(mixed, LABELS.output_names).trials
+    # What fold 0 loses by counts against it: it was decoded, because the other folds gain.
+    assert trial.gain == pytest.approx(lost.gain(1.0) / 5)
+    assert trial.gain_uncalibrated == pytest.approx((lost.gain(1.0) + 4 * SHY.gain(1.0)) / 5)
+    assert not trial.is_kept
 
 
 def test_of_two_temperatures_the_better_one_is_taken():
