@@ -116,11 +116,11 @@ def test_it_is_the_best_of_all_masks_of_nine_voxels(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rankseg_finds_the_same_mask(seed):
-    """Their solver by reciprocal moments, of some thousand voxels; ours has levels of 8 bits."""
+    """Their solver by reciprocal moments, of 560 voxels; ours has levels of 8 bits."""
     rankseg = pytest.importorskip(
         "rankseg", reason="the oracle of decoding is not installed: pip install rankseg==0.0.8"
     )
-    noise = smooth_logits(GRIDS["3d_fullres"], 1, seed)[0] - 1
+    noise = smooth_logits(GRIDS["3d_fullres"], 1, seed, scale=12)[0] - 1
     noise[noise < LOWEST] = -100  # what ours calls certain
     p = noise.sigmoid()
     segmenter = rankseg.RankSEG(metric="dice", solver="RMA", output_mode="multilabel")
@@ -131,7 +131,7 @@ def test_rankseg_finds_the_same_mask(seed):
     everywhere = tuple(slice(0, size) for size in noise.shape)
     decoding.add(everywhere, [0], noise[None])
     decoding.correct(ours, nothing=1)
-    assert ((ours == 0) != theirs).sum() <= 0.02 * theirs.sum()
+    assert ((ours == 0) != theirs).sum() <= 0.01 * theirs.sum()
     assert (argmax != theirs).sum() > 0.05 * theirs.sum()  # else this shows nothing
 
 

@@ -98,10 +98,10 @@ def test_what_is_decoded_has_the_best_of_all_thresholds(labels, temperatures, tm
         for seed, (name, record) in enumerate(GRIDS.items())
     ]
     mean = sum(on_file_grid(one) for one in several) / 3
-    mean[:, mean.sum(0) < 0.5] = 0  # outside the crop there is nothing, not even background
     expected = oracle(several, (1, 1, 1))
     plain = expected.copy()
     claims = {}
+    is_close = np.zeros(plain.shape, bool)  # to a threshold, by a level of 8 bits
     for output, temperature in temperatures.items():
         p = mean[output]
         odds = p / np.maximum(1 - p, 1e-9)
@@ -109,6 +109,7 @@ def test_what_is_decoded_has_the_best_of_all_thresholds(labels, temperatures, tm
         ordered = np.sort(scaled.ravel())[::-1]
         best = (2 * ordered.cumsum() / (np.arange(1, p.size + 1) + scaled.sum())).max()
         claims[output] = scaled >= best / 2
+        is_close |= np.abs(scaled - best / 2) < 0.012
     if labels.regions:
         painted = labels.painted_classes
         expected[:] = 0
@@ -123,7 +124,8 @@ def test_what_is_decoded_has_the_best_of_all_thresholds(labels, temperatures, tm
         expected[taken] = winner[taken]
     found = merged(several, temperatures=temperatures, sizes=BlockSizes(part=(3, 4, 5), block_values=3 * 3 * 50))
     np.testing.assert_array_equal(found, merged(several, temperatures=temperatures))
-    assert (found != expected).mean() < 0.01  # of probabilities within a level of the threshold
+    assert (found != expected)[~is_close].sum() <= 2  # ties, which float32 may break in another way
+    assert is_close.mean() < 0.1
     assert (expected != plain).mean() > 0.03  # else this shows nothing
 
 
