@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
     options = {"cluster": cluster.scheduler_address, "build": slowly(0.1)}
     running = threading.Thread(target=predict, args=(model, images, there), kwargs=options)
     running.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # only a hang comes there, however busy the machine is
     while len(mask_bytes(there)) < 3:
         assert time.monotonic() < deadline
         assert running.is_alive()

@@ -105,7 +105,7 @@ def test_a_killed_run_ends_with_the_same_files(stage, raw, work, tmp_path):
     """Killed as soon as the stage's first file is there, and started again."""
     disturbed = tmp_path / "work"
     process = start(raw, disturbed)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600  # only a hang comes there, however busy the machine is
     while not list(disturbed.glob(STAGES[stage])):
         assert process.poll() is None, f"the run ended before {stage}"
         assert time.monotonic() < deadline, f"the run never came to {stage}"
