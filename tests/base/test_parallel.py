@@ -25,7 +25,7 @@ class Watch:
             self.running.append(item)
             self.most_items = max(self.most_items, len(self.running))
             self.most_bytes = max(self.most_bytes, sum(self.running))
-        self.barrier.wait(timeout=20)  # proves that as many run at once, and breaks if they do not
+        self.barrier.wait(timeout=120)  # proves that as many run at once, and breaks if they do not
         time.sleep(0.02)  # so that any others that may run do so now
         with self.lock:
             self.running.remove(item)
@@ -115,7 +115,7 @@ class Hungry:
             self.under_way.add(item)
         try:
             if item in "ab" and first_time:
-                self.both.wait(timeout=20)  # the first two items begin together
+                self.both.wait(timeout=120)  # the first two items begin together
             if item == "a":
                 time.sleep(0.1)  # and the second fails first
             if item in self.hungry and (first_time or self.always):

@@ -50,7 +50,7 @@ def test_its_classes_form_regions():
 
 
 def test_a_run_is_ended_at_its_limits_with_all_its_processes(tmp_path):
-    hold = "import time; block = bytearray(b'x') * (120 * 2**20); time.sleep(60)"
+    hold = "import time; block = bytearray(b'x') * (120 * 2**20); time.sleep(900)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
     started = time.monotonic()
     command, how = [sys.executable, "-c", parent], {"env": os.environ, "log": tmp_path / "log"}
@@ -58,7 +58,7 @@ def test_a_run_is_ended_at_its_limits_with_all_its_processes(tmp_path):
     assert stopped.stopped == "more than 0.1 GB"
     assert stopped.peak_pss_gb > 0.1
     assert measure(command, most_s=0.5, **how).stopped == "longer than 0.5 s"
-    assert time.monotonic() - started < 55  # neither slept to its end
+    assert time.monotonic() - started < 600  # neither slept to its end
     killed = measure([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], **how)
     assert killed.stopped == "killed by the system"
     assert measure([sys.executable, "-c", "pass"], most_gb=9, most_s=60, **how).stopped == ""

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undist
 
 def test_two_processes_share_the_cases_of_one_folder(model, images, undisturbed, tmp_path):
     processes = [start(model, images, tmp_path, "slow=0.05") for _ in range(2)]
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     counts = [predicted(text) for text in printed]
     assert sum(counts) == CASES, "a case was done twice, or by nobody"
@@ -108,7 +108,7 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
     assert other.poll() is None
     os.kill(hanging.pid, signal.SIGKILL)
     hanging.communicate()
-    printed = other.communicate(timeout=60)[0]
+    printed = other.communicate(timeout=600)[0]
     assert other.returncode == 0
     assert "waiting for 2 cases that other processes are at" in printed
     assert mask_bytes(tmp_path) == undisturbed
@@ -120,7 +120,7 @@ def test_ctrl_c_does_not_wait_for_the_cases_under_way(model, images, undisturbed
     wait_for(lambda: len(mask_bytes(tmp_path)) >= 1, process)
     before = len(mask_bytes(tmp_path))
     process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=600)[0]
     assert process.returncode == 130, printed
     after = mask_bytes(tmp_path)
     assert len(after) <= before + 1  # at most the one that was being written; two more had been read
@@ -306,7 +306,7 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
     images = make_images(tmp_path / "images", 3)
     write_nifti(images / "b.nii.gz", blocks_case(5, (90, 80, 30))[0])
     process = start(model, images, tmp_path / "masks", "file_limit=2000", "ending=.nii")
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=600)[0]
     assert process.returncode == 1, printed
     assert "the disk is full ([Errno 27] File too large" in printed
     assert not list((tmp_path / "masks").rglob(".partial-*"))

@@ -224,7 +224,7 @@ def test_the_runner_alone_writes_a_mask_without_segfw_torch_or_scipy(export_of, 
         f"sys.argv = {['predict.py', *map(str, files), str(tmp_path / 'mask.nii.gz')]}\n"
         f"runpy.run_path({str(moved / 'predict.py')!r}, run_name='__main__')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     image, mask = (nibabel.load(path) for path in (files[0], tmp_path / "mask.nii.gz"))
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-5)

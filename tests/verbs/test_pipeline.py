@@ -53,7 +53,7 @@ def start(raw: Path, work: Path) -> subprocess.Popen:
 
 def finish(raw: Path, work: Path) -> Path:
     process = start(raw, work)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return work
 
