@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
     from segfw.inference.first_stage import FirstStage
     from segfw.networks import BuildNetwork
+    from segfw.planning.plan import Plan
     from segfw.planning.splits import Splits
     from segfw.training.batches import Augment
     from segfw.training.train_request import BuildLoss, TrainRequest
@@ -148,7 +149,7 @@ def train(
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         elif options.tells_length and request.ranks.is_first:
-            _tell_length(work, fold, request, device)
+            _tell_length(work, plan, fold, request, device)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
         length = (
             f"in {clock(settings.time_budget_s)}"
@@ -161,8 +162,13 @@ def train(
         return _validate(work, fold, request)
 
 
-def _tell_length(work: Path, fold: str, request: TrainRequest, device: torch.device) -> None:
+def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, device: torch.device) -> None:
     """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
+    from segfw.base.durations import typed_duration
+    from segfw.base.shell_line import shell_line
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.planning.for_time import WANTED_STEPS
+    from segfw.planning.work_folder import trained_by_plan
     from segfw.training.expected_length import expected_training, told_length
 
     expected = expected_training(
@@ -175,6 +181,12 @@ def _tell_length(work: Path, fold: str, request: TrainRequest, device: torch.dev
     )
     for line in told_length([expected], "train", str(work), expected.name, fold):
         print(line)
+    time_s = request.settings.time_budget_s
+    is_for_any_length = plan.planned_time_s is None and not plan.as_published and not plan.is_imported
+    if time_s is not None and is_for_any_length and expected.steps < WANTED_STEPS and not trained_by_plan(work):
+        raw = DatasetManifest.load(work / MANIFEST_FILE).root
+        again = shell_line("segfw", "plan-and-preprocess", raw, work, "--time-budget", typed_duration(time_s))
+        print(f"note: the plan is for the published length; networks for so little time are planned by: {again}")
 
 
 def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:

@@ -99,6 +99,27 @@ def test_no_length_is_warned_of_by_run_and_train_with_a_command_to_paste(make_ra
     assert "warning" not in capsys.readouterr().out
 
 
+def test_a_plan_for_the_published_length_is_told_of_a_better_one_for_little_time(
+    make_raw, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: None)
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    monkeypatch.setattr("segfw.training.expected_length.training_flops", lambda device: 1e9)
+    raw, work = make_raw(), tmp_path / "work"
+    assert main(["plan-and-preprocess", str(raw), str(work), "--configurations", "3d_fullres", "--device", "cpu"]) == 0
+    train = ["train", str(work), "3d_fullres", "0", "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*train, "--time-budget", "90s"]) == 0
+    again = f"segfw plan-and-preprocess {raw} {work} --time-budget 1m30s"
+    assert f"networks for so little time are planned by: {again}\n" in capsys.readouterr().out
+    assert main([*train, "--epochs", "1", "--steps-per-epoch", "1"]) == 0
+    assert "networks for so little time" not in capsys.readouterr().out
+    assert main([*again.split()[1:], "--configurations", "3d_fullres", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main([*train, "--time-budget", "90s"]) == 0
+    assert "networks for so little time" not in capsys.readouterr().out
+
+
 def test_without_a_length_a_cpu_is_given_an_hour_in_all(make_raw, tmp_path, capsys, monkeypatch):
     begun = []
     monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request))
