@@ -157,7 +157,7 @@ def keep_freed_pages() -> None:
 
 def convolution_flops(device: torch.device) -> float:
     """Operations per second of a 3x3x3 convolution here, measured in a fraction of a second."""
-    precision = pick_precision("auto", device)
+    precision = pick_precision("auto", device, for_training=True)
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(device, precision)
     image = torch.randn(1, 32, 32, 48, 48, device=device, dtype=precision)
     if device.type != "mps":

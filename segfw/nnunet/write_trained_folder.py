@@ -67,7 +67,9 @@ class FolderExport:
         final = self.source.weight_names(name, folds)
         metadata = [read_tensors(self.source, weights)[1] for weights in final.values()]
         trained = configuration.with_patch(shared_patch_size(metadata, configuration.patch_size), self.source.path)
-        configurations = [trained if each == configuration else each for each in self.configurations]
+        order = configuration.preprocessing.axis_order  # nnU-Net has one in a plan, and a plan in each folder
+        fitting = [each for each in self.configurations if each.preprocessing.axis_order == order]
+        configurations = [trained if each == configuration else each for each in fitting]
         plans = plans_json(self.plan, self.ending, configurations)
         dataset = dataset_json(self.plan, self.ending)
         write_text(folder / PLANS_FILE, json.dumps(plans, indent=1) + "\n")

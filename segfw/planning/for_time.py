@@ -107,6 +107,7 @@ def _with_network(configuration: Configuration, network: NetworkSpec, cost_of: C
         update={
             "training_memory_gb": cost.peak_bytes(patch, batch) / GIGABYTE,
             "teraflop_per_step": teraflop,
+            "measured": None,  # on a GPU, of the network before
             "hours_per_fold": None if hours is None else hours * teraflop / before.teraflop_per_step,
         }
     )

@@ -171,7 +171,8 @@ class Plan(Record):
             name: configuration.model_copy(update={"estimate": nothing})
             for name, configuration in self.configurations.items()
         }
-        return self.model_copy(update={"configurations": decisions, "request": ""})
+        reasons = self.reasons[:-1] if self.chosen else self.reasons  # the last one counts steps as they were measured
+        return self.model_copy(update={"configurations": decisions, "request": "", "reasons": reasons})
 
     def configuration(self, name: str) -> Configuration:
         """The configuration called ``name``; raises UserError listing those there are."""

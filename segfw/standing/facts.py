@@ -34,6 +34,8 @@ class PlanFacts(Facts):
     labels: LabelSet
     configurations: dict[str, ConfigurationFacts]
     is_imported: bool = False
+    planned_time_s: float | None = None
+    chosen: str = ""
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from segfw.base.answers import Answer
-from segfw.base.durations import HOUR_S, duration_text
+from segfw.base.durations import HOUR_S, duration_text, typed_duration
 from segfw.base.file_names import PLAN_FILE, PLAN_LOCK_FILE, SPLITS_FILE
 from segfw.base.locks import Holder, holder_now
 from segfw.base.records import Record
@@ -112,7 +112,7 @@ def work_standing(path: Path) -> WorkStanding | None:
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),
         hours_left=sum(known) if known or not begun else None,
         hours_left_with_all=_hours_with_all(configurations),
-        next=_next(path, configurations, has_selection=selection is not None),
+        next=_next(path, plan, configurations, has_selection=selection is not None),
     )
 
 
@@ -139,7 +139,7 @@ def _hours_with_all(configurations: Sequence[ConfigurationStanding]) -> float | 
     return total
 
 
-def _next(work: Path, configurations: Sequence[ConfigurationStanding], *, has_selection: bool) -> str:
+def _next(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationStanding], *, has_selection: bool) -> str:
     """The command that brings the work on."""
     for each in configurations:
         if each.of_state("running"):
@@ -149,16 +149,18 @@ def _next(work: Path, configurations: Sequence[ConfigurationStanding], *, has_se
             resume = ["--resume"] if fold.state == "interrupted" else []
             return shell_line("segfw", "train", work, each.name, fold.fold, *resume)
     if not any(each.of_state("finished") for each in configurations):
-        return _first_training(work, configurations)
+        return _first_training(work, plan, configurations)
     whole = [each for each in configurations if len(each.of_state("finished")) == len(each.folds)]
     if len(whole) > 1 and not has_selection:
         return shell_line("segfw", "select", work)
     return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS")
 
 
-def _first_training(work: Path, configurations: Sequence[ConfigurationStanding]) -> str:
+def _first_training(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationStanding]) -> str:
     ready = [each.name for each in configurations if each.cases_preprocessed]
     if not ready:
         raw = DatasetManifest.load(work / MANIFEST_FILE).root if (work / MANIFEST_FILE).is_file() else "RAW"
         return shell_line("segfw", "plan-and-preprocess", raw, work)
-    return shell_line("segfw", "train", work, FULLRES if FULLRES in ready else ready[0], "0")
+    name = next((name for name in (plan.chosen, FULLRES) if name in ready), ready[0])
+    length = [] if plan.planned_time_s is None else ["--time-budget", typed_duration(plan.planned_time_s)]
+    return shell_line("segfw", "train", work, name, "0", *length)

@@ -103,7 +103,7 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         counters.step += 1
         counters.seen_voxels += run.stages[counters.stage].voxels
         counters.epoch_steps += 1
-        due = _what_is_due(run, clock, counters.stage)
+        due = _what_is_due(run, clock, counters.stage, is_cooling=counters.cool_from is not None)
         if due.is_anything or len(losses) >= CHECK_EVERY_STEPS:
             shown.loss = _add_up(run, state, losses)
             losses = []
@@ -160,13 +160,13 @@ class _Due:
         return self.is_epoch_over or self.is_checkpoint_due or self.asked != GO_ON or self.stage is not None
 
 
-def _what_is_due(run: TrainRun, clock: Clock, now: int) -> _Due:
-    """``now`` is the stage that the run is in."""
+def _what_is_due(run: TrainRun, clock: Clock, now: int, *, is_cooling: bool) -> _Due:
+    """``now`` is the stage that the run is in; one that cools down to an early end does so on the last patches."""
     is_epoch_over, is_checkpoint_due, asked, stage = run.ranks.from_first(
         clock.epoch_is_over(),
         run.checkpoints.is_due(),
         run.stop_file.asked(),
-        stage_at(run.stages, clock.progress()),
+        len(run.stages) - 1 if is_cooling else stage_at(run.stages, clock.progress()),
     )
     return _Due(
         is_epoch_over=bool(is_epoch_over),

@@ -18,7 +18,7 @@ from segfw.planning.measure import training_flops
 from segfw.planning.plan import Configuration
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 from segfw.training.pace import Pace
-from segfw.training.patch_stages import PatchStage
+from segfw.training.patch_stages import PatchStage, stage_shares
 from segfw.training.schedule import FittedSettings, fit_to_length, stages_of, steps_within
 from segfw.training.settings import TrainSettings
 
@@ -99,7 +99,11 @@ def expected_training(
         steps = int(steps_within(stages, settings.time_budget_s, pace))
     else:
         steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
-    step_s = None if pace is None else sum(pace.step_s(stage.voxels) for stage in stages) / len(stages)
+    step_s = (
+        None
+        if pace is None
+        else sum(share * pace.step_s(stage.voxels) for stage, share in zip(stages, stage_shares(stages)))
+    )
     return ExpectedTraining(
         name=configuration.name,
         folds=folds,

@@ -13,6 +13,7 @@ from segfw.training.step import Compute, empty_step, step_fits
 
 MEASURED_SHARE = 0.005  # of a time budget, that a measured step may take
 MEASURED_PATCHES = 2  # of a measured step
+SHORTEST_S = 1e-6  # of a step, where a coarse clock has not moved
 # On top of forward and backward: the optimiser, cutting and augmenting patches, validation on patches (a fifth of the
 # steps, forward only) and on whole cases. Of 8 trainings on one core it was 1.3 in large networks and 1.7 in tiny ones.
 OVERHEAD = 1.3
@@ -37,11 +38,11 @@ def measured_pace(
     time_budget_s: float,
     now_s: Callable[[], float] = time.monotonic,
 ) -> Pace:
-    """The pace of this rank, from steps on the smallest of ``patches`` and on a larger one.
+    """The pace of one rank, from steps on the smallest of ``patches`` and on a larger one.
 
     That is the largest of which a step is within MEASURED_SHARE of the time budget, as far as smaller ones tell: on a
-    GPU small patches keep only part of it busy, and on a CPU large ones take minutes. Raises OutOfMemoryError where a
-    single patch does not fit.
+    GPU small patches keep only part of it busy, and on a CPU large ones take minutes. All ranks measure the same steps,
+    as the first one's clock decides. Raises OutOfMemoryError where a single patch does not fit.
     """
     ordered = sorted(patches, key=prod)
     few, few_s = _measured(compute, state, ordered[0], now_s)
@@ -49,7 +50,7 @@ def measured_pace(
     many_s = few_s
     measured = ordered[0]
     while True:
-        most_voxels = prod(measured) * MEASURED_SHARE * time_budget_s / max(many_s, 1e-9)
+        most_voxels = prod(measured) * MEASURED_SHARE * time_budget_s / many_s
         within = [patch for patch in ordered if prod(measured) < prod(patch) <= most_voxels]
         if not within:
             break
@@ -68,4 +69,5 @@ def _measured(compute: Compute, state: TrainState, patch_size: Shape, now_s: Cal
         batch //= 2
     started_s = now_s()
     empty_step(compute, state, batch, patch_size)
-    return batch * prod(patch_size), now_s() - started_s
+    (seconds,) = compute.ranks.from_first(max(now_s() - started_s, SHORTEST_S))
+    return batch * prod(patch_size), seconds

@@ -42,10 +42,10 @@ def growing_stages(
     stages: int = STAGES,
     joined_batch: Callable[[int], int] = int,
 ) -> tuple[PatchStage, ...]:
-    """Stages of equal length; every edge grows evenly to that of ``patch_size``, in multiples of ``multiple_of``.
+    """Stages in which every edge grows evenly to that of ``patch_size``, in multiples of ``multiple_of``.
 
     The last stage has the patch and the batch that are given. In those before it the batch is larger, by the root of
-    what its patches are smaller. Where an axis is short, stages are alike, and are joined. ``joined_batch`` makes a
+    what its patches are smaller. All are of equal length, but those that are alike are joined. ``joined_batch`` makes a
     batch one that several ranks can share.
     """
     result: list[PatchStage] = []
@@ -62,6 +62,12 @@ def growing_stages(
 def constant_stage(patch_size: Shape, batch_size: int) -> tuple[PatchStage, ...]:
     """A run in which all patches are alike."""
     return (PatchStage(patch_size=patch_size, batch_size=batch_size, until=1.0),)
+
+
+def stage_shares(stages: Sequence[PatchStage]) -> list[float]:
+    """What part of a run each stage has; 1 in all."""
+    ends = [0.0, *(stage.until for stage in stages)]
+    return [end - begin for begin, end in zip(ends, ends[1:])]
 
 
 def stage_at(stages: Sequence[PatchStage], progress: float) -> int:

@@ -165,13 +165,24 @@ def _compute(request: TrainRequest, settings: TrainSettings, device: torch.devic
     configuration = request.configuration
     return Compute(
         device=device,
-        precision=pick_precision(settings.precision, device, for_training=True),
+        precision=_precision(request, settings, device),
         loss=_loss(request, settings),
         ranks=request.ranks,
         gradient_clip=settings.gradient_clip,
         in_channels=configuration.network.in_channels,
         patch_size=configuration.patch_size,
     )
+
+
+def _precision(request: TrainRequest, settings: TrainSettings, device: torch.device) -> torch.dtype:
+    """That of the run that goes on or, in a new one, what is faster here; the same on all ranks, as the first finds."""
+    if settings.training_precision is not None:
+        return pick_precision(settings.training_precision, device)
+    picked = pick_precision(settings.precision, device, for_training=True)
+    if device.type != "cpu" or settings.precision != "auto":
+        return picked
+    (is_bf16,) = request.ranks.from_first(picked == torch.bfloat16)
+    return torch.bfloat16 if is_bf16 else torch.float32
 
 
 def _loss(request: TrainRequest, settings: TrainSettings) -> Loss:
@@ -189,8 +200,7 @@ def _measured(request: TrainRequest, compute: Compute, state: TrainState) -> Pac
     patches = smaller_patches(request.configuration.patch_size, request.configuration.network.downsampling)
     with memory_errors_named(request.folder, compute, settings.batch_size):
         here = measured_pace(compute, state, patches, settings.time_budget_s, request.now_s)
-    fixed_s, voxel_s = request.ranks.from_first(here.fixed_s, here.voxel_s / request.ranks.count)
-    return Pace(fixed_s=fixed_s, voxel_s=voxel_s)
+    return Pace(fixed_s=here.fixed_s, voxel_s=here.voxel_s / request.ranks.count)
 
 
 def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> FittedSettings:
@@ -204,8 +214,8 @@ def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> Fitte
         request.ranks.joined_batch,
         keeps_patch=request.keeps_patch,
     )
-    if compute.device.type == "cpu":  # so that a run that goes on does not measure anew which precision is faster
-        fitted = replace(fitted, precision="fp32" if compute.precision == torch.float32 else "bf16")
+    if compute.device.type == "cpu" and settings.precision == "auto":  # which is not measured anew when it goes on
+        fitted = replace(fitted, training_precision="fp32" if compute.precision == torch.float32 else "bf16")
     if settings.compile is not None:
         return fitted
     # Kept with the settings, so that a resumed run does the same.
@@ -222,7 +232,9 @@ def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[
         return f"{steps:,} steps: {usefulness(steps, request.structure_shares)}"
     steps = int(steps_within(stages, settings.time_budget_s, pace))
     enough_for = usefulness(steps, request.structure_shares)
-    said = f"about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device: {enough_for}"
+    said = (
+        f"measured: about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device: {enough_for}"
+    )
     return f"{said}\nwarning: {too_few_steps(steps)}" if too_few_steps(steps) else said
 
 

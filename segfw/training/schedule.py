@@ -16,7 +16,7 @@ from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
 from segfw.training.pace import Pace
-from segfw.training.patch_stages import PatchStage, constant_stage, growing_stages, smaller_patches
+from segfw.training.patch_stages import PatchStage, constant_stage, growing_stages, smaller_patches, stage_shares
 from segfw.training.settings import TrainSettings
 
 LONGEST_MEMORY_STEPS = 100  # of SGD's momentum: 0.99, as published
@@ -103,7 +103,8 @@ def fit_to_length(
             batch = joined_batch(_batch_for(settings, configuration, patch, pace))
             stages = stages_of(configuration, patches, patch, batch, joined_batch)
             steps = steps_within(stages, settings.time_budget_s, pace)
-            last_steps = steps_within(stages[-1:], settings.time_budget_s / len(stages), pace)
+            last_s = stage_shares(stages)[-1] * settings.time_budget_s
+            last_steps = last_s / pace.step_s(stages[-1].voxels)
             if steps >= FEWEST_USABLE_STEPS and last_steps >= FEWEST_LAST_STEPS:
                 break
     momentum = momentum_for(steps) if settings.momentum is None else settings.momentum
@@ -140,8 +141,8 @@ def stages_of(
 
 
 def steps_within(stages: Sequence[PatchStage], seconds: float, pace: Pace) -> float:
-    """Steps that fit into so many seconds, of which every stage has the same part."""
-    return sum(seconds / len(stages) / pace.step_s(stage.voxels) for stage in stages)
+    """Steps that fit into so many seconds, of which every stage has its share."""
+    return sum(share * seconds / pace.step_s(stage.voxels) for stage, share in zip(stages, stage_shares(stages)))
 
 
 def extended(

@@ -45,6 +45,7 @@ class TrainSettings(Options):
     accumulate: int = option(1, "compute each batch in N parts (default: as few as fit)", metavar="N", ge=1)
     # None compiles where it pays (device.compiling_pays).
     compile: bool | None = option(None, "torch.compile (default: where it pays)")
+    training_precision: Precision | None = setting(None, "what 'auto' was found to be in training when the run began")
     patch_size: tuple[int, int, int] | None = setting(
         None, "voxels (z, y, x) of the last patches (default: the plan's, or what a time budget has room for)"
     )

@@ -187,6 +187,7 @@ class ForetoldWork:
     splits: Splits
     notes: tuple[str, ...]  # on the folds
     findings: tuple[str, ...]  # of the data that keep nothing from starting
+    structure_shares: dict[str, float]  # of the cases
 
 
 def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareOptions) -> ForetoldWork:
@@ -201,6 +202,7 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
     from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.structure_sizes import structure_shares
     from segfw.planning.work_folder import require_keepable
 
     device = pick_device(options.device)
@@ -218,6 +220,7 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
         plan=plan,
         splits=splits,
         notes=tuple(notes),
+        structure_shares=structure_shares(fingerprint, plan.labels),
         findings=tuple(finding.full_sentence for finding in found.findings),
     )
 
@@ -234,6 +237,7 @@ def _plan(
 
     Where something was trained by it, it also serves folds of another length.
     """
+    from segfw.base.device import device_name
     from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
     from segfw.nnunet.read_plans import read_json
     from segfw.planning.for_time import fitted_to_time
@@ -253,7 +257,10 @@ def _plan(
     time_s = None if request.as_published or request.plans is not None else options.time_budget_s
     if path.is_file() and not options.overwrite:
         kept = Plan.load(path)
-        if kept.request == digest and kept.planned_time_s == time_s:
+        is_for_here = time_s is None or all(
+            each.estimate.device == device_name(device) for each in kept.configurations.values()
+        )
+        if kept.request == digest and kept.planned_time_s == time_s and is_for_here:
             return kept
         if kept.request == digest and trained_by_plan(work):
             trained = trained_by_plan(work)
@@ -285,7 +292,8 @@ def _length_text(plan: Plan) -> str:
 
     if plan.planned_time_s is None:
         return "for the published length"
-    return f"for trainings of {duration_text(plan.planned_time_s)}"
+    device = next(iter(plan.configurations.values())).estimate.device
+    return f"for trainings of {duration_text(plan.planned_time_s)} on {device}"
 
 
 def _say_result(typed: argparse.Namespace, plan: Plan) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ def run(
     from segfw.inference.first_stage import trainable
     from segfw.model.source import fold_folder
     from segfw.planning.splits import SPLITS_FILE, Splits
+    from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.training.checkpoint import CHECKPOINT_FILE
 
     if options.dry_run:
@@ -80,7 +82,7 @@ def run(
     work = Path(work)
     asked = (request, settings, options)
     request = _checked(request, options)
-    settings, note = _with_length(request, settings, options)
+    settings, note = _with_length(work, request, settings, options)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
     def keep_options(_: Plan) -> None:
@@ -92,8 +94,9 @@ def run(
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
-    names = tuple(trainable(work, plan, splits, _names(request, plan, settings, options), folds))
-    expected = _expected(work, plan, names, settings, options, folds)
+    names = tuple(trainable(work, plan, splits, _names(work, request, plan, settings, options), folds))
+    shares = kept_structure_shares(work, plan.labels)
+    expected = _expected(work, plan, names, settings, options, folds, shares)
     for line in _length_lines(raw, work, expected, names, folds):
         print(line)
     scores: dict[str, dict[str, Scores]] = {}
@@ -122,15 +125,15 @@ def _foretell(
 
     work = Path(work)
     request = _checked(request, options)
-    settings, note = _with_length(request, settings, options)
+    settings, note = _with_length(work, request, settings, options)
     foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
     plan = foretold.plan
     folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
-    names = _names(request, plan, settings, options) or tuple(plan.configurations)
-    expected = _expected(work, plan, names, settings, options, folds)
+    names = _names(work, request, plan, settings, options) or tuple(plan.configurations)
+    expected = _expected(work, plan, names, settings, options, folds, foretold.structure_shares)
     length = _length_lines(raw, work, expected, names, folds)
-    if note:
-        length = [note, *length]
+    why = plan.reasons[-1] if plan.chosen and request.configurations is None else ""
+    length = [*(sentence for sentence in (note, why) if sentence), *length]
     return ForetoldRun.of(work, foretold, [plan.configuration(name) for name in names], folds, expected, length)
 
 
@@ -156,15 +159,21 @@ def _checked(request: PlanRequest, options: RunOptions) -> PlanRequest:
     return replace(request, configurations=tuple(dict.fromkeys(in_order)))
 
 
-def _with_length(request: PlanRequest, settings: TrainSettings, options: RunOptions) -> tuple[TrainSettings, str]:
-    """The settings with the length that is proposed where nobody gave one, and what is said of it, or ''."""
+def _with_length(
+    work: Path, request: PlanRequest, settings: TrainSettings, options: RunOptions
+) -> tuple[TrainSettings, str]:
+    """The settings with the length that is proposed where nobody gave one, and what is said of it, or ''.
+
+    Folds of a work folder that was begun with a number of epochs go on with that.
+    """
     from segfw.base.device import pick_device
     from segfw.base.durations import duration_text
-    from segfw.planning.published import EPOCHS
+    from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
     from segfw.planning.splits import FOLDS
     from segfw.training.expected_length import with_proposed_length
 
-    if request.as_published or request.plans is not None:
+    has_epochs = any(each.time_budget_s is None for each in _begun(work).values())
+    if request.as_published or request.plans is not None or has_epochs:
         return settings, ""
     folds = len(options.folds) if options.folds else FOLDS
     proposed = with_proposed_length(settings, pick_device(options.device), folds)
@@ -172,25 +181,49 @@ def _with_length(request: PlanRequest, settings: TrainSettings, options: RunOpti
         return settings, ""
     return proposed, (
         f"no length was given: on a CPU each fold is trained for {duration_text(proposed.time_budget_s)}; "
-        f"--time-budget trains for another time, --epochs {EPOCHS} for the published length"
+        f"--time-budget trains for another time, --epochs {EPOCHS} --steps-per-epoch "
+        f"{STEPS_PER_EPOCH} for the published length"
     )
 
 
+def _begun(work: Path) -> dict[str, TrainSettings]:
+    """Configurations with a fold that is begun or trained, and what the last of them was begun with."""
+    from segfw.base.records import UserError
+    from segfw.training.prepare import SETTINGS_FILE
+
+    begun: dict[str, TrainSettings] = {}
+    for path in sorted((work / "runs").glob(f"*/*/{SETTINGS_FILE}")):
+        with suppress(UserError):  # said where it is needed
+            begun[path.parents[1].name] = TrainSettings.load(path)
+    return begun
+
+
 def _prepare(options: RunOptions, settings: TrainSettings) -> PrepareOptions:
-    """How the data are prepared for the folds asked for."""
-    return PrepareOptions(device=options.device, folds=options.folds or (), time_budget_s=settings.time_budget_s)
+    """How the data are prepared for the folds asked for.
+
+    Weights to begin with are of a network of the usual size: then none is planned for the time.
+    """
+    time_s = settings.time_budget_s if options.init_from is None else None
+    return PrepareOptions(device=options.device, folds=options.folds or (), time_budget_s=time_s)
 
 
-def _names(request: PlanRequest, plan: Plan, settings: TrainSettings, options: RunOptions) -> tuple[str, ...] | None:
-    """The configurations asked for or, with a time budget, the one that it is best spent on; None for all."""
+def _names(
+    work: Path, request: PlanRequest, plan: Plan, settings: TrainSettings, options: RunOptions
+) -> tuple[str, ...] | None:
+    """The configurations asked for, or the one that a time is best spent on, or those that were begun; None for all."""
     from segfw.base.device import pick_device
     from segfw.planning.for_time import choice_for_time
     from segfw.planning.measure import training_flops
 
-    if request.configurations is not None or settings.time_budget_s is None or request.plans is not None:
+    if request.configurations is not None or request.plans is not None:
         return request.configurations
     if plan.chosen:
         return (plan.chosen,)
+    if settings.time_budget_s is None:
+        return None
+    begun = tuple(name for name in plan.configurations if name in _begun(work))
+    if begun:
+        return begun
     choice = choice_for_time(plan, settings.time_budget_s, training_flops(pick_device(options.device)))
     print(choice.reason)
     return (choice.name,)
@@ -203,16 +236,15 @@ def _expected(
     settings: TrainSettings,
     options: RunOptions,
     folds: Sequence[str],
+    shares: Mapping[str, float],
 ) -> list[ExpectedTraining]:
     """What is known of the trainings of the folds that are not begun."""
     from segfw.base.device import pick_device
     from segfw.model.source import fold_folder
-    from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.training.expected_length import expected_training
     from segfw.training.prepare import SETTINGS_FILE
 
     device = pick_device(options.device)
-    shares = kept_structure_shares(work, plan.labels)
     expected = []
     for each in (plan.configuration(name) for name in names):
         new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)

@@ -164,7 +164,7 @@ def train(
 
 def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, device: torch.device) -> None:
     """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
-    from segfw.base.durations import typed_duration
+    from segfw.base.durations import duration_text, typed_duration
     from segfw.base.shell_line import shell_line
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.planning.for_time import WANTED_STEPS
@@ -182,6 +182,9 @@ def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, devic
     for line in told_length([expected], "train", str(work), expected.name, fold):
         print(line)
     time_s = request.settings.time_budget_s
+    if plan.planned_time_s is not None and time_s is None:
+        planned = duration_text(plan.planned_time_s)
+        print(f"note: the network was chosen for trainings of {planned} (--time-budget); longer ones can teach larger")
     is_for_any_length = plan.planned_time_s is None and not plan.as_published and not plan.is_imported
     if time_s is not None and is_for_any_length and expected.steps < WANTED_STEPS and not trained_by_plan(work):
         raw = DatasetManifest.load(work / MANIFEST_FILE).root

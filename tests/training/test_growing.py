@@ -56,6 +56,12 @@ def test_a_run_that_is_killed_in_any_stage_ends_like_an_undisturbed_one(prepared
     assert_same_weights(whole, resumed)
 
 
+def test_a_run_that_is_ended_early_cools_down_on_the_patches_that_prediction_takes(prepared, tmp_path, cut_sizes):
+    settings = GROWING | {"epochs": 8, "steps_per_epoch": 7, "patience": 1, "fewest_gain": 10.0}
+    run(prepared, tmp_path / "run", **settings)
+    assert cut_sizes == [((4, 8, 8), 6)] * 15 + [((8, 16, 16), 2)]  # two epochs, and 15 % of their steps
+
+
 def test_constant_patches_are_the_planned_ones(prepared, tmp_path, cut_sizes):
     run(prepared, tmp_path / "run", epochs=1, steps_per_epoch=2)
     assert cut_sizes == [((8, 16, 16), 2)] * 2

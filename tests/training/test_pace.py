@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from segfw.base.ranks import ALONE
 from segfw.training import pace
 from segfw.training.pace import MEASURED_SHARE, OVERHEAD, Pace, measured_pace
 
@@ -22,7 +23,7 @@ def timed(monkeypatch, seconds_of):
     monkeypatch.setattr(pace, "step_fits", lambda *given: step(*given) is None)
     state = SimpleNamespace(counters=SimpleNamespace(parts=1))
     patches = [(1, 100, 100), (1, 50, 50), (1, 10, 10)]
-    return measured_pace(None, state, patches, 1000, now_s=lambda: now[0]), run
+    return measured_pace(SimpleNamespace(ranks=ALONE), state, patches, 1000, now_s=lambda: now[0]), run
 
 
 def test_a_fixed_part_and_a_part_by_voxels_are_told_apart(monkeypatch):

@@ -7,6 +7,7 @@ from segfw.training.patch_stages import (
     growing_stages,
     smaller_patches,
     stage_at,
+    stage_shares,
     stages_text,
 )
 
@@ -40,6 +41,11 @@ def test_in_a_network_that_is_too_deep_for_that_half_of_the_patch_is_the_least()
 
 def test_a_patch_that_is_as_small_as_can_be_does_not_grow():
     assert growing_stages((4, 16, 16), (2, 8, 8), batch_size=5) == constant_stage((4, 16, 16), 5)
+
+
+def test_a_stage_that_two_were_joined_in_has_the_share_of_both():
+    assert stage_shares(growing_stages((10, 256, 224), (2, 32, 32), batch_size=2)) == [0.5, 0.25, 0.25]
+    assert stage_shares(constant_stage((1, 8, 8), 2)) == [1.0]
 
 
 def test_ranks_share_every_batch():

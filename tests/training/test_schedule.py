@@ -63,12 +63,12 @@ def test_a_short_budget_takes_small_batches_and_no_mirroring(budget_s, batch):
 
 
 def test_a_very_short_budget_takes_smaller_patches():
-    asked = TrainSettings(time_budget_s=200)
-    # Of two planned patches 76 steps fit; growing to 3/4 of their edges leaves over 300, constant patches do not.
+    asked = TrainSettings(time_budget_s=250)
+    # Of two planned patches 96 steps fit; growing to 3/4 of their edges leaves over 300, constant patches do not.
     fitted = fit_to_length(asked, PLANNED, ONE_SECOND, cases=200)
     assert (fitted.batch_size, fitted.patch_size) == (2, (6, 24, 24))
     stages = stages_of(PLANNED, fitted.patches, fitted.patch_size, fitted.batch_size)
-    assert steps_within(stages, 200, ONE_SECOND) >= 300
+    assert steps_within(stages, 250, ONE_SECOND) >= 300
     kept = fit_to_length(asked, PLANNED, ONE_SECOND, cases=200, keeps_patch=True)
     assert kept.patch_size == (8, 32, 32)  # as published
     constant = fit_to_length(replace(asked, patches="constant"), PLANNED, ONE_SECOND, cases=200)
@@ -77,6 +77,13 @@ def test_a_very_short_budget_takes_smaller_patches():
     assert hopeless.patch_size == (4, 16, 16)  # the smallest that the network can take
     given = fit_to_length(replace(asked, patch_size=(8, 24, 24)), PLANNED, ONE_SECOND, cases=200)
     assert given.patch_size == (8, 24, 24)
+
+
+def test_steps_of_every_stage_are_those_of_its_share_of_the_time():
+    stages = stages_of(PLANNED, "grow", (8, 24, 24), 2)
+    assert [(stage.voxels, stage.until) for stage in stages] == [(3456, 0.5), (4608, 0.75), (9216, 1)]
+    # A step takes 1.3 x voxels / 8192 seconds: of 260 seconds 130, 65 and 65 are theirs.
+    assert steps_within(stages, 260, ONE_SECOND) == pytest.approx(237.04 + 88.89 + 44.44, abs=0.01)
 
 
 def test_what_is_given_is_kept():

@@ -149,7 +149,47 @@ def test_a_plan_that_something_is_trained_by_serves_other_lengths_too(make_raw, 
     assert main([*command[:-2], "1", "--time-budget", "48m"]) == 0
     assert Plan.load(work / PLAN_FILE).planned_time_s == 1440
     trained = f"runs/{plan.chosen}/fold_0 is trained by it"
-    assert f"plan.json: was planned for trainings of 24 min, and stays so, because {trained}" in capsys.readouterr().out
+    assert (
+        f"plan.json: was planned for trainings of 24 min on CPU, and stays so, because {trained}"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_work_folder_that_was_planned_for_a_time_trains_one_configuration_in_any_length(
+    make_raw, tmp_path, capsys, monkeypatch
+):
+    begun = []
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request.configuration.name))
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    raw, work = make_raw(), tmp_path / "work"
+    command = ["run", str(raw), str(work), "--device", "cpu", "--folds", "0"]
+    assert main([*command, "--time-budget", "12m", "--dry-run"]) == 0
+    foretold = capsys.readouterr().out
+    assert main([*command, "--time-budget", "12m"]) == 0
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("to train: "))
+    assert line.split(", about ")[0] in foretold  # the same; how many steps is measured each time
+    assert line.rpartition(";")[2] in foretold
+    plan = Plan.load(work / PLAN_FILE)
+    assert plan.reasons[-1] in said
+    fold = work / "runs" / plan.chosen / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "weights.safetensors").touch()
+    assert main([*command[:-1], "1", "--epochs", "400"]) == 0
+    assert begun == [plan.chosen] * 2
+
+
+def test_folds_begun_with_epochs_are_proposed_no_other_length(make_raw, tmp_path, capsys, monkeypatch):
+    begun = []
+    monkeypatch.setattr(segfw.training.loop, "train", lambda request: begun.append(request.settings.time_budget_s))
+    monkeypatch.setattr("segfw.verbs.train._validate", lambda *given: None)
+    raw, work = make_raw(), tmp_path / "work"
+    fold = work / "runs" / "2d" / "fold_0"
+    fold.mkdir(parents=True)
+    TrainSettings().save(fold / "settings.json")
+    assert main(["run", str(raw), str(work), "--device", "cpu", "--folds", "1", "--configurations", "2d"]) == 0
+    assert begun == [None]
+    assert "no length was given: on a CPU" not in capsys.readouterr().out
 
 
 def test_the_probe_changes_no_random_number():
