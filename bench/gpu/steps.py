@@ -47,11 +47,12 @@ def segfw_step(
         state.forward = torch.compile(state.network)
     compute = Compute(
         device=visit.device,
-        precision=pick_precision(precision, visit.device),
+        precision=pick_precision(precision, visit.device, for_training=True),
         loss=LOSSES["dice-ce"](configuration, LABELS, ALONE.sum_with_gradient),
         ranks=ALONE,
         gradient_clip=settings.gradient_clip,
-        patch_shape=(problem.network.in_channels, *problem.patch_size),
+        in_channels=problem.network.in_channels,
+        patch_size=problem.patch_size,
     )
     batch = problem.batch_size
     image = torch.randn(batch, problem.network.in_channels, *problem.patch_size, device=visit.device)

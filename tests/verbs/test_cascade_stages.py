@@ -328,4 +328,4 @@ def test_whole_cases_are_counted_with_what_the_first_stage_found_in_them(work):
         hits = [voxels[label - 1] if label == found else 0 for label in (1, 2)]
         wrong = [classes.size - voxels[label - 1] if label == found else 0 for label in (1, 2)]
         missed = [voxels[label - 1] - hits[label - 1] for label in (1, 2)]
-        assert count(Copying().eval(), part[0]).tolist() == [hits, wrong, missed]
+        assert count(Copying().eval(), part[0], second.patch_size).tolist() == [hits, wrong, missed]
