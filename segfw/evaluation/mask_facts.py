@@ -10,13 +10,12 @@ from pathlib import Path
 
 from segfw.base.durations import duration_text
 from segfw.base.records import Record, UserError
+from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
 from segfw.dataset.image_files import image_files
 
 FACTS_FILE = "made_with.json"
-# 1000 epochs of 250 steps: what the published recipe trains, and the share of it below which scores say little.
-RECIPE_STEPS = 250_000
-TOO_FEW_STEPS = RECIPE_STEPS // 100
+RECIPE_STEPS = 250_000  # 1000 epochs of 250 steps: what the published recipe trains
 
 
 class Training(Record):
@@ -84,7 +83,7 @@ def training_of(curve: Sequence[Mapping[str, object]]) -> tuple[Training, ...]:
 def training_caveat(training: Sequence[Training]) -> str:
     """A warning where a fold was trained for too few steps to have learned anything; '' if none was."""
     steps = min((fold.steps for fold in training if fold.steps is not None), default=None)
-    if steps is None or steps >= TOO_FEW_STEPS:
+    if steps is None or steps >= FEWEST_USABLE_STEPS:
         return ""
     return (
         f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: most tasks are "

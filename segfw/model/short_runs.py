@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from segfw.base.usable_steps import FEWEST_USABLE_STEPS as FEWEST_USABLE_STEPS
 from segfw.base.words import count
 
-# Fewer updates than this leave a network that has hardly left its random beginning. SGD's momentum alone averages the
-# last 10 to 100 steps, and the rate takes twice as many to rise; a made-up data set of bright spheres needs a few
-# hundred steps until its masks look like spheres (segfw demo: Dice 0.02 after 6 steps), real images need thousands.
-FEWEST_USABLE_STEPS = 300
 FEWEST_STEPS_FOR_SMALL = 6000  # structures: 1849 steps found hardly any of the organs of a neck, each under 0.2 % of it
 SMALL_SHARE = 0.005  # of the voxels of a case
 SHOWN = 3  # names

@@ -65,7 +65,8 @@ def test_labels_that_only_one_side_knows_are_named():
 
 
 def test_a_model_of_a_few_steps_is_no_model():
-    assert training_caveat([Training(steps=250_000)]) == ""
+    assert training_caveat([Training(steps=300)]) == ""
+    assert "trained for 299 steps" in training_caveat([Training(steps=299)])
     assert training_caveat([Training()]) == ""
     assert "trained for 6 steps, where the recipe takes 250,000" in training_caveat([Training(steps=6), Training()])
     assert "trained for 1 step," in training_caveat([Training(steps=1)])
