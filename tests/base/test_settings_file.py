@@ -76,6 +76,9 @@ VALUES = {
     "save_probabilities": 16,
     "extend_epochs": 7,
     "time_budget_s": 3661.5,
+    "training_precision": "bf16",
+    "patch_size": (8, 24, 40),
+    "patches": "grow",
     "extend_s": None,  # of the same option as extend_epochs
 }
 BY_KIND = {
