@@ -19,23 +19,29 @@ RECIPE_STEPS = 250_000  # 1000 epochs of 250 steps: what the published recipe tr
 
 
 class Training(Record):
-    """How long one fold was trained, as far as that is known. ``patches`` are those that it saw."""
+    """How long one fold was trained, as far as that is known.
+
+    ``patch_size`` (z, y, x) is that of the last patches; ``patches``, how many it saw, is what earlier versions wrote.
+    """
 
     configuration: str = ""
     fold: str = ""
     steps: int | None = None
     epochs: int | None = None
     patches: int | None = None
+    patch_size: tuple[int, int, int] | None = None
     seconds: float | None = None
 
     @property
     def text(self) -> str:
-        """Such as '3d_fullres fold 0: 6 steps, 1 epoch, 12 patches, 40 s'; '' if nothing is known."""
+        """Such as '2d fold 0: 6 steps, 1 epoch, patches of 1 x 16 x 24 voxels, 40 s'; '' if nothing is known."""
         parts = [
             count(number, noun)
             for number, noun in ((self.steps, "step"), (self.epochs, "epoch"), (self.patches, "patch"))
             if number is not None
         ]
+        if self.patch_size is not None:
+            parts.append(f"patches of {' x '.join(map(str, self.patch_size))} voxels")
         if self.seconds is not None:
             parts.append(duration_text(self.seconds))
         name = f"{self.configuration} fold {self.fold}: " if self.fold else ""

@@ -20,14 +20,13 @@ def mask_facts(model: Path, loaded: Sequence[Model], images: Path, output: Path)
         for member in loaded:
             for fold in member.weights:
                 facts = _facts_of(source, member.configuration.name, fold)
-                patches = facts.steps * member.configuration.batch_size if facts.steps else None
                 training.append(
                     Training(
                         configuration=facts.configuration,
                         fold=facts.fold,
                         steps=facts.steps,
                         epochs=facts.epochs,
-                        patches=patches,
+                        patch_size=member.configuration.patch_size,
                         seconds=facts.seconds,
                     )
                 )

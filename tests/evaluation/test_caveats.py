@@ -73,8 +73,8 @@ def test_a_model_of_a_few_steps_is_no_model():
 
 
 def test_training_is_told_in_words():
-    fold = Training(configuration="3d_fullres", fold="0", steps=6, epochs=1, patches=12, seconds=41.2)
-    assert fold.text == "3d_fullres fold 0: 6 steps, 1 epoch, 12 patches, 41 s"
+    fold = Training(configuration="3d_fullres", fold="0", steps=6, epochs=1, patch_size=(8, 16, 24), seconds=41.2)
+    assert fold.text == "3d_fullres fold 0: 6 steps, 1 epoch, patches of 8 x 16 x 24 voxels, 41 s"
     assert Training(configuration="2d", fold="1").text == ""
 
 
