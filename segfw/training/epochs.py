@@ -135,9 +135,9 @@ def _enter_stage(run: TrainRun, state: TrainState, stage: int) -> None:
     """From now on patches are of that stage."""
     state.counters.stage = stage
     size = " x ".join(map(str, run.stages[stage].patch_size))
-    event = f"patches of {size} voxels, {run.stages[stage].batch_size} a step, from step {state.counters.step + 1} on"
+    event = f"{size} voxels, {run.stages[stage].batch_size} a step, from step {state.counters.step + 1} on"
     state.counters.events["patches"] = event
-    tqdm.write(event)
+    tqdm.write(f"patches of {event}")
 
 
 def _set_rate(state: TrainState, rate: float, momentum: float) -> None:

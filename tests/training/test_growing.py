@@ -34,8 +34,8 @@ def test_every_stage_has_its_share_of_the_steps(prepared, tmp_path, cut_sizes, c
     said = capsys.readouterr().out
     assert "patches grow: 4 x 8 x 8 (6 a step), 6 x 12 x 12 (3 a step), then 8 x 16 x 16 (2 a step)" in said
     assert [row.get("patches") for row in read_metrics(folder)] == [
-        "patches of 6 x 12 x 12 voxels, 3 a step, from step 5 on",  # the first epoch's last step was its reason
-        "patches of 8 x 16 x 16 voxels, 2 a step, from step 7 on",
+        "6 x 12 x 12 voxels, 3 a step, from step 5 on",  # the first epoch's last step was its reason
+        "8 x 16 x 16 voxels, 2 a step, from step 7 on",
     ]
     assert load_tensors(folder / "weights.safetensors")[1]["patch_size"] == "8x16x16"
 
