@@ -110,8 +110,10 @@ def fit_to_length(
     momentum = momentum_for(steps) if settings.momentum is None else settings.momentum
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
     views = steps * batch / cases
-    if settings.time_budget_s is not None:  # a slice is a small part of a case
-        views *= prod(patch) / prod(configuration.median_shape)
+    if settings.time_budget_s is not None and pace is not None:  # a slice, or an early patch, is a small part of a case
+        stages = stages_of(configuration, patches, patch, batch, joined_batch)
+        seen_voxels = voxels_within(stages, settings.time_budget_s, pace)
+        views = seen_voxels / prod(configuration.median_shape) / cases
     mirroring = views >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
     more = {"batch_size": batch, "patch_size": patch, "momentum": momentum, "learning_rate": rate}
     return FittedSettings(**vars(decided) | more | {"mirroring": mirroring})
@@ -138,6 +140,12 @@ def stages_of(
     if patches != "grow":
         return constant_stage(patch, batch_size)
     return growing_stages(patch, configuration.network.downsampling, batch_size, joined_batch=joined_batch)
+
+
+def voxels_within(stages: Sequence[PatchStage], seconds: float, pace: Pace) -> float:
+    """Voxels of all patches of the steps that fit into so many seconds."""
+    shares = zip(stages, stage_shares(stages))
+    return sum(stage.voxels * share * seconds / pace.step_s(stage.voxels) for stage, share in shares)
 
 
 def steps_within(stages: Sequence[PatchStage], seconds: float, pace: Pace) -> float:

@@ -86,6 +86,13 @@ def test_steps_of_every_stage_are_those_of_its_share_of_the_time():
     assert steps_within(stages, 260, ONE_SECOND) == pytest.approx(237.04 + 88.89 + 44.44, abs=0.01)
 
 
+def test_images_are_mirrored_where_as_many_voxels_are_seen_as_a_hundred_times_the_cases():
+    # 8192 voxels take 1.3 s, whatever the stage: a case of 16,384 voxels is seen 100 times, by 3 cases, in 780 s.
+    for budget_s, is_mirrored in ((779, False), (781, True)):
+        asked = TrainSettings(time_budget_s=budget_s, batch_size=2)
+        assert fit_to_length(asked, PLANNED, ONE_SECOND, cases=3).mirroring is is_mirrored
+
+
 def test_what_is_given_is_kept():
     given = TrainSettings(
         time_budget_s=2000, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2, patches="constant"
