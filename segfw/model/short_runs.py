@@ -8,7 +8,7 @@ from segfw.base.usable_steps import FEWEST_USABLE_STEPS as FEWEST_USABLE_STEPS
 from segfw.base.words import count
 
 # For structures under SMALL_SHARE: organs of the neck, each under 0.2 % of it, had a mean Dice of 0.10 after 1849 steps
-# and of 0.68 after 2294 (docs/benchmarks.md).
+# and, with a larger network and larger batches, of 0.68 after 2294 (docs/benchmarks.md).
 FEWEST_STEPS_FOR_SMALL = 2000
 SMALL_SHARE = 0.005  # of the voxels of a case
 SHOWN = 3  # names

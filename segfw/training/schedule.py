@@ -111,7 +111,6 @@ def fit_to_length(
     rate = learning_rate_for(momentum) if settings.learning_rate is None else settings.learning_rate
     views = steps * batch / cases
     if settings.time_budget_s is not None and pace is not None:  # a slice, or an early patch, is a small part of a case
-        stages = stages_of(configuration, patches, patch, batch, joined_batch)
         seen_voxels = voxels_within(stages, settings.time_budget_s, pace)
         views = seen_voxels / prod(configuration.median_shape) / cases
     mirroring = views >= MIRROR_FROM_VIEWS if settings.mirroring is None else settings.mirroring
