@@ -12,8 +12,9 @@ import torch
 from segfw.base.device import device_name
 from segfw.base.durations import duration_text
 from segfw.base.shell_line import shell_line
+from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
-from segfw.model.short_runs import EXAMPLE_BUDGET, FEWEST_USABLE_STEPS, LONG_TRAINING_S, too_few_steps, usefulness
+from segfw.model.short_runs import EXAMPLE_BUDGET, LONG_TRAINING_S, too_few_steps, usefulness
 from segfw.planning.measure import training_flops
 from segfw.planning.plan import Configuration
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 from segfw.base.options import METADATA_KEY, OptionText
 from segfw.base.records import UserError
+from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.images.geometry import Shape
-from segfw.model.short_runs import FEWEST_USABLE_STEPS
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.checkpoint import Counters
