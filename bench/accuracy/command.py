@@ -112,28 +112,22 @@ def build_parser() -> argparse.ArgumentParser:
 
     training = verbs.add_parser("run", help="train an arm, as far as it is not trained")
     training.add_argument("--arm", required=True, help="the name of what is tried")
-    training.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="(default: all)")
-    training.add_argument("--folds", nargs="+", default=["0"], help="(default: 0)")
-    _add_training(training, minutes=24, seeds=(0, 1, 2))
+    _add_training(training, sets=tuple(SETS), folds=("0",), minutes=24, seeds=(0, 1, 2))
     training.set_defaults(do=run)
 
     bank = verbs.add_parser("bank", help="train the models that later work starts from, in 9 core-hours")
     bank.add_argument("--arm", default="bank")
     in_bank = [name for name, data_set in SETS.items() if data_set.is_in_bank]
-    bank.add_argument("--sets", nargs="+", choices=SETS, default=in_bank, help=f"(default: {' '.join(in_bank)})")
-    bank.add_argument("--folds", nargs="+", default=list(BANK_FOLDS), help="(default: all five)")
-    _add_training(bank, minutes=12, seeds=(0, 1, 2))
+    _add_training(bank, sets=in_bank, folds=BANK_FOLDS, minutes=12, seeds=(0, 1, 2))
     bank.set_defaults(do=run)
 
     checked = verbs.add_parser("false-alarms", help="how often one arm seems to differ from itself")
     checked.add_argument("--arm", default="plain")
     many = [name for name, data_set in SETS.items() if data_set.is_for_false_alarms]
-    checked.add_argument("--sets", nargs="+", choices=SETS, default=many, help=f"(default: {' '.join(many)})")
-    checked.add_argument("--folds", nargs="+", default=["0"], help="(default: 0)")
     checked.add_argument(
         "--per-arm", type=int, nargs="+", default=[1, 3, 5], help="runs in each of two groups (default: 1 3 5)"
     )
-    _add_training(checked, minutes=4, seeds=range(10))
+    _add_training(checked, sets=many, folds=("0",), minutes=4, seeds=range(10))
     checked.set_defaults(do=alarms)
 
     shown = verbs.add_parser("table", help="means, deviations, intervals and differences of what was trained")
@@ -149,8 +143,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_training(parser: argparse.ArgumentParser, *, minutes: float, seeds: Sequence[int]) -> None:
-    """The options of every verb that trains."""
+def _add_training(
+    parser: argparse.ArgumentParser,
+    *,
+    sets: Sequence[str],
+    folds: Sequence[str],
+    minutes: float,
+    seeds: Sequence[int],
+) -> None:
+    """The options of every verb that trains, with what it trains unless asked otherwise."""
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(sets), help=f"(default: {' '.join(sets)})")
+    parser.add_argument("--folds", nargs="+", default=list(folds), help=f"(default: {' '.join(folds)})")
     parser.add_argument("--options", default="", help="of segfw run, in one text: --options='--elastic'")
     parser.add_argument("--configuration", help="(default: what the time budget chooses)")
     parser.add_argument(

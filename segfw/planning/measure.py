@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -56,8 +57,12 @@ def training_device(device: torch.device) -> TrainingDevice:
     )
 
 
+@cache
 def training_flops(device: torch.device) -> float:
-    """Operations per second that training is expected to reach on ``device``, from a probe of part of a second."""
+    """Operations per second that training is expected to reach on ``device``, from a probe of part of a second.
+
+    One probe a process, so that all that is said of a plan and its trainings goes by one pace.
+    """
     return convolution_flops(device) * SHARE_OF_PEAK
 
 

@@ -206,25 +206,23 @@ def plan_configurations(dataset: Dataset, preset: Preset, choose: Choose, cost_o
     """
 
     def configuration(
-        name: str, choice: Choice, spacing_mm: TargetSpacing, median: Size, *, batch_dice: bool
+        name: str,
+        choice: Choice,
+        spacing_mm: TargetSpacing,
+        median: Size,
+        *,
+        batch_dice: bool,
+        seen_as: Dataset = dataset,
     ) -> Configuration:
         cost = cost_of(choice.network)
-        return _configuration(name, dataset, choice, spacing_mm, median, cost, batch_dice=batch_dice)
+        return _configuration(name, seen_as, choice, spacing_mm, median, cost, batch_dice=batch_dice)
 
     sliced = sliced_dataset(dataset)
-    across, *in_plane = sliced.target_mm
-    flat = choose(_grid(sliced, tuple(in_plane), sliced.median_shape[1:], prod(sliced.median_shape)), preset)
-    planned = {
-        TWO_D: _configuration(
-            TWO_D,
-            sliced,
-            flat,
-            (None, in_plane[0], in_plane[1]),
-            sliced.median_shape,
-            cost_of(flat.network),
-            batch_dice=True,
-        )
-    }
+    median = sliced.median_shape
+    target = sliced.target_mm
+    flat = choose(_grid(sliced, target[1:], median[1:], prod(median)), preset)
+    in_plane = (None, target[1], target[2])
+    planned = {TWO_D: configuration(TWO_D, flat, in_plane, median, batch_dice=True, seen_as=sliced)}
     if dataset.is_flat:
         return planned
     median = dataset.median_shape

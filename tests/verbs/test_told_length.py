@@ -11,6 +11,7 @@ import segfw.training.loop
 from builders.models import small_model
 from segfw.cli import main
 from segfw.model.training_record import read_run_record
+from segfw.planning.measure import training_flops
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.training.expected_length import expected_training, length_warnings
 from segfw.training.settings import TrainSettings
@@ -193,6 +194,7 @@ def test_folds_begun_with_epochs_are_proposed_no_other_length(make_raw, tmp_path
 
 
 def test_the_probe_changes_no_random_number():
+    training_flops.cache_clear()
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
