@@ -14,7 +14,7 @@ from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_chec
 from segfw.training.epochs import Diverged, train_epochs
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
-from segfw.training.progress_page import Ending
+from segfw.training.progress_page import FINISHED, Ending
 from segfw.training.run_record import note_end
 from segfw.training.schedule import Clock
 from segfw.training.step import memory_errors_named
@@ -24,7 +24,6 @@ from segfw.training.train_run import TrainRun
 
 RESCUE_FACTOR = 0.5  # on the learning rate after a divergence
 MOST_RESCUES = 4
-FINISHED = Ending(state="finished", sentence="Whole validation cases are predicted and scored next, in report.html.")
 FORGOTTEN_EPOCHS = 50  # after which a rescue no longer counts
 
 
@@ -62,6 +61,8 @@ def train_run(run: TrainRun, state: TrainState) -> None:
         for writer in run.writers:
             writer.close(is_finished)
     if run.ranks.is_first:
+        _say_end(run, state.counters)
+        # The last file but the pages, because it says that the run is over; the pages are mended where it is there.
         save_weights(
             run.folder / WEIGHTS_FILE,
             state.network.state_dict(),
@@ -69,7 +70,6 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             mirror_axes=run.mirror_axes,
             patch_size=run.patch_size,
         )
-        _say_end(run, state.counters)
     run.page.end(FINISHED)
     run.ranks.wait()
 

@@ -9,21 +9,27 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from segfw.base.figures import write_page
+from segfw.base.records import UserError
 from segfw.base.tables import Column, Table
-from segfw.model.training_record import EpochRow, read_metrics
+from segfw.model.training_record import EpochRow, read_metrics, read_run_record
+from segfw.planning.plan import Configuration
+from segfw.planning.splits import Fold
 from segfw.training.curves import MARK_DASHES, MARKS, Curves, curves_of
 from segfw.training.metrics_log import clock, pace
 from segfw.training.position import Position
+from segfw.training.run_record import facts_of
 from segfw.training.work_page import PROGRESS_HTML, RUNS, write_work_page
 
 TEMPLATE = Path(__file__).with_name("progress.html.jinja")
 WRITTEN_EVERY_S = 20.0
 TIME_FORMAT = "%d %b %Y, %H:%M:%S"
+STATE_FINISHED = 'id="state"><b>Finished</b>'
 
 State = Literal["running", "finished", "stopped", "interrupted"]
 
@@ -36,10 +42,13 @@ class Ending:
     sentence: str
 
 
+FINISHED = Ending(state="finished", sentence="Whole validation cases are predicted and scored next, in report.html.")
+
+
 class ProgressPage:
     """Writes the page of the run in ``folder``: when told to, and meanwhile every WRITTEN_EVERY_S.
 
-    ``facts`` are what it is trained with, by name. Only the first rank writes. Failing, for example because the disk is
+    ``facts`` are what it is trained with, by name, and ``since`` is when it was begun (now, where left out). Only the first rank writes. Failing, for example because the disk is
     full, is said once and never raised: a page must not end a training.
     """
 
@@ -51,6 +60,7 @@ class ProgressPage:
         *,
         is_first: bool = True,
         every_s: float = WRITTEN_EVERY_S,
+        since: str | None = None,
     ) -> None:
         self.path = folder / PROGRESS_HTML
         self._folder = folder
@@ -58,7 +68,7 @@ class ProgressPage:
         self._facts = facts
         self._is_first = is_first
         self._every_s = every_s
-        self._since = time.strftime(TIME_FORMAT)
+        self._since = since or time.strftime(TIME_FORMAT)
         self._written_s: float | None = None
         self._position: Position | None = None
         self._drawn: list[tuple[Curves, str]] = []  # of so many rows:
@@ -122,6 +132,28 @@ class ProgressPage:
             "folder": str(self._folder),
             "all_folds": f"../../../{PROGRESS_HTML}" if self._folder.resolve().parents[1].name == RUNS else "",
         }
+
+
+def finish_page(folder: Path, configuration: Configuration, fold: Fold, label_names: Sequence[str]) -> None:
+    """Writes the pages of a finished run that was killed, or met a full disk, before it could write them itself.
+
+    Without a run.json that can be read nothing is written, because a page is no reason to stop.
+    """
+    page = folder / PROGRESS_HTML
+    try:
+        record = read_run_record(folder)
+        if record is None or (page.is_file() and STATE_FINISHED in page.read_text(encoding="utf-8")):
+            return
+        session = record.sessions[-1]
+        patch_size = session.settings.get("patch_size")  # what a time budget had room for
+        if isinstance(patch_size, list):
+            configuration = configuration.model_copy(update={"patch_size": tuple(patch_size)})
+        facts = facts_of(session, configuration, fold)
+        since = datetime.fromisoformat(session.started).astimezone().strftime(TIME_FORMAT)
+    except (OSError, UserError, ValueError, LookupError) as error:
+        _say_once(f"note: {page} cannot be written: {error}")
+        return
+    ProgressPage(folder, label_names, facts, since=since).end(FINISHED)
 
 
 def _scaled(dashes: str) -> str:

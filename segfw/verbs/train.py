@@ -92,6 +92,7 @@ def train(
     from segfw.training.initial_weights import find_start, start_from
     from segfw.training.metrics_log import clock
     from segfw.training.prepare import SETTINGS_FILE
+    from segfw.training.progress_page import finish_page
     from segfw.training.train_request import TrainRequest
     from segfw.training.writers import require_writers
 
@@ -135,6 +136,8 @@ def train(
             _say_what_is_not_followed(request.folder, settings)
         if begun.is_trained:
             print(f"{configuration} fold {fold} is already trained ({request.folder})")
+            if request.ranks.is_first:
+                finish_page(request.folder, chosen, request.fold, request.label_names)
             return _validate(work, fold, request)
         if begun.is_started and not request.resume:
             raise UserError(

@@ -1,6 +1,7 @@
 """segfw train through its function: longer runs, other weights to begin with, the user's own augmentation."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -110,3 +111,35 @@ def test_weights_that_may_have_seen_the_validation_cases_are_pointed_out(make_ra
     train(work, "2d", "0", **short)
     train(work, "2d", "1", init_from=work, **short)
     assert "the cases that fold 1 validates on, the scores will be too good" in capsys.readouterr().out
+
+
+def test_pages_that_a_finished_run_could_not_write_are_written_when_it_is_asked_for_again(make_raw, tmp_path):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu")
+    train(work, "2d", "0", epochs=1, steps_per_epoch=2, batch_size=2, device="cpu")
+    fold = work / "runs" / "2d" / "fold_0"
+    page = fold / "progress.html"
+    finished = page.read_text()
+    assert "<b>Finished</b>" in finished
+
+    page.write_text(finished.replace("<b>Finished</b>", "<b>Running</b>"))  # it was killed before it could say so
+    (work / "progress.html").unlink()
+    train(work, "2d", "0", device="cpu")
+    assert "<b>Finished</b>" in page.read_text()
+    assert len(facts_on(finished)) >= 7
+    assert facts_on(page.read_text()) == facts_on(finished)
+    assert "finished" in (work / "progress.html").read_text()
+
+    before = page.stat().st_mtime_ns
+    train(work, "2d", "0", device="cpu")
+    assert page.stat().st_mtime_ns == before  # what is whole is left as it is
+
+    (fold / "run.json").write_text("{")
+    page.unlink()
+    train(work, "2d", "0", device="cpu")  # a record that cannot be read does not keep the scores from being told
+    assert not page.exists()
+
+
+def facts_on(page: str) -> list[str]:
+    """What the run is said to be trained with."""
+    return re.findall(r"<t[dh][^>]*>[^<]*</t[dh]>|<d[dt][^>]*>[^<]*</d[dt]>", page)
