@@ -48,8 +48,9 @@ FINISHED = Ending(state="finished", sentence="Whole validation cases are predict
 class ProgressPage:
     """Writes the page of the run in ``folder``: when told to, and meanwhile every WRITTEN_EVERY_S.
 
-    ``facts`` are what it is trained with, by name, and ``since`` is when it was begun (now, where left out). Only the first rank writes. Failing, for example because the disk is
-    full, is said once and never raised: a page must not end a training.
+    ``facts`` are what it is trained with, by name, and ``since`` is when it was begun (now, where left out). Only the
+    first rank writes. Failing, for example because the disk is full, is said once and never raised: a page must not
+    end a training.
     """
 
     def __init__(
