@@ -83,16 +83,25 @@ def _parser_for(arguments: Sequence[str]) -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 some cases failed, 2 the input is wrong."""
-    with printable_output(), spoken_output() as speech, kept_interrupts() as interrupt:
-        try:
-            return _main(list(sys.argv[1:] if arguments is None else arguments), speech, interrupt)
-        except KeyboardInterrupt:
-            pass
-        except Exception:
-            if not interrupt.is_set():
-                raise  # of Ctrl-C, libraries make errors of their own
-        how = "the same command goes on from here (segfw train needs --resume)"
-        return _say_error(f"interrupted; {how}", INTERRUPTED)
+    with printable_output() as output, spoken_output() as speech, kept_interrupts() as interrupt:
+        code = _main_or_interrupted(list(sys.argv[1:] if arguments is None else arguments), speech, interrupt)
+        output.flush()
+        sys.stderr.flush()
+        if output.lost is not None:
+            return _say_error(f"not all that was said could be written: {output.lost.strerror}", code or WRONG_INPUT)
+        return code
+
+
+def _main_or_interrupted(arguments: list[str], speech: Speech, interrupt: Event) -> int:
+    try:
+        return _main(arguments, speech, interrupt)
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        if not interrupt.is_set():
+            raise  # of Ctrl-C, libraries make errors of their own
+    how = "the same command goes on from here (segfw train needs --resume)"
+    return _say_error(f"interrupted; {how}", INTERRUPTED)
 
 
 def _main(arguments: list[str], speech: Speech, interrupt: Event) -> int:
@@ -148,6 +157,4 @@ def _say_error(message: str, code: int) -> int:
 def command() -> None:
     """What the shell runs as ``segfw``: ``main``, without the second that Python takes to tear PyTorch down."""
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)

@@ -52,16 +52,37 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 class PrintableStream:
-    """A text stream that takes every text, as ``printable`` makes it."""
+    """A text stream that takes every text, as ``printable`` makes it.
+
+    Nothing that keeps it from being written is raised: neither a reader that has gone, such as ``head`` or a closed
+    terminal, nor a full disk may end the work that is spoken of. ``lost`` is the first error of the others.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
         """Writes what is printable of the text."""
         if not BAR_MOVES.fullmatch(text):
             text = printable(text, getattr(self._stream, "encoding", None) or "utf-8")
-        return self._stream.write(text)
+        with self._kept_errors():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is held back, as far as it can be written."""
+        with self._kept_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _kept_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # whoever read along has seen enough
+            pass
+        except OSError as error:
+            self.lost = self.lost or error
 
     def writelines(self, lines: list[str]) -> None:
         """Writes the lines one after the other."""
@@ -73,14 +94,17 @@ class PrintableStream:
 
 
 @contextlib.contextmanager
-def printable_output() -> Iterator[None]:
+def printable_output() -> Iterator[PrintableStream]:
     """Lets everything be printed while the block runs, whatever the encoding of the terminal or the log.
+
+    What it yields is the stream of standard output.
 
     A line is seen when it is said: else a pipe or a log file gets none before there are some thousand characters.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    out: Any = PrintableStream(sys.stdout)
+    printed = PrintableStream(sys.stdout)
+    out: Any = printed
     errors: Any = PrintableStream(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        yield
+        yield printed

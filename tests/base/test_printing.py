@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +85,43 @@ def test_names_that_are_not_utf_8_can_be_kept_in_files(tmp_path):
     write_text(tmp_path / "a.html", "<p>Kn\udcf6chel")
     assert (tmp_path / "a.html").read_text() == "<p>Kn\\udcf6chel"
     assert printable("plain") == "plain"
+
+
+def test_a_reader_that_has_gone_does_not_end_the_work(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as pipe:
+        ended = subprocess.run(
+            [sys.executable, "-c", SPEAKS, tmp_path / "made"], stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
+        pipe.close()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "made").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_what_a_full_disk_does_not_take_is_told_at_the_end_of_the_work(tmp_path):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", SPEAKS, tmp_path / "made"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.stderr == "segfw: not all that was said could be written: No space left on device\n"
+    assert ended.returncode == 2
+    assert (tmp_path / "made").is_file()
+
+
+# A verb that says much before it makes its file, and more afterwards
+SPEAKS = """
+import sys
+from pathlib import Path
+from segfw import cli
+
+def say_and_make(*_):
+    print("before " * 10_000, flush=True)
+    Path(sys.argv[1]).touch()
+    print("after " * 10_000)
+    return 0
+
+cli._main = say_and_make
+cli.command()
+"""
