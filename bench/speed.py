@@ -105,6 +105,40 @@ def step(repetitions: int = 5) -> None:
     report(f"training step, batch {BATCH}, {precision}", "fp32 eager", *alternate(baseline, ours, repetitions))
 
 
+def precision(repetitions: int = 5) -> dict[str, float]:
+    """float32 against bf16 in training and in prediction, and what 'auto' takes; returns float32's time in bf16's."""
+    device = pick_device("auto")
+    training_s = alternate(
+        step_of(torch.float32, device, fastest=True), step_of(torch.bfloat16, device, fastest=True), repetitions
+    )
+    prediction_s = alternate(_prediction_of(torch.float32), _prediction_of(torch.bfloat16), repetitions)
+    gains = {}
+    for what, (fp32_s, bf16_s), for_training in (
+        ("training step", training_s, True),
+        ("prediction of 4 tiles", prediction_s, False),
+    ):
+        picked = str(pick_precision("auto", device, for_training=for_training)).removeprefix("torch.")
+        gain = fp32_s / bf16_s
+        print(f"{what}: float32 {fp32_s:.3f} s, bf16 {bf16_s:.3f} s, {gain:.2f} times as fast; 'auto' took {picked}")
+        gains[what] = gain
+    return gains
+
+
+def _prediction_of(precision: torch.dtype) -> Callable[[], object]:
+    """A closure that predicts a case of four tiles without mirroring."""
+    device = pick_device("auto")
+    torch.manual_seed(0)
+    network = fastest_layout(in_precision(build_network(NETWORK).eval(), precision).to(device))
+    image = torch.randn(1, 40, 84, 60)
+    summands = summands_of([network], ())
+
+    @torch.inference_mode()
+    def predict() -> object:
+        return dense(sliding_window(image, summands, PATCH, device=device, precision=precision))
+
+    return predict
+
+
 def _reference_transforms() -> list[Callable[..., dict]]:
     """batchgenerators' transforms of the kinds that segfw draws."""
     from batchgenerators.transforms.color_transforms import (
@@ -205,6 +239,7 @@ PARTS = {
     "resampling": resampling,
     "restoring": restoring,
     "step": step,
+    "precision": precision,
     "augmentation": augmentation,
     "inference": inference,
 }

@@ -28,6 +28,21 @@ def test_augmentation_of_both_kinds_runs(capsys):
     assert capsys.readouterr().out.startswith("augmentation of 2 patches: batchgenerators ")
 
 
+def test_precisions_are_compared_for_training_and_for_prediction(capsys, monkeypatch):
+    timed = []
+
+    def made(kind):
+        return lambda precision, *_, **__: lambda: timed.append((kind, precision))
+
+    monkeypatch.setattr(speed, "step_of", made("training"))
+    monkeypatch.setattr(speed, "_prediction_of", made("prediction"))
+    gains = speed.precision(1)
+    both = [torch.float32, torch.bfloat16]
+    assert timed == [("training", each) for each in both * 2] + [("prediction", each) for each in both * 2]
+    assert list(gains) == ["training step", "prediction of 4 tiles"]
+    assert capsys.readouterr().out.count("'auto' took ") == 2
+
+
 def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit):
         speed.main(["steps"])
