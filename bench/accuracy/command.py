@@ -2,6 +2,7 @@
 
     python -m bench accuracy run --arm topk --options "--loss dice-topk" --minutes 24 --work ../bank
     python -m bench accuracy table --against plain      what the results say, as Markdown
+    python -m bench accuracy usefulness                 what was said before each training, and whether it was right
     python -m bench accuracy false-alarms --work ../bank
     python -m bench accuracy bank --work ../bank        the models that later work starts from: 9 core-hours
 
@@ -25,10 +26,11 @@ from typing import NoReturn
 from bench import CLONE
 from bench.accuracy.false_alarms import false_alarms
 from bench.accuracy.false_alarms import table as alarms_table
-from bench.accuracy.results import KEPT_METRICS, Arm, Training, read_results
+from bench.accuracy.results import KEPT_METRICS, Arm, Result, Training, read_results
 from bench.accuracy.sets import SETS
 from bench.accuracy.tables import tables
 from bench.accuracy.trainings import Place, train_all
+from bench.accuracy.usefulness import table as usefulness_table
 from segfw.base.records import UserError
 
 RESULTS = CLONE / "bench" / "results" / "accuracy.jsonl"
@@ -54,20 +56,31 @@ def run(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """Prints the tables of the results that are chosen."""
+    results = _chosen(args, args.against)
+    names = {result.arm.name for result in results}
+    if args.against is not None and args.against not in names:
+        raise UserError(f"--against {args.against}: there is no such arm among {', '.join(sorted(names))}")
+    print(tables(results, against=args.against, metric=args.metric, draws_seeds=args.draw_seeds))
+
+
+def said(args: argparse.Namespace) -> None:
+    """Prints what the chosen trainings were said to be enough for, and what they reached."""
+    print(usefulness_table(_chosen(args)))
+
+
+def _chosen(args: argparse.Namespace, against: str | None = None) -> list[Result]:
+    """The results that are asked for, with those of the arm that others are held against; UserError without any."""
     results = [
         result
         for result in read_results(args.results)
         if (not args.sets or result.data_set in args.sets)
-        and (not args.arms or result.arm.name in (*args.arms, args.against))
+        and (not args.arms or result.arm.name in (*args.arms, against))
         and (args.minutes is None or result.minutes == args.minutes)
         and (not args.folds or result.fold in args.folds)
     ]
     if not results:
         raise UserError(f"{args.results}: holds no such result; python -m bench accuracy run makes some")
-    names = {result.arm.name for result in results}
-    if args.against is not None and args.against not in names:
-        raise UserError(f"--against {args.against}: there is no such arm among {', '.join(sorted(names))}")
-    print(tables(results, against=args.against, metric=args.metric, draws_seeds=args.draw_seeds))
+    return results
 
 
 def alarms(args: argparse.Namespace) -> None:
@@ -132,15 +145,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     shown = verbs.add_parser("table", help="means, deviations, intervals and differences of what was trained")
     shown.add_argument("--against", metavar="ARM", help="paired differences from this arm")
-    shown.add_argument("--sets", nargs="+", choices=SETS)
-    shown.add_argument("--arms", nargs="+")
-    shown.add_argument("--folds", nargs="+")
-    shown.add_argument("--minutes", type=float, help="of one core")
+    _add_choice(shown)
     shown.add_argument("--metric", choices=KEPT_METRICS, default="dice")
     shown.add_argument("--draw-seeds", action="store_true", help="intervals by patient and seed, not by patient alone")
-    shown.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
     shown.set_defaults(do=show)
+
+    compared = verbs.add_parser("usefulness", help="what was said before each training, and whether it was right")
+    _add_choice(compared)
+    compared.set_defaults(do=said)
     return parser
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Of the results that there are."""
+    parser.add_argument("--sets", nargs="+", choices=SETS)
+    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--folds", nargs="+")
+    parser.add_argument("--minutes", type=float, help="of one core")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
 
 
 def _add_training(

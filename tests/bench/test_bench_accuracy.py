@@ -21,10 +21,13 @@ from bench.accuracy.results import Arm, CaseScores, Result, Training, append_res
 from bench.accuracy.sets import SETS, DataSet
 from bench.accuracy.tables import seed_means, tables
 from bench.accuracy.trainings import Job, Place, _Running, pinned_to, require_arm, require_one_configuration, train_all
+from bench.accuracy.usefulness import enough_for, statement_of
+from bench.accuracy.usefulness import table as usefulness_table
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
 from segfw.cli import main as segfw
+from segfw.model.short_runs import usefulness
 from segfw.model.source import fold_folder
 from segfw.model.training_record import read_run_record
 
@@ -181,6 +184,59 @@ def test_the_table_warns_of_unequal_processors_and_unfinished_arms():
     assert "equal minutes are not equal work" in text
     assert "minus" not in text
     assert "few patients" in text
+
+
+@pytest.mark.parametrize(
+    "steps, shares, names",
+    [
+        (100, {"large": 0.1, "small": 0.001}, []),
+        (1000, {"large": 0.1, "small": 0.001}, ["large"]),
+        (1000, {"large": 0.1, "small": 0.02}, ["large", "small"]),
+        (1000, {"large": 0.001, "small": 0.001}, []),
+        (2000, {"large": 0.1, "small": 0.001}, ["large", "small"]),
+    ],
+)
+def test_every_statement_that_is_made_can_be_counted(steps, shares, names):
+    assert enough_for(usefulness(steps, shares), BOTH, "here") == names
+
+
+def test_a_statement_that_names_not_all_structures_cannot_be_counted():
+    words = usefulness(1000, {"large": 0.1} | {f"small_{number}": 0.001 for number in range(5)})
+    with pytest.raises(UserError, match="^here: was said to be 'enough for large structures, not for small ones"):
+        enough_for(words, BOTH, "here")
+
+
+@pytest.mark.parametrize(
+    "large, small, words, is_right",
+    [
+        (0.8, 0.4, "enough for large structures, not for small ones (small)", True),
+        (0.8, 0.6, "enough for large structures, not for small ones (small)", False),  # small ones were, too
+        (0.4, 0.3, "enough for large structures, not for small ones (small)", False),
+        (0.8, 0.4, "enough for large and small structures", True),  # their mean is 0.6
+        (0.5, 0.4, "enough for large and small structures", False),
+        (0.3, 0.1, "too few for a usable model", True),
+        (0.9, 0.9, "too few for a usable model", False),
+    ],
+)
+def test_a_statement_is_right_where_the_structures_it_names_and_no_others_are_found(large, small, words, is_right):
+    said = {"expected": f"measured: about 500 steps fit into 6 min on this device: {words}"}
+    found = result({"p1_a": (large, small)}, said=said)
+    statement = statement_of(found)
+    assert (statement.words, statement.is_right) == (words, is_right)
+
+
+def test_statements_are_counted_and_those_of_all_structures_apart():
+    said = {"expected": "about 2,100 steps: enough for large and small structures"}
+    wrong = result({"p1_a": (0.5, 0.4)}, said=said, seed=1, steps=2100)
+    results = [result({"p1_a": (0.9, 0.8)}, said=said, steps=2000), wrong, result({"p1_a": (0.9, 0.8)}, seed=2)]
+    rows = usefulness_table(results).splitlines()
+    kind = "| hearts | 6 | plain | 2000 to 2100 | enough for large and small structures |"
+    assert rows[2] == f"{kind} 2 | 0.450 to 0.850 | - | 1 of 2 |"
+    assert rows[-1] == (
+        "Right in 1 of 2 runs (50%); said to be enough for all structures, with a mean Dice under 0.5: 1."
+    )
+    with pytest.raises(UserError, match="^none of these results says"):
+        usefulness_table([result({"p1_a": (0.9, 0.8)})])
 
 
 def test_lengths_and_data_sets_are_tables_of_their_own():
