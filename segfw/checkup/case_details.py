@@ -170,7 +170,7 @@ def _measure_labels(
     image: Volume, values: np.ndarray, channels: tuple[ChannelMeasure, ...], background: int
 ) -> dict[int, LabelMeasure]:
     spacing = np.asarray(image.geometry.spacing_mm)
-    voxel_size = image.units.voxel_size(image.geometry.shape, image.geometry.spacing_mm)
+    voxel_size = image.units.voxel_size(image.geometry)
     measured = {}
     for value, box in label_boxes(values).items():
         if value == background:

@@ -168,10 +168,8 @@ def _stray_share(cases: Sequence[CheckedCase]) -> float:
 
 def _cube_edge_mm(case: CheckedCase, value: int, *, is_flat: bool) -> float:
     """Edge of a cube of the label's volume, or of a square of its area."""
-    voxels = case.labels[value].voxels
-    if is_flat:
-        return float((voxels * np.prod(np.sort(case.spacing_mm)[:2])) ** (1 / 2))
-    return float((voxels * np.prod(case.spacing_mm)) ** (1 / 3))
+    size = case.labels[value].size / case.units.unit_voxel  # in mm3 or mm2
+    return float(size ** (1 / 2 if is_flat else 1 / 3))
 
 
 def _stray_parts(have: list[CheckedCase], value: int, name: str, stray_share: float) -> list[Finding]:

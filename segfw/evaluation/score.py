@@ -16,7 +16,7 @@ from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
 from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
-from segfw.images.geometry import Spacing
+from segfw.images.geometry import Geometry
 from segfw.images.units import SCAN, Units
 from segfw.images.volume import to_canonical
 
@@ -65,24 +65,25 @@ def score_case(
     reference_zyx, prediction_zyx, stored = read_pair(
         Path(reference_file), Path(prediction_file), labels, label_map, image
     )
-    spacing_mm = to_canonical(stored).geometry.spacing_mm
-    return score_masks(reference_zyx, prediction_zyx, labels, spacing_mm, measures, units=stored.units)
+    geometry = to_canonical(stored).geometry
+    return score_masks(reference_zyx, prediction_zyx, labels, geometry, measures, units=stored.units)
 
 
 def score_masks(
     reference_zyx: np.ndarray,
     prediction_zyx: np.ndarray,
     labels: LabelSet,
-    spacing_mm: Spacing,
+    geometry: Geometry,
     measures: Measures = DEFAULT,
     *,
     units: Units = SCAN,
 ) -> dict[str, LabelScore]:
     """Scores of every structure by name, from class indices (Z, Y, X) on one grid, in ``units``.
 
-    In pixels where these are no millimetres: ``spacing_mm`` is then 1 along each axis, and the tolerance counts pixels.
+    In pixels where these are no millimetres: the voxels of ``geometry`` then have edges of 1, and the tolerance counts
+    pixels.
     """
-    voxel_size = units.voxel_size(reference_zyx.shape, spacing_mm)
+    voxel_size = units.voxel_size(geometry)
     structures = labels.structures
     ignored = labels.ignored_class
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
@@ -96,7 +97,7 @@ def score_masks(
             np.ascontiguousarray(reference_zyx),
             np.ascontiguousarray(prediction_zyx),
             tuple(structures.values()),
-            spacing_mm,
+            geometry.spacing_mm,
             measures.tolerance_mm,
             ignored,
         )

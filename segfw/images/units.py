@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segfw.images.geometry import Shape, Spacing
+from segfw.images.geometry import Geometry, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,17 @@ class Units:
     unit_voxel: float
     per_ml: float
 
-    def voxel_size(self, shape: Shape, spacing: Spacing) -> float:
-        """What one voxel of an image takes, in ``size``; the only slice of an area has no thickness."""
-        edges = list(spacing)
+    def voxel_size(self, geometry: Geometry) -> float:
+        """What one voxel of an image takes, in ``size``: the one place where volumes and areas come from.
+
+        By the affine and not by the lengths of its axes, of which a gantry tilt makes parallelograms. The only slice of
+        an area has no thickness.
+        """
+        axes_mm = geometry.matrix[:3, :3]
         if self == SLICE:
-            del edges[shape.index(1)]
-        return float(np.prod(edges)) * self.unit_voxel
+            first, second = np.delete(axes_mm, geometry.shape.index(1), axis=1).T
+            return float(np.linalg.norm(np.cross(first, second))) * self.unit_voxel
+        return float(abs(np.linalg.det(axes_mm))) * self.unit_voxel
 
 
 SCAN = Units(length="mm", size="ml", extent="volume", unit_voxel=0.001, per_ml=1.0)

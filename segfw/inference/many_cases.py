@@ -11,20 +11,19 @@ lock, and there is one list of cases, one progress, one Ctrl-C. Who wants proces
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Generic, Literal
+from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
-from segfw.base.errors import DiskFull, raise_if_full
-from segfw.base.parallel import Outcome, Pool, map_bounded, thread_pool
+from segfw.base.errors import raise_if_full
+from segfw.base.parallel import thread_pool
 from segfw.base.records import UserError
+from segfw.base.shared_work import CaseResult, CohortResult, Note, WorkWords, share_out
 from segfw.base.stopwatch import Stopwatch
-from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.verify import check_case
 from segfw.grid.preprocess import orientation_note, stack_channels
@@ -36,26 +35,7 @@ from segfw.inference.output_folder import OutputFolder, sources_of
 from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
 STAGES_AT_ONCE = 3  # read, network, write
-POLL_S = 0.5
-Note = tuple[str, str]  # 'warning' or 'note', and the sentence
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseResult:
-    """What became of a case: done now, there already, or being done by another process; what is odd about its image."""
-
-    state: Literal["done", "there", "elsewhere"]
-    notes: tuple[Note, ...] = ()
-
-
-@dataclass(kw_only=True)
-class CohortResult:
-    """What became of all cases."""
-
-    predicted: int = 0
-    kept: int = 0
-    not_begun: int = 0
-    failures: list[Outcome[Case, CaseResult]] = field(default_factory=list)
+PREDICTING = WorkWords(doing="predicting", done="predicted", of="image")
 
 
 class CasePipeline(Generic[PreparedT]):
@@ -174,7 +154,7 @@ class _SlabCallback:
 
 def predict_cases(
     predictors: Sequence[Predict[PreparedT]], cases: Sequence[Case], folder: OutputFolder
-) -> CohortResult:
+) -> CohortResult[Case]:
     """Writes a mask for every case, with a predictor per device; what is there already is kept.
 
     A failing case does not stop the others, unless the disk is full.
@@ -193,76 +173,8 @@ def predict_cases(
 
     with thread_pool(STAGES_AT_ONCE * len(pipelines)) as pool:
         try:
-            return share_out(work, cases, folder, pool)
+            return share_out(work, cases, folder, pool, PREDICTING)
         except BaseException:  # Ctrl-C most of all: the threads would end their cases first, which may take long
             for pipeline in pipelines:
                 pipeline.aborted.set()
             raise
-
-
-def share_out(
-    work: Callable[[Case], CaseResult], cases: Sequence[Case], folder: OutputFolder, pool: Pool
-) -> CohortResult:
-    """Gives the cases to the pool's workers and says what became of them.
-
-    Cases that other processes are at are looked at again in the end, and done if these processes have died.
-    """
-    cohort = CohortResult()
-    printed: set[Note] = set()  # a doubt that many images share is printed once
-    folder.clean()
-    waiting = [case for case in cases if not folder.is_done(case)]
-    cohort.kept = len(cases) - len(waiting)
-    _tell_changed([case.id for case in waiting if folder.is_outdated(case)])
-    is_first_round = True
-    stop = threading.Event()
-    while waiting and not stop.is_set():
-        what = "predicting" if is_first_round else "waiting for others"
-        elsewhere = _one_round(work, waiting, cohort, printed, what, pool, stop)
-        if elsewhere and not stop.is_set():
-            if is_first_round:
-                print(f"waiting for {count(len(elsewhere), 'case')} that other processes are at")
-            is_first_round = False
-            time.sleep(POLL_S)
-            still = [case for case in elsewhere if not folder.is_done(case)]
-            cohort.kept += len(elsewhere) - len(still)
-            elsewhere = still
-        waiting = elsewhere
-    folder.clean()  # of processes that were killed meanwhile
-    return cohort
-
-
-def _tell_changed(case_ids: Sequence[str]) -> None:
-    if case_ids:
-        names = ", ".join(case_ids[:5]) + (" ..." if len(case_ids) > 5 else "")
-        print(f"{count(len(case_ids), 'image')} changed since they were predicted, and are predicted again: {names}")
-
-
-def _one_round(
-    work: Callable[[Case], CaseResult],
-    waiting: Sequence[Case],
-    cohort: CohortResult,
-    printed: set[Note],
-    what: str,
-    pool: Pool,
-    stop: threading.Event,
-) -> list[Case]:
-    """Every waiting case once; counts what became of them and returns those that other processes are at."""
-    elsewhere = []
-    not_begun = len(waiting)
-    for outcome in map_bounded(work, waiting, cost_bytes=lambda _: 0, what=what, pool=pool, stop=stop):
-        not_begun -= 1
-        if outcome.result is None:
-            cohort.failures.append(outcome)
-            if isinstance(outcome.error, DiskFull):
-                stop.set()
-            continue
-        for severity, note in outcome.result.notes:
-            if (severity, note) not in printed:
-                print(f"{severity}: {outcome.item.id}: {note}")
-        printed.update(outcome.result.notes)
-        if outcome.result.state == "elsewhere":
-            elsewhere.append(outcome.item)
-        cohort.predicted += outcome.result.state == "done"
-        cohort.kept += outcome.result.state == "there"
-    cohort.not_begun = not_begun
-    return elsewhere

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError
+from segfw.base.shared_work import CaseResult, CohortResult
 from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.inference.many_cases import CasePipeline, CaseResult, CohortResult
+from segfw.inference.many_cases import CasePipeline
 from segfw.inference.mask_settings import PredictionSettings, plan_digest, weights_digest
 from segfw.inference.output_folder import HIDDEN, Extra, OutputFolder
 from segfw.inference.prediction_options import PredictOptions
@@ -196,35 +196,6 @@ def without_weights(loaded: Sequence[Model]) -> list[Model]:
     return [replace(model, weights=dict.fromkeys(model.weights, {}), previous=None) for model in loaded]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CasePart:
-    """Every ``count``-th case from the ``number``-th on, such as 3/8."""
-
-    number: int = 1
-    count: int = 1
-
-    @staticmethod
-    def of(text: str | None) -> CasePart:
-        """Of '3/8'; None is all. UserError if it is no such part."""
-        match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
-        number, parts = (int(group) for group in match.groups()) if match else (0, 0)
-        if not 1 <= number <= parts:
-            raise UserError(f"--part is {text!r}; give which part of how many, such as 3/8")
-        return CasePart(number=number, count=parts)
-
-    def cases(self, found: Sequence[Case]) -> list[Case]:
-        return list(found[self.number - 1 :: self.count])
-
-    def text(self, found: Sequence[Case]) -> str:
-        """'5 cases (part 3/8 of 40)'."""
-        chosen = count(len(self.cases(found)), "case")
-        return chosen if self.count == 1 else f"{chosen} (part {self.number}/{self.count} of {len(found)})"
-
-    @property
-    def failures_file(self) -> str:
-        return FAILURES_FILE if self.count == 1 else f"failures_part_{self.number}_of_{self.count}.json"
-
-
 _PIPELINES: dict[str, CasePipeline[PreparedForEach]] = {}  # of this worker: the model of the latest call, loaded once
 _LOADING = threading.Lock()
 
@@ -240,7 +211,7 @@ def predict_as_worker(call: str, job: PredictionJob, case: Case) -> CaseResult:
     return pipeline(case)
 
 
-def finish_folder(cohort: CohortResult, folder: OutputFolder, failures_file: str) -> None:
+def finish_folder(cohort: CohortResult[Case], folder: OutputFolder, failures_file: str) -> None:
     """Writes the tables beside the masks and says what was done; raises CasesFailed if some cases failed."""
     try:
         folder.write_timings()
@@ -252,7 +223,7 @@ def finish_folder(cohort: CohortResult, folder: OutputFolder, failures_file: str
     except (OSError, UserError) as error:
         if not cohort.failures:  # else it is the full disk that they tell of
             raise UserError(f"{folder.path}: the masks are done, but not the tables beside them ({error})") from None
-    print(f"{count(cohort.predicted, 'case')} predicted, {cohort.kept} were there")
+    print(f"{count(cohort.done, 'case')} predicted, {cohort.kept} were there")
     if cohort.failures:
         raise CasesFailed(
             "in prediction", cohort.failures, folder.path, file_name=failures_file, not_begun=cohort.not_begun

@@ -9,8 +9,8 @@ from segfw.base.answers import Answer
 from segfw.base.words import listed
 from segfw.model.card import Card
 from segfw.planning.explain import explain_configuration, explain_costs, explain_plan
-from segfw.planning.measure import hours_per_fold
 from segfw.planning.plan import Plan
+from segfw.planning.plan_for_device import hours_per_fold
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from segfw.base.words import count
-from segfw.planning.measure import hours_per_fold
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Configuration, Estimate, Plan
+from segfw.planning.plan_for_device import hours_per_fold
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 

@@ -15,8 +15,8 @@ from segfw.base.shell_line import shell_line
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
 from segfw.model.short_runs import EXAMPLE_BUDGET, LONG_TRAINING_S, too_few_steps, usefulness
-from segfw.planning.measure import training_flops
 from segfw.planning.plan import Configuration
+from segfw.planning.plan_for_device import training_flops
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 from segfw.training.pace import Pace
 from segfw.training.patch_stages import PatchStage, stage_shares

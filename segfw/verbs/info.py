@@ -45,8 +45,8 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
     from segfw.base.records import UserError
     from segfw.model.model_info import ModelInfo
     from segfw.model.source import ModelSource, is_model_file
-    from segfw.planning.measure import training_flops
     from segfw.planning.plan import PLAN_FILE
+    from segfw.planning.plan_for_device import training_flops
 
     work = Path(work)
     if not is_model_file(work) and not (work / PLAN_FILE).is_file():

@@ -241,8 +241,8 @@ def _plan(
     from segfw.nnunet.followed_plans import followed_plan, require_nothing_else
     from segfw.nnunet.read_plans import read_json
     from segfw.planning.for_time import fitted_to_time
-    from segfw.planning.measure import measure_plan, plan_for_device, training_device, with_estimates
     from segfw.planning.plan import PLAN_FILE, Plan
+    from segfw.planning.plan_for_device import measure_plan, plan_for_device, training_device, with_estimates
     from segfw.planning.planner import request_digest
     from segfw.planning.work_folder import trained_by_plan
 

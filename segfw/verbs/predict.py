@@ -14,9 +14,10 @@ from segfw.base.speech import LOG_FILE, LogPlace, say_next
 from segfw.inference.prediction_options import PredictOptions
 
 if TYPE_CHECKING:
+    from segfw.base.case_part import CasePart
     from segfw.dataset.cases import Case
     from segfw.inference.foretold import ForetoldPrediction
-    from segfw.inference.prediction_job import CasePart, PredictionJob
+    from segfw.inference.prediction_job import PredictionJob
     from segfw.model.load import Model
     from segfw.networks import BuildNetwork
 
@@ -65,12 +66,13 @@ def predict(
     from functools import partial
 
     from segfw.base.cluster import cluster_pool
+    from segfw.base.shared_work import share_out
     from segfw.dataset.labels import LABELS_FILE
     from segfw.evaluation.mask_facts import FACTS_FILE
     from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.made_with import mask_facts
-    from segfw.inference.many_cases import predict_cases, share_out
+    from segfw.inference.many_cases import PREDICTING, predict_cases
     from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
@@ -108,7 +110,7 @@ def predict(
         cohort = predict_cases(predictors, cases, folder)
     else:
         with cluster_pool(options.cluster, reads=[job.model, asked.source], writes=job.output) as pool:
-            cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool)
+            cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool, PREDICTING)
     finish_folder(cohort, folder, part.failures_file)
 
 
@@ -127,12 +129,13 @@ class _Asked:
 
 def _asked(model: Path, source: Path, output: Path, options: PredictOptions, build: BuildNetwork | None) -> _Asked:
     """Loads the models and finds the images; raises UserError where paths, options and images do not go together."""
+    from segfw.base.case_part import CasePart
     from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.records import UserError
     from segfw.dataset.new_images import find_images
     from segfw.images.formats import check_mask_ending, split_ending
-    from segfw.inference.prediction_job import CasePart, PredictionJob
+    from segfw.inference.prediction_job import PredictionJob
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
 

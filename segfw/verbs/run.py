@@ -213,7 +213,7 @@ def _names(
     """The configurations asked for, or the one that a time is best spent on, or those that were begun; None for all."""
     from segfw.base.device import pick_device
     from segfw.planning.for_time import choice_for_time
-    from segfw.planning.measure import training_flops
+    from segfw.planning.plan_for_device import training_flops
 
     if request.configurations is not None or request.plans is not None:
         return request.configurations

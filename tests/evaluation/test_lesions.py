@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from builders.masks import geometry
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet, Region
 from segfw.evaluation.lesions import LesionCounts, lesion_counts, lesion_total, pooled
 from segfw.evaluation.metrics import Measures
 from segfw.evaluation.score import measures_of, score_masks
 
-SPACING_MM = (5.0, 2.0, 1.0)  # a voxel has 0.01 ml
+GRID = geometry((1, 3, 40), (5.0, 2.0, 1.0))  # a voxel has 0.01 ml
 VOXEL_ML = 0.01
 
 
@@ -125,13 +126,13 @@ def masks():
 
 
 def test_only_the_labels_that_were_named_have_lesions():
-    scores = score_masks(*masks(), LABELS, SPACING_MM, Measures(lesions=("core",), strata_ml=()))
+    scores = score_masks(*masks(), LABELS, GRID, Measures(lesions=("core",), strata_ml=()))
     assert scores["core"].lesion_tpr == 0.5
     assert scores["core"].lesion_precision == 1
     assert scores["core"].lesion_f1 == pytest.approx(2 / 3)
     assert scores["rim"].lesion_tpr is None
     assert scores["rim"].lesions == ()
-    every = score_masks(*masks(), LABELS, SPACING_MM, measures_of(lesions=()))
+    every = score_masks(*masks(), LABELS, GRID, measures_of(lesions=()))
     assert (every["rim"].lesion_tpr, every["rim"].lesion_precision, every["organ"].lesion_f1) == (0, 0, None)
 
 
@@ -143,16 +144,16 @@ def test_a_region_is_one_lesion_of_several_labels_and_ignored_voxels_belong_to_n
         regions=(Region(name="whole", values=(2, 3), painted=2), Region(name="core", values=(2,), painted=2)),
     )
     reference, prediction = masks()
-    scores = score_masks(reference, prediction, labels, SPACING_MM, measures_of(lesions=["whole"], strata_ml=()))
+    scores = score_masks(reference, prediction, labels, GRID, measures_of(lesions=["whole"], strata_ml=()))
     assert [(p.reference, p.found, p.predicted, p.right) for p in scores["whole"].lesions] == [(2, 1, 2, 1)]
     reference[0, :, 25:] = 4  # the class of the ignored voxels: the invented lesion lies there
-    scores = score_masks(reference, prediction, labels, SPACING_MM, measures_of(lesions=["whole"], strata_ml=()))
+    scores = score_masks(reference, prediction, labels, GRID, measures_of(lesions=["whole"], strata_ml=()))
     assert [(p.reference, p.found, p.predicted, p.right) for p in scores["whole"].lesions] == [(2, 1, 1, 1)]
 
 
 def test_wrong_wishes_are_errors_that_say_what_to_do():
     with pytest.raises(UserError, match="--lesions tumor: is no label; choose from organ, core, rim, or all"):
-        score_masks(*masks(), LABELS, SPACING_MM, measures_of(lesions=["tumor"]))
+        score_masks(*masks(), LABELS, GRID, measures_of(lesions=["tumor"]))
     with pytest.raises(UserError, match="--lesion-iou is 2; give 0"):
         measures_of(lesion_iou=2)
     with pytest.raises(UserError, match="--tolerance-mm is -1; give 0 or more"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.masks import geometry
 from segfw.images.formats import read_volume, write_labels
 from segfw.images.geometry import Geometry
 from segfw.images.units import PICTURE, SCAN, SLICE, lengths_in, units_of
@@ -16,13 +17,23 @@ from segfw.images.units import PICTURE, SCAN, SLICE, lengths_in, units_of
 def test_a_slice_has_an_area_and_a_volume_millilitres(shape, units, voxel):
     found = units_of(shape, is_placed=True)
     assert found == units
-    assert found.voxel_size(shape, (5.0, 2.0, 0.5)) == pytest.approx(voxel)
+    assert found.voxel_size(geometry(shape, (5.0, 2.0, 0.5))) == pytest.approx(voxel)
+
+
+def test_a_tilted_gantry_changes_no_size():
+    # The slices are 5 mm apart, however far each is moved along y: the z axis is longer than that.
+    tilted = geometry((3, 4, 5), (5.0, 2.0, 0.5)).matrix
+    tilted[1, 0] = 3.0
+    assert SCAN.voxel_size(Geometry.of((3, 4, 5), tilted)) == pytest.approx(0.005)
+    across = geometry((3, 1, 5), (5.0, 2.0, 0.5)).matrix
+    across[0, 0] = 3.0  # the only slice runs along z and x, and is a parallelogram 5 mm high and 2.5 mm wide
+    assert SLICE.voxel_size(Geometry.of((3, 1, 5), across)) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5)])
 def test_without_a_size_all_is_counted_in_pixels(shape):
     found = units_of(shape, is_placed=False)
-    assert (found, found.voxel_size(shape, (1.0, 1.0, 1.0))) == (PICTURE, 1.0)
+    assert (found, found.voxel_size(geometry(shape, (1.0, 1.0, 1.0)))) == (PICTURE, 1.0)
 
 
 @pytest.mark.parametrize(("ending", "units"), [(".png", SLICE), (".bmp", PICTURE), (".tif", SLICE), (".nii.gz", SLICE)])

@@ -6,11 +6,11 @@ import torch
 from builders.networks import network_spec
 from builders.planning import fingerprint, manifest
 from segfw.base.records import GIGABYTE
-from segfw.planning import measure as expectations
 from segfw.planning import memory
-from segfw.planning.measure import TrainingDevice, hours_per_fold, plan_for_device
+from segfw.planning import plan_for_device as expectations
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Estimate, Plan
+from segfw.planning.plan_for_device import TrainingDevice, hours_per_fold, plan_for_device
 from segfw.planning.planner import make_plan, planned_memory_gb
 from segfw.planning.presets import PRESETS
 from segfw.planning.request import PlanRequest

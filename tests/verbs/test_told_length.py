@@ -11,8 +11,8 @@ import segfw.training.loop
 from builders.models import small_model
 from segfw.cli import main
 from segfw.model.training_record import read_run_record
-from segfw.planning.measure import training_flops
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.plan_for_device import training_flops
 from segfw.training.expected_length import expected_training, length_warnings
 from segfw.training.settings import TrainSettings
 
