@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from segfw.base.records import Record
 from segfw.images.values import CHUNK_VOXELS, count_values, look_up
@@ -25,18 +28,40 @@ class Region(Record):
     painted: int
 
 
+class Code(Record):
+    """What a terminology calls a structure, as DICOM writes it: SCT is SNOMED CT. ``side`` is 'left', 'right' or ''."""
+
+    scheme: str
+    code: str
+    meaning: str
+    side: str = ""
+
+
 class LabelSet(Record):
     """Names and file values of the labels; class 0 is the background. Masks hold ``values``, the network classes.
 
     Voxels of the value ``ignore`` count nowhere: their class, the last one, is stored but never learned or predicted.
     Without ``regions`` a voxel has one label (softmax). With them every region is found apart (sigmoid), and a mask
     is painted region by region, later ones over earlier ones.
+
+    ``also_called`` and ``codes`` are what a data set says of its own labels and regions, by name.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
     ignore: int | None = None
     regions: tuple[Region, ...] = ()
+    also_called: Mapping[str, tuple[str, ...]] = {}
+    codes: Mapping[str, Code] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files of labels without names and codes of their own are as they were before there were such."""
+        content: dict[str, Any] = handler(self)
+        for name in ("also_called", "codes"):
+            if not content.get(name, True):
+                del content[name]
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelSet:

@@ -9,22 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from segfw.dataset.anatomy import anatomy
 from segfw.dataset.labels import LabelSet
+from segfw.dataset.side_words import ABBREVIATIONS, CHINESE, FEWEST_GLUED, WORDS, words_of
+from segfw.dataset.structure_names import readings
 
-# Words that alone say a side, and abbreviations that do so only where the other side's name is there too: 'L' is also
-# a lumbar vertebra.
-WORDS = (("left", "right"), ("sinister", "dexter"), ("sinistra", "dextra"), ("links", "rechts"), ("gauche", "droite"))
-ABBREVIATIONS = (("l", "r"), ("lt", "rt"), ("lh", "rh"), ("sin", "dex"), ("sin", "dx"), ("gauche", "droit"))
-FEWEST_GLUED = 4  # letters after a glued 'l' or 'r', as in 'lkidney'; 'LV' and 'RV' are names of their own
 # Left and right of the heart name chambers and vessels that are no mirror images of each other.
 HEART = ("heart", "cardi", "atri", "ventric", "coronar", "auric", "append")
 BRAIN = ("lateral", "lat", "brain", "horn", "cereb")  # whose ventricles are pairs
-
-
-def words_of(name: str) -> tuple[str, ...]:
-    """'ParotidL' and 'parotid (L)' -> ('parotid', 'l')."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", name)
-    return tuple(word for word in re.split(r"[\W_]+", apart.lower()) if word)
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -47,6 +39,19 @@ def _mirrored(words: tuple[str, ...]) -> list[tuple[str, ...]]:
             found.append(tuple(right if word == left else word for word in words))
         for index, word in enumerate(words):
             found += [(*words[:index], mirrored, *words[index + 1 :]) for mirrored in _glued(word, left, right)]
+    for index, word in enumerate(words):
+        found += [(*words[:index], mirrored, *words[index + 1 :]) for mirrored in _mirrored_chinese(word)]
+    return found
+
+
+def _mirrored_chinese(word: str) -> list[str]:
+    """'左肾' -> '右肾', '肾左侧' -> '肾右侧'; nothing for what says no left, or says it within."""
+    found = []
+    for left, right in CHINESE:
+        if word.startswith(left):
+            found.append(right + word.removeprefix(left))
+        if word.endswith(left):
+            found.append(word.removesuffix(left) + right)
     return found
 
 
@@ -68,12 +73,21 @@ def _says_side(words: tuple[str, ...]) -> bool:
 
 
 def _says(word: str, english: str, side_words: Sequence[str]) -> bool:
-    """True for 'left', 'links', ... and for 'leftlung'."""
+    """True for 'left', 'links', ... and for 'leftlung' and '左肺'."""
+    chinese = tuple(pair[english == "right"] for pair in CHINESE)
+    if word.startswith(chinese) or word.endswith(chinese):
+        return True
     return word in side_words or (word.startswith(english) and len(word) >= len(english) + FEWEST_GLUED)
 
 
 def is_of_heart(name: str) -> bool:
-    """True for chambers and vessels of the heart, of which left and right do not look alike."""
+    """True for chambers and vessels of the heart, of which left and right do not look alike.
+
+    As the table of structures says, and by words where a name is not in it.
+    """
+    known = [anatomy()[reading.id] for reading in readings(name)]
+    if known and all(structure.paired == known[0].paired for structure in known):
+        return known[0].paired == "unlike"
     words = words_of(name)
     return any(word.startswith(HEART) for word in words) and not any(word.startswith(BRAIN) for word in words)
 

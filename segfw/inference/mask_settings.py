@@ -17,6 +17,7 @@ from segfw.model.postprocess import Postprocessing
 
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
+NOT_FOR_VALUES = {"also_called", "codes"}  # of labels: what they are called besides
 
 
 class PredictionSettings(Record):
@@ -153,7 +154,7 @@ def plan_digest(models: Sequence[Model]) -> str:
         for stage in _stages(model):
             # Without defaults, so that a field which later versions add changes nothing until it is used.
             configuration = stage.configuration.model_dump_json(exclude=NOT_FOR_MASKS, exclude_defaults=True)
-            labels = stage.plan.labels.model_dump_json(exclude_defaults=True)
+            labels = stage.plan.labels.model_dump_json(exclude=NOT_FOR_VALUES, exclude_defaults=True)
             digest.update(configuration.encode())
             digest.update(labels.encode())
             digest.update(repr((stage.mirror_axes, stage.plan.is_imported)).encode())
