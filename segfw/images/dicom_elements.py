@@ -22,7 +22,12 @@ BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 RUN_LENGTHS = b"1.2.840.10008.1.2.5"
 RUN_LENGTHS_HEADER = 64
 MOST_SEGMENTS = 15
-LONG_TYPES = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+# Types whose length takes two bytes (PS3.5, section 7.1.2). Of all others, those that a damaged file makes up too, it
+# takes four after two that are left free, and so the library reads it.
+SHORT_TYPES = frozenset(
+    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS")
+    + (b"ST", b"TM", b"UI", b"UL", b"US")
+)
 MARK_AT = 128
 MARK = b"DICM"
 SYNTAX = b"\2\0\x10\0"  # the element that says it
@@ -172,7 +177,7 @@ def _syntax(file: BinaryIO) -> bytes:
             break
         source.at = file.tell()
         length = int.from_bytes(start[6:], "little")
-        if start[4:6] in LONG_TYPES:
+        if start[4:6] not in SHORT_TYPES:
             length = int.from_bytes(source.read(4), "little")
         if start[:4] == SYNTAX:
             said = source.read(min(length, 64)).rstrip(b"\0 ")
@@ -241,7 +246,7 @@ def _check_segments(source: _Bytes, length: int) -> None:
 def _length(start: bytes, kind: bytes, source: _Bytes, order: Literal["little", "big"]) -> int:
     if not kind:
         return int.from_bytes(start[4:], order)
-    return int.from_bytes(source.read(4) if kind in LONG_TYPES else start[6:], order)
+    return int.from_bytes(start[6:] if kind in SHORT_TYPES else source.read(4), order)
 
 
 def _holds_items(source: _Bytes, kind: bytes, length: int, order: Literal["little", "big"]) -> bool:

@@ -305,6 +305,7 @@ def _series(content: bytes | Callable[[], bytes], **more: bool) -> Lie:
 
 LONG = element(0x08, 0x1030, b"UT", b"MR", length=0xFFFFFFF0)
 LONG_IMPLICIT = element(0x08, 0x1030, b"LO", b"MR", length=0xFFFFFFF0, syntax=IMPLICIT)
+UNKNOWN = element(0x08, 0x1030, b"LO", b"GDCM ITK").replace(b"LO", b"SI")  # the library reads a length of 1.3 GB
 ENDLESS = element(0x08, 0x1140, b"SQ", b"", length=UNDEFINED)
 ENDLESS_IMPLICIT = element(0x08, 0x1140, b"SQ", b"", length=UNDEFINED, syntax=IMPLICIT)
 
@@ -343,6 +344,10 @@ DICOM = {
         )
     ),
     "DICOM element of 4 GB": _series(dicom(more=LONG)),
+    "DICOM element of a type that nobody knows": _series(dicom(more=UNKNOWN)),
+    "DICOM element of a type that nobody knows, before the data set": _series(
+        dicom().replace(b"\2\0\3\0UI", b"\2\0\3\0SI")
+    ),
     "DICOM element of 4 GB, implicit": _series(dicom(more=LONG_IMPLICIT, syntax=IMPLICIT)),
     "DICOM element of 4 GB, big-endian": _series(
         dicom(more=element(0x08, 0x1030, b"UT", b"MR", length=0xFFFFFFF0, syntax=BIG), syntax=BIG)

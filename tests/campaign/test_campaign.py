@@ -44,4 +44,4 @@ def test_claims_are_refused_with_little_memory():
     # Seconds belong to `make campaign`: here only what never ends is a fault.
     lines = tried("claims", "--most-cpu-s", "inf", "--lies", *names)
     assert len(lines) == len(names)
-    assert sum(": refused" in line for line in lines) > 0.9 * len(lines)
+    assert sum(": refused" in line for line in lines) > 0.8 * len(lines)  # others are read within little memory

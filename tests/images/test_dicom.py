@@ -242,3 +242,16 @@ def test_sequences_are_followed_in_every_way_of_writing(tmp_path, syntax):
         path.write_bytes(dicom(more=sequence + name, syntax=syntax, pixels=bytes(238), pixel_length=240))
         with pytest.raises(ValueError, match="a.dcm: an element announces 240 bytes, 238 are left"):
             check_elements(path)
+
+
+@pytest.mark.parametrize("where", [b"\2\0\3\0UI", b"\x08\0\x30\x10LO"])
+def test_the_length_of_a_type_that_nobody_knows_is_where_the_library_looks_for_it(tmp_path, where):
+    """A flipped bit makes SI of SH; the library takes 1.3 GB for the letters after it, also before the data set."""
+    whole = dicom(more=element(0x08, 0x1030, b"LO", b"GDCM ITK"))
+    assert whole.count(where) == 1
+    path = tmp_path / "a.dcm"
+    path.write_bytes(whole)
+    assert check_elements(path) == 240
+    path.write_bytes(whole.replace(where, where[:4] + b"SI"))
+    with pytest.raises(ValueError, match=r"a\.dcm: an element announces [0-9,]{11,13} bytes, [0-9]{3} are left"):
+        check_elements(path)
