@@ -17,7 +17,8 @@ ROOT = Path(segfw.__file__).parent
 # Rooms of the house, floor by floor: a room imports only what lies on a floor below its own.
 FLOORS = (
     {"base"},
-    {"images", "networks"},
+    {"images", "kernels"},
+    {"networks"},
     {"dataset"},
     {"grid"},
     {"planning", "evaluation"},
@@ -31,14 +32,15 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 EDGES = {
     "base": set(),
     "images": {"base"},
-    "networks": {"base"},
+    "kernels": {"base"},
+    "networks": {"base", "kernels"},
     "dataset": {"base", "images"},
     "grid": {"base", "images", "dataset"},
     "planning": {"base", "images", "networks", "dataset", "grid"},
     "evaluation": {"base", "images", "dataset"},
     "model": {"base", "images", "networks", "dataset", "grid", "planning"},
-    "training": {"base", "images", "networks", "grid", "planning", "model"},
-    "inference": {"base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model"},
+    "training": {"base", "images", "kernels", "networks", "grid", "planning", "model"},
+    "inference": {"base", "images", "kernels", "networks", "dataset", "grid", "planning", "evaluation", "model"},
     "checkup": {"base", "images", "dataset", "grid", "planning"},
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},

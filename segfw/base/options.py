@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+OFF_ON: Mapping[str, object] = {"off": False, "on": True}
 AUTO_ON_OFF: Mapping[str, object] = {"auto": None, "on": True, "off": False}
 METADATA_KEY = "option"
 LIMITS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
@@ -56,6 +57,7 @@ _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 LABEL_NAMES_HELP = "table of label names (CSV, TSV, JSON, ITK-SNAP, 3D Slicer); default: labels.csv beside the folders"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+KERNELS = "own Triton kernels on CUDA, which no card has run yet (default: off)"
 PRECISIONS = "of the network's arithmetic (default: auto, 16 bit where the device is faster in it)"
 
 

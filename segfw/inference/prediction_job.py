@@ -104,6 +104,7 @@ class PredictionJob:
                 mirroring=self.options.mirroring,
                 max_memory_gb=self.options.max_memory_gb,
                 scratch=scratch,
+                kernels=self.options.kernels,
                 cases=cases,
                 build=self.build,
             )

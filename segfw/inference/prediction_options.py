@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, option
+from segfw.base.options import DEVICES, KERNELS, OFF_ON, PRECISIONS, Options, Precision, option
 from segfw.model.export_options import LAST_OR_BEST, WEIGHTS
 from segfw.planning.published import TILE_STEP
 
@@ -58,6 +58,7 @@ class PredictOptions(TilingOptions):
     part: str | None = option(None, "only each N-th case from the K-th on, for an array of N jobs: 3/8", metavar="K/N")
     cluster: str | None = option(None, "Dask scheduler, whose workers predict: host:8786", metavar="ADDRESS")
     best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
+    kernels: bool = option(False, KERNELS, words=OFF_ON)
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     ending: str = option(MASK_ENDING, ENDING)
     overwrite: bool = option(False, "predict again what is there")

@@ -143,6 +143,7 @@ class Predictor:
         max_memory_gb: float | None = None,
         scratch: Path | None = None,
         compile: bool | None = None,
+        kernels: bool = False,
         cases: int = 1,
         build: BuildNetwork = build_network,
     ) -> Predictor:
@@ -166,6 +167,9 @@ class Predictor:
             Folder for sums that do not fit in it, by default the system's for temporary files.
         compile
             Whether torch.compile is used; None: where it pays for so many ``cases``.
+        kernels
+            Whether norms and activations are Triton kernels, where Triton is there; nothing is compiled then unless
+            ``compile`` asks for it.
         cases
             How many images will be predicted, about.
         build
@@ -196,8 +200,9 @@ class Predictor:
         use_compiler = compile
         if use_compiler is None:
             tiles = tile_count(as_shape(map(round, configuration.median_shape)), configuration.patch_size, step)
-            use_compiler = compiling_pays_in_prediction(picked, cases * tiles * 2 ** len(axes) * len(model.weights))
-        networks = ready_networks(model, picked, arithmetic, build, use_compiler=use_compiler)
+            runs = cases * tiles * 2 ** len(axes) * len(model.weights)
+            use_compiler = not kernels and compiling_pays_in_prediction(picked, runs)
+        networks = ready_networks(model, picked, arithmetic, build, use_compiler=use_compiler, use_kernels=kernels)
 
         # The first stage of a cascade
         previous = None
@@ -211,6 +216,7 @@ class Predictor:
                 max_memory_gb=max_memory_gb,
                 scratch=scratch,
                 compile=use_compiler,
+                kernels=kernels,
                 cases=cases,
                 build=build,
             )

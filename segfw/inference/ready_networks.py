@@ -11,17 +11,31 @@ from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
 from segfw.inference.summands import gives_features
+from segfw.kernels.trial import has_triton, why_not
 from segfw.model.load import Model
 from segfw.networks import BuildNetwork, fastest_layout
+from segfw.networks.fused_layers import with_fused_norms
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def ready_networks(
-    model: Model, device: torch.device, precision: torch.dtype, build: BuildNetwork, *, use_compiler: bool
+    model: Model,
+    device: torch.device,
+    precision: torch.dtype,
+    build: BuildNetwork,
+    *,
+    use_compiler: bool,
+    use_kernels: bool = False,
 ) -> tuple[nn.Module, ...]:
-    """One network per fold of the model, on the device; UserError if its weights do not fit the plan."""
+    """One network per fold of the model, on the device; UserError if its weights do not fit the plan.
+
+    What ``use_kernels`` asks for is done where Triton is there; else a line says that it is not.
+    """
     networks = []
+    if use_kernels and not has_triton(device):
+        print(f"--kernels on: {why_not(device)}; going on without them")
+        use_kernels = False
     for fold, weights in model.weights.items():
         network = build(model.configuration.network)
         try:
@@ -33,6 +47,8 @@ def ready_networks(
                 "of your own (build=), predict with that, or choose other folds; else train the fold again"
             ) from None
         network = fastest_layout(in_precision(network, precision).to(device)).eval()
+        if use_kernels:
+            network = with_fused_norms(network, device)
         networks.append(compile_network(network) if use_compiler else network)
     return tuple(networks)
 

@@ -69,6 +69,9 @@ class ResidualBlock(nn.Module):
         self.act = layers.act()
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.act, nn.Identity):  # the norm before it adds and activates
+            convolution, norm = self.second
+            return norm(convolution(self.first(x)), self.shortcut(x))
         residual = self.second(self.first(x))
         # Mixed precision on the CPU averages in float32, and the sum would carry that on through the network.
         return self.act(residual + self.shortcut(x).to(residual.dtype))

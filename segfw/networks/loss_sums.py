@@ -6,7 +6,7 @@ classes fit; these keep the probabilities and make the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -30,6 +30,10 @@ class Target(NamedTuple):
     def structures(self, outputs: int) -> Sequence[tuple[int, ...]]:
         """The classes that each output is the union of; for softmax each class but the background, output 0."""
         return self.regions or [(index,) for index in range(1, outputs)]
+
+
+# (logits (B, K, Z, Y, X), classes (B, Z, Y, X), target, share of the hardest voxels) -> what SoftmaxSums gives
+SumsOfOutputs = Callable[[Tensor, Tensor, Target, float], tuple[Tensor, ...]]
 
 
 class Hardest(NamedTuple):

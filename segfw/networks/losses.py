@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, Target, masks
+from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, SumsOfOutputs, Target, masks
 
 # B batch, K class or region (output of the network), Z Y X space
 SMOOTH = 1e-5
@@ -56,14 +56,19 @@ def deep_supervision_loss(
     *,
     hardest: float = 1.0,
     join: Join = alone,
+    fused: SumsOfOutputs | None = None,
 ) -> Tensor:
     """Weighted ``dice_ce_loss`` of every output, finest first, against the mask at its resolution.
 
-    ``outputs`` has any length from 1 on; what is joined over processes is joined for all of them at once.
+    ``outputs`` has any length from 1 on; what is joined over processes is joined for all of them at once. ``fused``
+    is a kernel for the sums of plain labels over all voxels; regions and the hardest voxels do without.
     """
+    sums_of: SumsOfOutputs = SigmoidSums.apply if target.regions else SoftmaxSums.apply
+    if fused is not None and not target.regions and hardest >= 1:
+        sums_of = fused
     weights = [weight for weight in supervision_weights(len(outputs)) if weight > 0]
     sums = [
-        _batch_sums(logits, downsample(classes_BZYX, logits.shape[2:]), batch_dice, target, hardest)
+        _batch_sums(sums_of(logits, downsample(classes_BZYX, logits.shape[2:]), target, hardest), batch_dice)
         for logits in outputs[: len(weights)]
     ]
     joined = join(torch.stack(sums))
@@ -99,13 +104,18 @@ class UsesDice(Protocol):
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # (outputs, finest first; classes (B, Z, Y, X)) -> loss
 
 
-def build_dice_ce(configuration: UsesDice, target: Target, join: Join = alone) -> Loss:
+def build_dice_ce(
+    configuration: UsesDice, target: Target, join: Join = alone, fused: SumsOfOutputs | None = None
+) -> Loss:
     """Dice and cross entropy, as published."""
-    return partial(deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, join=join)
+    return partial(deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, join=join, fused=fused)
 
 
-def build_dice_topk(configuration: UsesDice, target: Target, join: Join = alone) -> Loss:
-    """Dice and the cross entropy of the hardest tenth of the voxels."""
+def build_dice_topk(
+    configuration: UsesDice, target: Target, join: Join = alone, fused: SumsOfOutputs | None = None
+) -> Loss:
+    """Dice and the cross entropy of the hardest tenth of the voxels, for which there is no kernel."""
+    del fused
     return partial(
         deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, hardest=HARDEST, join=join
     )
@@ -114,14 +124,13 @@ def build_dice_topk(configuration: UsesDice, target: Target, join: Join = alone)
 LOSSES: dict[str, Callable[..., Loss]] = {"dice-ce": build_dice_ce, "dice-topk": build_dice_topk}
 
 
-def _batch_sums(logits_BKZYX: Tensor, classes_BZYX: Tensor, batch_dice: bool, target: Target, hardest: float) -> Tensor:
+def _batch_sums(sums: tuple[Tensor, ...], batch_dice: bool) -> Tensor:
     """All that the loss depends on, as a vector whose entries add up over the parts of a batch.
 
     Entropy, and how many voxels it is of; then the overlap of each structure and the sum of its volumes, or with a
     Dice per patch the sum of all Dices and their number.
     """
-    sums = SigmoidSums if target.regions else SoftmaxSums
-    entropy, counted, overlap_BK, volume_BK, truth_BK = sums.apply(logits_BKZYX, classes_BZYX, target, hardest)
+    entropy, counted, overlap_BK, volume_BK, truth_BK = sums
     total_BK = volume_BK + truth_BK
     if batch_dice:
         return torch.cat((torch.stack((entropy, counted)), overlap_BK.sum(0), total_BK.sum(0)))

@@ -24,6 +24,9 @@ from segfw.training.augment_params import IntensityParams, SpatialParams
 VOXELS_AT_ONCE = {"cpu": 1 << 16}  # what is computed for so many fits into the processor's cache
 VOXELS_AT_ONCE_ELSEWHERE = 1 << 20  # about 100 MB
 
+# (boxes, their parameters, size of the patches) -> images and masks, as ``warp`` gives them
+Warp = Callable[[Sequence[tuple[Tensor, Tensor]], Sequence[SpatialParams], Shape], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Mapping:
@@ -73,12 +76,12 @@ def warp(
     # Where each box begins in the row of all, and how far its neighbours are apart there
     sizes_W3 = np.array([image.shape[1:] for image, _ in boxes])
     strides_W3 = np.stack([sizes_W3[:, 1] * sizes_W3[:, 2], sizes_W3[:, 2], np.ones(count, int)], 1)
-    begins_W1 = _on(np.cumsum([0, *sizes_W3.prod(1)[:-1]])[:, None], device, torch.int32)
+    begins_W1 = tensor_on(np.cumsum([0, *sizes_W3.prod(1)[:-1]])[:, None], device, torch.int32)
     turned_axes = (1, 2) if is_in_plane(patch_size) else (0, 1, 2)  # slices of a flat patch stay what they are
     corners = list(product(*[(0, 1) if axis in turned_axes else (0,) for axis in range(3)]))
     steps_to_corners = np.array([(strides_W3 * (sizes_W3 > 1)) @ corner for corner in corners])
-    ahead = _on(steps_to_corners[..., None], device, torch.int32)
-    strides_W31 = _on(strides_W3, device, torch.int32)[..., None]
+    ahead = tensor_on(steps_to_corners[..., None], device, torch.int32)
+    strides_W31 = tensor_on(strides_W3, device, torch.int32)[..., None]
     mapping = _mapping(params, sizes_W3, patch_size, device)
 
     at_once = max(1, (voxels_at_once or VOXELS_AT_ONCE.get(device.type, VOXELS_AT_ONCE_ELSEWHERE)) // count)
@@ -108,26 +111,30 @@ def _mapping(
     params: Sequence[SpatialParams], sizes_W3: np.ndarray, patch_size: Shape, device: torch.device
 ) -> _Mapping:
     """From voxel offsets off the patches' centres to voxels of their boxes."""
-    flips = [np.diag([-1.0 if axis in drawn.mirrored else 1.0 for axis in range(3)]) for drawn in params]
-    matrices = [np.eye(3) if drawn.matrix is None else drawn.matrix for drawn in params]
-    matrix_W33 = np.stack([matrix @ flip for matrix, flip in zip(matrices, flips)])
     centred = [torch.arange(size, device=device) - (size - 1) / 2 for size in patch_size]
     return _Mapping(
         offsets_3N=torch.stack(torch.meshgrid(*centred, indexing="ij")).flatten(1),
-        matrix_W331=_on(matrix_W33, device)[..., None],
-        centre_W31=_on((sizes_W3 - 1) / 2, device)[..., None],
-        last_W31=_on(sizes_W3 - 1.0, device)[..., None],
-        moves=[_moves(drawn, patch_size, device) for drawn in params],
+        matrix_W331=tensor_on(matrices_of(params), device)[..., None],
+        centre_W31=tensor_on((sizes_W3 - 1) / 2, device)[..., None],
+        last_W31=tensor_on(sizes_W3 - 1.0, device)[..., None],
+        moves=[moves_of(drawn, patch_size, device) for drawn in params],
     )
 
 
-def _moves(params: SpatialParams, patch_size: Shape, device: torch.device) -> Tensor | None:
+def matrices_of(params: Sequence[SpatialParams]) -> np.ndarray:
+    """Of each sample (W, 3, 3), from offsets off the patch's centre to offsets off the box's; it is mirrored first."""
+    flips = [np.diag([-1.0 if axis in drawn.mirrored else 1.0 for axis in range(3)]) for drawn in params]
+    matrices = [np.eye(3) if drawn.matrix is None else drawn.matrix for drawn in params]
+    return np.stack([matrix @ flip for matrix, flip in zip(matrices, flips)])
+
+
+def moves_of(params: SpatialParams, patch_size: Shape, device: torch.device) -> Tensor | None:
     """The drawn spline at every voxel of the patch: (3, N) in voxels; None where the patch is not bent."""
     if params.control is None:
         return None
-    moves = _on(np.flip(params.control, tuple(axis + 1 for axis in params.mirrored)), device)
+    moves = tensor_on(np.flip(params.control, tuple(axis + 1 for axis in params.mirrored)), device)
     for size, points in zip(patch_size, params.control.shape[1:]):
-        weights = _on(spline_weights(size, points), device)
+        weights = tensor_on(spline_weights(size, points), device)
         moves = torch.tensordot(moves, weights, dims=([1], [1]))  # the axis done goes last, the next one comes first
     return moves.flatten(1)
 
@@ -165,7 +172,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     return label
 
 
-def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+def tensor_on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A copy on the device, without waiting for it."""
     tensor = torch.from_numpy(np.array(values, order="C")).to(dtype)  # a flipped view has no place in torch
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -202,13 +209,13 @@ def _on_rows(
         return rows
     if len(index_R) == len(rows):
         return apply(rows, values)
-    index = _on(index_R, rows.device, torch.int64)
+    index = tensor_on(index_R, rows.device, torch.int64)
     return rows.index_copy(0, index, apply(rows.index_select(0, index), values[index_R]))
 
 
 def _column(values: np.ndarray, rows: Tensor) -> Tensor:
     """One value per row, shaped to broadcast over Z Y X."""
-    return _on(values, rows.device)[:, None, None, None]
+    return tensor_on(values, rows.device)[:, None, None, None]
 
 
 def _add_noise(image_BCZYX: Tensor, stds: Sequence[float], seeds: Sequence[int]) -> Tensor:
@@ -233,7 +240,7 @@ def _blur(rows_RZYX: Tensor, sigma_R3: np.ndarray) -> Tensor:
         if size == 1:
             continue
         weights = np.exp(-0.5 * (offsets / sigma_R3[:, axis, None]) ** 2)
-        weights = _on(weights / weights.sum(1, keepdims=True), rows_RZYX.device)[..., None, None, None]
+        weights = tensor_on(weights / weights.sum(1, keepdims=True), rows_RZYX.device)[..., None, None, None]
         padding = [0] * 6
         padding[2 * (2 - axis)] = radius  # F.pad begins with the last axis
         padding[2 * (2 - axis) + 1] = radius

@@ -19,7 +19,7 @@ from torch import Tensor
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
-from segfw.training.augment import augment_intensity, warp
+from segfw.training.augment import Warp, augment_intensity, warp
 from segfw.training.augment_params import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
 from segfw.training.sampling import draw_sample, generator, is_forced_foreground
@@ -95,7 +95,7 @@ class Batches:
     ``swapped`` says which classes change places when an axis is mirrored. ``zero_outside`` lists the channels that
     were normalised inside a mask, and are 0 outside of it after augmentation too. ``augment`` takes the place of the
     augmentation on the device; in a cascade its image has the channels of the previous stage, whose labels have
-    ``previous_classes`` with the background.
+    ``previous_classes`` with the background. ``warp`` is how drawn transforms are applied.
     """
 
     cases: Sequence[CaseArrays]
@@ -111,6 +111,7 @@ class Batches:
     zero_outside: tuple[int, ...] = ()
     augment: Augment | None = None
     previous_classes: int = 1
+    warp: Warp = warp
 
     @cached_property
     def _shapes(self) -> list[Shape]:
@@ -231,7 +232,7 @@ class Batches:
         warped = [index for index, patch in enumerate(patches) if patch.spatial.is_warped]
         if warped:
             params = [patches[index].spatial for index in warped]
-            images, labels = warp([boxes[index] for index in warped], params, self.patch_size)
+            images, labels = self.warp([boxes[index] for index in warped], params, self.patch_size)
             for number, index in enumerate(warped):
                 boxes[index] = (images[number], labels[number])
         return torch.stack([image.float() for image, _ in boxes]), torch.stack([labels for _, labels in boxes])

@@ -14,13 +14,15 @@ from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import CaseArrays
+from segfw.kernels.trial import has_triton
 from segfw.model.short_runs import too_few_steps, usefulness
 from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
+from segfw.networks.fused_layers import with_fused_norms
 from segfw.networks.losses import LOSSES, Loss
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
-from segfw.training.batches import Augment, Batches
+from segfw.training.batches import Batches
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import open_cases
@@ -36,6 +38,7 @@ from segfw.training.step import Compute, memory_errors_named, prepare_forward
 from segfw.training.stop_file import StopFile
 from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
+from segfw.training.training_kernels import TrainingKernels, training_kernels
 from segfw.training.whole_case_validation import WholeCases
 from segfw.training.writers import Writer, open_writers
 
@@ -77,6 +80,8 @@ def _new_state(
     configuration: Configuration, settings: TrainSettings, device: torch.device, build: BuildNetwork
 ) -> TrainState:
     network = fastest_layout(build(configuration.network).to(device))
+    if settings.kernels and has_triton(device):
+        network = with_fused_norms(network, device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=0.01,  # rate and momentum are set anew in every step
@@ -103,7 +108,9 @@ def prepare_run(
     """
     # What is computed
     configuration = request.configuration
-    compute = _compute(request, begun_with or request.settings, device)
+    settings = begun_with or request.settings
+    kernels = training_kernels(device, are_wanted=settings.kernels)
+    compute = _compute(request, settings, device, kernels)
     pace = _measured(request, compute, state)
     fitted = _fitted(request, compute, pace) if begun_with is None else _continued(request, begun_with, state)
     stages = stages_of(configuration, fitted.patches, fitted.patch_size, fitted.batch_size, request.ranks.joined_batch)
@@ -147,7 +154,12 @@ def prepare_run(
         train_ids=request.fold.train,
         stages=stages,
         stage_batches=tuple(
-            _batches(configuration, fitted, train_cases, TRAINING_STREAM, stage, request.augment) for stage in stages
+            replace(
+                _batches(configuration, fitted, train_cases, TRAINING_STREAM, stage),
+                augment=request.augment,
+                warp=kernels.warp,
+            )
+            for stage in stages
         ),
         val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM, stages[-1]),
         whole_cases=_whole_cases(request, configuration, val_cases),
@@ -161,12 +173,12 @@ def prepare_run(
     )
 
 
-def _compute(request: TrainRequest, settings: TrainSettings, device: torch.device) -> Compute:
+def _compute(request: TrainRequest, settings: TrainSettings, device: torch.device, kernels: TrainingKernels) -> Compute:
     configuration = request.configuration
     return Compute(
         device=device,
         precision=_precision(request, settings, device),
-        loss=_loss(request, settings),
+        loss=_loss(request, settings, kernels),
         ranks=request.ranks,
         gradient_clip=settings.gradient_clip,
         in_channels=configuration.network.in_channels,
@@ -185,11 +197,12 @@ def _precision(request: TrainRequest, settings: TrainSettings, device: torch.dev
     return torch.bfloat16 if is_bf16 else torch.float32
 
 
-def _loss(request: TrainRequest, settings: TrainSettings) -> Loss:
+def _loss(request: TrainRequest, settings: TrainSettings, kernels: TrainingKernels) -> Loss:
     """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
     if request.build_loss is not None:
         return request.build_loss(request.configuration, request.target)
-    return LOSSES[settings.loss](request.configuration, request.target, request.ranks.sum_with_gradient)
+    join = request.ranks.sum_with_gradient
+    return LOSSES[settings.loss](request.configuration, request.target, join, kernels.sums)
 
 
 def _measured(request: TrainRequest, compute: Compute, state: TrainState) -> Pace | None:
@@ -222,7 +235,8 @@ def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> Fitte
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     shapes = len(stages_of(request.configuration, fitted.patches, fitted.patch_size, fitted.batch_size))
     pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps, shapes=shapes)
-    return replace(fitted, compile=pays)
+    # The compiler would join the norms by itself, and their kernel would have nothing to do.
+    return replace(fitted, compile=pays and not settings.kernels)
 
 
 def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[PatchStage], pace: Pace | None) -> str:
@@ -299,7 +313,6 @@ def _batches(
     cases: list[CaseArrays],
     stream: int,
     stage: PatchStage,
-    augment: Augment | None = None,
 ) -> Batches:
     is_training = stream == TRAINING_STREAM
     channels = configuration.preprocessing.normalization
@@ -313,7 +326,6 @@ def _batches(
         mirror_axes=configuration.mirror_axes if settings.mirroring else (),
         foreground_share=settings.foreground_share,
         elastic=is_training and settings.elastic,
-        augment=augment,
         swapped=configuration.swapped_pairs,
         previous_classes=configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from segfw.base.durations import duration_s
-from segfw.base.options import DEVICES, PRECISIONS, Options, Precision, option, setting
+from segfw.base.options import DEVICES, KERNELS, OFF_ON, PRECISIONS, Options, Precision, option, setting
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 
@@ -45,6 +45,8 @@ class TrainSettings(Options):
     accumulate: int = option(1, "compute each batch in N parts (default: as few as fit)", metavar="N", ge=1)
     # None compiles where it pays (device.compiling_pays).
     compile: bool | None = option(None, "torch.compile (default: where it pays)")
+    # Off until a card has run them.
+    kernels: bool = option(False, KERNELS, words=OFF_ON)
     training_precision: Precision | None = setting(None, "what 'auto' was found to be in training when the run began")
     patch_size: tuple[int, int, int] | None = setting(
         None, "voxels (z, y, x) of the last patches (default: the plan's, or what a time budget has room for)"

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from builders.networks import FLAT, HIPPOCAMPUS, three_stages
-from segfw.networks import build_network, fastest_layout
-from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d, moments
+from segfw.networks import build_network, fastest_layout, norm
+from segfw.networks.norm import InstanceNorm2d, InstanceNorm3d, NormBySample, moments, norm_on_cuda
 
 KINDS = [
     (InstanceNorm3d, nn.InstanceNorm3d, (3, 5, 4, 6, 7), torch.channels_last_3d),
@@ -136,3 +138,63 @@ def test_network_in_channels_last_computes_what_the_stock_norms_do_with_the_same
         error = (ours.grad - reference.grad).norm()
         # Rounding moves some values over the kink of the leaky ReLU; a bias before a norm has no gradient but rounding.
         assert error < 1e-2 * reference.grad.norm() + 1e-5, name
+
+
+# What CUDA gets, computed on the CPU: the same operations exist there
+
+
+@pytest.mark.parametrize("own, stock, shape, layout", KINDS)
+@pytest.mark.parametrize("least_values", [0, 10**9])  # sample by sample, and all at once
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_on_cuda_values_and_gradients_equal_pytorchs_and_stay_channels_last(
+    own, stock, shape, layout, least_values, dtype, tolerance
+):
+    _, reference = make_pair(own, stock, shape[1])
+    reference = reference.to(dtype)
+    image = (torch.randn(shape, dtype=dtype) * 3 + 2).to(memory_format=layout)
+    grad = torch.randn(shape, dtype=dtype)
+    wanted = gradients(reference, image, grad)
+    leaves = [image.clone(), reference.weight.detach().clone(), reference.bias.detach().clone()]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    result = norm_on_cuda(*leaves, reference.eps, least_values=least_values)
+    assert result.is_contiguous(memory_format=layout)
+    result.backward(grad)
+    for found, exact in zip([result.detach(), *(leaf.grad for leaf in leaves)], wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=tolerance, atol=tolerance)
+    if least_values == 0:
+        assert leaves[0].grad.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("shape, layout", [(kind[2], kind[3]) for kind in KINDS])
+def test_on_cuda_no_image_is_copied_into_another_layout(shape, layout):
+    """Counted: a norm takes rows of channels as they lie in memory, forward and backward."""
+    copies = []
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func in (torch.ops.aten.clone.default, torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default):
+                copies.append(args[0].dim())
+            return func(*args, **kwargs or {})
+
+    image = torch.randn(shape).to(memory_format=layout).requires_grad_()
+    weight = torch.ones(shape[1], requires_grad=True)
+    grad = torch.randn(shape).to(memory_format=layout)
+    with Counted():
+        result = NormBySample.apply(image, weight, weight, 1e-5)
+        result.backward(grad)
+    # Of rows (voxels, C) of one sample into the gradient's memory, and of nothing of more axes
+    assert copies == [2] * shape[0]
+
+
+def test_on_cuda_the_compiler_gets_the_formula_and_eager_mode_the_layout(monkeypatch):
+    """The choice by device, on fake images of CUDA: no value is computed and no card is needed."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        image = torch.empty(2, 4, 64, 64, 64, device="cuda").to(memory_format=torch.channels_last_3d)
+        layer = InstanceNorm3d(4, affine=True, device="cuda")
+        chosen = []
+        monkeypatch.setattr(norm, "norm_on_cuda", lambda *_: chosen.append("eager"))
+        monkeypatch.setattr(norm._FusedNorm, "apply", lambda *_: chosen.append("compiled"))
+        layer(image)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        layer(image)
+    assert chosen == ["eager", "compiled"]
