@@ -209,7 +209,7 @@ def _blocks(outputs: int) -> tuple[int, int]:
 
 
 def _strides(logits: Tensor) -> tuple[int, int, int]:
-    """Of a sample, of an output and of a voxel, whose axes are one in memory; strides of axes of one voxel say nothing."""
+    """Of a sample, of an output and of a voxel. Not as PyTorch states them, which for axes of one voxel is anything."""
     outputs = logits.shape[1]
     voxels = logits[0, 0].numel()
     if logits.is_contiguous():
