@@ -17,9 +17,9 @@ from bench.gpu.steps import SegfwStep, segfw_step
 from bench.gpu.timing import synchronize
 from bench.gpu.visit import Problem, Visit, attempt
 from segfw.base.array_files import open_array, save_array
+from segfw.base.device_timer import DeviceTimer
 from segfw.grid.store import CaseArrays
 from segfw.training.batches import Batches
-from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import Feeder, on_device
 from segfw.training.step import train_step_that_fits
 

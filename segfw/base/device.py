@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import platform
 import sys
 import time
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 
 import torch
 
@@ -16,12 +18,21 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Length of a training on the CPU from which compiling it pays.
 COMPILE_FROM_S = 1800.0
 COMPILE_FROM_STEPS = 2000
-COMPILE_FROM_S_ON_CUDA = 600.0  # of each shape of patches: not measured; if a minute of compiling saves a fifth
+# Of each shape of patches on CUDA: not measured; if a minute of compiling saves a fifth of steps of 60 ms.
+COMPILE_FROM_S_ON_CUDA = 600.0
+COMPILE_FROM_STEPS_ON_CUDA = 10_000
 PROBE_CHANNELS = 32
 # Voxels. In float32 PyTorch leaves an image of less than 20 480 values beside its last axis to another, far slower
 # convolution, which patches do not meet.
 PROBE_EDGES = (32, 48, 48)
 PROBE_TRIES = 3
+# Of the probe on CUDA: 0.23 TFLOP a call, beside which the microseconds of a launch are nothing.
+CUDA_PROBE_EDGES = (128, 128, 128)
+CUDA_PROBE_CALLS = 5
+# Of AMD's cards, by the beginning of their architecture's name, those that multiply bf16 in hardware: MI100 to MI355,
+# and Radeon from the 7000 series on (AMD's tables of data types of ROCm). On others it is emulated.
+AMD_WITH_BF16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
+FREE_SHARE_ON_WINDOWS = 0.95  # of a GPU's free memory, beyond which its driver takes the host's instead of saying no
 COMPILE_FROM_TILES = 4000  # of a prediction on CUDA; not measured: if a minute of compiling saves a fifth
 
 # Parameters of glibc's mallopt, from its malloc.h.
@@ -63,10 +74,22 @@ def pick_precision(
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+        return torch.bfloat16 if gpu_has_bf16(device) else torch.float16
     if device.type == "cpu" and cpu_has_bf16() and bf16_gain(torch.get_num_threads(), for_training=for_training) > 1:
         return torch.bfloat16
     return torch.float32
+
+
+def is_rocm(device: torch.device) -> bool:
+    """True of AMD's GPUs, which PyTorch calls CUDA devices as well."""
+    return device.type == "cuda" and torch.version.hip is not None
+
+
+def gpu_has_bf16(device: torch.device) -> bool:
+    """True if a CUDA device multiplies bf16 in hardware: NVIDIA's from Ampere on, and AMD_WITH_BF16."""
+    if is_rocm(device):
+        return torch.cuda.get_device_properties(device).gcnArchName.startswith(AMD_WITH_BF16)
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def cpu_has_bf16() -> bool:
@@ -121,7 +144,9 @@ def compiling_pays(device: torch.device, *, seconds: float | None, steps: int, s
     answer depends on nothing that is measured, so that a run with the same settings repeats on the same machine.
     """
     if device.type == "cuda":
-        return seconds is None or seconds >= COMPILE_FROM_S_ON_CUDA * shapes
+        if seconds is None:
+            return steps >= COMPILE_FROM_STEPS_ON_CUDA * shapes
+        return seconds >= COMPILE_FROM_S_ON_CUDA * shapes
     is_long = steps >= COMPILE_FROM_STEPS if seconds is None else seconds >= COMPILE_FROM_S
     return device.type == "cpu" and cpu_has_amx() and is_long
 
@@ -141,6 +166,69 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     return torch.autocast(device.type, precision)
 
 
+def tune_convolutions(device: torch.device) -> None:
+    """Has cuDNN try its algorithms once for each size of convolution and keep the fastest, on NVIDIA's cards.
+
+    Worth it where sizes repeat, as those of patches and tiles do. On AMD's the same switch starts a search of minutes.
+    """
+    if device.type == "cuda" and not is_rocm(device):
+        torch.backends.cudnn.benchmark = True
+
+
+@contextlib.contextmanager
+def tuned_convolutions(device: torch.device) -> Iterator[None]:
+    """``tune_convolutions`` while the block lasts."""
+    before = torch.backends.cudnn.benchmark
+    tune_convolutions(device)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def release_workspace(device: torch.device) -> None:
+    """Gives back what trying out algorithms has taken of a CUDA device, and counts its peaks from now on.
+
+    cuDNN tries with as much workspace as is free, and PyTorch keeps that: tens of GB on a large card, where a training
+    planned for 8.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def is_windows() -> bool:
+    """True on Windows and in its subsystem for Linux, whose GPUs have the same driver."""
+    return sys.platform == "win32" or "microsoft" in platform.release().lower()
+
+
+@cache
+def memory_share(device: torch.device) -> float:
+    """Share of a CUDA device's memory that this process may take: all, but on Windows what was free at first.
+
+    There the driver would go on in the host's memory: steps are then many times slower, without a word, and nothing is
+    ever made smaller. Asked before the process takes memory of the device, and kept.
+    """
+    if not is_windows():
+        return 1.0
+    free, total = torch.cuda.mem_get_info(device)
+    return FREE_SHARE_ON_WINDOWS * free / total
+
+
+def keep_to_device_memory(device: torch.device) -> None:
+    """Has PyTorch say that memory ran out where ``memory_share`` of a CUDA device is taken."""
+    if device.type == "cuda" and is_windows():
+        device = numbered(device)
+        torch.cuda.set_per_process_memory_fraction(memory_share(device), device)
+
+
+def numbered(device: torch.device) -> torch.device:
+    """A CUDA device with its number, on which some of PyTorch's calls insist; others as they are."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def keep_freed_pages() -> None:
     """Tells glibc to keep freed memory instead of returning it to the system after every layer.
 
@@ -157,6 +245,8 @@ def keep_freed_pages() -> None:
 
 def convolution_flops(device: torch.device) -> float:
     """Operations per second of a 3x3x3 convolution here, measured in a fraction of a second."""
+    if device.type == "cuda":
+        return _cuda_convolution_flops(device)
     precision = pick_precision("auto", device, for_training=True)
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(device, precision)
     image = torch.randn(1, 32, 32, 48, 48, device=device, dtype=precision)
@@ -173,6 +263,28 @@ def convolution_flops(device: torch.device) -> float:
     return operations / best_s
 
 
+def _cuda_convolution_flops(device: torch.device) -> float:
+    """By the card's own clock, of a convolution beside which its launch is nothing; of a small one where it is full."""
+    precision = pick_precision("auto", device, for_training=True)
+    layer = torch.nn.Conv3d(PROBE_CHANNELS, PROBE_CHANNELS, 3, padding=1).to(device, precision)
+    layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
+    free_bytes = torch.cuda.mem_get_info(device)[0]
+    edges = CUDA_PROBE_EDGES if free_bytes > 2 * GIGABYTE else PROBE_EDGES
+    image = torch.randn(1, PROBE_CHANNELS, *edges, device=device, dtype=precision)
+    image = image.to(memory_format=torch.channels_last_3d)
+    started = torch.cuda.Event(enable_timing=True)
+    ended = torch.cuda.Event(enable_timing=True)
+    with torch.inference_mode(), tuned_convolutions(device):
+        layer(image)  # chooses its algorithm
+        started.record(torch.cuda.current_stream(device))
+        for _ in range(CUDA_PROBE_CALLS):
+            layer(image)
+        ended.record(torch.cuda.current_stream(device))
+    ended.synchronize()
+    operations = 2 * 27 * PROBE_CHANNELS**2 * image[0, 0].numel() * CUDA_PROBE_CALLS
+    return operations / (started.elapsed_time(ended) / 1000)
+
+
 def device_memory_gb(device: torch.device) -> float | None:
     """Memory of a GPU in GB; None for the CPU, whose memory is no limit of its own."""
     if device.type == "cuda":
@@ -180,6 +292,11 @@ def device_memory_gb(device: torch.device) -> float | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() / GIGABYTE
     return None
+
+
+def free_device_memory_gb(device: torch.device) -> float:
+    """What other programs leave of a CUDA device's memory, in GB; of other devices no limit."""
+    return torch.cuda.mem_get_info(device)[0] / GIGABYTE if device.type == "cuda" else float("inf")
 
 
 def device_name(device: torch.device) -> str:

@@ -13,7 +13,8 @@ import psutil
 import torch
 
 from segfw.base.answers import Answer
-from segfw.base.device import cpu_has_bf16, device_name, pick_device, pick_precision
+from segfw.base.device import cpu_has_bf16, device_name, is_rocm, pick_device, pick_precision
+from segfw.base.gpu_faults import faults_of, libraries_of
 from segfw.base.records import GIGABYTE, Record
 from segfw.base.resources import cpu_count, free_memory_bytes
 from segfw.base.words import count
@@ -45,6 +46,7 @@ class Machine(Answer):
     folder: str
     free_disk_gb: float
     gpus: tuple[ComputeDevice, ...]
+    gpu_libraries: str  # the one of convolutions and its version; '' where no GPU is used
     device: str
     precision: str
     wrong: tuple[str, ...]
@@ -62,6 +64,7 @@ class Machine(Answer):
             f"Memory: {self.free_memory_gb:.1f} of {self.memory_gb:.1f} GB free",
             f"Disk here: {self.free_disk_gb:.1f} GB free ({self.folder})",
             *(gpus or (["GPU: none that PyTorch can use"] if self.device == "CPU" else [])),
+            *([f"Convolutions there: {self.gpu_libraries}"] if self.gpu_libraries else []),
             f"segfw will use: {self.device} in {self.precision}; another one by --device",
             "",
             *(self.wrong or ("Nothing is wrong.",)),
@@ -76,6 +79,9 @@ def describe_machine() -> Machine:
     free_gb = free_memory_bytes() / GIGABYTE
     disk_gb = shutil.disk_usage(folder).free / GIGABYTE
     device = pick_device("auto")
+    precision = pick_precision("auto", device)
+    libraries = libraries_of(device)
+    faults = faults_of(libraries, precision) if libraries is not None else ()
     return Machine(
         python=platform.python_version(),
         system=platform.platform(),
@@ -88,9 +94,10 @@ def describe_machine() -> Machine:
         folder=str(folder),
         free_disk_gb=disk_gb,
         gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
+        gpu_libraries=libraries.text() if libraries is not None else "",
         device=device_name(device),
-        precision=str(pick_precision("auto", device)).removeprefix("torch."),
-        wrong=tuple(_complaints(free_gb, disk_gb, device)),
+        precision=str(precision).removeprefix("torch."),
+        wrong=(*_complaints(free_gb, disk_gb, device), *(_sentence(fault.sentence) for fault in faults)),
         hints=tuple(_hints(device)),
     )
 
@@ -133,7 +140,15 @@ def _complaints(free_gb: float, disk_gb: float, device: torch.device) -> list[st
     return complaints
 
 
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _hints(device: torch.device) -> list[str]:
+    if device.type == "mps":
+        return ["segfw was never run on an Apple GPU: compare a first result with that of --device cpu."]
+    if is_rocm(device):
+        return ["segfw was never run on an AMD GPU: compare a first result with that of --device cpu."]
     if device.type != "cpu":
         return []
     return [

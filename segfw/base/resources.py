@@ -17,10 +17,14 @@ GROUP_FILES = (
 )
 # How torch, SimpleITK and C++ libraries say it; NumPy raises MemoryError.
 MEMORY_WORDS = re.compile(
-    r"(can't|cannot|failed to|could not|unable to) allocate|(out of|not enough|insufficient) memory|bad_alloc"
-    r"|MemoryAllocationError|ENOMEM|could not create a (primitive(?! desc)|memory object)",  # the last is oneDNN's
+    r"(can't|cannot|failed to|could not|unable to) allocate|(out[ _]?of|not enough|insufficient)[ _]?memory|bad_alloc"
+    r"|MemoryAllocation|ENOMEM|could not create a (primitive(?! desc)|memory object)"  # the last is oneDNN's
+    # Libraries of a GPU: cuBLAS, cuDNN and MIOpen; and cuDNN where no algorithm's workspace fits into what is free.
+    r"|ALLOC_?FAILED|unable to find an engine",
     re.IGNORECASE,
 )
+# Of torch.OutOfMemoryError, by name: this file is imported where torch is not.
+MEMORY_ERROR_NAME = "OutOfMemoryError"
 
 
 def cpu_count() -> int:
@@ -74,11 +78,17 @@ def cgroup_free_bytes(group: Path) -> float:
 
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that memory could not be had."""
+    """Whether an error, or one that led to it, says that memory could not be had: the host's or a GPU's.
+
+    The only place that knows in which words: whoever makes room and tries again, in training, prediction or planning,
+    asks here.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if any(known.__name__ == MEMORY_ERROR_NAME for known in type(error).__mro__):
             return True
         if isinstance(error, RuntimeError | OSError) and MEMORY_WORDS.search(str(error)):
             return True

@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from segfw.grid.block_resampler import BlockResampler
@@ -48,6 +49,8 @@ class Restoring:
     where doubt goes that is too much for memory.
 
     ``part``, ``cpu_block_bytes`` and ``cpu_rows`` bound what is worked on at a time on a CPU; no result depends on it.
+    With ``on_device`` classes are found where the logits lie, in large blocks, and come to the host as a byte each;
+    without, by NumPy in blocks for a processor's cache; None: as is quick where the slabs lie.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Restoring:
         part: Shape = PART,
         cpu_block_bytes: int = CPU_BLOCK_BYTES,
         cpu_rows: int = CPU_ROWS,
+        on_device: bool | None = None,
     ) -> None:
         if onto is not None and (record.box, record.axis_order) != (onto.box, onto.axis_order):
             raise ValueError(f"the grids differ in their crop or axes: {record} and {onto}")
@@ -70,6 +74,7 @@ class Restoring:
         self._part = part
         self._cpu_block_bytes = cpu_block_bytes
         self._cpu_rows = cpu_rows
+        self._on_device = on_device
         self._resampler = BlockResampler.back(record, onto)
         self._expected_dice: ExpectedDice | None = None
         if temperatures:
@@ -95,9 +100,9 @@ class Restoring:
         if self._classes is None:
             self._classes = np.empty(self._resampler.new_shape, np.uint8 if kept_as.max() < 256 else np.uint16)
         kept_as = kept_as.astype(self._classes.dtype)
-        on_cpu = slab.channels_azyx.device.type == "cpu"
+        on_cpu = slab.channels_azyx.device.type == "cpu" if self._on_device is None else not self._on_device
         rows = self._cpu_rows if on_cpu else GPU_ROWS
-        winners = Winners(slab.last_layer(), count, of_regions=bool(self._painted), rows=rows)
+        winners = Winners(slab.last_layer(), count, of_regions=bool(self._painted), rows=rows, on_device=not on_cpu)
         block_bytes = self._cpu_block_bytes if on_cpu else GPU_BLOCK_BYTES
         size = _block_size(self._part, block_bytes, len(slab.channels_azyx))
         stop = self._resampler.complete(slab.stop)
@@ -106,12 +111,14 @@ class Restoring:
             channels_zyxa = slab.rows(self._resampler.source(block))
             part_size = self._part if on_cpu else size
             winner_zyx = self._winners_of(channels_zyxa, block, winners, part_size)
-            self._classes[block] = kept_as[winner_zyx]
+            self._classes[block] = _looked_up(kept_as, winner_zyx)
             if self._expected_dice is not None:
                 self._take_log_odds(channels_zyxa, block, winners, part_size, self._expected_dice)
         self._done = stop
 
-    def _winners_of(self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape) -> np.ndarray:
+    def _winners_of(
+        self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape
+    ) -> np.ndarray | Tensor:
         """Index of the winner at each voxel of a block, of the channels that the block is made from."""
         if self._resampler.keeps_grid:
             return winners(channels_zyxa)
@@ -120,7 +127,7 @@ class Restoring:
         self._blocks_unseen = (self._blocks_unseen + 1) % LOOK_EVERY if is_mostly_mixed else 0
         on_old_grid = winners(channels_zyxa) if self._blocks_unseen == 0 else None
         origin = self._resampler.source(block)
-        result = np.empty(shape_of(block), np.int64)
+        result = winners.empty_like(channels_zyxa, shape_of(block))
         parts = list(blocks(block, part_size))
         mixed = 0
         for part in parts:
@@ -131,7 +138,7 @@ class Restoring:
                 if (winners_there == winners_there[0, 0, 0]).all():
                     result[place] = winners_there[0, 0, 0]
                     continue
-            result[place] = winners(self._resampler.resize_rows(channels_zyxa[source], part))
+            winners.put(result, place, self._resampler.resize_rows(channels_zyxa[source], part))
             mixed += 1
         if on_old_grid is not None:
             self._mixed_share = mixed / len(parts)
@@ -160,6 +167,19 @@ class Restoring:
             class_of = self._class_of.astype(np.uint8 if self._class_of.max() < 256 else np.uint16)
             self._classes = class_of[self._classes]
         return self._classes if self._onto is not None else place_back(self._classes, self._record)
+
+
+def _looked_up(classes: np.ndarray, winner_zyx: np.ndarray | Tensor) -> np.ndarray:
+    """The class of each winner; on a device it is looked up there, so that a byte a voxel comes to the host."""
+    if isinstance(winner_zyx, np.ndarray):
+        return classes[winner_zyx]
+    # As signed integers, since PyTorch looks little up in unsigned ones of 16 bit; the bytes are the same.
+    table = torch.from_numpy(classes.view(np.uint8 if classes.dtype.itemsize == 1 else np.int16)).to(winner_zyx.device)
+    return _on_host(table[winner_zyx.int()]).view(classes.dtype)
+
+
+def _on_host(classes_zyx: Tensor) -> np.ndarray:
+    return classes_zyx.cpu().numpy()
 
 
 def restored(

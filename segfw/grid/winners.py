@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.grid.boxes import Block
 from segfw.grid.expected_dice import LOWEST
 
 VECTOR = 16  # float32 in a register of the processor
@@ -41,10 +42,21 @@ class Winners:
 
     ``last_layer`` is (K, A) weights and (K,) biases, None where channels are logits. Without ``of_regions`` the largest
     logit wins, with it the last one above 0. Only ``rows`` voxels' logits exist at a time, in one buffer.
+
+    On the CPU NumPy finds them; ``on_device`` they stay where the logits lie, in the smallest type that holds K.
     """
 
-    def __init__(self, last_layer: tuple[Tensor, Tensor] | None, count: int, *, of_regions: bool, rows: int) -> None:
+    def __init__(
+        self,
+        last_layer: tuple[Tensor, Tensor] | None,
+        count: int,
+        *,
+        of_regions: bool,
+        rows: int,
+        on_device: bool = False,
+    ) -> None:
         self._count = count
+        self._on_device = on_device
         self._of_regions = of_regions
         self._rows = rows
         self._buffer: Tensor | None = None
@@ -56,10 +68,34 @@ class Winners:
             weights_ak = F.pad(weights_ka, (0, 0, 0, added)).T.contiguous()
             self._last_layer = weights_ak, F.pad(bias_k, (0, added), value=-torch.inf)
 
-    def __call__(self, channels_zyxa: Tensor) -> np.ndarray:
-        """(Z, Y, X) int64 of channels (Z, Y, X, A)."""
-        winners = [self._of_voxels(rows) for rows in channels_zyxa.flatten(0, 2).split(self._rows)]
-        return np.concatenate(winners).reshape(channels_zyxa.shape[:3])
+    def __call__(self, channels_zyxa: Tensor) -> np.ndarray | Tensor:
+        """(Z, Y, X) integers of channels (Z, Y, X, A): an array, or on a device a tensor."""
+        return self._tensor(channels_zyxa) if self._on_device else self._array(channels_zyxa)
+
+    def put(self, result: np.ndarray | Tensor, place: Block, channels_zyxa: Tensor) -> None:
+        """Writes what a call gives into a part of a result of ``empty_like``."""
+        if isinstance(result, Tensor):
+            result[place] = self._tensor(channels_zyxa)
+        else:
+            result[place] = self._array(channels_zyxa)
+
+    def _array(self, channels_zyxa: Tensor) -> np.ndarray:
+        parts = channels_zyxa.flatten(0, 2).split(self._rows)
+        return np.concatenate([self._of_voxels(rows) for rows in parts]).reshape(channels_zyxa.shape[:3])
+
+    def _tensor(self, channels_zyxa: Tensor) -> Tensor:
+        parts = channels_zyxa.flatten(0, 2).split(self._rows)
+        return torch.cat([self._on_their_device(rows) for rows in parts]).view(channels_zyxa.shape[:3])
+
+    def empty_like(self, channels_zyxa: Tensor, shape: Sequence[int]) -> np.ndarray | Tensor:
+        """Room for the winners of voxels of ``shape``, of the kind that a call gives of the channels."""
+        if self._on_device:
+            return torch.empty(tuple(shape), dtype=self._dtype, device=channels_zyxa.device)
+        return np.empty(tuple(shape), np.int64)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.uint8 if self._count < 256 else torch.int16
 
     def log_odds(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> Tensor:
         """Log-odds log p / (1 - p) (S, Z, Y, X) of some outputs, of channels (Z, Y, X, A)."""
@@ -87,10 +123,7 @@ class Winners:
         logits_nk = self._logits(channels_na)
         if self._of_regions:
             logits_kn = logits_nk[:, : self._count].T
-            return last_above_zero(logits_kn[:, :, None, None]).flatten().cpu().numpy()
-        if logits_nk.device.type != "cpu":
-            best, winner = logits_nk.max(1)
-            return winner.masked_fill(best.isnan(), self._count).cpu().numpy()
+            return last_above_zero(logits_kn[:, :, None, None]).flatten().numpy()
         # By NumPy, whose argmax along the last axis is vectorised. It finds what is no number first.
         logits = logits_nk.numpy()
         winners = logits.argmax(1)
@@ -98,6 +131,13 @@ class Winners:
             is_no_number = np.isnan(logits[np.arange(len(winners)), winners])
             winners[is_no_number] = self._count
         return winners
+
+    def _on_their_device(self, channels_na: Tensor) -> Tensor:
+        logits_nk = self._logits(channels_na)
+        if self._of_regions:
+            return last_above_zero(logits_nk[:, : self._count].T[:, :, None, None]).flatten().to(self._dtype)
+        best, winner = logits_nk.max(1)
+        return winner.masked_fill_(best.isnan(), self._count).to(self._dtype)
 
     def _logits(self, channels_na: Tensor) -> Tensor:
         if self._last_layer is None:

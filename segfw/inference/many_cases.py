@@ -2,7 +2,8 @@
 
 A case is done from its file to its mask by one thread, which holds a lock per stage and takes the next before it lets
 go of the last. So one image is read, one is in the network and one is written at any time, on each device, and there
-are never two in the same stage, however many threads there are.
+are never two in the same stage, however many threads there are. For a GPU two are read at a time where memory has room:
+reading and resampling a large CT take a processor longer than the network takes a large card.
 
 Several devices are threads of one process and not processes: the work is in kernels that release the interpreter's
 lock, and there is one list of cases, one progress, one Ctrl-C. Who wants processes starts several on the same folder.
@@ -22,6 +23,7 @@ import numpy as np
 from segfw.base.errors import raise_if_full
 from segfw.base.parallel import thread_pool
 from segfw.base.records import UserError
+from segfw.base.resources import free_memory_bytes
 from segfw.base.shared_work import CaseResult, CohortResult, Note, WorkWords, share_out
 from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.cases import Case
@@ -35,18 +37,24 @@ from segfw.inference.output_folder import OutputFolder, sources_of
 from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
 STAGES_AT_ONCE = 3  # read, network, write
+READERS_OF_A_GPU = 2
+ROOM_OF_A_READER = 4  # times what its image takes as it was read: the same again while it is turned and resampled
 PREDICTING = WorkWords(doing="predicting", done="predicted", of="image")
 
 
 class CasePipeline(Generic[PreparedT]):
-    """A predictor on its device, and one case in each stage of prediction. Any number of threads may call it."""
+    """A predictor on its device, and one case in each stage of prediction. Any number of threads may call it.
 
-    def __init__(self, predictor: Predict[PreparedT], folder: OutputFolder) -> None:
+    ``readers`` cases may be read at a time, where memory has room; None: as many as are worth it on the device.
+    """
+
+    def __init__(self, predictor: Predict[PreparedT], folder: OutputFolder, *, readers: int | None = None) -> None:
         self.predictor = predictor
         self.folder = folder
         self.aborted = threading.Event()  # set from another thread, ends cases under way at the next slab
         self._first_directions = ""  # of the axes of the first image that was read
-        self._reading = threading.Lock()
+        self.readers = readers or (READERS_OF_A_GPU if predictor.device.type == "cuda" else 1)
+        self._reading = Readers(self.readers)
         self._network = threading.Lock()
         self._writing = threading.Lock()
 
@@ -96,6 +104,7 @@ class CasePipeline(Generic[PreparedT]):
         self._go_on()
         with watch.timing("read_s"):
             volumes = [read_volume(path) for path in case.images]
+        self._reading.saw(sum(volume.array.nbytes for volume in volumes))
         channels = len(self.predictor.plan.channels)
         problems = check_case(case, volumes, None, channel_count=channels, labels=None)
         if problems:
@@ -142,6 +151,43 @@ class CasePipeline(Generic[PreparedT]):
             write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original, case.images[0])
 
 
+class Readers:
+    """Lets at most so many threads read at a time; all but the first only where memory has room for another image.
+
+    How much that takes is told by the largest that was read so far, and until one was read there is one reader.
+    """
+
+    def __init__(self, most: int, free_bytes: Callable[[], int] = free_memory_bytes) -> None:
+        self.most = most
+        self._free_bytes = free_bytes
+        self._largest_bytes: int | None = None
+        self._reading = 0
+        self._may_change = threading.Condition()
+
+    def saw(self, image_bytes: int) -> None:
+        """An image of that size was read."""
+        with self._may_change:
+            self._largest_bytes = max(self._largest_bytes or 0, image_bytes)
+            self._may_change.notify_all()
+
+    def __enter__(self) -> None:
+        with self._may_change:
+            self._may_change.wait_for(self._has_room)
+            self._reading += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._may_change:
+            self._reading -= 1
+            self._may_change.notify_all()
+
+    def _has_room(self) -> bool:
+        if self._reading == 0:
+            return True
+        if self._reading >= self.most or self._largest_bytes is None:
+            return False
+        return ROOM_OF_A_READER * self._largest_bytes < self._free_bytes()
+
+
 @dataclass(frozen=True)
 class _SlabCallback:
     """Calls a function at every slab, which may end the case by an error."""
@@ -153,15 +199,17 @@ class _SlabCallback:
 
 
 def predict_cases(
-    predictors: Sequence[Predict[PreparedT]], cases: Sequence[Case], folder: OutputFolder
+    predictors: Sequence[Predict[PreparedT]], cases: Sequence[Case], folder: OutputFolder, *, readers: int | None = None
 ) -> CohortResult[Case]:
     """Writes a mask for every case, with a predictor per device; what is there already is kept.
 
+    For each of them ``readers`` cases are read at a time, or as many as are worth it on its device.
     A failing case does not stop the others, unless the disk is full.
     """
-    pipelines = [CasePipeline(predictor, folder) for predictor in predictors]
+    pipelines = [CasePipeline(predictor, folder, readers=readers) for predictor in predictors]
     of_thread = threading.local()  # the pipeline that a thread works for
-    next_pipeline = iter(pipelines * STAGES_AT_ONCE)
+    threads_each = STAGES_AT_ONCE - 1 + max(pipeline.readers for pipeline in pipelines)
+    next_pipeline = iter(pipelines * threads_each)
     assigning = threading.Lock()
 
     def work(case: Case) -> CaseResult:
@@ -171,7 +219,7 @@ def predict_cases(
         pipeline: CasePipeline[PreparedT] = of_thread.pipeline
         return pipeline(case)
 
-    with thread_pool(STAGES_AT_ONCE * len(pipelines)) as pool:
+    with thread_pool(threads_each * len(pipelines)) as pool:
         try:
             return share_out(work, cases, folder, pool, PREDICTING)
         except BaseException:  # Ctrl-C most of all: the threads would end their cases first, which may take long

@@ -55,7 +55,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segfw.base.device import compiling_pays_in_prediction, keep_freed_pages, pick_device, pick_precision
+from segfw.base.device import (
+    compiling_pays_in_prediction,
+    keep_freed_pages,
+    keep_to_device_memory,
+    pick_device,
+    pick_precision,
+    tune_convolutions,
+)
+from segfw.base.gpu_faults import require_right_gpu
 from segfw.base.options import named_by_keyword
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
@@ -83,6 +91,7 @@ from segfw.planning.plan import Configuration, Plan
 from segfw.planning.published import TILE_STEP
 
 CASES_AT_ONCE = 2  # one is read while another is predicted
+CASES_AT_ONCE_ON_A_GPU = 3  # two are read
 CERTAIN = 20.0  # logit of what is not in doubt
 
 
@@ -196,6 +205,9 @@ class Predictor:
         keep_freed_pages()
         picked = pick_device(device)
         arithmetic = pick_precision(precision, picked, as_nnunet=model.plan.is_imported)
+        require_right_gpu(picked, arithmetic)
+        keep_to_device_memory(picked)
+        tune_convolutions(picked)  # tiles have few sizes
         axes = model.mirror_axes if mirroring else ()
         use_compiler = compile
         if use_compiler is None:
@@ -351,7 +363,8 @@ class Predictor:
             input_orders=input_orders(configuration.swapped_pairs, channels, configuration.network.in_channels),
             by_member=by_member,
         )
-        cases_bytes = CASES_AT_ONCE * max(held_bytes, image_czyx.nbytes)
+        cases = CASES_AT_ONCE if self.device.type == "cpu" else CASES_AT_ONCE_ON_A_GPU
+        cases_bytes = cases * max(held_bytes, image_czyx.nbytes)
         return sliding_window(
             image_czyx,
             summands,

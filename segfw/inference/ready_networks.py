@@ -11,6 +11,7 @@ from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
 from segfw.inference.summands import gives_features
+from segfw.inference.tile_runner import filled_up
 from segfw.kernels.trial import has_triton, why_not
 from segfw.model.load import Model
 from segfw.networks import BuildNetwork, fastest_layout
@@ -73,15 +74,24 @@ def compile_network(network: nn.Module) -> nn.Module:
 
 
 def with_way_back(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``function`` compiled; from the first failure of the compiler on as it is."""
-    run = torch.compile(function)
+    """``function`` compiled; from the first failure of the compiler on as it is.
+
+    Smaller batches are filled up to the largest so far, so that there is one program: a second one would take as long
+    to make, and one for any size would be slower. After a lack of memory the size is found anew.
+    """
+    run = torch.compile(function, dynamic=False)
+    largest = 0
 
     def try_first(image: Tensor) -> Tensor:
-        nonlocal run
-        try:
+        nonlocal run, largest
+        if run is function:
             return run(image)
+        largest = max(largest, len(image))
+        try:
+            return run(filled_up(image, largest))[: len(image)]
         except Exception as error:  # the compiler fails in too many ways to list
-            if run is function or ran_out_of_memory(error):
+            if ran_out_of_memory(error):
+                largest = 0
                 raise
             reason = first_line(error)
         print(f"note: torch.compile is not usable here, going on without it: {reason[:160]}")

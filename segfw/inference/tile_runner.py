@@ -22,6 +22,9 @@ from segfw.inference.tiles import ConstantValues, Tile, TiledImage, mirrored
 # In one call of a network; more at once is no faster, only larger.
 CPU_VOXELS_PER_BATCH = 2**19
 GPU_VOXELS_PER_BATCH = 2**23
+# Of a full batch on a GPU: what is at most so large a rest of one is filled up to this, every other to a full one. For
+# each size of batches cuDNN looks for its fastest algorithms once, and a compiler makes a program.
+SMALL_BATCH = 0.25
 MOST_KNOWN = 2  # constant images whose sums are kept, such as air: each takes the memory of a tile
 
 GroupSums = list[Tensor]  # of each group of channels (B, A, Z, Y, X), of B tiles; or (A, Z, Y, X), of one
@@ -37,12 +40,37 @@ def copies_per_batch(patch_size: Shape, device: torch.device) -> int:
     return max(1, voxels // prod(patch_size))
 
 
+def batch_size(tiles: int, full: int) -> int:
+    """Tiles of the batch that so many are run in, of two sizes that batches may have."""
+    small = max(1, int(SMALL_BATCH * full))
+    return small if tiles <= small else full
+
+
+def filled_up(tiles_bczyx: Tensor, size: int) -> Tensor:
+    """The tiles and as many empty ones behind them as make ``size``."""
+    if len(tiles_bczyx) >= size:
+        return tiles_bczyx
+    # A compiler takes for another program what has other strides than a full batch, as tiles of one channel have that
+    # were joined, or was made in inference mode where that was not.
+    with torch.inference_mode(tiles_bczyx.is_inference()):
+        filled = tiles_bczyx.new_zeros(size, *tiles_bczyx.shape[1:])
+        filled[: len(tiles_bczyx)] = tiles_bczyx
+    return filled
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest number up to ``most`` into which ``number`` can be divided without a rest."""
+    return next(divisor for divisor in range(min(most, number), 0, -1) if number % divisor == 0)
+
+
 class TileRunner:
     """Sums over networks and mirrored copies of tiles.
 
     A batch that runs out of memory is halved, and at one tile the sums of the volume leave the device, if they lie
     there. Tiles whose image is constant are run once for each of its values, since the same input gives the same
     output; the sums of at most ``most_known`` values are kept meanwhile.
+
+    With ``has_few_sizes`` batches are filled up with empty tiles to one of two sizes; None: on CUDA.
     """
 
     def __init__(
@@ -54,6 +82,7 @@ class TileRunner:
         precision: torch.dtype,
         limits: LearnedLimits,
         most_known: int = MOST_KNOWN,
+        has_few_sizes: bool | None = None,
     ) -> None:
         self._image = image
         self._summands = summands
@@ -61,6 +90,7 @@ class TileRunner:
         self._precision = precision
         self._limits = limits
         self._most_known = most_known
+        self._has_few_sizes = device.type == "cuda" if has_few_sizes is None else has_few_sizes
         self._constants: dict[Tile, ConstantValues | None] = {}
         for layer in image.layers():
             self._constants |= {tile: image.constant(tile) for tile in layer}
@@ -86,7 +116,7 @@ class TileRunner:
         """
         done = 0
         while done < len(tiles):
-            batch = tiles[done : done + self.tiles_at_once]
+            batch = self._next_batch(tiles[done:])
             place_of = {tile: place for place, tile in enumerate(self._to_be_run(batch))}
             found: GroupSums = []
             if place_of:
@@ -100,9 +130,14 @@ class TileRunner:
                 del self._known[next(iter(self._known))]
             done += len(batch)
 
-    def _to_be_run(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """Tiles whose sums are not known yet, and of each constant image one."""
-        chosen = []
+    def _next_batch(self, tiles: Sequence[Tile]) -> Sequence[Tile]:
+        """As many of the first tiles as need no more than ``tiles_at_once`` of them to be run."""
+        chosen = self._to_be_run(tiles, self.tiles_at_once + 1)
+        return tiles if len(chosen) <= self.tiles_at_once else tiles[: tiles.index(chosen[-1])]
+
+    def _to_be_run(self, tiles: Sequence[Tile], most: int | None = None) -> list[Tile]:
+        """Tiles whose sums are not known yet, and of each constant image one; the first ``most`` of them."""
+        chosen: list[Tile] = []
         seen: set[ConstantValues] = set()
         for tile in tiles:
             values = self._constants[tile]
@@ -111,6 +146,8 @@ class TileRunner:
             elif values not in self._known and values not in seen:
                 chosen.append(tile)
                 seen.add(values)
+            if len(chosen) == most:
+                break
         return chosen
 
     def _taken(self, tile: Tile, place_of: Mapping[Tile, int], found: GroupSums) -> GroupSums:
@@ -139,7 +176,7 @@ class TileRunner:
         if self._largest_batch > 1:
             self._limits.copies = self._largest_batch // 2
             self._limits.say_once(f"out of memory: networks get {self._limits.copies} tiles at a time from now on")
-        elif not accumulator.leave_device():
+        elif not (self._image.leave_device() or accumulator.leave_device()):
             size = "x".join(map(str, self._image.patch_size))
             raise TileTooLarge(
                 f"a single tile of {size} voxels does not fit in the memory of {self._device} ({reason}); "
@@ -153,10 +190,15 @@ class TileRunner:
     def _sums(self, tiles_bczyx: Tensor) -> GroupSums:
         """Of each group of channels (B, A, Z, Y, X)."""
         sums: dict[int, Tensor] = {}
+        wanted = len(tiles_bczyx)
+        if self._has_few_sizes:
+            tiles_bczyx = filled_up(tiles_bczyx, batch_size(wanted, self.tiles_at_once))
         number = len(tiles_bczyx)
-        passes_at_once = max(1, self.copies_at_once // number)
         for index, run in enumerate(self._summands.runs):
             passes = [each for each in self._summands.passes if each.network == index]
+            passes_at_once = max(1, self.copies_at_once // number)
+            if self._has_few_sizes:
+                passes_at_once = largest_divisor(len(passes), passes_at_once)
             for start in range(0, len(passes), passes_at_once):
                 batch = passes[start : start + passes_at_once]
                 copies = [mirrored(tiles_bczyx, each.axes, self._summands.input_orders) for each in batch]
@@ -166,7 +208,7 @@ class TileRunner:
                 del copies
                 for each, output in zip(batch, outputs.split(number)):
                     sums[each.group] = self._added(sums.get(each.group), output, each)
-        return [sums[group] for group in range(self._summands.group_count)]
+        return [sums[group][:wanted] for group in range(self._summands.group_count)]
 
     def _added(self, total: Tensor | None, output: Tensor, forward_pass: ForwardPass) -> Tensor:
         """``total`` and the output turned back; the first output of several is widened to float32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +34,18 @@ class ModelInfo(Answer):
 
     @classmethod
     def of(
-        cls, path: Path, plan: Plan, card: Card | None, trained: dict[str, tuple[str, ...]], device: str, flops: float
+        cls,
+        path: Path,
+        plan: Plan,
+        card: Card | None,
+        trained: dict[str, tuple[str, ...]],
+        device: str,
+        flops: Callable[[], float],
     ) -> ModelInfo:
-        """The same, with costs where ``flops`` operations per second are reached."""
+        """The same, with costs where ``flops`` operations per second are reached, or as they were measured there."""
         step_s: dict[str, float] = {}
         if not plan.is_imported:
-            step_s = {name: each.estimate.step_s(flops) for name, each in plan.configurations.items()}
+            step_s = {name: each.estimate.step_s_on(device, flops) for name, each in plan.configurations.items()}
         return cls(
             path=path,
             device=device,

@@ -109,12 +109,13 @@ class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False
 
     epoch: int  # counted from 0
     elapsed_s: float
-    gpu_memory_gb: float  # on CUDA
+    gpu_memory_gb: float  # on CUDA: held by PyTorch at the peak, since the first step on patches of that size
+    gpu_tensors_gb: float  # of it, the tensors
 
 
 NUMBERS = (
-    *("epoch", "elapsed_s", "gpu_memory_gb", "train_loss", "learning_rate", "steps", "epoch_s", "augment_share"),
-    *("stalled_share", "val_loss", "val_dice", "whole_case_dice"),
+    *("epoch", "elapsed_s", "gpu_memory_gb", "gpu_tensors_gb", "train_loss", "learning_rate", "steps", "epoch_s"),
+    *("augment_share", "stalled_share", "val_loss", "val_dice", "whole_case_dice"),
 )
 MOST_OF_A_FLOAT = 10**308  # JSON has integers of any length
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from segfw.base.device import is_rocm
 from segfw.networks.monai import mednext, segresnet, swin_unetr
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
 from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
@@ -34,8 +35,12 @@ def build_network(spec: NetworkSpec) -> nn.Module:
 
 
 def fastest_layout(network: nn.Module) -> nn.Module:
-    """The network with its weights laid out channels-last, in which convolutions are fastest on CPU and CUDA."""
-    if next(network.parameters()).device.type not in ("cpu", "cuda"):
+    """The network with its weights laid out channels-last, in which convolutions are fastest on CPU and CUDA.
+
+    Not on AMD's cards: MIOpen copies every image out of that layout and back.
+    """
+    device = next(network.parameters()).device
+    if device.type not in ("cpu", "cuda") or is_rocm(device):
         return network
     # By the weights and not by the plan: a network of one's own may see slices with 3-D layers.
     for weight in network.parameters():

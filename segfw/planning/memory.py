@@ -15,8 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from segfw.base.device import autocast, pick_precision
+from segfw.base.device import (
+    autocast,
+    memory_share,
+    numbered,
+    pick_precision,
+    release_workspace,
+    tuned_convolutions,
+)
+from segfw.base.device_timer import DeviceTimer
 from segfw.base.records import GIGABYTE, Record
+from segfw.base.resources import ran_out_of_memory
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss
@@ -29,11 +38,11 @@ PROBE_EDGE = 16
 # Swin UNETR pads its tokens to whole windows: at 128 voxels an edge by a middling share of what patches of 64 to 160
 # take, from which these differ by up to a ninth.
 PROBE_EDGES = {SWIN_UNETR: 4}
+MEASURED_STEPS = 5  # of which the first is not timed
 # What a GPU holds beside tensors: the driver's context and libraries, then a share for the workspace of the
 # convolution algorithms and for memory that the allocator cannot use because it is cut into pieces.
 CONTEXT_GB = 0.5
 WORKSPACE_SHARE = 0.1
-OUT_OF_MEMORY_WORDS = ("out of memory", "ALLOC_FAILED", "unable to find an engine")  # as cuDNN and cuBLAS say it too
 
 
 class StepCost(Record):
@@ -105,55 +114,78 @@ def _kernel(spec: NetworkSpec) -> Shape:
 
 
 class Measured(Record):
-    """What a real training step took on a GPU, in GB: all tensors, and what the allocator held for them."""
+    """What a real training step took on a GPU: GB of all tensors, GB that the allocator held for them, and seconds.
+
+    ``step_s`` is None in plans of earlier versions.
+    """
 
     tensors_gb: float
     held_gb: float
+    step_s: float | None = None
 
 
 def measure_step(
-    spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, memory_gb: float, steps: int = 2
+    spec: NetworkSpec,
+    patch_size: Shape,
+    batch_size: int,
+    device: torch.device,
+    memory_gb: float,
+    steps: int = MEASURED_STEPS,
 ) -> Measured | None:
     """Runs training steps on a CUDA device of which only ``memory_gb`` may be used; None if that is too little.
 
-    The optimiser's state exists from the second step on, so that ``steps`` should be two or more.
+    As a training runs them, with the algorithms tried out. The optimiser's state exists from the second step on, so
+    that ``steps`` should be two or more; the first of them chooses algorithms, and is not timed.
     """
-    if device.type == "cuda" and device.index is None:  # some of the calls below insist on the number
-        device = torch.device("cuda", torch.cuda.current_device())
-    share = min(1.0, max(0.0, memory_gb - CONTEXT_GB) * GIGABYTE / torch.cuda.mem_get_info(device)[1])
-    torch.cuda.set_per_process_memory_fraction(share, device)
+    device = numbered(device)
+    wanted_share = max(0.0, memory_gb - CONTEXT_GB) * GIGABYTE / torch.cuda.mem_get_info(device)[1]
+    torch.cuda.set_per_process_memory_fraction(min(memory_share(device), wanted_share), device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        run_steps(spec, patch_size, batch_size, device, steps)
-        torch.cuda.synchronize(device)
+        with tuned_convolutions(device):
+            step_s = run_steps(spec, patch_size, batch_size, device, steps)
         return Measured(
             tensors_gb=torch.cuda.max_memory_allocated(device) / GIGABYTE,
             held_gb=torch.cuda.max_memory_reserved(device) / GIGABYTE,
+            step_s=step_s,
         )
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; cuDNN and cuBLAS say it in words of their own
-        if any(words in str(error) for words in OUT_OF_MEMORY_WORDS):
+    except RuntimeError as error:
+        if ran_out_of_memory(error):
             return None
         raise
     finally:
         gc.collect()
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(memory_share(device), device)
 
 
-def run_steps(spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, steps: int) -> None:
-    """Training steps on noise: mixed precision, loss of all outputs, backward, and the optimiser that training uses."""
+def run_steps(spec: NetworkSpec, patch_size: Shape, batch_size: int, device: torch.device, steps: int) -> float:
+    """Training steps on noise: mixed precision, loss of all outputs, backward, and the optimiser that training uses.
+
+    Returns the seconds of a step, by the clock of the device: the mean over all but the first. After that first one
+    the workspace of the algorithms that were tried out is given back, as in a training.
+    """
     precision = pick_precision("auto", device, for_training=True)
     network = fastest_layout(build_network(spec).to(device)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, fused=True)
     image = torch.randn(batch_size, spec.in_channels, *patch_size, device=device)
     classes = torch.zeros(batch_size, *patch_size, device=device, dtype=torch.long)
-    for _ in range(steps):
+    timer = DeviceTimer(device)
+
+    def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(device, precision):
             outputs = network(image)
         deep_supervision_loss(outputs, classes, False, _target(spec)).backward()
         del outputs
         optimizer.step()
+
+    step()
+    release_workspace(device)
+    with timer:
+        for _ in range(steps - 1):
+            step()
+    return timer.read_s() / max(1, steps - 1)
 
 
 class StepCounter(TorchDispatchMode):

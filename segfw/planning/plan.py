@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -42,6 +43,12 @@ class Estimate(Record):
     def step_s(self, flops: float) -> float:
         """Seconds of a training step where ``flops`` operations per second are reached."""
         return self.teraflop_per_step * 1e12 / flops
+
+    def step_s_on(self, device: str, flops: Callable[[], float]) -> float:
+        """Seconds of a training step on the device of that name: measured if it was there, else by what it reaches."""
+        if self.measured is not None and self.measured.step_s is not None and device == self.device:
+            return self.measured.step_s
+        return self.step_s(flops())
 
 
 class Configuration(Record):

@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from segfw.base.device import convolution_flops, device_memory_gb, device_name
+from segfw.base.device import convolution_flops, device_memory_gb, device_name, free_device_memory_gb
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
 from segfw.planning.fingerprint import Fingerprint
@@ -22,6 +22,7 @@ from segfw.planning.request import PlanRequest
 # rest. Measured on a CPU (python -m bench speed step); good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6
 USE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the memory for tensors, tried in turn where a real step needs more
+DESKTOP_GB = 1.5  # that a context of CUDA and what draws the screen take of a card at most; more is of other work
 NOMINAL = 1.1  # a card has a little less memory than its name says
 
 Measurements = Mapping[str, Measured | None]  # by configuration; None where a step needs more memory than there is
@@ -33,13 +34,14 @@ class TrainingDevice:
 
     ``memory_gb`` is None where it has no memory of its own to fill. ``measure`` runs a configuration's training step
     within so many GB and says what it took, or None if that is too little; it is None itself where nothing can be
-    measured.
+    measured. ``free_gb`` is what other programs leave of the memory, asked before steps are measured.
     """
 
     name: str
     memory_gb: float | None
     probe_flops: Callable[[], float]  # operations per second of training; after steps were measured: it takes memory
     measure: Callable[[Configuration, float], Measured | None] | None = None
+    free_gb: Callable[[], float] | None = None
 
 
 def training_device(device: torch.device) -> TrainingDevice:
@@ -54,6 +56,7 @@ def training_device(device: torch.device) -> TrainingDevice:
         memory_gb=device_memory_gb(device),
         probe_flops=lambda: training_flops(device),
         measure=measure if device.type == "cuda" else None,
+        free_gb=lambda: free_device_memory_gb(device),
     )
 
 
@@ -104,7 +107,8 @@ def plan_for_device(
 def measure_plan(plan: Plan, device: TrainingDevice) -> Measurements:
     """What a real step of each configuration takes; nothing where that cannot be told.
 
-    A card that is smaller than the memory planned for cannot tell, which is said.
+    A card that is smaller than the memory planned for cannot tell, nor one that others work on: what they leave today
+    says nothing of the memory that the training will find. Both is said.
     """
     if device.measure is None or device.memory_gb is None:
         return {}
@@ -113,6 +117,13 @@ def measure_plan(plan: Plan, device: TrainingDevice) -> Measurements:
         print(f"{planned}, which cannot be checked here: the GPU has {device.memory_gb:.1f} GB")
         return {}
     memory_gb = min(plan.gpu_memory_gb, device.memory_gb)
+    free_gb = memory_gb if device.free_gb is None else device.free_gb()
+    if free_gb < memory_gb - DESKTOP_GB:
+        print(
+            f"planned for {memory_gb:.3g} GB, which cannot be checked now: other programs leave {free_gb:.1f} GB of "
+            "the GPU; a training needs them ended, or a plan with a smaller --gpu-memory-gb"
+        )
+        return {}
     return {name: device.measure(configuration, memory_gb) for name, configuration in plan.configurations.items()}
 
 
@@ -122,16 +133,12 @@ def _fits(measured: Measured | None, memory_gb: float) -> bool:
 
 def with_estimates(plan: Plan, device: TrainingDevice, measured: Measurements) -> Plan:
     """The plan with what each configuration took in a real step, and how long its training is expected to take."""
-    flops = device.probe_flops()
     configurations = {}
     for name, configuration in plan.configurations.items():
-        step_s = configuration.estimate.step_s(flops)
         estimate = configuration.estimate.model_copy(
-            update={
-                "device": device.name,
-                "hours_per_fold": hours_per_fold(step_s),
-                "measured": measured.get(name, configuration.estimate.measured),
-            }
+            update={"device": device.name, "measured": measured.get(name, configuration.estimate.measured)}
         )
+        hours = hours_per_fold(estimate.step_s_on(device.name, device.probe_flops))
+        estimate = estimate.model_copy(update={"hours_per_fold": hours})
         configurations[name] = configuration.model_copy(update={"estimate": estimate})
     return plan.model_copy(update={"configurations": configurations})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -34,6 +36,7 @@ class Counters:
     epoch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
+    prepared_s: float = 0.0  # of it, before the first step
     stage: int = 0  # of growing patches
     seen_voxels: int = 0  # of all patches so far
     epoch_steps: int = 0  # of the epoch that is under way
@@ -67,14 +70,63 @@ class TrainState:
     counters: Counters = field(default_factory=Counters)
 
 
-def save_checkpoint(path: Path, state: TrainState) -> None:
-    """Writes weights, momentum and counters to one file, atomically."""
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that a checkpoint holds, apart from the state that goes on changing.
+
+    ``copied`` is the end of its copies from a CUDA device, None where there was nothing to wait for.
+    """
+
+    tensors: dict[str, Tensor]
+    text: str
+    copied: torch.cuda.Event | None
+
+
+class Snapshots:
+    """Takes snapshots into the same memory of the host again and again, so that one may be in use at a time.
+
+    Of a CUDA device they are copied into pinned memory, between two steps on the stream of the training, which the host
+    does not wait for.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, state: TrainState) -> Snapshot:
+        """Weights, momentum and counters as they are now."""
+        tensors = _tensors_of(state)
+        is_on_cuda = any(tensor.is_cuda for tensor in tensors.values())
+        for name, tensor in tensors.items():
+            if name not in self._kept or not _is_alike(self._kept[name], tensor):
+                self._kept[name] = torch.empty_like(tensor, device="cpu", pin_memory=is_on_cuda)
+            self._kept[name].copy_(tensor, non_blocking=is_on_cuda)
+        text = json.dumps({"counters": asdict(state.counters), "scaler": state.scaler.state_dict()})
+        copied = torch.cuda.current_stream().record_event() if is_on_cuda else None
+        return Snapshot(tensors=dict(self._kept), text=text, copied=copied)
+
+
+def _is_alike(kept: Tensor, tensor: Tensor) -> bool:
+    return (kept.shape, kept.dtype, kept.stride()) == (tensor.shape, tensor.dtype, tensor.stride())
+
+
+def _tensors_of(state: TrainState) -> dict[str, Tensor]:
     names = {id(parameter): name for name, parameter in state.network.named_parameters()}
     tensors = {f"weights/{name}": tensor for name, tensor in state.network.state_dict().items()}
     for parameter, kept in state.optimizer.state.items():
         tensors[f"momentum/{names[id(parameter)]}"] = kept["momentum_buffer"]
-    text = json.dumps({"counters": asdict(state.counters), "scaler": state.scaler.state_dict()})
-    save_tensors(path, tensors, {"state": text})
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Writes weights, momentum and counters to one file, atomically."""
+    if snapshot.copied is not None:
+        snapshot.copied.synchronize()
+    save_tensors(path, snapshot.tensors, {"state": snapshot.text})
+
+
+def save_checkpoint(path: Path, state: TrainState) -> None:
+    """Writes weights, momentum and counters as they are now to one file, atomically."""
+    write_snapshot(path, Snapshots().take(state))
 
 
 class Checkpoints:
@@ -82,6 +134,9 @@ class Checkpoints:
 
     There are two: the last one, to resume from, and the last one that validation has found good, to go back to after a
     divergence. A network can have diverged for a while before that is seen.
+
+    A step waits for a copy of the state in memory alone; a thread writes it, one checkpoint at a time. What went wrong
+    there is raised when the next one is to be written, or by ``finish``, after which all of them are on disk.
     """
 
     def __init__(
@@ -97,6 +152,9 @@ class Checkpoints:
         self._now_s = now_s
         self._saved_at = now_s()
         self._good_at = self._saved_at
+        self._snapshots = Snapshots()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
 
     def is_due(self) -> bool:
         """True if the last one is old."""
@@ -107,15 +165,43 @@ class Checkpoints:
         return self._now_s() - self._good_at > self._every_s
 
     def save(self, state: TrainState, *, is_good: bool = False) -> None:
-        """Writes one now; both if it is good."""
+        """Takes a copy of the state now, which becomes a checkpoint; both if it is good.
+
+        Raises what the writing of the one before has met, such as a full disk.
+        """
         if self.is_first:
-            save_checkpoint(self.folder / CHECKPOINT_FILE, state)
-            if is_good:
-                with whole_file(self.folder / GOOD_FILE) as partial:
-                    shutil.copyfile(self.folder / CHECKPOINT_FILE, partial)
+            self.finish()
+            snapshot = self._snapshots.take(state)
+            self._writing = self._writer.submit(self._write, snapshot, is_good)
         self._saved_at = self._now_s()
         if is_good:
             self._good_at = self._saved_at
+
+    def finish(self) -> None:
+        """Returns when what was saved is on disk; raises what its writing has met."""
+        writing = self._writing
+        self._writing = None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Ends the thread, once what was saved is on disk; raises what its writing has met."""
+        self._writer.shutdown(wait=True)
+        self.finish()
+
+    def _write(self, snapshot: Snapshot, is_good: bool) -> None:
+        write_snapshot(self.folder / CHECKPOINT_FILE, snapshot)
+        if is_good:
+            with whole_file(self.folder / GOOD_FILE) as partial:
+                _same_file(self.folder / CHECKPOINT_FILE, partial)
+
+
+def _same_file(path: Path, other: Path) -> None:
+    """Gives a file a second name, or where the disk knows no such names a copy: neither is changed, only replaced."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def require_checkpoint(folder: Path) -> Path:

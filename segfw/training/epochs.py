@@ -95,11 +95,13 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
     rate = 0.0
     state.network.train()
     for cut in feeder:
+        clock.begin_steps()
         (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
         _set_rate(state, rate, run.settings.momentum)
         with run.augmentation_timer:
             image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device)
         losses.append(train_step_that_fits(run.compute, state, image, classes))
+        run.workspace.release_once(image.shape, counters.parts)
         counters.step += 1
         counters.seen_voxels += run.stages[counters.stage].voxels
         counters.epoch_steps += 1
@@ -269,6 +271,7 @@ def _finish_epoch(run: TrainRun, state: TrainState, row: EpochRow, clock: Clock,
     counters.events = Events()
     if device.type == "cuda":
         row["gpu_memory_gb"] = torch.cuda.max_memory_reserved(device) / GIGABYTE
+        row["gpu_tensors_gb"] = torch.cuda.max_memory_allocated(device) / GIGABYTE
     if run.ranks.is_first:
         append_metrics(run.folder, row)
     for writer in run.writers:

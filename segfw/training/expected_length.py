@@ -91,9 +91,9 @@ def expected_training(
     pace = None
     if settings.time_budget_s or settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) >= FEWEST_USABLE_STEPS:
         with torch.random.fork_rng():  # the probe draws numbers, and training must draw the same without it
-            flops = training_flops(device)
+            planned_step_s = configuration.estimate.step_s_on(device_name(device), lambda: training_flops(device))
         voxels = prod(configuration.patch_size) * configuration.batch_size
-        pace = Pace(fixed_s=0.0, voxel_s=configuration.estimate.step_s(flops) / voxels)
+        pace = Pace(fixed_s=0.0, voxel_s=planned_step_s / voxels)
     fitted = fit_to_length(settings, configuration, pace, cases=1, keeps_patch=keeps_patch)
     stages = stages_of(configuration, fitted.patches, fitted.patch_size, fitted.batch_size)
     if settings.time_budget_s and pace is not None:

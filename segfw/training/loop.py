@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segfw.base.device import keep_freed_pages
 from segfw.base.durations import duration_text
 from segfw.base.records import UserError
@@ -10,14 +12,20 @@ from segfw.model.short_runs import too_few_steps
 from segfw.model.source import WEIGHTS_FILE
 from segfw.model.training_record import TrainingEnd
 from segfw.model.weights import save_weights
-from segfw.training.checkpoint import GOOD_FILE, Counters, TrainState, load_checkpoint
+from segfw.training.checkpoint import CHECKPOINT_FILE, GOOD_FILE, Counters, TrainState, load_checkpoint
 from segfw.training.epochs import Diverged, train_epochs
 from segfw.training.metrics_log import keep_metrics_before
-from segfw.training.prepare import fresh_or_resumed, prepare_run, settings_of_begun_run, training_device
+from segfw.training.prepare import (
+    SETTINGS_FILE,
+    fresh_or_resumed,
+    prepare_run,
+    settings_of_begun_run,
+    training_device,
+)
 from segfw.training.progress_page import FINISHED, Ending
 from segfw.training.run_record import note_end
 from segfw.training.schedule import Clock
-from segfw.training.step import memory_errors_named
+from segfw.training.step import TooLittleMemory, memory_errors_named
 from segfw.training.stop_file import Stopped
 from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
@@ -42,9 +50,20 @@ def train(request: TrainRequest) -> None:
     device = training_device(request.device)
     begun_with = settings_of_begun_run(request)
     state = fresh_or_resumed(request, begun_with or request.settings, device)
-    run = prepare_run(request, begun_with, device, state)
-    state.counters.elapsed_s += request.now_s() - started_s
-    train_run(run, state)
+    try:
+        run = prepare_run(request, begun_with, device, state)
+        state.counters.elapsed_s += request.now_s() - started_s
+        train_run(run, state)
+    except TooLittleMemory:
+        if begun_with is None and state.counters.step == 0 and request.ranks.is_first:
+            forget_run(request.folder)  # or the remedy, other settings, would be refused: it is begun with these
+        raise
+
+
+def forget_run(folder: Path) -> None:
+    """Removes what makes a run one that goes on as it was begun, before its first step."""
+    for name in (CHECKPOINT_FILE, GOOD_FILE, SETTINGS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def train_run(run: TrainRun, state: TrainState) -> None:
@@ -60,6 +79,7 @@ def train_run(run: TrainRun, state: TrainState) -> None:
     finally:
         for writer in run.writers:
             writer.close(is_finished)
+        run.checkpoints.close()
     if run.ranks.is_first:
         _say_end(run, state.counters)
         # The last file but the pages, because it says that the run is over; the pages are mended where it is there.
@@ -129,6 +149,7 @@ def _go_back(run: TrainRun, state: TrainState, elapsed_s: float, reason: str) ->
         )
     event = f"{reason} in epoch {before.epoch + 1}: going on from the last good checkpoint"
     print(event)
+    run.checkpoints.finish()
     load_checkpoint(run.folder / GOOD_FILE, state)
     _remember_rescue(state.counters, before, event)
     state.counters.elapsed_s = elapsed_s
@@ -144,4 +165,5 @@ def _remember_rescue(counters: Counters, before: Counters, event: str) -> None:
     counters.rescued_epoch = before.epoch
     counters.best_dice = before.best_dice  # of the weights in BEST_FILE
     counters.warm_from = counters.step
+    counters.prepared_s = before.prepared_s
     counters.events["rescued"] = event

@@ -42,7 +42,7 @@ def measured_pace(
 
     That is the largest of which a step is within MEASURED_SHARE of the time budget, as far as smaller ones tell: on a
     GPU small patches keep only part of it busy, and on a CPU large ones take minutes. All ranks measure the same steps,
-    as the first one's clock decides. Raises OutOfMemoryError where a single patch does not fit.
+    as the first one's clock decides. Where a single patch does not fit the device's error goes on.
     """
     ordered = sorted(patches, key=prod)
     few, few_s = _measured(compute, state, ordered[0], now_s)

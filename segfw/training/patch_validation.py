@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfw.base.device import autocast
 from segfw.model.training_record import PatchFigures
@@ -15,7 +15,7 @@ from segfw.networks.losses import Target, dice_ce_loss, overlap_counts
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
-from segfw.training.step import Compute
+from segfw.training.step import Compute, equal_parts
 
 
 @torch.no_grad()
@@ -24,10 +24,10 @@ def validate_patches(
 ) -> tuple[PatchFigures, int]:
     """Loss and pooled Dice on the same patches in every epoch: quick, and comparable between epochs only.
 
-    A network whose layers do the same in training and evaluation stays in training mode, for which it was compiled.
-    Returns the figures, and the number of foreground voxels predicted.
+    By the network as it is, in evaluation: the one that was compiled for training would be compiled once more, for as
+    long as many epochs' validation takes. Returns the figures, and the number of foreground voxels predicted.
     """
-    state.network.train(not _differs_in_training(state.network))
+    state.network.eval()
     share = compute.ranks.samples(batches.batch_size)
     loss = torch.zeros((), device=compute.device)
     counts: list[Tensor] = []
@@ -36,7 +36,7 @@ def validate_patches(
         for cut in islice(feeder, steps):
             image, classes = batches.finish(cut, compute.device)
             with autocast(compute.device, compute.precision):
-                parts = [state.forward(part) for part in image.chunk(state.counters.parts)]
+                parts = [state.network(part) for part in image.chunk(equal_parts(len(image), state.counters.parts))]
             logits = torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
             loss += dice_ce_loss(logits, classes, batch_dice, target, join=compute.ranks.sum)
             counts.append(overlap_counts(logits.float(), classes, target))
@@ -50,15 +50,6 @@ def validate_patches(
         "val_dice_per_label": zero_where_unknown(dice),
     }
     return figures, int(counts_3K[:2].sum())
-
-
-def _differs_in_training(network: nn.Module) -> bool:
-    """True with running statistics or dropout, which networks of the user's own may have."""
-    return any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm)
-        or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
-        for module in network.modules()
-    )
 
 
 def pooled_dice(counts_3K: Tensor) -> list[float]:

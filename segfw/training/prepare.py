@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from segfw.base.device import compiling_pays, pick_precision
+from segfw.base.device import compiling_pays, keep_to_device_memory, pick_precision, tune_convolutions
+from segfw.base.device_timer import DeviceTimer
 from segfw.base.durations import duration_text
 from segfw.base.file_names import RUN_SETTINGS_FILE as SETTINGS_FILE
+from segfw.base.gpu_faults import require_right_gpu
 from segfw.base.ranks import local_device
 from segfw.base.records import UserError
 from segfw.base.words import count
@@ -24,7 +26,6 @@ from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
-from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.pace import Pace, measured_pace
@@ -34,7 +35,7 @@ from segfw.training.run_record import describe_session, facts_of, note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import FittedSettings, extended, fit_to_length, stages_of, steps_within
 from segfw.training.settings import TrainSettings
-from segfw.training.step import Compute, memory_errors_named, prepare_forward
+from segfw.training.step import Compute, TriedWorkspace, memory_errors_named, prepare_forward
 from segfw.training.stop_file import StopFile
 from segfw.training.train_request import TrainRequest
 from segfw.training.train_run import TrainRun
@@ -48,7 +49,8 @@ def training_device(name: str) -> torch.device:
     device = local_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or pinning memory would also occupy the first card
-        torch.backends.cudnn.benchmark = True  # all patches have one size
+        keep_to_device_memory(device)
+        tune_convolutions(device)  # all patches of a stage have one size
     return device
 
 
@@ -111,6 +113,7 @@ def prepare_run(
     settings = begun_with or request.settings
     kernels = training_kernels(device, are_wanted=settings.kernels)
     compute = _compute(request, settings, device, kernels)
+    require_right_gpu(device, compute.precision)
     pace = _measured(request, compute, state)
     fitted = _fitted(request, compute, pace) if begun_with is None else _continued(request, begun_with, state)
     stages = stages_of(configuration, fitted.patches, fitted.patch_size, fitted.batch_size, request.ranks.joined_batch)
@@ -119,6 +122,12 @@ def prepare_run(
     counters = state.counters
     if not counters.seen_voxels:  # of a checkpoint of an earlier version, whose patches were all alike
         counters.seen_voxels = counters.step * stages[-1].voxels
+    checkpoints = Checkpoints(request.folder, request.ranks.is_first, request.checkpoint_every_s, request.now_s)
+    if begun_with is None and request.ranks.is_first:
+        # Compiling and opening cases take minutes: what is killed in them goes on as it was begun.
+        fitted.save(request.folder / SETTINGS_FILE)
+        checkpoints.save(state)
+        checkpoints.finish()
     with memory_errors_named(request.folder, compute, fitted.batch_size):
         prepare_forward(compute, state, fitted.batch_size, shapes=len(stages), is_compiled=bool(fitted.compile))
     print(
@@ -163,9 +172,10 @@ def prepare_run(
         ),
         val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM, stages[-1]),
         whole_cases=_whole_cases(request, configuration, val_cases),
-        checkpoints=Checkpoints(request.folder, request.ranks.is_first, request.checkpoint_every_s, request.now_s),
+        checkpoints=checkpoints,
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
+        workspace=TriedWorkspace(device),
         writers=writers,
         page=ProgressPage(request.folder, request.label_names, facts, is_first=request.ranks.is_first),
         fewest_gain=request.fewest_gain,

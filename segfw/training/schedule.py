@@ -29,6 +29,7 @@ MIRROR_FROM_VIEWS = 100  # patches per training case; in a time budget, as many 
 COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
 FEWEST_GAIN = 1e-3  # of the smoothed Dice; less is no progress
+LEAST_SHARE_FOR_STEPS = 0.5  # of a time budget; where getting ready takes more, the training ends later
 
 SomeSettings = TypeVar("SomeSettings", bound=TrainSettings)
 
@@ -232,11 +233,25 @@ class Clock:
         """Seconds of the epoch that is under way."""
         return self._now_s() - self._epoch_started
 
+    def begin_steps(self) -> None:
+        """Called before a step: the schedule of a time budget begins with the first one.
+
+        Before it cases are opened and networks compiled. A schedule that had begun with those would take the first
+        steps, or all of a short run, at rates that are meant for its end.
+        """
+        if self.counters.step == 0:
+            self.counters.prepared_s = self.elapsed_s()
+
     def progress(self) -> float:
-        """0 at the start, 1 when the schedule is over."""
-        if self.settings.time_budget_s:
-            return min(1.0, self.elapsed_s() / self.settings.time_budget_s)
+        """0 at the first step, 1 when the schedule is over."""
+        budget_s = self.settings.time_budget_s
+        if budget_s:
+            return min(1.0, max(0.0, self.elapsed_s() - self.counters.prepared_s) / self._for_steps_s(budget_s))
         return min(1.0, self.counters.step / (self.settings.epochs * self.steps_per_epoch))
+
+    def _for_steps_s(self, budget_s: float) -> float:
+        """What a time budget has for steps, all that is done between them included."""
+        return max(budget_s - self.counters.prepared_s, LEAST_SHARE_FOR_STEPS * budget_s)
 
     def is_over(self) -> bool:
         """True at the end of the schedule, or of the cooling down that cut it short."""
@@ -249,7 +264,8 @@ class Clock:
         counters = self.counters
         elapsed_s = self.elapsed_s()
         done = self.progress()
-        left_s = elapsed_s * (1 - done) / max(done, 1e-6)
+        budget_s = self.settings.time_budget_s
+        left_s = (1 - done) * self._for_steps_s(budget_s) if budget_s else elapsed_s * (1 - done) / max(done, 1e-6)
         if counters.cool_from is None:
             return left_s
         cooling_steps = counters.cool_from + counters.cool_steps - counters.step

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from segfw.base.device import autocast
+from segfw.base.device import autocast, release_workspace
 from segfw.base.ranks import Ranks
 from segfw.base.records import UserError
 from segfw.base.resources import ran_out_of_memory
@@ -20,7 +20,8 @@ from segfw.networks.losses import Loss
 from segfw.training.checkpoint import TrainState
 
 # B batch, C channel, Z Y X space
-COMPILED_BATCHES = 4  # of one shape of patches: training, validation, and parts of both where memory is short
+# Compilations that one shape of patches may need: of the whole batch, and of parts each time that memory ran out.
+COMPILED_BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,25 @@ class Compute:
     patch_size: Shape  # of the last patches
 
 
+class TooLittleMemory(UserError):
+    """Not even a single patch fits on the device."""
+
+
+class TriedWorkspace:
+    """Memory of a device that was taken to try out algorithms: given back once for each size of batches and parts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._tried: set[tuple[int, ...]] = set()
+
+    def release_once(self, shape: Sequence[int], parts: int) -> None:
+        """Called after a step on a batch of ``shape`` in so many parts; waits for the device in the first of each."""
+        tried = (*shape, parts)
+        if tried not in self._tried:
+            self._tried.add(tried)
+            release_workspace(self._device)
+
+
 def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
     """One optimiser step; returns the loss, still on the device so that the step does not wait for it."""
     state.optimizer.zero_grad(set_to_none=True)
@@ -49,8 +69,9 @@ def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes
 
 def _loss_and_gradients(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
     """Loss of the batch, computed in ``parts`` one after the other, whose gradients add up."""
-    images = image_BCZYX.chunk(state.counters.parts)
-    truths = classes_BZYX.chunk(state.counters.parts)
+    parts = equal_parts(len(image_BCZYX), state.counters.parts)
+    images = image_BCZYX.chunk(parts)
+    truths = classes_BZYX.chunk(parts)
     total = torch.zeros((), device=image_BCZYX.device)
     for number, (image, truth) in enumerate(zip(images, truths), 1):
         is_last = number == len(images)
@@ -67,21 +88,40 @@ def _loss_and_gradients(compute: Compute, state: TrainState, image_BCZYX: Tensor
 def train_step_that_fits(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
     """``train_step``; a batch that does not fit is computed in twice as many parts from then on.
 
-    That is the same gradient but for the Dice of the batch, which becomes the mean over parts. Raises OutOfMemoryError
-    where a single patch does not fit.
+    That is the same gradient but for the Dice of the batch, which becomes the mean over parts. Where a single patch
+    does not fit the device's error goes on to the caller.
     """
     batch = image_BCZYX.shape[0]
     while True:
         try:
             return train_step(compute, state, image_BCZYX, classes_BZYX)
-        except torch.OutOfMemoryError:
+        except Exception as error:
             # Ranks cannot know what befell one of them.
-            if compute.ranks.count > 1 or state.counters.parts >= batch:
+            if not ran_out_of_memory(error) or compute.ranks.count > 1 or state.counters.parts >= batch:
                 raise
         # Only here, where the error no longer holds on to the tensors that filled the memory.
         state.counters.parts = min(2 * state.counters.parts, batch)
         _free_memory(compute, state)
+        state.scaler = _fresh_scaler(state.scaler, compute.device)
         print(f"out of memory: the batch of {batch} is computed in {state.counters.parts} parts from now on")
+
+
+def equal_parts(batch: int, fewest: int) -> int:
+    """In how many parts a batch is computed, none larger than in ``fewest``: of one size, if half of that will do.
+
+    Parts of two sizes would be two programs for a compiler, and two searches for the fastest algorithms. Nine patches
+    that do not fit are three times three, not five and four.
+    """
+    largest = -(-batch // fewest)
+    size = next((size for size in range(largest, largest // 2, -1) if batch % size == 0), largest)
+    return -(-batch // size)
+
+
+def _fresh_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
+    """The same scale in the middle of no step: one that ended after ``unscale_`` would refuse to be told so again."""
+    fresh = torch.amp.GradScaler(device.type, enabled=scaler.is_enabled())
+    fresh.load_state_dict(scaler.state_dict())
+    return fresh
 
 
 def prepare_forward(
@@ -104,19 +144,19 @@ def prepare_forward(
 def _compile_forward(compute: Compute, state: TrainState, batch: int, shapes: int) -> None:
     """Compiles the forward pass, unless that fails; in as many parts of this rank's ``batch`` as fit.
 
-    Each of several ``shapes`` of patches is compiled for itself when its turn comes: code for any shape is slower.
+    Each of several ``shapes`` of patches, and each size of parts, is compiled for itself when its turn comes: code for
+    any shape is slower.
     """
     eager = state.forward
-    if shapes > 1:
-        limit = COMPILED_BATCHES * shapes
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
-    state.forward = torch.compile(eager, dynamic=False if shapes > 1 else None)
+    limit = COMPILED_BATCHES * shapes
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+    state.forward = torch.compile(eager, dynamic=False)
     try:
-        while not step_fits(compute, state, -(-batch // state.counters.parts)):
+        while not step_fits(compute, state, -(-batch // equal_parts(batch, state.counters.parts))):
             state.counters.parts = min(2 * state.counters.parts, batch)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # the compiler fails in too many ways to list, and training works without it
+        if ran_out_of_memory(error):
+            raise
         reason = first_line(error)[:160]
         if compute.ranks.count > 1:
             raise UserError(f"torch.compile is not usable here ({reason}); train with --compile off") from None
@@ -124,20 +164,20 @@ def _compile_forward(compute: Compute, state: TrainState, batch: int, shapes: in
         state.forward = eager
         state.optimizer.zero_grad(set_to_none=True)
         return
-    torch._dynamo.config.suppress_errors = True  # what compiles for training but not for validation runs as it is
+    torch._dynamo.config.suppress_errors = True  # what compiles for these patches but not for others runs as it is
 
 
 def step_fits(compute: Compute, state: TrainState, batch: int, patch_size: Shape | None = None) -> bool:
     """Tries forward and backward of a batch; False if the device has no memory for it, but may have for half of it.
 
-    Of the last patches, or of others where a ``patch_size`` is given. Raises OutOfMemoryError where a single patch does
-    not fit.
+    Of the last patches, or of others where a ``patch_size`` is given. Where a single patch does not fit the device's
+    error goes on to the caller.
     """
     try:
         empty_step(compute, state, batch, patch_size)
         return True
-    except torch.OutOfMemoryError:
-        if compute.ranks.count > 1 or batch == 1:
+    except Exception as error:
+        if not ran_out_of_memory(error) or compute.ranks.count > 1 or batch == 1:
             raise
     # Only here, where the error no longer holds on to the tensors that filled the memory.
     _free_memory(compute, state)
@@ -168,15 +208,15 @@ def empty_step(compute: Compute, state: TrainState, batch: int, patch_size: Shap
 
 @contextlib.contextmanager
 def memory_errors_named(folder: Path, compute: Compute, batch_size: int | None) -> Iterator[None]:
-    """Turns running out of memory, where even a single patch does not fit, into a UserError."""
+    """Turns running out of memory, where even a single patch does not fit, into TooLittleMemory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not ran_out_of_memory(error):
+        if not ran_out_of_memory(error):
             raise
         size = f"batch {batch_size}" if batch_size else "a patch"
         advice = "--accumulate 2" if compute.ranks.count > 1 else "a smaller --batch-size"
-        raise UserError(
+        raise TooLittleMemory(
             f"{folder}: {compute.device} ran out of memory with {size}; train with {advice}, or plan again with a "
             "smaller --gpu-memory-gb"
         ) from None

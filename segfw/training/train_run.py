@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.device_timer import DeviceTimer
 from segfw.base.ranks import Ranks
 from segfw.images.geometry import Shape
 from segfw.networks.losses import Target
 from segfw.planning.plan import Configuration
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints
-from segfw.training.device_timer import DeviceTimer
 from segfw.training.patch_stages import PatchStage
 from segfw.training.progress_page import ProgressPage
 from segfw.training.schedule import FittedSettings
-from segfw.training.step import Compute
+from segfw.training.step import Compute, TriedWorkspace
 from segfw.training.stop_file import StopFile
 from segfw.training.whole_case_validation import WholeCases
 from segfw.training.writers import Writer
@@ -43,6 +43,7 @@ class TrainRun:
     checkpoints: Checkpoints
     stop_file: StopFile
     augmentation_timer: DeviceTimer
+    workspace: TriedWorkspace
     writers: Sequence[Writer]  # of the first rank
     page: ProgressPage
     fewest_gain: float  # of the smoothed Dice; less is no progress

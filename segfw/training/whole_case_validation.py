@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segfw.base.ranks import Ranks
+from segfw.base.resources import ran_out_of_memory
 from segfw.grid.slabs import NoNumbers
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape
@@ -92,10 +93,12 @@ class WholeCases:
         """None where the case is too large for the memory that training leaves, or gives no numbers."""
         try:
             return self.count(network, case_id, self.patch_size)
-        except torch.OutOfMemoryError:
-            print(f"note: {case_id} is too large to be validated as a whole while training")
         except NoNumbers as error:
             print(f"warning: {case_id}: {error}; it is not counted")
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            print(f"note: {case_id} is too large to be validated as a whole while training")
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         return None

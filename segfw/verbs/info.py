@@ -56,7 +56,7 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
         trained = {name: tuple(source.trained_folds(name)) for name in plan.configurations}
         card = source.card
     device = pick_device(options.device)
-    return ModelInfo.of(work, plan, card, trained, device_name(device), training_flops(device))
+    return ModelInfo.of(work, plan, card, trained, device_name(device), lambda: training_flops(device))
 
 
 COMMAND = Command(

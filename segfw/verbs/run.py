@@ -81,7 +81,7 @@ def run(
         return {}
     work = Path(work)
     asked = (request, settings, options)
-    request = _checked(request, options)
+    request = _checked(request, settings, options)
     settings, note = _with_length(work, request, settings, options)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
@@ -124,7 +124,7 @@ def _foretell(
     from segfw.verbs.plan_and_preprocess import foretell_work
 
     work = Path(work)
-    request = _checked(request, options)
+    request = _checked(request, settings, options)
     settings, note = _with_length(work, request, settings, options)
     foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
     plan = foretold.plan
@@ -137,16 +137,17 @@ def _foretell(
     return ForetoldRun.of(work, foretold, [plan.configuration(name) for name in names], folds, expected, length)
 
 
-def _checked(request: PlanRequest, options: RunOptions) -> PlanRequest:
+def _checked(request: PlanRequest, settings: TrainSettings, options: RunOptions) -> PlanRequest:
     """The request, with the stages of a cascade in order; UserError for what is better told now than in an hour."""
     from segfw.base.device import pick_device
+    from segfw.base.gpu_faults import require_right_gpu_for
     from segfw.base.ranks import launched_ranks
     from segfw.base.records import UserError
     from segfw.planning.plan import CASCADE, LOWRES
     from segfw.training.initial_weights import require_start
     from segfw.training.writers import require_writers
 
-    pick_device(options.device)
+    require_right_gpu_for(pick_device(options.device), settings.precision, for_training=True)
     require_writers(options.log)
     names = request.configurations
     if options.init_from is not None:

@@ -1,10 +1,15 @@
 """Choices by device, on processors that are made up."""
 
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from segfw import networks
 from segfw.base import device
 from segfw.base.device import compiling_pays, pick_precision
+from segfw.networks import fastest_layout
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -74,7 +79,8 @@ def test_float32_where_pytorch_cannot_tell(monkeypatch):
     [
         (CUDA, False, 600, 10, True),
         (CUDA, False, 599, 10**6, False),
-        (CUDA, False, None, 10, True),
+        (CUDA, False, None, 10_000, True),
+        (CUDA, False, None, 9999, False),
         (MPS, True, None, 10**6, False),
         (CPU, True, None, 2000, True),
         (CPU, True, None, 1999, False),
@@ -91,3 +97,87 @@ def test_compiling_pays_in_long_trainings_on_processors_with_matrix_units(proces
 def test_each_shape_of_patches_has_to_pay_for_itself():
     assert compiling_pays(CUDA, seconds=1800, steps=1, shapes=3)
     assert not compiling_pays(CUDA, seconds=1799, steps=1, shapes=3)
+    assert compiling_pays(CUDA, seconds=None, steps=30_000, shapes=3)
+    assert not compiling_pays(CUDA, seconds=None, steps=29_999, shapes=3)
+
+
+@pytest.mark.parametrize(
+    "architecture, precision",
+    [
+        *(("gfx90a:sramecc+:xnack-", torch.bfloat16), ("gfx942", torch.bfloat16), ("gfx1100", torch.bfloat16)),
+        *(("gfx1030", torch.float16), ("gfx906", torch.float16)),
+    ],
+)
+def test_amds_cards_compute_in_bf16_where_they_multiply_it(monkeypatch, architecture, precision):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName=architecture))
+    assert pick_precision("auto", CUDA) == precision
+
+
+@pytest.mark.parametrize("capability, precision", [((7, 5), torch.float16), ((8, 6), torch.bfloat16)])
+def test_nvidias_cards_compute_in_bf16_from_ampere_on(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert pick_precision("auto", CUDA) == precision
+
+
+@pytest.mark.parametrize("hip, where, is_tuned", [(None, CUDA, True), ("6.4", CUDA, False), (None, CPU, False)])
+def test_algorithms_are_tried_out_on_nvidias_cards_alone(monkeypatch, hip, where, is_tuned):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    with device.tuned_convolutions(where):
+        assert torch.backends.cudnn.benchmark is is_tuned
+    assert not torch.backends.cudnn.benchmark
+    device.tune_convolutions(where)
+    assert torch.backends.cudnn.benchmark is is_tuned
+
+
+@pytest.mark.parametrize(
+    "system, release, share",
+    [("win32", "10", 0.95 * 6 / 8), ("linux", "5.15.0-microsoft-standard-WSL2", 0.95 * 6 / 8), ("linux", "6.8.0", 1)],
+)
+def test_windows_may_not_go_on_in_the_hosts_memory(monkeypatch, system, release, share):
+    caps = []
+    device.memory_share.cache_clear()
+    monkeypatch.setattr(device.sys, "platform", system)
+    monkeypatch.setattr(device.platform, "release", lambda: release)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 10**9, 8 * 10**9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, where: caps.append((where, share)))
+    device.keep_to_device_memory(CPU)
+    device.keep_to_device_memory(CUDA)
+    assert caps == ([] if share == 1 else [(torch.device("cuda", 0), pytest.approx(share))])
+    assert device.memory_share(torch.device("cuda", 0)) == pytest.approx(share)
+    device.memory_share.cache_clear()
+
+
+def test_weights_stay_as_they_are_on_amds_cards(monkeypatch):
+    layer = torch.nn.Conv3d(4, 4, 3, device="meta")
+    monkeypatch.setattr(networks, "is_rocm", lambda device: True)
+    assert fastest_layout(layer).weight.is_contiguous()
+    monkeypatch.setattr(networks, "is_rocm", lambda device: False)
+    cpu = torch.nn.Conv3d(4, 4, 3)
+    assert fastest_layout(cpu).weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+class Clock:
+    """Events of CUDA, 0.25 s from one to the next."""
+
+    def __init__(self) -> None:
+        self.ticks = count()
+
+    def event(self, enable_timing: bool) -> SimpleNamespace:
+        made = SimpleNamespace(at=0)
+        made.record = lambda stream: setattr(made, "at", next(self.ticks))
+        made.synchronize = lambda: None
+        made.elapsed_time = lambda later: 250 * (later.at - made.at)
+        return made
+
+
+def test_a_cards_pace_is_that_of_its_own_clock_on_what_is_large(monkeypatch):
+    """0.25 s for five convolutions of 0.23 TFLOP; the layer itself is on the CPU, and tiny."""
+    monkeypatch.setattr(device, "CUDA_PROBE_EDGES", (4, 6, 8))
+    monkeypatch.setattr(torch.cuda, "Event", Clock().event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 10**9, 8 * 10**9))
+    operations = 5 * 2 * 27 * 32 * 32 * 4 * 6 * 8
+    assert device._cuda_convolution_flops(CPU) == pytest.approx(operations / 0.25)

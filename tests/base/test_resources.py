@@ -70,6 +70,16 @@ def chained(first: Exception, second: Exception) -> Exception:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("Failed to allocate memory for image."),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
+        torch.OutOfMemoryError(),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("CUDA error: cudaErrorMemoryAllocation"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("miopenStatusAllocFailed"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
         chained(MemoryError(), ValueError("x.nii: cannot be read")),
     ],
 )
@@ -78,7 +88,11 @@ def test_the_ways_to_run_out_of_memory_are_known(error):
 
 
 @pytest.mark.parametrize(
-    "error", [None, ValueError("out of memory"), RuntimeError("shapes differ"), OSError(28, "full")]
+    "error",
+    [
+        *(None, ValueError("out of memory"), RuntimeError("shapes differ"), OSError(28, "full")),
+        *(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), RuntimeError("miopenStatusInternalError")),
+    ],
 )
 def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
     assert not ran_out_of_memory(error)

@@ -285,6 +285,56 @@ def test_infinite_features_whose_logits_are_no_numbers_are_background():
     assert fed([slab], record((1, 1, 3), (1, 1, 3))).ravel().tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("old, new", CHANGES)
+@pytest.mark.parametrize("painted", [(), (4, 7, 2, 9, 1)])
+@pytest.mark.parametrize("has_heads", [False, True])
+def test_what_is_found_where_the_logits_lie_is_the_same(old, new, painted, has_heads):
+    """The way of a GPU, here on the CPU: winners stay tensors until they are classes."""
+    logits = blobs(5, old)
+    heads = Heads(weights_ka=[torch.randn(5, 5)], biases_k=[torch.randn(5)]) if has_heads else None
+    slab = Slab(first=0, start=0, stop=old[0], channels_azyx=logits, heads=heads)
+    usual = fed([slab], record(old, new), painted, on_device=False)
+    on_device = fed([slab], record(old, new), painted, on_device=True)
+    assert on_device.dtype == usual.dtype
+    np.testing.assert_array_equal(on_device, usual)
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_more_classes_than_a_byte_holds_are_found_where_the_logits_lie(count):
+    logits = noise((count, 3, 4, 5))
+    logits[[7, count - 1], 1, 1, 1] = 1e6
+    logits[count - 1, 0, 0, 0] = 1e7
+    for new in ((3, 4, 5), (5, 4, 7)):
+        usual = restore(logits, record((3, 4, 5), new))
+        found = fed([one_slab(logits)], record((3, 4, 5), new), on_device=True)
+        assert found.dtype == usual.dtype == (np.uint8 if count < 257 else np.uint16)
+        np.testing.assert_array_equal(found, usual)
+    logits[:, 2, 2, 2] = float("nan")  # background, though its number is that of no class
+    same = record((3, 4, 5), (3, 4, 5))
+    np.testing.assert_array_equal(fed([one_slab(logits)], same, on_device=True), restore(logits, same))
+    painted = (1, 2, 40_000)  # a value that 16 signed bits do not hold
+    regions = logits[:3]
+    np.testing.assert_array_equal(
+        fed([one_slab(regions)], record((3, 4, 5), (5, 4, 7)), painted, on_device=True),
+        restore(regions, record((3, 4, 5), (5, 4, 7)), painted),
+    )
+
+
+def test_a_byte_a_voxel_leaves_the_device(monkeypatch):
+    """Before, the index of each winner did, as an integer of 64 bits."""
+    moved = 0
+    original = torch.Tensor.cpu
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal moved
+        moved += tensor.nbytes
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    fed([one_slab(blobs(5, (7, 20, 9)))], record((7, 20, 9), (13, 11, 9)), on_device=True)
+    assert moved == 13 * 11 * 9
+
+
 def test_memory_does_not_grow_with_the_classes_or_the_volume():
     """The largest tensor on the way is a block's or a part's, of no more bytes for 200 classes than the limit."""
     for count, size in ((10, 32), (200, 32), (10, 64)):

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
 from builders.models import make_model
@@ -247,8 +249,11 @@ def test_two_devices_share_one_list(model, images, undisturbed, tmp_path):
     assert mask_bytes(tmp_path) == undisturbed
 
 
-def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_path, monkeypatch):
-    """Counted while they run: of each device never two in one stage, and reading goes on beside the network."""
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(
+    model, images, undisturbed, tmp_path, monkeypatch, readers
+):
+    """Counted while they run: never two of a device in a stage, but that two are read for a GPU, and stages overlap."""
     lock = threading.Lock()
     inside = []
     most = {}
@@ -273,11 +278,35 @@ def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(model, images, tmp_
         monkeypatch.setattr(many_cases.CasePipeline, name, counting(name, getattr(many_cases.CasePipeline, name)))
     predictor = Predictor.of(load_model(model), device="cpu")
     folder = OutputFolder(path=tmp_path)
-    done = many_cases.predict_cases([predictor], find_images(images, predictor.plan.channels), folder)
+    cases = find_images(images, predictor.plan.channels)
+    done = many_cases.predict_cases([predictor], cases, folder, readers=readers)
     assert (done.done, done.failures) == (CASES, [])
-    assert most == {"_read": 1, "_classes": 1, "_write": 1}
+    assert most == {"_read": readers, "_classes": 1, "_write": 1}
+    assert mask_bytes(tmp_path) == undisturbed
     assert ("_read", "_classes") in together | {pair[::-1] for pair in together}
     assert ("_write", "_classes") in together | {pair[::-1] for pair in together}
+
+
+def test_a_second_image_is_read_where_the_largest_so_far_would_fit_beside():
+    free = [10**6]
+    readers = many_cases.Readers(2, lambda: free[0])
+    assert readers._has_room()
+    with readers:
+        assert not readers._has_room()  # nothing is known yet of what an image takes
+        readers.saw(2 * 10**5)
+        assert readers._has_room()
+        readers.saw(3 * 10**5)  # and its copies take more than is free
+        assert not readers._has_room()
+        free[0] = 2 * 10**6
+        with readers:
+            assert not readers._has_room()  # for a third
+    assert readers._has_room()
+
+
+def test_a_gpu_has_two_readers_and_a_cpu_one(tmp_path):
+    for name, readers in (("cuda", 2), ("mps", 1), ("cpu", 1)):
+        predictor = SimpleNamespace(device=torch.device(name))
+        assert many_cases.CasePipeline(predictor, OutputFolder(path=tmp_path)).readers == readers
 
 
 def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed, tmp_path, monkeypatch, capsys):

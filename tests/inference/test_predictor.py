@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from builders.data import blocks_case, write_nifti, write_slices
 from builders.models import ONE, plan_of
@@ -27,7 +28,7 @@ from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
 from segfw.inference.predictor import Predictor
-from segfw.inference.ready_networks import compile_network, in_precision
+from segfw.inference.ready_networks import compile_network, in_precision, with_way_back
 from segfw.model.load import Model
 from segfw.networks import build_network, fastest_layout
 from segfw.planning.plan import Plan
@@ -318,7 +319,7 @@ def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatc
 
     calls = []
 
-    def compile(function):
+    def compile(function, **how):
         def broken(image):
             calls.append(image.shape)
             raise RuntimeError("no compiler\nat all")
@@ -335,6 +336,44 @@ def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatc
         compiled(image)
     assert len(calls) == 1
     assert capsys.readouterr().out == "note: torch.compile is not usable here, going on without it: no compiler\n"
+
+
+def test_smaller_batches_are_filled_up_for_the_compiler(monkeypatch):
+    """One program for a folder of images, and a new one only after memory ran out."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **how: real(function, backend=counter, **how))
+    network = build_network(spec()).eval()
+    batches = [torch.randn(number, 1, 8, 16, 16) for number in (4, 1, 3, 4)]
+    with torch.inference_mode():
+        wanted = [network(batch) for batch in batches]
+        compiled = compile_network(network)
+        for batch, logits in zip(batches, wanted):
+            torch.testing.assert_close(compiled(batch), logits, rtol=1e-5, atol=1e-5)
+        assert counter.frame_count == 1
+    torch._dynamo.reset()
+
+
+def test_a_batch_that_had_no_memory_is_not_filled_up_again(monkeypatch):
+    sizes = []
+
+    def compile(function, **how):
+        def run(image):
+            sizes.append(len(image))
+            if len(image) > 2:
+                raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+            return function(image)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    run = with_way_back(lambda image: image)
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        run(torch.zeros(4, 1))
+    assert len(run(torch.zeros(2, 1))) == 2
+    assert len(run(torch.zeros(1, 1))) == 1
+    assert sizes == [4, 2, 2]
 
 
 def test_a_memory_limit_is_kept_or_refused_with_what_is_missing(model, capsys):

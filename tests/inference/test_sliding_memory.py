@@ -1,5 +1,6 @@
 """What a prediction does where memory is short, and tiles of one value, which are run once."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from segfw.base.records import GIGABYTE, UserError
 from segfw.grid.slabs import dense
 from segfw.inference import accumulator as accumulator_module
 from segfw.inference import host_memory
+from segfw.inference import sliding_window as sliding_window_module
 from segfw.inference.accumulator import Accumulator, moved_to_host
 from segfw.inference.host_memory import (
     FLOAT16,
@@ -24,7 +26,7 @@ from segfw.inference.host_memory import (
 )
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
-from segfw.inference.tile_runner import TileRunner, TileTooLarge
+from segfw.inference.tile_runner import TileRunner, TileTooLarge, batch_size
 from segfw.inference.tiles import TiledImage, tile_count
 from segfw.networks import build_network
 from segfw.planning.memory import StepCounter
@@ -93,6 +95,73 @@ def test_what_does_not_fit_is_halved_until_it_does_and_remembered(capsys):
     dense(sliding_window(image, members, (8, 8, 8), limits=limits))
     assert max(network.calls[refused:]) <= 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("axes", [(), (0, 2)])
+def test_on_a_gpu_batches_have_two_sizes(axes, monkeypatch):
+    """For each of them cuDNN tries its algorithms once; air is run once, and leaves no holes in batches."""
+    image = torch.full((2, 40, 30, 13), -1.0)
+    image[:, :, 8:] = torch.rand(2, 40, 22, 13)
+    members = summands_of([blurred], axes)
+    wanted = dense(sliding_window(image, members, (8, 8, 8), limits=LearnedLimits(copies=12)))
+    network = Counting(blurred)
+    monkeypatch.setattr(sliding_window_module, "TileRunner", partial(TileRunner, has_few_sizes=True))
+    members = summands_of([network], axes)
+    found = dense(sliding_window(image, members, (8, 8, 8), limits=LearnedLimits(copies=12)))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert len(set(network.calls)) <= 2
+    assert max(network.calls) == 12
+    run = tile_count((40, 30, 13), (8, 8, 8), 0.5) * 2 ** len(axes)
+    assert network.samples < 1.35 * run  # empty tiles are few
+
+
+@pytest.mark.parametrize("tiles, full, size", [(1, 4, 1), (2, 4, 4), (3, 4, 4), (8, 32, 8), (9, 32, 32), (1, 1, 1)])
+def test_the_sizes_of_batches(tiles, full, size):
+    assert batch_size(tiles, full) == size
+
+
+def test_an_image_is_kept_on_the_device_where_it_is_small_beside_what_is_free(monkeypatch):
+    image = torch.rand(1, 10, 9, 8)
+    moved = []
+    real = torch.Tensor.to
+
+    def noted(tensor, *where, **how):
+        moved.append((tuple(tensor.shape), where))
+        return real(tensor, "cpu", *[each for each in where if isinstance(each, torch.dtype)])
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    cuda = torch.device("cuda")
+    free = [image.nbytes * 20]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], free[0]))
+    tiled = TiledImage(image, (8, 8, 8), 0.5)
+    tiled.keep_on(cuda)
+    assert moved == [((1, 10, 9, 8), (cuda,))]
+    tile = tiled.layers()[0][0]
+    wanted = tiled.cut(tile, torch.device("cpu"))
+    assert torch.equal(wanted, image[:, :8, :8, :8])
+    assert tiled.leave_device()
+    assert not tiled.leave_device()
+    assert torch.equal(tiled.cut(tile, torch.device("cpu")), wanted)
+    moved.clear()
+    free[0] -= 1
+    tiled.keep_on(cuda)
+    tiled.keep_on(torch.device("cpu"))
+    assert moved == []
+
+
+def test_the_image_leaves_the_device_before_the_sums_do():
+    class NoRoom:
+        def leave_device(self) -> bool:
+            raise AssertionError("the sums were asked to leave first")
+
+    image = TiledImage(torch.rand(2, 8, 8, 8), (8, 8, 8), 0.5)
+    image._on_device = image.image
+    network = Counting(blurred, most=0)
+    summands = summands_of([network])
+    cpu = torch.device("cpu")
+    runner = TileRunner(image, summands, device=cpu, precision=torch.float32, limits=LearnedLimits())
+    assert runner._sums_or_room([tile for layer in image.layers() for tile in layer], NoRoom()) is None
+    assert image._on_device is None
 
 
 def test_one_tile_that_does_not_fit_is_an_error_that_says_so():

@@ -1,11 +1,17 @@
 """What a plan is expected to take, and how it gives way when a real step needs more; a made-up GPU stands in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from builders.networks import network_spec
 from builders.planning import fingerprint, manifest
 from segfw.base.records import GIGABYTE
+from segfw.model.model_info import ModelInfo
 from segfw.planning import memory
 from segfw.planning import plan_for_device as expectations
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
@@ -88,6 +94,32 @@ def test_time_and_measurement_are_added_to_the_estimates(capsys):
     assert capsys.readouterr().out == "planned for 8 GB, which cannot be checked here: the GPU has 4.0 GB\n"
 
 
+def test_hours_are_those_of_the_measured_step_on_the_same_device():
+    measured = Measured(tensors_gb=5, held_gb=6, step_s=0.0072)
+    plan = plan_for_device(manifest(), LARGE, EIGHT, device(lambda *_: measured))
+    for configuration in plan.configurations.values():
+        assert configuration.estimate.hours_per_fold == pytest.approx(0.5)  # 250 000 steps
+        assert configuration.estimate.step_s_on("a made-up GPU", lambda: 1 / 0) == 0.0072
+        other_s = configuration.estimate.step_s_on("another GPU", lambda: 1e12)
+        assert other_s == pytest.approx(configuration.estimate.teraflop_per_step)
+    info = ModelInfo.of(Path("work"), plan, None, dict.fromkeys(plan.configurations, ()), "a made-up GPU", lambda: 1e12)
+    assert set(info.step_s.values()) == {0.0072}
+
+
+def test_a_plan_is_not_made_smaller_for_what_others_take_of_the_card(capsys):
+    """They are gone when it trains; what draws the screen stays, and is measured beside."""
+
+    def planned_beside(others_gb: float) -> Plan:
+        made_up = replace(device(lambda *_: None, memory_gb=8.0), free_gb=lambda: 8.0 - others_gb)
+        return plan_for_device(manifest(), LARGE, EIGHT, made_up)
+
+    unchanged = make_plan(manifest(), LARGE, EIGHT).without_estimates()
+    assert planned_beside(3.0).without_estimates() == unchanged
+    assert "cannot be checked now: other programs leave 5.0 GB of the GPU" in capsys.readouterr().out
+    assert planned_beside(1.0).without_estimates() != unchanged
+    assert "planning again for 90% of it" in capsys.readouterr().out
+
+
 def test_a_published_plan_is_measured_but_never_changed():
     asked = []
 
@@ -122,8 +154,45 @@ def pretended_cuda(monkeypatch):
 @pytest.mark.parametrize("is_2d", [False, True])
 def test_a_real_step_is_measured_within_a_cap_that_is_taken_off_again(is_2d, pretended_cuda):
     spec, patch = network_spec((4, 8), is_2d=is_2d), (1, 8, 12) if is_2d else (4, 8, 12)
-    assert measure_step(spec, patch, 2, CPU, 8.0) == Measured(tensors_gb=2, held_gb=3)
+    found = measure_step(spec, patch, 2, CPU, 8.0)
+    assert (found.tensors_gb, found.held_gb) == (2, 3)
+    assert found.step_s > 0
     assert pretended_cuda == [("cap", (8 - CONTEXT_GB) / 80), ("reset",), ("cap", 1.0)]
+
+
+def test_a_real_step_is_measured_as_a_training_computes_it(pretended_cuda, monkeypatch):
+    """With algorithms tried out; the workspace of that is given back before the steps that count, which are timed."""
+    log = []
+    monkeypatch.setattr(memory, "tuned_convolutions", lambda device: noted(log, "tuned", "as before"))
+    monkeypatch.setattr(memory, "release_workspace", lambda device: log.append("released"))
+    monkeypatch.setattr(memory, "DeviceTimer", lambda device: Timer(log))
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer: log.append("step") or step(optimizer))
+    assert measure_step(network_spec((4, 8)), (4, 8, 12), 2, CPU, 8.0, steps=4).step_s == 2.0
+    assert log == ["tuned", "step", "released", "begins", "step", "step", "step", "ends", "as before"]
+
+
+@contextmanager
+def noted(log: list[str], before: str, after: str) -> Iterator[None]:
+    log.append(before)
+    yield
+    log.append(after)
+
+
+class Timer:
+    """Says that six seconds have passed."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def __enter__(self) -> None:
+        self.log.append("begins")
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("ends")
+
+    def read_s(self) -> float:
+        return 6.0
 
 
 @pytest.mark.parametrize("words", ["CUDA out of memory", "unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED"])
@@ -148,7 +217,7 @@ def test_a_cuda_device_without_a_number_gets_one(pretended_cuda, monkeypatch):
     devices = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: devices.append(device))
-    monkeypatch.setattr(memory, "run_steps", lambda *_: None)
+    monkeypatch.setattr(memory, "run_steps", lambda *_: 1.0)
     measure_step(network_spec((4, 8)), (4, 8, 12), 2, CUDA, 8.0)
     assert set(devices) == {torch.device("cuda", 1)}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from segfw.base.device_timer import DeviceTimer
 from segfw.grid.store import CaseArrays
 from segfw.training import augment
 from segfw.training.batches import Batches, CutBatch, CutPatch
-from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import Feeder
 
 CUDA = torch.device("cuda")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from segfw.base.array_files import open_array
+from segfw.base.device_timer import DeviceTimer
 from segfw.base.records import GIGABYTE, UserError
 from segfw.grid import store
 from segfw.grid.normalize import Normalization
@@ -17,7 +18,6 @@ from segfw.grid.store import CaseArrays, StoredCase
 from segfw.images.geometry import Geometry
 from segfw.training import feeding
 from segfw.training.batches import Batches, CutBatch, cut_padded
-from segfw.training.device_timer import DeviceTimer
 from segfw.training.feeding import BATCHES_AHEAD, Feeder, on_device, open_cases, spare_device_bytes
 
 HOW = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(1.0, 1.0, 1.0), normalization=(Normalization(kind="zscore"),))

@@ -186,3 +186,27 @@ def test_the_learning_rate_falls_with_every_rescue():
 def test_a_batch_is_one_that_all_ranks_can_share():
     fitted = fit_to_length(TrainSettings(), PLANNED, None, cases=200, joined_batch=lambda batch: 4)
     assert fitted.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    "prepared_s, progress_after_15_s", [(0, 0.25), (20, 15 / 40), (50, 0.5)]  # the last: half of the time is for steps
+)  # fmt: skip
+def test_a_schedule_begins_with_its_first_step(prepared_s, progress_after_15_s):
+    """Compiling and opening cases used to let a run of a minute take its only step at the rate of its end."""
+    now = [1000.0]
+    settings = fit_to_length(TrainSettings(time_budget_s=60), PLANNED, ONE_SECOND, cases=200)
+    counters = Counters(elapsed_s=prepared_s)
+    clock = Clock(settings, counters, lambda: now[0])
+    clock.begin_steps()
+    assert counters.prepared_s == prepared_s
+    assert clock.progress() == 0
+    assert clock.left_s() == max(60 - prepared_s, 30)
+    counters.step = 1
+    now[0] += 15
+    clock.begin_steps()  # of later steps it says nothing
+    assert clock.progress() == pytest.approx(progress_after_15_s)
+    assert clock.left_s() == max(60 - prepared_s, 30) - 15
+    now[0] += max(60 - prepared_s, 30) - 15
+    assert clock.is_over()
+    again = Clock(settings, Counters(**vars(counters) | {"elapsed_s": prepared_s + 15}), lambda: now[0])
+    assert again.progress() == pytest.approx(progress_after_15_s)  # resumed

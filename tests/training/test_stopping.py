@@ -12,6 +12,7 @@ from segfw.model.weights import load_tensors
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
 from segfw.training import epochs, prepare
+from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import BuildLoss
 
@@ -132,7 +133,18 @@ def test_broken_intensities_are_named_instead_of_rescued(prepared, tmp_path, mon
         run(prepared, tmp_path)
 
 
-def with_memory_for(patches: int, tried: list[int] | None = None) -> BuildLoss:
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
+# As libraries under PyTorch say it, with which a training used to end.
+IN_OTHER_WORDS = (
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("miopenStatusAllocFailed"),
+)
+
+
+def with_memory_for(patches: int, tried: list[int] | None = None, error: Exception = OUT_OF_MEMORY) -> BuildLoss:
     """The usual loss on a device that has no memory for more patches at a time; ``tried`` gets the sizes of batches."""
 
     def build(configuration, target):
@@ -140,7 +152,7 @@ def with_memory_for(patches: int, tried: list[int] | None = None) -> BuildLoss:
             if tried is not None:
                 tried.append(len(classes))
             if len(classes) > patches:
-                raise torch.OutOfMemoryError
+                raise error
             return deep_supervision_loss(outputs, classes, configuration.batch_dice, target)
 
         return loss
@@ -160,6 +172,34 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(prepared, tmp_path, caps
         torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("error", IN_OTHER_WORDS, ids=str)
+def test_memory_that_ran_out_in_a_librarys_words_makes_parts_too(prepared, tmp_path, capsys, error):
+    run(prepared, tmp_path, epochs=1, build_loss=with_memory_for(1, error=error))
+    assert "the batch of 2 is computed in 2 parts from now on" in capsys.readouterr().out
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_an_error_that_is_none_of_memory_ends_the_training(prepared, tmp_path):
+    error = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    with pytest.raises(RuntimeError, match="EXECUTION_FAILED"):
+        run(prepared, tmp_path, epochs=1, build_loss=with_memory_for(1, error=error))
+
+
+def test_memory_that_ran_out_after_gradients_were_unscaled_is_no_end(prepared, tmp_path, monkeypatch, capsys):
+    """In float16 the scaler refuses to unscale the gradients of a step twice."""
+    clip = torch.nn.utils.clip_grad_norm_
+    refusals = iter((OUT_OF_MEMORY,))
+
+    def clip_if_there_is_memory(*given: object) -> torch.Tensor:
+        for error in refusals:
+            raise error
+        return clip(*given)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip_if_there_is_memory)
+    run(prepared, tmp_path, epochs=1, precision="fp16")
+    assert "the batch of 2 is computed in 2 parts from now on" in capsys.readouterr().out
+
+
 def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path):
     tried = []
     settings = {"time_budget_s": 0.5, "steps_per_epoch": None, "batch_size": 8}
@@ -172,6 +212,14 @@ def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path):
 def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path):
     with pytest.raises(UserError, match="ran out of memory with batch 2; train with a smaller --batch-size"):
         run(prepared, tmp_path, build_loss=with_memory_for(0))
+
+
+def test_a_run_that_never_fitted_can_be_begun_with_other_settings(prepared, tmp_path):
+    with pytest.raises(UserError, match="with batch 2"):
+        run(prepared, tmp_path, build_loss=with_memory_for(0))
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
+    assert not (tmp_path / "settings.json").exists()
+    assert not (tmp_path / "good.safetensors").exists()
 
 
 def test_best_weights_are_those_of_the_best_whole_cases(prepared, tmp_path):
