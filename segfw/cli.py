@@ -28,6 +28,7 @@ VERBS = (
     "ensemble",
     "select",
     "evaluate",
+    "measure",
     "export",
     "import-nnunet",
     "info",

@@ -23,7 +23,7 @@ FLOORS = (
     {"grid"},
     {"planning", "evaluation"},
     {"model"},
-    {"training", "inference", "checkup", "nnunet", "onnx"},
+    {"training", "inference", "checkup", "nnunet", "onnx", "measurements"},
     {"standing"},
     {"verbs"},
 )
@@ -44,6 +44,7 @@ EDGES = {
     "checkup": {"base", "images", "dataset", "grid", "planning"},
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
+    "measurements": {"base", "images", "dataset", "evaluation"},
     "standing": {"base", "images", "dataset", "model", "training", "inference"},
     "verbs": set(FLOOR_OF) - {"verbs", "kernels"},
 }

@@ -41,13 +41,17 @@ NUMBERED_ENDING = re.compile(rf"(?P<stem>.*\d.*?)(?:[-_.](?:{REPEAT_AT_END}|{REP
 
 
 def read_groups(
-    groups: str | Path | None, case_ids: Sequence[str], by_folder: Mapping[str, str] | None = None
+    groups: str | Path | None,
+    case_ids: Sequence[str],
+    by_folder: Mapping[str, str] | None = None,
+    *,
+    called: str = "groups",
 ) -> dict[str, str]:
     """Patient of every case.
 
     ``groups`` is a CSV file with the columns case and patient (or subject, or group), or a regular expression that
     finds the patient in every case id with one capturing group, such as '(patient[0-9]+)_'; None takes ``by_folder``,
-    the patients that a layout itself tells, or else guesses from the ids.
+    the patients that a layout itself tells, or else guesses from the ids. Errors name the option as it is ``called``.
     Raises UserError if a case is missing, unknown, named twice, or not matched: a case that is silently taken for a
     patient of its own is how a patient gets into training and validation.
     """
@@ -57,7 +61,7 @@ def read_groups(
         return _from_table(Path(groups), case_ids)
     if isinstance(groups, Path) or str(groups).lower().endswith((".csv", ".tsv", ".txt")):
         raise UserError(f"{groups}: no such file; give a CSV file with the columns case and patient")
-    return _from_expression(groups, case_ids)
+    return _from_expression(str(groups), case_ids, called)
 
 
 def guess_groups(case_ids: Sequence[str]) -> dict[str, str]:
@@ -92,23 +96,23 @@ def _without_repeats(case: str) -> str:
     return found["stem"] if found else case
 
 
-def _from_expression(expression: str, case_ids: Sequence[str]) -> dict[str, str]:
+def _from_expression(expression: str, case_ids: Sequence[str], called: str) -> dict[str, str]:
     example = "give one such as '(patient[0-9]+)_', or a CSV file with the columns case and patient"
     try:
         pattern = re.compile(expression)
     except re.error as error:
         raise UserError(
-            f"groups '{expression}': neither a file nor a regular expression ({error}); {example}"
+            f"{called} '{expression}': neither a file nor a regular expression ({error}); {example}"
         ) from None
     if pattern.groups != 1:
-        raise UserError(f"groups '{expression}': has {pattern.groups} capturing groups instead of one; {example}")
+        raise UserError(f"{called} '{expression}': has {pattern.groups} capturing groups instead of one; {example}")
     found = {case: pattern.search(case) for case in case_ids}
     patients = {case: match[1] for case, match in found.items() if match and match[1]}
     missed = sorted(set(case_ids) - set(patients))
     if case_ids and not patients:
-        raise UserError(f"groups '{expression}': matches no case id, not even {missed[0]!r}; {example}")
+        raise UserError(f"{called} '{expression}': matches no case id, not even {missed[0]!r}; {example}")
     if missed:
-        raise UserError(f"groups '{expression}': does not match case {missed[0]!r}; widen it to match every case id")
+        raise UserError(f"{called} '{expression}': does not match case {missed[0]!r}; widen it to match every case id")
     return patients
 
 

@@ -21,7 +21,7 @@ IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 def mask_values(path: Path) -> set[int]:
     """Values in a mask; raises UserError if one is no whole number."""
     values: set[int] = set()
-    for slice_yx in _read_mask(path).array[0]:
+    for slice_yx in read_stored_mask(path).array[0]:
         drawn = np.unique(slice_yx)
         try:
             values.update(as_integers(drawn).tolist())
@@ -40,7 +40,7 @@ def _is_whole(value: float) -> bool:
     return True
 
 
-def _read_mask(path: Path) -> Volume:
+def read_stored_mask(path: Path) -> Volume:
     """A mask as stored, (1, Z, Y, X)."""
     volume = read_mask(path)
     if volume.array.shape[0] != 1:
@@ -55,8 +55,8 @@ def read_pair(
 
     ``image`` is the image that both are of, if it is known: masks of a photograph have no millimetres in any format.
     """
-    wanted = _read_mask(reference)
-    predicted = _read_mask(prediction)
+    wanted = read_stored_mask(reference)
+    predicted = read_stored_mask(prediction)
     photograph = _photograph(image) if wanted.is_placed or predicted.is_placed else None
     if photograph is not None:
         wanted = stored_like(wanted, photograph)
@@ -66,7 +66,7 @@ def read_pair(
     if not wanted.is_placed:  # a picture: the prediction lies where its image does
         wanted = stored_like(wanted, predicted)
     predicted = stored_like(predicted, wanted)
-    _check_grid(prediction, predicted.geometry, reference, wanted.geometry)
+    require_same_grid(prediction, predicted.geometry, reference, wanted.geometry)
     predicted = replace(predicted, geometry=wanted.geometry)  # oriented by the same rounding
     wanted = replace(
         wanted,
@@ -74,8 +74,8 @@ def read_pair(
         is_picture=wanted.is_picture or (image is not None and is_picture(image)),
     )
     return (
-        _classes(to_canonical(wanted), labels, reference, label_map),
-        _classes(to_canonical(predicted), labels, prediction),
+        classes_of(to_canonical(wanted), labels, reference, label_map),
+        classes_of(to_canonical(predicted), labels, prediction),
         wanted,
     )
 
@@ -91,18 +91,21 @@ def _photograph(image: Path | None) -> Volume | None:
     return None if volume.is_placed else volume
 
 
-def _check_grid(path: Path, geometry: Geometry, reference: Path, wanted: Geometry) -> None:
+def require_same_grid(
+    path: Path, geometry: Geometry, reference: Path, wanted: Geometry, called: str = "its reference"
+) -> None:
+    """UserError unless both grids are the same to within half a voxel; ``reference`` is ``called`` so."""
     remedy = f"resample it to the grid of {reference}, or check that both belong to the same scan"
     if geometry.shape != wanted.shape:
         raise UserError(
-            f"{path}: has {_voxels(geometry)} voxels and its reference {_voxels(wanted)} "
+            f"{path}: has {_voxels(geometry)} voxels and {called} {_voxels(wanted)} "
             f"(z, y, x after reorientation); {remedy}"
         )
     displacement_mm = largest_displacement_mm(geometry, wanted)
     limit_mm = min(wanted.spacing_mm) / 2
     if displacement_mm >= limit_mm:
         raise UserError(
-            f"{path}: lies up to {displacement_mm:.4g} mm away from its reference "
+            f"{path}: lies up to {displacement_mm:.4g} mm away from {called} "
             f"(less than half a voxel, {limit_mm:.4g} mm, is allowed); {remedy}"
         )
 
@@ -111,7 +114,7 @@ def _voxels(geometry: Geometry) -> str:
     return " x ".join(str(size) for size in geometry.shape)
 
 
-def _classes(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap = ()) -> np.ndarray:
+def classes_of(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap = ()) -> np.ndarray:
     """Class index of every voxel, (Z, Y, X); slice by slice, so that float masks are not rounded all at once."""
     mask_zyx = volume.array[0]
     classes_zyx = np.empty(mask_zyx.shape, dtype=labels.to_classes(np.asarray(labels.values)).dtype)
@@ -139,6 +142,6 @@ def read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:
     The first channel (Z, Y, X), or the colours (Z, Y, X, 3) of a picture that has them.
     """
     volume = stored_like(read_volume(Path(path)), stored)
-    _check_grid(Path(path), volume.geometry, reference, stored.geometry)
+    require_same_grid(Path(path), volume.geometry, reference, stored.geometry)
     canonical = to_canonical(replace(volume, geometry=stored.geometry))
     return np.moveaxis(canonical.array, 0, -1) if canonical.is_coloured else canonical.array[0]

@@ -43,8 +43,8 @@ def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> 
 
     Raises UserError if a reference has no prediction (unless ``partial``), or none has.
     """
-    predicted = _masks_by_id(predictions)
-    wanted = _masks_by_id(reference)
+    predicted = masks_by_id(predictions)
+    wanted = masks_by_id(reference)
     cases = _cases_by_mask(reference)
     pairs: Pairs = {}
     for name, path in sorted(wanted.items()):
@@ -212,7 +212,8 @@ def _cases_by_mask(reference: Path) -> dict[str, Case]:
     }
 
 
-def _masks_by_id(folder: Path) -> dict[str, Path]:
+def masks_by_id(folder: Path) -> dict[str, Path]:
+    """The mask of each case in a folder, or in a data set; UserError if there is none, or two are of one case."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
     masks: dict[str, Path] = {}

@@ -1,0 +1,120 @@
+"""Which masks are measured, of which image files they are, and what their values mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.printing import printable
+from segfw.base.records import UserError
+from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
+from segfw.dataset.image_files import image_files
+from segfw.dataset.labels import LabelMap, LabelSet
+from segfw.dataset.patient_folders import visits_in
+from segfw.evaluation.pairs import known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
+from segfw.images.formats import UnreadableFile, size_and_change, split_ending
+
+ONE_CHANNEL = "image"  # what the only channel is called where nobody names it
+Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last change in ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCase:
+    """A mask, and the files of the image that it is of, one a channel; none if only its shape is measured.
+
+    ``label_map`` says what values in this mask mean.
+    """
+
+    id: str
+    mask: Path
+    images: tuple[Path, ...] = ()
+    label_map: LabelMap = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it is measured from."""
+        return self.mask, *self.images
+
+    @property
+    def sources(self) -> Sources:
+        """What tells whether one of its files has changed; not their folders, which may be moved."""
+        return tuple((printable(path.name), *size_and_change(path)) for path in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundMasks:
+    """All masks, what their values mean, the names of the channels (none without images), and doubts in words."""
+
+    cases: tuple[MaskCase, ...]
+    labels: LabelSet
+    channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_masks(masks: Path, images: Path | None = None, label_names: Path | None = None) -> FoundMasks:
+    """The masks in a folder, or one file, each with its image; UserError if there is none, or no image of any."""
+    if masks.is_file():
+        if not split_ending(masks)[1]:
+            raise UnreadableFile(f"{masks}: unknown ending; give a mask, or the folder that holds the masks")
+        files = {split_ending(masks)[0]: masks}
+        folder = masks.parent
+    else:
+        files = masks_by_id(masks)
+        folder = masks
+    pairs = {case: (path, path) for case, path in sorted(files.items())}
+    labels = known_labels(folder, folder, label_names)
+    maps = label_maps_of(pairs, folder, labels, label_names)
+    notes: list[str] = []
+    if labels is None:
+        labels, notes = labels_in_masks(folder, ((case, path) for case, (path, _) in pairs.items()), maps)
+    channel_files = {} if images is None else images_of_cases(images, tuple(pairs))
+    channels = () if images is None else _channel_names(images, max(map(len, channel_files.values())))
+    cases = [
+        MaskCase(id=case, mask=path, images=channel_files.get(case, ()), label_map=maps.get(case, ()))
+        for case, (path, _) in pairs.items()
+    ]
+    return FoundMasks(cases=tuple(cases), labels=labels, channels=channels, notes=tuple(notes))
+
+
+def images_of_cases(images: Path, cases: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """The files of each case's image, CASE or CASE_0000, CASE_0001, ..., or a patient's folder; UserError if no case
+    has any.
+    """
+    if images.is_file():
+        files = [images]
+    else:
+        files = image_files(images)
+    by_stem = {split_ending(path)[0]: path for path in files}
+    if not any(path.is_file() for path in files):  # a folder a patient
+        by_stem |= {visit.case: visit.images[0] for visit in visits_in(images)[0] if visit.images}
+    numbered: dict[str, list[Path]] = {}
+    for stem in sorted(by_stem):
+        match = re.fullmatch(r"(.+)_\d{4}", stem)
+        if match:
+            numbered.setdefault(match[1], []).append(by_stem[stem])
+    found: dict[str, tuple[Path, ...]] = {}
+    for case in cases:
+        if case in by_stem:
+            found[case] = (by_stem[case],)
+        elif case in numbered:
+            found[case] = tuple(numbered[case])
+    if not found:
+        raise UserError(
+            f"{images}: no image is named like a mask (here {listing(by_stem)}; the masks are {listing(cases)}); check "
+            "that both folders belong together, or leave out --images"
+        )
+    return found
+
+
+def _channel_names(images: Path, number: int) -> tuple[str, ...]:
+    """As dataset.json beside the images calls them, if it names as many; else by their numbers."""
+    try:
+        description = read_description(images.resolve().parent / DESCRIPTION_FILE)
+        known = () if description is None else tuple(each.name for each in channels_of(description, images))
+    except UserError:  # names are not worth the measures
+        known = ()
+    if len(known) == number and len(set(known)) == number:
+        return known
+    return (ONE_CHANNEL,) if number == 1 else tuple(f"channel_{index}" for index in range(number))

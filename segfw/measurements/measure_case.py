@@ -1,0 +1,140 @@
+"""Reads a mask and its image, and measures it: the work of one case, on any thread or machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segfw.base.errors import raise_if_full
+from segfw.base.records import UserError
+from segfw.base.shared_work import CaseResult, WorkWords
+from segfw.dataset.labels import LabelSet
+from segfw.evaluation.masks import classes_of, read_stored_mask, require_same_grid
+from segfw.images.formats import files_read, read_volume
+from segfw.images.header_only import volume_of_header
+from segfw.images.volume import Volume, stored_like, to_canonical
+from segfw.measurements.masks_to_measure import MaskCase
+from segfw.measurements.measure_masks import MaskToMeasure, field_of_view_of, measure_mask
+from segfw.measurements.measures_folder import MeasuresFolder
+from segfw.measurements.structure_measures import CaseMeasures
+
+BYTES_PER_VOXEL = 16  # of a case: the mask as stored and as classes, its structures' boxes, an image
+BYTES_READ_AT_ONCE = 1 << 22
+MEASURING = WorkWords(doing="measuring", done="measured", of="case")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringJob:
+    """All that a process needs to measure cases, so that it can be sent to another machine."""
+
+    folder: MeasuresFolder
+    labels: LabelSet
+    channels: tuple[str, ...]
+    only: tuple[str, ...] | None
+    per_component: bool
+
+    def __call__(self, case: MaskCase) -> CaseResult:
+        """Measures a case and keeps what was found, unless it is there or another process is at it."""
+        try:
+            return self._work(case)
+        except Exception as error:
+            raise_if_full(error, self.folder.path / case.id)
+            raise
+
+    def _work(self, case: MaskCase) -> CaseResult:
+        with self.folder.claim(case) as is_ours:
+            if not is_ours:
+                return CaseResult(state="elsewhere")
+            if self.folder.is_done(case):
+                return CaseResult(state="there")
+            sources = case.sources  # before they are read: what changes meanwhile is seen the next time
+            try:
+                measures = self.measured(case)
+            except UserError as error:
+                self.folder.keep(CaseMeasures(id=case.id, sources=sources, problem=str(error)))
+                raise
+            self.folder.keep(measures.model_copy(update={"sources": sources}))
+        return CaseResult(state="done", notes=tuple(("warning", note) for note in measures.notes))
+
+    def measured(self, case: MaskCase) -> CaseMeasures:
+        """All structures of a case; UserError if a file cannot be read, or the grids differ."""
+        if self.channels and len(case.images) != len(self.channels):
+            raise UserError(_lacking_images(case, self.channels))
+        stored, images = read_case(case)
+        classes_zyx = classes_of(to_canonical(stored), self.labels, case.mask, case.label_map)
+        canonical = [to_canonical(image) for image in images]
+        geometry = to_canonical(replace(stored, array=np.broadcast_to(np.uint8(0), stored.array.shape))).geometry
+        channels: dict[str, np.ndarray] = {}
+        for name, image in zip(self.channels, canonical):
+            many = len(image.array) > 1
+            channels |= {f"{name}_{index}" if many else name: each for index, each in enumerate(image.array)}
+        mask = MaskToMeasure(
+            classes_zyx=classes_zyx,
+            geometry=geometry,
+            units=stored.units,
+            labels=self.labels,
+            channels=channels,
+            outside=field_of_view_of(channels, geometry, stored.units),
+        )
+        found = measure_mask(case.id, mask, only=self.only, per_component=self.per_component)
+        notes = tuple(dict.fromkeys(note for volume in (stored, *images) for note in volume.notes))
+        return CaseMeasures(
+            id=case.id,
+            sources=case.sources,
+            digests=tuple(_digest(path) for path in case.files),
+            unit=stored.units.size,
+            notes=notes,
+            structures=found,
+        )
+
+
+def read_case(case: MaskCase) -> tuple[Volume, list[Volume]]:
+    """The mask and its images as stored, in one order of axes; UserError unless they lie on one grid.
+
+    A mask that says nothing of its place, such as a picture, lies where its image does, and one of a photograph has no
+    millimetres in any format.
+    """
+    stored = read_stored_mask(case.mask)
+    images = [read_volume(path) for path in case.images]
+    if not images:
+        return stored, []
+    first = images[0]
+    if not stored.is_placed or (first.is_picture and not first.is_placed):
+        stored = stored_like(stored, first)
+    placed = []
+    for path, image in zip(case.images, images):
+        alike = stored_like(image, stored)
+        require_same_grid(case.mask, stored.geometry, path, alike.geometry, "its image")
+        placed.append(replace(alike, geometry=stored.geometry))  # oriented by the same rounding
+    return replace(stored, is_picture=stored.is_picture or first.is_picture), placed
+
+
+def _lacking_images(case: MaskCase, channels: Sequence[str]) -> str:
+    if not case.images:
+        return f"{case.mask}: has no image of its name; add it, or leave out --images"
+    has = ", ".join(path.name for path in case.images)
+    what = f"its image has {len(case.images)} files ({has}), others have {len(channels)}"
+    return f"{case.mask}: {what}; add what is missing"
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of all files that an image is read from."""
+    digest = hashlib.sha256()
+    for each in files_read(path):
+        with open(each, "rb") as file:
+            while part := file.read(BYTES_READ_AT_ONCE):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+def cost_bytes(case: MaskCase) -> int:
+    """Rough bytes that measuring a case takes, by its header alone; 0 where that does not say."""
+    try:
+        header = volume_of_header(case.mask)
+    except UserError:  # reading it says better what is wrong
+        return 0
+    return 0 if header is None else BYTES_PER_VOXEL * header.array.size * max(1, len(case.images))

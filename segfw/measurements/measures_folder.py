@@ -1,0 +1,117 @@
+"""What is known of each case while a cohort is measured: a file a case, which any number of processes write.
+
+They lie in .segfw/NAME beside NAME.csv. What is killed goes on from them, and a table of another form, or a page, is
+made of them without measuring anything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.file_names import HIDDEN
+from segfw.base.files import remove_partials
+from segfw.base.locks import alone, claimed
+from segfw.base.records import Record, UserError
+from segfw.dataset.labels import LabelSet
+from segfw.measurements.masks_to_measure import MaskCase
+from segfw.measurements.structure_measures import CaseMeasures
+
+SETTINGS_FILE = "settings.json"
+FORMAT = 1  # of what is kept; raised where figures mean something else
+
+
+class MeasuringSettings(Record):
+    """What the measures depend on besides the files."""
+
+    format: int = FORMAT
+    labels: LabelSet
+    channels: tuple[str, ...]
+    only: tuple[str, ...] | None
+    per_component: bool
+
+    def differences(self, kept: MeasuringSettings) -> list[str]:
+        """Names of what differs."""
+        names = [name for name in MeasuringSettings.model_fields if getattr(self, name) != getattr(kept, name)]
+        return [name.replace("_", " ") for name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuresFolder:
+    """Where the measures of each case are kept."""
+
+    path: Path
+
+    @staticmethod
+    def beside(output: Path) -> MeasuresFolder:
+        """Of a table."""
+        return MeasuresFolder(path=output.parent / HIDDEN / output.stem)
+
+    def is_done(self, case: MaskCase) -> bool:
+        """Whether it was measured, from the files that are there now."""
+        kept = self.kept(case)
+        return kept is not None and not kept.problem and kept.sources == case.sources
+
+    def is_outdated(self, case: MaskCase) -> bool:
+        """Whether it was measured from other files than those that are there now."""
+        kept = self.kept(case)
+        return kept is not None and not kept.problem and kept.sources != case.sources
+
+    def kept(self, case: MaskCase) -> CaseMeasures | None:
+        """What was found of a case; None if nothing was, or by another version."""
+        file = self._file(case.id)
+        try:
+            return CaseMeasures.load(file) if file.is_file() else None
+        except UserError:
+            return None
+
+    def keep(self, measures: CaseMeasures) -> None:
+        """Writes what was found of a case."""
+        measures.save(self._file(measures.id))
+
+    def forget(self, cases: Sequence[MaskCase]) -> None:
+        """Lets cases be measured again."""
+        for case in cases:
+            self._file(case.id).unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, case: MaskCase) -> Iterator[bool]:
+        """Whether the case is ours while the block lasts; False if another process or thread has it."""
+        with claimed(self.path / f"{case.id}.lock") as is_ours:
+            yield is_ours
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits until no other process writes what all share: the settings and the tables."""
+        with alone(self.path / ".lock"):
+            yield
+
+    def clean(self) -> None:
+        """Removes what killed processes left half-written."""
+        if self.path.is_dir():
+            remove_partials(self.path)
+
+    def _file(self, case: str) -> Path:
+        return self.path / f"case_{case}.json"
+
+
+def agree_on_settings(
+    folder: MeasuresFolder, settings: MeasuringSettings, output: Path, cases: Sequence[MaskCase], *, overwrite: bool
+) -> None:
+    """Says what is measured here; UserError if what is there was measured otherwise, unless it may be overwritten."""
+    file = folder.path / SETTINGS_FILE
+    with folder.alone():
+        old: MeasuringSettings | None = None
+        if file.is_file() and not overwrite:
+            old = MeasuringSettings.load(file)
+        different = settings.differences(old) if old is not None else []
+        if different:
+            raise UserError(
+                f"{output}: was measured with other options ({', '.join(different)}); give another name, or --overwrite"
+            )
+        if overwrite:
+            folder.forget(cases)
+        if old is None:
+            settings.save(file)

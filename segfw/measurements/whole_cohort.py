@@ -1,0 +1,50 @@
+"""Brings together what was measured of each case, by whichever process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from segfw.measurements.cohort_measures import Measures, main_unit, outlying_sizes, status_counts, summaries
+from segfw.measurements.masks_to_measure import FoundMasks
+from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
+from segfw.measurements.time_points import time_points
+
+
+def gathered(
+    folder: MeasuresFolder,
+    found: FoundMasks,
+    settings: MeasuringSettings,
+    masks: Path,
+    images: Path | None,
+    patient_of: Mapping[str, str] | None,
+) -> Measures:
+    """All cases that were measured so far, and which are missing; with ``patient_of`` time points are compared."""
+    kept = {case.id: folder.kept(case) for case in found.cases}
+    cases = {case: measures for case, measures in kept.items() if measures is not None}
+    measured = Measures(
+        version=version("segfw"),
+        masks=str(masks),
+        images="" if images is None else str(images),
+        labels=found.labels,
+        channels=found.channels,
+        only=settings.only,
+        per_component=settings.per_component,
+        unit=main_unit(cases),
+        notes=found.notes,
+        failed={case: measures.problem for case, measures in cases.items() if measures.problem},
+        missing=tuple(case for case, measures in kept.items() if measures is None),
+        statuses={},
+        summary=(),
+        cases=cases,
+    )
+    rows = measured.rows
+    return measured.model_copy(
+        update={
+            "statuses": status_counts(rows),
+            "summary": summaries(rows),
+            "outliers": outlying_sizes(rows),
+            "time_points": () if patient_of is None else time_points(rows, patient_of),
+        }
+    )

@@ -1,0 +1,137 @@
+"""``segfw measure``: numbers of the structures in a folder of masks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.base.speech import aside
+from segfw.measurements.measure_options import GUESS, MeasureOptions
+
+if TYPE_CHECKING:
+    from segfw.measurements.cohort_measures import Measures
+
+
+@takes_options(options=MeasureOptions)
+def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions()) -> Measures:
+    """Measures every structure of every mask: sizes, shapes, positions and, with images, intensities.
+
+    Every row has a status: 'whole', 'cut' (it reaches the border of what was scanned), 'absent', 'small' (fewer than 8
+    voxels, no shape) or 'failed'. What is not known is empty and has a reason; nothing is written as 0 that is not.
+    Cases that are measured already, from the same files and with the same options, are kept. Any number of calls may
+    write to one output at the same time: they share the cases.
+
+    Parameters
+    ----------
+    masks
+        Folder of masks, or one mask.
+    output
+        Table to write, NAME.csv; NAME.json beside it holds all that was found, and how.
+    options
+        ``images`` is the folder of the images of the same names. ``only`` names structures. ``part`` '3/8' takes every
+        eighth case from the third on; ``cluster`` is the address of a Dask scheduler, whose workers measure.
+
+    Returns
+    -------
+    Measures
+        ``rows`` are a ``StructureMeasures`` for every structure of every case.
+
+    Raises
+    ------
+    UserError
+        If there is no mask, no image of any, no structure of a name, or what is there was measured otherwise.
+    CasesFailed
+        At the end, if a case cannot be read or its image lies on another grid; the others are measured and written.
+    """
+    from segfw.base.case_part import CasePart
+    from segfw.base.cluster import cluster_pool, require_cluster
+    from segfw.base.output_paths import require_distinct, require_outside
+    from segfw.base.parallel import CasesFailed, thread_pool
+    from segfw.base.shared_work import share_out
+    from segfw.base.words import count
+    from segfw.dataset.look_up import only_structures
+    from segfw.dataset.patients import read_groups
+    from segfw.measurements.masks_to_measure import find_masks
+    from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
+    from segfw.measurements.measure_tables import check_outputs, write_tables
+    from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings, agree_on_settings
+    from segfw.measurements.whole_cohort import gathered
+
+    # Whether paths and options go together
+    masks = Path(masks)
+    output = Path(output)
+    report = options.report
+    check_outputs(output, report)
+    for each in (output, report):
+        require_outside(each, (masks, options.images))
+    part = CasePart.of(options.part)
+    images = None if options.images is None else Path(options.images)
+    reads = [masks] if images is None else [masks, images]
+    if options.cluster is not None:
+        require_cluster(options.cluster, reads=[path.absolute() for path in reads])
+        masks = masks.absolute()
+        images = None if images is None else images.absolute()
+        output = output.absolute()
+
+    # The masks, their images and names, and the patients
+    found = find_masks(masks, images, options.label_names)
+    ids = [case.id for case in found.cases]
+    require_distinct(ids, output.parent)
+    only = None if options.only is None else only_structures(found.labels, options.only, masks)
+    patient_of = None
+    if options.by_patient is not None:
+        groups = None if options.by_patient == GUESS else options.by_patient
+        patient_of = read_groups(groups, ids, called="--by-patient")
+    settings = MeasuringSettings(
+        labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
+    )
+    folder = MeasuresFolder.beside(output)
+    agree_on_settings(folder, settings, output, found.cases, overwrite=options.overwrite)
+
+    # The work
+    job = MeasuringJob(
+        folder=folder,
+        labels=found.labels,
+        channels=found.channels,
+        only=only,
+        per_component=options.per_component,
+    )
+    print(f"measuring {part.text(found.cases)}")
+    cases = part.cases(found.cases)
+    if options.cluster is None:
+        with thread_pool(options.workers) as pool:
+            cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
+    else:
+        with cluster_pool(options.cluster, reads=[path.absolute() for path in reads], writes=folder.path) as pool:
+            cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
+    print(f"{count(cohort.done, 'case')} measured, {cohort.kept} were there")
+
+    # The tables, of all parts that have measured so far
+    with folder.alone():
+        measures = gathered(folder, found, settings, masks, images, patient_of)
+        write_tables(output, measures, wide=options.wide)
+    if cohort.failures:
+        raise CasesFailed("in measuring", cohort.failures, None, not_begun=cohort.not_begun)
+    return measures
+
+
+def _say_result(typed: argparse.Namespace, measures: Measures) -> None:
+    aside(measures.text())
+    print(f"written: {typed.output}, {typed.output.with_suffix('.json')}")
+    if typed.report:
+        print(f"written: {typed.report}")
+
+
+COMMAND = Command(
+    function=measure,
+    what="Measure the structures in a folder of masks: sizes, shapes, positions, intensities, each with its status.",
+    example="segfw measure masks --images imagesTs --output measures.csv --report measures.html",
+    arguments=(
+        Argument(name="masks", help="folder of masks, or one mask"),
+        Argument(name="output", help="table to write, .csv; .json lies beside it", shown="--output"),
+    ),
+    say_result=_say_result,
+)
