@@ -85,7 +85,7 @@ def overlay_cases(scores: Scores) -> dict[str, str]:
 def draw_overlay(
     image_zyx: np.ndarray | None,
     reference_zyx: np.ndarray,
-    prediction_zyx: np.ndarray,
+    prediction_zyx: np.ndarray | None,
     spacing_mm: Spacing,
     names: Sequence[str],
     *,
@@ -96,13 +96,17 @@ def draw_overlay(
 
     Masks are class indices in canonical orientation, ``names`` their names from class 0 on. Where the reference is
     empty the prediction says which slices are shown. The reference is filled with a solid outline, the prediction a
-    dashed outline. The image may have colours, (Z, Y, X, 3); without an image the ground is grey. A volume of one slice
-    gives one view. Letters beside the views say where the patient's sides are, unless it is a picture that has none
-    (``has_directions``). ``units`` are those of ``spacing_mm``, in which the scale bar is written.
+    dashed outline; without a prediction one mask is shown by itself. The image may have colours, (Z, Y, X, 3); without
+    an image the ground is grey. A volume of one slice gives one view. Letters beside the views say where the patient's
+    sides are, unless it is a picture that has none (``has_directions``). ``units`` are those of ``spacing_mm``, in
+    which the scale bar is written.
     """
     from matplotlib import rc_context
     from PIL import Image
 
+    is_pair = prediction_zyx is not None
+    if prediction_zyx is None:
+        prediction_zyx = np.zeros_like(reference_zyx)
     foreground = (reference_zyx > 0) | (prediction_zyx > 0)
     box = _shown_box(foreground, spacing_mm)
     centre = shown_slices(reference_zyx, prediction_zyx)
@@ -127,7 +131,7 @@ def draw_overlay(
             elif foreground.shape[axis] > 1:
                 ax.set_title(place, size=10, color=TEXT)
         _scale_bar(axes[0], sizes_mm[0], units)
-        _legend(figure, numbers, names, _ground_text(window))
+        _legend(figure, numbers, names, _ground_text(window), is_pair=is_pair)
         with Image.open(io.BytesIO(png_of(figure))) as picture:
             return palette_png(picture.convert("RGB"))
 
@@ -376,7 +380,7 @@ def _legend_height(width: float, labels: int) -> float:
     return 0.2 + LEGEND_ROW * math.ceil((labels + 3) / _legend_columns(width))
 
 
-def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], ground: str) -> None:
+def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], ground: str, *, is_pair: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -384,6 +388,7 @@ def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], gr
         (Patch(facecolor="#ffffff30", edgecolor=TEXT, lw=1.1), "reference, solid"),
         (Line2D([], [], color=TEXT, lw=1.7, linestyle=PREDICTION_DASHES), "prediction, dashed"),
     ]
+    entries = entries if is_pair else []
     shown = _legend_classes(numbers)
     # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
     number = "{} " if len(numbers) > 1 else ""
@@ -392,6 +397,8 @@ def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], gr
     ]
     if len(numbers) > len(shown):
         entries.append((Patch(alpha=0), f"and {len(numbers) - len(shown)} more"))
+    if not entries:  # an empty mask by itself
+        entries.append((Patch(alpha=0), "no structure is in this mask"))
     handles, texts = zip(*entries)
     columns = min(len(entries), _legend_columns(figure.get_figwidth()))
     style = {"fontsize": 10, "frameon": False, "handlelength": 2.2, "labelcolor": TEXT}

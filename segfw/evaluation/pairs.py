@@ -169,9 +169,12 @@ def label_maps_of(
 
 
 def labels_in_masks(
-    reference: Path, files: Iterable[tuple[str, Path]], label_maps: Mapping[str, LabelMap]
+    reference: Path,
+    files: Iterable[tuple[str, Path]],
+    label_maps: Mapping[str, LabelMap],
+    called: str = "the reference masks",
 ) -> tuple[LabelSet, list[str]]:
-    """A label for every value in the reference masks (case id, file), and a note that says so."""
+    """A label for every value in masks (case id, file), which are ``called`` so, and a note that says so."""
     values: set[int] = set()
     for case, path in progress("finding labels", list(files)):
         meanings = dict(label_maps[case])
@@ -188,7 +191,7 @@ def labels_in_masks(
         remedy = f"add {reference.resolve().parent / DESCRIPTION_FILE} with 'labels'"
         raise UserError(f"{reference}: every mask is empty, so the labels are unknown; {remedy}")
     labels = LabelSet(names=("background", *(f"label_{value}" for value in found)), values=(0, *found))
-    return labels, [f"labels were inferred from the values in the reference masks: {', '.join(map(str, found))}"]
+    return labels, [f"labels were inferred from the values in {called}: {', '.join(map(str, found))}"]
 
 
 def _names_of(case: Case | None) -> tuple[str, ...]:

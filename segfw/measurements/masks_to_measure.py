@@ -68,7 +68,8 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
     maps = label_maps_of(pairs, folder, labels, label_names)
     notes: list[str] = []
     if labels is None:
-        labels, notes = labels_in_masks(folder, ((case, path) for case, (path, _) in pairs.items()), maps)
+        drawn = ((case, path) for case, (path, _) in pairs.items())
+        labels, notes = labels_in_masks(folder, drawn, maps, "the masks")
     channel_files = {} if images is None else images_of_cases(images, tuple(pairs))
     channels = () if images is None else _channel_names(images, max(map(len, channel_files.values())))
     cases = [

@@ -279,7 +279,7 @@ def _moved(box: Box, within: Box) -> Box:
 def _with_ratios(measured: Mapping[str, StructureMeasures]) -> tuple[StructureMeasures, ...]:
     """Left over right of each pair of which both are whole."""
     pairs, _ = pairs_by_name(list(measured))
-    ratios = {}
+    ratios: dict[str, float] = {}
     for left, right in pairs:
         sizes = [measured[name].size if measured[name].status == "whole" else None for name in (left, right)]
         if sizes[0] is not None and sizes[1] is not None:

@@ -55,16 +55,16 @@ def _compared(patient: str, first: StructureMeasures, second: StructureMeasures)
     odd = [row.status for row in (first, second) if row.status != "whole"]
     before = first.size
     after = second.size
-    facts = {"patient": patient, "structure": first.structure, "first": first.case, "second": second.case}
-    status = odd[0] if odd else "whole"
-    if before is None or after is None:
-        return TimePoints(**facts, status=status, first_size=before, second_size=after)
-    return TimePoints(
-        **facts,
-        status=status,
+    found = TimePoints(
+        patient=patient,
+        structure=first.structure,
+        first=first.case,
+        second=second.case,
+        status=odd[0] if odd else "whole",
         first_size=before,
         second_size=after,
-        change=after - before,
-        ratio=after / before,
-        fall=abs(after - before) / max(after, before),
     )
+    if before is None or after is None:
+        return found
+    fall = abs(after - before) / max(after, before)
+    return found.model_copy(update={"change": after - before, "ratio": after / before, "fall": fall})

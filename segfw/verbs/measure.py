@@ -56,6 +56,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.dataset.patients import read_groups
     from segfw.measurements.masks_to_measure import find_masks
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
+    from segfw.measurements.measure_page import write_measures_page
     from segfw.measurements.measure_tables import check_outputs, write_tables
     from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings, agree_on_settings
     from segfw.measurements.whole_cohort import gathered
@@ -113,6 +114,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     with folder.alone():
         measures = gathered(folder, found, settings, masks, images, patient_of)
         write_tables(output, measures, wide=options.wide)
+        if report is not None:
+            write_measures_page(report, measures, found)
     if cohort.failures:
         raise CasesFailed("in measuring", cohort.failures, None, not_begun=cohort.not_begun)
     return measures
