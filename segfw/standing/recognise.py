@@ -10,6 +10,7 @@ from segfw.base.errors import UserError
 from segfw.standing.of_data import data_standing
 from segfw.standing.of_exports import nnunet_standing, onnx_standing
 from segfw.standing.of_masks import masks_standing
+from segfw.standing.of_measures import measures_standing
 from segfw.standing.of_model import model_standing
 from segfw.standing.of_scores import scores_standing
 from segfw.standing.of_work import work_standing
@@ -22,6 +23,7 @@ RECOGNISERS: dict[str, Callable[[Path], Answer | None]] = {
     "onnx": onnx_standing,
     "nnunet": nnunet_standing,
     "scores": scores_standing,
+    "measures": measures_standing,
     "data": data_standing,
 }
 
@@ -36,5 +38,5 @@ def standing_of(path: Path) -> Answer:
             return found
     raise UserError(
         f"{path}: is nothing that segfw knows; give a work folder, a model, a folder of masks that segfw made, a data "
-        "set, or the scores.json of an evaluation"
+        "set, scores.json of an evaluation, or measures.json"
     )

@@ -17,7 +17,8 @@ def status(path: Path) -> Answer:
     Parameters
     ----------
     path
-        A work folder, a model, a folder of masks, a data set, scores of an evaluation, or a model for another program.
+        A work folder, a model, a folder of masks, a data set, scores of an evaluation, measures of masks, or a model
+        for another program.
 
     Returns
     -------
@@ -38,6 +39,8 @@ COMMAND = Command(
     function=status,
     what="Say what a folder or file is and how far the work in it is: folds, masks, hours left, and the next command.",
     example="segfw status work",
-    arguments=(Argument(name="path", help="work folder, model, folder of masks, data set, or scores.json"),),
+    arguments=(
+        Argument(name="path", help="work folder, model, folder of masks, data set, scores.json, or measures.json"),
+    ),
     gives_json=True,
 )

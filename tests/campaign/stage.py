@@ -54,6 +54,12 @@ ACTS: Mapping[str, Act] = {
             *("--report", "{out}/report.html", "--images", "{data}/raw/imagesTs"),
         )
     ),
+    "measure": Act(
+        (
+            *("measure", "{data}/predicted", "--images", "{data}/raw/imagesTs", "--output", "{out}/measures.csv"),
+            *("--report", "{out}/measures.html", "--per-component", "--wide"),
+        )
+    ),
     "export": Act(("export", "{data}/imported", "{out}/model.zip")),
     "export --onnx": Act(("export", "{data}/imported", "{out}/onnx", "--onnx")),
 }

@@ -30,7 +30,6 @@ OF_OTHERS = {
         "--data",
         "--draw-seeds",
         "--minutes",
-        "--only",
         "--pairs",
         "--rounds",
         "--sets",

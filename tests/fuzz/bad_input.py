@@ -74,6 +74,10 @@ def _decoding(name: str, temperature: float) -> Callable[[Path], object]:
     return lambda file: file.write_text(json.dumps(selection))
 
 
+def _nothing(_: Path) -> None:
+    """Leaves all as it is: what is asked for is wrong."""
+
+
 def _linked(file: Path) -> None:
     file.unlink()
     file.symlink_to("not_there.nii.gz")
@@ -84,6 +88,7 @@ PLAN = ("plan-and-preprocess", "raw", "work", "--plan-only", "--device", "cpu")
 PREDICT = ("predict", "model", "raw/imagesTr", "out", "--device", "cpu")
 IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
+MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 SPLITS = (*PLAN, "--splits", "splits.json")
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
 CASES = (
@@ -95,6 +100,10 @@ CASES = (
     BadInput(IMAGE, "a link to a file that is gone", _linked, PREDICT),
     BadInput(MASK, "cut", _cut, PLAN),
     BadInput(MASK, "one bit flipped", _bit, SCORE),
+    BadInput(MASK, "cut", _cut, MEASURE),
+    BadInput(IMAGE, "cut", _cut, MEASURE),
+    BadInput("raw/labelsTr", "has no structure of a name", _nothing, (*MEASURE, "--only", "spleen")),
+    BadInput("measures.csv", "a table of another program", _text("a,b\n1,2\n"), MEASURE),
     BadInput("raw/dataset.json", "not JSON", _text("{labels: 1}"), CHECK),
     BadInput("raw/dataset.json", "no object", _text("[]"), CHECK),
     BadInput("raw/dataset.json", "200 000 brackets", _text("[" * 200_000), CHECK),

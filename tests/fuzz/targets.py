@@ -41,6 +41,11 @@ from segfw.inference.mask_settings import PredictionSettings
 from segfw.inference.output_folder import PredictedCase
 from segfw.inference.probabilities import read_probabilities
 from segfw.inference.uncertainty import CaseDoubt
+from segfw.measurements.first_order import first_order
+from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
+from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
+from segfw.measurements.structure_measures import CaseMeasures, StructureMeasures
+from segfw.measurements.whole_cohort import gathered
 from segfw.model.card import fold_facts
 from segfw.model.load import load_model
 from segfw.model.postprocess import Postprocessing
@@ -54,6 +59,7 @@ from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits, import_splits
+from segfw.standing.of_measures import measures_standing
 from segfw.training.settings import RunOptions, TrainSettings
 from segfw.training.stop_file import StopFile
 from segfw.verbs.check import check_dataset
@@ -269,6 +275,22 @@ def _of_record(record: Record) -> Callable[[Path], Path]:
     return make
 
 
+def _measures(folder: Path) -> Path:
+    kept = MeasuresFolder(path=folder / "kept")
+    kept.keep(MEASURED)
+    case = MaskCase(id="a", mask=folder / "a.nii.gz")
+    found = FoundMasks(cases=(case,), labels=MEASURING.labels, channels=("CT",))
+    gathered(kept, found, MEASURING, Path("masks"), None, None).save(folder / "measures.json")
+    return folder / "measures.json"
+
+
+def _standing_of_measures(file: Path) -> object:
+    found = measures_standing(file)
+    if found is None:
+        raise UserError(f"{file}: is no file of measures")
+    return found
+
+
 def _postprocessing_of_theirs(file: Path) -> object:
     try:
         return read_postprocessing(file, LabelSet(names=("background", "small", "large"), values=(0, 1, 2)))
@@ -289,6 +311,32 @@ KEEP_LARGEST = {
 STAGE = FirstStage(configuration="3d_lowres", weights={"0": "a digest", "1": "another"})
 AVERAGED = EnsembleSettings(models=("a", "b"), weights=(1.0, 0.5), postprocessing=Postprocessing())
 FACTS = MaskFacts(images="../images", training=(Training(configuration="2d", fold="0", steps=3, seconds=1.5),))
+MEASURING = MeasuringSettings(
+    labels=LabelSet(names=("background", "liver"), values=(0, 1)),
+    channels=("CT",),
+    only=("liver",),
+    per_component=False,
+)
+MEASURED = CaseMeasures(
+    id="a",
+    sources=(("a.nii.gz", 4096, 17), ("a_0000.nii.gz", 99, 18)),
+    digests=("0af3", "b1"),
+    unit="ml",
+    structures=(
+        StructureMeasures(
+            case="a",
+            structure="liver",
+            value="1",
+            status="cut",
+            reason="it reaches the border of the image",
+            voxels=90,
+            volume_ml=1.25,
+            cut_share=0.125,
+            centroid_ras_mm=(1.0, -2.5, 30.0),
+            channels={"CT": first_order(np.arange(9))},
+        ),
+    ),
+)
 RECORDS = (RunOptions,)
 SETTINGS = settings_text([RunOptions()], "of a run")
 COLOURS = "name,r,g,b\nliver,221,130,101\nspleen,157,108,162\n"
@@ -353,6 +401,9 @@ TEXTS = {
     "of handed-on labels": Target(_of_record(HandedOn(fold="0", made_from="a digest")), HandedOn.load, JSON),
     "ensemble.json": Target(_of_record(AVERAGED), EnsembleSettings.load, JSON),
     "facts of masks": Target(_of_record(FACTS), MaskFacts.load, JSON),
+    "settings of measures": Target(_of_record(MEASURING), MeasuringSettings.load, JSON),
+    "of a measured case": Target(_of_record(MEASURED), CaseMeasures.load, JSON),
+    "measures.json": Target(_measures, _standing_of_measures, JSON),
     "nnU-Net's postprocessing.json": Target(
         _text("postprocessing.json", KEEP_LARGEST), _postprocessing_of_theirs, JSON
     ),

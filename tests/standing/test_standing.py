@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from builders.data import make_images
+from builders.masks import box, geometry
 from builders.models import make_model
 from segfw.base.locks import claimed, held
 from segfw.cli import main
 from segfw.evaluation.metrics import Scores
+from segfw.images.formats import write_labels
 from segfw.inference.prediction_calls import note_call
 from segfw.standing.of_fold import FoldStanding
 from segfw.standing.recognise import RECOGNISERS, standing_of
+from segfw.verbs.measure import measure
 
 BEFORE = Path(__file__).parents[1] / "written_before"
 RUN = Path("runs", "3d_fullres")
@@ -227,3 +231,19 @@ def test_text_of_a_fold():
         "fold 3: interrupted, 12 of 100 epochs done, can be resumed, Dice 0.713 of validation patches, 72 min spent, "
         "about 9.8 h left"
     )
+
+
+def test_measures_are_recognised_with_what_is_missing(tmp_path):
+    for number in range(3):
+        mask = box((1, 3), (1, 5), (1, 5)) if number else box((0, 3), (1, 5), (1, 5))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        write_labels(tmp_path / "masks" / f"case_{number}.nii.gz", mask, geometry())
+    measure(tmp_path / "masks", tmp_path / "m.csv", part="1/2")
+    found = standing_of(tmp_path / "m.json")
+    assert (found.kind, found.cases, found.structures, found.missing) == ("measures", 2, ("label_1",), ("case_1",))
+    assert (found.statuses["whole"], found.statuses["cut"]) == (1, 1)
+    assert "statuses: 1 whole and 1 cut" in found.text()
+    words = shlex.split(found.next)
+    assert words[:2] == ["segfw", "measure"]
+    assert main(words[1:]) == 0  # the line can be pasted, and does what is missing
+    assert standing_of(tmp_path / "m.json").missing == ()
