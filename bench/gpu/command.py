@@ -1,8 +1,10 @@
 """Ten minutes on a bare machine with a CUDA device: what is right there, how much time and memory it takes.
 
-    python -m bench gpu --output FOLDER [--nnunet FOLDER] [--data FOLDER] [--limit 540] [--only right,step] [--cpu]
+    python -m bench gpu --output FOLDER [--nnunet FOLDER] [--data FOLDER] [--cine FOLDER]
+        [--limit 540] [--only right,step] [--cpu]
 
-Sections run in the order of their value. One is skipped when less time is left than it costs; result.json is written
+Sections run in the order of their value. One is skipped when less time is left than it costs; result.json, which names
+the card and all versions, is written
 anew after each, and so is result.md, the same as tables. ``--cpu`` runs all of it in miniature on the CPU, which tests
 the measurement and measures nothing.
 """
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         on_cpu=args.cpu,
         nnunet_folder=args.nnunet.resolve(),
         data_folder=args.data.resolve(),
+        cine_folder=args.cine.resolve(),
     )
     if args.warm:
         warm(visit, args.warm)
@@ -64,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("../shared/data/hippocampus"),
         help="data set of the section train, which is left out without it (default: ../shared/data/hippocampus)",
+    )
+    made.add_argument(
+        "--cine",
+        type=Path,
+        default=Path("../shared/data/cardiac_cine"),
+        help="data set of the section cine, which is left out without it (default: ../shared/data/cardiac_cine)",
     )
     made.add_argument("--limit", type=float, default=540.0, metavar="SECONDS", help="time for all (default: 540)")
     made.add_argument("--only", type=comma_separated, default=(), metavar="A,B", help="only these sections")

@@ -79,4 +79,5 @@ def counted_and_taken(
         else:
             found["tensors_gib"] = round(taken.tensors_gb, 2)
             found["held_gib"] = round(taken.held_gb, 2)
+            found["taken_of_counted"] = round(taken.tensors_gb / counted_gib, 3)
     return found | {"seconds": round(time.monotonic() - began, 1)}

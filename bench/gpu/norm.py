@@ -8,55 +8,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bench.gpu.timing import call_ms
 from bench.gpu.visit import Visit, attempt
-from segfw.networks.norm import _FusedNorm
+from segfw.kernels.trial import has_triton
+from segfw.networks.norm import NormBySample, _FusedNorm
 
 EPS = 1e-5
 SLOPE = 0.01
 MEMORY_BYTES_PER_MS = 4.3e9  # of the card that passes are told in: an H200's copy reads and writes 4.3 TB/s
-
-
-class SampleByBatchNorm(torch.autograd.Function):
-    """Batch norm of one sample at a time, which is instance norm.
-
-    CUDA has channels-last kernels for it, for 16 bit with float32 statistics; those of instance norm copy every image
-    out of that layout.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        y = torch.empty_like(x)
-        means = []
-        scales = []
-        for image, result in zip(x.split(1), y.split(1)):
-            normed, mean, scale = torch.native_batch_norm(image, weight, bias, None, None, True, 0.0, eps)
-            result.copy_(normed)
-            means.append(mean)
-            scales.append(scale)
-        ctx.save_for_backward(x, weight, torch.stack(means), torch.stack(scales))
-        ctx.eps = eps
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, means, scales = ctx.saved_tensors
-        layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
-        grads = grad.contiguous(memory_format=layout).split(1)
-        by_x = torch.empty_like(x)
-        by_weight = torch.zeros_like(weight)
-        by_bias = torch.zeros_like(weight)
-        for image, result, by_y, mean, scale in zip(x.split(1), by_x.split(1), grads, means, scales):
-            by_image, more_by_weight, more_by_bias = torch.ops.aten.native_batch_norm_backward(
-                by_y, image, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
-            )
-            result.copy_(by_image)
-            by_weight += more_by_weight
-            by_bias += more_by_bias
-        return by_x, by_weight, by_bias, None
 
 
 def norm(visit: Visit, found: dict, until_left_s: float) -> None:
@@ -72,7 +32,12 @@ def norm(visit: Visit, found: dict, until_left_s: float) -> None:
         return F.leaky_relu(_FusedNorm.apply(x, weight, bias, EPS), SLOPE)
 
     def by_sample(x: Tensor) -> Tensor:
-        return F.leaky_relu_(SampleByBatchNorm.apply(x, weight, bias, EPS), SLOPE)
+        return F.leaky_relu_(NormBySample.apply(x, weight, bias, EPS), SLOPE)
+
+    def by_kernel(x: Tensor) -> Tensor:
+        from segfw.kernels.norm_activation import norm_activation
+
+        return norm_activation(x, weight, bias, EPS, SLOPE)
 
     def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return torch.compile(function) if visit.on_cuda else function
@@ -85,6 +50,8 @@ def norm(visit: Visit, found: dict, until_left_s: float) -> None:
         "compiled stock channels-last": (compiled(stock), channels_last),
         "compiled formula channels-last": (compiled(by_formula), channels_last),
     }
+    if has_triton(visit.device):
+        ways["kernel channels-last"] = (by_kernel, channels_last)
     for name, (function, layout) in ways.items():
         attempt(found, name, partial(_timed, visit, function, shape, layout))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
+from bench.gpu.nnunet_prediction import nnunet_predicted
 from bench.gpu.timing import free_cached_memory, peak_gib, reset_peak, synchronize
 from bench.gpu.visit import Problem, Visit, attempt
 from bench.made_up import uncropped_record
@@ -54,6 +55,7 @@ VARIANTS = (
 
 def prediction(visit: Visit, found: dict, until_left_s: float) -> None:
     """Seconds of the network and of restoring in the second of two predictions, and peak memory."""
+    nnunet_variants = (VARIANTS[1], VARIANTS[3]) if visit.has_nnunet else ()
     benchmark_before = torch.backends.cudnn.benchmark
     try:
         for variant in VARIANTS:
@@ -61,6 +63,12 @@ def prediction(visit: Visit, found: dict, until_left_s: float) -> None:
                 return
             torch.backends.cudnn.benchmark = variant.benchmark and visit.on_cuda
             attempt(found, variant.name, partial(_predicted, visit, variant))
+            free_cached_memory(visit.device)
+        for variant in nnunet_variants:
+            if visit.on_cuda and visit.seconds_left() < until_left_s:
+                return
+            torch.backends.cudnn.benchmark = visit.on_cuda  # as nnU-Net sets it
+            attempt(found, f"nnU-Net, {variant.name}", partial(_predicted_by_nnunet, visit, variant))
             free_cached_memory(visit.device)
     finally:
         torch.backends.cudnn.benchmark = benchmark_before
@@ -82,6 +90,13 @@ def _predicted(visit: Visit, variant: Variant) -> dict:
         seconds = _seconds(visit, problem, networks, variant.mirror_axes, image, record)
     tile_runs = tile_count(record.shape, problem.patch_size, STEP) * 2 ** len(variant.mirror_axes) * variant.folds
     return seconds | {"tile_runs": tile_runs} | peak_gib(visit.device)
+
+
+def _predicted_by_nnunet(visit: Visit, variant: Variant) -> dict:
+    problem = visit.problem()
+    spec = problem.network.model_copy(update={"classes": variant.classes})
+    image = torch.randn(1, *_record(visit).shape)
+    return nnunet_predicted(visit, replace(problem, network=spec), image, mirror_axes=variant.mirror_axes)
 
 
 def _seconds(

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import torch
 
 from bench.gpu.agreement import agreement
+from bench.gpu.cine import cine
 from bench.gpu.compiling import await_compilers, start_compilers, stop_compilers
 from bench.gpu.feeding import feeding
 from bench.gpu.hardware import hardware
+from bench.gpu.loss_and_warp import loss_and_warp
 from bench.gpu.memory import memory
 from bench.gpu.norm import norm
 from bench.gpu.prediction import prediction
 from bench.gpu.profiling import profiling
 from bench.gpu.stepping import stepping
+from bench.gpu.suite import suite
 from bench.gpu.timing import free_cached_memory
 from bench.gpu.training import training
 from bench.gpu.visit import Visit, described
@@ -42,10 +45,13 @@ SECTIONS = (
     Section(name="compile", cost_s=5, until_left_s=330, measure=await_compilers),
     Section(name="step", cost_s=100, until_left_s=220, measure=stepping),
     Section(name="norm", cost_s=15, until_left_s=0, measure=norm),
+    Section(name="kernels", cost_s=15, until_left_s=0, measure=loss_and_warp),
+    Section(name="tests", cost_s=40, until_left_s=150, measure=suite),
     Section(name="profile", cost_s=15, until_left_s=0, measure=profiling),
     Section(name="feed", cost_s=50, until_left_s=0, measure=feeding),
     Section(name="predict", cost_s=70, until_left_s=120, measure=prediction),
     Section(name="train", cost_s=100, until_left_s=8, measure=training),
+    Section(name="cine", cost_s=190, until_left_s=8, measure=cine),
 )
 
 

@@ -20,6 +20,7 @@ from segfw.training.checkpoint import TrainState
 from segfw.training.prepare import _new_state
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Compute, train_step_that_fits
+from segfw.training.training_kernels import training_kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,23 @@ class SegfwStep:
 
 
 def segfw_step(
-    visit: Visit, problem: Problem, *, precision: str = "auto", compiled: bool = False, own_layout: bool = True
+    visit: Visit,
+    problem: Problem,
+    *,
+    precision: str = "auto",
+    compiled: bool = False,
+    own_layout: bool = True,
+    kernels: bool = False,
+    graphed: bool = False,
 ) -> SegfwStep:
-    """segfw's step. Without ``own_layout`` weights are laid out as PyTorch makes them (contiguous)."""
+    """segfw's step. Without ``own_layout`` weights are laid out as PyTorch makes them (contiguous).
+
+    ``kernels`` are used as ``--kernels on`` would; ``graphed`` the network, forward and backward, is one CUDA graph.
+    """
     torch.manual_seed(0)
-    settings = TrainSettings(precision=precision, batch_size=problem.batch_size, momentum=0.99, learning_rate=0.01)
+    settings = TrainSettings(
+        precision=precision, batch_size=problem.batch_size, momentum=0.99, learning_rate=0.01, kernels=kernels
+    )
     configuration = SimpleNamespace(network=problem.network, patch_size=problem.patch_size, batch_dice=False)
     state = _new_state(configuration, settings, visit.device, build_network)
     if not own_layout:
@@ -48,7 +61,12 @@ def segfw_step(
     compute = Compute(
         device=visit.device,
         precision=pick_precision(precision, visit.device, for_training=True),
-        loss=LOSSES["dice-ce"](configuration, LABELS, ALONE.sum_with_gradient),
+        loss=LOSSES["dice-ce"](
+            configuration,
+            LABELS,
+            ALONE.sum_with_gradient,
+            training_kernels(visit.device, are_wanted=kernels).sums,
+        ),
         ranks=ALONE,
         gradient_clip=settings.gradient_clip,
         in_channels=problem.network.in_channels,
@@ -57,6 +75,10 @@ def segfw_step(
     batch = problem.batch_size
     image = torch.randn(batch, problem.network.in_channels, *problem.patch_size, device=visit.device)
     truth = torch.randint(0, problem.network.classes, (batch, *problem.patch_size), device=visit.device)
+    if graphed:
+        # Autocast's cache of weights in 16 bit does not survive the capture.
+        with torch.autocast(visit.device.type, compute.precision, cache_enabled=False):
+            state.forward = torch.cuda.make_graphed_callables(state.network, (image,))
     return SegfwStep(call=partial(train_step_that_fits, compute, state, image, truth), compute=compute, state=state)
 
 
@@ -82,17 +104,15 @@ def nnunet_step(visit: Visit, problem: Problem, *, compiled: bool) -> Callable[[
     return step
 
 
-def _nnunet_network_and_loss(visit: Visit, problem: Problem, compiled: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
+def nnunet_network(visit: Visit, problem: Problem, *, deep_supervision: bool) -> torch.nn.Module:
+    """nnU-Net's plain network of the same size, on the device."""
     if str(visit.nnunet_folder) not in sys.path:
         sys.path.insert(0, str(visit.nnunet_folder))
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
     spec = problem.network
     stages = len(spec.features)
-    network = PlainConvUNet(
+    return PlainConvUNet(
         input_channels=1,
         n_stages=stages,
         features_per_stage=list(spec.features),
@@ -107,8 +127,16 @@ def _nnunet_network_and_loss(visit: Visit, problem: Problem, compiled: bool) -> 
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=torch.nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
-        deep_supervision=True,
+        deep_supervision=deep_supervision,
     ).to(visit.device)
+
+
+def _nnunet_network_and_loss(visit: Visit, problem: Problem, compiled: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
+    network = nnunet_network(visit, problem, deep_supervision=True)
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
     loss = DC_and_CE_loss(
         {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False},
         {},
@@ -120,6 +148,7 @@ def _nnunet_network_and_loss(visit: Visit, problem: Problem, compiled: bool) -> 
     if compiled:
         network = torch.compile(network)
         loss.dc = torch.compile(loss.dc)
+    stages = len(problem.network.features)
     weights = np.array([1 / 2**stage for stage in range(stages - 1)])
     weights[-1] = 0
     return network, DeepSupervisionWrapper(loss, weights / weights.sum())

@@ -53,10 +53,12 @@ def _ms_by_clock(call: Callable[[], object], repeats: int) -> list[float]:
     return found
 
 
-def call_ms_and_gib(call: Callable[[], object], repeats: int, device: torch.device) -> dict[str, float]:
+def call_ms_and_gib(
+    call: Callable[[], object], repeats: int, device: torch.device, *, warm_up: int = 3
+) -> dict[str, float]:
     """The same with the peak of all tensors and of what the allocator held, in GiB."""
     reset_peak(device)
-    return call_ms(call, repeats, device) | peak_gib(device)
+    return call_ms(call, repeats, device, warm_up=warm_up) | peak_gib(device)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -16,6 +16,8 @@ from bench import CLONE
 from bench.gpu.visit import Visit
 
 RESERVE_S = 70  # of the time that is left: planning, compiling, validation
+CINE_S = 190  # what the section below costs; left to it where this one has enough without
+SHORTEST_BUDGET_S = 60
 LONGEST_BUDGET_S = 240
 CONFIGURATION = "3d_fullres"
 
@@ -25,7 +27,7 @@ def training(visit: Visit, found: dict, until_left_s: float) -> None:
     if not visit.data_folder.is_dir():
         found["skipped"] = f"there is no data set {visit.data_folder}"
         return
-    budget_s = int(min(LONGEST_BUDGET_S, visit.seconds_left() - RESERVE_S)) if visit.on_cuda else 60
+    budget_s = budget(visit.seconds_left()) if visit.on_cuda else 2
     device = [] if visit.on_cuda else ["--device", "cpu"]
     fold = ["train", "WORK", CONFIGURATION, "0", *device]
     with tempfile.TemporaryDirectory() as folder, (visit.folder / "train.log").open("w", encoding="utf-8") as log:
@@ -44,6 +46,14 @@ def training(visit: Visit, found: dict, until_left_s: float) -> None:
         found["resumed_exit_status"] = segfw([*fold, "--resume"], log, longest_s=patience_s)
         found["resumed_s"] = round(time.monotonic() - began, 1)
         found |= _results(visit, work)
+
+
+def budget(left_s: float) -> int:
+    """Seconds to train: of those that are left, without those of the next section where that leaves enough."""
+    own_s = left_s - RESERVE_S
+    if own_s - CINE_S >= SHORTEST_BUDGET_S:
+        own_s -= CINE_S
+    return int(min(LONGEST_BUDGET_S, own_s))
 
 
 def segfw(arguments: Sequence[str], log: IO[str], *, longest_s: float | None = None) -> int:
@@ -65,7 +75,7 @@ def start(arguments: Sequence[str], log: IO[str]) -> subprocess.Popen:
 def _killed(visit: Visit, arguments: Sequence[str], work: Path, log: IO[str], budget_s: float) -> dict:
     """Starts a training and kills it a while after its first checkpoint, or when it takes too long."""
     longest_s = visit.pick(min(130.0, budget_s), 200.0)
-    after_checkpoint_s = visit.pick(20.0, 3.0)
+    after_checkpoint_s = visit.pick(20.0, 0.5)
     found = {}
     process = start(arguments, log)
     began = time.monotonic()

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,18 +54,29 @@ class Visit:
     limit_s: float
     nnunet_folder: Path
     data_folder: Path
+    cine_folder: Path
     began_s: float
     record: dict = field(default_factory=dict)
     compilers: dict[str, subprocess.Popen] = field(default_factory=dict)  # processes that fill the compiler's cache
 
     @classmethod
-    def start(cls, *, folder: Path, limit_s: float, on_cpu: bool, nnunet_folder: Path, data_folder: Path) -> Visit:
+    def start(
+        cls,
+        *,
+        folder: Path,
+        limit_s: float,
+        on_cpu: bool,
+        nnunet_folder: Path,
+        data_folder: Path,
+        cine_folder: Path,
+    ) -> Visit:
         """The clock starts here."""
         device = torch.device("cpu") if on_cpu else torch.device("cuda", 0)
         record = {
             "arguments": sys.argv[1:],
             "device": "CPU, in miniature" if on_cpu else device_name(device),
             "torch": torch.__version__,
+            "versions": versions(device),
             "sections": {},
         }
         return cls(
@@ -73,6 +85,7 @@ class Visit:
             limit_s=limit_s,
             nnunet_folder=nnunet_folder,
             data_folder=data_folder,
+            cine_folder=cine_folder,
             began_s=time.monotonic(),
             record=record,
         )
@@ -117,6 +130,21 @@ class Visit:
         text = json.dumps(self.record, indent=1, default=str)
         (self.folder / "result.json").write_text(text + "\n", encoding="utf-8")
         (self.folder / "result.md").write_text(markdown(self.record), encoding="utf-8")
+
+
+def versions(device: torch.device) -> dict[str, object]:
+    """What a figure depends on besides the card's name: memory, CUDA, cuDNN, Triton, ...; None of what is absent."""
+    is_cuda = device.type == "cuda"
+    found: dict[str, object] = {"python": sys.version.split()[0], "cuda": torch.version.cuda}
+    found["cudnn"] = torch.backends.cudnn.version() if is_cuda else None
+    found["capability"] = list(torch.cuda.get_device_capability(device)) if is_cuda else None
+    found["memory_gib"] = round(torch.cuda.mem_get_info(device)[1] / 2**30, 1) if is_cuda else None
+    for package in ("segfw", "triton", "nnunetv2", "numpy", "monai"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def attempt(found: dict, name: str, measure: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from bench import CLONE
 from bench.__main__ import main
 from bench.gpu.sections import SECTIONS
 
-QUICK = [section.name for section in SECTIONS if section.name != "train"]  # which trains for a minute
+QUICK = [section.name for section in SECTIONS if section.name not in ("train", "cine")]  # which start processes
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,10 @@ def test_what_agrees_with_the_cpu_does_so_on_the_cpu(sections):
 
 def test_every_figure_is_there(sections):
     assert sections["memory"]["plain 2 GB 2d"]["counted_gib"] > 0
-    for name in ("segfw eager", "segfw eager contiguous", "resenc-l eager"):
+    for name in ("segfw eager", "segfw eager contiguous", "small patches eager", "resenc-l eager"):
         assert sections["step"][name]["median_ms"] > 0
     assert sections["step"]["segfw eager"]["tflop_per_s"] > 0
-    assert len(sections["norm"]) == 5 + 1  # and the seconds
+    assert len(sections["norm"]) >= 5 + 1  # and the seconds; the kernel where Triton is
     assert sections["norm"]["batch norm by sample channels-last"]["both_ms"] > 0
     assert any("convolution" in name for _, _, name in sections["profile"]["kernels"])
     assert {name.split(",")[0] for name in sections["feed"]} == {"memory", "device", "disk", "seconds"}
