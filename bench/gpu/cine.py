@@ -51,7 +51,7 @@ def _trained(work: Path, way: str, budget_s: float, device: list[str], log: IO[s
         found |= seconds_and_steps((run / "metrics.jsonl").read_text(encoding="utf-8"))
     scores = run / "validation" / "scores.json"
     if scores.is_file():
-        found["mean"] = json.loads(scores.read_text(encoding="utf-8")).get("mean")
+        found["dice"] = json.loads(scores.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
     return found
 
 

@@ -23,6 +23,13 @@ WARM = ("segfw", "nnunet")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the arguments and runs the sections that were asked for."""
     args = parser().parse_args(arguments)
+    if args.computed:
+        from bench.gpu.computed import table
+
+        print(table(), end="")
+        return
+    if args.output is None:
+        parser().error("--output is needed: the folder of result.json and result.md")
     args.output.mkdir(parents=True, exist_ok=True)
     if args.cores:
         usable = sorted(os.sched_getaffinity(0))
@@ -54,7 +61,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--output", type=Path, required=True, help="folder of result.json and result.md")
+    made.add_argument("--output", type=Path, help="folder of result.json and result.md")
+    made.add_argument(
+        "--computed", action="store_true", help="measure nothing: print the table of computed times of docs/gpu.md"
+    )
     made.add_argument(
         "--nnunet",
         type=Path,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
+from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.evaluation.mask_facts import Training, training_of
 from segfw.evaluation.masks import read_image, read_pair
@@ -95,7 +95,7 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
     facts = {
         **files.facts,
         "Cases": str(len(scores.cases)),
-        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by segfw {version('segfw')}",
+        "Written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by segfw {own_version()}",
     }
     overlays = []
     for rank, case in overlay_cases(scores).items():

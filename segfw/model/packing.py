@@ -11,12 +11,12 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from torch import Tensor
 
 from segfw.base.files import whole_file
+from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.base.written_by_people import parse_json, read_text
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
@@ -155,7 +155,7 @@ def _card(
     licence, licence_text = _licence(options.licence, before)
     half = options.half or (before is not None and before.precision == "float16")
     return Card(
-        segfw=_version(),
+        segfw=own_version(),
         created=max((of_fold.trained for of_fold in facts if of_fold.trained), default="an unknown day"),
         dataset=plan.dataset,
         licence=licence,
@@ -214,10 +214,3 @@ def _licence(name_or_file: str | None, before: Card | None) -> tuple[str | None,
     if not lines:
         raise UserError(f"{name_or_file}: is empty; give the licence's name or its text")
     return lines[0], text
-
-
-def _version() -> str:
-    try:
-        return version("segfw")
-    except PackageNotFoundError:  # run from its sources
-        return "unknown"

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ import torch
 
 from bench import CLONE
 from bench.__main__ import main
+from bench.gpu.cine import seconds_and_steps
+from bench.gpu.computed import CARDS
 from bench.gpu.sections import SECTIONS
+from bench.gpu.suite import CUDA_TESTS, IN_MINIATURE, outcome
+from bench.gpu.training import budget
+from builders.data import write_raw
 
 QUICK = [section.name for section in SECTIONS if section.name not in ("train", "cine")]  # which start processes
 
@@ -73,6 +79,92 @@ def test_every_figure_is_there(sections):
     tile_runs = [row["tile_runs"] for name, row in sections["predict"].items() if name != "seconds"]
     # 40 x 36 x 36 voxels in patches of 32 are 2 x 2 x 2 tiles; 3 mirrored axes are 8 runs of each, 5 folds 5.
     assert tile_runs == [8, 8, 64, 8, 64, 40]
+
+
+def test_card_and_versions_are_named(visit):
+    record = json.loads((visit / "result.json").read_text(encoding="utf-8"))
+    assert record["device"] == "CPU, in miniature"
+    assert record["torch"] == torch.__version__
+    assert record["versions"]["numpy"] == version("numpy")
+    assert {"cuda", "cudnn", "capability", "memory_gib", "triton", "nnunetv2"} <= set(record["versions"])
+
+
+def test_the_tests_of_the_suite_ran_in_a_process_of_their_own(sections):
+    assert sections["tests"]["exit_status"] == 0
+    assert sections["tests"]["tests"] > 5
+    assert sections["tests"]["failures"] == sections["tests"]["errors"] == 0
+
+
+def test_a_test_that_fails_is_told_by_its_name(tmp_path):
+    report = tmp_path / "tests.xml"
+    report.write_text(
+        '<testsuites><testsuite tests="3" failures="1" errors="0" skipped="1">'
+        '<testcase classname="tests.a" name="right"/>'
+        '<testcase classname="tests.a" name="left out"><skipped/></testcase>'
+        '<testcase classname="tests.a" name="wrong"><failure message="assert 1 == 2"/></testcase>'
+        "</testsuite></testsuites>",
+        encoding="utf-8",
+    )
+    wanted = {"tests": 3, "failures": 1, "errors": 0, "skipped": 1, "failed": {"tests.a::wrong": "assert 1 == 2"}}
+    assert outcome(report) == wanted
+
+
+def test_files_of_the_suite_that_the_visit_runs_are_there():
+    assert all((CLONE / path).exists() for path in (*CUDA_TESTS, *IN_MINIATURE))
+
+
+def test_a_minute_is_counted_from_the_first_step():
+    """Ten seconds before it, then epochs of 20 and 40 s with 3 s of validation between."""
+    epochs = [
+        {"elapsed_s": 30.0, "epoch_s": 20.0, "steps": 100},
+        {"elapsed_s": 73.0, "epoch_s": 40.0, "steps": 210},
+    ]
+    found = seconds_and_steps("\n".join(json.dumps(epoch) for epoch in epochs))
+    assert found == {"before_first_step_s": 10.0, "of_steps_s": 63.0, "steps": 310}
+    assert seconds_and_steps("") == {}
+
+
+def test_training_leaves_time_for_the_section_below_where_both_fit():
+    assert budget(1000) == 240  # the most
+    assert budget(400) == 400 - 70 - 190
+    assert budget(300) == 230  # both do not fit
+    assert budget(100) == 30
+
+
+def test_trainings_are_killed_resumed_timed_and_scored(tmp_path):
+    """The two sections that start trainings, on six small cases: a minute of a core, most of it starting processes."""
+    raw = write_raw(tmp_path / "raw", 6, "MR")
+    output = tmp_path / "visit"
+    arguments = ["gpu", "--cpu", "--output", str(output), "--data", str(raw), "--cine", str(raw)]
+    main([*arguments, "--limit", "10000", "--only", "train,cine"])
+    sections = json.loads((output / "result.json").read_text(encoding="utf-8"))["sections"]
+    assert list(errors(sections)) == []
+    train = sections["train"]
+    assert (train["plan_exit_status"], train["killed_exit_status"], train["resumed_exit_status"]) == (0, -9, 0)
+    assert train["steps"] > 0
+    assert 0 <= train["scores"]["foreground_mean"]["dice"] <= 1
+    cine = sections["cine"]
+    for way in ("grow", "constant"):
+        assert cine[way]["exit_status"] == 0
+        assert cine[way]["steps"] > 0
+        assert 0 <= cine[way]["dice"] <= 1
+    # The second run gets what came before the first step of the one before it.
+    assert cine["constant"]["budget_s"] == pytest.approx(2 + cine["grow"]["before_first_step_s"], abs=0.11)
+
+
+def test_the_computed_times_in_the_documentation_are_what_is_computed(capsys):
+    main(["gpu", "--computed"])
+    table = capsys.readouterr().out
+    assert table in (CLONE / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = table.splitlines()[2:]
+    assert len(rows) == len(CARDS)
+    assert all("| computed |" in row for row in rows)
+
+
+def test_a_visit_needs_a_folder_for_its_results(capsys):
+    with pytest.raises(SystemExit):
+        main(["gpu", "--cpu"])
+    assert "--output is needed" in capsys.readouterr().err
 
 
 def test_the_markdown_names_the_device_and_holds_every_section(visit):

@@ -26,6 +26,7 @@ from segfw.cli import VERBS, build_parser
 OF_OTHERS = {
     "docs/benchmarks.md": {
         "--at-once",
+        "--cine",
         "--cores",
         "--data",
         "--draw-seeds",
@@ -35,6 +36,7 @@ OF_OTHERS = {
         "--sets",
         "--steps",
     },
+    "docs/gpu.md": {"--computed", "--nproc-per-node"},
     "docs/from-nnunet.md": {
         "--c",
         "--chill",
