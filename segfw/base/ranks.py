@@ -87,6 +87,7 @@ class Ranks:
             network,
             device_ids=[device] if device.type == "cuda" else None,
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # or all gradients would be there twice
         )
 
 

@@ -135,7 +135,7 @@ class Restoring:
             place = relative(part, block)
             if on_old_grid is not None:
                 winners_there = on_old_grid[source]
-                if (winners_there == winners_there[0, 0, 0]).all():
+                if _is_uniform(winners_there):
                     result[place] = winners_there[0, 0, 0]
                     continue
             winners.put(result, place, self._resampler.resize_rows(channels_zyxa[source], part))
@@ -167,6 +167,11 @@ class Restoring:
             class_of = self._class_of.astype(np.uint8 if self._class_of.max() < 256 else np.uint16)
             self._classes = class_of[self._classes]
         return self._classes if self._onto is not None else place_back(self._classes, self._record)
+
+
+def _is_uniform(winners_zyx: np.ndarray | Tensor) -> bool:
+    """Whether one wins everywhere; a GPU is waited for."""
+    return bool((winners_zyx == winners_zyx[0, 0, 0]).all())
 
 
 def _looked_up(classes: np.ndarray, winner_zyx: np.ndarray | Tensor) -> np.ndarray:

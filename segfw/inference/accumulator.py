@@ -125,7 +125,7 @@ class Accumulator:
 def _require_numbers(values_azyx: Tensor) -> None:
     """NoNumbers if a value is NaN or infinite: the largest of such would be the background, without a word."""
     # The sum, which is quick, is no number then; it may also be beyond what the type holds where all values are right.
-    if values_azyx.is_meta:  # only shapes are computed
+    if values_azyx.device.type == "meta":  # only shapes are computed
         return
     if not values_azyx.sum().isfinite() and not values_azyx.isfinite().all():
         raise NoNumbers(

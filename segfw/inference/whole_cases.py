@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from segfw.networks.losses import Target, overlap_counts
 from segfw.planning.plan import Configuration
 
 MEMORY_SHARE = 0.3  # of the free memory that the sums of a case's tiles may take while training
+COUNTED_BYTES = 64 * 2**20  # of logits that are compared with the truth at a time
 VALIDATION = "validation"  # folder of the masks in a fold's
 REPORT_FILE = "report.html"
 RESULTS = (REPORT_FILE, VALIDATION)  # all that validation writes into a fold's folder
@@ -72,9 +74,12 @@ def whole_case_counter(
         counts: list[Tensor] = []
         try:
             for slab in slabs:
-                for z in range(slab.start, slab.stop):
-                    logits = slab.logits((slice(z, z + 1), slice(None), slice(None)))
-                    truth = classes_zyx[None, z : z + 1].to(logits.device, torch.long)
+                slice_bytes = slab.outputs * prod(classes_zyx.shape[1:]) * torch.float32.itemsize
+                at_once = max(1, COUNTED_BYTES // slice_bytes)
+                for start in range(slab.start, slab.stop, at_once):
+                    part = slice(start, min(start + at_once, slab.stop))
+                    logits = slab.logits((part, slice(None), slice(None)))
+                    truth = classes_zyx[None, part].to(logits.device, torch.long)
                     counts.append(overlap_counts(logits[None], truth, target).to(device))
         except NoNumbers:
             raise

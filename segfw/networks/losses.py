@@ -18,6 +18,7 @@ from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, SumsOfOutputs, Ta
 
 # B batch, K class or region (output of the network), Z Y X space
 SMOOTH = 1e-5
+MOST_COUNTED = 1 << 24  # whole numbers up to which float32 holds
 HARDEST = 0.1  # share of the voxels that top-k entropy looks at: nnU-Net's choice (Isensee et al. 2021)
 
 LABELS = Target()  # plain labels, all voxels annotated
@@ -166,15 +167,38 @@ def downsample(classes_BZYX: Tensor, shape: Sequence[int]) -> Tensor:
 def overlap_counts(logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target = LABELS) -> Tensor:
     """True positives, false positives and false negatives (3, K) of the hard prediction, summed over the batch.
 
-    K are the classes but the background, or the regions.
+    K are the classes but the background, or the regions. Classes cost a GPU few launches, whatever their number.
     """
+    if not target.regions:
+        return _overlap_of_classes(logits_BKZYX.argmax(1), classes_BZYX, logits_BKZYX.shape[1], target.ignore)
     counted = None if target.ignore is None else classes_BZYX != target.ignore
-    winner = None if target.regions else logits_BKZYX.argmax(1)
     counts = []
-    for number, inside in enumerate(masks(classes_BZYX, target.structures(logits_BKZYX.shape[1]))):
-        found = logits_BKZYX[:, number] > 0 if winner is None else winner == number + 1
+    for number, inside in enumerate(masks(classes_BZYX, target.regions)):
+        found = logits_BKZYX[:, number] > 0
         if counted is not None:
             found = found & counted
         both = (found & inside).sum()
         counts.append(torch.stack((both, found.sum() - both, inside.sum() - both)))
     return torch.stack(counts, 1)
+
+
+def _overlap_of_classes(winner_BZYX: Tensor, classes_BZYX: Tensor, outputs: int, ignore: int | None) -> Tensor:
+    """The same from a table of how often each class was found where each class is."""
+    truth = classes_BZYX if ignore is None else classes_BZYX.masked_fill(classes_BZYX == ignore, outputs)
+    pairs = truth * outputs + winner_BZYX
+    table = _histogram(pairs.flatten(), (outputs + 1) * outputs).view(outputs + 1, outputs)[:outputs]
+    both = table.diagonal()
+    return torch.stack((both, table.sum(0) - both, table.sum(1) - both))[:, 1:]
+
+
+def _histogram(values: Tensor, bins: int) -> Tensor:
+    """How often each whole number below ``bins`` occurs in ``values``, int64."""
+    if values.device.type == "cpu":
+        return torch.bincount(values, minlength=bins)
+    return counted_without_waiting(values, bins)
+
+
+def counted_without_waiting(values: Tensor, bins: int, *, most: int = MOST_COUNTED) -> Tensor:
+    """As ``torch.bincount``, for which a GPU is asked for the largest value; ``most`` values at a time, in float32."""
+    parts = (values.float() + 0.5).split(most)  # in the middle of their bins, whose borders are rounded
+    return torch.stack([torch.histc(part, bins, 0, bins).long() for part in parts]).sum(0)

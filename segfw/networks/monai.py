@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +65,8 @@ def segresnet(spec: NetworkSpec) -> nn.Module:
     scales = [tuple(int(step) for step in scale) for scale in network.anisotropic_scales or ()]
     if scales != [_inner(spec, step) for step in steps]:
         raise ValueError(f"{spec.architecture} cannot have kernels {spec.kernels}: axes catch up first, then all halve")
+    # MONAI's own check computes with NumPy, where a compiler's graph would end.
+    vars(network)["is_valid_shape"] = partial(_is_divisible, _inner(spec, spec.downsampling))
     return Foreign(network, spec)
 
 
@@ -84,6 +89,8 @@ def swin_unetr(spec: NetworkSpec) -> nn.Module:
             num_heads=SWIN_HEADS,
             downsample="mergingv2",  # the other leaves some of the voxels out and takes others twice
         )
+        # MONAI's own check computes with NumPy, where a compiler's graph would end.
+        vars(network)["_check_input_size"] = partial(_require_divisible, _inner(spec, spec.downsampling))
     return Foreign(network.to(torch.get_default_device()), spec)
 
 
@@ -114,6 +121,16 @@ def mednext(spec: NetworkSpec) -> nn.Module:
         blocks_up=spec.decoder_convs[::-1],
     )
     return Foreign(network, spec)
+
+
+def _is_divisible(factors: tuple[int, ...], image: Tensor) -> bool:
+    """Whether the sizes in space (the last axes) of an image are multiples of ``factors``."""
+    return all(size % factor == 0 for size, factor in zip(image.shape[2:], factors))
+
+
+def _require_divisible(factors: tuple[int, ...], sizes: Sequence[int]) -> None:
+    if any(size % factor for size, factor in zip(sizes, factors)):
+        raise ValueError(f"sizes {tuple(sizes)} must be multiples of {factors}")
 
 
 def doubled(first: int, stages: int) -> tuple[int, ...]:

@@ -39,24 +39,31 @@ def open_cases(
     previous: Path | None = None,
     sharers: int = 1,
 ) -> list[CaseArrays]:
-    """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, in memory if they fit, or on disk.
+    """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, else as many as fit in memory.
 
-    ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of what the first stage of a
-    cascade finds; ``sharers`` is the number of processes that open them on this machine. Raises UserError if a case is
-    not preprocessed, or was for another plan.
+    The others stay on disk. ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of
+    what the first stage of a cascade finds; ``sharers`` is the number of processes that open them on this machine.
+    Raises UserError if a case is not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
         if load_stored(folder, case_id).preprocessing != preprocessing:
             raise UserError(
                 f"{folder}: {case_id} was preprocessed for another plan; run segfw plan-and-preprocess again"
             )
-    size = sum(stored_bytes(folder, list(case_ids), previous))
+    sizes = list(stored_bytes(folder, list(case_ids), previous))
+    size = sum(sizes)
     if device is not None and size < spare_device_bytes(device, step_gb):
         return [
             on_device(open_case(folder, case_id, in_memory=True, previous=previous), device) for case_id in case_ids
         ]
-    fits = size * sharers < MEMORY_SHARE * free_memory_bytes()
-    return [open_case(folder, case_id, in_memory=fits, previous=previous) for case_id in case_ids]
+    room_bytes = MEMORY_SHARE * free_memory_bytes() / sharers
+    cases = []
+    for case_id, case_bytes in zip(case_ids, sizes):
+        # Those that are left to the disk hold the interpreter when they are read: the fewer, the less a step waits.
+        fits = case_bytes < room_bytes
+        room_bytes -= case_bytes if fits else 0
+        cases.append(open_case(folder, case_id, in_memory=fits, previous=previous))
+    return cases
 
 
 def spare_device_bytes(device: torch.device, step_gb: float) -> float:

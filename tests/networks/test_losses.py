@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor
 
+from bench.fake_device import DEVICE, Asked, fake_device
 from builders.losses import IGNORE, REGIONS, TARGETS, batch_for
 from segfw.networks.losses import (
     Target,
+    counted_without_waiting,
     deep_supervision_loss,
     dice_ce_loss,
     downsample,
@@ -208,6 +210,40 @@ def test_overlap_counts_by_hand():
     predicted = torch.tensor([[[[1, 1, 0, 2]]], [[[2, 0, 0, 1]]]])
     logits = torch.nn.functional.one_hot(predicted, 3).movedim(-1, 1).float()
     assert overlap_counts(logits, truth).tolist() == [[1, 2], [2, 0], [1, 1]]  # TP, FP, FN of classes 1 and 2
+
+
+@pytest.mark.parametrize("ignore", [None, 6])
+def test_overlap_counts_equal_those_of_a_loop_over_classes(ignore):
+    torch.manual_seed(1)
+    logits = torch.randn(2, 6, 3, 5, 7)
+    truth = torch.randint(0, 6 if ignore is None else 7, (2, 3, 5, 7))
+    found = logits.argmax(1)
+    known = truth != ignore if ignore is not None else torch.ones_like(truth, dtype=torch.bool)
+    slow = []
+    for index in range(1, 6):
+        hit = (found == index) & (truth == index)
+        extra = (found == index) & (truth != index) & known
+        slow.append([int(part.sum()) for part in (hit, extra, (truth == index) & (found != index))])
+    counts = overlap_counts(logits, truth, Target(ignore=ignore))
+    assert counts.T.tolist() == slow
+    assert counts.dtype == torch.int64
+
+
+def test_numbers_are_counted_without_waiting_for_the_largest():
+    values = torch.randint(0, 13_806, (10_000,))  # pairs of 117 classes
+    wanted = torch.bincount(values, minlength=13_806)
+    assert torch.equal(counted_without_waiting(values, 13_806), wanted)
+    assert torch.equal(counted_without_waiting(values, 13_806, most=777), wanted)
+
+
+def test_counting_a_hundred_classes_asks_a_gpu_for_little():
+    """Before, for eight launches a class."""
+    with fake_device(), Asked() as asked:
+        logits = torch.empty(2, 117, 4, 8, 8, device=DEVICE)
+        counts = overlap_counts(logits, torch.zeros(2, 4, 8, 8, dtype=torch.long, device=DEVICE))
+        assert counts.shape == (3, 116)
+    assert asked.launch_count < 25
+    assert asked.bytes_out == 0
 
 
 def test_overlap_counts_of_overlapping_regions_without_ignored_voxels_by_hand():

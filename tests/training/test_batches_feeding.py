@@ -14,7 +14,7 @@ from segfw.base.records import GIGABYTE, UserError
 from segfw.grid import store
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, PreprocessRecord
-from segfw.grid.store import CaseArrays, StoredCase
+from segfw.grid.store import CaseArrays, StoredCase, stored_bytes
 from segfw.images.geometry import Geometry
 from segfw.training import feeding
 from segfw.training.batches import Batches, CutBatch, cut_padded
@@ -67,6 +67,21 @@ def test_a_case_of_another_plan_is_refused(tmp_path):
     other = HOW.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
     with pytest.raises(UserError, match="A was preprocessed for another plan"):
         open_cases(tmp_path, ["A"], other)
+
+
+def test_as_many_cases_as_fit_are_kept_in_memory_and_the_others_read_from_disk(tmp_path, monkeypatch):
+    stored(tmp_path)
+    size = sum(stored_bytes(tmp_path, ["A"]))
+
+    def kept(free_bytes: float, sharers: int = 1) -> list[bool]:
+        monkeypatch.setattr(feeding, "free_memory_bytes", lambda: free_bytes)
+        cases = open_cases(tmp_path, ["A"] * 3, HOW, sharers=sharers)
+        return [isinstance(case.image, np.ndarray) for case in cases]
+
+    assert kept(3.01 * size / feeding.MEMORY_SHARE) == [True, True, True]
+    assert kept(2.01 * size / feeding.MEMORY_SHARE) == [True, True, False]
+    assert kept(2.01 * size / feeding.MEMORY_SHARE, sharers=2) == [True, False, False]
+    assert kept(0.99 * size / feeding.MEMORY_SHARE) == [False, False, False]
 
 
 def test_a_gpu_keeps_cases_that_leave_room_for_the_step(monkeypatch):

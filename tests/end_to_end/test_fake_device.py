@@ -1,0 +1,221 @@
+"""Training, validation, prediction and restoring of every architecture on a device that has no values.
+
+There what mixes host and device raises, and so does whoever asks for a value, for which a GPU would be waited for. What
+is asked of the device is counted. Values are tested elsewhere; layouts and kernels of CUDA only CUDA can test.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from bench.fake_device import DEVICE, Asked, fake_device, moved
+from builders.losses import BOTH, REGIONS
+from builders.networks import network_spec
+from segfw.base.ranks import ALONE
+from segfw.grid import restore as restore_module
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.restore import Restoring
+from segfw.grid.store import CaseArrays
+from segfw.images.geometry import Geometry
+from segfw.inference.host_memory import LearnedLimits
+from segfw.inference.sliding_window import sliding_window
+from segfw.inference.summands import summands_of
+from segfw.inference.tiles import TiledImage
+from segfw.networks import ARCHITECTURES, build_network, fastest_layout
+from segfw.networks.losses import LABELS, LOSSES, Target
+from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
+from segfw.training import augment
+from segfw.training.batches import Batches
+from segfw.training.checkpoint import TrainState
+from segfw.training.patch_validation import validate_patches
+from segfw.training.step import Compute, train_step
+
+FEATURES = {
+    PLAIN: (8, 16, 32),
+    RESIDUAL_ENCODER: (8, 16, 32),
+    SEGRESNET: (8, 16, 32),
+    SWIN_UNETR: (12, 12, 24, 48, 96, 192),
+    MEDNEXT: (8, 16, 32),
+}
+BLOCKS = {SWIN_UNETR: (1, 2, 2, 2, 2, 1)}
+EVERY = [(name, is_2d) for name in ARCHITECTURES for is_2d in (False, True)]
+
+
+def spec_of(architecture: str, is_2d: bool) -> NetworkSpec:
+    features = FEATURES[architecture]
+    stages = len(features)
+    return network_spec(
+        features,
+        is_2d,
+        architecture=architecture,
+        kernels=((1 if is_2d else 3, 3, 3),) * stages,
+        encoder_blocks=BLOCKS.get(architecture, (1, 2, 2)),
+        decoder_convs=(1,) * (stages - 1),
+    )
+
+
+def patch_of(architecture: str, is_2d: bool) -> tuple[int, int, int]:
+    edge = 32 if architecture == SWIN_UNETR else 16
+    return (3 if is_2d else edge, edge, 2 * edge)
+
+
+def network_there(spec: NetworkSpec) -> torch.nn.Module:
+    """The network on the device, laid out as for CUDA; made on the host, where initial weights have values."""
+    network = fastest_layout(build_network(spec))
+    with fake_device():
+        return moved(network)
+
+
+def compute_for(spec: NetworkSpec, patch: tuple[int, int, int], target: Target = LABELS) -> Compute:
+    class OfPatches:
+        batch_dice = False
+
+    return Compute(
+        device=DEVICE,
+        precision=torch.float32,
+        loss=LOSSES["dice-ce"](OfPatches(), target),
+        ranks=ALONE,
+        gradient_clip=12.0,
+        in_channels=spec.in_channels,
+        patch_size=patch,
+    )
+
+
+def state_of(network: torch.nn.Module) -> TrainState:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, foreach=True)
+    for parameter in network.parameters():
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return TrainState(network=network, optimizer=optimizer, scaler=scaler, forward=network)
+
+
+def cases(spec: NetworkSpec, shape: tuple[int, int, int]) -> list[CaseArrays]:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(spec.in_channels, *shape)).astype(np.float16)
+    return [CaseArrays(image=image, classes=rng.integers(0, 3, shape).astype(np.uint8), foreground={})]
+
+
+def batches_for(spec: NetworkSpec, patch: tuple[int, int, int], kind: str = "device") -> Batches:
+    shape = tuple(size + 8 for size in patch)
+    return Batches(
+        cases=cases(spec, shape), patch_size=patch, batch_size=2, seed=0, stream=0, augmentation=kind,
+        mirror_axes=(0, 1, 2), foreground_share=0, elastic=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_noise(monkeypatch):
+    """There are no random numbers to draw on this device."""
+    monkeypatch.setattr(augment, "_add_noise", lambda image, stds, seeds: image)
+
+
+@pytest.mark.parametrize("architecture, is_2d", EVERY)
+def test_steps_of_every_architecture_wait_for_nothing(architecture, is_2d):
+    """From a batch that was cut on the host to the new weights: no value is asked for, nothing goes back."""
+    spec = spec_of(architecture, is_2d)
+    patch = patch_of(architecture, is_2d)
+    batches = batches_for(spec, patch)
+    state = state_of(network_there(spec))
+    compute = compute_for(spec, patch)
+    state.network.train()
+    for step in range(2):
+        cut = batches.cut(step)
+        with fake_device(), Asked() as asked:
+            image, classes = batches.finish(cut, DEVICE)
+            loss = train_step(compute, state, image, classes)
+        assert loss.device == DEVICE
+        assert asked.bytes_out == 0
+        assert asked.launch_count > 50
+        assert torch.float64 not in asked.types  # which Apple's GPUs do not have
+    assert all(parameter.grad.device == DEVICE for parameter in state.network.parameters())
+
+
+@pytest.mark.parametrize("target", [REGIONS, Target(ignore=3), BOTH])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_steps_on_regions_and_beside_ignored_voxels_wait_for_nothing(target, parts):
+    outputs = len(target.regions) or 3
+    spec = spec_of(PLAIN, False).model_copy(update={"classes": outputs})
+    patch = patch_of(PLAIN, False)
+    state = state_of(network_there(spec))
+    state.counters.parts = parts
+    with fake_device(), Asked() as asked:
+        image = torch.empty(2, spec.in_channels, *patch, device=DEVICE)
+        train_step(
+            compute_for(spec, patch, target), state, image, torch.zeros(2, *patch, dtype=torch.long, device=DEVICE)
+        )
+    assert asked.bytes_out == 0
+
+
+@pytest.mark.parametrize("architecture, is_2d", EVERY)
+def test_validation_waits_once_when_all_its_batches_are_asked_for(architecture, is_2d, monkeypatch):
+    spec = spec_of(architecture, is_2d)
+    patch = patch_of(architecture, is_2d)
+    state = state_of(network_there(spec))
+    batches = batches_for(spec, patch, kind="none")
+    finished = []
+    finish = Batches.finish
+    monkeypatch.setattr(Batches, "finish", lambda *given: finished.append(given) or finish(*given))
+    with fake_device(), pytest.raises(DataDependentOutputException):  # by the figures, which the host is told
+        validate_patches(compute_for(spec, patch), state, batches, 5, batch_dice=False, target=LABELS)
+    assert len(finished) == 5
+    assert not state.network.training
+
+
+@pytest.mark.parametrize("axes", [(), (0, 2)])
+@pytest.mark.parametrize("architecture, is_2d", EVERY)
+def test_predictions_wait_for_nothing_and_send_each_tile_once(architecture, is_2d, axes, monkeypatch):
+    """Restoring looks at each block once, whether it holds one class, and then takes a byte a voxel back."""
+    spec = spec_of(architecture, is_2d)
+    patch = patch_of(architecture, is_2d)
+    network = network_there(spec).eval()
+    shape = (patch[0] + 5, patch[1] + 9, patch[2])
+    image = torch.randn(spec.in_channels, *shape)
+    new = (shape[0] + 2, shape[1] - 4, shape[2] + 10)
+    restoring = Restoring(record(shape, new))
+    monkeypatch.setattr(TiledImage, "constant", lambda *_: None)  # which looks at the image on the host
+    monkeypatch.setattr(restore_module, "_is_uniform", lambda winners_zyx: False)
+    monkeypatch.setattr(restore_module, "_on_host", lambda classes: np.zeros(classes.cpu().shape, np.uint8))
+    with fake_device(), Asked() as asked:
+        summands = summands_of([network], axes)
+        for slab in sliding_window(image, summands, patch, device=DEVICE, limits=LearnedLimits()):
+            assert slab.channels_azyx.device == DEVICE
+            restoring.add(slab)
+    assert restoring.result().shape == new
+    assert asked.bytes_out == np.prod(new)
+    assert torch.float64 not in asked.types
+
+
+def record(old: tuple[int, ...], new: tuple[int, ...]) -> PreprocessRecord:
+    """Of an image of ``new`` voxels that was brought to ``old``."""
+    return PreprocessRecord(
+        original=Geometry.of(new, np.eye(4)[[2, 1, 0, 3]]),
+        box=tuple((0, size) for size in new),
+        axis_order=(0, 1, 2),
+        cropped_shape=new,
+        cropped_spacing_mm=(1.0, 1.0, 1.0),
+        shape=old,
+        spacing_mm=tuple(size / before for size, before in zip(new, old)),
+    )
+
+
+@pytest.mark.parametrize("architecture, is_2d", EVERY)
+def test_every_architecture_is_one_graph_in_training(architecture, is_2d):
+    """No break of the graph, and no second compilation for another step or after validation in between."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    spec = spec_of(architecture, is_2d)
+    patch = patch_of(architecture, is_2d)
+    network = build_network(spec)
+    forward = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
+    image = torch.randn(1, spec.in_channels, *patch)
+    for _ in range(2):
+        forward(image)[0].sum().backward()
+        network.zero_grad(set_to_none=True)
+        network.eval()
+        with torch.no_grad():
+            network(image)
+        network.train()
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
