@@ -38,11 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation(parser.parse_args(arguments).pairs)
 
 
-def organ_masks(shape: Shape, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and prediction (uint8, Z Y X): ``labels`` - 1 ellipsoids, moved a little in the second."""
+def organ_masks(shape: Shape, labels: int, seed: int, largest: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and prediction (uint8, Z Y X): ``labels`` - 1 ellipsoids, moved a little in the second.
+
+    Half axes are up to ``largest`` of the volume.
+    """
     rng = np.random.default_rng(seed)
     centres = rng.uniform(0.05, 0.95, (labels - 1, 3))
-    half_axes = rng.uniform(0.02, 0.1, (labels - 1, 3))
+    half_axes = rng.uniform(0.02, largest, (labels - 1, 3))
     masks = []
     for wrong in (0.0, 1.0):
         mask = np.zeros(shape, np.uint8)
