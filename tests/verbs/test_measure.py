@@ -287,3 +287,15 @@ def test_a_kept_case_that_is_damaged_is_measured_again(cohort):
     os.utime(kept)
     assert measure(cohort) == 0
     assert (cohort / "out" / "m.csv").read_bytes() == table
+
+
+def test_a_cluster_measures_the_same_from_another_folder(cohort, monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'segfw[cluster]'")
+    assert measure(cohort, "--images", cohort / "images") == 0
+    here = (cohort / "out" / "m.csv").read_bytes()
+    monkeypatch.chdir(cohort)  # a worker is in another folder
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as started:
+        segfw.measure("masks", "there/m.csv", images="images", cluster=started.scheduler_address)
+    assert (cohort / "there" / "m.csv").read_bytes() == here
