@@ -193,7 +193,7 @@ def test_the_table_warns_of_unequal_processors_and_unfinished_arms():
         (1000, {"large": 0.1, "small": 0.001}, ["large"]),
         (1000, {"large": 0.1, "small": 0.02}, ["large", "small"]),
         (1000, {"large": 0.001, "small": 0.001}, []),
-        (2000, {"large": 0.1, "small": 0.001}, ["large", "small"]),
+        (1300, {"large": 0.1, "small": 0.001}, ["large", "small"]),
     ],
 )
 def test_every_statement_that_is_made_can_be_counted(steps, shares, names):

@@ -14,7 +14,7 @@ ALL_LARGE = {"liver": 0.03, "lung": 0.1}
         (6, {}, "too few for a usable model"),
         (299, ALL_LARGE, "too few for a usable model"),
         (300, {}, "enough for large structures, not for small ones"),
-        (1999, ALL_LARGE, "enough for large structures, such as all here"),
+        (1299, ALL_LARGE, "enough for large structures, such as all here"),
         (340, {"liver": 0.03}, "enough for large structures, such as the one here"),
         (340, ALL_SMALL, "too few for structures under 0.5% of a case, which all here are"),
         (340, ALL_LARGE | ALL_SMALL, "enough for large structures, not for small ones (nerve, gland)"),
@@ -23,7 +23,7 @@ ALL_LARGE = {"liver": 0.03, "lung": 0.1}
             {"liver": 0.03} | dict.fromkeys("abcde", 0.001),
             "enough for large structures, not for small ones (a, b, c and 2 more)",
         ),
-        (2000, ALL_SMALL, "enough for large and small structures"),
+        (1300, ALL_SMALL, "enough for large and small structures"),
     ],
 )
 def test_few_steps_are_enough_for_what_is_large(steps, shares, said):
