@@ -9,6 +9,7 @@ from collections.abc import Sequence
 # verb: (module with a function ``main`` that takes the arguments after the verb, what it measures)
 VERBS = {
     "gpu": ("bench.gpu.command", "ten minutes on a CUDA device: what is right, how fast, how much memory"),
+    "asked": ("bench.asked", "what a step and a prediction ask of a GPU, counted without one"),
     "memory": ("bench.memory", "on CUDA: memory counted for a training step beside what it takes"),
     "speed": ("bench.speed", "parts of segfw against plain baselines"),
     "machine": ("bench.machine", "how far a training step is from the machine's matrix products"),

@@ -26,18 +26,22 @@ OLD_TORCH = (2, 10)  # the first release without the faults of 2.8 and 2.9
 
 @dataclass(frozen=True, kw_only=True)
 class GpuLibraries:
-    """What computes on a GPU: which maker's, and the versions; ``cudnn`` is None where there is none."""
+    """What computes on a GPU: which maker's, and the versions; ``cudnn`` (or MIOpen's) is None where there is none."""
 
     kind: GpuKind
     torch_version: tuple[int, int]
     cudnn: int | None = None
+    runtime: str = ""  # version of CUDA or ROCm that PyTorch was built for
 
     def text(self) -> str:
-        """The library of convolutions and its version, as ``segfw doctor`` shows it."""
+        """The libraries and their versions, as ``segfw doctor`` shows them: 'CUDA 13.0, cuDNN 9.15.1'."""
         if self.kind == "mps":
             return "Metal"
-        name = "cuDNN" if self.kind == "cuda" else "MIOpen"
-        return f"{name} {cudnn_text(self.cudnn)}" if self.cudnn is not None else f"no {name}"
+        runtime, name = ("CUDA", "cuDNN") if self.kind == "cuda" else ("ROCm", "MIOpen")
+        if self.cudnn is None:
+            return f"{runtime} {self.runtime}, no {name}"
+        version = cudnn_text(self.cudnn) if self.kind == "cuda" else str(self.cudnn)
+        return f"{runtime} {self.runtime}, {name} {version}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ def libraries_of(device: torch.device) -> GpuLibraries | None:
         kind="cuda" if torch.version.hip is None else "rocm",
         torch_version=version_of(torch.__version__),
         cudnn=torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+        runtime=torch.version.hip or torch.version.cuda or "",
     )
 
 

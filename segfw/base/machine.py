@@ -46,7 +46,7 @@ class Machine(Answer):
     folder: str
     free_disk_gb: float
     gpus: tuple[ComputeDevice, ...]
-    gpu_libraries: str  # the one of convolutions and its version; '' where no GPU is used
+    gpu_libraries: str  # and their versions; '' where no GPU is used
     device: str
     precision: str
     wrong: tuple[str, ...]
@@ -64,7 +64,7 @@ class Machine(Answer):
             f"Memory: {self.free_memory_gb:.1f} of {self.memory_gb:.1f} GB free",
             f"Disk here: {self.free_disk_gb:.1f} GB free ({self.folder})",
             *(gpus or (["GPU: none that PyTorch can use"] if self.device == "CPU" else [])),
-            *([f"Convolutions there: {self.gpu_libraries}"] if self.gpu_libraries else []),
+            *([f"Libraries of the GPU: {self.gpu_libraries}"] if self.gpu_libraries else []),
             f"segfw will use: {self.device} in {self.precision}; another one by --device",
             "",
             *(self.wrong or ("Nothing is wrong.",)),

@@ -1,6 +1,7 @@
 """Versions that compute wrong or slowly on a GPU: refused, warned about, and named by the doctor; none is here."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,14 @@ def test_what_is_installed(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.10.1+cu128")
     monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
-    assert libraries_of(CUDA) == nvidia((2, 10), 91002)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert libraries_of(CUDA) == replace(nvidia((2, 10), 91002), runtime="12.8")
     assert libraries_of(MPS).text() == "Metal"
-    assert libraries_of(CUDA).text() == "cuDNN 9.10.2"
+    assert libraries_of(CUDA).text() == "CUDA 12.8, cuDNN 9.10.2"
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert libraries_of(CUDA).kind == "rocm"
     monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: False)
-    assert libraries_of(CUDA).text() == "no MIOpen"
-    assert nvidia((2, 13), None).text() == "no cuDNN"
+    assert libraries_of(CUDA).text() == "ROCm 6.4, no MIOpen"
 
 
 @pytest.fixture
@@ -101,11 +102,11 @@ def test_what_computes_wrong_is_refused_and_what_is_slow_warned_about_once(insta
 
 
 def test_the_doctor_names_the_library_and_its_fault(installed, capsys, monkeypatch):
-    installed(nvidia((2, 9), 91002))
+    installed(replace(nvidia((2, 9), 91002), runtime="12.8"))
     monkeypatch.setattr(machine, "pick_precision", lambda name, device: BF16)
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    assert "Convolutions there: cuDNN 9.10.2" in shown
+    assert "Libraries of the GPU: CUDA 12.8, cuDNN 9.10.2" in shown
     assert "With cuDNN 9.10.2 under PyTorch 2.9 3-D convolutions of 16 bit can be four times as slow" in shown
     assert "Nothing is wrong" not in shown
 

@@ -24,6 +24,7 @@ from segfw.grid.restore import Restoring, restored
 from segfw.grid.slabs import Slab, dense, one_slab
 from segfw.images.formats import read_volume
 from segfw.images.volume import Volume
+from segfw.inference import predictor as predictor_module
 from segfw.inference.image_types import open_image
 from segfw.inference.many_cases import predict_cases
 from segfw.inference.output_folder import OutputFolder
@@ -336,6 +337,15 @@ def test_compiling_is_for_long_predictions_on_cuda_and_has_a_way_back(monkeypatc
         compiled(image)
     assert len(calls) == 1
     assert capsys.readouterr().out == "note: torch.compile is not usable here, going on without it: no compiler\n"
+
+
+def test_a_prediction_sees_to_its_card_before_networks_are_there(model, monkeypatch):
+    calls = []
+    for name in ("keep_to_device_memory", "tune_convolutions"):
+        monkeypatch.setattr(predictor_module, name, lambda device, name=name: calls.append(name))
+    monkeypatch.setattr(predictor_module, "ready_networks", lambda *given, **more: calls.append("networks") or ())
+    Predictor.of(model, device="cpu", precision="fp32")
+    assert calls == ["keep_to_device_memory", "tune_convolutions", "networks"]
 
 
 def test_smaller_batches_are_filled_up_for_the_compiler(monkeypatch):
