@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 96), help="voxels along z, y and x")
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="of training (default: 4)")
+    parser.add_argument("--gpu-memory-gb", type=float, default=2.0, help="that is planned for (default: 2)")
     parser.add_argument("--torso", type=Path, help="the shared torso data, instead of made-up ones")
     parser.add_argument("--work", type=Path, default=Path("many_classes_check"), help="is made and removed")
     args = parser.parse_args(arguments)
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_bodies(raw, (size_z, size_y, size_x), args.classes, args.cases)
     else:
         write_torso(raw, args.torso)
-    print(from_raw_to_measures(raw, args.work, args.steps))
+    print(from_raw_to_measures(raw, args.work, args.steps, args.gpu_memory_gb))
     shutil.rmtree(args.work)
 
 
@@ -92,15 +93,16 @@ def _describe(raw: Path, classes: int, cases: int) -> None:
     (raw / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
-def from_raw_to_measures(raw: Path, work: Path, steps: int) -> str:
+def from_raw_to_measures(raw: Path, work: Path, steps: int, gpu_memory_gb: float = 2.0) -> str:
     """Plans, trains, predicts, measures and evaluates, each in a process of its own; a table of what it took."""
     model = work / "model"
     masks = work / "masks"
     images = raw / "imagesTr"
     cpu = ("--device", "cpu")
+    plan = ("--configurations", "3d_fullres", "--gpu-memory-gb", gpu_memory_gb, *cpu)
     train = ("--epochs", 1, "--steps-per-epoch", steps, *cpu)
     verbs = {
-        "plan and preprocess": ("plan-and-preprocess", raw, model, "--configurations", "3d_fullres", *cpu),
+        "plan and preprocess": ("plan-and-preprocess", raw, model, *plan),
         f"train, {steps} steps": ("train", model, "3d_fullres", 0, *train),
         "predict": ("predict", model, images, masks, "--configuration", "3d_fullres", *cpu),
         "measure": ("measure", masks, "--images", images, "--output", work / "measures.csv"),
@@ -112,8 +114,8 @@ def from_raw_to_measures(raw: Path, work: Path, steps: int) -> str:
         taken = measure([str(SEGFW), *map(str, words)], env=os.environ, log=work / "log")
         rows.append([name, f"{taken.wall_s:.1f}", f"{taken.peak_pss_gb:.2f}"])
         print(f"{name}: {taken.wall_s:.1f} s, {taken.peak_pss_gb:.2f} GB", flush=True)
-    plan = json.loads((model / "plan.json").read_text(encoding="utf-8"))
-    patch = "x".join(map(str, plan["configurations"]["3d_fullres"]["patch_size"]))
+    planned = json.loads((model / "plan.json").read_text(encoding="utf-8"))
+    patch = "x".join(map(str, planned["configurations"]["3d_fullres"]["patch_size"]))
     measured = len((work / "labels.csv").read_text(encoding="utf-8").splitlines()) - 1
-    classes = len(plan["labels"]["names"]) - 1
+    classes = len(planned["labels"]["names"]) - 1
     return f"{classes} classes, patches of {patch}, {measured} rows of measures of the labels\n{columns(rows)}"

@@ -11,6 +11,7 @@ from segfw.base.records import Record
 from segfw.base.robust import find_outliers
 from segfw.base.words import count
 from segfw.dataset.labels import LabelSet
+from segfw.dataset.look_up import known_as
 from segfw.measurements.structure_measures import STATUSES, CaseMeasures, Status, StructureMeasures
 from segfw.measurements.time_points import TimePoints
 
@@ -25,6 +26,17 @@ class OutlyingSize(Record):
     structure: str
     size: float
     usual: tuple[float, float]
+
+
+class NameInTable(Record):
+    """What the table of anatomy calls a structure, and its code; texts are empty where it does not know."""
+
+    english: str = ""
+    chinese: str = ""
+    side: str = ""
+    scheme: str = ""
+    code: str = ""
+    code_meaning: str = ""
 
 
 class StructureSummary(Record):
@@ -54,6 +66,7 @@ class Measures(Record):
     per_component: bool = False
     unit: str
     notes: tuple[str, ...] = ()
+    names: dict[str, NameInTable] = {}  # of structures that the table of anatomy knows
     failed: dict[str, str] = {}
     missing: tuple[str, ...] = ()
     statuses: dict[Status, int]
@@ -91,6 +104,16 @@ class Measures(Record):
         if self.missing:
             lines.append(f"{count(len(self.missing), 'case')} not measured yet: other parts add theirs")
         return "\n".join(lines)
+
+
+def names_in_table(labels: LabelSet) -> dict[str, NameInTable]:
+    """What the table of anatomy, or the data set itself, knows of each structure."""
+    fields = NameInTable.model_fields
+    found = {
+        name: NameInTable(**{field: getattr(known, field) for field in fields})
+        for name, known in known_as(labels).items()
+    }
+    return {name: each for name, each in found.items() if each != NameInTable()}
 
 
 def _spread_text(summary: StructureSummary) -> str:

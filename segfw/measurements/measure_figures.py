@@ -29,10 +29,11 @@ def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    by_structure: dict[str, list[StructureMeasures]] = {}
+    by_structure: dict[str, list[StructureMeasures]] = {each.structure: [] for each in measures.summary}
     for row in measures.rows:
         if row.size is not None:
-            by_structure.setdefault(row.structure, []).append(row)
+            by_structure[row.structure].append(row)
+    by_structure = {name: found for name, found in by_structure.items() if found}
     if not by_structure:
         return None
     rows = len(by_structure)

@@ -12,11 +12,10 @@ from segfw.base.figures import write_page
 from segfw.base.records import UserError
 from segfw.base.tables import Column, Table
 from segfw.base.words import count
-from segfw.dataset.look_up import KnownStructure, known_as
 from segfw.evaluation.masks import classes_of
 from segfw.evaluation.overlays import draw_overlay
 from segfw.images.volume import Volume, to_canonical
-from segfw.measurements.cohort_measures import Measures, StructureSummary
+from segfw.measurements.cohort_measures import Measures, NameInTable, StructureSummary
 from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
 from segfw.measurements.measure_case import read_case
 from segfw.measurements.measure_figures import draw_sizes
@@ -72,9 +71,8 @@ def structure_classes(found: FoundMasks) -> dict[str, int]:
 def structure_table(measures: Measures) -> Table:
     """A row for each structure: how often it has which status, and how large it is where it is whole."""
     summary = measures.summary
-    known = known_as(measures.labels)
     names = [each.structure for each in summary]
-    others = [_known_name(known.get(name)) for name in names]
+    others = [_known_name(measures.names.get(name)) for name in names]
     unit = UNITS[measures.unit]
     columns = [
         Column(title="Structure", values=names, notes=others if any(others) else ()),
@@ -82,8 +80,8 @@ def structure_table(measures: Measures) -> Table:
     ]
     for title, values in (
         ("Median", [each.median for each in summary]),
-        ("25 %", [None if each.quartiles is None else each.quartiles[0] for each in summary]),
-        ("75 %", [None if each.quartiles is None else each.quartiles[1] for each in summary]),
+        ("25%", [None if each.quartiles is None else each.quartiles[0] for each in summary]),
+        ("75%", [None if each.quartiles is None else each.quartiles[1] for each in summary]),
         ("Smallest", [each.smallest for each in summary]),
         ("Largest", [each.largest for each in summary]),
     ):
@@ -97,7 +95,7 @@ def _counted(summary: Sequence[StructureSummary], status: Status) -> Column:
     return Column(title=status.capitalize(), values=[each.statuses[status] for each in summary], digits=0)
 
 
-def _known_name(known: KnownStructure | None) -> str:
+def _known_name(known: NameInTable | None) -> str:
     """What a structure is called in English and Chinese; '' where it is unknown."""
     return "" if known is None else " ".join(filter(None, (known.english, known.chinese)))
 

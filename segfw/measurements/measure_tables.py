@@ -8,7 +8,7 @@ from pathlib import Path
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.printing import csv_text
-from segfw.measurements.cohort_measures import Measures
+from segfw.measurements.cohort_measures import Measures, NameInTable
 from segfw.measurements.first_order import FirstOrder
 from segfw.measurements.structure_measures import StructureMeasures
 
@@ -40,6 +40,7 @@ PART_FIELDS = (
     *("diameter_mm", "long_axis_mm", "short_axis_mm", "mean"),
 )
 STATISTICS = tuple(FirstOrder.model_fields)
+NAME_FIELDS = ("english", "chinese", "scheme", "code")
 DIGITS = 10  # significant ones, which no measure has
 
 
@@ -59,7 +60,7 @@ def _beside(output: Path, name: str) -> Path:
 
 def write_tables(output: Path, measures: Measures, *, wide: bool) -> list[Path]:
     """The tables, and the JSON last, because its presence says that they are there; what was written."""
-    texts = {"": rows_csv(measures.rows)}
+    texts = {"": rows_csv(measures.rows, measures.names)}
     if wide:
         texts[WIDE] = wide_csv(measures.rows, measures.unit)
     if measures.per_component:
@@ -75,17 +76,20 @@ def write_tables(output: Path, measures: Measures, *, wide: bool) -> list[Path]:
     return written
 
 
-def rows_csv(rows: Sequence[StructureMeasures]) -> str:
-    """A row for every structure of every case."""
+def rows_csv(rows: Sequence[StructureMeasures], names: Mapping[str, NameInTable]) -> str:
+    """A row for every structure of every case; the last columns are its names and code, where any is known."""
     fields = [*ALWAYS, *(field for field in OTHERS if any(getattr(row, field) not in (None, "") for row in rows))]
     channels = dict.fromkeys(_every(row.channels for row in rows))
     heads = _heads(fields) + [f"{_word(channel)}_{name}" for channel in channels for name in STATISTICS]
+    name_fields = [field for field in NAME_FIELDS if any(getattr(each, field) for each in names.values())]
+    heads += name_fields
     lines = []
     for row in rows:
         cells = _cells(row, fields)
         for channel in channels:
             found = row.channels.get(channel)
             cells += [_cell(None if found is None else getattr(found, name)) for name in STATISTICS]
+        cells += _cells(names.get(row.structure, NameInTable()), name_fields)
         lines.append(cells)
     return csv_text(heads, lines)
 

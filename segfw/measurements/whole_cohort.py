@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from segfw.measurements.cohort_measures import Measures, main_unit, outlying_sizes, status_counts, summaries
+from segfw.measurements.cohort_measures import (
+    Measures,
+    main_unit,
+    names_in_table,
+    outlying_sizes,
+    status_counts,
+    summaries,
+)
 from segfw.measurements.masks_to_measure import FoundMasks
 from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
 from segfw.measurements.time_points import time_points
@@ -33,6 +40,7 @@ def gathered(
         per_component=settings.per_component,
         unit=main_unit(cases),
         notes=found.notes,
+        names=names_in_table(found.labels),
         failed={case: measures.problem for case, measures in cases.items() if measures.problem},
         missing=tuple(case for case, measures in kept.items() if measures is None),
         statuses={},

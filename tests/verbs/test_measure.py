@@ -71,10 +71,9 @@ def test_a_row_for_every_structure_of_every_case(cohort, capsys):
     ]
     assert rows[0]["left_right_ratio"] == f"{0.64 / 0.3:.10g}"
     assert rows[5]["reason"] == "no voxel of it is in the mask"
-    assert {rows[5][name] for name in rows[5] if name not in ("case", "structure", "value", "status", "reason")} == {
-        "",
-        "0",  # voxels alone
-    }
+    told = ("case", "structure", "value", "status", "reason", "english", "chinese", "scheme", "code")
+    assert {rows[5][name] for name in rows[5] if name not in told} == {"", "0"}  # the voxels alone are known to be 0
+    assert (rows[0]["english"], rows[0]["chinese"], rows[0]["code"]) == ("left kidney", "左肾", "64033007")
     assert "area_mm2" not in rows[0]
     kept = json.loads((cohort / "out" / "m.json").read_text())
     assert kept["statuses"] == {"whole": 5, "cut": 0, "absent": 1, "small": 0, "failed": 0}
