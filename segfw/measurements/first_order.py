@@ -15,7 +15,8 @@ CHUNK = 1 << 20  # values that are widened to 8 bytes at a time
 class FirstOrder(Record):
     """Of the intensities inside, in the file's values (its scale and offset applied); sd over all, kurtosis in excess.
 
-    ``skewness`` and ``kurtosis`` are None where all are equal.
+    ``skewness`` and ``kurtosis`` are None where all are equal, the robust deviation where none lies between p10 and
+    p90, as of two values.
     """
 
     mean: float
@@ -30,7 +31,7 @@ class FirstOrder(Record):
     energy: float
     rms: float
     mean_absolute_deviation: float
-    robust_mean_absolute_deviation: float
+    robust_mean_absolute_deviation: float | None
 
 
 def first_order(values: np.ndarray) -> FirstOrder:
@@ -43,6 +44,7 @@ def first_order(values: np.ndarray) -> FirstOrder:
     variance = second / number
     is_flat = minimum == maximum
     between = values[(values >= p10) & (values <= p90)]
+    robust = _mean_deviation(between, float(between.mean(dtype=np.float64))) if len(between) else None
     return FirstOrder(
         mean=mean,
         sd=variance**0.5,
@@ -56,7 +58,7 @@ def first_order(values: np.ndarray) -> FirstOrder:
         energy=energy,
         rms=(energy / number) ** 0.5,
         mean_absolute_deviation=_mean_deviation(values, mean),
-        robust_mean_absolute_deviation=_mean_deviation(between, float(between.mean(dtype=np.float64))),
+        robust_mean_absolute_deviation=robust,
     )
 
 

@@ -204,7 +204,8 @@ def _cut_share(mask: MaskToMeasure, projections: Projections, counts: np.ndarray
             for down, across in steps:
                 beside = padded[down + rows.start : down + rows.stop, across + columns.start : across + columns.stop]
                 at_border[axis] += int(projections.along_z[beside].sum())
-    return float(at_border @ areas / (faces @ areas))
+    total = float(faces @ areas)
+    return float(at_border @ areas) / total if total else 0.0  # an image of one voxel has no sides to be cut at
 
 
 def _shape(mask: MaskToMeasure, inside: np.ndarray, projections: Projections, counts: np.ndarray) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 
 from builders.masks import geometry
 from segfw.dataset.labels import LabelSet, Region
-from segfw.images.units import PICTURE, SCAN, SLICE
+from segfw.images.units import PICTURE, SCAN, SLICE, units_of
 from segfw.measurements.field_of_view import outside_field_of_view
 from segfw.measurements.first_order import first_order
 from segfw.measurements.measure_masks import MaskToMeasure, measure_mask
@@ -105,6 +105,13 @@ def test_equal_intensities_have_no_skewness():
     assert (flat.mean, flat.sd, flat.skewness, flat.kurtosis) == (7, 0, None, None)
 
 
+@pytest.mark.parametrize(("values", "robust"), [([3], 0.0), ([1, 5], None), ([1, 5, 6], 0.0)])
+def test_intensities_of_very_few_voxels(values, robust):
+    found = first_order(np.array(values, np.int16))
+    assert (found.minimum, found.maximum, found.robust_mean_absolute_deviation) == (min(values), max(values), robust)
+    assert found.mean == pytest.approx(sum(values) / len(values))
+
+
 def test_intensities_do_not_depend_on_how_many_are_widened_at_a_time():
     values = np.random.default_rng(0).normal(1000, 30, (1 << 20) + 999).astype(np.float32)
     found = first_order(values)
@@ -130,6 +137,28 @@ def test_a_photograph_is_counted_in_pixels_and_has_no_millimetres():
     found = by_name(mask)["kidney_left"]
     assert (found.area_px, found.area_mm2, found.volume_ml) == (24, None, None)
     assert {found.diameter_mm, found.centroid_ras_mm, found.long_axis_mm} == {None}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(40))
+def test_every_mask_has_measures_however_few_its_voxels_are(seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 6, 3).tolist()) if seed else (1, 1, 1)
+    classes = rng.integers(0, 4, shape).astype(np.uint8) * (rng.random(shape) < rng.random())
+    for is_placed in (True, False):
+        mask = MaskToMeasure(
+            classes_zyx=classes,
+            geometry=geometry(shape, SPACING_MM if is_placed else (1.0, 1.0, 1.0)),
+            units=units_of(shape, is_placed=is_placed),
+            labels=LABELS,
+            channels={"image": rng.integers(0, 5, shape).astype(np.int16)},
+        )
+        found = measure_mask("case", mask, per_component=True)
+        assert [row.voxels for row in found] == [int((classes == index).sum()) for index in (1, 2, 3)]
+        for row in found:
+            assert (row.status == "absent") == (row.voxels == 0)
+            assert sum(part.voxels for part in row.parts) == row.voxels
+            assert row.cut_share is None or 0 <= row.cut_share <= 1
 
 
 # ---- the round field of view ----
