@@ -9,16 +9,13 @@ Welford (1962) and joined after Chan et al. (1979), in an order that does not de
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-Pointer = Any  # to the first value of a tensor, as Triton sees it
-Number = Any
+from segfw.kernels.launch import on_its_device
 
 TILE = 2048  # values that a program works on at once: 16 for each thread of four warps
 MOST_CHANNELS = 64  # of a tile
@@ -28,12 +25,12 @@ LARGEST_IMAGE = 2**31 - 1  # values of one sample, which are counted in 32 bits
 
 @triton.jit
 def _moments_of_slabs(
-    x: Pointer,
-    means: Pointer,
-    squares: Pointer,
-    voxels: Number,
-    channels: Number,
-    slab_voxels: Number,
+    x: tl.tensor,
+    means: tl.tensor,
+    squares: tl.tensor,
+    voxels: tl.tensor,
+    channels: tl.tensor,
+    slab_voxels: tl.tensor,
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
@@ -68,15 +65,15 @@ def _moments_of_slabs(
 
 @triton.jit
 def _joined_moments(
-    means: Pointer,
-    squares: Pointer,
-    mean: Pointer,
-    scale: Pointer,
-    voxels: Number,
-    channels: Number,
-    slabs: Number,
-    slab_voxels: Number,
-    eps: Number,
+    means: tl.tensor,
+    squares: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    voxels: tl.tensor,
+    channels: tl.tensor,
+    slabs: tl.tensor,
+    slab_voxels: tl.tensor,
+    eps: tl.tensor,
     BLOCK_S: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
@@ -108,16 +105,16 @@ def _joined_moments(
 
 @triton.jit
 def _normalise(
-    x: Pointer,
-    shortcut: Pointer,
-    y: Pointer,
-    weight: Pointer,
-    bias: Pointer,
-    mean: Pointer,
-    scale: Pointer,
-    voxels: Number,
-    channels: Number,
-    slope: Number,
+    x: tl.tensor,
+    shortcut: tl.tensor,
+    y: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    voxels: tl.tensor,
+    channels: tl.tensor,
+    slope: tl.tensor,
     HAS_SHORTCUT: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -144,20 +141,20 @@ def _normalise(
 
 @triton.jit
 def _gradient_sums_of_slabs(
-    x: Pointer,
-    y: Pointer,
-    by_y: Pointer,
-    by_shortcut: Pointer,
-    weight: Pointer,
-    bias: Pointer,
-    mean: Pointer,
-    scale: Pointer,
-    by_bias: Pointer,
-    by_weight: Pointer,
-    voxels: Number,
-    channels: Number,
-    slab_voxels: Number,
-    slope: Number,
+    x: tl.tensor,
+    y: tl.tensor,
+    by_y: tl.tensor,
+    by_shortcut: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    by_bias: tl.tensor,
+    by_weight: tl.tensor,
+    voxels: tl.tensor,
+    channels: tl.tensor,
+    slab_voxels: tl.tensor,
+    slope: tl.tensor,
     HAS_SHORTCUT: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -204,18 +201,18 @@ def _gradient_sums_of_slabs(
 
 @triton.jit
 def _gradient_of_image(
-    x: Pointer,
-    by_y: Pointer,
-    by_x: Pointer,
-    weight: Pointer,
-    bias: Pointer,
-    mean: Pointer,
-    scale: Pointer,
-    by_bias: Pointer,
-    by_weight: Pointer,
-    voxels: Number,
-    channels: Number,
-    slope: Number,
+    x: tl.tensor,
+    by_y: tl.tensor,
+    by_x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    by_bias: tl.tensor,
+    by_weight: tl.tensor,
+    voxels: tl.tensor,
+    channels: tl.tensor,
+    slope: tl.tensor,
     IS_BEFORE_ACTIVATION: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -285,6 +282,7 @@ class _Context(FunctionCtx):
 
 class _NormActivation(torch.autograd.Function):
     @staticmethod
+    @on_its_device
     def forward(
         ctx: _Context, x: Tensor, shortcut: Tensor | None, weight: Tensor, bias: Tensor, eps: float, slope: float
     ) -> Tensor:
@@ -331,6 +329,7 @@ class _NormActivation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @on_its_device
     def backward(ctx: _Context, by_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, scale, *result = ctx.saved_tensors
         y = result[0] if result else None

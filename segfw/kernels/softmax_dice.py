@@ -9,16 +9,13 @@ one number a voxel is kept: the logarithm of the sum of exponentials, from which
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-Pointer = Any  # to the first value of a tensor, as Triton sees it
-Number = Any
+from segfw.kernels.launch import on_its_device
 
 TILE = 2048  # logits that a program works on at once
 MOST_CLASSES = 1024  # which a program holds at once
@@ -28,21 +25,21 @@ NOTHING_IGNORED = -(2**31)  # a class that no voxel has
 
 @triton.jit
 def _sums_of_slabs(
-    logits: Pointer,
-    classes: Pointer,
-    log_sums: Pointer,
-    entropies: Pointer,
-    counts: Pointer,
-    overlaps: Pointer,
-    volumes: Pointer,
-    truths: Pointer,
-    outputs: Number,
-    voxels: Number,
-    slab_voxels: Number,
-    of_sample: Number,
-    of_output: Number,
-    of_voxel: Number,
-    ignore: Number,
+    logits: tl.tensor,
+    classes: tl.tensor,
+    log_sums: tl.tensor,
+    entropies: tl.tensor,
+    counts: tl.tensor,
+    overlaps: tl.tensor,
+    volumes: tl.tensor,
+    truths: tl.tensor,
+    outputs: tl.tensor,
+    voxels: tl.tensor,
+    slab_voxels: tl.tensor,
+    of_sample: tl.tensor,
+    of_output: tl.tensor,
+    of_voxel: tl.tensor,
+    ignore: tl.tensor,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
@@ -91,19 +88,19 @@ def _sums_of_slabs(
 
 @triton.jit
 def _gradient(
-    logits: Pointer,
-    classes: Pointer,
-    log_sums: Pointer,
-    by_logits: Pointer,
-    by_entropy: Pointer,
-    by_overlap: Pointer,
-    by_volume: Pointer,
-    outputs: Number,
-    voxels: Number,
-    of_sample: Number,
-    of_output: Number,
-    of_voxel: Number,
-    ignore: Number,
+    logits: tl.tensor,
+    classes: tl.tensor,
+    log_sums: tl.tensor,
+    by_logits: tl.tensor,
+    by_entropy: tl.tensor,
+    by_overlap: tl.tensor,
+    by_volume: tl.tensor,
+    outputs: tl.tensor,
+    voxels: tl.tensor,
+    of_sample: tl.tensor,
+    of_output: tl.tensor,
+    of_voxel: tl.tensor,
+    ignore: tl.tensor,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
@@ -142,6 +139,7 @@ class _Context(FunctionCtx):
 
 class _SoftmaxDice(torch.autograd.Function):
     @staticmethod
+    @on_its_device
     def forward(ctx: _Context, logits: Tensor, classes: Tensor, ignore: int) -> tuple[Tensor, ...]:
         samples, outputs = logits.shape[:2]
         voxels = classes[0].numel()
@@ -175,6 +173,7 @@ class _SoftmaxDice(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @on_its_device
     def backward(
         ctx: _Context, by_entropy: Tensor, _: None, by_overlap_BK: Tensor, by_volume_BK: Tensor, __: None
     ) -> tuple[Tensor | None, ...]:

@@ -6,21 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-Pointer = Any  # to the first value of a tensor, as Triton sees it
-Number = Any
+from segfw.kernels.launch import device_of
 
 BLOCK = 256  # voxels of a program: few, since each holds 8 neighbours, their weights and their votes
 
 
 @triton.jit
-def _place(numbers: Pointer, row: tl.constexpr, in_z: Number, in_y: Number, in_x: Number, move: Number) -> Number:
+def _place(
+    numbers: tl.tensor, row: tl.constexpr, in_z: tl.tensor, in_y: tl.tensor, in_x: tl.tensor, move: tl.tensor
+) -> tl.tensor:
     """Where voxels lie along one axis of the box: within it, but for rounding they would be anyhow."""
     turned = tl.load(numbers + 3 * row) * in_z
     turned += tl.load(numbers + 3 * row + 1) * in_y
@@ -31,7 +31,7 @@ def _place(numbers: Pointer, row: tl.constexpr, in_z: Number, in_y: Number, in_x
 
 
 @triton.jit
-def _lower(place: Number, last: Number, IS_FLAT: tl.constexpr) -> Number:
+def _lower(place: tl.tensor, last: tl.tensor, IS_FLAT: tl.constexpr) -> tl.tensor:
     """The lower neighbour along an axis, below which there always is an upper one if the axis is turned."""
     lower = tl.floor(place)
     if not IS_FLAT:
@@ -41,19 +41,19 @@ def _lower(place: Number, last: Number, IS_FLAT: tl.constexpr) -> Number:
 
 @triton.jit
 def _warp(
-    images: Pointer,
-    masks: Pointer,
-    moves: Pointer,
-    numbers: Pointer,
-    places: Pointer,
-    image_result: Pointer,
-    mask_result: Pointer,
-    channels: Number,
-    kinds: Number,
-    values: Number,
-    size_z: Number,
-    size_y: Number,
-    size_x: Number,
+    images: tl.tensor,
+    masks: tl.tensor,
+    moves: tl.tensor,
+    numbers: tl.tensor,
+    places: tl.tensor,
+    image_result: tl.tensor,
+    mask_result: tl.tensor,
+    channels: tl.tensor,
+    kinds: tl.tensor,
+    values: tl.tensor,
+    size_z: tl.tensor,
+    size_y: tl.tensor,
+    size_x: tl.tensor,
     HAS_MOVES: tl.constexpr,
     IS_FLAT: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -165,7 +165,7 @@ def _warp(
 
 
 @triton.jit
-def _vote(label: Number, other: Number, weight: Number) -> Number:
+def _vote(label: tl.tensor, other: tl.tensor, weight: tl.tensor) -> tl.tensor:
     """The weight of a corner that has the same label, else nothing."""
     return tl.where(label == other, weight, 0.0)
 
@@ -197,20 +197,21 @@ def warp_at_once(
     if has_moves:
         still = torch.zeros(3, voxels, device=device)
         moves_W3N = torch.stack([still if move is None else move for move in moves])
-    _warp[(triton.cdiv(voxels, BLOCK), count)](
-        images_CM,
-        masks_LM,
-        moves_W3N,
-        numbers,
-        places,
-        image_WCN,
-        mask_WLN,
-        len(images_CM),
-        len(masks_LM),
-        images_CM.shape[1],
-        *patch_size,
-        HAS_MOVES=has_moves,
-        IS_FLAT=is_flat,
-        BLOCK=BLOCK,
-    )
+    with device_of(images_CM):
+        _warp[(triton.cdiv(voxels, BLOCK), count)](
+            images_CM,
+            masks_LM,
+            moves_W3N,
+            numbers,
+            places,
+            image_WCN,
+            mask_WLN,
+            len(images_CM),
+            len(masks_LM),
+            images_CM.shape[1],
+            *patch_size,
+            HAS_MOVES=has_moves,
+            IS_FLAT=is_flat,
+            BLOCK=BLOCK,
+        )
     return image_WCN, mask_WLN
