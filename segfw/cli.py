@@ -32,6 +32,7 @@ VERBS = (
     "export",
     "import-nnunet",
     "info",
+    "find",
     "status",
     "doctor",
     "demo",

@@ -55,6 +55,11 @@ _TYPES: dict[type[Options], dict[str, Any]] = {}
 _RECORDS: dict[type[Options], type[Record]] = {}  # made when the first value is checked
 
 DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+ONLY_HELP = (
+    "these structures alone: names, Chinese or English, commas between them (segfw find tells which labels they are)"
+)
+NAMES_HELP = "say what another program calls the labels, and its numbers: totalsegmentator, totalsegmentator-v1 or -mr"
+NAMINGS = ("totalsegmentator", "totalsegmentator-v1", "totalsegmentator-mr")
 LABEL_NAMES_HELP = "table of label names (CSV, TSV, JSON, ITK-SNAP, 3D Slicer); default: labels.csv beside the folders"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 KERNELS = "own Triton kernels on CUDA, which no card has run yet (default: off)"

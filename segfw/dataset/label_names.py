@@ -316,7 +316,13 @@ def with_present_labels(found: FoundDataset, present: Collection[int]) -> FoundD
     note = f"{found.labels_source} names {', '.join(absent[:SHOWN])}{more}, which no mask holds: left out"
     names = tuple(labels.names[index] for index in kept)
     values = tuple(labels.values[index] for index in kept)
-    fewer = LabelSet(names=names, values=values, ignore=labels.ignore)
+    fewer = LabelSet(
+        names=names,
+        values=values,
+        ignore=labels.ignore,
+        also_called={name: texts for name, texts in labels.also_called.items() if name in names},
+        codes={name: code for name, code in labels.codes.items() if name in names},
+    )
     cases = []
     for case in found.cases:
         label_map = tuple(pair for pair in case.label_map if pair[1] in fewer.stored_values)

@@ -21,7 +21,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from segfw.base.records import UserError
+from segfw.base.records import Record, UserError
 from segfw.base.words import count, listed
 from segfw.dataset.anatomy import SCHEME, SIDE_CODES, Side, Structure, anatomy, groups_of, pieces_of
 from segfw.dataset.chinese_text import is_chinese, simplified
@@ -43,8 +43,7 @@ class NotFound(UserError):
         self.nearest = tuple(nearest)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownStructure:
+class KnownStructure(Record):
     """What the table, or the data set itself, knows of a label or region. Texts are empty where nothing is known.
 
     ``code`` has no side in it, unless the meaning says one; ``side`` is 'left', 'right' or ''.

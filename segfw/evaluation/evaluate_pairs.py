@@ -51,7 +51,7 @@ def evaluate_pairs(
     scores without it are written, with a note, and CasesFailed is raised at the end. UserError if there is no case, or
     no label of ``measures``.
     """
-    lesion_names(pairs.labels, measures)
+    _require_lesions_among(lesion_names(pairs.labels, measures), pairs.only)
     cases, failures = _score_all(pairs, files.images, measures, workers)
     if not cases:
         raise _first_error(failures)
@@ -77,6 +77,12 @@ def evaluate_pairs(
     return scores
 
 
+def _require_lesions_among(names: Sequence[str], only: Sequence[str]) -> None:
+    outside = [name for name in names if only and name not in only]
+    if outside and len(outside) == len(names):
+        raise UserError(f"--lesions {outside[0]}: is none of the structures that are scored; name it in --only, too")
+
+
 def _first_error(failures: Sequence[CaseOutcome]) -> Exception:
     """Why there is nothing to score."""
     for failure in failures:
@@ -93,7 +99,16 @@ def _score_all(
     def score(case: str) -> dict[str, LabelScore]:
         reference, prediction = pairs.files[case]
         label_map = pairs.label_maps.get(case, ())
-        return score_case(reference, prediction, pairs.labels, label_map, measures, image=images.get(case))
+        return score_case(
+            reference,
+            prediction,
+            pairs.labels,
+            label_map,
+            measures,
+            image=images.get(case),
+            prediction_map=pairs.prediction_map,
+            only=pairs.only,
+        )
 
     def cost_bytes(case: str) -> int:
         return _cost_bytes(pairs.files[case][0])

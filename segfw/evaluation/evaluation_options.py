@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfw.base.options import LABEL_NAMES_HELP, Options, option
+from segfw.base.options import LABEL_NAMES_HELP, NAMINGS, ONLY_HELP, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,13 @@ class EvaluateOptions(Options):
         0.0,
         "intersection over union from which a component is found (default: 0, any overlap)",
         metavar="IOU",
+    )
+    only: tuple[str, ...] | None = option(None, ONLY_HELP, metavar="NAME")
+    names: str | None = option(
+        None,
+        "the predictions have another program's numbers: totalsegmentator (its --ml), totalsegmentator-v1 or -mr",
+        choices=NAMINGS,
+        metavar="NAMING",
     )
     label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
     workers: int | None = option(None, "threads that read and score (default: one per processor)", ge=1)

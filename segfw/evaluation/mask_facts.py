@@ -49,10 +49,14 @@ class Training(Record):
 
 
 class MaskFacts(Record):
-    """``images`` is the folder of the images, seen from the folder of the masks ('' if there is none)."""
+    """``images`` is the folder of the images, seen from the folder of the masks ('' if there is none).
+
+    ``only`` are the structures that alone were wanted in the masks; empty if it is all.
+    """
 
     images: str = ""
     training: tuple[Training, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 def read_mask_facts(folder: Path) -> MaskFacts:

@@ -49,7 +49,13 @@ def read_stored_mask(path: Path) -> Volume:
 
 
 def read_pair(
-    reference: Path, prediction: Path, labels: LabelSet, label_map: LabelMap, image: Path | None = None
+    reference: Path,
+    prediction: Path,
+    labels: LabelSet,
+    label_map: LabelMap,
+    image: Path | None = None,
+    *,
+    prediction_map: LabelMap = (),
 ) -> tuple[np.ndarray, np.ndarray, Volume]:
     """Class indices (Z, Y, X) of both masks in canonical orientation, and their common grid as stored.
 
@@ -75,7 +81,7 @@ def read_pair(
     )
     return (
         classes_of(to_canonical(wanted), labels, reference, label_map),
-        classes_of(to_canonical(predicted), labels, prediction),
+        classes_of(to_canonical(predicted), labels, prediction, prediction_map),
         wanted,
     )
 

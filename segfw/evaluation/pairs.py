@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from segfw.base.progress import progress
 from segfw.base.records import UserError
 from segfw.base.words import count
@@ -16,9 +18,10 @@ from segfw.dataset.label_names import TABLE_FILES, label_table_of, read_label_ta
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
 from segfw.dataset.patient_folders import visits_in
-from segfw.evaluation.masks import IDS_SHOWN, mask_values
+from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_pair
 from segfw.images.formats import is_picture, split_ending
 from segfw.images.mask_colours import is_colour, value_in_words
+from segfw.images.volume import Volume
 
 Pairs = dict[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
 
@@ -28,11 +31,21 @@ class LabelledPairs:
     """Masks of cases that belong together, and what their values mean.
 
     ``label_maps`` say by case id what values in its reference mean; voxels of the ignore label there count nowhere.
+    ``prediction_map`` says what values in all predictions mean, where they are another program's. ``only`` are the
+    structures that are scored; empty: all.
     """
 
     files: Mapping[str, tuple[Path, Path]]  # case id -> (reference file, prediction file)
     labels: LabelSet
     label_maps: Mapping[str, LabelMap] = field(default_factory=dict)
+    prediction_map: LabelMap = ()
+    only: tuple[str, ...] = ()
+
+    def read(self, case: str, image: Path | None) -> tuple[np.ndarray, np.ndarray, Volume]:
+        """Both masks of a case as classes (Z, Y, X), and one of them as it is stored."""
+        reference, prediction = self.files[case]
+        label_map = self.label_maps.get(case, ())
+        return read_pair(reference, prediction, self.labels, label_map, image, prediction_map=self.prediction_map)
 
 
 def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> tuple[Pairs, list[str]]:

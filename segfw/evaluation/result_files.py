@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.evaluation.mask_facts import Training, training_of
-from segfw.evaluation.masks import read_image, read_pair
+from segfw.evaluation.masks import read_image
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.evaluation.overlays import Overlay, draw_overlay, overlay_cases
 from segfw.evaluation.pairs import LabelledPairs
@@ -113,7 +116,7 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
         overlays=overlays,
         curve=files.curve,
         facts=facts,
-        colors=dict(zip(labels.structures, painted)),
+        colors={name: color for name, color in zip(labels.structures, painted) if name in scores.labels},
         training=files.training or training_of(files.curve),
     )
 
@@ -121,9 +124,12 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
 def _picture_of(case: str, rank: str, scores: Scores, pairs: LabelledPairs, image: Path | None) -> tuple[Overlay, str]:
     """Both masks of a case, over its image where there is one, and why the image is left out ('' if not)."""
     labels = pairs.labels
-    reference, prediction = pairs.files[case]
-    label_map = pairs.label_maps.get(case, ())
-    reference_zyx, prediction_zyx, stored = read_pair(reference, prediction, labels, label_map, image)
+    reference, _ = pairs.files[case]
+    reference_zyx, prediction_zyx, stored = pairs.read(case, image)
+    if pairs.only:  # others are not drawn
+        shown = list(chain.from_iterable(labels.structures[name] for name in pairs.only))
+        for mask_zyx in (reference_zyx, prediction_zyx):
+            mask_zyx[~np.isin(mask_zyx, shown)] = 0
     if labels.ignored_class is not None:  # which is not drawn
         reference_zyx[reference_zyx == labels.ignored_class] = 0
         prediction_zyx[prediction_zyx == labels.ignored_class] = 0

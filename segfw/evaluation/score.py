@@ -54,19 +54,22 @@ def score_case(
     measures: Measures = DEFAULT,
     *,
     image: Path | None = None,
+    prediction_map: LabelMap = (),
+    only: Sequence[str] = (),
 ) -> dict[str, LabelScore]:
-    """Scores of every label except the background, or of every region, in one case, by name.
+    """Scores of every label except the background, or of every region, in one case, by name; or of ``only`` some.
 
-    ``label_map`` is applied to the reference; its voxels of the ignore label count nowhere. ``image`` is what the masks
-    are of, if it is known: those of a photograph are measured in pixels, also where they are NIfTI files.
+    ``label_map`` is applied to the reference, whose voxels of the ignore label count nowhere, ``prediction_map`` to the
+    prediction. ``image`` is what the masks are of, if it is known: those of a photograph are measured in pixels, also
+    where they are NIfTI files.
 
     Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
     """
     reference_zyx, prediction_zyx, stored = read_pair(
-        Path(reference_file), Path(prediction_file), labels, label_map, image
+        Path(reference_file), Path(prediction_file), labels, label_map, image, prediction_map=prediction_map
     )
     geometry = to_canonical(stored).geometry
-    return score_masks(reference_zyx, prediction_zyx, labels, geometry, measures, units=stored.units)
+    return score_masks(reference_zyx, prediction_zyx, labels, geometry, measures, units=stored.units, only=only)
 
 
 def score_masks(
@@ -77,14 +80,15 @@ def score_masks(
     measures: Measures = DEFAULT,
     *,
     units: Units = SCAN,
+    only: Sequence[str] = (),
 ) -> dict[str, LabelScore]:
-    """Scores of every structure by name, from class indices (Z, Y, X) on one grid, in ``units``.
+    """Scores of every structure by name, or of ``only`` some, from class indices (Z, Y, X) on one grid.
 
-    In pixels where these are no millimetres: the voxels of ``geometry`` then have edges of 1, and the tolerance counts
-    pixels.
+    In ``units``: in pixels where these are no millimetres; the voxels of ``geometry`` then have edges of 1, and the
+    tolerance counts pixels.
     """
     voxel_size = units.voxel_size(geometry)
-    structures = labels.structures
+    structures = {name: classes for name, classes in labels.structures.items() if not only or name in only}
     ignored = labels.ignored_class
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
     if ignored is not None:
@@ -101,7 +105,8 @@ def score_masks(
             measures.tolerance_mm,
             ignored,
         )
-    lesions = _lesions(reference_zyx, prediction_zyx, labels, measures, voxel_size=voxel_size, units=units)
+    names = [name for name in lesion_names(labels, measures) if name in structures]
+    lesions = _lesions(reference_zyx, prediction_zyx, labels, names, measures, voxel_size=voxel_size, units=units)
     scores = {}
     for (name, classes), surface in zip(structures.items(), surfaces):
         scores[name] = label_score(
@@ -128,6 +133,7 @@ def _lesions(
     reference_zyx: np.ndarray,
     prediction_zyx: np.ndarray,
     labels: LabelSet,
+    names: Sequence[str],
     measures: Measures,
     *,
     voxel_size: float,
@@ -135,7 +141,6 @@ def _lesions(
 ) -> dict[str, tuple[LesionCounts, ...]]:
     from scipy.ndimage import find_objects
 
-    names = lesion_names(labels, measures)
     if not names:
         return {}
     boxes_of_class: dict[int, list[tuple[slice, ...]]] = {}

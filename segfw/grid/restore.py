@@ -45,6 +45,9 @@ class Restoring:
     not span the same crop along the same axes. With ``painted``, logits are of regions, and give the class that each
     region is painted as where its logit is above 0 (a probability of a half), later ones over earlier ones.
 
+    With ``only`` these outputs alone are wanted, and wherever none of them wins the class is 0: as the whole result
+    would be, with the others taken out, for less work. Not of regions, and not together with ``temperatures``.
+
     Outputs that have ``temperatures`` get their mask of largest expected Dice (``expected_dice.py``), ``scratch`` is
     where doubt goes that is too much for memory.
 
@@ -59,6 +62,7 @@ class Restoring:
         painted: Sequence[int] = (),
         onto: PreprocessRecord | None = None,
         *,
+        only: Sequence[int] = (),
         temperatures: Mapping[int, float] | None = None,
         scratch: Path | None = None,
         part: Shape = PART,
@@ -68,6 +72,9 @@ class Restoring:
     ) -> None:
         if onto is not None and (record.box, record.axis_order) != (onto.box, onto.axis_order):
             raise ValueError(f"the grids differ in their crop or axes: {record} and {onto}")
+        if only and (painted or temperatures):
+            raise ValueError("only some outputs are restored where the largest logit wins")
+        self._only = tuple(only)
         self._record = record
         self._painted = tuple(painted)
         self._onto = onto
@@ -95,6 +102,8 @@ class Restoring:
         count = slab.outputs
         # Class of each winner; what is number ``count`` has no logit that is a number, or no region.
         self._class_of = np.array([*(self._painted or range(count)), 0])
+        if self._only:
+            self._class_of = np.where(np.isin(self._class_of, self._only), self._class_of, 0)
         # Winners that are not final are kept as they are.
         kept_as = self._class_of if self._expected_dice is None else np.arange(count + 1)
         if self._classes is None:
@@ -110,7 +119,8 @@ class Restoring:
         for block in blocks((slice(self._done, stop), slice(0, height), slice(0, width)), size):
             channels_zyxa = slab.rows(self._resampler.source(block))
             part_size = self._part if on_cpu else size
-            winner_zyx = self._winners_of(channels_zyxa, block, winners, part_size)
+            winners_of = self._winners_of_few if self._only else self._winners_of
+            winner_zyx = winners_of(channels_zyxa, block, winners, part_size)
             self._classes[block] = _looked_up(kept_as, winner_zyx)
             if self._expected_dice is not None:
                 self._take_log_odds(channels_zyxa, block, winners, part_size, self._expected_dice)
@@ -142,6 +152,30 @@ class Restoring:
             mixed += 1
         if on_old_grid is not None:
             self._mixed_share = mixed / len(parts)
+        return result
+
+    def _winners_of_few(
+        self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape
+    ) -> np.ndarray | Tensor:
+        """As ``_winners_of``, but 0, the background, for parts in which none of ``only`` can win."""
+        is_beaten = winners.is_beaten(channels_zyxa, self._only)
+        result = winners.empty_like(channels_zyxa, shape_of(block))
+        result[...] = 0
+        keeps_grid = self._resampler.keeps_grid
+        origin = block if keeps_grid else self._resampler.source(block)
+        for part in blocks(block, part_size):
+            source = relative(part if keeps_grid else self._resampler.source(part), origin)
+            if is_beaten[source].all():
+                continue
+            place = relative(part, block)
+            if keeps_grid:
+                winners.put(result, place, channels_zyxa[source])
+                continue
+            winners_there = winners(channels_zyxa[source])
+            if (winners_there == winners_there[0, 0, 0]).all():
+                result[place] = winners_there[0, 0, 0]
+            else:
+                winners.put(result, place, self._resampler.resize_rows(channels_zyxa[source], part))
         return result
 
     def _take_log_odds(
@@ -193,11 +227,12 @@ def restored(
     painted: Sequence[int] = (),
     onto: PreprocessRecord | None = None,
     *,
+    only: Sequence[int] = (),
     temperatures: Mapping[int, float] | None = None,
     part: Shape = PART,
 ) -> np.ndarray:
     """The result of ``Restoring`` for a whole stream."""
-    restoring = Restoring(record, painted, onto, temperatures=temperatures, part=part)
+    restoring = Restoring(record, painted, onto, only=only, temperatures=temperatures, part=part)
     for slab in slabs:
         restoring.add(slab)
     return restoring.result()
@@ -209,11 +244,13 @@ def restore(
     painted: Sequence[int] = (),
     onto: PreprocessRecord | None = None,
     *,
+    only: Sequence[int] = (),
     temperatures: Mapping[int, float] | None = None,
     part: Shape = PART,
 ) -> np.ndarray:
     """``restored`` for logits that exist as a whole."""
-    return restored([one_slab(logits_kzyx)], record, painted, onto, temperatures=temperatures, part=part)
+    slabs = [one_slab(logits_kzyx)]
+    return restored(slabs, record, painted, onto, only=only, temperatures=temperatures, part=part)
 
 
 def _block_size(part: Shape, most_bytes: int, count: int) -> Shape:

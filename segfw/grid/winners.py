@@ -15,6 +15,7 @@ from segfw.grid.boxes import Block
 from segfw.grid.expected_dice import LOWEST
 
 VECTOR = 16  # float32 in a register of the processor
+SURELY_ABOVE = 1e-3  # of logits: more than interpolating them in float32 can be wrong by
 
 
 def first_largest(logits_kzyx: Tensor) -> Tensor:
@@ -96,6 +97,24 @@ class Winners:
     @property
     def _dtype(self) -> torch.dtype:
         return torch.uint8 if self._count < 256 else torch.int16
+
+    def is_beaten(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> np.ndarray:
+        """Where the background's logit is above those of all ``outputs``, (Z, Y, X) bool; few logits are made for it.
+
+        Between such voxels it is as well, because interpolated logits are convex combinations.
+        """
+        chosen = [0, *outputs]
+        found = []
+        for channels_na in channels_zyxa.flatten(0, 2).split(self._rows):
+            logits_nk = self._few_logits(channels_na, chosen)
+            found.append(logits_nk[:, 0] - logits_nk[:, 1:].amax(1) > SURELY_ABOVE)
+        return torch.cat(found).unflatten(0, channels_zyxa.shape[:3]).cpu().numpy()
+
+    def _few_logits(self, channels_na: Tensor, chosen: Sequence[int]) -> Tensor:
+        if self._last_layer is None:
+            return channels_na[:, list(chosen)]
+        weights_ak, bias_k = self._last_layer
+        return torch.addmm(bias_k[list(chosen)], channels_na, weights_ak[:, list(chosen)])
 
     def log_odds(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> Tensor:
         """Log-odds log p / (1 - p) (S, Z, Y, X) of some outputs, of channels (Z, Y, X, A)."""

@@ -17,6 +17,7 @@ from segfw.model.postprocess import Postprocessing
 
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
+NOT_FOR_PROBABILITIES = {"postprocessing", "probability_bits", "only", "names"}
 NOT_FOR_VALUES = {"also_called", "codes"}  # of labels: what they are called besides
 
 
@@ -26,7 +27,7 @@ class PredictionSettings(Record):
     ``plan_digest`` is of what decides masks besides the weights; a folder from before it was kept counts as of another
     plan, because nobody knows. ``precision`` is as asked for: with 'auto' each device that shares the cases takes what
     it is fastest in, or for imported models what nnU-Net takes. ``probability_bits`` is None until probabilities are
-    asked for.
+    asked for. ``only`` names the structures that the masks hold (empty: all), ``names`` whose numbers they have.
     """
 
     configuration: str
@@ -38,11 +39,13 @@ class PredictionSettings(Record):
     postprocessing: Postprocessing = Postprocessing()
     precision: str = "auto"
     probability_bits: int | None = None
+    only: tuple[str, ...] = ()
+    names: str | None = None
 
     @property
     def digest(self) -> str:
         """Of all that probabilities depend on: weights, plan and how they were used, but not what is done to masks."""
-        return hashlib.sha256(self.model_dump_json(exclude={"postprocessing", "probability_bits"}).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude=NOT_FOR_PROBABILITIES).encode()).hexdigest()
 
     def differences(self, kept: PredictionSettings) -> list[str]:
         """Names of what differs from ``kept``; bits that only one of the two tells of do not."""

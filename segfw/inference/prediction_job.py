@@ -12,6 +12,9 @@ from segfw.base.records import UserError
 from segfw.base.shared_work import CaseResult, CohortResult
 from segfw.base.words import count
 from segfw.dataset.cases import Case
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.look_up import only_structures
+from segfw.dataset.totalsegmentator import in_their_numbers
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.inference.many_cases import CasePipeline
 from segfw.inference.mask_settings import PredictionSettings, plan_digest, weights_digest
@@ -50,6 +53,8 @@ class PredictionJob:
     """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine.
 
     ``members`` are the configurations whose mean counts; ``digest`` is of all their weights, and of the options.
+    ``only`` are the structures that are wanted (empty: all), ``written`` the labels of the masks where they are not the
+    plan's; both are known with the models (``with_wanted``).
     """
 
     model: Path
@@ -59,6 +64,8 @@ class PredictionJob:
     options: PredictOptions
     build: BuildNetwork
     digest: str = ""
+    only: tuple[str, ...] = ()
+    written: LabelSet | None = None
 
     @staticmethod
     def of(model: Path, output: Path, options: PredictOptions, build: BuildNetwork) -> PredictionJob:
@@ -83,6 +90,24 @@ class PredictionJob:
                 read_model(source, member.configuration, member.folds, best=self.options.best)
                 for member in self.members
             ]
+
+    def with_wanted(self, loaded: Sequence[Model]) -> PredictionJob:
+        """The same with the structures and numbers that the options ask for; UserError if the model has no such."""
+        labels = loaded[0].plan.labels
+        only = () if self.options.only is None else only_structures(labels, self.options.only, self.model)
+        written = None
+        if self.options.names is not None:
+            written = in_their_numbers(labels, only or tuple(labels.structures), self.options.names, self.model)
+        return replace(self, only=only, written=written)
+
+    def labels(self, loaded: Sequence[Model]) -> LabelSet:
+        """What the values in the masks mean."""
+        return self.written or loaded[0].plan.labels
+
+    def written_only(self, loaded: Sequence[Model]) -> tuple[str, ...]:
+        """The wanted structures as the masks' labels call them; empty if all are wanted."""
+        known = loaded[0].plan.labels.names
+        return tuple(self.written.names[known.index(name)] for name in self.only) if self.written else self.only
 
     def check_postprocessing(self, loaded: Sequence[Model]) -> None:
         """UserError if a step is of other labels; says so where an imported model's steps are not applied."""
@@ -110,7 +135,13 @@ class PredictionJob:
             )
             for model in loaded
         ]
-        return SelectedPredictor(members=tuple(members), postprocessing=self.postprocessing, scratch=scratch)
+        return SelectedPredictor(
+            members=tuple(members),
+            postprocessing=self.postprocessing,
+            scratch=scratch,
+            only=self.only,
+            written=self.written,
+        )
 
     def settings(self, loaded: Sequence[Model]) -> PredictionSettings:
         """What the masks are made with, as it is kept beside them."""
@@ -128,6 +159,8 @@ class PredictionJob:
             postprocessing=self.postprocessing,
             precision=self.options.precision,
             probability_bits=self.options.save_probabilities,
+            only=self.only,
+            names=self.options.names,
         )
 
     def folder(self, loaded: Sequence[Model]) -> OutputFolder:

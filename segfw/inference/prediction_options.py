@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.options import DEVICES, KERNELS, OFF_ON, PRECISIONS, Options, Precision, option
+from segfw.base.options import (
+    DEVICES,
+    KERNELS,
+    NAMES_HELP,
+    NAMINGS,
+    OFF_ON,
+    ONLY_HELP,
+    PRECISIONS,
+    Options,
+    Precision,
+    option,
+)
 from segfw.model.export_options import LAST_OR_BEST, WEIGHTS
 from segfw.planning.published import TILE_STEP
 
@@ -42,6 +53,8 @@ class PredictOptions(TilingOptions):
 
     configuration: str | None = option(None, "default: what segfw select chose, or the only one that is trained")
     folds: tuple[str, ...] | None = option(None, "default: all that are trained, averaged", metavar="FOLD")
+    only: tuple[str, ...] | None = option(None, ONLY_HELP, metavar="NAME")
+    names: str | None = option(None, f"{NAMES_HELP}; masks get these", choices=NAMINGS, metavar="NAMING")
     save_probabilities: int | None = option(
         None,
         "for segfw ensemble, with 8 bits (default) or 16, which take four times the space",

@@ -452,6 +452,7 @@ class Predictor:
         *,
         by_member: bool = False,
         watch: Stopwatch | None = None,
+        only: Sequence[int] = (),
         temperatures: Mapping[int, float] | None = None,
     ) -> np.ndarray:
         """Class indices on the original file's grid.
@@ -466,6 +467,8 @@ class Predictor:
             As for ``slabs``.
         watch
             Is told the seconds of the network and of all that is made of its logits.
+        only
+            Classes that are wanted; 0 for all others, which costs less. Not of regions, nor with ``temperatures``.
         temperatures
             Of outputs (classes, or regions) that get their mask of largest expected Dice; log-odds are divided by them.
 
@@ -476,7 +479,11 @@ class Predictor:
         """
         watch = watch or Stopwatch()
         restoring = Restoring(
-            prepared.record, self.plan.labels.painted_classes, temperatures=temperatures, scratch=self.limits.scratch
+            prepared.record,
+            self.plan.labels.painted_classes,
+            only=only,
+            temperatures=temperatures,
+            scratch=self.limits.scratch,
         )
         stream = self.slabs(prepared, by_member)
         while True:

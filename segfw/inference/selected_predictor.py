@@ -13,6 +13,7 @@ import torch
 
 from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
+from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.volume import Volume
 from segfw.inference.averaging import merged
@@ -41,6 +42,8 @@ class SelectedPredictor:
     members: tuple[Predictor, ...]
     postprocessing: Postprocessing = Postprocessing()
     scratch: Path | None = None  # folder for what is averaged, on the disk that is watched; None: the system's own
+    only: tuple[str, ...] = ()  # structures whose voxels alone are kept; empty: all
+    written: LabelSet | None = None  # what the masks' values mean, class by class; None: as in the training files
 
     def with_room(self, room_bytes: float) -> SelectedPredictor:
         """The same with other room in the host's memory."""
@@ -74,16 +77,44 @@ class SelectedPredictor:
         watch = watch or Stopwatch()
         if len(self.members) == 1:
             found = self.members[0].classes(
-                prepared.members[0], sinks, by_member=by_member, watch=watch, temperatures=self._temperatures
+                prepared.members[0],
+                sinks,
+                by_member=by_member,
+                watch=watch,
+                only=self._restored_alone,
+                temperatures=self._temperatures,
             )
         else:
             found = self._averaged(prepared, sinks, watch)
         with watch.timing("restore_s"):
-            return apply(found, self.postprocessing)
+            found = apply(found, self.postprocessing)
+            return found if not self.only or self._restored_alone else self._without_others(found)
+
+    @property
+    def _kept_classes(self) -> tuple[int, ...]:
+        """The classes that the wanted structures consist of."""
+        kept: set[int] = set()
+        for name in self.only:
+            kept.update(self.plan.labels.structures[name])
+        return tuple(sorted(kept))
+
+    @property
+    def _restored_alone(self) -> tuple[int, ...]:
+        """The wanted classes, where the others need not be known: no step or decision is about both; else empty."""
+        kept = set(self._kept_classes)
+        is_about_both = any(kept & set(step.classes) and set(step.classes) - kept for step in self.postprocessing.steps)
+        if self.plan.labels.regions or self._temperatures or is_about_both:
+            return ()
+        return self._kept_classes
+
+    def _without_others(self, classes_zyx: np.ndarray) -> np.ndarray:
+        kept = np.zeros(self.plan.labels.classes, classes_zyx.dtype)
+        kept[list(self._kept_classes)] = self._kept_classes
+        return kept[classes_zyx]
 
     def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
-        """Label values as in the training files, of class indices."""
-        return self.plan.labels.to_values(classes_zyx)
+        """Label values as in the training files, or as ``written`` says, of class indices."""
+        return (self.written or self.plan.labels).to_values(classes_zyx)
 
     def _averaged(self, prepared: PreparedForEach, sinks: Sequence[SlabSink], watch: Stopwatch) -> np.ndarray:
         # By way of the disk, where only a block of each is read at a time: in memory they would be as large as all

@@ -22,6 +22,7 @@ from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDa
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.label_names import with_present_labels
 from segfw.dataset.labels import LabelSet, apply_map
+from segfw.dataset.own_names import own_names
 from segfw.dataset.verify import COLOURS_SHOWN, IN_COLOURS, MOST_COLOURS, SMOOTHED, check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import stack_channels
@@ -342,7 +343,7 @@ def complete(
     notes = [*found.notes, *(finding.full_sentence for finding in findings)]
     labels = found.labels
     if labels is None:
-        labels = _labels_in_masks(found, measured)
+        labels = own_names(_labels_in_masks(found, measured), found.root)
         notes.append(f"labels found in the masks: {', '.join(str(value) for value in labels.values[1:])}")
     else:
         unlearnable = {str(labels.values[0]), str(labels.ignore)}

@@ -38,7 +38,9 @@ def evaluate(
         the folder of the images, for the report's pictures (default: where ``predict`` found them, if they are still
         there). NSD forgives ``tolerance_mm``; without ``surface`` neither it nor HD95 and ASSD are measured.
         ``lesions`` names the labels that are scored component by component (empty: all, None: none),
-        ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``).
+        ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``). ``only`` are names of structures, as
+        ``find`` takes them, that alone are scored; by default those that the masks were predicted for. With ``names``
+        the predictions have another program's numbers, which are taken for the structures that they mean.
     labels
         What the values in the masks mean. Without it they come from the table ``label_names``, then from
         ``labels.json`` in the predictions folder, from ``dataset.json`` or a table beside the reference folder, else
@@ -59,7 +61,11 @@ def evaluate(
     """
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
+    from segfw.base.words import listed
     from segfw.dataset.label_names import read_label_table
+    from segfw.dataset.look_up import only_structures
+    from segfw.dataset.own_names import own_names
+    from segfw.dataset.totalsegmentator import values_of_other
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
     from segfw.evaluation.pairs import (
@@ -109,15 +115,26 @@ def evaluate(
         facts["Compared with"] = str(options.compare)
 
     # What the values mean
-    if labels is None:
+    if labels is None and options.names is None:
         for folder in filter(None, (predictions, options.compare)):
             notes += name_notes(folder, reference, options.label_names)
-    labels = labels or known_labels(predictions, reference, options.label_names)
+    # Numbers of another program say nothing of the reference.
+    described = predictions if options.names is None else reference
+    labels = labels or known_labels(described, reference, options.label_names)
     label_maps = label_maps_of(every_pair, reference, labels, options.label_names)
     if labels is None:
         files = {case: pair[0] for case, pair in every_pair.items()}
         labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
         notes += label_notes
+    prediction_map = () if options.names is None else values_of_other(labels, options.names)
+
+    # Which structures are scored
+    only: tuple[str, ...] = ()
+    if options.only is not None:
+        only = only_structures(own_names(labels, reference.resolve().parent), options.only, reference)
+    elif made_with.only:
+        only = only_structures(labels, made_with.only, predictions)
+        notes.append(f"the masks were to hold {listed(only, 'and')} alone, and nothing else is scored")
 
     results = ResultFiles(
         title=f"Evaluation of {predictions.resolve().name}",
@@ -127,7 +144,9 @@ def evaluate(
         facts=facts,
         training=made_with.training,
     )
-    labelled = LabelledPairs(files=pairs, labels=labels, label_maps=label_maps)
+    labelled = LabelledPairs(
+        files=pairs, labels=labels, label_maps=label_maps, prediction_map=prediction_map, only=only
+    )
     return evaluate_pairs(labelled, results, measures=measures, notes=notes, workers=options.workers, other=other)
 
 

@@ -47,10 +47,11 @@ def predict(
     options
         Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. ``part`` '3/8'
         takes every eighth case from the third on. Each of several devices takes cases as it can; ``cluster`` is the
-        address of a Dask scheduler whose workers do. ``save_probabilities`` is the bits of each, 16 or 8.
-        ``postprocessing`` is a selection.json, or the postprocessing.json of an imported model. ``max_memory_gb`` is of
-        this computer's memory. With ``dry_run`` what would be done is printed, from headers alone, and nothing is
-        written.
+        address of a Dask scheduler whose workers do. ``only`` are names of structures, as ``find`` takes them: others
+        stay out of the masks, and the rest of a mask is as it would be. ``names`` gives the masks another program's
+        numbers. ``save_probabilities`` is the bits of each, 16 or 8, of all structures. ``postprocessing`` is a
+        selection.json, or the postprocessing.json of an imported model. ``max_memory_gb`` is of this computer's memory.
+        With ``dry_run`` what would be done is printed, from headers alone, and nothing is written.
     build
         Makes the network of a NetworkSpec, where another one than the plan's was trained.
 
@@ -97,8 +98,9 @@ def predict(
     part = asked.case_part
     folder = job.folder(asked.loaded)
     agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
-    asked.loaded[0].plan.labels.save(folder.path / LABELS_FILE)
-    mask_facts(job.model, asked.loaded, asked.source, job.output).save(folder.path / FACTS_FILE)
+    job.labels(asked.loaded).save(folder.path / LABELS_FILE)
+    facts = mask_facts(job.model, asked.loaded, asked.source, job.output)
+    facts.model_copy(update={"only": job.written_only(asked.loaded)}).save(folder.path / FACTS_FILE)
     ids = tuple(case.id for case in cases)
     note_call(folder.path, job.model, asked.source, ids, f"{part.number}/{part.count}")
     require_space([case for case in cases if not folder.is_done(case)], folder)
@@ -168,6 +170,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     # The models, and the cases
     job = PredictionJob.of(model, output, options, build or build_network)
     loaded = job.load()
+    job = job.with_wanted(loaded)
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
     require_distinct([case.id for case in found], output)

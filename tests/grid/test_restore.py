@@ -12,7 +12,7 @@ from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import Resampling
 from segfw.grid.restore import Restoring, restore
 from segfw.grid.slabs import Heads, Slab, one_slab
-from segfw.grid.winners import first_largest, last_above_zero
+from segfw.grid.winners import Winners, first_largest, last_above_zero
 from segfw.images.geometry import Geometry
 
 
@@ -358,3 +358,62 @@ def test_memory_does_not_grow_with_the_classes_or_the_volume():
         with Watch():
             restoring.add(one_slab(logits))
         assert largest < 2 * 2**20
+
+
+def without_others(classes: np.ndarray, only: tuple[int, ...]) -> np.ndarray:
+    return np.where(np.isin(classes, only), classes, 0)
+
+
+@pytest.mark.parametrize("old, new", CHANGES)
+@pytest.mark.parametrize("only", [(1,), (2, 5)])
+@pytest.mark.parametrize("make", [blobs, territories])
+def test_some_classes_alone_are_the_whole_result_without_the_others(old, new, only, make):
+    logits = make(7, old)
+    way_back = record(old, new)
+    whole = restore(logits, way_back, part=(2, 4, 4))
+    some = restore(logits, way_back, only=only, part=(2, 4, 4))
+    np.testing.assert_array_equal(some, without_others(whole, only))
+    cuts = [1, 3] if old[0] > 3 else []
+    np.testing.assert_array_equal(fed(in_slabs(logits, cuts), way_back, only=only, part=(2, 4, 4)), some)
+
+
+@pytest.mark.parametrize("new", [(10, 13, 9), (17, 20, 19)])
+def test_some_classes_alone_of_features_before_the_last_layer(new):
+    rng = np.random.default_rng(4)
+    old = (10, 13, 9)
+    features = blobs(3, old, seed=5)
+    weights = torch.from_numpy(rng.normal(0, 1, (40, 3)).astype(np.float32))
+    bias = torch.from_numpy(rng.normal(0, 1, 40).astype(np.float32))
+    heads = Heads(weights_ka=(weights,), biases_k=(bias,))
+    slab = Slab(first=0, start=0, stop=old[0], channels_azyx=features, heads=heads)
+    way_back = record(old, new)
+    whole = fed([slab], way_back, part=(2, 4, 4))
+    for only in ((int(np.bincount(whole.ravel()).argmax()),), (3, 17)):
+        some = fed([slab], way_back, only=only, part=(2, 4, 4))
+        np.testing.assert_array_equal(some, without_others(whole, only))
+
+
+def test_no_full_logits_are_made_where_the_background_beats_all_that_is_wanted(monkeypatch):
+    looked_at = []
+    whole_look = Winners.__call__
+
+    def counted(self, channels_zyxa):
+        looked_at.append(channels_zyxa.shape[:3].numel())
+        return whole_look(self, channels_zyxa)
+
+    monkeypatch.setattr(Winners, "__call__", counted)
+    logits = torch.full((30, 8, 16, 16), -10.0)
+    logits[0] = 0
+    logits[7, :2, :4, :4] = 5  # the only place of what is wanted
+    logits[9, 4:] = 5
+    way_back = record((8, 16, 16), (16, 32, 32))
+    assert set(np.unique(restore(logits, way_back, only=(7,), part=(4, 8, 8)))) == {0, 7}
+    of_some = sum(looked_at)
+    restore(logits, way_back, part=(4, 8, 8))
+    of_all = sum(looked_at) - of_some
+    assert 0 < of_some < of_all / 3
+
+
+def test_some_outputs_are_not_restored_of_regions():
+    with pytest.raises(ValueError, match="only some outputs"):
+        Restoring(record((2, 2, 2), (4, 4, 4)), (1, 2), only=(1,))
