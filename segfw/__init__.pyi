@@ -9,6 +9,7 @@ from segfw.base.parallel import CasesFailed as CasesFailed
 from segfw.base.records import UserError as UserError
 from segfw.checkup.check_options import CheckOptions as CheckOptions
 from segfw.checkup.check_report import CheckReport
+from segfw.dataset.found import Found
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.evaluation_options import EvaluateOptions as EvaluateOptions
 from segfw.evaluation.metrics import Scores
@@ -17,8 +18,6 @@ from segfw.inference.prediction_options import EnsembleOptions as EnsembleOption
 from segfw.inference.prediction_options import PredictOptions as PredictOptions
 from segfw.inference.prediction_options import SelectOptions as SelectOptions
 from segfw.inference.predictor import Predictor as Predictor
-from segfw.measurements.cohort_measures import Measures
-from segfw.measurements.measure_options import MeasureOptions as MeasureOptions
 from segfw.model.card import Card
 from segfw.model.export_options import ExportOptions as ExportOptions
 from segfw.model.export_options import OnnxOptions as OnnxOptions
@@ -36,6 +35,7 @@ from segfw.training.settings import TrainOptions as TrainOptions
 from segfw.training.settings import TrainSettings as TrainSettings
 from segfw.training.train_request import BuildLoss
 from segfw.verbs.export_nnunet import export_nnunet as export_nnunet
+from segfw.verbs.find import FindOptions as FindOptions
 from segfw.verbs.import_nnunet import ImportOptions as ImportOptions
 
 StrPath = str | Path
@@ -47,8 +47,8 @@ __all__ = [
     "EnsembleOptions",
     "EvaluateOptions",
     "ExportOptions",
+    "FindOptions",
     "ImportOptions",
-    "MeasureOptions",
     "OnnxOptions",
     "PlanRequest",
     "PredictOptions",
@@ -65,9 +65,9 @@ __all__ = [
     "export_model",
     "export_nnunet",
     "export_onnx",
+    "find",
     "import_nnunet",
     "load_model",
-    "measure",
     "plan_and_preprocess",
     "predict",
     "read_volume",
@@ -169,6 +169,8 @@ def predict(
     precision: Precision = "auto",
     configuration: str | None = None,
     folds: tuple[str, ...] | list[str] | None = None,
+    only: tuple[str, ...] | list[str] | None = None,
+    names: str | None = None,
     save_probabilities: int | None = None,
     uncertainty: bool = False,
     max_memory_gb: float | None = None,
@@ -247,27 +249,20 @@ def evaluate(
     lesions: tuple[str, ...] | list[str] | None = None,
     lesion_strata_ml: tuple[float, ...] | list[float] = (0.1, 1.0),
     lesion_iou: float = 0.0,
+    only: tuple[str, ...] | list[str] | None = None,
+    names: str | None = None,
     label_names: StrPath | None = None,
     workers: int | None = None,
 ) -> Scores: ...
-def measure(
-    masks: StrPath,
-    output: StrPath,
-    options: MeasureOptions = ...,
+def find(
+    model: StrPath,
+    text: str | Sequence[str] = "",
+    options: FindOptions = ...,
     *,
-    # options: MeasureOptions
-    images: StrPath | None = None,
-    only: tuple[str, ...] | list[str] | None = None,
-    report: StrPath | None = None,
-    wide: bool = False,
-    per_component: bool = False,
-    by_patient: StrPath | None = None,
-    label_names: StrPath | None = None,
-    workers: int | None = None,
-    part: str | None = None,
-    cluster: str | None = None,
-    overwrite: bool = False,
-) -> Measures: ...
+    # options: FindOptions
+    names: str | None = None,
+    codes: StrPath | None = None,
+) -> Found: ...
 def select(
     work: StrPath,
     options: SelectOptions = ...,

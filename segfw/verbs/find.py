@@ -69,7 +69,7 @@ def find(model: Path, text: str | Sequence[str] = "", options: FindOptions = Fin
     theirs = class_of_structures(labels, options.names) if options.names is not None else {}
     if options.codes is not None:
         require_outside(options.codes, (model,))
-        require_replaceable(options.codes, (".csv",), is_table_of(*COLUMNS))
+        require_replaceable(options.codes, (".csv",), is_table_of(*COLUMNS[:2]))
         write_codes(options.codes, {name: look_up.known[name] for name in names})
     structures = tuple(look_up.known[name] for name in names)
     return Found(

@@ -60,6 +60,7 @@ ACTS: Mapping[str, Act] = {
             *("--report", "{out}/measures.html", "--per-component", "--wide"),
         )
     ),
+    "find --codes": Act(("find", "{data}/model.zip", "--codes", "{out}/codes.csv")),
     "export": Act(("export", "{data}/imported", "{out}/model.zip")),
     "export --onnx": Act(("export", "{data}/imported", "{out}/onnx", "--onnx")),
 }

@@ -102,6 +102,10 @@ def test_the_table_is_consistent():
         assert structure.part_of in ("", *table)
         assert structure.makes_up in ("", *table)
         assert groups_of(structure.id)[0] == structure.id
+    for structure in table.values():  # a code of one side alone would be given to the other
+        for side, (_, meaning) in structure.codes.items():
+            said = {"left", "right"}.intersection(meaning.lower().split())
+            assert said <= {side, structure.laterality}, structure.id
     codes = Counter(code for structure in table.values() for code, _ in structure.codes.values())
     assert [code for code, number in codes.items() if number > 1] == []
     assert sum(map(bool, (structure.codes for structure in table.values()))) > 150

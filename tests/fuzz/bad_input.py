@@ -50,7 +50,7 @@ class BadInput(NamedTuple):
 
 
 def _text(content: str) -> Callable[[Path], object]:
-    return lambda file: file.write_text(content)
+    return lambda file: file.write_text(content, "utf-8")
 
 
 def _cut(file: Path) -> None:
@@ -110,6 +110,9 @@ CASES = (
     BadInput("raw/dataset.json", "labels that are a number", _field("labels", 3), CHECK),
     BadInput("raw/dataset.json", "no channels", _field("channel_names", {}), CHECK),
     BadInput("raw/label_maps.json", "a list", _text("[1]"), CHECK),
+    BadInput("raw/names.json", "a list", _text("[1]"), CHECK),
+    BadInput("raw/names.json", "a label that is not there", _text('{"liver": ["肝"]}'), CHECK),
+    BadInput("raw/codes.csv", "no column of names", _text("a,b\n1,2\n"), CHECK),
     BadInput("groups.csv", "no column of patients", _text("a;b\n1;2\n"), (*CHECK, "--groups", "groups.csv")),
     BadInput("splits.json", "a case that is not there", _text('[{"train": ["x"], "val": ["y"]}]'), SPLITS),
     BadInput("model/plan.json", "cut", _cut, PREDICT),

@@ -20,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "measure"),
-    *("export", "import-nnunet", "info", "status", "doctor", "demo", "completion"),
+    *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
 
@@ -59,6 +59,7 @@ FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:9]} | {
     "check": "check_dataset",
     "export": "export_model",
     "import-nnunet": "import_nnunet",
+    "find": "find",
 }
 
 
