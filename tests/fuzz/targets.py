@@ -223,6 +223,15 @@ def _described(file: Path) -> object:
     return [case.id for case in found.cases], found.labels, len(found.findings)
 
 
+def _text_in_raw(name: str, content: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = write_raw(folder / "raw", 3) / name
+        path.write_text(content, "utf-8")
+        return path
+
+    return make
+
+
 def _repaired(file: Path) -> object:
     with tempfile.TemporaryDirectory() as out:
         return check_dataset(file.parent, fix=Path(out) / "fixed", workers=1)
@@ -372,6 +381,7 @@ DECATHLON = {
 GROUPS = "case;patient\n" + "".join(f"{case};p{number // 2}\n" for number, case in enumerate(IDS))
 LABEL_NAMES = "value,name,r,g,b\n" + "".join(f"{number},part {number},{number},0,9\n" for number in range(1, 5))
 FOLDS = [{"train": IDS[:4], "val": IDS[4:]}, {"train": IDS[2:], "val": IDS[:2]}]
+OWN_CODES = "name,scheme,code,meaning,side\nbright,SCT,64033007,Kidney,left\ndark,99OWN,7,Dark,\n"
 TEXTS = {
     "plan.json": Target(_written("work/plan.json"), Plan.load, JSON),
     "splits.json": Target(_written("work/splits.json"), Splits.load, JSON),
@@ -417,6 +427,8 @@ TEXTS = {
     "dataset.json with a list": Target(_raw("dataset.json", LISTED), _described, JSON),
     "dataset.json of a Decathlon": Target(_raw("dataset.json", DECATHLON), _described, JSON),
     "dataset.json to repair": Target(_raw("dataset.json"), _repaired, JSON),
+    "names.json": Target(_raw("names.json", {"bright": ["亮", "light"]}), _described, JSON),
+    "codes.csv": Target(_text_in_raw("codes.csv", OWN_CODES), _described, TEXT),
     "label_maps.json": Target(_raw("label_maps.json", {"case_01": {"1": "bright", "2": 7}}), _described, JSON),
     "labels.csv": Target(_text("labels.csv", LABEL_NAMES), read_label_table, TEXT),
     "groups.csv": Target(_text("groups.csv", GROUPS), lambda file: read_groups(file, IDS), TEXT),
