@@ -5,10 +5,10 @@
 - ``id``; ``english`` and ``chinese``: the names that are shown;
 - ``english_synonyms``, ``chinese_synonyms``: others, between semicolons; 'left:la' is a name of the left one alone;
 - ``sct``, ``sct_meaning``: the SNOMED CT code as DICOM uses it, and what DICOM calls it. Only codes that stand in a
-  context group of DICOM PS3.16 are here, which may be used without a licence of SNOMED's. They were found in the mapping
-  that TotalSegmentator publishes, or by their meaning, and each was looked up in the context groups as the public value
-  sets of ``dicom-terminology-in-fhir`` list them; what is not there is empty and never guessed, also where that mapping
-  has a code (ribs, gluteal muscles), or has one that DICOM gives to the right side alone (subclavian artery). Sides are
+  context group of DICOM PS3.16 are here, which may be used without a licence of SNOMED's. They were found in the
+  mapping that TotalSegmentator publishes, or by their meaning, and each was looked up in the context groups as the
+  public value sets of ``dicom-terminology-in-fhir`` list them. What is not there is empty and never guessed, also where
+  that mapping has a code (ribs, gluteal muscles), or one that is of the right side alone (subclavian artery). Sides are
   said by modifiers (``SIDE_CODES``), but where both have codes of their own ('left:82471001;right:73829009');
 - ``paired``: ``yes`` (left and right, mirror images), ``unlike`` (left and right that do not look alike, as the
   chambers of the heart), ``no``; ``laterality``: the side of what exists on one side alone;

@@ -395,13 +395,13 @@ def test_some_classes_alone_of_features_before_the_last_layer(new):
 
 def test_no_full_logits_are_made_where_the_background_beats_all_that_is_wanted(monkeypatch):
     looked_at = []
-    whole_look = Winners.__call__
+    whole_look = Winners._array
 
     def counted(self, channels_zyxa):
         looked_at.append(channels_zyxa.shape[:3].numel())
         return whole_look(self, channels_zyxa)
 
-    monkeypatch.setattr(Winners, "__call__", counted)
+    monkeypatch.setattr(Winners, "_array", counted)
     logits = torch.full((30, 8, 16, 16), -10.0)
     logits[0] = 0
     logits[7, :2, :4, :4] = 5  # the only place of what is wanted
