@@ -29,6 +29,9 @@ from segfw.grid.winners import Winners
 from segfw.images.geometry import Shape
 
 PART = (8, 32, 32)  # voxels that are filled or resized together on the CPU
+# Where only some classes are wanted: classes that are tried against them, and how far apart these are looked for.
+MOST_RIVALS = 12
+RIVALS_EVERY = 4
 CPU_BLOCK_BYTES = 24 * 2**20  # of the channels that a block is made from: they stay in the processor's last cache
 GPU_BLOCK_BYTES = 256 * 2**20
 # Voxels whose logits exist at a time.
@@ -157,26 +160,34 @@ class Restoring:
     def _winners_of_few(
         self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape
     ) -> np.ndarray | Tensor:
-        """As ``_winners_of``, but 0, the background, for parts in which none of ``only`` can win."""
-        is_beaten = winners.is_beaten(channels_zyxa, self._only)
+        """As ``_winners_of``, but 0, the background, at all voxels where another class is seen to beat ``only``."""
         result = winners.empty_like(channels_zyxa, shape_of(block))
-        result[...] = 0
         keeps_grid = self._resampler.keeps_grid
         origin = block if keeps_grid else self._resampler.source(block)
+        # What wins at a look at the old grid is what may beat what is wanted in between.
+        every = RIVALS_EVERY if keeps_grid else 1
+        on_old_grid = winners(channels_zyxa[::every, ::every, ::every])
+        of_block = self._rivals(on_old_grid)
         for part in blocks(block, part_size):
-            source = relative(part if keeps_grid else self._resampler.source(part), origin)
-            if is_beaten[source].all():
-                continue
             place = relative(part, block)
             if keeps_grid:
-                winners.put(result, place, channels_zyxa[source])
+                winners.put_few(result, place, channels_zyxa[place], self._only, of_block)
                 continue
-            winners_there = winners(channels_zyxa[source])
+            source = relative(self._resampler.source(part), origin)
+            winners_there = on_old_grid[source]
             if (winners_there == winners_there[0, 0, 0]).all():
                 result[place] = winners_there[0, 0, 0]
             else:
-                winners.put(result, place, self._resampler.resize_rows(channels_zyxa[source], part))
+                resized_zyxa = self._resampler.resize_rows(channels_zyxa[source], part)
+                winners.put_few(result, place, resized_zyxa, self._only, self._rivals(winners_there))
         return result
+
+    def _rivals(self, winners_zyx: np.ndarray | Tensor) -> list[int]:
+        """The classes that win most often somewhere, the background among them, without those that are wanted."""
+        numbers = np.bincount(np.asarray(torch.as_tensor(winners_zyx).cpu()).reshape(-1), minlength=len(self._class_of))
+        numbers[[*self._only, 0, len(self._class_of) - 1]] = 0  # the last one stands for what is no number
+        most = np.argsort(-numbers)[:MOST_RIVALS]
+        return [0, *(int(index) for index in most if numbers[index])]
 
     def _take_log_odds(
         self, channels_zyxa: Tensor, block: Block, winners: Winners, part_size: Shape, expected_dice: ExpectedDice

@@ -15,7 +15,7 @@ from segfw.grid.boxes import Block
 from segfw.grid.expected_dice import LOWEST
 
 VECTOR = 16  # float32 in a register of the processor
-SURELY_ABOVE = 1e-3  # of logits: more than interpolating them in float32 can be wrong by
+SURELY_ABOVE = 1e-3  # of logits: more than those of a few can differ from the same among all, by rounding
 
 
 def first_largest(logits_kzyx: Tensor) -> Tensor:
@@ -98,17 +98,33 @@ class Winners:
     def _dtype(self) -> torch.dtype:
         return torch.uint8 if self._count < 256 else torch.int16
 
-    def is_beaten(self, channels_zyxa: Tensor, outputs: Sequence[int]) -> np.ndarray:
-        """Where the background's logit is above those of all ``outputs``, (Z, Y, X) bool; few logits are made for it.
-
-        Between such voxels it is as well, because interpolated logits are convex combinations.
-        """
-        chosen = [0, *outputs]
+    def put_few(
+        self,
+        result: np.ndarray | Tensor,
+        place: Block,
+        channels_zyxa: Tensor,
+        outputs: Sequence[int],
+        rivals: Sequence[int],
+    ) -> None:
+        """As ``put``, but 0 wherever one of ``rivals`` is surely above all of ``outputs``, which few logits show."""
         found = []
         for channels_na in channels_zyxa.flatten(0, 2).split(self._rows):
-            logits_nk = self._few_logits(channels_na, chosen)
-            found.append(logits_nk[:, 0] - logits_nk[:, 1:].amax(1) > SURELY_ABOVE)
-        return torch.cat(found).unflatten(0, channels_zyxa.shape[:3]).cpu().numpy()
+            logits_nk = self._few_logits(channels_na, [*rivals, *outputs])
+            lead_n = logits_nk[:, : len(rivals)].amax(1) - logits_nk[:, len(rivals) :].amax(1)
+            is_near_n = ~(lead_n > SURELY_ABOVE)  # also what is no number
+            winners_n = torch.zeros(len(channels_na), dtype=torch.int64, device=channels_na.device)
+            if is_near_n.any():
+                near_na = channels_na[is_near_n]
+                near_n = (
+                    self._on_their_device(near_na) if self._on_device else torch.from_numpy(self._of_voxels(near_na))
+                )
+                winners_n[is_near_n] = near_n.long()
+            found.append(winners_n)
+        winners_zyx = torch.cat(found).view(channels_zyxa.shape[:3])
+        if isinstance(result, Tensor):
+            result[place] = winners_zyx.to(result.dtype)
+        else:
+            result[place] = winners_zyx.numpy()
 
     def _few_logits(self, channels_na: Tensor, chosen: Sequence[int]) -> Tensor:
         if self._last_layer is None:

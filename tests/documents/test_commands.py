@@ -37,6 +37,7 @@ OF_OTHERS = {
         "--steps",
     },
     "docs/gpu.md": {"--computed", "--nproc-per-node"},
+    "docs/howto/names.md": {"--ml"},
     "docs/from-nnunet.md": {
         "--c",
         "--chill",
