@@ -18,6 +18,8 @@ from segfw.inference.prediction_options import EnsembleOptions as EnsembleOption
 from segfw.inference.prediction_options import PredictOptions as PredictOptions
 from segfw.inference.prediction_options import SelectOptions as SelectOptions
 from segfw.inference.predictor import Predictor as Predictor
+from segfw.measurements.cohort_measures import Measures
+from segfw.measurements.measure_options import MeasureOptions as MeasureOptions
 from segfw.model.card import Card
 from segfw.model.export_options import ExportOptions as ExportOptions
 from segfw.model.export_options import OnnxOptions as OnnxOptions
@@ -49,6 +51,7 @@ __all__ = [
     "ExportOptions",
     "FindOptions",
     "ImportOptions",
+    "MeasureOptions",
     "OnnxOptions",
     "PlanRequest",
     "PredictOptions",
@@ -68,6 +71,7 @@ __all__ = [
     "find",
     "import_nnunet",
     "load_model",
+    "measure",
     "plan_and_preprocess",
     "predict",
     "read_volume",
@@ -254,6 +258,24 @@ def evaluate(
     label_names: StrPath | None = None,
     workers: int | None = None,
 ) -> Scores: ...
+def measure(
+    masks: StrPath,
+    output: StrPath,
+    options: MeasureOptions = ...,
+    *,
+    # options: MeasureOptions
+    images: StrPath | None = None,
+    only: tuple[str, ...] | list[str] | None = None,
+    report: StrPath | None = None,
+    wide: bool = False,
+    per_component: bool = False,
+    by_patient: StrPath | None = None,
+    label_names: StrPath | None = None,
+    workers: int | None = None,
+    part: str | None = None,
+    cluster: str | None = None,
+    overwrite: bool = False,
+) -> Measures: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",
