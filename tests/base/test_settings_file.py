@@ -79,6 +79,7 @@ VALUES = {
     "training_precision": "bf16",
     "patch_size": (8, 24, 40),
     "patches": "grow",
+    "names": "totalsegmentator",
     "extend_s": None,  # of the same option as extend_epochs
 }
 BY_KIND = {
