@@ -320,6 +320,14 @@ def test_more_classes_than_a_byte_holds_are_found_where_the_logits_lie(count):
     )
 
 
+@pytest.mark.parametrize("count, kind", [(5, torch.uint8), (255, torch.uint8), (256, torch.int16)])
+def test_winners_on_a_device_take_no_more_than_they_need(count, kind):
+    winners = Winners(None, count, of_regions=False, rows=100, on_device=True)
+    rows_zyxa = noise((2, 3, 4, count))
+    assert winners(rows_zyxa).dtype == winners.empty_like(rows_zyxa, (2, 3, 4)).dtype == kind
+    assert torch.equal(winners(rows_zyxa).long(), rows_zyxa.argmax(-1))
+
+
 def test_a_byte_a_voxel_leaves_the_device(monkeypatch):
     """Before, the index of each winner did, as an integer of 64 bits."""
     moved = 0

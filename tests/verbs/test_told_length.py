@@ -198,7 +198,7 @@ def test_the_probe_changes_no_random_number():
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
-    cost = SimpleNamespace(step_s=lambda flops: 1.0)
+    cost = SimpleNamespace(step_s_on=lambda device, flops: 1.0 if flops() > 0 else 0.0)
     planned = SimpleNamespace(name="2d", patch_size=(1, 8, 8), batch_size=2, estimate=cost)
     assert expected_training(planned, TrainSettings(), 1, CPU).step_s == pytest.approx(1.3)
     assert torch.equal(torch.rand(3), wanted)
