@@ -32,6 +32,7 @@ OF_OTHERS = {
         "--draw-seeds",
         "--minutes",
         "--pairs",
+        "--predicted",
         "--rounds",
         "--sets",
         "--steps",
