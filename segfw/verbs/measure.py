@@ -54,6 +54,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.base.words import count
     from segfw.dataset.look_up import only_structures
     from segfw.dataset.patients import read_groups
+    from segfw.evaluation.mask_facts import read_mask_facts
     from segfw.measurements.masks_to_measure import find_masks
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measure_page import write_measures_page
@@ -81,7 +82,9 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     found = find_masks(masks, images, options.label_names)
     ids = [case.id for case in found.cases]
     require_distinct(ids, output.parent)
-    only = None if options.only is None else only_structures(found.labels, options.only, masks)
+    # Of masks that were predicted for some structures nothing is known of the others; they are not absent.
+    asked = options.only or read_mask_facts(masks).only
+    only = only_structures(found.labels, asked, masks) if asked else None
     patient_of = None
     if options.by_patient is not None:
         groups = None if options.by_patient == GUESS else options.by_patient

@@ -19,6 +19,7 @@ from segfw.evaluation.mask_facts import read_mask_facts
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.find import find
+from segfw.verbs.measure import measure
 from segfw.verbs.predict import predict
 
 KIDNEYS = LabelSet(names=("background", "kidney_right", "kidney_left"), values=(0, 3, 7))
@@ -160,6 +161,12 @@ def test_masks_of_some_structures_are_scored_by_these(kidneys, images, tmp_path)
         evaluate(whole, whole, only=["spleen"])
     with pytest.raises(UserError, match="lesions kidney_left: is none of the structures that are scored"):
         evaluate(whole, whole, only=["right kidney"], lesions=["kidney_left"])
+
+
+def test_masks_of_some_structures_are_measured_by_these(kidneys, images, tmp_path):
+    predict(kidneys, images, tmp_path / "some", device="cpu", only=["左肾"])
+    found = measure(tmp_path / "some", tmp_path / "measures.csv")
+    assert {each.structure for each in found.summary} == {"kidney_left"}  # the right one is not absent: it was not asked for
 
 
 def test_numbers_of_totalsegmentator_there_and_back(kidneys, images, tmp_path):
