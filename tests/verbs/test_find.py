@@ -166,7 +166,7 @@ def test_masks_of_some_structures_are_scored_by_these(kidneys, images, tmp_path)
 def test_masks_of_some_structures_are_measured_by_these(kidneys, images, tmp_path):
     predict(kidneys, images, tmp_path / "some", device="cpu", only=["左肾"])
     found = measure(tmp_path / "some", tmp_path / "measures.csv")
-    assert {each.structure for each in found.summary} == {"kidney_left"}  # the right one is not absent: it was not asked for
+    assert {each.structure for each in found.summary} == {"kidney_left"}  # of the right one nothing is known
 
 
 def test_numbers_of_totalsegmentator_there_and_back(kidneys, images, tmp_path):
