@@ -20,6 +20,7 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.find import find
 from segfw.verbs.measure import measure
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 
 KIDNEYS = LabelSet(names=("background", "kidney_right", "kidney_left"), values=(0, 3, 7))
@@ -217,3 +218,18 @@ def test_a_table_of_masks_by_totalsegmentator(tmp_path):
     write_nifti(tmp_path / "theirs" / "a.nii.gz", theirs)
     scores = evaluate(tmp_path / "theirs", tmp_path / "labelsTr", names="totalsegmentator")
     assert {name: label.dice for name, label in scores.labels.items()} == {"Liver": 1, "spleen": 1}
+
+
+def test_names_of_a_data_set_go_into_the_plan(make_raw, tmp_path):
+    raw = make_raw(cases=5)
+    label = next(iter(find_dataset(raw).labels.structures))
+    (raw / "names.json").write_text(json.dumps({label: ["原发灶"]}), "utf-8")
+    (raw / "codes.csv").write_text(f"name,scheme,code\n{label},99LOCAL,17\n", "utf-8")
+    plan_and_preprocess(raw, tmp_path / "work", plan_only=True, device="cpu")
+    assert find(tmp_path / "work", "原发灶").names == (label,)
+    assert find(tmp_path / "work", label).structures[0].scheme == "99LOCAL"
+    (raw / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "MR"}, "labels": {"background": 0, "x": 3, "y": 7}})
+    )
+    with pytest.raises(UserError, match=r"names.json: '.*' is no label; the labels are x and y"):
+        find_dataset(raw)
