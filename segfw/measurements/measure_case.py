@@ -52,11 +52,7 @@ class MeasuringJob:
             if self.folder.is_done(case):
                 return CaseResult(state="there")
             sources = case.sources  # before they are read: what changes meanwhile is seen the next time
-            try:
-                measures = self.measured(case)
-            except UserError as error:
-                self.folder.keep(CaseMeasures(id=case.id, sources=sources, problem=str(error)))
-                raise
+            measures = self.measured(case)
             self.folder.keep(measures.model_copy(update={"sources": sources}))
         return CaseResult(state="done", notes=tuple(("warning", note) for note in measures.notes))
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.errors import DiskFull, reason_of
 from segfw.base.file_names import HIDDEN
 from segfw.base.files import remove_partials
 from segfw.base.locks import alone, claimed
@@ -70,6 +71,12 @@ class MeasuresFolder:
     def keep(self, measures: CaseMeasures) -> None:
         """Writes what was found of a case."""
         measures.save(self._file(measures.id))
+
+    def keep_failure(self, case: MaskCase, error: Exception | None) -> None:
+        """Notes why a case could not be measured, so that it has rows that say so; not of a full disk."""
+        if not isinstance(error, DiskFull):
+            problem = (reason_of(error) if error is not None else None) or str(error)
+            self.keep(CaseMeasures(id=case.id, sources=case.sources, problem=problem))
 
     def forget(self, cases: Sequence[MaskCase]) -> None:
         """Lets cases be measured again."""

@@ -114,6 +114,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     print(f"{count(cohort.done, 'case')} measured, {cohort.kept} were there")
 
     # The tables, of all parts that have measured so far
+    for failure in cohort.failures:
+        folder.keep_failure(failure.item, failure.error)
     with folder.alone():
         measures = gathered(folder, found, settings, masks, images, patient_of)
         write_tables(output, measures, wide=options.wide)

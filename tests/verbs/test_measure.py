@@ -187,6 +187,28 @@ def test_a_case_that_fails_is_a_row_that_says_why_and_the_others_are_measured(co
     assert [row["status"] for row in rows_of(cohort / "out" / "m.csv")][4:] == ["whole", "absent"]
 
 
+def test_whatever_a_case_fails_of_it_has_rows_that_say_so(cohort, monkeypatch, capsys):
+    from segfw.measurements import measure_case
+
+    real = measure_case.measure_mask
+
+    def failing(case, *args, **keywords):
+        if case == "patient1_t9":
+            raise RuntimeError("something that nobody thought of")
+        return real(case, *args, **keywords)
+
+    monkeypatch.setattr(measure_case, "measure_mask", failing)
+    assert measure(cohort) == 1
+    rows = rows_of(cohort / "out" / "m.csv")
+    assert [row["status"] for row in rows] == ["whole", "whole", "failed", "failed", "whole", "absent"]
+    assert rows[2]["reason"] == "something that nobody thought of"
+    assert json.loads((cohort / "out" / "m.json").read_text())["missing"] == []
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert measure(cohort) == 0
+    assert "1 case measured, 2 were there" in capsys.readouterr().out
+
+
 def test_an_image_of_another_size_is_told_with_both(cohort, capsys):
     small = np.ones((6, 9, 11), np.uint8)
     write_labels(cohort / "images" / "patient1_t9_0000.nii.gz", small, geometry(small.shape, SPACING_MM))
