@@ -103,6 +103,12 @@ def table() -> str:
                 continue
             best_ms, worst_ms = work.step_ms(card)
             hours = [ms * steps / 3.6e6 for ms in (best_ms, worst_ms)]
-            cells.append(f"{best_ms:.0f} to {worst_ms:.0f} ms a step, {hours[0]:.0f} to {hours[1]:.0f} h")
+            cells.append(f"{_range(best_ms, worst_ms)} ms a step, {_range(*hours)} h")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _range(low: float, high: float) -> str:
+    """'22 to 34', or 'about 2' where both are rounded to the same."""
+    texts = [f"{low:.0f}", f"{high:.0f}"]
+    return f"about {texts[0]}" if texts[0] == texts[1] else " to ".join(texts)

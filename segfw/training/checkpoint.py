@@ -102,7 +102,7 @@ class Snapshots:
             self._kept[name].copy_(tensor, non_blocking=is_on_cuda)
         text = json.dumps({"counters": asdict(state.counters), "scaler": state.scaler.state_dict()})
         copied = torch.cuda.current_stream().record_event() if is_on_cuda else None
-        return Snapshot(tensors=dict(self._kept), text=text, copied=copied)
+        return Snapshot(tensors={name: self._kept[name] for name in tensors}, text=text, copied=copied)
 
 
 def _is_alike(kept: Tensor, tensor: Tensor) -> bool:

@@ -186,6 +186,8 @@ def _act_within_epoch(run: TrainRun, state: TrainState, clock: Clock, due: _Due)
         state.counters.epoch_s = clock.epoch_s()
         state.counters.elapsed_s = clock.elapsed_s()
         run.checkpoints.save(state)
+    if due.asked == STOP_NOW:
+        run.checkpoints.finish()  # or an error of the disk, while STOP is still there
     if due.asked != GO_ON and run.ranks.is_first:
         run.stop_file.done()
     if due.asked == STOP_NOW:

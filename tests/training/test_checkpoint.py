@@ -76,6 +76,17 @@ def test_the_next_checkpoint_waits_for_the_one_before(state, tmp_path, monkeypat
     assert disk.written == 2
 
 
+def test_what_the_state_no_longer_has_is_in_no_later_checkpoint(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path, is_first=True)
+    checkpoints.save(state)
+    checkpoints.finish()
+    assert any(name.startswith("momentum/") for name in load_tensors(tmp_path / CHECKPOINT_FILE)[0])
+    state.optimizer.state.clear()
+    checkpoints.save(state)
+    checkpoints.close()
+    assert not any(name.startswith("momentum/") for name in load_tensors(tmp_path / CHECKPOINT_FILE)[0])
+
+
 def test_both_files_are_one_until_the_next_checkpoint_comes(state, tmp_path):
     """A second name costs nothing; that of the good one keeps what it was when the last one is written anew."""
     checkpoints = Checkpoints(tmp_path, is_first=True)

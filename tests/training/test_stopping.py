@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from builders.training import FOLD, run, usual_loss, weights
+from segfw.base.errors import DiskFull
 from segfw.base.records import UserError
 from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
-from segfw.training import epochs, prepare
+from segfw.training import checkpoint, epochs, prepare
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import BuildLoss
@@ -43,6 +44,22 @@ def test_a_stop_file_that_says_now_ends_at_once_and_can_be_resumed(prepared, tmp
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     resumed = run(prepared, tmp_path / "cut", resume=True)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+
+
+def test_a_full_disk_is_told_before_a_run_is_said_to_have_stopped(prepared, tmp_path, capsys, monkeypatch):
+    real = checkpoint.save_tensors
+    folder = tmp_path / "cut"
+
+    def full_from_then_on(path, *given) -> None:
+        if (folder / "STOP").exists():
+            raise DiskFull(f"{path}: the disk is full")
+        real(path, *given)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", full_from_then_on)
+    with pytest.raises(DiskFull, match="the disk is full"):
+        run(prepared, folder, **writing_stop(folder, "now", at_step=8))
+    assert "stopped at step" not in capsys.readouterr().out
+    assert (folder / "STOP").exists()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
