@@ -149,7 +149,7 @@ def train(
     momentum: float | None = None,
     weight_decay: float = 3e-05,
     gradient_clip: float = 12.0,
-    foreground_share: float | None = None,
+    foreground_share: float = 0.33,
     # options: TrainOptions
     init_from: StrPath | None = None,
     log: tuple[str, ...] | list[str] = (),
@@ -229,7 +229,7 @@ def run(
     momentum: float | None = None,
     weight_decay: float = 3e-05,
     gradient_clip: float = 12.0,
-    foreground_share: float | None = None,
+    foreground_share: float = 0.33,
     # options: RunOptions
     init_from: StrPath | None = None,
     log: tuple[str, ...] | list[str] = (),

@@ -25,10 +25,6 @@ PUBLISHED_RATE = 0.01
 FEWEST_STEPS = 1000  # a time budget is rather spent on this many small batches than on fewer large ones
 SMALLEST_BATCH = 2
 FEWEST_LAST_STEPS = 50  # on patches of the size that prediction takes
-FOREGROUND_SHARE = 0.33  # of patches that lie on a structure, as published
-# In few steps small structures are else seen too seldom: in a neck, 6 minutes of one core, mean Dice is 0.69 in place
-# of 0.61, and the oesophagus is found at all (docs/benchmarks.md).
-FOREGROUND_SHARE_IN_A_BUDGET = 0.67
 MIRROR_FROM_VIEWS = 100  # patches per training case; in a time budget, as many voxels as it has
 COOL_DOWN_SHARE = 0.15  # of the steps so far
 EPOCHS_PER_BUDGET = 20  # with a time budget an epoch is at most this share of it
@@ -73,7 +69,6 @@ class FittedSettings(TrainSettings):
     learning_rate: float = _decided("at the start", gt=0)
     momentum: float = _decided("of SGD", ge=0, lt=1)
     mirroring: bool = _decided("mirrored images too")
-    foreground_share: float = _decided("share of the patches that lie on a structure", ge=0, le=1)
 
 
 def fit_to_length(
@@ -96,11 +91,7 @@ def fit_to_length(
     if settings.time_budget_s is not None and pace is None:
         raise ValueError("with a time budget the time of a step must have been measured")
     patches = settings.patches or ("constant" if settings.time_budget_s is None else "grow")
-    share = settings.foreground_share
-    if share is None:
-        is_published = keeps_patch or settings.time_budget_s is None
-        share = FOREGROUND_SHARE if is_published else FOREGROUND_SHARE_IN_A_BUDGET
-    decided = replace(settings, patches=patches, foreground_share=share)
+    decided = replace(settings, patches=patches)
     if settings.time_budget_s is None or pace is None:
         batch = joined_batch(settings.batch_size or configuration.batch_size)
         patch = settings.patch_size or configuration.patch_size

@@ -55,8 +55,8 @@ class TrainSettings(Options):
     momentum: float | None = setting(None, "of SGD (default: by the length of the run)", ge=0, lt=1)
     weight_decay: float = setting(3e-5, "of SGD (default: {default})", ge=0)
     gradient_clip: float = setting(12.0, "largest norm of the gradient (default: {default})", gt=0)
-    foreground_share: float | None = setting(
-        None, "share of the patches that lie on a structure (default: 0.33, 0.67 in a time budget)", ge=0, le=1
+    foreground_share: float = setting(
+        0.33, "share of the patches that lie on a structure (default: {default})", ge=0, le=1
     )
 
 

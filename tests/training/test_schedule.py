@@ -98,18 +98,7 @@ def test_what_is_given_is_kept():
         time_budget_s=2000, batch_size=5, momentum=0.5, mirroring=True, learning_rate=0.2, patches="constant"
     )
     fitted = fit_to_length(given, PLANNED, ONE_SECOND, cases=200)
-    assert vars(fitted) == vars(given) | {"patch_size": (8, 32, 32), "foreground_share": 0.67}
-
-
-def test_more_patches_lie_on_structures_in_a_time_budget_unless_it_is_said_otherwise():
-    for asked, keeps_patch, share in (
-        (TrainSettings(), False, 0.33),
-        (TrainSettings(time_budget_s=720), False, 0.67),
-        (TrainSettings(time_budget_s=720), True, 0.33),  # as published
-        (TrainSettings(time_budget_s=720, foreground_share=0.0), False, 0.0),
-    ):
-        fitted = fit_to_length(asked, PLANNED, ONE_SECOND, cases=200, keeps_patch=keeps_patch)
-        assert fitted.foreground_share == share
+    assert vars(fitted) == vars(given) | {"patch_size": (8, 32, 32)}
 
 
 def test_settings_of_a_run_under_way_leave_nothing_to_be_decided(tmp_path):
