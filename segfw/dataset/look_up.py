@@ -77,7 +77,7 @@ class LookUp:
         self._labels = labels
         self._source = source
         self._names = tuple(labels.structures)
-        self._readings = _without_other_regions({name: readings(name) for name in self._names})
+        self._readings = _without_other_regions({name: _of_label(name) for name in self._names})
 
     def find(self, text: str) -> FoundStructures:
         """The structures that a single name means; raises NotFound if it means none, or several that differ."""
@@ -273,6 +273,16 @@ def only_structures(labels: LabelSet, asked: Sequence[str], source: Path | str) 
 def known_as(labels: LabelSet) -> Mapping[str, KnownStructure]:
     """What the table, and the data set itself, know of each label or region, by name."""
     return LookUp(labels, "").known
+
+
+def _of_label(name: str) -> tuple[Reading, ...]:
+    """All that a label can mean. One that is called 'both kidneys' holds what one called 'kidney' does."""
+    return tuple(
+        dict.fromkeys(
+            Reading(each.id, "") if each.side == "both" and anatomy()[each.id].has_sides else each
+            for each in readings(name)
+        )
+    )
 
 
 def _without_other_regions(all_readings: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:

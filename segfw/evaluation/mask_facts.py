@@ -13,6 +13,8 @@ from segfw.base.records import Record, UserError
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
 from segfw.dataset.image_files import image_files
+from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.dataset.look_up import only_structures
 
 FACTS_FILE = "made_with.json"
 RECIPE_STEPS = 250_000  # 1000 epochs of 250 steps: what the published recipe trains
@@ -65,6 +67,30 @@ def read_mask_facts(folder: Path) -> MaskFacts:
         return MaskFacts.load(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else MaskFacts()
     except UserError:  # facts for people are not worth losing the scores for
         return MaskFacts()
+
+
+def structures_in_masks(
+    labels: LabelSet, folder: Path, facts: MaskFacts, *, has_other_numbers: bool = False
+) -> tuple[str, ...]:
+    """Of ``labels`` the structures that the masks in a folder were predicted for, in their order; all, if all were.
+
+    The masks' own ``labels.json`` may call them otherwise: they are told by their values, or, where the masks have
+    another program's numbers, by what the names mean. Raises UserError naming ``folder`` where ``labels`` have none.
+    """
+    if not facts.only:
+        return tuple(labels.structures)
+    if not has_other_numbers and (folder / LABELS_FILE).is_file():
+        own = LabelSet.load(folder / LABELS_FILE)
+        values_of = {name: _values(own, classes) for name, classes in own.structures.items()}
+        wanted = [values_of.get(name) for name in facts.only]
+        found = tuple(name for name, classes in labels.structures.items() if _values(labels, classes) in wanted)
+        if found:
+            return found
+    return only_structures(labels, facts.only, folder)
+
+
+def _values(labels: LabelSet, classes: Sequence[int]) -> frozenset[int]:
+    return frozenset(labels.stored_values[index] for index in classes)
 
 
 def images_of(folder: Path, facts: MaskFacts) -> Path | None:

@@ -75,20 +75,22 @@ class SelectedPredictor:
     ) -> np.ndarray:
         """Class indices (Z, Y, X) on the original file's grid; ``sinks`` see the slabs of one member after another."""
         watch = watch or Stopwatch()
+        # A mean is made of all classes, and the others are taken out of the finished mask.
+        alone = self._restored_alone if len(self.members) == 1 else ()
         if len(self.members) == 1:
             found = self.members[0].classes(
                 prepared.members[0],
                 sinks,
                 by_member=by_member,
                 watch=watch,
-                only=self._restored_alone,
+                only=alone,
                 temperatures=self._temperatures,
             )
         else:
             found = self._averaged(prepared, sinks, watch)
         with watch.timing("restore_s"):
             found = apply(found, self.postprocessing)
-            return found if not self.only or self._restored_alone else self._without_others(found)
+            return found if alone or not self.only else self._without_others(found)
 
     @property
     def _kept_classes(self) -> tuple[int, ...]:
@@ -100,7 +102,7 @@ class SelectedPredictor:
 
     @property
     def _restored_alone(self) -> tuple[int, ...]:
-        """The wanted classes, where the others need not be known: no step or decision is about both; else empty."""
+        """The wanted classes, if one member need not know the others: no step or decision is about both; else empty."""
         kept = set(self._kept_classes)
         is_about_both = any(kept & set(step.classes) and set(step.classes) - kept for step in self.postprocessing.steps)
         if self.plan.labels.regions or self._temperatures or is_about_both:

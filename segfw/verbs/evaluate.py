@@ -61,9 +61,7 @@ def evaluate(
     """
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
-    from segfw.base.words import listed
     from segfw.dataset.label_names import read_label_table
-    from segfw.dataset.look_up import only_structures
     from segfw.dataset.own_names import own_names
     from segfw.dataset.totalsegmentator import values_of_other
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
@@ -79,6 +77,7 @@ def evaluate(
     )
     from segfw.evaluation.result_files import ResultFiles, check_output, check_report
     from segfw.evaluation.score import measures_of
+    from segfw.evaluation.scored_structures import scored_structures
 
     check_output(options.output)
     check_report(options.report)
@@ -129,12 +128,16 @@ def evaluate(
     prediction_map = () if options.names is None else values_of_other(labels, options.names)
 
     # Which structures are scored
-    only: tuple[str, ...] = ()
     if options.only is not None:
-        only = only_structures(own_names(labels, reference.resolve().parent), options.only, reference)
-    elif made_with.only:
-        only = only_structures(labels, made_with.only, predictions)
-        notes.append(f"the masks were to hold {listed(only, 'and')} alone, and nothing else is scored")
+        labels = own_names(labels, reference.resolve().parent)
+    only, only_notes = scored_structures(
+        labels,
+        [predictions] if options.compare is None else [predictions, options.compare],
+        reference,
+        options.only,
+        has_other_numbers=options.names is not None,
+    )
+    notes += only_notes
 
     results = ResultFiles(
         title=f"Evaluation of {predictions.resolve().name}",

@@ -131,6 +131,8 @@ def test_the_table_is_consistent():
         ("T13", "", ""),
         ("C8", "", ""),
         ("左", "", ""),
+        ("LAD", "", ""),
+        ("RAD", "", ""),
         ("肝" * 300, "", ""),
     ],
 )
@@ -167,6 +169,19 @@ def test_both_sides_are_only_answered_with_both():
     assert look_up("adrenal", "liver").find("both adrenal glands").names == ("adrenal",)
     with pytest.raises(NotFound, match="has no label of its own: there is adrenal"):
         look_up("adrenal", "liver").find("left adrenal gland")
+
+
+@pytest.mark.parametrize("both", ["both kidneys", "kidneys_bilateral", "双肾"])
+def test_a_label_that_says_both_is_one_of_no_side(both):
+    asked = look_up(both, "both livers", "bilateral lungs")
+    for text in ("kidney", "kidneys", "肾", "双侧肾脏", "both kidneys"):
+        assert asked.find(text).names == (both,)
+    with pytest.raises(NotFound, match=f"has no label of its own: there is {both}"):
+        asked.find("left kidney")
+    assert asked.find("肺").names == ("bilateral lungs",)
+    assert (asked.known[both].structure, asked.known[both].side) == ("kidney", "")
+    with pytest.raises(NotFound):
+        asked.find("liver")  # there are no two
 
 
 def test_a_word_of_two_meanings_is_told_by_the_other_labels_or_asked_about():

@@ -213,3 +213,19 @@ def test_one_member_without_steps_predicts_as_it_does_alone(model, images):
     np.testing.assert_array_equal(
         selected.finish(selected.classes(selected.prepare(volume))), alone.finish(alone.classes(alone.prepare(volume)))
     )
+
+
+@pytest.mark.parametrize("steps", [Postprocessing(), STEPS], ids=["plain", "steps"])
+def test_only_some_structures_of_two_averaged_configurations(steps, model, images, tmp_path):
+    """The mask of all structures without the others, whether steps of postprocessing look at both or not."""
+    work = two_configurations(model, tmp_path / "work")
+    select(work, "2d", "3d_fullres", postprocessing=steps)
+    predict(work, images, tmp_path / "whole", device="cpu")
+    whole = masks(tmp_path / "whole")
+    labels = Plan.load(work / PLAN_FILE).labels
+    for name, value in list(zip(labels.names, labels.values))[1:]:
+        predict(work, images, tmp_path / name, device="cpu", only=[name])
+        found = masks(tmp_path / name)
+        for case, mask in whole.items():
+            assert mask.any()  # else this shows nothing
+            np.testing.assert_array_equal(found[case], np.where(mask == value, mask, 0))

@@ -164,6 +164,38 @@ def test_masks_of_some_structures_are_scored_by_these(kidneys, images, tmp_path)
         evaluate(whole, whole, only=["right kidney"], lesions=["kidney_left"])
 
 
+def test_a_structure_that_masks_were_not_predicted_for_is_not_scored_as_missed(kidneys, images, tmp_path):
+    whole = tmp_path / "whole"
+    left = tmp_path / "left"
+    right = tmp_path / "right"
+    predict(kidneys, images, whole, device="cpu")
+    predict(kidneys, images, left, device="cpu", only=["左肾"])
+    predict(kidneys, images, right, device="cpu", only=["右肾"])
+    said = "left: the masks were predicted for kidney_left alone, and say nothing of kidney_right; leave that out"
+    for only in (["right kidney"], ["kidney"]):
+        with pytest.raises(UserError, match=said):
+            evaluate(left, whole, only=only)
+        with pytest.raises(UserError, match=said):
+            evaluate(whole, whole, only=only, compare=left)
+    assert evaluate(left, whole, only=["left kidney"]).labels["kidney_left"].dice == 1
+    compared = evaluate(whole, whole, compare=left)
+    assert list(compared.labels) == ["kidney_left"]
+    with pytest.raises(UserError, match="different structures: .*right for kidney_right and .*left for kidney_left"):
+        evaluate(right, whole, compare=left)
+
+
+def test_what_masks_were_predicted_for_is_known_by_value_where_it_is_called_otherwise(kidneys, images, tmp_path):
+    whole = tmp_path / "whole"
+    left = tmp_path / "left"
+    predict(kidneys, images, whole, device="cpu")
+    predict(kidneys, images, left, device="cpu", only=["左肾"])
+    labels = LabelSet(names=("background", "organ A", "organ B"), values=(0, 3, 7))
+    assert list(evaluate(left, whole, labels=labels).labels) == ["organ B"]
+    assert evaluate(left, whole, labels=labels, only=["organ B"]).labels["organ B"].dice == 1
+    with pytest.raises(UserError, match="predicted for organ B alone, and say nothing of organ A"):
+        evaluate(left, whole, labels=labels, only=["organ A"])
+
+
 def test_masks_of_some_structures_are_measured_by_these(kidneys, images, tmp_path):
     predict(kidneys, images, tmp_path / "some", device="cpu", only=["左肾"])
     found = measure(tmp_path / "some", tmp_path / "measures.csv")
