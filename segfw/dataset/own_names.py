@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import listed
-from segfw.base.written_by_people import check_text, read_json, read_text
+from segfw.base.written_by_people import Unreadable, check_text, read_json, read_text
 from segfw.dataset.anatomy import SCHEME
 from segfw.dataset.cases import FoundDataset
 from segfw.dataset.labels import Code, LabelSet
@@ -30,36 +31,62 @@ from segfw.dataset.structure_names import plain
 NAMES_FILE = "names.json"
 CODES_FILE = "codes.csv"
 COLUMNS = ("name", "scheme", "code", "meaning", "side")
+DELIMITERS = ("\t", ";", ",")
 SIDE_WORDS = ("", "left", "right")
 EXAMPLE = '{"GTVp": ["primary tumour"]}'
+
+
+class _NotOurs(Exception):
+    """A file tells nothing of the labels; the text says what it holds."""
+
+
+class OwnNames(NamedTuple):
+    """Labels with what files say of them, and which files were left alone, in words."""
+
+    labels: LabelSet
+    notes: tuple[str, ...] = ()
 
 
 def with_own_names(found: FoundDataset) -> FoundDataset:
     """The data set with what its files say of its labels; as it is where its labels are not known yet."""
     if found.labels is None:
         return found
-    return replace(found, labels=own_names(found.labels, found.root))
+    labels, notes = own_names(found.labels, found.root)
+    return replace(found, labels=labels, notes=(*found.notes, *notes))
 
 
-def own_names(labels: LabelSet, folder: Path) -> LabelSet:
+def own_names(labels: LabelSet, folder: Path) -> OwnNames:
     """The labels with what ``names.json`` and ``codes.csv`` in a folder say of them.
 
-    Raises UserError if a file cannot be read, is about a label that there is not, or calls two labels alike.
+    Others keep files of these names with other contents: one that tells of none of the labels is left alone, with a
+    note. Raises UserError if one that does cannot be understood, is about a label that there is not too, or calls two
+    labels alike.
     """
     update: dict[str, object] = {}
-    names = folder / NAMES_FILE
-    codes = folder / CODES_FILE
-    if names.is_file():
-        update["also_called"] = _names_in(names, labels)
-    if codes.is_file():
-        update["codes"] = _codes_in(codes, labels)
-    return labels.model_copy(update=update) if update else labels
+    notes: list[str] = []
+    readers = {NAMES_FILE: ("also_called", _names_in), CODES_FILE: ("codes", _codes_in)}
+    for name, (field, read) in readers.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            update[field] = read(path, labels)
+        except _NotOurs as other:
+            notes.append(f"{name} {other}, so that it was left alone; docs/howto/names.md says what it may hold")
+    return OwnNames(labels.model_copy(update=update) if update else labels, tuple(notes))
 
 
 def _names_in(path: Path, labels: LabelSet) -> dict[str, tuple[str, ...]]:
-    written = read_json(path)
+    try:
+        written = read_json(path)
+    except Unreadable as error:
+        if _holds(path, [f'"{name}"' for name in _known(labels)]):
+            raise
+        raise _NotOurs(f"is not readable JSON ({error.reason})") from None
     if not isinstance(written, dict):
-        raise UserError(f"{path}: must be a JSON object of names by label; write for example {EXAMPLE}")
+        raise _NotOurs("is no JSON object of names by label")
+    if written and not _is_any_known(written, labels):
+        raise _NotOurs("names none of the labels")
     _require_known(path, written, labels)
     found: dict[str, tuple[str, ...]] = {}
     label_of = {plain(name): name for name in labels.structures}
@@ -76,23 +103,14 @@ def _names_in(path: Path, labels: LabelSet) -> dict[str, tuple[str, ...]]:
 
 
 def _codes_in(path: Path, labels: LabelSet) -> dict[str, Code]:
-    text = read_text(path)
-    try:
-        check_text(text)
-    except ValueError as error:
-        raise UserError(f"{path}: is not a table ({error}); write the header {','.join(COLUMNS)}") from None
-    first_line = text.splitlines()[0] if text else ""
-    delimiter = next((mark for mark in ("\t", ";") if mark in first_line), ",")
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
-    except csv.Error as error:
-        raise UserError(f"{path}: is not a table ({error}); write the header {','.join(COLUMNS)}") from None
-    lacking = [column for column in ("name", "code") if column not in (rows[0] if rows else {})]
-    if lacking:
-        raise UserError(f"{path}: has no column {lacking[0]!r}; write the header {','.join(COLUMNS)}")
+    header, rows = _table_in(path, labels)
+    names = [(row.get("name") or "").strip() for row in rows]
+    if not set(COLUMNS[:3]) <= set(header) and not _is_any_known(names, labels):
+        raise _NotOurs(f"has not the columns {','.join(COLUMNS)}, and names none of the labels")
+    if "code" not in header:
+        raise UserError(f"{path}: has no column 'code'; write the header {','.join(COLUMNS)}")
     found: dict[str, Code] = {}
-    for line, row in enumerate(rows, start=2):
-        name = (row["name"] or "").strip()
+    for line, (name, row) in enumerate(zip(names, rows), start=2):
         code = (row["code"] or "").strip()
         side = (row.get("side") or "").strip()
         if side not in SIDE_WORDS:
@@ -107,11 +125,43 @@ def _codes_in(path: Path, labels: LabelSet) -> dict[str, Code]:
     return found
 
 
+def _table_in(path: Path, labels: LabelSet) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a table of any delimiter; UserError if it is none but has a line of a label."""
+    try:
+        text = read_text(path)
+        check_text(text)
+        first_line = text.splitlines()[0] if text else ""
+        delimiter = next((mark for mark in DELIMITERS if mark in first_line), ",")
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        rows = list(reader)
+    except (Unreadable, ValueError, csv.Error) as error:
+        reason = error.reason if isinstance(error, Unreadable) else str(error)
+        if _holds(path, [f"\n{name}{mark}" for name in _known(labels) for mark in DELIMITERS]):
+            raise UserError(f"{path}: is not a table ({reason}); write the header {','.join(COLUMNS)}") from None
+        raise _NotOurs(f"is not a table ({reason})") from None
+    return list(reader.fieldnames or ()), rows
+
+
+def _holds(path: Path, texts: Iterable[str]) -> bool:
+    """True if any of the texts stands in a file that cannot be read as what it should be."""
+    content = path.read_bytes()
+    return any(text.encode() in content for text in texts)
+
+
+def _is_any_known(names: Iterable[str], labels: LabelSet) -> bool:
+    known = {plain(name) for name in _known(labels)}
+    return any(plain(name) in known for name in names)
+
+
+def _known(labels: LabelSet) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*labels.structures, *labels.foreground)))
+
+
 def _require_known(path: Path, names: Collection[str], labels: LabelSet) -> None:
-    known = (*labels.structures, *labels.foreground)
+    known = _known(labels)
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
-        raise UserError(f"{path}: {unknown!r} is no label; the labels are {listed(dict.fromkeys(known), 'and')}")
+        raise UserError(f"{path}: {unknown!r} is no label; the labels are {listed(known, 'and')}")
 
 
 def write_codes(path: Path, known: Mapping[str, KnownStructure]) -> None:

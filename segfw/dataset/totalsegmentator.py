@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -51,19 +52,35 @@ def class_of_structures(labels: LabelSet, names: str) -> dict[str, str]:
     }
 
 
-def values_of_other(labels: LabelSet, names: str) -> LabelMap:
+def values_of_other(labels: LabelSet, names: str, source: Path | str) -> LabelMap:
     """What each number in TotalSegmentator's masks is in ours; 0, the background, for classes that we do not have.
 
-    Several of its classes can be one structure of ours, such as the lobes a lung; none of them is cut in two.
+    Several of its classes can be one structure of ours, such as the lobes a lung; none of them is cut in two. A class
+    that several of ours hold is of the one that holds the least, such as 'left kidney' beside 'kidneys'. Raises
+    UserError naming ``source`` where none of them lies within the others: two labels of one class, or such as overlap.
     """
     background = labels.values[0]
     meaning = dict.fromkeys(classes_of(names).values(), background)
     theirs = LookUp(label_set_of(names), names)
-    for name, known in known_as(labels).items():
-        for found in _counterparts(theirs, name, known.english):
-            meaning[classes_of(names)[found]] = known.painted
+    known = known_as(labels)
+    held = {name: frozenset(_counterparts(theirs, name, each.english)) for name, each in known.items()}
+    for one, other in combinations(known, 2):
+        shared = held[one] & held[other]
+        if shared and (held[one] == held[other] or shared not in (held[one], held[other])):
+            raise _both_are(source, one, other, sorted(shared), names)
+    # The least last: what lies within another one is taken out of it, in whatever order the labels stand.
+    for name in sorted(known, key=lambda name: -len(held[name])):
+        for found in held[name]:
+            meaning[classes_of(names)[found]] = known[name].painted
     meaning[0] = background
     return tuple(sorted(meaning.items()))
+
+
+def _both_are(source: Path | str, one: str, other: str, classes: Sequence[str], names: str) -> UserError:
+    return UserError(
+        f"{source}: {one!r} and {other!r} both are {listed(classes, 'and')} of {names}, which one number cannot mean; "
+        "leave out --names, or rename the one that is something else"
+    )
 
 
 def _counterparts(theirs: LookUp, name: str, english: str) -> Sequence[str]:
@@ -79,7 +96,7 @@ def in_their_numbers(labels: LabelSet, structures: Sequence[str], names: str, so
     """Labels with TotalSegmentator's names and numbers in the order of ours, whose classes are the same.
 
     Those that are none of its classes keep their name and get a value that no class of its has. Raises UserError naming
-    ``source`` if one of ``structures`` is such, or if the labels are regions.
+    ``source`` if one of ``structures`` is such, or if the labels are regions, or if another label is of the same class.
     """
     if labels.regions:
         raise UserError(f"{source}: finds regions that overlap, which {names} has no numbers for; leave out --names")
@@ -89,12 +106,18 @@ def in_their_numbers(labels: LabelSet, structures: Sequence[str], names: str, so
         are = "is no class" if len(lacking) == 1 else "are no classes"
         remedy = "choose others with --only, or leave out --names"
         raise UserError(f"{source}: {listed(lacking, 'and')} {are} of {names}; {remedy}")
+    unwanted: set[str] = set()
+    for one, other in combinations(class_of, 2):
+        if class_of[one] == class_of[other]:
+            if one in structures or other in structures:
+                raise _both_are(source, one, other, [class_of[one]], names)
+            unwanted |= {one, other}
     classes = classes_of(names)
     free = max(classes.values())
     new_names = []
     new_values = []
     for name in labels.names:
-        their_name = class_of.get(name)
+        their_name = None if name in unwanted else class_of.get(name)
         if their_name is None and name != labels.names[0]:
             free += 1
         new_names.append(their_name or name)

@@ -343,7 +343,8 @@ def complete(
     notes = [*found.notes, *(finding.full_sentence for finding in findings)]
     labels = found.labels
     if labels is None:
-        labels = own_names(_labels_in_masks(found, measured), found.root)
+        labels, own_notes = own_names(_labels_in_masks(found, measured), found.root)
+        notes += own_notes
         notes.append(f"labels found in the masks: {', '.join(str(value) for value in labels.values[1:])}")
     else:
         unlearnable = {str(labels.values[0]), str(labels.ignore)}

@@ -125,11 +125,12 @@ def evaluate(
         files = {case: pair[0] for case, pair in every_pair.items()}
         labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
         notes += label_notes
-    prediction_map = () if options.names is None else values_of_other(labels, options.names)
+    prediction_map = () if options.names is None else values_of_other(labels, options.names, reference)
 
     # Which structures are scored
     if options.only is not None:
-        labels = own_names(labels, reference.resolve().parent)
+        labels, own_notes = own_names(labels, reference.resolve().parent)
+        notes += own_notes
     only, only_notes = scored_structures(
         labels,
         [predictions] if options.compare is None else [predictions, options.compare],

@@ -98,15 +98,16 @@ def test_names_and_codes_of_a_data_set_come_from_its_files(make_raw, tmp_path, c
 @pytest.mark.parametrize(
     "file, content, said",
     [
-        ("names.json", "[1]", "must be a JSON object of names by label"),
-        ("names.json", '{"liver": ["x"]}', "'liver' is no label; the labels are"),
+        ("names.json", '{"LABEL": ["x"], "liver": ["y"]}', "'liver' is no label; the labels are"),
+        ("names.json", '{"LABEL": ["x"]', "is not readable JSON"),
         ("names.json", '{"LABEL": [1]}', "give a list of names"),
         ("names.json", '{"LABEL": [" "]}', "give a list of names"),
         ("names.json", '{"LABEL": "OTHER"}', "are both called"),
-        ("codes.csv", "a,b\n1,2\n", "has no column 'name'"),
-        ("codes.csv", "", "has no column 'name'"),
-        ("codes.csv", "name,code\nliver,1\n", "'liver' is no label"),
+        ("codes.csv", "name,value\nLABEL,2\n", "has no column 'code'"),
+        ("codes.csv", "name,scheme,code,meaning,side\nliver,SCT,1,,\n", "'liver' is no label"),
+        ("codes.csv", "name,code\nLABEL,1\nliver,1\n", "'liver' is no label"),
         ("codes.csv", "name,code,side\nLABEL,1,up\n", "line 2: the side is 'up'"),
+        ("codes.csv", "name,code\nLABEL,1\nx,\x00\n", "is not a table"),
         ("codes.csv", "name,code\nLABEL,1\nLABEL,2\n", "line 3: 'LABEL' has a code already"),
     ],
 )
@@ -118,6 +119,53 @@ def test_wrong_names_and_codes_are_told_with_their_file(file, content, said, mak
         find_dataset(raw)
     assert str(refused.value).startswith(str(raw / file))
     assert said in str(refused.value).replace(first, "LABEL")
+
+
+@pytest.mark.parametrize(
+    "file, content, said",
+    [
+        ("names.json", '{"1": "liver", "2": "spleen"}', "names none of the labels"),
+        ("names.json", '{"names": ["background", "liver"]}', "names none of the labels"),
+        ("names.json", '["case_1", "case_2"]', "is no JSON object of names by label"),
+        ("names.json", '{"a": 1}\n{"a": 2}\n', "is not readable JSON"),
+        ("codes.csv", "patient,code\n1,2\n", "has not the columns name,scheme,code,meaning,side"),
+        ("codes.csv", "code,name\nC22,Liver cell carcinoma\n", "has not the columns name,scheme,code,meaning,side"),
+        ("codes.csv", "", "has not the columns name,scheme,code,meaning,side"),
+        ("codes.csv", "patient\x00,code\n", "is not a table"),
+    ],
+)
+def test_files_of_these_names_that_tell_of_no_label_are_left_alone_with_a_note(file, content, said, make_raw):
+    raw = make_raw(cases=1)
+    plain = find_dataset(raw)
+    (raw / file).write_text(content, "utf-8")
+    found = find_dataset(raw)
+    assert found.labels == plain.labels
+    new = [note for note in found.notes if note not in plain.notes]
+    assert len(new) == 1
+    assert new[0].startswith(f"{file} {said}")
+    assert "left alone" in new[0]
+    assert find(raw).names == tuple(plain.labels.structures)
+
+
+def test_a_table_of_codes_without_a_line_says_nothing_and_is_no_error(make_raw):
+    raw = make_raw(cases=1)
+    plain = find_dataset(raw)
+    (raw / "codes.csv").write_text("name,scheme,code,meaning,side\n", "utf-8")
+    found = find_dataset(raw)
+    assert (found.labels, found.notes) == (plain.labels, plain.notes)
+
+
+def test_what_is_not_about_labels_is_told_where_labels_come_from_the_masks(make_raw, tmp_path, capsys):
+    raw = make_raw(cases=5)
+    (raw / "dataset.json").unlink()
+    (raw / "imagesTr").rename(raw / "images")
+    (raw / "labelsTr").rename(raw / "labels")
+    (raw / "names.json").write_text('{"case_1": ["Meier"]}', "utf-8")
+    (raw / "codes.csv").write_text("patient,code\n1,2\n", "utf-8")
+    plan_and_preprocess(raw, tmp_path / "work", plan_only=True, device="cpu")
+    said = capsys.readouterr().out
+    assert "names.json names none of the labels, so that it was left alone" in said
+    assert "codes.csv has not the columns" in said
 
 
 def test_what_has_no_labels_is_refused(tmp_path):
@@ -230,12 +278,47 @@ def test_what_totalsegmentator_has_no_number_for_is_refused(model, images, tmp_p
 
 def test_masks_of_totalsegmentator_are_read_by_what_they_mean(tmp_path):
     labels = LabelSet(names=("background", "左肺", "Leber"), values=(0, 5, 9))
-    meaning = dict(values_of_other(labels, "totalsegmentator"))
+    meaning = dict(values_of_other(labels, "totalsegmentator", "m"))
     classes = classes_of("totalsegmentator")
     lobes = {classes["lung_upper_lobe_left"], classes["lung_lower_lobe_left"]}
     assert {value for value, own in meaning.items() if own == 5} == lobes
     assert meaning[classes["liver"]] == 0  # no name that is known
     assert set(meaning) == {0, *classes.values()}
+
+
+@pytest.mark.parametrize("names", [("left kidney", "kidneys", "lung"), ("kidneys", "lung", "left kidney")])
+def test_a_number_of_totalsegmentator_is_of_the_label_that_holds_the_least(names):
+    labels = LabelSet(names=("background", *names), values=(0, 1, 2, 3))
+    meaning = dict(values_of_other(labels, "totalsegmentator", "m"))
+    classes = classes_of("totalsegmentator")
+    value_of = dict(zip(labels.names, labels.values))
+    assert meaning[classes["kidney_left"]] == value_of["left kidney"]
+    assert meaning[classes["kidney_right"]] == value_of["kidneys"]
+
+
+@pytest.mark.parametrize("names", [("liver", "hepar", "spleen"), ("spleen", "hepar", "liver")])
+def test_two_labels_of_one_class_of_totalsegmentator_are_refused(names):
+    labels = LabelSet(names=("background", *names), values=(0, 1, 2, 3))
+    for wanted in (names, ("hepar", "spleen"), ("liver",)):
+        with pytest.raises(UserError, match="m: '.*' and '.*' both are liver of totalsegmentator, which one number"):
+            in_their_numbers(labels, wanted, "totalsegmentator", "m")
+    classes = classes_of("totalsegmentator")
+    written = in_their_numbers(labels, ("spleen",), "totalsegmentator", "m")  # they are in none of these masks
+    value_of = dict(zip(written.names, written.values))
+    assert value_of["spleen"] == classes["spleen"]
+    assert not {value_of["liver"], value_of["hepar"]} & set(classes.values())
+    with pytest.raises(UserError, match="'hepar'.* both are liver of totalsegmentator"):
+        values_of_other(labels, "totalsegmentator", "m")
+
+
+def test_labels_that_share_some_classes_of_totalsegmentator_are_refused():
+    regions = (
+        Region(name="left lung", values=(1, 2), painted=1),
+        Region(name="lower lobes of lung", values=(2, 3), painted=2),
+    )
+    labels = LabelSet(names=("background", "a", "b", "c"), values=(0, 1, 2, 3), regions=regions)
+    with pytest.raises(UserError, match="both are lung_lower_lobe_left of totalsegmentator"):
+        values_of_other(labels, "totalsegmentator", "m")
 
 
 def test_a_table_of_masks_by_totalsegmentator(tmp_path):
@@ -263,5 +346,5 @@ def test_names_of_a_data_set_go_into_the_plan(make_raw, tmp_path):
     (raw / "dataset.json").write_text(
         json.dumps({"channel_names": {"0": "MR"}, "labels": {"background": 0, "x": 3, "y": 7}})
     )
-    with pytest.raises(UserError, match=r"names.json: '.*' is no label; the labels are x and y"):
+    with pytest.raises(UserError, match=r"codes.csv: '.*' is no label; the labels are x and y"):
         find_dataset(raw)
