@@ -23,6 +23,7 @@ import numpy as np
 from bench.evaluation import organ_masks
 from bench.figures import columns
 from bench.measure import measure
+from bench.measuring import require_new
 from bench.runs import SEGFW
 
 SPACING_MM = (3.0, 3.0, 3.0)
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.torso is not None and not (args.torso / "images").is_dir():
         sys.exit(f"{args.torso}: no such data. Nothing was tried.")
+    require_new(args.work)
     raw = args.work / "raw"
     if args.torso is None:
         size_z, size_y, size_x = args.size

@@ -11,6 +11,7 @@ import argparse
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs=3, default=(450, 512, 512), help="voxels along z, y and x")
     parser.add_argument("--work", type=Path, default=Path("measuring_check"), help="is made and removed")
     args = parser.parse_args(arguments)
+    require_new(args.work)
     size_z, size_y, size_x = args.size
     print(measured_case((size_z, size_y, size_x), args.structures, args.work))
+
+
+def require_new(work: Path) -> None:
+    """Ends with a sentence if ``work``, which is removed at the end, is there already."""
+    if os.path.lexists(work):
+        sys.exit(f"{work}: is there already, and is removed at the end; give --work a new name. Nothing was tried.")
 
 
 def measured_case(shape: tuple[int, int, int], structures: int, work: Path) -> str:

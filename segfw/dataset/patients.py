@@ -64,21 +64,22 @@ def read_groups(
     return _from_expression(str(groups), case_ids, called)
 
 
-def guess_groups(case_ids: Sequence[str]) -> dict[str, str]:
+def guess_groups(case_ids: Sequence[str], *, for_folds: bool = True) -> dict[str, str]:
     """Patient of every case where the names clearly tell, else the case id itself.
 
     Names clearly tell by a word for a person with a number (patient001_frame01, sub-01_ses-02), by a known archive's
     scheme, or by an ending that numbers repeats (X_frame01, X_left). Numbers alone (case_001, A_001) are patients.
     A wrong guess of repeats would put a whole site or video into one fold: it does not count if more than half of
-    the cases would be of one patient. Two names of one patient that share no such mark cannot be found here.
+    the cases would be of one patient, and patients are told only if there are two; not where cases are compared and no
+    folds are made (``for_folds``). Two names of one patient that share no such mark cannot be found here.
     """
     ids = sorted(set(case_ids))
     guessed = {case: _patient_at_start(case) or case for case in ids}
     by_ending = {case: _without_repeats(case) for case in ids if guessed[case] == case}
     sizes = Counter(by_ending.values())
-    if sizes and max(sizes.values()) * 2 <= len(ids):
+    if sizes and (max(sizes.values()) * 2 <= len(ids) or not for_folds):
         guessed |= {case: stem for case, stem in by_ending.items() if sizes[stem] > 1}
-    if len(set(guessed.values())) < 2:  # a data set of one patient cannot be split by patients
+    if for_folds and len(set(guessed.values())) < 2:  # a data set of one patient cannot be split by patients
         return {case: case for case in ids}
     return guessed
 

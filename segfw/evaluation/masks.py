@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +140,8 @@ def classes_of(volume: Volume, labels: LabelSet, path: Path, label_map: LabelMap
 
 
 def _in_words(value: float) -> str:
-    return value_in_words(int(value)) if is_colour(int(value)) else f"{value:.15g}"
+    is_one = math.isfinite(value) and is_colour(int(value))
+    return value_in_words(int(value)) if is_one else f"{value:.15g}"
 
 
 def read_image(path: Path, reference: Path, stored: Volume) -> np.ndarray:

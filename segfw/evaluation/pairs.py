@@ -186,12 +186,25 @@ def labels_in_masks(
     files: Iterable[tuple[str, Path]],
     label_maps: Mapping[str, LabelMap],
     called: str = "the reference masks",
+    *,
+    skips_damaged: bool = False,
 ) -> tuple[LabelSet, list[str]]:
-    """A label for every value in masks (case id, file), which are ``called`` so, and a note that says so."""
+    """A label for every value in masks (case id, file), which are ``called`` so, and a note that says so.
+
+    A mask that cannot be read stops it, or with ``skips_damaged`` only where none can: whoever reads it later tells.
+    """
     values: set[int] = set()
-    for case, path in progress("finding labels", list(files)):
+    damaged: list[UserError] = []
+    asked = list(files)
+    for case, path in progress("finding labels", asked):
         meanings = dict(label_maps[case])
-        drawn = {meanings.get(value, value) for value in mask_values(path)}
+        try:
+            drawn = {meanings.get(value, value) for value in mask_values(path)}
+        except UserError as error:
+            damaged.append(error)
+            if not skips_damaged or len(damaged) == len(asked):
+                raise damaged[0] from None
+            continue
         colour = next((value for value in sorted(drawn) if is_colour(value)), None)
         if colour is not None:
             remedy = (

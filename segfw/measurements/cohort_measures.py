@@ -9,7 +9,7 @@ import numpy as np
 
 from segfw.base.records import Record
 from segfw.base.robust import find_outliers
-from segfw.base.words import count
+from segfw.base.words import count, listed
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
 from segfw.measurements.structure_measures import STATUSES, CaseMeasures, Status, StructureMeasures
@@ -131,17 +131,29 @@ def main_unit(cases: dict[str, CaseMeasures]) -> str:
     return found[0][0] if found else "ml"
 
 
-def summaries(rows: list[StructureMeasures]) -> tuple[StructureSummary, ...]:
-    """Every structure, in the order in which they come."""
+def unit_notes(rows: list[StructureMeasures], unit: str) -> list[str]:
+    """A note where cases have sizes in another unit than the others, such as single slices among volumes."""
+    others = {row.case: row.unit for row in rows if row.unit not in (None, unit)}
+    if not others:
+        return []
+    units = listed(sorted({str(each) for each in others.values()}))
+    return [
+        f"{count(len(others), 'case')} with sizes in {units} are in no median, outlier or plot, which are of {unit}"
+    ]
+
+
+def summaries(rows: list[StructureMeasures], unit: str) -> tuple[StructureSummary, ...]:
+    """Every structure, in the order in which they come, with the sizes that are in this unit."""
     by_structure: dict[str, list[StructureMeasures]] = {}
     for row in rows:
         by_structure.setdefault(row.structure, []).append(row)
-    return tuple(_summary(name, found) for name, found in by_structure.items())
+    return tuple(_summary(name, found, unit) for name, found in by_structure.items())
 
 
-def _summary(name: str, rows: list[StructureMeasures]) -> StructureSummary:
+def _summary(name: str, rows: list[StructureMeasures], unit: str) -> StructureSummary:
     statuses = status_counts(rows)
-    sizes = [row.size for row in rows if row.status == "whole" and row.size is not None]
+    whole = [row.size_in(unit) for row in rows if row.status == "whole"]
+    sizes = [size for size in whole if size is not None]
     if not sizes:
         return StructureSummary(structure=name, statuses=statuses)
     low, high = (float(each) for each in np.percentile(sizes, QUARTILES))
@@ -160,11 +172,12 @@ def status_counts(rows: list[StructureMeasures]) -> dict[Status, int]:
     return {status: sum(row.status == status for row in rows) for status in STATUSES}
 
 
-def outlying_sizes(rows: list[StructureMeasures]) -> tuple[OutlyingSize, ...]:
-    """Sizes of whole structures that are exceptions among at least 8 cases, by their logarithms."""
+def outlying_sizes(rows: list[StructureMeasures], unit: str) -> tuple[OutlyingSize, ...]:
+    """Sizes in this unit of whole structures that are exceptions among at least 8 cases, by their logarithms."""
     found = []
     for name in dict.fromkeys(row.structure for row in rows):
-        sized = [(row.case, row.size) for row in rows if row.structure == name and row.status == "whole"]
+        whole = [row for row in rows if row.structure == name and row.status == "whole"]
+        sized = [(row.case, row.size) for row in whole if row.unit == unit]
         sizes = np.array([size for _, size in sized], dtype=np.float64)
         for outlier in find_outliers(np.log(sizes), least=float(np.log(LEAST_FACTOR))):
             low, high = (float(np.exp(bound)) for bound in outlier.usual)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.printing import printable
 from segfw.base.records import UserError
+from segfw.base.words import listed
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
 from segfw.dataset.image_files import image_files
 from segfw.dataset.labels import LabelMap, LabelSet
+from segfw.dataset.pairing import cases_of, pair
 from segfw.dataset.patient_folders import visits_in
 from segfw.evaluation.pairs import known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
 from segfw.images.formats import UnreadableFile, size_and_change, split_ending
@@ -69,8 +71,8 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
     notes: list[str] = []
     if labels is None:
         drawn = ((case, path) for case, (path, _) in pairs.items())
-        labels, notes = labels_in_masks(folder, drawn, maps, "the masks")
-    channel_files = {} if images is None else images_of_cases(images, tuple(pairs))
+        labels, notes = labels_in_masks(folder, drawn, maps, "the masks", skips_damaged=True)
+    channel_files = {} if images is None else images_of_cases(images, files, is_one=masks.is_file())
     channels = () if images is None else _channel_names(images, max(map(len, channel_files.values())))
     cases = [
         MaskCase(id=case, mask=path, images=channel_files.get(case, ()), label_map=maps.get(case, ()))
@@ -79,12 +81,28 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
     return FoundMasks(cases=tuple(cases), labels=labels, channels=channels, notes=tuple(notes))
 
 
-def images_of_cases(images: Path, cases: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-    """The files of each case's image, CASE or CASE_0000, CASE_0001, ..., or a patient's folder; UserError if no case
-    has any.
+def require_made(made_for: Sequence[str], only: Sequence[str], masks: Path) -> None:
+    """UserError if a structure is asked for that masks predicted for ``made_for`` alone say nothing of."""
+    unknown = [name for name in only if name not in made_for]
+    if unknown:
+        raise UserError(
+            f"{masks}: the masks were predicted for {listed(made_for, 'and')} alone and do not tell of "
+            f"{listed(unknown)}; predict {'it' if len(unknown) == 1 else 'them'}, or ask for what they hold"
+        )
+
+
+def images_of_cases(images: Path, masks: Mapping[str, Path], *, is_one: bool = False) -> dict[str, tuple[Path, ...]]:
+    """The files of each case's image, CASE or CASE_0000, CASE_0001, ..., or a patient's folder; where names differ,
+    those that the names of a data set would be paired with. One image file is that of one mask file (``is_one``),
+    whatever they are called.
+
+    Raises UserError if no case has any.
     """
+    cases = tuple(masks)
     if images.is_file():
         files = [images]
+        if is_one:
+            return {cases[0]: (images,)}
     else:
         files = image_files(images)
     by_stem = {split_ending(path)[0]: path for path in files}
@@ -101,12 +119,23 @@ def images_of_cases(images: Path, cases: Sequence[str]) -> dict[str, tuple[Path,
             found[case] = (by_stem[case],)
         elif case in numbered:
             found[case] = tuple(numbered[case])
+    if len(found) < len(cases):
+        as_data_set = _paired(files, masks)
+        if len(as_data_set) > len(found):
+            found = as_data_set
     if not found:
         raise UserError(
             f"{images}: no image is named like a mask (here {listing(by_stem)}; the masks are {listing(cases)}); check "
             "that both folders belong together, or leave out --images"
         )
     return found
+
+
+def _paired(files: Sequence[Path], masks: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+    """The images of each mask as a data set of such names is read: volume-7 and segmentation-7, P1_t1 and P1_seg."""
+    case_of = {path: case for case, path in masks.items()}
+    paired = pair([path for path in files if path.is_file()], tuple(masks.values()))
+    return {case_of[case.label]: case.images for case in cases_of(paired) if case.label is not None}
 
 
 def _channel_names(images: Path, number: int) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
 
     by_structure: dict[str, list[StructureMeasures]] = {each.structure: [] for each in measures.summary}
     for row in measures.rows:
-        if row.size is not None:
+        if row.size_in(measures.unit) is not None:
             by_structure[row.structure].append(row)
     by_structure = {name: found for name, found in by_structure.items() if found}
     if not by_structure:

@@ -146,7 +146,12 @@ def row_table(rows: Sequence[StructureMeasures], measures: Measures, links: Mapp
         Column(title="Case", values=[row.case for row in rows], links=links, choose="All cases"),
         Column(title="Structure", values=[row.structure for row in rows], choose="All structures"),
         Column(title="Status", values=[row.status for row in rows], choose="All"),
-        Column(title="Size", unit=UNITS[measures.unit], values=[row.size for row in rows], significant=FIGURES),
+        Column(
+            title="Size",
+            unit=UNITS[measures.unit],
+            values=[row.size_in(measures.unit) for row in rows],
+            significant=FIGURES,
+        ),
     ]
     for title, unit, field in (
         ("Parts", "", "components"),

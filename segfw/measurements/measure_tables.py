@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -59,9 +60,13 @@ def _beside(output: Path, name: str) -> Path:
 
 
 def write_tables(output: Path, measures: Measures, *, wide: bool) -> list[Path]:
-    """The tables, and the JSON last, because its presence says that they are there; what was written."""
+    """The tables, and the JSON last, because its presence says that they are there; what was written.
+
+    A table of an earlier call that is not asked for now does not stay with its old numbers: the wide one is written
+    anew, the others, of which these measures have nothing, are removed.
+    """
     texts = {"": rows_csv(measures.rows, measures.names)}
-    if wide:
+    if wide or _is_of_measures(_beside(output, WIDE), WIDE):
         texts[WIDE] = wide_csv(measures.rows, measures.unit)
     if measures.per_component:
         texts[COMPONENTS] = components_csv(measures.rows)
@@ -71,9 +76,32 @@ def write_tables(output: Path, measures: Measures, *, wide: bool) -> list[Path]:
     for name, text in texts.items():
         written.append(_beside(output, name))
         write_text(written[-1], text)
+    for name in FIRST_COLUMNS.keys() - texts.keys():
+        if _is_of_measures(_beside(output, name), name):
+            _beside(output, name).unlink()
+            print(f"removed: {_beside(output, name)}, of an earlier call")
     written.append(output.with_suffix(".json"))
     measures.save(written[-1])
     return written
+
+
+def files_of(output: Path) -> list[Path]:
+    """The tables that are there beside one another, and the JSON."""
+    tables = [
+        _beside(output, name) for name in FIRST_COLUMNS if not name or _is_of_measures(_beside(output, name), name)
+    ]
+    return [*tables, output.with_suffix(".json")]
+
+
+def _is_of_measures(table: Path, name: str) -> bool:
+    """Whether a table beside NAME.csv was written by this verb; one with a first column 'case' may be anybody's."""
+    if not table.is_file():
+        return False
+    with open(table, encoding="utf-8", errors="replace", newline="") as file:
+        head = next(csv.reader(file), [])
+    columns = FIRST_COLUMNS[name]
+    is_wide = name != WIDE or (len(head) > 2 and head[1].endswith("_status"))
+    return tuple(head[: len(columns)]) == columns and is_wide
 
 
 def rows_csv(rows: Sequence[StructureMeasures], names: Mapping[str, NameInTable]) -> str:

@@ -52,13 +52,18 @@ class MeasuresFolder:
 
     def is_done(self, case: MaskCase) -> bool:
         """Whether it was measured, from the files that are there now."""
-        kept = self.kept(case)
-        return kept is not None and not kept.problem and kept.sources == case.sources
+        kept = self.current(case)
+        return kept is not None and not kept.problem
 
     def is_outdated(self, case: MaskCase) -> bool:
         """Whether it was measured from other files than those that are there now."""
         kept = self.kept(case)
         return kept is not None and not kept.problem and kept.sources != case.sources
+
+    def current(self, case: MaskCase) -> CaseMeasures | None:
+        """What was found of a case in the files that are there now; None if they have changed since, too."""
+        kept = self.kept(case)
+        return kept if kept is not None and kept.sources == case.sources else None
 
     def kept(self, case: MaskCase) -> CaseMeasures | None:
         """What was found of a case; None if nothing was, or by another version."""
@@ -105,20 +110,39 @@ class MeasuresFolder:
 
 
 def agree_on_settings(
-    folder: MeasuresFolder, settings: MeasuringSettings, output: Path, cases: Sequence[MaskCase], *, overwrite: bool
+    folder: MeasuresFolder,
+    settings: MeasuringSettings,
+    output: Path,
+    cases: Sequence[MaskCase],
+    *,
+    own: Sequence[MaskCase],
+    overwrite: bool,
 ) -> None:
-    """Says what is measured here; UserError if what is there was measured otherwise, unless it may be overwritten."""
+    """Says what is measured here; UserError if what is there was measured otherwise, unless it may be overwritten.
+
+    What is overwritten are the caller's ``own`` cases, because other parts may have measured theirs; all ``cases``
+    where the kept ones were measured otherwise.
+    """
     file = folder.path / SETTINGS_FILE
     with folder.alone():
-        old: MeasuringSettings | None = None
-        if file.is_file() and not overwrite:
-            old = MeasuringSettings.load(file)
+        old = _kept_settings(file, overwrite=overwrite)
         different = settings.differences(old) if old is not None else []
-        if different:
+        if different and not overwrite:
             raise UserError(
                 f"{output}: was measured with other options ({', '.join(different)}); give another name, or --overwrite"
             )
+        is_same = old is not None and not different
         if overwrite:
-            folder.forget(cases)
-        if old is None:
+            folder.forget(own if is_same else cases)
+        if not is_same:
             settings.save(file)
+
+
+def _kept_settings(file: Path, *, overwrite: bool) -> MeasuringSettings | None:
+    """None if there are none, or, where they may be overwritten, such as cannot be read."""
+    try:
+        return MeasuringSettings.load(file) if file.is_file() else None
+    except UserError:
+        if overwrite:
+            return None
+        raise

@@ -9,6 +9,8 @@ from segfw.measurements.first_order import FirstOrder
 
 Status = Literal["whole", "cut", "absent", "small", "failed"]
 STATUSES: tuple[Status, ...] = ("whole", "cut", "absent", "small", "failed")
+Unit = Literal["ml", "mm2", "px"]
+UNITS: tuple[Unit, ...] = ("ml", "mm2", "px")
 Point = tuple[float, float, float]  # right, front, head, in mm
 
 
@@ -71,7 +73,16 @@ class StructureMeasures(Record):
     @property
     def size(self) -> float | None:
         """Its volume, or where there is none its area."""
-        return next((size for size in (self.volume_ml, self.area_mm2, self.area_px) if size is not None), None)
+        return self.size_in(self.unit)
+
+    @property
+    def unit(self) -> Unit | None:
+        """What its size is counted in; None if it has no size."""
+        return next((unit for unit in UNITS if self.size_in(unit) is not None), None)
+
+    def size_in(self, unit: str | None) -> float | None:
+        """Its size, if it is counted in this unit; sizes in several units stand in no common column."""
+        return {"ml": self.volume_ml, "mm2": self.area_mm2, "px": self.area_px}.get(unit or "")
 
 
 class CaseMeasures(Record):

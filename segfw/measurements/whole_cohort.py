@@ -13,10 +13,11 @@ from segfw.measurements.cohort_measures import (
     outlying_sizes,
     status_counts,
     summaries,
+    unit_notes,
 )
 from segfw.measurements.masks_to_measure import FoundMasks
 from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
-from segfw.measurements.time_points import time_points
+from segfw.measurements.time_points import TimePoints, time_points
 
 
 def gathered(
@@ -27,8 +28,8 @@ def gathered(
     images: Path | None,
     patient_of: Mapping[str, str] | None,
 ) -> Measures:
-    """All cases that were measured so far, and which are missing; with ``patient_of`` time points are compared."""
-    kept = {case.id: folder.kept(case) for case in found.cases}
+    """All cases that were measured as they are now, and which are missing; ``patient_of`` has time points compared."""
+    kept = {case.id: folder.current(case) for case in found.cases}
     cases = {case: measures for case, measures in kept.items() if measures is not None}
     measured = Measures(
         version=version("segfw"),
@@ -48,11 +49,17 @@ def gathered(
         cases=cases,
     )
     rows = measured.rows
+    pairs: tuple[TimePoints, ...] = ()
+    notes = unit_notes(rows, measured.unit)
+    if patient_of is not None:
+        pairs, time_notes = time_points(rows, patient_of, measured.unit)
+        notes += time_notes
     return measured.model_copy(
         update={
             "statuses": status_counts(rows),
-            "summary": summaries(rows),
-            "outliers": outlying_sizes(rows),
-            "time_points": () if patient_of is None else time_points(rows, patient_of),
+            "summary": summaries(rows, measured.unit),
+            "outliers": outlying_sizes(rows, measured.unit),
+            "time_points": pairs,
+            "notes": (*measured.notes, *notes),
         }
     )

@@ -11,7 +11,8 @@ from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE, HIDDEN, MASK_SETTINGS_
 from segfw.base.locks import is_held
 from segfw.base.parallel import Failures
 from segfw.base.shell_line import shell_line
-from segfw.base.words import count
+from segfw.base.words import count, listed
+from segfw.evaluation.mask_facts import read_mask_facts
 from segfw.images.formats import split_ending
 from segfw.inference.prediction_calls import PredictionCall, read_calls
 from segfw.standing.facts import Facts
@@ -38,7 +39,8 @@ class MasksStanding(Answer):
 
     ``left`` are cases that were asked for and are neither done nor failed; empty, too, where an older version did not
     keep what was asked for (``is_left_known``). ``in_work`` are those that a process is at now. Seconds are the sum of
-    reading, network and writing, of which some overlap; what is left of them is an estimate.
+    reading, network and writing, of which some overlap; what is left of them is an estimate. ``only`` are the
+    structures that alone the masks were made for; empty: all.
     """
 
     kind: Literal["masks"] = "masks"
@@ -48,6 +50,7 @@ class MasksStanding(Answer):
     images: Path | None
     configuration: str
     folds: tuple[str, ...]
+    only: tuple[str, ...]
     done: tuple[str, ...]
     failed: tuple[str, ...]
     left: tuple[str, ...]
@@ -68,6 +71,8 @@ class MasksStanding(Answer):
             f"made with {self.configuration or 'several models'}{of_model}{folds}",
             f"{len(self.done)} done, {len(self.failed)} failed, {left} left, {len(self.in_work)} being worked on now",
         ]
+        if self.only:
+            lines.append(f"made for {listed(self.only, 'and')} alone; of other structures the masks do not tell")
         for what, cases in (("failed", self.failed), ("left", self.left)):
             if cases:
                 lines.append(f"{what}: {', '.join(cases[:NAMED])}{' ...' if len(cases) > NAMED else ''}")
@@ -93,6 +98,7 @@ def masks_standing(path: Path) -> MasksStanding | None:
     asked = {case for call in calls for case in call.cases}
     left = tuple(sorted(asked - set(done) - set(failed)))
     seconds = _seconds(path, done)
+    only = read_mask_facts(path).only
     return MasksStanding(
         path=path,
         made_by="predict" if is_predicted else "ensemble",
@@ -100,6 +106,7 @@ def masks_standing(path: Path) -> MasksStanding | None:
         images=calls[-1].images if calls else None,
         configuration=settings.configuration,
         folds=settings.folds,
+        only=only,
         done=done,
         failed=failed,
         left=left,
@@ -108,7 +115,7 @@ def masks_standing(path: Path) -> MasksStanding | None:
         started=calls[0].started if calls else None,
         seconds_spent=sum(seconds),
         seconds_left=len(left) * sum(seconds) / len(seconds) if seconds else None,
-        next=_next(path, calls, is_whole=not left and not failed),
+        next=_next(path, calls, only, is_whole=not left and not failed),
     )
 
 
@@ -139,8 +146,9 @@ def _seconds(path: Path, done: tuple[str, ...]) -> list[float]:
     return seconds
 
 
-def _next(path: Path, calls: list[PredictionCall], *, is_whole: bool) -> str:
+def _next(path: Path, calls: list[PredictionCall], only: tuple[str, ...], *, is_whole: bool) -> str:
     if is_whole or not calls:
         return shell_line("segfw", "evaluate", path, "EXPERT_MASKS", "--output", "scores.json")
     part = [] if calls[-1].part == "1/1" else ["--part", calls[-1].part]
+    part += ["--only", ",".join(only)] if only else []
     return shell_line("segfw", "predict", calls[-1].model, calls[-1].images, path, *part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,11 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.parallel import CasesFailed, thread_pool
     from segfw.base.shared_work import share_out
-    from segfw.base.words import count
+    from segfw.base.words import count, listed
     from segfw.dataset.look_up import only_structures
-    from segfw.dataset.patients import read_groups
+    from segfw.dataset.patients import guess_groups, read_groups
     from segfw.evaluation.mask_facts import read_mask_facts
-    from segfw.measurements.masks_to_measure import find_masks
+    from segfw.measurements.masks_to_measure import find_masks, require_made
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measure_page import write_measures_page
     from segfw.measurements.measure_tables import check_outputs, write_tables
@@ -83,17 +84,25 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     ids = [case.id for case in found.cases]
     require_distinct(ids, output.parent)
     # Of masks that were predicted for some structures nothing is known of the others; they are not absent.
-    asked = options.only or read_mask_facts(masks).only
-    only = only_structures(found.labels, asked, masks) if asked else None
+    made_for = read_mask_facts(masks if masks.is_dir() else masks.parent).only
+    made_for = only_structures(found.labels, made_for, masks) if made_for else ()
+    only = only_structures(found.labels, options.only, masks) if options.only else made_for or None
+    if made_for:
+        require_made(made_for, only or (), masks)
+        note = f"the masks were predicted for {listed(made_for, 'and')} alone, and nothing else is measured"
+        found = replace(found, notes=(*found.notes, note))
     patient_of = None
     if options.by_patient is not None:
-        groups = None if options.by_patient == GUESS else options.by_patient
-        patient_of = read_groups(groups, ids, called="--by-patient")
+        if options.by_patient == GUESS:
+            patient_of = guess_groups(ids, for_folds=False)
+        else:
+            patient_of = read_groups(options.by_patient, ids, called="--by-patient")
     settings = MeasuringSettings(
         labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
     )
     folder = MeasuresFolder.beside(output)
-    agree_on_settings(folder, settings, output, found.cases, overwrite=options.overwrite)
+    cases = part.cases(found.cases)
+    agree_on_settings(folder, settings, output, found.cases, own=cases, overwrite=options.overwrite)
 
     # The work
     job = MeasuringJob(
@@ -104,7 +113,6 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
         per_component=options.per_component,
     )
     print(f"measuring {part.text(found.cases)}")
-    cases = part.cases(found.cases)
     if options.cluster is None:
         with thread_pool(options.workers) as pool:
             cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
@@ -127,8 +135,10 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
 
 
 def _say_result(typed: argparse.Namespace, measures: Measures) -> None:
+    from segfw.measurements.measure_tables import files_of
+
     aside(measures.text())
-    print(f"written: {typed.output}, {typed.output.with_suffix('.json')}")
+    print(f"written: {', '.join(map(str, files_of(typed.output)))}")
     if typed.report:
         print(f"written: {typed.report}")
 

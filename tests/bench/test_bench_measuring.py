@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from bench import many_classes, measuring
 from bench.heart import agreement_table, hearts_of, spread_table
 from bench.many_classes import from_raw_to_measures, write_bodies
 from bench.measuring import measured_case
@@ -74,3 +75,11 @@ def test_many_classes_go_from_raw_data_to_measures(tmp_path):
         *("plan and preprocess", "train, 1 steps", "predict", "measure", "measure the labels", "evaluate")
     ]
     assert np.all([float(line.split()[-1]) > 0 for line in told.splitlines()[2:]])
+
+
+@pytest.mark.parametrize("main", [measuring.main, many_classes.main])
+def test_a_work_folder_that_is_there_is_refused_and_stays(main, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="is there already, and is removed at the end"):
+        main(["--work", str(tmp_path)])
+    assert (tmp_path / "mine.txt").read_text() == "mine"

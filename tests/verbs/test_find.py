@@ -1,6 +1,7 @@
 """``segfw find``, and what names of structures do in ``predict`` and ``evaluate``."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from segfw.dataset.look_up import NotFound
 from segfw.dataset.totalsegmentator import classes_of, in_their_numbers, values_of_other
 from segfw.evaluation.mask_facts import read_mask_facts
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.standing.recognise import standing_of
 from segfw.verbs.evaluate import evaluate
 from segfw.verbs.find import find
 from segfw.verbs.measure import measure
@@ -248,6 +250,14 @@ def test_masks_of_some_structures_are_measured_by_these(kidneys, images, tmp_pat
     predict(kidneys, images, tmp_path / "some", device="cpu", only=["左肾"])
     found = measure(tmp_path / "some", tmp_path / "measures.csv")
     assert {each.structure for each in found.summary} == {"kidney_left"}  # of the right one nothing is known
+    (tmp_path / "some" / "a.nii.gz").unlink()
+    standing = standing_of(tmp_path / "some")
+    assert standing.only == ("kidney_left",)
+    assert "made for kidney_left alone; of other structures the masks do not tell" in standing.text()
+    words = shlex.split(standing.next)
+    assert words[:2] == ["segfw", "predict"]
+    assert main([*words[1:], "--device", "cpu"]) == 0  # the line can be pasted
+    assert standing_of(tmp_path / "some").left == ()
 
 
 def test_numbers_of_totalsegmentator_there_and_back(kidneys, images, tmp_path):

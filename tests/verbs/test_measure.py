@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.evaluation.mask_facts import FACTS_FILE, MaskFacts
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 
@@ -119,6 +121,85 @@ def test_time_points_of_a_patient_in_the_order_of_their_numbers(cohort):
     assert {row["patient"] for row in rows_of(cohort / "out" / "m_patients.csv")} == {"patient"}
 
 
+def test_time_points_of_a_folder_of_one_patient_and_a_note_where_there_are_none(tmp_path, cohort, capsys):
+    (cohort / "masks" / "patient2_t1.nii.gz").unlink()
+    for case in ("patient1_t9", "patient1_t10"):
+        (cohort / "masks" / f"{case}.nii.gz").rename(cohort / "masks" / f"{case.removeprefix('patient')}.nii.gz")
+    assert measure(cohort, "--by-patient") == 0
+    assert [row["second"] for row in rows_of(cohort / "out" / "m_patients.csv")] == ["1_t10", "1_t10"]
+    (cohort / "masks" / "1_t9.nii.gz").unlink()
+    capsys.readouterr()
+    assert measure(cohort, "--by-patient") == 0
+    assert "note: no patient has two time points; give --by-patient a table" in capsys.readouterr().out
+
+
+def test_what_names_do_not_put_in_order_is_not_compared(cohort, capsys):
+    for case, name in (("patient1_t9", "patient1_left"), ("patient1_t10", "patient1_right")):
+        (cohort / "masks" / f"{case}.nii.gz").rename(cohort / "masks" / f"{name}.nii.gz")
+    assert measure(cohort, "--by-patient") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of 1 patient the names do not tell which case was first" in told
+    assert "(such as patient1: patient1_left, patient1_right)" in told
+    assert not (cohort / "out" / "m_patients.csv").exists()
+
+
+def test_sizes_in_several_units_are_not_mixed(cohort, capsys):
+    flat = (1, *SHAPE[1:])
+    one = box((0, 1), (1, 5), (1, 5), value=2, shape=flat) + box((0, 1), (5, 8), (1, 6), value=5, shape=flat)
+    write_labels(cohort / "masks" / "patient1_t10.nii.gz", one, geometry(flat, SPACING_MM))
+    assert measure(cohort, "--by-patient", "--report", cohort / "out" / "m.html") == 0
+    found = json.loads((cohort / "out" / "m.json").read_text())
+    assert found["unit"] == "ml"
+    left = next(each for each in found["summary"] if each["structure"] == "kidney_left")
+    assert left["statuses"]["whole"] == 3
+    assert (left["smallest"], left["largest"]) == pytest.approx((0.24, 0.32))
+    pair = rows_of(cohort / "out" / "m_patients.csv")[0]
+    assert (pair["status"], pair["first_size_ml"], pair["second_size_ml"]) == ("units differ", "0.32", "")
+    assert (pair["change_ml"], pair["ratio"], pair["fall"]) == ("", "", "")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 case with sizes in mm2 are in no median, outlier or plot, which are of ml" in told
+    assert "2 pairs of time points cannot be compared: their units differ" in told
+
+
+def test_tables_that_are_not_asked_for_do_not_stay_with_old_numbers(cohort, capsys):
+    assert measure(cohort, "--wide", "--by-patient", "--per-component") == 0
+    out = cohort / "out"
+    names = ("m.csv", "m_wide.csv", "m_components.csv", "m_patients.csv", "m.json")
+    assert f"written: {', '.join(str(out / name) for name in names)}" in capsys.readouterr().out
+    write_labels(cohort / "masks" / "patient1_t9.nii.gz", kidneys(6, 5), geometry(SHAPE, SPACING_MM))
+    assert measure(cohort, "--overwrite") == 0
+    assert rows_of(out / "m_wide.csv")[1]["kidney_left_volume_ml"] == "0.48"
+    assert sorted(path.name for path in out.glob("m*")) == ["m.csv", "m.json", "m_wide.csv"]
+    printed = capsys.readouterr().out
+    assert f"removed: {out / 'm_components.csv'}, of an earlier call" in printed
+    assert f"written: {', '.join(str(out / name) for name in ('m.csv', 'm_wide.csv', 'm.json'))}" in printed
+    (out / "m_wide.csv").write_text("case,age\npatient1,70\n")  # somebody's own
+    assert measure(cohort) == 0
+    assert (out / "m_wide.csv").read_text() == "case,age\npatient1,70\n"
+
+
+def test_one_mask_and_one_image_belong_together_whatever_they_are_called(cohort):
+    found = segfw.measure(
+        cohort / "masks" / "patient1_t9.nii.gz",
+        cohort / "out" / "one.csv",
+        images=cohort / "images" / "patient2_t1_0001.nii.gz",
+    )
+    assert found.channels == ("image",)
+    assert {row.status for row in found.rows} == {"whole"}
+    assert all(row.channels["image"].mean > 0 for row in found.rows)
+
+
+def test_images_are_paired_as_those_of_a_data_set(cohort, capsys):
+    for number, case in enumerate(("patient1_t9", "patient1_t10", "patient2_t1")):
+        (cohort / "masks" / f"{case}.nii.gz").rename(cohort / "masks" / f"segmentation-{number}.nii.gz")
+        (cohort / "images" / f"{case}_0000.nii.gz").rename(cohort / "images" / f"volume-{number}.nii.gz")
+        (cohort / "images" / f"{case}_0001.nii.gz").unlink()
+    assert measure(cohort, "--images", cohort / "images") == 0
+    kept = json.loads((cohort / "out" / "m.json").read_text())
+    names = [[source[0] for source in each["sources"]] for each in kept["cases"].values()]
+    assert names == [[f"segmentation-{number}.nii.gz", f"volume-{number}.nii.gz"] for number in range(3)]
+
+
 def test_every_part_of_a_structure(cohort):
     two = kidneys(4, 5) + box((4, 5), (1, 3), (7, 11), value=2, shape=SHAPE)
     write_labels(cohort / "masks" / "patient2_t1.nii.gz", two, geometry(SHAPE, SPACING_MM))
@@ -167,6 +248,70 @@ def test_parts_make_the_whole(cohort, capsys):
     shutil.rmtree(cohort / "out")
     assert measure(cohort) == 0
     assert (cohort / "out" / "m.csv").read_bytes() == both
+
+
+def test_a_part_that_measures_anew_leaves_what_the_others_have_measured(cohort, capsys):
+    assert measure(cohort, "--part", "1/2") == 0
+    assert measure(cohort, "--part", "2/2") == 0
+    whole = (cohort / "out" / "m.csv").read_bytes()
+    capsys.readouterr()
+    assert measure(cohort, "--part", "2/2", "--overwrite") == 0
+    printed = capsys.readouterr().out
+    assert "1 case measured, 0 were there" in printed
+    assert "not measured yet" not in printed
+    assert (cohort / "out" / "m.csv").read_bytes() == whole
+    # With other options nothing of the others can stay.
+    assert measure(cohort, "--part", "2/2", "--overwrite", "--only", "kidney_left") == 0
+    assert "2 cases not measured yet" in capsys.readouterr().out
+
+
+def test_a_mask_that_changed_is_not_measured_where_another_part_writes_the_table(cohort, capsys):
+    assert measure(cohort) == 0
+    write_labels(cohort / "masks" / "patient1_t10.nii.gz", kidneys(6, 0), geometry(SHAPE, SPACING_MM))
+    capsys.readouterr()
+    assert measure(cohort, "--part", "2/2") == 0  # which has patient1_t9 alone
+    assert "1 case not measured yet" in capsys.readouterr().out
+    assert json.loads((cohort / "out" / "m.json").read_text())["missing"] == ["patient1_t10"]
+    assert {row["case"] for row in rows_of(cohort / "out" / "m.csv")} == {"patient1_t9", "patient2_t1"}
+
+
+def test_masks_made_for_some_structures_are_measured_for_these_alone(cohort, capsys):
+    MaskFacts(only=("kidney_left",)).save(cohort / "masks" / FACTS_FILE)
+    assert measure(cohort) == 0
+    printed = capsys.readouterr().out
+    assert "note: the masks were predicted for kidney_left alone, and nothing else is measured" in printed
+    assert {row["structure"] for row in rows_of(cohort / "out" / "m.csv")} == {"kidney_left"}
+    assert measure(cohort, "--only", "kidneys", "--overwrite") == 2
+    told = capsys.readouterr().err
+    assert "masks: the masks were predicted for kidney_left alone and do not tell of kidney_right; predict it" in told
+    one = segfw.measure(cohort / "masks" / "patient1_t9.nii.gz", cohort / "out" / "one.csv")  # a mask of the folder
+    assert [row.structure for row in one.rows] == ["kidney_left"]
+
+
+def test_values_that_are_no_number_fail_their_case_alone(cohort):
+    odd = kidneys(4, 5).astype(np.float32)
+    odd[0, 0, :2] = (np.nan, np.inf)
+    path = cohort / "masks" / "patient1_t9.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(odd.T, nibabel.load(path).affine), path)
+    assert measure(cohort) == 1
+    rows = rows_of(cohort / "out" / "m.csv")
+    assert [row["status"] for row in rows] == ["whole", "whole", "failed", "failed", "whole", "absent"]
+    assert "patient1_t9.nii.gz: holds inf, nan, which is no label (0 background" in rows[2]["reason"]
+
+
+def test_a_damaged_mask_does_not_keep_labels_from_being_told(cohort, capsys):
+    for path in (cohort / "masks" / LABELS_FILE, cohort / "dataset.json"):
+        path.unlink()
+    (cohort / "masks" / "patient1_t9.nii.gz").write_bytes(b"no NIfTI")
+    assert measure(cohort) == 1
+    rows = rows_of(cohort / "out" / "m.csv")
+    assert [row["status"] for row in rows] == ["whole", "whole", "failed", "failed", "whole", "absent"]
+    assert {row["structure"] for row in rows} == {"label_2", "label_5"}
+    for path in (cohort / "masks").glob("*.nii.gz"):
+        path.write_bytes(b"no NIfTI")
+    capsys.readouterr()
+    assert measure(cohort) == 2  # of masks of which none can be read nobody knows the labels
+    assert "patient1_t10.nii.gz" in capsys.readouterr().err
 
 
 def test_a_case_that_fails_is_a_row_that_says_why_and_the_others_are_measured(cohort, capsys):
