@@ -34,6 +34,10 @@ COLUMNS = ("name", "scheme", "code", "meaning", "side")
 DELIMITERS = ("\t", ";", ",")
 SIDE_WORDS = ("", "left", "right")
 EXAMPLE = '{"GTVp": ["primary tumour"]}'
+WHAT_IT_HOLDS = {
+    NAMES_FILE: f"write for example {EXAMPLE}",
+    CODES_FILE: f"write the header {','.join(COLUMNS)} and a line a label",
+}
 
 
 class _NotOurs(Exception):
@@ -72,7 +76,7 @@ def own_names(labels: LabelSet, folder: Path) -> OwnNames:
         try:
             update[field] = read(path, labels)
         except _NotOurs as other:
-            notes.append(f"{name} {other}, so that it was left alone; docs/howto/names.md says what it may hold")
+            notes.append(f"{name} {other}, so that it was left alone; {WHAT_IT_HOLDS[name]} if it is meant for labels")
     return OwnNames(labels.model_copy(update=update) if update else labels, tuple(notes))
 
 
@@ -106,7 +110,7 @@ def _codes_in(path: Path, labels: LabelSet) -> dict[str, Code]:
     header, rows = _table_in(path, labels)
     names = [(row.get("name") or "").strip() for row in rows]
     if not set(COLUMNS[:3]) <= set(header) and not _is_any_known(names, labels):
-        raise _NotOurs(f"has not the columns {','.join(COLUMNS)}, and names none of the labels")
+        raise _NotOurs("names none of the labels")
     if "code" not in header:
         raise UserError(f"{path}: has no column 'code'; write the header {','.join(COLUMNS)}")
     found: dict[str, Code] = {}

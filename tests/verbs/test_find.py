@@ -130,9 +130,9 @@ def test_wrong_names_and_codes_are_told_with_their_file(file, content, said, mak
         ("names.json", '{"names": ["background", "liver"]}', "names none of the labels"),
         ("names.json", '["case_1", "case_2"]', "is no JSON object of names by label"),
         ("names.json", '{"a": 1}\n{"a": 2}\n', "is not readable JSON"),
-        ("codes.csv", "patient,code\n1,2\n", "has not the columns name,scheme,code,meaning,side"),
-        ("codes.csv", "code,name\nC22,Liver cell carcinoma\n", "has not the columns name,scheme,code,meaning,side"),
-        ("codes.csv", "", "has not the columns name,scheme,code,meaning,side"),
+        ("codes.csv", "patient,code\n1,2\n", "names none of the labels"),
+        ("codes.csv", "code,name\nC22,Liver cell carcinoma\n", "names none of the labels"),
+        ("codes.csv", "", "names none of the labels"),
         ("codes.csv", "patient\x00,code\n", "is not a table"),
     ],
 )
@@ -167,7 +167,7 @@ def test_what_is_not_about_labels_is_told_where_labels_come_from_the_masks(make_
     plan_and_preprocess(raw, tmp_path / "work", plan_only=True, device="cpu")
     said = capsys.readouterr().out
     assert "names.json names none of the labels, so that it was left alone" in said
-    assert "codes.csv has not the columns" in said
+    assert "codes.csv names none of the labels" in said
 
 
 def test_what_has_no_labels_is_refused(tmp_path):
