@@ -64,6 +64,8 @@ class Measures(Record):
     channels: tuple[str, ...]
     only: tuple[str, ...] | None = None
     per_component: bool = False
+    label_names: str = ""  # as it was given
+    by_patient: str = ""  # the same
     unit: str
     notes: tuple[str, ...] = ()
     names: dict[str, NameInTable] = {}  # of structures that the table of anatomy knows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segfw.base.answers import Answer
 from segfw.base.errors import UserError
 from segfw.base.shell_line import shell_line
 from segfw.base.words import count, listed
 from segfw.base.written_by_people import read_json
+from segfw.measurements.measure_options import GUESS
 
 SHOWN = 5  # cases that a line lists
 
@@ -51,7 +53,6 @@ def measures_standing(path: Path) -> MeasuresStanding | None:
         if found["kind"] != "measures":
             return None
         masks = str(found["masks"])
-        more = ("--images", str(found["images"])) if found["images"] else ()
         table = str(path.with_suffix(".csv"))
         page = str(path.with_suffix(".html"))
         return MeasuresStanding(
@@ -61,7 +62,19 @@ def measures_standing(path: Path) -> MeasuresStanding | None:
             statuses=found["statuses"],
             failed=tuple(found["failed"]),
             missing=tuple(found["missing"]),
-            next=shell_line("segfw", "measure", masks, *more, "--output", table, "--report", page),
+            next=shell_line("segfw", "measure", masks, "--output", table, "--report", page, *_options(found)),
         )
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _options(found: Mapping[str, Any]) -> list[str]:
+    """Those that it was measured with; without them what is there would be refused, or tables would be lost."""
+    options = ["--images", str(found["images"])] if found["images"] else []
+    options += ["--only", ",".join(found["only"])] if found.get("only") else []
+    options += ["--per-component"] if found.get("per_component") else []
+    options += ["--label-names", str(found["label_names"])] if found.get("label_names") else []
+    by_patient = found.get("by_patient")
+    if by_patient:
+        options += ["--by-patient"] if by_patient == GUESS else ["--by-patient", str(by_patient)]
+    return options

@@ -55,7 +55,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.base.words import count, listed
     from segfw.dataset.look_up import only_structures
     from segfw.dataset.patients import guess_groups, read_groups
-    from segfw.evaluation.mask_facts import read_mask_facts
+    from segfw.evaluation.mask_facts import read_mask_facts, structures_in_masks
     from segfw.measurements.masks_to_measure import find_masks, require_made
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measure_page import write_measures_page
@@ -84,8 +84,9 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     ids = [case.id for case in found.cases]
     require_distinct(ids, output.parent)
     # Of masks that were predicted for some structures nothing is known of the others; they are not absent.
-    made_for = read_mask_facts(masks if masks.is_dir() else masks.parent).only
-    made_for = only_structures(found.labels, made_for, masks) if made_for else ()
+    beside = masks if masks.is_dir() else masks.parent
+    facts = read_mask_facts(beside)
+    made_for = structures_in_masks(found.labels, beside, facts) if facts.only else ()
     only = only_structures(found.labels, options.only, masks) if options.only else made_for or None
     if made_for:
         require_made(made_for, only or (), masks)
@@ -100,6 +101,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     settings = MeasuringSettings(
         labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
     )
+    asked_for = {"label_names": str(options.label_names or ""), "by_patient": str(options.by_patient or "")}
     folder = MeasuresFolder.beside(output)
     cases = part.cases(found.cases)
     agree_on_settings(folder, settings, output, found.cases, own=cases, overwrite=options.overwrite)
@@ -125,7 +127,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     for failure in cohort.failures:
         folder.keep_failure(failure.item, failure.error)
     with folder.alone():
-        measures = gathered(folder, found, settings, masks, images, patient_of)
+        measures = gathered(folder, found, settings, masks, images, patient_of).model_copy(update=asked_for)
         write_tables(output, measures, wide=options.wide)
         if report is not None:
             write_measures_page(report, measures, found)

@@ -192,6 +192,20 @@ def test_what_is_set_to_one_value_around_a_body_is_no_field_of_view():
     assert outside_field_of_view(lower_inside, (3.0, 0.8, 0.8)) is None
 
 
+def test_round_bodies_are_no_field_of_view():
+    phantom, inside = scan(padding=-1024)  # a cylinder in air: nothing of it is at the border of the image
+    assert outside_field_of_view(phantom, (3.0, 0.8, 0.8)) is None
+    masked, _ = scan(padding=0)
+    masked[:, inside] = np.abs(masked[:, inside]) + 1
+    assert outside_field_of_view(masked, (3.0, 0.8, 0.8)) is None
+    limb, _ = scan(radius=34.0, padding=-1024)  # as wide as the image at last, with a circle in each slice
+    for number, slice_yx in enumerate(limb):
+        slice_yx[~scan(radius=34.0 - 2 * (len(limb) - 1 - number))[1]] = -1024
+    assert outside_field_of_view(limb, (3.0, 0.8, 0.8)) is None
+    wide, inside = scan(radius=34.0, padding=-1024)  # the same circle in each slice, which is as wide as the image
+    assert (outside_field_of_view(wide, (3.0, 0.8, 0.8)) == ~inside).all()
+
+
 def test_a_structure_at_the_edge_of_the_round_field_of_view_is_cut():
     image, inside = scan()
     outside = outside_field_of_view(image, (3.0, 0.8, 0.8))

@@ -247,3 +247,29 @@ def test_measures_are_recognised_with_what_is_missing(tmp_path):
     assert words[:2] == ["segfw", "measure"]
     assert main(words[1:]) == 0  # the line can be pasted, and does what is missing
     assert standing_of(tmp_path / "m.json").missing == ()
+
+
+def test_the_next_line_of_measures_has_their_options(tmp_path):
+    for number in range(3):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask = box((1, 3), (1, 5), (1, 5)) + box((1, 3), (6, 8), (1, 5), value=2)
+        write_labels(tmp_path / "masks" / f"patient1_t{number}.nii.gz", mask, geometry())
+    table = tmp_path / "names.csv"
+    table.write_text("value,name\n1,left kidney\n2,liver\n")
+    measure(
+        tmp_path / "masks",
+        tmp_path / "m.csv",
+        part="1/2",
+        only=("liver",),
+        per_component=True,
+        label_names=table,
+        by_patient="(patient[0-9]+)_",
+    )
+    words = shlex.split(standing_of(tmp_path / "m.json").next)
+    assert main(words[1:]) == 0
+    assert standing_of(tmp_path / "m.json").missing == ()
+    patients = (tmp_path / "m_patients.csv").read_text().splitlines()
+    assert [line.split(",")[:4] for line in patients[1:]] == [
+        ["patient1", "liver", "patient1_t0", f"patient1_t{number}"] for number in (1, 2)
+    ]
+    assert (tmp_path / "m_components.csv").is_file()
