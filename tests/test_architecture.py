@@ -45,7 +45,7 @@ EDGES = {
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
-    "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference"},
+    "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements"},
     "verbs": set(FLOOR_OF) - {"verbs", "kernels"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}

@@ -12,9 +12,11 @@ import base64
 import colorsys
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +44,15 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # On a page a plot is dark ink on nothing, which the page turns round where the screen is dark.
 INK = "#1a2430"
 SOFT_INK = "#566270"
+
+OWN_FAMILY = "DejaVu Sans"  # comes with matplotlib, and has no Chinese letters
+# Families that have them, on Linux, Windows and the Mac; the first that is installed is taken.
+CHINESE_FAMILIES = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "SimSun"),
+    *("PingFang SC", "Hiragino Sans GB", "Heiti TC", "STHeiti", "Arial Unicode MS", "Noto Serif CJK SC"),
+    "Noto Serif CJK JP",
+)
 
 GOLDEN_RATIO = 0.618034
 
@@ -118,6 +129,44 @@ def plain_axes(ax: Axes) -> None:
 def shortened(name: str, most: int = 28) -> str:
     """The name, cut with an ellipsis where it has more than ``most`` characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+@contextmanager
+def letters_of_names(ink: str = "") -> Iterator[None]:
+    """Draws names of people's own: no formulas ("$x_1$"), and Chinese letters; all texts in ``ink``, if it is given."""
+    from matplotlib import rc_context
+
+    settings: Any = {"text.parse_math": False, "font.family": list(_families())}
+    if ink:
+        settings |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color"), ink)
+    with rc_context(settings):
+        yield
+
+
+def can_be_drawn(text: str) -> bool:
+    """Whether an installed font that pictures use has every letter of a text; else boxes would stand there."""
+    missing = set(text)
+    for family in _families():
+        missing -= _letters_in(family)
+        if not missing:
+            return True
+    return False
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    chinese = next((family for family in CHINESE_FAMILIES if family in installed), None)
+    return (OWN_FAMILY,) if chinese is None else (OWN_FAMILY, chinese)
+
+
+@cache
+def _letters_in(family: str) -> frozenset[str]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(map(chr, get_font(findfont(family)).get_charmap()))
 
 
 def png_of(figure: Figure) -> bytes:

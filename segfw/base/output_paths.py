@@ -93,6 +93,7 @@ def is_table_of(*columns: str) -> Callable[[Path], bool]:
 
     def is_such(path: Path) -> bool:
         with open(path, "rb") as file:
-            return file.readline().decode("utf-8-sig", "replace").split(",")[: len(columns)] == list(columns)
+            head = file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+        return head.split(",")[: len(columns)] == list(columns)
 
     return is_such

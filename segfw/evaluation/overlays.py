@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from segfw.base.figures import label_color, palette_png, png_of, scale_bar, shortened, shown_plane, views_of
+from segfw.base.figures import label_color, letters_of_names, palette_png, png_of, scale_bar, shown_plane, views_of
+from segfw.dataset.drawn_names import drawn_name
 from segfw.evaluation.metrics import Scores, mean_dice
 from segfw.images.geometry import Spacing
 from segfw.images.units import SCAN, Units
@@ -101,7 +102,6 @@ def draw_overlay(
     sides are, unless it is a picture that has none (``has_directions``). ``units`` are those of ``spacing_mm``, in
     which the scale bar is written.
     """
-    from matplotlib import rc_context
     from PIL import Image
 
     is_pair = prediction_zyx is not None
@@ -119,7 +119,7 @@ def draw_overlay(
     sizes_mm = [np.delete(spacing_mm, axis) * reference.shape for (_, axis, _), (reference, _) in zip(views, masks)]
     window = None if image_zyx is None else window_of(image_zyx, foreground, images)
     numbers = _numbered_classes(masks)
-    with rc_context({"text.parse_math": False}):  # a label may be called "$x_1$"
+    with letters_of_names():
         figure, axes = _panels(sizes_mm, len(_legend_classes(numbers)))
         for ax, (name, axis, letters), image, planes, size_mm in zip(axes, views, images, masks, sizes_mm):
             _draw_view(ax, image, planes, size_mm, window)
@@ -393,7 +393,8 @@ def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], gr
     # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
     number = "{} " if len(numbers) > 1 else ""
     entries += [
-        (Patch(color=label_color(index)), f" {number.format(index)}{shortened(names[index], 24)}") for index in shown
+        (Patch(color=label_color(index)), f" {number.format(index)}{drawn_name(names[index], index, 24)}")
+        for index in shown
     ]
     if len(numbers) > len(shown):
         entries.append((Patch(alpha=0), f"and {len(numbers) - len(shown)} more"))

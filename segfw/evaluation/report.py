@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segfw.base.figures import INK, PALETTE, label_color, plain_axes, plot_png, shortened, write_page
+from segfw.base.figures import INK, PALETTE, label_color, letters_of_names, plain_axes, plot_png, write_page
 from segfw.base.tables import shown_number
 from segfw.base.words import count
+from segfw.dataset.drawn_names import drawn_name
 from segfw.evaluation.caveats import caveats
 from segfw.evaluation.mask_facts import Training
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores
@@ -165,7 +166,6 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
     and a diamond the mean. Missed and invented labels, whose distance is a penalty, are crosses at the edge. Where
     there are very many cases only those outside of the whiskers are dots (see ``plot_text``).
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     shown = [metric for metric in PLOTTED if getattr(scores.foreground_mean, metric) is not None]
@@ -175,7 +175,7 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
     rows = len(scores.labels)
     is_high = rows <= HIGH_ROWS
     height = 0.9 + (0.42 if is_high else 0.17) * rows
-    with rc_context({"text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK}):
+    with letters_of_names(INK):
         figure = Figure(figsize=(3.6 * len(shown) + 1.4, height), dpi=110, layout="constrained")
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for ax, metric in zip(panels, shown):
@@ -187,7 +187,7 @@ def draw_scores(scores: Scores, colors: Mapping[str, int] | None = None) -> byte
             _draw_boxes(ax, [values for values, _ in rows_of])
             painted = [label_color(colors[name]) for name in scores.labels]
             _draw_points(ax, rows_of, painted, only_outside=_is_crowded(scores))
-        panels[0].set_yticks(range(rows), [shortened(name) for name in scores.labels])
+        panels[0].set_yticks(range(rows), [drawn_name(name, colors[name]) for name in scores.labels])
         panels[0].tick_params(axis="y", labelsize=9 if is_high else 7, labelcolor=INK)
         return plot_png(figure)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from segfw.base.figures import INK, SOFT_INK, label_color, plain_axes, plot_png, shortened
+from segfw.base.figures import INK, SOFT_INK, label_color, letters_of_names, plain_axes, plot_png
+from segfw.dataset.drawn_names import drawn_name
 from segfw.measurements.cohort_measures import Measures
 from segfw.measurements.structure_measures import StructureMeasures
 
@@ -16,6 +17,8 @@ BOX_CASES = 8  # from here on quartiles say something
 HIGH_ROWS = 24  # structures; more are drawn closer together
 MOST_POINTS = 6000
 MOST_TICKS = 12
+ROOM = 0.05  # at each side, of the width on the logarithmic scale
+LEAST_ROOM = 1.2  # as a factor
 
 
 def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
@@ -25,7 +28,6 @@ def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
     BOX_CASES whole ones on a box shows their median and quartiles. Of very many points those of whole structures that
     are inside of the whiskers are left out.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -40,12 +42,12 @@ def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
     is_high = rows <= HIGH_ROWS
     is_crowded = sum(map(len, by_structure.values())) > MOST_POINTS
     height = 0.9 + (0.42 if is_high else 0.17) * rows
-    with rc_context({"text.parse_math": False, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK}):
+    with letters_of_names(INK):
         figure = Figure(figsize=(8.4, height), dpi=110, layout="constrained")
         ax = figure.subplots()
         plain_axes(ax)
         unit = {"ml": "ml", "mm2": "mm²", "px": "pixels"}[measures.unit]
-        ax.set(ylim=(rows - 0.5, -0.5), xscale="log", xlabel=f"size in {unit}")
+        ax.set(ylim=(rows - 0.5, -0.5), xscale="log", xlim=_limits(by_structure), xlabel=f"size in {unit}")
         # Plain numbers, 1, 2 and 5 of each power of ten where there is room, and no formulas, which are not set here
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=MOST_TICKS))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -53,8 +55,17 @@ def draw_sizes(measures: Measures, classes: Mapping[str, int]) -> bytes | None:
         for place, (name, found) in enumerate(by_structure.items()):
             _draw_row(ax, place, found, label_color(classes[name]), is_crowded=is_crowded)
         size = 9.5 if is_high else 7
-        ax.set_yticks(range(rows), [shortened(name) for name in by_structure], size=size, color=INK)
+        ax.set_yticks(range(rows), [drawn_name(name, classes[name]) for name in by_structure], size=size, color=INK)
         return plot_png(figure)
+
+
+def _limits(by_structure: Mapping[str, list[StructureMeasures]]) -> tuple[float, float]:
+    """The smallest and the largest size with some room beside them, also where all sizes are the same."""
+    sizes = [row.size for rows in by_structure.values() for row in rows if row.size is not None]
+    smallest = min(sizes)
+    largest = max(sizes)
+    room = max((largest / smallest) ** ROOM, LEAST_ROOM)
+    return smallest / room, largest * room
 
 
 def _draw_row(

@@ -11,9 +11,11 @@ import pytest
 
 import segfw
 from builders.masks import box, geometry, rows_of
+from segfw.base import figures
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.drawn_names import drawn_name
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.evaluation.mask_facts import FACTS_FILE, MaskFacts
 from segfw.images.formats import write_labels
@@ -431,6 +433,27 @@ def test_the_page_shows_every_structure_and_survives_odd_names(cohort):
     assert "Time points of one patient" in page
     assert "1</b><span>absent" in page
     assert measure(cohort, "--images", cohort / "images", "--report", report) == 0  # a page may be written anew
+
+
+@pytest.mark.filterwarnings("error")
+def test_chinese_names_are_drawn_or_stand_there_in_english(cohort, monkeypatch):
+    LabelSet(names=("background", "左肾", "某某"), values=(0, 2, 5)).save(cohort / "masks" / LABELS_FILE)
+    report = cohort / "out" / "m.html"
+    assert measure(cohort, "--images", cohort / "images", "--report", report) == 0
+    monkeypatch.setattr(figures, "_families", lambda: (figures.OWN_FAMILY,))  # where no other font is installed
+    assert (drawn_name("左肾", 1), drawn_name("某某", 2), drawn_name("niere", 3)) == ("left kidney", "label 2", "niere")
+    assert measure(cohort, "--images", cohort / "images", "--report", report) == 0
+    assert "左肾" in report.read_text(encoding="utf-8")  # a browser has its own letters
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_plot_of_cases_that_are_all_the_same(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number in range(9):
+        mask = box((1, 3), (1, 5), (1, 5), shape=SHAPE)
+        write_labels(tmp_path / "masks" / f"case_{number}.nii.gz", mask, geometry(SHAPE, SPACING_MM))
+    segfw.measure(tmp_path / "masks", tmp_path / "m.csv", report=tmp_path / "m.html")
+    assert "data:image/png;base64," in (tmp_path / "m.html").read_text(encoding="utf-8")
 
 
 def test_outliers_need_eight_cases_and_are_told(tmp_path, capsys):
