@@ -42,7 +42,7 @@ def _variants(visit: Visit, problem: Problem) -> dict[str, Callable[[], Callable
         variants["segfw compiled"] = lambda: segfw_step(visit, problem, compiled=True).call
     variants["segfw eager"] = lambda: segfw_step(visit, problem).call
     variants["segfw eager contiguous"] = lambda: segfw_step(visit, problem, own_layout=False).call
-    if has_triton(visit.device):
+    if visit.on_cuda and has_triton(visit.device):  # Triton's interpreter, on a CPU, takes minutes for a step
         variants["segfw eager kernels"] = lambda: segfw_step(visit, problem, kernels=True).call
     if visit.on_cuda:
         variants["segfw eager fp16"] = lambda: segfw_step(visit, problem, precision="fp16").call
