@@ -89,7 +89,8 @@ def evaluation(pairs: int = 3, labels: int = 105, shape: Shape = SHAPE) -> None:
             files = _written_pair(Path(folder), organ_masks(shape, labels, pair))
             reference, prediction, _ = watch.timed("read and decode both files", read_pair, *files, names, ())
         masks = (reference, prediction)
-        watch.timed("voxel scores", score_masks, *masks, names, SPACING_MM, Measures(surface=False))
+        geometry = _geometry(shape)
+        watch.timed("voxel scores", score_masks, *masks, names, geometry, Measures(surface=False))
         watch.timed("HD95, ASSD, NSD", surface_scores, *masks, structures, SPACING_MM, TOLERANCE_MM)
         if pair == 0:
             counts = watch.timed("voxel counts label by label (plain)", _plain_counts, *masks, labels)
@@ -101,12 +102,16 @@ def evaluation(pairs: int = 3, labels: int = 105, shape: Shape = SHAPE) -> None:
         print(f"  {part}: median {np.median(seconds):.2f} s, slowest {max(seconds):.2f} s a case")
 
 
-def _written_pair(folder: Path, masks: tuple[np.ndarray, np.ndarray]) -> list[Path]:
+def _geometry(shape: Shape) -> Geometry:
     affine = np.zeros((4, 4))
     affine[[2, 1, 0, 3], [0, 1, 2, 3]] = (*SPACING_MM, 1)
+    return Geometry.of(shape, affine)
+
+
+def _written_pair(folder: Path, masks: tuple[np.ndarray, np.ndarray]) -> list[Path]:
     files = [folder / "reference.nii.gz", folder / "prediction.nii.gz"]
     for path, mask in zip(files, masks):
-        write_labels(path, mask, Geometry.of(mask.shape, affine))
+        write_labels(path, mask, _geometry(mask.shape))
     return files
 
 
