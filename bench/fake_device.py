@@ -17,6 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segfw.grid.resample import axis_matrix
+from segfw.inference.tiles import blending_weights
+
 DEVICE = torch.device("meta")
 
 
@@ -62,9 +65,13 @@ class Asked(TorchDispatchMode):
 
 @contextmanager
 def fake_device() -> Iterator[None]:
-    """Tensors made in the block have no values."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    """Tensors made in the block have no values, and none of them is kept for later by what keeps tensors."""
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        for kept in (axis_matrix, blending_weights):
+            kept.cache_clear()
 
 
 def moved(network: nn.Module) -> nn.Module:

@@ -16,13 +16,14 @@ from builders.networks import network_spec
 from segfw.base.ranks import ALONE
 from segfw.grid import restore as restore_module
 from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.resample import axis_matrix
 from segfw.grid.restore import Restoring
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Geometry
 from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
-from segfw.inference.tiles import TiledImage
+from segfw.inference.tiles import TiledImage, blending_weights
 from segfw.networks import ARCHITECTURES, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Target
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
@@ -219,3 +220,11 @@ def test_every_architecture_is_one_graph_in_training(architecture, is_2d):
         network.train()
     assert counter.frame_count == 1
     torch._dynamo.reset()
+
+
+def test_nothing_without_values_is_kept_for_later():
+    with fake_device():
+        blending_weights(16, 8, 0.5)
+        axis_matrix(8, 5, 1)
+    assert float(blending_weights(16, 8, 0.5).max()) > 0
+    assert float(axis_matrix(8, 5, 1).abs().max()) > 0

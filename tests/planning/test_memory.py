@@ -62,8 +62,8 @@ def peak_bytes_on_the_cpu(spec: NetworkSpec, patch: tuple[int, int, int], batch:
 )
 @pytest.mark.parametrize("spec, patch, batch", NETWORKS)
 def test_the_counted_peak_is_that_of_a_real_step(spec, patch, batch):
-    # The CPU has no average pooling in 16 bit: residual networks keep float32 copies there that no GPU makes, and on one
-    # with matrix units each thread takes memory of its own beside them.
+    # The CPU has no average pooling in 16 bit: residual networks keep float32 copies there that no GPU makes; and with
+    # matrix units each thread takes memory of its own.
     tolerance = 0.2 if spec.architecture == "residual-encoder-unet" else 0.1
     expected = peak_bytes_on_the_cpu(spec, patch, batch)
     assert step_cost(spec).peak_bytes(patch, batch) == pytest.approx(expected, rel=tolerance)
