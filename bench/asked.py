@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from bench.fake_device import DEVICE, Asked, fake_device, moved
+from bench.published_plan import CLASSES, published_plan
 from segfw.base.array_files import open_array, save_array
 from segfw.base.ranks import ALONE
 from segfw.grid.store import CaseArrays
@@ -31,14 +32,11 @@ from segfw.inference.tiles import TiledImage
 from segfw.networks import build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.fitting import Grid, choose_published
-from segfw.planning.presets import preset_called
 from segfw.training import augment
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints, TrainState
 from segfw.training.step import Compute, train_step
 
-CLASSES = 15
 PRESETS = ("plain", "resenc-m", "resenc-l")
 CT = (300, 341, 341)  # on the network's grid, of 300 x 512 x 512 voxels
 STORED_CT = (300, 512, 512)
@@ -61,16 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def published(preset: str) -> tuple[NetworkSpec, Shape, int]:
     """Network, patch and batch that a preset plans for bodies of 300^3 voxels of 1 mm."""
-    family = preset_called(preset)
-    grid = Grid(
-        spacing_mm=(1.0, 1.0, 1.0),
-        median_shape=(300, 300, 300),
-        dataset_voxels=300.0**3 * 300,
-        channels=1,
-        classes=CLASSES,
-        published_classes=CLASSES,
-    )
-    choice = choose_published(grid, family, memory_gb=family.memory_gb)
+    choice = published_plan(preset)
     return choice.network, choice.patch_size, choice.batch_size
 
 

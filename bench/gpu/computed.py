@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.gpu.visit import CLASSES
-from segfw.planning.fitting import Grid, choose_published
+from bench.published_plan import published_plan
 from segfw.planning.memory import needed_gb, step_cost
-from segfw.planning.presets import preset_called
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 
 PRESETS = ("plain", "resenc-m", "resenc-l")
@@ -66,16 +64,7 @@ class Work:
 
 
 def work_of(preset: str) -> Work:
-    family = preset_called(preset)
-    grid = Grid(
-        spacing_mm=(1.0, 1.0, 1.0),
-        median_shape=(300, 300, 300),
-        dataset_voxels=300.0**3 * 300,
-        channels=1,
-        classes=CLASSES,
-        published_classes=CLASSES,
-    )
-    choice = choose_published(grid, family, memory_gb=family.memory_gb)
+    choice = published_plan(preset)
     cost = step_cost(choice.network)
     return Work(
         preset=preset,

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from bench.gpu.timing import GIB
-from bench.gpu.visit import CLASSES, Visit, attempt
+from bench.gpu.visit import Visit, attempt
+from bench.published_plan import CLASSES
 from segfw.images.geometry import Shape
 from segfw.planning.fitting import Grid, choose_by_memory
 from segfw.planning.memory import measure_step, step_cost

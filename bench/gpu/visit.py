@@ -16,14 +16,12 @@ from typing import TypeVar
 import torch
 
 from bench.gpu.report import markdown
+from bench.published_plan import published_plan
 from segfw.base.device import device_name
 from segfw.images.geometry import Shape
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.fitting import Grid, choose_published
-from segfw.planning.presets import preset_called
 
 T = TypeVar("T")
-CLASSES = 15
 SMALL_NETWORK = NetworkSpec(
     architecture="plain-unet",
     in_channels=1,
@@ -112,16 +110,7 @@ class Visit:
         """The published plan of a preset for a body of 300^3 voxels of 1 mm; a small one on the CPU."""
         if not self.on_cuda:
             return Problem(network=SMALL_NETWORK, patch_size=(32, 32, 32), batch_size=2)
-        family = preset_called(preset)
-        grid = Grid(
-            spacing_mm=(1.0, 1.0, 1.0),
-            median_shape=(300, 300, 300),
-            dataset_voxels=300.0**3 * 300,
-            channels=1,
-            classes=CLASSES,
-            published_classes=CLASSES,
-        )
-        choice = choose_published(grid, family, memory_gb=family.memory_gb)
+        choice = published_plan(preset)
         return Problem(network=choice.network, patch_size=choice.patch_size, batch_size=choice.batch_size)
 
     def save(self) -> None:
