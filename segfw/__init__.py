@@ -54,9 +54,9 @@ __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from segfw.base.own_version import own_version
 
-        return version("segfw")
+        return own_version()
     if name not in _PUBLIC:
         raise AttributeError(f"module 'segfw' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

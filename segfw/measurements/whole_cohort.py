@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
+from segfw.base.own_version import own_version
 from segfw.measurements.cohort_measures import (
     Measures,
     main_unit,
@@ -32,7 +32,7 @@ def gathered(
     kept = {case.id: folder.current(case) for case in found.cases}
     cases = {case: measures for case, measures in kept.items() if measures is not None}
     measured = Measures(
-        version=version("segfw"),
+        version=own_version(),
         masks=str(masks),
         images="" if images is None else str(images),
         labels=found.labels,

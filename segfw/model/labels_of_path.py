@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segfw.base.file_names import PLAN_FILE
 from segfw.base.records import UserError
+from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.dataset.layouts import find_dataset
 from segfw.model.source import ModelSource, is_model_file
@@ -21,7 +22,7 @@ def labels_at(path: Path) -> LabelSet:
     if is_model_file(path) or (path / PLAN_FILE).is_file():
         with ModelSource.open(path) as source:
             return source.plan().labels
-    if (path / LABELS_FILE).is_file() and not (path / "dataset.json").is_file():
+    if (path / LABELS_FILE).is_file() and not (path / DESCRIPTION_FILE).is_file():
         return LabelSet.load(path / LABELS_FILE)
     try:
         found = find_dataset(path)
