@@ -21,9 +21,10 @@ FLOORS = (
     {"networks"},
     {"dataset"},
     {"grid"},
-    {"planning", "evaluation"},
+    {"planning", "evaluation", "perturbations"},
     {"model"},
-    {"training", "inference", "checkup", "nnunet", "onnx", "measurements"},
+    {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
+    {"quality", "robustness"},
     {"standing"},
     {"verbs"},
 )
@@ -45,8 +46,12 @@ EDGES = {
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
+    "perturbations": set(),
+    "interop": set(),
+    "quality": set(),
+    "robustness": set(),
     "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop", "quality", "robustness"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

@@ -1,0 +1,1 @@
+"""Masks in the formats of hospitals and viewers: what is written beside NIfTI."""

@@ -1,0 +1,1 @@
+"""How masks change when images do."""
