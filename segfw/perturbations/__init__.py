@@ -1,1 +1,1 @@
-"""Images changed on purpose, as other scanners and other hands would: noise, blur, missing slices, another order of axes."""
+"""Images changed on purpose, as other scanners would: noise, blur, missing slices, other axes."""

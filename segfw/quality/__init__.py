@@ -1,1 +1,1 @@
-"""How far a mask may be trusted: predicted quality, bounds, verdicts, suspected regions, plausible masks, odd images."""
+"""How far a mask may be trusted: predicted quality, bounds, verdicts, regions, plausible masks, odd images."""
