@@ -82,14 +82,15 @@ def expected_training(
     device: torch.device,
     *,
     keeps_patch: bool = False,
+    pace: Pace | None = None,
     shares: Mapping[str, float] = NOTHING_KNOWN,
 ) -> ExpectedTraining:
-    """What is known before; a probe of part of a second tells the pace of ``device``.
+    """What is known before. A ``pace`` is of steps that were measured; else a probe of part of a second tells it.
 
     ``shares`` of the cases that the structures take tell which of them so many steps are enough for.
     """
-    pace = None
-    if settings.time_budget_s or settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH) >= FEWEST_USABLE_STEPS:
+    steps_asked = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+    if pace is None and (settings.time_budget_s or steps_asked >= FEWEST_USABLE_STEPS):
         with torch.random.fork_rng():  # the probe draws numbers, and training must draw the same without it
             planned_step_s = configuration.estimate.step_s_on(device_name(device), lambda: training_flops(device))
         voxels = prod(configuration.patch_size) * configuration.batch_size
@@ -99,7 +100,7 @@ def expected_training(
     if settings.time_budget_s and pace is not None:
         steps = int(steps_within(stages, settings.time_budget_s, pace))
     else:
-        steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
+        steps = steps_asked
     step_s = (
         None
         if pace is None

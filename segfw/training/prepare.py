@@ -68,7 +68,7 @@ def fresh_or_resumed(request: TrainRequest, settings: TrainSettings, device: tor
     Raises UserError if the checkpoint is of another network.
     """
     torch.manual_seed(settings.seed)
-    state = _new_state(request.configuration, settings, device, request.build)
+    state = new_state(request.configuration, settings, device, request.build)
     if request.resume:
         load_checkpoint(request.folder / CHECKPOINT_FILE, state)
         return state
@@ -78,9 +78,10 @@ def fresh_or_resumed(request: TrainRequest, settings: TrainSettings, device: tor
     return state
 
 
-def _new_state(
+def new_state(
     configuration: Configuration, settings: TrainSettings, device: torch.device, build: BuildNetwork
 ) -> TrainState:
+    """A network with weights drawn anew, and its optimiser."""
     network = fastest_layout(build(configuration.network).to(device))
     if settings.kernels and has_triton(device):
         network = with_fused_norms(network, device)

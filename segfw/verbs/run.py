@@ -243,16 +243,19 @@ def _expected(
     from segfw.base.device import pick_device
     from segfw.model.source import fold_folder
     from segfw.training.expected_length import expected_training
+    from segfw.training.foretold_pace import foretold_pace
     from segfw.training.prepare import SETTINGS_FILE
 
     device = pick_device(options.device)
     expected = []
     for each in (plan.configuration(name) for name in names):
         new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
-        if new:
-            expected.append(
-                expected_training(each, settings, new, device, keeps_patch=plan.as_published, shares=shares)
-            )
+        if not new:
+            continue
+        pace = foretold_pace(each, settings, device) if settings.time_budget_s else None
+        expected.append(
+            expected_training(each, settings, new, device, keeps_patch=plan.as_published, pace=pace, shares=shares)
+        )
     return expected
 
 
