@@ -46,7 +46,7 @@ EDGES = {
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
-    "perturbations": set(),
+    "perturbations": {"images", "grid"},
     "interop": set(),
     "quality": set(),
     "robustness": set(),
