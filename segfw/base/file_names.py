@@ -14,3 +14,8 @@ MASK_SETTINGS_FILE = "prediction.json"
 ENSEMBLE_SETTINGS_FILE = "ensemble.json"
 PIPELINE_FILE = "pipeline.json"
 HIDDEN = ".segfw"  # in a folder of masks: what is known of each case
+# In a folder of masks of a calibrated model
+QUALITY_FOLDER = "quality"
+QUALITY_TABLE_FILE = "quality.csv"
+REGIONS_ENDING = "_regions.json"  # after a case, in that folder
+CASE_PAGES_FOLDER = "report"

@@ -77,10 +77,11 @@ class CasePipeline(Generic[PreparedT]):
                     self.folder.forget(case.id)
                 sources = sources_of(case)
                 prepared, notes = self._read(case, watch)
+                # Here, so that what they find out of the image is found while another case is in the network.
+                sinks = self._sinks(case, prepared, held, watch)
                 self._network.acquire()
             try:
                 self._go_on()
-                sinks = self._sinks(case, prepared, held)
                 classes = self._classes(prepared, sinks, watch)
                 original = prepared.record.original
                 del prepared  # its image is not needed any more
@@ -132,9 +133,10 @@ class CasePipeline(Generic[PreparedT]):
             "run as in its training; store all images alike"
         )
 
-    def _sinks(self, case: Case, prepared: PreparedT, held: ExitStack) -> list[FileSink]:
+    def _sinks(self, case: Case, prepared: PreparedT, held: ExitStack, watch: Stopwatch) -> list[FileSink]:
         files = zip(self.folder.extras, self.folder.beside(case.id))
-        return [held.enter_context(extra.open(path, prepared.record, case.images[0])) for extra, path in files]
+        with watch.timing("preprocess_s"):
+            return [held.enter_context(extra.open(path, prepared, case)) for extra, path in files]
 
     def _classes(self, prepared: PreparedT, sinks: Sequence[FileSink], watch: Stopwatch) -> np.ndarray:
         by_member = any(extra.by_member for extra in self.folder.extras)
@@ -147,7 +149,7 @@ class CasePipeline(Generic[PreparedT]):
         self._go_on()
         with watch.timing("write_s"):
             for sink in sinks:
-                sink.finish()
+                sink.finish(classes)
             write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original, case.images[0])
 
 

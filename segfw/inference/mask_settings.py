@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.file_names import MASK_SETTINGS_FILE as SETTINGS_FILE
+from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.images.formats import split_ending
@@ -17,7 +18,8 @@ from segfw.model.postprocess import Postprocessing
 
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
-NOT_FOR_PROBABILITIES = {"postprocessing", "probability_bits", "only", "names"}
+NOT_FOR_PROBABILITIES = {"postprocessing", "probability_bits", "only", "names", "quality"}
+ONLY_IF_ASKED_FOR = ("probability_bits", "quality")  # else None
 NOT_FOR_VALUES = {"also_called", "codes"}  # of labels: what they are called besides
 
 
@@ -28,6 +30,7 @@ class PredictionSettings(Record):
     plan, because nobody knows. ``precision`` is as asked for: with 'auto' each device that shares the cases takes what
     it is fastest in, or for imported models what nnU-Net takes. ``probability_bits`` is None until probabilities are
     asked for. ``only`` names the structures that the masks hold (empty: all), ``names`` whose numbers they have.
+    ``quality`` is the digest of what masks are judged by, None where they are not.
     """
 
     configuration: str
@@ -41,6 +44,7 @@ class PredictionSettings(Record):
     probability_bits: int | None = None
     only: tuple[str, ...] = ()
     names: str | None = None
+    quality: str | None = None
 
     @property
     def digest(self) -> str:
@@ -48,11 +52,17 @@ class PredictionSettings(Record):
         return hashlib.sha256(self.model_dump_json(exclude=NOT_FOR_PROBABILITIES).encode()).hexdigest()
 
     def differences(self, kept: PredictionSettings) -> list[str]:
-        """Names of what differs from ``kept``; bits that only one of the two tells of do not."""
+        """Names of what differs from ``kept``; bits that only one of the two tells of do not, nor by what masks are
+        judged, which changes no mask."""
         names = [name for name in PredictionSettings.model_fields if getattr(self, name) != getattr(kept, name)]
         if None in (self.probability_bits, kept.probability_bits):
             names = [name for name in names if name != "probability_bits"]
-        return [name.replace("_", " ") for name in names]
+        return [name.replace("_", " ") for name in names if name != "quality"]
+
+    def completed(self, kept: PredictionSettings) -> PredictionSettings:
+        """The same, with what only ``kept`` tells."""
+        untold = [name for name in ONLY_IF_ASKED_FOR if getattr(self, name) is None]
+        return self.model_copy(update={name: getattr(kept, name) for name in untold})
 
 
 def agree_on_settings(
@@ -79,10 +89,18 @@ def agree_on_settings(
             for case_id in forgotten:
                 folder.forget(case_id)
             (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
+            (folder.path / QUALITY_TABLE_FILE).unlink(missing_ok=True)
         else:
             _require_none(different, folder.path)
-        if not is_same or settings.probability_bits is not None:
-            settings.save(kept)
+        told = settings
+        if old is not None and is_same:
+            told = settings.completed(old)
+            if old.quality is not None and old.quality != told.quality:  # by another calibration
+                for case_id in {case.id for case in found} | folder.known():
+                    folder.forget_quality(case_id)
+                (folder.path / QUALITY_TABLE_FILE).unlink(missing_ok=True)
+        if told != old:
+            told.save(kept)
 
 
 def require_agreement(

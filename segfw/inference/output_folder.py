@@ -7,11 +7,12 @@ made from. The system lets go of a lock when its process ends, however it ends, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from segfw.base.file_names import CASE_PAGES_FOLDER, QUALITY_FOLDER, REGIONS_ENDING
 from segfw.base.file_names import HIDDEN as HIDDEN
 from segfw.base.files import remove_partials, write_text
 from segfw.base.locks import alone, claimed
@@ -42,13 +43,17 @@ class PredictedCase(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """What is made of every case besides its mask; what ``open`` gives writes ``FOLDER/CASE.ENDING``, and this last."""
+    """What is made of every case besides its mask; what ``open`` gives writes ``FOLDER/CASE.ENDING``, and this last.
+
+    ``write_table`` writes what is said of all cases together into the folder of the masks, from the files of each.
+    """
 
     folder: str
     ending: str
     open: OpenFileSink
     bytes_per_image_byte: float  # about
     by_member: bool = False  # whether it needs the networks of an ensemble apart
+    write_table: Callable[[Path], object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +104,16 @@ class OutputFolder:
         """
         maps = [self.path / UNCERTAINTY / map_name(case_id, name) for name in MAPS]
         extras = (self.path / PROBABILITIES / f"{case_id}{ENDING}", self.path / UNCERTAINTY / f"{case_id}.json", *maps)
-        for file in (self.mask(case_id), *self.beside(case_id), *extras, self._record(case_id)):
+        for file in (self.mask(case_id), *self.beside(case_id), *extras):
             file.unlink(missing_ok=True)
+        self.forget_quality(case_id)
+        self._record(case_id).unlink(missing_ok=True)
+
+    def forget_quality(self, case_id: str) -> None:
+        """Removes what is told of how far a mask may be trusted; the mask stays."""
+        for name in (f"{case_id}.json", f"{case_id}{REGIONS_ENDING}"):
+            (self.path / QUALITY_FOLDER / name).unlink(missing_ok=True)
+        (self.path / CASE_PAGES_FOLDER / f"{case_id}.html").unlink(missing_ok=True)
 
     def known(self) -> set[str]:
         """Ids of the cases that were predicted into this folder."""

@@ -12,8 +12,10 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segfw.base.stopwatch import Stopwatch
+from segfw.dataset.cases import Case
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.slabs import Slab
 from segfw.images.volume import Volume
@@ -30,25 +32,31 @@ class SlabSink(Protocol):
 class FileSink(SlabSink, Protocol):
     """A sink that writes a file at its end; nothing is left of it by an error."""
 
-    def finish(self) -> None:
-        """Puts the file in its place, after the last slab."""
+    def finish(self, classes_zyx: np.ndarray) -> None:
+        """Puts the file in its place, after the last slab.
+
+        ``classes_zyx`` are the class indices of the finished mask on the file's own grid, which is written next.
+        """
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
 
-# Makes the sink of a case of the path that it writes, how the case was preprocessed, and the image's first file.
-OpenFileSink = Callable[[Path, PreprocessRecord, Path], FileSink]
-
-
 class PreparedImage(Protocol):
-    """An image on the grid of a network, or of several."""
+    """An image on the grid of a network, or of several, of which the first counts here."""
 
     @property
     def record(self) -> PreprocessRecord:
         """How the image came there, and how to come back."""
 
+    @property
+    def image(self) -> Tensor:
+        """Preprocessed intensities (C, Z, Y, X) on that grid."""
 
+
+# Makes the sink of a case of the path that it writes, the prepared image and the case. A sink must not keep the image:
+# other cases need its memory.
+OpenFileSink = Callable[[Path, PreparedImage, Case], FileSink]
 PreparedT = TypeVar("PreparedT", bound=PreparedImage)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import UserError
@@ -15,10 +16,10 @@ from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import only_structures
 from segfw.dataset.totalsegmentator import in_their_numbers
-from segfw.grid.preprocess import PreprocessRecord
 from segfw.inference.many_cases import CasePipeline
 from segfw.inference.mask_settings import PredictionSettings, plan_digest, weights_digest
 from segfw.inference.output_folder import HIDDEN, Extra, OutputFolder
+from segfw.inference.predict_protocol import PreparedImage
 from segfw.inference.prediction_options import PredictOptions
 from segfw.inference.predictor import Predictor
 from segfw.inference.probabilities import ENDING, Encoding, ProbabilityInfo, ProbabilityWriter
@@ -48,13 +49,21 @@ class ChosenFolds:
     folds: tuple[str, ...] | None
 
 
+class MakesExtra(Protocol):
+    """Something of a room above this one that is made of every case; it is sent along with the job."""
+
+    def extra(self, job: PredictionJob, model: Model) -> Extra:
+        """What is made of every case; of the model no weights are needed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictionJob:
     """All that a process needs to predict cases, in paths and options, so that it can be sent to another machine.
 
     ``members`` are the configurations whose mean counts; ``digest`` is of all their weights, and of the options.
     ``only`` are the structures that are wanted (empty: all), ``written`` the labels of the masks where they are not the
-    plan's; both are known with the models (``with_wanted``).
+    plan's; both are known with the models (``with_wanted``). ``makers`` make what rooms above this one add to masks,
+    ``quality`` is the digest of what the masks are judged by.
     """
 
     model: Path
@@ -66,6 +75,8 @@ class PredictionJob:
     digest: str = ""
     only: tuple[str, ...] = ()
     written: LabelSet | None = None
+    makers: tuple[MakesExtra, ...] = ()
+    quality: str | None = None
 
     @staticmethod
     def of(model: Path, output: Path, options: PredictOptions, build: BuildNetwork) -> PredictionJob:
@@ -161,6 +172,7 @@ class PredictionJob:
             probability_bits=self.options.save_probabilities,
             only=self.only,
             names=self.options.names,
+            quality=self.quality,
         )
 
     def folder(self, loaded: Sequence[Model]) -> OutputFolder:
@@ -170,6 +182,7 @@ class PredictionJob:
             extras.append(self._probabilities(loaded[0], self.options.save_probabilities))
         if self.options.uncertainty:
             extras.append(self._uncertainty(loaded[0]))
+        extras += [maker.extra(self, loaded[0]) for maker in self.makers]
         return OutputFolder(path=self.output, ending=self.options.ending, extras=tuple(extras))
 
     def _probabilities(self, model: Model, bits: int) -> Extra:
@@ -178,13 +191,13 @@ class PredictionJob:
         folds = tuple(model.weights)
         digest = self.digest
 
-        def open_writer(path: Path, record: PreprocessRecord, _: Path) -> ProbabilityWriter:
+        def open_writer(path: Path, prepared: PreparedImage, _: Case) -> ProbabilityWriter:
             info = ProbabilityInfo(
                 configuration=configuration,
                 folds=folds,
                 model=digest,
                 labels=labels,
-                record=record,
+                record=prepared.record,
                 encoding=PROBABILITY_ENCODINGS[bits],
             )
             return ProbabilityWriter(path, info)
@@ -195,11 +208,16 @@ class PredictionJob:
     def _uncertainty(self, model: Model) -> Extra:
         labels = model.plan.labels
 
-        def open_sink(path: Path, record: PreprocessRecord, image: Path) -> UncertaintySink:
-            return UncertaintySink(path, record, labels, image)
+        def open_sink(path: Path, prepared: PreparedImage, case: Case) -> UncertaintySink:
+            return UncertaintySink(path, prepared.record, labels, case.images[0])
 
         return Extra(
-            folder=UNCERTAINTY, ending=".json", open=open_sink, bytes_per_image_byte=UNCERTAINTY_SHARE, by_member=True
+            folder=UNCERTAINTY,
+            ending=".json",
+            open=open_sink,
+            bytes_per_image_byte=UNCERTAINTY_SHARE,
+            by_member=True,
+            write_table=write_table,
         )
 
 
@@ -249,11 +267,11 @@ def finish_folder(cohort: CohortResult[Case], folder: OutputFolder, failures_fil
     """Writes the tables beside the masks and says what was done; raises CasesFailed if some cases failed."""
     try:
         folder.write_timings()
-        is_asked = any(extra.folder == UNCERTAINTY for extra in folder.extras)
-        # Also of a run that was killed before this.
-        if is_asked and any((folder.path / UNCERTAINTY).glob("[!.]*.json")):
-            with folder.alone():
-                write_table(folder.path)
+        for extra in folder.extras:
+            # Also of a run that was killed before this.
+            if extra.write_table is not None and any((folder.path / extra.folder).glob(f"[!.]*{extra.ending}")):
+                with folder.alone():
+                    extra.write_table(folder.path)
     except (OSError, UserError) as error:
         if not cohort.failures:  # else it is the full disk that they tell of
             raise UserError(f"{folder.path}: the masks are done, but not the tables beside them ({error})") from None

@@ -133,8 +133,8 @@ class ProbabilityWriter:
                 self._array[(slice(0, self._info.labels.outputs), *block)] = encoded
         self._next = slab.stop
 
-    def finish(self) -> None:
-        """Puts the file in its place; ValueError if slices are missing."""
+    def finish(self, _: np.ndarray | None = None) -> None:
+        """Puts the file in its place; ValueError if slices are missing. A mask is not needed."""
         if self._next != self._info.record.shape[0]:
             raise ValueError(f"{self._next} of {self._info.record.shape[0]} slices were added")
         info = self._info.model_copy(update={"checksum": _checksum(self._array)})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
@@ -33,6 +34,10 @@ class PreparedForEach:
     @property
     def record(self) -> PreprocessRecord:
         return self.members[0].record
+
+    @property
+    def image(self) -> Tensor:
+        return self.members[0].image
 
 
 @dataclass(frozen=True, kw_only=True)

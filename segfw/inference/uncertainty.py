@@ -114,8 +114,8 @@ class UncertaintySink:
     def __exit__(self, *_: object) -> None:
         """Nothing is on the disk before ``finish``."""
 
-    def finish(self) -> None:
-        """Writes the maps and the case's line; ValueError before any slab has come."""
+    def finish(self, _: np.ndarray | None = None) -> None:
+        """Writes the maps and the case's line; ValueError before any slab has come. A mask is not needed."""
         if self._maps is None:
             raise ValueError(f"{self._path}: no slab was added")
         case = self._path.stem

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "weights.safetensors"
 BEST_FILE = "best.safetensors"
 SELECTION_FILE = "selection.json"
+QUALITY_FILE = "quality.json"  # how far masks may be trusted, of segfw calibrate
 POSTPROCESSING_FILE = "postprocessing.json"
 # The only names a model file may have: no path can lead out of it, and nothing in it is of another kind.
 MEMBER = re.compile(
-    rf"(model|plan|selection)\.json|runs/{NAME}/(postprocessing\.json|fold_{NAME}/weights\.safetensors)"
+    rf"(model|plan|selection|quality)\.json|runs/{NAME}/(postprocessing\.json|fold_{NAME}/weights\.safetensors)"
 )
 MOST_MEMBERS = 1000
 LARGEST_JSON = 1 << 26  # bytes; a plan has some ten thousand
