@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import torch
+from torch import nn
 
-from segfw.base.device import convolution_flops, device_memory_gb, device_name, free_device_memory_gb
+from segfw.base.device import (
+    convolution_flops,
+    device_memory_gb,
+    device_name,
+    free_device_memory_gb,
+    keep_freed_pages,
+    pick_precision,
+)
 from segfw.base.records import UserError
 from segfw.dataset.cases import DatasetManifest
+from segfw.networks import fastest_layout
+from segfw.networks.norm import InstanceNorm3d
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.memory import CONTEXT_GB, Measured, measure_step
 from segfw.planning.plan import Configuration, Plan
@@ -18,9 +30,12 @@ from segfw.planning.planner import make_plan, planned_memory_gb
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
 from segfw.planning.request import PlanRequest
 
-# A training step reaches this share of the speed of a single large convolution: norms, loss and optimiser take the
-# rest. Measured on a CPU (python -m bench speed step); good for an estimate, not for a promise.
+# Away from a CPU a training step is taken to reach this share of the speed of a single large convolution: norms, loss
+# and optimiser take the rest. Good for an estimate, not for a promise.
 SHARE_OF_PEAK = 0.6
+PROBE_FEATURES = 32
+PROBE_EDGES = (16, 40, 40)
+PROBE_STEPS = 4  # of which the fastest counts
 USE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the memory for tensors, tried in turn where a real step needs more
 DESKTOP_GB = 1.5  # that a context of CUDA and what draws the screen take of a card at most; more is of other work
 NOMINAL = 1.1  # a card has a little less memory than its name says
@@ -66,7 +81,34 @@ def training_flops(device: torch.device) -> float:
 
     One probe a process, so that all that is said of a plan and its trainings goes by one pace.
     """
+    if device.type == "cpu":
+        return _flops_of_layers(device)
     return convolution_flops(device) * SHARE_OF_PEAK
+
+
+def _flops_of_layers(device: torch.device) -> float:
+    """Operations per second of two convolutions with their norms and activations, forward and backward.
+
+    A share of a convolution's speed will not do: on an AMD processor training reaches 0.6 of it, on an Intel processor
+    with matrix units 0.2, because these make convolutions alone faster.
+    """
+    keep_freed_pages()  # as training does
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        convolution = nn.Conv3d(PROBE_FEATURES, PROBE_FEATURES, 3, padding=1)
+        layers += [convolution, InstanceNorm3d(PROBE_FEATURES, affine=True), nn.LeakyReLU(0.01, inplace=True)]
+    network = fastest_layout(nn.Sequential(*layers).to(device))
+    image = torch.randn(1, PROBE_FEATURES, *PROBE_EDGES, device=device, requires_grad=True)
+    precision = pick_precision("auto", device, for_training=True)
+    best_s = float("inf")
+    for _ in range(PROBE_STEPS):
+        started_s = time.perf_counter()
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            output = network(image)
+        output.float().sum().backward()
+        best_s = min(best_s, time.perf_counter() - started_s)
+    forward = len(layers) / 3 * 2 * 27 * PROBE_FEATURES**2 * prod(PROBE_EDGES)
+    return 3 * forward / best_s  # backward computes gradients of inputs and of weights, each as much again
 
 
 def hours_per_fold(step_s: float) -> float:
