@@ -344,5 +344,6 @@ def import_nnunet(
     *,
     build_network: BuildNetwork | None = None,
     # options: ImportOptions
+    trained_on: str | None = None,
     trust_trainer: bool = False,
 ) -> Plan: ...

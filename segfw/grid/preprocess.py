@@ -26,7 +26,16 @@ from segfw.grid.resample import (
     thick_axis,
 )
 from segfw.images.geometry import Geometry, Shape, Spacing, as_shape, as_spacing, header_length, is_axial
-from segfw.images.volume import CANONICAL, Orientation, Volume, from_orientation, stored_like, to_orientation
+from segfw.images.volume import (
+    AS_STORED,
+    CANONICAL,
+    Orientation,
+    Volume,
+    from_orientation,
+    is_axis_order,
+    stored_like,
+    to_orientation,
+)
 from segfw.images.voxels import FLAT
 
 # What counts as the edges of voxels: the length of the axes in space, or as in one of nnU-Net's readers what the file
@@ -87,7 +96,7 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
 
 def orientation_note(volume: Volume, orientation: Orientation) -> str:
     """A doubt about an image whose axes a model takes as they are stored, though they are in no usual order; or ''."""
-    if orientation == CANONICAL or not volume.is_placed or is_axial(volume.geometry):
+    if orientation != AS_STORED or not volume.is_placed or is_axial(volume.geometry):
         return ""
     return (
         "its slices are not axial, and this model takes axes as they are stored, as nnU-Net does: if the images of its "
@@ -102,8 +111,10 @@ def preprocess_image(
 
     Float32, or float16 with ``in_half`` unless values exceed its range.
     """
-    # Orient and crop.
-    oriented = to_orientation(volume, preprocessing.orientation)
+    # Orient and crop. The axes of what has no place point nowhere, and are those of its training as they are.
+    is_nowhere = is_axis_order(preprocessing.orientation) and not volume.is_placed
+    orientation = AS_STORED if is_nowhere else preprocessing.orientation
+    oriented = to_orientation(volume, orientation)
     box = nonzero_box(oriented.array)
     cropped = _crop(oriented.array, box, preprocessing.axis_order)
     cropped_shape = as_shape(cropped.shape[1:])
@@ -135,7 +146,7 @@ def preprocess_image(
         cropped_spacing_mm=spacing_mm,
         shape=shape,
         spacing_mm=target_mm,
-        orientation=preprocessing.orientation,
+        orientation=orientation,
         logits=preprocessing.logits,
     )
     return result, record

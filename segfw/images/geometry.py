@@ -106,6 +106,11 @@ def axis_directions(geometry: Geometry) -> str:
     return "".join(ends)
 
 
+def axis_order(geometry: Geometry) -> str:
+    """Where a file's axes (x, y, z) run to, nearest, as nibabel's aff2axcodes says it: 'LPS'."""
+    return axis_directions(geometry)[::-1]
+
+
 def largest_displacement_mm(first: Geometry, second: Geometry) -> float:
     """How far apart the two grids put the same corner voxel, at most, in millimetres; shapes must be equal."""
     return corner_distance_mm(first.shape, first.matrix, second.matrix)

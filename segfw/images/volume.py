@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from segfw.images.geometry import Geometry, Spacing, as_spacing, unit_axes
 from segfw.images.units import Units, units_of
 
-# How images are oriented before anything else. Whatever a model was trained under, it must be applied under.
-Orientation = Literal["canonical", "as stored"]
-CANONICAL: Literal["canonical"] = "canonical"
-AS_STORED: Literal["as stored"] = "as stored"
+CANONICAL = "canonical"
+AS_STORED = "as stored"
+AXIS_ENDS = ("LR", "PA", "IS")  # where an axis can point: against and along RAS axes 0, 1 and 2
+
+
+def is_axis_order(text: str) -> bool:
+    """Whether a text says where the axes x, y and z of a file point, such as 'LPS': one letter of each pair of ends."""
+    return len(text) == 3 and all(sum(letter in ends for letter in text) == 1 for ends in AXIS_ENDS)
+
+
+def _known_orientation(rule: str) -> str:
+    if rule in (CANONICAL, AS_STORED) or is_axis_order(rule):
+        return rule
+    raise ValueError(f"{rule!r} is no orientation; it is 'canonical', 'as stored', or an order of axes such as 'LPS'")
+
+
+# How images are oriented before anything else. Whatever a model was trained under, it must be applied under. Canonical
+# or as stored, or turned to axes that point where three letters say (x first, as nibabel's aff2axcodes): 'LPS'.
+Orientation = Annotated[str, AfterValidator(_known_orientation)]
 
 # Array axis 0 runs to the head (RAS axis 2), axis 1 to the front, axis 2 to the patient's right; all ascending.
 CANONICAL_ORIENTATION = np.array([[2, 1], [1, 1], [0, 1]], dtype=float)
@@ -52,7 +68,7 @@ class Volume:
 
 def to_canonical(volume: Volume) -> Volume:
     """The same volume with its axes permuted and flipped to CANONICAL_ORIENTATION; oblique angles stay."""
-    return _turned(volume, _transform_to_canonical(volume.geometry))
+    return to_orientation(volume, CANONICAL)
 
 
 def _turned(volume: Volume, transform: np.ndarray) -> Volume:
@@ -70,27 +86,41 @@ def _turned(volume: Volume, transform: np.ndarray) -> Volume:
 
 def from_canonical(array_zyx: np.ndarray, original: Geometry) -> np.ndarray:
     """Undoes ``to_canonical`` for a (Z, Y, X) array made on the canonical form of ``original``."""
-    from nibabel.orientations import apply_orientation, ornt_transform
-
-    transform = _transform_to_canonical(original)
-    return apply_orientation(array_zyx, ornt_transform(UNCHANGED, transform))
+    return from_orientation(array_zyx, original, CANONICAL)
 
 
 def to_orientation(volume: Volume, orientation: Orientation) -> Volume:
-    """The volume as the rule wants it: brought to the canonical orientation, or left as it is stored."""
-    return to_canonical(volume) if orientation == CANONICAL else volume
+    """The volume as the rule wants it: its axes permuted and flipped, oblique angles kept; or left as it is stored."""
+    if orientation == AS_STORED:
+        return volume
+    return _turned(volume, _transform_to(volume.geometry, orientation))
 
 
 def from_orientation(array_zyx: np.ndarray, original: Geometry, orientation: Orientation) -> np.ndarray:
     """Undoes ``to_orientation`` for a (Z, Y, X) array made on the oriented form of ``original``."""
-    return from_canonical(array_zyx, original) if orientation == CANONICAL else array_zyx
+    from nibabel.orientations import apply_orientation, ornt_transform
+
+    if orientation == AS_STORED:
+        return array_zyx
+    return apply_orientation(array_zyx, ornt_transform(UNCHANGED, _transform_to(original, orientation)))
 
 
 @lru_cache(maxsize=256)
-def _transform_to_canonical(geometry: Geometry) -> np.ndarray:
+def _transform_to(geometry: Geometry, orientation: Orientation) -> np.ndarray:
     from nibabel.orientations import io_orientation, ornt_transform
 
-    return ornt_transform(io_orientation(geometry.matrix), CANONICAL_ORIENTATION)
+    return ornt_transform(io_orientation(geometry.matrix), _wanted_axes(orientation))
+
+
+def _wanted_axes(orientation: Orientation) -> np.ndarray:
+    """For each array axis (z, y, x) the RAS axis that it is to run along, and 1 or -1: along or against it."""
+    if orientation == CANONICAL:
+        return CANONICAL_ORIENTATION
+    rows = []
+    for letter in reversed(orientation):
+        world = next(axis for axis, ends in enumerate(AXIS_ENDS) if letter in ends)
+        rows.append((world, 1 if AXIS_ENDS[world][1] == letter else -1))
+    return np.array(rows, dtype=float)
 
 
 def stored_like(volume: Volume, other: Volume) -> Volume:

@@ -31,8 +31,7 @@ from segfw.dataset.verify import check_case
 from segfw.grid.preprocess import orientation_note, stack_channels
 from segfw.grid.slabs import Slab
 from segfw.images.formats import read_volume, write_labels
-from segfw.images.geometry import Geometry, axis_directions
-from segfw.images.volume import CANONICAL, Volume
+from segfw.images.geometry import Geometry
 from segfw.inference.output_folder import OutputFolder, sources_of
 from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
 
@@ -52,7 +51,6 @@ class CasePipeline(Generic[PreparedT]):
         self.predictor = predictor
         self.folder = folder
         self.aborted = threading.Event()  # set from another thread, ends cases under way at the next slab
-        self._first_directions = ""  # of the axes of the first image that was read
         self.readers = readers or (READERS_OF_A_GPU if predictor.device.type == "cuda" else 1)
         self._reading = Readers(self.readers)
         self._network = threading.Lock()
@@ -114,24 +112,11 @@ class CasePipeline(Generic[PreparedT]):
         for volume in volumes:
             severity = "warning" if volume.is_placed else "note"  # that pictures have no spacing is usual
             notes.update((severity, note) for note in volume.notes)
-        doubts = (orientation_note(volumes[0], self.predictor.plan.orientation), self._direction_note(volumes[0]))
-        notes.update(("warning", doubt) for doubt in doubts if doubt)
+        doubt = orientation_note(volumes[0], self.predictor.plan.orientation)
+        if doubt:
+            notes.add(("warning", doubt))
         with watch.timing("preprocess_s"):
             return self.predictor.prepare(stack_channels(volumes)), tuple(sorted(notes))
-
-    def _direction_note(self, volume: Volume) -> str:
-        """A doubt about an image whose axes run otherwise than those before it, where the model sees them so; or ''."""
-        if self.predictor.plan.orientation == CANONICAL or not volume.is_placed:
-            return ""
-        directions = axis_directions(volume.geometry)
-        self._first_directions = self._first_directions or directions
-        if directions == self._first_directions:
-            return ""
-        return (
-            "its axes run in other directions than those of other images here, and this model takes axes as they are "
-            "stored, as nnU-Net does: it sees some of them mirrored, and may give poorer masks for those that do not "
-            "run as in its training; store all images alike"
-        )
 
     def _sinks(self, case: Case, prepared: PreparedT, held: ExitStack, watch: Stopwatch) -> list[FileSink]:
         files = zip(self.folder.extras, self.folder.beside(case.id))

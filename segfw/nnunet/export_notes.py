@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from segfw.images.volume import CANONICAL
+from segfw.images.volume import CANONICAL, is_axis_order
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
 from segfw.nnunet.postprocessing_files import PICKLE_FILE
@@ -75,6 +75,11 @@ def differences(plan: Plan, configurations: Sequence[Configuration], selection: 
         sentences.append(f"nnU-Net writes the number of a class, not its value: {changed}")
     if plan.orientation == CANONICAL and all(chosen.median_shape[0] == 1 for chosen in configurations):
         sentences.append("nnU-Net's reader that turns images wants files of three axes; give each image as one slice")
+    if is_axis_order(plan.orientation):
+        sentences.append(
+            f"nnU-Net takes images as they are stored, segfw turns them to {plan.orientation}; store images for "
+            f"nnU-Net in {plan.orientation}"
+        )
     for configuration in configurations:
         name = configuration.name
         if configuration.swapped_pairs:

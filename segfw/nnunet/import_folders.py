@@ -20,7 +20,7 @@ from segfw.networks import BuildNetwork
 from segfw.nnunet.architectures import absent_weights
 from segfw.nnunet.layer_names import LONGEST, from_nnunet, without_wrappers
 from segfw.nnunet.postprocessing_files import find_postprocessing
-from segfw.nnunet.read_plans import plan_of_nnunet, resolved
+from segfw.nnunet.read_plans import TRAINED_ON, plan_of_nnunet, resolved
 from segfw.nnunet.torch_checkpoint import Checkpoint, read_checkpoint
 from segfw.nnunet.trained_folder import DATASET_FILE, PLANS_FILE, TrainedFolder
 from segfw.nnunet.trainers import is_known_trainer
@@ -40,17 +40,19 @@ def channels_and_labels(dataset: Mapping[str, Any], path: Path) -> tuple[tuple[C
     return channels_of(dataset, path), labels.model_copy(update={"values": values, "names": names})
 
 
-def common_plan(folders: Sequence[TrainedFolder], *, is_known: bool) -> Plan:
+def common_plan(folders: Sequence[TrainedFolder], *, is_known: bool, trained_on: str | None = None) -> Plan:
     """One plan with the configurations of all folders, which must be of one data set.
 
-    ``is_known`` is False where the network is made by a function of the user's. Raises UserError, with the reason, if
-    they do not belong together, or if a configuration asks for something that segfw would compute otherwise.
+    ``is_known`` is False where the network is made by a function of the user's. ``trained_on`` says where the axes of
+    the training images pointed ('LPS'), if nnU-Net took them as stored. Raises UserError, with the reason, if they do
+    not belong together, or if a configuration asks for something that segfw would compute otherwise.
     """
+    told = {} if trained_on is None else {TRAINED_ON: trained_on}
     plans = []
     for trained in folders:
         channels, labels = channels_and_labels(trained.dataset, trained.path / DATASET_FILE)
         plan = plan_of_nnunet(
-            trained.plans,
+            {**trained.plans, **told},
             channels,
             labels,
             trained.path / PLANS_FILE,

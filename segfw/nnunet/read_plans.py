@@ -20,7 +20,7 @@ from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.grid.preprocess import Preprocessing, VoxelSize
-from segfw.images.volume import AS_STORED, CANONICAL, Orientation
+from segfw.images.volume import AS_STORED, CANONICAL, Orientation, is_axis_order
 from segfw.nnunet.architectures import network_of, unknown_network
 from segfw.nnunet.resampling_functions import resampling_of
 from segfw.planning.memory import step_cost
@@ -46,6 +46,7 @@ READERS: dict[str, tuple[Orientation, VoxelSize]] = {
     "NaturalImage2DIO": (AS_STORED, "unit"),
     "Tiff3DIO": (AS_STORED, "side file"),
 }
+TRAINED_ON = "segfw_trained_on"  # of ours in plans.json: where the axes of the training images pointed, such as 'LPS'
 CONFIGURATION_NAME = re.compile(NAME)  # it becomes the name of a folder, also in a model file
 LARGEST_JSON = 50_000_000  # bytes; plans have some thousands
 PLANNED_GB = {"nnUNetPlannerResEncL": 24.0, "nnUNetPlannerResEncXL": 40.0}  # all others: 8
@@ -138,7 +139,20 @@ def _reading(plans: Mapping[str, Any], path: Path) -> tuple[Orientation, VoxelSi
     reader = plans["image_reader_writer"]
     if reader not in READERS:
         raise UserError(f"{path}: image_reader_writer {reader!r} is unknown; segfw knows {', '.join(READERS)}")
-    return READERS[reader]
+    orientation, voxel_size = READERS[reader]
+    trained_on = plans.get(TRAINED_ON)
+    if trained_on is None:
+        return orientation, voxel_size
+    if not isinstance(trained_on, str) or not is_axis_order(trained_on):
+        raise UserError(f"{path}: {TRAINED_ON} is {trained_on!r}; it is an order of axes such as 'LPS'")
+    if orientation != AS_STORED or voxel_size not in ("stated", "axes"):
+        why = (
+            "turns images by itself" if orientation != AS_STORED else "reads pictures, which have no sides of a patient"
+        )
+        raise UserError(
+            f"{path}: --trained-on says that axes point to {trained_on}, but nnU-Net's {reader} {why}; leave it out"
+        )
+    return trained_on, voxel_size
 
 
 def resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

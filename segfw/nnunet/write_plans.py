@@ -8,9 +8,10 @@ from typing import Any
 
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet
+from segfw.images.volume import AS_STORED, is_axis_order
 from segfw.networks.spec import NetworkSpec
 from segfw.nnunet.architectures import ARCHITECTURES, BLOCKS_FIELD
-from segfw.nnunet.read_plans import NORMALIZATIONS, READERS
+from segfw.nnunet.read_plans import NORMALIZATIONS, READERS, TRAINED_ON
 from segfw.nnunet.resampling_functions import resampling_json
 from segfw.planning.plan import Configuration, Plan
 
@@ -79,9 +80,12 @@ def plans_json(plan: Plan, ending: str, chosen: Sequence[Configuration]) -> dict
         spacing = list(in_3d[0].preprocessing.spacing_mm)
     else:
         spacing = [1.0, *first.preprocessing.spacing_mm[1:]]
+    # nnU-Net reads no such field: it takes images as they are stored. segfw's import does.
+    told = {TRAINED_ON: plan.orientation} if is_axis_order(plan.orientation) else {}
     return {
         "dataset_name": plan.dataset,
         "plans_name": PLANS,
+        **told,
         "original_median_spacing_after_transp": spacing,
         "original_median_shape_after_transp": [round(size) for size in first.median_shape],
         "image_reader_writer": _reader(plan, ending),
@@ -102,7 +106,8 @@ def endings_of(plan: Plan) -> list[str]:
 def _readers(plan: Plan) -> list[str]:
     """nnU-Net's readers with the model's orientation and voxel sizes; segfw's own rule of sizes, the axes, is any's."""
     preprocessing = next(iter(plan.configurations.values())).preprocessing
-    sizes = {name: size for name, (orientation, size) in READERS.items() if orientation == preprocessing.orientation}
+    wanted = AS_STORED if is_axis_order(preprocessing.orientation) else preprocessing.orientation
+    sizes = {name: size for name, (orientation, size) in READERS.items() if orientation == wanted}
     return [name for name, size in sizes.items() if preprocessing.voxel_size in (size, "axes")]
 
 

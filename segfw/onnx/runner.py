@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])  # z, y, x ascend to the head, the front and the patient's right
+ENDS = ("LR", "PA", "IS")  # where an axis can point: against and along RAS axes 0, 1 and 2
 AS_STORED = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
 SPLINE_PADDING = 12  # voxels: a cubic spline's memory of its border, 0.27 per voxel, is then below float32
 ENDINGS = (".nii", ".nii.gz")
@@ -85,11 +86,19 @@ def are_orders(value: Any) -> bool:
     )
 
 
+def is_axis_order(value: Any) -> bool:
+    """Whether it says where the axes x, y and z are to point, such as 'LPS'."""
+    return isinstance(value, str) and len(value) == 3 and all(sum(end in ends for end in value) == 1 for ends in ENDS)
+
+
 # What is read of pipeline.json: how it must be, as a test and in words.
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "networks": (are_names, "a list of file names"),
     "channels": (are_names, "a list of names"),
-    "preprocessing.orientation": (lambda value: value in ("canonical", "as stored"), "'canonical' or 'as stored'"),
+    "preprocessing.orientation": (
+        lambda value: value in ("canonical", "as stored") or is_axis_order(value),
+        "'canonical', 'as stored' or an order of axes such as 'LPS'",
+    ),
     "preprocessing.voxel_size": (
         lambda value: value in ("axes", "stated", "stated in RAS"),
         "'axes', 'stated' or 'stated in RAS'",
@@ -434,6 +443,17 @@ def classes_at(logits: np.ndarray, shape: Sequence[int], thick: int | None, pain
     return result
 
 
+def wanted_axes(orientation: str) -> np.ndarray:
+    """For each axis (z, y, x) the RAS axis that it is to run along, and 1 or -1: along or against it."""
+    if orientation == "canonical":
+        return CANONICAL
+    rows = []
+    for letter in reversed(orientation):
+        world = next(axis for axis, ends in enumerate(ENDS) if letter in ends)
+        rows.append((world, 1 if ENDS[world][1] == letter else -1))
+    return np.array(rows, dtype=float)
+
+
 def segment(
     image: np.ndarray,
     affine: np.ndarray,
@@ -450,8 +470,9 @@ def segment(
 
     # To the orientation and the order of axes that the networks know, without the empty border.
     order = preprocessing["axis_order"]
-    is_canonical = preprocessing["orientation"] != "as stored"
-    transform = ornt_transform(io_orientation(affine), CANONICAL) if is_canonical else AS_STORED
+    transform = AS_STORED
+    if preprocessing["orientation"] != "as stored":
+        transform = ornt_transform(io_orientation(affine), wanted_axes(preprocessing["orientation"]))
     oriented = np.stack([apply_orientation(channel, transform) for channel in image])
     box = nonzero_box(oriented)
     cropped = oriented[(slice(None), *box)].transpose(0, *(axis + 1 for axis in order))

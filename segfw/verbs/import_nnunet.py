@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(Options):
-    """Which trainers are believed."""
+    """Which trainers are believed, and what the training images were like."""
 
+    trained_on: str | None = option(
+        None,
+        "where the axes x, y and z of the training images point, such as LPS; images are then turned to it (default: "
+        "taken as they are stored, as nnU-Net does)",
+        metavar="AXES",
+    )
     trust_trainer: bool = option(
         False,
         "take a trainer that segfw does not know for one that builds the plans' network (names and shapes of the "
@@ -49,7 +55,9 @@ def import_nnunet(
         A new or empty folder for the model.
     options
         Unknown trainers are refused by name unless ``trust_trainer`` says that they build the plans' network, of which
-        the names and shapes of all weights are compared.
+        the names and shapes of all weights are compared. ``trained_on`` says where the axes of the training images
+        point, x first, as nibabel's aff2axcodes does: images are turned to it, and masks back, so that it no longer
+        matters how a file is stored.
     build_network
         Makes the network of a NetworkSpec with weights named as in the checkpoint; unknown trainers and architectures
         are taken then. It has to be given to ``predict`` again.
@@ -73,6 +81,7 @@ def import_nnunet(
     from segfw.planning.plan import PLAN_FILE
 
     out = Path(out)
+    trained_on = _checked_axes(options.trained_on)
     if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise UserError(f"{out}: is there already; give a new or empty folder for the model")
     require_outside(out, (source,))
@@ -81,7 +90,7 @@ def import_nnunet(
         raise UserError(f"{out}: cannot be made, because {beside} is a file; give another folder")
     with new_folder(out) as home, opened(Path(source), home / UNPACKED) as folder:
         found = find_trained(folder)
-        plan = common_plan(found, is_known=build_network is None)
+        plan = common_plan(found, is_known=build_network is None, trained_on=trained_on)
         notes = []
         for trained in found:
             configuration = plan.configuration(trained.configuration)
@@ -100,8 +109,32 @@ def import_nnunet(
         notes.append(f"warning: {plan.labels.painting_problem}; nnU-Net's masks of this model have the same fault")
     for note in filter(None, notes):
         print(note)
-    print(f"images are oriented {plan.orientation}, as in nnU-Net's training")
+    print(_said_of_orientation(plan))
     return plan
+
+
+def _checked_axes(trained_on: str | None) -> str | None:
+    """The order of axes in capitals; UserError if it is none."""
+    from segfw.base.records import UserError
+    from segfw.images.volume import is_axis_order
+
+    if trained_on is None or is_axis_order(trained_on.upper()):
+        return trained_on and trained_on.upper()
+    raise UserError(
+        f"--trained-on is {trained_on!r}; give where the axes x, y and z of the training images point, such as LPS: "
+        "one letter of L and R, one of P and A, one of I and S"
+    )
+
+
+def _said_of_orientation(plan: Plan) -> str:
+    from segfw.images.volume import AS_STORED, is_axis_order
+
+    if is_axis_order(plan.orientation):
+        return f"images are turned to {plan.orientation}, in which nnU-Net's training images were, and masks back"
+    said = f"images are oriented {plan.orientation}, as in nnU-Net's training"
+    if plan.orientation == AS_STORED:
+        said += "; with --trained-on AXES, such as LPS, it does not matter how a file is stored"
+    return said
 
 
 def _say_result(typed: argparse.Namespace, _: Plan) -> None:

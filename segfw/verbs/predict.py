@@ -70,6 +70,7 @@ def predict(
     from segfw.base.shared_work import share_out
     from segfw.dataset.labels import LABELS_FILE
     from segfw.evaluation.mask_facts import FACTS_FILE
+    from segfw.inference.axis_orders import axis_order_note
     from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.made_with import mask_facts
@@ -107,6 +108,10 @@ def predict(
 
     # The work
     folds_used = ", ".join(settings.folds)
+    # Of all cases, whichever part, process or device does them
+    note = axis_order_note(asked.found, asked.loaded[0].plan.orientation)
+    if note:
+        print(note)
     print(f"predicting {part.text(asked.found)} with {settings.configuration}, folds {folds_used}")
     if options.cluster is None:
         cohort = predict_cases(predictors, cases, folder)

@@ -147,19 +147,27 @@ def test_a_truncated_file_is_named_and_the_others_are_done(model, undisturbed, t
     assert not (tmp_path / "masks" / "failures.json").exists()
 
 
-@pytest.mark.parametrize("orientation", ["canonical", "as stored"])
-def test_an_image_that_is_stored_mirrored_is_told_once_where_the_model_sees_it_so(tmp_path, orientation, capsys):
+@pytest.mark.parametrize("orientation", ["canonical", "as stored", "LPS"])
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_orders_of_axes_are_told_once_where_the_model_sees_them(tmp_path, orientation, is_mixed, capsys):
     model = make_model(tmp_path / "model")
     plan = model / "plan.json"
     plan.write_text(plan.read_text().replace('"canonical"', f'"{orientation}"'))
     images = make_images(tmp_path / "images", 1)
     first = nibabel.load(images / "a.nii.gz")
     for name in ("b", "c"):
-        flipped = first.affine @ np.diag([-1, 1, 1, 1])
-        nibabel.Nifti1Image(np.asarray(first.dataobj), flipped).to_filename(images / f"{name}.nii.gz")
-    predict(model, images, tmp_path / "masks", device="cpu")
+        affine = first.affine @ np.diag([-1, 1, 1, 1]) if is_mixed else first.affine
+        nibabel.Nifti1Image(np.asarray(first.dataobj), affine).to_filename(images / f"{name}.nii.gz")
+    for part in ("1/2", "2/2"):  # each tells of all
+        assert (
+            main(["predict", str(model), str(images), str(tmp_path / "masks"), "--device", "cpu", "--part", part]) == 0
+        )
+        said = capsys.readouterr().out
+        note = "note: this model takes axes as they are stored, as nnU-Net does; they point to RAS (3 images)"
+        warning = "stored in different orders, LAS (2 images), RAS (1 image): "
+        assert said.count(note) == (orientation == "as stored" and not is_mixed)
+        assert said.count(warning) == (orientation == "as stored" and is_mixed)
     assert len(mask_bytes(tmp_path / "masks")) == 3
-    assert capsys.readouterr().out.count("its axes run in other directions") == (orientation == "as stored")
 
 
 def test_an_image_that_may_not_be_read_is_named_and_not_called_damaged(model, undisturbed, tmp_path, monkeypatch):

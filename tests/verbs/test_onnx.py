@@ -100,6 +100,14 @@ def as_stored(folder: Path) -> None:
     write_fold(folder, chosen, "0", (), seed=6)
 
 
+def turned(folder: Path) -> None:
+    """Axes turned to those of the training images, as the import of a model of nnU-Net's can ask for."""
+    how = ZSCORE.model_copy(update={"orientation": "LPS", "axis_order": (2, 0, 1)})
+    chosen = configuration(how, spec(features=(4, 8)))
+    plan_of(chosen).save(folder / PLAN_FILE)
+    write_fold(folder, chosen, "0", (), seed=6)
+
+
 def imported(folder: Path) -> None:
     """The size of voxels as nibabel has it after turning images to RAS: stated beside the axes or not."""
     how = ZSCORE.model_copy(update={"voxel_size": "stated in RAS"})
@@ -108,7 +116,7 @@ def imported(folder: Path) -> None:
     write_fold(folder, chosen, "0", (), seed=7)
 
 
-MODELS = {model.__name__: model for model in (plain, regions, sides, slices, as_stored, imported)}
+MODELS = {model.__name__: model for model in (plain, regions, sides, slices, as_stored, turned, imported)}
 
 
 @pytest.fixture(scope="module")
