@@ -1,0 +1,348 @@
+"""What one network's mask of a structure shows of its quality, without a reference; and how far the folds agree.
+
+Features of one structure by one network: m is its mask, p its probability, H the entropy relative to the largest.
+Surface, slices and components are of the network's grid, sizes in millimetres where the image has any.
+"""
+
+# Z Y X space of the network's grid
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from segfw.base.components import connected_components
+from segfw.base.records import Record
+from segfw.dataset.labels import LabelSet
+from segfw.images.geometry import Spacing
+from segfw.quality.member_maps import MemberMaps, codes_of, is_any_of, nothing_code, output_of
+
+MOST_Z = 10.0  # deviations from the training masks beyond which all is the same
+
+
+class Spread(Record):
+    """Mean and standard deviation of something over the training masks, and of how many."""
+
+    mean: float
+    sd: float
+    number: int
+
+    def z(self, value: float) -> float:
+        """How many standard deviations a value is away, at most MOST_Z."""
+        return min(MOST_Z, abs(value - self.mean) / self.sd)
+
+
+class StructurePriors(Record):
+    """A structure in the training masks.
+
+    ``log_mm3`` is the natural logarithm of its volume; ``offset_mm`` is where its centroid lies from that of all
+    foreground, along the axes of the network's grid. ``cases`` were looked at, ``present`` of them have it.
+    """
+
+    log_mm3: Spread | None
+    offset_mm: tuple[Spread, Spread, Spread] | None
+    cases: int
+    present: int
+
+    @property
+    def absent_share(self) -> float:
+        """Share of the cases without it."""
+        return 1 - self.present / self.cases if self.cases else 0.0
+
+
+Priors = Mapping[str, StructurePriors]
+
+
+class Shape(Record):
+    """Size and place of a structure in one mask: what priors are made of, and measured against."""
+
+    volume_mm3: float
+    offset_mm: tuple[float, float, float] | None  # None where it is absent
+
+
+class Features(Record):
+    """One structure in one network's mask. None is what does not exist there.
+
+    ``soft`` is the Dice that the network expects of itself, ``confidence`` the mean p in m; ``entropy`` is the mean H
+    in m, ``rim_entropy`` on its border, ``core_entropy`` in what is left without its border; ``unsure`` is the
+    logarithm of (doubtful voxels + 1) / (voxels of m + 1). ``largest_share`` is that of the largest of ``components``,
+    ``gaps`` are slices that lack inside, ``slice_dice`` the mean Dice of neighbouring slices. ``roundness`` compares
+    the surface, counted in faces of voxels, with a ball's; ``filling`` is the share of its box; ``at_border`` the share
+    of m in the outermost voxels of the image. ``volume_z`` and ``place_z`` say how far volume and place are from those
+    of training.
+    """
+
+    voxels: int
+    volume_mm3: float
+    offset_mm: tuple[float, float, float] | None
+    soft: float
+    confidence: float | None
+    entropy: float | None
+    rim_entropy: float | None
+    core_entropy: float | None
+    unsure: float
+    doubtful_voxels: int
+    image_entropy: float  # of all voxels of the image
+    largest_share: float | None
+    components: int
+    gaps: int
+    slice_dice: float | None
+    roundness: float | None
+    filling: float | None
+    at_border: float | None
+    volume_z: float | None = None
+    place_z: float | None = None
+
+    def against(self, priors: StructurePriors | None) -> Features:
+        """The same, measured against other training masks."""
+        volume_z = None
+        place_z = None
+        if priors is not None and priors.log_mm3 is not None:
+            volume_z = MOST_Z if not self.voxels else priors.log_mm3.z(float(np.log(self.volume_mm3)))
+        if priors is not None and priors.offset_mm is not None:
+            place_z = MOST_Z
+            if self.offset_mm is not None:
+                place_z = max(spread.z(mm) for spread, mm in zip(priors.offset_mm, self.offset_mm))
+        return self.model_copy(update={"volume_z": volume_z, "place_z": place_z})
+
+
+def structure_features(
+    maps: MemberMaps, member: int | None, labels: LabelSet, priors: Priors | None = None
+) -> dict[str, Features]:
+    """Features of every structure in the mask of one member, whole after its last slab.
+
+    Parameters
+    ----------
+    maps
+        What the members found.
+    member
+        Which of them.
+    labels
+        Those that ``maps`` was made with.
+    priors
+        Of the training masks; without them nothing is said of volume and place.
+
+    Returns
+    -------
+    dict
+        By structure; also of those that were not found.
+    """
+    index = 0 if member is None else member
+    codes_zyx = maps.classes[index]
+    sums = maps.sums[index]
+    spacing_mm = maps.record.spacing_mm
+    centre = _centroid_mm(codes_zyx != nothing_code(labels), spacing_mm)
+    image_entropy = sums.image_entropy / max(1, sums.voxels)
+    found: dict[str, Features] = {}
+    outputs = output_of(labels)
+    for name, codes in codes_of(labels).items():
+        output = outputs[name]
+        voxels = float(sums.mask[output])
+        mask_zyx, corner = _cut_out(codes_zyx, codes)
+        form = _form_of(mask_zyx, corner, codes_zyx.shape, spacing_mm)
+        offset = None
+        if centre is not None and mask_zyx is not None:
+            own = _centroid_mm(mask_zyx, spacing_mm, corner)
+            offset = None if own is None else _difference(own, centre)
+        features = Features(
+            voxels=int(voxels),
+            volume_mm3=voxels * float(np.prod(spacing_mm)),
+            offset_mm=offset,
+            soft=float(2 * sums.inside[output] / max(sums.everywhere[output] + voxels, 1e-9)),
+            confidence=_ratio(sums.inside[output], voxels),
+            entropy=_ratio(sums.entropy[output], voxels),
+            rim_entropy=_ratio(sums.rim_entropy[output], sums.rim[output]),
+            core_entropy=_ratio(sums.core_entropy[output], sums.core[output]),
+            unsure=float(np.log((sums.doubtful[output] + 1) / (voxels + 1))),
+            doubtful_voxels=int(sums.doubtful[output]),
+            image_entropy=image_entropy,
+            largest_share=form.largest_share,
+            components=form.components,
+            gaps=form.gaps,
+            slice_dice=form.slice_dice,
+            roundness=form.roundness,
+            filling=form.filling,
+            at_border=form.at_border,
+        )
+        found[name] = features.against(None if priors is None else priors.get(name))
+    return found
+
+
+def pairwise_dice(maps: MemberMaps, labels: LabelSet) -> dict[str, float]:
+    """Mean Dice between the masks of every two members, by structure; empty of a single member.
+
+    Two masks that both lack the structure agree, 1.
+    """
+    if maps.members < 2:
+        return {}
+    number = labels.outputs + 1
+    # Only where any member finds anything; the rest is the same in all.
+    is_found = maps.classes[0] != nothing_code(labels)
+    for codes_zyx in maps.classes[1:]:
+        is_found |= codes_zyx != nothing_code(labels)
+    places = np.flatnonzero(is_found)
+    found = [codes_zyx.ravel()[places].astype(np.int64) for codes_zyx in maps.classes]
+    pairs = list(combinations(found, 2))
+    total = dict.fromkeys(labels.structures, 0.0)
+    for first, second in pairs:
+        joint = np.bincount(first * number + second, minlength=number**2).reshape(number, number)
+        for name, codes in codes_of(labels).items():
+            members = list(codes)
+            size = joint[members].sum() + joint[:, members].sum()
+            both = joint[np.ix_(members, members)].sum()
+            total[name] += 2 * float(both) / float(size) if size else 1.0
+    return {name: value / len(pairs) for name, value in total.items()}
+
+
+def shapes_of(classes_zyx: np.ndarray, spacing_mm: Spacing, labels: LabelSet) -> dict[str, Shape]:
+    """Size and place of every structure in a mask of classes, such as a reference on the network's grid."""
+    structures = labels.structures
+    foreground = tuple(sorted({index for classes in structures.values() for index in classes}))
+    centre = _centroid_mm(is_any_of(classes_zyx, foreground), spacing_mm)
+    shapes = {}
+    for name, classes in structures.items():
+        mask_zyx, corner = _cut_out(classes_zyx, classes)
+        own = None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
+        if mask_zyx is None or own is None or centre is None:
+            shapes[name] = Shape(volume_mm3=0.0, offset_mm=None)
+            continue
+        volume = int(mask_zyx.sum()) * float(np.prod(spacing_mm))
+        shapes[name] = Shape(volume_mm3=volume, offset_mm=_difference(own, centre))
+    return shapes
+
+
+def priors_of(shapes: Sequence[Mapping[str, Shape]]) -> dict[str, StructurePriors]:
+    """What many masks say of each structure."""
+    names = list(shapes[0]) if shapes else []
+    priors = {}
+    for name in names:
+        present = [shape[name] for shape in shapes if shape[name].volume_mm3 > 0]
+        offsets = np.array([shape.offset_mm for shape in present if shape.offset_mm is not None])
+        places = None
+        if len(offsets) > 1:
+            z, y, x = (_spread(offsets[:, axis], least=0.5) for axis in range(3))
+            places = (z, y, x)
+        volumes = np.log([shape.volume_mm3 for shape in present])
+        priors[name] = StructurePriors(
+            log_mm3=_spread(volumes, least=0.02) if len(present) > 1 else None,
+            offset_mm=places,
+            cases=len(shapes),
+            present=len(present),
+        )
+    return priors
+
+
+# ---- one mask ----
+
+
+def _cut_out(codes_zyx: np.ndarray, codes: tuple[int, ...]) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+    """A structure in the box around it, bool, and the box's corner; None where it is absent."""
+    is_here = is_any_of(codes_zyx, codes)
+    corner = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(is_here.any(others))
+        if not len(places):
+            return None, (0, 0, 0)
+        first = int(places[0])
+        corner.append(first)
+        is_here = is_here.take(range(first, int(places[-1]) + 1), axis)
+    z, y, x = corner
+    return is_here, (z, y, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """What the form of a mask tells, as Features has it; these are of no mask at all."""
+
+    largest_share: float | None = None
+    components: int = 0
+    gaps: int = 0
+    slice_dice: float | None = None
+    roundness: float | None = None
+    filling: float | None = None
+    at_border: float | None = None
+
+
+def _form_of(
+    mask_zyx: np.ndarray | None, corner: tuple[int, int, int], shape: tuple[int, ...], spacing_mm: Spacing
+) -> _Form:
+    if mask_zyx is None:
+        return _Form()
+    voxels = int(mask_zyx.sum())
+    components, number = connected_components(mask_zyx)
+    largest = int(np.bincount(components.ravel())[1:].max())
+    per_slice = mask_zyx.sum((1, 2))
+    overlaps = (mask_zyx[1:] & mask_zyx[:-1]).sum((1, 2))
+    pairs = per_slice[1:] + per_slice[:-1]
+    is_pair = pairs > 0
+    slice_dice = float((2 * overlaps[is_pair] / pairs[is_pair]).mean()) if is_pair.any() else None
+    surface = _surface_mm2(mask_zyx, spacing_mm)
+    volume = voxels * float(np.prod(spacing_mm))
+    return _Form(
+        largest_share=largest / voxels,
+        components=number,
+        gaps=int((per_slice == 0).sum()),
+        slice_dice=slice_dice,
+        # 1 of a ball with a smooth surface; a ball of voxels has 0.67, because its faces have 1.5 times the area.
+        roundness=float((36 * np.pi) ** (1 / 3) * volume ** (2 / 3) / surface),
+        filling=voxels / mask_zyx.size,
+        at_border=_border_voxels(mask_zyx, corner, shape) / voxels,
+    )
+
+
+def _surface_mm2(mask_zyx: np.ndarray, spacing_mm: Spacing) -> float:
+    """Area of all faces between a mask and what is around it."""
+    total = 0.0
+    padded = np.pad(mask_zyx, 1)
+    for axis, edge in enumerate(spacing_mm):
+        faces = int(np.diff(padded, axis=axis).sum())
+        total += faces * float(np.prod(spacing_mm)) / edge
+    return total
+
+
+def _border_voxels(mask_zyx: np.ndarray, corner: tuple[int, int, int], shape: tuple[int, ...]) -> int:
+    """Voxels in the outermost ones of the image, along axes that are long enough to have an inside."""
+    is_border = np.zeros(mask_zyx.shape, bool)
+    for axis, (start, size, whole) in enumerate(zip(corner, mask_zyx.shape, shape)):
+        if whole < 3:
+            continue
+        moved = np.moveaxis(is_border, axis, 0)
+        if start == 0:
+            moved[0] = True
+        if start + size == whole:
+            moved[-1] = True
+    return int((mask_zyx & is_border).sum())
+
+
+def _centroid_mm(
+    mask_zyx: np.ndarray, spacing_mm: Spacing, corner: tuple[int, int, int] = (0, 0, 0)
+) -> tuple[float, float, float] | None:
+    """Mean place of a mask's voxels, in millimetres from the grid's first voxel."""
+    place = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        weights = mask_zyx.sum(others)
+        total = weights.sum()
+        if not total:
+            return None
+        mean = float((weights * np.arange(len(weights))).sum() / total)
+        place.append((mean + corner[axis]) * spacing_mm[axis])
+    z, y, x = place
+    return z, y, x
+
+
+def _difference(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float, float]:
+    return first[0] - second[0], first[1] - second[1], first[2] - second[2]
+
+
+def _spread(values: np.ndarray, *, least: float) -> Spread:
+    """Mean and deviation; of masks that are all alike not less than ``least``, or nothing would be like them."""
+    return Spread(mean=float(values.mean()), sd=max(least, float(values.std(ddof=1))), number=len(values))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

@@ -1,0 +1,73 @@
+"""Conformal bounds: ranks counted by hand, coverage in simulations."""
+
+from math import ceil
+
+import numpy as np
+import pytest
+
+from segfw.quality.conformal import (
+    conformal_rank,
+    coverage_spread,
+    least_patients,
+    one_of_each_patient,
+    upper_bound,
+)
+
+
+@pytest.mark.parametrize(
+    ("patients", "alpha", "rank"),
+    [(8, 0.1, None), (9, 0.1, 9), (10, 0.1, 10), (19, 0.1, 18), (99, 0.1, 90), (3, 0.25, 3)],
+)
+def test_ranks_are_those_of_the_formula(patients, alpha, rank):
+    assert conformal_rank(patients, alpha) == rank
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2, 0.25, 0.3])
+def test_the_fewest_patients_are_those_with_a_rank(alpha):
+    least = least_patients(alpha)
+    assert conformal_rank(least, alpha) is not None
+    assert conformal_rank(least - 1, alpha) is None
+
+
+def test_the_bound_is_the_residual_of_that_rank():
+    residuals = np.array([0.3, 0.1, 0.2, 0.9, 0.5, 0.4, 0.8, 0.7, 0.6])
+    assert upper_bound(residuals, 0.1) == 0.9
+    assert upper_bound(residuals, 0.2) == 0.8
+    assert upper_bound(residuals[:8], 0.1) is None
+
+
+def test_one_item_of_each_patient_and_never_two():
+    patients = ["a", "b", "a", "a", "c", "b"]
+    seen = set()
+    for seed in range(60):
+        chosen = one_of_each_patient(patients, seed)
+        assert [patients[index] for index in chosen] == ["a", "b", "c"]
+        seen.add(int(chosen[0]))
+    assert seen == {0, 2, 3}  # each of a patient's items has its turn
+
+
+@pytest.mark.parametrize("patients", [9, 25, 40])
+def test_exchangeable_residuals_are_covered_as_often_as_promised(patients):
+    rng = np.random.default_rng(patients)
+    covered = []
+    for _ in range(2000):
+        residuals = rng.standard_t(3, patients + 50)
+        bound = upper_bound(residuals[:patients], 0.1)
+        covered.append(float((residuals[patients:] <= bound).mean()))
+    expected = ceil((patients + 1) * 0.9 - 1e-9) / (patients + 1)
+    standard_error = coverage_spread(patients, 0.1) / 2000**0.5 + 0.001
+    assert np.mean(covered) == pytest.approx(expected, abs=4 * standard_error)
+    assert np.std(covered) == pytest.approx(
+        np.hypot(coverage_spread(patients, 0.1), (expected * (1 - expected) / 50) ** 0.5), rel=0.1
+    )
+
+
+def test_ninety_percent_are_ninety_percent():
+    rng = np.random.default_rng(3)
+    residuals = rng.normal(size=(2000, 199 + 100))
+    bounds = np.array([upper_bound(row[:199], 0.1) for row in residuals])
+    assert (residuals[:, 199:] <= bounds[:, None]).mean() == pytest.approx(0.90, abs=0.01)
+
+
+def test_the_spread_of_the_coverage_is_the_one_that_is_known():
+    assert coverage_spread(40, 0.1) == pytest.approx(0.046, abs=0.001)
