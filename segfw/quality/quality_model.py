@@ -18,13 +18,17 @@ import numpy as np
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.dataset.labels import LabelSet
-from segfw.quality.conformal import coverage_spread, one_of_each_patient, upper_bound
+from segfw.quality.conformal import coverage_spread, one_of_each_patient
+from segfw.quality.input_gate import Gate
 from segfw.quality.isotonic import IsotonicMap, fit_isotonic
 from segfw.quality.model_identity import ModelIdentity
+from segfw.quality.patient_quantile import patient_quantile
+from segfw.quality.plausible_thresholds import PlausibleThresholds
 from segfw.quality.quality_features import Features, Priors, StructurePriors
 from segfw.quality.quality_reasons import UsualRange, reasons_for, usual_ranges
 from segfw.quality.quality_score import QualityScore, fit_score, inputs_of, without_own_patients
 from segfw.quality.selective_rule import UseRule, use_rule
+from segfw.quality.volume_intervals import VolumeInterval, fit_volume_interval
 
 CLEAN = "clean"  # the shift of images as they are
 LEAST_CASES = 5  # fewer tell nothing
@@ -57,8 +61,9 @@ class LowerBound(Record):
     """How far below the predicted Dice the true one lies at most, for all but a share ``alpha`` of new cases.
 
     The margin is ``factor`` times what ``margin_scale`` says of the predicted Dice: good masks are foretold more
-    closely than bad ones. ``structure`` is None of all structures together; ``patients`` have one residual each, and
-    by chance the share itself has a standard deviation of ``spread``. Without ``factor`` there are too few patients.
+    closely than bad ones. ``structure`` is None of all structures together. ``patients`` count once each, whatever
+    they have; by chance the share itself has a standard deviation of ``spread``. Without ``factor`` there are too few
+    patients.
     """
 
     structure: str | None
@@ -134,6 +139,9 @@ class QualityModel(Record):
     priors: dict[str, StructurePriors]
     usual: dict[str, dict[str, UsualRange]]  # structure -> what its clean masks show
     empty: dict[str, EmptyMasks]
+    gate: Gate | None = None
+    volumes: dict[str, VolumeInterval] = {}
+    plausible: dict[str, PlausibleThresholds] = {}
     notes: tuple[str, ...] = ()
 
     def bound_of(self, structure: str) -> LowerBound:
@@ -204,6 +212,7 @@ class QualityModel(Record):
                     features=_told(members, agreement),
                     reasons=judged.reasons,
                     volume_ml=volume_ml,
+                    volume_interval_ml=self.volumes[structure].of(volume_ml) if structure in self.volumes else None,
                 )
             )
         return result
@@ -324,6 +333,8 @@ def fit_quality(
     *,
     made: str,
     shifts: Sequence[str] = (),
+    gate: Gate | None = None,
+    plausible: Mapping[str, PlausibleThresholds] | None = None,
     notes: Sequence[str] = (),
 ) -> FittedQuality:
     """Learns everything that a quality model says.
@@ -346,6 +357,10 @@ def fit_quality(
         The day.
     shifts
         By which images were spoilt.
+    gate
+        Of the training images.
+    plausible
+        By structure, thresholds of its inner and outer mask.
     notes
         What a reader should know.
 
@@ -419,6 +434,9 @@ def fit_quality(
         priors=dict(priors),
         usual=usual_ranges([(item.structure, item.features) for item in clean_items]),
         empty=_empty_masks(items, labels),
+        gate=gate,
+        volumes=_volumes(items, labels, request.alpha),
+        plausible=dict(plausible or {}),
         notes=tuple(notes),
     )
     return FittedQuality(model=model, items=tuple(scored), predicted=predicted, lower=lower, is_wrong=is_wrong)
@@ -467,7 +485,7 @@ def _bounds(
     labels: LabelSet,
     request: QualityRequest,
 ) -> list[LowerBound]:
-    """Of each structure that enough patients have, and of all together: one residual of each patient."""
+    """Of each structure that enough patients have, and of all together."""
     bounds = []
     for structure in (*labels.structures, None):
         rows = [
@@ -475,16 +493,18 @@ def _bounds(
             for index in np.flatnonzero(is_clean_n).tolist()
             if structure is None or structures[index] == structure
         ]
-        chosen = [rows[place] for place in one_of_each_patient([patients[row] for row in rows], request.seed)]
-        if structure is not None and len(chosen) < PATIENTS_OF_A_STRUCTURE:
+        of = [patients[row] for row in rows]
+        number = len(set(of))
+        if structure is not None and number < PATIENTS_OF_A_STRUCTURE:
             continue
-        factor = upper_bound(scaled_n[chosen], request.alpha)
+        quantile = patient_quantile(scaled_n[rows], of, 1 - request.alpha)
+        factor = quantile if np.isfinite(quantile) else None
         bounds.append(
             LowerBound(
                 structure=structure,
-                patients=len(chosen),
+                patients=number,
                 factor=factor,
-                spread=None if factor is None else coverage_spread(len(chosen), request.alpha),
+                spread=None if factor is None else coverage_spread(number, request.alpha),
             )
         )
     return bounds
@@ -524,3 +544,16 @@ def _empty_masks(items: Sequence[QualityItem], labels: LabelSet) -> dict[str, Em
         ]
         found[structure] = EmptyMasks(found_nothing=len(empty), rightly=sum(item.dice is None for item in empty))
     return found
+
+
+def _volumes(items: Sequence[QualityItem], labels: LabelSet, alpha: float) -> dict[str, VolumeInterval]:
+    intervals = {}
+    for structure in labels.structures:
+        own = [item for item in items if item.structure == structure and item.shift == CLEAN]
+        intervals[structure] = fit_volume_interval(
+            [item.true_ml for item in own],
+            [item.predicted_ml for item in own],
+            [item.patient for item in own],
+            alpha,
+        )
+    return intervals

@@ -1,39 +1,12 @@
-"""Conformal bounds: ranks counted by hand, coverage in simulations."""
+"""Conformal bounds: how often they hold, and by how much that varies, in simulations."""
 
 from math import ceil
 
 import numpy as np
 import pytest
 
-from segfw.quality.conformal import (
-    conformal_rank,
-    coverage_spread,
-    least_patients,
-    one_of_each_patient,
-    upper_bound,
-)
-
-
-@pytest.mark.parametrize(
-    ("patients", "alpha", "rank"),
-    [(8, 0.1, None), (9, 0.1, 9), (10, 0.1, 10), (19, 0.1, 18), (99, 0.1, 90), (3, 0.25, 3)],
-)
-def test_ranks_are_those_of_the_formula(patients, alpha, rank):
-    assert conformal_rank(patients, alpha) == rank
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2, 0.25, 0.3])
-def test_the_fewest_patients_are_those_with_a_rank(alpha):
-    least = least_patients(alpha)
-    assert conformal_rank(least, alpha) is not None
-    assert conformal_rank(least - 1, alpha) is None
-
-
-def test_the_bound_is_the_residual_of_that_rank():
-    residuals = np.array([0.3, 0.1, 0.2, 0.9, 0.5, 0.4, 0.8, 0.7, 0.6])
-    assert upper_bound(residuals, 0.1) == 0.9
-    assert upper_bound(residuals, 0.2) == 0.8
-    assert upper_bound(residuals[:8], 0.1) is None
+from segfw.quality.conformal import coverage_spread, one_of_each_patient
+from segfw.quality.patient_quantile import patient_quantile
 
 
 def test_one_item_of_each_patient_and_never_two():
@@ -52,7 +25,7 @@ def test_exchangeable_residuals_are_covered_as_often_as_promised(patients):
     covered = []
     for _ in range(2000):
         residuals = rng.standard_t(3, patients + 50)
-        bound = upper_bound(residuals[:patients], 0.1)
+        bound = patient_quantile(residuals[:patients], list(map(str, range(patients))), 0.9)
         covered.append(float((residuals[patients:] <= bound).mean()))
     expected = ceil((patients + 1) * 0.9 - 1e-9) / (patients + 1)
     standard_error = coverage_spread(patients, 0.1) / 2000**0.5 + 0.001
@@ -65,7 +38,8 @@ def test_exchangeable_residuals_are_covered_as_often_as_promised(patients):
 def test_ninety_percent_are_ninety_percent():
     rng = np.random.default_rng(3)
     residuals = rng.normal(size=(2000, 199 + 100))
-    bounds = np.array([upper_bound(row[:199], 0.1) for row in residuals])
+    patients = list(map(str, range(199)))
+    bounds = np.array([patient_quantile(row[:199], patients, 0.9) for row in residuals])
     assert (residuals[:, 199:] <= bounds[:, None]).mean() == pytest.approx(0.90, abs=0.01)
 
 

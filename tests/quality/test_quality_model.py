@@ -119,13 +119,19 @@ def test_verdicts_go_down_with_the_mask(learned):
     model = learned.model
     rng = np.random.default_rng(1)
     verdicts = []
-    for dice in (0.96, 0.72, 0.3):
+    for dice in np.linspace(0.96, 0.2, 60).tolist():
         judged = model.judge([{name: features_of(dice, rng, 0.0) for name in STRUCTURES}])
         assert [each.label for each in judged] == list(STRUCTURES)
         assert [each.value for each in judged] == [3, 7]
         verdicts.append(judged[0].verdict)
         assert judged[0].lower_bound < judged[0].predicted_dice
-    assert verdicts == ["use", "look", "do-not-use"]
+        assert (judged[0].verdict == "do-not-use") == (judged[0].p_fail > 0.5)
+        assert judged[0].verdict != "use" or judged[0].predicted_dice >= model.use_rule.threshold
+        low, high = judged[0].volume_interval_ml
+        assert low < judged[0].volume_ml < high
+    places = [("use", "look", "do-not-use").index(verdict) for verdict in verdicts]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (0, 2)
 
 
 @pytest.mark.parametrize("gate", ["odd", "far"])
