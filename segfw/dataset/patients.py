@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from unicodedata import normalize
 
 from segfw.base.records import UserError
-from segfw.base.written_by_people import Unreadable, read_text
-
-CASE_COLUMNS = frozenset({"case", "caseid", "casename", "id", "image", "imageid", "name", "identifier", "scan"})
-GROUP_COLUMNS = frozenset({"group", "groupid", "patient", "patientid", "subject", "subjectid", "participantid"})
+from segfw.dataset.case_tables import CASE_COLUMNS, GROUP_COLUMNS, cell_of, column_of, table_rows
 
 # Beginnings of ids that name a patient; what follows tells the scans of that patient apart.
 PATIENT_AT_START = (
@@ -118,14 +113,14 @@ def _from_expression(expression: str, case_ids: Sequence[str], called: str) -> d
 
 
 def _from_table(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
-    header, *rows = _rows(path)
-    case_column = _column(path, header, CASE_COLUMNS, "case")
-    group_column = _column(path, header, GROUP_COLUMNS, "patient")
+    header, *rows = table_rows(path, "case and patient")
+    case_column = column_of(path, header, CASE_COLUMNS, "case")
+    group_column = column_of(path, header, GROUP_COLUMNS, "patient")
     known = set(case_ids)
     patients: dict[str, str] = {}
     for number, row in rows:
-        case = _cell(row, case_column)
-        patient = _cell(row, group_column)
+        case = cell_of(row, case_column)
+        patient = cell_of(row, group_column)
         if not case or not patient:
             raise UserError(f"{path}: line {number} has no {'patient' if case else 'case'}; fill it in")
         if case not in known:
@@ -137,36 +132,3 @@ def _from_table(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
     if missing:
         raise UserError(f"{path}: has no line for case {missing[0]!r}; add it ({len(missing)} missing)")
     return patients
-
-
-def _cell(row: Sequence[str], column: int) -> str:
-    """The text in a column, '' where the line is shorter."""
-    return row[column].strip() if column < len(row) else ""
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty, the header first; at least one."""
-    try:
-        text = normalize("NFC", read_text(path))  # as ids of cases, which are names of files, are taken
-    except Unreadable as error:
-        raise UserError(f"{path}: cannot be read as text ({error.reason}); save it as CSV in UTF-8") from None
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)  # spreadsheets in many countries write semicolons
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:  # a cell of more than 128 kB
-        raise UserError(f"{path}: is no table of cases and patients ({error}); correct it") from None
-    if not rows:
-        raise UserError(f"{path}: is empty; give it the columns case and patient")
-    return rows
-
-
-def _column(path: Path, header: tuple[int, list[str]], names: frozenset[str], wanted: str) -> int:
-    cells = header[1]
-    found = [index for index, cell in enumerate(cells) if re.sub(r"[^a-z]", "", cell.casefold()) in names]
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(cell.strip() for cell in cells)
-    problem = "no column" if not found else f"{len(found)} columns"
-    raise UserError(f"{path}: has {problem} for the {wanted} ({shown}); name just one column {wanted!r}")

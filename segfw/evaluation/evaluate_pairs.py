@@ -11,7 +11,10 @@ import numpy as np
 from segfw.base.parallel import CasesFailed, Outcome, map_bounded
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.evaluation.case_traits import CaseTraits, case_traits
 from segfw.evaluation.compare import compare_cases
+from segfw.evaluation.group_scores import group_scores
+from segfw.evaluation.groupings import Grouping
 from segfw.evaluation.mask_facts import training_caveat, training_of
 from segfw.evaluation.metrics import LabelScore, Measures, Scores
 from segfw.evaluation.pairs import LabelledPairs, listing
@@ -19,6 +22,7 @@ from segfw.evaluation.result_files import ResultFiles, write_results
 from segfw.evaluation.score import DEFAULT, lesion_names, score_case
 from segfw.evaluation.summary import summarize
 from segfw.images.formats import size_and_change, split_ending
+from segfw.images.volume import Volume, to_canonical
 
 BYTES_PER_VOXEL = 24  # of a case: both masks as stored and as classes, their surfaces, and a picture's worth of copies
 NO_FILES = ResultFiles()
@@ -44,15 +48,17 @@ def evaluate_pairs(
     notes: Sequence[str] = (),
     workers: int | None = None,
     other: OtherMasks | None = None,
+    grouping: Grouping | None = None,
 ) -> Scores:
     """Scores all pairs in threads, as many as ``workers`` and the memory allow, and writes the ``files``.
 
-    ``notes`` are kept with the scores. A case that cannot be read or lies on another grid does not stop the others: the
-    scores without it are written, with a note, and CasesFailed is raised at the end. UserError if there is no case, or
-    no label of ``measures``.
+    ``notes`` are kept with the scores, of which there are also those by ``grouping``, if it is given. A case that
+    cannot be read or lies on another grid does not stop the others: the scores without it are written, with a note, and
+    CasesFailed is raised at the end. UserError if there is no case, or no label of ``measures``.
     """
     _require_lesions_among(lesion_names(pairs.labels, measures), pairs.only)
-    cases, failures = _score_all(pairs, files.images, measures, workers)
+    traits: dict[str, CaseTraits] | None = {} if grouping is not None and grouping.by_header else None
+    cases, failures = _score_all(pairs, files.images, measures, workers, traits)
     if not cases:
         raise _first_error(failures)
     every_note = list(notes)
@@ -70,7 +76,8 @@ def evaluate_pairs(
             failures += other_failures
     training = training_caveat(files.training or training_of(files.curve))
     scores = summarize(cases, [*every_note, *filter(None, [training]), *pairs.labels.explanation], measures)
-    scores = scores.model_copy(update={"comparison": comparison})
+    by = () if grouping is None else group_scores(cases, traits or {}, grouping)
+    scores = scores.model_copy(update={"comparison": comparison, "by": by})
     write_results(files, scores, pairs)
     if failures:
         raise CasesFailed("in evaluation", failures, None if files.output is None else files.output.parent)
@@ -92,13 +99,26 @@ def _first_error(failures: Sequence[CaseOutcome]) -> Exception:
 
 
 def _score_all(
-    pairs: LabelledPairs, images: Mapping[str, Path], measures: Measures, workers: int | None
+    pairs: LabelledPairs,
+    images: Mapping[str, Path],
+    measures: Measures,
+    workers: int | None,
+    traits: dict[str, CaseTraits] | None = None,
 ) -> tuple[CaseScores, list[CaseOutcome]]:
-    """Scores of every case, in the order of ``pairs``, and the cases that could not be scored."""
+    """Scores of every case, in the order of ``pairs``, and the cases that could not be scored.
+
+    What the references tell of the cases is put into ``traits``, if it is given.
+    """
 
     def score(case: str) -> dict[str, LabelScore]:
         reference, prediction = pairs.files[case]
         label_map = pairs.label_maps.get(case, ())
+
+        def look(reference_zyx: np.ndarray, stored: Volume) -> None:
+            if traits is not None:
+                geometry = to_canonical(stored).geometry
+                traits[case] = case_traits(reference_zyx, geometry, stored.units, pairs.labels, pairs.only)
+
         return score_case(
             reference,
             prediction,
@@ -108,6 +128,7 @@ def _score_all(
             image=images.get(case),
             prediction_map=pairs.prediction_map,
             only=pairs.only,
+            look=look,
         )
 
     def cost_bytes(case: str) -> int:

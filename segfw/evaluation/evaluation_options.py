@@ -36,6 +36,17 @@ class EvaluateOptions(Options):
         "intersection over union from which a component is found (default: 0, any overlap)",
         metavar="IOU",
     )
+    by: tuple[str, ...] | None = option(
+        None,
+        "group the scores by a table's columns (sites.csv:site), or by header: spacing, slice thickness, size of "
+        "structures, cut or whole",
+        metavar="FILE.csv:COLUMN|header",
+    )
+    groups: str | Path | None = option(
+        None,
+        "of --by: cases of one patient, a table with columns case and patient, or an expression such as '(pat\\d+)_'",
+        metavar="CSV|REGEX",
+    )
     only: tuple[str, ...] | None = option(None, ONLY_HELP, metavar="NAME")
     names: str | None = option(
         None,

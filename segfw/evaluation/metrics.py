@@ -15,6 +15,7 @@ from pydantic import SerializerFunctionWrapHandler, field_validator, model_seria
 
 from segfw.base.records import Record
 from segfw.evaluation.confusion import dice, label_counts, ratio
+from segfw.evaluation.group_statistics import GroupedScores
 from segfw.evaluation.lesions import LesionCounts, lesion_total
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.surface import NO_SURFACE, SurfaceScore
@@ -226,8 +227,8 @@ class Comparison(Record):
 class Scores(Record):
     """All scores of an evaluation, as in scores.json. ``foreground_mean`` is the mean over labels of their means.
 
-    ``foreground_interval`` has its 95 % bootstrap interval over cases by metric. Files of before these were measured
-    can be read: what they lack is None or empty.
+    ``foreground_interval`` has its 95 % bootstrap interval over cases by metric, ``by`` the scores of groups where such
+    were asked for. Files of before these were measured can be read: what they lack is None or empty.
     """
 
     labels: dict[str, LabelSummary]
@@ -238,6 +239,12 @@ class Scores(Record):
     foreground_interval: dict[str, tuple[float, float]] = {}
     measures: Measures | None = None
     comparison: Comparison | None = None
+    by: tuple[GroupedScores, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files without groups are as before there were such, for readers of that time."""
+        return {key: value for key, value in dump(self).items() if key != "by" or value}
 
     @property
     def shown(self) -> tuple[str, ...]:

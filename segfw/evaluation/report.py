@@ -17,10 +17,20 @@ from segfw.base.tables import shown_number
 from segfw.base.words import count
 from segfw.dataset.drawn_names import drawn_name
 from segfw.evaluation.caveats import caveats
+from segfw.evaluation.group_plot import draw_groups
+from segfw.evaluation.group_scores import GROUP_POLICY
 from segfw.evaluation.mask_facts import Training
 from segfw.evaluation.metrics import METRICS, LabelScore, Scores
 from segfw.evaluation.overlays import Overlay
-from segfw.evaluation.report_tables import case_table, comparison_table, label_table, lesion_table, spread_table
+from segfw.evaluation.report_tables import (
+    case_table,
+    comparison_table,
+    group_table,
+    group_test_table,
+    label_table,
+    lesion_table,
+    spread_table,
+)
 from segfw.evaluation.statistics import LEAST_CASES
 from segfw.evaluation.summary import INTERVALS, empty_mask_counts, empty_mask_sentences
 from segfw.images.units import lengths_in
@@ -76,6 +86,10 @@ def write_report(
         spread=spread_table(scores) if len(scores.cases) >= LEAST_CASES else None,
         lesions=lesion_table(scores),
         comparison=None if scores.comparison is None else comparison_table(scores.comparison),
+        groups=group_table(scores.by) if scores.by else None,
+        group_tests=group_test_table(scores.by) if scores.by else None,
+        groups_png=draw_groups(scores.by),
+        group_policy=GROUP_POLICY,
         by_case=case_table(scores, addresses),
         overlays=overlays,
         addresses=addresses,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from segfw.base.tables import Column, Table, shown_number
+from segfw.evaluation.group_statistics import GroupedScores
+from segfw.evaluation.group_text import group_rows
 from segfw.evaluation.metrics import METRICS, Comparison, LabelSummary, Scores
 from segfw.evaluation.text import comparison_rows, stratum_name
 
@@ -168,3 +170,40 @@ def comparison_table(comparison: Comparison) -> Table:
     for title in ("Wins", "Losses", "Ties", "Cases"):
         columns.append(Column(title=title, values=[getattr(result, title.lower()) for _, _, result in rows], digits=0))
     return Table(name="Comparison", columns=columns, search="Find a label or metric", elsewhere=ELSEWHERE, sticky=2)
+
+
+def group_table(grouped: Sequence[GroupedScores]) -> Table:
+    """A row per column, group, label and metric: means with their intervals, and the worst case."""
+    rows = list(group_rows(grouped))
+    columns = [
+        Column(title="By", values=[row.by.column for row in rows], choose="All columns"),
+        Column(title="Group", values=[row.group.name for row in rows]),
+        Column(title="Label", values=[row.label for row in rows], choose="All labels"),
+        Column(title="Metric", values=[METRICS[row.metric].with_unit for row in rows], choose="All metrics"),
+    ]
+    for title, field in (("Patients", "patients"), ("Cases", "cases")):
+        columns.append(Column(title=title, values=[getattr(row.found, field) for row in rows], digits=0))
+    for title, field in (("Mean", "mean"), ("95 % from", "low"), ("95 % to", "high"), ("Worst", "worst")):
+        columns.append(Column(title=title, values=[getattr(row.found, field) for row in rows], digits=3))
+    columns.append(Column(title="Worst case", values=[row.found.worst_case for row in rows]))
+    return Table(name="Scores by group", columns=columns, search="Find a group", elsewhere=ELSEWHERE, sticky=2)
+
+
+def group_test_table(grouped: Sequence[GroupedScores]) -> Table:
+    """A row per column: the groups that are furthest apart in Dice, and the test."""
+    gaps = [by.gap for by in grouped]
+    columns = [
+        Column(title="By", values=[by.column for by in grouped]),
+        Column(title="Dice of", values=[by.tested for by in grouped]),
+    ]
+    for title, field in (("Highest group", "higher"), ("Lowest group", "lower")):
+        columns.append(Column(title=title, values=["" if gap is None else getattr(gap, field) for gap in gaps]))
+    for title, field in (("Gap", "gap"), ("95 % from", "low"), ("95 % to", "high")):
+        columns.append(
+            Column(title=title, values=[None if gap is None else getattr(gap, field) for gap in gaps], digits=3)
+        )
+    columns.append(Column(title="p", values=[by.p for by in grouped], significant=2))
+    hint = "after Holm, for all columns"
+    columns.append(Column(title="p corrected", hint=hint, values=[by.p_holm for by in grouped], significant=2))
+    columns.append(Column(title="Untested", values=[by.untested for by in grouped]))
+    return Table(name="Differences between groups", columns=columns, search="Find a column", elsewhere=ELSEWHERE)

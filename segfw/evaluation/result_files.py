@@ -14,6 +14,7 @@ from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
+from segfw.evaluation.group_text import group_tests_csv, groups_csv
 from segfw.evaluation.mask_facts import Training, training_of
 from segfw.evaluation.masks import read_image
 from segfw.evaluation.metrics import Scores, mean_dice
@@ -29,6 +30,8 @@ TABLES = {
     "_summary.csv": ("label", "metric"),
     "_lesions.csv": ("case", "label"),
     "_comparison.csv": ("label", "metric"),
+    "_groups.csv": ("column", "group"),
+    "_group_tests.csv": ("column", "tested"),
 }
 
 
@@ -37,9 +40,9 @@ class ResultFiles:
     """What is written of an evaluation, and what the report shows beside the scores.
 
     ``output`` (NAME.json) also gets NAME.csv (a row per case and label), NAME_summary.csv, and where there is something
-    to say NAME_lesions.csv and NAME_comparison.csv. ``report`` is an HTML page: its pictures show ``images`` (file of
-    the first channel by case id) where given, ``curve`` has a mapping per epoch, as in metrics.jsonl. ``training`` is
-    how the model was trained, as far as known; without it what the curve tells.
+    to say NAME_lesions.csv, NAME_comparison.csv, NAME_groups.csv and NAME_group_tests.csv. ``report`` is an HTML page:
+    its pictures show ``images`` (file of the first channel by case id) where given, ``curve`` has a mapping per epoch,
+    as in metrics.jsonl. ``training`` is how the model was trained, as far as known; without it what the curve tells.
     """
 
     title: str = ""
@@ -87,6 +90,11 @@ def write_scores(output: Path, scores: Scores) -> None:
         tables["_lesions.csv"] = lesions_csv(scores)
     if scores.comparison is not None:
         tables["_comparison.csv"] = comparison_csv(scores.comparison)
+    if scores.by:
+        tables["_groups.csv"] = groups_csv(scores.by)
+        tables["_group_tests.csv"] = group_tests_csv(scores.by)
+    for ending in TABLES.keys() - tables.keys():  # of an earlier call, whose numbers would be taken for these
+        output.with_name(output.stem + ending).unlink(missing_ok=True)
     for ending, text in tables.items():
         write_text(output.with_name(output.stem + ending), text)
     scores.save(output)

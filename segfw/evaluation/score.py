@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from segfw.evaluation.metrics import LabelScore, Measures, label_score
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
 from segfw.images.geometry import Geometry
 from segfw.images.units import SCAN, Units
-from segfw.images.volume import to_canonical
+from segfw.images.volume import Volume, to_canonical
 
 ALL = "all"
 DEFAULT = Measures()
@@ -56,18 +56,22 @@ def score_case(
     image: Path | None = None,
     prediction_map: LabelMap = (),
     only: Sequence[str] = (),
+    look: Callable[[np.ndarray, Volume], None] | None = None,
 ) -> dict[str, LabelScore]:
     """Scores of every label except the background, or of every region, in one case, by name; or of ``only`` some.
 
     ``label_map`` is applied to the reference, whose voxels of the ignore label count nowhere, ``prediction_map`` to the
     prediction. ``image`` is what the masks are of, if it is known: those of a photograph are measured in pixels, also
-    where they are NIfTI files.
+    where they are NIfTI files. ``look`` is shown the reference, as classes (Z, Y, X) in canonical orientation and as
+    the volume that is stored.
 
     Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
     """
     reference_zyx, prediction_zyx, stored = read_pair(
         Path(reference_file), Path(prediction_file), labels, label_map, image, prediction_map=prediction_map
     )
+    if look is not None:
+        look(reference_zyx, stored)
     geometry = to_canonical(stored).geometry
     return score_masks(reference_zyx, prediction_zyx, labels, geometry, measures, units=stored.units, only=only)
 

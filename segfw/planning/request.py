@@ -35,6 +35,11 @@ class PlanRequest(Options):
     )
     label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
     splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
+    leave_out_by: str | None = option(
+        None,
+        "a fold for each value of a table's column, such as sites.csv:site, that trains without its cases",
+        metavar="FILE.csv:COLUMN",
+    )
     plans: Path | None = option(None, "nnU-Net's nnUNetPlans.json, followed to the letter", metavar="FILE")
     workers: int | None = option(None, "threads that read and preprocess (default: one per processor)", ge=1)
     cluster: str | None = option(None, "Dask scheduler, whose workers preprocess: host:8786", metavar="ADDRESS")

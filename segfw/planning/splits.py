@@ -11,16 +11,13 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from segfw.base.file_names import SPLITS_FILE as SPLITS_FILE
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, first_line
 from segfw.base.written_by_people import Unreadable, read_json
-from segfw.dataset.cases import DatasetManifest, FoundDataset
-from segfw.dataset.patients import read_groups
-from segfw.planning.fingerprint import Fingerprint
 
-NOTES_SHOWN = 8
 FEWEST_CASES = 2
 MORE_CASES = "training needs at least 2, better 20 or more"
 FOLDS = 5
@@ -31,10 +28,19 @@ Parts = list[list[str]]
 
 
 class Fold(Record):
-    """Case ids of one fold."""
+    """Case ids of one fold. ``left_out`` are the values, such as sites, whose cases are those of ``validation``."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Folds that leave out no value are written as in every splits.json of before."""
+        content: dict[str, object] = handler(self)
+        if not self.left_out:
+            del content["left_out"]
+        return content
 
 
 class Splits(Record):
@@ -117,7 +123,7 @@ def import_splits(path: Path, case_ids: Sequence[str], groups: Mapping[str, str]
     Raises UserError if they do not fit the cases, or if one patient (``groups``: case -> patient) is in training and
     validation of one fold.
     """
-    folds = _read_folds(path)
+    folds = read_folds(path)
     if not folds:
         raise UserError(f"{path}: lists no folds; correct it, or remove it to have folds drawn")
     for number, fold in enumerate(folds):
@@ -133,7 +139,7 @@ def import_splits(path: Path, case_ids: Sequence[str], groups: Mapping[str, str]
     return Splits(source=path.name, folds=folds)
 
 
-def _read_folds(path: Path) -> tuple[Fold, ...]:
+def read_folds(path: Path) -> tuple[Fold, ...]:
     """Folds of a list (nnU-Net: train, val) or of an object with the field folds (segfw: train, validation)."""
     try:
         content = read_json(path)
@@ -332,48 +338,3 @@ def _badness(parts: Parts, sizes: Mapping[str, int], labels_of_patient: Mapping[
         missed_labels=sum(missed_labels(parts, labels_of_patient).values()),
         size_difference=max(totals) - min(totals),
     )
-
-
-def expected_folds(found: FoundDataset, groups: str | Path | None, given: Path | None) -> int:
-    """How many folds ``import_or_draw_splits`` will make; told before any image is read.
-
-    Raises UserError if there are too few cases. Where cases are amiss, that is told first, by those who read them.
-    """
-    ids = [case.id for case in found.cases]
-    if len(ids) < FEWEST_CASES and not found.findings:
-        raise UserError(f"{found.root}: {too_few(len(ids))}; {MORE_CASES}")
-    patient_of = read_groups(groups, ids, found.patient_of)
-    path = _given_file(found.root, given)
-    if path is not None:
-        return len(_read_folds(path))
-    return min(FOLDS, len({patient_of.get(case, case) for case in ids}))
-
-
-def _given_file(raw: Path, given: Path | None) -> Path | None:
-    """The file of given folds, of the option or with the data."""
-    with_data = raw / "splits_final.json"
-    return given or (with_data if with_data.is_file() else None)
-
-
-def import_or_draw_splits(
-    found: FoundDataset,
-    manifest: DatasetManifest,
-    fingerprint: Fingerprint,
-    groups: str | Path | None,
-    given: Path | None,
-) -> tuple[Splits, list[str]]:
-    """The folds, given or drawn, and what is to be said about them."""
-    ids = [case.id for case in manifest.cases]
-    patients = read_groups(groups, ids, found.patient_of)
-    name_of = {str(value): name for value, name in zip(manifest.labels.values[1:], manifest.labels.names[1:])}
-    labels_of = {
-        case.id: {name_of[value] for value in case.label_voxels.keys() & name_of} for case in fingerprint.cases
-    }
-    path = _given_file(found.root, given)
-    if path is None:
-        folds = make_splits(ids, groups=patients, labels_of_case=labels_of)
-    else:
-        folds = import_splits(path, ids, patients)
-    notes = split_notes(folds, labels_of)
-    more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
-    return folds, notes[:NOTES_SHOWN] + more

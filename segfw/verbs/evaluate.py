@@ -40,7 +40,9 @@ def evaluate(
         ``lesions`` names the labels that are scored component by component (empty: all, None: none),
         ``lesion_strata_ml`` and ``lesion_iou`` say how (see ``Measures``). ``only`` are names of structures, as
         ``find`` takes them, that alone are scored; by default those that the masks were predicted for. With ``names``
-        the predictions have another program's numbers, which are taken for the structures that they mean.
+        the predictions have another program's numbers, which are taken for the structures that they mean. ``by`` groups
+        the scores in ``Scores.by``, by columns of tables ('sites.csv:site') or by what the masks themselves tell
+        ('header'); ``groups`` says which cases are of one patient, as for ``plan_and_preprocess``.
     labels
         What the values in the masks mean. Without it they come from the table ``label_names``, then from
         ``labels.json`` in the predictions folder, from ``dataset.json`` or a table beside the reference folder, else
@@ -65,6 +67,7 @@ def evaluate(
     from segfw.dataset.own_names import own_names
     from segfw.dataset.totalsegmentator import values_of_other
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
+    from segfw.evaluation.groupings import read_grouping
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
     from segfw.evaluation.pairs import (
         LabelledPairs,
@@ -103,6 +106,12 @@ def evaluate(
     if images:
         facts["Images"] = str(images)
     every_pair = dict(pairs)
+    grouping = None
+    if options.by is not None:
+        grouping = read_grouping(options.by, options.groups, pairs, reference)
+        facts["Grouped by"] = f"{', '.join(options.by)} ({grouping.note})"
+    elif options.groups is not None:
+        raise UserError("--groups tells which cases are of one patient for --by; give --by, too, or leave it out")
 
     # Second predictions to compare with
     other = None
@@ -151,16 +160,21 @@ def evaluate(
     labelled = LabelledPairs(
         files=pairs, labels=labels, label_maps=label_maps, prediction_map=prediction_map, only=only
     )
-    return evaluate_pairs(labelled, results, measures=measures, notes=notes, workers=options.workers, other=other)
+    return evaluate_pairs(
+        labelled, results, measures=measures, notes=notes, workers=options.workers, other=other, grouping=grouping
+    )
 
 
 def _say_result(typed: argparse.Namespace, scores: Scores) -> None:
+    from segfw.evaluation.group_text import groups_text
     from segfw.evaluation.text import comparison_table, scores_table
 
     say = aside if typed.output or typed.report else print  # with --quiet what is in no file is the result
     say(scores_table(scores))
     if scores.comparison is not None:
         say(comparison_table(scores.comparison))
+    if scores.by:
+        say(groups_text(scores.by))
     for path in (typed.output, typed.report):
         if path:
             print(f"written: {path}")

@@ -46,8 +46,10 @@ def plan_and_preprocess(
         What is asked of the plan. ``gpu_memory_gb`` is the memory to fill; 'auto' reads that of the device, None takes
         what the preset was published with, or the device's memory if that is less. ``groups`` says which cases are of
         one patient: a CSV file, or a regular expression with one group; None guesses from the names. ``splits`` is a
-        file of given folds, ``plans`` nnU-Net's plans to follow to the letter instead of planning. ``cluster`` is the
-        address of a Dask scheduler, whose workers preprocess; cases are read for the plan by ``workers`` threads here.
+        file of given folds; ``leave_out_by`` ('sites.csv:site') makes a fold for each value of a table's column, which
+        trains without its cases. ``plans`` are nnU-Net's plans to follow to the letter instead of planning. ``cluster``
+        is the address of a Dask scheduler, whose workers preprocess; cases are read for the plan by ``workers`` threads
+        here.
     options
         Where and how far to go. A plan that was made from the same data for the same request is kept, on whatever
         device, unless ``overwrite``.
@@ -85,8 +87,9 @@ def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: Pre
     from segfw.dataset.layouts import find_dataset
     from segfw.nnunet.followed_plans import require_nothing_else
     from segfw.nnunet.read_plans import read_json
+    from segfw.planning.folds_asked_for import expected_folds
     from segfw.planning.planner import require_known, require_plannable
-    from segfw.planning.splits import expected_folds, require_fold
+    from segfw.planning.splits import require_fold
     from segfw.planning.work_folder import require_own_folder
 
     found = find_dataset(raw, request.label_names)
@@ -96,7 +99,7 @@ def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: Pre
     if request.plans is not None:
         require_nothing_else(request.plans, request)
         require_known(request.configurations or (), read_json(request.plans).get("configurations", ()))
-    folds = expected_folds(found, request.groups, request.splits)
+    folds = expected_folds(found, request)
     for fold in options.folds:
         require_fold(fold, folds)
     if request.cluster is not None and not options.plan_only:
@@ -121,11 +124,12 @@ def _plan_and_preprocess(
     from segfw.base.words import count
     from segfw.dataset.cases import with_absolute_paths
     from segfw.grid.store import DecodedCases, preprocess_dataset
+    from segfw.planning.folds_asked_for import import_or_draw_splits
     from segfw.planning.kept_scan import kept_or_new_scan
     from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
     from segfw.planning.preprocessed_bytes import float32_bytes
-    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.splits import SPLITS_FILE
     from segfw.planning.work_folder import keep_decision
 
     # Plan and folds
@@ -135,7 +139,7 @@ def _plan_and_preprocess(
     plan = _plan(work, manifest, fingerprint, request, options, device)
     keep_decision(work, PLAN_FILE, plan, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
-    folds, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
+    folds, notes = import_or_draw_splits(found, manifest, fingerprint, request)
     for fold in options.folds:
         folds.fold(fold)  # or a UserError
     keep_decision(work, SPLITS_FILE, folds, options.overwrite)
@@ -198,10 +202,11 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     """
     from segfw.base.device import pick_device
     from segfw.planning.fingerprint import scan_dataset
+    from segfw.planning.folds_asked_for import import_or_draw_splits
     from segfw.planning.kept_scan import kept_scan
     from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
-    from segfw.planning.splits import SPLITS_FILE, import_or_draw_splits
+    from segfw.planning.splits import SPLITS_FILE
     from segfw.planning.structure_sizes import structure_shares
     from segfw.planning.work_folder import require_keepable
 
@@ -211,7 +216,7 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     plan = _plan(work, manifest, fingerprint, request, options, device)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
     require_keepable(work, PLAN_FILE, plan, options.overwrite)
-    splits, notes = import_or_draw_splits(found, manifest, fingerprint, request.groups, request.splits)
+    splits, notes = import_or_draw_splits(found, manifest, fingerprint, request)
     for fold in options.folds:
         splits.fold(fold)  # or a UserError
     require_keepable(work, SPLITS_FILE, splits, options.overwrite)

@@ -52,7 +52,7 @@ def run(
     settings
         How each fold is trained.
     options
-        Which folds are trained, by default all five, on which device, and what they begin with. With ``dry_run`` all
+        Which folds are trained, by default all, on which device, and what they begin with. With ``dry_run`` all
         that would be done is printed, nothing is written, and there are no scores.
 
     Returns
@@ -82,7 +82,7 @@ def run(
     work = Path(work)
     asked = (request, settings, options)
     request = _checked(request, settings, options)
-    settings, note = _with_length(work, request, settings, options)
+    settings, note = _with_length(raw, work, request, settings, options)
 
     # Kept before the hours, for whoever looks in then or interrupts them.
     def keep_options(_: Plan) -> None:
@@ -125,7 +125,7 @@ def _foretell(
 
     work = Path(work)
     request = _checked(request, settings, options)
-    settings, note = _with_length(work, request, settings, options)
+    settings, note = _with_length(raw, work, request, settings, options)
     foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
     plan = foretold.plan
     folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
@@ -161,7 +161,7 @@ def _checked(request: PlanRequest, settings: TrainSettings, options: RunOptions)
 
 
 def _with_length(
-    work: Path, request: PlanRequest, settings: TrainSettings, options: RunOptions
+    raw: Path, work: Path, request: PlanRequest, settings: TrainSettings, options: RunOptions
 ) -> tuple[TrainSettings, str]:
     """The settings with the length that is proposed where nobody gave one, and what is said of it, or ''.
 
@@ -170,13 +170,12 @@ def _with_length(
     from segfw.base.device import pick_device
     from segfw.base.durations import duration_text
     from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
-    from segfw.planning.splits import FOLDS
     from segfw.training.expected_length import with_proposed_length
 
     has_epochs = any(each.time_budget_s is None for each in _begun(work).values())
     if request.as_published or request.plans is not None or has_epochs:
         return settings, ""
-    folds = len(options.folds) if options.folds else FOLDS
+    folds = len(options.folds) if options.folds else _all_folds(raw, request)
     proposed = with_proposed_length(settings, pick_device(options.device), folds)
     if proposed.time_budget_s is None or proposed == settings:
         return settings, ""
@@ -185,6 +184,17 @@ def _with_length(
         f"--time-budget trains for another time, --epochs {EPOCHS} --steps-per-epoch "
         f"{STEPS_PER_EPOCH} for the published length"
     )
+
+
+def _all_folds(raw: Path, request: PlanRequest) -> int:
+    """How many folds are trained where none are named; UserError where these cannot be made."""
+    from segfw.dataset.layouts import find_dataset
+    from segfw.planning.folds_asked_for import expected_folds
+    from segfw.planning.splits import FOLDS
+
+    if request.leave_out_by is None and request.splits is None:
+        return FOLDS
+    return expected_folds(find_dataset(Path(raw), request.label_names), request)
 
 
 def _begun(work: Path) -> dict[str, TrainSettings]:

@@ -85,7 +85,7 @@ def test_ids_that_clearly_share_a_patient_are_grouped(first, second, other):
 
 def test_a_cell_that_is_no_cell_is_one_sentence(tmp_path):
     (tmp_path / "groups.csv").write_text(f"case;patient\na;{'x' * 200_000}\n")
-    with pytest.raises(UserError, match="groups.csv: is no table of cases and patients .*; correct it"):
+    with pytest.raises(UserError, match="groups.csv: is no table with the columns case and patient .*; correct it"):
         read_groups(tmp_path / "groups.csv", ["a"])
 
 

@@ -90,6 +90,7 @@ IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 SPLITS = (*PLAN, "--splits", "splits.json")
+SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
 CASES = (
     BadInput(IMAGE, "cut", _cut, CHECK),
@@ -114,6 +115,13 @@ CASES = (
     BadInput("raw/names.json", "a label that is not there", _text('{"bright": ["亮"], "liver": ["肝"]}'), CHECK),
     BadInput("raw/codes.csv", "no column of codes", _text("name,side\nbright,left\n"), CHECK),
     BadInput("groups.csv", "no column of patients", _text("a;b\n1;2\n"), (*CHECK, "--groups", "groups.csv")),
+    BadInput("sites.csv", "lacks the column", _text("case,age\n1,2\n"), (*PLAN, "--leave-out-by", "sites.csv:site")),
+    BadInput(
+        "sites.csv", "lacks a case", _text(SITES.replace("case_02", "x")), (*PLAN, "--leave-out-by", "sites.csv:site")
+    ),
+    BadInput(
+        "sites.csv", "a patient in two groups", _text(SITES), (*SCORE, "--by", "sites.csv:site", "--groups", "(case)")
+    ),
     BadInput("splits.json", "a case that is not there", _text('[{"train": ["x"], "val": ["y"]}]'), SPLITS),
     BadInput("model/plan.json", "cut", _cut, PREDICT),
     BadInput("model/plan.json", "a field of a later version", _field("later", 1), PREDICT),
