@@ -17,6 +17,7 @@ VERBS = {
     "evaluation": ("bench.evaluation", "seconds a case of an evaluation of large masks with many labels"),
     "measuring": ("bench.measuring", "seconds and memory of the measures of a whole CT with 104 structures"),
     "heart": ("bench.heart", "ejection fraction and ratios by an expert's masks and by predicted ones"),
+    "gate": ("bench.gate", "false alarms of the input gate, and which simulated shifts it sees"),
     "many-classes": ("bench.many_classes", "117 classes from raw data to measures: seconds and memory of each verb"),
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
     "accuracy": ("bench.accuracy.command", "Dice after equal core-minutes, of one way to train or another"),

@@ -19,3 +19,4 @@ QUALITY_FOLDER = "quality"
 QUALITY_TABLE_FILE = "quality.csv"
 REGIONS_ENDING = "_regions.json"  # after a case, in that folder
 CASE_PAGES_FOLDER = "report"
+PLAUSIBLE_FOLDER = "plausible"  # inner, outer and single folds' masks

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from segfw.base.records import UserError
 
@@ -97,3 +99,8 @@ def is_table_of(*columns: str) -> Callable[[Path], bool]:
         return head.split(",")[: len(columns)] == list(columns)
 
     return is_such
+
+
+def in_file_name(label: str) -> str:
+    """The label without what would make a folder or no file name; no two labels become one."""
+    return re.sub(r'[/\\:*?"<>|%]', lambda found: quote(found[0], safe=""), label)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from urllib.parse import quote
 
 from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE as SETTINGS_FILE
+from segfw.base.output_paths import in_file_name
 from segfw.base.parallel import Outcome
 from segfw.base.records import Record, UserError
 from segfw.images.formats import write_labels, write_map
@@ -38,12 +37,7 @@ def checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float
 
 def map_file(output: Path, case: str, label: str) -> Path:
     """Where the mean probability of a label is written."""
-    return output / MAPS_FOLDER / f"{case}_{_in_file_name(label)}.nii.gz"
-
-
-def _in_file_name(label: str) -> str:
-    """The label without what would make a folder or no file name; no two labels become one."""
-    return re.sub(r'[/\\:*?"<>|%]', lambda found: quote(found[0], safe=""), label)
+    return output / MAPS_FOLDER / f"{case}_{in_file_name(label)}.nii.gz"
 
 
 def is_up_to_date(made: Sequence[Path], sources: Sequence[Path]) -> bool:

@@ -72,19 +72,25 @@ class Gate(Record):
 
     def look(self, fingerprint: Fingerprint) -> GateVerdict:
         """The verdict on an image; ValueError if its fingerprint has other entries than those of training."""
-        row_f = _rows([fingerprint], np.asarray(self.template))[0]
-        names = _names(fingerprint)
-        if names != self.names:
-            raise ValueError(f"the image's entries are {names}, those of the training images {self.names}")
+        return self.look_at([fingerprint])[0]
+
+    def look_at(self, fingerprints: Sequence[Fingerprint]) -> list[GateVerdict]:
+        """Verdicts on images, each by itself; ValueError as of ``look``."""
+        for fingerprint in fingerprints:
+            if _names(fingerprint) != self.names:
+                raise ValueError(f"the image's entries are {_names(fingerprint)}, those of training {self.names}")
         rows_nf = np.asarray(self.rows)
-        mahalanobis, neighbours = _Distances(rows_nf, self.names).of(row_f[None])
-        larger = max(mahalanobis[0] / self.scale_mahalanobis, neighbours[0] / self.scale_neighbours)
-        score = float(larger / self.limit)
+        rows_mf = _rows(fingerprints, np.asarray(self.template))
+        mahalanobis_m, neighbours_m = _Distances(rows_nf, self.names).of(rows_mf)
+        larger_m = np.maximum(mahalanobis_m / self.scale_mahalanobis, neighbours_m / self.scale_neighbours)
+        return [self._verdict(row_f, float(larger / self.limit), rows_nf) for row_f, larger in zip(rows_mf, larger_m)]
+
+    def _verdict(self, row_f: np.ndarray, score: float, rows_nf: np.ndarray) -> GateVerdict:
         below = np.asarray(self.scores) < score
         percentile = 100 * float(np.asarray(self.weights)[below].sum()) / self.patients
         verdict: GateName = "usual" if score <= 1 else "odd" if score <= FAR else "far"
         reasons = () if verdict == "usual" else odd_entries(self.names, row_f, rows_nf, _scales(rows_nf, self.names))
-        return GateVerdict(score=score, percentile=percentile, verdict=verdict, reasons=reasons)
+        return GateVerdict(score=score, percentile=min(100.0, percentile), verdict=verdict, reasons=reasons)
 
 
 def fit_gate(fingerprints: Sequence[Fingerprint], patients: Sequence[str]) -> Gate | None:
