@@ -43,13 +43,21 @@ def test_changes_are_told_along_each_axis():
     assert np.exp(found["noise/0"]) == pytest.approx(1e-4)
 
 
-def test_noise_is_the_median_bend_and_roughness_the_mean():
+def test_noise_is_the_median_of_speckle_and_roughness_the_mean_bend():
     image = torch.zeros(1, 1, 5, 5)
     image[0, 0, 2, 2] = 2
-    # Nine voxels have four neighbours: one bends by 8, four by 2, four by 0.
+    # Nine voxels have all neighbours. Bends: one is 8, four are 2. Speckle: 8 in the middle, 4 beside it, 2 at corners.
     found = entries(image)
-    assert np.exp(found["noise/0"]) == pytest.approx(2)
     assert np.exp(found["roughness/0"]) == pytest.approx((8 + 4 * 2) / 9)
+    assert np.exp(found["noise/0"]) == pytest.approx(4)
+
+
+def test_a_straight_edge_is_rough_and_not_noisy():
+    image = torch.zeros(1, 3, 8, 8)
+    image[..., 4:] = 3
+    found = entries(image)
+    assert np.exp(found["roughness/0"]) == pytest.approx(2 * 3 / 6)
+    assert np.exp(found["noise/0"]) == pytest.approx(1e-4)
 
 
 def test_spacing_and_extent_are_those_before_resampling_in_millimetres():
