@@ -104,7 +104,7 @@ def _of_channel(image_zyx: Tensor, slices: list[int], axes: tuple[str, ...]) -> 
     changes = (behind - here[followed], here.diff(dim=1), here.diff(dim=2))
     for axis, change in zip(axes, changes):
         entries[f"{GRADIENT} {axis}"] = _log_mean(change.abs())
-    # Noise and edges. In the slice, whose grid is the finest: between thick slices anatomy changes more than noise does.
+    # Noise and edges. In the slice, whose grid is the finest: between thick slices anatomy changes more than noise.
     along_y = here[:, 2:, 1:-1] + here[:, :-2, 1:-1] - 2 * here[:, 1:-1, 1:-1]
     along_x = here[:, 1:-1, 2:] + here[:, 1:-1, :-2] - 2 * here[:, 1:-1, 1:-1]
     entries[ROUGHNESS] = _log_mean((along_y + along_x).abs())
