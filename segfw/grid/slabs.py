@@ -107,6 +107,15 @@ class Slab:
         each = channels.unflatten(0, (self.members, -1))
         return each.float().mean(0) if member is None else each[member].float()
 
+    def logits_at(self, places_n3: Tensor) -> Tensor:
+        """Mean logits (K, N) float32 of single voxels; places (z, y, x) count from the grid's slice 0."""
+        places = places_n3.to(self.channels_azyx.device)
+        channels_an = self.channels_azyx[:, places[:, 0] - self.first, places[:, 1], places[:, 2]].float()
+        if self.heads is not None:
+            weights, bias = self.heads.mean()
+            return torch.addmm(bias[:, None], weights, channels_an.to(weights.dtype))
+        return channels_an if self.members == 1 else channels_an.unflatten(0, (self.members, -1)).mean(0)
+
 
 def one_slab(logits_kzyx: Tensor) -> Slab:
     """All slices at once, of logits that exist as a whole."""

@@ -15,6 +15,7 @@ from segfw.inference.output_folder import OutputFolder
 from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model.load import Model
 from segfw.model.postprocess import Postprocessing
+from segfw.model.weights import add_tensors
 
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
@@ -162,9 +163,7 @@ def weights_digest(models: Sequence[Model]) -> str:
     for model in models:
         for stage in _stages(model):
             for weights in stage.weights.values():
-                for name, tensor in sorted(weights.items()):
-                    digest.update(name.encode())
-                    digest.update(tensor.contiguous().numpy().tobytes())
+                add_tensors(digest, weights)
     return digest.hexdigest()
 
 

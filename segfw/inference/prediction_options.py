@@ -64,6 +64,7 @@ class PredictOptions(TilingOptions):
         choices=(8, 16),
     )
     uncertainty: bool = option(False, "maps of entropy and disagreement of folds")
+    quality: bool = option(True, "leave out how far each mask may be trusted, which calibrated models tell")
     max_memory_gb: float | None = option(
         None, "of this computer's memory (default: 80 %% of what is free)", metavar="GB"
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from segfw.base.answers import Answer
 from segfw.base.words import listed
+from segfw.model.calibration_facts import CalibrationFacts, calibration_text
 from segfw.model.card import Card
 from segfw.planning.explain import explain_configuration, explain_costs, explain_plan
 from segfw.planning.plan import Plan
@@ -31,6 +32,7 @@ class ModelInfo(Answer):
     trained_folds: dict[str, tuple[str, ...]]
     plan: Plan
     card: Card | None
+    calibration: CalibrationFacts | None = None
 
     @classmethod
     def of(
@@ -41,6 +43,7 @@ class ModelInfo(Answer):
         trained: dict[str, tuple[str, ...]],
         device: str,
         flops: Callable[[], float],
+        calibration: CalibrationFacts | None = None,
     ) -> ModelInfo:
         """The same, with costs where ``flops`` operations per second are reached, or as they were measured there."""
         step_s: dict[str, float] = {}
@@ -54,6 +57,7 @@ class ModelInfo(Answer):
             trained_folds=trained,
             plan=plan,
             card=card,
+            calibration=calibration,
         )
 
     def text(self) -> str:
@@ -65,6 +69,8 @@ class ModelInfo(Answer):
             if name in self.step_s:
                 lines += explain_costs(configuration.estimate, self.device, self.step_s[name])
             lines.append(f"  {trained_text(self.trained_folds[name])}.")
+        if any(self.trained_folds.values()):
+            lines += ["", f"Calibration: {calibration_text(self.calibration)}."]
         return "\n".join(lines)
 
 

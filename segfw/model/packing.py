@@ -19,13 +19,14 @@ from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.base.written_by_people import parse_json, read_text
+from segfw.model.calibration_facts import CalibrationFacts, read_calibration, with_digests
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
 from segfw.model.export_options import ExportOptions
 from segfw.model.half_precision import halved, measure_rounding
 from segfw.model.private_names import PrivateNames
 from segfw.model.selection import read_selection
-from segfw.model.source import SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
-from segfw.model.weights import read_tensors, require_usable, safetensors_header
+from segfw.model.source import QUALITY_FILE, SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
+from segfw.model.weights import read_tensors, require_usable, safetensors_header, tensors_digest
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import PLAN_FILE, Plan
 
@@ -119,6 +120,8 @@ def pack_model(
         if contents.with_selection:
             archive.add(SELECTION_FILE, source.read(SELECTION_FILE))
         facts = []
+        calibration = _calibration_of(source, contents, options)
+        digests: dict[str, str] = {}
         for configuration, names in contents.weights.items():
             postprocessing = postprocessing_name(configuration)
             if source.has(postprocessing):
@@ -133,12 +136,33 @@ def pack_model(
                     if of_fold.half_rounding is None:
                         rounding = measure_rounding(source.path, plan, configuration, whole, tensors, build)
                         of_fold = of_fold.model_copy(update={"half_rounding": rounding})
+                    if calibration is not None and configuration == calibration.identity.configuration:
+                        digests |= _digest_of_rounded(calibration, fold, whole, tensors)
                 archive.add(weights_name(configuration, fold), _safetensors(tensors, metadata))
                 facts.append(of_fold)
+        if calibration is not None:
+            archive.add(QUALITY_FILE, with_digests(source.read(QUALITY_FILE), digests))
         card = _card(source, plan, contents, options, facts, archive.digests, data_digest)
         private_names.refuse_in([*archive.texts, card.model_dump(mode="json")], source.path)
         archive.write(CARD_FILE, _json(card))
     return card
+
+
+def _calibration_of(source: ModelSource, contents: Contents, options: ExportOptions) -> CalibrationFacts | None:
+    """Of the configuration that is packed; None where there is none, or where it is of other weights."""
+    calibration = read_calibration(source)
+    if calibration is None or options.best or contents.configurations != (calibration.identity.configuration,):
+        return None
+    return calibration
+
+
+def _digest_of_rounded(
+    calibration: CalibrationFacts, fold: str, whole: Mapping[str, Tensor], rounded: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """By which the calibration knows a fold that is stored in half precision; nothing of one that it is not of."""
+    if calibration.identity.folds.get(fold) != tensors_digest(whole):
+        return {}
+    return {fold: tensors_digest({name: tensor.float() for name, tensor in rounded.items()})}
 
 
 def _card(

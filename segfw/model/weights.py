@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zlib
@@ -68,6 +69,20 @@ def _sort_metadata(path: Path) -> None:
         if len(content) <= length:
             file.seek(8)
             file.write(content.ljust(length))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of a network's weights, in the order of the names."""
+    digest = hashlib.sha256()
+    add_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Adds the names and values of a network's weights to a digest of several."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

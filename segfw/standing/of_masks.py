@@ -7,7 +7,13 @@ from typing import Literal
 
 from segfw.base.answers import Answer
 from segfw.base.errors import UserError
-from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE, HIDDEN, MASK_SETTINGS_FILE
+from segfw.base.file_names import (
+    ENSEMBLE_SETTINGS_FILE,
+    HIDDEN,
+    MASK_SETTINGS_FILE,
+    QUALITY_FOLDER,
+    QUALITY_TABLE_FILE,
+)
 from segfw.base.locks import is_held
 from segfw.base.parallel import Failures
 from segfw.base.shell_line import shell_line
@@ -18,6 +24,7 @@ from segfw.inference.prediction_calls import PredictionCall, read_calls
 from segfw.standing.facts import Facts
 
 NAMED = 5  # cases that a line lists
+VERDICTS = ("use", "look", "do-not-use")  # from the best on, as quality/CASE.json has them
 
 
 class MaskSettings(Facts):
@@ -34,13 +41,26 @@ class CaseTimesKept(Facts):
     seconds: dict[str, float]
 
 
+class VerdictKept(Facts):
+    """Of a structure in quality/CASE.json."""
+
+    verdict: str
+
+
+class QualityKept(Facts):
+    """Of quality/CASE.json."""
+
+    structures: tuple[VerdictKept, ...]
+
+
 class MasksStanding(Answer):
     """How far a folder of masks is.
 
     ``left`` are cases that were asked for and are neither done nor failed; empty, too, where an older version did not
     keep what was asked for (``is_left_known``). ``in_work`` are those that a process is at now. Seconds are the sum of
     reading, network and writing, of which some overlap; what is left of them is an estimate. ``only`` are the
-    structures that alone the masks were made for; empty: all.
+    structures that alone the masks were made for; empty: all. ``verdicts`` are how many masks have which verdict on the
+    structure that is trusted least ('use', 'look', 'do-not-use'); None where the model was not calibrated.
     """
 
     kind: Literal["masks"] = "masks"
@@ -59,6 +79,7 @@ class MasksStanding(Answer):
     started: str | None
     seconds_spent: float
     seconds_left: float | None
+    verdicts: dict[str, int] | None = None
     next: str
 
     def text(self) -> str:
@@ -73,6 +94,12 @@ class MasksStanding(Answer):
         ]
         if self.only:
             lines.append(f"made for {listed(self.only, 'and')} alone; of other structures the masks do not tell")
+        if self.verdicts is not None:
+            doubtful = self.verdicts["look"] + self.verdicts["do-not-use"]
+            lines.append(
+                f"quality: {doubtful} of {count(sum(self.verdicts.values()), 'judged mask')} doubtful, of which "
+                f"{self.verdicts['do-not-use']} not to be used; the least trusted first in {QUALITY_TABLE_FILE}"
+            )
         for what, cases in (("failed", self.failed), ("left", self.left)):
             if cases:
                 lines.append(f"{what}: {', '.join(cases[:NAMED])}{' ...' if len(cases) > NAMED else ''}")
@@ -115,6 +142,7 @@ def masks_standing(path: Path) -> MasksStanding | None:
         started=calls[0].started if calls else None,
         seconds_spent=sum(seconds),
         seconds_left=len(left) * sum(seconds) / len(seconds) if seconds else None,
+        verdicts=_verdicts(path, done),
         next=_next(path, calls, only, is_whole=not left and not failed),
     )
 
@@ -144,6 +172,21 @@ def _seconds(path: Path, done: tuple[str, ...]) -> list[float]:
         except UserError:  # of another version
             continue
     return seconds
+
+
+def _verdicts(path: Path, done: tuple[str, ...]) -> dict[str, int] | None:
+    """How many masks have which verdict on their least trusted structure; None if none was judged."""
+    numbers = dict.fromkeys(VERDICTS, 0)
+    for case in done:
+        file = path / QUALITY_FOLDER / f"{case}.json"
+        try:
+            kept = QualityKept.load(file).structures if file.is_file() else ()
+        except UserError:  # of another version
+            continue
+        found = [VERDICTS.index(each.verdict) for each in kept if each.verdict in VERDICTS]
+        if found:
+            numbers[VERDICTS[max(found)]] += 1
+    return numbers if any(numbers.values()) else None
 
 
 def _next(path: Path, calls: list[PredictionCall], only: tuple[str, ...], *, is_whole: bool) -> str:

@@ -9,6 +9,7 @@ from segfw.base.answers import Answer
 from segfw.base.file_names import PLAN_FILE
 from segfw.base.shell_line import shell_line
 from segfw.base.words import listed
+from segfw.model.calibration_facts import CalibrationFacts, calibration_text, read_calibration
 from segfw.model.card import Card
 from segfw.model.selection import read_selection
 from segfw.model.source import ModelSource, is_model_file, is_model_file_of_segfw
@@ -27,6 +28,7 @@ class ModelStanding(Answer):
     labels: tuple[str, ...]
     trained_folds: dict[str, tuple[str, ...]]
     selection: str | None
+    calibration: CalibrationFacts | None = None
     card: Card | None
     next: str
 
@@ -41,6 +43,7 @@ class ModelStanding(Answer):
             lines.append(f"{name}: " + (f"fold {listed(folds, 'and')} trained" if folds else "nothing is trained"))
         if self.selection:
             lines.append(f"selection: {self.selection}")
+        lines.append(f"calibration: {calibration_text(self.calibration)}")
         if self.card is not None:
             lines.append(self.card.text())
         return "\n".join([*lines, f"next: {self.next}"])
@@ -54,6 +57,7 @@ def model_standing(path: Path) -> ModelStanding | None:
         plan = PlanFacts.parse(source.read(PLAN_FILE), path / PLAN_FILE)
         trained = {name: tuple(source.trained_folds(name)) for name in plan.configurations}
         selection = read_selection(source)
+        calibration = read_calibration(source)
         card = source.card
     return ModelStanding(
         path=path,
@@ -64,6 +68,7 @@ def model_standing(path: Path) -> ModelStanding | None:
         labels=plan.label_names,
         trained_folds={name: folds for name, folds in trained.items() if folds or card is None},
         selection=None if selection is None else selection.name,
+        calibration=calibration,
         card=card,
         next=shell_line("segfw", "predict", path, "NEW_IMAGES", "MASKS"),
     )

@@ -16,6 +16,7 @@ from segfw.base.shell_line import shell_line
 from segfw.base.words import count
 from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+from segfw.model.calibration_facts import CalibrationFacts, calibration_text, read_calibration
 from segfw.model.selection import read_selection
 from segfw.model.source import ModelSource
 from segfw.standing.facts import ConfigurationFacts, PlanFacts
@@ -56,6 +57,7 @@ class WorkStanding(Answer):
     planner: Holder | None  # who is planning or preprocessing now
     configurations: tuple[ConfigurationStanding, ...]
     selection: str | None
+    calibration: CalibrationFacts | None = None
     hours_spent: float
     hours_left: float | None
     hours_left_with_all: float | None
@@ -78,6 +80,8 @@ class WorkStanding(Answer):
             if waiting:
                 lines.append(f"  not begun: fold {', '.join(fold.fold for fold in waiting)}")
         lines.append(f"selection: {self.selection or 'none was made (segfw select)'}")
+        if self.calibration is not None or any(each.of_state("trained", "finished") for each in self.configurations):
+            lines.append(f"calibration: {calibration_text(self.calibration)}")
         if self.hours_spent:
             lines.append(f"spent on training: {duration_text(self.hours_spent * HOUR_S)}")
         if self.hours_left:
@@ -99,6 +103,7 @@ def work_standing(path: Path) -> WorkStanding | None:
     known = [fold.hours_left for fold in begun if fold.hours_left is not None]
     with ModelSource.open(path) as source:
         selection = read_selection(source)
+        calibration = read_calibration(source)
     return WorkStanding(
         path=path,
         dataset=plan.dataset,
@@ -109,6 +114,7 @@ def work_standing(path: Path) -> WorkStanding | None:
         planner=holder_now(path / PLAN_LOCK_FILE),
         configurations=configurations,
         selection=None if selection is None else selection.name,
+        calibration=calibration,
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),
         hours_left=sum(known) if known or not begun else None,
         hours_left_with_all=_hours_with_all(configurations),

@@ -43,6 +43,7 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
     """
     from segfw.base.device import device_name, pick_device
     from segfw.base.records import UserError
+    from segfw.model.calibration_facts import read_calibration
     from segfw.model.model_info import ModelInfo
     from segfw.model.source import ModelSource, is_model_file
     from segfw.planning.plan import PLAN_FILE
@@ -55,8 +56,9 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
         plan = source.plan()
         trained = {name: tuple(source.trained_folds(name)) for name in plan.configurations}
         card = source.card
+        calibration = read_calibration(source)
     device = pick_device(options.device)
-    return ModelInfo.of(work, plan, card, trained, device_name(device), lambda: training_flops(device))
+    return ModelInfo.of(work, plan, card, trained, device_name(device), lambda: training_flops(device), calibration)
 
 
 COMMAND = Command(

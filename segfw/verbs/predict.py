@@ -78,6 +78,7 @@ def predict(
     from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
+    from segfw.quality.quality_table import quality_lines
 
     if options.dry_run:
         print(_foretell(model, source, output, options, build=build))
@@ -118,6 +119,9 @@ def predict(
     else:
         with cluster_pool(options.cluster, reads=[job.model, asked.source], writes=job.output) as pool:
             cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool, PREDICTING)
+    if job.quality is not None:
+        for line in quality_lines(folder.path, ids):
+            print(line)
     finish_folder(cohort, folder, part.failures_file)
 
 
@@ -136,6 +140,8 @@ class _Asked:
 
 def _asked(model: Path, source: Path, output: Path, options: PredictOptions, build: BuildNetwork | None) -> _Asked:
     """Loads the models and finds the images; raises UserError where paths, options and images do not go together."""
+    from dataclasses import replace
+
     from segfw.base.case_part import CasePart
     from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_distinct, require_outside
@@ -145,6 +151,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.inference.prediction_job import PredictionJob
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
+    from segfw.quality.calibrated_prediction import judge_of, require_distinct_files
 
     model = Path(model)
     source = Path(source)
@@ -178,7 +185,12 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     job = job.with_wanted(loaded)
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
-    require_distinct([case.id for case in found], output)
+    ids = [case.id for case in found]
+    require_distinct(ids, output)
+    judge = judge_of(model, loaded, options)
+    if judge is not None:
+        require_distinct_files(ids, output)
+        job = replace(job, makers=(judge,), quality=judge.digest)
     if options.cluster is not None:
         require_cluster(options.cluster, reads=[model, source])
     return _Asked(

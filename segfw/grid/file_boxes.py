@@ -1,0 +1,77 @@
+"""From a block of the network's grid to the voxels of the image's own file that it covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+import torch
+
+from segfw.grid.block_resampler import BlockResampler
+from segfw.grid.boxes import Block, Box, relative
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.images.volume import Volume, from_orientation, to_orientation
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileBox:
+    """Voxels of a file that a block of the network's grid covers.
+
+    ``box`` is in the order of the file's array (z, y, x), ``crop`` the same on the grid of the crop, as stored but in
+    the network's order of axes, and ``source`` the block of the network's grid that its voxels are made from.
+    """
+
+    record: PreprocessRecord
+    resampler: BlockResampler
+    crop: Block
+    source: Block
+    box: Box
+
+    @staticmethod
+    def around(block: Block, record: PreprocessRecord, resampler: BlockResampler) -> FileBox:
+        """The smallest one that covers a block of the network's grid; ``resampler`` is ``BlockResampler.back``."""
+        parts = []
+        for part, old, new in zip(block, record.shape, record.cropped_shape):
+            start = max(0, floor(part.start * new / old))
+            stop = min(new, ceil(part.stop * new / old))
+            parts.append(slice(min(start, new - 1), max(stop, min(start, new - 1) + 1)))
+        z, y, x = parts
+        crop = (z, y, x)
+        source = resampler.source(crop)
+        return FileBox(record=record, resampler=resampler, crop=crop, source=source, box=_box_in_file(crop, record))
+
+    def of_mask(self, mask_zyx: np.ndarray) -> np.ndarray:
+        """A mask on ``source`` on the file's voxels of ``box``, bool: where more than half of it is."""
+        values = torch.from_numpy(np.ascontiguousarray(mask_zyx, dtype=np.float32))[None]
+        resized = values if self.resampler.keeps_grid else self.resampler.resize(values, self.crop)
+        return self.in_file_order(resized[0].numpy() > 0.5)
+
+    def in_file_order(self, values_zyx: np.ndarray) -> np.ndarray:
+        """Values on ``crop`` in the order of the file's axes."""
+        in_order = values_zyx.transpose(np.argsort(self.record.axis_order))
+        return np.ascontiguousarray(from_orientation(in_order, self.record.original, self.record.orientation))
+
+    def inside_source(self, block: Block) -> Block:
+        """A block of the network's grid as it is counted from ``source``, as far as it lies in it."""
+        z, y, x = (
+            slice(max(part.start, within.start), min(part.stop, within.stop))
+            for part, within in zip(block, self.source)
+        )
+        return relative((z, y, x), self.source)
+
+
+def _box_in_file(crop: Block, record: PreprocessRecord) -> Box:
+    """The corners of a block of the crop, as indices of the file's array."""
+    original = record.original
+    empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *original.shape)), geometry=original)
+    oriented = to_orientation(empty, record.orientation).geometry
+    to_file = np.linalg.inv(original.matrix) @ oriented.matrix
+    order = np.argsort(record.axis_order)
+    first = [crop[axis].start + start for axis, (start, _) in zip(order, record.box)]
+    last = [crop[axis].stop - 1 + start for axis, (start, _) in zip(order, record.box)]
+    corners = np.array([[*first, 1], [*last, 1]]) @ to_file.T
+    low = np.rint(corners[:, :3].min(0)).astype(int)
+    high = np.rint(corners[:, :3].max(0)).astype(int) + 1
+    z, y, x = ((int(start), int(stop)) for start, stop in zip(low, high))
+    return z, y, x

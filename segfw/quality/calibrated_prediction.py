@@ -1,0 +1,93 @@
+"""Whether the masks of a call of ``predict`` are judged, and what is promised of them with the options it has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfw.base.file_names import REGIONS_ENDING
+from segfw.base.records import UserError
+from segfw.base.words import listed
+from segfw.inference.prediction_options import PredictOptions
+from segfw.model.load import Model
+from segfw.model.source import QUALITY_FILE, ModelSource
+from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
+from segfw.quality.model_identity import ModelIdentity
+from segfw.quality.quality_model import QualityModel
+from segfw.quality.quality_sink import MaskJudge
+
+
+def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> MaskJudge | None:
+    """What judges the masks; None where they come without quality, which is said once if the model is calibrated.
+
+    Parameters
+    ----------
+    model
+        Work folder or model file.
+    loaded
+        The configurations whose mean predicts, with their weights.
+    options
+        Of ``predict``.
+
+    Raises
+    ------
+    UserError
+        If the model's quality.json is damaged or of another model.
+    """
+    if not options.quality:
+        return None
+    path = Path(model) / QUALITY_FILE
+    with ModelSource.open(model) as source:
+        content = source.read_if_there(QUALITY_FILE)
+    if content is None:
+        return None
+    quality = QualityModel.parse(content, path)
+    calibrated = quality.identity.configuration
+    names = [each.configuration.name for each in loaded]
+    if len(names) > 1:
+        averaged = f"masks of {listed(names, 'and')}, which are averaged"
+        print(f"note: {averaged}, come without quality; --configuration {calibrated} has it")
+        return None
+    if names != [calibrated]:
+        print(f"note: {path} is of {calibrated}; masks of {names[0]} come without quality")
+        return None
+    used = ModelIdentity.of(loaded[0])
+    if options.best and quality.identity.difference(used):
+        print(f"note: {path} is of the weights of the training's end; masks of --weights best come without quality")
+        return None
+    quality.identity.require(used, path)
+    guarantee = guarantee_with(quality, options)
+    if guarantee != EXCHANGEABLE:
+        print(f"warning: of how good masks are nothing is promised: {guarantee.removeprefix(WITHDRAWN)}")
+    unused = [fold for fold in quality.identity.folds if fold not in used.folds]
+    if unused:
+        print(
+            f"note: {path} was calibrated with fold {listed(quality.identity.folds, 'and')}, and fold "
+            f"{listed(used.folds, 'and')} predicts; its bounds are of single networks and hold"
+        )
+    return MaskJudge(quality=quality, digest=hashlib.sha256(content).hexdigest(), guarantee=guarantee)
+
+
+def guarantee_with(quality: QualityModel, options: PredictOptions) -> str:
+    """'exchangeable', or 'withdrawn: why' where tiles are laid otherwise than in the calibration."""
+    different = []
+    if options.step != quality.step:
+        different.append(f"--step is {options.step:g} instead of {quality.step:g}")
+    if options.mirroring != quality.mirroring:
+        different.append("mirroring is off" if quality.mirroring else "mirroring is on")
+    if not different:
+        return EXCHANGEABLE
+    return f"{WITHDRAWN}the model was calibrated with other options ({', '.join(different)})"
+
+
+def require_distinct_files(cases: Sequence[str], output: Path) -> None:
+    """UserError if the suspected regions of one case would take the name of what is told of another."""
+    suffix = REGIONS_ENDING.removesuffix(".json")
+    known = set(cases)
+    for case in cases:
+        if f"{case}{suffix}" in known:
+            raise UserError(
+                f"{output}: what is told of the cases {case} and {case}{suffix} would be files of one name; rename an "
+                "image, or predict with --no-quality"
+            )

@@ -1,0 +1,329 @@
+"""Places of a mask that are suspected to be wrong, with the volume that is expected to be wrong there.
+
+Five kinds, found on the network's grid. 'doubt': voxels of which members or probabilities do not agree, but for the
+layer at each side of the border, where that is usual. 'island': a part that does not touch the largest one. 'gap':
+slices that lack between two parts which lie over each other. 'missing': a structure that training masks have, and this
+one not. 'outlier-shape': a structure whose volume or place is far from those of training. Nothing is opened or closed
+by voxels: ducts and vessels are as thin.
+"""
+
+# N voxels, Z Y X space of the network's grid
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from segfw.base.components import connected_components
+from segfw.grid.boxes import Block, shape_of
+from segfw.images.geometry import Spacing
+from segfw.quality.doubtful_voxels import StructureDoubt
+from segfw.quality.member_maps import MemberMaps, codes_of, is_any_of
+from segfw.quality.quality_features import Priors, StructurePriors
+
+RegionKind = Literal["doubt", "island", "gap", "missing", "outlier-shape"]
+MOST_REGIONS = 5  # of a structure
+FAR_Z = 3.0  # standard deviations of the training masks from which a volume or a place is an outlier
+USUALLY_PRESENT = 0.95  # share of training masks that have a structure whose lack is suspicious
+LEAST_TRAINING_MASKS = 10  # that tell of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRegion:
+    """A suspected region of one structure: ``mask_zyx`` is bool in the ``block`` of the network's grid.
+
+    A structure that was found nowhere has no block.
+    """
+
+    structure: str
+    kind: RegionKind
+    block: Block | None
+    mask_zyx: np.ndarray | None
+    voxels: int
+    expected_wrong_mm3: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureInMaps:
+    """One structure: its mask by the mean of all members, and the voxels in doubt."""
+
+    name: str
+    codes: tuple[int, ...]
+    maps: MemberMaps
+    doubt: StructureDoubt
+    box: Block | None  # around the mask; None where it is empty
+
+    @cached_property
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Connected parts of the mask in its box, numbered from 1 on, and the voxels of each; None if it is empty."""
+        if self.box is None:
+            return None
+        numbered, _ = connected_components(self.mask(self.box))
+        sizes = np.bincount(numbered.ravel())
+        sizes[0] = 0
+        return numbered, sizes
+
+    def mask(self, block: Block, member: int | None = None) -> np.ndarray:
+        """Where the structure is in a block, bool: by the mean, or by one member."""
+        codes = self.maps.mean_classes if member is None else self.maps.classes[member]
+        return is_any_of(codes[block], self.codes)
+
+    def probability(self, block: Block) -> np.ndarray:
+        """Its probability in a block, float32: 0 where nothing speaks for it; of regions 1 where none is in doubt."""
+        inside = self.mask(block)
+        values = inside.astype(np.float32)
+        if not self.maps.labels.regions:
+            values *= self.maps.probability[block].astype(np.float32) / 255
+        is_there, places = self.doubt.within(block, self.maps.record.shape)
+        values[places] = self.doubt.probability_n[is_there]
+        return values
+
+
+def structures_in(maps: MemberMaps, doubts: Mapping[str, StructureDoubt]) -> list[StructureInMaps]:
+    """Every structure of the maps, in order."""
+    labels = maps.labels
+    boxes: list[tuple[slice, slice, slice] | None] = []
+    if not labels.regions:
+        boxes = ndimage.find_objects(maps.mean_classes, max_label=len(labels.names) - 1)
+    found = []
+    for name, codes in codes_of(labels).items():
+        box = _box_around(is_any_of(maps.mean_classes, codes)) if labels.regions else boxes[codes[0] - 1]
+        found.append(StructureInMaps(name=name, codes=codes, maps=maps, doubt=doubts[name], box=box))
+    return found
+
+
+def suspected_regions(
+    structures: Sequence[StructureInMaps],
+    deviations: Mapping[str, Sequence[float | None]] | None = None,
+    priors: Priors | None = None,
+    *,
+    most: int = MOST_REGIONS,
+) -> list[FoundRegion]:
+    """Suspected regions of all structures, those with the largest volume that is expected to be wrong first.
+
+    Parameters
+    ----------
+    structures
+        Of ``structures_in``.
+    deviations
+        Of each structure's volume and place, in standard deviations of the training masks.
+    priors
+        Of the training masks; without them nothing is 'missing', and no shape an outlier.
+    most
+        Regions of one structure.
+
+    Returns
+    -------
+    list
+        Regions of 'doubt' are left out where less than a voxel is wrong by probabilities, and by members' votes too.
+    """
+    found: list[FoundRegion] = []
+    for each in structures:
+        its_priors = None if priors is None else priors.get(each.name)
+        its_deviations = () if deviations is None else deviations.get(each.name, ())
+        regions = [
+            *regions_of_doubt(each),
+            *islands(each),
+            *gaps(each),
+            *missing(each, its_priors),
+            *outlier_shape(each, its_deviations),
+        ]
+        regions.sort(key=lambda region: -region.expected_wrong_mm3)
+        found += regions[:most]
+    return sorted(found, key=lambda region: -region.expected_wrong_mm3)
+
+
+# ---- doubt ----
+
+
+def regions_of_doubt(each: StructureInMaps) -> list[FoundRegion]:
+    """Connected doubtful voxels that are no rim: they have no neighbour on the other side of the border, or all of
+    their neighbours are in doubt too."""
+    doubt = each.doubt
+    if not len(doubt.index_n):
+        return []
+    shape = each.maps.record.shape
+    voxel_mm3 = _voxel_mm3(each.maps)
+    places = np.stack(np.unravel_index(doubt.index_n, shape))
+    corner = places.min(1)
+    block = _block(corner, places.max(1) + 1)
+    inside = places - corner[:, None]
+    is_doubtful = np.zeros(shape_of(block), bool)
+    is_doubtful[tuple(inside)] = True
+    is_kept = is_beyond_rim(each, places) | _is_interior(is_doubtful, inside, each.maps.record.spacing_mm)
+    kept = np.zeros_like(is_doubtful)
+    kept[tuple(inside[:, is_kept])] = True
+    components, number = connected_components(kept)
+    of_voxel = components[tuple(inside[:, is_kept])]
+    wrong = np.bincount(of_voxel, doubt.wrong_n[is_kept], minlength=number + 1)
+    # The mean of logits is sure where one member of many says something else; its vote counts for being looked at.
+    differing = np.bincount(of_voxel, doubt.differing_n[is_kept], minlength=number + 1)
+    is_enough = np.maximum(wrong, differing) >= 1 - 1e-6
+    order = np.argsort(-wrong, kind="stable")
+    chosen = [int(index) for index in order if index > 0 and is_enough[index]][:MOST_REGIONS]
+    return [_region(each, "doubt", components == index, block, float(wrong[index]) * voxel_mm3) for index in chosen]
+
+
+def is_beyond_rim(each: StructureInMaps, places_3n: np.ndarray) -> np.ndarray:
+    """Whether a voxel has no neighbour on the other side of the mask's border, bool (N,)."""
+    shape = np.array(each.maps.record.shape)[:, None]
+    codes = each.maps.mean_classes
+    own = is_any_of(codes[tuple(places_3n)], each.codes)
+    is_beyond = np.ones(places_3n.shape[1], bool)
+    for offset in rim_offsets(each.maps.record.spacing_mm):
+        neighbours = np.clip(places_3n + np.array(offset)[:, None], 0, shape - 1)
+        is_beyond &= is_any_of(codes[tuple(neighbours)], each.codes) == own
+    return is_beyond
+
+
+def rim_offsets(spacing_mm: Spacing) -> list[tuple[int, int, int]]:
+    """Steps to the voxels around one that are not further than the diagonal of its smallest face, in millimetres.
+
+    Of cubes that are 18 of the 26 neighbours; of thick slices the 8 in the slice, so that a whole slice which is in
+    doubt beyond the last one is no rim.
+    """
+    first, second, _ = sorted(spacing_mm)
+    reach_mm = sqrt(first**2 + second**2) * (1 + 1e-6)
+    offsets = []
+    for z, y, x in product((-1, 0, 1), repeat=3):
+        length_mm = sqrt(sum((step * edge) ** 2 for step, edge in zip((z, y, x), spacing_mm)))
+        if 0 < length_mm <= reach_mm:
+            offsets.append((z, y, x))
+    return offsets
+
+
+def _is_interior(is_doubtful: np.ndarray, places_3n: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Whether all neighbours of a doubtful voxel are in doubt, so that this is thicker than a rim."""
+    padded = np.pad(is_doubtful, 1)
+    result = np.ones(places_3n.shape[1], bool)
+    for offset in rim_offsets(spacing_mm):
+        result &= padded[tuple(places_3n + 1 + np.array(offset)[:, None])]
+    return result
+
+
+# ---- form ----
+
+
+def islands(each: StructureInMaps) -> list[FoundRegion]:
+    """All parts of the mask but the largest; of many those of largest expected error."""
+    if each.box is None or each.components is None:
+        return []
+    components, sizes = each.components
+    if len(sizes) < 3:
+        return []
+    wrong = np.bincount(components.ravel(), (1 - each.probability(each.box)).ravel()) * _voxel_mm3(each.maps)
+    wrong[0] = -1
+    wrong[sizes.argmax()] = -1
+    chosen = [int(index) for index in np.argsort(-wrong, kind="stable")[:MOST_REGIONS] if wrong[index] >= 0]
+    return [_region(each, "island", components == index, each.box, float(wrong[index])) for index in chosen]
+
+
+def gaps(each: StructureInMaps) -> list[FoundRegion]:
+    """Runs of slices without the structure, between two that have it at the same place."""
+    if each.box is None:
+        return []
+    mask = each.mask(each.box)
+    has_some = np.asarray(mask.any((1, 2)))
+    probability = each.probability(each.box)
+    regions = []
+    z = 0
+    while z < len(mask):
+        if has_some[z]:
+            z += 1
+            continue
+        stop = z + int(np.argmax(has_some[z:]))  # the last slice of the box has some
+        overlap = mask[z - 1] & mask[stop]
+        if overlap.any():
+            region = np.zeros_like(mask)
+            region[z:stop] = overlap
+            wrong_mm3 = float(probability[region].sum(dtype=np.float64)) * _voxel_mm3(each.maps)
+            regions.append(_region(each, "gap", region, each.box, wrong_mm3))
+        z = stop
+    return regions
+
+
+def missing(each: StructureInMaps, priors: StructurePriors | None) -> list[FoundRegion]:
+    """The structure as a whole, where it was not found though training masks have it.
+
+    What is expected to be wrong is what speaks for it, or, if nothing does, its usual volume.
+    """
+    if each.box is not None or priors is None or priors.log_mm3 is None or priors.cases < LEAST_TRAINING_MASKS:
+        return []
+    if 1 - priors.absent_share < USUALLY_PRESENT:
+        return []
+    doubt = each.doubt
+    if not len(doubt.index_n):
+        usual_mm3 = float(np.exp(priors.log_mm3.mean))
+        return [
+            FoundRegion(
+                structure=each.name, kind="missing", block=None, mask_zyx=None, voxels=0, expected_wrong_mm3=usual_mm3
+            )
+        ]
+    places = np.stack(np.unravel_index(doubt.index_n, each.maps.record.shape))
+    corner = places.min(1)
+    block = _block(corner, places.max(1) + 1)
+    mask = np.zeros(shape_of(block), bool)
+    mask[tuple(places - corner[:, None])] = True
+    wrong_mm3 = float(doubt.wrong_n.sum(dtype=np.float64)) * _voxel_mm3(each.maps)
+    return [_region(each, "missing", mask, block, wrong_mm3)]
+
+
+def outlier_shape(each: StructureInMaps, deviations: Sequence[float | None]) -> list[FoundRegion]:
+    """The structure as a whole, where its volume or place is far from those of the training masks."""
+    if each.box is None or not any(z is not None and z >= FAR_Z for z in deviations):
+        return []
+    mask = each.mask(each.box)
+    inside = float((1 - each.probability(each.box))[mask].sum(dtype=np.float64))
+    outside = float(each.doubt.probability_n[~each.doubt.is_inside_n].sum(dtype=np.float64))
+    return [_region(each, "outlier-shape", mask, each.box, (inside + outside) * _voxel_mm3(each.maps))]
+
+
+# ---- blocks ----
+
+
+def _region(
+    each: StructureInMaps, kind: RegionKind, mask_zyx: np.ndarray, block: Block, wrong_mm3: float
+) -> FoundRegion:
+    """A region cut to the box around it."""
+    within = _box_around(mask_zyx)
+    assert within is not None  # a region has voxels
+    corner = [part.start for part in block]
+    z, y, x = (slice(part.start + start, part.stop + start) for part, start in zip(within, corner))
+    cut = np.ascontiguousarray(mask_zyx[within])
+    return FoundRegion(
+        structure=each.name,
+        kind=kind,
+        block=(z, y, x),
+        mask_zyx=cut,
+        voxels=int(cut.sum()),
+        expected_wrong_mm3=wrong_mm3,
+    )
+
+
+def _box_around(mask_zyx: np.ndarray) -> Block | None:
+    """The smallest block that holds all of a mask; None of an empty one."""
+    parts = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(mask_zyx.any(others))
+        if not len(places):
+            return None
+        parts.append(slice(int(places[0]), int(places[-1]) + 1))
+    z, y, x = parts
+    return z, y, x
+
+
+def _block(start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Block:
+    z, y, x = (slice(int(first), int(last)) for first, last in zip(start, stop))
+    return z, y, x
+
+
+def _voxel_mm3(maps: MemberMaps) -> float:
+    return float(np.prod(maps.record.spacing_mm))
