@@ -19,6 +19,7 @@ VERBS = {
     "heart": ("bench.heart", "ejection fraction and ratios by an expert's masks and by predicted ones"),
     "gate": ("bench.gate", "false alarms of the input gate, and which simulated shifts it sees"),
     "many-classes": ("bench.many_classes", "117 classes from raw data to measures: seconds and memory of each verb"),
+    "quality": ("bench.quality_cost", "what judging masks adds to a prediction: processor time and memory"),
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
     "accuracy": ("bench.accuracy.command", "Dice after equal core-minutes, of one way to train or another"),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
