@@ -103,9 +103,8 @@ def times_text(model: Path, images: Path, cases: int, repetitions: int, device: 
     for way, name in enumerate(WAYS):
         ratios = [turn[way] / turn[0] for turn in seconds]
         each = statistics.median(turn[way] for turn in seconds) / len(chosen)
-        lines.append(
-            f"{name}: {each:.2f} s a case, ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+        ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        lines.append(f"{name}: {each:.2f} s a case, ratio {ratio}")
     return "\n".join(lines)
 
 

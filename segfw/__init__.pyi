@@ -178,6 +178,7 @@ def predict(
     names: str | None = None,
     save_probabilities: int | None = None,
     uncertainty: bool = False,
+    quality: bool = True,
     max_memory_gb: float | None = None,
     device: str | tuple[str, ...] | list[str] = "auto",
     part: str | None = None,

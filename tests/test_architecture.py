@@ -48,10 +48,10 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"images", "grid"},
     "interop": set(),
-    "quality": {"base", "images", "dataset", "grid", "model", "inference"},
+    "quality": {"base", "images", "dataset", "grid", "planning", "model", "inference"},
     "robustness": set(),
     "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop", "quality", "robustness"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop", "robustness"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

@@ -18,6 +18,7 @@ import numpy as np
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.dataset.labels import LabelSet
+from segfw.planning.published import TILE_STEP
 from segfw.quality.conformal import coverage_spread, one_of_each_patient
 from segfw.quality.input_gate import Gate
 from segfw.quality.isotonic import IsotonicMap, fit_isotonic
@@ -143,6 +144,8 @@ class QualityModel(Record):
     volumes: dict[str, VolumeInterval] = {}
     plausible: dict[str, PlausibleThresholds] = {}
     notes: tuple[str, ...] = ()
+    step: float = TILE_STEP  # of tiles, in calibration
+    mirroring: bool = True
 
     def bound_of(self, structure: str) -> LowerBound:
         """The structure's own bound, or that of all together."""
