@@ -1,4 +1,8 @@
-"""DICOM: a folder that holds the files of one series is one image, placed by the positions of its slices."""
+"""DICOM: a folder that holds the files of one series is one image, placed by the positions of its slices.
+
+Where a folder holds several series, a file of one stands for it. What is said of a series names files and numbers, and
+nothing that its elements say, which may hold a patient's name.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,24 @@ import numpy as np
 
 from segfw.base.words import count
 from segfw.images.dicom_elements import MARK, MARK_AT, check_elements
+from segfw.images.dicom_header import DicomHeader, kind_of_class, read_header, require_header
+from segfw.images.even_slices import check_distances
+from segfw.images.multi_frame import read_multi_frame
 from segfw.images.stored_bytes import check_room
 from segfw.images.stored_pixels import check_dicom_pixels
-from segfw.images.voxels import Refusal, Voxels, affine_of_lps
+from segfw.images.voxels import Refusal, SeriesUids, Voxels, affine_of_lps
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 START_BYTES = 1 << 14  # the class of a file stands in these
-# Classes of files (DICOM PS3.4, table B.5-1), and those that hold no image.
+# Classes of files (DICOM PS3.4, table B.5-1).
 SOP_CLASS = re.compile(rb"1\.2\.840\.10008\.(?:1\.3\.10|5\.1\.4\.1\.1\.[0-9.]+)")
-NO_IMAGE = re.compile(r".*\.1\.3\.10|.*\.5\.1\.4\.1\.1\.(481\.[3-9]|481\.1\d|88|66|67|9|11|104|130)(\.[0-9.]+)?")
-UNEVEN = 0.1  # share of the slice distance by which distances may differ: far above rounding, far below a slice
+NO_IMAGE = "is DICOM but no image; give the images"
 ROUNDING_OF_DIRECTIONS = 1e-3
 
 # DICOM tags as SimpleITK names them.
 SOP_INSTANCE = "0008|0018"
 SERIES = "0020|000e"
-SERIES_NUMBER = "0020|0011"
-DESCRIPTION = "0008|103e"
+FRAME_OF_REFERENCE = "0020|0052"
 POSITION = "0020|0032"
 ORIENTATION = "0020|0037"
 THICKNESS = "0018|0050"
@@ -96,15 +101,25 @@ def what_it_is(path: Path) -> str:
     return "is no file but a pipe, a socket or a device; put the file itself there"
 
 
-def read_series(folder: Path) -> Voxels:
-    """Reads the one series that a folder holds; other files in it, such as RTSTRUCT and DICOMDIR, are passed over."""
+def read_series(path: Path) -> Voxels:
+    """Reads the one series that a folder holds, or of several the one that a file is of.
+
+    Other files, such as RTSTRUCT, SEG and DICOMDIR, are passed over.
+    """
     import SimpleITK
 
+    folder = path if path.is_dir() else path.parent
     entries = sorted(folder.iterdir())
-    lost = [path for path in entries if may_be_lost(path)]
+    lost = [entry for entry in entries if may_be_lost(entry)]
     if lost:  # without them the others would pass for the whole series
         raise Refusal(f"has {lost[0].name} in it, which {what_it_is(lost[0])}")
-    files = [path for path in entries if is_dicom(path)]
+    if path.is_dir():
+        files = [entry for entry in entries if is_dicom(entry) and not _is_of_no_image(entry)]
+        if not files and any(is_dicom(entry) for entry in entries):
+            names = ", ".join(entry.name for entry in entries[:3])
+            raise Refusal(f"holds DICOM files but no image among them ({names}); give the folder of the images")
+    else:
+        files = list(files_of_series(path))
     if not files:
         raise Refusal("is a folder without DICOM files; give a file, or the folder that holds one series")
     found: list[Slice] = []
@@ -113,8 +128,6 @@ def read_series(folder: Path) -> Voxels:
         try:
             header = _read_header(path, check_elements(path))
         except (RuntimeError, ValueError) as error:
-            if _is_of_no_image(path):
-                continue
             if isinstance(error, Refusal):
                 raise
             damaged.append(path)
@@ -133,8 +146,12 @@ def read_series(folder: Path) -> Voxels:
     series = _series_of(found)
     if len(series) > 1:
         listed = ", ".join(_in_words(members) for members in series.values())
-        raise Refusal(f"holds {len(series)} series: {listed}; move each into a folder of its own")
-    slices = _ordered(_without_copies(found))
+        remedy = "move each into a folder of its own, or give a file of the one that is meant"
+        raise Refusal(f"holds {len(series)} series: {listed}; {remedy}")
+    slices = _without_copies(found)
+    if len(slices) == 1 and slices[0].frames > 1:
+        return read_multi_frame(slices[0].path)
+    slices = _ordered(slices)
     affine = _affine(slices)
     _check_pixels(slices)
     reader = SimpleITK.ImageSeriesReader()
@@ -144,7 +161,26 @@ def read_series(folder: Path) -> Voxels:
         reader.SetOutputPixelType(SimpleITK.sitkFloat32)  # else the first slice's type, which may be integer
     array = SimpleITK.GetArrayFromImage(reader.Execute())
     array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
-    return Voxels(array.reshape(len(array), -1, *array.shape[-2:]), affine)
+    first = slices[0].tags
+    uids = SeriesUids(first.get(SERIES, ""), first.get(FRAME_OF_REFERENCE, ""))
+    return Voxels(array.reshape(len(array), -1, *array.shape[-2:]), affine, series=uids)
+
+
+def files_of_series(file: Path) -> tuple[Path, ...]:
+    """All files beside a DICOM file that are of its series, sorted, itself among them."""
+    header = require_header(file)
+    if header.kind != "image":
+        raise Refusal(f"is no image but a {header.kind}; give the images" if header.kind != "other" else NO_IMAGE)
+    if not header.series.series:
+        return (file,)
+    others = (other for other in sorted(file.parent.iterdir()) if is_dicom(other))
+    return tuple(other for other in others if _is_of(other, header))
+
+
+def _is_of(file: Path, header: DicomHeader) -> bool:
+    """Whether a file is an image of the series of a header; one that cannot be read may be, and is told of."""
+    own = read_header(file)
+    return own is None or (own.kind == "image" and own.series.series == header.series.series)
 
 
 def _check_pixels(slices: list[Slice]) -> None:
@@ -192,12 +228,15 @@ def _read_header(path: Path, pixel_bytes: int | None) -> Slice | None:
 
 
 def _is_of_no_image(path: Path) -> bool:
-    """Whether a file is of a kind without pixels: structures, plans, reports, registrations, the directory."""
+    """Whether a file is of a kind without an image: structures, segmentations, plans, reports, the directory."""
     if path.name.upper() == "DICOMDIR":
         return True
-    with path.open("rb") as file:
+    header = read_header(path)
+    if header is not None:
+        return header.kind != "image"
+    with path.open("rb") as file:  # which is damaged
         kind = SOP_CLASS.search(file.read(START_BYTES))
-    return kind is not None and NO_IMAGE.fullmatch(kind[0].decode()) is not None
+    return kind is not None and kind_of_class(kind[0].decode()) != "image"
 
 
 def _numbers(text: str | None, number: int) -> np.ndarray | None:
@@ -216,11 +255,8 @@ def _series_of(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
 
 
 def _in_words(members: list[Slice]) -> str:
-    """'4 "t2_tse_tra" of 19 slices'."""
-    tags = members[0].tags
-    slices = sum(part.frames for part in members)
-    description = tags.get(DESCRIPTION, "without description").replace(";", ",")
-    return f'{tags.get(SERIES_NUMBER, "?")} "{description}" of {count(slices, "slice")}'
+    """'that of 1-01.dcm (19 slices)'."""
+    return f"that of {members[0].path.name} ({count(sum(part.frames for part in members), 'slice')})"
 
 
 def _without_copies(slices: list[Slice]) -> list[Slice]:
@@ -233,11 +269,11 @@ def _without_copies(slices: list[Slice]) -> list[Slice]:
 
 def _ordered(slices: list[Slice]) -> list[Slice]:
     """Slices along their common normal; refuses those that do not make one volume."""
-    name = f"series {_in_words(slices)}"
+    name = f"the series of {slices[0].path.name}"
     multi_frame = next((part for part in slices if part.frames > 1), None)
     if multi_frame:
-        what = f"{name} is multi-frame DICOM ({multi_frame.frames} frames in {multi_frame.path.name})"
-        raise Refusal(f"{what}, which segfw does not read; convert it to NIfTI with a DICOM converter")
+        what = f"{name} has files of several frames each ({multi_frame.frames} in {multi_frame.path.name})"
+        raise Refusal(f"{what}, of which one alone is an image; keep one of them")
     if len(slices) == 1:
         return slices
     positions: list[np.ndarray] = []
@@ -253,7 +289,7 @@ def _ordered(slices: list[Slice]) -> list[Slice]:
     normal = np.cross(axes[0][0], axes[0][1])
     along_normal = np.array([float(position @ normal) for position in positions])
     order = np.argsort(along_normal, kind="stable")
-    _check_distances(along_normal[order], name)
+    check_distances(along_normal[order], name)
     return [slices[index] for index in order]
 
 
@@ -276,22 +312,6 @@ def _check_sizes(slices: list[Slice], name: str) -> None:
     spacings = np.array([part.spacing_xy for part in slices])
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
         raise Refusal(f"{name}: its slices differ in pixel spacing; keep those of one spacing")
-
-
-def _check_distances(places_mm: np.ndarray, name: str) -> None:
-    steps = np.diff(places_mm)
-    usual = float(np.median(steps[steps > 1e-3 * steps.max()])) if steps.max() > 0 else 0.0
-    distinct = 1 + int((steps > UNEVEN * usual).sum()) if usual else 1
-    if distinct < len(places_mm):
-        what = f"{name} lie at {count(distinct, 'position')}, several at one"
-        raise Refusal(f"{what} (b-values, echoes or time points?); keep one file per position")
-    wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual)
-    if len(wrong):
-        first = places_mm[wrong[0]]
-        step = steps[wrong[0]]
-        what = f"{name}: between {first:.1f} and {first + step:.1f} mm along their normal two slices are {step:.2f} mm "
-        what += f"apart, the others {usual:.2f} mm (slices missing?)"
-        raise Refusal(f"{what}; complete the series or resample it evenly")
 
 
 def _affine(slices: list[Slice]) -> np.ndarray:

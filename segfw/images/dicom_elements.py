@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
@@ -39,6 +40,9 @@ ITEM_MARK = {"little": b"\xfe\xff\x00\xe0", "big": b"\xff\xfe\xe0\x00"}
 MOST_DEEP = 100
 MOST_ELEMENTS = 500_000
 MOST_UNPACKED_HEADER = 1 << 26
+MOST_VALUE = 4096  # bytes of an element that is looked at
+
+Tag = tuple[int, int]  # group and element
 
 
 class _Bytes(Protocol):
@@ -144,7 +148,7 @@ class _Container(NamedTuple):
     is_implicit: bool
 
 
-def check_elements(path: Path) -> int | None:
+def check_elements(path: Path, *, most_elements: int = MOST_ELEMENTS) -> int | None:
     """Follows all elements: none is longer than what is left of the file, and sequences lie in each other only so deep.
 
     Returns how many bytes of pixels are stored where their element says it; None for compressed ones and where there
@@ -154,7 +158,7 @@ def check_elements(path: Path) -> int | None:
         try:
             syntax = _syntax(file)
             source: _Bytes = _Inflated(file) if syntax == DEFLATED else _Stored(file)
-            pixel_bytes = _follow(source, syntax)
+            pixel_bytes = _follow(source, syntax, most_elements=most_elements)
         except Refusal:
             raise
         except ValueError as error:
@@ -162,6 +166,24 @@ def check_elements(path: Path) -> int | None:
         if syntax == DEFLATED and source.at - (pixel_bytes or 0) > MOST_UNPACKED_HEADER:
             raise Refusal(f"has {path.name} in it, which unpacks to far more than a slice; convert it to NIfTI")
     return pixel_bytes
+
+
+def first_elements(path: Path, tags: Collection[Tag]) -> dict[Tag, bytes]:
+    """The values of elements ``tags`` of a data set itself, as they are stored, read no further than the last of them.
+
+    Raises ValueError for a damaged file, Refusal as ``check_elements``.
+    """
+    found: dict[Tag, bytes] = {}
+    with path.open("rb") as file:
+        try:
+            syntax = _syntax(file)
+            source: _Bytes = _Inflated(file) if syntax == DEFLATED else _Stored(file)
+            _follow(source, syntax, tags=tags, found=found)
+        except Refusal:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from None
+    return found
 
 
 def _syntax(file: BinaryIO) -> bytes:
@@ -191,14 +213,25 @@ def _is_type(letters: bytes) -> bool:
     return letters.isalpha() and letters.isupper()
 
 
-def _follow(source: _Bytes, syntax: bytes) -> int | None:
-    """Goes through all elements to the end; returns the bytes of the pixels, None where no length is said."""
+def _follow(
+    source: _Bytes,
+    syntax: bytes,
+    *,
+    most_elements: int = MOST_ELEMENTS,
+    tags: Collection[Tag] = (),
+    found: dict[Tag, bytes] | None = None,
+) -> int | None:
+    """Goes through all elements to the end; returns the bytes of the pixels, None where no length is said.
+
+    Where there are ``tags``, their values are put into ``found``, and what stands behind the last of them is not read.
+    """
+    last = max(tags, default=None)
     order: Literal["little", "big"] = "big" if syntax == BIG_ENDIAN else "little"
     entered: list[_Container] = []
     pixel_bytes = None
     is_in_pixels = False  # among the fragments of compressed ones
     fragments = 0
-    for _ in range(MOST_ELEMENTS):
+    for _ in range(most_elements):
         while entered and entered[-1].end is not None and source.at >= entered[-1].end:
             entered.pop()
         start = source.read(8)
@@ -220,6 +253,8 @@ def _follow(source: _Bytes, syntax: bytes) -> int | None:
             elif entered and entered[-1].end is None:
                 entered.pop()
             continue
+        if last is not None and not entered and (group, number) > last:
+            return None
         is_implicit = entered[-1].is_implicit if entered else syntax == IMPLICIT
         kind = b"" if is_implicit or not _is_type(start[4:6]) else start[4:6]
         length = _length(start, kind, source, order)
@@ -231,9 +266,12 @@ def _follow(source: _Bytes, syntax: bytes) -> int | None:
         if length == UNDEFINED_LENGTH or kind == b"SQ" or _holds_items(source, kind, length, order):
             # An unknown element without a length is written implicitly (PS3.5, section 6.2.2).
             _enter(entered, source, length, is_implicit or not kind or kind == b"UN")
+        elif found is not None and not entered and (group, number) in tags and length <= MOST_VALUE:
+            source.require(length)
+            found[(group, number)] = source.read(length)
         else:
             source.skip(length)
-    raise Refusal(f"holds more than {MOST_ELEMENTS:,} elements of DICOM, which no slice has; convert it to NIfTI")
+    raise Refusal(f"holds more than {most_elements:,} elements of DICOM, which no slice has; convert it to NIfTI")
 
 
 def _check_segments(source: _Bytes, length: int) -> None:

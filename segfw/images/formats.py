@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from unicodedata import normalize
 
 import numpy as np
@@ -17,14 +18,23 @@ from pydantic import ValidationError
 from segfw.base.errors import UserError, unreadable
 from segfw.base.files import whole_file
 from segfw.base.wrong_value import wrong_value
-from segfw.images.dicom import is_dicom, read_series, what_it_is
+from segfw.images.dicom import files_of_series, is_dicom, read_series, what_it_is
+from segfw.images.dicom_header import read_header, require_header
+from segfw.images.dicom_masks import named_dicom, require_same_series, series_of_mask
+from segfw.images.dicom_seg import read_segmentation
 from segfw.images.geometry import Geometry, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
+from segfw.images.named_mask import DrawnAs, NamedMask, painted
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
 from segfw.images.raster import read_picture, read_picture_mask, side_file, write_picture
+from segfw.images.rtstruct import read_structure_set
+from segfw.images.seg_nrrd import read_seg_nrrd
+from segfw.images.stored_bytes import check_room
 from segfw.images.text_header import data_files
 from segfw.images.volume import Volume
-from segfw.images.voxels import Refusal, Voxels
+from segfw.images.voxels import NO_SERIES, Refusal, Voxels
+
+Read = TypeVar("Read")
 
 # Voxels of scans, micro-CT included, have edges of at least and at most these.
 SMALLEST_LIKELY_MM = 0.004
@@ -50,9 +60,11 @@ NIFTI = Format(read_nifti, write_nifti, write_like=write_nifti_like)
 ITK = Format(read_itk, write_itk, write_like=write_itk_like)
 PICTURE = Format(read_picture, write_picture, read_picture_mask)
 LOSSY = Format(read_picture, None, read_picture_mask)
+SEG_NRRD = ".seg.nrrd"
 FORMATS = {
     ".nii.gz": NIFTI,
     ".nii": NIFTI,
+    SEG_NRRD: Format(read_itk, None),
     ".nrrd": ITK,
     ".mha": ITK,
     ".mhd": Format(read_itk, write_mhd),
@@ -103,19 +115,100 @@ def read_volume(path: str | Path) -> Volume:
     UnreadableFile
         A UserError, with a sentence that says what is wrong.
     """
-    return _read(Path(path), is_mask=False)
+    path = Path(path)
+    return _read(path, read=_image_reader(path))
 
 
-def read_mask(path: Path) -> Volume:
+def read_mask(path: Path, of: Volume | None = None, drawn_as: Sequence[DrawnAs] | None = None) -> Volume:
     """Reads a mask as stored.
 
     Pictures give the indices of their palette, one channel where all is grey, else numbers of colours: see
     ``segfw.images.mask_colours``.
+
+    Parameters
+    ----------
+    path
+        A mask in any format of images, a .seg.nrrd, a DICOM SEG or an RTSTRUCT.
+    of
+        The image that it is of. The structures of the last three are put on its grid; without it a .seg.nrrd and a SEG
+        have a grid of their own, from the first slice in which something is, and for an RTSTRUCT its series is looked
+        for beside it.
+    drawn_as
+        What the structures of the last three become in the mask; others are left out. None takes all, by the numbers
+        that the file gives them.
+
+    Raises
+    ------
+    UnreadableFile
+        With a sentence that says what is wrong; also where structures that must not overlap do.
     """
-    return _read(Path(path), is_mask=True)
+    path = Path(path)
+    return _read(
+        path, read=lambda file: _read_named(file, of, drawn_as) if has_names(file) else _mask_reader(file)(file)
+    )
 
 
-def _read(path: Path, *, is_mask: bool) -> Volume:
+def has_names(path: Path) -> bool:
+    """Whether a file, by its ending or its first elements, is a mask whose structures have names of their own."""
+    if split_ending(path)[1] == SEG_NRRD:
+        return path.is_file()
+    return named_dicom(path) is not None
+
+
+def open_named_mask(path: Path) -> NamedMask | None:
+    """The structures of a .seg.nrrd, DICOM SEG or RTSTRUCT, before any is drawn; None for any other mask.
+
+    Raises UnreadableFile.
+    """
+    if not has_names(path):
+        return None
+    return _or_unreadable(path, lambda: _open_named(path))
+
+
+def _open_named(path: Path) -> NamedMask | None:
+    if split_ending(path)[1] == SEG_NRRD:
+        return read_seg_nrrd(path)
+    file = named_dicom(path)
+    if file is None:
+        return None
+    is_structure_set = require_header(file).kind == "structure set"
+    return read_structure_set(file) if is_structure_set else read_segmentation(file)
+
+
+def _read_named(path: Path, of: Volume | None, drawn_as: Sequence[DrawnAs] | None) -> Voxels:
+    mask = _open_named(path)
+    if mask is None:  # a .seg.nrrd that names no segment
+        return read_itk(path)
+    if of is not None:
+        require_same_series(mask, of.series)
+    grid = of.geometry if of is not None and of.is_placed else mask.grid
+    uids = NO_SERIES if of is None else of.series
+    if grid is None:
+        series = series_of_mask(path)
+        if series is None:
+            what = "has no grid of its own, and the series that it was drawn on is not beside it"
+            raise Refusal(f"{what}; put the series into its folder, or give the images too")
+        image = _checked(read_series(series))
+        grid = image.geometry
+        uids = image.series
+    check_room(4 * math.prod(grid.shape))
+    array = painted(mask, grid, drawn_as)
+    return Voxels(array[None], grid.matrix, mask.notes, series=uids)
+
+
+def _mask_reader(path: Path) -> Callable[[Path], Voxels]:
+    ending = split_ending(path)[1]
+    if path.is_dir() or not ending:
+        return read_series
+    return FORMATS[ending].read_mask or FORMATS[ending].read
+
+
+def _image_reader(path: Path) -> Callable[[Path], Voxels]:
+    ending = split_ending(path)[1]
+    return FORMATS[ending].read if ending and not path.is_dir() else read_series
+
+
+def _read(path: Path, *, read: Callable[[Path], Voxels]) -> Volume:
     ending = split_ending(path)[1]
     if path.is_symlink() and not path.exists():
         raise UnreadableFile(f"{path}: {what_it_is(path)}")
@@ -123,18 +216,20 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
         raise UnreadableFile(f"{path}: no such file; check the name")
     if not path.is_file() and not path.is_dir():
         raise UnreadableFile(f"{path}: {what_it_is(path)}")
-    read: Callable[[Path], Voxels]
-    if path.is_dir():
-        read = read_series
-    elif ending:
-        format = FORMATS[ending]
-        read = format.read_mask if is_mask and format.read_mask else format.read
-    elif is_dicom(path):
-        raise UnreadableFile(f"{path}: is one file of a DICOM series; give the folder that holds the series")
-    else:
+    if not path.is_dir() and not ending and not is_dicom(path):
         raise UnreadableFile(f"{path}: unknown ending; segfw reads {', '.join(FORMATS)} and folders of DICOM files")
+    volume = _or_unreadable(path, lambda: _checked(read(path)))
+    if FORMATS.get(ending) in (PICTURE, LOSSY):  # many come from a microscope: any size of their pixels is likely
+        return replace(volume, is_picture=True)
+    note = _unlikely_size(volume.geometry)
+    return replace(volume, notes=(*volume.notes, note)) if note else volume
+
+
+def _or_unreadable(path: Path, read: Callable[[], Read]) -> Read:
+    """What ``read`` gives of a file; UnreadableFile, with a sentence, for all that goes wrong."""
+    ending = split_ending(path)[1]
     try:
-        volume = _checked(read(path))
+        return read()
     except Refusal as error:
         raise UnreadableFile(f"{path}: {error}") from None
     except ValidationError as error:
@@ -149,10 +244,6 @@ def _read(path: Path, *, is_mask: bool) -> Volume:
         raise UnreadableFile(str(unreadable(file, error, damaged))) from None
     except Exception as error:  # nibabel, zlib and Pillow have their own; importing them here would load them for all
         raise UnreadableFile(f"{path}: cannot be read ({_reason(error)}); is it really {ending or 'DICOM'}?") from None
-    if FORMATS.get(ending) in (PICTURE, LOSSY):  # many come from a microscope: any size of their pixels is likely
-        return replace(volume, is_picture=True)
-    note = _unlikely_size(volume.geometry)
-    return replace(volume, notes=(*volume.notes, note)) if note else volume
 
 
 def _unlikely_size(geometry: Geometry) -> str | None:
@@ -166,7 +257,7 @@ def _unlikely_size(geometry: Geometry) -> str | None:
 
 
 def _checked(voxels: Voxels) -> Volume:
-    array, affine, notes, is_placed, stated_mm = voxels
+    array, affine, notes, is_placed, stated_mm, series = voxels
     if not array.size:
         raise Refusal(f"has no voxels, its shape is {array.shape}; export the file again")
     if array.dtype.kind not in "iufb":
@@ -179,7 +270,14 @@ def _checked(voxels: Voxels) -> Volume:
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 4
     dtype = np.dtype(np.float32) if is_long else array.dtype.newbyteorder("=")
     array = array.astype(dtype, copy=False)
-    return Volume(array=array, geometry=geometry, notes=tuple(notes), is_placed=is_placed, stated_mm=stated_mm)
+    return Volume(
+        array=array,
+        geometry=geometry,
+        notes=tuple(notes),
+        is_placed=is_placed,
+        stated_mm=stated_mm,
+        series=series,
+    )
 
 
 def _in_words(dtype: np.dtype) -> str:
@@ -209,7 +307,11 @@ def files_read(path: Path) -> tuple[Path, ...]:
     if FORMATS.get(ending) in (PICTURE, LOSSY):
         beside = side_file(path)
         return (path,) if beside is None else (path, beside)
-    if path.is_file() and ending in (".mha", ".mhd", ".nrrd"):
+    if not ending and is_dicom(path):
+        header = read_header(path)
+        if header is not None and header.kind == "image":
+            return files_of_series(path)
+    if path.is_file() and ending in (".mha", ".mhd", ".nrrd", SEG_NRRD):
         return (path, *data_files(path))
     return (path,)
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from segfw.images.geometry import Geometry, Spacing, as_spacing, unit_axes
 from segfw.images.units import Units, units_of
+from segfw.images.voxels import NO_SERIES, SeriesUids
 
 CANONICAL = "canonical"
 AS_STORED = "as stored"
@@ -46,6 +47,7 @@ class Volume:
     have no left and right of a patient. ``notes`` are doubts about the file, each 'what is doubtful; what to do'.
     ``stated_mm`` is the voxel size that the file gives apart from its axes (NIfTI's pixdim), None if it gives none:
     nnU-Net resamples by it, and it can differ from the axes, by rounding or because the header contradicts itself.
+    ``series`` is which DICOM series it is.
     """
 
     array: np.ndarray
@@ -54,6 +56,7 @@ class Volume:
     is_picture: bool = False
     notes: tuple[str, ...] = ()
     stated_mm: Spacing | None = None
+    series: SeriesUids = NO_SERIES
 
     @property
     def units(self) -> Units:

@@ -21,6 +21,16 @@ class Refusal(ValueError):
     """A file that can be opened but not used. The message is 'what is wrong; what to do', without the file's name."""
 
 
+class SeriesUids(NamedTuple):
+    """Which DICOM series an image is, and the frame of reference of its coordinates; '' where nothing says it."""
+
+    series: str = ""
+    frame: str = ""
+
+
+NO_SERIES = SeriesUids()
+
+
 class Voxels(NamedTuple):
     """A file as stored: ``affine`` leads from index (z, y, x, 1) to RAS millimetres."""
 
@@ -29,6 +39,7 @@ class Voxels(NamedTuple):
     notes: tuple[str, ...] = ()  # doubts that do not stop the work, each 'what is doubtful; what to do'
     is_placed: bool = True  # False: the file says nothing about spacing or place, and ``affine`` is nominal
     stated_mm: Spacing | None = None  # voxel size that the file gives apart from its axes, see Volume
+    series: SeriesUids = NO_SERIES
 
 
 def stated_spacing(edges_mm: Sequence[float]) -> Spacing | None:
