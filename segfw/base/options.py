@@ -60,6 +60,7 @@ ONLY_HELP = (
 )
 NAMES_HELP = "say what another program calls the labels, and its numbers: totalsegmentator, totalsegmentator-v1 or -mr"
 NAMINGS = ("totalsegmentator", "totalsegmentator-v1", "totalsegmentator-mr")
+PSEUDONYMS_HELP = "table of DICOM's PatientID and the name of the case, made or added to (CSV: patient,name)"
 LABEL_NAMES_HELP = "table of label names (CSV, TSV, JSON, ITK-SNAP, 3D Slicer); default: labels.csv beside the folders"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 KERNELS = "own Triton kernels on CUDA, which no card has run yet (default: off)"

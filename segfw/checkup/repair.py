@@ -17,10 +17,10 @@ from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.base.written_by_people import read_json
 from segfw.checkup.check_report import CheckReport
-from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.cases import Case, FoundDataset, read_label
 from segfw.dataset.nnunet_raw import FILES_FIELD
 from segfw.dataset.verify import grid_mismatch
-from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, is_picture, read_mask, read_volume, split_ending
+from segfw.images.formats import FORMATS, MASK_ENDINGS, UnreadableFile, is_picture, read_volume, split_ending
 from segfw.images.geometry import Geometry
 from segfw.images.mask_colours import is_colour
 from segfw.images.values import as_integers
@@ -178,7 +178,7 @@ def _repair(case: Case) -> tuple[dict[Path, Volume], list[str]]:
     if case.label is None:
         raise ValueError("it has no mask")
     images = [read_volume(path) for path in case.images]
-    mask = stored_like(read_mask(case.label), images[0])
+    mask = stored_like(read_label(case, images[0]), images[0])
     if is_picture(case.label) and any(is_colour(value) for value in np.unique(mask.array)):
         raise ValueError("its mask is in colours, which are not written")
     changes: dict[Path, Volume] = {}

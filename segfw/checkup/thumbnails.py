@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from segfw.base.figures import VIEWS, label_color, palette_png, scale_bar, shown_plane, views_of
 from segfw.checkup.case_details import CaseDetails, Slice, as_bytes, shown_channels
-from segfw.dataset.cases import Case
+from segfw.dataset.cases import Case, read_label
 from segfw.dataset.labels import apply_map
 from segfw.grid.preprocess import stack_channels
-from segfw.images.formats import read_mask, read_volume
+from segfw.images.formats import read_volume
 from segfw.images.geometry import Shape
 from segfw.images.units import Units
 from segfw.images.values import as_integers
@@ -54,7 +54,7 @@ def views_of_place(
     if case.label is None:
         return None
     stored = stack_channels([read_volume(path) for path in case.images])
-    mask = replace(stored_like(read_mask(case.label), stored), geometry=stored.geometry)
+    mask = replace(stored_like(read_label(case, stored), stored), geometry=stored.geometry)
     image = to_canonical(stored)
     values = apply_map(as_integers(to_canonical(mask).array), case.label_map)[0]
     size_mm = np.multiply(image.geometry.shape, image.geometry.spacing_mm)

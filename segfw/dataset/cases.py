@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from segfw.base.records import Record, StoredPath
 from segfw.dataset.labels import LabelMap, LabelSet
+from segfw.images.formats import read_mask
 from segfw.images.geometry import Shape
+from segfw.images.named_mask import DrawnAs
+from segfw.images.volume import Volume
 
 Severity = Literal["error", "warning", "note"]
 
@@ -29,6 +34,15 @@ class Case(Record):
     images: tuple[StoredPath, ...]
     label: StoredPath | None = None
     label_map: LabelMap = ()  # what some values in this case's mask mean
+    drawn_as: tuple[DrawnAs, ...] = ()  # what the structures become, where the mask has structures with names
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of masks without names are as they were before there were others."""
+        content: dict[str, Any] = handler(self)
+        if not content.get("drawn_as", True):
+            del content["drawn_as"]
+        return content
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -89,7 +103,8 @@ class FoundDataset:
 
     ``channels`` and ``labels`` are None where only the files themselves can tell. ``patient_of`` is the patient of each
     case where the folders say so, else empty; ``labels_source`` the file that names the labels, of which those that no
-    mask holds are left out if they ``labels_may_be_absent``.
+    mask holds are left out if they ``labels_may_be_absent``. ``structure_names`` are those of structures in DICOM masks,
+    with the number of cases that each is in.
     """
 
     name: str
@@ -103,6 +118,7 @@ class FoundDataset:
     patient_of: Mapping[str, str] = field(default_factory=dict)
     labels_source: str = "dataset.json"
     labels_may_be_absent: bool = False
+    structure_names: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def paired(self) -> str:
@@ -115,6 +131,13 @@ class FoundDataset:
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def read_label(case: Case, image: Volume | None) -> Volume:
+    """The mask of a case as stored; one whose structures have names on the grid of the ``image``."""
+    if case.label is None:
+        raise ValueError(f"{case.id} has no mask")
+    return read_mask(case.label, image, case.drawn_as or None)
 
 
 def with_absolute_paths(cases: Sequence[Case]) -> tuple[Case, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segfw.base.records import UserError
-from segfw.images.dicom import holds_dicom, may_be_lost
+from segfw.images.dicom import holds_dicom, is_dicom, may_be_lost
+from segfw.images.dicom_header import read_header
 from segfw.images.formats import split_ending
 
 # Folders that archives, cameras, disks and network stores leave behind; what begins with a point is passed over anyway.
@@ -52,6 +53,19 @@ def series_folders(folder: Path) -> list[Path]:
 
     search(folder, (folder.resolve(),))
     return found
+
+
+def series_in(folder: Path) -> list[Path]:
+    """What stands for each series in a folder: itself, or where it holds several a file of each, in their order.
+
+    A folder of which nothing can be told stands for itself; reading it says what is wrong.
+    """
+    first: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        header = read_header(path) if is_dicom(path) and path.name.upper() != "DICOMDIR" else None
+        if header is not None and header.kind == "image":
+            first.setdefault(header.series.series, path)
+    return list(first.values()) if len(first) > 1 else [folder]
 
 
 def group_channels(

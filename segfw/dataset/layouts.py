@@ -12,6 +12,7 @@ from segfw.dataset.bids import find_bids
 from segfw.dataset.cases import Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, read_description, with_label_maps
 from segfw.dataset.decathlon import find_decathlon
+from segfw.dataset.dicom_tree import find_dicom_tree
 from segfw.dataset.flat_folder import find_flat_folder
 from segfw.dataset.image_files import inner_folders
 from segfw.dataset.label_names import label_table_of, with_colours, with_label_names
@@ -38,6 +39,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "folders": Layout("images/ and labels/", find_two_folders, True),
     "decathlon": Layout("dataset.json with 'training' (Medical Segmentation Decathlon)", find_decathlon, True),
     "nnunet": Layout("imagesTr/, labelsTr/ and dataset.json (nnU-Net)", find_nnunet, True),
+    "dicom": Layout("a tree of DICOM series with RTSTRUCT or DICOM SEG in it", find_dicom_tree),
     "named folders": Layout("two folders with such names as imgs/ and masks/", find_two_named_folders, True),
     "bids": Layout("sub-01/anat/ and derivatives/*/sub-01/anat/*_dseg.nii.gz (BIDS)", find_bids),
     "patients": Layout("a folder for each patient with image.nii.gz and mask.nii.gz in it", find_patient_folders),
@@ -53,7 +55,8 @@ def find_dataset(raw: Path, label_names: Path | None = None) -> FoundDataset:
 
     ``layout`` of what is found: 'nnunet' (imagesTr + labelsTr + dataset.json with channel_names, or the files that its
     field 'dataset' names), 'decathlon' (dataset.json with modality and training), 'folders' (images + labels or the
-    like, all else inferred), 'bids', 'patient folders' (one a patient), 'flat folder' (masks beside images).
+    like, all else inferred), 'DICOM series with structure sets', 'bids', 'patient folders' (one a patient), 'flat
+    folder' (masks beside images).
     """
     raw = Path(raw)
     if not raw.is_dir():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case, Channel
-from segfw.dataset.image_files import group_channels, image_files, series_folders
+from segfw.dataset.image_files import group_channels, image_files, series_folders, series_in
 from segfw.dataset.new_patients import find_patients
 from segfw.dataset.pairing import as_word
 from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
@@ -40,17 +41,22 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
         if files:
             what = f"holds DICOM files and {files[0].name} beside them"
             raise UserError(f"{source}: {what}; give each series a folder of its own")
-        return [Case(id=source.resolve().name.removesuffix("_0000"), images=(source,))]
+        name = source.resolve().name.removesuffix("_0000")
+        series = series_in(source)
+        if len(series) == 1:
+            return [Case(id=name, images=(source,))]
+        return [Case(id=f"{name}_{number}", images=(path,)) for number, path in enumerate(series, 1)]
     patients = find_patients(source, channels)
     if patients is not None:
         return patients
     series = series_folders(source)
     inner = {folder for path in series for folder in path.parents}
     # What is named like an image but none is a case all the same: it fails with a sentence and is counted.
-    files = sorted({*series, *(path for path in files if path not in inner)})
+    apart = [path for folder in series for path in series_in(folder)]
+    files = sorted({*apart, *(path for path in files if path not in inner)})
     if not files:
         raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
-    stem_of = _stems(files, source).__getitem__
+    stem_of = _stems(files, source, set(apart) - set(series)).__getitem__
     _check_numbers(files, len(channels), stem_of, source)
     groups = _group_by_channel_name(files, channels, stem_of, source)
     if not groups:
@@ -86,9 +92,17 @@ def _require_numbers_alone(groups: Mapping[str, Sequence[Path]], stem_of: Callab
             raise UserError(f"{source}: {names} would both be the case {case}; rename or move one of them")
 
 
-def _stems(files: Sequence[Path], source: Path) -> dict[Path, str]:
-    """What each image is called: by its name, or by its folders too where series in several have one name."""
+def _stems(files: Sequence[Path], source: Path, first_of_series: Collection[Path]) -> dict[Path, str]:
+    """What each image is called: by its name, or by its folders too where series in several have one name.
+
+    Of several series in one folder, for each of which a file stands (``first_of_series``), by the folder and a number.
+    """
     stems = {path: split_ending(path)[0] for path in files}
+    numbers: Counter[Path] = Counter()
+    for path in files:
+        if path in first_of_series:
+            numbers[path.parent] += 1
+            stems[path] = f"{path.parent.name}_{numbers[path.parent]}"
     if len(set(stems.values())) < len(files):
         stems = {path: "_".join([*path.relative_to(source).parts[:-1], stem]) for path, stem in stems.items()}
     first: dict[str, Path] = {}

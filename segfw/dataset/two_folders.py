@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.dataset.cases import Case, FoundDataset
+from segfw.dataset.dicom_tree import holds_dicom_mask
 from segfw.dataset.found_by_names import found_by_names
 from segfw.dataset.image_files import image_files, inner_folders
 from segfw.dataset.layout_words import is_image_name, is_mask_name
@@ -21,7 +22,14 @@ def find_two_folders(raw: Path, description: dict | None) -> FoundDataset | None
     """A data set in images/ and labels/, whatever else lies beside them; None without both."""
     images = _called(raw, IMAGES)
     masks = _called(raw, MASKS)
-    return None if images is None or masks is None else _found(raw, images, masks, description)
+    if images is None or masks is None or _holds_dicom_masks(masks):
+        return None
+    return _found(raw, images, masks, description)
+
+
+def _holds_dicom_masks(masks: Path) -> bool:
+    """Whether all masks of a folder are structure sets and segmentations, which say themselves what they belong to."""
+    return not any(path.is_file() for path in image_files(masks)) and holds_dicom_mask(masks)
 
 
 def find_two_named_folders(raw: Path, description: dict | None) -> FoundDataset | None:

@@ -21,7 +21,7 @@ from segfw.base.files import remove_partials
 from segfw.base.output_paths import require_distinct
 from segfw.base.parallel import Outcome, Pool, map_bounded
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Case
+from segfw.dataset.cases import Case, read_label
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.grid.preprocess import (
     Preprocessing,
@@ -30,7 +30,8 @@ from segfw.grid.preprocess import (
     preprocess_image,
     stack_channels,
 )
-from segfw.images.formats import read_mask, read_volume, size_and_change
+from segfw.images.formats import read_volume, size_and_change
+from segfw.images.named_mask import DrawnAs
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
 
@@ -52,6 +53,7 @@ class StoredCase(Record):
     ignored_class: int | None = None
     region_classes: tuple[tuple[int, ...], ...] = ()
     label_map: LabelMap = ()
+    drawn_as: tuple[DrawnAs, ...] = ()
     rules_version: int = 1
 
 
@@ -69,7 +71,7 @@ class CaseArrays:
 def read_case(case: Case) -> tuple[Volume, Volume | None]:
     """Image with all channels as the first one is stored, and mask in the same order (None if the case has none)."""
     image = stack_channels([read_volume(path) for path in case.images])
-    return image, None if case.label is None else stored_like(read_mask(case.label), image)
+    return image, None if case.label is None else stored_like(read_label(case, image), image)
 
 
 class DecodedCases:
@@ -173,6 +175,7 @@ def _preprocess_missing(
             ignored_class=labels.ignored_class,
             region_classes=labels.region_classes,
             label_map=case.label_map,
+            drawn_as=case.drawn_as,
             rules_version=RULES_VERSION,
         )
         listed = [*foreground.values(), np.zeros(0, np.uint32) if annotated is None else annotated]
@@ -295,6 +298,7 @@ def _is_done(folder: Path, case: Case, labels: LabelSet, preprocessing: Preproce
         and stored.ignored_class == labels.ignored_class
         and stored.region_classes == labels.region_classes
         and stored.label_map == case.label_map
+        and stored.drawn_as == case.drawn_as
     )
     same_rules = stored.preprocessing == preprocessing and stored.rules_version == RULES_VERSION
     return same_labels and same_rules and stored.sources == _sources(case)

@@ -25,6 +25,8 @@ OTHERS = tuple(
     for number in ("9", "11", "66", "67", "88", "104", *(f"481.{number}" for number in range(2, 30)))
 )
 DIRECTORY = "1.2.840.10008.1.3.10"
+# What images of a class are of; the enhanced and converted ones begin with the same number.
+CHANNELS = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR", "1.2.840.10008.5.1.4.1.1.128": "PET"}
 
 SOP_CLASS: Tag = (0x0008, 0x0016)
 SOP_INSTANCE: Tag = (0x0008, 0x0018)
@@ -37,9 +39,10 @@ TAGS = (SOP_CLASS, SOP_INSTANCE, PATIENT, STUDY, SERIES, FRAME)
 
 @dataclass(frozen=True, kw_only=True)
 class DicomHeader:
-    """Identifiers of one file; '' where it says none."""
+    """Identifiers of one file; '' where it says none. ``channel`` is CT, MR or PET by its class, else ''."""
 
     kind: Kind
+    channel: str
     instance_uid: str
     series: SeriesUids
     study_uid: str
@@ -65,6 +68,7 @@ def _header(path: Path, size: int, changed_ns: int) -> DicomHeader:
     found = {tag: _text(value) for tag, value in first_elements(path, TAGS).items()}
     return DicomHeader(
         kind=kind_of_class(found.get(SOP_CLASS, "")),
+        channel=_channel(found.get(SOP_CLASS, "")),
         instance_uid=found.get(SOP_INSTANCE, ""),
         series=SeriesUids(found.get(SERIES, ""), found.get(FRAME, "")),
         study_uid=found.get(STUDY, ""),
@@ -82,6 +86,10 @@ def kind_of_class(sop_class: str) -> Kind:
         sop_class == other or sop_class.startswith(f"{other}.") for other in OTHERS
     )
     return "other" if is_other else "image"
+
+
+def _channel(sop_class: str) -> str:
+    return next((name for first, name in CHANNELS.items() if f"{sop_class}.".startswith(f"{first}.")), "")
 
 
 def _text(value: bytes) -> str:

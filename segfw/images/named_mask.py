@@ -60,6 +60,10 @@ class NamedMask(Protocol):
         """The DICOM series that it was drawn on; none where the file does not say."""
 
     @property
+    def image_uids(self) -> frozenset[str]:
+        """The slices that it was drawn on; none where the file does not say."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Doubts, each 'what is doubtful; what to do'; complete after the structures have been drawn."""
 

@@ -30,6 +30,7 @@ class SlicerSegmentation:
     grid: Geometry
     notes: tuple[str, ...] = ()
     series: tuple[SeriesUids, ...] = ()
+    image_uids: frozenset[str] = frozenset()
 
     @property
     def structures(self) -> tuple[Structure, ...]:

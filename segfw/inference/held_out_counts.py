@@ -14,10 +14,10 @@ import numpy as np
 from segfw.base.parallel import Outcome
 from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
-from segfw.dataset.cases import Case
+from segfw.dataset.cases import Case, read_label
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import confusion, label_counts
-from segfw.images.formats import read_mask, size_and_change
+from segfw.images.formats import size_and_change
 from segfw.images.geometry import Geometry
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like
@@ -46,7 +46,7 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
     path = work / FOLDER / "scores" / f"{case.id}.json"
     networks = [(item.configuration, item.model) for item in items]
     sources = (*networks, *candidates, *size_and_change(label))
-    made_from = hashlib.sha256(f"{sources}{case.label_map}".encode()).hexdigest()
+    made_from = hashlib.sha256(f"{sources}{case.label_map}{case.drawn_as or ''}".encode()).hexdigest()
     try:
         kept = CaseCounts.load(path)
         if kept.made_from == made_from:
@@ -133,7 +133,7 @@ def masks_of(
 def reference_classes(case: Case, labels: LabelSet, geometry: Geometry) -> np.ndarray:
     """The case's reference (Z, Y, X) as classes, stored in the order of its image."""
     image = Volume(array=np.broadcast_to(np.uint8(0), (1, *geometry.shape)), geometry=geometry)
-    mask = stored_like(read_mask(_label_of(case)), image)
+    mask = stored_like(read_label(case, image), image)
     return labels.to_classes(as_integers(mask.array), case.label_map)[0]
 
 

@@ -14,6 +14,7 @@ from segfw.base.options import (
     OFF_ON,
     ONLY_HELP,
     PRECISIONS,
+    PSEUDONYMS_HELP,
     Options,
     Precision,
     option,
@@ -75,6 +76,7 @@ class PredictOptions(TilingOptions):
     kernels: bool = option(False, KERNELS, words=OFF_ON)
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     ending: str = option(MASK_ENDING, ENDING)
+    pseudonyms: Path | None = option(None, PSEUDONYMS_HELP, metavar="FILE")
     overwrite: bool = option(False, "predict again what is there")
     dry_run: bool = option(False, "say which cases would be predicted, what is done and what would fail; write nothing")
 

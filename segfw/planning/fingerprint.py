@@ -18,7 +18,7 @@ from segfw.base.parallel import map_bounded
 from segfw.base.records import Record, UserError
 from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import count, with_folder
-from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors
+from segfw.dataset.cases import Case, Channel, DatasetManifest, Finding, FoundDataset, has_errors, read_label
 from segfw.dataset.dataset_json import DESCRIPTION_FILE
 from segfw.dataset.label_names import with_present_labels
 from segfw.dataset.labels import LabelSet, apply_map
@@ -26,7 +26,7 @@ from segfw.dataset.own_names import own_names
 from segfw.dataset.verify import COLOURS_SHOWN, IN_COLOURS, MOST_COLOURS, SMOOTHED, check_case, file_notes
 from segfw.grid.normalize import IntensityStats
 from segfw.grid.preprocess import stack_channels
-from segfw.images.formats import UnreadableFile, read_mask, read_volume, size_and_change
+from segfw.images.formats import UnreadableFile, read_volume, size_and_change
 from segfw.images.mask_colours import value_in_words
 from segfw.images.units import PICTURE, SCAN
 from segfw.images.values import as_integers, count_values
@@ -180,7 +180,8 @@ def scan_case(
             return None
 
     images = [read(path, read_volume) for path in case.images]
-    mask = None if case.label is None else read(case.label, read_mask)
+    on_grid = images[0] if images else None
+    mask = None if case.label is None else read(case.label, lambda _: read_label(case, on_grid))
     findings += check_case(case, images, mask, channel_count=channel_count, labels=labels, labels_source=labels_source)
     readable = [volume for volume in images if volume is not None]
     notes = []

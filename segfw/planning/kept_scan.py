@@ -70,6 +70,9 @@ def _files_digest(found: FoundDataset) -> str:
     findings = _as_digested(found.findings)
     text = f"({SCAN_RULES!r}, {found.channels!r}, {found.labels!r}, {findings}, {label_maps!r})"
     digest = hashlib.sha256(text.encode())
+    drawn_as = [case.drawn_as for case in found.cases]
+    if any(drawn_as):
+        digest.update(f"{drawn_as!r} {[case.id for case in found.cases]!r}".encode())
     for case in found.cases:
         for path in case.files:
             size, change = size_and_change(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from segfw.base.durations import duration_s
-from segfw.base.options import DEVICES, LABEL_NAMES_HELP, Options, number_or_auto, option, setting
+from segfw.base.options import DEVICES, LABEL_NAMES_HELP, PSEUDONYMS_HELP, Options, number_or_auto, option, setting
 from segfw.planning.published import PresetName
 
 
@@ -34,6 +34,7 @@ class PlanRequest(Options):
         metavar="CSV|REGEX",
     )
     label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
+    pseudonyms: Path | None = option(None, PSEUDONYMS_HELP, metavar="FILE")
     splits: Path | None = option(None, "given folds (splits_final.json or splits.json)", metavar="FILE")
     leave_out_by: str | None = option(
         None,

@@ -27,7 +27,8 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     raw
         Folder of images and masks, in any layout that training takes; or with ``images/`` alone.
     options
-        What is written: ``output`` is a folder that gets check.json and check.html, a page with pictures; ``fix`` a new
+        What is written: ``output`` is a folder that gets check.json and check.html, a page with pictures, and of a tree
+        of DICOM with structure sets structures.csv, which proposes the labels of their structures; ``fix`` a new
         folder that gets a repaired copy of the data set and fixes.json, if anything can be repaired. ``groups`` tells
         the patient of every case (see ``read_groups``).
 
@@ -47,6 +48,8 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     from segfw.checkup.examine import examine
     from segfw.dataset.layouts import find_dataset, find_dataset_or_images
     from segfw.dataset.patients import read_groups
+    from segfw.dataset.pseudonyms import with_pseudonyms
+    from segfw.dataset.structure_map import STRUCTURES_FILE, read_structure_map, write_proposal
 
     raw = Path(raw)
     if options.output is not None:
@@ -58,6 +61,9 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
 
         require_new_folder(options.fix, raw)
     found = find_dataset_or_images(raw, options.label_names)
+    if options.pseudonyms is not None:
+        require_outside(options.pseudonyms, (raw, options.output, options.fix))
+        found = with_pseudonyms(found, options.pseudonyms)
     if options.fix is not None and not any(case.label for case in found.cases):
         raise UserError(f"{raw}: has no masks (labels/), without which nothing is repaired; leave out --fix")
     patient_of = read_groups(options.groups, [case.id for case in found.cases], found.patient_of)
@@ -76,15 +82,23 @@ def check_dataset(raw: Path, options: CheckOptions = CheckOptions()) -> CheckRep
     if options.output is not None:
         from segfw.checkup.check_page import write_report_html
 
+        if found.structure_names:
+            given = raw / STRUCTURES_FILE
+            known = read_structure_map(given) if given.is_file() else None
+            write_proposal(options.output / STRUCTURES_FILE, found.structure_names, known)
         examination.report.save(options.output / JSON_FILE)
         write_report_html(options.output / PAGE_FILE, examination, found)
     return examination.report
 
 
 def _say_result(typed: argparse.Namespace, report: CheckReport) -> int:
+    from segfw.dataset.structure_map import STRUCTURES_FILE
+
     print(report.text())
     if typed.fix and not typed.fix.exists():
         print(f"nothing was found that --fix can repair, so {typed.fix} was not made: go on with {typed.raw} as it is")
+    if typed.output and (typed.output / STRUCTURES_FILE).is_file():
+        print(f"labels of structures: {typed.output}/{STRUCTURES_FILE}, to be read, corrected and put into {typed.raw}")
     if typed.output:
         print(f"pictures: {typed.output}/{PAGE_FILE}")
     return report.exit_code

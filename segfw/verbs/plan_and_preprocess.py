@@ -80,11 +80,14 @@ def plan_and_preprocess(
         return _plan_and_preprocess(found, raw, work, request, options, device, when_planned)
 
 
-def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: PrepareOptions) -> FoundDataset:
+def _found_and_checked(
+    raw: Path, work: Path, request: PlanRequest, options: PrepareOptions, *, writes: bool = True
+) -> FoundDataset:
     """The data set's files; UserError for all that is wrong and can be told before they are read for hours."""
     from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_outside
     from segfw.dataset.layouts import find_dataset
+    from segfw.dataset.pseudonyms import with_pseudonyms
     from segfw.nnunet.followed_plans import require_nothing_else
     from segfw.nnunet.read_plans import read_json
     from segfw.planning.folds_asked_for import expected_folds
@@ -95,6 +98,9 @@ def _found_and_checked(raw: Path, work: Path, request: PlanRequest, options: Pre
     found = find_dataset(raw, request.label_names)
     require_own_folder(work)
     require_outside(work, (raw,))
+    if request.pseudonyms is not None:
+        require_outside(request.pseudonyms, (raw, work))
+        found = with_pseudonyms(found, request.pseudonyms, writes=writes)
     require_plannable(request)
     if request.plans is not None:
         require_nothing_else(request.plans, request)
@@ -211,7 +217,7 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
     from segfw.planning.work_folder import require_keepable
 
     device = pick_device(options.device)
-    found = _found_and_checked(raw, work, request, options)
+    found = _found_and_checked(raw, work, request, options, writes=False)
     manifest, fingerprint = kept_scan(found, work) or scan_dataset(found, workers=request.workers)
     plan = _plan(work, manifest, fingerprint, request, options, device)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)

@@ -49,7 +49,7 @@ def predict(
         takes every eighth case from the third on. Each of several devices takes cases as it can; ``cluster`` is the
         address of a Dask scheduler whose workers do. ``only`` are names of structures, as ``find`` takes them: others
         stay out of the masks, and the rest of a mask is as it would be. ``names`` gives the masks another program's
-        numbers. ``save_probabilities`` is the bits of each, 16 or 8, of all structures. ``postprocessing`` is a
+        numbers. ``pseudonyms`` is a table of patients and the names of their cases. ``save_probabilities`` is the bits of each, 16 or 8, of all structures. ``postprocessing`` is a
         selection.json, or the postprocessing.json of an imported model. ``max_memory_gb`` is of this computer's memory.
         With ``dry_run`` what would be done is printed, from headers alone, and nothing is written.
     build
@@ -147,6 +147,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.records import UserError
     from segfw.dataset.new_images import find_images
+    from segfw.dataset.pseudonyms import cases_with_pseudonyms
     from segfw.images.formats import check_mask_ending, split_ending
     from segfw.inference.prediction_job import PredictionJob
     from segfw.model.source import kept_folders
@@ -185,6 +186,9 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     job = job.with_wanted(loaded)
     job.check_postprocessing(loaded)
     found = find_images(source, loaded[0].plan.channels)
+    if options.pseudonyms is not None:
+        require_outside(options.pseudonyms, (source, output))
+        found = cases_with_pseudonyms(found, options.pseudonyms, writes=not options.dry_run)
     ids = [case.id for case in found]
     require_distinct(ids, output)
     judge = judge_of(model, loaded, options)

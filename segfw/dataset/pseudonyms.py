@@ -1,0 +1,156 @@
+"""Names of cases in place of folders': by the patient of each DICOM series, through a table that only its owner has.
+
+The table has the columns patient (DICOM's PatientID) and name. A patient who is not in it gets a made name, which is
+added to it, so that the next call calls the patient the same. Nothing else of segfw's holds a PatientID.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from segfw.base.files import write_text
+from segfw.base.locks import in_turn
+from segfw.base.records import UserError
+from segfw.base.words import count
+from segfw.base.written_by_people import check_text, read_text
+from segfw.dataset.cases import Case, FoundDataset
+from segfw.images.dicom import is_dicom
+from segfw.images.dicom_header import read_header
+
+COLUMNS = ("patient", "name")
+MADE = "patient_{number:04}"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+DELIMITERS = ("\t", ";", ",")
+
+
+def with_pseudonyms(found: FoundDataset, table: Path, *, writes: bool = True) -> FoundDataset:
+    """The data set with its cases called by the table, which gets the patients that it lacks if ``writes``.
+
+    Raises UserError for a case without a PatientID, and for a table that is wrong.
+    """
+    names = pseudonyms_of(found.cases, table, writes=writes)
+    ids = {case.id: name for case, name in zip(found.cases, names)}
+    cases = tuple(case.model_copy(update={"id": ids[case.id]}) for case in found.cases)
+    findings = tuple(
+        finding.model_copy(
+            update={
+                "case": ids.get(finding.case, finding.case),
+                "others": tuple(ids.get(other, other) for other in finding.others),
+            }
+        )
+        for finding in found.findings
+    )
+    patient_of = {ids[case]: ids.get(patient, patient) for case, patient in found.patient_of.items() if case in ids}
+    return replace(
+        found, cases=tuple(sorted(cases, key=lambda case: case.id)), findings=findings, patient_of=patient_of
+    )
+
+
+def cases_with_pseudonyms(cases: Sequence[Case], table: Path, *, writes: bool = True) -> list[Case]:
+    """As ``with_pseudonyms``, of images that are to be predicted."""
+    names = pseudonyms_of(cases, table, writes=writes)
+    renamed = [case.model_copy(update={"id": name}) for case, name in zip(cases, names)]
+    return sorted(renamed, key=lambda case: case.id)
+
+
+def pseudonyms_of(cases: Sequence[Case], table: Path, *, writes: bool) -> list[str]:
+    """A name for each case; those of one patient are numbered in the order of their own names."""
+    patients = [_patient_of(case) for case in cases]
+    with in_turn(table.with_name(f".{table.name}.lock"), f"{table}: is being written"):
+        known = _read(table) if table.exists() else {}
+        missing = [patient for patient in dict.fromkeys(patients) if patient not in known]
+        all_names = known | _made(missing, known.values())
+        if missing and writes:
+            _write(table, all_names)
+    times = Counter(patients)
+    numbers: Counter[str] = Counter()
+    names = {}
+    for case, patient in sorted(zip(cases, patients), key=lambda each: each[0].id):
+        numbers[patient] += 1
+        name = all_names[patient]
+        names[case.id] = f"{name}_{numbers[patient]}" if times[patient] > 1 else name
+    taken = Counter(names.values())
+    double = next((name for name, number in taken.items() if number > 1), None)
+    if double is not None:
+        raise UserError(f"{table}: two cases would be called {double}; change one of the names in it")
+    return [names[case.id] for case in cases]
+
+
+def _patient_of(case: Case) -> str:
+    """The PatientID of a case's first image; UserError without one."""
+    path = case.images[0]
+    file = path
+    if path.is_dir():
+        file = next((each for each in sorted(path.iterdir()) if is_dicom(each) and _is_image(each)), path)
+    header = read_header(file) if file.is_file() and is_dicom(file) else None
+    if header is None:
+        what = "is no DICOM series, so that nothing says which patient it is of"
+        raise UserError(f"{path}: {what}; leave out --pseudonyms, and name the files by pseudonyms yourself")
+    if not header.patient:
+        raise UserError(f"{path}: has no PatientID, by which --pseudonyms names cases; fill it in, or leave that out")
+    return header.patient
+
+
+def _is_image(file: Path) -> bool:
+    header = read_header(file)
+    return header is not None and header.kind == "image"
+
+
+def _made(patients: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Names that say nothing, in the order in which patients are come upon."""
+    used = set(taken)
+    number = 1
+    made = {}
+    for patient in patients:
+        while MADE.format(number=number) in used:
+            number += 1
+        made[patient] = MADE.format(number=number)
+        used.add(made[patient])
+    return made
+
+
+def _read(table: Path) -> dict[str, str]:
+    """Names by PatientID; messages name lines, and never a patient."""
+    example = f"write the header {','.join(COLUMNS)} and a line for each patient"
+    try:
+        text = read_text(table)
+        check_text(text)
+        first = text.splitlines()[0] if text.strip() else ""
+        delimiter = max(DELIMITERS, key=first.count)
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read ({error.strerror}); give a table of patients and names") from None
+    except (ValueError, csv.Error):
+        raise UserError(f"{table}: is no table; {example}") from None
+    header = [cell.strip().casefold() for cell in rows[0]] if rows else []
+    if not set(COLUMNS) <= set(header):
+        raise UserError(f"{table}: lacks the column {COLUMNS[0]} or {COLUMNS[1]}; {example}")
+    names: dict[str, str] = {}
+    for number, row in enumerate(rows[1:], 2):
+        cells = dict(zip(header, (cell.strip() for cell in row)))
+        patient = cells.get("patient", "")
+        name = cells.get("name", "")
+        if not patient or not NAME.fullmatch(name):
+            what = f"row {number} has no {'name of letters, digits, _, - and .' if patient else 'patient'}"
+            raise UserError(f"{table}: {what}; correct it")
+        if names.setdefault(patient, name) != name:
+            raise UserError(f"{table}: row {number} gives a patient of an earlier row another name; keep one of them")
+    double = next((name for name, times in Counter(names.values()).items() if times > 1), None)
+    if double is not None:
+        number = sum(name == double for name in names.values())
+        raise UserError(f"{table}: calls {count(number, 'patient')} {double}; give each a name of its own")
+    return names
+
+
+def _write(table: Path, names: dict[str, str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(names.items())
+    write_text(table, text.getvalue())
