@@ -103,8 +103,8 @@ class FoundDataset:
 
     ``channels`` and ``labels`` are None where only the files themselves can tell. ``patient_of`` is the patient of each
     case where the folders say so, else empty; ``labels_source`` the file that names the labels, of which those that no
-    mask holds are left out if they ``labels_may_be_absent``. ``structure_names`` are those of structures in DICOM masks,
-    with the number of cases that each is in.
+    mask holds are left out if they ``labels_may_be_absent``. ``structure_names`` are those in DICOM masks, with the
+    number of cases that each is in.
     """
 
     name: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from segfw.base.words import count, with_folder
@@ -245,7 +246,7 @@ def _one_mask_each(pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[Finding]]:
 
 def _structure_map(raw: Path, names: Mapping[str, int]) -> tuple[StructureMap, list[Finding]]:
     path = raw / STRUCTURES_FILE
-    if not names:
+    if not names and not path.is_file():
         return StructureMap(path=path, rows=()), []
     if not path.is_file():
         table, _ = proposed(names, path)
@@ -268,10 +269,14 @@ def _structure_map(raw: Path, names: Mapping[str, int]) -> tuple[StructureMap, l
 
 
 def _case_ids(raw: Path, pairs: Sequence[_Pair]) -> dict[Path, str]:
-    """A name for each pair, by its mask: the first folder below ``raw``, numbered where several are in one."""
+    """A name for each pair, by its mask: the first folder in which series differ, numbered where several are in one."""
+    folders = {pair.series.folder.relative_to(raw).parts for pair in pairs}
+    shared = 0
+    if len(folders) > 1:
+        shared = next(level for level, names in enumerate(zip_longest(*folders)) if len(set(names)) > 1)
     bases: dict[Path, str] = {}
     for pair in pairs:
-        parts = pair.series.folder.relative_to(raw).parts or pair.mask.parent.relative_to(raw).parts
+        parts = pair.series.folder.relative_to(raw).parts[shared:]
         bases[pair.mask] = parts[0] if parts else WITHOUT_FOLDER
     times = Counter(bases.values())
     numbers: Counter[str] = Counter()

@@ -14,7 +14,8 @@ from segfw.dataset.image_files import group_channels, image_files, series_folder
 from segfw.dataset.new_patients import find_patients
 from segfw.dataset.pairing import as_word
 from segfw.images.dicom import holds_dicom, is_dicom, what_it_is
-from segfw.images.formats import FORMATS, split_ending
+from segfw.images.dicom_header import read_header
+from segfw.images.formats import FORMATS, files_read, split_ending
 
 MOST_CHANNELS = 9  # longer rows of numbers are frames of a film
 
@@ -29,9 +30,10 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
     """
     source = Path(source)
     if source.is_file():
-        if not split_ending(source)[1] and is_dicom(source):
+        if not split_ending(source)[1] and is_dicom(source) and not _is_whole_series(source):
             raise UserError(f"{source}: is one file of a DICOM series; give the folder {source.parent}")
-        return [Case(id=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
+        stem = source.stem if is_dicom(source) else split_ending(source)[0]
+        return [Case(id=stem.removesuffix("_0000"), images=(source,))]
     if source.is_symlink() and not source.exists():
         raise UserError(f"{source}: {what_it_is(source)}")
     if not source.is_dir():
@@ -53,7 +55,8 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
     inner = {folder for path in series for folder in path.parents}
     # What is named like an image but none is a case all the same: it fails with a sentence and is counted.
     apart = [path for folder in series for path in series_in(folder)]
-    files = sorted({*apart, *(path for path in files if path not in inner)})
+    split = set(series) - set(apart)
+    files = sorted({*apart, *(path for path in files if path not in inner and path not in split)})
     if not files:
         raise UserError(f"{source}: holds no image segfw can read ({', '.join(FORMATS)}, or folders of DICOM)")
     stem_of = _stems(files, source, set(apart) - set(series)).__getitem__
@@ -63,6 +66,11 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
         groups = group_channels(files, len(channels), stem_of)
         _require_numbers_alone(groups, stem_of, source)
     return [Case(id=case_id, images=tuple(paths)) for case_id, paths in sorted(groups.items())]
+
+
+def _is_whole_series(file: Path) -> bool:
+    """Whether a DICOM file is an image by itself: of several frames, or the only slice beside which there is none."""
+    return read_header(file) is not None and files_read(file) == (file,)
 
 
 def _check_numbers(files: Sequence[Path], channel_count: int, stem_of: Callable[[Path], str], source: Path) -> None:

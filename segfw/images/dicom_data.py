@@ -30,6 +30,10 @@ BITS: Tag = (0x0028, 0x0100)
 DAMAGED = "its elements contradict what they should be"
 
 
+class Contradiction(ValueError):
+    """Elements of a file do not fit each other; the message is ours, and holds nothing of a patient."""
+
+
 @cache
 def _library() -> None:
     """Values are taken as they are: what is read here is checked here, and warnings would hold the values."""
@@ -40,12 +44,12 @@ def _library() -> None:
 
 @contextmanager
 def reading_elements() -> Iterator[None]:
-    """Whatever goes wrong within is a ValueError without a word of the file's; refusals stay."""
+    """Whatever goes wrong within is a ValueError without a word of the library's; what is raised here stays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except (Refusal, MemoryError, OSError):
+        except (Refusal, Contradiction, MemoryError, OSError):
             raise
         except Exception as error:  # pydicom has errors of its own, and damaged values raise anything
             raise ValueError(f"{DAMAGED}: {type(error).__name__}") from None
@@ -133,7 +137,7 @@ def stored_pixels(path: Path) -> tuple[int, int, Literal["native", "encapsulated
 def _pixel_element(file: BinaryIO, *, is_implicit: bool) -> tuple[int, int, Literal["native", "encapsulated"]]:
     start = file.read(8)
     if start[:4] != b"\xe0\x7f\x10\x00":
-        raise ValueError("it has no pixels")
+        raise Contradiction("it has no pixels")
     length = start[4:] if is_implicit else file.read(4)
     size = int.from_bytes(length, "little")
     return (file.tell(), size, "native") if size != 0xFFFFFFFF else (file.tell(), 0, "encapsulated")

@@ -66,6 +66,8 @@ def read_header(path: Path) -> DicomHeader | None:
 def _header(path: Path, size: int, changed_ns: int) -> DicomHeader:
     """``size`` and ``changed_ns`` tell a file from one that lay there before."""
     found = {tag: _text(value) for tag, value in first_elements(path, TAGS).items()}
+    if not found:
+        raise ValueError("none of its elements says what it is")
     return DicomHeader(
         kind=kind_of_class(found.get(SOP_CLASS, "")),
         channel=_channel(found.get(SOP_CLASS, "")),

@@ -16,6 +16,7 @@ import numpy as np
 
 from segfw.base.words import count
 from segfw.images.dicom_data import (
+    Contradiction,
     item_of,
     items_of,
     numbers_of,
@@ -132,7 +133,9 @@ def read_segmentation(path: Path) -> Segmentation:
         items = items_of(data, "PerFrameFunctionalGroupsSequence")
         number = whole_of(data, "NumberOfFrames", 1)
         if min(size) < 1 or number < 1 or len(items) != number:
-            raise ValueError(f"it announces {number:,} frames of {size[0]:,} x {size[1]:,} and places {len(items):,}")
+            raise Contradiction(
+                f"it announces {number:,} frames of {size[0]:,} x {size[1]:,} and places {len(items):,}"
+            )
         frames = tuple(
             _frame(index, item, shared, has_segment=kind != LABELMAP or _is_of_segment(item))
             for index, item in enumerate(items)
@@ -140,7 +143,7 @@ def read_segmentation(path: Path) -> Segmentation:
         known = {segment.number for segment in segments}
         unknown = next((frame.segment for frame in frames if frame.segment and frame.segment not in known), None)
         if unknown is not None:
-            raise ValueError(f"a frame is of the segment {unknown}, which is not listed")
+            raise Contradiction(f"a frame is of the segment {unknown}, which is not listed")
         step_mm = _step_mm(items, shared)
         pixels = _pixels(path, data, size, number, kind)
         series, image_uids = _references(data)
@@ -185,12 +188,12 @@ def _frame(index: int, item: Dataset, shared: Dataset | None, *, has_segment: bo
         identified = _group(item, shared, "SegmentIdentificationSequence")
         segment = 0 if identified is None else whole_of(identified, "ReferencedSegmentNumber")
         if segment == 0:
-            raise ValueError(f"frame {index + 1} says no segment that it is of")
+            raise Contradiction(f"frame {index + 1} says no segment that it is of")
     x_axis, y_axis = axes.reshape(2, 3)
     direction = np.column_stack([x_axis, y_axis, np.cross(x_axis, y_axis)])
     affine = affine_of_lps(direction, np.array([spacing[1], spacing[0], 1.0]), position)
     if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * spacing.prod():
-        raise ValueError(f"the axes of frame {index + 1} have no area")
+        raise Contradiction(f"the axes of frame {index + 1} have no area")
     return Frame(index=index, segment=segment, affine=affine)
 
 
@@ -206,7 +209,7 @@ def _step_mm(items: Sequence[Dataset], shared: Dataset | None) -> float | None:
 def _grid_of(frames: Sequence[Frame], size: tuple[int, int], step_mm: float | None) -> Geometry | None:
     """The even grid on which all frames lie; None if there is none."""
     first = frames[0].affine
-    normal = np.cross(first[:3, 1], first[:3, 2])
+    normal = np.cross(first[:3, 2], first[:3, 1])
     normal /= np.linalg.norm(normal)
     same_axes = all(np.abs(frame.affine[:3, :3] - first[:3, :3]).max() < 1e-3 for frame in frames)
     if not same_axes:
@@ -284,9 +287,9 @@ class _Decoded:
 def _pixels(path: Path, data: Dataset, size: tuple[int, int], number: int, kind: str) -> Frames:
     bits = whole_of(data, "BitsAllocated", 8)
     if bits not in (1, 8, 16) or (kind != LABELMAP and bits == 16) or whole_of(data, "SamplesPerPixel", 1) != 1:
-        raise ValueError(f"its pixels have {bits} bits")
+        raise Contradiction(f"its pixels have {bits} bits")
     if bits != 1 and whole_of(data, "PixelRepresentation") != 0:
-        raise ValueError("its pixels have a sign")
+        raise Contradiction("its pixels have a sign")
     syntax = str(data.file_meta.get("TransferSyntaxUID", "")) if hasattr(data, "file_meta") else ""
     if syntax == BIG_ENDIAN:
         raise Refusal("is written with the highest byte first, which DICOM has given up; export it again")
@@ -300,7 +303,7 @@ def _pixels(path: Path, data: Dataset, size: tuple[int, int], number: int, kind:
             return _decoder(path, data)
         content = np.memmap(path, dtype=np.uint8, mode="r", offset=at, shape=(stored,))
     if len(content) < announced:
-        raise ValueError(f"it announces {announced:,} bytes of pixels, but {len(content):,} are stored")
+        raise Contradiction(f"it announces {announced:,} bytes of pixels, but {len(content):,} are stored")
     if bits == 1:
         return _StoredBits(content=content, size=size)
     dtype = np.dtype("<u2") if bits == 16 else np.dtype(np.uint8)

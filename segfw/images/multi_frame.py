@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from segfw.images.dicom_data import (
+    Contradiction,
     item_of,
     items_of,
     numbers_of,
@@ -47,7 +48,7 @@ def read_multi_frame(path: Path) -> Voxels:
         if not items:
             raise Refusal(f"{path.name}: {UNPLACED}")
         if len(items) != number:
-            raise ValueError(f"it announces {number:,} frames and places {len(items):,}")
+            raise Contradiction(f"it announces {number:,} frames and places {len(items):,}")
         if whole_of(data, "SamplesPerPixel", 1) != 1:
             raise Refusal(f"{path.name}: has frames in colours; convert it to one number per voxel")
         frames = [_frame(path, item, shared) for item in items]
@@ -112,12 +113,12 @@ def _pixels(path: Path, data: Dataset, number: int) -> np.ndarray:
     columns = whole_of(data, "Columns")
     bits = whole_of(data, "BitsAllocated", 16)
     if min(rows, columns) < 1 or bits not in (8, 16, 32):
-        raise ValueError(f"it has {rows} x {columns} pixels of {bits} bits")
+        raise Contradiction(f"it has {rows} x {columns} pixels of {bits} bits")
     announced = number * rows * columns * bits // 8
     check_room(announced)
     _, stored, storage = stored_pixels(path)
     if storage == "native" and stored < announced:
-        raise ValueError(f"it announces {announced:,} bytes of pixels, but {stored:,} are stored")
+        raise Contradiction(f"it announces {announced:,} bytes of pixels, but {stored:,} are stored")
     whole = read_elements(path, with_pixels=True)
     if storage == "encapsulated":
         from pydicom.pixels import get_decoder

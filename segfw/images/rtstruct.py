@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.base.words import count
-from segfw.images.dicom_data import decimals_of, items_of, read_elements, reading_elements, text_of, whole_of
+from segfw.images.dicom_data import (
+    Contradiction,
+    decimals_of,
+    items_of,
+    read_elements,
+    reading_elements,
+    text_of,
+    whole_of,
+)
 from segfw.images.geometry import Geometry
 from segfw.images.named_mask import NEARLY, Part, Structure
 from segfw.images.polygons import fill
@@ -138,11 +146,11 @@ def _outline(contour: Dataset, name: str) -> _Outline | None:
         raise Refusal(f"{what}; close them in the planning system, or leave the ROI out by the mapping file")
     values = decimals_of(contour, "ContourData")
     if len(values) % 3 or not np.isfinite(values).all():
-        raise ValueError(f"a contour has {len(values)} numbers, of which three make a point")
+        raise Contradiction(f"a contour has {len(values)} numbers, of which three make a point")
     points = values.reshape(-1, 3)
     said = whole_of(contour, "NumberOfContourPoints", len(points))
     if said != len(points):
-        raise ValueError(f"a contour announces {said:,} points and has {len(points):,}")
+        raise Contradiction(f"a contour announces {said:,} points and has {len(points):,}")
     if len(points) < 3:
         return None
     return _Outline(corners_mm=points @ LPS_TO_RAS[:3, :3].T, is_exclusive=kind == CLOSED_XOR)

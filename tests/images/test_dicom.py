@@ -26,7 +26,7 @@ from builders.dicom import (
 )
 from segfw.images.dicom import holds_dicom, is_dicom
 from segfw.images.dicom_elements import check_elements
-from segfw.images.formats import UnreadableFile, read_volume, size_and_change, write_labels
+from segfw.images.formats import read_volume, size_and_change, write_labels
 from segfw.images.volume import from_canonical, to_canonical
 
 SimpleITK = pytest.importorskip("SimpleITK")  # most tests run without it
@@ -129,20 +129,25 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
 def test_several_series_are_listed(tmp_path):
     folder = save_slices(tmp_path / "series")
     save_slices(folder, ARRAY[:1], series="1.2.3.5", start="b", tags={"0020|0011": "1", "0008|103e": "scout"})
-    message = 'holds 2 series: 7 "T2 test" of 3 slices, 1 "scout" of 1 slice; move each into a folder of its own'
-    assert reason(folder) == message
+    assert reason(folder) == (
+        "holds 2 series: that of a7.dcm (3 slices), that of b9.dcm (1 slice); move each into a folder of its own, or "
+        "give a file of the one that is meant"
+    )
+    np.testing.assert_array_equal(read_volume(folder / "a8.dcm").array[0], ARRAY)
+    assert read_volume(folder / "b9.dcm").array.shape == (1, 1, 4, 5)
+    assert size_and_change(folder / "a8.dcm")[0] == sum(path.stat().st_size for path in folder.glob("a*"))
 
 
 def test_missing_doubled_and_turned_slices_are_found(tmp_path):
     four = np.arange(4 * 20, dtype=np.int16).reshape(4, 4, 5)
     gap = ORIGIN + np.array([0, 1, 3, 4])[:, None] * STEP
     assert reason(save_slices(tmp_path / "gap", four, positions=gap)) == (
-        'series 7 "T2 test" of 4 slices: between -25.0 and -15.0 mm along their normal two slices are 10.00 mm apart, '
+        "the series of a6.dcm: between -25.0 and -15.0 mm along their normal two slices are 10.00 mm apart, "
         "the others 5.00 mm (slices missing?); complete the series or resample it evenly"
     )
     doubled = ORIGIN + np.array([0, 0, 1, 1])[:, None] * STEP
     assert reason(save_slices(tmp_path / "doubled", four, positions=doubled)) == (
-        'series 7 "T2 test" of 4 slices lie at 2 positions, several at one (b-values, echoes or time points?); '
+        "the series of a6.dcm: its 4 slices lie at 2 positions, several at one (b-values, echoes or time points?); "
         "keep one file per position"
     )
     folder = save_slices(tmp_path / "turned")
@@ -163,20 +168,22 @@ def test_folders_without_an_image_are_refused(tmp_path):
     assert reason(tmp_path / "other").startswith("holds DICOM files but no image among them, and rt.dcm is damaged")
 
 
-def test_one_file_of_a_series_is_no_image(tmp_path):
+def test_one_file_of_a_series_stands_for_the_series(tmp_path):
     folder = save_slices(tmp_path / "series")
-    with pytest.raises(UnreadableFile, match="is one file of a DICOM series; give the folder that holds the series"):
-        read_volume(folder / "a9.dcm")
+    np.testing.assert_array_equal(read_volume(folder / "a9.dcm").array, read_volume(folder).array)
 
 
-def test_multi_frame_files_are_refused(tmp_path):
+def test_a_file_of_several_frames_is_read_where_simpleitk_puts_it(tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
-    image = SimpleITK.GetImageFromArray(ARRAY.astype(np.uint8))
-    image.SetMetaData("0020|0011", "7")
+    image = SimpleITK.GetImageFromArray(np.abs(ARRAY).astype(np.uint8))
+    image.SetSpacing((2, 0.5, 3))
+    image.SetOrigin((4, 5, 6))
     SimpleITK.WriteImage(image, str(folder / "a.dcm"))
-    message = reason(folder)
-    assert "is multi-frame DICOM (3 frames in a.dcm), which segfw does not read; convert it to NIfTI" in message
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.array[0], np.abs(ARRAY))
+    np.testing.assert_allclose(volume.geometry.spacing_mm, (3, 0.5, 2))
+    np.testing.assert_allclose(volume.geometry.matrix[:3, 3], (-4, -5, 6))
 
 
 def test_what_counts_as_dicom(tmp_path, monkeypatch):
@@ -206,7 +213,7 @@ def test_the_size_of_a_series_is_that_of_its_files_and_a_changed_file_is_seen(tm
     os.utime(folder / "a9.dcm", ns=(later, later))
     assert size_and_change(folder)[0] == size
     assert size_and_change(folder)[1] != change
-    assert size_and_change(folder / "a9.dcm") == ((folder / "a9.dcm").stat().st_size, later)
+    assert size_and_change(folder / "a9.dcm")[0] == size  # it stands for its series
 
 
 def test_run_lengths_in_no_segment_never_reach_the_library(tmp_path):
