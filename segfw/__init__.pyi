@@ -89,6 +89,7 @@ def check_dataset(
     fix: StrPath | None = None,
     groups: StrPath | None = None,
     label_names: StrPath | None = None,
+    pseudonyms: StrPath | None = None,
     workers: int | None = None,
 ) -> CheckReport: ...
 def plan_and_preprocess(
@@ -106,6 +107,7 @@ def plan_and_preprocess(
     spacing_mm: tuple[float, float, float] | None = None,
     groups: StrPath | None = None,
     label_names: StrPath | None = None,
+    pseudonyms: StrPath | None = None,
     splits: StrPath | None = None,
     leave_out_by: str | None = None,
     plans: StrPath | None = None,
@@ -187,6 +189,7 @@ def predict(
     kernels: bool = False,
     postprocessing: StrPath | None = None,
     ending: str = ".nii.gz",
+    pseudonyms: StrPath | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> None: ...
@@ -205,6 +208,7 @@ def run(
     spacing_mm: tuple[float, float, float] | None = None,
     groups: StrPath | None = None,
     label_names: StrPath | None = None,
+    pseudonyms: StrPath | None = None,
     splits: StrPath | None = None,
     leave_out_by: str | None = None,
     plans: StrPath | None = None,
