@@ -48,7 +48,7 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"images", "grid"},
     "interop": set(),
-    "quality": {"base", "images", "dataset", "grid", "planning", "model", "inference"},
+    "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference"},
     "robustness": set(),
     "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements"},
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop", "robustness"},

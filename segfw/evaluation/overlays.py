@@ -92,6 +92,7 @@ def draw_overlay(
     *,
     has_directions: bool = True,
     units: Units = SCAN,
+    called: tuple[str, str] = ("reference", "prediction"),
 ) -> bytes:
     """PNG of up to three views through the slices with most of the reference, on one scale, cropped around the masks.
 
@@ -100,7 +101,7 @@ def draw_overlay(
     dashed outline; without a prediction one mask is shown by itself. The image may have colours, (Z, Y, X, 3); without
     an image the ground is grey. A volume of one slice gives one view. Letters beside the views say where the patient's
     sides are, unless it is a picture that has none (``has_directions``). ``units`` are those of ``spacing_mm``, in
-    which the scale bar is written.
+    which the scale bar is written. ``called`` is what the two masks are in the legend.
     """
     from PIL import Image
 
@@ -131,7 +132,7 @@ def draw_overlay(
             elif foreground.shape[axis] > 1:
                 ax.set_title(place, size=10, color=TEXT)
         _scale_bar(axes[0], sizes_mm[0], units)
-        _legend(figure, numbers, names, _ground_text(window), is_pair=is_pair)
+        _legend(figure, numbers, names, _ground_text(window), called=called if is_pair else None)
         with Image.open(io.BytesIO(png_of(figure))) as picture:
             return palette_png(picture.convert("RGB"))
 
@@ -380,15 +381,23 @@ def _legend_height(width: float, labels: int) -> float:
     return 0.2 + LEGEND_ROW * math.ceil((labels + 3) / _legend_columns(width))
 
 
-def _legend(figure: Figure, numbers: Mapping[int, int], names: Sequence[str], ground: str, *, is_pair: bool) -> None:
+def _legend(
+    figure: Figure,
+    numbers: Mapping[int, int],
+    names: Sequence[str],
+    ground: str,
+    *,
+    called: tuple[str, str] | None,
+) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [
-        (Patch(facecolor="#ffffff30", edgecolor=TEXT, lw=1.1), "reference, solid"),
-        (Line2D([], [], color=TEXT, lw=1.7, linestyle=PREDICTION_DASHES), "prediction, dashed"),
-    ]
-    entries = entries if is_pair else []
+    entries = []
+    if called is not None:
+        entries = [
+            (Patch(facecolor="#ffffff30", edgecolor=TEXT, lw=1.1), f"{called[0]}, solid"),
+            (Line2D([], [], color=TEXT, lw=1.7, linestyle=PREDICTION_DASHES), f"{called[1]}, dashed"),
+        ]
     shown = _legend_classes(numbers)
     # A leading space, because matplotlib before 3.10 leaves out entries that begin with an underscore.
     number = "{} " if len(numbers) > 1 else ""

@@ -81,6 +81,7 @@ class CasePipeline(Generic[PreparedT]):
             try:
                 self._go_on()
                 classes = self._classes(prepared, sinks, watch)
+                self._look_again(prepared, sinks, watch)
                 original = prepared.record.original
                 del prepared  # its image is not needed any more
                 self._writing.acquire()
@@ -127,6 +128,12 @@ class CasePipeline(Generic[PreparedT]):
         by_member = any(extra.by_member for extra in self.folder.extras)
         every_sink = (_SlabCallback(self._go_on), *sinks)
         return self.predictor.classes(prepared, every_sink, by_member=by_member, watch=watch)
+
+    def _look_again(self, prepared: PreparedT, sinks: Sequence[FileSink], watch: Stopwatch) -> None:
+        for extra, sink in zip(self.folder.extras, sinks):
+            if extra.look_again is not None:
+                with watch.timing("network_s"):
+                    extra.look_again(sink, self.predictor, prepared, self._go_on)
 
     def _write(
         self, case: Case, classes: np.ndarray, original: Geometry, sinks: Sequence[FileSink], watch: Stopwatch

@@ -21,7 +21,7 @@ from segfw.base.records import Record, UserError
 from segfw.base.stopwatch import CaseTimes
 from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
-from segfw.inference.predict_protocol import OpenFileSink
+from segfw.inference.predict_protocol import LooksAgain, OpenFileSink
 from segfw.inference.probabilities import ENDING
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
@@ -46,6 +46,7 @@ class Extra:
     """What is made of every case besides its mask; what ``open`` gives writes ``FOLDER/CASE.ENDING``, and this last.
 
     ``write_table`` writes what is said of all cases together into the folder of the masks, from the files of each.
+    ``look_again`` predicts the case in other ways, for the sink that ``open`` made.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Extra:
     bytes_per_image_byte: float  # about
     by_member: bool = False  # whether it needs the networks of an ensemble apart
     write_table: Callable[[Path], object] | None = None
+    look_again: LooksAgain | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

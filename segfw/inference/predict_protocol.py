@@ -6,7 +6,7 @@ training files. So one image can be prepared while another is in the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -53,6 +53,9 @@ class PreparedImage(Protocol):
     def image(self) -> Tensor:
         """Preprocessed intensities (C, Z, Y, X) on that grid."""
 
+    def with_image(self, image_czyx: Tensor) -> Self:
+        """The same with other intensities on that grid."""
+
 
 # Makes the sink of a case of the path that it writes, the prepared image and the case. A sink must not keep the image:
 # other cases need its memory.
@@ -82,5 +85,17 @@ class Predict(Protocol[PreparedT]):
     ) -> np.ndarray:
         """Class indices (Z, Y, X) on the original file's grid; ``sinks`` are shown every slab."""
 
+    def slabs(self, prepared: PreparedT, by_member: bool = False) -> Iterator[Slab]:
+        """Logits slab by slab, of the first one's networks where several are averaged."""
+
     def finish(self, classes_zyx: np.ndarray) -> np.ndarray:
         """Label values as in the training files, of class indices."""
+
+
+class LooksAgain(Protocol):
+    """Predicts a case once more, in other ways, for a sink of it; it has the device to itself meanwhile."""
+
+    def __call__(
+        self, sink: FileSink, predictor: Predict[PreparedT], prepared: PreparedT, go_on: Callable[[], None]
+    ) -> None:
+        """``go_on`` is to be called at every slab; it raises where the call shall end."""

@@ -66,6 +66,7 @@ class PredictOptions(TilingOptions):
     )
     uncertainty: bool = option(False, "maps of entropy and disagreement of folds")
     quality: bool = option(True, "leave out how far each mask may be trusted, which calibrated models tell")
+    report: bool = option(False, "a page for each case, for which it is predicted four times")
     max_memory_gb: float | None = option(
         None, "of this computer's memory (default: 80 %% of what is free)", metavar="GB"
     )

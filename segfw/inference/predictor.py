@@ -109,6 +109,10 @@ class Prepared:
     is_empty: bool = False
     outside: np.ndarray | None = None
 
+    def with_image(self, image_czyx: Tensor) -> Prepared:
+        """The same with other intensities, for this stage alone."""
+        return replace(self, image=image_czyx, is_empty=False)
+
     @property
     def held_bytes(self) -> int:
         """Memory of the case while it is read and predicted, without what the network takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from segfw.base.files import partial_path
 from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import PreprocessRecord
+from segfw.grid.slabs import Slab
 from segfw.images.volume import Volume
 from segfw.inference.averaging import merged
 from segfw.inference.predict_protocol import SlabSink
@@ -38,6 +39,10 @@ class PreparedForEach:
     @property
     def image(self) -> Tensor:
         return self.members[0].image
+
+    def with_image(self, image_czyx: Tensor) -> PreparedForEach:
+        """The same with other intensities for the first member's network."""
+        return replace(self, members=(self.members[0].with_image(image_czyx), *self.members[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,10 @@ class SelectedPredictor:
         with watch.timing("restore_s"):
             found = apply(found, self.postprocessing)
             return found if alone or not self.only else self._without_others(found)
+
+    def slabs(self, prepared: PreparedForEach, by_member: bool = False) -> Iterator[Slab]:
+        """Logits of the first member, slab by slab."""
+        return self.members[0].slabs(prepared.members[0], by_member)
 
     @property
     def _kept_classes(self) -> tuple[int, ...]:

@@ -12,7 +12,9 @@ from segfw.base.words import listed
 from segfw.inference.prediction_options import PredictOptions
 from segfw.model.load import Model
 from segfw.model.source import QUALITY_FILE, ModelSource
+from segfw.quality.case_page import CasePageMaker, changes_for
 from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
+from segfw.quality.input_gate import Gate
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.quality_model import QualityModel
 from segfw.quality.quality_sink import MaskJudge
@@ -67,6 +69,16 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
             f"{listed(used.folds, 'and')} predicts; its bounds are of single networks and hold"
         )
     return MaskJudge(quality=quality, digest=hashlib.sha256(content).hexdigest(), guarantee=guarantee)
+
+
+def page_maker(model: Path, loaded: Sequence[Model], gate: Gate | None) -> CasePageMaker:
+    """Makes a page for each case, and says what that costs; UserError if several configurations are averaged."""
+    if len(loaded) > 1:
+        names = listed((each.configuration.name for each in loaded), "and")
+        raise UserError(f"--report is of one configuration, but {names} are averaged; choose one with --configuration")
+    passes = 1 + len(changes_for(loaded[0]))
+    print(f"note: for its page each case is predicted {passes} times instead of once")
+    return CasePageMaker(model=model, gate=gate)
 
 
 def guarantee_with(quality: QualityModel, options: PredictOptions) -> str:

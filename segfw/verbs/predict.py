@@ -153,7 +153,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.inference.prediction_job import PredictionJob
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
-    from segfw.quality.calibrated_prediction import judge_of, require_distinct_files
+    from segfw.quality.calibrated_prediction import judge_of, page_maker, require_distinct_files
 
     model = Path(model)
     source = Path(source)
@@ -196,6 +196,9 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     if judge is not None:
         require_distinct_files(ids, output)
         job = replace(job, makers=(judge,), quality=judge.digest)
+    if options.report:
+        gate = None if judge is None else judge.quality.gate
+        job = replace(job, makers=(*job.makers, page_maker(model, loaded, gate)))
     if options.cluster is not None:
         require_cluster(options.cluster, reads=[model, source])
     return _Asked(
