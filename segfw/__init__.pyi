@@ -181,6 +181,7 @@ def predict(
     save_probabilities: int | None = None,
     uncertainty: bool = False,
     quality: bool = True,
+    report: bool = False,
     max_memory_gb: float | None = None,
     device: str | tuple[str, ...] | list[str] = "auto",
     part: str | None = None,
