@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segfw.base.records import UserError
+from segfw.images.dicom import ENDINGS as DICOM_ENDINGS
 from segfw.images.dicom import holds_dicom, is_dicom, may_be_lost
 from segfw.images.dicom_header import read_header
+from segfw.images.dicom_masks import named_dicom
 from segfw.images.formats import split_ending
 
 # Folders that archives, cameras, disks and network stores leave behind; what begins with a point is passed over anyway.
@@ -30,6 +32,25 @@ def image_files(folder: Path) -> list[Path]:
 def _is_image(path: Path) -> bool:
     """By its name alone, so that links to nothing, pipes and folders of that name are told of and not passed over."""
     return bool(split_ending(path)[1]) or may_be_lost(path) or (path.is_dir() and holds_dicom(path))
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """As ``image_files``, with the structure sets and segmentations of DICOM, as files or each in a folder of its own.
+
+    Folders that hold such a mask alone are not listed beside it.
+    """
+    plain = [path for path in image_files(folder) if path.is_file() or named_dicom(path) is None]
+    found = [path for path in folder.iterdir() if not path.name.startswith(".") and named_dicom(path) is not None]
+    return sorted({*plain, *found})
+
+
+def mask_stem(path: Path) -> str:
+    """What a mask is called: its name without its ending, of DICOM also without a word for its kind."""
+    stem, ending = split_ending(path)
+    if ending or not path.is_file():
+        return stem
+    stem = path.stem if path.suffix.lower() in DICOM_ENDINGS else path.name
+    return re.sub(r"[._-](seg|rtstruct|rtss)$", "", stem, flags=re.IGNORECASE) or stem
 
 
 def series_folders(folder: Path) -> list[Path]:

@@ -65,6 +65,10 @@ class StructureMap:
         """Labels by what ``plain`` makes of a name."""
         return {plain(row.name): row.label for row in self.rows}
 
+    def label_of_name(self, name: str) -> str:
+        """The label of a name; '' where it is left out or not listed."""
+        return self.label_of.get(plain(name), "")
+
     def unknown(self, names: Iterable[str]) -> list[str]:
         """Names that no line is for, in their order; none where all others are left out."""
         return [] if self.leaves_out_others else [name for name in names if plain(name) not in self.label_of]

@@ -10,11 +10,15 @@ import numpy as np
 
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelMap, LabelSet
-from segfw.images.formats import is_picture, read_mask, read_volume
+from segfw.dataset.named_structures import drawn_as_of
+from segfw.images.dicom_masks import series_of_mask
+from segfw.images.formats import has_names, is_picture, open_named_mask, read_mask, read_volume, split_ending
 from segfw.images.geometry import Geometry, largest_displacement_mm
 from segfw.images.mask_colours import is_colour, value_in_words
+from segfw.images.named_mask import joined
 from segfw.images.values import as_integers
 from segfw.images.volume import Volume, stored_like, to_canonical
+from segfw.images.voxels import Refusal
 
 IDS_SHOWN = 10  # a sentence that lists hundreds of ids hides what it says
 
@@ -41,9 +45,13 @@ def _is_whole(value: float) -> bool:
     return True
 
 
-def read_stored_mask(path: Path) -> Volume:
-    """A mask as stored, (1, Z, Y, X)."""
-    volume = read_mask(path)
+def read_stored_mask(path: Path, labels: LabelSet | None = None, of: Volume | None = None) -> Volume:
+    """A mask as stored, (1, Z, Y, X).
+
+    One whose structures have names is put on the grid of the image that it is ``of``, by what its names are among the
+    ``labels``.
+    """
+    volume = read_mask(path, of, None if labels is None else drawn_as_of(path, labels))
     if volume.array.shape[0] != 1:
         raise UserError(f"{path}: has {volume.array.shape[0]} channels; a mask has one, with a number per label")
     return volume
@@ -62,8 +70,7 @@ def read_pair(
 
     ``image`` is the image that both are of, if it is known: masks of a photograph have no millimetres in any format.
     """
-    wanted = read_stored_mask(reference)
-    predicted = read_stored_mask(prediction)
+    wanted, predicted = _read_both(reference, prediction, labels, image)
     photograph = _photograph(image) if wanted.is_placed or predicted.is_placed else None
     if photograph is not None:
         wanted = stored_like(wanted, photograph)
@@ -85,6 +92,44 @@ def read_pair(
         classes_of(to_canonical(predicted), labels, prediction, prediction_map),
         wanted,
     )
+
+
+def _read_both(reference: Path, prediction: Path, labels: LabelSet, image: Path | None) -> tuple[Volume, Volume]:
+    """Both masks; one whose structures have names on the grid of the image, or of the other mask."""
+    named = [has_names(path) for path in (reference, prediction)]
+    if not any(named):
+        return read_stored_mask(reference), read_stored_mask(prediction)
+    grid = None if image is None else read_volume(image)
+    if grid is None and all(named):
+        grid = _grid_of_both(reference, prediction)
+    if grid is not None or named[1]:
+        wanted = read_stored_mask(reference, labels, grid)
+        return wanted, read_stored_mask(prediction, labels, grid or wanted)
+    predicted = read_stored_mask(prediction, labels)
+    return read_stored_mask(reference, labels, predicted), predicted
+
+
+def _grid_of_both(reference: Path, prediction: Path) -> Volume | None:
+    """The image of two masks that say none: the series of one of them beside it, else a grid that holds both.
+
+    None where one has no grid and no series: reading it says so.
+    """
+    for path in (reference, prediction):
+        series = None if split_ending(path)[1] else series_of_mask(path)
+        if series is not None:
+            return read_volume(series)
+    masks = (open_named_mask(reference), open_named_mask(prediction))
+    grids = [mask.grid for mask in masks if mask is not None and mask.grid is not None]
+    if len(grids) == 1:  # a structure set lies on the grid of the other one
+        shared = grids[0]
+    elif len(grids) == 2:
+        try:
+            shared = joined(grids[0], grids[1])
+        except Refusal as error:
+            raise UserError(f"{prediction}: {error}") from None
+    else:
+        return None
+    return Volume(array=np.broadcast_to(np.uint8(0), (1, *shared.shape)), geometry=shared)
 
 
 def _photograph(image: Path | None) -> Volume | None:

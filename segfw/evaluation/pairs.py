@@ -13,13 +13,14 @@ from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
-from segfw.dataset.image_files import image_files
+from segfw.dataset.image_files import image_files, mask_files, mask_stem
 from segfw.dataset.label_names import TABLE_FILES, label_table_of, read_label_table
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
+from segfw.dataset.named_structures import labels_by_names, structure_map_above
 from segfw.dataset.patient_folders import visits_in
 from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_pair
-from segfw.images.formats import is_picture, split_ending
+from segfw.images.formats import has_names, is_picture, split_ending
 from segfw.images.mask_colours import is_colour, value_in_words
 from segfw.images.volume import Volume
 
@@ -107,13 +108,23 @@ def known_labels(predictions: Path, reference: Path, label_names: Path | None = 
     """
     if label_names is not None:
         return read_label_table(label_names).labels
-    if (predictions / LABELS_FILE).is_file():
-        return LabelSet.load(predictions / LABELS_FILE)
+    for folder in (predictions, predictions.resolve().parent):  # masks of DICOM lie in a folder of their own
+        if (folder / LABELS_FILE).is_file() and (folder == predictions or holds_named_masks(predictions)):
+            return LabelSet.load(folder / LABELS_FILE)
     description = reference.resolve().parent / DESCRIPTION_FILE
     if description.is_file():
         return read_labels(description)
+    structures = structure_map_above(reference)
+    if structures is not None:
+        described = structures.path.with_name(DESCRIPTION_FILE)
+        return structures.labels(read_labels(described) if described.is_file() else None)
     table = label_table_of(reference.resolve().parent, None)
     return table.labels if table else None
+
+
+def holds_named_masks(folder: Path) -> bool:
+    """Whether the masks of a folder have structures with names of their own."""
+    return any(has_names(path) for path in mask_files(folder)[:1])
 
 
 def name_notes(predictions: Path, reference: Path, label_names: Path | None = None) -> list[str]:
@@ -196,6 +207,9 @@ def labels_in_masks(
     values: set[int] = set()
     damaged: list[UserError] = []
     asked = list(files)
+    named = labels_by_names(path for _, path in asked)
+    if named is not None and all(has_names(path) for _, path in asked):
+        return named, [f"labels are the names of the structures in {called}: {', '.join(named.names[1:])}"]
     for case, path in progress("finding labels", asked):
         meanings = dict(label_maps[case])
         try:
@@ -246,11 +260,11 @@ def masks_by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
     masks: dict[str, Path] = {}
-    files = image_files(folder)
+    files = mask_files(folder)
     if not files:
         masks = _masks_of_data_set(folder)
     for path in files:
-        case = split_ending(path)[0]
+        case = mask_stem(path)
         if case in masks:
             raise UserError(f"{folder}: {masks[case].name} and {path.name} are masks of one case; keep one of them")
         masks[case] = path

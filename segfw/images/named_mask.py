@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from segfw.images.voxels import Refusal, SeriesUids
 Box = tuple[slice, slice, slice]
 # By how much of a voxel places may differ that are meant to be one: far above rounding, far below a neighbour.
 NEARLY = 0.1
+MOST_TIMES = 1000  # as many voxels as two grids have, that one which holds both may have
 
 
 class Structure(NamedTuple):
@@ -149,6 +151,24 @@ def _require_held(values: np.ndarray, held: tuple[int, ...], parts: Sequence[Par
     if wrong:
         what = f"{names} overlaps with others so that one value a voxel cannot say it in {count(wrong, 'voxel')}"
         raise Refusal(f"{what}; draw each region within the one that holds it")
+
+
+def joined(first: Geometry, second: Geometry) -> Geometry:
+    """The smallest grid with the voxels of the first that holds all voxels of both.
+
+    Whether those of the second are voxels of it is told where they are ``placed``.
+    """
+    relative = np.linalg.solve(first.matrix, second.matrix)
+    corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in second.shape))])
+    reached = np.rint(corners @ relative.T)[:, :3]
+    low = np.minimum(reached.min(0), 0).astype(int)
+    high = np.maximum(reached.max(0), np.array(first.shape) - 1).astype(int)
+    affine = first.matrix.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    shape = high - low + 1
+    if float(np.prod(shape.astype(float))) > MOST_TIMES * (np.prod(first.shape) + np.prod(second.shape)):
+        raise Refusal("lies far away from the other mask; check that both are of one scan")
+    return Geometry.of(shape.tolist(), affine)
 
 
 # ---- blocks of voxels on a grid ----

@@ -11,12 +11,12 @@ from segfw.base.printing import printable
 from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
-from segfw.dataset.image_files import image_files
+from segfw.dataset.image_files import image_files, mask_stem
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.dataset.pairing import cases_of, pair
 from segfw.dataset.patient_folders import visits_in
 from segfw.evaluation.pairs import known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
-from segfw.images.formats import UnreadableFile, size_and_change, split_ending
+from segfw.images.formats import UnreadableFile, has_names, size_and_change, split_ending
 
 ONE_CHANNEL = "image"  # what the only channel is called where nobody names it
 Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last change in ns
@@ -58,9 +58,9 @@ class FoundMasks:
 def find_masks(masks: Path, images: Path | None = None, label_names: Path | None = None) -> FoundMasks:
     """The masks in a folder, or one file, each with its image; UserError if there is none, or no image of any."""
     if masks.is_file():
-        if not split_ending(masks)[1]:
+        if not split_ending(masks)[1] and not has_names(masks):
             raise UnreadableFile(f"{masks}: unknown ending; give a mask, or the folder that holds the masks")
-        files = {split_ending(masks)[0]: masks}
+        files = {mask_stem(masks): masks}
         folder = masks.parent
     else:
         files = masks_by_id(masks)

@@ -60,7 +60,7 @@ class MeasuringJob:
         """All structures of a case; UserError if a file cannot be read, or the grids differ."""
         if self.channels and len(case.images) != len(self.channels):
             raise UserError(_lacking_images(case, self.channels))
-        stored, images = read_case(case)
+        stored, images = read_case(case, self.labels)
         classes_zyx = classes_of(to_canonical(stored), self.labels, case.mask, case.label_map)
         canonical = [to_canonical(image) for image in images]
         geometry = to_canonical(replace(stored, array=np.broadcast_to(np.uint8(0), stored.array.shape))).geometry
@@ -88,14 +88,14 @@ class MeasuringJob:
         )
 
 
-def read_case(case: MaskCase) -> tuple[Volume, list[Volume]]:
+def read_case(case: MaskCase, labels: LabelSet | None = None) -> tuple[Volume, list[Volume]]:
     """The mask and its images as stored, in one order of axes; UserError unless they lie on one grid.
 
     A mask that says nothing of its place, such as a picture, lies where its image does, and one of a photograph has no
     millimetres in any format.
     """
-    stored = read_stored_mask(case.mask)
     images = [read_volume(path) for path in case.images]
+    stored = read_stored_mask(case.mask, labels, images[0] if images else None)
     if not images:
         return stored, []
     first = images[0]

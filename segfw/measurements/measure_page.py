@@ -194,7 +194,7 @@ def _pictures(measures: Measures, found: FoundMasks) -> list[CasePicture]:
 def _picture(case: MaskCase, text: str, found: FoundMasks) -> CasePicture | None:
     """None where a file has gone meanwhile: a picture is not worth losing the page for."""
     try:
-        stored, images = read_case(case)
+        stored, images = read_case(case, found.labels)
         classes_zyx = classes_of(to_canonical(stored), found.labels, case.mask, case.label_map)
     except UserError:
         return None

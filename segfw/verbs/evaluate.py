@@ -64,6 +64,7 @@ def evaluate(
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.dataset.label_names import read_label_table
+    from segfw.dataset.named_structures import structures_left_out
     from segfw.dataset.own_names import own_names
     from segfw.dataset.totalsegmentator import values_of_other
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
@@ -134,6 +135,7 @@ def evaluate(
         files = {case: pair[0] for case, pair in every_pair.items()}
         labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
         notes += label_notes
+    notes += structures_left_out((file for pair in every_pair.values() for file in pair), labels)
     prediction_map = () if options.names is None else values_of_other(labels, options.names, reference)
 
     # Which structures are scored

@@ -1,0 +1,115 @@
+"""What the structures of a mask become among given labels: by ``structures.csv`` above it, or by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from segfw.base.words import count, listed
+from segfw.dataset.labels import LabelSet
+from segfw.dataset.look_up import LookUp, NotFound
+from segfw.dataset.structure_map import STRUCTURES_FILE, StructureMap, meanings_of, read_structure_map
+from segfw.images.formats import UnreadableFile, has_names, open_named_mask
+from segfw.images.named_mask import DrawnAs, numbered
+
+MOST_FOLDERS_UP = 5  # between a mask and its data set
+SHOWN = 6
+
+
+def structure_map_above(path: Path) -> StructureMap | None:
+    """The table of structures of the data set that a mask, or a folder of masks, lies in; None without one."""
+    folder = path.resolve()
+    for each in (folder, *list(folder.parents)[:MOST_FOLDERS_UP]):
+        if (each / STRUCTURES_FILE).is_file():
+            return read_structure_map(each / STRUCTURES_FILE)
+    return None
+
+
+def names_in(path: Path) -> tuple[str, ...]:
+    """Names of the structures of a mask; none where they have none. Raises UnreadableFile."""
+    mask = open_named_mask(path)
+    return () if mask is None else tuple(dict.fromkeys(structure.name for structure in mask.structures))
+
+
+def drawn_as_of(path: Path, labels: LabelSet) -> tuple[DrawnAs, ...] | None:
+    """What the structures of a mask become; None for a mask whose structures have no names.
+
+    Those that are no label are left out. Raises UnreadableFile if none is one: values alone would be compared, and
+    numbers of two files need not mean the same.
+    """
+    if not has_names(path):
+        return None
+    names = names_in(path)
+    if not names:
+        return None
+    label_of = _labels_of(path, names, labels)
+    found = tuple(
+        DrawnAs(name=name, painted=each.painted, values=each.values)
+        for each in meanings_of(labels)
+        for name in names
+        if label_of[name] == each.name
+    )
+    if not found:
+        known = listed(list(labels.structures)[:SHOWN])
+        what = f"none of its structures ({', '.join(names[:SHOWN])}) is one of the labels ({known})"
+        raise UnreadableFile(f"{path}: {what}; give a table of both as {STRUCTURES_FILE} beside it")
+    return found
+
+
+def _labels_of(path: Path, names: Sequence[str], labels: LabelSet) -> Mapping[str, str]:
+    """The label of each name, '' for none: by the table above the mask, else by the names of the labels."""
+    table = structure_map_above(path.parent)
+    look_up = LookUp(labels, path)
+    found = {}
+    for name in names:
+        label = "" if table is None or table.unknown([name]) else table.label_of_name(name)
+        if table is None or label not in labels.structures:
+            label = _by_name(name, look_up)
+        found[name] = label
+    return found
+
+
+def _by_name(name: str, look_up: LookUp) -> str:
+    """The one label that a name means; '' if it means none, or several."""
+    try:
+        meant = look_up.find(name).names
+    except NotFound:
+        return ""
+    return meant[0] if len(meant) == 1 else ""
+
+
+def structures_left_out(files: Iterable[Path], labels: LabelSet) -> list[str]:
+    """A note on structures of masks that are no label, if there are any; damaged masks are passed over."""
+    times: dict[str, int] = {}
+    for path in files:
+        try:
+            kept = drawn_as_of(path, labels)
+            names = () if kept is None else names_in(path)
+        except UnreadableFile:
+            continue
+        known = {each.name for each in kept or ()}
+        for name in names:
+            if name not in known:
+                times[name] = times.get(name, 0) + 1
+    if not times:
+        return []
+    shown = ", ".join(f"{name} (in {count(number, 'mask')})" for name, number in list(times.items())[:SHOWN])
+    more = f" and {len(times) - SHOWN} more" if len(times) > SHOWN else ""
+    return [f"structures that are no label were left out: {shown}{more}"]
+
+
+def labels_by_names(files: Iterable[Path]) -> LabelSet | None:
+    """A label for each name in masks, by its number where all files number alike; None if no mask has names."""
+    number_of: dict[str, int] = {}
+    is_alike = True
+    for path in files:
+        mask = open_named_mask(path) if has_names(path) else None
+        if mask is None:
+            continue
+        for each in numbered(mask.structures):
+            is_alike = number_of.setdefault(each.name, each.painted) == each.painted and is_alike
+    if not number_of:
+        return None
+    if not is_alike or len(set(number_of.values())) < len(number_of):
+        number_of = {name: number for number, name in enumerate(number_of, 1)}
+    return LabelSet(names=("background", *number_of), values=(0, *number_of.values()))
