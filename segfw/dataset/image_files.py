@@ -10,7 +10,7 @@ from segfw.base.records import UserError
 from segfw.images.dicom import ENDINGS as DICOM_ENDINGS
 from segfw.images.dicom import holds_dicom, is_dicom, may_be_lost
 from segfw.images.dicom_header import read_header
-from segfw.images.dicom_masks import named_dicom
+from segfw.images.dicom_masks import MASKS, named_dicom
 from segfw.images.formats import split_ending
 
 # Folders that archives, cameras, disks and network stores leave behind; what begins with a point is passed over anyway.
@@ -37,10 +37,10 @@ def _is_image(path: Path) -> bool:
 def mask_files(folder: Path) -> list[Path]:
     """As ``image_files``, with the structure sets and segmentations of DICOM, as files or each in a folder of its own.
 
-    Folders that hold such a mask alone are not listed beside it.
+    Folders of DICOM beside such masks are the images that these were drawn on.
     """
-    plain = [path for path in image_files(folder) if path.is_file() or named_dicom(path) is None]
     found = [path for path in folder.iterdir() if not path.name.startswith(".") and named_dicom(path) is not None]
+    plain = [path for path in image_files(folder) if not found or path.is_file()]
     return sorted({*plain, *found})
 
 
@@ -79,13 +79,20 @@ def series_folders(folder: Path) -> list[Path]:
 def series_in(folder: Path) -> list[Path]:
     """What stands for each series in a folder: itself, or where it holds several a file of each, in their order.
 
-    A folder of which nothing can be told stands for itself; reading it says what is wrong.
+    Nothing where there are structure sets and segmentations alone. A folder of which nothing can be told stands for
+    itself; reading it says what is wrong.
     """
     first: dict[str, Path] = {}
+    kinds = set()
     for path in sorted(folder.iterdir()):
-        header = read_header(path) if is_dicom(path) and path.name.upper() != "DICOMDIR" else None
+        if not is_dicom(path) or path.name.upper() == "DICOMDIR":
+            continue
+        header = read_header(path)
+        kinds.add("unknown" if header is None else header.kind)
         if header is not None and header.kind == "image":
             first.setdefault(header.series.series, path)
+    if kinds and kinds <= set(MASKS):
+        return []
     return list(first.values()) if len(first) > 1 else [folder]
 
 

@@ -45,6 +45,8 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
             raise UserError(f"{source}: {what}; give each series a folder of its own")
         name = source.resolve().name.removesuffix("_0000")
         series = series_in(source)
+        if not series:
+            raise UserError(f"{source}: holds a mask and no image; give the folder of the images")
         if len(series) == 1:
             return [Case(id=name, images=(source,))]
         return [Case(id=f"{name}_{number}", images=(path,)) for number, path in enumerate(series, 1)]

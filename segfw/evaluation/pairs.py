@@ -19,6 +19,7 @@ from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
 from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
 from segfw.dataset.named_structures import labels_by_names, structure_map_above
 from segfw.dataset.patient_folders import visits_in
+from segfw.dataset.structure_map import STRUCTURES_FILE
 from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_pair
 from segfw.images.formats import has_names, is_picture, split_ending
 from segfw.images.mask_colours import is_colour, value_in_words
@@ -260,7 +261,8 @@ def masks_by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
     masks: dict[str, Path] = {}
-    files = mask_files(folder)
+    is_tree = (folder / STRUCTURES_FILE).is_file()  # of DICOM, whose folders may hold a mask each by chance
+    files = [] if is_tree else mask_files(folder)
     if not files:
         masks = _masks_of_data_set(folder)
     for path in files:

@@ -260,6 +260,7 @@ def test_each_series_in_a_tree_of_new_images_is_a_case(tmp_path):
     write_series(tmp_path / "in" / "p1", IMAGE, grid(2), start="x")
     write_series(tmp_path / "in" / "p2" / "ct", IMAGE, grid(3))
     write_structures(tmp_path / "in" / "p2" / "ct" / "rs.dcm", {"cord": contours_of(CORD)}, grid(3))
+    write_segmentation(tmp_path / "in" / "p3" / "seg.dcm", {"cord": CORD}, grid(3))  # alone in its folder: no image
     cases = find_images(tmp_path / "in", ())
     assert [case.id for case in cases] == ["ct", "p1_1", "p1_2"]
     assert [read_volume(case.images[0]).series.series for case in cases] == ["1.2.3", "1.2.1", "1.2.2"]
