@@ -173,7 +173,7 @@ def auroc(lower: Sequence[float], higher: Sequence[float]) -> float:
 
 
 def _share(verdicts: Sequence[GateVerdict], weights_n: np.ndarray, names: tuple[str, ...]) -> float:
-    return float(weights_n[[verdict.verdict in names for verdict in verdicts]].sum())
+    return min(1.0, float(weights_n[[verdict.verdict in names for verdict in verdicts]].sum()))
 
 
 def _usual_reason(reasons: Counter[str]) -> str:
