@@ -180,6 +180,7 @@ def predict(
     names: str | None = None,
     save_probabilities: int | None = None,
     uncertainty: bool = False,
+    plausible: bool = False,
     quality: bool = True,
     report: bool = False,
     max_memory_gb: float | None = None,

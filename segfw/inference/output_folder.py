@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from segfw.base.file_names import CASE_PAGES_FOLDER, QUALITY_FOLDER, REGIONS_ENDING
+from segfw.base.file_names import CASE_PAGES_FOLDER, PLAUSIBLE_FOLDER, QUALITY_FOLDER, REGIONS_ENDING
 from segfw.base.file_names import HIDDEN as HIDDEN
 from segfw.base.files import remove_partials, write_text
 from segfw.base.locks import alone, claimed
@@ -116,6 +116,21 @@ class OutputFolder:
         for name in (f"{case_id}.json", f"{case_id}{REGIONS_ENDING}"):
             (self.path / QUALITY_FOLDER / name).unlink(missing_ok=True)
         (self.path / CASE_PAGES_FOLDER / f"{case_id}.html").unlink(missing_ok=True)
+        for file in self._plausible_files(case_id):
+            file.unlink(missing_ok=True)
+
+    def _plausible_files(self, case_id: str) -> list[Path]:
+        """Plausible masks of a case, as the file says that lists them, and that file."""
+        lists = self.path / PLAUSIBLE_FOLDER / f"{case_id}.json"
+        try:
+            names = json.loads(lists.read_bytes())["files"]
+            # Whatever stands there, only files in the folder and of the case.
+            masks = [
+                lists.with_name(name) for name in names if name.startswith(f"{case_id}_") and Path(name).name == name
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
+            masks = []
+        return [lists, *masks]
 
     def known(self) -> set[str]:
         """Ids of the cases that were predicted into this folder."""

@@ -65,6 +65,7 @@ class PredictOptions(TilingOptions):
         choices=(8, 16),
     )
     uncertainty: bool = option(False, "maps of entropy and disagreement of folds")
+    plausible: bool = option(False, "of a calibrated model, the least and the most that may be right, and each fold's")
     quality: bool = option(True, "leave out how far each mask may be trusted, which calibrated models tell")
     report: bool = option(False, "a page for each case, for which it is predicted four times")
     max_memory_gb: float | None = option(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.file_names import REGIONS_ENDING
 from segfw.base.records import UserError
+from segfw.base.shell_line import shell_line
 from segfw.base.words import listed
 from segfw.inference.prediction_options import PredictOptions
 from segfw.model.load import Model
@@ -16,8 +18,27 @@ from segfw.quality.case_page import CasePageMaker, changes_for
 from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
 from segfw.quality.input_gate import Gate
 from segfw.quality.model_identity import ModelIdentity
+from segfw.quality.plausible_masks import PlausibleMasks
 from segfw.quality.quality_model import QualityModel
 from segfw.quality.quality_sink import MaskJudge
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calibration:
+    """A model's quality.json, and the digest of its bytes."""
+
+    quality: QualityModel
+    digest: str
+
+
+def _calibration_of(model: Path) -> _Calibration | None:
+    """None of a model that is not calibrated; UserError if the file is damaged."""
+    with ModelSource.open(model) as source:
+        content = source.read_if_there(QUALITY_FILE)
+    if content is None:
+        return None
+    quality = QualityModel.parse(content, Path(model) / QUALITY_FILE)
+    return _Calibration(quality=quality, digest=hashlib.sha256(content).hexdigest())
 
 
 def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> MaskJudge | None:
@@ -40,11 +61,10 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
     if not options.quality:
         return None
     path = Path(model) / QUALITY_FILE
-    with ModelSource.open(model) as source:
-        content = source.read_if_there(QUALITY_FILE)
-    if content is None:
+    calibration = _calibration_of(model)
+    if calibration is None:
         return None
-    quality = QualityModel.parse(content, path)
+    quality = calibration.quality
     calibrated = quality.identity.configuration
     names = [each.configuration.name for each in loaded]
     if len(names) > 1:
@@ -68,7 +88,54 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
             f"note: {path} was calibrated with fold {listed(quality.identity.folds, 'and')}, and fold "
             f"{listed(used.folds, 'and')} predicts; its bounds are of single networks and hold"
         )
-    return MaskJudge(quality=quality, digest=hashlib.sha256(content).hexdigest(), guarantee=guarantee)
+    return MaskJudge(quality=quality, digest=calibration.digest, guarantee=guarantee)
+
+
+def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> PlausibleMasks | None:
+    """What makes the masks of ``--plausible``; None where they are not asked for. Parameters as of ``judge_of``.
+
+    Raises
+    ------
+    UserError
+        If the model has no calibration, or one of another model or configuration, or of too few cases.
+    """
+    if not options.plausible:
+        return None
+    path = Path(model) / QUALITY_FILE
+    calibration = _calibration_of(model)
+    if calibration is None:
+        raise UserError(
+            f"{model}: --plausible needs thresholds from held-out cases, and this model is not calibrated; run segfw "
+            f"calibrate {shell_line(model)} first"
+        )
+    quality = calibration.quality
+    calibrated = quality.identity.configuration
+    names = [each.configuration.name for each in loaded]
+    if names != [calibrated]:
+        raise UserError(
+            f"{path}: --plausible is of {calibrated}, which was calibrated, and {listed(names, 'and')} predicts; add "
+            f"--configuration {calibrated}"
+        )
+    problem = quality.identity.difference(ModelIdentity.of(loaded[0]))
+    if problem:
+        raise UserError(f"{path}: is of another model ({problem}); run segfw calibrate anew, or leave out --plausible")
+    without = {
+        name: found.note for name, found in quality.plausible.items() if found.outer is None and found.inner is None
+    }
+    if len(without) == len(quality.plausible):
+        why = next(iter(without.values()), "it was made without them")
+        raise UserError(
+            f"{path}: holds no thresholds for --plausible ({why}); calibrate with more cases, or leave out --plausible"
+        )
+    for name, note in without.items():
+        print(f"note: no plausible masks of {name}: {note}")
+    thresholds = {name: found for name, found in quality.plausible.items() if name not in without}
+    return PlausibleMasks(
+        thresholds=thresholds,
+        gate=quality.gate,
+        guarantee=guarantee_with(quality, options),
+        digest=calibration.digest,
+    )
 
 
 def page_maker(model: Path, loaded: Sequence[Model], gate: Gate | None) -> CasePageMaker:

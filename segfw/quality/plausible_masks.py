@@ -35,6 +35,8 @@ from segfw.inference.predict_protocol import PreparedImage
 from segfw.inference.prediction_job import PredictionJob
 from segfw.model.load import Model
 from segfw.model.postprocess import Postprocessing, apply
+from segfw.quality.candidate_masks import names_in_masks
+from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
 from segfw.quality.image_fingerprint import image_fingerprint
 from segfw.quality.input_gate import Gate, GateVerdict
 from segfw.quality.plausible_thresholds import PlausibleThresholds, structure_log_odds
@@ -44,7 +46,7 @@ FEWEST_FOLDS = 3  # of which each one's mask is written: two say little of what 
 PART = (1, 64, 64)  # voxels that are looked at together; slice after slice, so that bits are packed by slice
 # Of masks, per byte of the image's file and mask: as many as there are files, each about as large as the mask.
 MASK_SHARE = 0.05
-KEPT = (
+PROMISE = (
     "on average over images like the training images the outer mask misses at most {level:.0%} of a structure, and the "
     "voxels of the inner mask that are not in it are at most {level:.0%} of it; not in every patient, and not after a "
     "change of scanner"
@@ -66,13 +68,17 @@ class PlausibleStructure(Record):
 
 
 class PlausibleCase(Record):
-    """``plausible/CASE.json``: which files belong to a case, and what they promise: 'kept: ...' or 'withdrawn: ...'."""
+    """``plausible/CASE.json``: which files belong to a case, what they promise, and whether that holds for this image.
+
+    ``guarantee`` is 'exchangeable', or 'withdrawn: why'.
+    """
 
     case: str
     files: tuple[str, ...]
     folds: tuple[str, ...]
     structures: tuple[PlausibleStructure, ...]
     guarantee: str
+    promise: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,8 @@ class PlausibleMasks:
 
     thresholds: Mapping[str, PlausibleThresholds]
     gate: Gate | None
+    digest: str  # of the quality.json
+    guarantee: str = EXCHANGEABLE  # or 'withdrawn: why'
 
     def extra(self, job: PredictionJob, model: Model) -> Extra:
         """What is made of every case."""
@@ -89,9 +97,9 @@ class PlausibleMasks:
         folds = tuple(model.weights)
 
         def open_sink(path: Path, prepared: PreparedImage, case: Case) -> PlausibleSink:
-            verdict = None
-            if self.gate is not None:
-                verdict = self.gate.look(image_fingerprint(prepared.image, prepared.record))
+            guarantee = self.guarantee
+            if self.gate is not None and guarantee == EXCHANGEABLE:
+                guarantee = guarantee_for(self.gate.look(image_fingerprint(prepared.image, prepared.record)))
             return PlausibleSink(
                 path,
                 prepared.record,
@@ -102,7 +110,7 @@ class PlausibleMasks:
                 written=job.written,
                 ending=job.options.ending,
                 like=case.images[0],
-                verdict=verdict,
+                guarantee=guarantee,
             )
 
         files = 2 * len(wanted) + (len(folds) if len(folds) >= FEWEST_FOLDS else 0)
@@ -134,7 +142,7 @@ class PlausibleSink:
         written: LabelSet | None = None,
         ending: str = ".nii.gz",
         like: Path | None = None,
-        verdict: GateVerdict | None = None,
+        guarantee: str = EXCHANGEABLE,
         part: Shape = PART,
     ) -> None:
         self._path = Path(path)
@@ -146,7 +154,8 @@ class PlausibleSink:
         self._written = written or labels
         self._ending = ending
         self._like = like
-        self._verdict = verdict
+        self._guarantee = guarantee
+        self._called = names_in_masks(labels, written)
         self._part = part
         self._resampler = BlockResampler.back(record)
         self._done = 0  # slices of the crop
@@ -235,7 +244,7 @@ class PlausibleSink:
                     files.append(self._write_structure("inner", name, is_inner))
             structures.append(
                 PlausibleStructure(
-                    label=name,
+                    label=self._called[name],
                     inner_ml=volumes["inner"],
                     mask_ml=self._millilitres(is_mask),
                     outer_ml=volumes["outer"],
@@ -253,14 +262,8 @@ class PlausibleSink:
             folds=self._folds,
             structures=tuple(structures),
             guarantee=self._guarantee,
+            promise=PROMISE.format(level=max(found.level for found in self._thresholds.values())),
         ).save(self._path)
-
-    @property
-    def _guarantee(self) -> str:
-        if self._verdict is not None and self._verdict.verdict != "usual":
-            reasons = "; ".join(self._verdict.reasons)
-            return f"withdrawn: the image is {self._verdict.verdict}, unlike the training images ({reasons})"
-        return "kept: " + KEPT.format(level=max(found.level for found in self._thresholds.values()))
 
     def _wanted(self, classes_zyx: np.ndarray) -> np.ndarray:
         """Without the classes of no structure that is wanted."""
@@ -282,7 +285,7 @@ class PlausibleSink:
         index = self._index[name]
         painted = self._labels.painted_classes[index] if self._labels.regions else self._labels.structures[name][0]
         classes = np.where(is_inside, painted, 0).astype(np.uint8 if painted < 256 else np.uint16)
-        called = kind if len(self._labels.structures) == 1 else f"{kind}_{in_file_name(name)}"
+        called = kind if len(self._labels.structures) == 1 else f"{kind}_{in_file_name(self._called[name])}"
         return self._write(called, classes)
 
     def _write(self, called: str, classes_zyx: np.ndarray) -> str:
@@ -307,6 +310,13 @@ class _PackedMask:
             bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=height * width)
             result[z] = bits.reshape(height, width)
         return result
+
+
+def guarantee_for(verdict: GateVerdict) -> str:
+    """What the gate leaves of what is promised of an image."""
+    if verdict.verdict == "usual":
+        return EXCHANGEABLE
+    return f"{WITHDRAWN}the image is {verdict.verdict}, unlike the training images ({'; '.join(verdict.reasons)})"
 
 
 def of_member(slab: Slab, member: int) -> Slab:

@@ -120,7 +120,7 @@ def predict(
     else:
         with cluster_pool(options.cluster, reads=[job.model, asked.source], writes=job.output) as pool:
             cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool, PREDICTING)
-    if job.quality is not None:
+    if job.quality is not None and options.quality:
         for line in quality_lines(folder.path, ids):
             print(line)
     finish_folder(cohort, folder, part.failures_file)
@@ -153,7 +153,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.inference.prediction_job import PredictionJob
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
-    from segfw.quality.calibrated_prediction import judge_of, page_maker, require_distinct_files
+    from segfw.quality.calibrated_prediction import judge_of, page_maker, plausible_of, require_distinct_files
 
     model = Path(model)
     source = Path(source)
@@ -199,6 +199,9 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     if options.report:
         gate = None if judge is None else judge.quality.gate
         job = replace(job, makers=(*job.makers, page_maker(model, loaded, gate)))
+    plausible = plausible_of(model, loaded, options)
+    if plausible is not None:
+        job = replace(job, makers=(*job.makers, plausible), quality=plausible.digest)
     if options.cluster is not None:
         require_cluster(options.cluster, reads=[model, source])
     return _Asked(

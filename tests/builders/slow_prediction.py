@@ -33,7 +33,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     paths, options = [Path(text) for text in sys.argv[1:4]], {}
     for text in sys.argv[4:]:
-        name, value = text.split("=", 1)
+        name, _, value = text.partition("=")
         if name == "slow":
             options["build"] = slowly(float(value))
         elif name == "file_limit":
@@ -41,7 +41,7 @@ def main() -> int:
 
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
         else:
-            options[name] = value
+            options[name] = value or True
     try:
         predict(*paths, **{"device": "cpu"} | options)
     except CasesFailed as error:

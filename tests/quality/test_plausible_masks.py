@@ -16,7 +16,7 @@ from segfw.grid.slabs import Heads, Slab
 from segfw.images.formats import read_mask, read_volume
 from segfw.model.postprocess import DecodedStructure, KeepLargest, Postprocessing, apply
 from segfw.quality.input_gate import GateVerdict
-from segfw.quality.plausible_masks import PlausibleCase, PlausibleSink
+from segfw.quality.plausible_masks import PlausibleCase, PlausibleSink, guarantee_for
 from segfw.quality.plausible_thresholds import PlausibleThresholds
 
 FOLDS = ("0", "1", "4")
@@ -222,15 +222,11 @@ def test_of_an_odd_image_the_guarantee_is_withdrawn_in_words(tmp_path):
     mask = restore(members[0], record)
     verdict = GateVerdict(score=2.0, percentile=100, verdict="odd", reasons=("noisier than any training image",))
     limits = dict.fromkeys("ab", thresholds(-1.0, 1.0))
-    (tmp_path / "odd").mkdir()
-    odd = write(tmp_path / "odd", record, members, mask, limits, verdict=verdict)
-    assert odd.guarantee == (
-        "withdrawn: the image is odd, unlike the training images (noisier than any training image)"
-    )
-    (tmp_path / "usual").mkdir()
-    usual = write(tmp_path / "usual", record, members, mask, limits)
-    assert usual.guarantee.startswith("kept: on average over images like the training images the outer mask misses at")
-    assert "not in every patient" in usual.guarantee
+    case = write(tmp_path, record, members, mask, limits, guarantee=guarantee_for(verdict))
+    assert case.guarantee == "withdrawn: the image is odd, unlike the training images (noisier than any training image)"
+    assert guarantee_for(verdict.model_copy(update={"verdict": "usual"})) == "exchangeable"
+    assert case.promise.startswith("on average over images like the training images the outer mask misses at most 5%")
+    assert "not in every patient" in case.promise
 
 
 def test_slices_that_are_missing_are_refused(tmp_path):
