@@ -130,6 +130,8 @@ CASES = (
     BadInput("model/selection.json", "not JSON", _text("{"), PREDICT),
     BadInput("model/selection.json", "a temperature of 0", _decoding("bright", 0), PREDICT),
     BadInput("model/selection.json", "decodes what the model has not", _decoding("liver", 1.5), PREDICT),
+    BadInput("model/quality.json", "not there", _nothing, (*PREDICT, "--plausible")),
+    BadInput("model/quality.json", "cut", _text('{"format": "segfw qual'), (*PREDICT, "--plausible")),
     BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
     BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
     BadInput(f"{THEIRS}/fold_0/checkpoint_final.pth", "one bit flipped", _bit, IMPORT),
