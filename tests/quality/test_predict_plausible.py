@@ -218,8 +218,8 @@ def test_a_model_that_is_not_calibrated_is_one_sentence(images, tmp_path):
 def test_too_few_cases_are_one_sentence_and_a_structure_with_too_few_a_note(own, images, tmp_path, capsys):
     with_thresholds(own, bright=NONE, dark=NONE)
     assert refused(own, images, tmp_path / "masks") == (
-        f"{own / QUALITY_FILE}: holds no thresholds for plausible=True (only 7 patients have it; at least 10 are needed); "
-        "calibrate with more cases, or leave out plausible=True"
+        f"{own / QUALITY_FILE}: holds no thresholds for plausible=True (only 7 patients have it; at least 10 are "
+        "needed); calibrate with more cases, or leave out plausible=True"
     )
     with_thresholds(own, bright=FOUND, dark=NONE)
     predict(own, images, tmp_path / "masks", device="cpu", plausible=True)
