@@ -29,6 +29,7 @@ VERBS = (
     "select",
     "evaluate",
     "measure",
+    "stress",
     "export",
     "import-nnunet",
     "info",
