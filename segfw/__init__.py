@@ -18,6 +18,7 @@ _PUBLIC = {
     "run": "segfw.verbs.run",
     "evaluate": "segfw.verbs.evaluate",
     "measure": "segfw.verbs.measure",
+    "stress": "segfw.verbs.stress",
     "find": "segfw.verbs.find",
     "select": "segfw.verbs.select",
     "ensemble": "segfw.verbs.ensemble",

@@ -31,6 +31,8 @@ from segfw.planning.plan import Plan
 from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
+from segfw.robustness.stress_options import StressOptions
+from segfw.robustness.stress_records import StressReport
 from segfw.training.batches import Augment
 from segfw.training.settings import RunOptions as RunOptions
 from segfw.training.settings import TrainOptions as TrainOptions
@@ -77,6 +79,7 @@ __all__ = [
     "read_volume",
     "run",
     "select",
+    "stress",
     "train",
 ]
 
@@ -287,6 +290,26 @@ def measure(
     cluster: str | None = None,
     overwrite: bool = False,
 ) -> Measures: ...
+def stress(
+    model: StrPath,
+    source: StrPath,
+    output: StrPath,
+    options: StressOptions = ...,
+    *,
+    build: BuildNetwork | None = None,
+    # options: StressOptions
+    step: float = 0.5,
+    mirroring: bool = True,
+    precision: Precision = "auto",
+    reference: StrPath | None = None,
+    cases: int = 8,
+    only: tuple[str, ...] | list[str] | None = None,
+    quick: bool = False,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | list[str] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> StressReport: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",

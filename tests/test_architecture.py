@@ -46,12 +46,16 @@ EDGES = {
     "nnunet": {"base", "images", "networks", "dataset", "grid", "planning", "model"},
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
-    "perturbations": {"images", "grid"},
+    "perturbations": {"base", "images", "grid"},
     "interop": set(),
     "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference"},
-    "robustness": set(),
-    "standing": {"base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop", "robustness"},
+    "robustness": {
+        *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
+    },
+    "standing": {
+        *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
+    },
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

@@ -21,7 +21,8 @@ from segfw.images.volume import Volume, is_axis_order, to_orientation
 
 MOST_SHEAR = 1e-3  # degrees; NRRD and MetaImage of SimpleITK hold no more
 NIFTI_HEADER_BYTES = 352
-STEPS = 30_000  # of a scaled file, of the 32 767 that 16 bits with a sign have
+STEPS = 30_000  # that floats are rounded to, of the 32 767 that 16 bits with a sign have
+MOST_STEPS = 32_000  # of a scaled file: some more, lest what was rounded gets coarser steps
 LARGEST_SHORT = 32_767
 
 ALL_AXIS_ORDERS = tuple(
@@ -42,16 +43,18 @@ def in_steps(volume: Volume) -> Volume:
         return volume
     rounded = np.empty(volume.array.shape, dtype=np.float32)
     for channel, voxels in enumerate(volume.array):
-        step, first = _steps_of(voxels)
+        step, first = _steps_of(voxels, STEPS)
         rounded[channel] = np.rint((voxels.astype(np.float64) - first) / step) * step + first
     return replace(volume, array=rounded)
 
 
-def _steps_of(voxels: np.ndarray) -> tuple[float, float]:
+def _steps_of(voxels: np.ndarray, most: int) -> tuple[float, float]:
     """The step between stored values of a channel, a power of two, and the value that is stored as 0."""
     low = float(voxels.min())
     width = float(voxels.max()) - low
-    step = 2.0 ** math.ceil(math.log2(width / STEPS)) if width > 0 else 1.0
+    if width <= 0:
+        return 1.0, low
+    step = 2.0 ** math.ceil(math.log2(width / most))
     return step, math.floor(low / step) * step
 
 
@@ -146,7 +149,7 @@ def _scaled(path: Path, volume: Volume) -> None:
     if voxels.dtype.kind in "iub":
         scale = (0.5, float(voxels.min()))
     else:
-        scale = _steps_of(voxels)
+        scale = _steps_of(voxels, MOST_STEPS)
     slope, offset = scale
     largest = (float(voxels.max()) - offset) / slope
     dtype = np.dtype(np.int16) if largest <= LARGEST_SHORT else np.dtype(np.int32)

@@ -13,12 +13,14 @@ from segfw.standing.of_masks import masks_standing
 from segfw.standing.of_measures import measures_standing
 from segfw.standing.of_model import model_standing
 from segfw.standing.of_scores import scores_standing
+from segfw.standing.of_stress import stress_standing
 from segfw.standing.of_work import work_standing
 
 # Asked in this order: a work folder is a model, too, and a folder of masks might pass for images.
 RECOGNISERS: dict[str, Callable[[Path], Answer | None]] = {
     "work": work_standing,
     "model": model_standing,
+    "stress": stress_standing,
     "masks": masks_standing,
     "onnx": onnx_standing,
     "nnunet": nnunet_standing,
@@ -38,5 +40,5 @@ def standing_of(path: Path) -> Answer:
             return found
     raise UserError(
         f"{path}: is nothing that segfw knows; give a work folder, a model, a folder of masks that segfw made, a data "
-        "set, scores.json of an evaluation, or measures.json"
+        "set, scores.json of an evaluation, measures.json, or stress.json"
     )

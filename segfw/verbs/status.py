@@ -40,7 +40,10 @@ COMMAND = Command(
     what="Say what a folder or file is and how far the work in it is: folds, masks, hours left, and the next command.",
     example="segfw status work",
     arguments=(
-        Argument(name="path", help="work folder, model, folder of masks, data set, scores.json, or measures.json"),
+        Argument(
+            name="path",
+            help="work folder, model, folder of masks, data set, scores.json, measures.json, or stress.json",
+        ),
     ),
     gives_json=True,
 )

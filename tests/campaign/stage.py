@@ -60,6 +60,12 @@ ACTS: Mapping[str, Act] = {
             *("--report", "{out}/measures.html", "--per-component", "--wide"),
         )
     ),
+    "stress": Act(
+        (
+            *("stress", "{data}/model.zip", "{data}/raw/imagesTs", "{out}/robustness", "--quick", *CPU),
+            *("--precision", "fp32", "--reference", "{data}/predicted"),
+        )
+    ),
     "find --codes": Act(("find", "{data}/model.zip", "--codes", "{out}/codes.csv")),
     "export": Act(("export", "{data}/imported", "{out}/model.zip")),
     "export --onnx": Act(("export", "{data}/imported", "{out}/onnx", "--onnx")),

@@ -89,6 +89,7 @@ PREDICT = ("predict", "model", "raw/imagesTr", "out", "--device", "cpu")
 IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
+STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 SPLITS = (*PLAN, "--splits", "splits.json")
 SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -105,6 +106,9 @@ CASES = (
     BadInput(IMAGE, "cut", _cut, MEASURE),
     BadInput("raw/labelsTr", "has no structure of a name", _nothing, (*MEASURE, "--only", "spleen")),
     BadInput("measures.csv", "a table of another program", _text("a,b\n1,2\n"), MEASURE),
+    BadInput(IMAGE, "cut", _cut, STRESS),
+    BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
+    BadInput("out", "a file in the place of the folder", _text("x"), STRESS),
     BadInput("raw/dataset.json", "not JSON", _text("{labels: 1}"), CHECK),
     BadInput("raw/dataset.json", "no object", _text("[]"), CHECK),
     BadInput("raw/dataset.json", "200 000 brackets", _text("[" * 200_000), CHECK),
@@ -133,6 +137,7 @@ CASES = (
     BadInput("model/quality.json", "not there", _nothing, (*PREDICT, "--plausible")),
     BadInput("model/quality.json", "cut", _text('{"format": "segfw qual'), (*PREDICT, "--plausible")),
     BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
+    BadInput(THEIRS, "asked for axes that there are not", _nothing, (*IMPORT, "--trained-on", "LAX")),
     BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
     BadInput(f"{THEIRS}/fold_0/checkpoint_final.pth", "one bit flipped", _bit, IMPORT),
 )

@@ -55,10 +55,13 @@ from segfw.nnunet.followed_plans import followed_plan
 from segfw.nnunet.postprocessing_files import UnknownError, read_postprocessing
 from segfw.onnx.pipeline import pipeline_of
 from segfw.onnx.runner import read_pipeline
+from segfw.perturbations.perturbation import Perturbation
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits, import_splits
+from segfw.robustness.stress_folder import StressSettings
+from segfw.robustness.stress_records import CaseStress, Effect, StructureEffect
 from segfw.standing.of_measures import measures_standing
 from segfw.training.settings import RunOptions, TrainSettings
 from segfw.training.stop_file import StopFile
@@ -326,6 +329,37 @@ MEASURING = MeasuringSettings(
     only=("liver",),
     per_component=False,
 )
+STRESSING = StressSettings(
+    prediction=PredictionSettings(configuration="2d", folds=("0",), weights_digest="0af3", step=0.5, mirroring=True),
+    has_reference=True,
+)
+STRESSED = CaseStress(
+    id="a",
+    sources=(("a_0000.nii.gz", 99, 18),),
+    voxels=1000,
+    tried="some",
+    effects=(
+        Effect(
+            perturbation=Perturbation(name="noise", kind="degrades", level=0.3, unit="sd of the foreground"),
+            changed_voxels=17,
+            structures=(
+                StructureEffect(
+                    structure="liver",
+                    voxels_before=90,
+                    voxels_after=80,
+                    agreement=0.9,
+                    ceiling=None,
+                    dice_before=0.8,
+                    dice_after=0.75,
+                    expected=True,
+                    found_before=True,
+                    found_after=True,
+                ),
+            ),
+        ),
+        Effect(perturbation=Perturbation(name="origin", kind="exact"), problem="too small"),
+    ),
+)
 MEASURED = CaseMeasures(
     id="a",
     sources=(("a.nii.gz", 4096, 17), ("a_0000.nii.gz", 99, 18)),
@@ -414,6 +448,8 @@ TEXTS = {
     "settings of measures": Target(_of_record(MEASURING), MeasuringSettings.load, JSON),
     "of a measured case": Target(_of_record(MEASURED), CaseMeasures.load, JSON),
     "measures.json": Target(_measures, _standing_of_measures, JSON),
+    "of a case under changes": Target(_of_record(STRESSED), CaseStress.load, JSON),
+    "settings of a robustness report": Target(_of_record(STRESSING), StressSettings.load, JSON),
     "nnU-Net's postprocessing.json": Target(
         _text("postprocessing.json", KEEP_LARGEST), _postprocessing_of_theirs, JSON
     ),
