@@ -19,7 +19,7 @@ from segfw.inference.prediction_options import PredictOptions
 from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
-    *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "measure"),
+    *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "measure", "stress"),
     *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
