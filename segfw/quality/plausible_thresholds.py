@@ -65,7 +65,7 @@ class PlausibleThresholds(Record):
 
 def level_edges() -> np.ndarray:
     """Lower end of each level (L,); that of the first one is minus infinity."""
-    return np.concatenate([[-np.inf], LOWEST + np.arange(LEVELS - 1) / STEPS])
+    return np.concatenate([[-np.inf], (np.round(LOWEST * STEPS) + np.arange(LEVELS - 1)) / STEPS])
 
 
 class PlausibleHistograms:
