@@ -285,6 +285,7 @@ def measure(
     per_component: bool = False,
     by_patient: StrPath | None = None,
     label_names: StrPath | None = None,
+    model: StrPath | None = None,
     workers: int | None = None,
     part: str | None = None,
     cluster: str | None = None,

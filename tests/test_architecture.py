@@ -48,7 +48,7 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
     "interop": set(),
-    "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference"},
+    "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference", "measurements"},
     "robustness": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },

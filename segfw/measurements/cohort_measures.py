@@ -66,6 +66,7 @@ class Measures(Record):
     per_component: bool = False
     label_names: str = ""  # as it was given
     by_patient: str = ""  # the same
+    model: str = ""  # whose intervals of volumes these are
     unit: str
     notes: tuple[str, ...] = ()
     names: dict[str, NameInTable] = {}  # of structures that the table of anatomy knows

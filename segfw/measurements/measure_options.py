@@ -30,6 +30,7 @@ class MeasureOptions(Options):
         const=GUESS,
     )
     label_names: Path | None = option(None, LABEL_NAMES_HELP, metavar="FILE")
+    model: Path | None = option(None, "calibrated model that made the masks, for intervals of volumes", metavar="MODEL")
     workers: int | None = option(None, "threads that read and measure (default: one per processor)", ge=1)
     part: str | None = option(None, "only each N-th case from the K-th on, for an array of N jobs: 3/8", metavar="K/N")
     cluster: str | None = option(None, "Dask scheduler, whose workers measure: host:8786", metavar="ADDRESS")

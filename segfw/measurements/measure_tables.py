@@ -30,7 +30,7 @@ POINTS = {
 # In this order; what no row has is left out, but for the first ones.
 ALWAYS = ("case", "structure", "value", "status", "reason", "volume_ml")
 OTHERS = (
-    *("area_mm2", "area_px", "voxels", "cut_share", "components", "largest_share"),
+    *("volume_low_ml", "volume_high_ml", "area_mm2", "area_px", "voxels", "cut_share", "components", "largest_share"),
     *("centroid_ras_mm", "box_ras_mm"),
     *("mesh_volume_ml", "surface_mm2", "surface_smooth_mm2", "sphericity", "diameter_mm"),
     *("major_axis_mm", "middle_axis_mm", "minor_axis_mm", "elongation", "flatness"),

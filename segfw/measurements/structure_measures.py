@@ -45,6 +45,8 @@ class StructureMeasures(Record):
     reason: str = ""
     voxels: int | None = None
     volume_ml: float | None = None
+    volume_low_ml: float | None = None  # of a calibrated model's masks: where the true volume mostly lies
+    volume_high_ml: float | None = None
     area_mm2: float | None = None
     area_px: float | None = None
     cut_share: float | None = None

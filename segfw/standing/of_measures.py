@@ -74,6 +74,7 @@ def _options(found: Mapping[str, Any]) -> list[str]:
     options += ["--only", ",".join(found["only"])] if found.get("only") else []
     options += ["--per-component"] if found.get("per_component") else []
     options += ["--label-names", str(found["label_names"])] if found.get("label_names") else []
+    options += ["--model", str(found["model"])] if found.get("model") else []
     by_patient = found.get("by_patient")
     if by_patient:
         options += ["--by-patient"] if by_patient == GUESS else ["--by-patient", str(by_patient)]

@@ -33,7 +33,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
         Table to write, NAME.csv; NAME.json beside it holds all that was found, and how.
     options
         ``images`` is the folder of the images of the same names. ``only`` names structures. ``part`` '3/8' takes every
-        eighth case from the third on; ``cluster`` is the address of a Dask scheduler, whose workers measure.
+        eighth case from the third on; ``cluster`` is the address of a Dask scheduler, whose workers measure. ``model``
+        is the calibrated model that made the masks: volumes get the interval in which the true one mostly lies.
 
     Returns
     -------
@@ -43,7 +44,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     Raises
     ------
     UserError
-        If there is no mask, no image of any, no structure of a name, or what is there was measured otherwise.
+        If there is no mask, no image of any, no structure of a name, or what is there was measured otherwise; if the
+        model is not calibrated, or not the one that made the masks.
     CasesFailed
         At the end, if a case cannot be read or its image lies on another grid; the others are measured and written.
     """
@@ -62,14 +64,16 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.measurements.measure_tables import check_outputs, write_tables
     from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings, agree_on_settings
     from segfw.measurements.whole_cohort import gathered
+    from segfw.model.source import kept_folders
 
     # Whether paths and options go together
     masks = Path(masks)
     output = Path(output)
     report = options.report
     check_outputs(output, report)
+    model = None if options.model is None else Path(options.model)
     for each in (output, report):
-        require_outside(each, (masks, options.images))
+        require_outside(each, (masks, options.images, *(() if model is None else kept_folders(model))))
     part = CasePart.of(options.part)
     images = None if options.images is None else Path(options.images)
     reads = [masks] if images is None else [masks, images]
@@ -98,6 +102,12 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
             patient_of = guess_groups(ids, for_folds=False)
         else:
             patient_of = read_groups(options.by_patient, ids, called="--by-patient")
+    volumes = None
+    if model is not None:
+        # Only here, because it needs PyTorch.
+        from segfw.quality.measured_intervals import calibrated_volumes
+
+        volumes = calibrated_volumes(model, masks)
     settings = MeasuringSettings(
         labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
     )
@@ -128,6 +138,10 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
         folder.keep_failure(failure.item, failure.error)
     with folder.alone():
         measures = gathered(folder, found, settings, masks, images, patient_of).model_copy(update=asked_for)
+        if volumes is not None and model is not None:
+            from segfw.quality.measured_intervals import with_intervals
+
+            measures = with_intervals(measures, volumes, model, masks)
         write_tables(output, measures, wide=options.wide)
         if report is not None:
             write_measures_page(report, measures, found)
