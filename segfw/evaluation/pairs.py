@@ -261,10 +261,11 @@ def masks_by_id(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the masks")
     masks: dict[str, Path] = {}
-    is_tree = (folder / STRUCTURES_FILE).is_file()  # of DICOM, whose folders may hold a mask each by chance
-    files = [] if is_tree else mask_files(folder)
-    if not files:
+    if (folder / STRUCTURES_FILE).is_file():  # of a tree of DICOM, whose folders may hold a mask each by chance
         masks = _masks_of_data_set(folder)
+    files = [] if masks else mask_files(folder)
+    if not files:
+        masks = masks or _masks_of_data_set(folder)
     for path in files:
         case = mask_stem(path)
         if case in masks:

@@ -60,7 +60,7 @@ def read_elements(path: Path, *, with_pixels: bool = False) -> FileDataset:
     from pydicom import dcmread
 
     _library()
-    pixel_bytes = check_elements(path, most_elements=MOST_ELEMENTS)
+    pixel_bytes = check_elements(path, most_elements=MOST_ELEMENTS, must_end=True)
     if pixel_bytes is not None and pixel_bytes > path.stat().st_size:  # deflated, and all unpacked at once
         _check_unpacked(path, pixel_bytes)
     with reading_elements():

@@ -148,17 +148,18 @@ class _Container(NamedTuple):
     is_implicit: bool
 
 
-def check_elements(path: Path, *, most_elements: int = MOST_ELEMENTS) -> int | None:
+def check_elements(path: Path, *, most_elements: int = MOST_ELEMENTS, must_end: bool = False) -> int | None:
     """Follows all elements: none is longer than what is left of the file, and sequences lie in each other only so deep.
 
     Returns how many bytes of pixels are stored where their element says it; None for compressed ones and where there
-    are none. Raises ValueError for a damaged file, and Refusal for one that would take memory or time without end.
+    are none. Raises ValueError for a damaged file, with ``must_end`` also for one that ends within a sequence, which
+    the library takes for its end; and Refusal for one that would take memory or time without end.
     """
     with path.open("rb") as file:
         try:
             syntax = _syntax(file)
             source: _Bytes = _Inflated(file) if syntax == DEFLATED else _Stored(file)
-            pixel_bytes = _follow(source, syntax, most_elements=most_elements)
+            pixel_bytes = _follow(source, syntax, most_elements=most_elements, must_end=must_end)
         except Refusal:
             raise
         except ValueError as error:
@@ -218,6 +219,7 @@ def _follow(
     syntax: bytes,
     *,
     most_elements: int = MOST_ELEMENTS,
+    must_end: bool = False,
     tags: Collection[Tag] = (),
     found: dict[Tag, bytes] | None = None,
 ) -> int | None:
@@ -236,6 +238,8 @@ def _follow(
             entered.pop()
         start = source.read(8)
         if len(start) < 8:
+            if must_end and (start or is_in_pixels or any(container.end is None for container in entered)):
+                raise ValueError("it ends within a sequence")
             return pixel_bytes
         group = int.from_bytes(start[:2], order)
         number = int.from_bytes(start[2:4], order)

@@ -18,18 +18,29 @@ import nibabel
 import numpy as np
 
 from builders.data import write_raw, write_slices
+from builders.dicom_masks import (
+    Grid,
+    contours_of,
+    write_enhanced,
+    write_seg_nrrd,
+    write_segmentation,
+    write_series,
+    write_structures,
+)
 from builders.nnunet import plans, trained_folder
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
 from segfw.base.records import Record
 from segfw.base.settings_file import read_settings, settings_text
 from segfw.base.written_by_people import read_json
-from segfw.dataset.cases import Channel, DatasetManifest
+from segfw.dataset.cases import Case, Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
 from segfw.dataset.label_names import read_label_table
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
+from segfw.dataset.pseudonyms import pseudonyms_of
+from segfw.dataset.structure_map import read_structure_map
 from segfw.evaluation.mask_facts import MaskFacts, Training
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
@@ -126,6 +137,37 @@ def _series(folder: Path) -> Path:
     return sorted(series.iterdir())[2]
 
 
+GRID = Grid(shape=SHAPE)
+
+
+def _structures(folder: Path) -> Path:
+    write_series(folder / "ct", IMAGE, GRID)
+    return write_structures(folder / "rs.dcm", {"a": contours_of(LABELS == 1, GRID), "b": []}, GRID)
+
+
+def _segments(kind: str) -> Callable[[Path], Path]:
+    masks = {"a": LABELS == 1, "b": LABELS == 2}
+    return lambda folder: write_segmentation(folder / "seg.dcm", masks, GRID, kind=kind)
+
+
+def _frames(folder: Path) -> Path:
+    return write_enhanced(folder / "a.dcm", LABELS + 1, GRID)
+
+
+def _slicer(folder: Path) -> Path:
+    return write_seg_nrrd(folder / "a.seg.nrrd", LABELS[None], {"liver": (1, 0), "spleen": (2, 0)})
+
+
+def _pseudonyms(folder: Path) -> Path:
+    write_series(folder / "ct", IMAGE[:2], GRID)
+    (folder / "names.csv").write_text("patient,name\nP-1,Berlin\nP-2,Oslo\n")
+    return folder / "names.csv"
+
+
+def _named_by(file: Path) -> object:
+    return pseudonyms_of([Case(id="a", images=(file.parent / "ct",))], file, writes=False)
+
+
 def _side_file(folder: Path) -> Path:
     return _saved("a.png", LABELS)(folder).with_suffix(".json")
 
@@ -183,6 +225,11 @@ IMAGES = {
     ".tif": Target(_saved("a.tif", IMAGE), _array_of, BINARY, True),
     ".tif compressed": Target(_saved("a.tif", LABELS, compression="zlib"), _mask_of, BINARY, True),
     "side file of a picture": Target(_side_file, lambda file: _array_of(file.with_suffix(".png")), JSON),
+    "RTSTRUCT": Target(_structures, _mask_of, BINARY, True),
+    "DICOM SEG": Target(_segments("BINARY"), _mask_of, BINARY, True),
+    "DICOM SEG of labels": Target(_segments("LABELMAP"), _mask_of, BINARY, True),
+    "enhanced DICOM": Target(_frames, _array_of, BINARY, True),
+    ".seg.nrrd": Target(_slicer, _mask_of, TEXT, True, _after(b"\n\n")),
 }
 
 
@@ -320,6 +367,7 @@ KEEP_LARGEST = {
     "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
     "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}],
 }
+STRUCTURES = "structure,label,value\nSpinal Cord,cord,1\nliver,liver,2\nBODY,,\n*,,\n"
 STAGE = FirstStage(configuration="3d_lowres", weights={"0": "a digest", "1": "another"})
 AVERAGED = EnsembleSettings(models=("a", "b"), weights=(1.0, 0.5), postprocessing=Postprocessing())
 FACTS = MaskFacts(images="../images", training=(Training(configuration="2d", fold="0", steps=3, seconds=1.5),))
@@ -467,6 +515,8 @@ TEXTS = {
     "codes.csv": Target(_text_in_raw("codes.csv", OWN_CODES), _described, TEXT),
     "label_maps.json": Target(_raw("label_maps.json", {"case_01": {"1": "bright", "2": 7}}), _described, JSON),
     "labels.csv": Target(_text("labels.csv", LABEL_NAMES), read_label_table, TEXT),
+    "structures.csv": Target(_text("structures.csv", STRUCTURES), read_structure_map, TEXT),
+    "table of pseudonyms": Target(_pseudonyms, _named_by, TEXT),
     "groups.csv": Target(_text("groups.csv", GROUPS), lambda file: read_groups(file, IDS), TEXT),
     "STOP": Target(_text("STOP", "now\n"), _asked_to_stop, TEXT),
     "nnU-Net's plans.json": Target(_theirs("plans.json"), _imported, JSON),

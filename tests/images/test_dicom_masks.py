@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from itertools import permutations, product
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from builders.dicom_masks import (
     contours_of,
     item,
     write_enhanced,
+    write_seg_nrrd,
     write_segmentation,
     write_series,
     write_structures,
@@ -314,28 +314,6 @@ def test_a_segmentation_by_another_program_is_read(tmp_path):
 
 
 # ---- 3D Slicer's ----
-
-
-def write_seg_nrrd(
-    path: Path, layers: np.ndarray, names: dict[str, tuple[int, int]], origin=(-31.0, 17.5, 40.0)
-) -> Path:
-    """Layers (L, Z, Y, X), and by name (value, layer); written as text and zlib, as the format says, by no library."""
-    array = layers.astype(np.uint8)
-    several = len(array) > 1
-    head = ["NRRD0004", "type: uint8", f"dimension: {4 if several else 3}", "space: left-posterior-superior"]
-    sizes = " ".join(map(str, array.shape[:0:-1]))
-    head += [f"sizes: {len(array)} {sizes}" if several else f"sizes: {sizes}"]
-    directions = "(0.75,0,0) (0,1.5,0) (0,0,3)"
-    head += [f"space directions: none {directions}" if several else f"space directions: {directions}"]
-    head += [f"kinds: {'list ' if several else ''}domain domain domain", "encoding: gzip"]
-    head += [f"space origin: ({','.join(map(str, origin))})"]
-    for number, (name, (value, layer)) in enumerate(names.items()):
-        head += [f"Segment{number}_ID:=Segment_{number}", f"Segment{number}_Name:={name}"]
-        head += [f"Segment{number}_LabelValue:={value}", f"Segment{number}_Layer:={layer}"]
-    voxels = np.moveaxis(array, 0, -1) if several else array[0]
-    encoder = zlib.compressobj(9, zlib.DEFLATED, 31)
-    path.write_bytes("\n".join(head).encode() + b"\n\n" + encoder.compress(voxels.tobytes()) + encoder.flush())
-    return path
 
 
 def test_segments_of_slicer_have_names_and_layers(tmp_path):
