@@ -179,7 +179,8 @@ def find_dicom_tree(raw: Path, description: dict | None) -> FoundDataset | None:
             continue
         drawn_as = structure_map.drawn_as(pair.structures, labels)
         if not drawn_as:
-            findings.append(_nothing_drawn(ids[pair.mask], pair, structure_map))
+            if not structure_map.unknown(pair.structures):  # which are told already
+                findings.append(_nothing_drawn(ids[pair.mask], pair, structure_map))
             continue
         image = tree.image_of(pair.series)
         cases.append(Case(id=ids[pair.mask], images=(image,), label=pair.mask, drawn_as=drawn_as))
@@ -218,7 +219,8 @@ def _series_of(mask: NamedMask, path: Path, tree: DicomTree) -> tuple[Series | N
     missing = len(drawn_on - series.instance_uids)
     problem = None
     if drawn_on & series.instance_uids and missing:
-        what = f"was drawn on {count(len(drawn_on), 'slice')}, of which {missing} are not in {series.folder.name}"
+        lacking = f"{missing} {'is' if missing == 1 else 'are'} not in {series.folder.name}"
+        what = f"was drawn on {count(len(drawn_on), 'slice')}, of which {lacking}"
         problem = _error("missing-slices", path, what, "complete the series")
     if len(series.files) > 1:
         folders = ", ".join(folder.name for folder in list(series.files)[:SHOWN])
@@ -252,7 +254,7 @@ def _structure_map(raw: Path, names: Mapping[str, int]) -> tuple[StructureMap, l
         table, _ = proposed(names, path)
         unnamed = table.left_out(names)
         said = f"; {names_in_words(unnamed, names)} would mean nothing" if unnamed else ""
-        what = f"nothing says which of {count(len(names), 'name')} of structures mean which label{said}"
+        what = f"nothing says which label each of the structures' names means ({count(len(names), 'name')}){said}"
         remedy = (
             f"segfw check {raw} --output DIR writes a proposal, DIR/{STRUCTURES_FILE}: read it, correct it, and put it "
             f"into {raw}"

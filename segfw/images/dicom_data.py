@@ -22,7 +22,10 @@ from segfw.images.voxels import Refusal
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
-MOST_ELEMENTS = 4_000_000  # of a structure set with a hundred structures in hundreds of slices
+# Of a structure set with a hundred structures in hundreds of slices, and a few times as many; the library takes some
+# kB for each item.
+MOST_ELEMENTS = 4_000_000
+MOST_ITEMS = 600_000
 FRAMES: Tag = (0x0028, 0x0008)
 ROWS: Tag = (0x0028, 0x0010)
 COLUMNS: Tag = (0x0028, 0x0011)
@@ -60,7 +63,7 @@ def read_elements(path: Path, *, with_pixels: bool = False) -> FileDataset:
     from pydicom import dcmread
 
     _library()
-    pixel_bytes = check_elements(path, most_elements=MOST_ELEMENTS, must_end=True)
+    pixel_bytes = check_elements(path, most_elements=MOST_ELEMENTS, most_items=MOST_ITEMS, must_end=True)
     if pixel_bytes is not None and pixel_bytes > path.stat().st_size:  # deflated, and all unpacked at once
         _check_unpacked(path, pixel_bytes)
     with reading_elements():

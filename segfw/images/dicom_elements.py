@@ -148,7 +148,9 @@ class _Container(NamedTuple):
     is_implicit: bool
 
 
-def check_elements(path: Path, *, most_elements: int = MOST_ELEMENTS, must_end: bool = False) -> int | None:
+def check_elements(
+    path: Path, *, most_elements: int = MOST_ELEMENTS, most_items: int = MOST_ELEMENTS, must_end: bool = False
+) -> int | None:
     """Follows all elements: none is longer than what is left of the file, and sequences lie in each other only so deep.
 
     Returns how many bytes of pixels are stored where their element says it; None for compressed ones and where there
@@ -159,7 +161,7 @@ def check_elements(path: Path, *, most_elements: int = MOST_ELEMENTS, must_end: 
         try:
             syntax = _syntax(file)
             source: _Bytes = _Inflated(file) if syntax == DEFLATED else _Stored(file)
-            pixel_bytes = _follow(source, syntax, most_elements=most_elements, must_end=must_end)
+            pixel_bytes = _follow(source, syntax, most_elements=most_elements, most_items=most_items, must_end=must_end)
         except Refusal:
             raise
         except ValueError as error:
@@ -219,6 +221,7 @@ def _follow(
     syntax: bytes,
     *,
     most_elements: int = MOST_ELEMENTS,
+    most_items: int = MOST_ELEMENTS,
     must_end: bool = False,
     tags: Collection[Tag] = (),
     found: dict[Tag, bytes] | None = None,
@@ -233,6 +236,7 @@ def _follow(
     pixel_bytes = None
     is_in_pixels = False  # among the fragments of compressed ones
     fragments = 0
+    items = 0
     for _ in range(most_elements):
         while entered and entered[-1].end is not None and source.at >= entered[-1].end:
             entered.pop()
@@ -252,6 +256,9 @@ def _follow(
                     _check_segments(source, length)
                 source.skip(length)
             elif number == ITEM:
+                items += 1
+                if items > most_items:
+                    raise Refusal(f"has sequences of more than {most_items:,} items; export fewer structures at a time")
                 is_implicit = entered[-1].is_implicit if entered else syntax == IMPLICIT
                 _enter(entered, source, length, is_implicit)
             elif entered and entered[-1].end is None:

@@ -8,13 +8,14 @@ an edge each has its own centres, and none is in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 # Positions are rounded to so many decimals of a voxel: what is off by less is rounding of numbers in files and of
 # the way to voxels, which must not decide on which side of an edge a centre lies.
 DECIMALS = 5
+MOST_CROSSINGS = 1 << 22  # in memory at a time
 
 
 def fill(polygons: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -26,16 +27,26 @@ def fill(polygons: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     rows, columns = shape
     toggles = np.zeros((rows, columns + 1), dtype=np.uint32)
     for polygon in polygons:
-        crossed_rows, crossed_columns = _crossings(np.round(polygon, DECIMALS), rows)
-        first_inside = np.clip(np.ceil(crossed_columns), 0, columns).astype(np.int64)
-        np.add.at(toggles, (crossed_rows, first_inside), 1)
+        for crossed_rows, crossed_columns in _crossings(np.round(polygon, DECIMALS), rows):
+            first_inside = np.clip(np.ceil(crossed_columns), 0, columns).astype(np.int64)
+            np.add.at(toggles, (crossed_rows, first_inside), 1)
     return (np.cumsum(toggles[:, :columns], axis=1) & 1).astype(bool)
 
 
-def _crossings(polygon: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the edges cross the lines through the centres of rows: the rows (M,), and the columns (M,) as fractions."""
-    start = polygon
-    end = np.roll(polygon, -1, axis=0)
+def _crossings(
+    polygon: np.ndarray, rows: int, most_edges: int = MOST_CROSSINGS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Where the edges cross the lines through the centres of rows: the rows (M,), and the columns (M,) as fractions.
+
+    So many at a time that they take little memory.
+    """
+    at_once = max(1, most_edges // max(rows, 1))
+    following = np.roll(polygon, -1, axis=0)
+    for first in range(0, len(polygon), at_once):
+        yield _crossings_of_edges(polygon[first : first + at_once], following[first : first + at_once], rows)
+
+
+def _crossings_of_edges(start: np.ndarray, end: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     goes_down = start[:, 0] <= end[:, 0]
     upper = np.where(goes_down[:, None], start, end)
     lower = np.where(goes_down[:, None], end, start)
@@ -43,7 +54,7 @@ def _crossings(polygon: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.clip(np.ceil(upper[:, 0]), 0, rows).astype(np.int64)
     beyond = np.clip(np.ceil(lower[:, 0]), 0, rows).astype(np.int64)
     counts = beyond - first
-    edges = np.repeat(np.arange(len(polygon)), counts)
+    edges = np.repeat(np.arange(len(start)), counts)
     before = np.repeat(np.cumsum(counts) - counts, counts)
     crossed_rows = np.repeat(first, counts) + np.arange(len(edges)) - before
     height = lower[edges, 0] - upper[edges, 0]

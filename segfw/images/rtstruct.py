@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLOSED = "CLOSED_PLANAR"
 CLOSED_XOR = "CLOSEDPLANAR_XOR"
-FLAT = 1e-3  # voxels; contours in a slice are exact but for the rounding of their numbers, and of oblique ones
+MOST_CONTOURS = 5_000  # of a ROI on a slice
 FEWEST_FOR_A_STEP = 3  # slices with contours, by which it is told that they were drawn on every second slice alone
 
 
@@ -229,20 +229,27 @@ def _slice_part(
 ) -> tuple[tuple[slice, slice], np.ndarray] | None:
     """Which voxels of a slice are inside, in the box of its contours; None if none is."""
     distinct = _distinct([points for points, _ in contours])
-    low = np.floor(np.min([points.min(0) for points in distinct], axis=0)).astype(int)
-    high = np.ceil(np.max([points.max(0) for points in distinct], axis=0)).astype(int) + 1
-    low = np.clip(low, 0, shape)
-    high = np.clip(high, 0, shape)
+    if len(distinct) > MOST_CONTOURS:
+        what = f"ROI {name} has {len(distinct):,} contours on slice {index + 1}, more than {MOST_CONTOURS:,}"
+        raise Refusal(f"{what}; smooth it in the planning system, or leave it out by the mapping file")
+    low, high = _box(np.concatenate(distinct), shape)
     if (high <= low).any():
         return None
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
     moved = [points - low for points in distinct]
     if not any(is_exclusive for _, is_exclusive in contours):
-        _require_apart(moved, size, name, index)
+        _require_nested(moved, size, name, index)
     inside = fill(moved, size)
     if not inside.any():
         return None
     return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))), inside
+
+
+def _box(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """First row and column that points reach within a slice, and those behind the last."""
+    low = np.clip(np.floor(points.min(0)), 0, shape)
+    high = np.clip(np.ceil(points.max(0)) + 1, 0, shape)
+    return low.astype(int), high.astype(int)
 
 
 def _distinct(contours: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -253,25 +260,29 @@ def _distinct(contours: Iterable[np.ndarray]) -> list[np.ndarray]:
     return list(found.values())
 
 
-def _require_apart(contours: Sequence[np.ndarray], shape: tuple[int, int], name: str, index: int) -> None:
-    """Refuses contours of one ROI that cross: whether what they share is inside, no rule says."""
-    boxes = [(points.min(0), points.max(0)) for points in contours]
-    areas: dict[int, np.ndarray] = {}
+def _require_nested(contours: Sequence[np.ndarray], shape: tuple[int, int], name: str, index: int) -> None:
+    """Refuses contours of one ROI that cross: whether what they share is inside, no rule says.
 
-    def area(number: int) -> np.ndarray:
-        if number not in areas:
-            areas[number] = fill([contours[number]], shape)
-        return areas[number]
-
-    for first in range(len(contours)):
-        for second in range(first):
-            (low, high), (other_low, other_high) = boxes[first], boxes[second]
-            if (low >= other_high).any() or (other_low >= high).any():
-                continue
-            shared = int((area(first) & area(second)).sum())
-            if shared and shared not in (int(area(first).sum()), int(area(second).sum())):
-                what = f"ROI {name} has two contours that cross on slice {index + 1} and share {count(shared, 'voxel')}"
-                raise Refusal(f"{what}; join them in the planning system")
+    From the largest to the smallest, each has to lie in one area that the ones before it left.
+    """
+    if len(contours) < 2:
+        return
+    areas = []
+    for points in contours:
+        low, high = _box(points, shape)
+        if (high > low).all():
+            size = (int(high[0] - low[0]), int(high[1] - low[1]))
+            areas.append((slice(low[0], high[0]), slice(low[1], high[1]), fill([points - low], size)))
+    areas.sort(key=lambda area: -int(area[2].sum()))
+    innermost = np.zeros(shape, np.int32)
+    for number, (rows, columns, inside) in enumerate(areas, 1):
+        there = innermost[rows, columns]
+        outer, voxels = np.unique(there[inside], return_counts=True)
+        if len(outer) > 1:
+            shared = int(voxels[outer == outer.max()][0])
+            what = f"ROI {name} has two contours that cross on slice {index + 1} and share {count(shared, 'voxel')}"
+            raise Refusal(f"{what}; join them in the planning system")
+        there[inside] = number
 
 
 def _in_volume(part: tuple[tuple[slice, slice], np.ndarray], axis: int, index: int) -> Part:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydicom import Dataset
 
 from builders.dicom import (
     BIG,
@@ -31,12 +32,20 @@ from builders.dicom import (
     element,
     item,
 )
+from builders.dicom_masks import (
+    Grid,
+    contour,
+    contours_of,
+    write_segmentation,
+    write_series,
+    write_structures,
+)
 from builders.nnunet import trained_folder
 from fuzz.targets import WRITTEN
 from segfw.base.written_by_people import read_json
 from segfw.dataset.patients import read_groups
 from segfw.grid.store import open_case
-from segfw.images.formats import read_volume
+from segfw.images.formats import read_mask, read_volume
 from segfw.inference.probabilities import read_probabilities
 from segfw.model.load import load_model
 from segfw.verbs.import_nnunet import import_nnunet
@@ -321,6 +330,66 @@ def _with_pixels_of_zeros() -> bytes:
     return dicom(rows=65_535, columns=65_535, syntax=DEFLATED, pixels=bytes(1 << 28))
 
 
+def _mask(make: Callable[[Path], Path], **more: bool) -> Lie:
+    """A mask with names, beside its series."""
+
+    def both(folder: Path) -> Path:
+        write_series(folder / "ct", np.zeros(GRID.shape))
+        return make(folder)
+
+    return Lie(both, lambda path: read_mask(path).array.shape, **more)
+
+
+GRID = Grid()
+BOX = np.zeros(GRID.shape, bool)
+BOX[1:3, 2:5, 3:8] = True
+
+
+def _structures(*contours: Dataset) -> Callable[[Path], Path]:
+    return lambda folder: write_structures(folder / "rs.dcm", {"a": contours or contours_of(BOX)})
+
+
+def _segments(**elements: object) -> Callable[[Path], Path]:
+    return lambda folder: write_segmentation(folder / "seg.dcm", {"a": BOX}, **elements)
+
+
+def _far_apart(folder: Path) -> Path:
+    far = Grid(step=(0.0, 0.0, 1e9))
+    path = write_segmentation(folder / "seg.dcm", {"a": BOX}, far)
+    content = path.read_bytes().replace(b"1000000000", b"0.00000001")  # the distance of slices that it says
+    path.write_bytes(content)
+    return path
+
+
+def _of_many_items(folder: Path) -> Path:
+    path = write_structures(folder / "rs.dcm", {"a": contours_of(BOX)})
+    path.write_bytes(
+        path.read_bytes() + struct.pack("<HHI", 0x3006, 0x0080, UNDEFINED) + item(b"", length=0) * 1_000_000
+    )
+    return path
+
+
+def _zigzag(points: int) -> Dataset:
+    corners = np.stack([np.arange(points) % 2 * 11.0, np.arange(points) * 9.0 / points], -1)
+    return contour(GRID.points(2, corners))
+
+
+FAR = [(1e30, 1e30), (1e30, 0), (0, 0)]
+MASKS = {
+    "SEG of 10^9 frames": _mask(_segments(NumberOfFrames=10**9)),
+    "SEG 65 535 x 65 535": _mask(_segments(Rows=65_535, Columns=65_535)),
+    "SEG of frames that lie far apart": _mask(_far_apart),
+    "SEG of 16 bits": _mask(_segments(BitsAllocated=16)),
+    "RTSTRUCT of a million items": _mask(_of_many_items),
+    "RTSTRUCT far away": _mask(
+        _structures(contour(GRID.points(2, [(1e30, 1e30), (1e30, 0), (0, 0)]))), may_be_read=True
+    ),
+    "RTSTRUCT of 100 000 corners": _mask(_structures(_zigzag(100_000)), may_be_read=True),
+    "RTSTRUCT of 5 500 contours on a slice": _mask(
+        _structures(*(contour(GRID.points(2, [(0, 0), (0, 5), (5 + n * 1e-3, 5)])) for n in range(5_500)))
+    ),
+}
+
 DICOM = {
     "DICOM 65 535 x 65 535": _series(dicom(rows=65_535, columns=65_535)),
     "DICOM of 10^9 frames": _series(dicom(frames=10**9)),
@@ -538,4 +607,4 @@ OTHERS = {
         _file("groups.csv", lambda: b"case;patient\na;" + b"x" * (100 << 20)), lambda path: read_groups(path, ["a"])
     ),
 }
-LIES = NIFTI | TEXTS | PICTURES | DICOM | OTHERS
+LIES = NIFTI | TEXTS | PICTURES | DICOM | MASKS | OTHERS

@@ -84,10 +84,7 @@ def test_without_a_table_one_is_proposed_and_nothing_is_trained(tmp_path):
     found = find_dataset(raw)
     said = sentences(found)
     assert len(said) == 1
-    assert (
-        "nothing says which of 5 names of structures mean which label; PTV 60 (in 2 cases) would mean nothing"
-        in said[0]
-    )
+    assert "each of the structures' names means (5 names); PTV 60 (in 2 cases) would mean nothing" in said[0]
     assert "segfw check" in said[0]
     assert found.findings[0].severity == "error"
     write_proposal(raw / STRUCTURES_FILE, found.structure_names, None)
@@ -165,7 +162,7 @@ def test_what_does_not_belong_together_is_told(tmp_path):
     for file in sorted((raw / "a" / "CT").iterdir())[:1]:
         file.unlink()
     described(raw)
-    assert "was drawn on 5 slices, of which 1 are not in CT; complete the series" in sentences(find_dataset(raw))[0]
+    assert "was drawn on 5 slices, of which 1 is not in CT; complete the series" in sentences(find_dataset(raw))[0]
 
     away = patient(tmp_path / "away", "a", 1)
     for file in (away / "a" / "CT").iterdir():

@@ -92,14 +92,15 @@ def test_overlaps_and_names_that_mean_nothing_are_told(masks, tmp_path):
 
 
 def test_two_segmentations_of_different_slices_lie_on_one_grid(tmp_path):
-    first = write_segmentation(tmp_path / "a.dcm", {"x": CORD & (np.arange(5) < 3)[:, None, None]})
-    second = write_segmentation(tmp_path / "b.dcm", {"x": LEFT})
+    place = tmp_path / "study" / "masks"  # beside no series
+    first = write_segmentation(place / "a.dcm", {"x": CORD & (np.arange(5) < 3)[:, None, None]})
+    second = write_segmentation(place / "b.dcm", {"x": LEFT})
     labels = LabelSet(names=("background", "x"), values=(0, 1))
     wanted, predicted, stored = read_pair(first, second, labels, ())
     assert stored.geometry.shape == (4, 12, 10)  # slices 2 to 5
     assert wanted.sum() == 18
     assert predicted.sum() == LEFT.sum()
-    far = write_segmentation(tmp_path / "far" / "c.dcm", {"x": LEFT}, Grid(origin=(0, 0, 1e7)))
+    far = write_segmentation(place / "far" / "c.dcm", {"x": LEFT}, Grid(origin=(0, 0, 1e7)))
     with pytest.raises(UserError, match="lies far away from the other mask"):
         read_pair(first, far, labels, ())
 

@@ -19,7 +19,10 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
+import numpy as np
+
 from builders.data import write_raw
+from builders.dicom_masks import Grid, contour, contours_of, write_segmentation, write_series, write_structures
 from builders.models import WEIGHTS, selection_of, small_model
 from builders.nnunet import trained_folder
 from segfw.cli import main
@@ -83,6 +86,54 @@ def _linked(file: Path) -> None:
     file.symlink_to("not_there.nii.gz")
 
 
+def _tree(root: Path) -> None:
+    """Two patients, each with a CT and a structure set, and the table of its names."""
+    for number in (1, 2):
+        folder = root / "patients" / f"p{number}"
+        grid = _grid(number)
+        write_series(folder / "CT", BOX * 100.0 + np.arange(10), grid, patient=f"ID{number}")
+        write_structures(folder / "drawn.dcm", {"Liver": contours_of(BOX, grid)}, grid)
+    (root / "patients" / "structures.csv").write_text("structure,label\nLiver,liver\n")
+
+
+def _grid(number: int) -> Grid:
+    return Grid(series=f"1.2.{number}", frame=f"1.2.{number}.9")
+
+
+def _rewritten(number: int, rois: dict[str, list], **changes: object) -> Callable[[Path], object]:
+    return lambda file: write_structures(file, rois, _grid(number), **changes)
+
+
+def _segment_of(number: int) -> Callable[[Path], object]:
+    """In place of the structure set of the first patient."""
+
+    def spoil(file: Path) -> None:
+        file.with_name("drawn.dcm").unlink()
+        write_segmentation(file, {"Liver": BOX}, _grid(number))
+
+    return spoil
+
+
+def _nobody(file: Path) -> None:
+    write_series(file.parent, BOX * 100.0 + np.arange(10), _grid(1), patient="")
+
+
+def _without_last_slice(file: Path) -> None:
+    (file.parent / "CT" / "s001.dcm").unlink()
+
+
+def _gone(file: Path) -> None:
+    file.unlink()
+
+
+BOX = np.zeros(Grid().shape, bool)
+BOX[1:4, 2:8, 3:7] = True
+OPEN = [contour(_grid(1).points(2, [(1, 1), (1, 5), (5, 5)]), "OPEN_PLANAR")]
+BETWEEN = [contour(_grid(1).points(2.5, [(1, 1), (1, 5), (5, 5)]))]
+TREE = ("plan-and-preprocess", "patients", "work", "--plan-only", "--device", "cpu")
+RS = "patients/p1/drawn.dcm"
+CT = "patients/p1/CT/s003.dcm"
+
 CHECK = ("check", "raw")
 PLAN = ("plan-and-preprocess", "raw", "work", "--plan-only", "--device", "cpu")
 PREDICT = ("predict", "model", "raw/imagesTr", "out", "--device", "cpu")
@@ -109,6 +160,17 @@ CASES = (
     BadInput(IMAGE, "cut", _cut, STRESS),
     BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
     BadInput("out", "a file in the place of the folder", _text("x"), STRESS),
+    BadInput("patients/p1/segments.dcm", "a DICOM SEG of a series that is not there", _segment_of(7), TREE),
+    BadInput(RS, "an RTSTRUCT without a contour", _rewritten(1, {"Liver": []}), TREE),
+    BadInput(RS, "an RTSTRUCT of open contours", _rewritten(1, {"Liver": OPEN}), TREE),
+    BadInput(RS, "contours between two slices", _rewritten(1, {"Liver": BETWEEN}), TREE),
+    BadInput(RS, "an RTSTRUCT of a series that is not there", _rewritten(7, {"Liver": contours_of(BOX)}), TREE),
+    BadInput(RS, "cut", _cut, TREE),
+    BadInput(RS, "the last slice that was drawn on is missing", _without_last_slice, TREE),
+    BadInput("patients/structures.csv", "a name that has no line", _text("structure,label\nCord,cord\n"), TREE),
+    BadInput("patients/structures.csv", "missing", _gone, TREE),
+    BadInput(CT, "no PatientID", _nobody, (*TREE, "--pseudonyms", "names.csv")),
+    BadInput("names.csv", "no column of names", _text("patient\nID1\n"), (*TREE, "--pseudonyms", "names.csv")),
     BadInput("raw/dataset.json", "not JSON", _text("{labels: 1}"), CHECK),
     BadInput("raw/dataset.json", "no object", _text("[]"), CHECK),
     BadInput("raw/dataset.json", "200 000 brackets", _text("[" * 200_000), CHECK),
@@ -148,6 +210,7 @@ def _said(case: BadInput) -> tuple[str, int]:
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         root = Path(place)
         write_raw(root / "raw", 3)
+        _tree(root)
         small_model(root / "model")
         trained_folder(root / "theirs")
         case.spoil(root / case.file)
