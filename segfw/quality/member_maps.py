@@ -9,19 +9,20 @@ codes belong to a structure says ``codes_of``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from segfw.dataset.labels import LabelSet
 from segfw.grid.boxes import Block
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.slabs import Slab
-from segfw.grid.winners import first_largest, last_above_zero
+from segfw.grid.winners import last_above_zero
 
 BLOCK_VALUES = 1 << 22  # logits that are looked at together
 DOUBTFUL = (0.2, 0.8)  # probabilities between which a voxel may be either
@@ -45,6 +46,27 @@ def codes_of(labels: LabelSet) -> dict[str, tuple[int, ...]]:
 def nothing_code(labels: LabelSet) -> int:
     """The code of background."""
     return labels.outputs if labels.regions else 0
+
+
+def boxes_of(codes_zyx: np.ndarray, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Block | None]:
+    """The smallest block around each of some groups of codes in a mask, found in one pass; None of an absent one."""
+    has_zero = any(0 in codes for codes in wanted.values())
+    numbered = codes_zyx.astype(np.uint16) + np.uint16(1) if has_zero else codes_zyx
+    boxes = ndimage.find_objects(numbered)
+    found: dict[str, Block | None] = {}
+    for name, codes in wanted.items():
+        places = [code if has_zero else code - 1 for code in codes]
+        own = [boxes[place] for place in places if place < len(boxes)]
+        found[name] = block_around([box for box in own if box is not None])
+    return found
+
+
+def block_around(boxes: Sequence[Block]) -> Block | None:
+    """The smallest block that holds all of some."""
+    if not boxes:
+        return None
+    z, y, x = (slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes))
+    return z, y, x
 
 
 def output_of(labels: LabelSet) -> dict[str, int]:
@@ -174,34 +196,69 @@ class MemberMaps:
         return found
 
     def _look_at_block(self, logits_kzyx: Tensor, block: Block, found: _Found, sums: MemberSums | None) -> None:
-        p_kzyx, entropy_zyx = probabilities(logits_kzyx, is_regions=bool(self.labels.regions))
-        largest_zyx = p_kzyx.amax(0)
-        if self.labels.regions:
-            codes_zyx = last_above_zero(logits_kzyx)
-        else:
-            codes_zyx = first_largest(logits_kzyx)
+        look = self._look_at_regions if self.labels.regions else self._look_at_labels
+        codes_zyx, probability_zyx, entropy_zyx = look(logits_kzyx, sums)
         place = (slice(None), block[1], slice(None))
         found.codes_zyx[place] = codes_zyx.cpu().numpy()
         found.entropy_zyx[place] = entropy_zyx.cpu().numpy()
-        # Of regions, where none wins, what is told is how sure it is that there is none.
-        certain_zyx = torch.maximum(largest_zyx, 1 - largest_zyx) if self.labels.regions else largest_zyx
-        found.probability_zyx[place] = certain_zyx.cpu().numpy()
-        if sums is None:
-            return
-        p_kn = p_kzyx.flatten(1)
+        found.probability_zyx[place] = probability_zyx.cpu().numpy()
+
+    def _look_at_labels(self, logits_kzyx: Tensor, sums: MemberSums | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, the winner's probability and the entropy (Z, Y, X) of a softmax, in as few passes as there can be.
+
+        Probabilities are never made of all classes: the winner's is 1 over the sum of exponentials below the largest.
+        """
+        below_kzyx, codes_zyx = below_largest(logits_kzyx)
+        exponential_kzyx = below_kzyx.exp()
+        share_zyx = exponential_kzyx.sum(0).reciprocal_()  # of the winner
+        spread_zyx = below_kzyx.mul_(exponential_kzyx).sum(0).mul_(share_zyx)
+        entropy_zyx = (-share_zyx.log()).sub_(spread_zyx).div_(float(np.log(len(logits_kzyx)))).clamp_(0, 1)
+        if sums is not None:
+            self._add_labels(sums, exponential_kzyx.flatten(1), share_zyx.flatten(), codes_zyx.flatten())
+        return codes_zyx, share_zyx, entropy_zyx
+
+    def _add_labels(self, sums: MemberSums, exponential_kn: Tensor, share_n: Tensor, codes_n: Tensor) -> None:
+        outputs = self.labels.outputs
         low, high = DOUBTFUL
-        sums.everywhere += _on_host(p_kn.sum(1, dtype=torch.float64))
+        sums.everywhere += _on_host(exponential_kn @ share_n)
+        # Where the winner is not doubtful, no other is; a share of exactly the limit is none of either.
+        unsure_n = (share_n < high).nonzero()[:, 0]
+        p_kn = exponential_kn[:, unsure_n] * share_n[unsure_n]
         sums.doubtful += _on_host(((p_kn > low) & (p_kn < high)).sum(1))
-        codes_n = codes_zyx.flatten().long()
-        if self.labels.regions:
-            belongs_kn = torch.from_numpy(self._belongs).to(p_kn.device)[codes_n].T
+        # Background by what is left of all, because most voxels are of it.
+        found_n = codes_n.nonzero()[:, 0]
+        found_codes_n = codes_n[found_n].long()
+        voxels_k = _on_host(torch.bincount(found_codes_n, minlength=outputs)[:outputs])
+        shares_k = _on_host(torch.bincount(found_codes_n, share_n[found_n].double(), minlength=outputs)[:outputs])
+        voxels_k[0] = len(codes_n) - voxels_k.sum()
+        shares_k[0] = float(share_n.sum(dtype=torch.float64)) - shares_k.sum()
+        sums.mask += voxels_k
+        sums.inside += shares_k
+
+    def _look_at_regions(self, logits_kzyx: Tensor, sums: MemberSums | None) -> tuple[Tensor, Tensor, Tensor]:
+        p_kzyx, entropy_zyx = probabilities(logits_kzyx, is_regions=True)
+        codes_zyx = last_above_zero(logits_kzyx)
+        largest_zyx = p_kzyx.amax(0)
+        if sums is not None:
+            low, high = DOUBTFUL
+            p_kn = p_kzyx.flatten(1)
+            sums.everywhere += _on_host(p_kn.sum(1, dtype=torch.float64))
+            sums.doubtful += _on_host(((p_kn > low) & (p_kn < high)).sum(1))
+            belongs_kn = torch.from_numpy(self._belongs).to(p_kn.device)[codes_zyx.flatten().long()].T
             sums.mask += _on_host(belongs_kn.sum(1))
             sums.inside += _on_host((p_kn * belongs_kn).sum(1, dtype=torch.float64))
-        else:  # of the winner the probability is the largest
-            outputs = self.labels.outputs
-            sums.mask += _on_host(torch.bincount(codes_n, minlength=outputs)[:outputs])
-            weights_n = largest_zyx.flatten().double()
-            sums.inside += _on_host(torch.bincount(codes_n, weights_n, minlength=outputs)[:outputs])
+        # Where none wins, what is told is how sure it is that there is none.
+        return codes_zyx, torch.maximum(largest_zyx, 1 - largest_zyx), entropy_zyx
+
+
+def below_largest(logits_kzyx: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits less the largest of each voxel, and whose this is, of equals the lowest (int32), as ``first_largest``."""
+    below_kzyx = logits_kzyx - logits_kzyx.amax(0)
+    count = len(below_kzyx)
+    ranks = torch.arange(count, 0, -1, dtype=torch.float32, device=below_kzyx.device).view(-1, 1, 1, 1)
+    is_largest = torch.empty(below_kzyx.shape, dtype=torch.float32, device=below_kzyx.device)
+    torch.eq(below_kzyx, 0, out=is_largest)  # as floats, for which the comparison is vectorised
+    return below_kzyx, (count - is_largest.mul_(ranks).amax(0)).int()
 
 
 @dataclass(frozen=True, kw_only=True)

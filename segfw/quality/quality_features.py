@@ -17,8 +17,17 @@ import numpy as np
 from segfw.base.components import connected_components
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
+from segfw.grid.boxes import Block
 from segfw.images.geometry import Spacing
-from segfw.quality.member_maps import MemberMaps, codes_of, is_any_of, nothing_code, output_of
+from segfw.quality.member_maps import (
+    MemberMaps,
+    block_around,
+    boxes_of,
+    codes_of,
+    is_any_of,
+    nothing_code,
+    output_of,
+)
 
 MOST_Z = 10.0  # deviations from the training masks beyond which all is the same
 
@@ -134,14 +143,15 @@ def structure_features(
     codes_zyx = maps.classes[index]
     sums = maps.sums[index]
     spacing_mm = maps.record.spacing_mm
-    centre = _centroid_mm(codes_zyx != nothing_code(labels), spacing_mm)
+    boxes = boxes_of(codes_zyx, codes_of(labels))
+    centre = _centre_mm(codes_zyx, tuple(sorted(set().union(*codes_of(labels).values()))), boxes, spacing_mm)
     image_entropy = sums.image_entropy / max(1, sums.voxels)
     found: dict[str, Features] = {}
     outputs = output_of(labels)
     for name, codes in codes_of(labels).items():
         output = outputs[name]
         voxels = float(sums.mask[output])
-        mask_zyx, corner = _cut_out(codes_zyx, codes)
+        mask_zyx, corner = _cut_out(codes_zyx, codes, boxes[name])
         form = _form_of(mask_zyx, corner, codes_zyx.shape, spacing_mm)
         offset = None
         if centre is not None and mask_zyx is not None:
@@ -201,10 +211,11 @@ def shapes_of(classes_zyx: np.ndarray, spacing_mm: Spacing, labels: LabelSet) ->
     """Size and place of every structure in a mask of classes, such as a reference on the network's grid."""
     structures = labels.structures
     foreground = tuple(sorted({index for classes in structures.values() for index in classes}))
-    centre = _centroid_mm(is_any_of(classes_zyx, foreground), spacing_mm)
+    boxes = boxes_of(classes_zyx, structures)
+    centre = _centre_mm(classes_zyx, foreground, boxes, spacing_mm)
     shapes = {}
     for name, classes in structures.items():
-        mask_zyx, corner = _cut_out(classes_zyx, classes)
+        mask_zyx, corner = _cut_out(classes_zyx, classes, boxes[name])
         own = None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
         if mask_zyx is None or own is None or centre is None:
             shapes[name] = Shape(volume_mm3=0.0, offset_mm=None)
@@ -238,20 +249,14 @@ def priors_of(shapes: Sequence[Mapping[str, Shape]]) -> dict[str, StructurePrior
 # ---- one mask ----
 
 
-def _cut_out(codes_zyx: np.ndarray, codes: tuple[int, ...]) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+def _cut_out(
+    codes_zyx: np.ndarray, codes: tuple[int, ...], box: Block | None
+) -> tuple[np.ndarray | None, tuple[int, int, int]]:
     """A structure in the box around it, bool, and the box's corner; None where it is absent."""
-    is_here = is_any_of(codes_zyx, codes)
-    corner = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(is_here.any(others))
-        if not len(places):
-            return None, (0, 0, 0)
-        first = int(places[0])
-        corner.append(first)
-        is_here = is_here.take(range(first, int(places[-1]) + 1), axis)
-    z, y, x = corner
-    return is_here, (z, y, x)
+    if box is None:
+        return None, (0, 0, 0)
+    z, y, x = box
+    return is_any_of(codes_zyx[box], codes), (z.start, y.start, x.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +321,15 @@ def _border_voxels(mask_zyx: np.ndarray, corner: tuple[int, int, int], shape: tu
         if start + size == whole:
             moved[-1] = True
     return int((mask_zyx & is_border).sum())
+
+
+def _centre_mm(
+    codes_zyx: np.ndarray, foreground: tuple[int, ...], boxes: Mapping[str, Block | None], spacing_mm: Spacing
+) -> tuple[float, float, float] | None:
+    """Mean place of all foreground, which lies in the boxes of structures."""
+    box = block_around([box for box in boxes.values() if box is not None])
+    mask_zyx, corner = _cut_out(codes_zyx, foreground, box)
+    return None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
 
 
 def _centroid_mm(

@@ -19,13 +19,12 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from segfw.base.components import connected_components
 from segfw.grid.boxes import Block, shape_of
 from segfw.images.geometry import Spacing
 from segfw.quality.doubtful_voxels import StructureDoubt
-from segfw.quality.member_maps import MemberMaps, codes_of, is_any_of
+from segfw.quality.member_maps import MemberMaps, boxes_of, codes_of, is_any_of
 from segfw.quality.quality_features import Priors, StructurePriors
 
 RegionKind = Literal["doubt", "island", "gap", "missing", "outlier-shape"]
@@ -88,15 +87,12 @@ class StructureInMaps:
 
 def structures_in(maps: MemberMaps, doubts: Mapping[str, StructureDoubt]) -> list[StructureInMaps]:
     """Every structure of the maps, in order."""
-    labels = maps.labels
-    boxes: list[tuple[slice, slice, slice] | None] = []
-    if not labels.regions:
-        boxes = ndimage.find_objects(maps.mean_classes, max_label=len(labels.names) - 1)
-    found = []
-    for name, codes in codes_of(labels).items():
-        box = _box_around(is_any_of(maps.mean_classes, codes)) if labels.regions else boxes[codes[0] - 1]
-        found.append(StructureInMaps(name=name, codes=codes, maps=maps, doubt=doubts[name], box=box))
-    return found
+    wanted = codes_of(maps.labels)
+    boxes = boxes_of(maps.mean_classes, wanted)
+    return [
+        StructureInMaps(name=name, codes=codes, maps=maps, doubt=doubts[name], box=boxes[name])
+        for name, codes in wanted.items()
+    ]
 
 
 def suspected_regions(
