@@ -16,7 +16,7 @@ import torch
 from segfw.dataset.labels import LabelSet
 from segfw.grid.boxes import Block
 from segfw.grid.slabs import Slab
-from segfw.quality.member_maps import DOUBTFUL, MemberMaps, codes_of, nothing_code, output_of
+from segfw.quality.member_maps import DOUBTFUL, MemberMaps, codes_of, is_any_of, nothing_code, output_of
 
 MOST_VALUES = 1 << 22  # logits that are looked at together
 # Of regions a member may differ in another one than the most doubtful: as of the last certain voxel.
@@ -120,7 +120,7 @@ class DoubtfulVoxels:
             found[name] = StructureDoubt(
                 index_n=own,
                 probability_n=every_p[is_its],
-                is_inside_n=np.isin(maps.mean_classes.ravel()[own], belongs[name]),
+                is_inside_n=is_any_of(maps.mean_classes.ravel()[own], belongs[name]),
                 differing_n=votes[is_its],
             )
         return found

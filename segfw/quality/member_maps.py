@@ -312,23 +312,26 @@ def add_entropies(
     if box is None:
         return
     codes = codes_zyx[box]
-    entropy = entropy_zyx[box].astype(np.float64)
+    entropy = entropy_zyx[box]
     outputs = belongs_ck.shape[1]
     names = ("entropy", "rim", "rim_entropy", "core", "core_entropy")
     if belongs_ck.sum() == len(belongs_ck) - 1:  # each code is a mask of its own, as of labels
-        for name, values in zip(names, _entropies_of(codes, entropy, len(belongs_ck))):
+        for name, values in zip(names, _entropies_of(codes, entropy, len(belongs_ck), nothing)):
             getattr(sums, name)[...] += values[:outputs]
         return
     for output in range(outputs):
         is_inside = belongs_ck[:, output][codes].astype(np.int32)
-        for name, values in zip(names, _entropies_of(is_inside, entropy, 2)):
+        for name, values in zip(names, _entropies_of(is_inside, entropy, 2, 0)):
             getattr(sums, name)[output] += values[1]
 
 
 def _entropies_of(
-    codes: np.ndarray, entropy: np.ndarray, number: int
+    codes: np.ndarray, entropy: np.ndarray, number: int, nothing: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each code: entropy; sides of faces on its border, and their entropy; voxels of its core, and their entropy."""
+    """Of each code: entropy; sides of faces on its border, and their entropy; voxels of its core, and their entropy.
+
+    Of ``nothing`` there are borders alone.
+    """
     rim = np.zeros(number)
     rim_entropy = np.zeros(number)
     is_core = np.ones(codes.shape, bool)
@@ -346,10 +349,14 @@ def _entropies_of(
         for side in (first[is_border], second[is_border]):  # a face is on the borders of both
             rim += 2 * np.bincount(side, minlength=number)
             rim_entropy += np.bincount(side, both, minlength=number)
-    of_code = np.bincount(codes.ravel(), entropy.ravel(), minlength=number)
-    core_codes = codes[is_core]
+    places = np.flatnonzero(codes != nothing)  # few
+    found = codes.ravel()[places]
+    entropy_there = entropy.ravel()[places]
+    of_code = np.bincount(found, entropy_there, minlength=number)
+    is_core_there = is_core.ravel()[places]
+    core_codes = found[is_core_there]
     core = np.bincount(core_codes, minlength=number)
-    core_entropy = np.bincount(core_codes, entropy[is_core], minlength=number)
+    core_entropy = np.bincount(core_codes, entropy_there[is_core_there], minlength=number)
     return of_code, rim, rim_entropy, core, core_entropy
 
 
