@@ -50,14 +50,15 @@ class Format(NamedTuple):
     """How one file ending is read and written."""
 
     read: Callable[[Path], Voxels]
-    write: Callable[[Path, np.ndarray, np.ndarray], None] | None  # path, (Z, Y, X), affine; None: cannot hold labels
+    write: Callable[..., None] | None  # path, (Z, Y, X), affine; None: cannot hold labels
     read_mask: Callable[[Path], Voxels] | None = None  # where a mask is to be read in another way than an image
     # As write, with the header of a file of the same family: what an affine does not say stays as it is there.
-    write_like: Callable[[Path, np.ndarray, np.ndarray, Path], None] | None = None
+    write_like: Callable[..., None] | None = None
+    holds_text: bool = False  # whether both take what is ``said`` of the volume into its header
 
 
-NIFTI = Format(read_nifti, write_nifti, write_like=write_nifti_like)
-ITK = Format(read_itk, write_itk, write_like=write_itk_like)
+NIFTI = Format(read_nifti, write_nifti, write_like=write_nifti_like, holds_text=True)
+ITK = Format(read_itk, write_itk, write_like=write_itk_like, holds_text=True)
 PICTURE = Format(read_picture, write_picture, read_picture_mask)
 LOSSY = Format(read_picture, None, read_picture_mask)
 SEG_NRRD = ".seg.nrrd"
@@ -67,7 +68,7 @@ FORMATS = {
     SEG_NRRD: Format(read_itk, None),
     ".nrrd": ITK,
     ".mha": ITK,
-    ".mhd": Format(read_itk, write_mhd),
+    ".mhd": Format(read_itk, write_mhd, holds_text=True),
     ".png": PICTURE,
     ".tif": PICTURE,
     ".tiff": PICTURE,
@@ -76,6 +77,7 @@ FORMATS = {
     ".jpg": LOSSY,
     ".jpeg": LOSSY,
 }
+PLAIN_MASK = ".nii.gz"
 MASK_ENDINGS = tuple(ending for ending, format in FORMATS.items() if format.write)
 
 
@@ -337,11 +339,13 @@ def size_and_change(path: Path) -> tuple[int, int]:
     return size, int.from_bytes(digest[:6], "big")  # which every reader of JSON takes exactly
 
 
-def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
+def write_labels(
+    path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None, *, said: str = ""
+) -> None:
     """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
 
     ``like`` is the image's file: a mask in its format gets all that its header says of its place, of which
-    ``geometry`` is what segfw goes by.
+    ``geometry`` is what segfw goes by. ``said`` is a text for the header, where the format has room for one.
 
     Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
     """
@@ -351,12 +355,13 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: P
         reason = "has an unknown ending" if format is None else "is lossy and would blur labels"
         raise UserError(f"{path}: {reason}; masks are written as {', '.join(MASK_ENDINGS)}")
     labels = labels_zyx.astype(_smallest_type(labels_zyx))
+    text = {"said": said} if format.holds_text else {}
     with whole_file(path) as partial:
         try:
             if format.write_like and like is not None and _is_file_of(format, like):
-                format.write_like(partial, labels, geometry.matrix, like)
+                format.write_like(partial, labels, geometry.matrix, like, **text)
             else:
-                format.write(partial, labels, geometry.matrix)
+                format.write(partial, labels, geometry.matrix, **text)
         except Refusal as error:
             raise UserError(f"{path}: {error}") from None
 

@@ -11,6 +11,7 @@ from segfw.images.voxels import LPS_TO_RAS, Voxels, affine_of_lps, stated_spacin
 
 # A header of text ends before this; what it must name for the voxels to have a size.
 HEADER_BYTES = 16_384
+COMMENT = "Comment"
 SPACING_FIELDS = {
     ".nrrd": (b"spacings:", b"space directions:"),
     ".mha": (b"ElementSpacing", b"ElementSize"),
@@ -58,8 +59,8 @@ def _missing_spacing(path: Path) -> tuple[str, ...]:
     return ("says no spacing, so 1 mm is taken; write the true spacing into its header",)
 
 
-def write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    """Writes one volume; NRRD and MetaImage hold sheared axes as well."""
+def write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray, said: str = "") -> None:
+    """Writes one volume; NRRD and MetaImage hold sheared axes as well. ``said`` is a text for the field 'Comment'."""
     import SimpleITK
 
     lps = LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
@@ -68,10 +69,12 @@ def write_itk(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    if said:
+        image.SetMetaData(COMMENT, said)
     SimpleITK.WriteImage(image, str(path), useCompression=True)
 
 
-def write_itk_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path) -> None:
+def write_itk_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path, said: str = "") -> None:
     """Writes one volume on the grid of the file ``like``, with two dimensions if it has two."""
     import SimpleITK
 
@@ -81,17 +84,19 @@ def write_itk_like(path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: 
     dimensions = header.GetDimension()
     array = array_zyx[0] if dimensions == 2 and len(array_zyx) == 1 else array_zyx
     if array.shape[::-1] != tuple(header.GetSize()):
-        write_itk(path, array_zyx, affine)
+        write_itk(path, array_zyx, affine, said)
         return
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(header.GetSpacing())
     image.SetOrigin(header.GetOrigin())
     image.SetDirection(header.GetDirection())
+    if said:
+        image.SetMetaData(COMMENT, said)
     SimpleITK.WriteImage(image, str(path), useCompression=True)
 
 
-def write_mhd(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
+def write_mhd(path: Path, array_zyx: np.ndarray, affine: np.ndarray, said: str = "") -> None:
     """Header and voxels in one file, as in .mha, so that the pair cannot come apart."""
     whole = path.with_suffix(".mha")
-    write_itk(whole, array_zyx, affine)
+    write_itk(whole, array_zyx, affine, said)
     whole.replace(path)

@@ -26,6 +26,7 @@ PLACING = (
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
 )
+DESCRIPTION_BYTES = 80
 LONGEST_LINE = 1000  # one row of more voxels than this is no image: values on a surface come like that
 
 
@@ -175,7 +176,12 @@ def _missing_spacing(path: Path, image: nibabel.Nifti1Image, shape: tuple[int, .
 
 
 def write_nifti_like(
-    path: Path, array_zyx: np.ndarray, affine: np.ndarray, like: Path, stored_as: type[np.integer] | None = None
+    path: Path,
+    array_zyx: np.ndarray,
+    affine: np.ndarray,
+    like: Path,
+    stored_as: type[np.integer] | None = None,
+    said: str = "",
 ) -> None:
     """Writes one volume with the place that the header of the NIfTI file ``like`` gives, contradictions included.
 
@@ -190,7 +196,7 @@ def write_nifti_like(
     array_xyz = array_zyx.transpose(2, 1, 0)
     shape = theirs.get_data_shape()[:3]
     if shape + (1,) * (3 - len(shape)) != array_xyz.shape:
-        write_nifti(path, array_zyx, affine, stored_as)
+        write_nifti(path, array_zyx, affine, stored_as, said)
         return
     image = nibabel.Nifti1Image(array_xyz.reshape(shape), None)
     if stored_as is not None:
@@ -198,15 +204,21 @@ def write_nifti_like(
     for name in PLACING:
         image.header[name] = theirs[name]
     image.header["pixdim"][4:] = 1  # times of a series
+    image.header["descrip"] = _description(said)
     nibabel.save(image, path)
 
 
 def write_nifti(
-    path: Path, array_zyx: np.ndarray, affine: np.ndarray, stored_as: type[np.integer] | None = None
+    path: Path,
+    array_zyx: np.ndarray,
+    affine: np.ndarray,
+    stored_as: type[np.integer] | None = None,
+    said: str = "",
 ) -> None:
     """Writes one volume; the sform holds the affine exactly, the qform too unless the axes are sheared.
 
-    Floats can be ``stored_as`` integers with a scale factor, as fine as their range allows.
+    Floats can be ``stored_as`` integers with a scale factor, as fine as their range allows. ``said`` is put into the
+    header as a description, as far as it has room.
     """
     import nibabel
 
@@ -216,4 +228,10 @@ def write_nifti(
     image.header.set_xyzt_units("mm")
     if stored_as is not None:
         image.set_data_dtype(stored_as)
+    image.header["descrip"] = _description(said)
     nibabel.save(image, path)
+
+
+def _description(text: str) -> bytes:
+    """What fits into the header's description: 79 bytes and an end."""
+    return text.encode("ascii", errors="replace")[: DESCRIPTION_BYTES - 1]

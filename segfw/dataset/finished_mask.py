@@ -1,0 +1,104 @@
+"""A mask that is ready to be written, what is said of it in the file, and what a format of masks can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from segfw.dataset.labels import LabelSet
+from segfw.images.formats import PLAIN_MASK, split_ending, write_labels
+from segfw.images.geometry import Geometry
+
+DRAFT = "DRAFT, not reviewed"
+# Of a mask per byte of the image's file; a guess, on the safe side for compressed images and masks of few labels.
+MASK_SHARE = 0.05
+PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskMaker:
+    """What made a mask: ``name`` as 'segfw 3d_fullres', and the digest of its model, which tells versions apart."""
+
+    name: str = "segfw"
+    digest: str = ""
+
+    @property
+    def text(self) -> str:
+        """'segfw 3d_fullres, model 0123abcd'."""
+        return f"{self.name}, model {self.digest[:8]}" if self.digest else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedMask:
+    """Values (Z, Y, X) on the grid of the image, and all that a file of them may say.
+
+    ``image`` is the first of the image's files, a folder of a DICOM series, or None if none is at hand. ``only`` are
+    the structures that were looked for alone; empty if all were.
+    """
+
+    case_id: str
+    values_zyx: np.ndarray
+    geometry: Geometry
+    labels: LabelSet
+    maker: MaskMaker
+    image: Path | None = None
+    only: tuple[str, ...] = ()
+
+    @property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """The values that each structure has in the mask, by its name, in the order of the labels."""
+        stored = self.labels.stored_values
+        found = {name: tuple(stored[index] for index in classes) for name, classes in self.labels.structures.items()}
+        return {name: values for name, values in found.items() if not self.only or name in self.only}
+
+
+class MaskFormat(Protocol):
+    """A format that masks are written in. It may be sent to another machine."""
+
+    @property
+    def bytes_per_image_byte(self) -> float:
+        """About how large its files are, for each byte of the image's."""
+
+    def files(self, case_id: str) -> tuple[str, ...]:
+        """The files of a case, from the folder of the masks; the last of them is written last."""
+
+    def require(self, case_id: str, image: Path | None) -> None:
+        """UserError if a mask of this image cannot be written so, as far as can be told before there is one."""
+
+    def write(self, folder: Path, mask: FinishedMask) -> None:
+        """Writes the files of a case; UserError, and none of them is left, if they do not hold what the mask does."""
+
+    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+        """Writes what belongs to the folder and not to a case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """A file in a format of images, ``CASE.nii.gz``."""
+
+    ending: str = PLAIN_MASK
+
+    @property
+    def bytes_per_image_byte(self) -> float:
+        return MASK_SHARE if self.ending.endswith(".gz") else PLAIN_MASK_SHARE
+
+    def files(self, case_id: str) -> tuple[str, ...]:
+        return (f"{case_id}{self.ending}",)
+
+    def require(self, case_id: str, image: Path | None) -> None:
+        """Whether the grid fits into the format is known when the mask is written."""
+
+    def write(self, folder: Path, mask: FinishedMask) -> None:
+        path = folder / f"{mask.case_id}{self.ending}"
+        write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=f"{DRAFT}; {mask.maker.text}")
+
+    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+        """Nothing is beside the masks."""
+
+
+def is_image_file(name: str) -> bool:
+    """Whether a file is one that images and masks are read from by its ending."""
+    return bool(split_ending(Path(name))[1])
