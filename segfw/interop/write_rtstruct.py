@@ -23,10 +23,11 @@ from segfw.base.records import UserError
 from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.interop.contours import Outlines, outlines
+from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header
 from segfw.interop.fill_outlines import filled
+from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
 from segfw.interop.reference_series import ReferenceSeries, read_reference
 from segfw.interop.written_structures import (
-    CodeTriple,
     WrittenStructure,
     dicom_text,
     in_layers,
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
 Holes = Literal["keyhole", "xor"]
 STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # what a structure set calls the study that it refers to
+SERIES_NUMBER = 301  # of what is made of a study's series, behind its own
 SHORT_TEXT = 16
-NO_CODE = "no code is known for this name; the generic one is given"
-CENTROID_MM = 0.01  # by which written structures may be off, far more than the rounding of decimals
 AREA_SHARE = 1e-4  # of the area of a structure
 # Kept of the headers of the series: who and what was scanned.
 OF_PATIENT_AND_STUDY = (
@@ -51,12 +51,6 @@ OF_PATIENT_AND_STUDY = (
     *("ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator"),
     *("PatientIdentityRemoved", "DeidentificationMethod"),
 )
-# Which must be there, if empty (type 2).
-MAY_BE_EMPTY = (
-    *("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
-    *("ReferringPhysicianName", "PositionReferenceIndicator", "OperatorsName", "SeriesNumber"),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class StructureSetFormat:
@@ -116,13 +110,13 @@ def _structure_set(mask: FinishedMask, series: ReferenceSeries, structures: Sequ
 
     now = datetime.now()
     dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    for name in MAY_BE_EMPTY:
-        setattr(dataset, name, None)
+    dataset.SpecificCharacterSet = UNICODE
+    header = complete_header(series.first)
     for name in OF_PATIENT_AND_STUDY:
-        if series.first.get(name) is not None:
-            value = series.first[name].value
-            setattr(dataset, name, str(value) if name.endswith("Name") else value)
+        if name in header:
+            dataset[name] = header[name]
+    dataset.OperatorsName = None
+    dataset.SeriesNumber = SERIES_NUMBER
     dataset.SOPClassUID = STORAGE
     dataset.SOPInstanceUID = generate_uid(prefix=None)
     dataset.InstanceCreationDate = now.strftime("%Y%m%d")
@@ -182,14 +176,14 @@ def _roi(structure: WrittenStructure, mask: FinishedMask, series: ReferenceSerie
     from pydicom.dataset import Dataset
 
     algorithm = Dataset()
-    algorithm.AlgorithmFamilyCodeSequence = [_code(("DCM", "123109", "Artificial Intelligence"))]
+    algorithm.AlgorithmFamilyCodeSequence = [code_item(AI)]
     algorithm.AlgorithmName = dicom_text(mask.maker.name)
     algorithm.AlgorithmVersion = dicom_text(mask.maker.digest or own_version())
     roi = Dataset()
     roi.ROINumber = structure.number
     roi.ReferencedFrameOfReferenceUID = series.first.FrameOfReferenceUID
     roi.ROIName = dicom_text(structure.name)
-    roi.ROIDescription = DRAFT if structure.is_known else f"{DRAFT}; {NO_CODE}"
+    roi.ROIDescription = structure.description
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = dicom_text(mask.maker.text)
     roi.ROIDerivationAlgorithmIdentificationSequence = [algorithm]
@@ -199,28 +193,17 @@ def _roi(structure: WrittenStructure, mask: FinishedMask, series: ReferenceSerie
 def _observation(structure: WrittenStructure) -> Dataset:
     from pydicom.dataset import Dataset
 
-    kind = _code(structure.kind)
+    kind = code_item(structure.kind)
     if structure.modifier is not None:
-        kind.SegmentedPropertyTypeModifierCodeSequence = [_code(structure.modifier)]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [code_item(structure.modifier)]
     observation = Dataset()
     observation.ObservationNumber = structure.number
     observation.ReferencedROINumber = structure.number
-    observation.SegmentedPropertyCategoryCodeSequence = [_code(structure.category)]
+    observation.SegmentedPropertyCategoryCodeSequence = [code_item(structure.category)]
     observation.RTROIIdentificationCodeSequence = [kind]
     observation.RTROIInterpretedType = ""  # what it is in a plan is for the planner to say
     observation.ROIInterpreter = ""
     return observation
-
-
-def _code(triple: CodeTriple) -> Dataset:
-    from pydicom.dataset import Dataset
-
-    scheme, value, meaning = triple
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = scheme
-    code.CodeMeaning = dicom_text(meaning)
-    return code
 
 
 def _contours(structure: WrittenStructure, found: Outlines, series: ReferenceSeries, holes: Holes) -> Dataset:
@@ -302,7 +285,7 @@ def check_rtstruct(
     written = {int(item.ReferencedROINumber): item for item in dataset.ROIContourSequence}
     for layer in in_layers(structures):
         numbers_zyx = numbered(values_zyx, layer, labels)
-        expected = _sizes_and_centres(numbers_zyx, series)
+        expected = sizes_and_centres(numbers_zyx, series)
         for structure in layer:
             polygons = _polygons(written[structure.number], slice_of)
             problem = _difference(polygons, structure.number, numbers_zyx, expected, series)
@@ -334,24 +317,6 @@ def _polygons(item: Dataset, slice_of: dict[str, int]) -> _Polygons:
     starts = np.cumsum([0, *map(len, parts)])
     places = np.concatenate(parts) if parts else np.zeros((0, 3))
     return _Polygons(places_mm=places, starts=starts, slices=np.array(slices, np.int64))
-
-
-def _sizes_and_centres(numbers_zyx: np.ndarray, series: ReferenceSeries) -> dict[int, tuple[int, np.ndarray]]:
-    """{structure: (voxels, LPS centre)} by the centres of voxels."""
-    most = int(numbers_zyx.max(initial=0)) + 1
-    sums = np.zeros((most, 4))
-    _, height, width = numbers_zyx.shape
-    rows = np.arange(height)
-    columns = np.arange(width)
-    for z, numbers_yx in enumerate(numbers_zyx):
-        flat = numbers_yx.ravel().astype(np.int64)
-        amount = np.bincount(flat, minlength=most)
-        y_sum = np.bincount(flat, weights=np.repeat(rows, width), minlength=most)
-        x_sum = np.bincount(flat, weights=np.tile(columns, height), minlength=most)
-        along_y, along_x = series.steps_mm[z]
-        sums[:, 0] += amount
-        sums[:, 1:] += np.outer(amount, series.positions_mm[z]) + np.outer(y_sum, along_y) + np.outer(x_sum, along_x)
-    return {number: (int(row[0]), row[1:] / row[0]) for number, row in enumerate(sums) if number and row[0]}
 
 
 def _difference(

@@ -14,6 +14,7 @@ import numpy as np
 from segfw.base.figures import label_color
 from segfw.base.words import count, listed
 from segfw.dataset.anatomy import SCHEME, SIDE_CODES
+from segfw.dataset.finished_mask import DRAFT
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
 from segfw.images.values import look_up
@@ -25,6 +26,8 @@ ANATOMY = ("SCT", "123037004", "Anatomical Structure")
 ALTERED = ("SCT", "49755003", "Morphologically Altered Structure")
 GENERIC = ("SCT", "85756007", "Tissue")
 ALTERED_CODES = ("108369006", "79654002")  # tumour, oedema: the table's codes that are no anatomy
+
+NO_CODE = "no code is known for this name; the generic one is given"
 
 CodeTriple = tuple[str, str, str]  # scheme, value, meaning
 
@@ -46,6 +49,11 @@ class WrittenStructure:
     kind: CodeTriple
     modifier: CodeTriple | None
     is_known: bool
+
+    @property
+    def description(self) -> str:
+        """What is said of it beside its name and code."""
+        return DRAFT if self.is_known else f"{DRAFT}; {NO_CODE}"
 
     def tracking_uid(self, series_uid: str) -> str:
         """The same for this structure of this series whenever it is written."""

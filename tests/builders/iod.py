@@ -9,6 +9,7 @@ from importlib.resources import files
 
 # Attributes of every file, or of macros that the tables of the copy leave out.
 ANYWHERE = {"SpecificCharacterSet"}
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 @cache
@@ -33,6 +34,8 @@ def _faults(dataset, path: tuple[str, ...], known: dict) -> Iterator[str]:
     where = ".".join(path) or "file"
     attributes = known.get(path, {})
     for keyword, kinds in attributes.items():
+        if path and path[-1] in GROUPS:  # what each frame has may stand with all of them, or with each
+            continue
         if "1" in kinds and (keyword not in dataset or dataset.data_element(keyword).is_empty):
             yield f"{where} lacks {keyword}"
         if "2" in kinds and keyword not in dataset:
