@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from segfw.dataset.labels import LabelSet
-from segfw.images.formats import PLAIN_MASK, split_ending, write_labels
+from segfw.images.formats import PLAIN_MASK, write_labels
 from segfw.images.geometry import Geometry
 
 DRAFT = "DRAFT, not reviewed"
@@ -93,12 +93,8 @@ class ImageFormat:
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         path = folder / f"{mask.case_id}{self.ending}"
-        write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=f"{DRAFT}; {mask.maker.text}")
+        said = f"{DRAFT}; {mask.maker.text}"
+        write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
 
     def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         """Nothing is beside the masks."""
-
-
-def is_image_file(name: str) -> bool:
-    """Whether a file is one that images and masks are read from by its ending."""
-    return bool(split_ending(Path(name))[1])

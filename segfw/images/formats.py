@@ -22,7 +22,7 @@ from segfw.images.dicom import files_of_series, is_dicom, read_series, what_it_i
 from segfw.images.dicom_header import read_header, require_header
 from segfw.images.dicom_masks import named_dicom, require_same_series, series_of_mask
 from segfw.images.dicom_seg import read_segmentation
-from segfw.images.geometry import Geometry, shear_degrees
+from segfw.images.geometry import Geometry, corner_distance_mm, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
 from segfw.images.named_mask import DrawnAs, NamedMask, painted
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
@@ -78,6 +78,8 @@ FORMATS = {
     ".jpeg": LOSSY,
 }
 PLAIN_MASK = ".nii.gz"
+MOST_OFF = 0.01  # of a voxel's edge, by which a file that was written may be off
+ROUNDING = 1e-6  # of a place: NIfTI keeps them in 32 bit
 MASK_ENDINGS = tuple(ending for ending, format in FORMATS.items() if format.write)
 
 
@@ -340,14 +342,22 @@ def size_and_change(path: Path) -> tuple[int, int]:
 
 
 def write_labels(
-    path: Path, labels_zyx: np.ndarray, geometry: Geometry, like: Path | None = None, *, said: str = ""
+    path: Path,
+    labels_zyx: np.ndarray,
+    geometry: Geometry,
+    like: Path | None = None,
+    *,
+    said: str = "",
+    is_checked: bool = False,
 ) -> None:
     """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
 
     ``like`` is the image's file: a mask in its format gets all that its header says of its place, of which
     ``geometry`` is what segfw goes by. ``said`` is a text for the header, where the format has room for one.
+    With ``is_checked`` the file is read again before it gets its name.
 
-    Raises UserError if the format of ``path``'s ending cannot hold these values on this grid.
+    Raises UserError if the format of ``path``'s ending cannot hold these values on this grid, and if the file that was
+    read again holds others, or puts them elsewhere.
     """
     path = Path(path)
     format = FORMATS.get(split_ending(path)[1])
@@ -364,6 +374,23 @@ def write_labels(
                 format.write(partial, labels, geometry.matrix, **text)
         except Refusal as error:
             raise UserError(f"{path}: {error}") from None
+        if is_checked:
+            _check_written(partial, path, labels, geometry)
+
+
+def _check_written(partial: Path, path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
+    """UserError unless a file holds the mask, and, if it says a place, at the same place."""
+    written = read_mask(partial)
+    wrong = ""
+    if written.array.shape != (1, *labels_zyx.shape) or (written.array[0] != labels_zyx).any():
+        wrong = "other voxels"
+    elif written.is_placed and not written.is_picture:
+        distance_mm = corner_distance_mm(labels_zyx.shape, written.geometry.matrix, geometry.matrix)
+        rounding_mm = ROUNDING * float(np.abs(geometry.matrix @ [*labels_zyx.shape, 1]).max())
+        if distance_mm > MOST_OFF * min(geometry.spacing_mm) + rounding_mm:
+            wrong = f"a corner {distance_mm:.3g} mm off"
+    if wrong:
+        raise UserError(f"{path}: would hold {wrong} than the mask, and was not written; write another format")
 
 
 def _smallest_type(labels_zyx: np.ndarray) -> type[np.integer]:

@@ -260,9 +260,13 @@ class _Found:
 
     def add(self, inside_yx: np.ndarray, place_mm: np.ndarray, steps_mm: np.ndarray) -> None:
         """The voxels of one frame, whose first one is at ``place_mm``."""
-        y, x = np.nonzero(inside_yx)
-        self.voxels += len(y)
-        self._sum_mm += len(y) * place_mm + y.sum() * steps_mm[0] + x.sum() * steps_mm[1]
+        by_row = np.count_nonzero(inside_yx, axis=1)
+        by_column = np.count_nonzero(inside_yx, axis=0)
+        number = int(by_row.sum())
+        self.voxels += number
+        self._sum_mm += number * place_mm
+        self._sum_mm += int(by_row @ np.arange(len(by_row))) * steps_mm[0]
+        self._sum_mm += int(by_column @ np.arange(len(by_column))) * steps_mm[1]
 
     @property
     def centre_mm(self) -> np.ndarray:

@@ -42,6 +42,8 @@ Holes = Literal["keyhole", "xor"]
 STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # what a structure set calls the study that it refers to
 SERIES_NUMBER = 301  # of what is made of a study's series, behind its own
+CLOSED = b"CLOSED_PLANAR"
+XOR = b"CLOSEDPLANAR_XOR"  # of a structure with holes that are outlines of their own
 SHORT_TEXT = 16
 AREA_SHARE = 1e-4  # of the area of a structure
 # Kept of the headers of the series: who and what was scanned.
@@ -92,8 +94,10 @@ def write_rtstruct(path: Path, mask: FinishedMask, *, holes: Holes = "keyhole") 
     for layer in in_layers(structures):
         numbers_zyx = numbered(values_zyx, layer, mask.labels)
         found = outlines(numbers_zyx, keyholes=holes == "keyhole")
+        with_holes = set(found.structures[found.areas() < 0].tolist())
         for structure in layer:
-            rois[structure.number] = _contours(structure, found, series, holes)
+            kind = XOR if structure.number in with_holes else CLOSED
+            rois[structure.number] = _contours(structure, found, series, kind)
     dataset.ROIContourSequence = [rois[structure.number] for structure in structures]
     with whole_file(path) as partial:
         dcmwrite(partial, dataset, enforce_file_format=True)
@@ -206,7 +210,7 @@ def _observation(structure: WrittenStructure) -> Dataset:
     return observation
 
 
-def _contours(structure: WrittenStructure, found: Outlines, series: ReferenceSeries, holes: Holes) -> Dataset:
+def _contours(structure: WrittenStructure, found: Outlines, series: ReferenceSeries, kind: bytes) -> Dataset:
     """All outlines of a structure; of one without voxels there are none."""
     from pydicom.dataelem import RawDataElement
     from pydicom.dataset import Dataset
@@ -223,8 +227,6 @@ def _contours(structure: WrittenStructure, found: Outlines, series: ReferenceSer
     starts = found.starts[first : last + 1]
     corners_yx = found.corners_yx[starts[0] : starts[-1]]
     slices = found.slices[first:last]
-    areas = found.areas()[first:last]
-    kind = b"CLOSEDPLANAR_XOR" if holes == "xor" and (areas < 0).any() else b"CLOSED_PLANAR"
     places_mm = series.to_mm(np.repeat(slices, np.diff(starts)), corners_yx)
     texts = list(map("%.10g".__mod__, (np.round(places_mm, 6) + 0.0).ravel().tolist()))
     references = [_element(0x3006, 0x0016, _items([_reference_bytes(part)])) for part in series.slices]

@@ -1,0 +1,96 @@
+"""The formats that masks are written in, by the name that a user gives: one row of FORMATS each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.base.words import listed
+from segfw.dataset.finished_mask import ImageFormat, MaskFormat
+from segfw.dataset.labels import LabelSet
+from segfw.images.formats import FORMATS as IMAGE_FORMATS
+from segfw.images.formats import MASK_ENDINGS, PLAIN_MASK, is_picture
+from segfw.interop.viewer_tables import ViewedImageFormat
+from segfw.interop.write_bids import BidsFormat
+from segfw.interop.write_dicom_seg import SegmentationFormat
+from segfw.interop.write_rtstruct import Holes, StructureSetFormat
+from segfw.interop.write_seg_nrrd import SegNrrdFormat
+from segfw.interop.written_structures import unknown_note
+
+LABELMAP = "labelmap"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatWishes:
+    """How formats are written that can be in several ways."""
+
+    is_labelmap: bool = False
+    report: bool = False
+    holes: Holes = "keyhole"
+
+
+FORMATS: Mapping[str, Callable[[FormatWishes], MaskFormat]] = {
+    "nifti": lambda _: ViewedImageFormat(ending=PLAIN_MASK),
+    "seg.nrrd": lambda _: SegNrrdFormat(),
+    "dicom-seg": lambda wishes: SegmentationFormat(is_labelmap=wishes.is_labelmap, report=wishes.report),
+    "rtstruct": lambda wishes: StructureSetFormat(holes=wishes.holes),
+    "bids": lambda _: BidsFormat(),
+}
+WITH_CODES = ("seg.nrrd", "dicom-seg", "rtstruct", "bids")
+
+
+def mask_formats(names: Sequence[str], wishes: FormatWishes) -> tuple[MaskFormat, ...]:
+    """The formats of these names, each once; raises UserError for one that is none, or for a wish about one not asked."""
+    if not names:
+        raise UserError(f"--as names no format; choose from {listed(FORMATS)}")
+    for option, is_wished, needed in (
+        ("--sr", wishes.report, "dicom-seg"),
+        ("--seg-type labelmap", wishes.is_labelmap, "dicom-seg"),
+        ("--holes xor", wishes.holes == "xor", "rtstruct"),
+    ):
+        if is_wished and needed not in names:
+            raise UserError(f"{option} is of {needed}, which --as does not name; add it, or leave out {option}")
+    endings = [name for name in names if _ending_of(name)]
+    if len(set(map(_ending_of, endings))) > 1:
+        raise UserError(f"--as {' '.join(endings)}: masks of one folder have one file format of images; choose one")
+    found: dict[str, MaskFormat] = {}
+    for name in names:
+        ending = _ending_of(name)
+        if ending:
+            found.setdefault(ending, _image_format(ending))
+        elif name in FORMATS:
+            found.setdefault(name, FORMATS[name](wishes))
+        else:
+            reason = "is lossy and would blur labels" if name in IMAGE_FORMATS else "is unknown"
+            raise UserError(f"--as {name!r} {reason}; choose from {', '.join([*FORMATS, *MASK_ENDINGS])}")
+    # The file of an image last: it is what people and programs take for the mask.
+    return tuple(sorted(found.values(), key=lambda each: isinstance(each, ImageFormat)))
+
+
+def _ending_of(name: str) -> str:
+    """The ending that a format of images has, '' for others."""
+    return PLAIN_MASK if name == "nifti" else name if name in MASK_ENDINGS else ""
+
+
+def _image_format(ending: str) -> ImageFormat:
+    return ImageFormat(ending=ending) if is_picture(Path(f"a{ending}")) else ViewedImageFormat(ending=ending)
+
+
+def require_distinct_files(formats: Iterable[MaskFormat], case_ids: Sequence[str]) -> None:
+    """UserError if two cases would be written into one file."""
+    for each in formats:
+        case_of: dict[str, str] = {}
+        for case_id in case_ids:
+            file = each.files(case_id)[-1]
+            other = case_of.setdefault(file, case_id)
+            if other != case_id:
+                raise UserError(f"{other} and {case_id} would both be {file}; rename one of the images")
+
+
+def format_note(names: Sequence[str], labels: LabelSet, only: Sequence[str]) -> str:
+    """What is to be known of structures before they are written in formats that hold codes; '' if nothing is."""
+    if not set(names) & set(WITH_CODES):
+        return ""
+    return unknown_note(labels, tuple(only) or tuple(labels.structures))

@@ -1,0 +1,92 @@
+"""BIDS derivatives: ``bids/sub-X/anat/sub-X_desc-draft_dseg.nii.gz`` with its table of labels and its description."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfw.base.files import write_text
+from segfw.base.own_version import own_version
+from segfw.base.records import UserError
+from segfw.dataset.finished_mask import DRAFT, MASK_SHARE, FinishedMask, MaskMaker
+from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.dataset.look_up import known_as
+from segfw.images.formats import write_labels
+from segfw.interop.viewer_tables import colours_of
+
+VERSION = "1.10.0"  # of BIDS
+# Entities as a name of BIDS has them, and what kind of image it is.
+OF_BIDS = re.compile(r"(sub-[a-zA-Z0-9]+)((?:_[a-z]+-[a-zA-Z0-9]+)*?)(?:_[a-zA-Z0-9]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BidsFormat:
+    """A tree of its own; names of cases that are no names of BIDS become subjects, by their letters and digits."""
+
+    folder: str = "bids"
+
+    @property
+    def bytes_per_image_byte(self) -> float:
+        return MASK_SHARE
+
+    def files(self, case_id: str) -> tuple[str, ...]:
+        start = self._start(case_id)
+        return (f"{start}.tsv", f"{start}.json", f"{start}.nii.gz")
+
+    def _start(self, case_id: str) -> str:
+        subject, entities = _entities(case_id)
+        session = next((part for part in entities if part.startswith("ses-")), "")
+        place = "/".join(filter(None, (self.folder, subject, session, "anat")))
+        return f"{place}/{'_'.join([subject, *entities])}_desc-draft_dseg"
+
+    def require(self, case_id: str, image: Path | None) -> None:
+        if not re.search("[a-zA-Z0-9]", case_id):
+            raise UserError(f"{case_id}: has no letter or digit of which BIDS could name a subject; rename the image")
+
+    def write(self, folder: Path, mask: FinishedMask) -> None:
+        """The mask, its table and its description, each whole; the mask is read back."""
+        table, description, image = (folder / name for name in self.files(mask.case_id))
+        write_text(table, label_table(mask.labels))
+        about = {
+            "Description": f"{DRAFT}; {mask.maker.text}",
+            "Manual": False,
+            "Sources": [] if mask.image is None else [mask.image.name],
+            "SpatialReference": "orig",
+        }
+        write_text(description, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        said = f"{DRAFT}; {mask.maker.text}"
+        write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
+
+    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+        made_by = {"Name": "segfw", "Version": own_version(), "Description": f"{maker.name}, model {maker.digest}"}
+        about = {
+            "Name": f"Segmentations, {DRAFT}",
+            "BIDSVersion": VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [made_by],
+        }
+        write_text(folder / self.folder / "dataset_description.json", json.dumps(about, indent=1) + "\n")
+        labels.save(folder / self.folder / LABELS_FILE)
+
+
+def _entities(case_id: str) -> tuple[str, list[str]]:
+    """('sub-01', ['ses-2', 'acq-low']) of 'sub-01_ses-2_acq-low_T1w'; of other names a subject alone."""
+    match = OF_BIDS.fullmatch(case_id)
+    if match:
+        kept = [part for part in match[2].split("_") if part and not part.startswith("desc-")]
+        return match[1], kept
+    return "sub-" + re.sub("[^a-zA-Z0-9]", "", case_id), []
+
+
+def label_table(labels: LabelSet) -> str:
+    """``index``, ``name``, ``color`` of each value, and its code where one is known."""
+    known = known_as(labels)
+    lines = ["index\tname\tcolor\tcode"]
+    for value, (name, colour) in colours_of(labels).items():
+        each = known.get(name)
+        code = f"{each.scheme}:{each.code}" if each is not None and each.code else "n/a"
+        shown = " ".join(name.split())
+        lines.append(f"{value}\t{shown}\t#{''.join(f'{part:02x}' for part in colour)}\t{code}")
+    return "\n".join(lines) + "\n"
