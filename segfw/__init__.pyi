@@ -174,6 +174,10 @@ def predict(
     *,
     build: BuildNetwork | None = None,
     # options: PredictOptions
+    formats: tuple[str, ...] | list[str] = ("nifti",),
+    seg_type: Literal["binary", "labelmap"] = "binary",
+    holes: Literal["keyhole", "xor"] = "keyhole",
+    sr: bool = False,
     step: float = 0.5,
     mirroring: bool = True,
     precision: Precision = "auto",
@@ -340,9 +344,13 @@ def ensemble(
     *,
     postprocessing: StrPath | Postprocessing | None = None,
     # options: EnsembleOptions
+    formats: tuple[str, ...] | list[str] = ("nifti",),
+    seg_type: Literal["binary", "labelmap"] = "binary",
+    holes: Literal["keyhole", "xor"] = "keyhole",
+    sr: bool = False,
     weights: tuple[float, ...] | list[float] | None = None,
     maps_of: tuple[str, ...] | list[str] = (),
-    ending: str = ".nii.gz",
+    images: StrPath | None = None,
     overwrite: bool = False,
 ) -> None: ...
 def export_model(

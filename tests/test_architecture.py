@@ -47,7 +47,7 @@ EDGES = {
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
-    "interop": set(),
+    "interop": {"base", "images", "dataset"},
     "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference", "measurements"},
     "robustness": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),

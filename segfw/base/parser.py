@@ -21,6 +21,7 @@ SENTENCES = (
     (r"argument (.+?): not allowed with argument (.+)", r"\1 and \2 exclude each other; leave out one of them"),
     (r"argument (.+?): (.*)", r"\1: \2"),
 )
+RENAMED = {"--ending": "--as"}  # of earlier versions
 REQUIRED = "the following arguments are required: "
 OPTION = re.compile(r"--?[A-Za-z][^\s=]*")
 
@@ -64,7 +65,9 @@ class Parser(argparse.ArgumentParser):
         match = OPTION.match(typed)
         if match is None or " " in typed or match[0] in self._option_string_actions:
             return
-        remedy = did_you_mean(match[0], self._option_string_actions)
+        renamed = RENAMED.get(match[0], "")
+        is_renamed = renamed in self._option_string_actions
+        remedy = f"; it is {renamed} now" if is_renamed else did_you_mean(match[0], self._option_string_actions)
         if not remedy:
             where = "of a verb stand after it" if self._subparsers is not None else f"are in {self.prog} --help"
             remedy = f"; the options {where}"

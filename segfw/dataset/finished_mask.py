@@ -65,13 +65,16 @@ class MaskFormat(Protocol):
     def files(self, case_id: str) -> tuple[str, ...]:
         """The files of a case, from the folder of the masks; the last of them is written last."""
 
+    def require_kind(self, case_id: str, image: Path | None) -> None:
+        """UserError if a mask of such an image cannot be written so, as far as its name and the machine tell."""
+
     def require(self, case_id: str, image: Path | None) -> None:
-        """UserError if a mask of this image cannot be written so, as far as can be told before there is one."""
+        """The same by all that is known before there is a mask, for which headers may be read."""
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         """Writes the files of a case; UserError, and none of them is left, if they do not hold what the mask does."""
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         """Writes what belongs to the folder and not to a case."""
 
 
@@ -88,13 +91,16 @@ class ImageFormat:
     def files(self, case_id: str) -> tuple[str, ...]:
         return (f"{case_id}{self.ending}",)
 
-    def require(self, case_id: str, image: Path | None) -> None:
+    def require_kind(self, case_id: str, image: Path | None) -> None:
         """Whether the grid fits into the format is known when the mask is written."""
+
+    def require(self, case_id: str, image: Path | None) -> None:
+        """The same."""
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         path = folder / f"{mask.case_id}{self.ending}"
         said = f"{DRAFT}; {mask.maker.text}"
         write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         """Nothing is beside the masks."""

@@ -414,10 +414,3 @@ def write_map(path: Path, values_zyx: np.ndarray, geometry: Geometry, like: Path
 
 def _is_file_of(format: Format, path: Path) -> bool:
     return path.is_file() and FORMATS.get(split_ending(path)[1]) is format
-
-
-def check_mask_ending(ending: str) -> None:
-    """Raises UserError if no mask can be written under this ending."""
-    if ending not in MASK_ENDINGS:
-        reason = "is lossy and would blur labels" if ending in FORMATS else "is unknown"
-        raise UserError(f"--ending {ending!r} {reason}; choose from {', '.join(MASK_ENDINGS)}")

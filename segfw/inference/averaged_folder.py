@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+
+import numpy as np
 
 from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.output_paths import in_file_name
 from segfw.base.parallel import Outcome
 from segfw.base.records import Record, UserError
-from segfw.images.formats import write_labels, write_map
+from segfw.dataset.finished_mask import FinishedMask, MaskFormat, MaskMaker
+from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.images.formats import write_map
+from segfw.images.geometry import Geometry
 from segfw.inference.averaging import merged, probability_of
 from segfw.inference.mask_settings import require_no_strangers
 from segfw.inference.probabilities import read_probabilities
@@ -25,6 +32,51 @@ class EnsembleSettings(Record):
     models: tuple[str, ...]  # digests, as in the files of probabilities
     weights: tuple[float, ...]
     postprocessing: Postprocessing
+
+    def maker(self, configurations: Sequence[str]) -> MaskMaker:
+        """Who the masks are said to be of."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return MaskMaker(name=f"segfw ensemble of {', '.join(dict.fromkeys(configurations))}", digest=digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskWriter:
+    """Writes averaged masks into a folder in all ``formats``; ``series`` are the folders of DICOM series by case."""
+
+    folder: Path
+    formats: tuple[MaskFormat, ...]
+    labels: LabelSet
+    maker: MaskMaker
+    series: Mapping[str, Path]
+
+    def files(self, case_id: str) -> list[Path]:
+        """The files of a case, in the order in which they are written."""
+        return [self.folder / file for each in self.formats for file in each.files(case_id)]
+
+    def require(self, case_id: str) -> None:
+        """UserError if a mask of the case cannot be written in all formats."""
+        for each in self.formats:
+            each.require_kind(case_id, self.series.get(case_id))
+            each.require(case_id, self.series.get(case_id))
+
+    def write_about(self) -> None:
+        """What belongs to the folder and not to a case."""
+        self.labels.save(self.folder / LABELS_FILE)
+        for each in self.formats:
+            each.write_about(self.folder, self.labels, self.maker)
+
+    def write(self, case_id: str, values_zyx: np.ndarray, geometry: Geometry) -> None:
+        """Writes a mask (Z, Y, X) of label values."""
+        finished = FinishedMask(
+            case_id=case_id,
+            values_zyx=values_zyx,
+            geometry=geometry,
+            labels=self.labels,
+            maker=self.maker,
+            image=self.series.get(case_id),
+        )
+        for each in self.formats:
+            each.write(self.folder, finished)
 
 
 def checked_weights(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
@@ -80,7 +132,12 @@ def lacking_cases(
 
 
 def average_case(
-    sources: Sequence[Path], settings: EnsembleSettings, mask: Path, maps: Mapping[str, Path], first_case: str
+    case_id: str,
+    sources: Sequence[Path],
+    settings: EnsembleSettings,
+    writer: MaskWriter,
+    maps: Mapping[str, Path],
+    first_case: str,
 ) -> None:
     """Writes the maps of one case and, last, its mask."""
     models = [read_probabilities(path) for path in sources]
@@ -93,4 +150,4 @@ def average_case(
         write_map(path, probability_of(name, models, settings.weights), geometry)
     temperatures = settings.postprocessing.temperatures(labels)
     classes = apply(merged(models, settings.weights, temperatures=temperatures), settings.postprocessing)
-    write_labels(mask, labels.to_values(classes), geometry)
+    writer.write(case_id, labels.to_values(classes), geometry)

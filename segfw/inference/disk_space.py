@@ -12,10 +12,6 @@ from segfw.dataset.cases import Case
 from segfw.images.formats import size_and_change
 from segfw.inference.output_folder import OutputFolder
 
-# Of a mask per byte of the image's file; a guess, on the safe side for compressed images and masks of few labels.
-MASK_SHARE = 0.05
-PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
-
 
 def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int = FULL_BELOW_BYTES) -> None:
     """Warns if the disk may be too small for all the cases; raises UserError if it is for the first of them.
@@ -37,7 +33,7 @@ def require_space(cases: Sequence[Case], folder: OutputFolder, spare_bytes: int 
 
 def expected_bytes(cases: Sequence[Case], folder: OutputFolder) -> list[float]:
     """Bytes that the mask of each case, and what is made beside it, may take."""
-    share = MASK_SHARE if folder.ending.endswith(".gz") else PLAIN_MASK_SHARE
+    share = sum(each.bytes_per_image_byte for each in folder.formats)
     share += sum(extra.bytes_per_image_byte for extra in folder.extras)
     return [share * sum(size_and_change(path)[0] for path in case.images) for case in cases]
 

@@ -117,6 +117,8 @@ def _foretold(
     try:
         found = [volume_of_header(path) for path in case.images]
         volumes = [volume for volume in found if volume is not None]
+        for each in folder.formats:
+            each.require(case.id, case.images[0])
         if len(volumes) == len(found):
             plan = loaded[0].plan
             problems = check_headers(case, volumes, len(plan.channels))

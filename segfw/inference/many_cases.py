@@ -27,10 +27,11 @@ from segfw.base.resources import free_memory_bytes
 from segfw.base.shared_work import CaseResult, CohortResult, Note, WorkWords, share_out
 from segfw.base.stopwatch import Stopwatch
 from segfw.dataset.cases import Case
+from segfw.dataset.finished_mask import FinishedMask
 from segfw.dataset.verify import check_case
 from segfw.grid.preprocess import orientation_note, stack_channels
 from segfw.grid.slabs import Slab
-from segfw.images.formats import read_volume, write_labels
+from segfw.images.formats import read_volume
 from segfw.images.geometry import Geometry
 from segfw.inference.output_folder import OutputFolder, sources_of
 from segfw.inference.predict_protocol import FileSink, Predict, PreparedT
@@ -103,6 +104,8 @@ class CasePipeline(Generic[PreparedT]):
     def _read(self, case: Case, watch: Stopwatch) -> tuple[PreparedT, tuple[Note, ...]]:
         self._go_on()
         with watch.timing("read_s"):
+            for each in self.folder.formats:
+                each.require(case.id, case.images[0])
             volumes = [read_volume(path) for path in case.images]
         self._reading.saw(sum(volume.array.nbytes for volume in volumes))
         channels = len(self.predictor.plan.channels)
@@ -142,7 +145,18 @@ class CasePipeline(Generic[PreparedT]):
         with watch.timing("write_s"):
             for sink in sinks:
                 sink.finish(classes)
-            write_labels(self.folder.mask(case.id), self.predictor.finish(classes), original, case.images[0])
+            finished = FinishedMask(
+                case_id=case.id,
+                values_zyx=self.predictor.finish(classes),
+                geometry=original,
+                labels=self.folder.labels or self.predictor.plan.labels,
+                maker=self.folder.maker,
+                image=case.images[0],
+                only=self.folder.only,
+            )
+            for each in self.folder.formats:
+                self._go_on()
+                each.write(self.folder.path, finished)
 
 
 class Readers:

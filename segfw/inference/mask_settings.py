@@ -125,9 +125,10 @@ def _require_none(different: Sequence[str], folder: Path) -> None:
 def require_own_masks(folder: OutputFolder, found: Sequence[Case], *, overwrite: bool) -> None:
     """UserError if the folder holds masks that segfw did not write, or images of other names."""
     kept = folder.path / SETTINGS_FILE
-    require_no_strangers(folder.path, [folder.mask(case.id) for case in found], kept)
+    masks = [file for case in found for file in folder.masks(case.id)]
+    require_no_strangers(folder.path, masks, kept)
     # In this order: another process that has just begun in this folder has said so before its first mask.
-    has_masks = any(folder.mask(case.id).exists() for case in found)
+    has_masks = any(mask.exists() for mask in masks)
     if has_masks and not overwrite and not kept.is_file():
         raise UserError(f"{folder.path}: holds masks that segfw did not write; use another folder or --overwrite")
 

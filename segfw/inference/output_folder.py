@@ -20,6 +20,8 @@ from segfw.base.printing import csv_text, printable
 from segfw.base.records import Record, UserError
 from segfw.base.stopwatch import CaseTimes
 from segfw.dataset.cases import Case
+from segfw.dataset.finished_mask import ImageFormat, MaskFormat, MaskMaker
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import size_and_change
 from segfw.inference.predict_protocol import LooksAgain, OpenFileSink
 from segfw.inference.probabilities import ENDING
@@ -39,6 +41,7 @@ class PredictedCase(Record):
     sources: Sources
     seconds: dict[str, float]
     device: str
+    files: tuple[str, ...] = ()  # of the mask, in all formats that it was written in, from its folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,26 @@ class Extra:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFolder:
-    """Where the files of each case are: ``CASE.nii.gz``, and those of ``extras``."""
+    """Where the files of each case are: the mask in each of ``formats``, and those of ``extras``.
+
+    Masks are said to be of ``maker``, and to have ``labels`` (None: those of the model's plan), of which ``only`` those
+    were looked for (empty: all).
+    """
 
     path: Path
-    ending: str = ".nii.gz"
+    formats: tuple[MaskFormat, ...] = (ImageFormat(),)
     extras: tuple[Extra, ...] = ()
+    labels: LabelSet | None = None
+    only: tuple[str, ...] = ()
+    maker: MaskMaker = MaskMaker()
 
     def mask(self, case_id: str) -> Path:
-        return self.path / f"{case_id}{self.ending}"
+        """The file of a mask that is written last."""
+        return self.masks(case_id)[-1]
+
+    def masks(self, case_id: str) -> list[Path]:
+        """The files of a mask in all formats, in the order in which they are written."""
+        return [self.path / file for each in self.formats for file in each.files(case_id)]
 
     def beside(self, case_id: str) -> list[Path]:
         """The files that are made with the mask, in the order of ``extras``."""
@@ -75,17 +90,15 @@ class OutputFolder:
 
     def is_done(self, case: Case) -> bool:
         """Whether all that is asked for is there, and the image has not changed since."""
-        files = (self.mask(case.id), *self.beside(case.id))
+        files = (*self.masks(case.id), *self.beside(case.id))
         return all(file.is_file() for file in files) and not self.is_outdated(case)
 
     def is_outdated(self, case: Case) -> bool:
         """Whether there is a mask of other image files than those that are there now; a mask without record is not."""
-        if not self.mask(case.id).is_file():
+        if not any(file.is_file() for file in self._all_masks(case.id)):
             return False
-        try:
-            return PredictedCase.load(self._record(case.id)).sources != sources_of(case)
-        except UserError:  # no record, or of another version
-            return False
+        known = self._known(case.id)
+        return known is not None and known.sources != sources_of(case)
 
     @contextmanager
     def claim(self, case: Case) -> Iterator[bool]:
@@ -106,7 +119,7 @@ class OutputFolder:
         """
         maps = [self.path / UNCERTAINTY / map_name(case_id, name) for name in MAPS]
         extras = (self.path / PROBABILITIES / f"{case_id}{ENDING}", self.path / UNCERTAINTY / f"{case_id}.json", *maps)
-        for file in (self.mask(case_id), *self.beside(case_id), *extras):
+        for file in (*self._all_masks(case_id), *self.beside(case_id), *extras):
             file.unlink(missing_ok=True)
         self.forget_quality(case_id)
         self._record(case_id).unlink(missing_ok=True)
@@ -139,7 +152,8 @@ class OutputFolder:
     def remember(self, case: Case, sources: Sources, times: CaseTimes, device: str) -> None:
         """Keeps what a mask was made from, which may have changed since it was read."""
         seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}
-        known = PredictedCase(id=case.id, sources=sources, seconds=seconds, device=device)
+        files = tuple(file.relative_to(self.path).as_posix() for file in self._all_masks(case.id))
+        known = PredictedCase(id=case.id, sources=sources, seconds=seconds, device=device, files=files)
         known.save(self._record(case.id))
 
     def seconds_per_case(self) -> float | None:
@@ -149,7 +163,10 @@ class OutputFolder:
 
     def clean(self) -> None:
         """Removes what killed processes left half-written."""
-        for folder in (self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)):
+        folders = {self.path, self.path / HIDDEN, *(self.path / extra.folder for extra in self.extras)}
+        for known in self._known_cases():
+            folders |= {(self.path / file).parent for file in known.files}
+        for folder in sorted(folders):
             remove_partials(folder)
 
     def write_timings(self) -> None:
@@ -172,6 +189,18 @@ class OutputFolder:
             except UserError:  # of another version
                 continue
         return known
+
+    def _all_masks(self, case_id: str) -> list[Path]:
+        """The files of a mask that are asked for now, the last one first, and those of formats of earlier calls."""
+        known = self._known(case_id)
+        earlier = () if known is None else (self.path / file for file in known.files)
+        return list(dict.fromkeys((*reversed(self.masks(case_id)), *earlier)))
+
+    def _known(self, case_id: str) -> PredictedCase | None:
+        try:
+            return PredictedCase.load(self._record(case_id))
+        except UserError:  # no record, or of another version
+            return None
 
     def _record(self, case_id: str) -> Path:
         return self.path / HIDDEN / f"{case_id}.json"

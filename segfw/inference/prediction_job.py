@@ -13,6 +13,7 @@ from segfw.base.records import UserError
 from segfw.base.shared_work import CaseResult, CohortResult
 from segfw.base.words import count
 from segfw.dataset.cases import Case
+from segfw.dataset.finished_mask import ImageFormat, MaskFormat, MaskMaker
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import only_structures
 from segfw.dataset.totalsegmentator import in_their_numbers
@@ -75,6 +76,7 @@ class PredictionJob:
     digest: str = ""
     only: tuple[str, ...] = ()
     written: LabelSet | None = None
+    formats: tuple[MaskFormat, ...] = (ImageFormat(),)
     makers: tuple[MakesExtra, ...] = ()
     quality: str | None = None
 
@@ -183,7 +185,15 @@ class PredictionJob:
         if self.options.uncertainty:
             extras.append(self._uncertainty(loaded[0]))
         extras += [maker.extra(self, loaded[0]) for maker in self.makers]
-        return OutputFolder(path=self.output, ending=self.options.ending, extras=tuple(extras))
+        configurations = " + ".join(model.configuration.name for model in loaded)
+        return OutputFolder(
+            path=self.output,
+            formats=self.formats,
+            extras=tuple(extras),
+            labels=self.labels(loaded),
+            only=self.written_only(loaded),
+            maker=MaskMaker(name=f"segfw {configurations}", digest=self.digest),
+        )
 
     def _probabilities(self, model: Model, bits: int) -> Extra:
         labels = model.plan.labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from segfw.base.options import (
     DEVICES,
@@ -23,8 +23,12 @@ from segfw.model.export_options import LAST_OR_BEST, WEIGHTS
 from segfw.planning.published import TILE_STEP
 
 POSTPROCESSING = "selection.json, to do as it found best, or postprocessing.json of an imported model"
-MASK_ENDING = ".nii.gz"
-ENDING = "file format of the masks (default: {default})"
+AS = (
+    "formats of the masks: nifti, seg.nrrd, dicom-seg, rtstruct, bids, or an ending such as .nrrd or .png (default: "
+    "nifti); dicom-seg and rtstruct of DICOM series"
+)
+SEG_TYPE = "of dicom-seg; few viewers know label maps yet (default: {default})"
+HOLES = "of rtstruct: part of the outline, or outlines of their own, CLOSEDPLANAR_XOR (default: {default})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,16 @@ class TilingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FormatOptions(Options):
+    """In which formats masks are written."""
+
+    formats: tuple[str, ...] = option(("nifti",), AS, name="--as", metavar="FORMAT")
+    seg_type: Literal["binary", "labelmap"] = option("binary", SEG_TYPE)
+    holes: Literal["keyhole", "xor"] = option("keyhole", HOLES)
+    sr: bool = option(False, "with dicom-seg: a DICOM report (TID 1500) of volumes as well")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectOptions(TilingOptions):
     """What ``select`` compares, and how it predicts what is missing."""
 
@@ -46,7 +60,7 @@ class SelectOptions(TilingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(TilingOptions):
+class PredictOptions(TilingOptions, FormatOptions):
     """What ``predict`` predicts with, where, and what it writes besides the masks.
 
     ``best`` takes the weights of each fold's best epoch. ``part`` '3/8' takes every eighth case from the third on.
@@ -77,14 +91,13 @@ class PredictOptions(TilingOptions):
     best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
     kernels: bool = option(False, KERNELS, words=OFF_ON)
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
-    ending: str = option(MASK_ENDING, ENDING)
     pseudonyms: Path | None = option(None, PSEUDONYMS_HELP, metavar="FILE")
     overwrite: bool = option(False, "predict again what is there")
     dry_run: bool = option(False, "say which cases would be predicted, what is done and what would fail; write nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleOptions(Options):
+class EnsembleOptions(FormatOptions):
     """How ``ensemble`` averages."""
 
     numbers_are_finite: ClassVar[bool] = False
@@ -92,5 +105,9 @@ class EnsembleOptions(Options):
     weights: tuple[float, ...] | None = option(None, "one per folder (default: equal)", metavar="W")
     postprocessing: Path | None = option(None, POSTPROCESSING, metavar="FILE")
     maps_of: tuple[str, ...] = option((), "write their mean probability as well", name="--map-of", metavar="LABEL")
-    ending: str = option(MASK_ENDING, ENDING)
+    images: Path | None = option(
+        None,
+        "of the cases, which dicom-seg and rtstruct refer to (default: those that the first folder was predicted of)",
+        metavar="FOLDER",
+    )
     overwrite: bool = option(False, "average again what is there")

@@ -198,7 +198,7 @@ def _loops(following: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.nd
     """(Number of the loop of each turn, a turn of each loop)."""
     next_of = following.tolist()
     loop_of = [-1] * len(next_of)
-    starts = []
+    starts: list[int] = []
     for first in np.flatnonzero(begins).tolist():
         if loop_of[first] >= 0:
             continue
@@ -280,13 +280,13 @@ class _Finder:
     def turn_at(self, like: int, y: int, x: int) -> int:
         """The one turn of a structure at a corner whose edge goes to the left."""
         turns = self.turns
-        key = _row_key(turns.shape, turns.structure[like], turns.z[like], np.int64(y), np.int64(x)) * 2
+        key = _row_key(turns.shape, turns.structure[like], turns.z[like], np.array(y), np.array(x)) * 2
         return int(self.by_row[np.searchsorted(self.row_keys, key)])
 
     def lower_end(self, like: int, y: int, x: int) -> int:
         """The lower end of the edge along a column that passes a corner."""
         turns = self.turns
-        key = _column_key(turns.shape, turns.structure[like], turns.z[like], np.int64(y), np.int64(x)) * 2
+        key = _column_key(turns.shape, turns.structure[like], turns.z[like], np.array(y), np.array(x)) * 2
         upper = self.by_column[np.searchsorted(self.column_keys, key) - 1]
         return int(self.along_column[upper])
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segfw.base.records import UserError
 from segfw.interop.written_structures import CodeTriple, dicom_text
 
 if TYPE_CHECKING:
@@ -52,3 +57,28 @@ def complete_header(header: Dataset) -> Dataset:
             complete[element.tag] = type(element)(element.tag, "PN", text)
     complete.SpecificCharacterSet = UNICODE
     return complete
+
+
+@contextmanager
+def taken_as_they_are(path: Path) -> Iterator[None]:
+    """Lets values of headers that break rules of the standard be copied as they are while the block runs.
+
+    What goes wrong all the same is a UserError that names ``path`` and no value: those are a patient's.
+    """
+    from pydicom import config
+
+    before = config.settings.writing_validation_mode
+    config.settings.writing_validation_mode = config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{path}: the headers of the series hold something that cannot be written again ({type(error).__name__}); "
+            "write nifti or seg.nrrd"
+        ) from error
+    finally:
+        config.settings.writing_validation_mode = before

@@ -12,9 +12,9 @@ from segfw.dataset.finished_mask import ImageFormat, MaskFormat
 from segfw.dataset.labels import LabelSet
 from segfw.images.formats import FORMATS as IMAGE_FORMATS
 from segfw.images.formats import MASK_ENDINGS, PLAIN_MASK, is_picture
+from segfw.interop.segmentation_format import SegmentationFormat
 from segfw.interop.viewer_tables import ViewedImageFormat
 from segfw.interop.write_bids import BidsFormat
-from segfw.interop.write_dicom_seg import SegmentationFormat
 from segfw.interop.write_rtstruct import Holes, StructureSetFormat
 from segfw.interop.write_seg_nrrd import SegNrrdFormat
 from segfw.interop.written_structures import unknown_note
@@ -42,7 +42,7 @@ WITH_CODES = ("seg.nrrd", "dicom-seg", "rtstruct", "bids")
 
 
 def mask_formats(names: Sequence[str], wishes: FormatWishes) -> tuple[MaskFormat, ...]:
-    """The formats of these names, each once; raises UserError for one that is none, or for a wish about one not asked."""
+    """The formats of these names, each once; UserError for one that is none, and for a wish about one not asked for."""
     if not names:
         raise UserError(f"--as names no format; choose from {listed(FORMATS)}")
     for option, is_wished, needed in (
@@ -78,7 +78,7 @@ def _image_format(ending: str) -> ImageFormat:
     return ImageFormat(ending=ending) if is_picture(Path(f"a{ending}")) else ViewedImageFormat(ending=ending)
 
 
-def require_distinct_files(formats: Iterable[MaskFormat], case_ids: Sequence[str]) -> None:
+def require_distinct_masks(formats: Iterable[MaskFormat], case_ids: Sequence[str]) -> None:
     """UserError if two cases would be written into one file."""
     for each in formats:
         case_of: dict[str, str] = {}

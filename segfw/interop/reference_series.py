@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.base.words import count
 from segfw.images.dicom import is_dicom
 from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.images.volume import Volume, stored_like
@@ -73,8 +72,8 @@ class ReferenceSeries:
         volume = stored_like(Volume(array=values_zyx[None], geometry=geometry), own)
         if not _is_same(volume.geometry, self.geometry):
             raise UserError(
-                f"{self.folder}: has {_size(self.geometry)} voxels, the mask {_size(volume.geometry)} or another place; "
-                "give the series that the mask was made of"
+                f"{self.folder}: has {_size(self.geometry)} voxels, the mask {_size(volume.geometry)} or another place"
+                "; give the series that the mask was made of"
             )
         return np.ascontiguousarray(volume.array[0])
 
@@ -85,8 +84,7 @@ def read_reference(folder: Path | None, geometry: Geometry | None = None) -> Ref
     Raises UserError if there is no such series, or if its headers lack what a file that refers to it needs.
     """
     if folder is None or not folder.is_dir():
-        named = "no image is at hand" if folder is None else f"{folder}: is no folder of a DICOM series"
-        raise UserError(f"{named}, which DICOM SEG and RTSTRUCT refer to; write nifti or seg.nrrd, or give the series")
+        raise UserError(f"{folder}: is no folder of a DICOM series, which DICOM SEG and RTSTRUCT refer to")
     found = [_in_order(headers, folder) for headers in _series_in(folder)]
     if geometry is not None:
         found = [series for series in found if _may_be(series.geometry, geometry)]
@@ -105,6 +103,16 @@ def read_reference(folder: Path | None, geometry: Geometry | None = None) -> Ref
     return series
 
 
+def require_series(case_id: str, image: Path | None, format: str) -> None:
+    """UserError if the image of a case is no folder, in which alone a series lies."""
+    if image is None or not image.is_dir():
+        what = f"its image {image} is none" if image is not None else "no image of it is at hand"
+        raise UserError(
+            f"{case_id}: {format} refers to the slices of a DICOM series, and {what}; give the series, or write nifti, "
+            "seg.nrrd or bids"
+        )
+
+
 def _series_in(folder: Path) -> Iterator[list[Dataset]]:
     """Headers of the images in a folder, by series; each instance once."""
     from pydicom import dcmread
@@ -115,8 +123,8 @@ def _series_in(folder: Path) -> Iterator[list[Dataset]]:
             continue
         try:
             header = dcmread(path, stop_before_pixels=True, force=True)
-        except Exception as error:  # pydicom raises whatever a damaged file makes of its parts
-            raise UserError(f"{path}: cannot be read as DICOM ({error}); copy the series again") from None
+        except Exception as error:  # pydicom raises whatever a damaged file makes of its parts, and says values of it
+            raise UserError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy it again") from None
         if "Rows" in header and "ImagePositionPatient" in header:
             instances = by_series.setdefault(str(header.get("SeriesInstanceUID", "")), {})
             instances.setdefault(str(header.get("SOPInstanceUID", path)), header)
@@ -179,8 +187,3 @@ def _is_same(first: Geometry, second: Geometry) -> bool:
 
 def _size(geometry: Geometry) -> str:
     return " x ".join(map(str, geometry.shape))
-
-
-def slices_text(series: ReferenceSeries) -> str:
-    """'19 slices'."""
-    return count(len(series.slices), "slice")

@@ -26,7 +26,7 @@ ITK_SNAP_HEADER = """\
 class ViewedImageFormat(ImageFormat):
     """An image file, and once for the folder what its values are called and coloured in viewers."""
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         write_text(folder / ITK_SNAP_FILE, itk_snap_labels(labels))
         write_text(folder / SLICER_FILE, slicer_colours(labels))
 

@@ -11,7 +11,7 @@ from segfw.base.files import write_text
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.dataset.finished_mask import DRAFT, MASK_SHARE, FinishedMask, MaskMaker
-from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
 from segfw.images.formats import write_labels
 from segfw.interop.viewer_tables import colours_of
@@ -42,6 +42,9 @@ class BidsFormat:
         return f"{place}/{'_'.join([subject, *entities])}_desc-draft_dseg"
 
     def require(self, case_id: str, image: Path | None) -> None:
+        self.require_kind(case_id, image)
+
+    def require_kind(self, case_id: str, image: Path | None) -> None:
         if not re.search("[a-zA-Z0-9]", case_id):
             raise UserError(f"{case_id}: has no letter or digit of which BIDS could name a subject; rename the image")
 
@@ -59,7 +62,7 @@ class BidsFormat:
         said = f"{DRAFT}; {mask.maker.text}"
         write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         made_by = {"Name": "segfw", "Version": own_version(), "Description": f"{maker.name}, model {maker.digest}"}
         about = {
             "Name": f"Segmentations, {DRAFT}",
@@ -68,7 +71,6 @@ class BidsFormat:
             "GeneratedBy": [made_by],
         }
         write_text(folder / self.folder / "dataset_description.json", json.dumps(about, indent=1) + "\n")
-        labels.save(folder / self.folder / LABELS_FILE)
 
 
 def _entities(case_id: str) -> tuple[str, list[str]]:

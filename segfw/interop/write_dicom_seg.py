@@ -7,7 +7,6 @@ the mask, with the headers of their own: highdicom puts nothing in order by itse
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.base.words import listed
-from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
-from segfw.dataset.labels import LABELS_FILE, LabelSet
-from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, concept
+from segfw.dataset.finished_mask import DRAFT, FinishedMask
+from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, concept, taken_as_they_are
 from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
 from segfw.interop.reference_series import ReferenceSeries, read_reference
 from segfw.interop.written_structures import (
@@ -38,39 +36,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 SERIES_NUMBER = 300  # of what is made of a study's series, behind its own
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationFormat:
-    """``dicom-seg/CASE.dcm``, and with ``report`` also ``sr/CASE.dcm``."""
-
-    is_labelmap: bool = False
-    report: bool = False
-    folder: str = "dicom-seg"
-    report_folder: str = "sr"
-
-    @property
-    def bytes_per_image_byte(self) -> float:
-        return 0.2 if self.is_labelmap else 1.0
-
-    def files(self, case_id: str) -> tuple[str, ...]:
-        report = (f"{self.report_folder}/{case_id}.dcm",) if self.report else ()
-        return (*report, f"{self.folder}/{case_id}.dcm")
-
-    def require(self, case_id: str, image: Path | None) -> None:
-        require_highdicom()
-        read_reference(image)
-
-    def write(self, folder: Path, mask: FinishedMask) -> None:
-        from segfw.interop.write_report import write_report
-
-        path = folder / self.files(mask.case_id)[-1]
-        with written_segmentation(path, mask, is_labelmap=self.is_labelmap) as segmentation:
-            if self.report:
-                write_report(folder / self.files(mask.case_id)[0], mask, segmentation)
-
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
-        labels.save(folder / self.folder / LABELS_FILE)
 
 
 def require_highdicom() -> None:
@@ -107,9 +72,10 @@ def written_segmentation(path: Path, mask: FinishedMask, *, is_labelmap: bool = 
         names = [each.name for each in layers[1]]
         raise UserError(f"{path}: a label map holds no structures that overlap ({listed(names, 'and')}); write BINARY")
     numbers = [numbered(values_zyx, layer, mask.labels) for layer in layers]
-    dataset = _segmentation(mask, series, structures, numbers, is_labelmap=is_labelmap)
+    dataset = _segmentation(mask, series, structures, numbers, is_labelmap=is_labelmap, path=path)
     with whole_file(path) as partial:
-        dataset.save_as(partial, enforce_file_format=True)
+        with taken_as_they_are(path):
+            dataset.save_as(partial, enforce_file_format=True)
         voxels = _checked(partial, path, series, layers, numbers)
         yield Segmentation(dataset=dataset, series=series, structures=structures, voxels=voxels)
 
@@ -124,6 +90,7 @@ def _segmentation(
     numbers: Sequence[np.ndarray],
     *,
     is_labelmap: bool,
+    path: Path,
 ) -> Dataset:
     from highdicom.seg import Segmentation as HighdicomSegmentation
     from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -131,8 +98,7 @@ def _segmentation(
     pixels = numbers[0]
     if len(numbers) > 1:
         pixels = np.stack([_is_of(each, numbers) for each in structures], -1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on values of the source that another program wrote against the standard
+    with taken_as_they_are(path):
         dataset: Dataset = HighdicomSegmentation(
             source_images=[complete_header(part) for part in series.slices],
             pixel_array=pixels,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,13 @@ from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.dataset.finished_mask import DRAFT, FinishedMask
 from segfw.images.units import SCAN
-from segfw.interop.dicom_codes import AI, UNICODE, complete_header, concept
+from segfw.interop.dicom_codes import AI, UNICODE, complete_header, concept, taken_as_they_are
+from segfw.interop.write_dicom_seg import Segmentation
 from segfw.interop.written_structures import GENERIC, WrittenStructure, dicom_text
 
 if TYPE_CHECKING:
     from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations
     from pydicom import Dataset
-
-    from segfw.interop.write_dicom_seg import Segmentation
 
 SERIES_NUMBER = 302
 VOLUME = ("SCT", "118565006", "Volume")
@@ -63,8 +61,7 @@ def write_report(path: Path, mask: FinishedMask, segmentation: Segmentation) -> 
         procedure_reported=concept(PROCEDURE),
         imaging_measurements=groups,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on values of the source that another program wrote against the standard
+    with taken_as_they_are(path):
         dataset = Comprehensive3DSR(
             evidence=[segmentation.dataset, *(complete_header(part) for part in series.slices)],
             content=report[0],
@@ -83,7 +80,8 @@ def write_report(path: Path, mask: FinishedMask, segmentation: Segmentation) -> 
         )
     dataset.CompletionFlagDescription = DRAFT
     with whole_file(path) as partial:
-        dataset.save_as(partial, enforce_file_format=True)
+        with taken_as_they_are(path):
+            dataset.save_as(partial, enforce_file_format=True)
         _check(partial, path, segmentation, volumes_ml)
 
 

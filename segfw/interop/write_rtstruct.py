@@ -23,10 +23,10 @@ from segfw.base.records import UserError
 from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.interop.contours import Outlines, outlines
-from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header
+from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, taken_as_they_are
 from segfw.interop.fill_outlines import filled
 from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
-from segfw.interop.reference_series import ReferenceSeries, read_reference
+from segfw.interop.reference_series import ReferenceSeries, read_reference, require_series
 from segfw.interop.written_structures import (
     WrittenStructure,
     dicom_text,
@@ -54,6 +54,7 @@ OF_PATIENT_AND_STUDY = (
     *("PatientIdentityRemoved", "DeidentificationMethod"),
 )
 
+
 @dataclass(frozen=True, kw_only=True)
 class StructureSetFormat:
     """``rtstruct/CASE.dcm``."""
@@ -68,13 +69,16 @@ class StructureSetFormat:
     def files(self, case_id: str) -> tuple[str, ...]:
         return (f"{self.folder}/{case_id}.dcm",)
 
+    def require_kind(self, case_id: str, image: Path | None) -> None:
+        require_series(case_id, image, "rtstruct")
+
     def require(self, case_id: str, image: Path | None) -> None:
         read_reference(image)
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         write_rtstruct(folder / self.files(mask.case_id)[0], mask, holes=self.holes)
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         labels.save(folder / self.folder / LABELS_FILE)
 
 
@@ -89,7 +93,8 @@ def write_rtstruct(path: Path, mask: FinishedMask, *, holes: Holes = "keyhole") 
     series = read_reference(mask.image, mask.geometry)
     values_zyx = series.mask_in_order(mask.values_zyx, mask.geometry)
     structures = written_structures(mask.labels, mask.structures)
-    dataset = _structure_set(mask, series, structures)
+    with taken_as_they_are(path):
+        dataset = _structure_set(mask, series, structures)
     rois: dict[int, Dataset] = {}
     for layer in in_layers(structures):
         numbers_zyx = numbered(values_zyx, layer, mask.labels)
@@ -100,7 +105,8 @@ def write_rtstruct(path: Path, mask: FinishedMask, *, holes: Holes = "keyhole") 
             rois[structure.number] = _contours(structure, found, series, kind)
     dataset.ROIContourSequence = [rois[structure.number] for structure in structures]
     with whole_file(path) as partial:
-        dcmwrite(partial, dataset, enforce_file_format=True)
+        with taken_as_they_are(path):
+            dcmwrite(partial, dataset, enforce_file_format=True)
         check_rtstruct(partial, path, values_zyx, series, structures, mask.labels)
 
 
@@ -110,7 +116,7 @@ def write_rtstruct(path: Path, mask: FinishedMask, *, holes: Holes = "keyhole") 
 def _structure_set(mask: FinishedMask, series: ReferenceSeries, structures: Sequence[WrittenStructure]) -> Dataset:
     """The file without its outlines."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ImplicitVRLittleEndian, generate_uid
 
     now = datetime.now()
     dataset = Dataset()
@@ -127,7 +133,7 @@ def _structure_set(mask: FinishedMask, series: ReferenceSeries, structures: Sequ
     dataset.InstanceCreationTime = now.strftime("%H%M%S")
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = STORAGE
+    dataset.file_meta.MediaStorageSOPClassUID = UID(STORAGE)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 
     # Series, equipment and approval
@@ -358,9 +364,7 @@ def _difference(
     return f"its centre is {distance_mm:.3g} mm off" if distance_mm > CENTROID_MM else ""
 
 
-def _area_and_centre(
-    corners_yx: np.ndarray, polygons: _Polygons, series: ReferenceSeries
-) -> tuple[float, np.ndarray]:
+def _area_and_centre(corners_yx: np.ndarray, polygons: _Polygons, series: ReferenceSeries) -> tuple[float, np.ndarray]:
     """(Area in mm2, LPS centre) of polygons, holes taken away, by their corners alone."""
     following = np.arange(1, len(corners_yx) + 1)
     following[polygons.starts[1:] - 1] = polygons.starts[:-1]

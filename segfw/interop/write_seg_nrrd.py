@@ -17,9 +17,9 @@ from segfw.base.files import whole_file
 from segfw.base.records import UserError
 from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.images.geometry import corner_distance_mm
 from segfw.images.values import look_up
 from segfw.images.voxels import LPS_TO_RAS, affine_of_lps
-from segfw.images.geometry import corner_distance_mm
 from segfw.interop.written_structures import CodeTriple, WrittenStructure, in_layers, numbered, written_structures
 
 NOT_BEGUN = "notstarted"  # Slicer's state of a segment that nobody has looked at
@@ -43,13 +43,16 @@ class SegNrrdFormat:
     def files(self, case_id: str) -> tuple[str, ...]:
         return (f"{self.folder}/{case_id}.seg.nrrd",)
 
-    def require(self, case_id: str, image: Path | None) -> None:
+    def require_kind(self, case_id: str, image: Path | None) -> None:
         """Any image has a grid that it can hold."""
+
+    def require(self, case_id: str, image: Path | None) -> None:
+        """The same."""
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         write_seg_nrrd(folder / self.files(mask.case_id)[0], mask)
 
-    def finish(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
+    def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         labels.save(folder / self.folder / LABELS_FILE)
 
 
@@ -166,7 +169,7 @@ def _compressed(voxels_lzyx: np.ndarray) -> Iterator[bytes]:
     slices = max(1, CHUNK_BYTES // max(1, voxels_lzyx[:, :1].nbytes))
     for first in range(0, voxels_lzyx.shape[1], slices):
         part = np.moveaxis(voxels_lzyx[:, first : first + slices], 0, -1)
-        yield encoder.compress(np.ascontiguousarray(part).astype(part.dtype.newbyteorder("<"), copy=False))
+        yield encoder.compress(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
     yield encoder.flush()
 
 

@@ -100,7 +100,7 @@ def _says_side(meaning: str) -> bool:
 
 def unknown_note(labels: LabelSet, wanted: Sequence[str]) -> str:
     """A sentence on the structures whose codes nobody knows; '' if there are none."""
-    structures = written_structures(labels, {name: () for name in wanted})
+    structures = written_structures(labels, dict.fromkeys(wanted, ()))
     names = [each.name for each in structures if not each.is_known]
     if not names:
         return ""

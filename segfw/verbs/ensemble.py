@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.base.speech import say_next
 from segfw.inference.prediction_options import EnsembleOptions
+from segfw.verbs.mask_formats_asked import formats_of, say_where_masks_are, series_of_cases
 
 if TYPE_CHECKING:
     from segfw.model.postprocess import Postprocessing
@@ -26,9 +26,9 @@ def ensemble(
 ) -> None:
     """Writes ``output/CASE.nii.gz`` for every case of which all ``folders`` hold probabilities.
 
-    Masks already there from the same models are kept, unless a file of probabilities is newer. No image is at hand: its
+    Masks already there from the same models are kept, unless a file of probabilities is newer. No image is read: its
     header's place is not copied, as ``predict`` does, but made of the affine that segfw went by, and a plane becomes a
-    volume of one slice.
+    volume of one slice. DICOM SEG and RTSTRUCT alone refer to the images, which are DICOM series.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def ensemble(
         Folder for the masks.
     options
         ``weights`` are relative, one per folder. ``maps_of`` names labels whose mean probability (0 to 1, float32) is
-        written as well, as ``output/probability/CASE_LABEL.nii.gz``.
+        written as well, as ``output/probability/CASE_LABEL.nii.gz``. ``formats`` (``--as``) are as for ``predict``;
+        ``images`` is the folder of the series that DICOM formats refer to.
     postprocessing
         A selection.json, the postprocessing.json of an imported model, or the steps themselves; goes before that of
         ``options``.
@@ -56,16 +57,15 @@ def ensemble(
     from segfw.base.progress import progress
     from segfw.base.records import UserError
     from segfw.base.words import count
-    from segfw.dataset.labels import LABELS_FILE
-    from segfw.images.formats import check_mask_ending
     from segfw.inference import averaged_folder
     from segfw.inference.averaging import check_same_kind, class_index
     from segfw.inference.probabilities import probability_files, read_probabilities
+    from segfw.interop.mask_formats import format_note, require_distinct_masks
     from segfw.model.postprocess import Postprocessing, require_steps
     from segfw.model.selection import load_postprocessing
 
     # Which cases there are, and which lack a folder
-    check_mask_ending(options.ending)
+    formats = formats_of(options)
     output = Path(output)
     folders = [Path(folder) for folder in folders]
     require_outside(output, folders)
@@ -93,18 +93,32 @@ def ensemble(
     require_steps(steps, labels, first[0].path)
 
     # One case after the other
-    masks = {case: output / f"{case}{options.ending}" for case in common}
-    averaged_folder.claim_folder(output, settings, list(masks.values()), overwrite=options.overwrite)
-    labels.save(output / LABELS_FILE)
+    writer = averaged_folder.MaskWriter(
+        folder=output,
+        formats=formats,
+        labels=labels,
+        maker=settings.maker([opened.info.configuration for opened in first]),
+        series=series_of_cases(options, folders[0]),
+    )
+    require_distinct_masks(formats, common)
+    masks = {case: writer.files(case) for case in common}
+    every_mask = [file for files_of_case in masks.values() for file in files_of_case]
+    averaged_folder.claim_folder(output, settings, every_mask, overwrite=options.overwrite)
+    writer.write_about()
+    note = format_note(options.formats, labels, ())
+    if note:
+        print(f"note: {note}")
     print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
-    for case, mask in progress("averaging", masks.items()):
+    for case, made in progress("averaging", masks.items()):
         maps = {name: averaged_folder.map_file(output, case, name) for name in options.maps_of}
         sources = [found[case] for found in files]
-        if averaged_folder.is_up_to_date([mask, *maps.values()], sources):
+        if averaged_folder.is_up_to_date([*made, *maps.values()], sources):
             continue
-        mask.unlink(missing_ok=True)  # lest one of old probabilities stay where the new ones fail
+        for file in reversed(made):
+            file.unlink(missing_ok=True)  # lest one of old probabilities stay where the new ones fail
         try:
-            averaged_folder.average_case(sources, settings, mask, maps, common[0])
+            writer.require(case)
+            averaged_folder.average_case(case, sources, settings, writer, maps, common[0])
         except Exception as error:  # one bad case must not cost the user the others
             failures.append(Outcome(item=case, error=error))
     if failures:
@@ -113,8 +127,7 @@ def ensemble(
 
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
-    print(f"masks are in {typed.output}")
-    say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
+    say_where_masks_are(typed.output, typed.formats)
 
 
 COMMAND = Command(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
-from segfw.base.speech import LOG_FILE, LogPlace, say_next
+from segfw.base.speech import LOG_FILE, LogPlace
 from segfw.inference.prediction_options import PredictOptions
+from segfw.verbs.mask_formats_asked import formats_of, say_where_masks_are
 
 if TYPE_CHECKING:
     from segfw.base.case_part import CasePart
@@ -51,8 +52,9 @@ def predict(
         stay out of the masks, and the rest of a mask is as it would be. ``names`` gives the masks another program's
         numbers. ``pseudonyms`` is a table of patients and the names of their cases. ``save_probabilities`` is the bits
         of each, 16 or 8, of all structures. ``postprocessing`` is a selection.json, or the postprocessing.json of an
-        imported model. ``max_memory_gb`` is of this computer's memory. With ``dry_run`` what would be done is printed,
-        from headers alone, and nothing is written.
+        imported model. ``max_memory_gb`` is of this computer's memory. ``formats`` (``--as``) are those of the masks:
+        an image file lies in the folder itself, others in a folder of their name. Whatever is written says that it is a
+        draft. With ``dry_run`` what would be done is printed, from headers alone, and nothing is written.
     build
         Makes the network of a NetworkSpec, where another one than the plan's was trained.
 
@@ -102,6 +104,8 @@ def predict(
     folder = job.folder(asked.loaded)
     agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
     job.labels(asked.loaded).save(folder.path / LABELS_FILE)
+    for each in folder.formats:
+        each.write_about(folder.path, job.labels(asked.loaded), folder.maker)
     facts = mask_facts(job.model, asked.loaded, asked.source, job.output)
     facts.model_copy(update={"only": job.written_only(asked.loaded)}).save(folder.path / FACTS_FILE)
     ids = tuple(case.id for case in cases)
@@ -149,8 +153,9 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.base.records import UserError
     from segfw.dataset.new_images import find_images
     from segfw.dataset.pseudonyms import cases_with_pseudonyms
-    from segfw.images.formats import check_mask_ending, split_ending
+    from segfw.images.formats import split_ending
     from segfw.inference.prediction_job import PredictionJob
+    from segfw.interop.mask_formats import format_note, require_distinct_masks
     from segfw.model.source import kept_folders
     from segfw.networks import build_network
     from segfw.quality.calibrated_prediction import judge_of, page_maker, plausible_of, require_distinct_files
@@ -169,7 +174,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
             f"{output}: is named like a file, but masks go into a folder, each under its image's name; give a folder "
             f"such as {output.parent / 'masks'}"
         )
-    check_mask_ending(options.ending)
+    formats = formats_of(options)
     case_part = CasePart.of(options.part)
     devices = (options.device,) if isinstance(options.device, str) else options.device
     if options.cluster is not None:
@@ -182,7 +187,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
         devices = ("cpu",)
 
     # The models, and the cases
-    job = PredictionJob.of(model, output, options, build or build_network)
+    job = replace(PredictionJob.of(model, output, options, build or build_network), formats=formats)
     loaded = job.load()
     job = job.with_wanted(loaded)
     job.check_postprocessing(loaded)
@@ -192,6 +197,13 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
         found = cases_with_pseudonyms(found, options.pseudonyms, writes=not options.dry_run)
     ids = [case.id for case in found]
     require_distinct(ids, output)
+    require_distinct_masks(formats, ids)
+    for case in found:
+        for each in formats:
+            each.require_kind(case.id, case.images[0])
+    note = format_note(options.formats, job.labels(loaded), job.written_only(loaded))
+    if note:
+        print(f"note: {note}")
     judge = judge_of(model, loaded, options)
     if judge is not None:
         require_distinct_files(ids, output)
@@ -229,8 +241,7 @@ def _foretell(
 
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
-    print(f"masks are in {typed.output}")
-    say_next("evaluate", typed.output, "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
+    say_where_masks_are(typed.output, typed.formats)
 
 
 def _log_place(typed: argparse.Namespace) -> LogPlace:

@@ -26,7 +26,7 @@ def write_series(
     changes: dict[str, object] | None = None,
     patient: str = PATIENT,
 ) -> Path:
-    """A CT series in ``folder``, a file a slice; ``step_mm`` (LPS) leads from slice to slice where not along the normal.
+    """A CT series in ``folder``, a file a slice; ``step_mm`` (LPS) leads from slice to slice if not along the normal.
 
     ``shuffled`` is a seed for file names in no order. ``changes`` are attributes of every slice; None takes one away.
     """

@@ -1,6 +1,7 @@
 """Whole cohorts: nothing lost, nothing twice, nothing half-written, whatever happens to a process, file or disk."""
 
 import errno
+import gzip
 import json
 import os
 import re
@@ -49,6 +50,12 @@ def undisturbed(model, images, tmp_path_factory) -> dict[str, bytes]:
     assert len(found) == CASES
     assert set(read_mask(output / "a.nii.gz").array.ravel().tolist()) == {0, 3, 7}
     return found
+
+
+def undescribed(masks: dict[str, bytes]) -> dict[str, bytes]:
+    """NIfTI without what the header says in words, which of a folder that no verb made is not by whom it is."""
+    content = {name: gzip.decompress(mask) for name, mask in masks.items()}
+    return {name: mask[:148] + mask[228:] for name, mask in content.items()}
 
 
 def start(model: Path, images: Path, output: Path, *options: str) -> subprocess.Popen:
@@ -290,7 +297,7 @@ def test_a_stage_holds_one_case_at_a_time_and_stages_overlap(
     done = many_cases.predict_cases([predictor], cases, folder, readers=readers)
     assert (done.done, done.failures) == (CASES, [])
     assert most == {"_read": readers, "_classes": 1, "_write": 1}
-    assert mask_bytes(tmp_path) == undisturbed
+    assert undescribed(mask_bytes(tmp_path)) == undescribed(undisturbed)
     assert ("_read", "_classes") in together | {pair[::-1] for pair in together}
     assert ("_write", "_classes") in together | {pair[::-1] for pair in together}
 
@@ -343,13 +350,13 @@ def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed
 def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
     images = make_images(tmp_path / "images", 3)
     write_nifti(images / "b.nii.gz", blocks_case(5, (90, 80, 30))[0])
-    process = start(model, images, tmp_path / "masks", "file_limit=2000", "ending=.nii")
+    process = start(model, images, tmp_path / "masks", "file_limit=2000", "formats=.nii")
     printed = process.communicate(timeout=600)[0]
     assert process.returncode == 1, printed
     assert "the disk is full ([Errno 27] File too large" in printed
     assert not list((tmp_path / "masks").rglob(".partial-*"))
     assert not list((tmp_path / "masks").glob("*.nii"))
-    predict(model, images, tmp_path / "masks", device="cpu", ending=".nii")
+    predict(model, images, tmp_path / "masks", device="cpu", formats=(".nii",))
     assert len(list((tmp_path / "masks").glob("*.nii"))) == 3
 
 

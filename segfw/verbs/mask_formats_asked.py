@@ -1,0 +1,57 @@
+"""What ``predict`` and ``ensemble`` have in common about the formats of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.speech import say_next
+
+if TYPE_CHECKING:
+    from segfw.dataset.finished_mask import MaskFormat
+    from segfw.inference.prediction_options import EnsembleOptions, FormatOptions
+
+FOLDERS = ("seg.nrrd", "dicom-seg", "rtstruct", "bids")  # formats that have a folder of their name
+OF_SERIES = ("dicom-seg", "rtstruct")
+
+
+def formats_of(options: FormatOptions) -> tuple[MaskFormat, ...]:
+    """The formats that options ask for; UserError for those that there are not."""
+    from segfw.interop.mask_formats import FormatWishes, mask_formats
+
+    wishes = FormatWishes(is_labelmap=options.seg_type == "labelmap", report=options.sr, holes=options.holes)
+    return mask_formats(options.formats, wishes)
+
+
+def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
+    """The DICOM series that masks are of, by case: in ``images``, or where a folder of masks says its images were.
+
+    Nothing where no format asked for refers to a series, or none is found: who needs one says so of its case.
+    """
+    from segfw.base.records import UserError
+    from segfw.dataset.cases import Channel
+    from segfw.dataset.new_images import find_images
+    from segfw.evaluation.mask_facts import read_mask_facts
+
+    if not set(options.formats) & set(OF_SERIES):
+        return {}
+    source = options.images
+    if source is None:
+        source = (masks / (read_mask_facts(masks).images or "no images")).resolve()
+    try:
+        cases = find_images(source, (Channel(name="image"),))
+    except UserError:
+        if options.images is not None:
+            raise
+        return {}
+    return {case.id: case.images[0] for case in cases if case.images[0].is_dir()}
+
+
+def say_where_masks_are(output: Path, formats: Sequence[str]) -> None:
+    """Where each format lies, and how masks are compared with those of experts."""
+    apart = [name for name in FOLDERS if name in formats]
+    places = [] if set(formats) == set(apart) else [output]
+    places += [output / name for name in apart]
+    print(f"masks are in {', '.join(map(str, places))}; they are drafts, which nobody has reviewed")
+    say_next("evaluate", places[0], "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")
