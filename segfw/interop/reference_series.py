@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.images.dicom import is_dicom
+from segfw.images.dicom import UNEVEN, is_dicom
 from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.images.volume import Volume, stored_like
 from segfw.images.voxels import affine_of_lps
@@ -138,7 +138,14 @@ def _in_order(headers: Sequence[Dataset], folder: Path) -> ReferenceSeries:
     normal = np.cross(along_x, along_y)
     normal /= np.linalg.norm(normal)
     places = [_numbers(header, "ImagePositionPatient", 3, folder) for header in headers]
-    order = np.argsort([float(place @ normal) for place in places], kind="stable")
+    along_normal = np.array([float(place @ normal) for place in places])
+    order = np.argsort(along_normal, kind="stable")
+    distances = np.diff(along_normal[order])
+    usual = float(np.median(distances)) if len(distances) else 0.0
+    uneven = distances[np.abs(distances - usual) > UNEVEN * usual]
+    if len(uneven):
+        what = f"two slices are {uneven[0]:.2f} mm apart, others {usual:.2f} mm (slices missing?)"
+        raise UserError(f"{folder}: {what}; complete the series")
     slices = tuple(headers[index] for index in order)
     origin = places[order[0]]
     thickness = float(slices[0].get("SliceThickness") or 1.0)
