@@ -9,6 +9,7 @@ from segfw.base.answers import Answer
 from segfw.base.errors import UserError
 from segfw.base.file_names import (
     ENSEMBLE_SETTINGS_FILE,
+    FORMAT_FOLDERS,
     HIDDEN,
     MASK_SETTINGS_FILE,
     QUALITY_FOLDER,
@@ -39,6 +40,13 @@ class CaseTimesKept(Facts):
 
     id: str
     seconds: dict[str, float]
+
+
+class FilesKept(Facts):
+    """Of the same: the files of the mask."""
+
+    id: str
+    files: tuple[str, ...] = ()
 
 
 class VerdictKept(Facts):
@@ -149,7 +157,24 @@ def masks_standing(path: Path) -> MasksStanding | None:
 
 def _masks(path: Path) -> tuple[str, ...]:
     files = [each for each in path.iterdir() if each.is_file() and not each.name.startswith(".")]
-    return tuple(sorted(split_ending(each)[0] for each in files if split_ending(each)[1]))
+    found = {split_ending(each)[0] for each in files if split_ending(each)[1]}
+    # Of formats that have a folder of their name
+    for folder, ending in FORMAT_FOLDERS.items():
+        found |= {each.name.removesuffix(ending) for each in (path / folder).glob(f"[!.]*{ending}")}
+    return tuple(sorted(found | _recorded(path)))
+
+
+def _recorded(path: Path) -> set[str]:
+    """Cases of whose masks all files are there, by what ``predict`` keeps of them."""
+    found = set()
+    for file in (path / HIDDEN).glob("[!.]*.json"):
+        try:
+            known = FilesKept.load(file)
+        except UserError:  # of another version
+            continue
+        if known.files and all((path / each).is_file() for each in known.files):
+            found.add(known.id)
+    return found
 
 
 def _failed(path: Path) -> list[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.data import blocks_case, write_raw, write_slices
+from builders.data import blocks_case, write_raw
+from builders.series import write_series
 from documents.blocks import ROOT, Block, blocks_of, pages
 from documents.notebook import NOTEBOOK, run_notebook
 from documents.walk import run_block, run_line
@@ -39,8 +40,7 @@ def prepare(folder: Path) -> None:
         for path in sorted((raw / source).iterdir())[:2]:
             shutil.copy(path, folder / name / path.name)
     slices = np.round(100 * blocks_case(7)[0].transpose(2, 1, 0)).astype(np.int16)
-    places = np.array([[0.0, 0.0, 4.0 * number] for number in range(len(slices))])
-    write_slices(folder / "NEW_SERIES" / "patient_07", slices, positions=places, axes=np.eye(3)[:2])
+    write_series(folder / "NEW_SERIES" / "patient_07", slices, spacing_mm=(4.0, 1.0, 1.0))
     shutil.copy(folder / "NEW_IMAGES" / "case_00_0000.nii.gz", folder / "scan.nii.gz")
     for name in ("imagesTs", "labelsTs"):
         shutil.copytree(folder / ("NEW_IMAGES" if name == "imagesTs" else "EXPERT_MASKS"), raw / name)
