@@ -17,6 +17,7 @@ from segfw.dataset.finished_mask import ImageFormat, MaskFormat, MaskMaker
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import only_structures
 from segfw.dataset.totalsegmentator import in_their_numbers
+from segfw.images.formats import PLAIN_MASK
 from segfw.inference.many_cases import CasePipeline
 from segfw.inference.mask_settings import PredictionSettings, plan_digest, weights_digest
 from segfw.inference.output_folder import HIDDEN, Extra, OutputFolder
@@ -121,6 +122,11 @@ class PredictionJob:
         """The wanted structures as the masks' labels call them; empty if all are wanted."""
         known = loaded[0].plan.labels.names
         return tuple(self.written.names[known.index(name)] for name in self.only) if self.written else self.only
+
+    @property
+    def image_ending(self) -> str:
+        """Of masks that are image files, also where none is asked for."""
+        return next((each.ending for each in self.formats if isinstance(each, ImageFormat)), PLAIN_MASK)
 
     def check_postprocessing(self, loaded: Sequence[Model]) -> None:
         """UserError if a step is of other labels; says so where an imported model's steps are not applied."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfw.base.records import UserError
-from segfw.images.dicom import UNEVEN, is_dicom
+from segfw.images.dicom import files_of_series, is_dicom
+from segfw.images.dicom_header import read_header
+from segfw.images.even_slices import UNEVEN
 from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.images.volume import Volume, stored_like
-from segfw.images.voxels import affine_of_lps
+from segfw.images.voxels import Refusal, affine_of_lps
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -81,10 +83,12 @@ class ReferenceSeries:
 def read_reference(folder: Path | None, geometry: Geometry | None = None) -> ReferenceSeries:
     """The series in a folder that lies on the grid ``geometry`` (None: the only one), stored in whatever order.
 
+    A file stands for its series, of several in a folder.
+
     Raises UserError if there is no such series, or if its headers lack what a file that refers to it needs.
     """
-    if folder is None or not folder.is_dir():
-        raise UserError(f"{folder}: is no folder of a DICOM series, which DICOM SEG and RTSTRUCT refer to")
+    if folder is None or not is_series(folder):
+        raise UserError(f"{folder}: is no DICOM series, which DICOM SEG and RTSTRUCT refer to; give the series")
     found = [_in_order(headers, folder) for headers in _series_in(folder)]
     if geometry is not None:
         found = [series for series in found if _may_be(series.geometry, geometry)]
@@ -104,8 +108,8 @@ def read_reference(folder: Path | None, geometry: Geometry | None = None) -> Ref
 
 
 def require_series(case_id: str, image: Path | None, format: str) -> None:
-    """UserError if the image of a case is no folder, in which alone a series lies."""
-    if image is None or not image.is_dir():
+    """UserError if the image of a case is no series."""
+    if image is None or not is_series(image):
         what = f"its image {image} is none" if image is not None else "no image of it is at hand"
         raise UserError(
             f"{case_id}: {format} refers to the slices of a DICOM series, and {what}; give the series, or write nifti, "
@@ -113,18 +117,38 @@ def require_series(case_id: str, image: Path | None, format: str) -> None:
         )
 
 
+def is_series(image: Path) -> bool:
+    """Whether an image is a folder, in which a series may lie, or a file of a series."""
+    if image.is_dir():
+        return True
+    header = read_header(image) if is_dicom(image) else None
+    return header is not None and header.kind == "image"
+
+
+def _files_of(image: Path) -> Sequence[Path]:
+    if image.is_dir():
+        return [path for path in sorted(image.iterdir()) if is_dicom(path)]
+    try:
+        return files_of_series(image)
+    except Refusal as error:
+        raise UserError(f"{image}: {error}") from None
+
+
 def _series_in(folder: Path) -> Iterator[list[Dataset]]:
     """Headers of the images in a folder, by series; each instance once."""
     from pydicom import dcmread
 
     by_series: dict[str, dict[str, Dataset]] = {}
-    for path in sorted(folder.iterdir()):
-        if not is_dicom(path):
-            continue
+    for path in _files_of(folder):
         try:
             header = dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises whatever a damaged file makes of its parts, and says values of it
             raise UserError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy it again") from None
+        if int(header.get("NumberOfFrames") or 1) > 1 and "SegmentSequence" not in header:
+            raise UserError(
+                f"{path}: is multi-frame DICOM, which segfw reads, but to which it can refer in no SEG or RTSTRUCT; write "
+                "nifti or seg.nrrd"
+            )
         if "Rows" in header and "ImagePositionPatient" in header:
             instances = by_series.setdefault(str(header.get("SeriesInstanceUID", "")), {})
             instances.setdefault(str(header.get("SOPInstanceUID", path)), header)

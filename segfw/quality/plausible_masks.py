@@ -108,7 +108,7 @@ class PlausibleMasks:
                 folds=folds if len(folds) >= FEWEST_FOLDS else (),
                 postprocessing=job.postprocessing,
                 written=job.written,
-                ending=job.options.ending,
+                ending=job.image_ending,
                 like=case.images[0],
                 guarantee=guarantee,
             )

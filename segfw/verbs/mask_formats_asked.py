@@ -33,6 +33,7 @@ def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
     from segfw.dataset.cases import Channel
     from segfw.dataset.new_images import find_images
     from segfw.evaluation.mask_facts import read_mask_facts
+    from segfw.interop.reference_series import is_series
 
     if not set(options.formats) & set(OF_SERIES):
         return {}
@@ -45,7 +46,7 @@ def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
         if options.images is not None:
             raise
         return {}
-    return {case.id: case.images[0] for case in cases if case.images[0].is_dir()}
+    return {case.id: case.images[0] for case in cases if is_series(case.images[0])}
 
 
 def say_where_masks_are(output: Path, formats: Sequence[str]) -> None:
