@@ -174,7 +174,7 @@ def predict(
     *,
     build: BuildNetwork | None = None,
     # options: PredictOptions
-    formats: tuple[str, ...] | list[str] = ('nifti',),
+    formats: tuple[str, ...] | list[str] = ("nifti",),
     seg_type: Literal["binary", "labelmap"] = "binary",
     holes: Literal["keyhole", "xor"] = "keyhole",
     sr: bool = False,
@@ -343,7 +343,7 @@ def ensemble(
     *,
     postprocessing: StrPath | Postprocessing | None = None,
     # options: EnsembleOptions
-    formats: tuple[str, ...] | list[str] = ('nifti',),
+    formats: tuple[str, ...] | list[str] = ("nifti",),
     seg_type: Literal["binary", "labelmap"] = "binary",
     holes: Literal["keyhole", "xor"] = "keyhole",
     sr: bool = False,

@@ -109,6 +109,8 @@ def shown(default: object) -> str:
     """A default as a stub says it; a record's is made anew and said by '...'."""
     if isinstance(default, str):
         return f'"{default}"'
+    if isinstance(default, tuple) and default:
+        return f"({', '.join(map(shown, default))}{',' if len(default) == 1 else ''})"
     return repr(default) if default is None or isinstance(default, bool | int | float | tuple) else "..."
 
 

@@ -146,7 +146,7 @@ def _series_in(folder: Path) -> Iterator[list[Dataset]]:
             raise UserError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy it again") from None
         if int(header.get("NumberOfFrames") or 1) > 1 and "SegmentSequence" not in header:
             raise UserError(
-                f"{path}: is multi-frame DICOM, which segfw reads, but to which it can refer in no SEG or RTSTRUCT; write "
+                f"{path}: is multi-frame DICOM, which is read, but to which no SEG or RTSTRUCT can refer; write "
                 "nifti or seg.nrrd"
             )
         if "Rows" in header and "ImagePositionPatient" in header:

@@ -20,7 +20,7 @@ from segfw.dataset.labels import Code, LabelSet, Region
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.interop import write_rtstruct as rtstruct
-from segfw.interop.mask_formats import FormatWishes, mask_formats, require_distinct_files
+from segfw.interop.mask_formats import FormatWishes, mask_formats, require_distinct_masks
 from segfw.interop.reference_series import read_reference
 from segfw.interop.write_dicom_seg import written_segmentation
 from segfw.interop.write_rtstruct import write_rtstruct
@@ -421,9 +421,9 @@ def test_formats_that_do_not_go_together_are_refused():
 
 def test_two_cases_of_one_subject_are_refused():
     formats = mask_formats(["bids"], FormatWishes())
-    require_distinct_files(formats, ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w"])
+    require_distinct_masks(formats, ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w"])
     with pytest.raises(UserError, match=r"^a_1 and a1 would both be bids/sub-a1/anat/"):
-        require_distinct_files(formats, ["a_1", "a1"])
+        require_distinct_masks(formats, ["a_1", "a1"])
 
 
 def test_a_code_of_the_data_sets_own_goes_before_the_table(tmp_path):
