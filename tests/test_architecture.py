@@ -55,7 +55,7 @@ EDGES = {
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "interop"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 
