@@ -16,7 +16,15 @@ import torch
 from segfw.dataset.labels import LabelSet
 from segfw.grid.boxes import Block
 from segfw.grid.slabs import Slab
-from segfw.quality.member_maps import DOUBTFUL, MemberMaps, codes_of, is_any_of, nothing_code, output_of
+from segfw.quality.member_maps import (
+    DOUBTFUL,
+    MemberMaps,
+    codes_of,
+    host_array,
+    is_any_of,
+    nothing_code,
+    output_of,
+)
 
 MOST_VALUES = 1 << 22  # logits that are looked at together
 # Of regions a member may differ in another one than the most doubtful: as of the last certain voxel.
@@ -93,8 +101,8 @@ class DoubtfulVoxels:
             output_n = torch.where(best_2n[0] == won_n, best_2n[1], best_2n[0])  # of equals another may have won
         p_n = p_kn.gather(0, output_n[None])[0]
         self._index.append(index_n)
-        self._outputs.append(output_n.cpu().numpy().astype(np.uint16))
-        self._probabilities.append((p_n * 255).round().byte().cpu().numpy())
+        self._outputs.append(host_array(output_n.to(torch.int16)).view(np.uint16))
+        self._probabilities.append(host_array((p_n * 255).round().byte()))
 
     def by_structure(self) -> dict[str, StructureDoubt]:
         """The doubtful voxels of every structure, those where members differ among them; after the last slab."""

@@ -199,9 +199,10 @@ class MemberMaps:
         look = self._look_at_regions if self.labels.regions else self._look_at_labels
         codes_zyx, probability_zyx, entropy_zyx = look(logits_kzyx, sums)
         place = (slice(None), block[1], slice(None))
-        found.codes_zyx[place] = codes_zyx.cpu().numpy()
-        found.entropy_zyx[place] = entropy_zyx.cpu().numpy()
-        found.probability_zyx[place] = probability_zyx.cpu().numpy()
+        found.codes_zyx[place] = host_array(codes_zyx.to(torch.uint8 if self.labels.outputs < 256 else torch.int16))
+        found.entropy_zyx[place] = host_array(entropy_zyx)
+        if sums is None or self.members == 1:  # of single members it is not kept
+            found.probability_zyx[place] = host_array(probability_zyx)
 
     def _look_at_labels(self, logits_kzyx: Tensor, sums: MemberSums | None) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, the winner's probability and the entropy (Z, Y, X) of a softmax, in as few passes as there can be.
@@ -218,18 +219,32 @@ class MemberMaps:
         return codes_zyx, share_zyx, entropy_zyx
 
     def _add_labels(self, sums: MemberSums, exponential_kn: Tensor, share_n: Tensor, codes_n: Tensor) -> None:
+        add = self._add_few if exponential_kn.device.type == "cpu" else self._add_all
+        sums.everywhere += on_host(exponential_kn @ share_n)
+        add(sums, exponential_kn, share_n, codes_n)
+
+    def _add_all(self, sums: MemberSums, exponential_kn: Tensor, share_n: Tensor, codes_n: Tensor) -> None:
+        """By operations of one size, for which a GPU is not waited for, and without the float64 that some lack."""
+        low, high = DOUBTFUL
+        p_kn = exponential_kn * share_n
+        sums.doubtful += on_host(((p_kn > low) & (p_kn < high)).sum(1))
+        is_won_kn = codes_n == torch.arange(self.labels.outputs, device=codes_n.device)[:, None]
+        sums.mask += on_host(is_won_kn.sum(1))
+        sums.inside += on_host(is_won_kn.float() @ share_n)
+
+    def _add_few(self, sums: MemberSums, exponential_kn: Tensor, share_n: Tensor, codes_n: Tensor) -> None:
+        """By the few voxels that are in doubt, and those that are no background, which is quicker on a processor."""
         outputs = self.labels.outputs
         low, high = DOUBTFUL
-        sums.everywhere += _on_host(exponential_kn @ share_n)
-        # Where the winner is not doubtful, no other is; a share of exactly the limit is none of either.
+        # Where the winner is not doubtful, no other is.
         unsure_n = (share_n < high).nonzero()[:, 0]
         p_kn = exponential_kn[:, unsure_n] * share_n[unsure_n]
-        sums.doubtful += _on_host(((p_kn > low) & (p_kn < high)).sum(1))
-        # Background by what is left of all, because most voxels are of it.
+        sums.doubtful += on_host(((p_kn > low) & (p_kn < high)).sum(1))
         found_n = codes_n.nonzero()[:, 0]
         found_codes_n = codes_n[found_n].long()
-        voxels_k = _on_host(torch.bincount(found_codes_n, minlength=outputs)[:outputs])
-        shares_k = _on_host(torch.bincount(found_codes_n, share_n[found_n].double(), minlength=outputs)[:outputs])
+        voxels_k = on_host(torch.bincount(found_codes_n, minlength=outputs)[:outputs])
+        shares_k = on_host(torch.bincount(found_codes_n, share_n[found_n].double(), minlength=outputs)[:outputs])
+        # Background by what is left of all.
         voxels_k[0] = len(codes_n) - voxels_k.sum()
         shares_k[0] = float(share_n.sum(dtype=torch.float64)) - shares_k.sum()
         sums.mask += voxels_k
@@ -242,11 +257,11 @@ class MemberMaps:
         if sums is not None:
             low, high = DOUBTFUL
             p_kn = p_kzyx.flatten(1)
-            sums.everywhere += _on_host(p_kn.sum(1, dtype=torch.float64))
-            sums.doubtful += _on_host(((p_kn > low) & (p_kn < high)).sum(1))
+            sums.everywhere += on_host(p_kn.sum(1))
+            sums.doubtful += on_host(((p_kn > low) & (p_kn < high)).sum(1))
             belongs_kn = torch.from_numpy(self._belongs).to(p_kn.device)[codes_zyx.flatten().long()].T
-            sums.mask += _on_host(belongs_kn.sum(1))
-            sums.inside += _on_host((p_kn * belongs_kn).sum(1, dtype=torch.float64))
+            sums.mask += on_host(belongs_kn.sum(1))
+            sums.inside += on_host((p_kn * belongs_kn).sum(1))
         # Where none wins, what is told is how sure it is that there is none.
         return codes_zyx, torch.maximum(largest_zyx, 1 - largest_zyx), entropy_zyx
 
@@ -385,5 +400,11 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     return np.rint(values * 255).astype(np.uint8)
 
 
-def _on_host(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+def on_host(values: Tensor) -> np.ndarray:
+    """Sums, float64."""
+    return values.cpu().double().numpy()
+
+
+def host_array(values_zyx: Tensor) -> np.ndarray:
+    """Values of voxels, as they are."""
+    return values_zyx.cpu().numpy()

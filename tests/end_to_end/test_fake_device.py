@@ -13,11 +13,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from bench.fake_device import DEVICE, Asked, fake_device, moved
 from builders.losses import BOTH, REGIONS
 from builders.networks import network_spec
+from builders.probabilities import LABELS as THREE
+from builders.probabilities import NESTED
 from segfw.base.ranks import ALONE
 from segfw.grid import restore as restore_module
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import axis_matrix
 from segfw.grid.restore import Restoring
+from segfw.grid.slabs import one_slab
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Geometry
 from segfw.inference.host_memory import LearnedLimits
@@ -27,6 +30,9 @@ from segfw.inference.tiles import TiledImage, blending_weights
 from segfw.networks import ARCHITECTURES, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Target
 from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
+from segfw.quality import doubtful_voxels, member_maps
+from segfw.quality.doubtful_voxels import DoubtfulVoxels
+from segfw.quality.member_maps import MemberMaps
 from segfw.training import augment
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState
@@ -186,6 +192,49 @@ def test_predictions_wait_for_nothing_and_send_each_tile_once(architecture, is_2
     assert restoring.result().shape == new
     assert asked.bytes_out == np.prod(new)
     assert torch.float64 not in asked.types
+
+
+@pytest.mark.parametrize("regions", [(), ("whole", "core")])
+@pytest.mark.parametrize("folds", [1, 3])
+def test_judging_masks_waits_for_no_shape_and_sends_few_bytes_a_voxel(folds, regions, monkeypatch):
+    """Of each fold a code and an entropy come back, of their mean a probability too: 5 bytes a fold, and 9."""
+    spec = spec_of(PLAIN, False)
+    patch = patch_of(PLAIN, False)
+    labels = NESTED if regions else THREE
+    spec = spec.model_copy(update={"classes": labels.outputs})
+    shape = (patch[0] + 5, patch[1] + 9, patch[2])
+    image = torch.randn(spec.in_channels, *shape)
+    networks = [network_there(spec).eval() for _ in range(folds)]
+    monkeypatch.setattr(TiledImage, "constant", lambda *_: None)
+    monkeypatch.setattr(member_maps, "host_array", lambda values: np.full(values.cpu().shape, 1, np.float32))
+    monkeypatch.setattr(member_maps, "on_host", lambda values: np.zeros(values.cpu().shape))
+    maps = MemberMaps(record(shape, shape), labels)
+    with fake_device(), Asked() as asked:
+        for slab in sliding_window(
+            image, summands_of(networks, (), by_member=True), patch, device=DEVICE, limits=LearnedLimits()
+        ):
+            maps.add(slab)
+    assert maps.members == folds
+    voxels = np.prod(shape)
+    of_voxels = 9 * voxels if folds == 1 else (5 * folds + 9) * voxels
+    assert of_voxels <= asked.bytes_out < of_voxels + 0.1 * voxels  # and sums, a few of each block
+    assert torch.float64 not in asked.types
+
+
+@pytest.mark.parametrize("labels_name", ["labels", "regions"])
+def test_doubtful_voxels_send_three_bytes_each(labels_name, monkeypatch):
+    labels = NESTED if labels_name == "regions" else THREE
+    shape = (3, 8, 9)
+    maps = MemberMaps(record(shape, shape), labels)
+    logits = torch.randn(labels.outputs, *shape)
+    maps.add(one_slab(logits))
+    maps.probability[...] = 0  # all of them are in doubt
+    maps.entropy[...] = 255
+    doubtful = DoubtfulVoxels(maps)
+    monkeypatch.setattr(doubtful_voxels, "host_array", lambda values: np.zeros(values.cpu().shape, np.uint16))
+    with fake_device(), Asked() as asked:
+        doubtful.add(one_slab(torch.empty(labels.outputs, *shape, device=DEVICE)))
+    assert asked.bytes_out == 3 * np.prod(shape)
 
 
 def record(old: tuple[int, ...], new: tuple[int, ...]) -> PreprocessRecord:

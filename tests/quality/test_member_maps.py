@@ -9,7 +9,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.slabs import Slab
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.inference.uncertainty import entropy
-from segfw.quality.member_maps import DOUBTFUL, MemberMaps, MemberSums, add_entropies, codes_of
+from segfw.quality.member_maps import DOUBTFUL, MemberMaps, MemberSums, add_entropies, below_largest, codes_of
 
 RECORD = record_of()
 
@@ -128,3 +128,21 @@ def test_memory_does_not_grow_with_the_number_of_classes():
         return sum(array.nbytes for array in (*maps.classes, maps.mean_classes, maps.probability, maps.entropy))
 
     assert bytes_of(many) == bytes_of(few)
+
+
+def test_sums_of_a_gpu_are_those_of_a_processor():
+    """By one-hot codes of all voxels, or by the few that are doubtful or of a structure."""
+    logits = smooth_logits(record_of(), 3, scale=8.0)
+    maps = MemberMaps(record_of(), LABELS)
+    below, codes = below_largest(logits)
+    torch.testing.assert_close(codes, first_largest(logits))
+    exponential = below.exp().flatten(1)
+    share = exponential.sum(0).reciprocal()
+    found = []
+    for add in (maps._add_few, maps._add_all):
+        sums = MemberSums.nothing(3)
+        add(sums, exponential, share, codes.flatten())
+        found.append(sums)
+    for name in ("mask", "inside", "doubtful"):
+        np.testing.assert_allclose(getattr(found[0], name), getattr(found[1], name), rtol=1e-5)
+        assert getattr(found[0], name).min() > 0
