@@ -56,10 +56,8 @@ def naurc(confidence_n: np.ndarray, dice_n: np.ndarray) -> float | None:
 
 def spearman(first_n: np.ndarray, second_n: np.ndarray) -> float | None:
     """Correlation of ranks, of equal values the mean of their ranks; None where either has one value only."""
-    from scipy.stats import rankdata
-
-    first = rankdata(first_n)
-    second = rankdata(second_n)
+    first = ranks_of(first_n)
+    second = ranks_of(second_n)
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
@@ -72,9 +70,7 @@ def auroc(confidence_n: np.ndarray, is_wrong_n: np.ndarray) -> float | None:
     right = len(is_wrong) - wrong
     if not wrong or not right:
         return None
-    from scipy.stats import rankdata
-
-    ranks = rankdata(confidence_n)
+    ranks = ranks_of(confidence_n)
     above = float(ranks[~is_wrong].sum()) - right * (right + 1) / 2
     return above / (wrong * right)
 
@@ -97,3 +93,10 @@ def worth_of(
         mae=float(np.abs(confidence - dice).mean()) if is_dice else None,
         bias=float((confidence - dice).mean()) if is_dice else None,
     )
+
+
+def ranks_of(values_n: np.ndarray) -> np.ndarray:
+    """Rank (N,) of each value from 1 on, of equal ones the mean of theirs."""
+    _, group_of, counts = np.unique(np.asarray(values_n), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[group_of]

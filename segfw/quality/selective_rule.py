@@ -37,9 +37,9 @@ class UseRule(Record):
 
 def share_bound(wrong: int, patients: int, confidence: float = CONFIDENCE) -> float:
     """Upper end of Clopper and Pearson's one-sided interval of a share (Biometrika 1934); 1 where all are wrong."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return 1.0 if wrong >= patients else float(beta.ppf(confidence, wrong + 1, patients - wrong))
+    return 1.0 if wrong >= patients else float(betaincinv(wrong + 1, patients - wrong, confidence))
 
 
 def least_released(target: float, confidence: float = CONFIDENCE) -> int:

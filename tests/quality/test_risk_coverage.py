@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from segfw.quality.risk_coverage import aurc, auroc, naurc, risk_curve, spearman, worth_of
+from segfw.quality.risk_coverage import aurc, auroc, naurc, ranks_of, risk_curve, spearman, worth_of
 
 
 def test_risks_are_means_over_the_most_confident():
@@ -64,3 +64,11 @@ def test_items_without_a_score_are_left_out():
     assert found.mae == pytest.approx(0.1)
     assert found.bias == pytest.approx(-0.1)
     assert worth_of(np.array([np.nan]), np.array([0.5]), np.array([True])).items == 0
+
+
+def test_equal_values_share_their_ranks():
+    from scipy.stats import rankdata
+
+    assert ranks_of(np.array([5, 1, 5, 3])).tolist() == [3.5, 1, 3.5, 2]
+    values = np.random.default_rng(0).integers(0, 6, 40)
+    assert ranks_of(values).tolist() == rankdata(values).tolist()
