@@ -21,6 +21,7 @@ _PUBLIC = {
     "stress": "segfw.verbs.stress",
     "find": "segfw.verbs.find",
     "select": "segfw.verbs.select",
+    "calibrate": "segfw.verbs.calibrate",
     "ensemble": "segfw.verbs.ensemble",
     "export_model": "segfw.verbs.export",
     "export_onnx": "segfw.verbs.export_onnx",

@@ -27,6 +27,7 @@ VERBS = (
     "predict",
     "ensemble",
     "select",
+    "calibrate",
     "evaluate",
     "measure",
     "stress",

@@ -71,6 +71,15 @@ class Slab:
         )
         return replace(self, channels_azyx=self.channels_azyx.cpu(), heads=heads)
 
+    def of_member(self, member: int) -> Slab:
+        """The same of one member of the ensemble alone."""
+        if self.heads is not None:
+            heads = Heads(weights_ka=[self.heads.weights_ka[member]], biases_k=[self.heads.biases_k[member]])
+            return replace(self, heads=heads)
+        outputs = self.outputs
+        channels = self.channels_azyx[member * outputs : (member + 1) * outputs]
+        return replace(self, channels_azyx=channels, members=1)
+
     @property
     def member_count(self) -> int:
         """Members of the ensemble, with heads or without."""

@@ -107,9 +107,7 @@ def announce_held_out(work: Path, plan: Plan, waiting: Sequence[HeldOut], predic
     gigabytes = 0.0
     for name, predictor in predictors.items():
         number = sum(item.configuration == name for item in waiting)
-        seconds += number * _seconds_per_case(predictor)
-        if predictor.previous is not None:
-            seconds += number * _seconds_per_case(predictor.previous)
+        seconds += number * seconds_per_case(predictor)
         voxels = prod(plan.configuration(name).median_shape)
         gigabytes += number * voxels * plan.labels.outputs * BYTES_PER_PROBABILITY / GIGABYTE
     print(
@@ -121,8 +119,8 @@ def announce_held_out(work: Path, plan: Plan, waiting: Sequence[HeldOut], predic
         raise UserError(f"{work}: {free:.2g} GB are free and about {gigabytes:.2g} GB are needed; make room first")
 
 
-def _seconds_per_case(predictor: Predictor) -> float:
-    """The network's time for a case of median size, from one tile."""
+def seconds_per_case(predictor: Predictor) -> float:
+    """The networks' time for a case of median size, by all stages, from one tile of each."""
     configuration = predictor.configuration
     patch_size = configuration.patch_size
     image = torch.zeros((len(predictor.plan.channels), *patch_size))
@@ -132,7 +130,8 @@ def _seconds_per_case(predictor: Predictor) -> float:
         dense(predictor.network_slabs(image, previous)).sum().item()
         seconds_per_tile = time.perf_counter() - started
     shape = as_shape(map(round, configuration.median_shape))
-    return tile_count(shape, patch_size, predictor.step) * seconds_per_tile
+    seconds = tile_count(shape, patch_size, predictor.step) * seconds_per_tile
+    return seconds if predictor.previous is None else seconds + seconds_per_case(predictor.previous)
 
 
 def predict_held_out(

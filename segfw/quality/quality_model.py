@@ -15,27 +15,21 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from segfw.base.records import Record, UserError
+from segfw.base.records import Record
 from segfw.base.words import count
-from segfw.dataset.labels import LabelSet
 from segfw.planning.published import TILE_STEP
-from segfw.quality.conformal import coverage_spread, one_of_each_patient
 from segfw.quality.input_gate import Gate
-from segfw.quality.isotonic import IsotonicMap, fit_isotonic
+from segfw.quality.isotonic import IsotonicMap
 from segfw.quality.model_identity import ModelIdentity
-from segfw.quality.patient_quantile import patient_quantile
 from segfw.quality.plausible_thresholds import PlausibleThresholds
-from segfw.quality.quality_features import Features, Priors, StructurePriors
-from segfw.quality.quality_reasons import UsualRange, reasons_for, usual_ranges
-from segfw.quality.quality_score import QualityScore, fit_score, inputs_of, without_own_patients
-from segfw.quality.selective_rule import UseRule, use_rule
-from segfw.quality.volume_intervals import VolumeInterval, fit_volume_interval
+from segfw.quality.quality_features import Features, StructurePriors
+from segfw.quality.quality_reasons import UsualRange, reasons_for
+from segfw.quality.quality_score import QualityScore
+from segfw.quality.selective_rule import UseRule
+from segfw.quality.volume_intervals import VolumeInterval
 
 CLEAN = "clean"  # the shift of images as they are
-LEAST_CASES = 5  # fewer tell nothing
-PATIENTS_OF_A_STRUCTURE = 30  # from which on a structure has a bound of its own
 SELDOM_ABSENT = 0.05  # share of training masks without a structure, beyond which an empty mask may well be right
-LEAST_MARGIN_SCALE = 0.01  # of Dice: no mask is so good that its bound lies closer for certain
 
 Verdict = Literal["use", "look", "do-not-use"]
 VERDICTS: tuple[Verdict, ...] = ("use", "look", "do-not-use")
@@ -44,7 +38,8 @@ VERDICTS: tuple[Verdict, ...] = ("use", "look", "do-not-use")
 class QualityItem(Record):
     """One structure in one calibration case, as one network that never saw the case found it, with its true Dice.
 
-    ``shift`` is CLEAN or what the image was spoilt by. ``dice`` is None where the structure is in neither mask.
+    ``shift`` is CLEAN or what the image was spoilt by. ``dice`` is None where the structure is in neither mask. Where
+    several networks never saw the case, ``pair`` is how far they agree and ``mean_dice`` the Dice of their mean.
     """
 
     case: str
@@ -56,6 +51,8 @@ class QualityItem(Record):
     dice: float | None
     true_ml: float
     predicted_ml: float
+    pair: float | None = None
+    mean_dice: float | None = None
 
 
 class LowerBound(Record):
@@ -295,268 +292,3 @@ def _told(members: Sequence[Features], pair: float | None) -> dict[str, float | 
         present = [float(value) for value in values if value is not None]
         told[name] = sum(present) / len(present) if present else None
     return told
-
-
-# ---- fitting ----
-
-
-@dataclass(frozen=True, kw_only=True)
-class QualityRequest:
-    """What a quality model shall say: the share of cases that its bounds may miss, what counts as failed, the largest
-    share of failed masks among those of verdict 'use'."""
-
-    alpha: float = 0.1
-    fail_below: Mapping[str, float]
-    use_target: float = 0.05
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedQuality:
-    """A quality model, and what it says of its own calibration items without having seen their patients.
-
-    ``items`` are those with a Dice; ``predicted`` (N,) their predicted Dice and ``lower`` (N,) its bound, NaN where
-    there is none, both by what was learned of other patients.
-    """
-
-    model: QualityModel
-    items: tuple[QualityItem, ...]
-    predicted: np.ndarray
-    lower: np.ndarray
-    is_wrong: np.ndarray
-
-
-def fit_quality(
-    items: Sequence[QualityItem],
-    labels: LabelSet,
-    identity: ModelIdentity,
-    priors: Priors,
-    priors_without: Mapping[str, Priors],
-    request: QualityRequest,
-    *,
-    made: str,
-    shifts: Sequence[str] = (),
-    gate: Gate | None = None,
-    plausible: Mapping[str, PlausibleThresholds] | None = None,
-    notes: Sequence[str] = (),
-) -> FittedQuality:
-    """Learns everything that a quality model says.
-
-    Parameters
-    ----------
-    items
-        Clean and spoilt, each by networks that did not see the case.
-    labels
-        Of the model.
-    identity
-        Of the model, by which others are told apart.
-    priors
-        Of all training masks.
-    priors_without
-        By patient, of the masks of all others: a mask is not measured against itself.
-    request
-        What is to be said.
-    made
-        The day.
-    shifts
-        By which images were spoilt.
-    gate
-        Of the training images.
-    plausible
-        By structure, thresholds of its inner and outer mask.
-    notes
-        What a reader should know.
-
-    Returns
-    -------
-    FittedQuality
-        The model and what it says of the items.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than LEAST_CASES cases with any structure.
-    """
-    measured = [
-        item.model_copy(
-            update={"features": item.features.against(priors_without.get(item.patient, priors).get(item.structure))}
-        )
-        for item in items
-    ]
-    scored = [item for item in measured if item.dice is not None and item.features.voxels]
-    require_enough(scored)
-
-    # The predicted Dice, of each item without its patient
-    inputs = inputs_of([item.features for item in scored])
-    structures = [item.structure for item in scored]
-    patients = [item.patient for item in scored]
-    dice = np.array([item.dice for item in scored], dtype=float)
-    is_clean = np.array([item.shift == CLEAN for item in scored])
-    weights = _weights(is_clean)
-    score = fit_score(inputs, structures, dice, weights, patients, request.seed)
-    predicted, groups = without_own_patients(inputs, structures, dice, weights, patients, request.seed)
-
-    # Bounds, from clean items
-    scale = _margin_scale(predicted, dice, weights)
-    scaled = np.empty(len(dice))
-    for group in range(groups.max() + 1):
-        is_out = groups == group
-        own = _margin_scale(predicted[~is_out], dice[~is_out], weights[~is_out])
-        scaled[is_out] = (predicted[is_out] - dice[is_out]) / own(predicted[is_out])
-    bounds = _bounds(scaled, structures, patients, is_clean, labels, request)
-    lower = _lower_without_own(scaled, scored, predicted, groups, scale, labels, request)
-
-    # Failures and the rule of use
-    limits = np.array([request.fail_below[name] for name in structures])
-    is_wrong = dice < limits
-    failure = fit_isotonic(predicted, is_wrong.astype(float), weights, is_rising=False)
-    clean = np.flatnonzero(is_clean)
-    chosen = clean[one_of_each_patient([patients[index] for index in clean], request.seed)]
-    rule = use_rule(predicted[chosen], is_wrong[chosen], request.use_target)
-
-    clean_items = [item for item in scored if item.shift == CLEAN]
-    model = QualityModel(
-        made=made,
-        identity=identity,
-        values=values_in_masks(labels),
-        counts=CalibrationCounts(
-            cases=len({item.case for item in scored}),
-            patients=len(set(patients)),
-            items=len(scored),
-            clean_items=len(clean_items),
-            shifts=tuple(shifts),
-        ),
-        alpha=request.alpha,
-        fail_below=dict(request.fail_below),
-        use_target=request.use_target,
-        score=score,
-        margin_scale=scale,
-        bounds=tuple(bounds),
-        failure=failure,
-        use_rule=rule,
-        priors=dict(priors),
-        usual=usual_ranges([(item.structure, item.features) for item in clean_items]),
-        empty=_empty_masks(items, labels),
-        gate=gate,
-        volumes=_volumes(items, labels, request.alpha),
-        plausible=dict(plausible or {}),
-        notes=tuple(notes),
-    )
-    return FittedQuality(model=model, items=tuple(scored), predicted=predicted, lower=lower, is_wrong=is_wrong)
-
-
-def require_enough(items: Sequence[QualityItem]) -> None:
-    """UserError of fewer than LEAST_CASES cases, or of one patient, who cannot be left out."""
-    cases = len({item.case for item in items})
-    patients = len({item.patient for item in items})
-    if cases < LEAST_CASES:
-        raise UserError(
-            f"{count(cases, 'calibration case')} with a mask of any structure {'is' if cases == 1 else 'are'} too few "
-            f"to learn quality from; at least {LEAST_CASES} are needed: train more folds, or give more with --cases"
-        )
-    if patients < 2:
-        raise UserError("all calibration cases are of one patient, who tells nothing of others; give cases of more")
-
-
-def values_in_masks(labels: LabelSet) -> dict[str, int]:
-    """The value of every structure in masks; of a region the one that it is painted as."""
-    if labels.regions:
-        return {region.name: region.painted for region in labels.regions}
-    return {name: labels.values[index] for name, index in labels.foreground.items()}
-
-
-def _weights(is_clean_n: np.ndarray) -> np.ndarray:
-    """Spoilt items together count as much as the clean ones: they are there for what clean ones do not show."""
-    spoilt = int((~is_clean_n).sum())
-    clean = int(is_clean_n.sum())
-    if not spoilt or not clean:
-        return np.ones(len(is_clean_n))
-    return np.where(is_clean_n, 1.0, clean / spoilt)
-
-
-def _margin_scale(predicted_n: np.ndarray, dice_n: np.ndarray, weights_n: np.ndarray) -> IsotonicMap:
-    """By how much predictions of a Dice miss, on average: less where more is predicted."""
-    missed = np.maximum(np.abs(predicted_n - dice_n), LEAST_MARGIN_SCALE)
-    return fit_isotonic(predicted_n, missed, weights_n, is_rising=False)
-
-
-def _bounds(
-    scaled_n: np.ndarray,
-    structures: Sequence[str],
-    patients: Sequence[str],
-    is_clean_n: np.ndarray,
-    labels: LabelSet,
-    request: QualityRequest,
-) -> list[LowerBound]:
-    """Of each structure that enough patients have, and of all together."""
-    bounds = []
-    for structure in (*labels.structures, None):
-        rows = [
-            index
-            for index in np.flatnonzero(is_clean_n).tolist()
-            if structure is None or structures[index] == structure
-        ]
-        of = [patients[row] for row in rows]
-        number = len(set(of))
-        if structure is not None and number < PATIENTS_OF_A_STRUCTURE:
-            continue
-        quantile = patient_quantile(scaled_n[rows], of, 1 - request.alpha)
-        factor = quantile if np.isfinite(quantile) else None
-        bounds.append(
-            LowerBound(
-                structure=structure,
-                patients=number,
-                factor=factor,
-                spread=None if factor is None else coverage_spread(number, request.alpha),
-            )
-        )
-    return bounds
-
-
-def _lower_without_own(
-    scaled_n: np.ndarray,
-    items: Sequence[QualityItem],
-    predicted_n: np.ndarray,
-    groups_n: np.ndarray,
-    scale: IsotonicMap,
-    labels: LabelSet,
-    request: QualityRequest,
-) -> np.ndarray:
-    """The bound (N,) of every item by the residuals of other patients; NaN where these are too few."""
-    structures = [item.structure for item in items]
-    patients = [item.patient for item in items]
-    is_clean = np.array([item.shift == CLEAN for item in items])
-    lower = np.full(len(items), np.nan)
-    for group in range(groups_n.max() + 1):
-        is_out = groups_n == group
-        bounds = _bounds(scaled_n, structures, patients, is_clean & ~is_out, labels, request)
-        factor_of = {bound.structure: bound.factor for bound in bounds}
-        for index in np.flatnonzero(is_out).tolist():
-            factor = factor_of.get(structures[index], factor_of[None])
-            if factor is not None:
-                margin = factor * float(scale(predicted_n[[index]])[0])
-                lower[index] = max(0.0, predicted_n[index] - margin)
-    return lower
-
-
-def _empty_masks(items: Sequence[QualityItem], labels: LabelSet) -> dict[str, EmptyMasks]:
-    found = {}
-    for structure in labels.structures:
-        empty = [
-            item for item in items if item.structure == structure and item.shift == CLEAN and not item.features.voxels
-        ]
-        found[structure] = EmptyMasks(found_nothing=len(empty), rightly=sum(item.dice is None for item in empty))
-    return found
-
-
-def _volumes(items: Sequence[QualityItem], labels: LabelSet, alpha: float) -> dict[str, VolumeInterval]:
-    intervals = {}
-    for structure in labels.structures:
-        own = [item for item in items if item.structure == structure and item.shift == CLEAN]
-        intervals[structure] = fit_volume_interval(
-            [item.true_ml for item in own],
-            [item.predicted_ml for item in own],
-            [item.patient for item in own],
-            alpha,
-        )
-    return intervals

@@ -170,6 +170,8 @@ def without_own_patients(
     weights_n: np.ndarray,
     patients: Sequence[str],
     seed: int = 0,
+    *,
+    learns_n: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted Dice (N,) of every item by a score that was learned without its patient, and the group (N,) left out.
 
@@ -177,17 +179,21 @@ def without_own_patients(
     ----------
     inputs_nf, structures, dice_n, weights_n, patients, seed
         As of ``fit_score``.
+    learns_n
+        Which items are learned from; by default all. The others are predicted all the same.
     """
+    learns = np.ones(len(dice_n), dtype=bool) if learns_n is None else learns_n
     groups = patient_groups(patients, OUTER_GROUPS, seed)
     predicted = np.empty(len(dice_n))
     for group in range(groups.max() + 1):
         is_out = groups == group
+        others = learns & ~is_out
         score = fit_score(
-            inputs_nf[~is_out],
-            [name for name, out in zip(structures, is_out) if not out],
-            dice_n[~is_out],
-            weights_n[~is_out],
-            [name for name, out in zip(patients, is_out) if not out],
+            inputs_nf[others],
+            [name for name, other in zip(structures, others) if other],
+            dice_n[others],
+            weights_n[others],
+            [name for name, other in zip(patients, others) if other],
             seed + 1 + group,
         )
         chosen = [name for name, out in zip(structures, is_out) if out]

@@ -11,7 +11,8 @@ from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.quality_features import Spread, StructurePriors
-from segfw.quality.quality_model import QualityModel, QualityRequest, fit_quality
+from segfw.quality.quality_fitting import QualityRequest, fit_quality
+from segfw.quality.quality_model import QualityModel
 
 PRIORS = StructurePriors(log_mm3=Spread(mean=6.0, sd=0.3, number=30), offset_mm=None, cases=30, present=30)
 

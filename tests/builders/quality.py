@@ -9,7 +9,8 @@ import numpy as np
 from builders.probabilities import LABELS
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.quality_features import Features, StructurePriors
-from segfw.quality.quality_model import CLEAN, FittedQuality, QualityItem, QualityRequest, fit_quality
+from segfw.quality.quality_fitting import FittedQuality, QualityRequest, fit_quality
+from segfw.quality.quality_model import CLEAN, QualityItem
 
 STRUCTURES = tuple(LABELS.structures)
 IDENTITY = ModelIdentity(

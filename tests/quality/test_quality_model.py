@@ -35,19 +35,19 @@ def learned():
 
 
 def test_predictions_follow_the_dice_of_patients_that_took_no_part(learned):
-    dice = np.array([item.dice for item in learned.items])
-    is_clean = np.array([item.shift == CLEAN for item in learned.items])
-    assert spearman(learned.predicted, dice) > 0.85
-    assert np.abs(learned.predicted - dice).mean() < 0.05
-    assert abs((learned.predicted - dice)[is_clean].mean()) < 0.02
+    dice = np.array([item.dice for item in learned.scored.items])
+    is_clean = np.array([item.shift == CLEAN for item in learned.scored.items])
+    assert spearman(learned.foretold.predicted, dice) > 0.85
+    assert np.abs(learned.foretold.predicted - dice).mean() < 0.05
+    assert abs((learned.foretold.predicted - dice)[is_clean].mean()) < 0.02
 
 
 def test_bounds_of_other_patients_hold_as_often_as_promised():
     covered = []
     for seed in range(12):
         found = fitted(items_of(120, seed))
-        dice = np.array([item.dice for item in found.items])
-        covered.append((found.lower <= dice).mean())
+        dice = np.array([item.dice for item in found.scored.items])
+        covered.append((found.foretold.lower <= dice).mean())
     # 12 x 240 items, of which a patient's are drawn independently here: a standard error of 0.006, and of the bounds
     # themselves 0.008.
     assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
