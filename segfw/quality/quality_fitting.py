@@ -21,7 +21,7 @@ from segfw.quality.plausible_thresholds import PlausibleThresholds
 from segfw.quality.quality_features import Priors
 from segfw.quality.quality_model import CLEAN, CalibrationCounts, EmptyMasks, LowerBound, QualityItem, QualityModel
 from segfw.quality.quality_reasons import usual_ranges
-from segfw.quality.quality_score import fit_score, inputs_of, without_own_patients
+from segfw.quality.quality_score import LearnedFrom, fit_score, inputs_of, without_own_patients
 from segfw.quality.selective_rule import use_rule
 from segfw.quality.volume_intervals import VolumeInterval, fit_volume_interval
 
@@ -81,6 +81,18 @@ class ScoredItems:
     def patients(self) -> list[str]:
         """Of each item."""
         return [item.patient for item in self.items]
+
+    @property
+    def learned_from(self) -> LearnedFrom:
+        """What the predicted Dice is learned from."""
+        return LearnedFrom(
+            inputs=self.inputs,
+            structures=self.structures,
+            patients=self.patients,
+            dice=self.dice,
+            weights=self.weights,
+            is_clean=self.is_clean,
+        )
 
     @property
     def weights(self) -> np.ndarray:
@@ -199,7 +211,7 @@ def fit_quality(
         alpha=request.alpha,
         fail_below=dict(request.fail_below),
         use_target=request.use_target,
-        score=fit_score(scored.inputs, scored.structures, scored.dice, weights, patients, request.seed),
+        score=fit_score(scored.learned_from, request.seed),
         margin_scale=_margin_scale(foretold.predicted, scored.dice, weights),
         bounds=tuple(_bounds(foretold.misses, scored, scored.is_clean, request.alpha)),
         failure=failure,
@@ -234,9 +246,7 @@ def foretell(scored: ScoredItems, request: QualityRequest, without_shift: str | 
     """
     learns = np.array([item.shift != without_shift for item in scored.items])
     weights = scored.weights
-    predicted, groups = without_own_patients(
-        scored.inputs, scored.structures, scored.dice, weights, scored.patients, request.seed, learns_n=learns
-    )
+    predicted, groups = without_own_patients(scored.learned_from, request.seed, learns_n=learns)
     # By how much predictions like it miss, and how often they miss by more, both of other patients
     misses = np.empty(len(predicted))
     lower = np.full(len(predicted), np.nan)

@@ -1,8 +1,13 @@
 """A predicted Dice from the features of one network's mask: ridge regression, then a monotone map.
 
-The target is the logit of Dice, so that a step from 0.90 to 0.95 counts as much as one from 0.5 to 0.67. Everything
-that is learned is also learned without each group of patients in turn, so that bounds and thresholds see predictions of
-masks whose patients took no part.
+Two kinds of features go in. How sure the network is goes in as it is. The form of the mask, its volume and its place
+count only where they are unusual, by more than UNUSUAL deviations from clean masks of the structure: within the usual
+they say nothing of quality, and would be noise.
+
+The target is the logit of Dice, so that a step from 0.90 to 0.95 counts as much as one from 0.5 to 0.67; each mask
+counts as much as its Dice, because how bad a failed mask is does not matter. Everything that is learned is also learned
+without each group of patients in turn, so that bounds and thresholds see predictions of masks whose patients took no
+part.
 """
 
 # N items, F inputs
@@ -10,6 +15,7 @@ masks whose patients took no part.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +24,9 @@ from segfw.quality.isotonic import IsotonicMap, fit_isotonic
 from segfw.quality.quality_features import Features
 
 LOWEST_DICE = 0.02  # and 1 less this is the highest, beyond which the logit would count for too much
-MOST_DEVIATIONS = 4.0  # at which standardised inputs end
+LEAST_WEIGHT = 0.05  # of a mask with a Dice of 0
+MOST_DEVIATIONS = 6.0  # at which standardised inputs end
+UNUSUAL = 2.0  # deviations
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of a sum over as many items as there are
 OUTER_GROUPS = 10  # of patients, each predicted without itself
 INNER_GROUPS = 5
@@ -38,92 +46,129 @@ def _log_of(value: float | None) -> float | None:
     return None if value is None else float(np.log(value + 0.01))
 
 
-# What the regression sees, by name. Whatever has a logarithm or a logit is nearer to a line with it.
-INPUTS: Mapping[str, Callable[[Features], float | None]] = {
+Read = Callable[[Features], float | None]
+# How sure the network is, by name. Whatever has a logarithm or a logit is nearer to a line with it.
+DOUBTS: Mapping[str, Read] = {
     "soft": lambda features: logit(features.soft),
     "confidence": lambda features: _logit_or_none(features.confidence),
     "entropy": lambda features: _log_of(features.entropy),
     "rim_entropy": lambda features: _log_of(features.rim_entropy),
     "core_entropy": lambda features: _log_of(features.core_entropy),
     "unsure": lambda features: features.unsure,
-    "largest_share": lambda features: features.largest_share,
+    "slice_dice": lambda features: _logit_or_none(features.slice_dice),
+}
+# What is odd of a mask's form and place if it is large.
+ODDITIES: Mapping[str, Read] = {
+    "pieces": lambda features: None if features.largest_share is None else 1 - features.largest_share,
     "components": lambda features: float(np.log1p(features.components)),
     "gaps": lambda features: float(np.log1p(features.gaps)),
-    "slice_dice": lambda features: _logit_or_none(features.slice_dice),
-    "roundness": lambda features: features.roundness,
-    "filling": lambda features: features.filling,
+    "disagreeing_slices": lambda features: None if features.slice_dice is None else -logit(features.slice_dice),
+    "raggedness": lambda features: None if features.roundness is None else -features.roundness,
+    "scatter": lambda features: None if features.filling is None else -features.filling,
     "volume_z": lambda features: features.volume_z,
     "place_z": lambda features: features.place_z,
 }
+INPUTS = (*DOUBTS, *ODDITIES)
 
 
-class QualityScore(Record):
-    """A predicted Dice of features: inputs are standardised, weighted, added up, and mapped by ``to_dice``.
+class Scale(Record):
+    """Means and standard deviations of some inputs."""
 
-    ``offsets`` are of each structure. An input that a mask does not have counts as the mean.
-    """
-
-    inputs: tuple[str, ...]
     means: tuple[float, ...]
     deviations: tuple[float, ...]
+
+    def __call__(self, inputs_nf: np.ndarray) -> np.ndarray:
+        """In deviations from the mean, at most MOST_DEVIATIONS; 0 where there is no number."""
+        scaled = (inputs_nf - np.array(self.means)) / np.array(self.deviations)
+        return np.where(np.isfinite(scaled), np.clip(scaled, -MOST_DEVIATIONS, MOST_DEVIATIONS), 0.0)
+
+    @staticmethod
+    def of(inputs_nf: np.ndarray, weights_n: np.ndarray, least: float) -> Scale:
+        """Weighted, over the items that have each; deviations of less than ``least`` are that."""
+        is_there = np.isfinite(inputs_nf)
+        weights_nf = is_there * weights_n[:, None]
+        total = np.maximum(weights_nf.sum(0), 1e-12)
+        means = (np.where(is_there, inputs_nf, 0.0) * weights_nf).sum(0) / total
+        squares = np.where(is_there, inputs_nf - means, 0.0) ** 2
+        deviations = np.maximum(np.sqrt((squares * weights_nf).sum(0) / total), least)
+        return Scale(means=tuple(means.tolist()), deviations=tuple(deviations.tolist()))
+
+
+class LinearScore(Record):
+    """A weighted sum of inputs. ``doubts`` scales how sure networks are; ``usual`` the form of each structure's clean
+    masks, under '' that of all; ``offsets`` are of structures."""
+
+    doubts: Scale
+    usual: dict[str, Scale]
     weights: tuple[float, ...]
     intercept: float
     offsets: dict[str, float]
     penalty: float
-    to_dice: IsotonicMap
 
-    def sums(self, inputs_nf: np.ndarray, structures: Sequence[str]) -> np.ndarray:
-        """The weighted sums (N,), before the map."""
-        standard = standardised(inputs_nf, np.array(self.means), np.array(self.deviations))
+    def __call__(self, inputs_nf: np.ndarray, structures: Sequence[str]) -> np.ndarray:
+        """Sums (N,) of inputs (N, F) of so many structures."""
         offsets = np.array([self.offsets.get(name, 0.0) for name in structures])
-        return standard @ np.array(self.weights) + self.intercept + offsets
+        return (
+            _design(inputs_nf, structures, self.doubts, self.usual) @ np.array(self.weights) + self.intercept + offsets
+        )
+
+
+class QualityScore(Record):
+    """A predicted Dice of features: a weighted sum of ``inputs``, mapped by ``to_dice``."""
+
+    inputs: tuple[str, ...]
+    linear: LinearScore
+    to_dice: IsotonicMap
 
     def predict(self, inputs_nf: np.ndarray, structures: Sequence[str]) -> np.ndarray:
         """Predicted Dice (N,) of inputs (N, F) of so many structures."""
-        return self.to_dice(self.sums(inputs_nf, structures))
+        return self.to_dice(self.linear(inputs_nf, structures))
 
     def of(self, features: Features, structure: str) -> float:
         """Predicted Dice of one mask."""
         return float(self.predict(inputs_of([features]), [structure])[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class LearnedFrom:
+    """Items that a score is learned from: inputs (N, F), and (N,) each their Dice, how much they count, and more."""
+
+    inputs: np.ndarray
+    structures: Sequence[str]
+    patients: Sequence[str]
+    dice: np.ndarray
+    weights: np.ndarray
+    is_clean: np.ndarray
+
+    def where(self, is_chosen: np.ndarray) -> LearnedFrom:
+        """Some of them."""
+        rows: list[int] = np.flatnonzero(is_chosen).tolist()
+        return LearnedFrom(
+            inputs=self.inputs[rows],
+            structures=[self.structures[row] for row in rows],
+            patients=[self.patients[row] for row in rows],
+            dice=self.dice[rows],
+            weights=self.weights[rows],
+            is_clean=self.is_clean[rows],
+        )
+
+
 def inputs_of(features: Sequence[Features]) -> np.ndarray:
     """(N, F) in the order of INPUTS; NaN where a mask has none."""
     rows = []
     for each in features:
-        values = [read(each) for read in INPUTS.values()]
+        values = [read(each) for read in (*DOUBTS.values(), *ODDITIES.values())]
         rows.append([np.nan if value is None else value for value in values])
     return np.array(rows, dtype=float).reshape(len(features), len(INPUTS))
 
 
-def standardised(inputs_nf: np.ndarray, means_f: np.ndarray, deviations_f: np.ndarray) -> np.ndarray:
-    """In deviations from the mean, at most MOST_DEVIATIONS; 0 where there is no number."""
-    scaled = np.clip((inputs_nf - means_f) / deviations_f, -MOST_DEVIATIONS, MOST_DEVIATIONS)
-    return np.where(np.isfinite(scaled), scaled, 0.0)
-
-
-def fit_score(
-    inputs_nf: np.ndarray,
-    structures: Sequence[str],
-    dice_n: np.ndarray,
-    weights_n: np.ndarray,
-    patients: Sequence[str],
-    seed: int = 0,
-) -> QualityScore:
+def fit_score(items: LearnedFrom, seed: int = 0) -> QualityScore:
     """Learns to predict Dice.
 
     Parameters
     ----------
-    inputs_nf
-        Of ``inputs_of``.
-    structures
-        Of each item.
-    dice_n
-        What is to be predicted.
-    weights_n
-        How much each item counts.
-    patients
-        Of each item; those of one patient are left out together.
+    items
+        Those to learn from; those of one patient are left out together.
     seed
         By which patients are put into groups.
 
@@ -133,71 +178,38 @@ def fit_score(
         Its penalty is that of least error in patients that were left out, one after the other; its map is fitted on
         sums of patients that were left out, group by group.
     """
-    linear = _Linear.fit(inputs_nf, structures, dice_n, weights_n, patients)
-    groups = patient_groups(patients, INNER_GROUPS, seed)
-    sums = np.empty(len(dice_n))
+    linear = _fit_linear(items)
+    groups = patient_groups(items.patients, INNER_GROUPS, seed)
+    sums = np.empty(len(items.dice))
     for group in range(groups.max() + 1):
         is_out = groups == group
-        if is_out.all():  # a single patient
-            without = linear
-        else:
-            without = _Linear.fit(
-                inputs_nf[~is_out],
-                [name for name, out in zip(structures, is_out) if not out],
-                dice_n[~is_out],
-                weights_n[~is_out],
-                [name for name, out in zip(patients, is_out) if not out],
-                penalty=linear.penalty,
-            )
-        chosen = [name for name, out in zip(structures, is_out) if out]
-        sums[is_out] = without.sums(inputs_nf[is_out], chosen)
-    return QualityScore(
-        inputs=tuple(INPUTS),
-        means=tuple(linear.means.tolist()),
-        deviations=tuple(linear.deviations.tolist()),
-        weights=tuple(linear.weights.tolist()),
-        intercept=linear.intercept,
-        offsets=linear.offsets,
-        penalty=linear.penalty,
-        to_dice=fit_isotonic(sums, dice_n, weights_n),
-    )
+        # Of a single patient nobody is left.
+        without = linear if is_out.all() else _fit_linear(items.where(~is_out), penalty=linear.penalty)
+        out = items.where(is_out)
+        sums[is_out] = without(out.inputs, out.structures)
+    return QualityScore(inputs=INPUTS, linear=linear, to_dice=fit_isotonic(sums, items.dice, items.weights))
 
 
 def without_own_patients(
-    inputs_nf: np.ndarray,
-    structures: Sequence[str],
-    dice_n: np.ndarray,
-    weights_n: np.ndarray,
-    patients: Sequence[str],
-    seed: int = 0,
-    *,
-    learns_n: np.ndarray | None = None,
+    items: LearnedFrom, seed: int = 0, *, learns_n: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted Dice (N,) of every item by a score that was learned without its patient, and the group (N,) left out.
 
     Parameters
     ----------
-    inputs_nf, structures, dice_n, weights_n, patients, seed
+    items, seed
         As of ``fit_score``.
     learns_n
         Which items are learned from; by default all. The others are predicted all the same.
     """
-    learns = np.ones(len(dice_n), dtype=bool) if learns_n is None else learns_n
-    groups = patient_groups(patients, OUTER_GROUPS, seed)
-    predicted = np.empty(len(dice_n))
+    learns = np.ones(len(items.dice), dtype=bool) if learns_n is None else learns_n
+    groups = patient_groups(items.patients, OUTER_GROUPS, seed)
+    predicted = np.empty(len(items.dice))
     for group in range(groups.max() + 1):
         is_out = groups == group
-        others = learns & ~is_out
-        score = fit_score(
-            inputs_nf[others],
-            [name for name, other in zip(structures, others) if other],
-            dice_n[others],
-            weights_n[others],
-            [name for name, other in zip(patients, others) if other],
-            seed + 1 + group,
-        )
-        chosen = [name for name, out in zip(structures, is_out) if out]
-        predicted[is_out] = score.predict(inputs_nf[is_out], chosen)
+        score = fit_score(items.where(learns & ~is_out), seed + 1 + group)
+        out = items.where(is_out)
+        predicted[is_out] = score.predict(out.inputs, out.structures)
     return predicted, groups
 
 
@@ -209,75 +221,61 @@ def patient_groups(patients: Sequence[str], groups: int, seed: int) -> np.ndarra
     return np.array([group_of[patient] for patient in patients], dtype=int)
 
 
-class _Linear:
-    """A ridge regression of logit Dice on standardised inputs and structures."""
-
-    def __init__(
-        self,
-        means: np.ndarray,
-        deviations: np.ndarray,
-        weights: np.ndarray,
-        intercept: float,
-        offsets: dict[str, float],
-        penalty: float,
-    ) -> None:
-        self.means = means
-        self.deviations = deviations
-        self.weights = weights
-        self.intercept = intercept
-        self.offsets = offsets
-        self.penalty = penalty
-
-    def sums(self, inputs_nf: np.ndarray, structures: Sequence[str]) -> np.ndarray:
-        offsets = np.array([self.offsets.get(name, 0.0) for name in structures])
-        return standardised(inputs_nf, self.means, self.deviations) @ self.weights + self.intercept + offsets
-
-    @staticmethod
-    def fit(
-        inputs_nf: np.ndarray,
-        structures: Sequence[str],
-        dice_n: np.ndarray,
-        weights_n: np.ndarray,
-        patients: Sequence[str],
-        penalty: float | None = None,
-    ) -> _Linear:
-        """By the penalty given, or by that of least error in patients left out one after the other."""
-        weights = weights_n / weights_n.mean()
-        means, deviations = _means_and_deviations(inputs_nf, weights)
-        names = sorted(set(structures))
-        is_structure = np.array([[name == structure for name in names] for structure in structures], dtype=float)
-        design = np.hstack([standardised(inputs_nf, means, deviations), is_structure])
-        targets = np.array([logit(dice) for dice in dice_n.tolist()])
-        # The intercept is not penalised: everything is about the weighted means.
-        centre = np.average(design, axis=0, weights=weights)
-        mean = float(np.average(targets, weights=weights))
-        root = np.sqrt(weights)[:, None]
-        design_w = (design - centre) * root
-        targets_w = (targets - mean) * root[:, 0]
-        if penalty is None:
-            penalty = _best_penalty(design_w, targets_w, patients)
-        gram = design_w.T @ design_w + penalty * np.eye(design.shape[1])
-        solution = np.linalg.solve(gram, design_w.T @ targets_w)
-        inputs = inputs_nf.shape[1]
-        return _Linear(
-            means=means,
-            deviations=deviations,
-            weights=solution[:inputs],
-            intercept=mean - float(centre @ solution),
-            offsets=dict(zip(names, solution[inputs:].tolist())),
-            penalty=penalty,
-        )
+def _design(inputs_nf: np.ndarray, structures: Sequence[str], doubts: Scale, usual: Mapping[str, Scale]) -> np.ndarray:
+    """What is weighted: standardised doubts, and logarithms of how unusual form and place are."""
+    first = len(DOUBTS)
+    unusual = np.zeros((len(inputs_nf), len(ODDITIES)))
+    names = np.array(structures)
+    for name in set(structures):
+        own = names == name
+        deviations = usual.get(name, usual[""])(inputs_nf[own, first:])
+        unusual[own] = np.log1p(np.maximum(0, deviations - UNUSUAL))
+    return np.hstack([doubts(inputs_nf[:, :first]), unusual])
 
 
-def _means_and_deviations(inputs_nf: np.ndarray, weights_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each input over the items that have it; deviations that are next to nothing are 1."""
-    is_there = np.isfinite(inputs_nf)
-    weights_nf = is_there * weights_n[:, None]
-    total = np.maximum(weights_nf.sum(0), 1e-12)
-    values = np.where(is_there, inputs_nf, 0.0)
-    means = (values * weights_nf).sum(0) / total
-    deviations = np.sqrt((np.where(is_there, inputs_nf - means, 0.0) ** 2 * weights_nf).sum(0) / total)
-    return means, np.where(deviations > 1e-6, deviations, 1.0)
+def _fit_linear(items: LearnedFrom, penalty: float | None = None) -> LinearScore:
+    """By the penalty given, or by that of least error in patients left out one after the other."""
+    first = len(DOUBTS)
+    weights = items.weights * np.clip(items.dice, LEAST_WEIGHT, 1)
+    weights = weights / weights.mean()
+    names = sorted(set(items.structures))
+    is_structure = np.array([[name == structure for name in names] for structure in items.structures], dtype=float)
+    doubts = Scale.of(items.inputs[:, :first], weights, 1e-3)
+    usual = _usual(items, names)
+    design = np.hstack([_design(items.inputs, items.structures, doubts, usual), is_structure])
+    targets = np.array([logit(dice) for dice in items.dice.tolist()])
+    # The intercept is not penalised: everything is about the weighted means.
+    centre = np.average(design, axis=0, weights=weights)
+    mean = float(np.average(targets, weights=weights))
+    root = np.sqrt(weights)
+    design_w = (design - centre) * root[:, None]
+    targets_w = (targets - mean) * root
+    if penalty is None:
+        penalty = _best_penalty(design_w, targets_w, items.patients)
+    gram = design_w.T @ design_w + penalty * np.eye(design.shape[1])
+    solution = np.linalg.solve(gram, design_w.T @ targets_w)
+    return LinearScore(
+        doubts=doubts,
+        usual=usual,
+        weights=tuple(solution[: len(INPUTS)].tolist()),
+        intercept=mean - float(centre @ solution),
+        offsets=dict(zip(names, solution[len(INPUTS) :].tolist())),
+        penalty=penalty,
+    )
+
+
+def _usual(items: LearnedFrom, names: Sequence[str]) -> dict[str, Scale]:
+    """Form and place of clean masks, of each structure and under '' of all."""
+    rows = np.flatnonzero(items.is_clean) if items.is_clean.any() else np.arange(len(items.dice))
+    forms = items.inputs[rows, len(DOUBTS) :]
+    structures = np.array(items.structures)[rows]
+    ones = np.ones(len(rows))
+    usual = {"": Scale.of(forms, ones, 1e-2)}
+    for name in names:
+        own = structures == name
+        if own.any():
+            usual[name] = Scale.of(forms[own], ones[own], 1e-2)
+    return usual
 
 
 def _best_penalty(design_nf: np.ndarray, targets_n: np.ndarray, patients: Sequence[str]) -> float:

@@ -157,21 +157,17 @@ def _feature(fitted: FittedQuality, groups: Sequence[Sequence[int]], name: str) 
 
 
 def _constant(items: Sequence[QualityItem], dice_j: np.ndarray) -> np.ndarray:
-    """Mean Dice of each mask's structure over the clean masks of other patients."""
-    is_clean = np.array([item.shift == CLEAN for item in items], dtype=bool)
+    """Mean Dice of each mask's structure over all clean masks.
+
+    With each mask's own among them: without it the worst mask of a structure would have the best mean of the others.
+    """
     structures = np.array([item.structure for item in items])
-    patients = np.array([item.patient for item in items])
+    is_clean = np.array([item.shift == CLEAN for item in items], dtype=bool)
     found = np.full(len(items), np.nan)
     for structure in np.unique(structures).tolist():
-        own = is_clean & (structures == structure)
-        total = dice_j[own].sum()
-        number = int(own.sum())
-        for patient in np.unique(patients[structures == structure]).tolist():
-            out = own & (patients == patient)
-            left = number - int(out.sum())
-            if left:
-                mean = (total - dice_j[out].sum()) / left
-                found[(structures == structure) & (patients == patient)] = mean
+        own = structures == structure
+        if (own & is_clean).any():
+            found[own] = dice_j[own & is_clean].mean()
     return found
 
 

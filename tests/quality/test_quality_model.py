@@ -44,12 +44,12 @@ def test_predictions_follow_the_dice_of_patients_that_took_no_part(learned):
 
 def test_bounds_of_other_patients_hold_as_often_as_promised():
     covered = []
-    for seed in range(12):
+    for seed in range(8):
         found = fitted(items_of(120, seed))
         dice = np.array([item.dice for item in found.scored.items])
         covered.append((found.foretold.lower <= dice).mean())
-    # 12 x 240 items, of which a patient's are drawn independently here: a standard error of 0.006, and of the bounds
-    # themselves 0.008.
+    # 8 x 240 items, of which a patient's are drawn independently here: a standard error of 0.007, and of the bounds
+    # themselves 0.01.
     assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
 
 
@@ -99,7 +99,7 @@ def test_one_patient_is_refused_in_a_sentence():
 def test_what_is_used_is_wrong_no_more_often_than_said():
     shares = []
     released = []
-    for seed in range(10):
+    for seed in range(6):
         model = fitted(items_of(200, seed, shifts=("noise",))).model
         threshold = model.use_rule.threshold
         if threshold is None:
@@ -110,8 +110,8 @@ def test_what_is_used_is_wrong_no_more_often_than_said():
         is_used = predicted >= threshold
         shares.append(is_wrong[is_used].mean())
         released.append(is_used[~is_wrong].mean())
-    assert len(shares) >= 8
-    assert sum(share > 0.05 for share in shares) <= 2  # one in ten may
+    assert len(shares) >= 5
+    assert sum(share > 0.05 for share in shares) <= 1  # one in ten may
     assert np.mean(released) > 0.6
 
 
