@@ -31,6 +31,8 @@ from segfw.planning.plan import Plan
 from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
+from segfw.quality.calibration_options import CalibrateOptions
+from segfw.quality.quality_model import QualityModel
 from segfw.robustness.stress_options import StressOptions
 from segfw.robustness.stress_records import StressReport
 from segfw.training.batches import Augment
@@ -64,6 +66,7 @@ __all__ = [
     "TrainOptions",
     "TrainSettings",
     "UserError",
+    "calibrate",
     "check_dataset",
     "ensemble",
     "evaluate",
@@ -336,6 +339,24 @@ def select(
     device: str = "auto",
     groups: StrPath | None = None,
 ) -> Selection: ...
+def calibrate(
+    work: StrPath,
+    options: CalibrateOptions = ...,
+    *,
+    build: BuildNetwork | None = None,
+    # options: CalibrateOptions
+    step: float = 0.5,
+    mirroring: bool = True,
+    precision: Precision = "auto",
+    configuration: str | None = None,
+    cases: StrPath | None = None,
+    shifts: bool = True,
+    fail_below: tuple[str, ...] | list[str] | None = None,
+    alpha: float = 0.1,
+    wrong_share: float = 0.05,
+    device: str = "auto",
+    groups: StrPath | None = None,
+) -> QualityModel: ...
 def ensemble(
     folders: Sequence[StrPath],
     output: StrPath,

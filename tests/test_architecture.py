@@ -48,7 +48,10 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
     "interop": {"base", "images", "dataset"},
-    "quality": {"base", "images", "dataset", "grid", "planning", "evaluation", "model", "inference", "measurements"},
+    "quality": {
+        *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
+        "measurements",
+    },
     "robustness": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },

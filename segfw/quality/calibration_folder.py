@@ -21,7 +21,6 @@ from segfw.inference.output_folder import sources_of
 from segfw.inference.predictor import Predictor
 from segfw.quality.calibration_pass import CalibratedCase, calibrate_case, look_at_case, shifts_of
 
-FOLDER = "calibration"
 RULES_VERSION = 1  # raised when the same case gives other numbers than before
 
 

@@ -29,8 +29,8 @@ class CalibrateOptions(TilingOptions):
     shifts: bool = option(
         True, "also of spoilt copies, which show failures (default: on)", name="--shifts", words=OFF_ON
     )
-    fail_below: tuple[str, ...] = option(
-        (str(FAIL_BELOW),),
+    fail_below: tuple[str, ...] | None = option(
+        None,
         f"Dice below which a mask has failed, for all or each structure (default: {FAIL_BELOW})",
         metavar="DICE|LABEL=DICE",
     )
@@ -42,11 +42,11 @@ class CalibrateOptions(TilingOptions):
     groups: str | Path | None = option(None, "cases of one patient, as for plan-and-preprocess", metavar="CSV|REGEX")
 
 
-def fail_limits(texts: Sequence[str], structures: Sequence[str]) -> dict[str, float]:
+def fail_limits(texts: Sequence[str] | None, structures: Sequence[str]) -> dict[str, float]:
     """The Dice below which a mask has failed, by structure; UserError for what is neither a share nor LABEL=SHARE."""
     of_all = FAIL_BELOW
     own: dict[str, float] = {}
-    for text in texts:
+    for text in texts or ():
         name, separator, share = text.rpartition("=")
         try:
             limit = float(share)

@@ -194,6 +194,7 @@ def _cohort_of_unseen(work: Path, plan: Plan, configuration: str, options: Calib
 
 def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: BuildNetwork | None) -> QualityModel:
     """All that is written, by one process at a time."""
+    from dataclasses import replace
     from datetime import UTC, datetime
 
     from segfw.base.parallel import CasesFailed
@@ -202,10 +203,11 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
     from segfw.model.source import QUALITY_FILE
     from segfw.networks import build_network
     from segfw.quality.calibrated_quality import quality_of_cases
-    from segfw.quality.calibration_folder import FOLDER, calibrate_cases
+    from segfw.quality.calibration_folder import calibrate_cases
     from segfw.quality.calibration_options import fail_limits
     from segfw.quality.calibration_page import write_calibration_page
     from segfw.quality.model_identity import ModelIdentity
+    from segfw.quality.nearest_cases import CALIBRATION_FOLDER
     from segfw.quality.quality_fitting import QualityRequest, require_cases
     from segfw.quality.quality_worth import WORTH_FILE, quality_worth
 
@@ -232,11 +234,11 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
         )
 
     # Every case, clean and spoilt
-    folder = work / FOLDER / cohort.configuration
+    folder = work / CALIBRATION_FOLDER / cohort.configuration
     _announce(items, folder, cohort, predictor_of)
     found, failures = calibrate_cases(items, folder, predictor_of)
     if failures:
-        raise CasesFailed("in calibration, so that nothing is learned", failures, work / FOLDER)
+        raise CasesFailed("in calibration, so that nothing is learned", failures, work / CALIBRATION_FOLDER)
 
     # What is learned
     request = QualityRequest(
@@ -253,6 +255,8 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
         made=datetime.now(UTC).date().isoformat(),
         notes=cohort.notes,
     )
+    used = {"step": options.step, "mirroring": options.mirroring}
+    fitted = replace(fitted, model=fitted.model.model_copy(update=used))
     worth = quality_worth(fitted)
     worth.save(folder / WORTH_FILE)
     write_calibration_page(work / PAGE_FILE, fitted, worth, cohort.plan.dataset)

@@ -19,7 +19,8 @@ from segfw.inference.prediction_options import PredictOptions
 from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
-    *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "evaluate", "measure", "stress"),
+    *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
+    *("evaluate", "measure", "stress"),
     *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
@@ -55,7 +56,7 @@ def test_the_kind_of_export_may_stand_before_or_after_the_folder(kind):
         )
 
 
-FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:9]} | {
+FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:11]} | {
     "check": "check_dataset",
     "export": "export_model",
     "import-nnunet": "import_nnunet",
