@@ -14,7 +14,7 @@ from segfw.base.tables import Column, Table
 from segfw.base.words import count
 from segfw.evaluation.overlays import draw_overlay
 from segfw.images.volume import Volume, to_canonical
-from segfw.perturbations.regridding import on_grid
+from segfw.perturbations.regridding import covered, on_grid
 from segfw.robustness.stress_case import StressJob, read_image
 from segfw.robustness.stress_figures import draw_curves
 from segfw.robustness.stress_folder import StressCase
@@ -202,7 +202,8 @@ def _picture(
     if shown.geometry != image.geometry:
         same_axes = Volume(array=shown.array, geometry=changed.geometry)
         shown = on_grid(same_axes, image.geometry)
-    before_zyx, after_zyx = (_canonical(mask, image) for mask in (before, after))
+    inside = covered(changed.geometry, image.geometry)  # of a smaller field of view nothing else counts
+    before_zyx, after_zyx = (_canonical(np.where(inside, mask, 0), image) for mask in (before, after))
     keep = np.zeros(work.labels.classes, bool)
     for name in shown_names:
         keep[list(work.structures[name])] = True
