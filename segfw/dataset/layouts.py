@@ -16,6 +16,7 @@ from segfw.dataset.dicom_tree import find_dicom_tree
 from segfw.dataset.flat_folder import find_flat_folder
 from segfw.dataset.image_files import inner_folders
 from segfw.dataset.label_names import label_table_of, with_colours, with_label_names
+from segfw.dataset.named_structures import with_named_masks
 from segfw.dataset.nnunet_raw import find_by_list, find_nnunet
 from segfw.dataset.own_names import with_own_names
 from segfw.dataset.patient_folders import find_patient_folders
@@ -63,7 +64,7 @@ def find_dataset(raw: Path, label_names: Path | None = None) -> FoundDataset:
         raise UserError(f"{raw}: no such folder; give the folder that holds the images and masks")
     found = _find(raw, read_description(raw / DESCRIPTION_FILE))
     table = label_table_of(raw, label_names)
-    named = with_own_names(with_label_names(found, table))
+    named = with_own_names(with_named_masks(with_label_names(found, table)))
     return with_colours(with_label_maps(_with_painting_problem(named)), table)
 
 

@@ -24,11 +24,11 @@ from segfw.images.dicom_masks import named_dicom, require_same_series, series_of
 from segfw.images.dicom_seg import read_segmentation
 from segfw.images.geometry import Geometry, corner_distance_mm, shear_degrees
 from segfw.images.itk import read_itk, write_itk, write_itk_like, write_mhd
-from segfw.images.named_mask import DrawnAs, NamedMask, painted
+from segfw.images.named_mask import DrawnAs, NamedMask, Structure, painted
 from segfw.images.nifti import read_nifti, write_nifti, write_nifti_like
 from segfw.images.raster import read_picture, read_picture_mask, side_file, write_picture
 from segfw.images.rtstruct import read_structure_set
-from segfw.images.seg_nrrd import read_seg_nrrd
+from segfw.images.seg_nrrd import read_seg_nrrd, segment_structures
 from segfw.images.stored_bytes import check_room
 from segfw.images.text_header import data_files
 from segfw.images.volume import Volume
@@ -167,6 +167,17 @@ def open_named_mask(path: Path) -> NamedMask | None:
     if not has_names(path):
         return None
     return _or_unreadable(path, lambda: _open_named(path))
+
+
+def structures_in(path: Path) -> tuple[Structure, ...]:
+    """The structures of a mask by name, as its file lists them; none where they have no names.
+
+    Raises UnreadableFile.
+    """
+    if split_ending(path)[1] == SEG_NRRD and path.is_file():
+        return _or_unreadable(path, lambda: segment_structures(path))
+    mask = open_named_mask(path)
+    return () if mask is None else mask.structures
 
 
 def _open_named(path: Path) -> NamedMask | None:

@@ -45,18 +45,8 @@ class SlicerSegmentation:
 
 def read_seg_nrrd(path: Path) -> SlicerSegmentation | None:
     """Reads a segmentation; None if the file names no segment, and so is a mask like others."""
-    import SimpleITK
-
     voxels = read_itk(path)
-    header = SimpleITK.ImageFileReader()
-    header.SetFileName(str(path))
-    header.ReadImageInformation()
-    fields = {key: header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.startswith("Segment")}
-    segments = []
-    for number in range(MOST_SEGMENTS):
-        if f"Segment{number}_ID" not in fields and f"Segment{number}_Name" not in fields:
-            break
-        segments.append(_segment(fields, number, len(voxels.array)))
+    segments = _segments(path, len(voxels.array))
     if not segments:
         return None
     if voxels.array.dtype.kind not in "iu":
@@ -65,11 +55,31 @@ def read_seg_nrrd(path: Path) -> SlicerSegmentation | None:
     return SlicerSegmentation(segments=tuple(segments), layers=voxels.array, grid=grid, notes=voxels.notes)
 
 
-def _segment(fields: dict[str, str], number: int, layers: int) -> _Segment:
+def segment_structures(path: Path) -> tuple[Structure, ...]:
+    """The structures of a segmentation by its header alone; none where it names none."""
+    return tuple(segment.structure for segment in _segments(path, None))
+
+
+def _segments(path: Path, layers: int | None) -> list[_Segment]:
+    import SimpleITK
+
+    header = SimpleITK.ImageFileReader()
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    fields = {key: header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.startswith("Segment")}
+    segments = []
+    for number in range(MOST_SEGMENTS):
+        if f"Segment{number}_ID" not in fields and f"Segment{number}_Name" not in fields:
+            break
+        segments.append(_segment(fields, number, layers))
+    return segments
+
+
+def _segment(fields: dict[str, str], number: int, layers: int | None) -> _Segment:
     name = fields.get(f"Segment{number}_Name") or fields[f"Segment{number}_ID"]
     value = fields.get(f"Segment{number}_LabelValue", str(number + 1)).strip()
     layer = fields.get(f"Segment{number}_Layer", "0").strip()
-    if not value.isdigit() or not layer.isdigit() or int(layer) >= layers:
+    if not value.isdigit() or not layer.isdigit() or (layers is not None and int(layer) >= layers):
         what = f"says of the segment {name} that its value is {value[:20]} in layer {layer[:20]}, of {layers} from 0 on"
         raise Refusal(f"{what}; save it again")
     return _Segment(structure=Structure(name.strip(), int(value)), layer=int(layer))
