@@ -21,6 +21,7 @@ from segfw.quality.image_fingerprint import (
 
 MOST_REASONS = 3
 LEAST_Z = 2.0  # standard deviations; less is no reason
+TEXTURE = (NOISE, ROUGHNESS, GRADIENT)  # noise raises all of them, and blur lowers them
 LARGEST_TOGETHER = "its values are each usual by themselves, but not together"
 LOWER_HIGHER = {
     NOISE: ("smoother", "noisier"),
@@ -33,7 +34,8 @@ def odd_entries(names: Sequence[str], row_f: np.ndarray, rows_nf: np.ndarray, sc
     """Up to MOST_REASONS reasons, the worst first: 'noisier than any training image'.
 
     ``row_f`` are the image's entries, ``rows_nf`` those of the training images, ``scales_f`` standard deviations. Of
-    entries that say much the same, as all percentiles do, the worst one speaks.
+    entries that say much the same, as all percentiles do, the worst one speaks; but of what noise makes sharper and
+    rougher it is the noise.
     """
     z_f = (row_f - rows_nf.mean(0)) / scales_f
     has_channels = any(name.endswith("/1") for name in names)
@@ -42,12 +44,16 @@ def odd_entries(names: Sequence[str], row_f: np.ndarray, rows_nf: np.ndarray, sc
     for index in np.argsort(-np.abs(z_f), kind="stable"):
         if len(reasons) == MOST_REASONS or abs(z_f[index]) < LEAST_Z:
             break
-        kind = names[index].partition("/")[0]
-        group = kind.partition(" ")[0] + ("+" if z_f[index] > 0 else "-")
+        whole_kind, _, channel = names[index].partition("/")
+        kind = whole_kind.partition(" ")[0]
+        group = ("texture" if kind in TEXTURE else kind) + ("+" if z_f[index] > 0 else "-")
         if group in said:
             continue
         said.add(group)
-        reasons.append(_in_words(names[index], float(row_f[index]), rows_nf[:, index], has_channels=has_channels))
+        told = int(index)
+        if group == "texture+" and z_f[names.index(f"{NOISE}/{channel}")] >= LEAST_Z:
+            told = names.index(f"{NOISE}/{channel}")
+        reasons.append(_in_words(names[told], float(row_f[told]), rows_nf[:, told], has_channels=has_channels))
     return tuple(reasons) or (LARGEST_TOGETHER,)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from segfw.base.records import UserError
 from segfw.quality.image_fingerprint import Fingerprint
 from segfw.quality.input_gate import FEWEST_PATIENTS, Gate, fit_gate
 
@@ -133,6 +134,16 @@ def test_reasons_name_the_worst_entry_first(changes, reason):
     assert gate.look(image(rng, changes)).reasons[0] == reason
 
 
+def test_what_noise_makes_sharper_and_rougher_is_called_noise():
+    gate, rng = trained()
+    changes = {"gradient head-foot/0": 3.0, "roughness/0": 2.0, "noise/0": 1.0, "percentile 95/0": 0.5}
+    reasons = gate.look(image(rng, changes)).reasons
+    assert reasons[0] == "noisier than any training image"
+    assert reasons[1].startswith("its bright parts are brighter than those of")
+    sharper = gate.look(image(rng, {"gradient head-foot/0": 3.0})).reasons
+    assert sharper[0] == "sharper along head-foot than any training image"
+
+
 def test_an_inverted_image_is_seen_by_its_thumbnail():
     gate, rng = trained()
     verdict = gate.look(image(rng, thumbnail=1 - np.arange(64) / 64))
@@ -169,7 +180,7 @@ def test_a_gate_is_kept_and_read_as_it_was(tmp_path):
 def test_images_of_other_entries_are_refused():
     gate, rng = trained()
     one = image(rng)
-    with pytest.raises(ValueError, match="the image's entries are"):
+    with pytest.raises(UserError, match="by a version of segfw that told images by other numbers; run segfw calibrate"):
         gate.look(one.model_copy(update={"names": one.names[1:], "values": one.values[1:]}))
     with pytest.raises(ValueError, match="1 fingerprints of 2 patients"):
         fit_gate([one], ["a", "b"])
