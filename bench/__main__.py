@@ -18,6 +18,7 @@ VERBS = {
     "measuring": ("bench.measuring", "seconds and memory of the measures of a whole CT with 104 structures"),
     "heart": ("bench.heart", "ejection fraction and ratios by an expert's masks and by predicted ones"),
     "gate": ("bench.gate", "false alarms of the input gate, and which simulated shifts it sees"),
+    "plausible": ("bench.plausible", "whether intervals of volumes and plausible masks keep their promises"),
     "many-classes": ("bench.many_classes", "117 classes from raw data to measures: seconds and memory of each verb"),
     "quality": ("bench.quality_cost", "what judging masks adds to a prediction: processor time and memory"),
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
