@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from segfw.quality.calibration_pass import CalibratedCase
 
 from bench.figures import columns
 from bench.gate import Figure
@@ -27,9 +28,9 @@ from segfw.dataset.patients import read_groups
 from segfw.evaluation.pairs import masks_by_id
 from segfw.images.formats import read_mask
 from segfw.images.volume import stored_like
+from segfw.inference.prediction_options import PredictOptions
 from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
-from segfw.quality.calibration_pass import CalibratedCase
 from segfw.quality.nearest_cases import CALIBRATION_FOLDER
 from segfw.quality.patient_quantile import patient_weights
 from segfw.quality.plausible_masks import PLAUSIBLE_FOLDER, PlausibleCase
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tried = _tried(args.calibrated, args.groups)
     kept: tuple[KeptFigures, ...] = ()
     if args.kept is not None:
-        predict(args.calibrated, args.kept[0], args.work, device="cpu", plausible=True)
+        predict(args.calibrated, args.kept[0], args.work, PredictOptions(device="cpu", plausible=True))
         kept = kept_figures(args.calibrated, args.work, args.kept[1], args.groups)
     figures = PlausibleFigures(
         patients=len({one.patient for structure in tried.values() for one in structure}),

@@ -25,7 +25,7 @@ from segfw.verbs.predict import predict
 
 def tried(patient: int, rng: np.random.Generator) -> Tried:
     """A structure of 100 voxels, sure in its middle, whose volume is told with an error of a tenth."""
-    inside, outside = rng.normal(3, 2, 100), rng.normal(-5, 2, 400)
+    inside, outside = rng.normal(3, 2, 100), rng.normal(-3, 2, 400)
     counts = [np.bincount(levels_of_log_odds(torch.tensor(odds)), minlength=LEVELS) for odds in (inside, outside)]
     true, predicted = 10.0, 10 * float(np.exp(0.1 * rng.normal()))
     return Tried(
