@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from segfw.quality.calibration_pass import CalibratedCase
 
 from bench.figures import columns
 from bench.gate import Figure
@@ -31,6 +30,7 @@ from segfw.images.volume import stored_like
 from segfw.inference.prediction_options import PredictOptions
 from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
+from segfw.quality.calibration_pass import CalibratedCase
 from segfw.quality.nearest_cases import CALIBRATION_FOLDER
 from segfw.quality.patient_quantile import patient_weights
 from segfw.quality.plausible_masks import PLAUSIBLE_FOLDER, PlausibleCase

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.boxes import Block, blocks, relative
 from segfw.grid.preprocess import PreprocessRecord, place_back
 from segfw.grid.restore import Restoring
-from segfw.grid.slabs import Heads, Slab
+from segfw.grid.slabs import Slab
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Shape
 from segfw.inference.output_folder import Extra
@@ -180,7 +180,7 @@ class PlausibleSink:
             self._add_slice(slab, z)
         self._done = stop
         for member, restoring in enumerate(self._of_folds):
-            restoring.add(of_member(slab, member))
+            restoring.add(slab.of_member(member))
 
     def _add_slice(self, slab: Slab, z: int) -> None:
         _, height, width = self._resampler.new_shape
@@ -317,13 +317,3 @@ def guarantee_for(verdict: GateVerdict) -> str:
     if verdict.verdict == "usual":
         return EXCHANGEABLE
     return f"{WITHDRAWN}the image is {verdict.verdict}, unlike the training images ({'; '.join(verdict.reasons)})"
-
-
-def of_member(slab: Slab, member: int) -> Slab:
-    """The slab of one member alone."""
-    if slab.heads is not None:
-        heads = Heads(weights_ka=[slab.heads.weights_ka[member]], biases_k=[slab.heads.biases_k[member]])
-        return replace(slab, heads=heads)
-    count = slab.outputs
-    channels: Tensor = slab.channels_azyx[member * count : (member + 1) * count]
-    return replace(slab, channels_azyx=channels, members=1)
