@@ -1,22 +1,22 @@
 """Figures of what was said of kept-out masks: means over the quality models, with intervals by patient.
 
-Every figure is the mean over S quality models, each fitted on other patients of the calibration. Its 95 % interval comes
-from the kept-out patients drawn anew, DRAWS times with all their masks, for all models alike.
+Every figure is the mean over S quality models, each fitted on other patients of the calibration. Its 95 % interval
+comes from the kept-out patients drawn anew, DRAWS times with all their masks, for all models alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from bench.trust.judged import ARE_DICE, PAIR, PREDICTED, SHIPPED, KeptMasks, Split
-from bench.trust.kept_cases import KeptCase, TrustedModel
+from bench.trust.kept_cases import TrustedModel
 from segfw.base.records import Record
 from segfw.quality.quality_model import CLEAN
 from segfw.quality.risk_coverage import auroc, naurc, spearman
 
-DRAWS = 200
+DRAWS = 100
 LEAST_PATIENTS = 5
 POOLED = "all"
 
@@ -259,25 +259,25 @@ def use_rows(masks: KeptMasks, kinds: Sequence[str], splits: Sequence[Split]) ->
     return rows
 
 
-def gate_rows(model: TrustedModel, kept: Sequence[KeptCase], splits: Sequence[Split]) -> list[GateRow]:
-    """What the gates of all splits say of the images."""
-    gates = [split.model.gate for split in splits if split.model.gate is not None]
+def gate_rows(model: TrustedModel, gates: Mapping[tuple[str, str], np.ndarray]) -> list[GateRow]:
+    """What the gates of all models say of the images."""
     rows = []
-    scores = {
-        kind: np.array([[gate.look(case.fingerprints[kind]).score for case in kept] for gate in gates])
+    of_kind = {
+        kind: np.array([scores for (_, shift), scores in gates.items() if shift == kind]).T
         for kind in (CLEAN, *model.shifts)
     }
-    for kind, values_sj in scores.items():
-        if not gates:
-            rows.append(GateRow(kind=kind, images=len(kept), flagged=None, auroc=None))
+    for kind, scores_sn in of_kind.items():
+        images = scores_sn.shape[1]
+        if not np.isfinite(scores_sn).all():
+            rows.append(GateRow(kind=kind, images=images, flagged=None, auroc=None))
             continue
-        is_shift = np.repeat([False, True], len(kept))
-        found = [auroc(-np.concatenate([clean, own]), is_shift) for clean, own in zip(scores[CLEAN], values_sj)]
+        is_shift = np.repeat([False, True], images)
+        found = [auroc(-np.concatenate([clean, own]), is_shift) for clean, own in zip(of_kind[CLEAN], scores_sn)]
         rows.append(
             GateRow(
                 kind=kind,
-                images=len(kept),
-                flagged=float((values_sj > 1).mean()),
+                images=images,
+                flagged=float((scores_sn > 1).mean()),
                 auroc=None if kind == CLEAN else _over_models(found),
             )
         )

@@ -14,9 +14,9 @@ from segfw.quality.calibration_pass import CalibratedCase, CalibrationPass
 from segfw.quality.quality_fitting import QualityRequest
 
 from bench.trust.kept_cases import KeptCase, TrustedModel
-from segfw.quality.input_gate import GateVerdict
-from segfw.quality.quality_features import Priors
-from segfw.quality.quality_model import CLEAN, QualityModel, StructureQuality
+from segfw.quality.quality_features import Features, Priors
+from segfw.quality.quality_model import CLEAN, QualityModel
+from segfw.quality.quality_score import inputs_of
 
 SPLITS = 20
 SHARE = 0.8  # of the calibration's patients, on which each model is fitted
@@ -24,6 +24,7 @@ FAIL_BELOW = 0.7
 SHIPPED = "shipped ranking"
 PREDICTED = "predicted Dice"
 PAIR = "pairwise fold Dice"
+VOLUME_Z = "volume z alone"
 CONSTANT = "mean Dice of the structure (constant)"
 ARE_DICE = (SHIPPED, PREDICTED, PAIR, CONSTANT, "soft Dice")
 # Baselines by a feature, as means over the folds; the sign makes more of it better.
@@ -32,7 +33,7 @@ OF_FEATURES = {
     "entropy inside": ("entropy", -1),
     "mean entropy of the image (MONAI Label)": ("image_entropy", -1),
     "doubtful voxels (AbdomenAtlas)": ("doubtful_voxels", -1),
-    "volume z alone": ("volume_z", -1),
+    VOLUME_Z: ("volume_z", -1),
 }
 
 
@@ -123,29 +124,48 @@ def _clean_dice(model: TrustedModel, cases: Sequence[CalibratedCase]) -> dict[st
 class _Mask:
     """A mask of the mean of some folds, or of one, before any model says something of it."""
 
-    case: KeptCase
+    case: str
     found: CalibrationPass
     folds: tuple[str, ...]
     structure: str
     dice: float
 
 
-def kept_masks(model: TrustedModel, kept: Sequence[KeptCase], splits: Sequence[Split]) -> KeptMasks:
+def gate_scores(kept: Sequence[KeptCase], splits: Sequence[Split]) -> dict[tuple[str, str], np.ndarray]:
+    """Score (S,) of every image, by case and shift, by each model's gate: above 1 it is odd; NaN without a gate."""
+    found = {}
+    for case in kept:
+        for shift, fingerprint in case.fingerprints.items():
+            gates = [split.model.gate for split in splits]
+            scores = [np.nan if gate is None else gate.look(fingerprint).score for gate in gates]
+            found[(case.found.case, shift)] = np.array(scores)
+    return found
+
+
+def kept_masks(
+    model: TrustedModel,
+    kept: Sequence[KeptCase],
+    splits: Sequence[Split],
+    gates: Mapping[tuple[str, str], np.ndarray],
+) -> KeptMasks:
     """The masks of the mean of all folds."""
     masks = []
     for case in kept:
         for one in case.found.passes:
             for structure in model.labels.structures:
-                if len(one.folds) > 1:
-                    dice = one.mean_dice[structure]
-                else:
-                    dice = next(iter(one.folds.values()))[structure].dice
+                folds = tuple(one.folds)
+                dice = one.mean_dice[structure] if len(folds) > 1 else one.folds[folds[0]][structure].dice
                 if dice is not None:
-                    masks.append(_Mask(case=case, found=one, folds=tuple(one.folds), structure=structure, dice=dice))
-    return _judged(model, masks, splits)
+                    masks.append(_Mask(case=case.found.case, found=one, folds=folds, structure=structure, dice=dice))
+    return _judged(model, masks, splits, gates)
 
 
-def masks_of_one_fold(model: TrustedModel, kept: Sequence[KeptCase], splits: Sequence[Split]) -> KeptMasks:
+def masks_of_one_fold(
+    model: TrustedModel,
+    kept: Sequence[KeptCase],
+    splits: Sequence[Split],
+    gates: Mapping[tuple[str, str], np.ndarray],
+) -> KeptMasks:
     """The masks of every fold by itself, as of a model with one fold."""
     masks = []
     for case in kept:
@@ -154,52 +174,72 @@ def masks_of_one_fold(model: TrustedModel, kept: Sequence[KeptCase], splits: Seq
                 for structure, measured in structures.items():
                     if measured.dice is not None:
                         masks.append(
-                            _Mask(case=case, found=one, folds=(fold,), structure=structure, dice=measured.dice)
+                            _Mask(
+                                case=case.found.case,
+                                found=one,
+                                folds=(fold,),
+                                structure=structure,
+                                dice=measured.dice,
+                            )
                         )
-    return _judged(model, masks, splits)
+    return _judged(model, masks, splits, gates)
 
 
-def _judged(model: TrustedModel, masks: Sequence[_Mask], splits: Sequence[Split]) -> KeptMasks:
+def _judged(
+    model: TrustedModel,
+    masks: Sequence[_Mask],
+    splits: Sequence[Split],
+    gates: Mapping[tuple[str, str], np.ndarray],
+) -> KeptMasks:
+    """What every model says, as ``QualityModel.judge`` does; all masks at once, since there are thousands."""
+    shift = np.array([mask.found.shift for mask in masks])
+    structures = [mask.structure for mask in masks]
     has_pair = any(len(mask.folds) > 1 for mask in masks)
+    pair = np.array([mask.found.pair[mask.structure] if has_pair else np.nan for mask in masks])
+    nothing = np.full((len(splits), len(masks)), np.nan)
     scores = {
-        SHIPPED: np.full((len(splits), len(masks)), np.nan),
-        PREDICTED: np.full((len(splits), len(masks)), np.nan),
-        CONSTANT: np.array([[split.clean_dice[mask.structure] for mask in masks] for split in splits]),
+        SHIPPED: nothing.copy(),
+        PREDICTED: nothing.copy(),
+        CONSTANT: np.array([[split.clean_dice[structure] for structure in structures] for split in splits]),
     }
-    if has_pair:
-        scores[PAIR] = np.array([[mask.found.pair[mask.structure] for mask in masks]])
-    priors = splits[0].model.priors  # of 80 % of the patients; between splits they hardly differ
-    for title, (feature, sign) in OF_FEATURES.items():
-        scores[title] = sign * np.array([[_feature(mask, feature, priors) for mask in masks]])
-    lower = np.full((len(splits), len(masks)), np.nan)
-    unseen_lower = lower.copy()
-    unseen_predicted = lower.copy()
-    used = np.zeros(lower.shape, bool)
+    lower = nothing.copy()
+    unseen_lower = nothing.copy()
+    unseen_predicted = nothing.copy()
+    used = np.zeros(nothing.shape, bool)
+    of_features: dict[str, list[np.ndarray]] = {title: [] for title in OF_FEATURES}
     for row, split in enumerate(splits):
-        gate = {
-            (id(mask.case), mask.found.shift): split.model.gate.look(mask.case.fingerprints[mask.found.shift])
-            for mask in masks
-            if split.model.gate is not None
-        }
-        for place, mask in enumerate(masks):
-            said = _say(split.model, mask, gate.get((id(mask.case), mask.found.shift)))
-            scores[SHIPPED][row, place] = said.ranking
-            used[row, place] = said.verdict == "use"
-            if said.predicted_dice is not None:
-                scores[PREDICTED][row, place] = said.predicted_dice
-            if said.lower_bound is not None:
-                lower[row, place] = said.lower_bound
-            if mask.found.shift in split.without:
-                unseen = _say(split.without[mask.found.shift], mask, None)
-                if unseen.predicted_dice is not None:
-                    unseen_predicted[row, place] = unseen.predicted_dice
-                if unseen.lower_bound is not None:
-                    unseen_lower[row, place] = unseen.lower_bound
+        members = _Members.of(masks, split.model.priors)
+        for title, (feature, sign) in OF_FEATURES.items():
+            of_features[title].append(sign * members.mean_of(feature))
+        is_odd = np.array([gates[(mask.case, mask.found.shift)][row] > 1 for mask in masks])
+        predicted = np.where(members.is_empty, np.nan, np.fmin(members.predicted(split.model), pair))
+        scores[PREDICTED][row] = predicted
+        scores[SHIPPED][row] = np.where(np.isfinite(pair), pair, predicted)
+        lower[row] = _lower(split.model, structures, predicted)
+        threshold = split.model.use_rule.threshold
+        if threshold is not None:
+            with np.errstate(invalid="ignore"):
+                used[row] = (predicted >= threshold) & ~is_odd & (split.model.failure(predicted) <= 0.5)
+        for place in np.flatnonzero(members.is_empty).tolist():
+            mask = masks[place]
+            features = [{name: one.features for name, one in mask.found.folds[fold].items()} for fold in mask.folds]
+            said = split.model.judge(features, mask.found.pair or None)
+            scores[SHIPPED][row, place] = said[list(split.model.values).index(mask.structure)].ranking
+        for name, unseen in split.without.items():
+            is_own = shift == name
+            found = np.where(members.is_empty, np.nan, np.fmin(members.predicted(unseen), pair))
+            unseen_predicted[row, is_own] = found[is_own]
+            unseen_lower[row, is_own] = _lower(unseen, structures, found)[is_own]
+    if has_pair:
+        scores[PAIR] = pair[None]
+    for title, rows in of_features.items():
+        own_sj = np.array(rows)
+        scores[title] = own_sj if title == VOLUME_Z else own_sj[:1]  # of which others do not depend on the model
     dice = np.array([mask.dice for mask in masks])
     return KeptMasks(
-        shift=np.array([mask.found.shift for mask in masks]),
-        structure=np.array([mask.structure for mask in masks]),
-        patient=np.array([model.kept_patient_of[mask.case.found.case] for mask in masks]),
+        shift=shift,
+        structure=np.array(structures),
+        patient=np.array([model.kept_patient_of[mask.case] for mask in masks]),
         dice=dice,
         is_wrong=dice < FAIL_BELOW,
         scores=scores,
@@ -210,17 +250,56 @@ def _judged(model: TrustedModel, masks: Sequence[_Mask], splits: Sequence[Split]
     )
 
 
-def _say(model: QualityModel, mask: _Mask, gate: GateVerdict | None) -> StructureQuality:
-    """What a model says of one structure's mask, as ``predict`` would."""
-    alone = model.model_copy(update={"values": {mask.structure: model.values[mask.structure]}})
-    features = [{mask.structure: mask.found.folds[fold][mask.structure].features} for fold in mask.folds]
-    pair = {mask.structure: mask.found.pair[mask.structure]} if len(mask.folds) > 1 else None
-    return alone.judge(features, pair, gate)[0]
+@dataclass(frozen=True, kw_only=True)
+class _Members:
+    """The networks behind J masks: features of all in one list, and whose each is."""
+
+    features: Sequence[Features]
+    structures: Sequence[str]
+    owner: np.ndarray
+    inputs: np.ndarray
+    is_empty: np.ndarray  # (J,) whether no network finds anything
+
+    @classmethod
+    def of(cls, masks: Sequence[_Mask], priors: Priors) -> _Members:
+        features = []
+        structures = []
+        owner = []
+        for place, mask in enumerate(masks):
+            for fold in mask.folds:
+                own = mask.found.folds[fold][mask.structure].features
+                features.append(own.against(priors.get(mask.structure)))
+                structures.append(mask.structure)
+                owner.append(place)
+        owner_n = np.array(owner)
+        voxels = np.bincount(owner_n, [one.voxels for one in features])
+        return cls(
+            features=features,
+            structures=structures,
+            owner=owner_n,
+            inputs=inputs_of(features),
+            is_empty=voxels == 0,
+        )
+
+    def predicted(self, model: QualityModel) -> np.ndarray:
+        """Mean over the networks of the Dice (J,) that a model predicts of each."""
+        found = model.score.predict(self.inputs, self.structures)
+        return np.bincount(self.owner, found) / np.bincount(self.owner)
+
+    def mean_of(self, name: str) -> np.ndarray:
+        """Mean of a feature (J,) over the networks that have it; NaN if none has."""
+        values = np.array([np.nan if (one := getattr(each, name)) is None else one for each in self.features], float)
+        exists = np.isfinite(values)
+        number = np.bincount(self.owner, exists)
+        with np.errstate(invalid="ignore"):
+            return np.bincount(self.owner, np.where(exists, values, 0.0)) / number
 
 
-def _feature(mask: _Mask, name: str, priors: Priors) -> float:
-    """Mean of a feature over the folds that have it; NaN if none has."""
-    prior = priors.get(mask.structure)
-    values = [getattr(mask.found.folds[fold][mask.structure].features.against(prior), name) for fold in mask.folds]
-    present = [float(value) for value in values if value is not None]
-    return float(np.mean(present)) if present else np.nan
+def _lower(model: QualityModel, structures: Sequence[str], predicted_j: np.ndarray) -> np.ndarray:
+    """The bound (J,) below each predicted Dice; NaN where there is none."""
+    factors = {name: model.bound_of(name).factor for name in set(structures)}
+    factor_j = np.array([np.nan if (factor := factors[name]) is None else factor for name in structures])
+    known = np.isfinite(predicted_j)
+    margin_j = np.full(len(predicted_j), np.nan)
+    margin_j[known] = factor_j[known] * model.margin_scale(predicted_j[known])
+    return np.where(known, np.maximum(0.0, predicted_j - margin_j), np.nan)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.trust.figures_of_trust import (
+    POOLED,
     BoundRow,
     DifferenceRow,
     Figure,
@@ -21,7 +22,7 @@ from bench.trust.figures_of_trust import (
     score_rows,
     use_rows,
 )
-from bench.trust.judged import FAIL_BELOW, fitted_splits, kept_masks, masks_of_one_fold
+from bench.trust.judged import FAIL_BELOW, fitted_splits, gate_scores, kept_masks, masks_of_one_fold
 from bench.trust.kept_cases import read_items
 from segfw.base.own_version import own_version
 from segfw.base.records import Record
@@ -64,8 +65,9 @@ def result_of(items: Path, splits: int) -> TrustResult:
     model, calibration, kept = read_items(items)
     fitted = fitted_splits(model, calibration, splits)
     why = next((one.model.use_rule.why for one in fitted if one.model.use_rule.threshold is None), "")
+    gates = gate_scores(kept, fitted)
     worth = []
-    for masks in (kept_masks(model, kept, fitted), masks_of_one_fold(model, kept, fitted)):
+    for masks in (kept_masks(model, kept, fitted, gates), masks_of_one_fold(model, kept, fitted, gates)):
         kinds = kinds_of(masks)
         worth.append(
             Worth(
@@ -92,7 +94,7 @@ def result_of(items: Path, splits: int) -> TrustResult:
         why_no_use=why,
         all_folds=worth[0],
         one_fold=worth[1],
-        gate=tuple(gate_rows(model, kept, fitted)),
+        gate=tuple(gate_rows(model, gates)),
     )
 
 
@@ -118,13 +120,13 @@ def as_markdown(result: TrustResult) -> str:
     head = (
         f"**{result.name}, seed {result.seed}** ({result.configuration}, {result.folds} folds of "
         f"{result.minutes_per_fold:g} min on one core; quality from {result.patients} patients, judged on "
-        f"{result.kept_cases} cases of {result.kept_patients} kept-out ones; Dice below {result.fail_below} has failed; "
-        f"SD of clean Dice {result.all_folds.sd_clean:.3f})"
+        f"{result.kept_cases} cases of {result.kept_patients} kept-out ones; failed is a Dice below "
+        f"{result.fail_below}; SD of clean Dice {result.all_folds.sd_clean:.3f})"
     )
     lines = [head]
     for title, worth in (("Mean of all folds", result.all_folds), ("One fold, its own Dice", result.one_fold)):
         lines += ["", f"{title}: what scores are worth", "", *_score_lines(worth)]
-        lines += ["", f"{title}: bound and verdict", "", *_bound_lines(worth)]
+        lines += ["", f"{title}: 90 % bound and verdict 'use'", "", *_bound_lines(worth)]
     if result.why_no_use:
         lines += ["", f"No 'use' in some or all splits: {result.why_no_use}."]
     lines += ["", "Input gate", "", *_gate_lines(result.gate)]
@@ -132,15 +134,25 @@ def as_markdown(result: TrustResult) -> str:
 
 
 def _score_lines(worth: Worth) -> list[str]:
-    heads = "| score | masks | nAURC | less pairs | Spearman | AUROC | MAE | bias |"
-    lines = [heads, "|---|---|---|---|---|---|---|---|"]
+    """A row per score: on clean masks, and on clean and spoilt ones together."""
+    rows = {(row.score, row.kind): row for row in worth.scores}
     less = {(row.score, row.kind): row.difference for row in worth.differences}
-    for row in worth.scores:
-        difference = less.get((row.score, row.kind), Figure(mean=None))
-        cells = [row.naurc, difference, row.spearman, row.auroc, row.mae, row.bias]
-        kind = f"{row.kind}: {row.masks}, {row.failed} failed"
-        lines.append(f"| {row.score} | {kind} | {' | '.join(_cell(cell) for cell in cells)} |")
-    return lines
+    counts = {row.kind: f"{row.masks} masks, {row.failed} failed" for row in worth.scores}
+    names = list(dict.fromkeys(row.score for row in worth.scores))
+    lines = []
+    for kind, title in ((POOLED, "clean and six shifts"), (CLEAN, "clean")):
+        lines += [
+            "",
+            f"| {title}: {counts[kind]} | nAURC | less pairs | Spearman | AUROC | MAE | bias |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name in names:
+            row = rows[name, kind]
+            difference = less.get((name, kind), Figure(mean=None))
+            cells = [_cell(row.naurc), _cell(difference), _cell(row.spearman)]
+            cells += [_mean(figure) for figure in (row.auroc, row.mae, row.bias)]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines[1:]
 
 
 def _bound_lines(worth: Worth) -> list[str]:
@@ -150,9 +162,9 @@ def _bound_lines(worth: Worth) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for bound, use in zip(worth.bounds, worth.uses):
-        cells = [bound.covered, bound.margin, bound.covered_unseen, bound.mae_unseen, bound.bias_unseen]
-        cells += [use.good_released, use.wrong_share]
-        shown = " | ".join(_cell(cell) for cell in cells)
+        cells = [_cell(bound.covered), _mean(bound.margin), _cell(bound.covered_unseen), _mean(bound.mae_unseen)]
+        cells += [_mean(bound.bias_unseen), _cell(use.good_released), _cell(use.wrong_share)]
+        shown = " | ".join(cells)
         lines.append(f"| {bound.kind} | {bound.masks} | {bound.dice:.3f} | {shown} |")
     return lines
 
@@ -163,6 +175,10 @@ def _gate_lines(rows: Sequence[GateRow]) -> list[str]:
         flagged = "-" if row.flagged is None else f"{row.flagged:.2f}"
         lines.append(f"| {row.kind} | {flagged} | {'-' if row.auroc is None else f'{row.auroc:.2f}'} |")
     return lines
+
+
+def _mean(figure: Figure) -> str:
+    return _cell(Figure(mean=figure.mean))
 
 
 def _cell(figure: Figure) -> str:

@@ -12,7 +12,16 @@ from bench.trust.figures_of_trust import (
     score_rows,
     use_rows,
 )
-from bench.trust.judged import PAIR, PREDICTED, SHIPPED, KeptMasks, fitted_splits, kept_masks, masks_of_one_fold
+from bench.trust.judged import (
+    PAIR,
+    PREDICTED,
+    SHIPPED,
+    KeptMasks,
+    fitted_splits,
+    gate_scores,
+    kept_masks,
+    masks_of_one_fold,
+)
 from bench.trust.kept_cases import KeptCase, TrustedModel
 from bench.trust.raw_folders import split_raw
 from bench.trust.simulation import simulate, simulation_table
@@ -157,24 +166,25 @@ def test_kept_masks_are_judged_as_predict_judges_them(items, tmp_path):
     splits = fitted_splits(model, calibration, splits=2)
     assert {split.model.counts.patients for split in splits} == {24}
     assert splits[0].without["noise"].counts.shifts == ()
-    masks = kept_masks(model, kept, splits)
+    gates = gate_scores(kept, splits)
+    masks = kept_masks(model, kept, splits, gates)
     assert len(masks.dice) == 8 * 2 * 2
-    one = kept[0].found.passes[0]
-    gate = splits[1].model.gate.look(kept[0].fingerprints[CLEAN])
-    said = splits[1].model.judge(
-        [one.folds["0"], one.folds["1"]]
-        and [{name: found.features for name, found in one.folds[fold].items()} for fold in ("0", "1")],
-        one.pair,
-        gate,
-    )[0]
-    assert masks.scores[PREDICTED][1, 0] == pytest.approx(said.predicted_dice)
-    assert masks.scores[SHIPPED][1, 0] == pytest.approx(said.ranking)
-    assert masks.lower[1, 0] == pytest.approx(said.lower_bound)
-    assert masks.used[1, 0] == (said.verdict == "use")
-    alone = masks_of_one_fold(model, kept, splits)
+    place = 0
+    for case in kept:
+        for one in case.found.passes:
+            gate = splits[1].model.gate.look(case.fingerprints[one.shift])
+            features = [{name: found.features for name, found in one.folds[fold].items()} for fold in one.folds]
+            for said in splits[1].model.judge(features, one.pair, gate):
+                assert masks.scores[PREDICTED][1, place] == pytest.approx(said.predicted_dice)
+                assert masks.scores[SHIPPED][1, place] == pytest.approx(said.ranking)
+                assert masks.lower[1, place] == pytest.approx(said.lower_bound)
+                assert masks.used[1, place] == (said.verdict == "use")
+                place += 1
+    assert place == len(masks.dice)
+    alone = masks_of_one_fold(model, kept, splits, gates)
     assert len(alone.dice) == 2 * len(masks.dice)
     assert PAIR not in alone.scores
-    flagged = {row.kind: row for row in gate_rows(model, kept, splits)}
+    flagged = {row.kind: row for row in gate_rows(model, gates)}
     assert flagged["noise"].flagged == 1.0
     assert flagged["noise"].auroc == 1.0
 
@@ -211,7 +221,8 @@ def test_kept_masks_are_judged_as_predict_judges_them(items, tmp_path):
     append_line(tmp_path / "trust.jsonl", result)
     assert read_lines(tmp_path / "trust.jsonl") == [result]
     text = as_markdown(result)
-    assert "| pairwise fold Dice | clean: 16," in text
+    assert "| clean: 16 masks, " in text
+    assert text.count("| pairwise fold Dice |") == 2  # one fold has none
     assert "No 'use' in some or all splits: 24 patients are too few." in text
 
 

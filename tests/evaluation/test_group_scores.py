@@ -235,6 +235,17 @@ def test_files_without_groups_are_as_before(tmp_path, scored_folders):
     assert 'id="groups"' not in (tmp_path / "r.html").read_text()
 
 
+def test_no_table_of_an_earlier_call_stays_with_its_numbers(tmp_path, scored_folders):
+    predicted, wanted = scored_folders
+    options = {"output": tmp_path / "s.json", "surface": False}
+    evaluate(predicted, wanted, by=(f"{tmp_path / 'sites.csv'}:site",), compare=wanted, **options)
+    assert {path.name for path in tmp_path.glob("s_*")} == {
+        *("s_summary.csv", "s_comparison.csv", "s_groups.csv", "s_group_tests.csv")
+    }
+    evaluate(predicted, wanted, **options)
+    assert [path.name for path in tmp_path.glob("s_*")] == ["s_summary.csv"]
+
+
 def test_groups_and_a_comparison_go_together(tmp_path, scored_folders):
     predicted, wanted = scored_folders
     scores = evaluate(predicted, wanted, compare=wanted, by=(f"{tmp_path / 'sites.csv'}:site",), surface=False)
