@@ -88,14 +88,14 @@ class GateRow(Record):
 class _Draws:
     """Rows of the masks of drawn patients; the first are those of all patients once."""
 
-    def __init__(self, patients: np.ndarray, seed: int = 0) -> None:
+    def __init__(self, patients: np.ndarray, draws: int, seed: int = 0) -> None:
         names, group_of = np.unique(patients, return_inverse=True)
         members = [np.flatnonzero(group_of == index) for index in range(len(names))]
         rng = np.random.default_rng(seed)
         self.every = np.arange(len(patients))
         self.drawn: list[np.ndarray] = []
         if len(names) >= LEAST_PATIENTS:
-            for _ in range(DRAWS):
+            for _ in range(draws):
                 self.drawn.append(np.concatenate([members[one] for one in rng.integers(len(names), size=len(names))]))
 
     def figure(self, of_rows: Callable[[np.ndarray], float | None]) -> Figure:
@@ -124,12 +124,12 @@ def masks_of_kind(masks: KeptMasks, kind: str) -> KeptMasks:
     return masks if kind == POOLED else masks.of(masks.shift == kind)
 
 
-def score_rows(masks: KeptMasks, kinds: Sequence[str]) -> list[ScoreRow]:
+def score_rows(masks: KeptMasks, kinds: Sequence[str], draws: int = DRAWS) -> list[ScoreRow]:
     """What every score is worth."""
     rows = []
     for kind in kinds:
         chosen = masks_of_kind(masks, kind)
-        draws = _Draws(chosen.patient)
+        drawn = _Draws(chosen.patient, draws)
         for score, values_sj in chosen.scores.items():
             rows.append(
                 ScoreRow(
@@ -137,11 +137,11 @@ def score_rows(masks: KeptMasks, kinds: Sequence[str]) -> list[ScoreRow]:
                     kind=kind,
                     masks=len(chosen.dice),
                     failed=int(chosen.is_wrong.sum()),
-                    naurc=draws.figure(_of_score(values_sj, lambda s, dice, _: naurc(s, dice), chosen)),
-                    spearman=draws.figure(_of_score(values_sj, lambda s, dice, _: spearman(s, dice), chosen)),
-                    auroc=draws.figure(_of_score(values_sj, lambda s, _, wrong: auroc(s, wrong), chosen)),
-                    mae=_of_dice(draws, score, values_sj, chosen, np.abs),
-                    bias=_of_dice(draws, score, values_sj, chosen, lambda difference: difference),
+                    naurc=drawn.figure(_of_score(values_sj, lambda s, dice, _: naurc(s, dice), chosen)),
+                    spearman=drawn.figure(_of_score(values_sj, lambda s, dice, _: spearman(s, dice), chosen)),
+                    auroc=drawn.figure(_of_score(values_sj, lambda s, _, wrong: auroc(s, wrong), chosen)),
+                    mae=_of_dice(drawn, score, values_sj, chosen, np.abs),
+                    bias=_of_dice(drawn, score, values_sj, chosen, lambda difference: difference),
                 )
             )
     return rows
@@ -158,7 +158,7 @@ def _of_score(values_sj: np.ndarray, worth: OfMasks, masks: KeptMasks) -> Callab
 
 
 def _of_dice(
-    draws: _Draws,
+    drawn: _Draws,
     score: str,
     values_sj: np.ndarray,
     masks: KeptMasks,
@@ -167,7 +167,7 @@ def _of_dice(
     """Mean over masks of something of score less Dice, of scores that claim to be a Dice."""
     if score not in ARE_DICE:
         return Figure(mean=None)
-    return draws.figure(_mean_of(of_difference(values_sj - masks.dice)))
+    return drawn.figure(_mean_of(of_difference(values_sj - masks.dice)))
 
 
 def _mean_of(values_sj: np.ndarray) -> Callable[[np.ndarray], float | None]:
@@ -185,18 +185,18 @@ def _mean_of(values_sj: np.ndarray) -> Callable[[np.ndarray], float | None]:
     return of_rows
 
 
-def difference_rows(masks: KeptMasks, kinds: Sequence[str]) -> list[DifferenceRow]:
+def difference_rows(masks: KeptMasks, kinds: Sequence[str], draws: int = DRAWS) -> list[DifferenceRow]:
     """Of the shipped ranking and of the predicted Dice; nothing of one fold, which has no pairs."""
     rows: list[DifferenceRow] = []
     for kind in kinds:
         chosen = masks_of_kind(masks, kind)
         if PAIR not in chosen.scores:
             continue
-        draws = _Draws(chosen.patient)
+        drawn = _Draws(chosen.patient, draws)
         pair = _of_score(chosen.scores[PAIR], lambda s, dice, _: naurc(s, dice), chosen)
         for score in (SHIPPED, PREDICTED):
             own = _of_score(chosen.scores[score], lambda s, dice, _: naurc(s, dice), chosen)
-            rows.append(DifferenceRow(score=score, kind=kind, difference=draws.figure(_less(own, pair))))
+            rows.append(DifferenceRow(score=score, kind=kind, difference=drawn.figure(_less(own, pair))))
     return rows
 
 
@@ -211,23 +211,23 @@ def _less(
     return of_rows
 
 
-def bound_rows(masks: KeptMasks, kinds: Sequence[str]) -> list[BoundRow]:
+def bound_rows(masks: KeptMasks, kinds: Sequence[str], draws: int = DRAWS) -> list[BoundRow]:
     """Coverage of the bound, by models that saw the shift and by such that did not."""
     rows = []
     for kind in kinds:
         chosen = masks_of_kind(masks, kind)
-        draws = _Draws(chosen.patient)
+        drawn = _Draws(chosen.patient, draws)
         missed_sj = chosen.unseen_predicted - chosen.dice
         rows.append(
             BoundRow(
                 kind=kind,
                 masks=len(chosen.dice),
                 dice=float(chosen.dice.mean()),
-                covered=draws.figure(_mean_of(_covered(chosen.lower, chosen.dice))),
-                margin=draws.figure(_mean_of(chosen.scores[PREDICTED] - chosen.lower)),
-                covered_unseen=draws.figure(_mean_of(_covered(chosen.unseen_lower, chosen.dice))),
-                mae_unseen=draws.figure(_mean_of(np.abs(missed_sj))),
-                bias_unseen=draws.figure(_mean_of(missed_sj)),
+                covered=drawn.figure(_mean_of(_covered(chosen.lower, chosen.dice))),
+                margin=drawn.figure(_mean_of(chosen.scores[PREDICTED] - chosen.lower)),
+                covered_unseen=drawn.figure(_mean_of(_covered(chosen.unseen_lower, chosen.dice))),
+                mae_unseen=drawn.figure(_mean_of(np.abs(missed_sj))),
+                bias_unseen=drawn.figure(_mean_of(missed_sj)),
             )
         )
     return rows
@@ -238,13 +238,13 @@ def _covered(lower_sj: np.ndarray, dice_j: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(lower_sj), (dice_j >= lower_sj).astype(float), np.nan)
 
 
-def use_rows(masks: KeptMasks, kinds: Sequence[str], splits: Sequence[Split]) -> list[UseRow]:
+def use_rows(masks: KeptMasks, kinds: Sequence[str], splits: Sequence[Split], draws: int = DRAWS) -> list[UseRow]:
     """What the verdict 'use' releases, and how much of it is wrong."""
     models = sum(split.model.use_rule.threshold is not None for split in splits)
     rows = []
     for kind in kinds:
         chosen = masks_of_kind(masks, kind)
-        draws = _Draws(chosen.patient)
+        drawn = _Draws(chosen.patient, draws)
         released_sj = np.where(chosen.is_wrong, np.nan, chosen.used.astype(float))
         wrong_sj = np.where(chosen.used, chosen.is_wrong.astype(float), np.nan)
         rows.append(
@@ -252,8 +252,8 @@ def use_rows(masks: KeptMasks, kinds: Sequence[str], splits: Sequence[Split]) ->
                 kind=kind,
                 good=int((~chosen.is_wrong).sum()),
                 models_with_use=models,
-                good_released=draws.figure(_mean_of(released_sj)),
-                wrong_share=draws.figure(_mean_of(wrong_sj)),
+                good_released=drawn.figure(_mean_of(released_sj)),
+                wrong_share=drawn.figure(_mean_of(wrong_sj)),
             )
         )
     return rows

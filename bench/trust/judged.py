@@ -133,13 +133,14 @@ class _Mask:
 
 def gate_scores(kept: Sequence[KeptCase], splits: Sequence[Split]) -> dict[tuple[str, str], np.ndarray]:
     """Score (S,) of every image, by case and shift, by each model's gate: above 1 it is odd; NaN without a gate."""
-    found = {}
-    for case in kept:
-        for shift, fingerprint in case.fingerprints.items():
-            gates = [split.model.gate for split in splits]
-            scores = [np.nan if gate is None else gate.look(fingerprint).score for gate in gates]
-            found[(case.found.case, shift)] = np.array(scores)
-    return found
+    places = [(case.found.case, shift) for case in kept for shift in case.fingerprints]
+    fingerprints = [fingerprint for case in kept for fingerprint in case.fingerprints.values()]
+    rows = []
+    for split in splits:
+        gate = split.model.gate
+        said = [] if gate is None else gate.look_at(fingerprints)
+        rows.append([verdict.score for verdict in said] or [np.nan] * len(places))
+    return dict(zip(places, np.array(rows).T))
 
 
 def kept_masks(

@@ -13,7 +13,7 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-from segfw.quality.calibration_folder import FOLDER
+from segfw.quality.calibration_folder import FOLDER, RULES_VERSION
 from segfw.quality.calibration_pass import CalibratedCase, calibrate_case, read_with_classes
 from segfw.quality.unseen_cases import require_unseen, with_labels_of
 
@@ -109,7 +109,7 @@ def predict_kept(
     predictor = Predictor.of(model, device="cpu")
     folds = tuple(identity.folds)
     for case in progress("kept-out cases", list(cases)):
-        made_from = hashlib.sha256(repr((identity.folds, tuple(shifts))).encode()).hexdigest()
+        made_from = hashlib.sha256(repr((RULES_VERSION, identity.folds, tuple(shifts))).encode()).hexdigest()
         path = items / "kept" / f"{case.id}.json"
         if path.is_file() and KeptCase.load(path).found.made_from == made_from:
             continue

@@ -101,7 +101,7 @@ def test_a_ranking_that_is_that_of_pairs_differs_by_nothing():
     assert (shipped.difference.mean, shipped.difference.low, shipped.difference.high) == (0.0, 0.0, 0.0)
     expected = np.mean([naurc(row, DICE) for row in PREDICTION]) - naurc(masks.scores[PAIR][0], DICE)
     assert predicted.difference.mean == pytest.approx(expected)
-    rows = {(row.score, row.kind): row for row in score_rows(masks, kinds_of(masks))}
+    rows = {(row.score, row.kind): row for row in score_rows(masks, kinds_of(masks), draws=10)}
     assert rows[PREDICTED, CLEAN].bias.mean == pytest.approx(((0.8 + 0.9) / 2) - DICE[:6].mean())
     assert rows[PAIR, "all"].failed == 5
     assert rows[PREDICTED, "noise"].masks == 6
@@ -192,10 +192,10 @@ def test_kept_masks_are_judged_as_predict_judges_them(items, tmp_path):
     worth = [
         Worth(
             sd_clean=0.1,
-            scores=tuple(score_rows(each, kinds_of(each))),
-            differences=tuple(difference_rows(each, kinds_of(each))),
-            bounds=tuple(bound_rows(each, kinds_of(each))),
-            uses=tuple(use_rows(each, kinds_of(each), splits)),
+            scores=tuple(score_rows(each, kinds_of(each), draws=5)),
+            differences=tuple(difference_rows(each, kinds_of(each), draws=5)),
+            bounds=tuple(bound_rows(each, kinds_of(each), draws=5)),
+            uses=tuple(use_rows(each, kinds_of(each), splits, draws=5)),
         )
         for each in (masks, alone)
     ]
