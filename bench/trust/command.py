@@ -71,7 +71,7 @@ def table(args: argparse.Namespace) -> None:
     from bench.trust.trust_results import append_line, as_markdown, result_of
 
     for items in args.items:
-        result = result_of(items, args.splits)
+        result = result_of(items, args.splits, args.fail_below, leaves_shifts_out=args.leave_shifts_out)
         append_line(args.results, result)
         print(as_markdown(result), end="\n\n")
 
@@ -129,6 +129,13 @@ def build_parser() -> argparse.ArgumentParser:
     asked = verbs.add_parser("table", help="figures with intervals")
     asked.add_argument("items", type=Path, nargs="+")
     asked.add_argument("--splits", type=int, default=20)
+    asked.add_argument("--fail-below", type=float, default=0.7, help="Dice below which a mask has failed")
+    asked.add_argument(
+        "--no-shifts-left-out",
+        dest="leave_shifts_out",
+        action="store_false",
+        help="spare the models that never saw one shift, six of seven",
+    )
     asked.add_argument("--results", type=Path, default=RESULTS)
     asked.set_defaults(do=table)
 

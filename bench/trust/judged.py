@@ -81,9 +81,16 @@ class KeptMasks:
         )
 
 
-def fitted_splits(model: TrustedModel, calibration: Sequence[CalibratedCase], splits: int = SPLITS) -> list[Split]:
-    """Quality models of SHARE of the calibration's patients each, drawn anew."""
-    request = QualityRequest(fail_below=dict.fromkeys(model.labels.structures, FAIL_BELOW))
+def fitted_splits(
+    model: TrustedModel,
+    calibration: Sequence[CalibratedCase],
+    splits: int = SPLITS,
+    *,
+    fail_below: float = FAIL_BELOW,
+    leaves_shifts_out: bool = True,
+) -> list[Split]:
+    """Quality models of SHARE of the calibration's patients each, drawn anew; also of such that never saw one shift."""
+    request = QualityRequest(fail_below=dict.fromkeys(model.labels.structures, fail_below))
     patients = sorted({model.patient_of[case.case] for case in calibration})
     number = max(2, round(SHARE * len(patients)))
     found = []
@@ -91,7 +98,7 @@ def fitted_splits(model: TrustedModel, calibration: Sequence[CalibratedCase], sp
         chosen = set(np.random.default_rng(seed).choice(patients, number, replace=False).tolist())
         cases = [case for case in calibration if model.patient_of[case.case] in chosen]
         without = {}
-        for shift in model.shifts:
+        for shift in model.shifts if leaves_shifts_out else ():
             seen = [_without(case, shift) for case in cases]
             without[shift] = _fit(model, seen, request)
         found.append(Split(model=_fit(model, cases, request), without=without, clean_dice=_clean_dice(model, cases)))
@@ -242,7 +249,7 @@ def _judged(
         structure=np.array(structures),
         patient=np.array([model.kept_patient_of[mask.case] for mask in masks]),
         dice=dice,
-        is_wrong=dice < FAIL_BELOW,
+        is_wrong=dice < splits[0].model.fail_below[structures[0]],
         scores=scores,
         lower=lower,
         unseen_lower=unseen_lower,

@@ -60,10 +60,12 @@ class TrustResult(Record):
     gate: tuple[GateRow, ...]
 
 
-def result_of(items: Path, splits: int) -> TrustResult:
+def result_of(
+    items: Path, splits: int, fail_below: float = FAIL_BELOW, *, leaves_shifts_out: bool = True
+) -> TrustResult:
     """Fits the models of all splits and judges the kept-out masks by each."""
     model, calibration, kept = read_items(items)
-    fitted = fitted_splits(model, calibration, splits)
+    fitted = fitted_splits(model, calibration, splits, fail_below=fail_below, leaves_shifts_out=leaves_shifts_out)
     why = next((one.model.use_rule.why for one in fitted if one.model.use_rule.threshold is None), "")
     gates = gate_scores(kept, fitted)
     worth = []
@@ -87,7 +89,7 @@ def result_of(items: Path, splits: int) -> TrustResult:
         configuration=model.identity.configuration,
         folds=len(model.identity.folds),
         splits=splits,
-        fail_below=FAIL_BELOW,
+        fail_below=fail_below,
         patients=len({model.patient_of[case.case] for case in calibration}),
         kept_patients=len(set(model.kept_patient_of.values())),
         kept_cases=len(kept),
@@ -106,12 +108,12 @@ def append_line(path: Path, result: Record) -> None:
 
 
 def read_lines(path: Path) -> list[TrustResult]:
-    """The newest result of each model in a file."""
-    found: dict[tuple[str, int], TrustResult] = {}
+    """The newest result of each model, and Dice that counts as failed, in a file."""
+    found: dict[tuple[str, int, float], TrustResult] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             result = TrustResult.parse(line, f"{path}, line {number}")
-            found[(result.name, result.seed)] = result
+            found[(result.name, result.seed, result.fail_below)] = result
     return list(found.values())
 
 
