@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from segfw.quality.calibrated_quality import quality_of_cases
-from segfw.quality.calibration_pass import CalibratedCase, CalibrationPass
-from segfw.quality.quality_fitting import QualityRequest
 
 from bench.trust.kept_cases import KeptCase, TrustedModel
+from segfw.quality.calibrated_quality import quality_of_cases
+from segfw.quality.calibration_pass import CalibratedCase, CalibrationPass
 from segfw.quality.quality_features import Features, Priors
+from segfw.quality.quality_fitting import QualityRequest
 from segfw.quality.quality_model import CLEAN, QualityModel
 from segfw.quality.quality_score import inputs_of
 

@@ -13,9 +13,6 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-from segfw.quality.calibration_folder import FOLDER, RULES_VERSION
-from segfw.quality.calibration_pass import CalibratedCase, calibrate_case, read_with_classes
-from segfw.quality.unseen_cases import require_unseen, with_labels_of
 
 from bench.runs import processor_name
 from segfw.base.progress import progress
@@ -28,9 +25,13 @@ from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.perturbations.spoiling import SHIFTS, spoilt
 from segfw.planning.work_folder import load_plan_and_splits
+from segfw.quality.calibration_folder import RULES_VERSION
+from segfw.quality.calibration_pass import CalibratedCase, calibrate_case, read_with_classes
 from segfw.quality.image_fingerprint import Fingerprint, image_fingerprint
 from segfw.quality.model_identity import ModelIdentity
+from segfw.quality.nearest_cases import CALIBRATION_FOLDER
 from segfw.quality.quality_model import CLEAN
+from segfw.quality.unseen_cases import require_unseen, with_labels_of
 from segfw.training.prepare import SETTINGS_FILE
 from segfw.training.settings import TrainSettings
 
@@ -82,7 +83,7 @@ def predict_kept(
     plan, _ = load_plan_and_splits(work)
     model = load_model(work)
     identity = ModelIdentity.of(model)
-    calibrated = work / FOLDER / identity.configuration
+    calibrated = work / CALIBRATION_FOLDER / identity.configuration
     if not calibrated.is_dir():
         raise UserError(f"{work}: is not calibrated; call segfw calibrate {work} first")
     found = find_dataset(kept)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from segfw.quality.quality_fitting import QualityRequest, fit_quality
 
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.quality_features import Features
+from segfw.quality.quality_fitting import QualityRequest, fit_quality
 from segfw.quality.quality_model import CLEAN, QualityItem
 from segfw.quality.risk_coverage import spearman
 from segfw.quality.selective_rule import CONFIDENCE

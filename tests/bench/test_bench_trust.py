@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from segfw.quality.calibration_pass import CalibratedCase, CalibrationPass, MeasuredStructure
 
 from bench.trust.figures_of_trust import (
     bound_rows,
@@ -29,6 +28,7 @@ from bench.trust.trust_results import TrustResult, Worth, append_line, as_markdo
 from builders.data import write_raw
 from builders.quality import IDENTITY, LABELS, STRUCTURES, features_of
 from segfw.base.records import UserError
+from segfw.quality.calibration_pass import CalibratedCase, CalibrationPass, MeasuredStructure
 from segfw.quality.image_fingerprint import Fingerprint
 from segfw.quality.quality_features import Shape
 from segfw.quality.quality_model import CLEAN
