@@ -16,6 +16,10 @@ VERBS = {
     "epoch": ("bench.epoch", "what an epoch spends beside its steps"),
     "evaluation": ("bench.evaluation", "seconds a case of an evaluation of large masks with many labels"),
     "measuring": ("bench.measuring", "seconds and memory of the measures of a whole CT with 104 structures"),
+    "mask-formats": (
+        "bench.mask_formats",
+        "seconds, memory and bytes of a whole CT in each format of masks",
+    ),
     "heart": ("bench.heart", "ejection fraction and ratios by an expert's masks and by predicted ones"),
     "gate": ("bench.gate", "false alarms of the input gate, and which simulated shifts it sees"),
     "plausible": ("bench.plausible", "whether intervals of volumes and plausible masks keep their promises"),

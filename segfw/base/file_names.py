@@ -13,8 +13,10 @@ RUN_SETTINGS_FILE = "settings.json"
 MASK_SETTINGS_FILE = "prediction.json"
 ENSEMBLE_SETTINGS_FILE = "ensemble.json"
 PIPELINE_FILE = "pipeline.json"
-# In a folder of masks: formats that lie in a folder of their name, and how the files of cases end there.
-FORMAT_FOLDERS = {"seg.nrrd": ".seg.nrrd", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
+# In a folder of masks: formats that lie in folders of their own, and how the files of cases end there.
+FORMAT_FOLDERS = {"seg-nrrd": ".seg.nrrd", "dicom-seg": ".dcm", "rtstruct": ".dcm"}
+REPORT_FOLDER = "sr"
+BIDS_FOLDER = "bids"
 HIDDEN = ".segfw"  # in a folder of masks: what is known of each case
 # In a folder of masks of a calibrated model
 QUALITY_FOLDER = "quality"

@@ -6,6 +6,13 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from segfw.base.file_names import (
+    BIDS_FOLDER,
+    ENSEMBLE_SETTINGS_FILE,
+    FORMAT_FOLDERS,
+    MASK_SETTINGS_FILE,
+    REPORT_FOLDER,
+)
 from segfw.base.records import UserError
 from segfw.images.dicom import ENDINGS as DICOM_ENDINGS
 from segfw.images.dicom import holds_dicom, is_dicom, may_be_lost
@@ -25,8 +32,15 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         problem = "is a file" if folder.is_file() else "no such folder"
         raise UserError(f"{folder}: {problem}; give a folder of images or masks")
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if _is_image(path))
+    return sorted(path for path in _visible(folder) if _is_image(path))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder; of one of segfw's masks without the folders of the same masks in other formats."""
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if any((folder / name).is_file() for name in (MASK_SETTINGS_FILE, ENSEMBLE_SETTINGS_FILE)):
+        found = [path for path in found if path.name not in (*FORMAT_FOLDERS, REPORT_FOLDER, BIDS_FOLDER)]
+    return found
 
 
 def _is_image(path: Path) -> bool:
@@ -39,7 +53,7 @@ def mask_files(folder: Path) -> list[Path]:
 
     Folders of DICOM beside such masks are the images that these were drawn on.
     """
-    found = [path for path in folder.iterdir() if not path.name.startswith(".") and named_dicom(path) is not None]
+    found = [path for path in _visible(folder) if named_dicom(path) is not None]
     plain = [path for path in image_files(folder) if not found or path.is_file()]
     return sorted({*plain, *found})
 

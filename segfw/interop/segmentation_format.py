@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.file_names import REPORT_FOLDER
 from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.interop.reference_series import read_reference, require_series
@@ -19,7 +20,7 @@ class SegmentationFormat:
     is_labelmap: bool = False
     report: bool = False
     folder: str = "dicom-seg"
-    report_folder: str = "sr"
+    report_folder: str = REPORT_FOLDER
 
     @property
     def bytes_per_image_byte(self) -> float:

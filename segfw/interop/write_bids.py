@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from segfw.base.file_names import BIDS_FOLDER
 from segfw.base.files import write_text
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
@@ -25,7 +26,7 @@ OF_BIDS = re.compile(r"(sub-[a-zA-Z0-9]+)((?:_[a-z]+-[a-zA-Z0-9]+)*?)(?:_[a-zA-Z
 class BidsFormat:
     """A tree of its own; names of cases that are no names of BIDS become subjects, by their letters and digits."""
 
-    folder: str = "bids"
+    folder: str = BIDS_FOLDER
 
     @property
     def bytes_per_image_byte(self) -> float:
@@ -55,7 +56,7 @@ class BidsFormat:
         about = {
             "Description": f"{DRAFT}; {mask.maker.text}",
             "Manual": False,
-            "Sources": [] if mask.image is None else [mask.image.name],
+            "Sources": _sources(mask.image),
             "SpatialReference": "orig",
         }
         write_text(description, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
@@ -71,6 +72,11 @@ class BidsFormat:
             "GeneratedBy": [made_by],
         }
         write_text(folder / self.folder / "dataset_description.json", json.dumps(about, indent=1) + "\n")
+
+
+def _sources(image: Path | None) -> list[str]:
+    """The image's name, if it is one of BIDS: others may be of a patient, and lead nowhere."""
+    return [image.name] if image is not None and image.name.startswith("sub-") else []
 
 
 def _entities(case_id: str) -> tuple[str, list[str]]:

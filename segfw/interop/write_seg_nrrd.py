@@ -32,9 +32,9 @@ MOST_OFF_MM = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class SegNrrdFormat:
-    """``seg.nrrd/CASE.seg.nrrd``."""
+    """``seg-nrrd/CASE.seg.nrrd``: a folder called like a file would pass for one."""
 
-    folder: str = "seg.nrrd"
+    folder: str = "seg-nrrd"
 
     @property
     def bytes_per_image_byte(self) -> float:

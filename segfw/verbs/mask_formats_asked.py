@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segfw.dataset.finished_mask import MaskFormat
     from segfw.inference.prediction_options import EnsembleOptions, FormatOptions
 
-FOLDERS = ("seg.nrrd", "dicom-seg", "rtstruct", "bids")  # formats that have a folder of their name
+FOLDER_OF = {"seg.nrrd": "seg-nrrd", "dicom-seg": "dicom-seg", "rtstruct": "rtstruct", "bids": "bids"}
 OF_SERIES = ("dicom-seg", "rtstruct")
 
 
@@ -51,8 +51,8 @@ def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
 
 def say_where_masks_are(output: Path, formats: Sequence[str]) -> None:
     """Where each format lies, and how masks are compared with those of experts."""
-    apart = [name for name in FOLDERS if name in formats]
+    apart = [name for name in FOLDER_OF if name in formats]
     places = [] if set(formats) == set(apart) else [output]
-    places += [output / name for name in apart]
+    places += [output / FOLDER_OF[name] for name in apart]
     print(f"masks are in {', '.join(map(str, places))}; they are drafts, which nobody has reviewed")
     say_next("evaluate", places[0], "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")

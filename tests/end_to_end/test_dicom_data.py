@@ -102,9 +102,15 @@ def test_the_planning_ct_with_its_structure_set_is_trained_on(real_data, tmp_pat
     work = tmp_path / "work"
     scores = run(raw, work, configurations=("2d",), folds=("0",), spacing_mm=(5.0, 4.0, 4.0), **SHORT)
     assert set(scores["2d"]["0"].labels) == {"target"}
-    predict(work, raw / "p0", tmp_path / "masks", device="cpu")
+    formats = ("nifti", "seg.nrrd", "rtstruct")
+    predict(work, raw / "p0", tmp_path / "masks", device="cpu", formats=formats)
     mask = read_mask(tmp_path / "masks" / "p0.nii.gz")
     assert mask.array.shape == (1, 2, 512, 512)
+    structures = dcmread(tmp_path / "masks" / "rtstruct" / "p0.dcm")
+    assert [item.ROIName for item in structures.StructureSetROISequence] == ["target"]
+    assert structures.PatientID == "P0"
+    again = read_mask(tmp_path / "masks" / "rtstruct" / "p0.dcm", read_volume(raw / "p0" / "ct_1.dcm"))
+    np.testing.assert_array_equal(again.array, mask.array)
     expert = read_mask(source / "rt.dcm")
     assert expert.array.sum() == 1443
     assert LabelSet.load(tmp_path / "masks" / "labels.json").names == ("background", "target")

@@ -26,7 +26,7 @@ def files_of(case: str) -> set[str]:
     """The files of a case in all formats."""
     start = f"bids/sub-{case}/anat/sub-{case}_desc-draft_dseg"
     of_bids = {f"{start}.nii.gz", f"{start}.json", f"{start}.tsv"}
-    return {f"{case}.nii.gz", f"seg.nrrd/{case}.seg.nrrd", f"dicom-seg/{case}.dcm", f"rtstruct/{case}.dcm"} | of_bids
+    return {f"{case}.nii.gz", f"seg-nrrd/{case}.seg.nrrd", f"dicom-seg/{case}.dcm", f"rtstruct/{case}.dcm"} | of_bids
 
 
 def series(folder, name: str, seed: int = 0):
@@ -65,7 +65,7 @@ def test_all_formats_hold_one_mask_and_are_done_once(model, scans, tmp_path, cap
         assert len(found) == len(wanted)
         for one, other in zip(found.values(), wanted.values()):
             np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(read_mask(out / "seg.nrrd" / "a.seg.nrrd").array[0], mask)
+    np.testing.assert_array_equal(read_mask(out / "seg-nrrd" / "a.seg.nrrd").array[0], mask)
     np.testing.assert_array_equal(
         read_mask(out / "bids" / "sub-a" / "anat" / "sub-a_desc-draft_dseg.nii.gz").array[0], mask
     )
@@ -97,7 +97,7 @@ def test_a_replaced_image_leaves_no_file_of_the_old_one_in_any_format(model, sca
 def test_overwrite_forgets_formats_that_are_not_asked_for_any_more(model, scans, tmp_path):
     out = tmp_path / "masks"
     predict(model, scans, out, device="cpu", formats=("seg.nrrd", "rtstruct"))
-    assert of_case(out, "a") == {"seg.nrrd/a.seg.nrrd", "rtstruct/a.dcm"}
+    assert of_case(out, "a") == {"seg-nrrd/a.seg.nrrd", "rtstruct/a.dcm"}
     predict(model, scans, out, device="cpu", step=0.9, overwrite=True)
     assert of_case(out, "a") == {"a.nii.gz"}
 
