@@ -253,6 +253,7 @@ def run(
     log: tuple[str, ...] | list[str] = (),
     device: str = "auto",
     folds: tuple[str, ...] | list[str] | None = None,
+    calibrate: bool = False,
     dry_run: bool = False,
 ) -> dict[str, dict[str, Scores]]: ...
 def evaluate(

@@ -105,4 +105,5 @@ class RunOptions(StartOptions):
     """How ``run`` trains: which folds, and what they begin with."""
 
     folds: tuple[str, ...] | None = option(None, "0 to 4, or all (default: 0 1 2 3 4)", metavar="FOLD")
+    calibrate: bool = option(False, "learn afterwards how far masks may be trusted, as segfw calibrate does")
     dry_run: bool = option(False, "read and plan, say what would be trained and what it takes; write nothing")

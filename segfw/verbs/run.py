@@ -52,8 +52,9 @@ def run(
     settings
         How each fold is trained.
     options
-        Which folds are trained, by default all, on which device, and what they begin with. With ``dry_run`` all
-        that would be done is printed, nothing is written, and there are no scores.
+        Which folds are trained, by default all, on which device, and what they begin with. With ``calibrate`` it
+        is learned afterwards, beyond any time budget, how far masks may be trusted. With ``dry_run`` all that would be
+        done is printed, nothing is written, and there are no scores.
 
     Returns
     -------
@@ -109,7 +110,28 @@ def run(
             if result is not None:
                 scores[name][fold] = result
     write_text(work / SUMMARY_FILE, folds_table(scores))
+    if options.calibrate:
+        _calibrate(work, names, request, options)
     return scores
+
+
+def _calibrate(work: Path, names: Sequence[str], request: PlanRequest, options: RunOptions) -> None:
+    """What ``--calibrate`` asks for; a note where there is too little to learn from."""
+    from segfw.quality.calibration_options import CalibrateOptions
+    from segfw.quality.quality_fitting import TooFewCases
+    from segfw.verbs.calibrate import calibrate
+
+    if len(names) > 1:
+        print(
+            f"note: nothing is calibrated, because {', '.join(names)} were trained and quality is of one; segfw select "
+            "chooses, or --configuration of segfw calibrate"
+        )
+        return
+    asked = CalibrateOptions(configuration=names[0], device=options.device, groups=request.groups)
+    try:
+        calibrate(work, asked)
+    except TooFewCases as few:
+        print(f"note: nothing is calibrated: {few}")
 
 
 def _foretell(
@@ -283,6 +305,12 @@ def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]])
 
     aside(folds_table(scores).rstrip())
     print(f"reports: {typed.work}/runs/*/fold_*/report.html")
+    if not typed.calibrate:
+        from segfw.quality.calibration_time import calibration_line
+
+        line = calibration_line(typed.work, [name for name, folds in scores.items() if folds], typed.device)
+        if line:
+            aside(line)
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
 
 

@@ -148,11 +148,15 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     return selection
 
 
-def _say_result(typed: argparse.Namespace, _: Selection) -> None:
+def _say_result(typed: argparse.Namespace, selection: Selection) -> None:
     from segfw.model.source import SELECTION_FILE
+    from segfw.quality.calibration_time import calibration_line
 
     aside((typed.work / TABLE_FILE).read_text(encoding="utf-8").rstrip())
     print(f"written: {typed.work / SELECTION_FILE}")
+    line = calibration_line(typed.work, selection.configurations, typed.device)
+    if line:
+        aside(line)
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")
 
 

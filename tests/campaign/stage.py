@@ -32,6 +32,7 @@ class Act(NamedTuple):
 
     command: tuple[str, ...]
     has_work: bool = False  # a copy of the work folder lies in {out}
+    has_model: bool = False  # a copy of it does, without what tells of the data
     again: tuple[str, ...] = ()  # what is added when it is called once more after a disturbance
 
 
@@ -44,6 +45,10 @@ ACTS: Mapping[str, Act] = {
     "train": Act(("train", "{out}/work", "2d", "1", *SHORT), has_work=True, again=("--resume",)),
     "run": Act(("run", "{data}/raw", "{out}/work", "--configurations", "2d", "--folds", "0", *SHORT)),
     "select": Act(("select", "{out}/work", "--configurations", "2d", *CPU), has_work=True),
+    "calibrate": Act(
+        ("calibrate", "{out}/model", "--configuration", "2d", "--cases", "{data}/raw", "--shifts", "off", *CPU),
+        has_model=True,
+    ),
     "predict": Act(
         ("predict", "{data}/model.zip", "{data}/raw/imagesTs", "{out}/masks", "--save-probabilities", *CPU),
     ),
@@ -131,6 +136,9 @@ class Stage:
             shutil.copytree(self.data / "work", self.out / "work")
             shutil.rmtree(self.out / "work" / "selection", ignore_errors=True)
             (self.out / "work" / "selection.json").unlink(missing_ok=True)
+        if ACTS[name].has_model:
+            shutil.copytree(self.data / "work" / "runs", self.out / "model" / "runs")
+            shutil.copy(self.data / "work" / "plan.json", self.out / "model")
 
     def found(self) -> dict[str, str]:
         """The digest of each file in ``out``, and of each folder that is empty."""

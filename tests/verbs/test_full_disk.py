@@ -77,8 +77,13 @@ COMMANDS = {
     "ensemble": (("ensemble", "{data}/predicted", "{data}/predicted", "--output", "{disk}/out"), 1),
     "train": (("train", "{disk}/work", "2d", "1", *SHORT), 20),
     "select": (("select", "{disk}/work", "--configurations", "2d", *CPU), 1),
+    "calibrate": (
+        ("calibrate", "{disk}/model", "--configuration", "2d", "--cases", "{data}/raw", "--shifts", "off", *CPU),
+        3,
+    ),
 }
 NEED_WORK = {"train", "select"}
+NEED_MODEL = {"calibrate"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -91,6 +96,9 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, disk, wr
         shutil.copytree(written / "work", disk / "work")
         shutil.rmtree(disk / "work" / "selection")
         (disk / "work" / "selection.json").unlink()
+    if name in NEED_MODEL:
+        shutil.copytree(written / "work" / "runs", disk / "model" / "runs")
+        shutil.copy(written / "work" / "plan.json", disk / "model")
     if name == "check --fix":
         put_nan(written / "raw")
     before = {path for path in disk.rglob("*") if path.is_file()}
