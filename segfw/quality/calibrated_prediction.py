@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from segfw.base.file_names import REGIONS_ENDING
 from segfw.base.records import UserError
 from segfw.base.shell_line import shell_line
 from segfw.base.words import listed
+from segfw.grid.preprocess import PreprocessRecord
+from segfw.images.geometry import Geometry
 from segfw.inference.prediction_options import PredictOptions
 from segfw.model.load import Model
 from segfw.model.source import QUALITY_FILE, ModelSource
 from segfw.quality.case_page import CasePageMaker, changes_for
 from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
+from segfw.quality.image_fingerprint import image_fingerprint
 from segfw.quality.input_gate import Gate
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.plausible_masks import PlausibleMasks
@@ -79,6 +85,7 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
         print(f"note: {path} is of the weights of the training's end; masks of --weights best come without quality")
         return None
     quality.identity.require(used, path)
+    require_known_entries(quality, loaded[0], path)
     guarantee = guarantee_with(quality, options)
     if guarantee != EXCHANGEABLE:
         print(f"warning: of how good masks are nothing is promised: {guarantee.removeprefix(WITHDRAWN)}")
@@ -136,6 +143,30 @@ def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) 
         guarantee=guarantee_with(quality, options),
         digest=calibration.digest,
     )
+
+
+def require_known_entries(quality: QualityModel, model: Model, path: Path) -> None:
+    """UserError if the gate looks at other entries of images than this version does: an older one made the file."""
+    if quality.gate is None:
+        return
+    shape = (8, 8, 8)
+    record = PreprocessRecord(
+        original=Geometry.of(shape, np.eye(4)[[2, 1, 0, 3]]),
+        box=((0, 8), (0, 8), (0, 8)),
+        axis_order=model.configuration.preprocessing.axis_order,
+        cropped_shape=shape,
+        cropped_spacing_mm=(1.0, 1.0, 1.0),
+        shape=shape,
+        spacing_mm=(1.0, 1.0, 1.0),
+    )
+    image = torch.zeros((len(model.plan.channels), *shape))
+    try:
+        quality.gate.look(image_fingerprint(image, record))
+    except ValueError:
+        raise UserError(
+            f"{path}: looks at other properties of images than this version of segfw; run segfw calibrate anew, or "
+            "predict with --no-quality"
+        ) from None
 
 
 def page_maker(model: Path, loaded: Sequence[Model], gate: Gate | None) -> CasePageMaker:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from builders.calibrated import calibrated_model
 from builders.data import blocks_case, write_nifti
 from builders.nnunet import trained_folder
 from campaign.processes import run
@@ -51,6 +52,9 @@ ACTS: Mapping[str, Act] = {
     ),
     "predict": Act(
         ("predict", "{data}/model.zip", "{data}/raw/imagesTs", "{out}/masks", "--save-probabilities", *CPU),
+    ),
+    "predict --report": Act(
+        ("predict", "{data}/calibrated", "{data}/raw/imagesTs", "{out}/masks", "--report", *CPU),
     ),
     "ensemble": Act(("ensemble", "{data}/predicted", "{data}/predicted", "--output", "{out}/averaged")),
     "evaluate": Act(
@@ -112,6 +116,7 @@ class Stage:
         for path in (self.data / "work").rglob("*.json"):
             path.write_text(path.read_text().replace("/data/", f"{self.data.as_posix()}/"))
         self._make_odd(self.data / "odd")
+        calibrated_model(self.data / "calibrated")
 
     def _make_odd(self, raw: Path) -> None:
         """A data set with something to repair in every second case: masks of floating numbers."""

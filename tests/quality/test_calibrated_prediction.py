@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from builders.calibrated import calibrate_with_made_up_items, calibrated_model
 from builders.data import make_images, mask_bytes
 from builders.models import selection_of, write_fold
+from builders.probabilities import record_of
 from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -24,6 +26,8 @@ from segfw.images.formats import read_mask
 from segfw.model.source import QUALITY_FILE
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.quality.case_quality import CaseQuality, CaseRegions, judged_cases, quality_file, regions_file
+from segfw.quality.image_fingerprint import image_fingerprint
+from segfw.quality.input_gate import fit_gate
 from segfw.quality.quality_model import QualityModel
 from segfw.verbs.export import export_model
 from segfw.verbs.info import info
@@ -234,6 +238,28 @@ def test_a_damaged_quality_names_its_file(own, images, tmp_path):
     (own / QUALITY_FILE).write_text("{")
     with pytest.raises(UserError, match=re.escape(str(own / QUALITY_FILE))):
         predict(own, images, tmp_path / "masks", device="cpu")
+
+
+def test_a_gate_of_other_entries_is_one_sentence_before_any_image_is_read(own, images, tmp_path):
+    """And one of these judges images, of which those of noise alone are far from what it knows."""
+    rng = np.random.default_rng(0)
+    record = record_of((4.0, 1.5, 1.0))
+    known = [
+        image_fingerprint(torch.from_numpy(rng.normal(number / 50, 1, (1, *record.shape))).float(), record)
+        for number in range(20)
+    ]
+    gate = fit_gate(known, [str(number) for number in range(20)])
+    quality = QualityModel.load(own / QUALITY_FILE)
+    quality.model_copy(update={"gate": gate}).save(own / QUALITY_FILE)
+    predict(own, images, tmp_path / "masks", device="cpu")
+    found = CaseQuality.load(quality_file(tmp_path / "masks", "a"))
+    assert found.gate.verdict == "far"
+    assert found.guarantee.startswith("withdrawn: the image is far, unlike the training images (")
+    renamed = gate.model_copy(update={"names": tuple(f"old {name}" for name in gate.names)})
+    quality.model_copy(update={"gate": renamed}).save(own / QUALITY_FILE)
+    with pytest.raises(UserError, match="looks at other properties of images than this version of segfw; run"):
+        predict(own, images, tmp_path / "others", device="cpu")
+    assert not (tmp_path / "others").exists()
 
 
 def test_cases_whose_files_would_share_a_name_are_refused(calibrated, tmp_path):
