@@ -137,6 +137,9 @@ def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) 
     for name, note in without.items():
         print(f"note: no plausible masks of {name}: {note}")
     thresholds = {name: found for name, found in quality.plausible.items() if name not in without}
+    for name, found in thresholds.items():
+        if found.says_little:
+            print(f"note: the plausible masks of {name} keep their promise and say little: {found.says_little}")
     return PlausibleMasks(
         thresholds=thresholds,
         gate=quality.gate,

@@ -32,6 +32,8 @@ LEVEL = 0.05
 LEVEL_OF_FEW = 0.1  # with fewer patients than
 ENOUGH_PATIENTS = 40
 FEWEST_PATIENTS = 10  # below, no promise
+MOST_OUTER_RATIO = 2.0  # of medians in calibration cases: beyond, an outer mask says little
+LEAST_INNER_RATIO = 0.5
 BLOCK_VALUES = 1 << 22  # logits that are looked at together
 
 
@@ -61,6 +63,20 @@ class PlausibleThresholds(Record):
     outer_ratio: float | None
     inner_ratio: float | None
     note: str = ""
+
+    @property
+    def says_little(self) -> str:
+        """In words, where the masks differ so much from the mask that they hardly tell anything; else ''."""
+        words = []
+        if self.outer_ratio is not None and self.outer_ratio > MOST_OUTER_RATIO:
+            words.append(f"outer ones are {self.outer_ratio:.1f} times as large as the mask")
+        if self.inner_ratio is not None and self.inner_ratio < LEAST_INNER_RATIO:
+            words.append(
+                f"inner ones are {self.inner_ratio:.0%} of it"
+                if words
+                else f"inner ones are {self.inner_ratio:.0%} of the mask"
+            )
+        return " and ".join(words)
 
 
 def level_edges() -> np.ndarray:

@@ -124,6 +124,17 @@ def test_where_much_that_is_false_is_certain_there_is_no_inner_mask():
     assert "no inner mask keeps the promise" in found.note
 
 
+def test_masks_that_say_little_are_told_in_words():
+    cases = [histogram([5.05] * 10 + [-2.95] * 10, [-2.0] * 40)] * 20
+    found = fit_plausible(cases, [str(index) for index in range(20)])
+    assert (found.outer_ratio, found.inner_ratio) == (6, 1)
+    assert found.says_little == "outer ones are 6.0 times as large as the mask"
+    both = found.model_copy(update={"inner_ratio": 0.31})
+    assert both.says_little == "outer ones are 6.0 times as large as the mask and inner ones are 31% of it"
+    assert both.model_copy(update={"outer_ratio": 2.0}).says_little == "inner ones are 31% of the mask"
+    assert found.model_copy(update={"outer_ratio": None}).says_little == ""
+
+
 def test_cases_without_the_structure_decide_nothing():
     cases = [histogram([5.0] * 10)] * 20
     empty = histogram([], [20.0] * 50)

@@ -221,9 +221,11 @@ def test_too_few_cases_are_one_sentence_and_a_structure_with_too_few_a_note(own,
         f"{own / QUALITY_FILE}: holds no thresholds for plausible=True (only 7 patients have it; at least 10 are "
         "needed); calibrate with more cases, or leave out plausible=True"
     )
-    with_thresholds(own, bright=FOUND, dark=NONE)
+    with_thresholds(own, bright=FOUND.model_copy(update={"outer_ratio": 12.3}), dark=NONE)
     predict(own, images, tmp_path / "masks", device="cpu", plausible=True)
-    assert "note: no plausible masks of dark: only 7 patients have it" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: no plausible masks of dark: only 7 patients have it" in printed
+    assert "bright keep their promise and say little: outer ones are 12.3 times as large as the mask" in printed
     assert "a_outer_dark.nii.gz" not in plausible(tmp_path / "masks")
 
 
