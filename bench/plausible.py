@@ -60,10 +60,11 @@ class StructureFigures(Record):
     coverage: Figure  # of true volumes by the intervals
     factor: Figure
     shifted_coverage: dict[str, Figure]
-    missed: Figure  # share of the reference that outer masks miss, mean over patients
-    false: Figure  # voxels of inner masks outside of the reference, in shares of it
-    outer_ratio: Figure  # median of outer over mask
-    inner_ratio: Figure
+    without_masks: int  # splits in which no threshold keeps the promise
+    missed: Figure | None  # share of the reference that outer masks miss, mean over patients
+    false: Figure | None  # voxels of inner masks outside of the reference, in shares of it
+    outer_ratio: Figure | None  # median of outer over mask
+    inner_ratio: Figure | None
 
 
 class KeptFigures(Record):
@@ -142,11 +143,12 @@ def _tried(work: Path, groups: str | None) -> dict[str, list[Tried]]:
 def structure_figures(structure: str, cases: Sequence[Tried], splits: int, seed: int = 0) -> StructureFigures:
     """Fitted on half of the patients and tried on the others, so many times.
 
-    UserError if half of the patients are too few for an interval or for thresholds.
+    UserError if half of the patients are too few for an interval.
     """
     patients = sorted({case.patient for case in cases})
     shifts = sorted({shift for case in cases for shift in case.volumes_ml} - {CLEAN})
     seen: dict[str, list[float]] = {}
+    without_masks = 0
     for split in range(splits):
         order = np.random.default_rng([seed, split]).permutation(len(patients))
         chosen = {patients[index] for index in order[: len(patients) // 2]}
@@ -154,12 +156,14 @@ def structure_figures(structure: str, cases: Sequence[Tried], splits: int, seed:
         others = [case for case in cases if case.patient not in chosen]
         interval = _interval(fitted)
         thresholds = fit_plausible([case.histogram for case in fitted], [case.patient for case in fitted])
-        if interval.factor is None or thresholds.outer is None or thresholds.inner is None:
-            why = thresholds.note or "too few patients for an interval"
-            raise UserError(f"{structure}: half of {len(patients)} patients give no promise ({why})")
+        if interval.factor is None:
+            raise UserError(f"{structure}: half of {len(patients)} patients are too few for an interval")
         found = {"factor": interval.factor, "coverage": coverage(interval, others, CLEAN)}
         found |= {f"coverage {shift}": coverage(interval, others, shift) for shift in shifts}
-        found |= _of_masks(others, thresholds.outer, thresholds.inner)
+        if thresholds.outer is None or thresholds.inner is None:
+            without_masks += 1
+        else:
+            found |= _of_masks(others, thresholds.outer, thresholds.inner)
         for name, value in found.items():
             seen.setdefault(name, []).append(value)
     figures = {name: Figure.of([value for value in values if np.isfinite(value)]) for name, values in seen.items()}
@@ -168,10 +172,11 @@ def structure_figures(structure: str, cases: Sequence[Tried], splits: int, seed:
         coverage=figures["coverage"],
         factor=figures["factor"],
         shifted_coverage={shift: figures[f"coverage {shift}"] for shift in shifts},
-        missed=figures["missed"],
-        false=figures["false"],
-        outer_ratio=figures["outer ratio"],
-        inner_ratio=figures["inner ratio"],
+        without_masks=without_masks,
+        missed=figures.get("missed"),
+        false=figures.get("false"),
+        outer_ratio=figures.get("outer ratio"),
+        inner_ratio=figures.get("inner ratio"),
     )
 
 
@@ -306,8 +311,11 @@ def plausible_table(figures: PlausibleFigures) -> str:
     rows = [["", "true volume inside", "factor", "outer misses", "inner is wrong by", "outer / mask", "inner / mask"]]
     for one in figures.structures:
         shown = (one.coverage, one.factor, one.missed, one.false, one.outer_ratio, one.inner_ratio)
-        rows.append([one.structure, *(figure.text for figure in shown)])
+        rows.append([one.structure, *("-" if figure is None else figure.text for figure in shown)])
     lines.append(columns(rows))
+    for one in figures.structures:
+        if one.without_masks:
+            lines.append(f"{one.structure}: in {one.without_masks} splits no threshold keeps the promise")
     shifts = sorted({shift for one in figures.structures for shift in one.shifted_coverage})
     if shifts:
         lines.append("true volume inside where images are spoilt (simulated shifts; nothing is promised of them):")

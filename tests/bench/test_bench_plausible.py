@@ -73,8 +73,26 @@ def test_drawn_volumes_are_covered_as_promised():
 
 def test_too_few_patients_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match="liver: half of 12 patients give no promise"):
+    with pytest.raises(UserError, match="liver: half of 12 patients are too few for an interval"):
         structure_figures("liver", [tried(patient, rng) for patient in range(12)], splits=1)
+
+
+def test_splits_in_which_nothing_keeps_the_promise_are_counted():
+    rng = np.random.default_rng(0)
+    cases = [tried(patient, rng) for patient in range(24)]
+    lost = (100, *(0,) * (LEVELS - 1))  # all of it at the lowest level
+    cases = [
+        Tried(
+            patient=case.patient,
+            volumes_ml=case.volumes_ml,
+            histogram=case.histogram.model_copy(update={"inside": lost}),
+        )
+        for case in cases
+    ]
+    found = structure_figures("liver", cases, splits=3)
+    assert (found.without_masks, found.missed) == (3, None)
+    figures = PlausibleFigures(patients=24, splits=3, simulated_coverage=0.9, structures=(found,), kept=())
+    assert "liver: in 3 splits no threshold keeps the promise" in plausible_table(figures)
 
 
 def test_kept_masks_against_themselves_and_against_a_larger_reference(images, tmp_path):
