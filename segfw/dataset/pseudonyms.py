@@ -11,6 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def cases_with_pseudonyms(cases: Sequence[Case], table: Path, *, writes: bool = 
 def pseudonyms_of(cases: Sequence[Case], table: Path, *, writes: bool) -> list[str]:
     """A name for each case; those of one patient are numbered in the order of their own names."""
     patients = [_patient_of(case) for case in cases]
-    with in_turn(table.with_name(f".{table.name}.lock"), f"{table}: is being written"):
+    lock = table.with_name(f".{table.name}.lock")
+    with in_turn(lock, f"{table}: is being written") if writes else nullcontext():
         known = _read(table) if table.exists() else {}
         missing = [patient for patient in dict.fromkeys(patients) if patient not in known]
         all_names = known | _made(missing, known.values())
