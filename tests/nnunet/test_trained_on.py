@@ -10,6 +10,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff
 from builders.nnunet import plans, trained_folder
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.images.formats import read_volume
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume, from_orientation, is_axis_order, to_orientation
 from segfw.inference.predictor import Predictor
@@ -132,3 +133,23 @@ def test_a_field_of_the_plans_that_is_no_order_is_named(tmp_path):
     folder = trained_folder(tmp_path / "theirs", written=plans() | {"segfw_trained_on": "sideways"})
     with pytest.raises(UserError, match=r"plans.json: segfw_trained_on is 'sideways'"):
         import_nnunet(folder, tmp_path / "out")
+
+
+@pytest.mark.real_data
+def test_a_real_model_gives_one_mask_for_one_image(real_data, tmp_path):
+    """Of 8 other orders, each of the first axis' directions in some; taken as stored, the masks differ."""
+    home = real_data / "nnunet_models" / "hippocampus_3d_fullres"
+    (folder,) = (home / "model").iterdir()
+    volume = read_volume(min((home / "images").glob("hippocampus_*.nii.gz")))
+    assert codes(volume.geometry) == "RAS"
+    as_stored = predictor_of(folder, tmp_path / "as_stored")
+    turning = predictor_of(folder, tmp_path / "turning", trained_on="RAS")
+    wanted = turning(volume).array
+    np.testing.assert_array_equal(as_stored(volume).array, wanted)
+    changed = 0
+    for turn in TURNS[5::6]:
+        stored = stored_otherwise(volume, turn)
+        back = stored_otherwise(Volume(array=wanted, geometry=volume.geometry), turn).array
+        np.testing.assert_array_equal(turning(stored).array, back)
+        changed += bool((as_stored(stored).array != back).any())
+    assert changed == 8
