@@ -154,9 +154,10 @@ def read_mask(path: Path, of: Volume | None = None, drawn_as: Sequence[DrawnAs] 
 
 def has_names(path: Path) -> bool:
     """Whether a file, by its ending or its first elements, is a mask whose structures have names of their own."""
-    if split_ending(path)[1] == SEG_NRRD:
+    ending = split_ending(path)[1]
+    if ending == SEG_NRRD:
         return path.is_file()
-    return named_dicom(path) is not None
+    return (not ending or path.is_dir()) and named_dicom(path) is not None
 
 
 def open_named_mask(path: Path) -> NamedMask | None:
