@@ -126,6 +126,7 @@ def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) 
     problem = quality.identity.difference(ModelIdentity.of(loaded[0]))
     if problem:
         raise UserError(f"{path}: is of another model ({problem}); run segfw calibrate anew, or leave out --plausible")
+    require_known_entries(quality, loaded[0], path, "leave out --plausible")
     without = {
         name: found.note for name, found in quality.plausible.items() if found.outer is None and found.inner is None
     }
@@ -148,7 +149,9 @@ def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) 
     )
 
 
-def require_known_entries(quality: QualityModel, model: Model, path: Path) -> None:
+def require_known_entries(
+    quality: QualityModel, model: Model, path: Path, remedy: str = "predict with --no-quality"
+) -> None:
     """UserError if the gate looks at other entries of images than this version does: an older one made the file."""
     if quality.gate is None:
         return
@@ -161,6 +164,7 @@ def require_known_entries(quality: QualityModel, model: Model, path: Path) -> No
         cropped_spacing_mm=(1.0, 1.0, 1.0),
         shape=shape,
         spacing_mm=(1.0, 1.0, 1.0),
+        orientation=model.configuration.preprocessing.orientation,  # by which axes are called
     )
     image = torch.zeros((len(model.plan.channels), *shape))
     try:
@@ -168,7 +172,7 @@ def require_known_entries(quality: QualityModel, model: Model, path: Path) -> No
     except ValueError:
         raise UserError(
             f"{path}: looks at other properties of images than this version of segfw; run segfw calibrate anew, or "
-            "predict with --no-quality"
+            f"{remedy}"
         ) from None
 
 

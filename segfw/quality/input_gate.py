@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from segfw.base.records import Record, UserError
+from segfw.base.records import Record
 from segfw.quality.image_fingerprint import CENTRE, CORRELATION, PERCENTILE, Fingerprint
 from segfw.quality.odd_entries import odd_entries
 from segfw.quality.patient_quantile import patient_quantile, patient_weights
@@ -71,17 +71,14 @@ class Gate(Record):
         return max(FALSE_ALARMS, 1 / (self.patients + 1))
 
     def look(self, fingerprint: Fingerprint) -> GateVerdict:
-        """The verdict on an image; UserError if its fingerprint has other entries than those of training."""
+        """The verdict on an image; ValueError if its fingerprint has other entries than those of training."""
         return self.look_at([fingerprint])[0]
 
     def look_at(self, fingerprints: Sequence[Fingerprint]) -> list[GateVerdict]:
-        """Verdicts on images, each by itself; UserError as of ``look``."""
+        """Verdicts on images, each by itself; ValueError as of ``look``."""
         for fingerprint in fingerprints:
             if _names(fingerprint) != self.names:
-                raise UserError(
-                    "the model was calibrated by a version of segfw that told images by other numbers; run segfw "
-                    "calibrate anew, or predict with --no-quality"
-                )
+                raise ValueError(f"the image's entries are {_names(fingerprint)}, those of training {self.names}")
         rows_nf = np.asarray(self.rows)
         rows_mf = _rows(fingerprints, np.asarray(self.template))
         mahalanobis_m, neighbours_m = _Distances(rows_nf, self.names).of(rows_mf)

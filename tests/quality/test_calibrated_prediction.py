@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,11 @@ from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.formats import read_mask
+from segfw.images.volume import AS_STORED
+from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
 from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.quality.calibrated_prediction import require_known_entries
 from segfw.quality.case_quality import CaseQuality, CaseRegions, judged_cases, quality_file, regions_file
 from segfw.quality.image_fingerprint import image_fingerprint
 from segfw.quality.input_gate import fit_gate
@@ -260,6 +264,25 @@ def test_a_gate_of_other_entries_is_one_sentence_before_any_image_is_read(own, i
     with pytest.raises(UserError, match="looks at other properties of images than this version of segfw; run"):
         predict(own, images, tmp_path / "others", device="cpu")
     assert not (tmp_path / "others").exists()
+
+
+def test_a_gate_of_a_model_that_takes_axes_as_they_are_stored_is_known(own):
+    loaded = load_model(own)
+    stored = loaded.configuration.preprocessing.model_copy(update={"orientation": AS_STORED})
+    configuration = loaded.configuration.model_copy(update={"preprocessing": stored})
+    plan = loaded.plan.model_copy(update={"configurations": {configuration.name: configuration}})
+    model = replace(loaded, plan=plan, configuration=configuration)
+    record = record_of((4.0, 1.5, 1.0), orientation=AS_STORED)
+    rng = np.random.default_rng(0)
+    known = [
+        image_fingerprint(torch.from_numpy(rng.normal(0, 1, (1, *record.shape))).float(), record) for _ in range(20)
+    ]
+    assert "extent first axis" in known[0].names
+    gate = fit_gate(known, [str(number) for number in range(20)])
+    quality = QualityModel.load(own / QUALITY_FILE).model_copy(update={"gate": gate})
+    require_known_entries(quality, model, own / QUALITY_FILE)
+    with pytest.raises(UserError, match="looks at other properties of images"):
+        require_known_entries(quality, loaded, own / QUALITY_FILE)
 
 
 def test_cases_whose_files_would_share_a_name_are_refused(calibrated, tmp_path):
