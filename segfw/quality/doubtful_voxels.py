@@ -63,7 +63,7 @@ class DoubtfulVoxels:
     """A sink beside ``MemberMaps`` that must be shown every slab after it.
 
     Of labels it keeps what comes second wherever the winner has a probability below 0.8; of regions, wherever one of
-    them is between 0.2 and 0.8, the one that is nearest to a half. That is 10 bytes of each such voxel, whatever the
+    them is between 0.2 and 0.8, the one that is nearest to a half. That is 11 bytes of each such voxel, whatever the
     number of classes.
     """
 

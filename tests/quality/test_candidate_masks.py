@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from builders.probabilities import GRIDS, LABELS, record_of, smooth_logits
+from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.boxes import blocks, cut, whole_grid
 from segfw.grid.file_boxes import FileBox
@@ -159,3 +160,25 @@ def test_an_island_that_the_finished_mask_no_longer_has_is_no_region():
     without = classes.copy()
     cut(without, region.box_zyx)[...] = 0
     assert case_regions("a", found, structures, without, ("0",)).regions == ()
+
+
+def test_what_is_kept_of_a_voxel_does_not_grow_with_the_classes():
+    """Bytes of all maps and doubtful voxels, for equal probabilities of 3 classes and of 100."""
+    record = record_of()
+    kept = []
+    for classes in (3, 100):
+        names = tuple(f"label {number}" for number in range(classes))
+        labels = LabelSet(names=names, values=tuple(range(classes)))
+        maps = MemberMaps(record, labels)
+        doubtful = DoubtfulVoxels(maps)
+        logits = torch.full((2 * classes, *record.shape), -9.0)
+        logits[1] = logits[classes + 1] = 1.0
+        logits[2] = logits[classes + 2] = 0.5
+        slab = Slab(first=0, start=0, stop=record.shape[0], channels_azyx=logits, members=2)
+        maps.add(slab)
+        doubtful.add(slab)
+        of_doubt = (*doubtful._index, *doubtful._outputs, *doubtful._probabilities)
+        assert sum(map(len, doubtful._index)) == np.prod(record.shape)
+        arrays = (*maps.classes, maps.mean_classes, maps.probability, maps.entropy, *of_doubt)
+        kept.append(sum(array.nbytes for array in arrays))
+    assert kept[0] == kept[1] == np.prod(record.shape) * (2 + 3 + 11)
