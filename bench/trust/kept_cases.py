@@ -104,7 +104,7 @@ def predict_kept(
         patient_of=read_groups(groups, trained),
         kept_patient_of=read_groups(groups, [case.id for case in cases], found.patient_of),
     ).save(items / MODEL_FILE)
-    for file in sorted(calibrated.glob("*.json")):
+    for file in sorted(calibrated.glob("[!.]*.json")):
         CalibratedCase.load(file).save(items / "calibration" / file.name)
 
     predictor = Predictor.of(model, device="cpu")

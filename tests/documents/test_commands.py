@@ -32,6 +32,7 @@ OF_OTHERS = {
         "--draw-seeds",
         "--minutes",
         "--pairs",
+        "--patients",
         "--predicted",
         "--rounds",
         "--sets",
