@@ -17,6 +17,7 @@ from typing import NamedTuple
 import nibabel
 import numpy as np
 
+from builders.calibrated import calibrated_model
 from builders.data import write_raw, write_slices
 from builders.dicom_masks import (
     Grid,
@@ -57,10 +58,12 @@ from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
 from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
 from segfw.measurements.structure_measures import CaseMeasures, StructureMeasures
 from segfw.measurements.whole_cohort import gathered
+from segfw.model.calibration_facts import CalibrationFacts
 from segfw.model.card import fold_facts
 from segfw.model.load import load_model
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import load_postprocessing, load_selection
+from segfw.model.source import QUALITY_FILE
 from segfw.model.training_record import RunRecord, read_curve
 from segfw.nnunet.followed_plans import followed_plan
 from segfw.nnunet.postprocessing_files import UnknownError, read_postprocessing
@@ -71,6 +74,9 @@ from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits, import_splits
+from segfw.quality.case_quality import CaseQuality
+from segfw.quality.input_gate import GateVerdict
+from segfw.quality.quality_model import QualityModel, StructureQuality
 from segfw.robustness.stress_folder import StressSettings
 from segfw.robustness.stress_records import CaseStress, Effect, StructureEffect
 from segfw.standing.of_measures import measures_standing
@@ -234,6 +240,40 @@ IMAGES = {
 
 
 # ---- text ----
+
+
+def _calibration(folder: Path) -> Path:
+    """The quality.json of a model with drawn weights and made-up calibration items."""
+    return calibrated_model(folder / "model") / QUALITY_FILE
+
+
+def _judged(folder: Path) -> Path:
+    """What is told of a case with one structure in doubt."""
+    structure = StructureQuality(
+        label="a",
+        value=3,
+        predicted_dice=0.71,
+        lower_bound=0.5,
+        alpha=0.1,
+        p_fail=0.4,
+        verdict="look",
+        ranking=0.8,
+        features={"pair": 0.8, "volume_z": None},
+        reasons=("the folds agree on only 0.80 of it",),
+        volume_ml=1.5,
+        volume_interval_ml=(1.2, 1.9),
+    )
+    told = CaseQuality(
+        case="a",
+        model_digest="a digest",
+        quality_digest="another",
+        folds=("0", "1"),
+        gate=GateVerdict(score=1.5, percentile=100.0, verdict="odd", reasons=("noisier than any training image",)),
+        structures=(structure,),
+        guarantee="withdrawn: the image is odd",
+    )
+    told.save(folder / "a.json")
+    return folder / "a.json"
 
 
 def _written(name: str) -> Callable[[Path], Path]:
@@ -477,6 +517,9 @@ TEXTS = {
         _text("postprocessing.json", json.loads(Postprocessing().model_dump_json())), load_postprocessing, JSON
     ),
     "selection.json for its steps": Target(_written("work/selection.json"), load_postprocessing, JSON),
+    "quality.json": Target(_calibration, QualityModel.load, JSON),
+    "quality.json for who looks at a model": Target(_calibration, CalibrationFacts.load, JSON),
+    "what is told of a case": Target(_judged, CaseQuality.load, JSON),
     "settings.json": Target(_written(f"{FOLD}/settings.json"), TrainSettings.load, JSON),
     "run.json": Target(_written(f"{FOLD}/run.json"), RunRecord.load, JSON),
     "run.json for a card": Target(_written(f"{FOLD}/run.json"), _facts, JSON),
