@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -159,16 +160,20 @@ def permutation_p(
         return (np.add.reduceat(sums_bp, starts, axis=1) ** 2 / np.add.reduceat(counts_bp, starts, axis=1)).sum(1)
 
     observed = between(centred_p[None], sizes_p[None])[0]
-    rng = np.random.default_rng(seed)
     patients = len(order)
+    at_a_time = max(1, BLOCK // patients)
     as_large = 0
-    left = permutations
-    while left:
-        draws = min(left, max(1, BLOCK // patients))
-        drawn_bp = rng.permuted(np.tile(np.arange(patients), (draws, 1)), axis=1)
+    for number, start in enumerate(range(0, permutations, at_a_time)):
+        drawn_bp = _orders(patients, min(at_a_time, permutations - start), (seed, number))
         as_large += int((between(centred_p[drawn_bp], sizes_p[drawn_bp]) >= observed * (1 - 1e-9)).sum())
-        left -= draws
     return (1 + as_large) / (1 + permutations)
+
+
+@lru_cache(maxsize=4)
+def _orders(patients: int, draws: int, seed: tuple[int, int]) -> np.ndarray:
+    """Permutations (B, P); kept, because the columns of one evaluation are mostly of the same number of patients."""
+    rng = np.random.default_rng(seed)
+    return rng.permuted(np.tile(np.arange(patients, dtype=np.int32), (draws, 1)), axis=1)
 
 
 def holm(p: Sequence[float]) -> list[float]:

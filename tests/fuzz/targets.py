@@ -34,6 +34,7 @@ from segfw.base.errors import UserError
 from segfw.base.records import Record
 from segfw.base.settings_file import read_settings, settings_text
 from segfw.base.written_by_people import read_json
+from segfw.dataset.case_values import TableColumn, values_of_cases, values_of_patients
 from segfw.dataset.cases import Case, Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
 from segfw.dataset.label_names import read_label_table
@@ -475,6 +476,12 @@ ITK_SNAP = '0 0 0 0 0 0 0 "Clear Label"\n1 255 0 0 1 1 1 "liver"\n2 0 255 0 1 1 
 SLICER = "1 liver 221 130 101 255\n2 spleen 157 108 162 255\n"
 
 
+def _values_by_site(file: Path) -> object:
+    patient_of = dict.fromkeys(IDS, "one")
+    asked = TableColumn(path=file, column="site")
+    return values_of_patients(values_of_cases(asked, patient_of), patient_of, asked)
+
+
 def _settings(file: Path) -> object:
     return sorted(read_settings(file, RECORDS))
 
@@ -501,6 +508,7 @@ DECATHLON = {
     ],
 }
 GROUPS = "case;patient\n" + "".join(f"{case};p{number // 2}\n" for number, case in enumerate(IDS))
+SITES = "case;age;site\n" + "".join(f"{case};6{number};north\n" for number, case in enumerate(IDS))
 LABEL_NAMES = "value,name,r,g,b\n" + "".join(f"{number},part {number},{number},0,9\n" for number in range(1, 5))
 FOLDS = [{"train": IDS[:4], "val": IDS[4:]}, {"train": IDS[2:], "val": IDS[:2]}]
 OWN_CODES = "name,scheme,code,meaning,side\nbright,SCT,64033007,Kidney,left\ndark,99OWN,7,Dark,\n"
@@ -560,6 +568,7 @@ TEXTS = {
     "labels.csv": Target(_text("labels.csv", LABEL_NAMES), read_label_table, TEXT),
     "structures.csv": Target(_text("structures.csv", STRUCTURES), read_structure_map, TEXT),
     "table of pseudonyms": Target(_pseudonyms, _named_by, TEXT),
+    "sites.csv": Target(_text("sites.csv", SITES), _values_by_site, TEXT),
     "groups.csv": Target(_text("groups.csv", GROUPS), lambda file: read_groups(file, IDS), TEXT),
     "STOP": Target(_text("STOP", "now\n"), _asked_to_stop, TEXT),
     "nnU-Net's plans.json": Target(_theirs("plans.json"), _imported, JSON),
