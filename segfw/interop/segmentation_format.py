@@ -24,7 +24,7 @@ class SegmentationFormat:
 
     @property
     def bytes_per_image_byte(self) -> float:
-        return 0.2 if self.is_labelmap else 1.0
+        return 0.2 if self.is_labelmap else 1.5
 
     def files(self, case_id: str) -> tuple[str, ...]:
         report = (f"{self.report_folder}/{case_id}.dcm",) if self.report else ()

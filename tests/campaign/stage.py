@@ -18,6 +18,7 @@ import numpy as np
 from builders.calibrated import calibrated_model
 from builders.data import blocks_case, write_nifti
 from builders.nnunet import trained_folder
+from builders.series import write_series
 from campaign.processes import run
 from segfw.inference.prediction_calls import CALLS
 
@@ -55,6 +56,12 @@ ACTS: Mapping[str, Act] = {
     ),
     "predict --report": Act(
         ("predict", "{data}/calibrated", "{data}/raw/imagesTs", "{out}/masks", "--report", *CPU),
+    ),
+    "predict --as": Act(
+        (
+            *("predict", "{data}/model.zip", "{data}/scans", "{out}/masks", *CPU),
+            *("--as", "nifti", "seg.nrrd", "dicom-seg", "rtstruct", "bids", "--sr"),
+        ),
     ),
     "ensemble": Act(("ensemble", "{data}/predicted", "{data}/predicted", "--output", "{out}/averaged")),
     "evaluate": Act(
@@ -117,6 +124,9 @@ class Stage:
             path.write_text(path.read_text().replace("/data/", f"{self.data.as_posix()}/"))
         self._make_odd(self.data / "odd")
         calibrated_model(self.data / "calibrated")
+        for number in range(2):
+            image, _ = blocks_case(number)
+            write_series(self.data / "scans" / f"p{number}", image.T, number=number + 1)
 
     def _make_odd(self, raw: Path) -> None:
         """A data set with something to repair in every second case: masks of floating numbers."""

@@ -24,6 +24,7 @@ from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.finished_mask import MASK_SHARE
 from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
 from segfw.inference import many_cases
@@ -363,7 +364,7 @@ def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
 def test_too_little_room_is_said_before_the_work(model, images, tmp_path, monkeypatch, capsys):
     from segfw.inference import disk_space as space
 
-    largest = max(path.stat().st_size for path in images.iterdir()) * space.MASK_SHARE
+    largest = max(path.stat().st_size for path in images.iterdir()) * MASK_SHARE
     usage = type(space.shutil.disk_usage(tmp_path))
     monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12, 10**12, largest + 1))
     with pytest.raises(UserError, match="are free, too few for even one case; free some space or write to another"):
