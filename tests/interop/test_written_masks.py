@@ -1,6 +1,7 @@
 """Masks of DICOM series in every format: read by other libraries they have the same voxels in the same place."""
 
 import json
+import pickle
 import shutil
 from itertools import permutations, product
 
@@ -20,7 +21,7 @@ from segfw.dataset.labels import Code, LabelSet, Region
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.interop import write_rtstruct as rtstruct
-from segfw.interop.mask_formats import FormatWishes, mask_formats, require_distinct_masks
+from segfw.interop.mask_formats import FORMATS, FormatWishes, mask_formats, require_distinct_masks
 from segfw.interop.reference_series import read_reference
 from segfw.interop.write_dicom_seg import written_segmentation
 from segfw.interop.write_rtstruct import write_rtstruct
@@ -417,6 +418,20 @@ def test_formats_that_do_not_go_together_are_refused():
     ):
         with pytest.raises(UserError, match=said):
             mask_formats(names, FormatWishes(**wishes))
+
+
+def test_multi_frame_dicom_is_not_referred_to(tmp_path):
+    folder = write_series(tmp_path / "series", mask_on((1, 20, 30)), changes={"NumberOfFrames": 3})
+    (each,) = mask_formats(["rtstruct"], FormatWishes())
+    with pytest.raises(
+        UserError, match="0000.dcm: is multi-frame DICOM, which is read, but to which no SEG or RTSTRUCT"
+    ):
+        each.require("case", folder)
+
+
+def test_formats_can_be_sent_to_another_machine():
+    formats = mask_formats(list(FORMATS), FormatWishes(report=True, holes="xor", is_labelmap=True))
+    assert pickle.loads(pickle.dumps(formats)) == formats
 
 
 def test_two_cases_of_one_subject_are_refused():

@@ -132,6 +132,21 @@ def test_a_series_that_lacks_a_slice_or_a_patient_fails_alone_and_is_foretold(mo
     assert [path.name for path in (tmp_path / "masks" / "rtstruct").glob("*.dcm")] == ["b.dcm"]
 
 
+def test_of_two_series_in_one_folder_each_is_referred_to_by_its_own(model, tmp_path):
+    """As an archive may export them: a file stands for each."""
+    scans = tmp_path / "scans"
+    for seed, name in ((1, "a"), (2, "b")):
+        for file in series(tmp_path / "apart", name, seed).iterdir():
+            (scans / "both").mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, scans / "both" / f"{name}_{file.name}")
+    predict(model, scans, tmp_path / "masks", device="cpu", formats=("nifti", "rtstruct", "dicom-seg"))
+    for case, name in (("both_1", "a"), ("both_2", "b")):
+        mask = read_mask(tmp_path / "masks" / f"{case}.nii.gz").array[0]
+        found = masks_in_structure_set(tmp_path / "masks" / "rtstruct" / f"{case}.dcm", tmp_path / "apart" / name)
+        for inside, value in zip(found.values(), (3, 7)):
+            np.testing.assert_array_equal(inside, mask == value)
+
+
 def test_the_option_of_earlier_versions_is_named(capsys):
     assert main(["predict", "model", "images", "masks", "--ending", ".nrrd"]) == 2
     assert "predict has no option --ending; it is --as now" in capsys.readouterr().err
