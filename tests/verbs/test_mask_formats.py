@@ -14,6 +14,7 @@ from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.formats import read_mask, read_volume
 from segfw.interop.reference_series import read_reference
+from segfw.standing.of_masks import masks_standing
 from segfw.verbs.ensemble import ensemble
 from segfw.verbs.predict import predict
 
@@ -98,6 +99,8 @@ def test_overwrite_forgets_formats_that_are_not_asked_for_any_more(model, scans,
     out = tmp_path / "masks"
     predict(model, scans, out, device="cpu", formats=("seg.nrrd", "rtstruct"))
     assert of_case(out, "a") == {"seg-nrrd/a.seg.nrrd", "rtstruct/a.dcm"}
+    standing = masks_standing(out)
+    assert (standing.done, standing.left) == (("a", "b"), ())
     predict(model, scans, out, device="cpu", step=0.9, overwrite=True)
     assert of_case(out, "a") == {"a.nii.gz"}
 
