@@ -222,7 +222,7 @@ def _judged(
         is_odd = np.array([gates[(mask.case, mask.found.shift)][row] > 1 for mask in masks])
         predicted = np.where(members.is_empty, np.nan, np.fmin(members.predicted(split.model), pair))
         scores[PREDICTED][row] = predicted
-        scores[SHIPPED][row] = np.where(np.isfinite(pair), pair, predicted)
+        scores[SHIPPED][row] = predicted
         lower[row] = _lower(split.model, structures, predicted)
         threshold = split.model.use_rule.threshold
         if threshold is not None:

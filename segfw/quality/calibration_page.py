@@ -64,10 +64,10 @@ def write_calibration_page(path: Path, fitted: FittedQuality, worth: QualityWort
 
 def _headline(clean: WorthUnderShift) -> tuple[str, str]:
     if not clean.used or clean.good_used is None:
-        return "0 %", "of the good masks of clean images can be used unseen"
+        return "0 %", "of the good masks of clean images are released as “use”"
     # Not all of them are all of them.
     share = min(100 * clean.good_used, 99.9) if clean.good_used < 1 else 100.0
-    return f"{share:.3g} %", "of the good masks of clean images can be used unseen"
+    return f"{share:.3g} %", "of the good masks of clean images are released as “use”"
 
 
 def _minor(model: QualityModel, clean: WorthUnderShift) -> list[tuple[str, str]]:

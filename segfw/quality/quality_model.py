@@ -101,7 +101,8 @@ class StructureQuality(Record):
 
     ``value`` is that of the label in masks, of a region the one that it is painted as. ``predicted_dice`` and
     ``lower_bound`` are None where nothing was found, and the bound where there were too few patients. ``ranking`` puts
-    the worst first: the folds' agreement where there are two or more, else the predicted Dice.
+    the worst first: the predicted Dice, and of a mask that holds nothing the chance that this is right. The agreement
+    of the folds by itself ranked worse on kept-out patients of two data sets (docs/benchmarks.md).
     """
 
     label: str
@@ -243,7 +244,7 @@ class QualityModel(Record):
             lower=None if margin is None else max(0.0, predicted - margin),
             p_fail=p_fail,
             verdict=verdict,
-            ranking=predicted if pair is None else pair,
+            ranking=predicted,
             reasons=tuple(reasons),
         )
 
