@@ -115,7 +115,11 @@ def write_case(work: Path, shape: tuple[int, int, int], structures: int) -> floa
     return float((mask > 0).mean())
 
 
-def write_series(folder: Path, array_zyx: np.ndarray) -> None:
+def write_series(
+    folder: Path,
+    array_zyx: np.ndarray,
+    spacing_mm: tuple[float, float, float] = SPACING_MM,  # z y x
+) -> None:
     """A CT series with no more in its headers than what is referred to."""
     from pydicom import dcmwrite
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -135,10 +139,10 @@ def write_series(folder: Path, array_zyx: np.ndarray) -> None:
         one.Modality = "CT"
         one.PatientID = "made up"
         one.InstanceNumber = z + 1
-        one.ImagePositionPatient = [-204.8, -204.8, SPACING_MM[0] * z]
+        one.ImagePositionPatient = [-204.8, -204.8, spacing_mm[0] * z]
         one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        one.PixelSpacing = [SPACING_MM[1], SPACING_MM[2]]
-        one.SliceThickness = SPACING_MM[0]
+        one.PixelSpacing = [spacing_mm[1], spacing_mm[2]]
+        one.SliceThickness = spacing_mm[0]
         one.Rows, one.Columns = slice_yx.shape
         one.SamplesPerPixel = 1
         one.PhotometricInterpretation = "MONOCHROME2"
