@@ -17,7 +17,7 @@ from segfw.base.ranks import ALONE
 from segfw.networks import build_network
 from segfw.networks.losses import LABELS, LOSSES
 from segfw.training.checkpoint import TrainState
-from segfw.training.prepare import _new_state
+from segfw.training.prepare import new_state
 from segfw.training.settings import TrainSettings
 from segfw.training.step import Compute, train_step_that_fits
 from segfw.training.training_kernels import training_kernels
@@ -51,7 +51,7 @@ def segfw_step(
         precision=precision, batch_size=problem.batch_size, momentum=0.99, learning_rate=0.01, kernels=kernels
     )
     configuration = SimpleNamespace(network=problem.network, patch_size=problem.patch_size, batch_dice=False)
-    state = _new_state(configuration, settings, visit.device, build_network)
+    state = new_state(configuration, settings, visit.device, build_network)
     if not own_layout:
         for weight in state.network.parameters():
             weight.data = weight.data.contiguous()
