@@ -387,7 +387,7 @@ def write_labels(
         except Refusal as error:
             raise UserError(f"{path}: {error}") from None
         if is_checked:
-            _check_written(partial, path, labels, geometry)
+            _check_written(partial, path, labels_zyx, geometry)
 
 
 def _check_written(partial: Path, path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:

@@ -7,6 +7,7 @@ the mask, with the headers of their own: highdicom puts nothing in order by itse
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
-from segfw.base.words import listed
+from segfw.base.words import count, listed
 from segfw.dataset.finished_mask import DRAFT, FinishedMask
 from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, concept, taken_as_they_are
 from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
 
+OFF = "its centre lies elsewhere"
 SERIES_NUMBER = 300  # of what is made of a study's series, behind its own
 
 
@@ -184,7 +186,7 @@ def _checked(
     spacing_y, spacing_x = (float(part) for part in shared.PixelMeasuresSequence[0].PixelSpacing)
     steps_mm = np.stack([axes[1] * spacing_y, axes[0] * spacing_x])
     found: dict[int, _Found] = {}
-    is_wrong: set[int] = set()
+    wrong: Counter[int] = Counter()  # voxels of each structure
     layer_of = {each.number: numbers_zyx for layer, numbers_zyx in zip(layers, numbers) for each in layer}
     for frame_yx, group in zip(_frames(dataset), dataset.PerFrameFunctionalGroupsSequence):
         place_mm = np.array([float(part) for part in group.PlanePositionSequence[0].ImagePositionPatient])
@@ -196,8 +198,7 @@ def _checked(
             in_frame = [number for number in np.unique(frame_yx).tolist() if number]
         for number in in_frame:
             inside = frame_yx == number
-            if (inside != (layer_of[number][z] == number)).any():
-                is_wrong.add(number)
+            wrong[number] += int(np.count_nonzero(inside != (layer_of[number][z] == number)))
             found.setdefault(number, _Found()).add(inside, place_mm, steps_mm)
     voxels: dict[int, int] = {}
     for layer, numbers_zyx in zip(layers, numbers):
@@ -206,8 +207,10 @@ def _checked(
             number, centre_mm = expected.get(structure.number, (0, np.zeros(3)))
             written = found.get(structure.number, _Found())
             is_off = number > 0 and np.linalg.norm(written.centre_mm - centre_mm) > CENTROID_MM
-            if structure.number in is_wrong or written.voxels != number or is_off:
-                what = "its centre lies elsewhere" if is_off else f"{written.voxels} voxels instead of {number}"
+            if wrong[structure.number] or written.voxels != number or is_off:
+                what = f"{written.voxels} voxels instead of {number}"
+                if written.voxels == number:
+                    what = count(wrong[structure.number], "wrong voxel") if wrong[structure.number] else OFF
                 raise UserError(
                     f"{path}: {structure.name} would not be what the mask holds ({what}), so that the file was not "
                     "written; please report it with the series' geometry"

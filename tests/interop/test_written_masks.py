@@ -18,9 +18,12 @@ from builders.written import DIGEST, LABELS, finished, masks_in_segmentation, ma
 from segfw.base.records import UserError
 from segfw.dataset.finished_mask import MaskMaker
 from segfw.dataset.labels import Code, LabelSet, Region
+from segfw.images import formats
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, corner_distance_mm
+from segfw.interop import write_dicom_seg as dicom_seg
 from segfw.interop import write_rtstruct as rtstruct
+from segfw.interop import write_seg_nrrd as seg_nrrd
 from segfw.interop.mask_formats import FORMATS, FormatWishes, mask_formats, require_distinct_masks
 from segfw.interop.reference_series import read_reference
 from segfw.interop.write_dicom_seg import written_segmentation
@@ -400,6 +403,88 @@ def test_outlines_that_are_not_the_mask_are_not_left_there(tmp_path, monkeypatch
     monkeypatch.setattr(rtstruct, "outlines", nudged)
     with pytest.raises(UserError, match=r"\(its centre is 0.0901 mm off\)"):
         write_rtstruct(tmp_path / "rt.dcm", mask)
+
+
+def test_a_segmentation_that_is_not_the_mask_is_not_left_there(tmp_path, monkeypatch):
+    """Bits of a byte the other way round; two frames in each other's places, which no number of voxels tells."""
+    values = mask_on(SHAPE)
+    values[3:] = values[1:3, ::-1, ::-1]
+    folder = write_series(tmp_path / "series", values)
+    (each,) = mask_formats(["dicom-seg"], FormatWishes(report=True))
+    mask = finished(values, read_volume(folder).geometry, folder)
+    exact = dicom_seg._segmentation
+
+    def with_bits_turned(*arguments, **keywords):
+        dataset = exact(*arguments, **keywords)
+        bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+        dataset.PixelData = np.packbits(bits, bitorder="big").tobytes()
+        return dataset
+
+    def with_frames_swapped(*arguments, **keywords):
+        dataset = exact(*arguments, **keywords)
+        of_first = [
+            group
+            for group in dataset.PerFrameFunctionalGroupsSequence
+            if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+        ]
+        first, last = of_first[1].PlanePositionSequence, of_first[3].PlanePositionSequence
+        of_first[1].PlanePositionSequence, of_first[3].PlanePositionSequence = last, first
+        return dataset
+
+    for damage in (with_bits_turned, with_frames_swapped):
+        monkeypatch.setattr(dicom_seg, "_segmentation", damage)
+        said = r"case.dcm: kidney_left would not be what the mask holds \(\d+ wrong voxels\), so that the file was not"
+        with pytest.raises(UserError, match=said):
+            each.write(tmp_path / "out", mask)
+        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    monkeypatch.setattr(dicom_seg, "_segmentation", exact)
+    each.write(tmp_path / "out", mask)
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 2
+
+
+def test_a_seg_nrrd_that_is_not_the_mask_is_not_left_there(tmp_path, monkeypatch):
+    """Places to the right and front in a file that counts to the left and back; voxels with y and x exchanged."""
+    values = mask_on((5, 20, 20))
+    folder = write_series(tmp_path / "series", values)
+    (each,) = mask_formats(["seg.nrrd"], FormatWishes())
+    mask = finished(values, read_volume(folder).geometry, folder)
+    exact = seg_nrrd._compressed
+    with monkeypatch.context() as patch:
+        patch.setattr(seg_nrrd, "LPS_TO_RAS", np.eye(4))
+        with pytest.raises(UserError, match=r"case.seg.nrrd: would hold another place than the mask, and was not writ"):
+            each.write(tmp_path / "out", mask)
+    with monkeypatch.context() as patch:
+        patch.setattr(seg_nrrd, "_compressed", lambda voxels_lzyx: exact(np.swapaxes(voxels_lzyx, 2, 3)))
+        with pytest.raises(UserError, match=r"case.seg.nrrd: would hold other voxels than the mask, and was not"):
+            each.write(tmp_path / "out", mask)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    each.write(tmp_path / "out", mask)
+    assert (tmp_path / "out" / each.files("case")[-1]).is_file()
+
+
+def test_a_bids_mask_that_is_not_the_mask_is_not_left_there(tmp_path, monkeypatch):
+    """Values cut to a byte, and a place that is a tenth of a voxel off; its table and description go with it."""
+    labels = LabelSet(names=("background", "blob"), values=(0, 300))
+    values = np.where(mask_on(SHAPE) == 7, 300, 0)
+    folder = write_series(tmp_path / "series", values)
+    (each,) = mask_formats(["bids"], FormatWishes())
+    mask = finished(values, read_volume(folder).geometry, folder, labels=labels)
+    nifti = formats.FORMATS[".nii.gz"]
+
+    def moved(path, array, matrix, **said):
+        nifti.write(path, array, matrix + 0.05 * np.eye(4, k=3), **said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "_smallest_type", lambda array: np.uint8)
+        with pytest.raises(UserError, match=r"_dseg.nii.gz: would hold other voxels than the mask, and was not"):
+            each.write(tmp_path / "out", mask)
+    with monkeypatch.context() as patch:
+        patch.setitem(formats.FORMATS, ".nii.gz", nifti._replace(write=moved))
+        with pytest.raises(UserError, match=r"_dseg.nii.gz: would hold a corner 0.05 mm off than the mask"):
+            each.write(tmp_path / "out", mask)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    each.write(tmp_path / "out", mask)
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 3
 
 
 def test_formats_that_do_not_go_together_are_refused():
