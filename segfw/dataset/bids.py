@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ DERIVATIVES = "derivatives"
 OF_WHICH_IMAGE = ("task", "acq", "ce", "rec", "dir", "run", "echo", "part", "mod", "sample", "trc", "inv")
 # Of what kind a mask is, and no image: two masks that differ in these are two opinions or two tasks.
 OF_WHICH_KIND = ("label", "desc", "space", "res", "den", "atlas", "seg", "hemi", "cohort")
+# Entities as a name of BIDS has them, and what kind of image it is.
+WHOLE_NAME = re.compile(r"(sub-[a-zA-Z0-9]+)((?:_[a-z]+-[a-zA-Z0-9]+)*?)(?:_[a-zA-Z0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +105,66 @@ def images_by_session(raw: Path) -> dict[str, list[Path]]:
     return found
 
 
+def masks_by_session(folder: Path) -> dict[str, Path]:
+    """The masks of a tree of derivatives that holds no images, by session, and by what sets apart several of one.
+
+    Nothing of a folder that is no such tree. Raises UserError if a session has masks of several kinds.
+    """
+    subjects = [subject for subject in inner_folders(folder) if subject.name.startswith("sub-")]
+    masks = [name for subject in subjects for name in _names_in(subject, folder.name) if name.is_mask]
+    _require_one_kind(folder, masks)
+    number_of = Counter(mask.session for mask in masks)
+    return {_case_of(mask, is_alone=number_of[mask.session] == 1): mask.path for mask in masks}
+
+
+def as_entities(name: str) -> tuple[str, list[str]]:
+    """('sub-01', ['ses-2', 'acq-low']) of 'sub-01_ses-2_acq-low_T1w', without what it is; of other names a subject
+    alone, of their letters and digits.
+    """
+    match = WHOLE_NAME.fullmatch(name)
+    if match:
+        kept = [part for part in match[2].split("_") if part and not part.startswith("desc-")]
+        return match[1], kept
+    return "sub-" + re.sub("[^a-zA-Z0-9]", "", name), []
+
+
+def called_alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Of ``names`` those that are called like one of ``others`` in BIDS, and which: {'p_1': 'sub-p1'}.
+
+    One of the two is a name of BIDS already, and no third one is called so.
+    """
+    by_entities: dict[tuple[str, ...], list[list[str]]] = {}
+    for side, each in enumerate((names, others)):
+        for name in each:
+            subject, entities = as_entities(name)
+            by_entities.setdefault((subject, *entities), [[], []])[side].append(name)
+    return {
+        found[0]: other[0]
+        for found, other in by_entities.values()
+        if len(found) == len(other) == 1 and any(name.startswith("sub-") for name in (found[0], other[0]))
+    }
+
+
 def lookup_tables(raw: Path) -> list[Path]:
-    """Tables *dseg.tsv that say what the values in masks mean, at the top of the data set or of its derivatives."""
+    """Tables *dseg.tsv that say what the values in masks mean: at the top of the data set or of its derivatives, else
+    beside the masks, if all there say the same.
+    """
     derivatives = raw / DERIVATIVES
     folders = [raw, derivatives, *(inner_folders(derivatives) if derivatives.is_dir() else [])]
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*dseg.tsv"))]
+    at_top = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*dseg.tsv"))]
+    return at_top or _tables_beside_masks(raw)
+
+
+def _tables_beside_masks(raw: Path) -> list[Path]:
+    """One of them, if all say the same; else none, because each holds for its own mask alone."""
+    subjects = [folder for folder in (inner_folders(raw) if raw.is_dir() else []) if folder.name.startswith("sub-")]
+    found: dict[bytes, Path] = {}
+    for folder, pipeline in [*((folder, raw.name) for folder in subjects), *_derivatives(raw)]:
+        for name in _names_in(folder, pipeline):
+            table = name.path.with_name(f"{split_ending(name.path)[0]}.tsv")
+            if name.is_mask and table.is_file():
+                found.setdefault(table.read_bytes(), table)
+    return list(found.values()) if len(found) == 1 else []
 
 
 def _derivatives(raw: Path) -> list[tuple[Path, str]]:
@@ -171,9 +228,7 @@ def _pairing(images: Sequence[BidsName], masks: Sequence[BidsName]) -> tuple[Pai
     for session in sorted({name.session for name in (*images, *masks)}):
         there = [image for image in images if image.session == session]
         for mask in of_session.get(session, []):
-            case = session
-            if len(of_session[session]) > 1:
-                case = "_".join(part for part in (session, *mask.image_pairs, mask.contrast) if part)
+            case = _case_of(mask, is_alone=len(of_session[session]) == 1)
             patient_of[case] = session.split("_")[0]
             mask_of[case] = mask.path
             fitting = _fitting(mask, there)
@@ -187,6 +242,13 @@ def _pairing(images: Sequence[BidsName], masks: Sequence[BidsName]) -> tuple[Pai
             named += [ImageName(session, image.contrast, image.path) for image in there]
     told = {finding.case for finding in findings}
     return Pairing([image for image in named if image.case not in told], mask_of), patient_of, findings
+
+
+def _case_of(mask: BidsName, *, is_alone: bool) -> str:
+    """The session, and of one with several masks what sets this one apart."""
+    if is_alone:
+        return mask.session
+    return "_".join(part for part in (mask.session, *mask.image_pairs, mask.contrast) if part)
 
 
 def _fitting(mask: BidsName, images: Sequence[BidsName]) -> list[BidsName]:

@@ -159,8 +159,8 @@ def with_named_masks(found: FoundDataset) -> FoundDataset:
         first = {plain(name): name for name in reversed(labels.names)} if labels is not None else {}
         label_of = {name: first[plain(name)] for name in times}
         unknown = []
-        if times:
-            notes.append(f"labels are the names of the structures in masks: {', '.join(first.values())}")
+        if labels is not None:
+            notes.append(f"labels are the names of the structures in masks: {', '.join(labels.names[1:])}")
     if unknown:
         what = f"{names_in_words(unknown, times)} {'is' if len(unknown) == 1 else 'are'} no label"
         remedy = f"write {STRUCTURES_FILE} with the header structure,label and a line for each name in the masks"

@@ -172,7 +172,7 @@ def _pair_equal(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
 
 def _pair_by_head(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     ids = _without_common_tail([_parts(path) for path in masks])
-    if len(masks) == 1:  # nothing to compare the mask's name with: its id is what it shares with an image
+    if len(masks) == 1 and images:  # nothing to compare the mask's name with: its id is what it shares with an image
         ids = [max((_common_head(ids[0], _parts(path)) for path in images), key=len) or ids[0]]
     return pair_by_ids(images, {"".join(parts).rstrip(SEPARATORS): path for parts, path in zip(ids, masks)})
 

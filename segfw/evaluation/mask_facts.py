@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segfw.base.durations import duration_text
+from segfw.base.file_names import BIDS_FOLDER, FORMAT_FOLDERS
 from segfw.base.records import Record, UserError
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
@@ -62,11 +63,24 @@ class MaskFacts(Record):
 
 
 def read_mask_facts(folder: Path) -> MaskFacts:
-    """What the folder tells; nothing if it tells nothing, or nothing that can be read."""
+    """What the folder tells, or the one above of masks in a format that has a folder of its own; nothing if it tells
+    nothing, or nothing that can be read.
+    """
+    above = folder_of_masks(folder)
     try:
-        return MaskFacts.load(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else MaskFacts()
+        facts = MaskFacts.load(above / FACTS_FILE) if (above / FACTS_FILE).is_file() else MaskFacts()
     except UserError:  # facts for people are not worth losing the scores for
         return MaskFacts()
+    if facts.images and above != folder:
+        return facts.model_copy(update={"images": f"../{facts.images}"})
+    return facts
+
+
+def folder_of_masks(folder: Path) -> Path:
+    """The folder that ``predict`` wrote, where ``folder`` holds masks of one format in it; else ``folder``."""
+    resolved = folder.resolve()
+    is_of_format = resolved.name in (*FORMAT_FOLDERS, BIDS_FOLDER)
+    return resolved.parent if is_of_format and (resolved.parent / FACTS_FILE).is_file() else folder
 
 
 def structures_in_masks(
@@ -79,8 +93,9 @@ def structures_in_masks(
     """
     if not facts.only:
         return tuple(labels.structures)
-    if not has_other_numbers and (folder / LABELS_FILE).is_file():
-        own = LabelSet.load(folder / LABELS_FILE)
+    described = folder_of_masks(folder) / LABELS_FILE
+    if not has_other_numbers and described.is_file():
+        own = LabelSet.load(described)
         values_of = {name: _values(own, classes) for name, classes in own.structures.items()}
         wanted = [values_of.get(name) for name in facts.only]
         found = tuple(name for name, classes in labels.structures.items() if _values(labels, classes) in wanted)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segfw.base.file_names import BIDS_FOLDER, FORMAT_FOLDERS
 from segfw.base.progress import progress
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.dataset.bids import called_alike, lookup_tables, masks_by_session
 from segfw.dataset.cases import Case
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
 from segfw.dataset.image_files import image_files, mask_files, mask_stem
@@ -20,6 +22,7 @@ from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
 from segfw.dataset.named_structures import labels_by_names, structure_map_above
 from segfw.dataset.patient_folders import visits_in
 from segfw.dataset.structure_map import STRUCTURES_FILE
+from segfw.evaluation.mask_facts import folder_of_masks
 from segfw.evaluation.masks import IDS_SHOWN, mask_values, read_pair
 from segfw.images.formats import has_names, is_picture, split_ending
 from segfw.images.mask_colours import is_colour, value_in_words
@@ -54,16 +57,18 @@ def pair_masks(predictions: Path, reference: Path, *, partial: bool = False) -> 
     """{case id: (reference file, prediction file)} by equal names without ending, and what was left out, in words.
 
     A prediction may also have the id of the case whose mask the reference is, or the name of its image, where the data
-    set beside the reference says so.
+    set beside the reference says so; and the name that either has in BIDS.
 
     Raises UserError if a reference has no prediction (unless ``partial``), or none has.
     """
     predicted = masks_by_id(predictions)
     wanted = masks_by_id(reference)
     cases = _cases_by_mask(reference)
+    of_bids = called_alike(wanted, predicted)
     pairs: Pairs = {}
     for name, path in sorted(wanted.items()):
-        found = next((called for called in (name, *_names_of(cases.get(name))) if called in predicted), None)
+        names = (name, *_names_of(cases.get(name)), of_bids.get(name))
+        found = next((called for called in names if called in predicted), None)
         if found is not None:
             pairs[found] = (path, predicted[found])
     paired = {path for path, _ in pairs.values()}
@@ -104,14 +109,21 @@ def listing(ids: Collection[str]) -> str:
 
 
 def known_labels(predictions: Path, reference: Path, label_names: Path | None = None) -> LabelSet | None:
-    """Labels by the first that there is: the table that is given, labels.json beside the predictions, dataset.json or
-    a table beside the reference; else None.
+    """Labels by the first that there is: the table that is given, labels.json beside the predictions, the table that
+    BIDS has beside them, dataset.json or a table beside the reference; else None.
     """
     if label_names is not None:
         return read_label_table(label_names).labels
     for folder in (predictions, predictions.resolve().parent):  # masks of DICOM lie in a folder of their own
         if (folder / LABELS_FILE).is_file() and (folder == predictions or holds_named_masks(predictions)):
             return LabelSet.load(folder / LABELS_FILE)
+    if masks_by_session(predictions):
+        beside = folder_of_masks(predictions) / LABELS_FILE
+        if beside.is_file():
+            return LabelSet.load(beside)
+        tables = lookup_tables(predictions)
+        if len(tables) == 1:
+            return read_label_table(tables[0]).labels
     description = reference.resolve().parent / DESCRIPTION_FILE
     if description.is_file():
         return read_labels(description)
@@ -265,14 +277,18 @@ def masks_by_id(folder: Path) -> dict[str, Path]:
         masks = _masks_of_data_set(folder)
     files = [] if masks else mask_files(folder)
     if not files:
-        masks = masks or _masks_of_data_set(folder)
+        masks = masks or _masks_of_data_set(folder) or masks_by_session(folder)
     for path in files:
         case = mask_stem(path)
         if case in masks:
             raise UserError(f"{folder}: {masks[case].name} and {path.name} are masks of one case; keep one of them")
         masks[case] = path
     if not masks:
-        raise UserError(f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves")
+        inner = [name for name in (*FORMAT_FOLDERS, BIDS_FOLDER) if (folder / name).is_dir()]
+        which = f", such as {folder / inner[0]}" if inner else ""
+        raise UserError(
+            f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves{which}"
+        )
     return masks
 
 

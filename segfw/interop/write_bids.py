@@ -11,6 +11,7 @@ from segfw.base.file_names import BIDS_FOLDER
 from segfw.base.files import write_text
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
+from segfw.dataset.bids import as_entities
 from segfw.dataset.finished_mask import DRAFT, MASK_SHARE, FinishedMask, MaskMaker
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
@@ -18,8 +19,6 @@ from segfw.images.formats import write_labels
 from segfw.interop.viewer_tables import colours_of
 
 VERSION = "1.10.0"  # of BIDS
-# Entities as a name of BIDS has them, and what kind of image it is.
-OF_BIDS = re.compile(r"(sub-[a-zA-Z0-9]+)((?:_[a-z]+-[a-zA-Z0-9]+)*?)(?:_[a-zA-Z0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class BidsFormat:
         return (f"{start}.tsv", f"{start}.json", f"{start}.nii.gz")
 
     def _start(self, case_id: str) -> str:
-        subject, entities = _entities(case_id)
+        subject, entities = as_entities(case_id)
         session = next((part for part in entities if part.startswith("ses-")), "")
         place = "/".join(filter(None, (self.folder, subject, session, "anat")))
         return f"{place}/{'_'.join([subject, *entities])}_desc-draft_dseg"
@@ -50,7 +49,7 @@ class BidsFormat:
             raise UserError(f"{case_id}: has no letter or digit of which BIDS could name a subject; rename the image")
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
-        """The mask, its table and its description, each whole; the mask is read back."""
+        """The mask, which is read back, its table and its description, each whole; none if the mask is not as given."""
         table, description, image = (folder / name for name in self.files(mask.case_id))
         write_text(table, label_table(mask.labels))
         about = {
@@ -61,7 +60,12 @@ class BidsFormat:
         }
         write_text(description, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         said = f"{DRAFT}; {mask.maker.text}"
-        write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
+        try:
+            write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
+        except UserError:
+            for beside in (table, description):
+                beside.unlink(missing_ok=True)
+            raise
 
     def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         made_by = {"Name": "segfw", "Version": own_version(), "Description": f"{maker.name}, model {maker.digest}"}
@@ -77,15 +81,6 @@ class BidsFormat:
 def _sources(image: Path | None) -> list[str]:
     """The image's name, if it is one of BIDS: others may be of a patient, and lead nowhere."""
     return [image.name] if image is not None and image.name.startswith("sub-") else []
-
-
-def _entities(case_id: str) -> tuple[str, list[str]]:
-    """('sub-01', ['ses-2', 'acq-low']) of 'sub-01_ses-2_acq-low_T1w'; of other names a subject alone."""
-    match = OF_BIDS.fullmatch(case_id)
-    if match:
-        kept = [part for part in match[2].split("_") if part and not part.startswith("desc-")]
-        return match[1], kept
-    return "sub-" + re.sub("[^a-zA-Z0-9]", "", case_id), []
 
 
 def label_table(labels: LabelSet) -> str:

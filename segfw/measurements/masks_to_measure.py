@@ -10,6 +10,7 @@ from pathlib import Path
 from segfw.base.printing import printable
 from segfw.base.records import UserError
 from segfw.base.words import listed
+from segfw.dataset.bids import called_alike
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
 from segfw.dataset.image_files import image_files, mask_stem
 from segfw.dataset.labels import LabelMap, LabelSet
@@ -113,12 +114,17 @@ def images_of_cases(images: Path, masks: Mapping[str, Path], *, is_one: bool = F
         match = re.fullmatch(r"(.+)_\d{4}", stem)
         if match:
             numbered.setdefault(match[1], []).append(by_stem[stem])
+    of_bids = called_alike(cases, {*by_stem, *numbered})
     found: dict[str, tuple[Path, ...]] = {}
     for case in cases:
         if case in by_stem:
             found[case] = (by_stem[case],)
         elif case in numbered:
             found[case] = tuple(numbered[case])
+        elif case in of_bids and of_bids[case] in by_stem:
+            found[case] = (by_stem[of_bids[case]],)
+        elif case in of_bids:
+            found[case] = tuple(numbered[of_bids[case]])
     if len(found) < len(cases):
         as_data_set = _paired(files, masks)
         if len(as_data_set) > len(found):

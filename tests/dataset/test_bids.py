@@ -5,6 +5,7 @@ import pytest
 from builders.data import touch_files
 from builders.found import channels, names, problems
 from segfw.base.records import UserError
+from segfw.dataset.bids import called_alike, masks_by_session
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 
@@ -108,3 +109,22 @@ def test_masks_of_several_kinds_are_asked_about(tmp_path):
         "derivatives/manual/*_label-lesion_mask (1 file); which of them to learn is not guessed: "
         "move all but one kind out of the data set"
     )
+
+
+def test_names_that_are_the_same_in_bids():
+    names = ["p_1", "p1", "case-7", "sub-02_T1w", "sub-03_acq-a_T1w", "x", "sub-04_T1w", "sub-04_T2w"]
+    others = ["sub-p1", "sub-case7", "sub-02_desc-draft_dseg", "sub-03_T1w", "x_", "sub-04"]
+    assert called_alike(names, others) == {"case-7": "sub-case7", "sub-02_T1w": "sub-02_desc-draft_dseg"}
+
+
+def test_masks_of_a_tree_without_images(tmp_path):
+    anat = {
+        "sub-1/ses-1/anat": ["sub-1_ses-1_desc-draft_dseg"],
+        "sub-2/anat": [f"sub-2_run-{run}_desc-draft_dseg" for run in "12"],
+        "other": ["a_seg"],
+    }
+    touch_files(tmp_path, anat)
+    assert list(masks_by_session(tmp_path)) == ["sub-1_ses-1", "sub-2_run-1", "sub-2_run-2"]
+    touch_files(tmp_path, {"sub-1/ses-1/anat": ["sub-1_ses-1_desc-final_dseg"]})
+    with pytest.raises(UserError, match=r"holds masks of 2 kinds: .*desc-draft.* \(3 files\), .*desc-final"):
+        masks_by_session(tmp_path)

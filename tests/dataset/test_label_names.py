@@ -212,3 +212,16 @@ def test_the_lookup_table_of_bids(tmp_path):
     (tmp_path / "derivatives" / "m" / "desc-manual_dseg.tsv").write_text(BIDS)
     found = find_dataset(tmp_path)
     assert (found.labels.names, found.labels_source) == (EXPECTED[1], "desc-manual_dseg.tsv")
+
+
+def test_tables_beside_the_masks_of_bids_count_where_they_say_the_same(tmp_path):
+    for number in "12":
+        image, mask = blocks_case(int(number))
+        anat = tmp_path / f"derivatives/m/sub-{number}/anat"
+        write_nifti(tmp_path / f"sub-{number}/anat/sub-{number}_T1w.nii.gz", image)
+        write_nifti(anat / f"sub-{number}_desc-draft_dseg.nii.gz", mask.astype(np.uint8))
+        (anat / f"sub-{number}_desc-draft_dseg.tsv").write_text(BIDS)
+    found = find_dataset(tmp_path)
+    assert (found.labels.names, found.labels_source) == (EXPECTED[1], "sub-1_desc-draft_dseg.tsv")
+    (anat / "sub-2_desc-draft_dseg.tsv").write_text(BIDS.replace("3", "4"))
+    assert find_dataset(tmp_path).labels is None
