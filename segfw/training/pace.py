@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from math import prod
 
 from segfw.images.geometry import Shape
+from segfw.planning.for_time import OVERHEAD
 from segfw.training.checkpoint import TrainState
 from segfw.training.step import Compute, empty_step, step_fits
 
 MEASURED_SHARE = 0.005  # of a time budget, that a measured step may take
 MEASURED_PATCHES = 2  # of a measured step
 SHORTEST_S = 1e-6  # of a step, where a coarse clock has not moved
-# On top of forward and backward: the optimiser, cutting and augmenting patches, validation on patches (a fifth of the
-# steps, forward only) and on whole cases. Of 8 trainings on one core it was 1.3 in large networks and 1.7 in tiny ones.
-OVERHEAD = 1.3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import pytest
 
 from builders.planning import fingerprint, manifest, rough_cost
 from segfw.networks.spec import NetworkSpec
-from segfw.planning.for_time import choice_for_time, fitted_to_time, steps_in_time
+from segfw.planning.for_time import OVERHEAD, choice_for_time, fitted_to_time, steps_in_time
 from segfw.planning.memory import StepCost
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
@@ -28,8 +28,8 @@ def features(plan: Plan) -> dict[str, int]:
 
 
 def voxels_per_second(seconds_of_a_3d_step: float) -> float:
-    """The pace at which two planned patches of 64 voxels an edge take so long with 32 features."""
-    return 2 * 64**3 / seconds_of_a_3d_step
+    """The pace at which a step on two planned patches of 64 voxels an edge takes so long in all with 32 features."""
+    return OVERHEAD * 2 * 64**3 / seconds_of_a_3d_step
 
 
 def test_a_long_training_keeps_the_planned_network(plan):
@@ -40,14 +40,14 @@ def test_a_long_training_keeps_the_planned_network(plan):
 
 
 def test_features_are_halved_until_enough_steps_fit(plan):
-    # A fourth of the time per step with half of the features: 501 steps become 2004.
-    half = fitted_to_time(plan, 501.0, voxels_per_second(1), cost_of=cost)
+    # A fourth of the time per step with half of the features: 376 steps become 1504.
+    half = fitted_to_time(plan, 376.0, voxels_per_second(1), cost_of=cost)
     assert features(half) == {"2d": 32, "3d_fullres": 16}  # slices are 64 times smaller
     network = half.configurations["3d_fullres"].network
     assert network.features == tuple(each // 2 for each in plan.configurations["3d_fullres"].network.features)
-    assert steps_in_time(half.configurations["3d_fullres"], 501.0, voxels_per_second(1)) == pytest.approx(2004)
+    assert steps_in_time(half.configurations["3d_fullres"], 376.0, voxels_per_second(1)) == pytest.approx(1504)
     assert half.configurations["3d_fullres"].reasons[-1] == (
-        "The first stage has 16 features in place of 32, so that more steps fit into 8.35 minutes."
+        "The first stage has 16 features in place of 32, so that more steps fit into 6.26667 minutes."
     )
     fewest = fitted_to_time(plan, 10.0, voxels_per_second(1), cost_of=cost)
     assert features(fewest) == {"2d": 16, "3d_fullres": 8}

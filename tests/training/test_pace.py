@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from segfw.base.ranks import ALONE
+from segfw.planning.for_time import OVERHEAD
 from segfw.training import pace
-from segfw.training.pace import MEASURED_SHARE, OVERHEAD, Pace, measured_pace
+from segfw.training.pace import MEASURED_SHARE, Pace, measured_pace
 
 
 def timed(monkeypatch, seconds_of):
