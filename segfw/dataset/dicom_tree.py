@@ -284,8 +284,10 @@ def _case_ids(raw: Path, pairs: Sequence[_Pair]) -> dict[Path, str]:
     numbers: Counter[str] = Counter()
     ids = {}
     for mask, base in sorted(bases.items()):
-        numbers[base] += 1
-        ids[mask] = f"{base}_{numbers[base]}" if times[base] > 1 else base
+        ids[mask] = base
+        while times[base] > 1 and ids[mask] in times:  # also of folders that are called like that
+            numbers[base] += 1
+            ids[mask] = f"{base}_{numbers[base]}"
     return ids
 
 

@@ -90,12 +90,12 @@ class StructureMap:
             if row.value is not None and row.label and values.setdefault(row.label, row.value) != row.value:
                 what = f"line {row.line} gives {row.label} the value {row.value}, a line above {values[row.label]}"
                 raise UserError(f"{self.path}: {what}; keep one of them")
-        ignore = values.pop(IGNORE, None)
         if len(set(values.values())) < len(values):
             same = next(name for name in values if list(values.values()).count(values[name]) > 1)
             raise UserError(
                 f"{self.path}: {values[same]} is the value of {same} and of another label; change one of them"
             )
+        ignore = values.pop(IGNORE, None)
         free = (value for value in range(1, 1 << 16) if value not in {*values.values(), ignore})
         for name in names:
             if name not in values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,7 @@ class Roi:
 
     structure: Structure
     contours: tuple[Dataset, ...]
+    frame_uid: str  # of the coordinates that it was drawn in; '' where the file does not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +90,37 @@ def read_structure_set(path: Path) -> StructureSet:
     """Reads an RTSTRUCT; Refusal if it has no ROI."""
     data = read_elements(path)
     with reading_elements():
-        contours = {
-            whole_of(item, "ReferencedROINumber", -1): tuple(items_of(item, "ContourSequence"))
-            for item in items_of(data, "ROIContourSequence")
-        }
-        rois = [
-            Roi(
-                structure=Structure(text_of(item, "ROIName"), whole_of(item, "ROINumber", -1)),
-                contours=contours.get(whole_of(item, "ROINumber", -1), ()),
-            )
-            for item in items_of(data, "StructureSetROISequence")
-        ]
+        contours = _contours_of(data)
+        rois = [_roi(item, contours) for item in items_of(data, "StructureSetROISequence")]
         series, image_uids = _references(data)
     if not rois:
         raise Refusal("is a structure set without any ROI; export it again, with its structures")
     if not any(roi.contours for roi in rois):
         raise Refusal("is a structure set in which no ROI has a contour; export it again, with its contours")
+    frames = {roi.frame_uid for roi in rois if roi.contours} - {""}
+    if len(frames) > 1:
+        what = f"has ROIs in {len(frames)} frames of reference, in which a place is not the same"
+        raise Refusal(f"{what}; export a structure set for each of the series that they were drawn on")
     return StructureSet(rois=tuple(rois), series=series, image_uids=image_uids)
+
+
+def _contours_of(data: Dataset) -> dict[int, tuple[Dataset, ...]]:
+    """Contours by the number of their ROI, of all items that refer to it."""
+    found: dict[int, tuple[Dataset, ...]] = {}
+    for item in items_of(data, "ROIContourSequence"):
+        number = whole_of(item, "ReferencedROINumber", -1)
+        found[number] = (*found.get(number, ()), *items_of(item, "ContourSequence"))
+    return found
+
+
+def _roi(item: Dataset, contours: Mapping[int, tuple[Dataset, ...]]) -> Roi:
+    """A ROI; one whose name is empty, as the standard allows, is called by its number."""
+    number = whole_of(item, "ROINumber", -1)
+    return Roi(
+        structure=Structure(text_of(item, "ROIName") or f"roi_{number}", number),
+        contours=contours.get(number, ()),
+        frame_uid=text_of(item, "ReferencedFrameOfReferenceUID"),
+    )
 
 
 def _references(data: Dataset) -> tuple[tuple[SeriesUids, ...], frozenset[str]]:

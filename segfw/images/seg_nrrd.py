@@ -46,7 +46,7 @@ class SlicerSegmentation:
 def read_seg_nrrd(path: Path) -> SlicerSegmentation | None:
     """Reads a segmentation; None if the file names no segment, and so is a mask like others."""
     voxels = read_itk(path)
-    segments = _segments(path, len(voxels.array))
+    segments = _segments(path)
     if not segments:
         return None
     if voxels.array.dtype.kind not in "iu":
@@ -57,16 +57,17 @@ def read_seg_nrrd(path: Path) -> SlicerSegmentation | None:
 
 def segment_structures(path: Path) -> tuple[Structure, ...]:
     """The structures of a segmentation by its header alone; none where it names none."""
-    return tuple(segment.structure for segment in _segments(path, None))
+    return tuple(segment.structure for segment in _segments(path))
 
 
-def _segments(path: Path, layers: int | None) -> list[_Segment]:
+def _segments(path: Path) -> list[_Segment]:
     import SimpleITK
 
     header = SimpleITK.ImageFileReader()
     header.SetFileName(str(path))
     header.ReadImageInformation()
     fields = {key: header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.startswith("Segment")}
+    layers = header.GetNumberOfComponents()
     segments = []
     for number in range(MOST_SEGMENTS):
         if f"Segment{number}_ID" not in fields and f"Segment{number}_Name" not in fields:
@@ -75,11 +76,14 @@ def _segments(path: Path, layers: int | None) -> list[_Segment]:
     return segments
 
 
-def _segment(fields: dict[str, str], number: int, layers: int | None) -> _Segment:
+def _segment(fields: dict[str, str], number: int, layers: int) -> _Segment:
+    """Where the file does not say it: of several layers each is of one segment, of the value 1, as Slicer before 4.11
+    wrote them; in a single layer segments are numbered.
+    """
     name = fields.get(f"Segment{number}_Name") or fields[f"Segment{number}_ID"]
-    value = fields.get(f"Segment{number}_LabelValue", str(number + 1)).strip()
-    layer = fields.get(f"Segment{number}_Layer", "0").strip()
-    if not value.isdigit() or not layer.isdigit() or (layers is not None and int(layer) >= layers):
+    value = fields.get(f"Segment{number}_LabelValue", "1" if layers > 1 else str(number + 1)).strip()
+    layer = fields.get(f"Segment{number}_Layer", str(number) if layers > 1 else "0").strip()
+    if not value.isdigit() or not layer.isdigit() or int(layer) >= layers:
         what = f"says of the segment {name} that its value is {value[:20]} in layer {layer[:20]}, of {layers} from 0 on"
         raise Refusal(f"{what}; save it again")
     return _Segment(structure=Structure(name.strip(), int(value)), layer=int(layer))

@@ -24,6 +24,7 @@ from segfw.inference.probabilities import read_probabilities
 from segfw.model.postprocess import Postprocessing, apply
 
 MAPS_FOLDER = "probability"
+WAYS = ("holes", "seg_type")  # of writing: None until the format is asked for
 
 
 class EnsembleSettings(Record):
@@ -32,10 +33,17 @@ class EnsembleSettings(Record):
     models: tuple[str, ...]  # digests, as in the files of probabilities
     weights: tuple[float, ...]
     postprocessing: Postprocessing
+    holes: str | None = None
+    seg_type: str | None = None
+
+    def completed(self, kept: EnsembleSettings) -> EnsembleSettings:
+        """The same, with the ways of writing that only ``kept`` tells."""
+        untold = [name for name in WAYS if getattr(self, name) is None]
+        return self.model_copy(update={name: getattr(kept, name) for name in untold})
 
     def maker(self, configurations: Sequence[str]) -> MaskMaker:
         """Who the masks are said to be of."""
-        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        digest = hashlib.sha256(self.model_dump_json(exclude=set(WAYS)).encode()).hexdigest()
         return MaskMaker(name=f"segfw ensemble of {', '.join(dict.fromkeys(configurations))}", digest=digest)
 
 
@@ -98,8 +106,13 @@ def is_up_to_date(made: Sequence[Path], sources: Sequence[Path]) -> bool:
     return all(path.is_file() and path.stat().st_mtime_ns >= newest_source for path in made)
 
 
-def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path], *, overwrite: bool) -> None:
-    """Makes ``output`` a folder of these settings; UserError if it holds masks of others."""
+def claim_folder(
+    output: Path, settings: EnsembleSettings, masks: Sequence[Path], others: Sequence[Path] = (), *, overwrite: bool
+) -> None:
+    """Makes ``output`` a folder of these settings; UserError if it holds masks of others.
+
+    ``others`` are the files of masks in formats that are not asked for now, which earlier calls may have written.
+    """
     kept = output / SETTINGS_FILE
     if output.is_file():
         raise UserError(f"{output}: is a file; give a folder for the masks")
@@ -107,12 +120,18 @@ def claim_folder(output: Path, settings: EnsembleSettings, masks: Sequence[Path]
     if overwrite:
         for mask in masks:  # before the settings change, lest an old mask pass for a new one
             mask.unlink(missing_ok=True)
+        for other in others if kept.is_file() else ():
+            other.unlink(missing_ok=True)
         for old in (output / MAPS_FOLDER).glob("*.nii.gz"):
             old.unlink()
-    elif kept.is_file() and EnsembleSettings.load(kept) != settings:
-        raise UserError(
-            f"{output}: holds masks of other models, weights or postprocessing; use another folder or --overwrite"
-        )
+    elif kept.is_file():
+        old_settings = EnsembleSettings.load(kept)
+        if settings.completed(old_settings) != old_settings.completed(settings):
+            raise UserError(
+                f"{output}: holds masks of other models, weights or postprocessing, or with other --holes or --seg-type"
+                "; use another folder or --overwrite"
+            )
+        settings = settings.completed(old_settings)
     elif not kept.is_file() and any(mask.exists() for mask in masks):
         raise UserError(f"{output}: holds masks that this verb did not write; use another folder or --overwrite")
     settings.save(kept)

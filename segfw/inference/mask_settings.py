@@ -19,8 +19,8 @@ from segfw.model.weights import add_tensors
 
 # Of a configuration, what is of its training alone, or only told.
 NOT_FOR_MASKS = {"median_shape", "batch_size", "batch_dice", "estimate", "reasons"}
-NOT_FOR_PROBABILITIES = {"postprocessing", "probability_bits", "only", "names", "quality"}
-ONLY_IF_ASKED_FOR = ("probability_bits", "quality")  # else None
+NOT_FOR_PROBABILITIES = {"postprocessing", "probability_bits", "only", "names", "quality", "holes", "seg_type"}
+ONLY_IF_ASKED_FOR = ("probability_bits", "quality", "holes", "seg_type")  # else None
 NOT_FOR_VALUES = {"also_called", "codes"}  # of labels: what they are called besides
 
 
@@ -31,7 +31,8 @@ class PredictionSettings(Record):
     plan, because nobody knows. ``precision`` is as asked for: with 'auto' each device that shares the cases takes what
     it is fastest in, or for imported models what nnU-Net takes. ``probability_bits`` is None until probabilities are
     asked for. ``only`` names the structures that the masks hold (empty: all), ``names`` whose numbers they have.
-    ``quality`` is the digest of what masks are judged by, None where they are not.
+    ``quality`` is the digest of what masks are judged by, None where they are not; ``holes`` and ``seg_type`` say how
+    RTSTRUCT and DICOM SEG were written, None until they are asked for.
     """
 
     configuration: str
@@ -46,6 +47,8 @@ class PredictionSettings(Record):
     only: tuple[str, ...] = ()
     names: str | None = None
     quality: str | None = None
+    holes: str | None = None
+    seg_type: str | None = None
 
     @property
     def digest(self) -> str:
@@ -53,12 +56,11 @@ class PredictionSettings(Record):
         return hashlib.sha256(self.model_dump_json(exclude=NOT_FOR_PROBABILITIES).encode()).hexdigest()
 
     def differences(self, kept: PredictionSettings) -> list[str]:
-        """Names of what differs from ``kept``; bits that only one of the two tells of do not, nor by what masks are
+        """Names of what differs from ``kept``; what only one of the two was asked for does not, nor by what masks are
         judged, which changes no mask."""
         names = [name for name in PredictionSettings.model_fields if getattr(self, name) != getattr(kept, name)]
-        if None in (self.probability_bits, kept.probability_bits):
-            names = [name for name in names if name != "probability_bits"]
-        return [name.replace("_", " ") for name in names if name != "quality"]
+        untold = [name for name in ONLY_IF_ASKED_FOR if None in (getattr(self, name), getattr(kept, name))]
+        return [name.replace("_", " ") for name in names if name not in (*untold, "quality")]
 
     def completed(self, kept: PredictionSettings) -> PredictionSettings:
         """The same, with what only ``kept`` tells."""

@@ -181,6 +181,8 @@ class PredictionJob:
             only=self.only,
             names=self.options.names,
             quality=self.quality,
+            holes=self.options.holes_asked,
+            seg_type=self.options.seg_type_asked,
         )
 
     def folder(self, loaded: Sequence[Model]) -> OutputFolder:

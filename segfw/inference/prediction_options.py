@@ -49,6 +49,16 @@ class FormatOptions(Options):
     holes: Literal["keyhole", "xor"] = option("keyhole", HOLES)
     sr: bool = option(False, "with dicom-seg: a DICOM report (TID 1500) of volumes as well")
 
+    @property
+    def holes_asked(self) -> str | None:
+        """How RTSTRUCT is written, None where it is not asked for."""
+        return self.holes if "rtstruct" in self.formats else None
+
+    @property
+    def seg_type_asked(self) -> str | None:
+        """How DICOM SEG is written, None where it is not asked for."""
+        return self.seg_type if "dicom-seg" in self.formats else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectOptions(TilingOptions):

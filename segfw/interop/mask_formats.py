@@ -69,6 +69,13 @@ def mask_formats(names: Sequence[str], wishes: FormatWishes) -> tuple[MaskFormat
     return tuple(sorted(found.values(), key=lambda each: isinstance(each, ImageFormat)))
 
 
+def files_in_any_format(case_id: str) -> tuple[str, ...]:
+    """All files that a mask may have been written to, whatever was asked for, from the folder of the masks."""
+    apart = [make(FormatWishes(report=True)) for make in FORMATS.values()]
+    files = [file for each in apart for file in each.files(case_id)]
+    return tuple(dict.fromkeys([*files, *(f"{case_id}{ending}" for ending in MASK_ENDINGS)]))
+
+
 def _ending_of(name: str) -> str:
     """The ending that a format of images has, '' for others."""
     return PLAIN_MASK if name == "nifti" else name if name in MASK_ENDINGS else ""

@@ -126,12 +126,19 @@ def is_series(image: Path) -> bool:
 
 
 def _files_of(image: Path) -> Sequence[Path]:
+    """The images in a folder, without doses, plans and structures beside them, or those of the series of a file."""
     if image.is_dir():
-        return [path for path in sorted(image.iterdir()) if is_dicom(path)]
+        return [path for path in sorted(image.iterdir()) if is_dicom(path) and _may_be_image(path)]
     try:
         return files_of_series(image)
     except Refusal as error:
         raise UserError(f"{image}: {error}") from None
+
+
+def _may_be_image(file: Path) -> bool:
+    """Whether a file is an image, as the reader of images takes it; one that cannot be read may be, and is told of."""
+    header = read_header(file)
+    return header is None or header.kind == "image"
 
 
 def _series_in(folder: Path) -> Iterator[list[Dataset]]:
@@ -144,7 +151,7 @@ def _series_in(folder: Path) -> Iterator[list[Dataset]]:
             header = dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises whatever a damaged file makes of its parts, and says values of it
             raise UserError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy it again") from None
-        if int(header.get("NumberOfFrames") or 1) > 1 and "SegmentSequence" not in header:
+        if int(header.get("NumberOfFrames") or 1) > 1:
             raise UserError(
                 f"{path}: is multi-frame DICOM, which is read, but to which no SEG or RTSTRUCT can refer; write "
                 "nifti or seg.nrrd"

@@ -12,7 +12,7 @@ from segfw.dataset.finished_mask import DRAFT, FinishedMask
 from segfw.images.units import SCAN
 from segfw.interop.dicom_codes import AI, UNICODE, complete_header, concept, taken_as_they_are
 from segfw.interop.write_dicom_seg import Segmentation
-from segfw.interop.written_structures import GENERIC, WrittenStructure, dicom_text
+from segfw.interop.written_structures import ALTERED, GENERIC, WrittenStructure, dicom_text
 
 if TYPE_CHECKING:
     from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -108,7 +108,7 @@ def _measured(
     )
     laterality = concept(structure.modifier) if structure.modifier is not None else None
     sites = None
-    if structure.kind != GENERIC:
+    if structure.kind != GENERIC and structure.category != ALTERED:  # a tumour is no place in the body
         sites = [FindingSite(anatomic_location=concept(structure.kind), laterality=laterality)]
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(

@@ -25,7 +25,6 @@ from segfw.interop.written_structures import CodeTriple, WrittenStructure, in_la
 NOT_BEGUN = "notstarted"  # Slicer's state of a segment that nobody has looked at
 TERMINOLOGY = "Segmentation category and type - DICOM master list"
 REGIONS = "Anatomic codes - DICOM master list"
-TYPES = {"uint8": "uint8", "uint16": "uint16", "int16": "int16", "int32": "int32"}
 CHUNK_BYTES = 1 << 24
 MOST_OFF_MM = 1e-3
 

@@ -60,7 +60,7 @@ def ensemble(
     from segfw.inference import averaged_folder
     from segfw.inference.averaging import check_same_kind, class_index
     from segfw.inference.probabilities import probability_files, read_probabilities
-    from segfw.interop.mask_formats import format_note, require_distinct_masks
+    from segfw.interop.mask_formats import files_in_any_format, format_note, require_distinct_masks
     from segfw.model.postprocess import Postprocessing, require_steps
     from segfw.model.selection import load_postprocessing
 
@@ -86,6 +86,8 @@ def ensemble(
         models=tuple(opened.info.model for opened in first),
         weights=weights,
         postprocessing=steps,
+        holes=options.holes_asked,
+        seg_type=options.seg_type_asked,
     )
     check_same_kind(first)
     for name in options.maps_of:
@@ -103,7 +105,9 @@ def ensemble(
     require_distinct_masks(formats, common)
     masks = {case: writer.files(case) for case in common}
     every_mask = [file for files_of_case in masks.values() for file in files_of_case]
-    averaged_folder.claim_folder(output, settings, every_mask, overwrite=options.overwrite)
+    others = {case: [output / file for file in files_in_any_format(case)] for case in common}
+    every_other = [file for files_of_case in others.values() for file in files_of_case]
+    averaged_folder.claim_folder(output, settings, every_mask, every_other, overwrite=options.overwrite)
     writer.write_about()
     note = format_note(options.formats, labels, ())
     if note:
@@ -114,8 +118,10 @@ def ensemble(
         sources = [found[case] for found in files]
         if averaged_folder.is_up_to_date([*made, *maps.values()], sources):
             continue
-        for file in reversed(made):
-            file.unlink(missing_ok=True)  # lest one of old probabilities stay where the new ones fail
+        # Lest one of old probabilities stay where the new ones fail, or in a format that is not asked for now
+        old = (file for file in others[case] if not averaged_folder.is_up_to_date([file], sources))
+        for file in (*reversed(made), *old):
+            file.unlink(missing_ok=True)
         try:
             writer.require(case)
             averaged_folder.average_case(case, sources, settings, writer, maps, common[0])

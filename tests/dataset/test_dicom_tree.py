@@ -129,6 +129,7 @@ def test_a_name_that_means_nothing_is_refused_or_left_out_as_the_table_says(tmp_
         ("structure,label,value\ncord,a,x\n", "line 2 has the value 'x'; write a whole number from 1 to 65535"),
         ("structure,label,value\ncord,a,0\n", "line 2 has the value '0'; write a whole number"),
         ("structure,label,value\ncord,a,1\nb,b,1\n", "1 is the value of a and of another label; change one"),
+        ("structure,label,value\ncord,a,1\nb,ignore,1\n", "1 is the value of a and of another label; change one"),
         ("structure,label,value\ncord,a,1\nb,a,2\n", "line 3 gives a the value 2, a line above 1; keep one"),
         ("structure,label\n,a\n", "line 2 names no structure; fill it in"),
         ("structure,label\n*,a\n", "gives all other structures (*) the label a; leave that label empty"),
@@ -201,6 +202,15 @@ def test_several_series_of_one_patient_stay_together(tmp_path):
     patient(raw, "c", 3, patient="")
     found = find_dataset(described(raw))
     assert found.patient_of == {"a": "a", "b": "a", "c": "c"}
+
+
+def test_a_number_makes_no_name_that_another_folder_has(tmp_path):
+    raw = tmp_path / "raw"
+    for number, folder in enumerate(("p/1", "p/2", "p_1/1", "p/3"), 1):
+        patient(raw, folder, number)
+    found = find_dataset(described(raw))
+    ids = {case.images[0].parent.relative_to(raw).as_posix(): case.id for case in found.cases}
+    assert ids == {"p/1": "p_2", "p/2": "p_3", "p/3": "p_4", "p_1/1": "p_1"}
 
 
 # ---- pseudonyms ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations, product
 from pathlib import Path
 
@@ -213,6 +214,27 @@ def test_single_slices_without_a_contour_and_points_are_told(tmp_path):
     assert any("ROI b has no contour" in note for note in mask.notes)
 
 
+def test_contours_of_a_roi_may_lie_in_several_items_and_its_name_may_be_empty(tmp_path):
+    image = read_volume(write_series(tmp_path / "ct", IMAGE))
+    items = [item(ReferencedROINumber=1, ContourSequence=[each]) for each in contours_of(FIRST)]
+    path = write_structures(tmp_path / "rs.dcm", {"": contours_of(FIRST)}, ROIContourSequence=items)
+    assert [structure.name for structure in open_named_mask(path).structures] == ["roi_1"]
+    np.testing.assert_array_equal(read_mask(path, image).array[0], FIRST)
+
+
+def test_rois_of_several_frames_of_reference_are_refused(tmp_path):
+    """Places of the one are none of the other, and nothing says which is that of the image."""
+    image = read_volume(write_series(tmp_path / "ct", IMAGE))
+    rois = {"a": contours_of(FIRST), "b": contours_of(SECOND)}
+    frames = (GRID.frame, f"{GRID.frame}.2")
+    items = [
+        item(ROINumber=number, ReferencedFrameOfReferenceUID=frame, ROIName=name)
+        for number, (name, frame) in enumerate(zip(rois, frames), 1)
+    ]
+    path = write_structures(tmp_path / "rs.dcm", rois, StructureSetROISequence=items)
+    assert "has ROIs in 2 frames of reference" in refusal(path, image)
+
+
 def test_the_series_must_be_that_which_was_drawn_on(tmp_path):
     other = Grid(series="1.2.3.5", frame="1.2.3.5.99")
     image = read_volume(write_series(tmp_path / "ct", IMAGE, other))
@@ -331,6 +353,11 @@ def test_segments_of_slicer_have_names_and_layers(tmp_path):
     np.testing.assert_array_equal(read_mask(cut, image).array[0], expected)
     bad = write_seg_nrrd(tmp_path / "d.seg.nrrd", LABELS[None], {"liver": (1, 3)})
     assert "its value is 1 in layer 3, of 1 from 0 on" in refusal(bad, image)
+    # Before 4.11 Slicer said neither value nor layer: each segment has a layer of its own, with the value 1.
+    old = tmp_path / "old.seg.nrrd"
+    old.write_bytes(re.sub(rb"Segment\d_(LabelValue|Layer):=\d\n", b"", layered.read_bytes()))
+    assert b"LabelValue" not in old.read_bytes()
+    np.testing.assert_array_equal(read_mask(old, image).array[0], LABELS)
     plain = write_seg_nrrd(tmp_path / "e.seg.nrrd", LABELS[None], {})
     np.testing.assert_array_equal(read_mask(plain).array[0], LABELS)
 

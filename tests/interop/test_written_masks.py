@@ -294,6 +294,20 @@ def test_the_report_has_the_volume_of_each_structure(tmp_path):
         assert number in (None, uids[group.tracking_uid])
 
 
+def test_a_tumour_is_found_and_no_place_in_the_body(tmp_path):
+    values = (mask_on(SHAPE) > 0) * 1 + (mask_on(SHAPE) == 7) * 1
+    folder = write_series(tmp_path / "series", values)
+    labels = LabelSet(names=("background", "kidney_left", "tumor"), values=(0, 1, 2))
+    mask = finished(values, read_volume(folder).geometry, folder, labels=labels)
+    (each,) = mask_formats(["dicom-seg"], FormatWishes(report=True))
+    each.write(tmp_path / "out", mask)
+    report = highdicom.sr.srread(tmp_path / "out" / "sr" / "case.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    sites = {group.tracking_identifier: [site.value.meaning for site in group.finding_sites] for group in groups}
+    assert sites == {"kidney_left": ["Kidney"], "tumor": []}
+    assert groups[1].finding_category.value == "49755003"
+
+
 def test_letters_of_a_name_stay_whatever_they_were_written_in(tmp_path):
     values = mask_on((2, 20, 30))
     changes = {"SpecificCharacterSet": "GB18030", "PatientName": "王^小东", "ReferringPhysicianName": "李^大夫"}
@@ -375,6 +389,25 @@ def test_of_two_series_in_a_folder_the_one_on_the_grid_is_referred_to(tmp_path):
     found = pydicom.dcmread(tmp_path / "rt.dcm").ReferencedFrameOfReferenceSequence[0]
     of_series = found.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
     assert of_series.SeriesInstanceUID.endswith(".1.2")
+
+
+def test_a_dose_and_a_segmentation_beside_the_slices_are_no_images_of_the_series(tmp_path):
+    """As planning systems export them: all into one folder."""
+    values = mask_on(SHAPE)
+    folder = write_series(tmp_path / "series", values)
+    geometry = read_volume(folder).geometry
+    with written_segmentation(folder / "seg.dcm", finished(values, geometry, folder)):
+        pass
+    for number, frames in enumerate((1, 4), start=2):
+        dose = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2", "NumberOfFrames": frames}
+        made = write_series(tmp_path / f"dose{frames}", values[:1], number=number, changes=dose)
+        shutil.copy(made / "0000.dcm", folder / f"dose{frames}.dcm")
+    for each in mask_formats(["rtstruct", "dicom-seg"], FormatWishes()):
+        each.require("case", folder)
+    write_rtstruct(tmp_path / "rt.dcm", finished(values, geometry, folder))
+    found = pydicom.dcmread(tmp_path / "rt.dcm").ReferencedFrameOfReferenceSequence[0]
+    of_series = found.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    assert len(of_series.ContourImageSequence) == len(values)
 
 
 def test_outlines_that_are_not_the_mask_are_not_left_there(tmp_path, monkeypatch):

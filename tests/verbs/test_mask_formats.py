@@ -1,5 +1,6 @@
 """predict and ensemble with several formats: what is done, kept, forgotten, refused, and what no file may say."""
 
+import os
 import shutil
 import sys
 
@@ -105,6 +106,24 @@ def test_overwrite_forgets_formats_that_are_not_asked_for_any_more(model, scans,
     assert of_case(out, "a") == {"a.nii.gz"}
 
 
+def test_files_that_were_written_in_another_way_do_not_pass_for_those_asked_for(model, scans, tmp_path):
+    one = tmp_path / "one"
+    predict(model, scans, one, device="cpu", formats=("rtstruct",), save_probabilities=16)
+    predict(model, scans, one, device="cpu", formats=("dicom-seg",), seg_type="labelmap")
+    for wishes in ({"formats": ("rtstruct",), "holes": "xor"}, {"formats": ("dicom-seg",)}):
+        name = "holes" if "holes" in wishes else "seg type"
+        with pytest.raises(UserError, match=rf"holds masks of another model or other options \({name}\); use"):
+            predict(model, scans, one, device="cpu", **wishes)
+    predict(model, scans, one, device="cpu")  # which asks for neither
+    predict(model, scans, one, device="cpu", formats=("rtstruct", "dicom-seg"), seg_type="labelmap")
+    out = tmp_path / "averaged"
+    ensemble([one], out, formats=("rtstruct",), holes="xor")
+    ensemble([one], out)
+    with pytest.raises(UserError, match="weights or postprocessing, or with other .*holes or .*; use another"):
+        ensemble([one], out, formats=("rtstruct",))
+    ensemble([one], out, formats=("rtstruct",), overwrite=True)
+
+
 def test_files_that_are_no_series_are_refused_before_anything_is_written(model, images, scans, tmp_path, monkeypatch):
     for name in ("dicom-seg", "rtstruct"):
         with pytest.raises(
@@ -200,3 +219,23 @@ def test_an_ensemble_writes_formats_too(model, scans, tmp_path):
     assert "rtstruct refers to the slices of a DICOM series, and no image of it is at hand" in failures
     ensemble([tmp_path / "one"], tmp_path / "lost", formats=("rtstruct",), images=moved)
     assert (tmp_path / "lost" / "rtstruct" / "b.dcm").is_file()
+
+
+def test_an_ensemble_of_others_leaves_no_mask_of_the_old_one_in_any_format(model, scans, tmp_path):
+    """It would pass for one of the new models when its format is asked for again."""
+    one = tmp_path / "one"
+    out = tmp_path / "averaged"
+    predict(model, scans, one, device="cpu", save_probabilities=16)
+    ensemble([one], out, formats=EVERY, sr=True)
+    ensemble([one, one], out, weights=(1, 2), overwrite=True)
+    assert of_case(out, "a") == {"a.nii.gz"}
+    # Nor of probabilities that were made anew
+    ensemble([one, one], out, weights=(1, 2), formats=("rtstruct", "seg.nrrd"))
+    ensemble([one, one], out, weights=(1, 2))
+    assert of_case(out, "a") == {"a.nii.gz", "rtstruct/a.dcm", "seg-nrrd/a.seg.nrrd"}
+    later = (out / "rtstruct" / "a.dcm").stat().st_mtime + 10
+    (anew,) = (one / "probabilities").glob("a.*")
+    os.utime(anew, (later, later))
+    ensemble([one, one], out, weights=(1, 2))
+    assert of_case(out, "a") == {"a.nii.gz"}
+    assert of_case(out, "b") == {"b.nii.gz", "rtstruct/b.dcm", "seg-nrrd/b.seg.nrrd"}
