@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.file_names import MASK_SETTINGS_FILE as SETTINGS_FILE
-from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import Case
 from segfw.images.formats import split_ending
 from segfw.inference.output_folder import OutputFolder
-from segfw.inference.uncertainty import TABLE_FILE
 from segfw.model.load import Model
 from segfw.model.postprocess import Postprocessing
 from segfw.model.weights import add_tensors
@@ -91,8 +89,6 @@ def agree_on_settings(
                 forgotten |= {case.id for case in found} | folder.known()
             for case_id in forgotten:
                 folder.forget(case_id)
-            (folder.path / TABLE_FILE).unlink(missing_ok=True)  # has lines of what is forgotten
-            (folder.path / QUALITY_TABLE_FILE).unlink(missing_ok=True)
         else:
             _require_none(different, folder.path)
         told = settings
@@ -101,7 +97,6 @@ def agree_on_settings(
             if old.quality is not None and old.quality != told.quality:  # by another calibration
                 for case_id in {case.id for case in found} | folder.known():
                     folder.forget_quality(case_id)
-                (folder.path / QUALITY_TABLE_FILE).unlink(missing_ok=True)
         if told != old:
             told.save(kept)
 

@@ -12,7 +12,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from segfw.base.file_names import CASE_PAGES_FOLDER, PLAUSIBLE_FOLDER, QUALITY_FOLDER, REGIONS_ENDING
+from segfw.base.file_names import (
+    CASE_PAGES_FOLDER,
+    PLAUSIBLE_FOLDER,
+    QUALITY_FOLDER,
+    QUALITY_TABLE_FILE,
+    REGIONS_ENDING,
+)
 from segfw.base.file_names import HIDDEN as HIDDEN
 from segfw.base.files import remove_partials, write_text
 from segfw.base.locks import alone, claimed
@@ -28,6 +34,7 @@ from segfw.inference.probabilities import ENDING
 from segfw.inference.probabilities import FOLDER as PROBABILITIES
 from segfw.inference.uncertainty import FOLDER as UNCERTAINTY
 from segfw.inference.uncertainty import MAPS, map_name
+from segfw.inference.uncertainty import TABLE_FILE as UNCERTAINTY_TABLE
 
 TIMINGS_FILE = "timings.json"
 Sources = tuple[tuple[str, int, int], ...]  # of each file of an image: name, bytes, last change in ns
@@ -121,6 +128,7 @@ class OutputFolder:
         extras = (self.path / PROBABILITIES / f"{case_id}{ENDING}", self.path / UNCERTAINTY / f"{case_id}.json", *maps)
         for file in (*self._all_masks(case_id), *self.beside(case_id), *extras):
             file.unlink(missing_ok=True)
+        (self.path / UNCERTAINTY_TABLE).unlink(missing_ok=True)  # has a line of it
         self.forget_quality(case_id)
         self._record(case_id).unlink(missing_ok=True)
 
@@ -131,6 +139,7 @@ class OutputFolder:
         (self.path / CASE_PAGES_FOLDER / f"{case_id}.html").unlink(missing_ok=True)
         for file in self._plausible_files(case_id):
             file.unlink(missing_ok=True)
+        (self.path / QUALITY_TABLE_FILE).unlink(missing_ok=True)  # has lines of it
 
     def _plausible_files(self, case_id: str) -> list[Path]:
         """Plausible masks of a case, as the file says that lists them, and that file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -48,6 +49,12 @@ class Splits(Record):
 
     source: str
     folds: tuple[Fold, ...]
+
+    @property
+    def patients(self) -> int | None:
+        """Of how many patients cases were kept together where folds were drawn; None where each case was drawn."""
+        said = re.search(r", all cases of each of (\d+) patients? in one fold", self.source)
+        return None if said is None else int(said[1])
 
     def fold(self, name: str) -> Fold:
         """Fold '0', '1', ... or 'all' (every case trains, none validates); raises UserError for another."""

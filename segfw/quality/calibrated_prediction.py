@@ -98,13 +98,18 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
     return MaskJudge(quality=quality, digest=calibration.digest, guarantee=guarantee)
 
 
-def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> PlausibleMasks | None:
+def plausible_of(
+    model: Path, loaded: Sequence[Model], options: PredictOptions, only: Sequence[str] = ()
+) -> PlausibleMasks | None:
     """What makes the masks of ``--plausible``; None where they are not asked for. Parameters as of ``judge_of``.
+
+    ``only`` are the structures that are wanted, by their names in training; all without any.
 
     Raises
     ------
     UserError
-        If the model has no calibration, or one of another model or configuration, or of too few cases.
+        If the model has no calibration, or one of another model or configuration, or of too few cases for whatever is
+        wanted.
     """
     if not options.plausible:
         return None
@@ -127,17 +132,18 @@ def plausible_of(model: Path, loaded: Sequence[Model], options: PredictOptions) 
     if problem:
         raise UserError(f"{path}: is of another model ({problem}); run segfw calibrate anew, or leave out --plausible")
     require_known_entries(quality, loaded[0], path, "leave out --plausible")
-    without = {
-        name: found.note for name, found in quality.plausible.items() if found.outer is None and found.inner is None
-    }
-    if len(without) == len(quality.plausible):
+    wanted = {name: found for name, found in quality.plausible.items() if not only or name in only}
+    without = {name: found.note for name, found in wanted.items() if found.outer is None and found.inner is None}
+    if len(without) == len(wanted):
         why = next(iter(without.values()), "it was made without them")
+        of = f" of {listed(only, 'and')}" if only else ""
         raise UserError(
-            f"{path}: holds no thresholds for --plausible ({why}); calibrate with more cases, or leave out --plausible"
+            f"{path}: holds no thresholds for --plausible{of} ({why}); calibrate with more cases, or leave out "
+            "--plausible"
         )
     for name, note in without.items():
         print(f"note: no plausible masks of {name}: {note}")
-    thresholds = {name: found for name, found in quality.plausible.items() if name not in without}
+    thresholds = {name: found for name, found in wanted.items() if name not in without}
     for name, found in thresholds.items():
         if found.says_little:
             print(f"note: the plausible masks of {name} keep their promise and say little: {found.says_little}")

@@ -18,7 +18,7 @@ from segfw.quality.calibration_pass import SHIFTS_OF_A_CASE
 from segfw.quality.quality_fitting import LEAST_CASES
 
 
-def calibration_line(work: Path, configurations: Sequence[str], device: str) -> str:
+def calibration_line(work: Path, configurations: Sequence[str], device: str, groups: str | Path | None = None) -> str:
     """The command that calibrates what was trained or chosen, with its expected minutes; or why there is nothing to do.
 
     Parameters
@@ -29,6 +29,8 @@ def calibration_line(work: Path, configurations: Sequence[str], device: str) -> 
         Those that were trained, or that ``select`` chose.
     device
         On which the time is measured, and the command runs.
+    groups
+        Which cases are of one patient, where that was given: else those of one would count as several.
 
     Returns
     -------
@@ -59,4 +61,6 @@ def calibration_line(work: Path, configurations: Sequence[str], device: str) -> 
         words += ["--configuration", name]
     if device != "auto":
         words += ["--device", device]
+    if groups is not None:
+        words += ["--groups", groups]
     return f"how far each mask can be trusted, after about {minutes} min: {shell_line(*words)}"

@@ -324,7 +324,11 @@ def _empty_masks(items: Sequence[QualityItem], labels: LabelSet) -> dict[str, Em
         empty = [
             item for item in items if item.structure == structure and item.shift == CLEAN and not item.features.voxels
         ]
-        found[structure] = EmptyMasks(found_nothing=len(empty), rightly=sum(item.dice is None for item in empty))
+        # Of a case that several folds predicted there is one, as in the words that tell of it.
+        found[structure] = EmptyMasks(
+            found_nothing=len({item.case for item in empty}),
+            rightly=len({item.case for item in empty if item.dice is None}),
+        )
     return found
 
 

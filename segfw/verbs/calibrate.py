@@ -97,15 +97,30 @@ def _cohort(work: Path, options: CalibrateOptions) -> _Cohort:
     if options.cases is not None:
         return _cohort_of_unseen(work, plan, configuration, options)
     cases, folds_of, notes = _held_out(work, plan, configuration)
+    patient_of = read_groups(options.groups, [case.id for case in cases])
     return _Cohort(
         plan=plan,
         configuration=configuration,
         folds=tuple(sorted({fold for folds in folds_of.values() for fold in folds})),
         cases=cases,
         folds_of=folds_of,
-        patient_of=read_groups(options.groups, [case.id for case in cases]),
+        patient_of=patient_of,
         unseen=False,
-        notes=notes,
+        notes=(*notes, *_patients_notes(work, len(set(patient_of.values())))),
+    )
+
+
+def _patients_notes(work: Path, patients: int) -> tuple[str, ...]:
+    """A note where folds were drawn by fewer patients than are known here, whose cases would count as others'."""
+    from segfw.base.words import count
+    from segfw.planning.splits import SPLITS_FILE, Splits
+
+    drawn = Splits.load(work / SPLITS_FILE).patients
+    if drawn is None or drawn >= patients:
+        return ()
+    return (
+        f"folds were drawn by {count(drawn, 'patient')}, and here cases count as of {patients}: quality promises too "
+        "much where those of one patient count as several; give --groups as for plan-and-preprocess",
     )
 
 
@@ -140,6 +155,7 @@ def _held_out(
     from segfw.inference.held_out import validating_folds
     from segfw.inference.ranking import trained_validating_folds
     from segfw.planning.splits import SPLITS_FILE, Splits
+    from segfw.quality.quality_fitting import TooFewCases
 
     if not (work / SPLITS_FILE).is_file() or not (work / MANIFEST_FILE).is_file():
         raise UserError(
@@ -149,7 +165,7 @@ def _held_out(
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     folds = trained_validating_folds(work, configuration, splits)
     if not folds:
-        raise UserError(
+        raise TooFewCases(
             f"{work}: no fold of {configuration} that holds cases out is trained to its end; train one first"
         )
     known = {case.id for case in cases}

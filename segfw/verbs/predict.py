@@ -211,7 +211,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     if options.report:
         gate = None if judge is None else judge.quality.gate
         job = replace(job, makers=(*job.makers, page_maker(model, loaded, gate)))
-    plausible = plausible_of(model, loaded, options)
+    plausible = plausible_of(model, loaded, options, job.only)
     if plausible is not None:
         job = replace(job, makers=(*job.makers, plausible), quality=plausible.digest)
     if options.cluster is not None:

@@ -308,7 +308,8 @@ def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]])
     if not typed.calibrate:
         from segfw.quality.calibration_time import calibration_line
 
-        line = calibration_line(typed.work, [name for name, folds in scores.items() if folds], typed.device)
+        trained = [name for name, folds in scores.items() if folds]
+        line = calibration_line(typed.work, trained, typed.device, typed.groups)
         if line:
             aside(line)
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")

@@ -154,7 +154,7 @@ def _say_result(typed: argparse.Namespace, selection: Selection) -> None:
 
     aside((typed.work / TABLE_FILE).read_text(encoding="utf-8").rstrip())
     print(f"written: {typed.work / SELECTION_FILE}")
-    line = calibration_line(typed.work, selection.configurations, typed.device)
+    line = calibration_line(typed.work, selection.configurations, typed.device, typed.groups)
     if line:
         aside(line)
     say_next("predict", typed.work, "NEW_IMAGES", "MASKS")

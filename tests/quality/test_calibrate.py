@@ -21,9 +21,10 @@ from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
-from segfw.planning.splits import Splits
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.quality import calibration_folder
 from segfw.quality.calibration_pass import SHIFTS_OF_A_CASE, CalibratedCase
+from segfw.quality.quality_fitting import TooFewCases
 from segfw.quality.quality_model import CLEAN, QualityModel
 from segfw.quality.quality_worth import AGREEMENT
 from segfw.verbs.calibrate import PAGE_FILE, calibrate
@@ -268,7 +269,7 @@ def test_no_fold_that_holds_cases_out(tmp_path):
     with pytest.raises(UserError, match="no fold of 3d_fullres that holds cases out is trained to its end"):
         calibrate(work, device="cpu", configuration="3d_fullres")
     save_drawn(work, "3d_fullres", "all", 0)
-    with pytest.raises(UserError, match="no fold of 3d_fullres that holds cases out"):
+    with pytest.raises(TooFewCases, match="no fold of 3d_fullres that holds cases out"):  # of which run tells in a note
         calibrate(work, device="cpu")
 
 
@@ -322,6 +323,19 @@ def test_shares_that_are_none(work, words, message, capsys):
 def test_cases_that_the_model_was_trained_on(work):
     with pytest.raises(UserError, match="holds case_00, on which the model was trained; give cases that it never saw"):
         calibrate(work, device="cpu", cases=work.parent / "raw")
+
+
+def test_folds_that_were_drawn_by_fewer_patients_are_a_note(tmp_path):
+    work = drawn_work(tmp_path)
+    splits = Splits.load(work / SPLITS_FILE)
+    drawn = splits.model_copy(update={"source": "3 folds drawn, all cases of each of 3 patients in one fold"})
+    drawn.save(work / SPLITS_FILE)
+    notes = calibrate(work, device="cpu", shifts=False).notes
+    assert any(note.startswith("folds were drawn by 3 patients, and here cases count as of 6") for note in notes)
+    table = tmp_path / "patients.csv"
+    rows = [f"case_{index:02d},{index // 2}" for index in range(6)]
+    table.write_text("\n".join(["case,patient", *rows]) + "\n")
+    assert calibrate(work, device="cpu", shifts=False, groups=table).notes == ()
 
 
 def test_all_of_one_patient(work):

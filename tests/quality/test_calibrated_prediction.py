@@ -137,10 +137,12 @@ def test_a_changed_image_takes_what_was_told_of_its_mask_with_it(calibrated, tmp
     shutil.copy(images / "b.nii.gz", images / "a.nii.gz")
     predict(calibrated, images, masks, device="cpu", quality=False)
     assert told(masks).keys() == {"b.json", "b_regions.json"}
+    assert not (masks / "quality.csv").exists()  # it had lines of the mask that is gone
     predict(calibrated, images, masks, device="cpu")
     after = told(masks)
     assert after["b.json"] == before["b.json"]
     assert after["a.json"] != before["a.json"]
+    assert (masks / "quality.csv").is_file()
 
 
 def test_a_killed_call_goes_on_and_tells_the_same(calibrated, images, judged, tmp_path):

@@ -24,6 +24,8 @@ def test_the_command_with_its_minutes_can_be_pasted(tmp_path):
     words = shlex.split(command)
     assert words == ["segfw", "calibrate", str(work), "--device", "cpu"]
     assert build_parser().parse_args(words[1:]).verb == "calibrate"
+    line = calibration_line(work, ["3d_fullres"], "auto", "(case_0)[0-9]")
+    assert shlex.split(line.split(": ", 1)[1])[3:] == ["--groups", "(case_0)[0-9]"]
 
 
 def test_too_few_cases_are_a_note(tmp_path):

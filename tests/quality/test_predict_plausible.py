@@ -222,6 +222,10 @@ def test_too_few_cases_are_one_sentence_and_a_structure_with_too_few_a_note(own,
         "needed); calibrate with more cases, or leave out plausible=True"
     )
     with_thresholds(own, bright=FOUND.model_copy(update={"outer_ratio": 12.3}), dark=NONE)
+    assert refused(own, images, tmp_path / "masks", only=("dark",)) == (
+        f"{own / QUALITY_FILE}: holds no thresholds for plausible=True of dark (only 7 patients have it; at least 10 "
+        "are needed); calibrate with more cases, or leave out plausible=True"
+    )
     predict(own, images, tmp_path / "masks", device="cpu", plausible=True)
     printed = capsys.readouterr().out
     assert "note: no plausible masks of dark: only 7 patients have it" in printed

@@ -181,6 +181,16 @@ def test_empty_masks_are_counted():
     assert model.counts.items == 58
 
 
+def test_an_empty_mask_of_each_of_several_folds_is_one_case():
+    items = items_of(30)
+    features = items[0].features.model_copy(update={"voxels": 0, "volume_mm3": 0.0, "offset_mm": None})
+    for index, fold in enumerate(("0", "1", "2")):
+        update = {"features": features, "dice": None, "fold": fold}
+        items.append(items[1].model_copy(update=update | ({"case": "other"} if index == 0 else {})))
+    seen = fitted(items).model.empty[items[1].structure]
+    assert (seen.found_nothing, seen.rightly) == (2, 2)
+
+
 def test_it_is_the_same_after_a_file(learned, tmp_path):
     learned.model.save(tmp_path / "quality.json")
     again = QualityModel.load(tmp_path / "quality.json")
