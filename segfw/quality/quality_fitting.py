@@ -177,7 +177,7 @@ def fit_quality(
     Raises
     ------
     TooFewCases
-        If fewer than LEAST_CASES cases have any structure, or all are of one patient.
+        If fewer than LEAST_CASES cases have any structure, all are of one patient, or only spoilt images have masks.
     """
     measured = []
     for item in items:
@@ -185,6 +185,8 @@ def fit_quality(
         measured.append(item.model_copy(update={"features": item.features.against(prior)}))
     scored = ScoredItems.of(measured, request.fail_below)
     require_cases(len({item.case for item in scored.items}), len(set(scored.patients)))
+    if not scored.is_clean.any():
+        raise TooFewCases("nothing was found in any calibration image as it is, so that there is no mask to learn from")
     foretold = foretell(scored, request)
 
     # Bounds and failures

@@ -188,10 +188,11 @@ def quality_worth(fitted: FittedQuality) -> QualityWorth:
             )
         )
     threshold = fitted.model.use_rule.threshold
-    names = (CLEAN, *fitted.model.counts.shifts)
-    shifts = [under_shift(masks, name, threshold) for name in names]
+    # Of a shift under which nothing is found in any image there is no mask to speak of.
+    spoilt = [name for name in fitted.model.counts.shifts if name in masks.shifts]
+    shifts = [under_shift(masks, name, threshold) for name in (CLEAN, *spoilt)]
     unseen = []
-    for name in fitted.model.counts.shifts:
+    for name in spoilt:
         without = judged_masks(fitted, foretell(fitted.scored, fitted.request, without_shift=name))
         unseen.append(under_shift(without, name, threshold))
     return QualityWorth(scores=tuple(scores), shifts=tuple(shifts), unseen=tuple(unseen))

@@ -1,6 +1,6 @@
 """The quality model: what it learns of made-up items, what it promises, and what it says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from builders.quality import IDENTITY, STRUCTURES, features_of, fitted, items_of
 from segfw.base.records import UserError
 from segfw.quality.quality_features import Spread, StructurePriors
 from segfw.quality.quality_model import CLEAN, QualityModel
+from segfw.quality.quality_worth import quality_worth
 from segfw.quality.risk_coverage import spearman
 from segfw.quality.selective_rule import least_released
 
@@ -89,6 +90,26 @@ def test_few_patients_have_no_bound_and_no_use():
 def test_too_few_cases_are_refused_in_a_sentence(items, message):
     with pytest.raises(UserError, match=message):
         fitted(items)
+
+
+def without_masks(items, shift):
+    nothing = items[0].features.model_copy(update={"voxels": 0, "volume_mm3": 0.0, "offset_mm": None})
+    return [
+        item.model_copy(update={"features": nothing, "dice": 0.0}) if item.shift == shift else item for item in items
+    ]
+
+
+def test_a_shift_under_which_nothing_is_found_has_no_row():
+    found = fitted(without_masks(items_of(30, shifts=("noise", "inversion")), "inversion"))
+    counts = found.model.counts.model_copy(update={"shifts": ("noise", "inversion")})
+    worth = quality_worth(replace(found, model=found.model.model_copy(update={"counts": counts})))
+    assert [each.shift for each in worth.shifts] == [CLEAN, "noise"]
+    assert [each.shift for each in worth.unseen] == ["noise"]
+
+
+def test_masks_of_spoilt_images_alone_are_refused_in_a_sentence():
+    with pytest.raises(UserError, match="^nothing was found in any calibration image as it is"):
+        fitted(without_masks(items_of(30, shifts=("noise",)), CLEAN))
 
 
 def test_one_patient_is_refused_in_a_sentence():
