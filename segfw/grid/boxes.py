@@ -36,6 +36,16 @@ def relative(block: Block, origin: Block) -> Block:
     return z, y, x
 
 
+def common(first: Block, second: Block) -> Block:
+    """What two blocks of one grid have in common; along an axis where that is nothing, an empty part of the first."""
+    parts = []
+    for one, other in zip(first, second):
+        start = min(max(one.start, other.start), one.stop)
+        parts.append(slice(start, max(start, min(one.stop, other.stop))))
+    z, y, x = parts
+    return z, y, x
+
+
 def shape_of(block: Block) -> Shape:
     """Voxels along each axis."""
     z, y, x = (part.stop - part.start for part in block)

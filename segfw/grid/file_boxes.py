@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import Block, Box, relative
+from segfw.grid.boxes import Block, Box
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.images.volume import Volume, from_orientation, to_orientation
 
@@ -51,14 +51,6 @@ class FileBox:
         """Values on ``crop`` in the order of the file's axes."""
         in_order = values_zyx.transpose(np.argsort(self.record.axis_order))
         return np.ascontiguousarray(from_orientation(in_order, self.record.original, self.record.orientation))
-
-    def inside_source(self, block: Block) -> Block:
-        """A block of the network's grid as it is counted from ``source``, as far as it lies in it."""
-        z, y, x = (
-            slice(max(part.start, within.start), min(part.stop, within.stop))
-            for part, within in zip(block, self.source)
-        )
-        return relative((z, y, x), self.source)
 
 
 def _box_in_file(crop: Block, record: PreprocessRecord) -> Box:

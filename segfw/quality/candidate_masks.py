@@ -15,7 +15,7 @@ import numpy as np
 
 from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import Block, Box, cut
+from segfw.grid.boxes import Block, Box, common, cut, relative, shape_of
 from segfw.grid.file_boxes import FileBox
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.quality.case_quality import Candidate, CaseRegions, SuspectedRegion
@@ -126,14 +126,14 @@ def _on_file(mask_zyx: np.ndarray, block: Block, box: FileBox) -> np.ndarray:
 
 
 def _in_source(mask_zyx: np.ndarray, block: Block, box: FileBox) -> np.ndarray:
-    """A mask of a block of the network's grid in the block that the box is made from."""
-    whole = np.zeros([part.stop - part.start for part in box.source], bool)
-    place = box.inside_source(block)
-    own = tuple(
-        slice(max(part.start, source.start) - part.start, min(part.stop, source.stop) - part.start)
-        for part, source in zip(block, box.source)
-    )
-    whole[place] = mask_zyx[own]
+    """A mask of a block of the network's grid in the block that the box is made from.
+
+    Voxels of a much coarser file are made from a few in their middles, so that there may be nothing of it.
+    """
+    whole = np.zeros(shape_of(box.source), bool)
+    both = common(box.source, block)
+    if all(shape_of(both)):
+        whole[relative(both, box.source)] = mask_zyx[relative(both, block)]
     return whole
 
 

@@ -1,6 +1,7 @@
 """Regions on the file's own grid, whatever its order of axes, and candidates that fit into two megabytes."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,13 +10,13 @@ import torch
 from builders.probabilities import GRIDS, LABELS, record_of, smooth_logits
 from segfw.dataset.labels import LabelSet
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import blocks, cut, whole_grid
+from segfw.grid.boxes import blocks, cut, shape_of, whole_grid
 from segfw.grid.file_boxes import FileBox
 from segfw.grid.preprocess import place_back
 from segfw.grid.restore import restore
 from segfw.grid.slabs import Slab
 from segfw.images.volume import AS_STORED
-from segfw.quality.candidate_masks import case_regions, mask_of_runs, run_lengths
+from segfw.quality.candidate_masks import _on_file, case_regions, mask_of_runs, run_lengths
 from segfw.quality.doubtful_voxels import DoubtfulVoxels
 from segfw.quality.member_maps import MemberMaps
 from segfw.quality.suspected_regions import structures_in, suspected_regions
@@ -120,6 +121,20 @@ def test_candidates_stop_where_their_bytes_do_and_the_largest_errors_keep_theirs
     assert sum(map(bytes_of, kept)) <= first_bytes
     assert sum(region.candidates_left_out for region in cramped.regions) == total - len(kept)
     assert cramped.regions[0] == whole.regions[0]
+
+
+@pytest.mark.parametrize("spacing_mm", [(0.3, 1.5, 1.0), (4.0, 0.15, 1.0)])
+def test_a_file_that_is_much_coarser_than_the_network_has_a_place_for_every_region(spacing_mm):
+    """A voxel of such a file is made from a few of the network's in its middle: regions beside these have none."""
+    record = record_of(spacing_mm)
+    axis = int(np.argmax(record.shape))
+    resampler = BlockResampler.back(record)
+    for start, size in product(range(record.shape[axis] - 4), (1, 2, 4)):
+        z, y, x = (slice(start, start + size) if at == axis else slice(0, end) for at, end in enumerate(record.shape))
+        box = FileBox.around((z, y, x), record, resampler)
+        on_file = _on_file(np.ones(shape_of((z, y, x)), bool), (z, y, x), box)
+        assert on_file.any()
+        assert on_file.shape == tuple(stop - first for first, stop in box.box)
 
 
 def bytes_of(candidate) -> int:
