@@ -67,15 +67,17 @@ def drawn_as_of(path: Path, labels: LabelSet) -> tuple[DrawnAs, ...] | None:
 
 
 def _labels_of(path: Path, names: Sequence[str], labels: LabelSet) -> Mapping[str, str]:
-    """The label of each name, '' for none: by the table above the mask, else by the names of the labels."""
+    """The label of each name, '' for none: by the table above the mask, else by the names of the labels.
+
+    A name to which the table gives no label stays left out, as in training, whatever it sounds like.
+    """
     table = structure_map_above(path.parent)
     look_up = LookUp(labels, path)
     found = {}
     for name in names:
-        label = "" if table is None or table.unknown([name]) else table.label_of_name(name)
-        if table is None or label not in labels.structures:
-            label = _by_name(name, look_up)
-        found[name] = label
+        label = None if table is None else table.label_of.get(plain(name))
+        is_told = label == "" or label in labels.structures
+        found[name] = label if label is not None and is_told else _by_name(name, look_up)
     return found
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from segfw.base.records import UserError
@@ -59,19 +60,45 @@ def complete_header(header: Dataset) -> Dataset:
     return complete
 
 
+class _Lenient:
+    """Rules that pydicom holds written values to are for all threads: the first one to come in puts them aside, the
+    last one to leave puts them back."""
+
+    def __init__(self) -> None:
+        self._changing = Lock()
+        self._inside = 0
+        self._put_back = ExitStack()
+
+    def __enter__(self) -> None:
+        from pydicom import config
+
+        with self._changing:
+            if self._inside == 0:
+                self._put_back.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                before = config.settings.writing_validation_mode
+                self._put_back.callback(setattr, config.settings, "writing_validation_mode", before)
+                config.settings.writing_validation_mode = config.IGNORE
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            self._inside -= 1
+            if self._inside == 0:
+                self._put_back.close()
+
+
+_LENIENT = _Lenient()
+
+
 @contextmanager
 def taken_as_they_are(path: Path) -> Iterator[None]:
     """Lets values of headers that break rules of the standard be copied as they are while the block runs.
 
     What goes wrong all the same is a UserError that names ``path`` and no value: those are a patient's.
     """
-    from pydicom import config
-
-    before = config.settings.writing_validation_mode
-    config.settings.writing_validation_mode = config.IGNORE
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _LENIENT:
             yield
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         if isinstance(error, UserError):
@@ -80,5 +107,3 @@ def taken_as_they_are(path: Path) -> Iterator[None]:
             f"{path}: the headers of the series hold something that cannot be written again ({type(error).__name__}); "
             "write nifti or seg.nrrd"
         ) from error
-    finally:
-        config.settings.writing_validation_mode = before

@@ -10,7 +10,9 @@ import pytest
 from builders.dicom_masks import Grid, contours_of, write_segmentation, write_series, write_structures
 from segfw.base.errors import UserError
 from segfw.dataset.cases import FoundDataset, read_label
+from segfw.dataset.labels import LabelSet
 from segfw.dataset.layouts import find_dataset
+from segfw.dataset.named_structures import drawn_as_of
 from segfw.dataset.new_images import find_images
 from segfw.dataset.pseudonyms import cases_with_pseudonyms, with_pseudonyms
 from segfw.dataset.structure_map import STRUCTURES_FILE, read_structure_map, write_proposal
@@ -211,6 +213,16 @@ def test_a_number_makes_no_name_that_another_folder_has(tmp_path):
     found = find_dataset(described(raw))
     ids = {case.images[0].parent.relative_to(raw).as_posix(): case.id for case in found.cases}
     assert ids == {"p/1": "p_2", "p/2": "p_3", "p/3": "p_4", "p_1/1": "p_1"}
+
+
+def test_a_name_that_the_table_leaves_out_is_compared_with_nothing(tmp_path):
+    """Whatever it sounds like: else it would go together with what was drawn in its place."""
+    raw = tmp_path / "raw"
+    rois = {"Heart": contours_of(LEFT), "Heart corrected": contours_of(CORD), "Liver": contours_of(CORD)}
+    path = write_structures(raw / "a" / "RS" / "1", rois)
+    described(raw, "structure,label\nHeart,\nHeart corrected,heart\n*,\n")
+    labels = LabelSet(names=("background", "heart", "liver"), values=(0, 1, 2))
+    assert [each.name for each in drawn_as_of(path, labels)] == ["Heart corrected", "Liver"]
 
 
 # ---- pseudonyms ----

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import warnings
 from itertools import permutations, product
 
 import nibabel
@@ -24,6 +25,7 @@ from segfw.images.geometry import Geometry, corner_distance_mm
 from segfw.interop import write_dicom_seg as dicom_seg
 from segfw.interop import write_rtstruct as rtstruct
 from segfw.interop import write_seg_nrrd as seg_nrrd
+from segfw.interop.dicom_codes import taken_as_they_are
 from segfw.interop.mask_formats import FORMATS, FormatWishes, mask_formats, require_distinct_masks
 from segfw.interop.reference_series import read_reference
 from segfw.interop.write_dicom_seg import written_segmentation
@@ -343,6 +345,20 @@ def test_values_that_break_rules_of_the_standard_are_copied_as_they_are(tmp_path
         pass
     for file in ("rt.dcm", "seg.dcm"):
         assert pydicom.dcmread(tmp_path / file).PatientID == ("P 0815 " * 12).strip()
+
+
+def test_a_thread_that_ends_leaves_others_what_they_need(tmp_path):
+    """Two devices of one call write at the same time; the first to begin ends while the second is at it."""
+    before = pydicom.config.settings.writing_validation_mode
+    header = pydicom.Dataset()
+    first = taken_as_they_are(tmp_path)
+    first.__enter__()
+    with taken_as_they_are(tmp_path):
+        first.__exit__(None, None, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            header.StudyDate = "no date at all"
+    assert pydicom.config.settings.writing_validation_mode == before
 
 
 @pytest.mark.parametrize(
