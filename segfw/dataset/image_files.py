@@ -110,6 +110,16 @@ def series_in(folder: Path) -> list[Path]:
     return list(first.values()) if len(first) > 1 else [folder]
 
 
+def every_series(source: Path) -> list[Path]:
+    """What stands for each DICOM series in a folder, however deep, or is ``source`` itself; nothing elsewhere."""
+    if source.is_file():
+        return [source] if is_dicom(source) else []
+    if not source.is_dir():
+        return []
+    own = [source] if holds_dicom(source) else []
+    return [path for folder in (*own, *series_folders(source)) for path in series_in(folder)]
+
+
 def group_channels(
     files: Iterable[Path], channel_count: int, stem_of: Callable[[Path], str] = lambda path: split_ending(path)[0]
 ) -> dict[str, list[Path]]:

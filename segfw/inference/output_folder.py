@@ -7,7 +7,7 @@ made from. The system lets go of a lock when its process ends, however it ends, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -213,6 +213,26 @@ class OutputFolder:
 
     def _record(self, case_id: str) -> Path:
         return self.path / HIDDEN / f"{case_id}.json"
+
+
+def images_of_masks(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
+    """The first image of each case that was predicted into ``folder``, among ``images``, whatever cases are called.
+
+    By its name, bytes and last change; of those that two images share nothing is told.
+    """
+    alike: dict[tuple[str, int, int], list[Path]] = {}
+    for path in images:
+        alike.setdefault((printable(path.name), *size_and_change(path)), []).append(path)
+    found = {}
+    for file in sorted((folder / HIDDEN).glob("[!.]*.json")):
+        try:
+            known = PredictedCase.load(file)
+        except UserError:  # of another version
+            continue
+        paths = alike.get(known.sources[0], []) if known.sources else []
+        if len(paths) == 1:
+            found[known.id] = paths[0]
+    return found
 
 
 def sources_of(case: Case) -> Sources:

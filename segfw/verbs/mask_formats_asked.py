@@ -27,12 +27,17 @@ def formats_of(options: FormatOptions) -> tuple[MaskFormat, ...]:
 def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
     """The DICOM series that masks are of, by case: in ``images``, or where a folder of masks says its images were.
 
+    By what that folder keeps of each image, so that cases may have pseudonyms, and images several channels, of which
+    the first is referred to; images that have changed since are found by the names of cases.
+
     Nothing where no format asked for refers to a series, or none is found: who needs one says so of its case.
     """
     from segfw.base.records import UserError
     from segfw.dataset.cases import Channel
+    from segfw.dataset.image_files import every_series
     from segfw.dataset.new_images import find_images
     from segfw.evaluation.mask_facts import read_mask_facts
+    from segfw.inference.output_folder import images_of_masks
     from segfw.interop.reference_series import is_series
 
     if not set(options.formats) & set(OF_SERIES):
@@ -40,13 +45,14 @@ def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
     source = options.images
     if source is None:
         source = (masks / (read_mask_facts(masks).images or "no images")).resolve()
+    by_record = images_of_masks(masks, every_series(source))
     try:
         cases = find_images(source, (Channel(name="image"),))
     except UserError:
-        if options.images is not None:
+        if options.images is not None and not by_record:
             raise
-        return {}
-    return {case.id: case.images[0] for case in cases if is_series(case.images[0])}
+        cases = []
+    return {case.id: case.images[0] for case in cases if is_series(case.images[0])} | by_record
 
 
 def say_where_masks_are(output: Path, formats: Sequence[str]) -> None:

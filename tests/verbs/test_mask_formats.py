@@ -6,15 +6,23 @@ import sys
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from builders.data import blocks_case
+from builders.models import plan_of, write_fold
+from builders.networks import spec
 from builders.series import PATIENT, write_series
+from builders.training import ZSCORE, configuration
 from builders.written import masks_in_segmentation, masks_in_structure_set
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.cases import Channel
+from segfw.dataset.image_files import every_series
 from segfw.images.formats import read_mask, read_volume
+from segfw.inference.output_folder import images_of_masks
 from segfw.interop.reference_series import read_reference
+from segfw.planning.work_folder import PLAN_FILE
 from segfw.standing.of_masks import masks_standing
 from segfw.verbs.ensemble import ensemble
 from segfw.verbs.predict import predict
@@ -239,3 +247,56 @@ def test_an_ensemble_of_others_leaves_no_mask_of_the_old_one_in_any_format(model
     ensemble([one, one], out, weights=(1, 2))
     assert of_case(out, "a") == {"a.nii.gz"}
     assert of_case(out, "b") == {"b.nii.gz", "rtstruct/b.dcm", "seg-nrrd/b.seg.nrrd"}
+
+
+def test_an_ensemble_finds_series_whose_cases_have_pseudonyms(model, tmp_path):
+    """By names alone the series of patient_0001, which is another patient's, would be taken for that of the case."""
+    scans = tmp_path / "scans"
+    for seed, (name, patient) in enumerate((("anna", "P1"), ("berta", "P2"), ("patient_0001", "P3")), 1):
+        image, _ = blocks_case(np.random.default_rng(seed))
+        write_series(scans / name, image * 100, spacing_mm=(2.0, 1.0, 1.0), number=seed, changes={"PatientID": patient})
+    table = tmp_path / "names.csv"
+    table.write_text("patient,name\nP1,patient_0001\nP2,patient_0002\nP3,patient_0003\n")
+    predict(model, scans, tmp_path / "one", device="cpu", save_probabilities=16, pseudonyms=table)
+    for options in ({}, {"images": scans}):
+        out = tmp_path / f"averaged{len(options)}"
+        ensemble([tmp_path / "one"], out, formats=("nifti", "dicom-seg", "rtstruct"), **options)
+        for case, name in (("patient_0001", "anna"), ("patient_0002", "berta"), ("patient_0003", "patient_0001")):
+            mask = read_mask(out / f"{case}.nii.gz").array[0]
+            of_series = read_reference(scans / name)
+            found = masks_in_structure_set(out / "rtstruct" / f"{case}.dcm", scans / name)
+            frames = masks_in_segmentation(out / "dicom-seg" / f"{case}.dcm", of_series.positions_mm)
+            for each in (found, frames):
+                for inside, value in zip(each.values(), (3, 7)):
+                    np.testing.assert_array_equal(inside, mask == value)
+            assert dcmread(out / "rtstruct" / f"{case}.dcm").PatientID == of_series.first.PatientID
+
+
+def test_an_ensemble_refers_to_the_first_of_several_channels(tmp_path):
+    two = ZSCORE.model_copy(update={"normalization": ZSCORE.normalization * 2})
+    chosen = configuration(two, spec(in_channels=2, features=(4, 8)))
+    work = tmp_path / "work"
+    work.mkdir()
+    plan_of(chosen, channels=(Channel(name="T1"), Channel(name="T2"))).save(work / PLAN_FILE)
+    write_fold(work, chosen, "0")
+    scans = tmp_path / "scans"
+    for number, name in enumerate(("a_0000", "a_0001", "b_0000", "b_0001")):
+        image, _ = blocks_case(np.random.default_rng(number))
+        write_series(scans / name, image * 100, spacing_mm=(2.0, 1.0, 1.0), number=number + 1)
+    predict(work, scans, tmp_path / "one", device="cpu", save_probabilities=16)
+    for options in ({}, {"images": scans}):
+        out = tmp_path / f"averaged{len(options)}"
+        ensemble([tmp_path / "one"], out, formats=("nifti", "rtstruct"), **options)
+        for case in "ab":
+            mask = read_mask(out / f"{case}.nii.gz").array[0]
+            assert mask.any()
+            found = masks_in_structure_set(out / "rtstruct" / f"{case}.dcm", scans / f"{case}_0000")
+            for inside, value in zip(found.values(), (3, 7)):
+                np.testing.assert_array_equal(inside, mask == value)
+
+
+def test_of_two_series_that_cannot_be_told_apart_none_is_referred_to(model, scans, tmp_path):
+    """A copy of a series under the same name with the same times."""
+    predict(model, scans, tmp_path / "one", device="cpu", save_probabilities=16)
+    shutil.copytree(scans / "a", scans / "deeper" / "a", copy_function=shutil.copy2)
+    assert images_of_masks(tmp_path / "one", every_series(scans)) == {"b": scans / "b"}
