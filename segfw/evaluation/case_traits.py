@@ -41,10 +41,10 @@ def case_traits(
     if units != PICTURE and len(edges_mm) >= 2:
         *plane_mm, longest_mm = sorted(edges_mm)
         if len(edges_mm) == 3:
-            slice_mm = _rounded(longest_mm)
+            slice_mm = rounded(longest_mm)
         else:
             plane_mm = edges_mm
-        in_plane_mm = _rounded(float(np.prod(plane_mm)) ** (1 / len(plane_mm)))
+        in_plane_mm = rounded(float(np.prod(plane_mm)) ** (1 / len(plane_mm)))
     at_border = _classes_at_border(reference_zyx)
     structures = {name: classes for name, classes in labels.structures.items() if not only or name in only}
     cut = frozenset(name for name, classes in structures.items() if at_border.intersection(classes))
@@ -61,7 +61,8 @@ def _classes_at_border(classes_zyx: np.ndarray) -> set[int]:
     return found
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """To as many digits as matter."""
     return float(f"{value:.{DIGITS}g}")
 
 
@@ -74,7 +75,7 @@ def thirds(value_of: Mapping[str, float], unit: str) -> tuple[dict[str, str], li
     distinct = sorted(set(values))
     if len(distinct) <= 3:
         names = {value: f"{value:.{DIGITS}g} {unit}".strip() for value in distinct}
-        return {patient: names[value] for patient, value in value_of.items()}, [names[value] for value in distinct]
+        return {patient: names[value] for patient, value in value_of.items()}, list(dict.fromkeys(names.values()))
     low = values[(len(values) - 1) // 3]
     high = values[2 * (len(values) - 1) // 3]
     limits = (f"{low:.3g}", f"{high:.3g}")

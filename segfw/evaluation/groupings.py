@@ -11,7 +11,7 @@ from segfw.base.words import count
 from segfw.dataset.case_values import table_column, values_of_cases, values_of_patients
 from segfw.dataset.layouts import find_dataset, find_dataset_of_masks
 from segfw.dataset.patients import read_groups
-from segfw.evaluation.case_traits import CaseTraits, thirds
+from segfw.evaluation.case_traits import CaseTraits, rounded, thirds
 from segfw.evaluation.metrics import LabelScore
 from segfw.evaluation.pairs import Pairs
 
@@ -110,12 +110,15 @@ def _by_thirds(name: str, structure: str, value_of: Mapping[str, float], unit: s
 
 
 def _means(value_of_case: Mapping[str, float | None], patient_of: Mapping[str, str]) -> dict[str, float]:
-    """Each patient's mean over the cases that have a value; patients without any are left out."""
+    """Each patient's mean over the cases that have a value; patients without any are left out.
+
+    It is rounded, so that what is the same in all cases is so in the means over three of them and over one.
+    """
     values: dict[str, list[float]] = {}
     for case, value in value_of_case.items():
         if value is not None:
             values.setdefault(patient_of[case], []).append(value)
-    return {patient: sum(found) / len(found) for patient, found in values.items()}
+    return {patient: rounded(sum(found) / len(found)) for patient, found in values.items()}
 
 
 def _named_groups(value_of: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -41,7 +41,8 @@ class CaseToCalibrate:
         shifts = shifts_of(case.id) if spoils and folds else ()
         files = (sources_of(case), None if case.label is None else size_and_change(case.label), case.label_map)
         used = tuple((fold, networks[fold]) for fold in folds)
-        text = repr((RULES_VERSION, used, options, files, shifts))
+        drawn_as = (case.drawn_as,) if case.drawn_as else ()
+        text = repr((RULES_VERSION, used, options, files, shifts, *drawn_as))
         return CaseToCalibrate(
             case=case, folds=tuple(folds), shifts=shifts, made_from=hashlib.sha256(text.encode()).hexdigest()
         )

@@ -11,7 +11,7 @@ from builders.masks import LABELS, box, folders, geometry, rows_of
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.labels import LabelSet
-from segfw.evaluation.case_traits import case_traits, thirds
+from segfw.evaluation.case_traits import CaseTraits, case_traits, thirds
 from segfw.evaluation.group_scores import CASE_MEAN, group_scores
 from segfw.evaluation.group_statistics import PatientSums, holm, largest_gap, permutation_p
 from segfw.evaluation.group_text import groups_text
@@ -165,6 +165,19 @@ def test_means_are_over_cases_and_the_worst_case_is_named():
     assert (found.gap.higher, found.gap.lower) == ("A", "B")  # C has one patient, and is in no gap
     assert found.tested == CASE_MEAN
     assert found.p == found.p_holm
+
+
+def test_patients_with_three_scans_and_with_one_are_in_the_group_of_their_voxel_size():
+    """The mean of three 0.7 is 0.6999999999999998."""
+    patient_of = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "c1": "c"}
+    cases = {case: {"liver": scored(0.9)} for case in patient_of}
+    traits = {
+        case: CaseTraits(in_plane_mm=1.2 if case == "c1" else 0.7, slice_mm=3.0, cut=frozenset()) for case in cases
+    }
+    found = group_scores(cases, traits, Grouping(columns=(), by_header=True, patient_of=patient_of))
+    groups = {one.column: [(group.name, group.patients) for group in one.groups] for one in found}
+    assert groups["spacing in plane"] == [("0.7 mm", 2), ("1.2 mm", 1)]
+    assert thirds({"a": 0.7, "b": 0.70001}, "mm")[1] == ["0.7 mm"]
 
 
 def test_groups_that_are_too_small_or_alone_have_values_and_no_test():

@@ -16,13 +16,16 @@ from builders.work import plan_a_cascade
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.images.formats import read_mask, read_volume
+from segfw.images.named_mask import DrawnAs
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.model.source import QUALITY_FILE
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.quality import calibration_folder
+from segfw.quality.calibration_folder import CaseToCalibrate
 from segfw.quality.calibration_pass import SHIFTS_OF_A_CASE, CalibratedCase
 from segfw.quality.quality_fitting import TooFewCases
 from segfw.quality.quality_model import CLEAN, QualityModel
@@ -146,6 +149,16 @@ def test_a_call_that_was_ended_goes_on(tmp_path, monkeypatch):
     save_drawn(work, "3d_fullres", "1", 17)
     calibrate(work, device="cpu", shifts=False)
     assert sorted(again) == list(Splits.load(work / "splits.json").fold("1").validation)
+
+
+def test_what_structures_of_a_mask_become_is_part_of_what_a_case_was_made_from(work):
+    case = DatasetManifest.load(work / MANIFEST_FILE).cases[0]
+    drawn = []
+    for value in (3, 7):
+        becomes = DrawnAs(name="left", painted=value, values=(value,))
+        drawn.append(case.model_copy(update={"drawn_as": (becomes,)}))
+    made_from = {CaseToCalibrate.of(one, ("0",), {"0": "digest"}, "", spoils=False).made_from for one in (case, *drawn)}
+    assert len(made_from) == 3
 
 
 def test_one_fold_learns_of_its_own_cases_and_looks_at_all(tmp_path, capsys):
