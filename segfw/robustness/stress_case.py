@@ -118,7 +118,7 @@ class StressJob:
         """The expert's classes (Z, Y, X) on the grid of the image, as that is stored; None if there is none."""
         if case.reference is None:
             return None
-        stored = stored_like(read_stored_mask(case.reference), image)
+        stored = stored_like(read_stored_mask(case.reference, self.labels, image), image)
         require_same_grid(case.reference, stored.geometry, case.files[0], image.geometry, "its image")
         return classes_of(stored, self.labels, case.reference, case.label_map)
 

@@ -20,6 +20,7 @@ from segfw.robustness.stress_records import StressReport
 from segfw.standing.recognise import standing_of
 from segfw.verbs.predict import predict
 
+OTHER = {b"bright": b"dark", b"dark": b"bright"}
 CPU = ("--device", "cpu", "--precision", "fp32")
 EXACT = ["same again", "origin", "nii.gz", "float32", "float64", "scaled integers", "big-endian", "mha", "nrrd"]
 
@@ -49,6 +50,21 @@ def whole(home):
 def stress(home, output, *more):
     """Exit code of the command, with one level of each change."""
     return main(["stress", str(home / "model"), str(home / "images"), str(output), "--quick", *CPU, *map(str, more)])
+
+
+def test_structures_of_an_experts_mask_are_told_by_their_names(home, tmp_path):
+    """Not by the numbers that a file happens to give them, which another program makes anew."""
+    masks = tmp_path / "masks"
+    predict(home / "model", home / "images", masks, device="cpu", precision="fp32", formats=("seg.nrrd",))
+    for path in (masks / "seg-nrrd").glob("*.seg.nrrd"):
+        head, voxels = path.read_bytes().split(b"\n\n", 1)
+        assert b"_Name:=bright\n" in head
+        other = re.sub(rb"_Name:=(bright|dark)", lambda name: b"_Name:=" + OTHER[name[1]], head)
+        path.write_bytes(other + b"\n\n" + voxels)
+    stress(home, tmp_path / "out", "--cases", "1", "--reference", masks / "seg-nrrd")
+    report = StressReport.load(tmp_path / "out" / "stress.json")
+    again = next(change for change in report.changes if change.perturbation.name == "same again")
+    assert {each.structure: each.dice_before for each in again.structures} == {"bright": 0, "dark": 0}
 
 
 def test_a_model_that_turns_images_changes_no_voxel_in_any_file(home, whole):
