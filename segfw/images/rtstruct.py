@@ -41,6 +41,7 @@ class Roi:
     structure: Structure
     contours: tuple[Dataset, ...]
     frame_uid: str  # of the coordinates that it was drawn in; '' where the file does not say
+    is_automatic: bool  # made by a program, which leaves no slice to be interpolated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class StructureSet:
         try:
             with reading_elements():
                 outlines = [_outline(contour, roi.structure.name) for contour in roi.contours]
-            filled, notes = _filled([each for each in outlines if each is not None], grid, roi.structure.name)
+            filled, notes = _filled([each for each in outlines if each is not None], grid, roi)
         except ValueError as error:
             if isinstance(error, Refusal):
                 raise
@@ -120,6 +121,7 @@ def _roi(item: Dataset, contours: Mapping[int, tuple[Dataset, ...]]) -> Roi:
         structure=Structure(text_of(item, "ROIName") or f"roi_{number}", number),
         contours=contours.get(number, ()),
         frame_uid=text_of(item, "ReferencedFrameOfReferenceUID"),
+        is_automatic=text_of(item, "ROIGenerationAlgorithm") == "AUTOMATIC",
     )
 
 
@@ -171,8 +173,9 @@ def _outline(contour: Dataset, name: str) -> _Outline | None:
     return _Outline(corners_mm=points @ LPS_TO_RAS[:3, :3].T, is_exclusive=kind == CLOSED_XOR)
 
 
-def _filled(outlines: Sequence[_Outline], grid: Geometry, name: str) -> tuple[list[Part], list[str]]:
-    """The parts of a grid that contours enclose, slice by slice, and doubts."""
+def _filled(outlines: Sequence[_Outline], grid: Geometry, roi: Roi) -> tuple[list[Part], list[str]]:
+    """The parts of a grid that contours of a ROI enclose, slice by slice, and doubts."""
+    name = roi.structure.name
     if not outlines:
         return [], []
     corners = [_in_voxels(outline.corners_mm, grid) for outline in outlines]
@@ -191,7 +194,7 @@ def _filled(outlines: Sequence[_Outline], grid: Geometry, name: str) -> tuple[li
             what = f"ROI {name} has a contour {count(max(-index, index - grid.shape[axis] + 1), 'slice')} outside"
             raise Refusal(f"{what} of the image; complete the series, or give the one that it was drawn on")
         by_slice.setdefault(index, []).append((points[:, across], outline.is_exclusive))
-    notes = _notes_on_slices(sorted(by_slice), name)
+    notes = _notes_on_slices(sorted(by_slice), roi)
     rows, columns = (grid.shape[other] for other in across)
     if any(
         points.min() < -1 or points[:, 0].max() > rows or points[:, 1].max() > columns
@@ -222,10 +225,15 @@ def _axis_of_slices(corners: Iterable[np.ndarray], name: str) -> int:
     return axis
 
 
-def _notes_on_slices(indices: Sequence[int], name: str) -> list[str]:
-    """A doubt on slices without a contour; Refusal for contours on every second or third slice alone."""
+def _notes_on_slices(indices: Sequence[int], roi: Roi) -> list[str]:
+    """A doubt on slices without a contour; Refusal for contours on every second or third slice alone.
+
+    What a program found may be a few specks that happen to lie so.
+    """
+    name = roi.structure.name
     steps = np.diff(indices)
-    if len(indices) >= FEWEST_FOR_A_STEP and steps.min() > 1 and steps.min() == steps.max():
+    is_even = len(indices) >= FEWEST_FOR_A_STEP and steps.min() > 1 and steps.min() == steps.max()
+    if is_even and not roi.is_automatic:
         what = f"ROI {name} has contours on every {_ordinal(int(steps[0]))} slice alone"
         raise Refusal(f"{what}; interpolate it in the planning system, or give the series that it was drawn on")
     missing = int((steps - 1).sum())

@@ -6,6 +6,7 @@ made from. The system lets go of a lock when its process ends, however it ends, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,10 @@ TIMED_PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "cas
 
 
 class PredictedCase(Record):
-    """What a mask was made from (file name, bytes, last change in ns), and the seconds that each part of it took."""
+    """What a mask was made from (digest of the file's name, bytes, last change in ns), and the seconds of each part.
+
+    Names of files may be of patients, whose pseudonyms stand beside them here.
+    """
 
     id: str
     sources: Sources
@@ -105,7 +109,8 @@ class OutputFolder:
         if not any(file.is_file() for file in self._all_masks(case.id)):
             return False
         known = self._known(case.id)
-        return known is not None and known.sources != sources_of(case)
+        sources = sources_of(case)
+        return known is not None and known.sources not in (_without_names(sources), sources)  # the latter is of old
 
     @contextmanager
     def claim(self, case: Case) -> Iterator[bool]:
@@ -162,7 +167,7 @@ class OutputFolder:
         """Keeps what a mask was made from, which may have changed since it was read."""
         seconds = {part: round(seconds, 3) for part, seconds in asdict(times).items() if part != "case"}
         files = tuple(file.relative_to(self.path).as_posix() for file in self._all_masks(case.id))
-        known = PredictedCase(id=case.id, sources=sources, seconds=seconds, device=device, files=files)
+        known = PredictedCase(id=case.id, sources=_without_names(sources), seconds=seconds, device=device, files=files)
         known.save(self._record(case.id))
 
     def seconds_per_case(self) -> float | None:
@@ -220,16 +225,16 @@ def images_of_masks(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
 
     By its name, bytes and last change; of those that two images share nothing is told.
     """
-    alike: dict[tuple[str, int, int], list[Path]] = {}
+    alike: dict[Sources, list[Path]] = {}
     for path in images:
-        alike.setdefault((printable(path.name), *size_and_change(path)), []).append(path)
+        alike.setdefault(_without_names(((printable(path.name), *size_and_change(path)),)), []).append(path)
     found = {}
     for file in sorted((folder / HIDDEN).glob("[!.]*.json")):
         try:
             known = PredictedCase.load(file)
         except UserError:  # of another version
             continue
-        paths = alike.get(known.sources[0], []) if known.sources else []
+        paths = alike.get(known.sources[:1], [])
         if len(paths) == 1:
             found[known.id] = paths[0]
     return found
@@ -238,3 +243,8 @@ def images_of_masks(folder: Path, images: Iterable[Path]) -> dict[str, Path]:
 def sources_of(case: Case) -> Sources:
     """Name, bytes and last change of each file of the image; not its folder, which may be moved."""
     return tuple((printable(path.name), *size_and_change(path)) for path in case.images)
+
+
+def _without_names(sources: Sources) -> Sources:
+    """The same with a digest for each name."""
+    return tuple((hashlib.sha256(name.encode()).hexdigest()[:16], size, change) for name, size, change in sources)

@@ -426,6 +426,16 @@ def test_a_dose_and_a_segmentation_beside_the_slices_are_no_images_of_the_series
     assert len(of_series.ContourImageSequence) == len(values)
 
 
+def test_specks_in_every_second_slice_are_read_back(tmp_path):
+    """Drawn by a person they would be refused, as not interpolated yet."""
+    values = np.zeros(SHAPE, int)
+    values[::2, 4:7, 5:9] = 1
+    folder = write_series(tmp_path / "series", values)
+    image = read_volume(folder)
+    write_rtstruct(tmp_path / "rt.dcm", finished(values, image.geometry, folder))
+    np.testing.assert_array_equal(read_mask(tmp_path / "rt.dcm", image).array[0], values)
+
+
 def test_outlines_that_are_not_the_mask_are_not_left_there(tmp_path, monkeypatch):
     """Written through the centres of the outermost voxels, as some libraries do."""
     values = mask_on(SHAPE)

@@ -198,6 +198,20 @@ def test_no_file_but_dicom_names_the_patient(model, scans, tmp_path, capsys):
     assert not [secret for secret in secrets if secret in printed]
 
 
+def test_beside_a_pseudonym_stands_no_name_of_a_folder(model, tmp_path):
+    scans = tmp_path / "scans"
+    series(scans, "Mustermann_Erika", 1)
+    out = tmp_path / "masks"
+    for number in (1, 0):
+        predict(model, scans, out, device="cpu", formats=EVERY, pseudonyms=tmp_path / "names.csv", uncertainty=True)
+        files = [path for path in out.rglob("*") if path.is_file()]
+        assert not [path for path in files if says(path, "Mustermann_Erika") or "Mustermann" in path.name]
+        assert len(files) > 15
+        record = out / ".segfw" / "patient_0001.json"
+        assert (record.stat().st_mtime_ns == 0) == (number == 0)  # the second time nothing is done
+        os.utime(record, (0, 0))
+
+
 def says(path, secret: str) -> bool:
     content = path.read_bytes()
     if path.name.endswith(".gz"):
