@@ -24,6 +24,7 @@ from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset import finished_mask
 from segfw.dataset.finished_mask import MASK_SHARE
 from segfw.dataset.new_images import find_images
 from segfw.images.formats import read_mask, write_labels
@@ -328,13 +329,13 @@ def test_a_gpu_has_two_readers_and_a_cpu_one(tmp_path):
 def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed, tmp_path, monkeypatch, capsys):
     written = []
 
-    def filling(path, *args):
+    def filling(path, *args, **said):
         if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write_labels(path, *args)
+        write_labels(path, *args, **said)
         written.append(path.name)
 
-    monkeypatch.setattr(many_cases, "write_labels", filling)
+    monkeypatch.setattr(finished_mask, "write_labels", filling)
     arguments = ["predict", str(model), str(images), str(tmp_path), "--device", "cpu"]
     assert main(arguments) == 1
     told = capsys.readouterr().err
