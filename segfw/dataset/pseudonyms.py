@@ -1,7 +1,8 @@
 """Names of cases in place of folders': by the patient of each DICOM series, through a table that only its owner has.
 
 The table has the columns patient (DICOM's PatientID) and name. A patient who is not in it gets a made name, which is
-added to it, so that the next call calls the patient the same. Nothing else of segfw's holds a PatientID.
+added to it, so that the next call calls the patient the same. The column series, which is added, says which series of a
+patient has which name: two that come in different calls are two cases. Nothing else of segfw's holds a PatientID.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segfw.base.files import write_text
@@ -25,6 +26,7 @@ from segfw.images.dicom import is_dicom
 from segfw.images.dicom_header import read_header
 
 COLUMNS = ("patient", "name")
+SERIES_COLUMN = "series"  # its SeriesInstanceUID; empty in the line of the patient
 MADE = "patient_{number:04}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DELIMITERS = ("\t", ";", ",")
@@ -61,31 +63,75 @@ def cases_with_pseudonyms(cases: Sequence[Case], table: Path, *, writes: bool = 
 
 
 def pseudonyms_of(cases: Sequence[Case], table: Path, *, writes: bool) -> list[str]:
-    """A name for each case; those of one patient are numbered in the order of their own names."""
-    patients = [_patient_of(case) for case in cases]
+    """A name for each case. New series of one patient that come together are numbered in the order of their own names.
+
+    UserError for cases of which two would have one name, because they are of one series or by the table.
+    """
+    sources = [_source_of(case) for case in cases]
+    twice = {source: case for case, source in zip(cases, sources)}
+    for case, source in zip(cases, sources):
+        if twice[source] is not case:
+            others = f"{case.images[0]} and {twice[source].images[0]}"
+            raise UserError(f"{others}: are one series, and would be called the same; take one of them away")
     lock = table.with_name(f".{table.name}.lock")
     with in_turn(lock, f"{table}: is being written") if writes else nullcontext():
-        known = _read(table) if table.exists() else {}
-        missing = [patient for patient in dict.fromkeys(patients) if patient not in known]
-        all_names = known | _made(missing, known.values())
-        if missing and writes:
-            _write(table, all_names)
-    times = Counter(patients)
-    numbers: Counter[str] = Counter()
-    names = {}
-    for case, patient in sorted(zip(cases, patients), key=lambda each: each[0].id):
-        numbers[patient] += 1
-        name = all_names[patient]
-        names[case.id] = f"{name}_{numbers[patient]}" if times[patient] > 1 else name
-    taken = Counter(names.values())
-    double = next((name for name, number in taken.items() if number > 1), None)
+        known = _read(table) if table.exists() else _Names(of_patients={}, of_series={})
+        missing = [source.patient for source in dict.fromkeys(sources) if source.patient not in known.of_patients]
+        of_patients = known.of_patients | _made(dict.fromkeys(missing), known.of_patients.values())
+        in_order = [source for _, source in sorted(zip(cases, sources), key=lambda each: each[0].id)]
+        of_series = known.of_series | _made_of_series(in_order, of_patients, known.of_series)
+        if writes and (of_patients, of_series) != (known.of_patients, known.of_series):
+            _write(table, _Names(of_patients=of_patients, of_series=of_series))
+    names = [of_series[source] for source in sources]
+    double = next((name for name, number in Counter(names).items() if number > 1), None)
     if double is not None:
         raise UserError(f"{table}: two cases would be called {double}; change one of the names in it")
-    return [names[case.id] for case in cases]
+    return names
 
 
-def _patient_of(case: Case) -> str:
-    """The PatientID of a case's first image; UserError without one."""
+@dataclass(frozen=True)
+class _Source:
+    """Where an image comes from; ``series`` is '' where the file does not say it."""
+
+    patient: str
+    series: str
+
+    def __repr__(self) -> str:
+        """Without what they hold, lest a message shows it."""
+        return "_Source()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """What a table says."""
+
+    of_patients: dict[str, str]
+    of_series: dict[_Source, str]
+
+
+def _made_of_series(
+    sources: Iterable[_Source], of_patients: dict[str, str], known: dict[_Source, str]
+) -> dict[_Source, str]:
+    """Names of the series that have none: the patient's, or that with a number where there are several."""
+    new = [source for source in dict.fromkeys(sources) if source not in known]
+    times = Counter(source.patient for source in new)
+    taken = set(known.values())
+    before = Counter(source.patient for source in known)
+    made = {}
+    for source in new:
+        name = of_patients[source.patient]
+        if times[source.patient] > 1 or before[source.patient]:
+            number = before[source.patient] + 1
+            while f"{name}_{number}" in taken:
+                number += 1
+            name = f"{name}_{number}"
+        taken.add(name)
+        made[source] = name
+    return made
+
+
+def _source_of(case: Case) -> _Source:
+    """PatientID and series of a case's first image; UserError without a PatientID."""
     path = case.images[0]
     file = path
     if path.is_dir():
@@ -96,7 +142,7 @@ def _patient_of(case: Case) -> str:
         raise UserError(f"{path}: {what}; leave out --pseudonyms, and name the files by pseudonyms yourself")
     if not header.patient:
         raise UserError(f"{path}: has no PatientID, by which --pseudonyms names cases; fill it in, or leave that out")
-    return header.patient
+    return _Source(patient=header.patient, series=header.series.series)
 
 
 def _is_image(file: Path) -> bool:
@@ -117,8 +163,8 @@ def _made(patients: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     return made
 
 
-def _read(table: Path) -> dict[str, str]:
-    """Names by PatientID; messages name lines, and never a patient."""
+def _read(table: Path) -> _Names:
+    """Names by PatientID and series; messages name lines, and never a patient."""
     example = f"write the header {','.join(COLUMNS)} and a line for each patient"
     try:
         text = read_text(table)
@@ -134,6 +180,7 @@ def _read(table: Path) -> dict[str, str]:
     if not set(COLUMNS) <= set(header):
         raise UserError(f"{table}: lacks the column {COLUMNS[0]} or {COLUMNS[1]}; {example}")
     names: dict[str, str] = {}
+    of_series: dict[_Source, str] = {}
     for number, row in enumerate(rows[1:], 2):
         cells = dict(zip(header, (cell.strip() for cell in row)))
         patient = cells.get("patient", "")
@@ -141,18 +188,26 @@ def _read(table: Path) -> dict[str, str]:
         if not patient or not NAME.fullmatch(name):
             what = f"row {number} has no {'name of letters, digits, _, - and .' if patient else 'patient'}"
             raise UserError(f"{table}: {what}; correct it")
+        series = cells.get(SERIES_COLUMN, "")
+        if series:
+            if of_series.setdefault(_Source(patient=patient, series=series), name) != name:
+                raise UserError(
+                    f"{table}: row {number} gives a series of an earlier row another name; keep one of them"
+                )
+            continue
         if names.setdefault(patient, name) != name:
             raise UserError(f"{table}: row {number} gives a patient of an earlier row another name; keep one of them")
     double = next((name for name, times in Counter(names.values()).items() if times > 1), None)
     if double is not None:
         number = sum(name == double for name in names.values())
         raise UserError(f"{table}: calls {count(number, 'patient')} {double}; give each a name of its own")
-    return names
+    return _Names(of_patients=names, of_series=of_series)
 
 
-def _write(table: Path, names: dict[str, str]) -> None:
+def _write(table: Path, names: _Names) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(names.items())
+    writer.writerow((*COLUMNS, SERIES_COLUMN))
+    writer.writerows((patient, name, "") for patient, name in names.of_patients.items())
+    writer.writerows((source.patient, name, source.series) for source, name in names.of_series.items())
     write_text(table, text.getvalue())

@@ -241,11 +241,31 @@ def test_cases_are_called_by_the_table_and_new_patients_are_added(tmp_path):
         "patient_0001_1": "patient_0001_1",
         "patient_0001_2": "patient_0001_1",
     }
-    assert table.read_text() == "patient,name\nthird,Berlin\nsame,patient_0001\n"
+    assert table.read_text().splitlines() == [
+        "patient,name,series",
+        "third,Berlin,",
+        "same,patient_0001,",
+        "same,patient_0001_1,1.2.1",
+        "same,patient_0001_2,1.2.2",
+        "third,Berlin,1.2.3",
+    ]
     again = with_pseudonyms(find_dataset(raw), table)
     assert [case.id for case in again.cases] == [case.id for case in found.cases]
     images = cases_with_pseudonyms(find_images(raw / "c" / "CT", found.channels), table)
     assert [case.id for case in images] == ["Berlin"]
+
+
+def test_two_series_of_a_patient_in_two_calls_are_two_cases(tmp_path):
+    """Else the mask of the first would be taken for an old one of the second, and go."""
+    table = tmp_path / "names.csv"
+    names = []
+    for number, folder in ((1, "a"), (2, "b"), (3, "c"), (1, "a")):
+        series = patient(tmp_path / folder, "p", number, patient="same") / "p" / "CT"
+        names += [case.id for case in cases_with_pseudonyms(find_images(series, ()), table)]
+    assert names == ["patient_0001", "patient_0001_2", "patient_0001_3", "patient_0001"]
+    patient(tmp_path / "a", "copy", 1, patient="same")
+    with pytest.raises(UserError, match="are one series, and would be called the same; take one of them away"):
+        cases_with_pseudonyms(find_images(tmp_path / "a", ()), table)
 
 
 def test_a_call_that_writes_nothing_writes_no_names(tmp_path):
@@ -266,6 +286,7 @@ def test_no_patient_and_wrong_tables_are_refused_without_naming_anybody(tmp_path
         ("patient,name\nSecret^Name,a/b\n", "row 2 has no name of letters"),
         ("patient,name\nSecret^Name,a\nSecret^Name,b\n", "row 3 gives a patient of an earlier row another name"),
         ("patient,name\nSecret^Name,a\nx,a\n", "calls 2 patients a"),
+        ("patient,name,series\nSecret^Name,a,1.2\nSecret^Name,b,1.2\n", "row 3 gives a series of an earlier row"),
     ):
         (tmp_path / "names.csv").write_text(text)
         with pytest.raises(UserError) as caught:
