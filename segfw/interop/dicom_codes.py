@@ -76,9 +76,10 @@ class _Lenient:
             if self._inside == 0:
                 self._put_back.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                before = config.settings.writing_validation_mode
-                self._put_back.callback(setattr, config.settings, "writing_validation_mode", before)
-                config.settings.writing_validation_mode = config.IGNORE
+                # An element that is made anew is held to the rules of reading, one that is written to those of writing.
+                for mode in ("reading_validation_mode", "writing_validation_mode"):
+                    self._put_back.callback(setattr, config.settings, mode, getattr(config.settings, mode))
+                    setattr(config.settings, mode, config.IGNORE)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
