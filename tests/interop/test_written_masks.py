@@ -10,7 +10,6 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 from scipy.ndimage import gaussian_filter
 
 from builders.iod import faults
@@ -161,6 +160,7 @@ def test_regions_may_overlap_but_in_a_label_map(tmp_path):
         pass
     assert same(masks_in_segmentation(tmp_path / "seg.dcm", read_reference(folder).positions_mm), wanted)
     write_seg_nrrd(tmp_path / "case.seg.nrrd", mask)
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.ReadImage(str(tmp_path / "case.seg.nrrd"))
     layers = np.moveaxis(SimpleITK.GetArrayFromImage(image), -1, 0)
     for index, (name, value) in enumerate((("whole", 1), ("inner", 2), ("bright", 3))):
@@ -200,6 +200,7 @@ def test_seg_nrrd_has_names_colours_codes_and_state(tmp_path):
     folder = write_series(tmp_path / "series", values, axes=OBLIQUE)
     volume = read_volume(folder)
     write_seg_nrrd(tmp_path / "case.seg.nrrd", finished(values, volume.geometry, folder))
+    SimpleITK = pytest.importorskip("SimpleITK")
     image = SimpleITK.ReadImage(str(tmp_path / "case.seg.nrrd"))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), values)
     read = read_mask(tmp_path / "case.seg.nrrd")
