@@ -26,6 +26,7 @@ from segfw.images.dicom_data import (
     text_of,
     whole_of,
 )
+from segfw.images.functional_groups import group_of, place_of
 from segfw.images.geometry import Geometry
 from segfw.images.named_mask import NEARLY, Part, Structure, placed
 from segfw.images.stored_bytes import check_room
@@ -168,28 +169,17 @@ def _is_of_segment(frame: Dataset) -> bool:
     return bool(items_of(frame, "SegmentIdentificationSequence"))
 
 
-def _group(frame: Dataset, shared: Dataset | None, keyword: str) -> Dataset | None:
-    """What is said of a frame, or else of all frames."""
-    own = item_of(frame, keyword)
-    return own if own is not None or shared is None else item_of(shared, keyword)
-
-
 def _frame(index: int, item: Dataset, shared: Dataset | None, *, has_segment: bool) -> Frame:
-    position_item = _group(item, shared, "PlanePositionSequence")
-    orientation_item = _group(item, shared, "PlaneOrientationSequence")
-    measures = _group(item, shared, "PixelMeasuresSequence")
-    position = None if position_item is None else numbers_of(position_item, "ImagePositionPatient", 3)
-    axes = None if orientation_item is None else numbers_of(orientation_item, "ImageOrientationPatient", 6)
-    spacing = None if measures is None else numbers_of(measures, "PixelSpacing", 2)
-    if position is None or axes is None or spacing is None:
+    place = place_of(item, shared)
+    if place is None:
         raise Refusal(f"says no place of frame {index + 1} in the patient; export it with the series that it is of")
     segment = 0
     if has_segment:
-        identified = _group(item, shared, "SegmentIdentificationSequence")
+        identified = group_of(item, shared, "SegmentIdentificationSequence")
         segment = 0 if identified is None else whole_of(identified, "ReferencedSegmentNumber")
         if segment == 0:
             raise Contradiction(f"frame {index + 1} says no segment that it is of")
-    x_axis, y_axis = axes.reshape(2, 3)
+    position, (x_axis, y_axis), spacing = place
     direction = np.column_stack([x_axis, y_axis, np.cross(x_axis, y_axis)])
     affine = affine_of_lps(direction, np.array([spacing[1], spacing[0], 1.0]), position)
     if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * spacing.prod():
@@ -198,7 +188,7 @@ def _frame(index: int, item: Dataset, shared: Dataset | None, *, has_segment: bo
 
 
 def _step_mm(items: Sequence[Dataset], shared: Dataset | None) -> float | None:
-    measures = _group(items[0], shared, "PixelMeasuresSequence")
+    measures = group_of(items[0], shared, "PixelMeasuresSequence")
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         step = None if measures is None else numbers_of(measures, keyword, 1)
         if step is not None and step[0] > 0:

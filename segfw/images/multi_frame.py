@@ -20,6 +20,7 @@ from segfw.images.dicom_data import (
     whole_of,
 )
 from segfw.images.even_slices import check_distances
+from segfw.images.functional_groups import group_of, place_of
 from segfw.images.stored_bytes import check_room
 from segfw.images.voxels import Refusal, SeriesUids, Voxels, affine_of_lps
 
@@ -75,34 +76,24 @@ def read_multi_frame(path: Path) -> Voxels:
     return Voxels(array[None], affine, series=uids)
 
 
-def _group(frame: Dataset, shared: Dataset | None, keyword: str) -> Dataset | None:
-    own = item_of(frame, keyword)
-    return own if own is not None or shared is None else item_of(shared, keyword)
-
-
 def _frame(path: Path, item: Dataset, shared: Dataset | None) -> _Frame:
-    place = _group(item, shared, "PlanePositionSequence")
-    orientation = _group(item, shared, "PlaneOrientationSequence")
-    measures = _group(item, shared, "PixelMeasuresSequence")
-    position = None if place is None else numbers_of(place, "ImagePositionPatient", 3)
-    axes = None if orientation is None else numbers_of(orientation, "ImageOrientationPatient", 6)
-    spacing = None if measures is None else numbers_of(measures, "PixelSpacing", 2)
-    if position is None or axes is None or spacing is None:
+    place = place_of(item, shared)
+    if place is None:
         raise Refusal(f"{path.name}: {UNPLACED}")
-    scale = _group(item, shared, "PixelValueTransformationSequence")
+    scale = group_of(item, shared, "PixelValueTransformationSequence")
     slope = None if scale is None else numbers_of(scale, "RescaleSlope", 1)
     intercept = None if scale is None else numbers_of(scale, "RescaleIntercept", 1)
     return _Frame(
-        position=position,
-        axes=axes.reshape(2, 3),
-        spacing=spacing,
+        position=place.position,
+        axes=place.axes,
+        spacing=place.spacing,
         slope=1.0 if slope is None else float(slope[0]),
         intercept=0.0 if intercept is None else float(intercept[0]),
     )
 
 
 def _thickness(item: Dataset, shared: Dataset | None) -> float:
-    measures = _group(item, shared, "PixelMeasuresSequence")
+    measures = group_of(item, shared, "PixelMeasuresSequence")
     thickness = None if measures is None else numbers_of(measures, "SliceThickness", 1)
     return 0.0 if thickness is None else float(thickness[0])
 
