@@ -164,15 +164,11 @@ class QualitySink:
         return [self._promised(each) for each in wanted]
 
     def _promised(self, each: StructureQuality) -> StructureQuality:
-        """With the interval of its volume; never 'use' where nothing is promised of this call's masks."""
-        interval = self._judge.quality.volumes.get(each.label)
-        found = each
-        if interval is not None:
-            found = found.model_copy(update={"volume_interval_ml": interval.of(found.volume_ml)})
-        if found.verdict == "use" and self._judge.guarantee != EXCHANGEABLE:
-            reasons = (*found.reasons, f"guarantee {self._judge.guarantee}")
-            found = found.model_copy(update={"verdict": "look", "reasons": reasons})
-        return found
+        """Never 'use' where nothing is promised of this call's masks."""
+        if each.verdict != "use" or self._judge.guarantee == EXCHANGEABLE:
+            return each
+        reasons = (*each.reasons, f"guarantee {self._judge.guarantee}")
+        return each.model_copy(update={"verdict": "look", "reasons": reasons})
 
     def _regions(self, judged: list[StructureQuality], classes_zyx: np.ndarray) -> CaseRegions:
         wanted = {each.label for each in judged}
