@@ -25,7 +25,11 @@ PROBE_CHANNELS = 32
 # Voxels. In float32 PyTorch leaves an image of less than 20 480 values beside its last axis to another, far slower
 # convolution, which patches do not meet.
 PROBE_EDGES = (32, 48, 48)
-PROBE_TRIES = 3
+PROBE_TRIES = 2
+PROBE_ROUNDS = 2  # both precisions by turns, so that what disturbs for a moment does not disturb one of them alone
+# How many times as fast bf16 has to be. Where both are about as fast, chance would decide, and processes that share a
+# folder of masks would compute in different precisions.
+BF16_WORTH_GAIN = 1.15
 # Of the probe on CUDA: 0.23 TFLOP a call, beside which the microseconds of a launch are nothing.
 CUDA_PROBE_EDGES = (128, 128, 128)
 CUDA_PROBE_CALLS = 5
@@ -65,7 +69,8 @@ def pick_precision(
 ) -> torch.dtype:
     """Data type of the network's arithmetic; 'auto' takes 16 bit where the device computes faster in it.
 
-    On a CPU that is measured, once a process: ``for_training`` forward and backward, else forward alone.
+    On a CPU that is measured, once a process: ``for_training`` forward and backward, else forward alone. It has to be
+    clearly faster there.
     ``as_nnunet`` it is what nnU-Net predicts in: float16 on CUDA, float32 elsewhere, because bf16, which rounds eight
     times as coarsely as float16, moves more voxels than all other differences from nnU-Net together.
     """
@@ -75,9 +80,10 @@ def pick_precision(
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if gpu_has_bf16(device) else torch.float16
-    if device.type == "cpu" and cpu_has_bf16() and bf16_gain(torch.get_num_threads(), for_training=for_training) > 1:
-        return torch.bfloat16
-    return torch.float32
+    if device.type != "cpu" or not cpu_has_bf16():
+        return torch.float32
+    gain = bf16_gain(torch.get_num_threads(), for_training=for_training)
+    return torch.bfloat16 if gain > BF16_WORTH_GAIN else torch.float32
 
 
 def is_rocm(device: torch.device) -> bool:
@@ -105,9 +111,12 @@ def cpu_has_bf16() -> bool:
 def bf16_gain(threads: int, *, for_training: bool) -> float:
     """How many times as fast as float32 this CPU convolves in bf16, with so many ``threads``, as they are set."""
     del threads  # what is measured holds for as many as now; others are measured anew
-    return probed_convolution_s(torch.float32, for_training=for_training) / probed_convolution_s(
-        torch.bfloat16, for_training=for_training
-    )
+    float32_s = float("inf")
+    bf16_s = float("inf")
+    for _ in range(PROBE_ROUNDS):
+        float32_s = min(float32_s, probed_convolution_s(torch.float32, for_training=for_training))
+        bf16_s = min(bf16_s, probed_convolution_s(torch.bfloat16, for_training=for_training))
+    return float32_s / bf16_s
 
 
 def probed_convolution_s(precision: torch.dtype, *, for_training: bool) -> float:

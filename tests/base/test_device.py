@@ -51,6 +51,22 @@ def test_a_cpu_with_instructions_for_bf16_computes_in_what_is_faster_there(proce
     assert pick_precision("auto", CPU) == torch.bfloat16
 
 
+def test_where_both_are_about_as_fast_chance_does_not_decide(processor, measured):
+    processor(amx=False, avx512_bf16=True)
+    measured(float32_s=(1.1, 1.1), bf16_s=(1.0, 1.0))
+    assert pick_precision("auto", CPU, for_training=True) == torch.float32
+    assert pick_precision("auto", CPU) == torch.float32
+
+
+def test_a_disturbance_of_one_measurement_changes_nothing(processor, monkeypatch):
+    """Of four measurements, by turns in float32 and bf16, the second, in bf16, takes ten times as long."""
+    seconds = iter((2.0, 10.0, 2.0, 1.0))
+    monkeypatch.setattr(device, "probed_convolution_s", lambda *given, **more: next(seconds))
+    device.bf16_gain.cache_clear()
+    assert device.bf16_gain(1, for_training=False) == 2.0
+    device.bf16_gain.cache_clear()
+
+
 def test_a_cpu_without_them_is_not_measured(processor, monkeypatch):
     processor(amx=False, avx512_bf16=False)
     monkeypatch.setattr(device, "bf16_gain", lambda *given, **more: 1 / 0)

@@ -2,16 +2,33 @@
 
 python -m builders.slow_prediction MODEL IMAGES MASKS [slow=SECONDS] [file_limit=BYTES]
     [arguments of predict as name=value ...]
+
+It computes with as many threads as the process that started it, because sums depend on them in their last digits.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import torch
+
 from segfw.networks import build_network
+
+TESTS = Path(__file__).parents[1]
+
+
+def start_slow_prediction(model: Path, images: Path, masks: Path, *options: str) -> subprocess.Popen:
+    """Starts ``predict`` in a process of its own; what it says is read from its standard output."""
+    command = [sys.executable, "-m", "builders.slow_prediction", str(model), str(images), str(masks), *options]
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        command, cwd=TESTS, env=threads, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def slowly(seconds: float):

@@ -20,6 +20,7 @@ import torch
 
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
 from builders.models import make_model
+from builders.slow_prediction import start_slow_prediction
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -60,11 +61,6 @@ def undescribed(masks: dict[str, bytes]) -> dict[str, bytes]:
     return {name: mask[:148] + mask[228:] for name, mask in content.items()}
 
 
-def start(model: Path, images: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "builders.slow_prediction", str(model), str(images), str(output), *options]
-    return subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def predicted(printed: str) -> int:
     return int(re.search(r"(\d+) cases? predicted, ", printed)[1])
 
@@ -78,7 +74,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undisturbed, tmp_path):
-    process = start(model, images, tmp_path, "slow=0.05")
+    process = start_slow_prediction(model, images, tmp_path, "slow=0.05")
     wait_for(lambda: len(mask_bytes(tmp_path)) >= 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -99,7 +95,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undist
 
 
 def test_two_processes_share_the_cases_of_one_folder(model, images, undisturbed, tmp_path):
-    processes = [start(model, images, tmp_path, "slow=0.05") for _ in range(2)]
+    processes = [start_slow_prediction(model, images, tmp_path, "slow=0.05") for _ in range(2)]
     printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     counts = [predicted(text) for text in printed]
@@ -111,10 +107,10 @@ def test_two_processes_share_the_cases_of_one_folder(model, images, undisturbed,
 
 def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undisturbed, tmp_path):
     """The first one hangs in its first case and is killed; the second one has waited for that case."""
-    hanging = start(model, images, tmp_path, "slow=600")
+    hanging = start_slow_prediction(model, images, tmp_path, "slow=600")
     # One is in the network of the first, and another one, whichever its threads came to, read ahead.
     wait_for(lambda: len(list((tmp_path / ".segfw").glob("?.lock"))) == 2, hanging)
-    other = start(model, images, tmp_path)
+    other = start_slow_prediction(model, images, tmp_path)
     wait_for(lambda: len(mask_bytes(tmp_path)) == CASES - 2, other)
     time.sleep(0.3)
     assert other.poll() is None
@@ -128,7 +124,7 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone on Windows")
 def test_ctrl_c_does_not_wait_for_the_cases_under_way(model, images, undisturbed, tmp_path):
-    process = start(model, images, tmp_path, "slow=0.2")
+    process = start_slow_prediction(model, images, tmp_path, "slow=0.2")
     wait_for(lambda: len(mask_bytes(tmp_path)) >= 1, process)
     before = len(mask_bytes(tmp_path))
     process.send_signal(signal.SIGINT)
@@ -352,7 +348,7 @@ def test_a_full_disk_ends_the_work_and_names_the_case(model, images, undisturbed
 def test_a_limit_on_the_size_of_files_is_met_as_a_full_disk(model, tmp_path):
     images = make_images(tmp_path / "images", 3)
     write_nifti(images / "b.nii.gz", blocks_case(5, (90, 80, 30))[0])
-    process = start(model, images, tmp_path / "masks", "file_limit=2000", "formats=.nii")
+    process = start_slow_prediction(model, images, tmp_path / "masks", "file_limit=2000", "formats=.nii")
     printed = process.communicate(timeout=600)[0]
     assert process.returncode == 1, printed
     assert "the disk is full ([Errno 27] File too large" in printed

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from builders.calibrated import calibrate_with_made_up_items, calibrated_model
 from builders.data import make_images, mask_bytes
 from builders.models import selection_of, write_fold
 from builders.probabilities import record_of
+from builders.slow_prediction import start_slow_prediction
 from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -146,10 +145,7 @@ def test_a_changed_image_takes_what_was_told_of_its_mask_with_it(calibrated, tmp
 
 
 def test_a_killed_call_goes_on_and_tells_the_same(calibrated, images, judged, tmp_path):
-    command = [sys.executable, "-m", "builders.slow_prediction", str(calibrated), str(images), str(tmp_path)]
-    process = subprocess.Popen(
-        [*command, "slow=0.05"], cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start_slow_prediction(calibrated, images, tmp_path, "slow=0.05")
     deadline = time.monotonic() + 600
     while len(mask_bytes(tmp_path)) < 1:
         assert process.poll() is None, process.communicate()[0]

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from builders.calibrated import calibrated_model
 from builders.data import make_images, mask_bytes
 from builders.models import make_model, selection_of, write_fold
+from builders.slow_prediction import start_slow_prediction
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.formats import read_mask
@@ -148,10 +147,7 @@ def test_a_damaged_list_of_files_removes_nothing_else(own, images, tmp_path):
 
 
 def test_a_killed_call_goes_on_and_makes_the_same(calibrated, images, made, tmp_path):
-    command = [sys.executable, "-m", "builders.slow_prediction", str(calibrated), str(images), str(tmp_path)]
-    process = subprocess.Popen(
-        [*command, "slow=0.05", "plausible"], cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start_slow_prediction(calibrated, images, tmp_path, "slow=0.05", "plausible")
     deadline = time.monotonic() + 600
     while len(mask_bytes(tmp_path)) < 1:
         assert process.poll() is None, process.communicate()[0]
