@@ -66,7 +66,9 @@ class SelectOptions(TilingOptions):
 
     configurations: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="NAME")
     device: str = option("auto", DEVICES)
-    groups: str | Path | None = option(None, "cases of one patient, as for plan-and-preprocess", metavar="CSV|REGEX")
+    groups: str | Path | None = option(
+        None, "cases of one patient (default: as the folds were planned)", metavar="CSV|REGEX"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

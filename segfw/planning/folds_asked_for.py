@@ -62,6 +62,7 @@ def import_or_draw_splits(
         folds = import_splits(path, ids, patient_of)
     notes = split_notes(folds, labels_of)
     more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
+    folds = folds.with_patients(patient_of)
     return folds, [*left_out_notes(folds, patient_of), *notes[:NOTES_SHOWN], *more]
 
 

@@ -45,16 +45,40 @@ class Fold(Record):
 
 
 class Splits(Record):
-    """All folds, and where they come from."""
+    """All folds, and where they come from.
+
+    ``patient_of`` is the patient of each case that is not called like its patient; None in a file of before that was
+    kept, where only ``source`` says something of patients.
+    """
 
     source: str
     folds: tuple[Fold, ...]
+    patient_of: dict[str, str] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Folds of unknown patients are written as in every splits.json of before."""
+        content: dict[str, object] = handler(self)
+        if self.patient_of is None:
+            del content["patient_of"]
+        return content
 
     @property
     def patients(self) -> int | None:
         """Of how many patients cases were kept together where folds were drawn; None where each case was drawn."""
         said = re.search(r", all cases of each of (\d+) patients? in one fold", self.source)
         return None if said is None else int(said[1])
+
+    def with_patients(self, patient_of: Mapping[str, str]) -> Splits:
+        """The same folds, with the patient of each of their cases."""
+        others = {case: patient for case, patient in patient_of.items() if patient != case}
+        return self.model_copy(update={"patient_of": others})
+
+    def patients_of(self, case_ids: Iterable[str]) -> dict[str, str] | None:
+        """The patient of each case, as it was known when the folds were made; None if it was not kept."""
+        if self.patient_of is None:
+            return None
+        return {case: self.patient_of.get(case, case) for case in case_ids}
 
     def fold(self, name: str) -> Fold:
         """Fold '0', '1', ... or 'all' (every case trains, none validates); raises UserError for another."""

@@ -49,7 +49,12 @@ def trained_by_plan(work: Path) -> str:
 
 
 def _decisions(record: Record) -> Record:
-    """The record without what depends on the machine and not on the data."""
+    """The record without what depends on the machine and not on the data, and of folds without whose the cases are.
+
+    Folds that stay are the same decision, also where an older version did not keep the patients.
+    """
+    if isinstance(record, Splits):
+        return record.model_copy(update={"patient_of": None})
     return record.without_estimates() if isinstance(record, Plan) else record
 
 

@@ -39,7 +39,9 @@ class CalibrateOptions(TilingOptions):
         0.05, "largest share of failed masks among those of verdict 'use' (default: {default})", gt=0, lt=1
     )
     device: str = option("auto", DEVICES)
-    groups: str | Path | None = option(None, "cases of one patient, as for plan-and-preprocess", metavar="CSV|REGEX")
+    groups: str | Path | None = option(
+        None, "cases of one patient (default: as the folds were planned)", metavar="CSV|REGEX"
+    )
 
 
 def fail_limits(texts: Sequence[str] | None, structures: Sequence[str]) -> dict[str, float]:

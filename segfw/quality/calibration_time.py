@@ -30,7 +30,8 @@ def calibration_line(work: Path, configurations: Sequence[str], device: str, gro
     device
         On which the time is measured, and the command runs.
     groups
-        Which cases are of one patient, where that was given: else those of one would count as several.
+        Which cases are of one patient, where that was given. The command repeats it where the folds do not keep it:
+        else those of one patient would count as several.
 
     Returns
     -------
@@ -61,6 +62,6 @@ def calibration_line(work: Path, configurations: Sequence[str], device: str, gro
         words += ["--configuration", name]
     if device != "auto":
         words += ["--device", device]
-    if groups is not None:
+    if groups is not None and splits.patient_of is None:
         words += ["--groups", groups]
     return f"how far each mask can be trusted, after about {minutes} min: {shell_line(*words)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segfw.model.load import Model
     from segfw.networks import BuildNetwork
     from segfw.planning.plan import Plan
+    from segfw.planning.splits import Splits
     from segfw.quality.calibration_folder import CaseToCalibrate
     from segfw.quality.quality_model import QualityModel
 
@@ -89,6 +90,7 @@ def _cohort(work: Path, options: CalibrateOptions) -> _Cohort:
     """What there is to calibrate on; UserError where it is not enough, before anything is read or loaded."""
     from segfw.dataset.patients import read_groups
     from segfw.model.source import load_plan
+    from segfw.planning.splits import SPLITS_FILE, Splits
     from segfw.quality.calibration_options import fail_limits
 
     plan = load_plan(work)
@@ -97,7 +99,9 @@ def _cohort(work: Path, options: CalibrateOptions) -> _Cohort:
     if options.cases is not None:
         return _cohort_of_unseen(work, plan, configuration, options)
     cases, folds_of, notes = _held_out(work, plan, configuration)
-    patient_of = read_groups(options.groups, [case.id for case in cases])
+    ids = [case.id for case in cases]
+    splits = Splits.load(work / SPLITS_FILE)
+    patient_of = read_groups(options.groups, ids, splits.patients_of(ids))
     return _Cohort(
         plan=plan,
         configuration=configuration,
@@ -106,16 +110,15 @@ def _cohort(work: Path, options: CalibrateOptions) -> _Cohort:
         folds_of=folds_of,
         patient_of=patient_of,
         unseen=False,
-        notes=(*notes, *_patients_notes(work, len(set(patient_of.values())))),
+        notes=(*notes, *_patients_notes(splits, len(set(patient_of.values())))),
     )
 
 
-def _patients_notes(work: Path, patients: int) -> tuple[str, ...]:
+def _patients_notes(splits: Splits, patients: int) -> tuple[str, ...]:
     """A note where folds were drawn by fewer patients than are known here, whose cases would count as others'."""
     from segfw.base.words import count
-    from segfw.planning.splits import SPLITS_FILE, Splits
 
-    drawn = Splits.load(work / SPLITS_FILE).patients
+    drawn = splits.patients
     if drawn is None or drawn >= patients:
         return ()
     return (

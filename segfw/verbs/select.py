@@ -89,7 +89,8 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
 
     # What is compared
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
-    patient_of = read_groups(options.groups, [case.id for case in cases])
+    ids = [case.id for case in cases]
+    patient_of = read_groups(options.groups, ids, splits.patients_of(ids))
     names = options.configurations or tuple(plan.configurations)
     every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}
     folds, notes = compared_folds(every_trained, splits)

@@ -8,6 +8,7 @@ from sklearn.model_selection import KFold
 
 from segfw.base.records import UserError
 from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
+from segfw.planning.work_folder import keep_decision
 
 IDS = [f"case_{number:03}" for number in range(23)]
 
@@ -216,3 +217,33 @@ def test_notes_say_what_given_folds_go_without(tmp_path):
         "2 cases, such as 'c', are validated in no fold",
         "2 cases, such as 'a', are validated in several folds",
     ]
+
+
+def test_the_patient_of_every_case_is_kept_with_the_folds(tmp_path):
+    splits = make_splits(IDS).with_patients(dict.fromkeys(IDS[:2], "p1") | {case: case for case in IDS[2:]})
+    splits.save(tmp_path / "splits.json")
+    kept = Splits.load(tmp_path / "splits.json")
+    assert kept.patient_of == dict.fromkeys(IDS[:2], "p1")
+    assert kept.patients_of(IDS[1:4]) == {IDS[1]: "p1", IDS[2]: IDS[2], IDS[3]: IDS[3]}
+
+
+def test_folds_of_before_patients_were_kept_say_that_they_do_not_know(tmp_path):
+    (tmp_path / "splits.json").write_text('{"source": "x", "folds": [{"train": ["a"], "validation": ["b"]}]}')
+    kept = Splits.load(tmp_path / "splits.json")
+    assert kept.patients_of(["a", "b"]) is None
+    kept.save(tmp_path / "again.json")
+    assert "patient_of" not in (tmp_path / "again.json").read_text()
+
+
+def test_the_same_folds_with_their_patients_are_no_other_decision(tmp_path):
+    """A folder of an earlier version, in which something is trained, is planned again."""
+    splits = make_splits(IDS)
+    splits.save(tmp_path / "splits.json")
+    trained = tmp_path / "runs" / "2d" / "fold_0" / "model.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.touch()
+    keep_decision(tmp_path, "splits.json", splits.with_patients(dict.fromkeys(IDS, "p1")), overwrite=False)
+    assert Splits.load(tmp_path / "splits.json").patients_of(IDS[:1]) == {IDS[0]: "p1"}
+    other = splits.model_copy(update={"folds": splits.folds[::-1]})
+    with pytest.raises(UserError, match="would change, but"):
+        keep_decision(tmp_path, "splits.json", other, overwrite=False)

@@ -341,7 +341,8 @@ def test_cases_that_the_model_was_trained_on(work):
 def test_folds_that_were_drawn_by_fewer_patients_are_a_note(tmp_path):
     work = drawn_work(tmp_path)
     splits = Splits.load(work / SPLITS_FILE)
-    drawn = splits.model_copy(update={"source": "3 folds drawn, all cases of each of 3 patients in one fold"})
+    source = "3 folds drawn, all cases of each of 3 patients in one fold"
+    drawn = splits.model_copy(update={"source": source, "patient_of": None})  # as before patients were kept
     drawn.save(work / SPLITS_FILE)
     notes = calibrate(work, device="cpu", shifts=False).notes
     assert any(note.startswith("folds were drawn by 3 patients, and here cases count as of 6") for note in notes)
@@ -349,6 +350,14 @@ def test_folds_that_were_drawn_by_fewer_patients_are_a_note(tmp_path):
     rows = [f"case_{index:02d},{index // 2}" for index in range(6)]
     table.write_text("\n".join(["case,patient", *rows]) + "\n")
     assert calibrate(work, device="cpu", shifts=False, groups=table).notes == ()
+
+
+def test_patients_are_those_that_the_folds_were_planned_with(tmp_path):
+    work = drawn_work(tmp_path)
+    splits = Splits.load(work / SPLITS_FILE)
+    pairs = {f"case_{index:02d}": f"patient {index // 2}" for index in range(6)}
+    splits.with_patients(pairs).save(work / SPLITS_FILE)
+    assert calibrate(work, device="cpu", shifts=False).counts.patients == 3
 
 
 def test_all_of_one_patient(work):

@@ -10,6 +10,7 @@ from builders.calibration import drawn_work
 from builders.data import write_raw
 from segfw.cli import build_parser, main
 from segfw.model.source import QUALITY_FILE
+from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.quality.calibration_time import calibration_line
 from segfw.quality.quality_model import QualityModel
 
@@ -24,6 +25,10 @@ def test_the_command_with_its_minutes_can_be_pasted(tmp_path):
     words = shlex.split(command)
     assert words == ["segfw", "calibrate", str(work), "--device", "cpu"]
     assert build_parser().parse_args(words[1:]).verb == "calibrate"
+    line = calibration_line(work, ["3d_fullres"], "auto", "(case_0)[0-9]")
+    assert shlex.split(line.split(": ", 1)[1]) == ["segfw", "calibrate", str(work)]  # the folds keep the patients
+    splits = Splits.load(work / SPLITS_FILE)
+    splits.model_copy(update={"patient_of": None}).save(work / SPLITS_FILE)
     line = calibration_line(work, ["3d_fullres"], "auto", "(case_0)[0-9]")
     assert shlex.split(line.split(": ", 1)[1])[3:] == ["--groups", "(case_0)[0-9]"]
 
