@@ -26,6 +26,7 @@ FLOORS = (
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness"},
     {"standing"},
+    {"review_page"},
     {"verbs"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -58,7 +59,8 @@ EDGES = {
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
+    "review_page": {"base", "images", "dataset", "grid"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "review_page"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

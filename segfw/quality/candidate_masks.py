@@ -20,6 +20,7 @@ from segfw.grid.file_boxes import FileBox
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.quality.case_quality import Candidate, CaseRegions, SuspectedRegion
 from segfw.quality.member_maps import is_any_of
+from segfw.quality.run_lengths import run_lengths
 from segfw.quality.suspected_regions import FoundRegion, StructureInMaps
 
 MOST_BYTES = 2_000_000  # of the candidates of one case, as JSON
@@ -165,21 +166,6 @@ def _masks(each: StructureInMaps, source: Block, folds: Sequence[str]) -> Iterat
             largest = np.zeros(each.maps.record.shape, bool)
             largest[each.box] = numbered == sizes.argmax()
             yield "largest component", largest[source]
-
-
-def run_lengths(mask_zyx: np.ndarray) -> tuple[int, ...]:
-    """Lengths of runs of voxels outside and inside by turns, beginning outside, along the last axis first."""
-    flat = np.ascontiguousarray(mask_zyx).ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    ends = np.concatenate(([0], changes, [len(flat)]))
-    runs = np.diff(ends).tolist()
-    return (0, *runs) if len(flat) and flat[0] else tuple(runs)
-
-
-def mask_of_runs(runs: Sequence[int], shape: tuple[int, int, int]) -> np.ndarray:
-    """The mask (Z, Y, X), bool, that ``run_lengths`` was given."""
-    is_inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(is_inside, runs).reshape(shape)
 
 
 def _centroid_mm(mask_zyx: np.ndarray, box: Box, record: PreprocessRecord) -> tuple[float, float, float]:

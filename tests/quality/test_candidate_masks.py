@@ -16,9 +16,10 @@ from segfw.grid.preprocess import place_back
 from segfw.grid.restore import restore
 from segfw.grid.slabs import Slab
 from segfw.images.volume import AS_STORED
-from segfw.quality.candidate_masks import _on_file, case_regions, mask_of_runs, run_lengths
+from segfw.quality.candidate_masks import _on_file, case_regions
 from segfw.quality.doubtful_voxels import DoubtfulVoxels
 from segfw.quality.member_maps import MemberMaps
+from segfw.quality.run_lengths import mask_of_runs, run_lengths
 from segfw.quality.suspected_regions import structures_in, suspected_regions
 
 RECORDS = {
