@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from segfw.images.formats import PLAIN_MASK, write_labels
 from segfw.images.geometry import Geometry
 
 DRAFT = "DRAFT, not reviewed"
+AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]  # the words of DICOM for who drew
+Progress = Literal["notstarted", "inprogress", "completed"]  # the words of 3D Slicer for how far a review is
+SHOWN_OF_A_HASH = 12
 # Of a mask per byte of the image's file; a guess, on the safe side for compressed images and masks of few labels.
 MASK_SHARE = 0.05
 PLAIN_MASK_SHARE = 1.0  # of one that is not compressed
@@ -32,6 +36,75 @@ class MaskMaker:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Signature:
+    """Who signed a mask, as that person typed it, and what the signature means.
+
+    ``user`` is the account, ``identity`` how it is known (declared, os or pin), ``utc`` the time in ISO 8601.
+    """
+
+    name: str
+    user: str
+    identity: str
+    meaning: str
+    utc: str
+
+    @property
+    def text(self) -> str:
+        """Such as 'signed by Ada King (user aking, declared) for review at 2026-03-01T10:00:00Z'."""
+        return f"signed by {self.name} (user {self.user}, {self.identity}) for {self.meaning} at {self.utc}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewedVersion:
+    """Which version of a mask it is (0 is the model's draft), and where the review log ended when it was written."""
+
+    number: int
+    sha256: str
+    log_events: int
+    log_sha256: str
+
+    @property
+    def text(self) -> str:
+        """Such as 'version 3, sha256 0123...; review log of 57 events, its last sha256 4567...'."""
+        log = f"review log of {self.log_events} events, its last sha256 {self.log_sha256}"
+        return f"version {self.number}, sha256 {self.sha256}; {log}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskStatement:
+    """What a file says of who stands for its mask. By default a model made it, and nobody has looked at it.
+
+    ``title`` is said first everywhere, ``word`` where there is room for 16 capital letters. ``drawn_by`` says of each
+    structure how it came about; one that it does not name is the model's own.
+    """
+
+    title: str = DRAFT
+    word: str = "DRAFT"
+    progress: Progress = "notstarted"
+    signature: Signature | None = None
+    version: ReviewedVersion | None = None
+    drawn_by: Mapping[str, AlgorithmType] = field(default_factory=dict)
+
+    def algorithm_type(self, structure: str) -> AlgorithmType:
+        """Whether a model, a person or both drew a structure."""
+        return self.drawn_by.get(structure, "AUTOMATIC")
+
+    @property
+    def short(self) -> str:
+        """The title, and the version by the beginning of its hash: for headers with little room."""
+        if self.version is None:
+            return self.title
+        return f"{self.title}; v{self.version.number} {self.version.sha256[:SHOWN_OF_A_HASH]}"
+
+    @property
+    def evidence(self) -> str:
+        """Signature, version and log in one text; '' of what was never under review."""
+        signed = "" if self.signature is None else self.signature.text
+        version = "" if self.version is None else self.version.text
+        return "; ".join(filter(None, (signed, version)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishedMask:
     """Values (Z, Y, X) on the grid of the image, and all that a file of them may say.
 
@@ -46,6 +119,12 @@ class FinishedMask:
     maker: MaskMaker
     image: Path | None = None
     only: tuple[str, ...] = ()
+    statement: MaskStatement = MaskStatement()
+
+    @property
+    def said(self) -> str:
+        """What a header has room for: whose mask it is, and what made it."""
+        return f"{self.statement.short}; {self.maker.text}"
 
     @property
     def structures(self) -> dict[str, tuple[int, ...]]:
@@ -99,8 +178,7 @@ class ImageFormat:
 
     def write(self, folder: Path, mask: FinishedMask) -> None:
         path = folder / f"{mask.case_id}{self.ending}"
-        said = f"{DRAFT}; {mask.maker.text}"
-        write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
+        write_labels(path, mask.values_zyx, mask.geometry, mask.image, said=mask.said, is_checked=True)
 
     def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         """Nothing is beside the masks."""

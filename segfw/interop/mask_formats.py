@@ -8,12 +8,12 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.base.words import listed
-from segfw.dataset.finished_mask import ImageFormat, MaskFormat
+from segfw.dataset.finished_mask import DRAFT, ImageFormat, MaskFormat
 from segfw.dataset.labels import LabelSet
 from segfw.images.formats import FORMATS as IMAGE_FORMATS
 from segfw.images.formats import MASK_ENDINGS, PLAIN_MASK, is_picture
 from segfw.interop.segmentation_format import SegmentationFormat
-from segfw.interop.viewer_tables import ViewedImageFormat
+from segfw.interop.viewer_tables import StatedImageFormat, ViewedImageFormat
 from segfw.interop.write_bids import BidsFormat
 from segfw.interop.write_rtstruct import Holes, StructureSetFormat
 from segfw.interop.write_seg_nrrd import SegNrrdFormat
@@ -24,19 +24,26 @@ LABELMAP = "labelmap"
 
 @dataclass(frozen=True, kw_only=True)
 class FormatWishes:
-    """How formats are written that can be in several ways."""
+    """How formats are written that can be in several ways.
+
+    ``is_reviewed`` masks get beside image files what those have no room to say. ``stage`` and ``about`` are what BIDS
+    calls all masks of the folder.
+    """
 
     is_labelmap: bool = False
     report: bool = False
     holes: Holes = "keyhole"
+    is_reviewed: bool = False
+    stage: str = "draft"
+    about: str = DRAFT
 
 
 FORMATS: Mapping[str, Callable[[FormatWishes], MaskFormat]] = {
-    "nifti": lambda _: ViewedImageFormat(ending=PLAIN_MASK),
+    "nifti": lambda wishes: _image_format(PLAIN_MASK, wishes),
     "seg.nrrd": lambda _: SegNrrdFormat(),
     "dicom-seg": lambda wishes: SegmentationFormat(is_labelmap=wishes.is_labelmap, report=wishes.report),
     "rtstruct": lambda wishes: StructureSetFormat(holes=wishes.holes),
-    "bids": lambda _: BidsFormat(),
+    "bids": lambda wishes: BidsFormat(stage=wishes.stage, about=wishes.about),
 }
 WITH_CODES = ("seg.nrrd", "dicom-seg", "rtstruct", "bids")
 
@@ -59,7 +66,7 @@ def mask_formats(names: Sequence[str], wishes: FormatWishes) -> tuple[MaskFormat
     for name in names:
         ending = _ending_of(name)
         if ending:
-            found.setdefault(ending, _image_format(ending))
+            found.setdefault(ending, _image_format(ending, wishes))
         elif name in FORMATS:
             found.setdefault(name, FORMATS[name](wishes))
         else:
@@ -81,7 +88,9 @@ def _ending_of(name: str) -> str:
     return PLAIN_MASK if name == "nifti" else name if name in MASK_ENDINGS else ""
 
 
-def _image_format(ending: str) -> ImageFormat:
+def _image_format(ending: str, wishes: FormatWishes) -> ImageFormat:
+    if wishes.is_reviewed:
+        return StatedImageFormat(ending=ending)
     return ImageFormat(ending=ending) if is_picture(Path(f"a{ending}")) else ViewedImageFormat(ending=ending)
 
 

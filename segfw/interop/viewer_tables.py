@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfw.base.figures import label_color
 from segfw.base.files import write_text
-from segfw.dataset.finished_mask import ImageFormat, MaskMaker
+from segfw.base.records import UserError
+from segfw.dataset.finished_mask import FinishedMask, ImageFormat, MaskMaker
 from segfw.dataset.labels import LabelSet
+from segfw.interop.statement_json import stated
 
 ITK_SNAP_FILE = "labels_itksnap.txt"
 SLICER_FILE = "labels_slicer.ctbl"
@@ -29,6 +32,26 @@ class ViewedImageFormat(ImageFormat):
     def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         write_text(folder / ITK_SNAP_FILE, itk_snap_labels(labels))
         write_text(folder / SLICER_FILE, slicer_colours(labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedImageFormat(ViewedImageFormat):
+    """An image file, and beside it in ``CASE.json`` what its header has no room for: signature, version, labels."""
+
+    def files(self, case_id: str) -> tuple[str, ...]:
+        return (f"{case_id}.json", *super().files(case_id))
+
+    def write(self, folder: Path, mask: FinishedMask) -> None:
+        """What is said of the mask, and the mask; none of them if the mask is not as given."""
+        values = {name: list(values) for name, values in mask.structures.items()}
+        text = json.dumps(stated(mask) | {"Structures": values}, indent=1, ensure_ascii=False)
+        beside = folder / self.files(mask.case_id)[0]
+        write_text(beside, text + "\n")
+        try:
+            super().write(folder, mask)
+        except UserError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def colours_of(labels: LabelSet) -> dict[int, tuple[str, tuple[int, int, int]]]:

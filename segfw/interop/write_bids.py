@@ -16,6 +16,7 @@ from segfw.dataset.finished_mask import DRAFT, MASK_SHARE, FinishedMask, MaskMak
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
 from segfw.images.formats import write_labels
+from segfw.interop.statement_json import is_manual, stated
 from segfw.interop.viewer_tables import colours_of
 
 VERSION = "1.10.0"  # of BIDS
@@ -26,6 +27,8 @@ class BidsFormat:
     """A tree of its own; names of cases that are no names of BIDS become subjects, by their letters and digits."""
 
     folder: str = BIDS_FOLDER
+    stage: str = "draft"  # the value of desc- in the names
+    about: str = DRAFT  # what all masks of the tree are
 
     @property
     def bytes_per_image_byte(self) -> float:
@@ -39,7 +42,7 @@ class BidsFormat:
         subject, entities = as_entities(case_id)
         session = next((part for part in entities if part.startswith("ses-")), "")
         place = "/".join(filter(None, (self.folder, subject, session, "anat")))
-        return f"{place}/{'_'.join([subject, *entities])}_desc-draft_dseg"
+        return f"{place}/{'_'.join([subject, *entities])}_desc-{self.stage}_dseg"
 
     def require(self, case_id: str, image: Path | None) -> None:
         self.require_kind(case_id, image)
@@ -53,15 +56,14 @@ class BidsFormat:
         table, description, image = (folder / name for name in self.files(mask.case_id))
         write_text(table, label_table(mask.labels))
         about = {
-            "Description": f"{DRAFT}; {mask.maker.text}",
-            "Manual": False,
+            "Description": f"{mask.statement.title}; {mask.maker.text}",
+            "Manual": is_manual(mask),
             "Sources": _sources(mask.image),
             "SpatialReference": "orig",
         }
-        write_text(description, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        said = f"{DRAFT}; {mask.maker.text}"
+        write_text(description, json.dumps(about | stated(mask), indent=1, ensure_ascii=False) + "\n")
         try:
-            write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=said, is_checked=True)
+            write_labels(image, mask.values_zyx, mask.geometry, mask.image, said=mask.said, is_checked=True)
         except UserError:
             for beside in (table, description):
                 beside.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ class BidsFormat:
     def write_about(self, folder: Path, labels: LabelSet, maker: MaskMaker) -> None:
         made_by = {"Name": "segfw", "Version": own_version(), "Description": f"{maker.name}, model {maker.digest}"}
         about = {
-            "Name": f"Segmentations, {DRAFT}",
+            "Name": f"Segmentations, {self.about}",
             "BIDSVersion": VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [made_by],

@@ -20,10 +20,11 @@ from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
 from segfw.base.words import count, listed
-from segfw.dataset.finished_mask import DRAFT, FinishedMask
+from segfw.dataset.finished_mask import FinishedMask
 from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, concept, taken_as_they_are
 from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
 from segfw.interop.reference_series import ReferenceSeries, read_reference
+from segfw.interop.signed_elements import add_evidence, state_creator
 from segfw.interop.written_structures import (
     WrittenStructure,
     dicom_text,
@@ -114,10 +115,10 @@ def _segmentation(
             manufacturer_model_name=dicom_text(mask.maker.name),
             software_versions=dicom_text(own_version()),
             device_serial_number=dicom_text(mask.maker.digest or own_version()),
-            content_description=DRAFT,
-            content_label="DRAFT",
+            content_description=dicom_text(mask.statement.title),
+            content_label=mask.statement.word,
             content_creator_name=None,
-            series_description=dicom_text(f"{DRAFT}: {mask.maker.name}"),
+            series_description=dicom_text(f"{mask.statement.title}: {mask.maker.name}"),
             specific_character_set=UNICODE,
             transfer_syntax_uid=RLELossless if is_labelmap else ExplicitVRLittleEndian,
             # Else, where no structure has a voxel in any slice, all frames of all structures are written.
@@ -128,6 +129,8 @@ def _segmentation(
         if structure.modifier is not None:
             kind = item.SegmentedPropertyTypeCodeSequence[0]
             kind.SegmentedPropertyTypeModifierCodeSequence = [code_item(structure.modifier)]
+    state_creator(dataset, mask, series)
+    add_evidence(dataset, mask)
     return dataset
 
 
@@ -147,18 +150,19 @@ def _description(structure: WrittenStructure, mask: FinishedMask, series: Refere
     algorithm = AlgorithmIdentificationSequence(
         name=dicom_text(mask.maker.name), family=concept(AI), version=dicom_text(mask.maker.digest or own_version())
     )
+    algorithm_type = mask.statement.algorithm_type(structure.name)
     description = SegmentDescription(
         segment_number=structure.number,
         segment_label=dicom_text(structure.name),
         segmented_property_category=concept(structure.category),
         segmented_property_type=concept(structure.kind),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=algorithm,
+        algorithm_type=algorithm_type,
+        algorithm_identification=None if algorithm_type == "MANUAL" else algorithm,
         tracking_uid=structure.tracking_uid(str(series.first.SeriesInstanceUID)),
         tracking_id=dicom_text(structure.name),
         display_color=CIELabColor.from_rgb(*structure.colour),
     )
-    description.SegmentDescription = structure.description
+    description.SegmentDescription = structure.description(mask.statement)
     return description
 
 

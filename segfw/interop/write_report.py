@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
-from segfw.dataset.finished_mask import DRAFT, FinishedMask
+from segfw.dataset.finished_mask import FinishedMask
 from segfw.images.units import SCAN
 from segfw.interop.dicom_codes import AI, UNICODE, complete_header, concept, taken_as_they_are
+from segfw.interop.signed_elements import add_evidence, state_verification
 from segfw.interop.write_dicom_seg import Segmentation
 from segfw.interop.written_structures import ALTERED, GENERIC, WrittenStructure, dicom_text
 
@@ -70,15 +71,17 @@ def write_report(path: Path, mask: FinishedMask, segmentation: Segmentation) -> 
             sop_instance_uid=generate_uid(prefix=None),
             instance_number=1,
             manufacturer="segfw",
-            is_complete=False,
+            is_complete=mask.statement.signature is not None,
             is_final=False,
             is_verified=False,
-            series_description=dicom_text(f"{DRAFT}: {mask.maker.name}"),
+            series_description=dicom_text(f"{mask.statement.title}: {mask.maker.name}"),
             manufacturer_model_name=dicom_text(mask.maker.name),
             software_versions=dicom_text(own_version()),
             specific_character_set=UNICODE,
         )
-    dataset.CompletionFlagDescription = DRAFT
+    dataset.CompletionFlagDescription = dicom_text(mask.statement.title)
+    state_verification(dataset, mask, series)
+    add_evidence(dataset, mask)
     with whole_file(path) as partial:
         with taken_as_they_are(path):
             dataset.save_as(partial, enforce_file_format=True)
@@ -106,6 +109,10 @@ def _measured(
         segment_number=structure.number,
         source_series=SourceSeriesForSegmentation(referenced_series_instance_uid=series_uid),
     )
+    algorithm = AlgorithmIdentification(
+        name=dicom_text(mask.maker.name), version=dicom_text(mask.maker.digest or own_version()), family=concept(AI)
+    )
+    is_manual = mask.statement.algorithm_type(structure.name) == "MANUAL"
     laterality = concept(structure.modifier) if structure.modifier is not None else None
     sites = None
     if structure.kind != GENERIC and structure.category != ALTERED:  # a tumour is no place in the body
@@ -118,9 +125,7 @@ def _measured(
         finding_category=concept(structure.category),
         finding_type=concept(structure.kind),
         finding_sites=sites,
-        algorithm_id=AlgorithmIdentification(
-            name=dicom_text(mask.maker.name), version=dicom_text(mask.maker.digest or own_version()), family=concept(AI)
-        ),
+        algorithm_id=None if is_manual else algorithm,
         measurements=[Measurement(name=concept(VOLUME), value=volume_ml, unit=concept(MILLILITRE))],
     )
 

@@ -20,13 +20,14 @@ import numpy as np
 from segfw.base.files import whole_file
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
-from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
+from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.interop.contours import Outlines, outlines
 from segfw.interop.dicom_codes import AI, UNICODE, code_item, complete_header, taken_as_they_are
 from segfw.interop.fill_outlines import filled
 from segfw.interop.mask_centres import CENTROID_MM, sizes_and_centres
 from segfw.interop.reference_series import ReferenceSeries, read_reference, require_series
+from segfw.interop.signed_elements import add_evidence, state_approval
 from segfw.interop.written_structures import (
     WrittenStructure,
     dicom_text,
@@ -139,21 +140,22 @@ def _structure_set(mask: FinishedMask, series: ReferenceSeries, structures: Sequ
     # Series, equipment and approval
     dataset.Modality = "RTSTRUCT"
     dataset.SeriesInstanceUID = generate_uid(prefix=None)
-    dataset.SeriesDescription = dicom_text(f"{DRAFT}: {mask.maker.name}")
+    dataset.SeriesDescription = dicom_text(f"{mask.statement.title}: {mask.maker.name}")
     dataset.Manufacturer = "segfw"
     dataset.ManufacturerModelName = dicom_text(mask.maker.name)
     dataset.SoftwareVersions = dicom_text(own_version())
-    dataset.ApprovalStatus = "UNAPPROVED"
+    state_approval(dataset, mask)
 
     # The structure set
-    dataset.StructureSetLabel = dicom_text("DRAFT", SHORT_TEXT)
-    dataset.StructureSetName = dicom_text(DRAFT)
-    dataset.StructureSetDescription = f"{DRAFT}; {mask.maker.name}, model {mask.maker.digest}"
+    dataset.StructureSetLabel = dicom_text(mask.statement.word, SHORT_TEXT)
+    dataset.StructureSetName = dicom_text(mask.statement.title)
+    dataset.StructureSetDescription = f"{mask.statement.title}; {mask.maker.name}, model {mask.maker.digest}"
     dataset.StructureSetDate = now.strftime("%Y%m%d")
     dataset.StructureSetTime = now.strftime("%H%M%S")
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     dataset.StructureSetROISequence = [_roi(each, mask, series) for each in structures]
     dataset.RTROIObservationsSequence = [_observation(each) for each in structures]
+    add_evidence(dataset, mask)
     return dataset
 
 
@@ -193,10 +195,11 @@ def _roi(structure: WrittenStructure, mask: FinishedMask, series: ReferenceSerie
     roi.ROINumber = structure.number
     roi.ReferencedFrameOfReferenceUID = series.first.FrameOfReferenceUID
     roi.ROIName = dicom_text(structure.name)
-    roi.ROIDescription = structure.description
-    roi.ROIGenerationAlgorithm = "AUTOMATIC"
-    roi.ROIGenerationDescription = dicom_text(mask.maker.text)
-    roi.ROIDerivationAlgorithmIdentificationSequence = [algorithm]
+    roi.ROIDescription = structure.description(mask.statement)
+    roi.ROIGenerationAlgorithm = mask.statement.algorithm_type(structure.name)
+    if roi.ROIGenerationAlgorithm != "MANUAL":
+        roi.ROIGenerationDescription = dicom_text(mask.maker.text)
+        roi.ROIDerivationAlgorithmIdentificationSequence = [algorithm]
     return roi
 
 

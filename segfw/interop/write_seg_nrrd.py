@@ -15,14 +15,13 @@ import numpy as np
 
 from segfw.base.files import whole_file
 from segfw.base.records import UserError
-from segfw.dataset.finished_mask import DRAFT, FinishedMask, MaskMaker
+from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.images.geometry import corner_distance_mm
 from segfw.images.values import look_up
 from segfw.images.voxels import LPS_TO_RAS, affine_of_lps
 from segfw.interop.written_structures import CodeTriple, WrittenStructure, in_layers, numbered, written_structures
 
-NOT_BEGUN = "notstarted"  # Slicer's state of a segment that nobody has looked at
 TERMINOLOGY = "Segmentation category and type - DICOM master list"
 REGIONS = "Anatomic codes - DICOM master list"
 CHUNK_BYTES = 1 << 24
@@ -94,7 +93,7 @@ def _header(mask: FinishedMask, layers: Sequence[Sequence[WrittenStructure]], vo
         shown_sizes.insert(0, str(len(layers)))
     lines = [
         "NRRD0004",
-        f"# {DRAFT}; {mask.maker.text}",
+        f"# {mask.said}",
         f"type: {voxels_lzyx.dtype.name}",
         f"dimension: {len(kinds)}",
         "space: left-posterior-superior",
@@ -118,19 +117,21 @@ def _header(mask: FinishedMask, layers: Sequence[Sequence[WrittenStructure]], vo
         "Segmentation_MasterRepresentation:=Binary labelmap",  # of Slicer before 5.2
         "Segmentation_SourceRepresentation:=Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset:=0 0 0",
-        f"Status:={DRAFT}",
+        f"Status:={_one_line(mask.statement.title)}",
     ]
+    if mask.statement.evidence:
+        lines.append(f"Review:={_one_line(mask.statement.evidence)}")
     return "\n".join(lines) + "\n\n"
 
 
 def _fields(structure: WrittenStructure, mask: FinishedMask) -> dict[str, str]:
     red, green, blue = structure.colour
     tags = {
-        "Segmentation.Status": NOT_BEGUN,
+        "Segmentation.Status": mask.statement.progress,
         "TerminologyEntry": _terminology(structure),
-        "DICOM.SegmentAlgorithmType": "AUTOMATIC",
+        "DICOM.SegmentAlgorithmType": mask.statement.algorithm_type(structure.name),
         "DICOM.SegmentAlgorithmName": mask.maker.text,
-        "Description": structure.description,
+        "Description": structure.description(mask.statement),
     }
     return {
         "ID": f"Segment_{structure.number}",

@@ -14,7 +14,7 @@ import numpy as np
 from segfw.base.figures import label_color
 from segfw.base.words import count, listed
 from segfw.dataset.anatomy import SCHEME, SIDE_CODES
-from segfw.dataset.finished_mask import DRAFT
+from segfw.dataset.finished_mask import MaskStatement
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
 from segfw.images.values import look_up
@@ -50,10 +50,9 @@ class WrittenStructure:
     modifier: CodeTriple | None
     is_known: bool
 
-    @property
-    def description(self) -> str:
+    def description(self, statement: MaskStatement) -> str:
         """What is said of it beside its name and code."""
-        return DRAFT if self.is_known else f"{DRAFT}; {NO_CODE}"
+        return statement.title if self.is_known else f"{statement.title}; {NO_CODE}"
 
     def tracking_uid(self, series_uid: str) -> str:
         """The same for this structure of this series whenever it is written."""

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import warnings
+from datetime import datetime
 from itertools import permutations, product
 
 import nibabel
@@ -16,7 +17,7 @@ from builders.iod import faults
 from builders.series import OBLIQUE, PATIENT, write_series
 from builders.written import DIGEST, LABELS, finished, masks_in_segmentation, masks_in_structure_set
 from segfw.base.records import UserError
-from segfw.dataset.finished_mask import MaskMaker
+from segfw.dataset.finished_mask import MaskMaker, MaskStatement, ReviewedVersion, Signature
 from segfw.dataset.labels import Code, LabelSet, Region
 from segfw.images import formats
 from segfw.images.formats import read_mask, read_volume
@@ -630,3 +631,87 @@ def only_slices(folder, target):
         if "Rows" in pydicom.dcmread(file, stop_before_pixels=True, force=True):
             (target / file.name).symlink_to(file)
     return target
+
+
+SIGNED = MaskStatement(
+    title="SIGNED by Ada King",
+    word="SIGNED",
+    progress="completed",
+    signature=Signature(
+        name="Ada King", user="aking", identity="declared", meaning="review", utc="2026-03-01T10:00:00+00:00"
+    ),
+    version=ReviewedVersion(number=3, sha256="ab" * 32, log_events=57, log_sha256="cd" * 32),
+    drawn_by={"kidney_left": "SEMIAUTOMATIC", "my thing": "MANUAL"},
+)
+EVIDENCE = (
+    "signed by Ada King (user aking, declared) for review at 2026-03-01T10:00:00+00:00; version 3, sha256 "
+    f"{'ab' * 32}; review log of 57 events, its last sha256 {'cd' * 32}"
+)
+
+
+@pytest.fixture
+def signed_files(tmp_path):
+    """A folder with a signed mask in all formats, of a series made in St. Elsewhere."""
+    values = mask_on(SHAPE)
+    folder = write_series(tmp_path / "series", values, changes={"InstitutionName": "St. Elsewhere"})
+    mask = finished(values, read_volume(folder).geometry, folder, statement=SIGNED)
+    names = ["nifti", "seg.nrrd", "dicom-seg", "rtstruct", "bids"]
+    wishes = FormatWishes(report=True, is_reviewed=True, stage="signed", about="signed")
+    for each in mask_formats(names, wishes):
+        each.write(tmp_path / "out", mask)
+        each.write_about(tmp_path / "out", LABELS, mask.maker)
+    return tmp_path / "out"
+
+
+def test_a_signed_mask_says_so_in_the_places_that_dicom_has_for_it(signed_files):
+    local = datetime.fromisoformat("2026-03-01T10:00:00+00:00").astimezone()
+    segmentation = pydicom.dcmread(signed_files / "dicom-seg" / "case.dcm")
+    structures = pydicom.dcmread(signed_files / "rtstruct" / "case.dcm")
+    report = pydicom.dcmread(signed_files / "sr" / "case.dcm")
+    for dataset in (segmentation, structures, report):
+        assert dataset is report or faults(dataset) == []  # the copy of the tables holds no trees of content
+        assert dataset.SeriesDescription == "SIGNED by Ada King: segfw 3d_fullres"
+        assert dataset.ContributingEquipmentSequence[-1].ContributionDescription == EVIDENCE
+
+    assert (segmentation.ContentLabel, segmentation.ContentDescription) == ("SIGNED", "SIGNED by Ada King")
+    assert segmentation.ContentCreatorName == "Ada King"
+    (person,) = segmentation.ContentCreatorIdentificationCodeSequence
+    assert person.PersonIdentificationCodeSequence[0].CodeValue == "aking"
+    assert person.InstitutionName == "St. Elsewhere"
+    kinds = [item.SegmentAlgorithmType for item in segmentation.SegmentSequence]
+    assert kinds == ["SEMIAUTOMATIC", "MANUAL", "AUTOMATIC", "AUTOMATIC"]
+    assert ["SegmentAlgorithmName" in item for item in segmentation.SegmentSequence] == [True, False, True, True]
+
+    assert structures.ApprovalStatus == "APPROVED"
+    assert structures.ReviewerName == "Ada King"
+    assert structures.ReviewDate + structures.ReviewTime == local.strftime("%Y%m%d%H%M%S")
+    kinds = [item.ROIGenerationAlgorithm for item in structures.StructureSetROISequence]
+    assert kinds == ["SEMIAUTOMATIC", "MANUAL", "AUTOMATIC", "AUTOMATIC"]
+
+    assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "VERIFIED")
+    (observer,) = report.VerifyingObserverSequence
+    assert (observer.VerifyingObserverName, observer.VerifyingOrganization) == ("Ada King", "St. Elsewhere")
+    assert observer.VerificationDateTime == local.strftime("%Y%m%d%H%M%S")
+
+
+def test_a_signed_mask_says_so_in_other_formats(signed_files):
+    SimpleITK = pytest.importorskip("SimpleITK")
+    image = SimpleITK.ReadImage(str(signed_files / "seg-nrrd" / "case.seg.nrrd"))
+    assert image.GetMetaData("Status") == "SIGNED by Ada King"
+    assert image.GetMetaData("Review") == EVIDENCE
+    tags = [image.GetMetaData(f"Segment{index}_Tags") for index in range(4)]
+    assert all("Segmentation.Status:completed|" in each for each in tags)
+    assert "DICOM.SegmentAlgorithmType:SEMIAUTOMATIC|" in tags[0]
+    assert "DICOM.SegmentAlgorithmType:MANUAL|" in tags[1]
+
+    descrip = nibabel.load(signed_files / "case.nii.gz").header["descrip"].item()
+    assert descrip == b"SIGNED by Ada King; v3 abababababab; segfw 3d_fullres, model 01234567"
+    beside = json.loads((signed_files / "case.json").read_text(encoding="utf-8"))
+    start = signed_files / "bids" / "sub-case" / "anat" / "sub-case_desc-signed_dseg"
+    described = json.loads(start.with_suffix(".json").read_text(encoding="utf-8"))
+    for each in (beside, described):
+        assert each["Signature"]["name"] == "Ada King"
+        assert each["Version"] == {"number": 3, "sha256": "ab" * 32, "log_events": 57, "log_sha256": "cd" * 32}
+        assert each["AlgorithmTypes"]["kidney_right"] == "AUTOMATIC"
+    assert beside["Structures"] == {"kidney_left": [1], "my thing": [2], "kidney_right": [7], "never there": [9]}
+    assert described["Manual"] is False
