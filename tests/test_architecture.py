@@ -26,6 +26,7 @@ FLOORS = (
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness"},
     {"standing"},
+    {"worklist"},
     {"review_page"},
     {"verbs"},
 )
@@ -59,8 +60,9 @@ EDGES = {
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
+    "worklist": {"base", "quality"},
     "review_page": {"base", "images", "dataset", "grid"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "review_page"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist", "review_page"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 
