@@ -78,8 +78,17 @@ def thirds(value_of: Mapping[str, float], unit: str) -> tuple[dict[str, str], li
         return {patient: names[value] for patient, value in value_of.items()}, list(dict.fromkeys(names.values()))
     low = values[(len(values) - 1) // 3]
     high = values[2 * (len(values) - 1) // 3]
-    limits = (f"{low:.3g}", f"{high:.3g}")
+    limits = _told_apart(low, high)
     unit = f" {unit}" if unit else ""
     texts = (f"up to {limits[0]}{unit}", f"{limits[0]} to {limits[1]}{unit}", f"above {limits[1]}{unit}")
     group_of = {patient: texts[(value > low) + (value > high)] for patient, value in value_of.items()}
     return group_of, [text for text in texts if text in group_of.values()]
+
+
+def _told_apart(low: float, high: float) -> tuple[str, str]:
+    """Both numbers with three digits, or with as many more as tell them apart."""
+    for digits in range(3, 18):  # 17 tell any two floats apart
+        texts = (f"{low:.{digits}g}", f"{high:.{digits}g}")
+        if low == high or texts[0] != texts[1]:
+            break
+    return texts

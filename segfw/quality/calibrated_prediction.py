@@ -193,12 +193,17 @@ def page_maker(model: Path, loaded: Sequence[Model], gate: Gate | None) -> CaseP
 
 
 def guarantee_with(quality: QualityModel, options: PredictOptions) -> str:
-    """'exchangeable', or 'withdrawn: why' where tiles are laid otherwise than in the calibration."""
+    """'exchangeable', or 'withdrawn: why' where masks are made otherwise than in the calibration.
+
+    What ``select`` chose after it does not count: it was kept because held-out masks become better by it.
+    """
     different = []
     if options.step != quality.step:
         different.append(f"--step is {options.step:g} instead of {quality.step:g}")
     if options.mirroring != quality.mirroring:
         different.append("mirroring is off" if quality.mirroring else "mirroring is on")
+    if options.postprocessing is not None:
+        different.append(f"--postprocessing {options.postprocessing}")
     if not different:
         return EXCHANGEABLE
     return f"{WITHDRAWN}the model was calibrated with other options ({', '.join(different)})"

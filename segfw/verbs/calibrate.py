@@ -278,8 +278,9 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
     fitted = replace(fitted, model=fitted.model.model_copy(update=used))
     worth = quality_worth(fitted)
     worth.save(folder / WORTH_FILE)
-    write_calibration_page(work / PAGE_FILE, fitted, worth, cohort.plan.dataset)
     fitted.model.save(work / QUALITY_FILE)
+    # Last: it tells of the file that is there.
+    write_calibration_page(work / PAGE_FILE, fitted, worth, cohort.plan.dataset)
     return fitted.model
 
 

@@ -90,7 +90,7 @@ def stress(
     loaded = job.load()
     structures = _structures(loaded[0].plan.labels, options.only, model)
     found = find_images(source, loaded[0].plan.channels)
-    cases = _chosen(found, options, output)
+    cases = _chosen(found, loaded[0].plan.labels, options, output)
     settings = StressSettings(prediction=job.settings(loaded), has_reference=options.reference is not None)
     folder = StressFolder(output=output, is_quick=options.quick)
     agree_on_settings(folder, settings, cases, overwrite=options.overwrite)
@@ -146,17 +146,22 @@ def _structures(labels: LabelSet, only: tuple[str, ...] | None, model: Path) -> 
     return tuple(labels.structures) if only is None else only_structures(labels, only, model)
 
 
-def _chosen(found: Sequence[Case], options: StressOptions, output: Path) -> list[StressCase]:
+def _chosen(found: Sequence[Case], labels: LabelSet, options: StressOptions, output: Path) -> list[StressCase]:
     """So many cases as are asked for, evenly from all, each with the expert's mask if there is one."""
     from segfw.base.output_paths import require_distinct
     from segfw.base.records import UserError
-    from segfw.evaluation.pairs import masks_by_id
+    from segfw.evaluation.pairs import label_maps_of, masks_by_id
     from segfw.robustness.stress_folder import StressCase
 
     number = min(options.cases, len(found))
     chosen = [found[index * len(found) // number] for index in range(number)]
     masks = {} if options.reference is None else masks_by_id(options.reference)
-    cases = [StressCase(id=case.id, images=case.images, reference=masks.get(case.id)) for case in chosen]
+    pairs = {case.id: (masks[case.id], masks[case.id]) for case in chosen if case.id in masks}
+    maps = {} if options.reference is None else label_maps_of(pairs, options.reference, labels)
+    cases = [
+        StressCase(id=case.id, images=case.images, reference=masks.get(case.id), label_map=maps.get(case.id, ()))
+        for case in chosen
+    ]
     require_distinct([case.id for case in cases], output)
     lacking = [case.id for case in cases if case.reference is None]
     if masks and len(lacking) == len(cases):

@@ -108,6 +108,11 @@ def test_thirds_keep_equal_values_together_and_few_values_apart():
     assert thirds({}, "mm") == ({}, [])
 
 
+def test_limits_of_thirds_have_as_many_digits_as_tell_them_apart():
+    values = {"a": 10.001, "b": 10.002, "c": 10.003, "d": 10.004, "e": 10.005, "f": 10.006}
+    assert thirds(values, "ml")[1] == ["up to 10.002 ml", "10.002 to 10.004 ml", "above 10.004 ml"]
+
+
 def test_a_reference_tells_its_voxels_and_what_it_cuts():
     mask = box((0, 4), (2, 3), (3, 5))  # through all slices: at the border of axis 0
     mask[1, 4, 4] = 2

@@ -203,6 +203,14 @@ def test_doubtful_structures_are_named_and_an_unusable_one_is_a_warning(own, ima
     assert "quality: 2 of 2 judged masks doubtful, of which 2 not to be used" in status(tmp_path).text()
 
 
+def test_steps_after_the_networks_that_were_not_calibrated_withdraw_the_promise(calibrated, images, tmp_path):
+    file = tmp_path / "selection.json"
+    selection_of("3d_fullres").save(file)
+    predict(calibrated, images, tmp_path / "masks", device="cpu", postprocessing=file)
+    guarantee = CaseQuality.load(quality_file(tmp_path / "masks", "a")).guarantee
+    assert guarantee == (f"withdrawn: the model was calibrated with other options (--postprocessing {file})")
+
+
 def test_other_tiling_withdraws_the_promise_and_says_so(calibrated, images, tmp_path, capsys):
     predict(calibrated, images, tmp_path, device="cpu", mirroring=False, step=0.8)
     printed = capsys.readouterr().out

@@ -67,6 +67,21 @@ def test_structures_of_an_experts_mask_are_told_by_their_names(home, tmp_path):
     assert {each.structure: each.dice_before for each in again.structures} == {"bright": 0, "dark": 0}
 
 
+def test_label_maps_beside_an_experts_masks_say_what_their_values_mean(home, tmp_path):
+    """The expert's 40 is 'bright', 3 in training, in the case a."""
+    masks = tmp_path / "expert" / "masks"
+    shutil.copytree(home / "masks", masks, ignore=shutil.ignore_patterns(".*", "*.json"))
+    stored = nibabel.load(masks / "a.nii.gz")
+    values = np.asarray(stored.dataobj)
+    other = np.where(values == 3, 40, values).astype(values.dtype)
+    nibabel.save(nibabel.Nifti1Image(other, stored.affine, stored.header), masks / "a.nii.gz")
+    (tmp_path / "expert" / "label_maps.json").write_text('{"a": {"40": "bright"}}')
+    assert stress(home, tmp_path / "out", "--cases", "1", "--reference", masks) == 0
+    report = StressReport.load(tmp_path / "out" / "stress.json")
+    again = next(change for change in report.changes if change.perturbation.name == "same again")
+    assert {each.structure: each.dice_before for each in again.structures} == {"bright": 1, "dark": 1}
+
+
 def test_a_model_that_turns_images_changes_no_voxel_in_any_file(home, whole):
     code, report = whole
     assert code == 0
