@@ -25,6 +25,7 @@ FLOORS = (
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness"},
+    {"reviewing"},
     {"standing"},
     {"worklist"},
     {"review_page"},
@@ -57,12 +58,13 @@ EDGES = {
     "robustness": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },
+    "reviewing": {"base", "images", "dataset", "evaluation", "inference", "measurements"},
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
     "worklist": {"base", "quality"},
     "review_page": {"base", "images", "dataset", "grid"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist", "review_page"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist", "review_page", "reviewing"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

@@ -24,3 +24,5 @@ QUALITY_TABLE_FILE = "quality.csv"
 REGIONS_ENDING = "_regions.json"  # after a case, in that folder
 CASE_PAGES_FOLDER = "report"
 PLAUSIBLE_FOLDER = "plausible"  # inner, outer and single folds' masks
+# In a folder of masks that people review
+REVIEW_FOLDER = "review"

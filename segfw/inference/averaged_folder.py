@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -13,38 +12,18 @@ import numpy as np
 from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE as SETTINGS_FILE
 from segfw.base.output_paths import in_file_name
 from segfw.base.parallel import Outcome
-from segfw.base.records import Record, UserError
+from segfw.base.records import UserError
 from segfw.dataset.finished_mask import FinishedMask, MaskFormat, MaskMaker
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.images.formats import write_map
 from segfw.images.geometry import Geometry
 from segfw.inference.averaging import merged, probability_of
+from segfw.inference.ensemble_settings import EnsembleSettings as EnsembleSettings
 from segfw.inference.mask_settings import require_no_strangers
 from segfw.inference.probabilities import read_probabilities
-from segfw.model.postprocess import Postprocessing, apply
+from segfw.model.postprocess import apply
 
 MAPS_FOLDER = "probability"
-WAYS = ("holes", "seg_type")  # of writing: None until the format is asked for
-
-
-class EnsembleSettings(Record):
-    """What the masks in a folder were averaged from; masks of other models or weights are never mixed in."""
-
-    models: tuple[str, ...]  # digests, as in the files of probabilities
-    weights: tuple[float, ...]
-    postprocessing: Postprocessing
-    holes: str | None = None
-    seg_type: str | None = None
-
-    def completed(self, kept: EnsembleSettings) -> EnsembleSettings:
-        """The same, with the ways of writing that only ``kept`` tells."""
-        untold = [name for name in WAYS if getattr(self, name) is None]
-        return self.model_copy(update={name: getattr(kept, name) for name in untold})
-
-    def maker(self, configurations: Sequence[str]) -> MaskMaker:
-        """Who the masks are said to be of."""
-        digest = hashlib.sha256(self.model_dump_json(exclude=set(WAYS)).encode()).hexdigest()
-        return MaskMaker(name=f"segfw ensemble of {', '.join(dict.fromkeys(configurations))}", digest=digest)
 
 
 @dataclass(frozen=True, kw_only=True)
