@@ -31,6 +31,7 @@ VERBS = (
     "evaluate",
     "measure",
     "stress",
+    "review",
     "export",
     "import-nnunet",
     "info",

@@ -63,8 +63,8 @@ EDGES = {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
     "worklist": {"base", "quality"},
-    "review_page": {"base", "images", "dataset", "grid"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist", "review_page", "reviewing"},
+    "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

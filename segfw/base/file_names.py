@@ -24,5 +24,6 @@ QUALITY_TABLE_FILE = "quality.csv"
 REGIONS_ENDING = "_regions.json"  # after a case, in that folder
 CASE_PAGES_FOLDER = "report"
 PLAUSIBLE_FOLDER = "plausible"  # inner, outer and single folds' masks
+UNCERTAINTY_FOLDER = "uncertainty"  # maps of entropy and disagreement
 # In a folder of masks that people review
 REVIEW_FOLDER = "review"

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.file_names import UNCERTAINTY_FOLDER as FOLDER
 from segfw.base.files import write_text
 from segfw.base.printing import csv_text
 from segfw.base.records import Record
@@ -28,7 +29,6 @@ from segfw.grid.slabs import Slab
 from segfw.grid.winners import first_largest, last_above_zero
 from segfw.images.formats import write_map
 
-FOLDER = "uncertainty"  # of a folder of masks
 TABLE_FILE = "uncertainty.csv"
 MAPS = ("entropy", "disagreement")
 BLOCK_VALUES = 1 << 22  # logits that are looked at together

@@ -1,0 +1,477 @@
+"""What one person can ask of a folder under review and do to it, apart from how it is asked over the network.
+
+All state is the store's; here are only an index in memory and the clock of the person's work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segfw.base.errors import UserError
+from segfw.base.figures import label_color
+from segfw.base.own_version import own_version
+from segfw.images.units import units_of
+from segfw.quality.kept_quality import kept_quality
+from segfw.review_page.active_clock import ActiveClock
+from segfw.review_page.case_payload import (
+    counts_by_slice,
+    gate_of,
+    grid_facts,
+    palette_structures,
+    region_rows,
+    structure_rows,
+)
+from segfw.review_page.case_views import CaseViews, NotFound
+from segfw.review_page.label_palette import LabelPalette, PaletteLabel
+from segfw.review_page.review_index import QueueItem, Wanted, item_row, items_of_folder
+from segfw.review_page.review_options import Language
+from segfw.review_page.served_grid import LARGEST_WHOLE, ServedGrid, is_seen_as_served
+from segfw.reviewing.case_history import CaseStanding
+from segfw.reviewing.mask_version import Origin
+from segfw.reviewing.people import Person
+from segfw.reviewing.review_log import LogReader
+from segfw.reviewing.review_store import Locked, ReviewStore
+from segfw.reviewing.states import MEANINGS, REJECT_REASONS
+from segfw.reviewing.viewing import Viewing
+
+HEARTBEAT_S = 15
+IDLE_AFTER_S = 60
+AUTOSAVE_S = 30
+TOOL = "segfw review"
+# Along the axes (z, y, x) of the whole served grid, which lie nearest to these planes
+PLANES = ("axial", "coronal", "sagittal")
+PAGE_ORIGINS: tuple[Origin, ...] = ("edited", "candidate", "blank")
+# Name, centre and width in Hounsfield units
+CT_WINDOWS = (
+    ("soft tissue", 40, 400),
+    ("liver", 60, 150),
+    ("lung", -600, 1500),
+    ("mediastinum", 50, 350),
+    ("bone", 500, 2000),
+    ("brain", 40, 80),
+)
+
+
+class Refused(UserError):
+    """What the person may not do on this page."""
+
+
+class Held(Locked):
+    """Another person, ``holder``, has the case open."""
+
+    def __init__(self, error: Locked, holder: str | None) -> None:
+        super().__init__(str(error))
+        self.holder = holder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """Who sits at the page, and what he may see and do."""
+
+    person: Person
+    language: Language = "auto"
+    is_read_only: bool = False
+    is_blind: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bitmap:
+    """What the page saves: indexes (Z, Y, X) on ``grid``, drawn on the version ``base``."""
+
+    indexes_zyx: np.ndarray
+    grid: ServedGrid
+    group: int
+    base: int
+    origin: str
+    is_autosave: bool
+
+
+class ReviewDesk:
+    """Answers of one server. Any number of threads may ask."""
+
+    def __init__(
+        self, store: ReviewStore, seat: Seat, *, largest_whole: int = LARGEST_WHOLE, clock: ActiveClock | None = None
+    ) -> None:
+        self.store = store
+        self.seat = seat
+        self.palette = LabelPalette.of(store.labels)
+        self.views = CaseViews(store, self.palette, largest_whole=largest_whole)
+        self.clock = clock or ActiveClock()
+        self._cases = {case: case for case in store.case_ids}
+        wanted = set(store.structures)
+        found = palette_structures(store.labels, self.palette)
+        self._structures = tuple(each for each in found if each.name in wanted)
+        self._items: list[QueueItem] | None = None
+        self._lock = threading.Lock()
+        self._judged_by_me = _cases_decided(store, seat.person) if seat.is_blind else set()
+
+    # ---- what is asked ----
+
+    def case_of(self, name: str) -> str:
+        """The id that was asked for, as the folder has it; NotFound if it has none such."""
+        if name not in self._cases:
+            raise NotFound(f"{self.store.folder}: has no case {name[:100]!r}; load the queue again")
+        return self._cases[name]
+
+    def session(self) -> dict[str, Any]:
+        """Who sits here, and what holds for all cases."""
+        return {
+            "folder": self.store.folder.name,
+            "user": self.seat.person.user,
+            "identity": self.seat.person.identity,
+            "names_are_declared": self.seat.person.identity == "declared",
+            "language": self.seat.language,
+            "read_only": self.seat.is_read_only,
+            "blind": self.seat.is_blind,
+            "version": own_version(),
+            "structures": [
+                {
+                    "index": each.painted.index,
+                    "group": each.painted.group,
+                    "label": each.name,
+                    "value": each.painted.value,
+                    "colour": self._colour(each.painted),
+                    "key": None,
+                    "parts": [[part.group, part.index] for part in each.parts],
+                }
+                for each in self._structures
+            ],
+            "labels": [
+                {
+                    "index": label.index,
+                    "group": label.group,
+                    "name": label.name,
+                    "value": label.value,
+                    "colour": self._colour(label),
+                }
+                for label in self.palette.labels
+            ],
+            "groups": self.palette.groups,
+            "windows": [{"name": name, "centre": centre, "width": width} for name, centre, width in CT_WINDOWS],
+            "plants": False,
+            "reject_reasons": list(REJECT_REASONS),
+            "meanings": list(MEANINGS),
+            "four_eyes": self.store.policy.four_eyes,
+            "may_review": self.store.policy.allows(self.seat.person, "reviewer"),
+            "may_sign": self.store.policy.allows(self.seat.person, "signer"),
+            "heartbeat_s": HEARTBEAT_S,
+            "idle_after_s": IDLE_AFTER_S,
+            "autosave_s": AUTOSAVE_S,
+        }
+
+    def _colour(self, label: PaletteLabel) -> list[int]:
+        number = self.palette.labels.index(label) + 1
+        return [round(255 * part) for part in label_color(number)]
+
+    def queue(self, offset: int, limit: int, wanted: Wanted) -> dict[str, Any]:
+        """Some of the items in their order, how many there are of that kind, and how far the folder is."""
+        standings = self.store.standings()
+        found = []
+        for item in self.items():
+            standing = standings[item.case]
+            is_hidden = self._is_hidden(item.case)
+            if wanted.takes(item, standing, is_hidden=is_hidden):
+                found.append(item)
+        shown = found[offset : offset + limit]
+        return {
+            "items": [item_row(item, standings[item.case], is_hidden=self._is_hidden(item.case)) for item in shown],
+            "total": len(found),
+            "progress": _progress(standings),
+        }
+
+    def items(self) -> list[QueueItem]:
+        """All items in the order in which they are to be worked on."""
+        with self._lock:
+            if self._items is None:
+                self._items = items_of_folder(self.store.folder, self.store.case_ids, self._names())
+                if self.seat.is_blind:  # the order would tell what the models think
+                    self._items.sort(key=lambda item: item.case)
+            return self._items
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self._structures)
+
+    def _is_hidden(self, case: str) -> bool:
+        return self.seat.is_blind and case not in self._judged_by_me
+
+    def case(self, case: str, grid: ServedGrid) -> dict[str, Any]:
+        """Everything of a case but its volumes."""
+        standing = self.store.standing(case)
+        is_hidden = self._is_hidden(case)
+        quality = None if is_hidden else kept_quality(self.store.folder, case)
+        mask = self.views.mask(case, standing.version)
+        units = units_of(mask.geometry.shape, is_placed=mask.is_placed)
+        bitmaps = [self.views.bitmap(mask.array[0], grid, group) for group in range(self.palette.groups)]
+        regions = () if is_hidden else self.views.regions(case)
+        others = self.views.others(case)
+        return {
+            **_standing_row(standing),
+            "changed": list(self.store.changed(case)),
+            **grid_facts(grid),
+            "is_straightened": not is_seen_as_served(grid.geometry.matrix[:, [2, 1, 0, 3]]),
+            "structures": structure_rows(
+                self._structures,
+                counts_by_slice(bitmaps),
+                units.voxel_size(mask.geometry),
+                units,
+                standing.decisions,
+                quality,
+            ),
+            "regions": region_rows(regions, grid),
+            "gate": gate_of(quality),
+            "has_doubt": not is_hidden and self.views.doubt_file(case) is not None,
+            "compare": [name for name in others if not (is_hidden and name.startswith("fold_"))],
+            "hidden": is_hidden,
+            "history": self._history(case),
+            "versions": self._versions(case),
+            "planted": False,
+            **self._image_facts(case, grid, is_picture=mask.is_picture),
+        }
+
+    def _image_facts(self, case: str, grid: ServedGrid, *, is_picture: bool) -> dict[str, Any]:
+        """What is known of the image; a case whose image is gone can still be looked at."""
+        facts: dict[str, Any] = {
+            "has_image": False,
+            "image_error": "",
+            "channels": self.views.channels(case),
+            "is_picture": is_picture,
+            "has_letters": not is_picture,
+            "is_ct": False,
+            "window": None,
+        }
+        try:
+            image = self.views.image(case, grid)
+        except UserError as error:
+            return {**facts, "image_error": str(error)}
+        return {
+            **facts,
+            "has_image": True,
+            "is_picture": image.is_picture,
+            "has_letters": not image.is_picture,
+            "is_ct": image.is_ct,
+            "window": {"low": image.low, "high": image.high},
+        }
+
+    def _history(self, case: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "utc": event.utc,
+                "event": event.event,
+                "user": event.user,
+                "to": event.to_state,
+                "structure": event.structure,
+                "decision": event.decision,
+                "version": event.version,
+                "reason": event.reason,
+            }
+            for event in self.store.history(case)
+        ]
+
+    def _versions(self, case: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "number": version.number,
+                "author": version.author,
+                "origin": version.origin,
+                "made_utc": version.made_utc,
+                "sha256": version.sha256,
+                "parent": version.parent,
+                "edited_voxels": {name: each.model_dump() for name, each in version.edited_voxels.items()},
+            }
+            for version in self.store.versions(case)
+        ]
+
+    def require_shown(self, case: str) -> None:
+        """Refused while quality and doubt of the case are not to be seen."""
+        if self._is_hidden(case):
+            raise Refused(f"{case}: doubt and other masks are hidden until you have decided on a structure of it")
+
+    # ---- what is done ----
+
+    def open(self, case: str) -> dict[str, Any]:
+        """Lets the person work on a case."""
+        self._require_writing()
+        try:
+            standing = self.store.open_case(case, self.seat.person)
+        except Locked as error:
+            raise Held(error, self.store.standing(case).holder) from None
+        self.clock.open(case)
+        return _standing_row(standing)
+
+    def heartbeat(
+        self,
+        case: str,
+        *,
+        active_s: float,
+        idle_s: float,
+        slices_viewed: Mapping[str, Sequence[int]],
+        grid: ServedGrid,
+    ) -> dict[str, Any]:
+        """Books time, at most what has passed, and the slices that were displayed; keeps the case."""
+        self._require_writing()
+        viewed = _in_whole_grid(slices_viewed, grid)
+        booked_s, idle_booked_s = self.clock.book(case, active_s, idle_s)
+        self.store.renew(case, self.seat.person, active_s=booked_s, idle_s=idle_booked_s, slices_viewed=viewed)
+        until = self.store.standing(case).lease_until_utc
+        return {"active_s": booked_s, "idle_s": idle_booked_s, "lease_until_utc": until}
+
+    def release(self, case: str) -> dict[str, Any]:
+        """Gives a case back."""
+        self._require_writing()
+        self.store.release(case, self.seat.person)
+        self.clock.close(case)
+        return _standing_row(self.store.standing(case))
+
+    def save(self, case: str, bitmap: Bitmap) -> dict[str, Any]:
+        """Makes a version of what was drawn: of a box, with all else as in the version that it was drawn on."""
+        self._require_writing()
+        if bitmap.origin not in PAGE_ORIGINS:
+            raise UserError(f"origin is {bitmap.origin[:50]!r}; give one of {', '.join(PAGE_ORIGINS)}")
+        before = self.views.mask(case, bitmap.base).array[0]
+        part = bitmap.grid.cut_out(before)
+        drawn = self.palette.to_values(bitmap.indexes_zyx, part, bitmap.group)
+        values = bitmap.grid.put_back(before.astype(np.result_type(before.dtype, drawn.dtype)), drawn)
+        made = self.store.save(
+            case,
+            self.seat.person,
+            values,
+            base=bitmap.base,
+            origin=next(each for each in PAGE_ORIGINS if each == bitmap.origin),
+            tool=f"{TOOL} {own_version()}",
+            is_autosave=bitmap.is_autosave,
+        )
+        return {"version": made.number, "sha256": made.sha256}
+
+    def decide(
+        self, case: str, structure: str, decision: str, *, region: int | None, asked_again: bool
+    ) -> dict[str, Any]:
+        """Notes a decision, or gives back a question."""
+        self._require_writing()
+        asked = self.store.decide(
+            case,
+            self.seat.person,
+            structure,
+            _one_of(decision, ("accept", "edit", "absent"), "decision"),
+            region=region,
+            viewing=self._viewing(case, structure),
+            asked_again=asked_again,
+        )
+        if asked is None:
+            self._judged_by_me.add(case)
+        return {"asked": None if asked is None else asked.text, **_standing_row(self.store.standing(case))}
+
+    def _viewing(self, case: str, structure: str) -> Viewing | None:
+        """How much of a structure was displayed, along the axis along which most of it was; None of an unknown one."""
+        found = next((each for each in self._structures if each.name == structure), None)
+        if found is None:
+            return None
+        version = self.store.standing(case).version
+        mask = self.views.mask(case, version)
+        whole = ServedGrid.whole(mask.geometry)
+        values = [part.value for part in found.parts]
+        is_there = whole.cut_out(np.isin(mask.array[0], values))
+        seen = []
+        for axis, plane in enumerate(PLANES):
+            others = tuple({0, 1, 2} - {axis})
+            slices = np.flatnonzero(is_there.any(others)).tolist()
+            seen.append(self.store.viewing(case, self.seat.person, plane, slices))
+        return max(seen, key=lambda each: each.displayed / max(1, each.slices))
+
+    def finish(self, case: str) -> dict[str, Any]:
+        """Makes a case REVIEWED."""
+        self._require_writing()
+        made = self.store.finish(case, self.seat.person)
+        self.clock.close(case)
+        return {**_standing_row(self.store.standing(case)), "version": made.number, "sha256": made.sha256}
+
+    def sign(self, case: str, *, name: str, meaning: str, sha256: str) -> dict[str, Any]:
+        """Signs the version that was shown."""
+        self._require_writing()
+        self.store.sign(
+            case, self.seat.person, name=name, meaning=_one_of(meaning, MEANINGS, "meaning"), version_sha256=sha256
+        )
+        return _standing_row(self.store.standing(case))
+
+    def reject(self, case: str, reason: str, text: str) -> dict[str, Any]:
+        """Says that no mask can be had of this draft."""
+        self._require_writing()
+        self.store.reject(case, self.seat.person, _one_of(reason, REJECT_REASONS, "reason"), text)
+        self.clock.close(case)
+        self._judged_by_me.add(case)
+        return _standing_row(self.store.standing(case))
+
+    def amend(self, case: str, reason: str) -> dict[str, Any]:
+        """Takes a signature back."""
+        self._require_writing()
+        self.store.amend(case, self.seat.person, reason)
+        return _standing_row(self.store.standing(case))
+
+    def _require_writing(self) -> None:
+        if self.seat.is_read_only:
+            raise Refused("this page only shows; start segfw review without --read-only to change something")
+
+
+def _one_of(text: str, words: tuple[Any, ...], called: str) -> Any:
+    if text not in words:
+        raise UserError(f"{called} is {text[:50]!r}; give one of {', '.join(words)}")
+    return text
+
+
+def _standing_row(standing: CaseStanding) -> dict[str, Any]:
+    return {
+        "case": standing.case,
+        "state": standing.state,
+        "version": standing.version,
+        "sha256": standing.sha256,
+        "holder": standing.holder,
+        "lease_until_utc": standing.lease_until_utc,
+        "decisions": dict(standing.decisions),
+        "reviewed_by": standing.reviewed_by,
+        "signed_by": standing.signed_by,
+        "signed_name": standing.signed_name,
+        "meaning": standing.meaning,
+        "signed_utc": standing.signed_utc,
+        "reject_reason": standing.reject_reason,
+        "reject_text": standing.reject_text,
+        "autosaved": standing.autosaved,
+    }
+
+
+def _progress(standings: Mapping[str, CaseStanding]) -> dict[str, Any]:
+    states = [standing.state for standing in standings.values()]
+    return {
+        "cases": len(states),
+        "signed": states.count("SIGNED"),
+        "reviewed": states.count("REVIEWED"),
+        "rejected": states.count("REJECTED"),
+        "minutes_used": sum(standing.active_s for standing in standings.values()) / 60,
+        "minutes_left": None,
+    }
+
+
+def _in_whole_grid(slices_viewed: Mapping[str, Sequence[int]], grid: ServedGrid) -> dict[str, list[int]]:
+    """Slices that were displayed, as they are counted in the whole grid; what lies outside of it is left out."""
+    unknown = sorted(set(slices_viewed) - set(PLANES))
+    if unknown:
+        raise UserError(f"slices_viewed has {unknown[0][:50]!r}; give {', '.join(PLANES)}")
+    found = {}
+    for axis, plane in enumerate(PLANES):
+        start, stop = grid.box[axis]
+        shown = {index + start for index in slices_viewed.get(plane, ()) if 0 <= index < stop - start}
+        if shown:
+            found[plane] = sorted(shown)
+    return found
+
+
+def _cases_decided(store: ReviewStore, person: Person) -> set[str]:
+    """Cases of which the person has decided on something already."""
+    found = set()
+    for event in LogReader(store.log.path).more():
+        if event["event"] in ("decide", "reject") and event["user"] == person.user and event["case"] is not None:
+            found.add(event["case"])
+    return found

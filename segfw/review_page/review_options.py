@@ -1,0 +1,22 @@
+"""How ``segfw review`` serves its page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from segfw.base.options import Options, option
+
+Language = Literal["auto", "en", "zh"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewOptions(Options):
+    """Who reviews, and how the page is opened. ``user`` None is the account of the system; ``port`` 0 is a free one."""
+
+    user: str | None = option(None, "your name, as the log will have it (default: your account)", metavar="NAME")
+    port: int = option(0, "of this computer (default: a free one)", ge=0, le=65535)
+    browser: bool = option(True, "print the address alone, and open no browser")
+    read_only: bool = option(False, "show everything, change nothing")
+    blind: bool = option(False, "hide quality, doubt and other masks of a case until you have decided on a structure")
+    language: Language = option("auto", "of the page (default: the browser's)")

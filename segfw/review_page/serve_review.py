@@ -1,0 +1,72 @@
+"""Serves the review page on this computer alone, until it is interrupted."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from segfw.base.errors import UserError
+
+if TYPE_CHECKING:
+    from segfw.review_page.review_desk import ReviewDesk
+
+ADDRESS = "127.0.0.1"
+GRACE_S = 5  # that a save has to end in, after Ctrl-C
+NEEDED = ("starlette", "uvicorn")
+
+
+def require_server() -> None:
+    """UserError if the packages of the server are not installed."""
+    lacking = [name for name in NEEDED if find_spec(name) is None]
+    if lacking:
+        raise UserError(
+            f"the review page needs {' and '.join(lacking)}; install it with: pip install 'segfw[review]'"
+        )
+
+
+def bound_socket(port: int) -> socket.socket:
+    """A socket of this computer alone; UserError if something listens at that port already."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.bind((ADDRESS, port))
+        made.listen()  # so that a fast browser waits until the server answers
+    except OSError as error:
+        made.close()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(f"port {port} is taken or may not be used; give another one, or 0 for any") from None
+        raise
+    return made
+
+
+def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[[str], None]) -> None:
+    """Answers at a socket until Ctrl-C; ``is_ready`` gets the address that opens the page once."""
+    import uvicorn
+
+    from segfw.review_page.page_files import page_files
+    from segfw.review_page.request_guard import Pass, RequestGuard
+    from segfw.review_page.review_routes import review_app
+
+    port = listening.getsockname()[1]
+    entry = Pass()
+    guarded = RequestGuard(review_app(desk, page_files()), port, entry)
+    config = uvicorn.Config(
+        guarded,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=1 << 15,
+    )
+    server = uvicorn.Server(config)
+    is_ready(f"http://{ADDRESS}:{port}/?t={entry.token}")
+    with suppress(KeyboardInterrupt):  # which is how it is ended
+        server.run(sockets=[listening])
