@@ -138,6 +138,8 @@ class CaseViews:
         else:
             volume = read_volume(files[0])
             shown = channel
+            if channel >= (1 if volume.is_coloured else len(volume.array)):
+                raise NotFound(f"{case}: has no channel {channel}; its image has {len(volume.array)}, from 0 on")
         mask = self.mask(case, 0)
         volume = stored_like(volume, mask)
         if volume.geometry.shape != mask.geometry.shape:

@@ -97,7 +97,7 @@ def review_app(desk: ReviewDesk, files: PageFiles) -> Starlette:
     """All addresses. Who may ask is checked before, by ``RequestGuard``."""
     routes = ReviewRoutes(desk, files)
     case = "/api/case/{case}"
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/api/session", routes.session),
             Route("/api/queue", routes.queue),
@@ -122,6 +122,8 @@ def review_app(desk: ReviewDesk, files: PageFiles) -> Starlette:
             Exception: _any_error,
         },
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class ReviewRoutes:

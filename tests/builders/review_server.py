@@ -105,7 +105,7 @@ class Reviewer:
 @contextmanager
 def review_server(folder: Path, *options: str, user: str = "Anna", limits: Any = None) -> Iterator[Reviewer]:
     """Starts ``segfw review`` and waits for its address; ``limits`` is run in the process before it starts."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "segfw", "review", str(folder), "--user", user, "--no-browser", *options]
     process = subprocess.Popen(
         command,
