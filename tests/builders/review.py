@@ -62,4 +62,6 @@ def masks_folder(
 
 def settings_of(weights: str) -> PredictionSettings:
     """What masks of a model with such weights were made with."""
-    return PredictionSettings(configuration="3d_fullres", folds=("0",), weights_digest=weights, step=0.5, mirroring=True)
+    return PredictionSettings(
+        configuration="3d_fullres", folds=("0",), weights_digest=weights, step=0.5, mirroring=True
+    )

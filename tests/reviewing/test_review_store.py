@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders.review import ANNA, BEN, Clock, drawn, masks_folder
 
+from builders.review import ANNA, BEN, Clock, drawn, masks_folder
 from segfw.base.errors import UserError
 from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
 
@@ -17,7 +17,7 @@ def store(tmp_path):
 
 def accepted(store, case="a", person=ANNA):
     store.open_case(case, person)
-    store.decide_all(case, person, {name: "accept" for name in store.structures})
+    store.decide_all(case, person, dict.fromkeys(store.structures, "accept"))
     return store.finish(case, person)
 
 
