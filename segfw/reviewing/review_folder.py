@@ -110,6 +110,15 @@ class ReviewFolder:
             numbers = sorted(self._read_log().of(case).versions)
         return [read_record(self.folder, case, number) for number in numbers]
 
+    def version(self, case: str, number: int) -> MaskVersion:
+        """What is said of a version; UserError if its file is gone or damaged."""
+        self._require_case(case)
+        return read_record(self.folder, case, number)
+
+    def known_versions(self) -> dict[str, dict[int, str]]:
+        """The hash of every version that the part of the log knows that was read so far, by case and number."""
+        return {case: dict(history.versions) for case, history in self._histories.cases.items()}
+
     def read(self, case: str, number: int | None = None) -> Volume:
         """The voxels of a version, (1, Z, Y, X) in the file's own order; 0 is the draft, None what counts now."""
         if number is None:

@@ -183,21 +183,26 @@ class ReviewLog:
     def append_all(self, entries: Sequence[Entry]) -> list[Event]:
         """Adds lines that follow each other.
 
-        A last line that was torn by a dead process is cut off and noted, and so is a clock that went back. Raises
-        DiskFull where not all can be written, and LogDamaged if the last line is not as it was written.
+        A last line that was torn by a dead process is ended, or cut off and noted, and so is a clock that went back.
+        Raises DiskFull where not all can be written, and LogDamaged if the last line is not as it was written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with alone(self._lock):
             whole_bytes, torn, last = self._end()
             now = utc_text(self._clock())
             noted: list[Entry] = []
-            if torn:
+            unended = b""
+            if torn and _follows(parsed(torn), last):
+                unended = torn + b"\n"
+                last = parsed(torn)
+                noted.append(Entry(event="mended", reason="the end of the line before was missing"))
+            elif torn:
                 shown = torn[:TORN_SHOWN].decode("utf-8", "backslashreplace")
                 noted.append(Entry(event="mended", reason=f"a torn line of {len(torn)} bytes was cut off: {shown}"))
             if last is not None and now < last["utc"]:
                 noted.append(Entry(event="clock-back", reason=f"the clock went back from {last['utc']} to {now}"))
             events = _chained([*noted, *entries], last, now)
-            self._write(whole_bytes, b"".join(line_of(event) for event in events))
+            self._write(whole_bytes, unended + b"".join(line_of(event) for event in events))
         return events[len(noted) :]
 
     def events(self) -> list[Event]:
@@ -293,6 +298,13 @@ def parsed(line: bytes) -> dict[str, Any] | None:
         return None
     content = json.loads(line)
     return content if isinstance(content, dict) else None
+
+
+def _follows(content: dict[str, Any] | None, last: dict[str, Any] | None) -> bool:
+    """Whether a line is the one after ``last``."""
+    n = 0 if last is None else last["n"]
+    sha256 = NOTHING_BEFORE if last is None else last["sha256"]
+    return content is not None and (content.get("n"), content.get("prev")) == (n + 1, sha256)
 
 
 def line_of(event: Event) -> bytes:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from builders.review import ANNA, BEN, Clock, drawn, masks_folder
+from builders.review import ANNA, BEN, LABELS, Clock, drawn, masks_folder, settings_of
 from segfw.base.errors import UserError
+from segfw.dataset.labels import Region
+from segfw.images.formats import write_labels
+from segfw.reviewing.new_draft import note_new_drafts, require_same_model
+from segfw.reviewing.people import Person
+from segfw.reviewing.review_check import check_review
+from segfw.reviewing.review_ledger import ledger_file, read_ledger
+from segfw.reviewing.review_policy import ReviewPolicy
 from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.version_files import version_file
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -87,3 +104,410 @@ def test_absent_structures_are_taken_out(store):
     made = store.finish("a", ANNA)
     assert set(np.unique(store.read("a").array)) == {0, 1}
     assert made.edited_voxels["spleen"].removed == 4
+
+
+# ---- what somebody is asked ----
+
+
+def test_whoever_cannot_have_looked_is_asked_once(store):
+    store.open_case("a", ANNA)
+    slices = [3, 4, 5, 6]
+    store.renew("a", ANNA, active_s=5, slices_viewed={"z": [1, 2, 3]})
+    viewing = store.viewing("a", ANNA, "z", slices)
+    assert (viewing.slices, viewing.displayed, viewing.active_s) == (4, 1, 5.0)
+    asked = store.decide("a", ANNA, "liver", "accept", viewing=viewing)
+    assert asked is not None
+    assert asked.text == "1 of the 4 slices with liver were displayed"
+    assert store.standing("a").decisions == {}
+    assert store.decide("a", ANNA, "liver", "accept", viewing=viewing, asked_again=True) is None
+    assert store.standing("a").decisions == {"liver": "accept"}
+    events = [(event.event, event.structure) for event in store.history("a")]
+    assert events == [("open", None), ("asked", "liver"), ("decide", "liver")]
+    # Half of them is enough, and what is edited was looked at
+    store.renew("a", ANNA, slices_viewed={"z": [4]})
+    assert store.decide("a", ANNA, "spleen", "accept", viewing=store.viewing("a", ANNA, "z", slices)) is None
+
+
+def test_whoever_is_faster_than_slices_can_be_seen_is_asked(store):
+    store.open_case("a", ANNA)
+    store.renew("a", ANNA, active_s=1.4, slices_viewed={"z": list(range(10))})
+    viewing = store.viewing("a", ANNA, "z", range(10))  # which take 1.5 s
+    asked = store.decide("a", ANNA, "liver", "accept", viewing=viewing)
+    assert asked is not None
+    assert "1.4 s were spent on the 10 slices" in asked.text
+    store.renew("a", ANNA, active_s=0.1)
+    assert store.decide("a", ANNA, "spleen", "accept", viewing=store.viewing("a", ANNA, "z", range(10))) is None
+
+
+def test_a_warning_comes_after_twenty_accepts_in_a_row(tmp_path):
+    store = ReviewStore.open(masks_folder(tmp_path, tuple(f"case_{n:02d}" for n in range(12))), Clock())
+    asked = []
+    for case in store.case_ids:
+        store.open_case(case, ANNA)
+        for structure in store.structures:
+            answer = store.decide(case, ANNA, structure, "accept")
+            if answer is not None:
+                asked.append((case, structure))
+                assert "20 structures were accepted in a row" in answer.text
+                assert store.decide(case, ANNA, structure, "accept") is None
+    assert asked == [("case_10", "liver")]  # the 21st, and from then on they are counted anew
+    assert [event.event for event in store.log.events()].count("asked-row") == 1
+
+
+# ---- the ledger ----
+
+
+def test_minutes_and_edits_are_listed_by_what_was_decided(store):
+    store.open_case("a", ANNA)
+    store.renew("a", ANNA, active_s=20, idle_s=100, slices_viewed={"z": [1, 2], "x": [7]})
+    store.decide("a", ANNA, "liver", "accept")
+    values = drawn()
+    values[0, 0, :3] = 2
+    store.renew("a", ANNA, active_s=40)
+    store.save("a", ANNA, values, base=0, origin="edited", tool="page")
+    store.decide("a", ANNA, "spleen", "edit")
+    store.renew("a", ANNA, active_s=2.5)
+    store.finish("a", ANNA)
+    rows = [(row.structure, row.active_s, row.idle_s, row.slices_viewed) for row in read_ledger(store.folder)]
+    assert rows == [("liver", 20.0, 100.0, 3), ("spleen", 40.0, 0.0, 3), ("", 2.5, 0.0, 3)]
+    edits = [(row.decision, row.edited_voxels, row.slices_edited) for row in read_ledger(store.folder)]
+    assert edits == [("accept", 0, 0), ("edit", 3, 1), ("finish", 0, 0)]
+    assert store.standing("a").active_s == 62.5
+    assert sum(event.active_s for event in store.history("a")) == 62.5
+
+
+def test_a_damaged_line_of_the_ledger_is_passed_over(store):
+    store.open_case("a", ANNA)
+    store.decide("a", ANNA, "liver", "accept")
+    path = ledger_file(store.folder)
+    path.write_text(path.read_text() + "a,live")  # of a process that was killed
+    store.decide("a", ANNA, "spleen", "accept")
+    assert [row.structure for row in read_ledger(store.folder)] == ["liver", "spleen"]
+
+
+# ---- what goes wrong ----
+
+
+def test_decisions_that_no_longer_fit_the_voxels_are_made_anew(store):
+    store.open_case("a", ANNA)
+    store.decide_all("a", ANNA, dict.fromkeys(store.structures, "accept"))
+    values = drawn()
+    values[0, 0, 0] = 2
+    store.save("a", ANNA, values, base=0, origin="edited", tool="page")
+    assert store.standing("a").decisions == {"liver": "accept", "spleen": "edit"}
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (np.zeros((4, 5, 6)), "4 x 5 x 6 voxels"),
+        (np.full((4, 6, 5), 3), "holds 3, which is no label"),
+        (np.full((4, 6, 5), 0.5), "not integers"),
+    ],
+)
+def test_masks_that_cannot_be_are_refused(store, values, problem):
+    store.open_case("a", ANNA)
+    with pytest.raises(UserError, match=problem):
+        store.save("a", ANNA, values, base=0, origin="edited", tool="page")
+    assert store.versions("a") == []
+
+
+def test_nothing_is_finished_before_everything_is_decided(store):
+    store.open_case("a", ANNA)
+    store.decide("a", ANNA, "liver", "accept")
+    with pytest.raises(UserError, match="nothing is decided on spleen"):
+        store.finish("a", ANNA)
+
+
+def test_another_draft_than_the_one_that_was_opened_is_not_signed_for(store):
+    store.open_case("a", ANNA)
+    store.decide_all("a", ANNA, dict.fromkeys(store.structures, "accept"))
+    values = drawn()
+    values[0, 0, 0] = 1
+    volume = store.read("a")
+    write_labels(store.draft_file("a"), values, volume.geometry)
+    with pytest.raises(UserError, match="there is another draft since it was opened"):
+        store.finish("a", ANNA)
+    assert store.standing("a").state == "IN_REVIEW"
+
+
+def test_another_hash_than_the_reviewed_one_is_not_signed(store):
+    made = accepted(store)
+    with pytest.raises(UserError, match="is not that of version 1"):
+        store.sign("a", BEN, name="B", meaning="review", version_sha256="0" * 64)
+    # The file itself was changed in between
+    values = drawn()
+    values[0, 0, 0] = 1
+    write_labels(version_file(store.folder, "a", 1), values, store.read("a").geometry)
+    with pytest.raises(UserError, match="was changed after it was reviewed"):
+        store.sign("a", BEN, name="B", meaning="review", version_sha256=made.sha256)
+    assert store.standing("a").state == "REVIEWED"
+
+
+def test_an_image_that_changed_after_the_review_is_not_signed_on(store):
+    made = accepted(store)
+    (image,) = store.image_files("a")
+    write_labels(image, drawn() * 3, store.read("a").geometry)
+    with pytest.raises(UserError, match="its image was changed since it was reviewed"):
+        store.sign("a", BEN, name="B", meaning="review", version_sha256=made.sha256)
+
+
+def test_what_changed_since_it_was_signed_is_told(store):
+    for case in ("a", "b"):
+        made = accepted(store, case)
+        store.sign(case, BEN, name="B", meaning="review", version_sha256=made.sha256)
+    # The same voxels in a file that is compressed anew are the same mask
+    mask = version_file(store.folder, "a", 1)
+    mask.write_bytes(gzip.compress(gzip.decompress(mask.read_bytes()), compresslevel=1, mtime=5))
+    assert store.changed("a") == ()
+    values = store.read("a").array[0].copy()
+    values[3, 4, 2] = 1
+    write_labels(mask, values, store.read("a").geometry)
+    assert store.changed("a") == ("mask",)
+    (image,) = store.image_files("a")
+    write_labels(image, drawn() * 3, store.read("b").geometry)
+    settings_of("other weights").save(store.folder / "prediction.json")
+    assert store.changed("a") == ("mask", "image", "model")
+    assert store.changed("b") == ("model",)
+    mask.unlink()
+    assert "mask" in store.changed("a")
+
+
+def test_a_signature_is_taken_back_and_given_anew(store):
+    made = accepted(store)
+    store.sign("a", BEN, name="B", meaning="review", version_sha256=made.sha256)
+    with pytest.raises(UserError, match="for a reason"):
+        store.amend("a", BEN, " ")
+    store.amend("a", BEN, "the tail of the spleen is missing")
+    store.open_case("a", ANNA)
+    values = drawn()
+    values[3, 4, 4] = 2
+    second = store.save("a", ANNA, values, base=1, origin="edited", tool="page")
+    store.decide_all("a", ANNA, dict.fromkeys(store.structures, "edit"))
+    assert store.finish("a", ANNA) == second
+    store.sign("a", BEN, name="B", meaning="review", version_sha256=second.sha256)
+    assert store.standing("a").version == 2
+    assert store.sha256("a", 1) == made.sha256
+    reasons = [event.reason for event in store.history("a") if event.event == "amend"]
+    assert reasons == ["the tail of the spleen is missing"]
+
+
+def test_a_reviewed_case_that_is_only_looked_at_stays_reviewed(store):
+    accepted(store)
+    store.open_case("a", BEN)
+    store.clock.forward(minutes=11)
+    standing = store.standing("a")
+    assert (standing.state, standing.decisions) == ("REVIEWED", {"liver": "accept", "spleen": "accept"})
+
+
+def test_four_eyes(store):
+    store.policy = ReviewPolicy(four_eyes=True)
+    made = accepted(store)
+    with pytest.raises(UserError, match="four eyes"):
+        store.sign("a", ANNA, name="Anna", meaning="review", version_sha256=made.sha256)
+    store.sign("a", BEN, name="Ben", meaning="review", version_sha256=made.sha256)
+
+
+def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_out(store):
+    store.clock.forward(days=30)
+    store.open_case("a", ANNA)
+    store.clock.forward(days=-30)
+    assert store.open_case("a", BEN).holder == "Ben"
+    assert store.log.verify().ok
+    assert "clock-back" in [event.event for event in store.log.events()]
+
+
+def test_a_case_that_is_none_is_refused_and_nothing_is_joined_to_a_path(store, tmp_path):
+    for case in ("../b", "c", "", "..", "a/../a", str(tmp_path)):
+        with pytest.raises(UserError, match="has no case"):
+            store.open_case(case, ANNA)
+    assert not store.is_begun
+
+
+def test_structures_that_share_voxels_are_not_taken_out_alone(tmp_path):
+    regions = (Region(name="organ", values=(1, 2), painted=1), Region(name="tumour", values=(2,), painted=2))
+    labels = LABELS.model_copy(update={"names": ("background", "liver", "lesion"), "regions": regions})
+    store = ReviewStore.open(masks_folder(tmp_path, labels=labels), Clock())
+    assert store.structures == ("organ", "tumour")
+    store.open_case("a", ANNA)
+    store.decide("a", ANNA, "organ", "accept")
+    store.decide("a", ANNA, "tumour", "absent")
+    with pytest.raises(UserError, match="tumour is said to be absent, but shares voxels with organ"):
+        store.finish("a", ANNA)
+    store.decide("a", ANNA, "organ", "absent")
+    store.finish("a", ANNA)
+    assert not store.read("a").array.any()
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
+def test_drafts_of_other_formats_are_reviewed_on_their_own_grid(tmp_path, ending):
+    store = ReviewStore.open(masks_folder(tmp_path, ending=ending), Clock())
+    draft = store.read("a", 0)
+    made = accepted(store)
+    assert made.sha256 == store.sha256("a", 0)  # the same voxels at the same place
+    assert (store.read("a", 1).array == draft.array).all()
+    np.testing.assert_allclose(store.read("a", 1).geometry.matrix, draft.geometry.matrix, atol=1e-5)
+
+
+# ---- processes that die, and disks that are full ----
+
+
+def run(store, case, step, *options):
+    command = [sys.executable, "-m", "builders.review_steps", str(store.folder), case, "Anna", step, *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    return subprocess.Popen(command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_process_that_is_killed_while_it_saves_loses_nothing_that_it_said_was_saved(tmp_path):
+    store = ReviewStore.open(masks_folder(tmp_path))
+    said = []
+    for _ in range(3):
+        process = run(store, "a", "save")
+        for _ in range(5):
+            said.append(process.stdout.readline().split())
+        process.kill()
+        process.communicate(timeout=60)
+    store.open_case("a", ANNA)  # which is still hers
+    values = drawn()
+    values[0] = 2
+    base = store.standing("a").version
+    store.save("a", ANNA, values, base=base, origin="edited", tool="test")
+    for number, sha256 in said:
+        assert store.sha256("a", int(number)) == sha256
+    check = check_review(store)
+    assert check.ok, check
+    assert len(store.versions("a")) > 15
+
+
+@pytest.mark.parametrize(("room_bytes", "decided"), [(-5000, 0), (2500, 2)])
+def test_a_full_disk_leaves_nothing_half_written_and_what_was_signed_as_it_is(tmp_path, room_bytes, decided):
+    pytest.importorskip("resource")
+    store = ReviewStore.open(masks_folder(tmp_path))
+    made = accepted(store, "b")
+    store.sign("b", BEN, name="B", meaning="review", version_sha256=made.sha256)
+    before = {path: path.read_bytes() for path in (store.folder / "review").rglob("*") if path.is_file()}
+    # Without any room, and with room for the decisions alone, but not for the line that ends the case
+    process = run(store, "a", "accept", f"file_limit={max(100, store.log.path.stat().st_size + room_bytes)}")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 3
+    assert "the disk is full" in said
+    store = ReviewStore.open(store.folder)
+    assert store.standing("b").state == "SIGNED"
+    assert store.changed("b") == ()
+    assert (store.standing("a").state, len(store.standing("a").decisions)) == ("IN_REVIEW", decided)
+    assert check_review(store).ok
+    for path, content in before.items():
+        assert path.read_bytes()[: len(content)] == content  # the log alone has grown, when the case was opened
+    left = {path.name for path in (store.folder / "review" / "labels").rglob("*") if path.is_file()}
+    assert left == {"v0001.nii.gz", "v0001.json"}  # of case b
+    # With room again the same work goes on
+    accepted(store, "a")
+
+
+def test_two_people_who_open_one_case_at_once_are_told_apart(tmp_path):
+    store = ReviewStore.open(masks_folder(tmp_path))
+    barrier = threading.Barrier(8)
+    outcomes = []
+
+    def work(number):
+        mine = ReviewStore.open(store.folder)
+        barrier.wait()
+        try:
+            mine.open_case("a", Person(user=f"user_{number}"))
+            outcomes.append("open")
+        except Locked:
+            outcomes.append("locked")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["locked"] * 7 + ["open"]
+    assert store.log.verify().ok
+
+
+# ---- new drafts ----
+
+
+def test_new_drafts_leave_what_people_finished(tmp_path):
+    store = ReviewStore.open(masks_folder(tmp_path, ("a", "b", "c", "d")), Clock())
+    made = accepted(store, "a")
+    store.sign("a", BEN, name="B", meaning="review", version_sha256=made.sha256)
+    accepted(store, "b")
+    store.open_case("c", ANNA)
+    values = drawn()
+    values[0, 0, 0] = 1
+    store.save("c", ANNA, values, base=0, origin="edited", tool="page")
+    store.release("c", ANNA)
+    store.reject("d", ANNA, "model-failed")
+    assert store.standing("c").version == 1
+
+    note_new_drafts(store.folder, "another model", "segfw predict --overwrite", clock=store.clock)
+    states = {case: (standing.state, standing.version) for case, standing in store.standings().items()}
+    assert states == {"a": ("SIGNED", 1), "b": ("REVIEWED", 1), "c": ("DRAFT", 0), "d": ("DRAFT", 0)}
+    assert [version.number for version in store.versions("c")] == [1]  # it stays, but does not count
+    store.open_case("c", ANNA)
+    assert store.save("c", ANNA, values, base=0, origin="edited", tool="page").number == 2
+
+
+def test_masks_of_another_model_are_not_predicted_into_a_folder_under_review(store):
+    digest = store.model_digest()
+    require_same_model(store.folder, "another", overwrite=False)  # not under review
+    accepted(store)
+    require_same_model(store.folder, digest, overwrite=False)
+    with pytest.raises(UserError, match="is under review"):
+        require_same_model(store.folder, "another", overwrite=False)
+    require_same_model(store.folder, "another", overwrite=True, clock=store.clock)
+    store.open_case("b", BEN)
+    with pytest.raises(UserError, match="being reviewed now .b by Ben."):
+        require_same_model(store.folder, "another", overwrite=True, clock=store.clock)
+
+
+# ---- checks ----
+
+
+def test_the_check_names_the_line_or_the_file_that_was_changed(store):
+    for case in ("a", "b"):
+        made = accepted(store, case)
+        store.sign(case, BEN, name="B", meaning="review", version_sha256=made.sha256)
+    check = check_review(store)
+    assert (check.ok, check.versions, check.log.head_n) == (True, 2, 10)
+    values = drawn()
+    values[0, 0, 0] = 1
+    write_labels(version_file(store.folder, "b", 1), values, store.read("b").geometry)
+    (store.folder / "review" / "labels" / "a" / "v0007.nii.gz").write_bytes(b"")
+    check = check_review(store)
+    assert [problem.file for problem in check.files] == ["review/labels/b/v0001.nii.gz"]
+    assert check.changed == {"b": ("mask",)}
+    assert [note.file for note in check.notes] == ["review/labels/a/v0007.nii.gz"]
+    path = store.log.path
+    path.write_bytes(path.read_bytes().replace(b'"name":"B"', b'"name":"C"'))
+    check = check_review(ReviewStore.open(store.folder))
+    assert (check.ok, check.log.line) == (False, 5)
+
+
+def test_a_review_runs_without_torch(tmp_path):
+    masks = masks_folder(tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from segfw.reviewing.review_store import ReviewStore\n"
+        "from segfw.reviewing.review_check import check_review\n"
+        "from segfw.reviewing.people import Person\n"
+        "import segfw.reviewing.new_draft\n"
+        "store = ReviewStore.open(Path(sys.argv[1]))\n"
+        "person = Person(user='Anna')\n"
+        "store.open_case('a', person)\n"
+        "store.decide_all('a', person, dict.fromkeys(store.structures, 'accept'))\n"
+        "made = store.finish('a', person)\n"
+        "store.sign('a', person, name='A', meaning='review', version_sha256=made.sha256)\n"
+        "assert store.image_files('a')\n"
+        "assert check_review(store).ok\n"
+        "print('done')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(masks)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.stdout == "done\n", result.stderr
