@@ -102,7 +102,8 @@ class StructureQuality(Record):
     ``value`` is that of the label in masks, of a region the one that it is painted as. ``predicted_dice`` and
     ``lower_bound`` are None where nothing was found, and the bound where there were too few patients. ``ranking`` puts
     the worst first: the predicted Dice, and of a mask that holds nothing the chance that this is right. The agreement
-    of the folds by itself ranked worse on kept-out patients of two data sets (docs/benchmarks.md).
+    of the folds by itself ranked worse on kept-out patients of two data sets (docs/benchmarks.md). ``slices`` of the
+    written mask hold it, along the first axis of the file's array; None of files that were written before it was told.
     """
 
     label: str
@@ -117,6 +118,7 @@ class StructureQuality(Record):
     reasons: tuple[str, ...]
     volume_ml: float
     volume_interval_ml: tuple[float, float] | None = None
+    slices: int | None = None
 
 
 class QualityModel(Record):

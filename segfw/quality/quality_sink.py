@@ -139,6 +139,7 @@ class QualitySink:
         regions = self._regions(judged, classes_zyx)
         called = names_in_masks(self._labels, self._written)
         values = values_in_masks(self._labels, self._written)
+        slices = slices_of(classes_zyx, self._labels)
         quality = CaseQuality(
             case=self._case,
             model_digest=self._model_digest,
@@ -146,7 +147,10 @@ class QualitySink:
             folds=self._folds,
             gate=self._gate,
             structures=tuple(
-                each.model_copy(update={"label": called[each.label], "value": values[each.label]}) for each in judged
+                each.model_copy(
+                    update={"label": called[each.label], "value": values[each.label], "slices": slices[each.label]}
+                )
+                for each in judged
             ),
             guarantee=self._judge.guarantee_of(self._gate),
         )
@@ -186,4 +190,13 @@ def volumes_ml(classes_zyx: np.ndarray, labels: LabelSet, geometry: Geometry) ->
     voxel_ml = abs(float(np.linalg.det(geometry.matrix[:3, :3]))) / 1000
     return {
         name: sum(counts.get(index, 0) for index in classes) * voxel_ml for name, classes in labels.structures.items()
+    }
+
+
+def slices_of(classes_zyx: np.ndarray, labels: LabelSet) -> dict[str, int]:
+    """How many slices along the first axis hold each structure."""
+    present = [set(count_values(slice_yx)) for slice_yx in classes_zyx]
+    return {
+        name: sum(not indexes.isdisjoint(classes) for indexes in present)
+        for name, classes in labels.structures.items()
     }

@@ -74,6 +74,7 @@ def test_every_mask_comes_with_verdicts_regions_and_a_line(judged, images):
         voxel_ml = abs(np.linalg.det(mask.geometry.matrix[:3, :3])) / 1000
         for each in found.structures:
             assert each.volume_ml == pytest.approx((mask.array == each.value).sum() * voxel_ml)
+            assert each.slices == (mask.array[0] == each.value).any((1, 2)).sum()
             low, high = each.volume_interval_ml
             assert low < each.volume_ml < high
             assert each.reasons or each.verdict == "use"
