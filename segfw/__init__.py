@@ -19,6 +19,7 @@ _PUBLIC = {
     "evaluate": "segfw.verbs.evaluate",
     "measure": "segfw.verbs.measure",
     "stress": "segfw.verbs.stress",
+    "queue": "segfw.verbs.queue",
     "find": "segfw.verbs.find",
     "select": "segfw.verbs.select",
     "calibrate": "segfw.verbs.calibrate",

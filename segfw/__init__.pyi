@@ -43,6 +43,8 @@ from segfw.training.train_request import BuildLoss
 from segfw.verbs.export_nnunet import export_nnunet as export_nnunet
 from segfw.verbs.find import FindOptions as FindOptions
 from segfw.verbs.import_nnunet import ImportOptions as ImportOptions
+from segfw.worklist.queue_file import ReviewQueue
+from segfw.worklist.queue_options import QueueOptions
 
 StrPath = str | Path
 
@@ -79,6 +81,7 @@ __all__ = [
     "measure",
     "plan_and_preprocess",
     "predict",
+    "queue",
     "read_volume",
     "run",
     "select",
@@ -318,6 +321,27 @@ def stress(
     device: str = "auto",
     overwrite: bool = False,
 ) -> StressReport: ...
+def queue(
+    folder: StrPath,
+    options: QueueOptions = ...,
+    *,
+    # options: QueueOptions
+    minutes: float | None = None,
+    goal: Literal["pool", "model"] = "pool",
+    weights: StrPath | None = None,
+    worth: float | None = None,
+    regions: bool = True,
+    audit: int | None = None,
+    audit_by: Literal["pool", "structure"] = "pool",
+    audits: int = 1,
+    read_audit: bool = False,
+    fail_below: float = 0.7,
+    plant: int | None = None,
+    reveal: bool = False,
+    readers: Literal[1, 2] = 1,
+    blind: bool = False,
+    seed: int = 0,
+) -> ReviewQueue: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",

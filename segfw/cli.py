@@ -31,6 +31,7 @@ VERBS = (
     "evaluate",
     "measure",
     "stress",
+    "queue",
     "review",
     "export",
     "import-nnunet",

@@ -62,9 +62,9 @@ EDGES = {
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
-    "worklist": {"base", "quality"},
+    "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing"},
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "worklist"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

@@ -197,6 +197,5 @@ def slices_of(classes_zyx: np.ndarray, labels: LabelSet) -> dict[str, int]:
     """How many slices along the first axis hold each structure."""
     present = [set(count_values(slice_yx)) for slice_yx in classes_zyx]
     return {
-        name: sum(not indexes.isdisjoint(classes) for indexes in present)
-        for name, classes in labels.structures.items()
+        name: sum(not indexes.isdisjoint(classes) for indexes in present) for name, classes in labels.structures.items()
     }

@@ -72,7 +72,7 @@ def _agreement(store: ReviewStore, case: str, structure: str, decision: str) -> 
 
 def structure_mask(store: ReviewStore, case: str, structure: str, number: int | None) -> np.ndarray:
     """Where a version has the structure, (Z, Y, X); 0 is the draft, None what counts now."""
-    values = [store.labels.values[index] for index in store.labels.structures[structure]]
+    values = [store.labels.stored_values[index] for index in store.labels.structures[structure]]
     return np.isin(store.read(case, number).array[0], values)
 
 

@@ -1,4 +1,4 @@
-"""Items of a folder whose model was not calibrated, by its maps of doubt: one number a case, and so no more than an order.
+"""Items of a folder whose model was not calibrated, by its maps of doubt: one number a case.
 
 The mean entropy of what was found says which cases to look at first; that it lies between 0 and 1 does not make it a
 loss of Dice, and structures of a case are not told apart.

@@ -253,7 +253,7 @@ def masked_structure(draft: Volume, labels: LabelSet, structure: str) -> MaskedS
 
 
 def _values(labels: LabelSet, structure: str) -> tuple[int, ...]:
-    return tuple(labels.values[index] for index in labels.structures[structure])
+    return tuple(labels.stored_values[index] for index in labels.structures[structure])
 
 
 def new_name(source: str, taken: Collection[str], rng: np.random.Generator) -> str:
@@ -276,5 +276,5 @@ def most_plants(items: int) -> int:
 
 
 def placed_among(number: int, places: int, rng: np.random.Generator) -> list[int]:
-    """Before which of so many places each planted item stands, ascending: drawn, each place at most once if it can be."""
+    """Before which of so many places each planted item stands, ascending: drawn, each once if that can be."""
     return sorted(rng.choice(places + 1, size=number, replace=number > places + 1).tolist())

@@ -10,7 +10,6 @@ from segfw.base.files import write_text
 from segfw.base.records import Record
 from segfw.worklist.audit_sample import AuditResult
 from segfw.worklist.minutes_model import MinutesModel
-from segfw.worklist.queue_options import Goal
 from segfw.worklist.stopping_rule import Stop
 
 QUEUE_FILE = "queue.json"
@@ -61,7 +60,7 @@ class ReviewQueue(Record):
 
     format: Literal["segfw queue 1"] = "segfw queue 1"
     made_utc: str
-    goal: Goal
+    goal: Literal["pool", "model"]
     ranked_by: Literal["quality", "doubt"]
     seed: int
     minutes: float | None

@@ -8,7 +8,6 @@ from typing import Literal
 
 from segfw.base.options import OFF_ON, Options, option
 
-Goal = Literal["pool", "model"]
 FAIL_BELOW = 0.7
 
 
@@ -22,7 +21,7 @@ class QueueOptions(Options):
     """
 
     minutes: float | None = option(None, "that may be spent: what fits is marked, and then it is time to stop", gt=0)
-    goal: Goal = option(
+    goal: Literal["pool", "model"] = option(
         "pool",
         "what the work is for: pool, these masks are to be right, or model, it is to learn from them (default: pool)",
         name="--for",
@@ -30,9 +29,7 @@ class QueueOptions(Options):
     )
     weights: Path | None = option(None, "table of structures and what their Dice is worth (CSV: structure,weight)")
     worth: float | None = option(None, "Dice per minute below which it is time to stop", gt=0)
-    regions: bool = option(
-        True, "also single regions of structures (default: on)", name="--regions", words=OFF_ON
-    )
+    regions: bool = option(True, "also single regions of structures (default: on)", name="--regions", words=OFF_ON)
     audit: int | None = option(None, "so many items drawn at random, to be read when the queue is over", ge=1)
     audit_by: Literal["pool", "structure"] = option(
         "pool",

@@ -16,8 +16,8 @@ from segfw.base.file_names import ENSEMBLE_SETTINGS_FILE, HIDDEN, MASK_SETTINGS_
 from segfw.base.files import new_folder
 from segfw.base.records import Record
 from segfw.dataset.labels import LABELS_FILE
-from segfw.evaluation.mask_facts import FACTS_FILE
-from segfw.reviewing.review_policy import POLICY_FILE, ReviewPolicy
+from segfw.evaluation.mask_facts import FACTS_FILE, read_mask_facts
+from segfw.reviewing.review_policy import POLICY_FILE
 from segfw.reviewing.review_store import ReviewStore
 from segfw.worklist.audit_reading import dice, structure_mask
 
@@ -70,7 +70,7 @@ class SecondReading(Record):
 
     @property
     def text(self) -> str:
-        """'4 of 5 cases are read twice: median Dice 0.953, alpha of decisions 0.61; 2 structures for a third person'."""
+        """'second reading: 4 of 5 cases are read by both, median Dice 0.953, alpha of decisions 0.61'."""
         both = len(self.cases) - len(self.unread)
         if not self.rows:
             return f"second reading: {both} of {len(self.cases)} cases are read by both"
@@ -118,7 +118,9 @@ def prepare_second(store: ReviewStore, seed: int) -> tuple[str, ...]:
                 shutil.copy2(store.folder / name, made / name)
         for case in chosen:
             draft = store.draft_file(case)
-            shutil.copy2(draft, made / draft.name)
+            copy = made / draft.relative_to(store.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(draft, copy)
             record = store.folder / HIDDEN / f"{case}.json"
             if record.is_file():
                 shutil.copy2(record, made / HIDDEN / record.name)
@@ -128,9 +130,9 @@ def prepare_second(store: ReviewStore, seed: int) -> tuple[str, ...]:
 
 
 def _images(store: ReviewStore) -> str | None:
-    """The folder of the images, whole: the masks' own way to it does not lead there from the second folder."""
-    source = store.images_folder
-    return None if source is None else source.as_posix()
+    """Where the images are, from the root: the way from the masks to them does not lead there from the copies."""
+    noted = store.policy.images or read_mask_facts(store.folder).images
+    return (store.folder / noted).resolve().as_posix() if noted else None
 
 
 def compared(first: ReviewStore, second: ReviewStore) -> SecondReading:

@@ -47,8 +47,8 @@ def stopping(
     do_not_use_left
         Open items of verdict 'do-not-use'.
     """
-    hold = []
-    lacks = []
+    hold: list[str] = []
+    lacks: list[str] = []
     if not items_left:
         hold.append("every structure is decided")
     if minutes is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 
 from segfw.base.errors import UserError
@@ -56,9 +57,7 @@ def found_items(store: ReviewStore, options: QueueOptions) -> FoundItems:
     """The items of a folder; UserError where nothing tells how far its masks may be trusted."""
     folder = store.folder
     if is_judged(folder):
-        judged = judged_items(
-            folder, store.case_ids, has_regions=options.regions, has_features=options.goal == "model"
-        )
+        judged = judged_items(folder, store.case_ids, has_regions=options.regions, has_features=options.goal == "model")
         ranked_by = "quality"
     elif has_doubt(folder):
         judged = doubtful_items(folder, store.case_ids, store.structures)
@@ -201,13 +200,11 @@ def _audit_first(
 
 def minutes_of_ledger(items: WorkItems, ledger: Sequence[LedgerRow]) -> MinutesModel:
     """The minutes model of what people have measured in this folder so far."""
-    place_of: dict[tuple[str, str, int], int] = {}
-    structures = np.array(items.structures, object)[items.structure] if len(items) else []
-    cases = np.array(items.cases, object)[items.case] if len(items) else []
-    if not ledger:
+    if not ledger or not len(items):
         return MinutesModel()
-    for place, key in enumerate(zip(cases, structures, items.region.tolist())):
-        place_of[key] = place
+    structures = np.array(items.structures, object)[items.structure]
+    cases = np.array(items.cases, object)[items.case]
+    place_of = {key: place for place, key in enumerate(zip(cases, structures, items.region.tolist()))}
     places = []
     minutes = []
     is_new = []
@@ -271,9 +268,8 @@ def _with_plants(
     columns = {name: list(getattr(rows, name)) for name in QueueColumns.model_fields}
     told = {name: list(values) for name, values in columns.items()}
     for place, (number, plant) in reversed(list(zip(placed_among(len(left), places, rng), left))):
-        source = known.get((case_of.get(plant.source, -1), structure_of.get(plant.structure, -1)))
-        if source is None:  # the true one is done already
-            source = 0
+        # Where the true one is done already, what is told of the first item.
+        source = known.get((case_of.get(plant.source, -1), structure_of.get(plant.structure, -1)), 0)
         for name, values in columns.items():
             values.insert(place, told[name][source] if told[name] else 0)
         columns["case"][place] = len(opened.cases) + number
@@ -296,4 +292,3 @@ def plantable(found: FoundItems, store: ReviewStore) -> list[Pair]:
     chosen = found.is_open & items.is_whole & is_fair & (items.slices > 0)
     places = np.flatnonzero(chosen & is_untouched[items.case])
     return [(items.cases[items.case[n]], items.structures[items.structure[n]]) for n in places.tolist()]
-

@@ -20,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
-    *("evaluate", "measure", "stress", "review"),
+    *("evaluate", "measure", "stress", "queue", "review"),
     *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
