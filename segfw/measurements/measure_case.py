@@ -42,7 +42,7 @@ class MeasuringJob:
         try:
             return self._work(case)
         except Exception as error:
-            raise_if_full(error, self.folder.path / case.id)
+            raise_if_full(error, self.folder.folder / case.id)
             raise
 
     def _work(self, case: MaskCase) -> CaseResult:

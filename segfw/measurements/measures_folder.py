@@ -6,21 +6,19 @@ made of them without measuring anything again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from segfw.base.case_files import CaseFiles
 from segfw.base.errors import DiskFull, reason_of
 from segfw.base.file_names import HIDDEN
-from segfw.base.files import remove_partials
-from segfw.base.locks import alone, claimed
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
 from segfw.measurements.masks_to_measure import MaskCase
 from segfw.measurements.structure_measures import CaseMeasures
 
-SETTINGS_FILE = "settings.json"
 FORMAT = 1  # of what is kept; raised where figures mean something else
 
 
@@ -40,10 +38,15 @@ class MeasuringSettings(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuresFolder:
+class MeasuresFolder(CaseFiles[CaseMeasures]):
     """Where the measures of each case are kept."""
 
     path: Path
+    kind: ClassVar = CaseMeasures
+
+    @property
+    def folder(self) -> Path:
+        return self.path
 
     @staticmethod
     def beside(output: Path) -> MeasuresFolder:
@@ -60,53 +63,11 @@ class MeasuresFolder:
         kept = self.kept(case)
         return kept is not None and not kept.problem and kept.sources != case.sources
 
-    def current(self, case: MaskCase) -> CaseMeasures | None:
-        """What was found of a case in the files that are there now; None if they have changed since, too."""
-        kept = self.kept(case)
-        return kept if kept is not None and kept.sources == case.sources else None
-
-    def kept(self, case: MaskCase) -> CaseMeasures | None:
-        """What was found of a case; None if nothing was, or by another version."""
-        file = self._file(case.id)
-        try:
-            return CaseMeasures.load(file) if file.is_file() else None
-        except UserError:
-            return None
-
-    def keep(self, measures: CaseMeasures) -> None:
-        """Writes what was found of a case."""
-        measures.save(self._file(measures.id))
-
     def keep_failure(self, case: MaskCase, error: Exception | None) -> None:
         """Notes why a case could not be measured, so that it has rows that say so; not of a full disk."""
         if not isinstance(error, DiskFull):
             problem = (reason_of(error) if error is not None else None) or str(error)
             self.keep(CaseMeasures(id=case.id, sources=case.sources, problem=problem))
-
-    def forget(self, cases: Sequence[MaskCase]) -> None:
-        """Lets cases be measured again."""
-        for case in cases:
-            self._file(case.id).unlink(missing_ok=True)
-
-    @contextmanager
-    def claim(self, case: MaskCase) -> Iterator[bool]:
-        """Whether the case is ours while the block lasts; False if another process or thread has it."""
-        with claimed(self.path / f"{case.id}.lock") as is_ours:
-            yield is_ours
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Waits until no other process writes what all share: the settings and the tables."""
-        with alone(self.path / ".lock"):
-            yield
-
-    def clean(self) -> None:
-        """Removes what killed processes left half-written."""
-        if self.path.is_dir():
-            remove_partials(self.path)
-
-    def _file(self, case: str) -> Path:
-        return self.path / f"case_{case}.json"
 
 
 def agree_on_settings(
@@ -123,9 +84,8 @@ def agree_on_settings(
     What is overwritten are the caller's ``own`` cases, because other parts may have measured theirs; all ``cases``
     where the kept ones were measured otherwise.
     """
-    file = folder.path / SETTINGS_FILE
     with folder.alone():
-        old = _kept_settings(file, overwrite=overwrite)
+        old = folder.settings(MeasuringSettings, overwrite=overwrite)
         different = settings.differences(old) if old is not None else []
         if different and not overwrite:
             raise UserError(
@@ -135,14 +95,4 @@ def agree_on_settings(
         if overwrite:
             folder.forget(own if is_same else cases)
         if not is_same:
-            settings.save(file)
-
-
-def _kept_settings(file: Path, *, overwrite: bool) -> MeasuringSettings | None:
-    """None if there are none, or, where they may be overwritten, such as cannot be read."""
-    try:
-        return MeasuringSettings.load(file) if file.is_file() else None
-    except UserError:
-        if overwrite:
-            return None
-        raise
+            folder.keep_settings(settings)

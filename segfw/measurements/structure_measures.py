@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from segfw.base.case_files import CaseRecord
 from segfw.base.records import Record
 from segfw.measurements.first_order import FirstOrder
 
@@ -87,14 +88,12 @@ class StructureMeasures(Record):
         return {"ml": self.volume_ml, "mm2": self.area_mm2, "px": self.area_px}.get(unit or "")
 
 
-class CaseMeasures(Record):
-    """All structures of a case, and of which files: name, bytes and last change in ns of each, and their SHA-256.
+class CaseMeasures(CaseRecord):
+    """All structures of a case, and the SHA-256 of each of its files.
 
     ``unit`` is what sizes are counted in: ml, mm2 or px. ``problem`` is why the case could not be measured, else ''.
     """
 
-    id: str
-    sources: tuple[tuple[str, int, int], ...]
     digests: tuple[str, ...] = ()
     unit: str = ""
     problem: str = ""

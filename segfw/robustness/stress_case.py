@@ -83,7 +83,7 @@ class StressJob:
                 self._work(case)
                 return CaseResult(state="done")
         except Exception as error:
-            raise_if_full(error, self.folder.path / case.id)
+            raise_if_full(error, self.folder.folder / case.id)
             raise
 
     def _work(self, case: StressCase) -> None:

@@ -6,22 +6,20 @@ predicting anything again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from segfw.base.case_files import CaseFiles, Sources
 from segfw.base.file_names import HIDDEN
-from segfw.base.files import remove_partials
-from segfw.base.locks import alone, claimed
 from segfw.base.printing import printable
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelMap
 from segfw.images.formats import size_and_change
 from segfw.inference.mask_settings import PredictionSettings
-from segfw.robustness.stress_records import CaseStress, Sources
+from segfw.robustness.stress_records import CaseStress
 
-SETTINGS_FILE = "settings.json"
 FORMAT = 1  # of what is kept; raised where figures mean something else
 
 
@@ -60,15 +58,15 @@ class StressSettings(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StressFolder:
+class StressFolder(CaseFiles[CaseStress]):
     """Where what was tried is kept. A quick call tries a part of what another one does."""
 
     output: Path
     is_quick: bool
+    kind: ClassVar = CaseStress
 
     @property
-    def path(self) -> Path:
-        """The folder of the cases' files."""
+    def folder(self) -> Path:
         return self.output / HIDDEN
 
     def is_done(self, case: StressCase) -> bool:
@@ -81,56 +79,13 @@ class StressFolder:
         kept = self.kept(case)
         return kept is not None and kept.sources != case.sources
 
-    def current(self, case: StressCase) -> CaseStress | None:
-        """What was found in the files that are there now."""
-        kept = self.kept(case)
-        return kept if kept is not None and kept.sources == case.sources else None
-
-    def kept(self, case: StressCase) -> CaseStress | None:
-        """What was found of a case; None if nothing was, or by another version."""
-        file = self._file(case.id)
-        try:
-            return CaseStress.load(file) if file.is_file() else None
-        except UserError:
-            return None
-
-    def keep(self, found: CaseStress) -> None:
-        """Writes what was found of a case so far."""
-        found.save(self._file(found.id))
-
-    def forget(self, cases: Sequence[StressCase]) -> None:
-        """Lets cases be tried again."""
-        for case in cases:
-            self._file(case.id).unlink(missing_ok=True)
-
-    @contextmanager
-    def claim(self, case: StressCase) -> Iterator[bool]:
-        """Whether the case is ours while the block lasts; False if another process or thread has it."""
-        with claimed(self.path / f"{case.id}.lock") as is_ours:
-            yield is_ours
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Waits until no other process writes what all share: the settings and the report."""
-        with alone(self.path / ".lock"):
-            yield
-
-    def clean(self) -> None:
-        """Removes what killed processes left half-written."""
-        if self.path.is_dir():
-            remove_partials(self.path)
-
-    def _file(self, case_id: str) -> Path:
-        return self.path / f"case_{case_id}.json"
-
 
 def agree_on_settings(
     folder: StressFolder, settings: StressSettings, cases: Sequence[StressCase], *, overwrite: bool
 ) -> None:
     """Says what is tried here; UserError if what is there is of another model or other options."""
-    file = folder.path / SETTINGS_FILE
     with folder.alone():
-        old = _kept_settings(file, overwrite=overwrite)
+        old = folder.settings(StressSettings, overwrite=overwrite)
         different = settings.differences(old) if old is not None else []
         if different and not overwrite:
             raise UserError(
@@ -140,17 +95,6 @@ def agree_on_settings(
         if overwrite:
             folder.forget(cases)
             if different:
-                for kept in folder.path.glob("case_*.json"):
-                    kept.unlink(missing_ok=True)
+                folder.forget_all()
         if old is None or different:
-            settings.save(file)
-
-
-def _kept_settings(file: Path, *, overwrite: bool) -> StressSettings | None:
-    """None if there are none, or, where they may be overwritten, such as cannot be read."""
-    try:
-        return StressSettings.load(file) if file.is_file() else None
-    except UserError:
-        if overwrite:
-            return None
-        raise
+            folder.keep_settings(settings)

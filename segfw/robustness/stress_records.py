@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from segfw.base.case_files import CaseRecord
 from segfw.base.records import Record
 from segfw.perturbations.perturbation import Perturbation
-
-Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last change in ns
 
 
 class StructureEffect(Record):
@@ -41,11 +40,9 @@ class Effect(Record):
     problem: str = ""
 
 
-class CaseStress(Record):
-    """What was tried of a case, from which files; ``tried`` says whether that is all that a call asks for."""
+class CaseStress(CaseRecord):
+    """What was tried of a case; ``tried`` says whether that is all that a call asks for."""
 
-    id: str
-    sources: Sources
     voxels: int
     tried: Literal["some", "quick", "all"]
     effects: tuple[Effect, ...]
