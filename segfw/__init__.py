@@ -20,6 +20,7 @@ _PUBLIC = {
     "measure": "segfw.verbs.measure",
     "stress": "segfw.verbs.stress",
     "queue": "segfw.verbs.queue",
+    "deliver": "segfw.verbs.deliver",
     "find": "segfw.verbs.find",
     "select": "segfw.verbs.select",
     "calibrate": "segfw.verbs.calibrate",

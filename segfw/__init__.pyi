@@ -11,6 +11,8 @@ from segfw.checkup.check_options import CheckOptions as CheckOptions
 from segfw.checkup.check_report import CheckReport
 from segfw.dataset.found import Found
 from segfw.dataset.labels import LabelSet
+from segfw.delivery.deliver_cases import Delivery
+from segfw.delivery.deliver_options import DeliverOptions
 from segfw.evaluation.evaluation_options import EvaluateOptions as EvaluateOptions
 from segfw.evaluation.metrics import Scores
 from segfw.images.formats import read_volume as read_volume
@@ -70,6 +72,7 @@ __all__ = [
     "UserError",
     "calibrate",
     "check_dataset",
+    "deliver",
     "ensemble",
     "evaluate",
     "export_model",
@@ -342,6 +345,22 @@ def queue(
     blind: bool = False,
     seed: int = 0,
 ) -> ReviewQueue: ...
+def deliver(
+    folder: StrPath,
+    output: StrPath,
+    options: DeliverOptions = ...,
+    *,
+    # options: DeliverOptions
+    formats: tuple[str, ...] | list[str] = ("nifti",),
+    seg_type: Literal["binary", "labelmap"] = "binary",
+    holes: Literal["keyhole", "xor"] = "keyhole",
+    sr: bool = False,
+    cases: tuple[str, ...] | list[str] | None = None,
+    dicom: StrPath | None = None,
+    research: bool = False,
+    user: str | None = None,
+    check: bool = False,
+) -> Delivery: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",

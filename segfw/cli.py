@@ -33,6 +33,7 @@ VERBS = (
     "stress",
     "queue",
     "review",
+    "deliver",
     "export",
     "import-nnunet",
     "info",

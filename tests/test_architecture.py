@@ -27,7 +27,7 @@ FLOORS = (
     {"quality", "robustness"},
     {"reviewing"},
     {"standing"},
-    {"worklist"},
+    {"worklist", "delivery"},
     {"review_page"},
     {"verbs"},
 )
@@ -63,6 +63,7 @@ EDGES = {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
+    "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
     "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing"},
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }

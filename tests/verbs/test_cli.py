@@ -20,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
-    *("evaluate", "measure", "stress", "queue", "review"),
+    *("evaluate", "measure", "stress", "queue", "review", "deliver"),
     *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
@@ -61,6 +61,7 @@ FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:11]} | {
     "export": "export_model",
     "import-nnunet": "import_nnunet",
     "find": "find",
+    "deliver": "deliver",
 }
 
 

@@ -1,0 +1,109 @@
+"""What was delivered so far, by the review log, and which of it no longer holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segfw.base.errors import UserError
+from segfw.base.records import Record
+from segfw.reviewing.review_log import LogReader
+
+DELIVER = "deliver"
+DELIVER_RESEARCH = "deliver-research"
+DELIVER_FAILED = "deliver-failed"
+# What makes an earlier copy wrong: of a signed one only that the signature was taken back.
+ENDS_SIGNED = ("amend",)
+ENDS_RESEARCH = ("save", "autosave", "sign", "amend", "reject", "new-draft")
+WORDS = {
+    "amend": "the signature was taken back",
+    "sign": "it was signed",
+    "reject": "it was rejected",
+    "new-draft": "the model made a new draft",
+    "save": "it was edited",
+    "autosave": "it was edited",
+}
+
+
+class Parcel(Record):
+    """What the log keeps of a delivery, as the reason of its line: where it went, and in which formats."""
+
+    place: str
+    formats: tuple[str, ...]
+
+    def text(self) -> str:
+        """As JSON in one line."""
+        return json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
+
+
+class DeliveredCopy(Record):
+    """A copy of a case in one format: line ``n`` of the log tells of it. ``superseded`` says why it no longer holds."""
+
+    case: str
+    format: str
+    place: str
+    version: int
+    version_sha256: str
+    is_research: bool
+    n: int
+    utc: str
+    superseded: str = ""
+
+    def text(self) -> str:
+        """A line for a reader."""
+        return f"{self.case}: version {self.version} as {self.format} in {self.place} ({self.utc}): {self.superseded}"
+
+
+def delivered_copies(log: Path) -> list[DeliveredCopy]:
+    """All copies that were made and not written over by later ones, in the order of the log.
+
+    Raises LogDamaged if a line of the log was changed.
+    """
+    found: dict[tuple[str, str, str, bool], DeliveredCopy] = {}
+    for event in LogReader(log).more():
+        kind = event["event"]
+        if kind in (DELIVER, DELIVER_RESEARCH):
+            for copy in _copies(event):
+                found[copy.case, copy.format, copy.place, copy.is_research] = copy
+        elif kind == DELIVER_FAILED:
+            found = {key: copy for key, copy in found.items() if str(copy.n) != event["reason"].split(":")[0]}
+        elif kind in ENDS_RESEARCH:
+            for key, copy in found.items():
+                if event["case"] in (None, copy.case) and not copy.superseded and _ends(kind, copy):
+                    found[key] = copy.model_copy(update={"superseded": _why(event)})
+    return list(found.values())
+
+
+def superseded_copies(log: Path) -> list[DeliveredCopy]:
+    """Those that no longer hold, and should be called back or replaced."""
+    return [copy for copy in delivered_copies(log) if copy.superseded]
+
+
+def _copies(event: Mapping[str, Any]) -> Iterator[DeliveredCopy]:
+    try:
+        parcel = Parcel.model_validate_json(event["reason"])
+    except ValueError:
+        raise UserError(f"line {event['n']} of the review log tells of no place; was it written by segfw?") from None
+    for format in parcel.formats:
+        yield DeliveredCopy(
+            case=event["case"],
+            format=format,
+            place=parcel.place,
+            version=event["version"],
+            version_sha256=event["version_sha256"],
+            is_research=event["event"] == DELIVER_RESEARCH,
+            n=event["n"],
+            utc=event["utc"],
+        )
+
+
+def _ends(kind: str, copy: DeliveredCopy) -> bool:
+    return kind in (ENDS_RESEARCH if copy.is_research else ENDS_SIGNED)
+
+
+def _why(event: Mapping[str, Any]) -> str:
+    who = f" by {event['user']}" if event["user"] else ""
+    reason = f" ({event['reason']})" if event["event"] == "amend" else ""
+    return f"{WORDS[event['event']]} at {event['utc']}{who}{reason}"
