@@ -142,8 +142,8 @@ export class CompareScreen {
       this.table.replaceChildren(el("p", { className: "soft" }, others.length > 0 ? t("compare.same") : ""));
       return;
     }
-    const head = ["structure", "reading", "first_ml", "other_ml", "voxels"].map((name) => el("th", { scope: "col" }, t(`compare.column.${name}`, { first: kindName(first.kind) })));
-    this.table.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell)))))));
+    const head = ["structure", "reading", "first_ml", "other_ml", "voxels"].map((name) => el("th", { scope: "col", className: name.endsWith("_ml") || name === "voxels" ? "" : "text" }, t(`compare.column.${name}`, { first: kindName(first.kind) })));
+    this.table.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) => el("td", { className: at < 2 ? "text" : "" }, cell)))))));
   }
 
   run(id, { isDown = true } = {}) {

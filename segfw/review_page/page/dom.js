@@ -33,7 +33,7 @@ export function actionButton(id, run, { isPressed = null, text = null, className
       className: `act ${className}`,
       onclick: () => run(id),
       disabled: !isEnabled,
-      title: hint ?? t(`action.${id}.help`),
+      title: `${hint ?? t(`action.${id}.help`)} (${key})`,
       "data-action": id,
       "aria-pressed": isPressed === null ? null : String(isPressed),
       "aria-keyshortcuts": key,

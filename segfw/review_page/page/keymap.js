@@ -98,7 +98,18 @@ export function keyLabel(id) {
   return writtenKey(BY_ID.get(id).keys[0]);
 }
 
-const WRITTEN = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", Control: "Ctrl", Shift: "⇧", Enter: "⏎" };
+const WRITTEN = {
+  ArrowUp: "↑",
+  ArrowDown: "↓",
+  ArrowLeft: "←",
+  ArrowRight: "→",
+  PageUp: "PgUp",
+  PageDown: "PgDn",
+  Escape: "Esc",
+  Control: "Ctrl",
+  Shift: "⇧",
+  Enter: "⏎",
+};
 
 export function writtenKey(key) {
   const parts = key === "+" ? [key] : key.split("+");

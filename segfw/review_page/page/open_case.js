@@ -134,7 +134,7 @@ export class OpenCase {
     }
     const slices_viewed = this.viewing.take();
     try {
-      await api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed });
+      await api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, whole: this.isWhole, box: boxField(this.about.box) ?? "" });
       this.isOffline = false;
     } catch (error) {
       this.viewing.giveBack(slices_viewed);

@@ -26,7 +26,7 @@ export class Overlay {
     for (const tile of viewer.tiles) {
       pen.save();
       pen.beginPath();
-      pen.rect(tile.left, tile.top, tile.width, tile.height);
+      pen.rect(...tile.frame);
       pen.clip();
       if (tile.plane === "render") {
         this.#name(tile, viewer, viewer.words.render);
@@ -124,15 +124,16 @@ export class Overlay {
     const { pen } = this;
     const { across, up } = PLANES[tile.plane];
     const [x, y] = placeIn(tile, viewer.voxel[across] + 0.5, viewer.voxel[up] + 0.5);
+    const [left, top, width, height] = tile.frame;
     const free = 14 * viewer.ratio;
     pen.strokeStyle = "rgba(255, 255, 255, 0.35)";
     pen.lineWidth = viewer.ratio;
     pen.beginPath();
     for (const [x0, y0, x1, y1] of [
-      [tile.left, y, x - free, y],
-      [x + free, y, tile.left + tile.width, y],
-      [x, tile.top, x, y - free],
-      [x, y + free, x, tile.top + tile.height],
+      [left, y, x - free, y],
+      [x + free, y, left + width, y],
+      [x, top, x, y - free],
+      [x, y + free, x, top + height],
     ]) {
       pen.moveTo(x0, y0);
       pen.lineTo(x1, y1);
@@ -169,18 +170,20 @@ export class Overlay {
 
   #letters(tile, viewer) {
     const letters = edgeLetters(tile.plane, viewer.view.isRadiological);
-    const middle = tile.top + tile.height / 2;
-    const centre = tile.left + tile.width / 2;
+    const [left, top, width, height] = tile.frame;
+    const middle = top + height / 2;
+    const centre = left + width / 2;
     const edge = 12 * viewer.ratio;
-    this.#text(letters.left, tile.left + edge, middle, viewer, 14, "center", true);
-    this.#text(letters.right, tile.left + tile.width - edge, middle, viewer, 14, "center", true);
-    this.#text(letters.top, centre, tile.top + edge, viewer, 14, "center", true);
-    this.#text(letters.bottom, centre, tile.top + tile.height - edge, viewer, 14, "center", true);
+    this.#text(letters.left, left + edge, middle, viewer, 14, "center", true);
+    this.#text(letters.right, left + width - edge, middle, viewer, 14, "center", true);
+    this.#text(letters.top, centre, top + edge, viewer, 14, "center", true);
+    this.#text(letters.bottom, centre, top + height - edge, viewer, 14, "center", true);
   }
 
   #name(tile, viewer, text, isActive = false) {
+    const [left, top] = tile.frame;
     const edge = 8 * viewer.ratio;
-    this.#text(text, tile.left + edge, tile.top + edge + 4 * viewer.ratio, viewer, 11.5, "left", isActive);
+    this.#text(text, left + edge, top + edge + 4 * viewer.ratio, viewer, 11.5, "left", isActive);
   }
 
   #scale(tile, viewer) {
@@ -191,13 +194,14 @@ export class Overlay {
     const { across } = PLANES[tile.plane];
     const [a0, a1] = tile.acrossEdges;
     const pixelsPerMm = tile.width / (Math.abs(a1 - a0) * viewer.nifti.spacing_mm[across]);
-    const length_mm = SCALES_MM.find((mm) => mm * pixelsPerMm < tile.width * 0.3) ?? 1;
+    const length_mm = SCALES_MM.find((mm) => mm * pixelsPerMm < tile.frame[2] * 0.3) ?? 1;
     const length = length_mm * pixelsPerMm;
-    const x = tile.left + tile.width - length - 10 * viewer.ratio;
-    const y = tile.top + tile.height - 10 * viewer.ratio;
-    for (const [colour, width] of [[HALO, 4], [INK, 1.5]]) {
+    const [left, top, width, height] = tile.frame;
+    const x = left + width - length - 10 * viewer.ratio;
+    const y = top + height - 10 * viewer.ratio;
+    for (const [colour, thickness] of [[HALO, 4], [INK, 1.5]]) {
       pen.strokeStyle = colour;
-      pen.lineWidth = width * viewer.ratio;
+      pen.lineWidth = thickness * viewer.ratio;
       pen.beginPath();
       pen.moveTo(x, y);
       pen.lineTo(x + length, y);

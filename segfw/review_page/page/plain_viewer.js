@@ -70,6 +70,7 @@ export class PlainViewer extends Picture {
     const acrossEdges = this.#edges(across);
     return {
       plane,
+      frame: [left, top, width, height],
       left: left + Math.floor((width - shownWidth) / 2),
       top: top + Math.floor((height - shownHeight) / 2),
       width: shownWidth,

@@ -44,7 +44,7 @@ export class QueueScreen {
 
   #head() {
     const names = ["case", "structure", "quality", "reason", "minutes", "state", "holder"];
-    return el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", className: name, title: t(`queue.column.${name}.help`) }, t(`queue.column.${name}`)))));
+    return el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", className: `of-${name}`, title: t(`queue.column.${name}.help`) }, t(`queue.column.${name}`)))));
   }
 
   #filter(name, value, wait_ms) {
@@ -90,13 +90,13 @@ export class QueueScreen {
     return el(
       "tr",
       { onclick: open, onfocusin: () => this.#focus(at), "data-case": item.case },
-      el("td", { className: "case" }, el("button", { type: "button", className: "link", "data-structure": `${item.case} ${item.structure}` }, item.case)),
-      el("td", { className: "structure" }, item.structure ?? "", item.region !== null && item.region !== undefined && el("small", {}, t("queue.region", { region: item.region }))),
-      el("td", { className: "quality" }, quality(item)),
-      el("td", { className: "reason" }, item.reason ?? ""),
-      el("td", { className: "minutes" }, item.minutes === null || item.minutes === undefined ? "" : number(item.minutes, 1)),
-      el("td", { className: "state" }, el("span", { className: `state ${item.state}` }, known("state", item.state))),
-      el("td", { className: "holder" }, item.holder ? t("queue.held", { user: item.holder }) : ""),
+      el("td", { className: "of-case" }, el("button", { type: "button", className: "link", "data-structure": `${item.case} ${item.structure}` }, item.case)),
+      el("td", { className: "of-structure" }, item.structure ?? "", item.region !== null && item.region !== undefined && el("small", {}, t("queue.region", { region: item.region }))),
+      el("td", { className: "of-quality" }, quality(item)),
+      el("td", { className: "of-reason" }, item.reason ?? ""),
+      el("td", { className: "of-minutes" }, item.minutes === null || item.minutes === undefined ? "" : number(item.minutes, 1)),
+      el("td", { className: "of-state" }, el("span", { className: `state ${item.state}` }, known("state", item.state))),
+      el("td", { className: "of-holder" }, item.holder ? t("queue.held", { user: item.holder }) : ""),
     );
   }
 

@@ -39,7 +39,7 @@ export class SignScreen {
       return el("p", { className: "soft" }, t("sign.empty"));
     }
     const names = ["structure", "decision", "before", "after", "change", "voxels"];
-    const head = el("tr", {}, names.map((name) => el("th", { scope: "col" }, t(`sign.column.${name}`))));
+    const head = el("tr", {}, names.map((name) => el("th", { scope: "col", className: name === "structure" || name === "decision" ? "text" : "" }, t(`sign.column.${name}`))));
     const body = rows.map(({ index, label, before_ml, after_ml, added, removed }) => {
       const decision = structures.find((each) => each.index === index)?.decision;
       const difference = after_ml - before_ml;

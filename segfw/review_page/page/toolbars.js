@@ -4,6 +4,9 @@ import { actionButton, el } from "./dom.js";
 import { keyLabel } from "./keymap.js";
 import { known, number, t } from "./text.js";
 
+/** A button of one sign, whose key is told when the pointer rests on it. */
+const bare = (text) => ({ text, className: "bare" });
+
 /** Buttons of looking: outline or fill, doubt, window, sides, arrangement, size. */
 export class ViewBar {
   constructor(does) {
@@ -41,11 +44,11 @@ export class ViewBar {
       this.window,
       ...(about.has_letters ? [actionButton("convention", run, { text: view.isRadiological ? t("convention.radiological") : t("convention.neurological") })] : []),
       ...(flat ? [] : [actionButton("layout", run, { text: t(`layout.${view.layout}`) }), actionButton("plane_next", run, { text: t(`plane.${view.plane}`) })]),
-      el("span", { className: "group" }, actionButton("zoom_out", run, { text: "−" }), actionButton("zoom_in", run, { text: "+" }), actionButton("zoom_reset", run)),
-      ...(flat || isPlain ? [] : [el("span", { className: "group turn" }, actionButton("turn_left", run, { text: "↶" }), actionButton("turn_right", run, { text: "↷" }))]),
+      el("span", { className: "group" }, actionButton("zoom_out", run, bare("−")), actionButton("zoom_in", run, bare("+")), actionButton("zoom_reset", run, { className: "bare" })),
+      ...(flat || isPlain ? [] : [el("span", { className: "group turn" }, actionButton("turn_left", run, bare("↶")), actionButton("turn_right", run, bare("↷")))]),
     );
     // While the opacity is moved the slider must stay the element that has the focus.
-    this.opacity.disabled = view.maskMode === "contour";
+    this.opacity.hidden = view.maskMode === "contour";
   }
 }
 
@@ -75,7 +78,7 @@ export class DrawBar {
         actionButton("erase", run, { isPressed: tool === "erase", isEnabled }),
         ...(isPicture ? [] : [actionButton("ball", run, { isPressed: isBall, isEnabled })]),
       ),
-      el("span", { className: "group" }, actionButton("size_down", run, { text: "−", isEnabled }), this.size, actionButton("size_up", run, { text: "+", isEnabled })),
+      el("span", { className: "group" }, actionButton("size_down", run, { ...bare("−"), isEnabled }), this.size, actionButton("size_up", run, { ...bare("+"), isEnabled })),
       actionButton("fill", run, { isEnabled }),
       ...(isPicture ? [] : [actionButton("interpolate", run, { isEnabled })]),
       actionButton("lock", run, { isPressed: rules.isLocked, isEnabled }),

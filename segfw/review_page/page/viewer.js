@@ -40,12 +40,19 @@ export class Viewer extends Picture {
     });
     await this.nv.attachToCanvas(this.canvas, false);
     this.#adaptNiivue();
+    this.nothing = this.nv.rgbaTex(null, this.nv.gl.TEXTURE2, [3, 2, 2, 2], true);
     this.hasRender = true;
     this.canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault();
       this.isLost = true;
       this.told.onLost();
     });
+  }
+
+  #bindOverlay(texture) {
+    const gl = this.nv.gl;
+    gl.activeTexture(gl.TEXTURE2);
+    gl.bindTexture(gl.TEXTURE_3D, texture);
   }
 
   /** Whole pixels for all pictures, 3-D of the mask alone, and a stroke that leaves the other pictures as they are. */
@@ -59,7 +66,10 @@ export class Viewer extends Picture {
       nv.drawOpacity = this.view.isMaskHidden ? 0 : 1;
       nv.renderShader.use(nv.gl);
       nv.gl.uniform1f(nv.renderShader.uniforms.backOpacity, 0);
+      // Doubt is of slices: in 3-D it would hide the structures.
+      this.#bindOverlay(this.nothing);
       const answer = draw3D(...given);
+      this.#bindOverlay(nv.overlayTexture);
       nv.drawOpacity = opacity;
       return answer;
     };
@@ -219,7 +229,7 @@ export class Viewer extends Picture {
       position: [left / width, top / height, w / width, h / height],
     }));
     nv.drawScene();
-    const tiles = this.#tilesDrawn();
+    const tiles = this.#tilesDrawn(only ? [only] : all);
     this.tiles = only ? this.tiles.map((tile) => tiles.find(({ plane }) => plane === tile.plane) ?? tile) : tiles;
     this.onlyRectangle = null;
     for (const { plane } of this.tiles) {
@@ -244,12 +254,12 @@ export class Viewer extends Picture {
   }
 
   /** For each picture that was drawn: where it lies, and which voxels its edges are. */
-  #tilesDrawn() {
+  #tilesDrawn(places) {
     const nv = this.nv;
     return nv.screenSlices.map((slice, at) => {
       const [left, top, width, height] = slice.leftTopWidthHeight.map(Math.trunc);
       const plane = PLANE_OF_TYPE.get(slice.axCorSag) ?? "render";
-      const tile = { plane, left, top, width, height };
+      const tile = { plane, left, top, width, height, frame: places[at].rectangle };
       if (plane === "render") {
         return tile;
       }
