@@ -6,9 +6,11 @@ import { CompareScreen } from "./compare_screen.js";
 import { actionButton, el, say } from "./dom.js";
 import { showHelp } from "./help_dialog.js";
 import { actionOf } from "./keymap.js";
+import { PlainViewer } from "./plain_viewer.js";
 import { QueueScreen } from "./queue_screen.js";
 import { SignScreen } from "./sign_screen.js";
 import { SummaryScreen } from "./summary_screen.js";
+import { Viewer } from "./viewer.js";
 import { LANGUAGES, language, loadLanguage, t } from "./text.js";
 
 const SCREENS = { queue: QueueScreen, case: CaseScreen, compare: CompareScreen, sign: SignScreen, summary: SummaryScreen };
@@ -110,6 +112,21 @@ class App {
     dialog.remove();
     document.body.dataset.ready = `case ${caseScreen.open.id}`;
     await caseScreen.save();
+  }
+
+  /** One picture for all cases: setting up the graphics card takes longer than a small case does. */
+  async pictureFor(host, told, words, isPlain) {
+    const Kind = isPlain ? PlainViewer : Viewer;
+    if (this.picture instanceof Kind && !this.picture.isLost) {
+      this.picture.told = told;
+      this.picture.words = words;
+      this.picture.moveTo(host);
+      return this.picture;
+    }
+    this.picture?.close();
+    this.picture = new Kind(host, told, words);
+    await this.picture.start();
+    return this.picture;
   }
 
   // What was done

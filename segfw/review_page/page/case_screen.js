@@ -7,17 +7,17 @@ import { FindingsPanel } from "./findings_panel.js";
 import { IN_WINDOW, PLACES } from "./mask_editor.js";
 import { OpenCase } from "./open_case.js";
 import { LAYOUTS, MASK_MODES } from "./picture.js";
-import { PlainViewer } from "./plain_viewer.js";
 import { PLANES, PLANE_NAMES, growsToTheRight, patientSide } from "./planes.js";
 import { gunzipIfNeeded } from "./gzip.js";
 import { StructuresPanel } from "./structures_panel.js";
 import { known, number, t } from "./text.js";
 import { DrawBar, ViewBar } from "./toolbars.js";
-import { Viewer, canDraw } from "./viewer.js";
+import { canDraw } from "./viewer.js";
 import { windowsOf } from "./windows.js";
 
 const ZOOM_STEP = 1.25;
 const TURN_DEGREES = 15;
+const RECOVERY_MS = 500; // until a lost graphics card may be asked again
 const REJECT_REASONS = ["image-bad", "wrong-anatomy", "model-failed", "not-for-this-model", "other"];
 
 export class CaseScreen {
@@ -36,7 +36,7 @@ export class CaseScreen {
     const run = (id) => this.run(id);
     this.structures = new StructuresPanel({ select: (index, isFar) => this.select(index, isFar), toggle: (index) => this.#toggle(index), run });
     this.findings = new FindingsPanel({ goToRegion: (at) => this.goToRegion(at), run });
-    this.viewBar = new ViewBar({ run, set: (changes) => this.viewer.set(changes), window: (at) => this.setWindow(at) });
+    this.viewBar = new ViewBar({ run, set: (changes) => this.viewer.set(changes), window: (at) => this.setWindow(at), channel: (at) => this.#setChannel(at) });
     this.drawBar = new DrawBar({ run, placeLabel: (index) => this.#placeLabel(index), group: (group) => this.#setGroup(group) });
     this.host = el("div", { className: "viewer", tabIndex: 0, role: "application", "aria-label": t("viewer.label") });
     this.status = el("div", { className: "status" });
@@ -55,14 +55,14 @@ export class CaseScreen {
     this.#notice(t("case.loading", { case: id }));
     const isPlain = !canDraw();
     this.isPlain = isPlain;
+    this.listening = new AbortController();
     const told = {
       onSlices: (plane, slice) => this.open.viewing.see(plane, slice),
       onFrame: () => this.#framed(),
       onLost: () => this.#lost(),
     };
     const words = Object.fromEntries([...PLANE_NAMES, "render"].map((plane) => [plane, t(`plane.${plane}`)]));
-    this.viewer = isPlain ? new PlainViewer(this.host, told, words) : new Viewer(this.host, told, words);
-    await this.viewer.start();
+    this.viewer = await this.app.pictureFor(this.host, told, words, isPlain);
     await this.open.load(id, isWhole);
     await this.#showImage();
     this.#listen();
@@ -574,15 +574,16 @@ export class CaseScreen {
   // The pointer
 
   #listen() {
-    const { over } = this.viewer;
-    over.addEventListener("pointerdown", (event) => this.#down(event));
-    over.addEventListener("pointermove", (event) => this.#move(event));
-    over.addEventListener("pointerup", (event) => this.#up(event));
-    over.addEventListener("pointercancel", (event) => this.#up(event));
-    over.addEventListener("pointerleave", () => this.stroke === null && this.#cursorAt(null));
-    over.addEventListener("contextmenu", (event) => event.preventDefault());
-    over.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    over.addEventListener("dblclick", (event) => this.#down(event, true));
+    const { signal } = this.listening;
+    const on = (name, work) => this.viewer.over.addEventListener(name, work, { signal, passive: false });
+    on("pointerdown", (event) => this.#down(event));
+    on("pointermove", (event) => this.#move(event));
+    on("pointerup", (event) => this.#up(event));
+    on("pointercancel", (event) => this.#up(event));
+    on("pointerleave", () => this.stroke === null && this.#cursorAt(null));
+    on("contextmenu", (event) => event.preventDefault());
+    on("wheel", (event) => this.#wheel(event));
+    on("dblclick", (event) => this.#down(event, true));
   }
 
   #down(event, isDouble = false) {
@@ -792,7 +793,7 @@ export class CaseScreen {
     if (session.read_only) {
       return t("readonly.session");
     }
-    if (["SIGNED", "REJECTED"].includes(this.open.about.state)) {
+    if (["REVIEWED", "SIGNED", "REJECTED"].includes(this.open.about.state)) {
       return t(`readonly.${this.open.about.state}`);
     }
     return this.open.heldBy ? t("readonly.held", { user: this.open.heldBy }) : (this.open.whyNot ?? t("readonly.session"));
@@ -801,7 +802,10 @@ export class CaseScreen {
   #noticeOfState() {
     const { about, isEditable } = this.open;
     if (!isEditable) {
-      this.#notice(this.#whyNot(), "warn");
+      this.#notice(this.#whyNot(), about.state === "REVIEWED" ? "" : "warn");
+      if (about.state === "REVIEWED" && !this.app.session.read_only) {
+        this.notice.append(el("button", { type: "button", className: "act", "data-action": "again", onclick: () => this.#reviewAgain() }, t("case.again")));
+      }
     } else if (about.has_image === false) {
       this.#notice(t("case.no_image"), "warn");
     } else if (this.isPlain) {
@@ -815,6 +819,23 @@ export class CaseScreen {
     } else {
       this.#notice("");
     }
+  }
+
+  async #reviewAgain() {
+    await this.open.take().catch((error) => this.#failed(error));
+    await this.open.refresh();
+    this.#noticeOfState();
+    this.update();
+  }
+
+  async #setChannel(channel) {
+    const { view, voxel } = this.viewer;
+    await this.open.setChannel(channel);
+    this.windowAt = 0;
+    await this.#showImage();
+    this.viewer.set({ ...view, isDoubtShown: false });
+    this.viewer.setVoxel(voxel);
+    this.update();
   }
 
   #notice(text, kind = "") {
@@ -835,12 +856,10 @@ export class CaseScreen {
     this.#notice(t("case.lost"), "warn");
     const { view, voxel, window } = this.viewer;
     const isDoubt = view.isDoubtShown;
-    this.viewer.close();
-    await new Promise((resolve) => setTimeout(resolve, 500));
     const old = this.viewer;
-    this.viewer = canDraw() ? new Viewer(this.host, old.told, old.words) : new PlainViewer(this.host, old.told, old.words);
-    this.isPlain = !(this.viewer instanceof Viewer);
-    await this.viewer.start();
+    await new Promise((resolve) => setTimeout(resolve, RECOVERY_MS));
+    this.isPlain = !canDraw();
+    this.viewer = await this.app.pictureFor(this.host, old.told, old.words, this.isPlain);
     await this.#showImage();
     this.viewer.set({ ...view, isDoubtShown: false, strokePlane: null });
     this.viewer.setVoxel(voxel);
@@ -872,7 +891,7 @@ export class CaseScreen {
     keepingFocus(this.element, () => {
       this.structures.update({ structures: about.structures, selected: this.selected, hidden, isEditable: open.isEditable, state: about.state });
       this.findings.update({ about, region: this.region, selected: this.selected, isEditable: open.isEditable });
-      this.viewBar.update({ view: viewer.view, windows: this.windows, windowAt: this.windowAt, about, isPlain: this.isPlain });
+      this.viewBar.update({ view: viewer.view, windows: this.windows, windowAt: this.windowAt, about, channel: this.open.channel, isPlain: this.isPlain });
       this.drawBar.update({
         tool: this.tool,
         isBall: this.isBall,
@@ -918,8 +937,9 @@ export class CaseScreen {
   }
 
   async close() {
+    this.listening?.abort();
     await this.open.close();
-    this.viewer?.close();
+    this.viewer?.forget();
     delete document.body.dataset.ready;
   }
 }

@@ -14,7 +14,7 @@ export function showHelp() {
       el("dl", {}, ACTIONS.filter((action) => action.group === group).flatMap((action) => [keys(action), el("dd", {}, t(`action.${action.id}.help`))])),
     ),
   );
-  return ask(t("help.title"), [el("div", { className: "help" }, tables), el("p", { className: "soft" }, t("help.mouse"))], [["close", t("dialog.close"), "primary"]]);
+  return ask(t("help.title"), [el("div", { className: "help", tabIndex: -1, autofocus: true }, tables), el("p", { className: "soft" }, t("help.mouse"))], [["close", t("dialog.close"), "primary"]]);
 }
 
 function keys({ keys: names }) {

@@ -23,6 +23,7 @@ export class OpenCase {
     this.isEditable = false;
     this.isAutosaved = false;
     this.group = 0;
+    this.channel = 0;
     this.timers = [];
     this.work_s = 0;
   }
@@ -35,7 +36,7 @@ export class OpenCase {
     await this.#hold();
     this.base = this.about.version;
     const [image, label] = await Promise.all([this.#image(), this.#label(this.base)]);
-    this.imageBuffer = image;
+    this.imageBuffer = image ?? label.buffer;
     this.image = image === null ? blankLike(label) : readNifti(image);
     if (String(label.dims) !== String(this.image.dims)) {
       throw new Error(`the mask has ${label.dims.join(" x ")} voxels, the image ${this.image.dims.join(" x ")}`);
@@ -63,17 +64,27 @@ export class OpenCase {
     return (this.session.groups ?? 1) > 1 ? { group: this.group } : {};
   }
 
+  /** Another channel of the image, such as another sequence of an MR. */
+  async setChannel(channel) {
+    this.channel = channel;
+    this.imageBuffer = await this.#image();
+    this.image = readNifti(this.imageBuffer);
+    this.editor.intensities = this.image.isColour ? null : this.image.values;
+  }
+
   async #image() {
     if (this.about.has_image === false) {
       return null;
     }
-    const bytes = await api.getBytes(this.id, "image.nii.gz", this.#grid());
+    const channel = this.channel > 0 ? { channel: this.channel } : {};
+    const bytes = await api.getBytes(this.id, "image.nii.gz", { ...this.#grid(), ...channel });
     return exactBuffer(bytes);
   }
 
   async #label(version) {
     const bytes = await api.getBytes(this.id, `label/${version}.nii.gz`, { ...this.#grid(), ...this.#groupField() });
-    return readNifti(exactBuffer(bytes));
+    const buffer = exactBuffer(bytes);
+    return { ...readNifti(buffer), buffer };
   }
 
   /** Another reading of the mask: "draft", "fold_0", "version_2". */
@@ -93,11 +104,17 @@ export class OpenCase {
   /** Takes the case for this person, or learns that another one has it. */
   async #hold() {
     this.heldBy = null;
-    const isOver = ["SIGNED", "REJECTED"].includes(this.about.state);
+    // A case that is reviewed would fall back to a draft if it were opened again: that is asked for, never done by looking.
+    const isOver = ["REVIEWED", "SIGNED", "REJECTED"].includes(this.about.state);
     if (this.session.read_only || isOver) {
       this.isEditable = false;
       return;
     }
+    await this.take();
+  }
+
+  /** Takes the case for this person; false if another one has it. */
+  async take() {
     try {
       const standing = await api.openCase(this.id);
       Object.assign(this.about, { state: standing.state ?? this.about.state, holder: standing.holder ?? this.about.holder });
@@ -110,6 +127,7 @@ export class OpenCase {
       this.heldBy = error.body.holder ?? this.about.holder ?? null;
       this.whyNot = error.message;
     }
+    return this.isEditable;
   }
 
   async refresh() {
@@ -254,6 +272,7 @@ export class OpenCase {
     await this.beat();
     const finished = await api.finishCase(this.id);
     this.base = finished.version ?? this.base;
+    this.isEditable = false;
     await this.refresh();
     return true;
   }

@@ -7,6 +7,24 @@ const GAP = 2; // pixels between two pictures
 export const MASK_MODES = ["contour", "fill", "both"];
 export const LAYOUTS = ["big", "grid", "one"];
 
+function firstView() {
+  return {
+    plane: "axial",
+    layout: "big",
+    isRadiological: true,
+    maskMode: "contour",
+    opacity: 0.4,
+    hidden: new Set(),
+    isMaskHidden: false,
+    alone: null,
+    selected: null,
+    isDoubtShown: false,
+    cursor: null,
+    box: null,
+    strokePlane: null,
+  };
+}
+
 export class Picture {
   /**
    * @param {HTMLElement} host is filled
@@ -20,32 +38,24 @@ export class Picture {
     this.canvas.className = "picture";
     this.over = document.createElement("canvas");
     this.over.className = "over";
-    host.replaceChildren(this.canvas, this.over);
-    this.host = host;
     this.overlay = new Overlay(this.over);
     this.tiles = [];
-    this.view = {
-      plane: "axial",
-      layout: "big",
-      isRadiological: true,
-      maskMode: "contour",
-      opacity: 0.4,
-      hidden: new Set(),
-      isMaskHidden: false,
-      alone: null,
-      selected: null,
-      isDoubtShown: false,
-      cursor: null,
-      box: null,
-      strokePlane: null,
-    };
+    this.view = firstView();
     this.voxel = [0, 0, 0];
     this.frame_ms = 0;
     this.wanted = { scene: false, overlay: false };
     this.framesDrawn = 0;
     this.hasRender = false;
     this.resizeObserver = new ResizeObserver(() => this.resize());
-    this.resizeObserver.observe(this.host);
+    this.moveTo(host);
+  }
+
+  /** Stands in another part of the page from now on. */
+  moveTo(host) {
+    this.resizeObserver.disconnect();
+    host.replaceChildren(this.canvas, this.over);
+    this.host = host;
+    this.resizeObserver.observe(host);
   }
 
   /** Changes what is shown: any field of ``view``. */
@@ -65,6 +75,15 @@ export class Picture {
     const voxel = [...this.voxel];
     voxel[axis] += step;
     this.setVoxel(voxel);
+  }
+
+  /** Forgets a case, so that the next one begins as the first did. */
+  forget() {
+    this.view = firstView();
+    this.tiles = [];
+    this.nifti = null;
+    this.mask = null;
+    this.overlay.forgetOutlines();
   }
 
   resize() {

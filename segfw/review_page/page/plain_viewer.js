@@ -13,6 +13,7 @@ export class PlainViewer extends Picture {
   }
 
   async show(buffer, nifti, about) {
+    this.forget();
     this.nifti = nifti;
     this.about = about;
     this.isFlat = about.isPicture || nifti.dims[2] === 1;

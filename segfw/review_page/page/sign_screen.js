@@ -119,7 +119,7 @@ export class SignScreen {
   #signed() {
     const { about } = this.open;
     const signed = [...about.history].reverse().find(({ to }) => to === "SIGNED");
-    const words = signed ? t("sign.signed_by", { user: signed.name ?? signed.user, when: when(signed.utc) }) : known("state", "SIGNED");
+    const words = signed ? t("sign.signed_by", { user: about.signed_name ?? signed.user, when: when(signed.utc) }) : known("state", "SIGNED");
     return el(
       "div",
       { className: "signed" },

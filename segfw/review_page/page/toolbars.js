@@ -24,7 +24,7 @@ export class ViewBar {
     this.window = el("select", { "aria-label": t("bar.window"), title: `${t("bar.window")} (${keyLabel("window")})`, onchange: () => does.window(Number(this.window.value)) });
   }
 
-  update({ view, windows, windowAt, about, isPlain }) {
+  update({ view, windows, windowAt, about, channel, isPlain }) {
     const { run } = this.does;
     const flat = about.is_picture;
     this.opacity.value = String(Math.round(view.opacity * 100));
@@ -42,6 +42,7 @@ export class ViewBar {
       actionButton("alone", run, { isPressed: view.alone !== null }),
       actionButton("doubt", run, { isPressed: view.isDoubtShown, isEnabled: !hidesDoubt }),
       this.window,
+      ...(about.channels?.length > 1 ? [channelChoice(about.channels, channel, this.does.channel)] : []),
       ...(about.has_letters ? [actionButton("convention", run, { text: view.isRadiological ? t("convention.radiological") : t("convention.neurological") })] : []),
       ...(flat ? [] : [actionButton("layout", run, { text: t(`layout.${view.layout}`) }), actionButton("plane_next", run, { text: t(`plane.${view.plane}`) })]),
       el("span", { className: "group" }, actionButton("zoom_out", run, bare("−")), actionButton("zoom_in", run, bare("+")), actionButton("zoom_reset", run, { className: "bare" })),
@@ -50,6 +51,12 @@ export class ViewBar {
     // While the opacity is moved the slider must stay the element that has the focus.
     this.opacity.hidden = view.maskMode === "contour";
   }
+}
+
+/** Images of several channels, such as sequences of an MR, are shown one at a time. */
+function channelChoice(channels, channel, choose) {
+  const options = channels.map((name, at) => el("option", { value: String(at), selected: at === channel }, name));
+  return el("select", { "aria-label": t("bar.channel"), title: t("bar.channel"), onchange: (event) => choose(Number(event.target.value)) }, options);
 }
 
 /** Buttons of drawing: brush, size, fill, interpolate, where, undo, save. */

@@ -85,20 +85,25 @@ export class Viewer extends Picture {
    */
   async show(buffer, nifti, about) {
     const image = await NVImage.loadFromUrl({ url: buffer, name: "image.nii" });
+    this.forget();
     this.nifti = nifti;
     this.about = about;
-    while (this.nv.volumes.length > 0) {
-      this.nv.removeVolumeByIndex(this.nv.volumes.length - 1);
-    }
-    this.nv.closeDrawing();
     this.nv.addVolume(image);
-    this.doubt = null;
-    this.view.isDoubtShown = false;
     this.isFlat = about.isPicture || nifti.dims[2] === 1;
     this.view.plane = "axial";
     this.voxel = nifti.dims.map((size) => Math.floor((size - 1) / 2));
     this.zoom(null);
     this.resize();
+  }
+
+  /** Takes image and mask off the graphics card; the next case needs no new set-up. */
+  forget() {
+    super.forget();
+    this.nv.closeDrawing();
+    while (this.nv.volumes.length > 0) {
+      this.nv.removeVolumeByIndex(this.nv.volumes.length - 1);
+    }
+    this.doubt = null;
   }
 
   /** The mask that is drawn: an array that others change, and then say where with ``maskChanged``. */
