@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from drafts_folder import make_drafts
+from builders.drafts_folder import make_drafts
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.toy import LABELS, make_case
 from segfw.quality.run_lengths import run_lengths
