@@ -1,4 +1,4 @@
-"""A folder of drafts of made-up patients, with quality, suspected regions, doubt and folds as ``predict`` leaves them."""
+"""A folder of drafts of made-up patients with quality, suspected regions and doubt, as ``predict`` leaves them."""
 
 from __future__ import annotations
 
