@@ -64,7 +64,7 @@ EDGES = {
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
-    "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing"},
+    "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing", "worklist"},
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}

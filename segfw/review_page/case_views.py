@@ -24,10 +24,10 @@ from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume, stored_like
 from segfw.quality.kept_quality import KeptRegion, kept_regions
 from segfw.quality.run_lengths import mask_of_runs
+from segfw.review_page.case_source import CaseSource
 from segfw.review_page.label_palette import LabelPalette
 from segfw.review_page.served_grid import LARGEST_WHOLE, ServedGrid, served_box
 from segfw.review_page.volume_bytes import shown_array
-from segfw.reviewing.review_store import ReviewStore
 
 MASKS_KEPT = 2
 DOUBT_MAP = "entropy"
@@ -53,10 +53,10 @@ class ShownImage:
 
 
 class CaseViews:
-    """Volumes of the cases of one store. Any number of threads may ask."""
+    """Volumes of the cases of one folder. Any number of threads may ask."""
 
-    def __init__(self, store: ReviewStore, palette: LabelPalette, *, largest_whole: int = LARGEST_WHOLE) -> None:
-        self.store = store
+    def __init__(self, source: CaseSource, palette: LabelPalette, *, largest_whole: int = LARGEST_WHOLE) -> None:
+        self.source = source
         self.palette = palette
         self._largest_whole = largest_whole
         self._masks: OrderedDict[object, Volume] = OrderedDict()
@@ -74,7 +74,7 @@ class CaseViews:
         return own if not box_xyz else ServedGrid(own.file, _box_of(box_xyz, own))
 
     def _own_grid(self, case: str) -> ServedGrid:
-        key = (case, *size_and_change(self.store.draft_file(case)))
+        key = (case, *size_and_change(self.source.draft_file(case)))
         if key not in self._grids:
             draft = self.mask(case, 0)
             boxes: list[Box] = []
@@ -91,12 +91,12 @@ class CaseViews:
         """A version of the mask in the file's own order; 0 is the draft."""
         if number:
             key: object = (case, number)
-            return self._kept_mask(key, lambda: self.store.read(case, self._version(case, number)))
-        file = self.store.draft_file(case)
-        return self._kept_mask((case, 0, *size_and_change(file)), lambda: self.store.read(case, 0))
+            return self._kept_mask(key, lambda: self.source.read(case, self._version(case, number)))
+        file = self.source.draft_file(case)
+        return self._kept_mask((case, 0, *size_and_change(file)), lambda: self.source.read(case, 0))
 
     def _version(self, case: str, number: int) -> int:
-        if number not in {version.number for version in self.store.versions(case)}:
+        if number not in {version.number for version in self.source.versions(case)}:
             raise NotFound(f"{case}: has no version {number}; load the case again")
         return number
 
@@ -119,7 +119,7 @@ class CaseViews:
 
     def image(self, case: str, grid: ServedGrid, channel: int = 0) -> ShownImage:
         """What is shown of the case's image; NotFound if it is not there any more."""
-        files = self.store.image_files(case)
+        files = self.source.image_files(case)
         if not files:
             raise NotFound(f"{case}: its image is not found any more; put it back to where it was predicted from")
         key = (case, grid.box, channel, *(size_and_change(file) for file in files))
@@ -155,15 +155,14 @@ class CaseViews:
         return ShownImage(array, volume.is_picture, is_ct, low, high)
 
     def channels(self, case: str) -> list[str]:
-        """Names of the channels that can be asked for: of several files theirs."""
-        files = self.store.image_files(case)
-        return [file.name for file in files]
+        """What the channels that can be asked for are called: their numbers, since names may tell of patients."""
+        return [f"{number:04d}" for number in range(len(self.source.image_files(case)))]
 
     # ---- what else is told of a case ----
 
     def doubt_file(self, case: str) -> Path | None:
         """The map of doubt that ``predict --uncertainty`` wrote, if it is there."""
-        file = self.store.folder / UNCERTAINTY_FOLDER / f"{case}_{DOUBT_MAP}.nii.gz"
+        file = self.source.folder / UNCERTAINTY_FOLDER / f"{self.source.told_of(case)}_{DOUBT_MAP}.nii.gz"
         return file if file.is_file() else None
 
     def doubt(self, case: str, grid: ServedGrid) -> np.ndarray:
@@ -183,14 +182,15 @@ class CaseViews:
 
     def others(self, case: str) -> list[str]:
         """What a mask can be compared with: the draft, single folds' masks, and other versions."""
-        folder = self.store.folder / PLAUSIBLE_FOLDER
+        folder = self.source.folder / PLAUSIBLE_FOLDER
+        told_of = self.source.told_of(case)
         folds = set()
         for ending in MASK_ENDINGS:
             for file in folder.glob(f"*{ending}"):
                 name = file.name.removesuffix(ending)
-                if name.startswith(f"{case}_") and FOLD.fullmatch(name.removeprefix(f"{case}_")):
-                    folds.add(name.removeprefix(f"{case}_"))
-        versions = [f"version_{version.number}" for version in self.store.versions(case)]
+                if name.startswith(f"{told_of}_") and FOLD.fullmatch(name.removeprefix(f"{told_of}_")):
+                    folds.add(name.removeprefix(f"{told_of}_"))
+        versions = [f"version_{version.number}" for version in self.source.versions(case)]
         return ["draft", *sorted(folds), *versions]
 
     def other(self, case: str, kind: str, grid: ServedGrid, group: int = 0) -> np.ndarray:
@@ -200,14 +200,15 @@ class CaseViews:
         version = VERSION.fullmatch(kind)
         if kind == "draft" or version is not None:
             return self.label(case, int(version[1]) if version else 0, grid, group)
-        folder = self.store.folder / PLAUSIBLE_FOLDER
-        file = next(file for ending in MASK_ENDINGS if (file := folder / f"{case}_{kind}{ending}").is_file())
+        folder = self.source.folder / PLAUSIBLE_FOLDER
+        names = [f"{self.source.told_of(case)}_{kind}{ending}" for ending in MASK_ENDINGS]
+        file = next(folder / name for name in names if (folder / name).is_file())
         volume = self._on_grid_of(case, read_mask(file), file)
         return self.bitmap(volume.array[0], grid, group)
 
     def regions(self, case: str) -> tuple[KeptRegion, ...]:
         """Suspected regions of the draft; none where they are of another grid than it is."""
-        kept = kept_regions(self.store.folder, case)
+        kept = kept_regions(self.source.folder, self.source.told_of(case))
         if kept is None or kept.shape != self.mask(case, 0).geometry.shape:
             return ()
         return kept.regions

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from segfw.review_page.case_payload import (
     region_rows,
     structure_rows,
 )
+from segfw.review_page.case_source import CaseSource
 from segfw.review_page.case_views import CaseViews, NotFound
 from segfw.review_page.label_palette import LabelPalette, PaletteLabel
-from segfw.review_page.review_index import QueueItem, Wanted, item_row, items_of_folder
+from segfw.review_page.review_index import IndexedItem, ReviewIndex, Wanted, changes_of, index_of, item_row
 from segfw.review_page.review_options import Language
 from segfw.review_page.served_grid import LARGEST_WHOLE, ServedGrid, is_seen_as_served
 from segfw.reviewing.case_history import CaseStanding
@@ -42,6 +44,7 @@ from segfw.reviewing.viewing import Viewing
 HEARTBEAT_S = 15
 IDLE_AFTER_S = 60
 AUTOSAVE_S = 30
+EVERYTHING = Wanted()
 TOOL = "segfw review"
 # Along the axes (z, y, x) of the whole served grid, which lie nearest to these planes
 PLANES = ("axial", "coronal", "sagittal")
@@ -100,15 +103,21 @@ class ReviewDesk:
         self.store = store
         self.seat = seat
         self.palette = LabelPalette.of(store.labels)
-        self.views = CaseViews(store, self.palette, largest_whole=largest_whole)
+        self.source = CaseSource(store)
+        self.views = CaseViews(self.source, self.palette, largest_whole=largest_whole)
         self.clock = clock or ActiveClock()
-        self._cases = {case: case for case in store.case_ids}
+        self._cases = {case: case for case in self.source.case_ids}
         wanted = set(store.structures)
         found = palette_structures(store.labels, self.palette)
         self._structures = tuple(each for each in found if each.name in wanted)
-        self._items: list[QueueItem] | None = None
+        self._index: ReviewIndex | None = None
+        self._index_of: tuple[int, ...] = ()
         self._lock = threading.Lock()
-        self._judged_by_me = _cases_decided(store, seat.person) if seat.is_blind else set()
+
+    @cached_property
+    def _judged_by_me(self) -> set[str]:
+        """Cases on which the person has decided something."""
+        return _cases_decided(self.store, self.seat.person) | self.source.planted_decided_by(self.seat.person)
 
     # ---- what is asked ----
 
@@ -127,7 +136,7 @@ class ReviewDesk:
             "names_are_declared": self.seat.person.identity == "declared",
             "language": self.seat.language,
             "read_only": self.seat.is_read_only,
-            "blind": self.seat.is_blind,
+            "blind": self.seat.is_blind or self.index().is_blind,
             "version": own_version(),
             "structures": [
                 {
@@ -170,40 +179,50 @@ class ReviewDesk:
 
     def queue(self, offset: int, limit: int, wanted: Wanted) -> dict[str, Any]:
         """Some of the items in their order, how many there are of that kind, and how far the folder is."""
-        standings = self.store.standings()
-        found = []
-        for item in self.items():
-            standing = standings[item.case]
-            is_hidden = self._is_hidden(item.case)
-            if wanted.takes(item, standing, is_hidden=is_hidden):
-                found.append(item)
+        standings = self.source.standings()
+        index = self.index()
+        hidden = self._hidden(index)
+        found = index.items
+        if wanted != EVERYTHING:
+            found = [
+                item for item in index.items if wanted.takes(item, standings[item.case], is_hidden=item.case in hidden)
+            ]
         shown = found[offset : offset + limit]
         return {
-            "items": [item_row(item, standings[item.case], is_hidden=self._is_hidden(item.case)) for item in shown],
+            "items": [item_row(item, standings[item.case], is_hidden=item.case in hidden) for item in shown],
             "total": len(found),
-            "progress": _progress(standings),
+            "progress": _progress(standings, index),
         }
 
-    def items(self) -> list[QueueItem]:
-        """All items in the order in which they are to be worked on."""
+    def index(self) -> ReviewIndex:
+        """All items in the order in which they are to be worked on; read again when ``segfw queue`` was called."""
         with self._lock:
-            if self._items is None:
-                self._items = items_of_folder(self.store.folder, self.store.case_ids, self._names())
-                if self.seat.is_blind:  # the order would tell what the models think
-                    self._items.sort(key=lambda item: item.case)
-            return self._items
+            changes = changes_of(self.store.folder)
+            if self._index is None or self._index_of != changes:
+                self._index_of = changes
+                self._index = index_of(self.store.folder, self.source.case_ids, self._names())
+                if self.seat.is_blind or self._index.is_blind:  # the order would tell what the models think
+                    self._index.items.sort(key=lambda item: item.case)
+            return self._index
 
     def _names(self) -> tuple[str, ...]:
         return tuple(each.name for each in self._structures)
 
     def _is_hidden(self, case: str) -> bool:
-        return self.seat.is_blind and case not in self._judged_by_me
+        """Whether what models think of a case is not to be seen yet."""
+        return case in self._hidden(self.index())
+
+    def _hidden(self, index: ReviewIndex) -> frozenset[str]:
+        """Cases whose quality is not to be seen yet: of blind mode, and those that are read for the audit."""
+        is_blind = self.seat.is_blind or index.is_blind
+        concerned = frozenset(self._cases) if is_blind else index.audit_cases
+        return concerned - self._judged_by_me if concerned else concerned
 
     def case(self, case: str, grid: ServedGrid) -> dict[str, Any]:
         """Everything of a case but its volumes."""
-        standing = self.store.standing(case)
+        standing = self.source.standing(case)
         is_hidden = self._is_hidden(case)
-        quality = None if is_hidden else kept_quality(self.store.folder, case)
+        quality = None if is_hidden else kept_quality(self.store.folder, self.source.told_of(case))
         mask = self.views.mask(case, standing.version)
         units = units_of(mask.geometry.shape, is_placed=mask.is_placed)
         bitmaps = [self.views.bitmap(mask.array[0], grid, group) for group in range(self.palette.groups)]
@@ -211,7 +230,7 @@ class ReviewDesk:
         others = self.views.others(case)
         return {
             **_standing_row(standing),
-            "changed": list(self.store.changed(case)),
+            "changed": list(self.source.steps(case).changed(case)),
             **grid_facts(grid),
             "is_straightened": not is_seen_as_served(grid.geometry.matrix[:, [2, 1, 0, 3]]),
             "structures": structure_rows(
@@ -269,7 +288,7 @@ class ReviewDesk:
                 "version": event.version,
                 "reason": event.reason,
             }
-            for event in self.store.history(case)
+            for event in self.source.steps(case).history(case)
         ]
 
     def _versions(self, case: str) -> list[dict[str, Any]]:
@@ -283,7 +302,7 @@ class ReviewDesk:
                 "parent": version.parent,
                 "edited_voxels": {name: each.model_dump() for name, each in version.edited_voxels.items()},
             }
-            for version in self.store.versions(case)
+            for version in self.source.versions(case)
         ]
 
     def require_shown(self, case: str) -> None:
@@ -297,9 +316,9 @@ class ReviewDesk:
         """Lets the person work on a case."""
         self._require_writing()
         try:
-            standing = self.store.open_case(case, self.seat.person)
+            standing = self.source.steps(case).open_case(case, self.seat.person)
         except Locked as error:
-            raise Held(error, self.store.standing(case).holder) from None
+            raise Held(error, self.source.standing(case).holder) from None
         self.clock.open(case)
         return _standing_row(standing)
 
@@ -316,16 +335,18 @@ class ReviewDesk:
         self._require_writing()
         viewed = _in_whole_grid(slices_viewed, grid)
         booked_s, idle_booked_s = self.clock.book(case, active_s, idle_s)
-        self.store.renew(case, self.seat.person, active_s=booked_s, idle_s=idle_booked_s, slices_viewed=viewed)
-        until = self.store.standing(case).lease_until_utc
+        self.source.steps(case).renew(
+            case, self.seat.person, active_s=booked_s, idle_s=idle_booked_s, slices_viewed=viewed
+        )
+        until = self.source.standing(case).lease_until_utc
         return {"active_s": booked_s, "idle_s": idle_booked_s, "lease_until_utc": until}
 
     def release(self, case: str) -> dict[str, Any]:
         """Gives a case back."""
         self._require_writing()
-        self.store.release(case, self.seat.person)
+        self.source.steps(case).release(case, self.seat.person)
         self.clock.close(case)
-        return _standing_row(self.store.standing(case))
+        return _standing_row(self.source.standing(case))
 
     def save(self, case: str, bitmap: Bitmap) -> dict[str, Any]:
         """Makes a version of what was drawn: of a box, with all else as in the version that it was drawn on."""
@@ -336,7 +357,7 @@ class ReviewDesk:
         part = bitmap.grid.cut_out(before)
         drawn = self.palette.to_values(bitmap.indexes_zyx, part, bitmap.group)
         values = bitmap.grid.put_back(before.astype(np.result_type(before.dtype, drawn.dtype)), drawn)
-        made = self.store.save(
+        made = self.source.steps(case).save(
             case,
             self.seat.person,
             values,
@@ -352,7 +373,7 @@ class ReviewDesk:
     ) -> dict[str, Any]:
         """Notes a decision, or gives back a question."""
         self._require_writing()
-        asked = self.store.decide(
+        asked = self.source.steps(case).decide(
             case,
             self.seat.person,
             structure,
@@ -363,14 +384,14 @@ class ReviewDesk:
         )
         if asked is None:
             self._judged_by_me.add(case)
-        return {"asked": None if asked is None else asked.text, **_standing_row(self.store.standing(case))}
+        return {"asked": None if asked is None else asked.text, **_standing_row(self.source.standing(case))}
 
     def _viewing(self, case: str, structure: str) -> Viewing | None:
         """How much of a structure was displayed, along the axis along which most of it was; None of an unknown one."""
         found = next((each for each in self._structures if each.name == structure), None)
         if found is None:
             return None
-        version = self.store.standing(case).version
+        version = self.source.standing(case).version
         mask = self.views.mask(case, version)
         whole = ServedGrid.whole(mask.geometry)
         values = [part.value for part in found.parts]
@@ -379,37 +400,37 @@ class ReviewDesk:
         for axis, plane in enumerate(PLANES):
             others = tuple({0, 1, 2} - {axis})
             slices = np.flatnonzero(is_there.any(others)).tolist()
-            seen.append(self.store.viewing(case, self.seat.person, plane, slices))
+            seen.append(self.source.steps(case).viewing(case, self.seat.person, plane, slices))
         return max(seen, key=lambda each: each.displayed / max(1, each.slices))
 
     def finish(self, case: str) -> dict[str, Any]:
         """Makes a case REVIEWED."""
         self._require_writing()
-        made = self.store.finish(case, self.seat.person)
+        made = self.source.steps(case).finish(case, self.seat.person)
         self.clock.close(case)
-        return {**_standing_row(self.store.standing(case)), "version": made.number, "sha256": made.sha256}
+        return {**_standing_row(self.source.standing(case)), "version": made.number, "sha256": made.sha256}
 
     def sign(self, case: str, *, name: str, meaning: str, sha256: str) -> dict[str, Any]:
         """Signs the version that was shown."""
         self._require_writing()
-        self.store.sign(
+        self.source.steps(case).sign(
             case, self.seat.person, name=name, meaning=_one_of(meaning, MEANINGS, "meaning"), version_sha256=sha256
         )
-        return _standing_row(self.store.standing(case))
+        return _standing_row(self.source.standing(case))
 
     def reject(self, case: str, reason: str, text: str) -> dict[str, Any]:
         """Says that no mask can be had of this draft."""
         self._require_writing()
-        self.store.reject(case, self.seat.person, _one_of(reason, REJECT_REASONS, "reason"), text)
+        self.source.steps(case).reject(case, self.seat.person, _one_of(reason, REJECT_REASONS, "reason"), text)
         self.clock.close(case)
         self._judged_by_me.add(case)
-        return _standing_row(self.store.standing(case))
+        return _standing_row(self.source.standing(case))
 
     def amend(self, case: str, reason: str) -> dict[str, Any]:
         """Takes a signature back."""
         self._require_writing()
-        self.store.amend(case, self.seat.person, reason)
-        return _standing_row(self.store.standing(case))
+        self.source.steps(case).amend(case, self.seat.person, reason)
+        return _standing_row(self.source.standing(case))
 
     def _require_writing(self) -> None:
         if self.seat.is_read_only:
@@ -442,16 +463,25 @@ def _standing_row(standing: CaseStanding) -> dict[str, Any]:
     }
 
 
-def _progress(standings: Mapping[str, CaseStanding]) -> dict[str, Any]:
+def _progress(standings: Mapping[str, CaseStanding], index: ReviewIndex) -> dict[str, Any]:
+    """How far the folder is; minutes that are left are of what is open and fits into those that may be spent."""
     states = [standing.state for standing in standings.values()]
+    left = [item.minutes for item in index.items if item.is_within and _is_open(item, standings[item.case])]
+    known = [minutes for minutes in left if minutes is not None]
     return {
         "cases": len(states),
         "signed": states.count("SIGNED"),
         "reviewed": states.count("REVIEWED"),
         "rejected": states.count("REJECTED"),
         "minutes_used": sum(standing.active_s for standing in standings.values()) / 60,
-        "minutes_left": None,
+        "minutes_left": sum(known) if known else None,
+        "stop": index.stop,
+        "is_over": index.is_over,
     }
+
+
+def _is_open(item: IndexedItem, standing: CaseStanding) -> bool:
+    return standing.state in ("DRAFT", "IN_REVIEW") and item.structure not in standing.decisions
 
 
 def _in_whole_grid(slices_viewed: Mapping[str, Sequence[int]], grid: ServedGrid) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -12,6 +12,7 @@ from typing import Any
 from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.printing import printable
 from segfw.reviewing.case_history import CaseStanding
+from segfw.worklist.queue_file import ROLES, ReviewQueue, queue_file, read_queue
 
 HIDDEN_ITEM: Mapping[str, Any] = {
     "predicted_dice": None,
@@ -24,7 +25,7 @@ HIDDEN_ITEM: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class QueueItem:
+class IndexedItem:
     """A structure of a case, or a suspected region of it."""
 
     case: str
@@ -36,6 +37,19 @@ class QueueItem:
     reason: str = ""
     minutes: float | None = None
     gain: float | None = None
+    is_audit: bool = False
+    is_within: bool = True  # the minutes that may be spent
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewIndex:
+    """All items in their order. ``audit_cases`` are read blind; ``stop`` says in words whether it is time to stop."""
+
+    items: list[IndexedItem]
+    is_blind: bool = False
+    audit_cases: frozenset[str] = frozenset()
+    stop: str = ""
+    is_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +62,7 @@ class Wanted:
     verdict: str = ""
     text: str = ""
 
-    def takes(self, item: QueueItem, standing: CaseStanding, *, is_hidden: bool) -> bool:
+    def takes(self, item: IndexedItem, standing: CaseStanding, *, is_hidden: bool) -> bool:
         """Whether an item is wanted. What is hidden cannot be asked for."""
         if self.case and item.case != self.case:
             return False
@@ -62,41 +76,101 @@ class Wanted:
         return not text or text in item.case.casefold() or text in item.structure.casefold()
 
 
-def items_of_folder(folder: Path, cases: Iterable[str], structures: Sequence[str]) -> list[QueueItem]:
-    """All structures of all cases: those of quality.csv in its order, the least trusted case first, then the rest."""
-    judged = _judged(folder / QUALITY_TABLE_FILE)
-    known = {printable(case): case for case in cases}
+def index_of(folder: Path, cases: Sequence[str], structures: Sequence[str]) -> ReviewIndex:
+    """The items of a folder: in the order of ``segfw queue``, and after them, or without one, those of quality.csv, the
+    least trusted first, and all others by name. UserError if the file of the queue is damaged."""
+    queue = read_queue(folder)
+    known = frozenset(cases)
+    items = [] if queue is None else _queued(queue, known, frozenset(structures))
+    seen = {(item.case, item.structure) for item in items}
+    items += [item for item in _by_quality(folder, cases, structures) if (item.case, item.structure) not in seen]
+    if queue is None:
+        return ReviewIndex(items=items)
+    return ReviewIndex(
+        items=items,
+        is_blind=queue.is_blind,
+        audit_cases=frozenset(item.case for item in items if item.is_audit),
+        stop=queue.stop.text,
+        is_over=queue.stop.is_reached,
+    )
+
+
+def changes_of(folder: Path) -> tuple[int, ...]:
+    """A number of each file that the order is read from, which is another one when the file is."""
+    paths = (queue_file(folder), folder / QUALITY_TABLE_FILE)
+    return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths)
+
+
+def _queued(queue: ReviewQueue, cases: Collection[str], structures: Collection[str]) -> list[IndexedItem]:
+    columns = queue.columns
+    names = [intern(name) for name in queue.structures]
     items = []
-    seen = set()
-    for row in judged:
-        case = known.get(row["case"])
-        if case is None or row["structure"] not in structures:
+    for place in range(len(queue)):
+        case = queue.cases[columns.case[place]]
+        structure = names[columns.structure[place]]
+        if case not in cases or structure not in structures:  # of a folder that was changed since
             continue
-        seen.add((case, row["structure"]))
+        is_audit = ROLES[columns.role[place]] == "audit"
+        region = columns.region[place]
         items.append(
-            QueueItem(
+            IndexedItem(
                 case=case,
-                structure=intern(row["structure"]),
-                predicted_dice=_number(row["predicted_dice"]),
-                lower_bound=_number(row["lower_bound"]),
-                verdict=intern(row["verdict"]) or None,
-                reason=intern(row["reasons"]),
+                structure=structure,
+                region=None if region < 0 else region,
+                predicted_dice=columns.predicted_dice[place],
+                lower_bound=columns.lower_bound[place],
+                verdict=queue.verdicts[columns.verdict[place]] or None,
+                reason="" if is_audit else queue.reasons[columns.reason[place]],
+                minutes=columns.minutes[place],
+                gain=columns.gain[place],
+                is_audit=is_audit,
+                is_within=place < queue.within_minutes,
             )
         )
-    for case in known.values():
-        items += [QueueItem(case, name) for name in structures if (case, name) not in seen]
     return items
 
 
-def _judged(path: Path) -> list[dict[str, str]]:
+def _by_quality(folder: Path, cases: Iterable[str], structures: Sequence[str]) -> list[IndexedItem]:
+    """All structures of all cases: those of quality.csv in its order, then the rest."""
+    judged = _judged(folder / QUALITY_TABLE_FILE)
+    known = {printable(case): case for case in cases}
+    wanted = frozenset(structures)
+    items = []
+    seen = set()
+    for case_name, structure, predicted, lower, verdict, reasons in judged:
+        case = known.get(case_name)
+        if case is None or structure not in wanted:
+            continue
+        seen.add((case, structure))
+        items.append(
+            IndexedItem(
+                case=case,
+                structure=intern(structure),
+                predicted_dice=_number(predicted),
+                lower_bound=_number(lower),
+                verdict=intern(verdict) or None,
+                reason=intern(reasons),
+            )
+        )
+    for case in known.values():
+        items += [IndexedItem(case, name) for name in structures if (case, name) not in seen]
+    return items
+
+
+def _judged(path: Path) -> Iterator[tuple[str, ...]]:
+    """Case, structure, predicted Dice, its bound, verdict and reasons of each row; none of a table of another kind."""
     if not path.is_file():
-        return []
+        return
     columns = ("case", "structure", "predicted_dice", "lower_bound", "verdict", "reasons")
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        if not set(columns) <= set(reader.fieldnames or ()):
-            return []
-        return [{name: _plain(row[name] or "") for name in columns} for row in reader]
+        rows = csv.reader(file)
+        head = next(rows, [])
+        if not set(columns) <= set(head):
+            return
+        places = [head.index(name) for name in columns]
+        for row in rows:
+            if len(row) == len(head):
+                yield tuple(_plain(row[place]) for place in places)
 
 
 def _plain(cell: str) -> str:
@@ -111,7 +185,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def item_row(item: QueueItem, standing: CaseStanding, *, is_hidden: bool) -> dict[str, Any]:
+def item_row(item: IndexedItem, standing: CaseStanding, *, is_hidden: bool) -> dict[str, Any]:
     """An item as the page gets it."""
     row: dict[str, Any] = {
         "key": f"{item.case}/{item.structure}/{'' if item.region is None else item.region}",
@@ -127,5 +201,6 @@ def item_row(item: QueueItem, standing: CaseStanding, *, is_hidden: bool) -> dic
         "state": standing.state,
         "holder": standing.holder,
         "decision": standing.decisions.get(item.structure),
+        "within": item.is_within,
     }
     return {**row, **HIDDEN_ITEM} if is_hidden else row

@@ -22,6 +22,7 @@ from segfw.review_page.review_index import Wanted
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_ledger import read_ledger
 from segfw.reviewing.review_store import Conflict, ReviewStore
+from segfw.verbs.queue import queue
 
 ANNA = Person(user="Anna")
 BEN = Person(user="Ben")
@@ -91,6 +92,32 @@ def test_the_queue_has_the_least_trusted_first_and_is_filtered(tmp_path):
     assert told["progress"] == {**told["progress"], "cases": 2, "signed": 0, "minutes_used": 0}
 
 
+def test_the_order_is_that_of_segfw_queue_and_follows_it(tmp_path):
+    """Of a queue by minutes, and again after it was made anew."""
+    folder = make_drafts(tmp_path)
+    desk = desk_of(folder)
+    assert desk.queue(0, 1, EVERYTHING)["items"][0]["gain"] is None
+    made = queue(folder, regions=False)
+    told = desk.queue(0, 100, EVERYTHING)
+    first = [(item.case, item.structure, item.gain, item.minutes) for item in made.items()]
+    assert [(row["case"], row["structure"], row["gain"], row["minutes"]) for row in told["items"]] == first
+    assert told["progress"]["minutes_left"] == pytest.approx(sum(item.minutes for item in made.items()))
+    assert told["progress"]["stop"] == made.stop.text
+    desk.open(first[0][0])
+    desk.decide(*first[0][:2], "accept", region=None, asked_again=True)
+    left = desk.queue(0, 100, EVERYTHING)
+    assert left["progress"]["minutes_left"] == pytest.approx(sum(item.minutes for item in made.items()[1:]))
+    # Made anew, the queue has no more what is decided: the page shows it behind all others
+    anew = queue(folder, regions=False)
+    assert len(anew.items()) == 3
+    rows = desk.queue(0, 100, EVERYTHING)["items"]
+    found = [(row["case"], row["structure"]) for row in rows]
+    assert found[:3] == [(item.case, item.structure) for item in anew.items()]
+        (item.case, item.structure) for item in anew.items()
+    ]
+    assert (rows[3]["case"], rows[3]["structure"], rows[3]["decision"]) == (*first[0][:2], "accept")
+
+
 def test_a_folder_without_quality_and_without_images_can_be_reviewed(tmp_path):
     desk = desk_of(make_drafts(tmp_path, has_quality=False, has_images=False))
     told = desk.case("case_1", desk.views.grid("case_1"))
@@ -125,7 +152,7 @@ def test_several_channels_can_be_asked_for(tmp_path):
     folder = make_drafts(tmp_path)
     write_volume(tmp_path / "images" / "case_1_0001.nii.gz", np.full(SHAPE, 7, np.float32))
     views = desk_of(folder).views
-    assert views.channels("case_1") == ["case_1_0000.nii.gz", "case_1_0001.nii.gz"]
+    assert views.channels("case_1") == ["0000", "0001"]
     grid = views.grid("case_1")
     second = views.image("case_1", grid, 1)
     assert (second.array == 7).all()

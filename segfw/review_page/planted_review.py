@@ -1,0 +1,320 @@
+"""Planted cases as the page sees them: they take the steps of any other case, and leave nothing but answers.
+
+Their masks lie in ``review/plants/`` alone. States, versions and edits of a planted case are kept in memory while the
+server runs; what people decided is kept by ``PlantedCases``, and the log hears of it when they are revealed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+from segfw.base.errors import UserError
+from segfw.images.volume import Volume
+from segfw.reviewing.case_history import CaseStanding
+from segfw.reviewing.mask_version import MaskVersion, Origin, content_sha256, edits_between
+from segfw.reviewing.people import Person, checked_name
+from segfw.reviewing.review_log import Event, utc_text
+from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.states import Decision, Meaning, RejectReason, transition
+from segfw.reviewing.viewing import Asked, Viewing, too_little_viewed
+from segfw.worklist.planted_cases import Plant, PlantedCases
+
+LEASE = timedelta(minutes=10)
+OF_THE_CASE = ""  # as structure of an answer: a step of the case, which says nothing of its masks
+STEPS = ("finish", "sign")
+
+
+@dataclass(kw_only=True)
+class _Planted:
+    """A planted case while the server runs."""
+
+    plant: Plant
+    standing: CaseStanding
+    versions: list[MaskVersion] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+    viewed: dict[str, set[int]] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    active_s: float = 0.0
+    told_s: float = 0.0
+
+
+class PlantedReview:
+    """The steps of ``ReviewStore`` for planted cases."""
+
+    def __init__(self, store: ReviewStore) -> None:
+        self.store = store
+        self._planted = PlantedCases(store.folder)
+        self._lock = threading.RLock()
+        self._cases: dict[str, _Planted] = {}
+        for plant in self._planted.read().plants:
+            self._cases[plant.id] = _Planted(plant=plant, standing=_standing_of(plant))
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Names of all planted cases."""
+        return tuple(self._cases)
+
+    def source(self, case: str) -> str:
+        """The case that it is a copy of."""
+        return self._cases[case].plant.source
+
+    def decided_by(self, person: Person) -> set[str]:
+        """Cases on which a person has decided something."""
+        plants = self._planted.read().plants
+        return {plant.id for plant in plants if any(answer.user == person.user for answer in plant.answers)}
+
+    # ---- what is there ----
+
+    def standings(self) -> dict[str, CaseStanding]:
+        """Where every planted case stands."""
+        return {case: self.standing(case) for case in self._cases}
+
+    def standing(self, case: str) -> CaseStanding:
+        """Where a planted case stands."""
+        standing = self._cases[case].standing
+        return replace(standing, decisions=dict(standing.decisions))
+
+    def history(self, case: str) -> list[Event]:
+        """Nothing: the log does not know of it yet."""
+        return []
+
+    def changed(self, case: str) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def versions(self, case: str) -> list[MaskVersion]:
+        """What was saved since the server runs."""
+        return list(self._cases[case].versions)
+
+    def image_files(self, case: str) -> tuple[Path, ...]:
+        """Those of the case that it is a copy of."""
+        return self.store.image_files(self.source(case))
+
+    def draft_file(self, case: str) -> Path:
+        """The mask with the error."""
+        return self._planted.mask_file(case)
+
+    def read(self, case: str, number: int | None = None) -> Volume:
+        """The mask with the error, or what was made of it."""
+        planted = self._cases[case]
+        number = planted.standing.version if number is None else number
+        draft = self._planted.mask(case)
+        draft = replace(draft, is_picture=self.store.read(planted.plant.source, 0).is_picture)
+        return replace(draft, array=planted.masks[number - 1][None]) if number else draft
+
+    # ---- what people do ----
+
+    def open_case(self, case: str, person: Person) -> CaseStanding:
+        """Lets a person work on it."""
+        with self._lock:
+            planted = self._cases[case]
+            if planted.standing.holder != person.user:
+                step = transition(case, "open", planted.standing.state)
+                planted.standing = replace(planted.standing, state=step.after, holder=person.user)
+                planted.viewed = {}
+            self._renew(planted)
+            return self.standing(case)
+
+    def _renew(self, planted: _Planted) -> None:
+        until = utc_text(self.store.clock() + LEASE)
+        planted.standing = replace(planted.standing, lease_until_utc=until)
+
+    def _held(self, case: str, person: Person) -> _Planted:
+        planted = self._cases[case]
+        if planted.standing.holder != person.user:
+            raise Locked(
+                f"{case}: is not open by {person.user}, it is {planted.standing.state}; open it, which holds for ten "
+                "minutes"
+            )
+        return planted
+
+    def renew(
+        self,
+        case: str,
+        person: Person,
+        *,
+        active_s: float = 0.0,
+        idle_s: float = 0.0,
+        slices_viewed: Mapping[str, Sequence[int]] = {},
+    ) -> None:
+        """Adds what was done."""
+        with self._lock:
+            planted = self._held(case, person)
+            planted.active_s += active_s
+            for axis, slices in slices_viewed.items():
+                planted.viewed.setdefault(axis, set()).update(slices)
+            self._renew(planted)
+
+    def viewing(self, case: str, person: Person, axis: str, slices: Sequence[int]) -> Viewing:
+        """How much of the slices was displayed."""
+        planted = self._cases[case]
+        displayed = set(slices) & planted.viewed.get(axis, set())
+        return Viewing(slices=len(slices), displayed=len(displayed), active_s=planted.active_s)
+
+    def release(self, case: str, person: Person) -> None:
+        """Gives it back."""
+        with self._lock:
+            planted = self._held(case, person)
+            planted.standing = replace(_free(planted.standing), state="DRAFT", decisions={})
+
+    def save(
+        self,
+        case: str,
+        person: Person,
+        values_zyx: np.ndarray,
+        *,
+        base: int,
+        origin: Origin,
+        tool: str,
+        is_autosave: bool = False,
+    ) -> MaskVersion:
+        """Keeps an edit in memory."""
+        with self._lock:
+            planted = self._held(case, person)
+            newest = planted.standing.version
+            if base != newest:
+                raise Conflict(case, base, newest, planted.versions[-1].author)
+            before = self.read(case, base)
+            if values_zyx.shape != before.array.shape[1:]:
+                raise UserError(f"{case}: the mask has another shape than the draft; load the case again")
+            edits, slices = edits_between(before.array[0], values_zyx, self.store.label_names)
+            made = MaskVersion(
+                case=case,
+                number=newest + 1,
+                sha256=content_sha256(values_zyx, before.geometry.matrix, self.store.label_names),
+                parent=base,
+                origin=origin,
+                model_digest=self.store.model_digest(),
+                author=person.user,
+                editor_tool=tool,
+                made_utc=utc_text(self.store.clock()),
+                edited_voxels=edits,
+                edited_slices=slices,
+                label_names=self.store.label_names,
+            )
+            planted.versions.append(made)
+            planted.masks.append(values_zyx.astype(before.array.dtype))
+            planted.standing = replace(planted.standing, version=made.number, sha256=made.sha256, autosaved=is_autosave)
+            return made
+
+    def decide(
+        self,
+        case: str,
+        person: Person,
+        structure: str,
+        decision: Decision,
+        *,
+        region: int | None = None,
+        viewing: Viewing | None = None,
+        asked_again: bool = False,
+    ) -> Asked | None:
+        """Notes what a person decided."""
+        if structure not in self.store.structures:
+            raise UserError(f"{case}: has no structure {structure!r}; give one of {', '.join(self.store.structures)}")
+        with self._lock:
+            planted = self._held(case, person)
+            text = too_little_viewed(structure, viewing, self.store.policy) if decision == "accept" else ""
+            if text and region is None and not asked_again and structure not in planted.asked:
+                planted.asked.add(structure)
+                return Asked(text=text, event="asked")
+            if region is None:
+                planted.standing.decisions[structure] = decision
+                self._answer(planted, person, structure, decision)
+            return None
+
+    def _answer(self, planted: _Planted, person: Person, structure: str | None, decision: str) -> None:
+        active_s = planted.active_s - planted.told_s
+        planted.told_s = planted.active_s
+        self._planted.answer(planted.plant.id, person, structure, decision, active_s=active_s, now=self.store.clock)
+
+    def finish(self, case: str, person: Person) -> MaskVersion:
+        """Looks like REVIEWED."""
+        with self._lock:
+            planted = self._held(case, person)
+            lacking = [name for name in self.store.structures if name not in planted.standing.decisions]
+            if lacking:
+                raise UserError(
+                    f"{case}: nothing is decided on {', '.join(lacking)}; decide accept, edit or absent of each"
+                )
+            if not planted.versions:
+                draft = self.read(case, 0).array[0]
+                self.save(case, person, draft, base=0, origin="model", tool="segfw predict")
+            self._answer(planted, person, OF_THE_CASE, "finish")
+            planted.standing = replace(_free(planted.standing), state="REVIEWED", reviewed_by=person.user)
+            return planted.versions[-1]
+
+    def sign(self, case: str, person: Person, *, name: str, meaning: Meaning, version_sha256: str) -> object:
+        """Looks like SIGNED."""
+        self.store.policy.require(person, "signer")
+        printed = checked_name(name, "the name of a signature")
+        with self._lock:
+            planted = self._cases[case]
+            step = transition(case, "sign", planted.standing.state)
+            if version_sha256 != planted.standing.sha256:
+                raise UserError(f"{case}: is another version by now than the one that was shown; load the case again")
+            if self.store.policy.four_eyes and planted.standing.reviewed_by == person.user:
+                raise UserError(f"{case}: was reviewed by {person.user}; with four eyes another person signs it")
+            self._answer(planted, person, OF_THE_CASE, "sign")
+            planted.standing = replace(
+                planted.standing,
+                state=step.after,
+                signed_by=person.user,
+                signed_name=printed,
+                meaning=meaning,
+                signed_utc=utc_text(self.store.clock()),
+            )
+            return step
+
+    def reject(self, case: str, person: Person, reason: RejectReason, text: str = "") -> object:
+        """Notes that a person would not have it."""
+        with self._lock:
+            planted = self._cases[case]
+            step = transition(case, "reject", planted.standing.state)
+            if reason == "other" and not text.strip():
+                raise UserError(f"{case}: the reason is 'other'; say which, in words")
+            self._answer(planted, person, None, "reject")
+            planted.standing = replace(
+                _free(planted.standing), state=step.after, reject_reason=reason, reject_text=text.strip()
+            )
+            return step
+
+    def amend(self, case: str, person: Person, reason: str) -> object:
+        """Takes a signature back."""
+        if not reason.strip():
+            raise UserError(f"{case}: a signature is taken back for a reason; say it in words")
+        with self._lock:
+            planted = self._cases[case]
+            step = transition(case, "amend", planted.standing.state)
+            planted.standing = replace(
+                planted.standing, state=step.after, signed_by=None, signed_name=None, meaning=None, signed_utc=None
+            )
+            return step
+
+
+def _free(standing: CaseStanding) -> CaseStanding:
+    return replace(standing, holder=None, lease_until_utc=None, decisions=dict(standing.decisions))
+
+
+def _standing_of(plant: Plant) -> CaseStanding:
+    """Where a planted case stands when a server starts, by what was decided before."""
+    standing = CaseStanding(case=plant.id)
+    for answer in plant.answers:
+        if answer.structure is None:
+            standing = replace(standing, state="REJECTED")
+        elif answer.structure != OF_THE_CASE:
+            standing.decisions[answer.structure] = _DECISIONS.get(answer.decision, "edit")
+        elif answer.decision in STEPS:
+            standing = replace(standing, state="REVIEWED", reviewed_by=standing.reviewed_by or answer.user)
+            if answer.decision == "sign":
+                standing = replace(standing, state="SIGNED", signed_by=answer.user, signed_utc=answer.utc)
+    is_done = standing.state != "DRAFT"
+    return standing if is_done else replace(standing, decisions={})
+
+
+_DECISIONS: Mapping[str, Decision] = {"accept": "accept", "edit": "edit", "absent": "absent"}

@@ -1,0 +1,146 @@
+"""Planted cases look like all others at the page, and leave nothing in the store, the log and the versions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from builders.drafts_folder import drawn_mask, make_drafts
+from segfw.base.errors import UserError
+from segfw.review_page.review_desk import Bitmap, ReviewDesk, Seat
+from segfw.review_page.review_index import Wanted
+from segfw.reviewing.people import Person
+from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.states import WrongState
+from segfw.verbs.queue import queue
+from segfw.worklist.planted_cases import PlantedCases
+
+ANNA = Person(user="Anna")
+CASES = {f"case_{number:02d}": drawn_mask((6, 20, 20)) for number in range(1, 13)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = make_drafts(tmp_path, CASES)
+    queue(made, plant=1, seed=3)
+    return made
+
+
+def desk_of(folder, person=ANNA, **options):
+    return ReviewDesk(ReviewStore.open(folder), Seat(person=person, **options))
+
+
+def planted_id(folder):
+    (plant,) = PlantedCases(folder).read().plants
+    return plant.id
+
+
+def shapes_of(value):
+    """The keys and types of nested JSON: two cases that look alike have the same."""
+    if isinstance(value, dict):
+        return {name: shapes_of(part) for name, part in value.items()}
+    return type(value).__name__
+
+
+def test_a_planted_case_is_in_the_queue_like_the_others(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    told = desk.queue(0, 500, Wanted())
+    assert told["progress"]["cases"] == 13
+    rows = [row for row in told["items"] if row["case"] == case]
+    assert sorted(row["structure"] for row in rows) == ["liver", "tumour"]
+    other = next(row for row in told["items"] if row["case"] != case)
+    assert shapes_of(rows[0]) == shapes_of(other)
+    assert "plant" not in json.dumps(told)
+
+
+def test_a_planted_case_is_told_of_like_the_others(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    (plant,) = PlantedCases(folder).read().plants
+    told = desk.case(case, desk.views.grid(case))
+    other = desk.case(plant.source, desk.views.grid(plant.source))
+    assert shapes_of(told) == shapes_of(other)
+    assert told["planted"] is False
+    assert told["has_image"]
+    assert plant.source not in json.dumps(told)
+    grid = desk.views.grid(case)
+    np.testing.assert_array_equal(desk.views.image(case, grid).array, desk.views.image(plant.source, grid).array)
+    assert (desk.views.label(case, 0, grid) != desk.views.label(plant.source, 0, grid)).any()  # the error is there
+
+
+def test_all_steps_can_be_taken_and_nothing_reaches_the_store(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    log = desk.store.log.path
+    before = log.read_bytes() if log.is_file() else b""
+    grid = desk.views.grid(case)
+    with pytest.raises(Locked):
+        desk.save(case, bitmap(grid, desk.views.label(case, 0, grid), 0))
+    assert desk.open(case)["state"] == "IN_REVIEW"
+    drawn = desk.views.label(case, 0, grid).copy()
+    drawn[0, 0, 0] = 1
+    assert desk.save(case, bitmap(grid, drawn, 0))["version"] == 1
+    with pytest.raises(Conflict):
+        desk.save(case, bitmap(grid, drawn, 0))
+    np.testing.assert_array_equal(desk.views.label(case, 1, grid), drawn)
+    with pytest.raises(UserError, match="nothing is decided on liver, tumour"):
+        desk.finish(case)
+    assert desk.decide(case, "liver", "accept", region=None, asked_again=False)["asked"]  # as of any case
+    for name in ("liver", "tumour"):
+        assert desk.decide(case, name, "edit", region=None, asked_again=True)["decisions"][name] == "edit"
+    with pytest.raises(WrongState):
+        desk.sign(case, name="Dr A", meaning="review", sha256="0")
+    made = desk.finish(case)
+    assert made["state"] == "REVIEWED"
+    with pytest.raises(UserError):
+        desk.sign(case, name="Dr A", meaning="review", sha256="0")
+    assert desk.sign(case, name="Dr A", meaning="review", sha256=made["sha256"])["state"] == "SIGNED"
+    # Another server shows the same
+    again = desk_of(folder)
+    assert again.case(case, again.views.grid(case))["state"] == "SIGNED"
+    assert (log.read_bytes() if log.is_file() else b"") == before
+    assert not (folder / "review" / "labels").exists()
+    assert case not in desk.store.case_ids
+    (plant,) = PlantedCases(folder).read().plants
+    assert plant.is_caught
+
+
+def bitmap(grid, indexes, base):
+    return Bitmap(indexes_zyx=indexes, grid=grid, group=0, base=base, origin="edited", is_autosave=False)
+
+
+@pytest.mark.parametrize("decision, is_caught", [("accept", False), ("edit", True), ("absent", True)])
+def test_what_is_decided_tells_whether_it_was_seen(folder, decision, is_caught):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    desk.open(case)
+    for name in ("liver", "tumour"):
+        desk.decide(case, name, decision, region=None, asked_again=True)
+    desk.finish(case)
+    vigilance = PlantedCases(folder).vigilance()
+    assert (vigilance.answered, vigilance.caught) == (1, int(is_caught))
+
+
+def test_whoever_rejects_it_has_seen_it(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    assert desk.reject(case, "model-failed", "")["state"] == "REJECTED"
+    assert PlantedCases(folder).vigilance().caught == 1
+    assert desk_of(folder).source.standing(case).state == "REJECTED"
+    with pytest.raises(WrongState):
+        desk.open(case)
+
+
+def test_a_blind_queue_hides_planted_cases_too(folder):
+    queue(folder, blind=True)
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    assert desk.session()["blind"]
+    assert desk.case(case, desk.views.grid(case))["hidden"]
+    desk.open(case)
+    desk.decide(case, "liver", "accept", region=None, asked_again=True)
+    assert not desk.case(case, desk.views.grid(case))["hidden"]
+    assert not desk_of(folder).case(case, desk.views.grid(case))["hidden"]
