@@ -64,7 +64,9 @@ EDGES = {
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
-    "review_page": {"base", "images", "dataset", "grid", "quality", "reviewing", "worklist"},
+    "review_page": {
+        *("base", "images", "dataset", "grid", "interop", "quality", "reviewing", "worklist", "delivery"),
+    },
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}

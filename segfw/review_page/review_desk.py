@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ import numpy as np
 from segfw.base.errors import UserError
 from segfw.base.figures import label_color
 from segfw.base.own_version import own_version
+from segfw.base.parallel import CasesFailed
+from segfw.delivery.deliver_cases import deliver_cases
+from segfw.delivery.deliver_options import DeliverOptions
 from segfw.images.units import units_of
+from segfw.interop.mask_formats import FORMATS
 from segfw.quality.kept_quality import kept_quality
 from segfw.review_page.active_clock import ActiveClock
 from segfw.review_page.case_payload import (
@@ -78,6 +83,7 @@ class Seat:
 
     person: Person
     language: Language = "auto"
+    deliver_to: Path | None = None  # beside the folder
     is_read_only: bool = False
     is_blind: bool = False
 
@@ -168,6 +174,8 @@ class ReviewDesk:
             "four_eyes": self.store.policy.four_eyes,
             "may_review": self.store.policy.allows(self.seat.person, "reviewer"),
             "may_sign": self.store.policy.allows(self.seat.person, "signer"),
+            "deliver_to": self.deliver_to.name,
+            "formats": list(FORMATS),
             "heartbeat_s": HEARTBEAT_S,
             "idle_after_s": IDLE_AFTER_S,
             "autosave_s": AUTOSAVE_S,
@@ -431,6 +439,24 @@ class ReviewDesk:
         self._require_writing()
         self.source.steps(case).amend(case, self.seat.person, reason)
         return _standing_row(self.source.standing(case))
+
+    def deliver(self, case: str, formats: Sequence[str]) -> dict[str, Any]:
+        """Writes a signed mask where masks are delivered to; names of the files there."""
+        self._require_writing()
+        if case not in self.store.case_ids:
+            raise Refused(f"{case}: may not be delivered yet; end the session first, and deliver with segfw deliver")
+        options = DeliverOptions(formats=tuple(formats), cases=(case,))
+        try:
+            made = deliver_cases(self.store, self.deliver_to, options, self.seat.person)
+        except CasesFailed as error:
+            raise UserError(str(error)) from None
+        return {"folder": str(made.output), "files": [each.file for each in made.files]}
+
+    @property
+    def deliver_to(self) -> Path:
+        """Where signed masks are delivered to; the page does not choose it."""
+        folder = self.store.folder
+        return self.seat.deliver_to or folder.with_name(f"{folder.name}_delivered")
 
     def _require_writing(self) -> None:
         if self.seat.is_read_only:

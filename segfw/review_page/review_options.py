@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from segfw.base.options import Options, option
@@ -19,4 +20,7 @@ class ReviewOptions(Options):
     browser: bool = option(True, "print the address alone, and open no browser")
     read_only: bool = option(False, "show everything, change nothing")
     blind: bool = option(False, "hide quality, doubt and other masks of a case until you have decided on a structure")
+    deliver_to: Path | None = option(
+        None, "where the page delivers signed masks to (default: beside the folder, NAME_delivered)", metavar="FOLDER"
+    )
     language: Language = option("auto", "of the page (default: the browser's)")

@@ -83,6 +83,12 @@ class Rejection(OfCase):
     text: str = ""
 
 
+class Delivered(OfCase):
+    """Of deliver."""
+
+    formats: list[str]
+
+
 class Amendment(OfCase):
     """Of amend."""
 
@@ -298,6 +304,9 @@ class ReviewRoutes:
     def _reject(self, case: str, asked: Rejection) -> dict[str, Any]:
         return self.desk.reject(case, asked.reason, asked.text)
 
+    def _deliver(self, case: str, asked: Delivered) -> dict[str, Any]:
+        return self.desk.deliver(case, asked.formats)
+
     def _amend(self, case: str, asked: Amendment) -> dict[str, Any]:
         return self.desk.amend(case, asked.reason)
 
@@ -310,6 +319,7 @@ ACTIONS: Mapping[str, tuple[type[OfCase], Callable[[ReviewRoutes, str, Any], dic
     "finish": (OfCase, ReviewRoutes._finish),
     "sign": (Signature, ReviewRoutes._sign),
     "reject": (Rejection, ReviewRoutes._reject),
+    "deliver": (Delivered, ReviewRoutes._deliver),
     "amend": (Amendment, ReviewRoutes._amend),
 }
 

@@ -41,7 +41,13 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
     from segfw.review_page.review_desk import ReviewDesk, Seat
 
     person = Person.named(options.user)
-    seat = Seat(person=person, language=options.language, is_read_only=options.read_only, is_blind=options.blind)
+    seat = Seat(
+        person=person,
+        language=options.language,
+        deliver_to=options.deliver_to,
+        is_read_only=options.read_only,
+        is_blind=options.blind,
+    )
     desk = ReviewDesk(store, seat)
 
     def say_ready(address: str) -> None:

@@ -113,8 +113,6 @@ def test_the_order_is_that_of_segfw_queue_and_follows_it(tmp_path):
     rows = desk.queue(0, 100, EVERYTHING)["items"]
     found = [(row["case"], row["structure"]) for row in rows]
     assert found[:3] == [(item.case, item.structure) for item in anew.items()]
-        (item.case, item.structure) for item in anew.items()
-    ]
     assert (rows[3]["case"], rows[3]["structure"], rows[3]["decision"]) == (*first[0][:2], "accept")
 
 
@@ -297,6 +295,31 @@ def test_two_people_conflict_and_are_told_by_whom(tmp_path):
         ben.save("case_1", bitmap(ben, "case_1", drawn))  # drawn on the draft
     assert (conflict.value.newest, conflict.value.author) == (1, "Anna")
     assert ben.save("case_1", bitmap(ben, "case_1", drawn, base=1))["version"] == 2
+
+
+def test_a_signed_mask_is_delivered_as_it_was_painted(tmp_path):
+    folder = make_drafts(tmp_path)
+    desk = desk_of(folder)
+    desk.open("case_1")
+    drawn = desk.views.label("case_1", 0, desk.views.grid("case_1")).copy()
+    drawn[0, 0, 0] = 2
+    desk.save("case_1", bitmap(desk, "case_1", drawn))
+    for name in ("liver", "tumour"):
+        desk.decide("case_1", name, "edit", region=None, asked_again=True)
+    made = desk.finish("case_1")
+    with pytest.raises(UserError):
+        desk.deliver("case_1", ["nifti"])  # nobody has signed it
+    assert not (tmp_path / "masks_delivered").exists()
+    desk.sign("case_1", name="Dr A", meaning="review", sha256=made["sha256"])
+    files = desk.deliver("case_1", ["nifti"])["files"]
+    (name,) = [each for each in files if each.endswith(".nii.gz")]
+    delivered = nibabel.load(tmp_path / "masks_delivered" / name)
+    expected = drawn_mask().transpose(2, 1, 0)
+    expected[7, 5, 0] = 2
+    np.testing.assert_array_equal(np.asarray(delivered.dataobj), expected)
+    np.testing.assert_allclose(delivered.affine, AFFINE_LPS)
+    with pytest.raises(UserError, match="paper"):
+        desk.deliver("case_1", ["paper"])
 
 
 # ---- who may see and do what ----
