@@ -27,6 +27,7 @@ from segfw.model.export_options import ExportOptions as ExportOptions
 from segfw.model.export_options import OnnxOptions as OnnxOptions
 from segfw.model.load import load_model as load_model
 from segfw.model.postprocess import Postprocessing
+from segfw.model.promotion import Promotion
 from segfw.model.selection import Selection
 from segfw.networks import BuildNetwork
 from segfw.planning.plan import Plan
@@ -35,6 +36,7 @@ from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
 from segfw.quality.calibration_options import CalibrateOptions
 from segfw.quality.quality_model import QualityModel
+from segfw.retraining.retrain_options import RetrainOptions as RetrainOptions
 from segfw.robustness.stress_options import StressOptions
 from segfw.robustness.stress_records import StressReport
 from segfw.training.batches import Augment
@@ -65,6 +67,7 @@ __all__ = [
     "PredictOptions",
     "Predictor",
     "PrepareOptions",
+    "RetrainOptions",
     "RunOptions",
     "SelectOptions",
     "TrainOptions",
@@ -86,6 +89,7 @@ __all__ = [
     "predict",
     "queue",
     "read_volume",
+    "retrain",
     "run",
     "select",
     "stress",
@@ -361,6 +365,27 @@ def deliver(
     user: str | None = None,
     check: bool = False,
 ) -> Delivery: ...
+def retrain(
+    work: StrPath,
+    new: StrPath,
+    labels: Sequence[StrPath],
+    options: RetrainOptions = ...,
+    *,
+    # options: RetrainOptions
+    states: Literal["signed", "reviewed"] = "signed",
+    scratch: bool = False,
+    length_share: float = 0.2,
+    epochs: int | None = None,
+    time_budget_s: float | None = None,
+    test: StrPath | None = None,
+    groups: StrPath | None = None,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | list[str] | None = None,
+    raw_only: bool = False,
+    seed: int = 1,
+    workers: int | None = None,
+    device: str = "auto",
+) -> Promotion | None: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",

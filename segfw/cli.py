@@ -34,6 +34,7 @@ VERBS = (
     "queue",
     "review",
     "deliver",
+    "retrain",
     "export",
     "import-nnunet",
     "info",

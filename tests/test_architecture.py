@@ -26,6 +26,7 @@ FLOORS = (
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness"},
     {"reviewing"},
+    {"retraining"},
     {"standing"},
     {"worklist", "delivery"},
     {"review_page"},
@@ -59,8 +60,13 @@ EDGES = {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },
     "reviewing": {"base", "images", "dataset", "evaluation", "inference", "measurements"},
+    "retraining": {
+        *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),
+        *("quality", "reviewing"),
+    },
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
+        "retraining",
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,29 @@ def compare_cases(
     """Compares {case id: {label: score}} of two predictions, called ``names``, in the cases that both have."""
     cases = tuple(case for case in first if case in second)
     labels = tuple(next(iter(first.values()), {}))
+    first_nlm, second_nlm = paired_tables(first, second, cases, labels)
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        cases=cases,
+        only_first=tuple(case for case in first if case not in second),
+        only_second=tuple(case for case in second if case not in first),
+        labels={label: _paired(first_nlm[:, column], second_nlm[:, column]) for column, label in enumerate(labels)},
+        foreground=_paired(*case_means(first_nlm, second_nlm)),
+        second_cases={case: dict(scores) for case, scores in second.items()},
+    )
+
+
+def paired_tables(
+    first: Mapping[str, Mapping[str, LabelScore]],
+    second: Mapping[str, Mapping[str, LabelScore]],
+    cases: Sequence[str],
+    labels: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every metric of every label in the same cases by both, (N, L, M) each; NaN where it does not exist.
+
+    Where one is rightly empty and the other invented the label, the former counts as perfect, as it is a pair.
+    """
     first_nlm = value_table({case: first[case] for case in cases}, labels)
     second_nlm = value_table({case: second[case] for case in cases}, labels)
     best_m = np.array([metric.best for metric in METRICS.values()])
@@ -30,16 +53,7 @@ def compare_cases(
                 empty_m = values[outcomes.index("both empty")]
                 invented_m = values[outcomes.index("invented")]
                 empty_m[:] = np.where(np.isfinite(invented_m), best_m, np.nan)
-    return Comparison(
-        first=names[0],
-        second=names[1],
-        cases=cases,
-        only_first=tuple(case for case in first if case not in second),
-        only_second=tuple(case for case in second if case not in first),
-        labels={label: _paired(first_nlm[:, column], second_nlm[:, column]) for column, label in enumerate(labels)},
-        foreground=_paired(*_case_means(first_nlm, second_nlm)),
-        second_cases={case: dict(scores) for case, scores in second.items()},
-    )
+    return first_nlm, second_nlm
 
 
 def _paired(first_nm: np.ndarray, second_nm: np.ndarray) -> dict[str, Paired]:
@@ -50,7 +64,7 @@ def _paired(first_nm: np.ndarray, second_nm: np.ndarray) -> dict[str, Paired]:
     return {name: result for name, result in found.items() if result is not None}
 
 
-def _case_means(first_nlm: np.ndarray, second_nlm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def case_means(first_nlm: np.ndarray, second_nlm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means (N, M) over the labels that exist in both."""
     both = np.isfinite(first_nlm) & np.isfinite(second_nlm)
     with np.errstate(invalid="ignore"):

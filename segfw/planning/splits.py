@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from segfw.base.file_names import SPLITS_FILE as SPLITS_FILE
 from segfw.base.records import Record, UserError
@@ -29,18 +29,31 @@ Parts = list[list[str]]
 
 
 class Fold(Record):
-    """Case ids of one fold. ``left_out`` are the values, such as sites, whose cases are those of ``validation``."""
+    """Case ids of one fold. ``left_out`` are the values, such as sites, whose cases are those of ``validation``.
+
+    ``weights`` say how often each case of ``train`` is drawn, in relation to the others; empty: all alike.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_weight_for_each(self) -> Fold:
+        if self.weights and len(self.weights) != len(self.train):
+            raise ValueError(f"{len(self.weights)} weights are given for {count(len(self.train), 'training case')}")
+        if any(weight <= 0 for weight in self.weights):
+            raise ValueError("weights must be above 0; leave a case out of train instead")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Folds that leave out no value are written as in every splits.json of before."""
+        """Folds that leave out no value, and draw all cases alike, are written as in every splits.json of before."""
         content: dict[str, object] = handler(self)
-        if not self.left_out:
-            del content["left_out"]
+        for name in ("left_out", "weights"):
+            if not content[name]:
+                del content[name]
         return content
 
 
@@ -84,9 +97,19 @@ class Splits(Record):
         """Fold '0', '1', ... or 'all' (every case trains, none validates); raises UserError for another."""
         if name == "all":
             everything = sorted(set(chain.from_iterable((*fold.train, *fold.validation) for fold in self.folds)))
-            return Fold(train=tuple(everything), validation=())
+            return Fold(train=tuple(everything), validation=(), weights=self._mean_weights(everything))
         require_fold(name, len(self.folds))
         return self.folds[int(name)]
+
+    def _mean_weights(self, case_ids: Sequence[str]) -> tuple[float, ...]:
+        """The mean weight of each case over the folds that train on it; empty where all are drawn alike."""
+        if not any(fold.weights for fold in self.folds):
+            return ()
+        weights_of: dict[str, list[float]] = defaultdict(list)
+        for fold in self.folds:
+            for case, weight in zip(fold.train, fold.weights or (1.0,) * len(fold.train)):
+                weights_of[case].append(weight)
+        return tuple(float(np.mean(weights_of.get(case, [1.0]))) for case in case_ids)
 
 
 def require_fold(name: str, folds: int) -> None:

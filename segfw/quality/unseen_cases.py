@@ -15,21 +15,25 @@ def with_labels_of(labels: LabelSet, found: FoundDataset) -> tuple[Case, ...]:
     """The cases, whose masks' values are read as the model's labels of the same names.
 
     Where nothing names the values in the masks they are taken for the model's. UserError if a label of the model has no
-    like, or the masks hold labels that the model does not know.
+    like, or the masks hold labels that the model does not know. A table may name labels that no mask holds, and be
+    without such: of its other names only those are refused whose values the model has for something else.
     """
     theirs = found.labels
-    if theirs is None or found.labels_may_be_absent:
+    if theirs is None:
         return found.cases
     value_of = dict(zip(labels.names[1:], labels.values[1:]))
     their_value_of = dict(zip(theirs.names[1:], theirs.values[1:]))
-    if value_of.keys() != their_value_of.keys():
-        unknown = sorted(their_value_of.keys() - value_of.keys()) or sorted(value_of.keys() - their_value_of.keys())
+    shared = value_of.keys() & their_value_of.keys()
+    unknown = sorted(their_value_of.keys() - shared) or sorted(value_of.keys() - shared)
+    if found.labels_may_be_absent and shared:
+        unknown = [name for name in sorted(their_value_of.keys() - shared) if their_value_of[name] in labels.values]
+    if unknown:
         raise UserError(
             f"{found.root}: its labels are not those of the model, by {found.labels_source}: {listed(unknown, 'and')}; "
             f"the model has {', '.join(value_of)}"
         )
     changed = {theirs.values[0]: labels.values[0]}
-    changed |= {their_value_of[name]: value for name, value in value_of.items()}
+    changed |= {their_value_of[name]: value for name, value in value_of.items() if name in shared}
     if theirs.ignore is not None and labels.ignore is not None:
         changed[theirs.ignore] = labels.ignore
     if all(value == meaning for value, meaning in changed.items()):

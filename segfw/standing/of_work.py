@@ -17,8 +17,10 @@ from segfw.base.words import count
 from segfw.base.written_by_people import read_json
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.model.calibration_facts import CalibrationFacts, calibration_text, read_calibration
+from segfw.model.promotion import Promotion, read_promotion
 from segfw.model.selection import read_selection
 from segfw.model.source import ModelSource
+from segfw.retraining.retraining_record import read_retraining
 from segfw.standing.facts import ConfigurationFacts, PlanFacts
 from segfw.standing.of_fold import FoldStanding, fold_standing
 
@@ -58,6 +60,7 @@ class WorkStanding(Answer):
     configurations: tuple[ConfigurationStanding, ...]
     selection: str | None
     calibration: CalibrationFacts | None = None
+    promotion: Promotion | None = None  # of a retrained model
     hours_spent: float
     hours_left: float | None
     hours_left_with_all: float | None
@@ -82,6 +85,9 @@ class WorkStanding(Answer):
         lines.append(f"selection: {self.selection or 'none was made (segfw select)'}")
         if self.calibration is not None or any(each.of_state("trained", "finished") for each in self.configurations):
             lines.append(f"calibration: {calibration_text(self.calibration)}")
+        if self.promotion is not None:
+            lines.append(f"retrained, {self.promotion.text}")
+            lines.append(f"retrained with {self.promotion.labels_text}")
         if self.hours_spent:
             lines.append(f"spent on training: {duration_text(self.hours_spent * HOUR_S)}")
         if self.hours_left:
@@ -115,10 +121,11 @@ def work_standing(path: Path) -> WorkStanding | None:
         configurations=configurations,
         selection=None if selection is None else selection.name,
         calibration=calibration,
+        promotion=read_promotion(path),
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),
         hours_left=sum(known) if known or not begun else None,
         hours_left_with_all=_hours_with_all(configurations),
-        next=_next(path, plan, configurations, has_selection=selection is not None),
+        next=_of_retraining(path) or _next(path, plan, configurations, has_selection=selection is not None),
     )
 
 
@@ -160,6 +167,15 @@ def _next(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationSta
     if len(whole) > 1 and not has_selection:
         return shell_line("segfw", "select", work)
     return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS")
+
+
+def _of_retraining(work: Path) -> str:
+    """The command that brings a retraining on, or follows its verdict; '' of any other work folder."""
+    promotion = read_promotion(work)
+    if promotion is not None:
+        return shell_line("segfw", "predict", promotion.recommended, "NEW_IMAGES", "MASKS")
+    retraining = read_retraining(work)
+    return "" if retraining is None else shell_line(*retraining.asked.words(work))
 
 
 def _first_training(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationStanding]) -> str:

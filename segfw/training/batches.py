@@ -95,7 +95,8 @@ class Batches:
     ``swapped`` says which classes change places when an axis is mirrored. ``zero_outside`` lists the channels that
     were normalised inside a mask, and are 0 outside of it after augmentation too. ``augment`` takes the place of the
     augmentation on the device; in a cascade its image has the channels of the previous stage, whose labels have
-    ``previous_classes`` with the background. ``warp`` is how drawn transforms are applied.
+    ``previous_classes`` with the background. ``warp`` is how drawn transforms are applied. ``weights`` say how often
+    each case is drawn in relation to the others; empty: all alike.
     """
 
     cases: Sequence[CaseArrays]
@@ -112,6 +113,7 @@ class Batches:
     augment: Augment | None = None
     previous_classes: int = 1
     warp: Warp = warp
+    weights: Sequence[float] = ()
 
     @cached_property
     def _shapes(self) -> list[Shape]:
@@ -133,7 +135,9 @@ class Batches:
     def _cut_patch(self, step: int, index: int) -> CutPatch:
         rng = generator(self.seed, self.stream, step, index)
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
-        sample = draw_sample(rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated)
+        sample = draw_sample(
+            rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated, self.weights
+        )
         case = self.cases[sample.case]
         is_as_published = self.augment is None and self.augmentation == "reference"
 

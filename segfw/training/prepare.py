@@ -168,6 +168,7 @@ def prepare_run(
                 _batches(configuration, fitted, train_cases, TRAINING_STREAM, stage),
                 augment=request.augment,
                 warp=kernels.warp,
+                weights=request.fold.weights,
             )
             for stage in stages
         ),

@@ -38,13 +38,16 @@ def draw_sample(
     patch_size: Shape,
     force_foreground: bool,
     annotated: Sequence[np.ndarray | None] = (),
+    weights: Sequence[float] = (),
 ) -> Sample:
-    """Draws a case uniformly, then a patch: anywhere, or around a voxel of a structure drawn among those in the case.
+    """Draws a case, then a patch: anywhere, or around a voxel of a structure drawn among those in the case.
+
+    Cases are drawn uniformly or, with ``weights``, so often in relation to each other.
 
     ``annotated`` lists, for cases that are not annotated everywhere, voxels that are: one of them is then the centre
     instead of anywhere.
     """
-    case = int(rng.integers(len(shapes)))
+    case = draw_weighted(rng, weights) if len(weights) else int(rng.integers(len(shapes)))
     shape = shapes[case]
     limits = [start_limits(size, patch) for size, patch in zip(shape, patch_size)]
 
@@ -63,6 +66,12 @@ def draw_sample(
         # Kept inside the image on both sides; the reference lets patches hang over the far border.
         start = as_shape(min(max(first, low), high) for first, (low, high) in zip(wanted, limits))
     return Sample(case=case, start=start)
+
+
+def draw_weighted(rng: np.random.Generator, weights: Sequence[float]) -> int:
+    """An index, each as often as its weight says in relation to the others."""
+    ends = np.cumsum(weights)
+    return int(np.searchsorted(ends[:-1], rng.random() * ends[-1], side="right"))
 
 
 def start_limits(size: int, patch: int) -> tuple[int, int]:

@@ -81,6 +81,7 @@ def predict(
     from segfw.inference.mask_settings import agree_on_settings
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
+    from segfw.model.promotion import read_promotion
     from segfw.quality.quality_table import quality_lines
 
     if options.dry_run:
@@ -113,6 +114,9 @@ def predict(
     require_space([case for case in cases if not folder.is_done(case)], folder)
 
     # The work
+    verdict = read_promotion(job.model)
+    if verdict is not None and not verdict.is_promoted:
+        print(f"warning: {job.model} is {verdict.text}")
     folds_used = ", ".join(settings.folds)
     # Of all cases, whichever part, process or device does them
     note = axis_order_note(asked.found, asked.loaded[0].plan.orientation)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from segfw.base.records import UserError
-from segfw.planning.splits import Splits, import_splits, make_splits, split_notes
+from segfw.planning.splits import Fold, Splits, import_splits, make_splits, split_notes
 from segfw.planning.work_folder import keep_decision
 
 IDS = [f"case_{number:03}" for number in range(23)]
@@ -247,3 +247,24 @@ def test_the_same_folds_with_their_patients_are_no_other_decision(tmp_path):
     other = splits.model_copy(update={"folds": splits.folds[::-1]})
     with pytest.raises(UserError, match="would change, but"):
         keep_decision(tmp_path, "splits.json", other, overwrite=False)
+
+
+def test_how_often_cases_are_drawn_is_kept_and_files_without_are_as_before(tmp_path):
+    plain = Fold(train=("a", "b"), validation=("c",))
+    weighted = Fold(train=("a", "c"), validation=("b",), weights=(1.0, 0.5))
+    splits = Splits(source="given", folds=(plain, weighted))
+    splits.save(tmp_path / "splits.json")
+    assert Splits.load(tmp_path / "splits.json") == splits
+    written = json.loads((tmp_path / "splits.json").read_text())["folds"]
+    assert sorted(written[0]) == ["train", "validation"]
+    assert written[1]["weights"] == [1.0, 0.5]
+    assert splits.fold("all") == Fold(train=("a", "b", "c"), validation=(), weights=(1.0, 1.0, 0.5))
+    assert Splits(source="given", folds=(plain,)).fold("all").weights == ()
+
+
+@pytest.mark.parametrize("weights, what", [([1.0], "1 weights are given for 2 training cases"), ([1, 0], "above 0")])
+def test_weights_that_fit_no_fold_are_refused(tmp_path, weights, what):
+    folds = [{"train": ["a", "b"], "validation": ["c"], "weights": weights}]
+    path = write(tmp_path / "splits.json", {"source": "given", "folds": folds})
+    with pytest.raises(UserError, match=what):
+        Splits.load(path)

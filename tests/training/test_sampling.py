@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segfw.training.sampling import draw_sample, generator, is_forced_foreground, start_limits
+from segfw.training.sampling import draw_sample, draw_weighted, generator, is_forced_foreground, start_limits
 
 SHAPES = [(10, 30, 20), (4, 30, 50)]
 FOREGROUNDS = [{1: np.array([0], np.uint32)}, {2: np.array([4 * 30 * 50 - 1], np.uint32)}]
@@ -51,3 +51,23 @@ def test_samples_depend_on_every_counter_and_on_nothing_else():
     assert numbers(1, 0, 5, 2) == numbers(1, 0, 5, 2)
     others = [(2, 0, 5, 2), (1, 1, 5, 2), (1, 0, 6, 2), (1, 0, 5, 3)]
     assert len({numbers(1, 0, 5, 2), *(numbers(*key) for key in others)}) == 5
+
+
+def test_cases_are_drawn_by_their_weights():
+    """Two old cases and six new ones, of which the old ones shall be half of 4000 samples, within 3 standard errors."""
+    shapes = [SHAPES[0]] * 8
+    weights = (1.0,) * 2 + (1 / 3,) * 6
+    drawn = [
+        draw_sample(generator(1, 0, step, 0), shapes, [{}] * 8, (8, 8, 8), False, weights=weights).case
+        for step in range(4000)
+    ]
+    times = np.bincount(drawn, minlength=8) / 4000
+    assert abs(times[:2].sum() - 0.5) < 3 * np.sqrt(0.25 / 4000)
+    assert np.all(np.abs(times[:2] - 1 / 4) < 3 * np.sqrt(3 / 16 / 4000))
+    assert np.all(np.abs(times[2:] - 1 / 12) < 3 * np.sqrt(11 / 144 / 4000))
+
+
+def test_a_weight_near_nothing_is_never_drawn_and_the_last_case_can_be():
+    rng = np.random.default_rng(0)
+    assert {draw_weighted(rng, (1.0, 1e-300, 1.0)) for _ in range(200)} == {0, 2}
+    assert draw_weighted(rng, (3.0,)) == 0

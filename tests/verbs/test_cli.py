@@ -20,7 +20,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
-    *("evaluate", "measure", "stress", "queue", "review", "deliver"),
+    *("evaluate", "measure", "stress", "queue", "review", "deliver", "retrain"),
     *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
@@ -62,6 +62,7 @@ FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:11]} | {
     "import-nnunet": "import_nnunet",
     "find": "find",
     "deliver": "deliver",
+    "retrain": "retrain",
 }
 
 
