@@ -2,6 +2,9 @@
 
 Every loss is a function of a few sums over the batch. ``join`` adds those up over the processes that share a batch:
 each of them then has the loss of the whole batch, and the mean of their gradients is its gradient.
+
+Where some cases are annotated in part, ``annotated`` (B, K) says which outputs are in each sample. A Dice is then that
+of the samples that annotate its structure, and a structure that none does leaves the mean.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ def dice_ce_loss(
     *,
     hardest: float = 1.0,
     join: Join = alone,
+    annotated: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy minus the mean soft Dice, in float32 whatever the logits' type; 0 where no voxel counts.
 
@@ -46,7 +50,9 @@ def dice_ce_loss(
     region), those of which the network thinks the truth least likely; of each patch and not of the batch, so that
     the loss does not depend on how a batch is shared out.
     """
-    return deep_supervision_loss([logits_BKZYX], classes_BZYX, batch_dice, target, hardest=hardest, join=join)
+    return deep_supervision_loss(
+        [logits_BKZYX], classes_BZYX, batch_dice, target, hardest=hardest, join=join, annotated=annotated
+    )
 
 
 def deep_supervision_loss(
@@ -58,27 +64,51 @@ def deep_supervision_loss(
     hardest: float = 1.0,
     join: Join = alone,
     fused: SumsOfOutputs | None = None,
+    annotated: Tensor | None = None,
 ) -> Tensor:
     """Weighted ``dice_ce_loss`` of every output, finest first, against the mask at its resolution.
 
     ``outputs`` has any length from 1 on; what is joined over processes is joined for all of them at once. ``fused``
-    is a kernel for the sums of plain labels over all voxels; regions and the hardest voxels do without.
+    is a kernel for the sums of plain labels over all voxels; regions, the hardest voxels and samples that are annotated
+    in part do without. ``annotated`` is a bool mask on the CPU, of which all processes have one, or none of them.
     """
     sums_of: SumsOfOutputs = SigmoidSums.apply if target.regions else SoftmaxSums.apply
-    if fused is not None and not target.regions and hardest >= 1:
+    annotated_BS: Tensor | None = None  # of the structures, which have a Dice
+    if annotated is not None:
+        with_dice = annotated if target.regions else annotated[:, 1:]
+        annotated_BS = with_dice.to(outputs[0].device, torch.float32)
+    if annotated is not None and not annotated.all():
+        sums_of = partial(_partial_sums, sums_of, annotated)
+    elif fused is not None and not target.regions and hardest >= 1:
         sums_of = fused
     weights = [weight for weight in supervision_weights(len(outputs)) if weight > 0]
     sums = [
-        _batch_sums(sums_of(logits, downsample(classes_BZYX, logits.shape[2:]), target, hardest), batch_dice)
+        _batch_sums(
+            sums_of(logits, downsample(classes_BZYX, logits.shape[2:]), target, hardest), batch_dice, annotated_BS
+        )
         for logits in outputs[: len(weights)]
     ]
     joined = join(torch.stack(sums))
     zero = joined.new_zeros(())
-    loss = sum((weight * _loss_of(row, batch_dice) for weight, row in zip(weights, joined)), start=zero)
+    loss = sum(
+        (weight * _loss_of(row, batch_dice, annotated is not None) for weight, row in zip(weights, joined)), start=zero
+    )
     # What has no weight adds the sum over none of its patches: its layers then have a gradient, zero, and data-parallel
     # training, which waits for one of every layer, does not wait for ever.
     nothing = sum((logits[:0].float().sum() for logits in outputs[len(weights) :]), start=zero)
     return loss + nothing
+
+
+def _partial_sums(
+    sums_of: Callable[..., tuple[Tensor, ...]],
+    annotated_BK: Tensor,
+    logits_BKZYX: Tensor,
+    classes_BZYX: Tensor,
+    target: Target,
+    hardest: float,
+) -> tuple[Tensor, ...]:
+    """The sums of samples that are annotated in part."""
+    return sums_of(logits_BKZYX, classes_BZYX, target, hardest, annotated_BK)
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:
@@ -102,7 +132,8 @@ class UsesDice(Protocol):
         """Dice over the whole batch instead of per patch."""
 
 
-Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # (outputs, finest first; classes (B, Z, Y, X)) -> loss
+# (outputs, finest first; classes (B, Z, Y, X)) -> loss; where cases are annotated in part also ``annotated``, bool (B, K)
+Loss = Callable[..., Tensor]
 
 
 def build_dice_ce(
@@ -125,26 +156,39 @@ def build_dice_topk(
 LOSSES: dict[str, Callable[..., Loss]] = {"dice-ce": build_dice_ce, "dice-topk": build_dice_topk}
 
 
-def _batch_sums(sums: tuple[Tensor, ...], batch_dice: bool) -> Tensor:
+def _batch_sums(sums: tuple[Tensor, ...], batch_dice: bool, annotated_BS: Tensor | None) -> Tensor:
     """All that the loss depends on, as a vector whose entries add up over the parts of a batch.
 
     Entropy, and how many voxels it is of; then the overlap of each structure and the sum of its volumes, or with a
-    Dice per patch the sum of all Dices and their number.
+    Dice per patch the sum of all Dices and their number. Where cases are annotated in part, the samples that annotate
+    each structure follow for the Dice of a batch.
     """
     entropy, counted, overlap_BK, volume_BK, truth_BK = sums
     total_BK = volume_BK + truth_BK
     if batch_dice:
-        return torch.cat((torch.stack((entropy, counted)), overlap_BK.sum(0), total_BK.sum(0)))
+        samples = [] if annotated_BS is None else [annotated_BS.sum(0)]
+        return torch.cat((torch.stack((entropy, counted)), overlap_BK.sum(0), total_BK.sum(0), *samples))
     dice_BK = soft_dice(overlap_BK, total_BK)
-    return torch.stack((entropy, counted, dice_BK.sum(), torch.full_like(entropy, dice_BK.numel())))
+    number = torch.full_like(entropy, dice_BK.numel())
+    if annotated_BS is not None:
+        dice_BK = dice_BK * annotated_BS
+        number = annotated_BS.sum()
+    return torch.stack((entropy, counted, dice_BK.sum(), number))
 
 
-def _loss_of(sums: Tensor, batch_dice: bool) -> Tensor:
+def _loss_of(sums: Tensor, batch_dice: bool, is_partial: bool) -> Tensor:
     """The loss from ``_batch_sums``."""
     entropy = sums[0]
     counted = sums[1]
-    first, second = sums[2:].chunk(2)
-    dice = soft_dice(first, second).mean() if batch_dice else first[0] / second[0]
+    if not batch_dice:
+        dice = sums[2] / (sums[3].clamp_min(1) if is_partial else sums[3])
+    elif is_partial:
+        overlap, total, samples = sums[2:].chunk(3)
+        is_annotated = samples > 0
+        dice = (soft_dice(overlap, total) * is_annotated).sum() / is_annotated.sum().clamp_min(1)
+    else:
+        overlap, total = sums[2:].chunk(2)
+        dice = soft_dice(overlap, total).mean()
     return (entropy / counted.clamp_min(1) - dice) * (counted > 0)
 
 
@@ -164,11 +208,21 @@ def downsample(classes_BZYX: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def overlap_counts(logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target = LABELS) -> Tensor:
+def overlap_counts(
+    logits_BKZYX: Tensor, classes_BZYX: Tensor, target: Target = LABELS, annotated: Tensor | None = None
+) -> Tensor:
     """True positives, false positives and false negatives (3, K) of the hard prediction, summed over the batch.
 
-    K are the classes but the background, or the regions. Classes cost a GPU few launches, whatever their number.
+    K are the classes but the background, or the regions; a structure that is not ``annotated`` (B, outputs) in a sample
+    has none there. Classes cost a GPU few launches, whatever their number.
     """
+    if annotated is not None:
+        known = annotated if target.regions else annotated[:, 1:]
+        counts_of = [
+            overlap_counts(logits_BKZYX[sample : sample + 1], classes_BZYX[sample : sample + 1], target)
+            for sample in range(len(known))
+        ]
+        return (torch.stack(counts_of) * known[:, None].to(logits_BKZYX.device)).sum(0)
     if not target.regions:
         return _overlap_of_classes(logits_BKZYX.argmax(1), classes_BZYX, logits_BKZYX.shape[1], target.ignore)
     counted = None if target.ignore is None else classes_BZYX != target.ignore
