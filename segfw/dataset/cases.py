@@ -28,20 +28,26 @@ class Channel(Record):
 
 
 class Case(Record):
-    """One patient or scan: its image files (one per channel, or one with all channels) and its mask, if any."""
+    """One patient or scan: its image files (one per channel, or one with all channels) and its mask, if any.
+
+    ``annotated`` are the structures that somebody drew; None where that is all of them.
+    """
 
     id: str
     images: tuple[StoredPath, ...]
     label: StoredPath | None = None
     label_map: LabelMap = ()  # what some values in this case's mask mean
     drawn_as: tuple[DrawnAs, ...] = ()  # what the structures become, where the mask has structures with names
+    annotated: tuple[str, ...] | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Manifests of masks without names are as they were before there were others."""
+        """Manifests of masks without names, all of whose structures were drawn, are as before there were others."""
         content: dict[str, Any] = handler(self)
         if not content.get("drawn_as", True):
             del content["drawn_as"]
+        if content.get("annotated", ()) is None:
+            del content["annotated"]
         return content
 
     @property

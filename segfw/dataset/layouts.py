@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segfw.base.records import UserError
+from segfw.dataset.annotated_structures import with_annotated
 from segfw.dataset.bids import find_bids
 from segfw.dataset.cases import Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, read_description, with_label_maps
@@ -65,7 +66,7 @@ def find_dataset(raw: Path, label_names: Path | None = None) -> FoundDataset:
     found = _find(raw, read_description(raw / DESCRIPTION_FILE))
     table = label_table_of(raw, label_names)
     named = with_own_names(with_named_masks(with_label_names(found, table)))
-    return with_colours(with_label_maps(_with_painting_problem(named)), table)
+    return with_annotated(with_colours(with_label_maps(_with_painting_problem(named)), table))
 
 
 def find_dataset_or_images(raw: Path, label_names: Path | None = None) -> FoundDataset:
@@ -78,7 +79,7 @@ def find_dataset_or_images(raw: Path, label_names: Path | None = None) -> FoundD
 def find_dataset_of_masks(masks: Path) -> FoundDataset | None:
     """The data set whose masks all lie in the folder ``masks``; None if the folder above it is no such data set."""
     found = _of_mask_folder(masks.resolve().parent)
-    return None if found is None else with_label_maps(found)
+    return None if found is None else with_annotated(with_label_maps(found))
 
 
 def _of_mask_folder(raw: Path) -> FoundDataset | None:

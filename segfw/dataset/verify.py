@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segfw.base.words import count, with_folder
+from segfw.dataset.annotated_structures import undrawn_names, values_not_annotated
 from segfw.dataset.cases import Case, Finding
 from segfw.dataset.labels import LabelSet, apply_map
 from segfw.images.geometry import Geometry, largest_displacement_mm
@@ -218,6 +219,11 @@ def _check_values(
             what = f"holds the label value {some}{more}, which {labels_source} does not list"
             place = "'labels'" if labels_source.endswith(".json") else "the table"
             findings.append(_error("unknown-label", case, file, what, f"add it to {place} or correct the mask"))
+        for value in values_not_annotated(case, values, labels):
+            name = undrawn_names(labels, value)
+            what = f"holds the label value {value} ({name}), which by 'annotated' nobody drew in this case"
+            remedy = f"add {name} to the case's list in dataset.json, or correct the mask"
+            findings.append(_error("not-annotated-label", case, file, what, remedy))
     background = labels.values[0] if labels else 0
     ignore = labels.ignore if labels else None
     if not values - {background, ignore}:

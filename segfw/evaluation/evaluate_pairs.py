@@ -128,6 +128,7 @@ def _score_all(
             image=images.get(case),
             prediction_map=pairs.prediction_map,
             only=pairs.only,
+            annotated=pairs.annotated.get(case),
             look=look,
         )
 

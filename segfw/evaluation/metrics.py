@@ -64,6 +64,7 @@ METRICS = {
     "lesion_f1": Metric("Lesion F1", "Les. F1", 1.0),
 }
 
+NOT_ANNOTATED = "not annotated"
 RARE_UNITS = ("_mm2", "_px")  # ends of names
 
 EMPTY_MASK_POLICY = (
@@ -143,12 +144,25 @@ class MeanScores(Record):
 
     @model_serializer(mode="wrap")
     def _without_other_units(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields in units that are not those of scans stand in files only where there is something in them."""
-        return {key: value for key, value in dump(self).items() if value is not None or not key.endswith(RARE_UNITS)}
+        """Fields in units that are not those of scans stand in files only where there is something in them.
+
+        So do those that tell of cases which are annotated in part.
+        """
+        found = dump(self)
+        usual = {"annotated": True, "not_annotated": 0}
+        return {
+            key: value
+            for key, value in found.items()
+            if (value is not None or not key.endswith(RARE_UNITS)) and (key not in usual or value != usual[key])
+        }
 
 
 class LabelScore(MeanScores):
-    """Agreement on one label in one case; None is a metric that does not exist there (see ``label_score``)."""
+    """Agreement on one label in one case; None is a metric that does not exist there (see ``label_score``).
+
+    A label that is not ``annotated`` in the case has no scores: nobody knows whether what was predicted is there. Its
+    predicted size is kept.
+    """
 
     tp: int
     fp: int
@@ -160,16 +174,24 @@ class LabelScore(MeanScores):
     reference_px: float | None = None
     predicted_px: float | None = None
     lesions: tuple[LesionCounts, ...] = ()
+    annotated: bool = True
 
     @property
     def units(self) -> Units:
         """What the sizes and distances of this case are in."""
-        found = [units for units in ALL_UNITS if getattr(self, f"reference_{units.size}") is not None]
+        found = [
+            units
+            for units in ALL_UNITS
+            for mask in ("reference", "predicted")
+            if getattr(self, f"{mask}_{units.size}") is not None
+        ]
         return found[0] if found else SCAN
 
     @property
     def outcome(self) -> str:
-        """'both empty', 'missed', 'invented', or '' where both masks have the label."""
+        """'not annotated', 'both empty', 'missed', 'invented', or '' where both masks have the label."""
+        if not self.annotated:
+            return NOT_ANNOTATED
         in_reference = self.tp + self.fn > 0
         in_prediction = self.tp + self.fp > 0
         if in_reference:
@@ -196,13 +218,15 @@ class Spread(Record):
 class LabelSummary(MeanScores):
     """One label over all cases: means, how many cases counted for Dice or had an empty mask of which kind, spreads.
 
-    ``lesions`` are pooled over cases, while ``lesion_tpr`` and its like are means over cases.
+    In ``not_annotated`` cases nobody drew it, and it has no scores. ``lesions`` are pooled over cases, while
+    ``lesion_tpr`` and its like are means over cases.
     """
 
     cases: int
     both_empty: int
     missed: int
     invented: int
+    not_annotated: int = 0
     spread: dict[str, Spread] = {}
     lesions: tuple[LesionCounts, ...] = ()
 
@@ -304,7 +328,7 @@ def label_score(
     if 0 < wanted < voxels and wanted >= SPECIFICITY_SHARE * voxels:
         specificity = 0.0 if is_missed else 1 - fp / (voxels - wanted)
     total = lesion_total(lesions)
-    in_units: dict[str, float | None] = {
+    in_units: dict[str, Any] = {
         f"hd95_{units.length}": surface.hd95_mm,
         f"assd_{units.length}": surface.assd_mm,
     }
@@ -328,6 +352,20 @@ def label_score(
         lesions=tuple(lesions),
         **in_units,
     )
+
+
+def score_not_annotated(
+    confusion_kk: np.ndarray,
+    classes: int | Sequence[int],
+    *,
+    voxel_size: float | None = None,
+    units: Units = SCAN,
+) -> LabelScore:
+    """Of a class, or of the union of several, that nobody drew in a case: how much of it was predicted, and no more."""
+    counts = label_counts(confusion_kk, classes)
+    predicted = (counts.tp + counts.fp) * voxel_size if voxel_size is not None else None
+    sizes: dict[str, Any] = {f"predicted_{units.size}": predicted}
+    return LabelScore(dice=None, jaccard=None, tpr=None, precision=None, tp=0, fp=0, fn=0, annotated=False, **sizes)
 
 
 def mean_dice(scores: Mapping[str, LabelScore]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,16 @@ from segfw.base.file_names import BIDS_FOLDER, FORMAT_FOLDERS
 from segfw.base.progress import progress
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.dataset.annotated_structures import ANNOTATED_FIELD, annotated_in_case, read_annotated
 from segfw.dataset.bids import called_alike, lookup_tables, masks_by_session
 from segfw.dataset.cases import Case
-from segfw.dataset.dataset_json import DESCRIPTION_FILE, label_map_of, read_label_maps, read_labels
+from segfw.dataset.dataset_json import (
+    DESCRIPTION_FILE,
+    label_map_of,
+    read_description,
+    read_label_maps,
+    read_labels,
+)
 from segfw.dataset.image_files import image_files, mask_files, mask_stem
 from segfw.dataset.label_names import TABLE_FILES, label_table_of, read_label_table
 from segfw.dataset.labels import LABELS_FILE, LabelMap, LabelSet
@@ -45,6 +52,7 @@ class LabelledPairs:
     label_maps: Mapping[str, LabelMap] = field(default_factory=dict)
     prediction_map: LabelMap = ()
     only: tuple[str, ...] = ()
+    annotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # structures, of cases where not all are
 
     def read(self, case: str, image: Path | None) -> tuple[np.ndarray, np.ndarray, Volume]:
         """Both masks of a case as classes (Z, Y, X), and one of them as it is stored."""
@@ -203,6 +211,41 @@ def label_maps_of(
         if is_picture(path) and known:
             found[case] = tuple(sorted((known | dict(found[case])).items()))
     return found
+
+
+def annotated_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dict[str, tuple[str, ...]]:
+    """The structures that somebody drew, of the cases in which that is not all of them, by dataset.json.
+
+    Of the data set whose masks ``reference`` holds; patterns are held against what ``label_maps_of`` holds them
+    against.
+    """
+    path = reference.resolve().parent / DESCRIPTION_FILE
+    description = read_description(path)
+    if labels is None or not description or ANNOTATED_FIELD not in description:
+        return {}
+    known = read_labels(path)  # which name the structures there
+    lists = read_annotated(description, known, path)
+    cases = _cases_by_mask(reference)
+    found = {}
+    for case, (file, _) in pairs.items():
+        name = split_ending(file)[0]
+        try:
+            names = annotated_in_case(cases[name].id if name in cases else name, lists, known)
+        except ValueError as error:
+            raise UserError(f"{path}: field {ANNOTATED_FIELD!r}: {case}: {error}; correct the lists") from None
+        if names is not None:
+            found[case] = _names_by_values(names, known, labels)
+    return found
+
+
+def _names_by_values(names: Sequence[str], known: LabelSet, labels: LabelSet) -> tuple[str, ...]:
+    """Structures of ``known`` as ``labels``, which may call them otherwise, have them: told by their values."""
+    wanted = [_values_of(known, known.structures[name]) for name in names]
+    return tuple(name for name, classes in labels.structures.items() if _values_of(labels, classes) in wanted)
+
+
+def _values_of(labels: LabelSet, classes: Sequence[int]) -> frozenset[int]:
+    return frozenset(labels.values[index] for index in classes)
 
 
 def labels_in_masks(

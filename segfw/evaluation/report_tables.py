@@ -45,12 +45,15 @@ def label_table(scores: Scores) -> Table:
                 total_note=_range(*low_high, metric.digits) if low_high else "",
             )
         )
-    for title, field, hint in (
+    counts = [
         ("Cases", "cases", "in which the label is in one of the masks"),
         ("Missed", "missed", "in the reference and not predicted at all"),
         ("Invented", "invented", "predicted and not in the reference at all"),
         ("In neither", "both_empty", "in neither mask: no scores"),
-    ):
+    ]
+    if any(label.not_annotated for label in labels):
+        counts.append(("Not annotated", "not_annotated", "nobody drew the label there: no scores"))
+    for title, field, hint in counts:
         columns.append(Column(title=title, hint=hint, values=[getattr(label, field) for label in labels], digits=0))
     return Table(name="Scores by label", columns=columns, search="Find a label", elsewhere=ELSEWHERE)
 

@@ -134,8 +134,10 @@ def _picture_of(case: str, rank: str, scores: Scores, pairs: LabelledPairs, imag
     labels = pairs.labels
     reference, _ = pairs.files[case]
     reference_zyx, prediction_zyx, stored = pairs.read(case, image)
-    if pairs.only:  # others are not drawn
-        shown = list(chain.from_iterable(labels.structures[name] for name in pairs.only))
+    annotated = pairs.annotated.get(case, tuple(labels.structures))
+    if pairs.only or case in pairs.annotated:  # others are not drawn
+        names = [name for name in pairs.only or labels.structures if name in annotated]
+        shown = list(chain.from_iterable(labels.structures[name] for name in names))
         for mask_zyx in (reference_zyx, prediction_zyx):
             mask_zyx[~np.isin(mask_zyx, shown)] = 0
     if labels.ignored_class is not None:  # which is not drawn

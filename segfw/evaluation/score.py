@@ -14,7 +14,7 @@ from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.evaluation.confusion import confusion
 from segfw.evaluation.lesions import LesionCounts, lesion_counts
 from segfw.evaluation.masks import read_pair
-from segfw.evaluation.metrics import LabelScore, Measures, label_score
+from segfw.evaluation.metrics import LabelScore, Measures, label_score, score_not_annotated
 from segfw.evaluation.surface import NO_SURFACE, surface_scores
 from segfw.images.geometry import Geometry
 from segfw.images.units import SCAN, Units
@@ -56,14 +56,15 @@ def score_case(
     image: Path | None = None,
     prediction_map: LabelMap = (),
     only: Sequence[str] = (),
+    annotated: Sequence[str] | None = None,
     look: Callable[[np.ndarray, Volume], None] | None = None,
 ) -> dict[str, LabelScore]:
     """Scores of every label except the background, or of every region, in one case, by name; or of ``only`` some.
 
     ``label_map`` is applied to the reference, whose voxels of the ignore label count nowhere, ``prediction_map`` to the
     prediction. ``image`` is what the masks are of, if it is known: those of a photograph are measured in pixels, also
-    where they are NIfTI files. ``look`` is shown the reference, as classes (Z, Y, X) in canonical orientation and as
-    the volume that is stored.
+    where they are NIfTI files. What is not among the ``annotated`` structures has no scores. ``look`` is shown the
+    reference, as classes (Z, Y, X) in canonical orientation and as the volume that is stored.
 
     Raises UserError if a file cannot be read, the grids differ by half a voxel or more, or a value is no label.
     """
@@ -73,7 +74,16 @@ def score_case(
     if look is not None:
         look(reference_zyx, stored)
     geometry = to_canonical(stored).geometry
-    return score_masks(reference_zyx, prediction_zyx, labels, geometry, measures, units=stored.units, only=only)
+    return score_masks(
+        reference_zyx,
+        prediction_zyx,
+        labels,
+        geometry,
+        measures,
+        units=stored.units,
+        only=only,
+        annotated=annotated,
+    )
 
 
 def score_masks(
@@ -85,14 +95,16 @@ def score_masks(
     *,
     units: Units = SCAN,
     only: Sequence[str] = (),
+    annotated: Sequence[str] | None = None,
 ) -> dict[str, LabelScore]:
     """Scores of every structure by name, or of ``only`` some, from class indices (Z, Y, X) on one grid.
 
-    In ``units``: in pixels where these are no millimetres; the voxels of ``geometry`` then have edges of 1, and the
-    tolerance counts pixels.
+    Those that are not among the ``annotated`` ones (None: all are) have none, but are there. In ``units``: in pixels
+    where these are no millimetres; the voxels of ``geometry`` then have edges of 1, and the tolerance counts pixels.
     """
     voxel_size = units.voxel_size(geometry)
-    structures = {name: classes for name, classes in labels.structures.items() if not only or name in only}
+    asked = {name: classes for name, classes in labels.structures.items() if not only or name in only}
+    structures = {name: classes for name, classes in asked.items() if annotated is None or name in annotated}
     ignored = labels.ignored_class
     confusion_kk = confusion(reference_zyx, prediction_zyx, labels.classes)
     if ignored is not None:
@@ -100,7 +112,7 @@ def score_masks(
         if measures.surface or measures.lesions:
             prediction_zyx = np.where(reference_zyx == ignored, prediction_zyx.dtype.type(ignored), prediction_zyx)
     surfaces = [NO_SURFACE] * len(structures)
-    if measures.surface:
+    if measures.surface and structures:
         surfaces = surface_scores(
             np.ascontiguousarray(reference_zyx),
             np.ascontiguousarray(prediction_zyx),
@@ -111,14 +123,18 @@ def score_masks(
         )
     names = [name for name in lesion_names(labels, measures) if name in structures]
     lesions = _lesions(reference_zyx, prediction_zyx, labels, names, measures, voxel_size=voxel_size, units=units)
+    surface_of = dict(zip(structures, surfaces))
     scores = {}
-    for (name, classes), surface in zip(structures.items(), surfaces):
+    for name, classes in asked.items():
+        if name not in structures:
+            scores[name] = score_not_annotated(confusion_kk, classes, voxel_size=voxel_size, units=units)
+            continue
         scores[name] = label_score(
             confusion_kk,
             classes,
             voxel_size=voxel_size,
             units=units,
-            surface=surface,
+            surface=surface_of[name],
             lesions=lesions.get(name, ()),
         )
     return scores

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from segfw.evaluation.lesions import pooled
-from segfw.evaluation.metrics import METRICS, LabelScore, LabelSummary, MeanScores, Measures, Scores, Spread, mean
+from segfw.evaluation.metrics import (
+    METRICS,
+    NOT_ANNOTATED,
+    LabelScore,
+    LabelSummary,
+    MeanScores,
+    Measures,
+    Scores,
+    Spread,
+    mean,
+)
 from segfw.evaluation.statistics import LEAST_CASES, RESAMPLES, intervals, resample_means
 
 
@@ -62,8 +72,11 @@ def empty_mask_sentences(scores: Scores) -> list[str]:
         "invented": "invented: the prediction has a label that the reference lacks. That counts like a missed one, but "
         "has no TPR, specificity or volume difference",
         "both empty": "both empty: neither mask has the label. There are no scores, and the means leave it out",
+        NOT_ANNOTATED: "not annotated: nobody drew the label in the case. There are no scores, whatever was predicted, "
+        "and the means leave it out",
     }
     counts = empty_mask_counts(scores)
+    counts[NOT_ANNOTATED] = sum(label.not_annotated for label in scores.labels.values())
     return [f"{counts[kind]} {sentence}." for kind, sentence in sentences.items() if counts[kind]]
 
 
@@ -92,6 +105,7 @@ def _summary(scores: list[LabelScore], values_nm: np.ndarray, resampled_bm: np.n
         both_empty=outcomes["both empty"],
         missed=outcomes["missed"],
         invented=outcomes["invented"],
+        not_annotated=outcomes[NOT_ANNOTATED],
         spread=spread,
         lesions=pooled([score.lesions for score in scores]),
     )

@@ -8,7 +8,7 @@ from segfw.base.printing import csv_text
 from segfw.base.words import count
 from segfw.evaluation.caveats import caveats
 from segfw.evaluation.lesions import LesionCounts
-from segfw.evaluation.metrics import METRICS, Comparison, Scores
+from segfw.evaluation.metrics import METRICS, NOT_ANNOTATED, Comparison, Scores
 from segfw.evaluation.statistics import Paired
 from segfw.evaluation.summary import INTERVALS, empty_mask_sentences
 from segfw.images.units import ALL_UNITS, lengths_in
@@ -27,13 +27,17 @@ def scores_csv(scores: Scores) -> str:
     lengths = {units.length for units in scores.units}
     unused = tuple(f"_{units.length}" for units in ALL_UNITS if units.length not in lengths)
     columns = [metric for metric in METRICS if not metric.endswith(unused)]
+    counts_from = len(columns)
     columns += COUNTS
     for units in scores.units:
         columns += [f"reference_{units.size}", f"predicted_{units.size}"]
     rows: list[Row] = []
     for case, by_label in scores.cases.items():
         for name, score in by_label.items():
-            rows.append((case, name, *(getattr(score, column) for column in columns), score.outcome))
+            cells = [getattr(score, column) for column in columns]
+            if not score.annotated:
+                cells[counts_from : counts_from + len(COUNTS)] = [None] * len(COUNTS)
+            rows.append((case, name, *cells, score.outcome))
     return csv_text(("case", "label", *columns, "mask"), rows)
 
 
@@ -85,15 +89,18 @@ def scores_table(scores: Scores) -> str:
     """The means of every label as plain text columns, for the console, with what was counted and how."""
     metrics = scores.shown
     heads = ("label", *(scores.metric(metric).head for metric in metrics))
-    rows: list[Sequence[str]] = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty")]
+    is_partial = any(label.not_annotated for label in scores.labels.values())
+    more = (NOT_ANNOTATED,) if is_partial else ()
+    rows: list[Sequence[str]] = [(*heads, "Dice 95 %", "cases", "missed", "invented", "both empty", *more)]
     for name, label in scores.labels.items():
-        counts = (label.cases, label.missed, label.invented, label.both_empty)
+        counts = [label.cases, label.missed, label.invented, label.both_empty]
+        counts += [label.not_annotated] if is_partial else []
         dice = label.spread.get("dice")
         interval = "-" if dice is None else _interval(dice.low, dice.high)
         rows.append((name, *_means(label, metrics), interval, *map(str, counts)))
     low, high = scores.foreground_interval.get("dice", (None, None))
     foreground = _means(scores.foreground_mean, metrics)
-    rows.append(("foreground mean", *foreground, _interval(low, high), "", "", "", ""))
+    rows.append(("foreground mean", *foreground, _interval(low, high), "", "", "", "", *("" for _ in more)))
     lines = [_table(rows)]
     for name, label in scores.labels.items():
         lines += [f"lesions of {name}{stratum}" for stratum in _strata(label.lesions)]

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from segfw.dataset.annotated_structures import is_annotated
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import Counts, dice
 from segfw.evaluation.statistics import intervals, resample_means
 from segfw.grid.expected_dice import HALF, LEVELS, NEVER, levels_of, log_odds_of_levels, threshold_level
 from segfw.inference.averaging import canonical_crop, mixed_parts
 from segfw.inference.held_out import HeldOut
-from segfw.inference.held_out_counts import CaseCounts, masks_of, opened_cases, reference_classes
+from segfw.inference.held_out_counts import CaseCounts, cases_of, masks_of, opened_cases, reference_classes
 from segfw.inference.postprocessing_trials import find_postprocessing, is_better
 from segfw.inference.probabilities import Probabilities
 from segfw.model.postprocess import DecodedStructure, Postprocessing
@@ -326,6 +327,8 @@ def tallied_cases(
         reference = reference_classes(case, opened[0].info.labels, opened[0].info.record.original)
         before = {name: Counts(*of) for name, of in counted[case.id].counts[SEPARATOR.join(candidate)].items()}
         tallies = tally_case(opened, reference, before)
+        # Where nobody drew a structure, its voxels tell nothing of its probabilities.
+        tallies |= {name: StructureTally(before=before[name]) for name in tallies if not is_annotated(case, name)}
         cases.append(HeldOutCase(patient=patient_of[case.id], fold=chosen[0].fold, tallies=tallies))
     return cases
 
@@ -335,7 +338,8 @@ def _finished(
 ) -> FoundRule:
     """With the postprocessing that helps after what was found to be decoded."""
     pairs = masks_of(work, items, candidate, labels, found.held_out)
-    steps, trials, dice_of = find_postprocessing(pairs, labels)
+    annotated = [case.annotated for case in cases_of(items, candidate)]
+    steps, trials, dice_of = find_postprocessing(pairs, labels, annotated)
     return FoundRule(
         postprocessing=steps.model_copy(update={"decoding": found.decoding}),
         trials=tuple(trials),

@@ -14,6 +14,7 @@ import numpy as np
 from segfw.base.parallel import Outcome
 from segfw.base.progress import progress
 from segfw.base.records import Record, UserError
+from segfw.dataset.annotated_structures import is_annotated
 from segfw.dataset.cases import Case, read_label
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import confusion, label_counts
@@ -46,7 +47,8 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
     path = work / FOLDER / "scores" / f"{case.id}.json"
     networks = [(item.configuration, item.model) for item in items]
     sources = (*networks, *candidates, *size_and_change(label))
-    made_from = hashlib.sha256(f"{sources}{case.label_map}{case.drawn_as or ''}".encode()).hexdigest()
+    told = f"{case.label_map}{case.drawn_as or ''}{'' if case.annotated is None else case.annotated}"
+    made_from = hashlib.sha256(f"{sources}{told}".encode()).hexdigest()
     try:
         kept = CaseCounts.load(path)
         if kept.made_from == made_from:
@@ -75,7 +77,7 @@ def count_case(work: Path, case: Case, items: Sequence[HeldOut], candidates: Seq
         by_structure: dict[str, Counts] = {}
         for name, members in info.labels.structures.items():
             tp, fp, fn = label_counts(joint, members)
-            by_structure[name] = (tp, fp, fn)
+            by_structure[name] = (tp, fp, fn) if is_annotated(case, name) else (0, 0, 0)  # which has no Dice
         counts[SEPARATOR.join(candidate)] = by_structure
     result = CaseCounts(made_from=made_from, counts=counts)
     result.save(path)
@@ -112,6 +114,11 @@ def opened_cases(
             by_case.setdefault(item.case.id, []).append(item)
     for chosen in progress(what, list(by_case.values())):
         yield chosen, [read_probabilities(item.path(work)) for item in chosen]
+
+
+def cases_of(items: Sequence[HeldOut], candidate: tuple[str, ...]) -> list[Case]:
+    """The cases of one candidate, in the order in which ``opened_cases`` and ``masks_of`` take them."""
+    return list({item.case.id: item.case for item in items if item.configuration in candidate}.values())
 
 
 def masks_of(

@@ -20,22 +20,26 @@ ROUNDING = 1e-6  # of a mean Dice
 
 
 def find_postprocessing(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], labels: LabelSet
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    labels: LabelSet,
+    annotated: Sequence[Sequence[str] | None] = (),
 ) -> tuple[Postprocessing, list[Trial], dict[str, float | None]]:
     """Of which structures to keep only the largest component, what was tried, and the mean Dice of each structure then.
 
     As published: first of all foreground together, then of each structure, each on top of what was kept before. A step
     stays if no structure's mean Dice falls and some structure's rises. Each pair (reference, classes) is taken once and
     held, cropped and compressed; a step then reads only the box of its own structure and moves the voxels it removes
-    from one column of the joint histogram to another.
+    from one column of the joint histogram to another. ``annotated`` are the structures of each pair that count (None:
+    all); without it all do in every pair.
     """
     held = [_HeldCase(reference, classes, labels) for reference, classes in pairs]
-    current = _mean_dice([case.joint for case in held], labels)
+    known = annotated or [None] * len(held)
+    current = _mean_dice([case.joint for case in held], labels, known)
     steps: list[KeepLargest] = []
     trials: list[Trial] = []
     for step in possible_steps(labels):
         # What it removes is found anew where it stays: held of all cases, those boxes of voxels could be large.
-        found = _mean_dice([case.without(case.removal(step)) for case in held], labels)
+        found = _mean_dice([case.without(case.removal(step)) for case in held], labels, known)
         is_kept = is_better(found, current)
         trials.append(Trial(name=step.name, before=mean(current.values()), after=mean(found.values()), is_kept=is_kept))
         if is_kept:
@@ -46,12 +50,15 @@ def find_postprocessing(
     return Postprocessing(steps=tuple(steps)), trials, current
 
 
-def _mean_dice(joints: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
-    """Mean Dice of each structure, from the joint histograms (K, K) of all cases."""
-    return {
-        name: mean(dice(label_counts(joint, members)) for joint in joints)
-        for name, members in labels.structures.items()
-    }
+def _mean_dice(
+    joints: Sequence[np.ndarray], labels: LabelSet, annotated: Sequence[Sequence[str] | None]
+) -> dict[str, float | None]:
+    """Mean Dice of each structure over the cases that annotate it, from the joint histograms (K, K) of all cases."""
+    means = {}
+    for name, members in labels.structures.items():
+        counted = [joint for joint, names in zip(joints, annotated) if names is None or name in names]
+        means[name] = mean(dice(label_counts(joint, members)) for joint in counted)
+    return means
 
 
 def is_better(found: Mapping[str, float | None], current: Mapping[str, float | None]) -> bool:

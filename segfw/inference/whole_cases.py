@@ -47,10 +47,13 @@ def whole_case_counter(
     target: Target,
     device: torch.device,
     precision: torch.dtype,
+    *,
+    annotated: Mapping[str, tuple[bool, ...]] | None = None,
 ) -> Callable[[nn.Module, str, Shape], Tensor]:
     """Predicts a stored case, by its id, as a whole and without mirroring; counts its voxels on the network's grid.
 
-    What it returns gives true positives, false positives and false negatives (3, K) of a network on a case, predicted
+    ``annotated`` has the outputs of cases in which not all are annotated; what is not has no voxels there. What it
+    returns gives true positives, false positives and false negatives (3, K) of a network on a case, predicted
     in tiles of the size that is given.
     """
 
@@ -71,6 +74,7 @@ def whole_case_counter(
             room_bytes=MEMORY_SHARE * free_memory_bytes(),
             limits=limits,
         )
+        known = None if annotated is None or case_id not in annotated else torch.tensor([annotated[case_id]])
         counts: list[Tensor] = []
         try:
             for slab in slabs:
@@ -80,7 +84,7 @@ def whole_case_counter(
                     part = slice(start, min(start + at_once, slab.stop))
                     logits = slab.logits((part, slice(None), slice(None)))
                     truth = classes_zyx[None, part].to(logits.device, torch.long)
-                    counts.append(overlap_counts(logits[None], truth, target).to(device))
+                    counts.append(overlap_counts(logits[None], truth, target, known).to(device))
         except NoNumbers:
             raise
         except UserError as error:  # one tile, or the sums, in the memory that training leaves
@@ -131,6 +135,7 @@ def validate(
                 files=masks,
                 labels=model.plan.labels,
                 label_maps={case.id: case.label_map for case in cases},
+                annotated={case.id: case.annotated for case in cases if case.annotated is not None},
             ),
             ResultFiles(
                 title=f"{model.plan.dataset}: {folder.parent.name} {folder.name}",

@@ -142,6 +142,7 @@ class _SigmoidContext(FunctionCtx):
     target: Target
     dtype: torch.dtype
     choices: list[Hardest | None]
+    partial: Partial | None
 
 
 class SoftmaxSums(torch.autograd.Function):
@@ -308,7 +309,7 @@ class SigmoidSums(torch.autograd.Function):
             slope = by_volume + by_overlap * inside
             choice = ctx.choices[region]
             entropy = by_entropy if choice is None else by_entropy * choice.weights(_of_truth(p, inside))
-            # Voxels left out, and those of which nothing is known, have p = 0 and lie inside of nothing: both terms vanish.
+            # Voxels left out or unknown have p = 0 and lie inside of no region: both terms vanish.
             grad[:, region] = p * (1 - p) * slope + entropy * (p - inside.float())
         return grad.to(ctx.dtype), None, None, None, None
 

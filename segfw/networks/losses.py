@@ -132,7 +132,7 @@ class UsesDice(Protocol):
         """Dice over the whole batch instead of per patch."""
 
 
-# (outputs, finest first; classes (B, Z, Y, X)) -> loss; where cases are annotated in part also ``annotated``, bool (B, K)
+# (outputs, finest first; classes (B, Z, Y, X)) -> loss; also ``annotated``, bool (B, K), where cases are so in part
 Loss = Callable[..., Tensor]
 
 

@@ -73,6 +73,9 @@ def _files_digest(found: FoundDataset) -> str:
     drawn_as = [case.drawn_as for case in found.cases]
     if any(drawn_as):
         digest.update(f"{drawn_as!r} {[case.id for case in found.cases]!r}".encode())
+    annotated = [case.annotated for case in found.cases]
+    if any(names is not None for names in annotated):
+        digest.update(f"{annotated!r} {[case.id for case in found.cases]!r}".encode())
     for case in found.cases:
         for path in case.files:
             size, change = size_and_change(path)

@@ -54,13 +54,12 @@ def quality_of_cases(
     """
     items = quality_items(cases, patient_of)
     patients = [patient_of[case.case] for case in cases]
-    predicted = [case for case in cases if case.histograms]
-    plausible = {
-        name: fit_plausible(
+    plausible = {}
+    for name in labels.structures:
+        predicted = [case for case in cases if name in case.histograms]
+        plausible[name] = fit_plausible(
             [case.histograms[name] for case in predicted], [patient_of[case.case] for case in predicted]
         )
-        for name in labels.structures
-    }
     return fit_quality(
         items,
         labels,

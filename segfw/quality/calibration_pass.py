@@ -8,14 +8,16 @@ these masks have on the image's own grid. Spoilt copies bring the failures that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 import torch
 
 from segfw.base.records import Record
+from segfw.dataset.annotated_structures import is_annotated
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.confusion import dice, label_counts
@@ -33,6 +35,8 @@ from segfw.quality.member_maps import MemberMaps
 from segfw.quality.plausible_thresholds import PlausibleHistograms, StructureHistogram
 from segfw.quality.quality_features import Features, Shape, pairwise_dice, shapes_of, structure_features
 from segfw.quality.quality_model import CLEAN
+
+T = TypeVar("T")
 
 SHIFTS_OF_A_CASE = 5  # of all there are, drawn: each of them is seen often enough in all cases together
 
@@ -56,7 +60,10 @@ class CalibrationPass(Record):
 
 
 class CalibratedCase(Record):
-    """What calibration keeps of a case. Without ``passes`` it only tells what training images and masks look like."""
+    """What calibration keeps of a case. Without ``passes`` it only tells what training images and masks look like.
+
+    Structures that are not annotated in the case are nowhere in it.
+    """
 
     case: str
     made_from: str
@@ -100,7 +107,7 @@ def look_at_case(predictor: Predictor, case: Case, made_from: str) -> Calibrated
         case=case.id,
         made_from=made_from,
         fingerprint=image_fingerprint(prepared.image, prepared.record),
-        shapes=shapes_of(reference.numpy(), prepared.record.spacing_mm, labels),
+        shapes=_drawn(case, shapes_of(reference.numpy(), prepared.record.spacing_mm, labels)),
     )
 
 
@@ -136,20 +143,34 @@ def calibrate_case(
     read = read_with_classes(case, labels)
     clean, seen = _pass(predictor, read, folds, CLEAN, counts_levels=True)
     assert seen is not None  # it was asked for
-    passes = [clean]
+    passes = [_drawn_pass(case, clean)]
     for shift in shifts:
         rng = np.random.default_rng([crc32(case.id.encode()), list(SHIFTS).index(shift)])
         image, classes = spoilt(read.image, read.classes, shift, rng)
         assert classes is not None  # one was given
         found, _ = _pass(predictor, ReadCase(image=image, classes=classes), folds, shift, counts_levels=False)
-        passes.append(found)
+        passes.append(_drawn_pass(case, found))
     return CalibratedCase(
         case=case.id,
         made_from=made_from,
         fingerprint=seen.fingerprint,
-        shapes=shapes_of(seen.reference_zyx, seen.spacing_mm, labels),
+        shapes=_drawn(case, shapes_of(seen.reference_zyx, seen.spacing_mm, labels)),
         passes=tuple(passes),
-        histograms=seen.histograms,
+        histograms=_drawn(case, seen.histograms),
+    )
+
+
+def _drawn(case: Case, by_structure: Mapping[str, T]) -> dict[str, T]:
+    """Without the structures that nobody drew in a case: whether a mask of one is right nobody knows."""
+    return {name: value for name, value in by_structure.items() if is_annotated(case, name)}
+
+
+def _drawn_pass(case: Case, found: CalibrationPass) -> CalibrationPass:
+    return CalibrationPass(
+        shift=found.shift,
+        folds={fold: _drawn(case, measured) for fold, measured in found.folds.items()},
+        pair=_drawn(case, found.pair),
+        mean_dice=_drawn(case, found.mean_dice),
     )
 
 

@@ -227,10 +227,11 @@ def shapes_of(classes_zyx: np.ndarray, spacing_mm: Spacing, labels: LabelSet) ->
 
 def priors_of(shapes: Sequence[Mapping[str, Shape]]) -> dict[str, StructurePriors]:
     """What many masks say of each structure."""
-    names = list(shapes[0]) if shapes else []
+    names = dict.fromkeys(name for shape in shapes for name in shape)
     priors = {}
     for name in names:
-        present = [shape[name] for shape in shapes if shape[name].volume_mm3 > 0]
+        drawn = [shape[name] for shape in shapes if name in shape]  # not so where nobody drew the structure
+        present = [shape for shape in drawn if shape.volume_mm3 > 0]
         offsets = np.array([shape.offset_mm for shape in present if shape.offset_mm is not None])
         places = None
         if len(offsets) > 1:
@@ -240,7 +241,7 @@ def priors_of(shapes: Sequence[Mapping[str, Shape]]) -> dict[str, StructurePrior
         priors[name] = StructurePriors(
             log_mm3=_spread(volumes, least=0.02) if len(present) > 1 else None,
             offset_mm=places,
-            cases=len(shapes),
+            cases=len(drawn),
             present=len(present),
         )
     return priors

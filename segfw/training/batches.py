@@ -5,6 +5,7 @@ Every sample is made from (seed, stream, step, sample) alone: any batch, or any 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -45,6 +46,7 @@ class CutPatch:
     intensity: IntensityParams | None
     seed: int  # for all that is drawn later: noise, the previous stage's mistakes, a function of the user's
     mistakes: PreviousParams | None = None  # to be made in the previous stage's classes
+    annotated: tuple[bool, ...] = ()  # which outputs are; empty where all are in every case
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that is on a device."""
@@ -97,6 +99,9 @@ class Batches:
     augmentation on the device; in a cascade its image has the channels of the previous stage, whose labels have
     ``previous_classes`` with the background. ``warp`` is how drawn transforms are applied. ``weights`` say how often
     each case is drawn in relation to the others; empty: all alike.
+
+    ``annotated_outputs`` says of each case which outputs of the network are annotated; empty where all are in every
+    case. ``output_orders`` says which outputs change places when an axis is mirrored.
     """
 
     cases: Sequence[CaseArrays]
@@ -114,6 +119,8 @@ class Batches:
     previous_classes: int = 1
     warp: Warp = warp
     weights: Sequence[float] = ()
+    annotated_outputs: Sequence[tuple[bool, ...]] = ()
+    output_orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def _shapes(self) -> list[Shape]:
@@ -127,6 +134,19 @@ class Batches:
     def _annotated(self) -> list[np.ndarray | None]:
         return [case.annotated for case in self.cases]
 
+    @cached_property
+    def _weights(self) -> Sequence[float]:
+        """How often each case is drawn, so that batches mix cases of which different structures are annotated.
+
+        A source, all cases with the same ones, is drawn as often as the root of its number of cases says; then a case
+        of it.
+        """
+        cases_of = Counter(self.annotated_outputs)
+        if len(cases_of) < 2:
+            return self.weights
+        given = self.weights or [1.0] * len(self.cases)
+        return [weight / cases_of[annotated] ** 0.5 for weight, annotated in zip(given, self.annotated_outputs)]
+
     def cut(self, step: int, samples: range | None = None) -> CutBatch:
         """Draws and reads the samples of one step, or those of the given indices in the whole batch."""
         indices = range(self.batch_size) if samples is None else samples
@@ -136,7 +156,7 @@ class Batches:
         rng = generator(self.seed, self.stream, step, index)
         forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
         sample = draw_sample(
-            rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated, self.weights
+            rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated, self._weights
         )
         case = self.cases[sample.case]
         is_as_published = self.augment is None and self.augmentation == "reference"
@@ -174,7 +194,24 @@ class Batches:
             intensity=intensity,
             seed=seed,
             mistakes=mistakes,
+            annotated=self._annotated_when_mirrored(sample.case, spatial),
         )
+
+    def _annotated_when_mirrored(self, case: int, spatial: SpatialParams) -> tuple[bool, ...]:
+        """Where left and right change places, what was drawn on the left is what is annotated on the right."""
+        if not self.annotated_outputs:
+            return ()
+        annotated = self.annotated_outputs[case]
+        for axis in spatial.mirrored:
+            order = self.output_orders.get(axis, range(len(annotated)))
+            annotated = tuple(annotated[output] for output in order)
+        return annotated
+
+    @staticmethod
+    def annotated_in(batch: CutBatch) -> Tensor | None:
+        """Bool (B, K) on the CPU: which outputs are annotated in each sample; None where all are in every case."""
+        rows = [patch.annotated for patch in batch.patches]
+        return torch.tensor(rows, dtype=torch.bool) if any(rows) else None
 
     def _read(self, case: CaseArrays, start: Shape, size: Shape, spatial: SpatialParams) -> list[Tensor]:
         """Image, classes and, in a cascade, the previous stage's classes in a box; mirrored if that is all to do."""

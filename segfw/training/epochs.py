@@ -100,7 +100,8 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         _set_rate(state, rate, run.settings.momentum)
         with run.augmentation_timer:
             image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device)
-        losses.append(train_step_that_fits(run.compute, state, image, classes))
+        annotated = run.stage_batches[counters.stage].annotated_in(cut)
+        losses.append(train_step_that_fits(run.compute, state, image, classes, annotated))
         run.workspace.release_once(image.shape, counters.parts)
         counters.step += 1
         counters.seen_voxels += run.stages[counters.stage].voxels

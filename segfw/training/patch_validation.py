@@ -35,11 +35,12 @@ def validate_patches(
     try:
         for cut in islice(feeder, steps):
             image, classes = batches.finish(cut, compute.device)
+            annotated = batches.annotated_in(cut)
             with autocast(compute.device, compute.precision):
                 parts = [state.network(part) for part in image.chunk(equal_parts(len(image), state.counters.parts))]
             logits = torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
-            loss += dice_ce_loss(logits, classes, batch_dice, target, join=compute.ranks.sum)
-            counts.append(overlap_counts(logits.float(), classes, target))
+            loss += dice_ce_loss(logits, classes, batch_dice, target, join=compute.ranks.sum, annotated=annotated)
+            counts.append(overlap_counts(logits.float(), classes, target, annotated))
     finally:
         feeder.close()
     counts_3K = compute.ranks.sum(torch.stack(counts).sum(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import Parameter, signature
 
 import torch
 
@@ -165,14 +166,14 @@ def prepare_run(
         stages=stages,
         stage_batches=tuple(
             replace(
-                _batches(configuration, fitted, train_cases, TRAINING_STREAM, stage),
+                _batches(request, configuration, fitted, train_cases, TRAINING_STREAM, stage),
                 augment=request.augment,
                 warp=kernels.warp,
                 weights=request.fold.weights,
             )
             for stage in stages
         ),
-        val_batches=_batches(configuration, fitted, val_cases, VALIDATION_STREAM, stages[-1]),
+        val_batches=_batches(request, configuration, fitted, val_cases, VALIDATION_STREAM, stages[-1]),
         whole_cases=_whole_cases(request, configuration, val_cases),
         checkpoints=checkpoints,
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
@@ -212,9 +213,20 @@ def _precision(request: TrainRequest, settings: TrainSettings, device: torch.dev
 def _loss(request: TrainRequest, settings: TrainSettings, kernels: TrainingKernels) -> Loss:
     """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
     if request.build_loss is not None:
-        return request.build_loss(request.configuration, request.target)
+        loss = request.build_loss(request.configuration, request.target)
+        if _annotated_outputs(request, request.fold.train) and not _takes_annotated(loss):
+            raise UserError(
+                f"{request.folder}: some of its cases are annotated in part, and the loss that was passed takes no "
+                "argument 'annotated'; add it, or leave these cases out"
+            )
+        return loss
     join = request.ranks.sum_with_gradient
     return LOSSES[settings.loss](request.configuration, request.target, join, kernels.sums)
+
+
+def _takes_annotated(loss: Loss) -> bool:
+    taken = signature(loss).parameters.values()
+    return any(each.name == "annotated" or each.kind is Parameter.VAR_KEYWORD for each in taken)
 
 
 def _measured(request: TrainRequest, compute: Compute, state: TrainState) -> Pace | None:
@@ -320,6 +332,7 @@ def _whole_cases(request: TrainRequest, configuration: Configuration, val_cases:
 
 
 def _batches(
+    request: TrainRequest,
     configuration: Configuration,
     settings: FittedSettings,
     cases: list[CaseArrays],
@@ -328,6 +341,8 @@ def _batches(
 ) -> Batches:
     is_training = stream == TRAINING_STREAM
     channels = configuration.preprocessing.normalization
+    validates = not is_training and request.fold.validation
+    case_ids = request.fold.validation if validates else request.fold.train
     return Batches(
         cases=cases,
         patch_size=stage.patch_size,
@@ -341,7 +356,18 @@ def _batches(
         swapped=configuration.swapped_pairs,
         previous_classes=configuration.previous_classes,
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
+        annotated_outputs=_annotated_outputs(request, case_ids),
+        output_orders=request.output_orders,
     )
+
+
+def _annotated_outputs(request: TrainRequest, case_ids: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
+    """Of every case which outputs are annotated; nothing where all are in all of these cases."""
+    in_part = [request.annotated[case] for case in case_ids if case in request.annotated]
+    if not in_part:
+        return ()
+    everything = (True,) * len(in_part[0])
+    return tuple(request.annotated.get(case, everything) for case in case_ids)
 
 
 def _begin_log(

@@ -56,10 +56,19 @@ class TriedWorkspace:
             release_workspace(self._device)
 
 
-def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
-    """One optimiser step; returns the loss, still on the device so that the step does not wait for it."""
+def train_step(
+    compute: Compute,
+    state: TrainState,
+    image_BCZYX: Tensor,
+    classes_BZYX: Tensor,
+    annotated_BK: Tensor | None = None,
+) -> Tensor:
+    """One optimiser step; returns the loss, still on the device so that the step does not wait for it.
+
+    ``annotated_BK``, on the CPU, says which outputs are annotated in each sample; None where all are in every case.
+    """
     state.optimizer.zero_grad(set_to_none=True)
-    loss = _loss_and_gradients(compute, state, image_BCZYX, classes_BZYX)
+    loss = _loss_and_gradients(compute, state, image_BCZYX, classes_BZYX, annotated_BK)
     state.scaler.unscale_(state.optimizer)
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), compute.gradient_clip)
     state.scaler.step(state.optimizer)
@@ -67,25 +76,43 @@ def train_step(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes
     return loss
 
 
-def _loss_and_gradients(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
+def _loss_and_gradients(
+    compute: Compute,
+    state: TrainState,
+    image_BCZYX: Tensor,
+    classes_BZYX: Tensor,
+    annotated_BK: Tensor | None,
+) -> Tensor:
     """Loss of the batch, computed in ``parts`` one after the other, whose gradients add up."""
     parts = equal_parts(len(image_BCZYX), state.counters.parts)
     images = image_BCZYX.chunk(parts)
     truths = classes_BZYX.chunk(parts)
+    annotated: Sequence[Tensor | None] = [None] * len(images) if annotated_BK is None else annotated_BK.chunk(parts)
     total = torch.zeros((), device=image_BCZYX.device)
-    for number, (image, truth) in enumerate(zip(images, truths), 1):
+    for number, (image, truth, known) in enumerate(zip(images, truths, annotated), 1):
         is_last = number == len(images)
         # Ranks average the gradients once, with those of the last part.
         with contextlib.nullcontext() if is_last else state.without_averaging():
             with autocast(compute.device, compute.precision):
                 outputs = state.forward(image)
-            loss = compute.loss(outputs, truth) * (image.shape[0] / image_BCZYX.shape[0])
+            loss = _loss_of_part(compute, outputs, truth, known) * (image.shape[0] / image_BCZYX.shape[0])
             state.scaler.scale(loss).backward()
         total = total + loss.detach()
     return total
 
 
-def train_step_that_fits(compute: Compute, state: TrainState, image_BCZYX: Tensor, classes_BZYX: Tensor) -> Tensor:
+def _loss_of_part(compute: Compute, outputs: Sequence[Tensor], truth: Tensor, annotated: Tensor | None) -> Tensor:
+    """A loss that somebody passed need not know of ``annotated`` where all is."""
+    return compute.loss(outputs, truth) if annotated is None else compute.loss(outputs, truth, annotated=annotated)
+
+
+def train_step_that_fits(
+    compute: Compute,
+    state: TrainState,
+    image_BCZYX: Tensor,
+    classes_BZYX: Tensor,
+    annotated_BK: Tensor | None = None,
+) -> Tensor:
     """``train_step``; a batch that does not fit is computed in twice as many parts from then on.
 
     That is the same gradient but for the Dice of the batch, which becomes the mean over parts. Where a single patch
@@ -94,7 +121,7 @@ def train_step_that_fits(compute: Compute, state: TrainState, image_BCZYX: Tenso
     batch = image_BCZYX.shape[0]
     while True:
         try:
-            return train_step(compute, state, image_BCZYX, classes_BZYX)
+            return train_step(compute, state, image_BCZYX, classes_BZYX, annotated_BK)
         except Exception as error:
             # Ranks cannot know what befell one of them.
             if not ran_out_of_memory(error) or compute.ranks.count > 1 or state.counters.parts >= batch:

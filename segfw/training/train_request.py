@@ -40,6 +40,10 @@ class TrainRequest:
     settings: TrainSettings
     label_names: Sequence[str]  # of all but the background
     target: Target = LABELS  # what the network's outputs mean
+    annotated: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)  # outputs, of cases annotated in part
+    output_orders: Mapping[int, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # outputs of an image mirrored along axes
     previous: Path | None = None  # for the second stage of a cascade: the folder of what the first one found
     device: str = "auto"
     resume: bool = False

@@ -72,6 +72,7 @@ def evaluate(
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
     from segfw.evaluation.pairs import (
         LabelledPairs,
+        annotated_of,
         first_channel_files,
         known_labels,
         label_maps_of,
@@ -160,7 +161,12 @@ def evaluate(
         training=made_with.training,
     )
     labelled = LabelledPairs(
-        files=pairs, labels=labels, label_maps=label_maps, prediction_map=prediction_map, only=only
+        files=pairs,
+        labels=labels,
+        label_maps=label_maps,
+        prediction_map=prediction_map,
+        only=only,
+        annotated=annotated_of(every_pair, reference, labels),
     )
     return evaluate_pairs(
         labelled, results, measures=measures, notes=notes, workers=options.workers, other=other, grouping=grouping

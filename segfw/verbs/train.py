@@ -85,6 +85,7 @@ def train(
     from segfw.inference.whole_cases import RESULTS
     from segfw.model.source import fold_folder
     from segfw.networks import build_network
+    from segfw.planning.mirroring import output_orders
     from segfw.planning.plan import target_of
     from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.planning.work_folder import load_plan_and_splits
@@ -114,6 +115,8 @@ def train(
         settings=settings,
         label_names=tuple(plan.labels.structures),
         target=target_of(plan.labels),
+        annotated=_annotated_in_part(work, plan),
+        output_orders=output_orders(chosen.swapped_pairs, plan.labels),
         device=str(device),
         resume=options.resume or options.is_extended,
         extend_epochs=options.extend_epochs,
@@ -163,6 +166,21 @@ def train(
         print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
+
+
+def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
+    """Which outputs are annotated, of every case in which not all are."""
+    from segfw.dataset.annotated_structures import annotated_outputs
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+
+    if not (work / MANIFEST_FILE).is_file():
+        return {}
+    found = {}
+    for case in DatasetManifest.load(work / MANIFEST_FILE).cases:
+        outputs = annotated_outputs(plan.labels, case.annotated)
+        if outputs is not None:
+            found[case.id] = outputs
+    return found
 
 
 def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, device: torch.device) -> None:
@@ -262,6 +280,7 @@ def _with_predictions(
         request.target,
         device,
         pick_precision(request.settings.precision, device),
+        annotated=request.annotated,
     )
     return replace(request, previous=previous, count_whole_case=count_whole_case)
 
