@@ -63,8 +63,7 @@ def annotated_in_case(case: str, lists: AnnotatedLists, labels: LabelSet | None)
         if found[first] == found[second]:
             second = next(pattern for pattern, names in found.items() if names != found[first])
         raise ValueError(
-            f"{first!r} says that {listed(found[first], 'and')} were drawn in it, {second!r} says "
-            f"{listed(found[second], 'and')}"
+            f"{first!r} lists {listed(found[first], 'and')} for it, and {second!r} lists {listed(found[second], 'and')}"
         )
     if not found or labels is None:
         return None
