@@ -8,7 +8,7 @@ from segfw.dataset.labels import LabelSet
 from segfw.grid.store import CaseArrays
 from segfw.planning.mirroring import output_orders
 from segfw.training.batches import Batches
-from segfw.training.sampling import TRAINING_STREAM, draw_sample, generator
+from segfw.training.sampling import TRAINING_STREAM
 
 LEFT_DRAWN = (True, True, False)  # background, left, right
 ALL_DRAWN = (True, True, True)
@@ -69,18 +69,17 @@ def test_where_all_is_annotated_in_every_case_nothing_is_said_and_draws_are_as_e
 
 def test_a_source_is_drawn_by_the_root_of_its_cases():
     """Nine cases of one kind and one of another: 3 to 1 and not 9 to 1."""
-    sources = [list(range(9)), [9]]
-    drawn = [
-        draw_sample(generator(0, 0, step, 0), [SHAPE] * 10, [{}] * 10, (4, 4, 4), False, (), sources).case
-        for step in range(4000)
-    ]
-    counts = np.bincount(drawn, minlength=10)
-    assert counts[9] / 4000 == pytest.approx(1 / 4, abs=0.03)
-    assert counts[:9].min() > 4000 * 0.75 / 9 * 0.7
-
-
-def test_batches_group_cases_by_what_is_annotated_in_them():
     cases = [case_of(1) for _ in range(10)]
     batches = batches_of(cases, [ALL_DRAWN] * 9 + [LEFT_DRAWN])
     drawn = [patch.case for step in range(400) for patch in batches.cut(step).patches]
     assert drawn.count(9) / len(drawn) == pytest.approx(1 / 4, abs=0.06)
+    counts = [drawn.count(case) for case in range(9)]
+    assert min(counts) > 0.5 * sum(counts) / 9
+
+
+def test_weights_that_are_given_count_within_a_source():
+    cases = [case_of(1) for _ in range(4)]
+    batches = batches_of(cases, [ALL_DRAWN] * 2 + [LEFT_DRAWN] * 2, weights=(3.0, 1.0, 1.0, 3.0))
+    drawn = [patch.case for step in range(400) for patch in batches.cut(step).patches]
+    shares = [drawn.count(case) / len(drawn) for case in range(4)]
+    assert shares == pytest.approx([3 / 8, 1 / 8, 1 / 8, 3 / 8], abs=0.06)
