@@ -37,6 +37,11 @@ from segfw.planning.request import PrepareOptions as PrepareOptions
 from segfw.quality.calibration_options import CalibrateOptions
 from segfw.quality.quality_model import QualityModel
 from segfw.retraining.retrain_options import RetrainOptions as RetrainOptions
+from segfw.reviewing.scripted_steps import StepsAnswer
+from segfw.reviewing.states import Meaning, RejectReason
+from segfw.reviewing.step_options import AcceptOptions as AcceptOptions
+from segfw.reviewing.step_options import CorrectedOptions as CorrectedOptions
+from segfw.reviewing.step_options import RejectOptions as RejectOptions
 from segfw.robustness.stress_options import StressOptions
 from segfw.robustness.stress_records import StressReport
 from segfw.training.batches import Augment
@@ -54,8 +59,10 @@ StrPath = str | Path
 
 __version__: str
 __all__ = [
+    "AcceptOptions",
     "CasesFailed",
     "CheckOptions",
+    "CorrectedOptions",
     "EnsembleOptions",
     "EvaluateOptions",
     "ExportOptions",
@@ -67,12 +74,14 @@ __all__ = [
     "PredictOptions",
     "Predictor",
     "PrepareOptions",
+    "RejectOptions",
     "RetrainOptions",
     "RunOptions",
     "SelectOptions",
     "TrainOptions",
     "TrainSettings",
     "UserError",
+    "accept",
     "calibrate",
     "check_dataset",
     "deliver",
@@ -82,6 +91,7 @@ __all__ = [
     "export_nnunet",
     "export_onnx",
     "find",
+    "import_corrected",
     "import_nnunet",
     "load_model",
     "measure",
@@ -89,6 +99,7 @@ __all__ = [
     "predict",
     "queue",
     "read_volume",
+    "reject",
     "retrain",
     "run",
     "select",
@@ -386,6 +397,44 @@ def retrain(
     workers: int | None = None,
     device: str = "auto",
 ) -> Promotion | None: ...
+def accept(
+    folder: StrPath,
+    cases: Sequence[str] = (),
+    options: AcceptOptions = ...,
+    *,
+    # options: AcceptOptions
+    user: str | None = None,
+    minutes: float = 0.0,
+    from_file: StrPath | None = None,
+    sign: str | None = None,
+    meaning: Meaning = "review",
+) -> StepsAnswer: ...
+def reject(
+    folder: StrPath,
+    cases: Sequence[str],
+    options: RejectOptions = ...,
+    *,
+    # options: RejectOptions
+    user: str | None = None,
+    minutes: float = 0.0,
+    reason: RejectReason = "other",
+    text: str = "",
+    signature: bool = False,
+) -> StepsAnswer: ...
+def import_corrected(
+    folder: StrPath,
+    files: Sequence[StrPath],
+    options: CorrectedOptions = ...,
+    *,
+    # options: CorrectedOptions
+    user: str | None = None,
+    minutes: float = 0.0,
+    tool: str = "another program",
+    base: int = 0,
+    case: str | None = None,
+    label_names: StrPath | None = None,
+    finish: bool = True,
+) -> StepsAnswer: ...
 def find(
     model: StrPath,
     text: str | Sequence[str] = "",

@@ -24,9 +24,10 @@ SETTINGS_HELP = "options from a file, such as run.toml of another WORK; what is 
 SayResult = Callable[[argparse.Namespace, Any], int | None]
 
 
-def say_text(_: argparse.Namespace, text: object) -> None:
-    """Prints what the function returned."""
+def say_text(_: argparse.Namespace, text: object) -> int | None:
+    """Prints what the function returned, and gives the exit code that it asks for."""
     print(text)
+    return getattr(text, "exit_code", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from segfw.base.file_names import (
     QUALITY_FOLDER,
     QUALITY_TABLE_FILE,
     REGIONS_ENDING,
+    REVIEW_FOLDER,
 )
 from segfw.base.file_names import HIDDEN as HIDDEN
 from segfw.base.files import remove_partials, write_text
@@ -207,7 +208,7 @@ class OutputFolder:
     def _all_masks(self, case_id: str) -> list[Path]:
         """The files of a mask that are asked for now, the last one first, and those of formats of earlier calls."""
         known = self._known(case_id)
-        earlier = () if known is None else (self.path / file for file in known.files)
+        earlier = () if known is None else (self.path / file for file in known.files if not _is_of_people(file))
         return list(dict.fromkeys((*reversed(self.masks(case_id)), *earlier)))
 
     def _known(self, case_id: str) -> PredictedCase | None:
@@ -218,6 +219,11 @@ class OutputFolder:
 
     def _record(self, case_id: str) -> Path:
         return self.path / HIDDEN / f"{case_id}.json"
+
+
+def _is_of_people(file: str) -> bool:
+    """Whether a file, from the folder of the masks, lies where people's masks do, whatever a record says."""
+    return REVIEW_FOLDER in Path(file).parts
 
 
 def images_of_masks(folder: Path, images: Iterable[Path]) -> dict[str, Path]:

@@ -80,9 +80,6 @@ class Histories:
     def take(self, event: dict[str, Any]) -> None:
         """Adds the next event, as the log holds it. Events of other kinds change nothing."""
         case = event["case"]
-        if event["event"] == "new-draft":
-            for each in list(self.cases.values()) if case is None else [self.of(case)]:
-                _take_new_draft(each)
         if case is None:
             return
         history = self.cases.get(case)
@@ -105,7 +102,7 @@ class Histories:
             self.accepts_in_a_row[user] = 0
 
 
-def _take_new_draft(history: CaseHistory) -> None:
+def _take_new_draft(history: CaseHistory, _: dict[str, Any]) -> None:
     """Without what people made of the old draft, unless they finished it; its versions stay where they are."""
     if history.standing.state in ("REVIEWED", "SIGNED"):
         return
@@ -194,6 +191,7 @@ def _take_reject(history: CaseHistory, event: dict[str, Any]) -> None:
 
 
 TAKEN = {
+    "new-draft": _take_new_draft,
     "open": _take_open,
     "save": _take_save,
     "autosave": _take_save,

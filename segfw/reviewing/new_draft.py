@@ -41,10 +41,10 @@ def require_same_model(folder: Path, model_digest: str, *, overwrite: bool, cloc
 
 
 def note_new_drafts(
-    folder: Path, model_digest: str, command: str, cases: Collection[str] | None = None, *, clock: Clock = now_utc
+    folder: Path, model_digest: str, command: str, cases: Collection[str], *, clock: Clock = now_utc
 ) -> None:
-    """Notes, before the first one is written, that new drafts take the place of the old ones, of all cases or some."""
-    if not is_under_review(folder):
+    """Notes, before the first one is written, that new drafts take the place of the old ones of these cases."""
+    if not cases:
         return
     person = Person.named(None)
     entry = Entry(
@@ -54,5 +54,5 @@ def note_new_drafts(
         model_digest=model_digest,
         reason=command,
     )
-    entries = [entry] if cases is None else [entry.model_copy(update={"case": case}) for case in sorted(cases)]
+    entries = [entry.model_copy(update={"case": case}) for case in sorted(cases)]
     ReviewLog.open(folder, clock).append_all(entries)

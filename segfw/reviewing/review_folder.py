@@ -115,6 +115,11 @@ class ReviewFolder:
         self._require_case(case)
         return read_record(self.folder, case, number)
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last line of the log that was read."""
+        return self._reader.n, self._reader.sha256
+
     def known_versions(self) -> dict[str, dict[int, str]]:
         """The hash of every version that the part of the log knows that was read so far, by case and number."""
         return {case: dict(history.versions) for case, history in self._histories.cases.items()}

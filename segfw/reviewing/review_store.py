@@ -427,12 +427,16 @@ class ReviewStore(ReviewFolder):
         stored = self.labels.stored_values
         return tuple(stored[index] for index in self.labels.structures[structure])
 
+    def labels_of(self, structure: str) -> tuple[str, ...]:
+        """Names of the labels that a structure consists of."""
+        return tuple(self.label_names.get(str(value), "") for value in self._values_of(structure))
+
     def _voxels_by_structure(self, edits: Mapping[str, EditedVoxels]) -> dict[str, int]:
         """How many voxels of each structure were changed; structures that were not are left out."""
         found = {}
         for name in self.structures:
-            labels = [self.label_names.get(str(value), "") for value in self._values_of(name)]
-            voxels = sum(edits[each].added + edits[each].removed for each in labels if each in edits)
+            mine = [edits[label] for label in self.labels_of(name) if label in edits]
+            voxels = sum(each.added + each.removed for each in mine)
             if voxels:
                 found[name] = voxels
         return found

@@ -23,6 +23,7 @@ from segfw.evaluation.mask_facts import read_mask_facts
 from segfw.images.formats import split_ending
 from segfw.inference.prediction_calls import PredictionCall, read_calls
 from segfw.standing.facts import Facts
+from segfw.standing.of_review import ReviewFacts
 
 NAMED = 5  # cases that a line lists
 VERDICTS = ("use", "look", "do-not-use")  # from the best on, as quality/CASE.json has them
@@ -67,8 +68,9 @@ class MasksStanding(Answer):
     ``left`` are cases that were asked for and are neither done nor failed; empty, too, where an older version did not
     keep what was asked for (``is_left_known``). ``in_work`` are those that a process is at now. Seconds are the sum of
     reading, network and writing, of which some overlap; what is left of them is an estimate. ``only`` are the
-    structures that alone the masks were made for; empty: all. ``verdicts`` are how many masks have which verdict on the
-    structure that is trusted least ('use', 'look', 'do-not-use'); None where the model was not calibrated.
+    structures that alone the masks were made for; empty: all. ``verdicts`` are how many masks have which verdict on
+    the structure that is trusted least ('use', 'look', 'do-not-use'); None where the model was not calibrated.
+    ``review`` is how far people are that review the masks; None if nobody has begun.
     """
 
     kind: Literal["masks"] = "masks"
@@ -88,7 +90,12 @@ class MasksStanding(Answer):
     seconds_spent: float
     seconds_left: float | None
     verdicts: dict[str, int] | None = None
+    review: ReviewFacts | None = None
     next: str
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.review is None or self.review.is_unchanged else 1
 
     def text(self) -> str:
         """A few lines, and the next command."""
@@ -116,11 +123,21 @@ class MasksStanding(Answer):
             lines.append(f"spent: {self.seconds_spent:.0f} s{each}")
         if self.seconds_left:
             lines.append(f"left, estimated from the cases so far: {self.seconds_left:.0f} s")
+        if self.review is not None:
+            lines += self.review.lines()
         return "\n".join([*lines, f"next: {self.next}"])
+
+    def with_review(self, review: ReviewFacts) -> MasksStanding:
+        """The same of a folder that people review."""
+        next_step = shell_line("segfw", "review", self.path) if review.left else self.next
+        return self.model_copy(update={"review": review, "next": next_step})
 
 
 def masks_standing(path: Path) -> MasksStanding | None:
-    """How far a folder of masks is; None if it is none. UserError if its record is damaged."""
+    """How far a folder of masks is; None if it is none. UserError if its record is damaged.
+
+    How far people are that review it is told by ``standing/of_review.py``.
+    """
     is_predicted = (path / MASK_SETTINGS_FILE).is_file()
     if not is_predicted and not (path / ENSEMBLE_SETTINGS_FILE).is_file():
         return None

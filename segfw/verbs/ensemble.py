@@ -63,6 +63,7 @@ def ensemble(
     from segfw.interop.mask_formats import files_in_any_format, format_note, require_distinct_masks
     from segfw.model.postprocess import Postprocessing, require_steps
     from segfw.model.selection import load_postprocessing
+    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
 
     # Which cases there are, and which lack a folder
     formats = formats_of(options)
@@ -107,6 +108,16 @@ def ensemble(
     every_mask = [file for files_of_case in masks.values() for file in files_of_case]
     others = {case: [output / file for file in files_in_any_format(case)] for case in common}
     every_other = [file for files_of_case in others.values() for file in files_of_case]
+    if is_under_review(output):
+        digest = settings.maker(()).digest
+        require_same_model(output, digest, overwrite=options.overwrite)
+        replaced = {
+            case
+            for case, made in masks.items()
+            if made[-1].is_file()
+            and (options.overwrite or not averaged_folder.is_up_to_date(made, [found[case] for found in files]))
+        }
+        note_new_drafts(output, digest, "segfw ensemble", replaced)
     averaged_folder.claim_folder(output, settings, every_mask, every_other, overwrite=options.overwrite)
     writer.write_about()
     note = format_note(options.formats, labels, ())

@@ -61,7 +61,8 @@ def predict(
     Raises
     ------
     UserError
-        If the model, the images or an option are wrong, or the folder holds masks of another model.
+        If the model, the images or an option are wrong, or the folder holds masks of another model; also with
+        ``overwrite`` while somebody has a case of the folder open to review it.
     CasesFailed
         At the end, if images could not be predicted, and when the disk is full; the others are done.
     """
@@ -78,11 +79,12 @@ def predict(
     from segfw.inference.host_memory import host_room_bytes
     from segfw.inference.made_with import mask_facts
     from segfw.inference.many_cases import PREDICTING, predict_cases
-    from segfw.inference.mask_settings import agree_on_settings
+    from segfw.inference.mask_settings import agree_on_settings, require_agreement
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
     from segfw.model.promotion import read_promotion
     from segfw.quality.quality_table import quality_lines
+    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
 
     if options.dry_run:
         print(_foretell(model, source, output, options, build=build))
@@ -103,6 +105,11 @@ def predict(
     cases = asked.cases
     part = asked.case_part
     folder = job.folder(asked.loaded)
+    require_agreement(folder, settings, asked.found, overwrite=options.overwrite)
+    if is_under_review(folder.path):
+        require_same_model(folder.path, settings.digest, overwrite=options.overwrite)
+        replaced = {case.id for case in cases if options.overwrite or folder.is_outdated(case)}
+        note_new_drafts(folder.path, settings.digest, "segfw predict", replaced)
     agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
     job.labels(asked.loaded).save(folder.path / LABELS_FILE)
     for each in folder.formats:
@@ -237,10 +244,13 @@ def _foretell(
     """What would be done, from headers alone; UserError where the real call would not start."""
     from segfw.inference.foretold import ForetoldPrediction
     from segfw.inference.mask_settings import require_agreement
+    from segfw.reviewing.new_draft import require_same_model
 
     asked = _asked(model, source, output, options, build)
     folder = asked.job.folder(asked.loaded)
-    require_agreement(folder, asked.job.settings(asked.loaded), asked.found, overwrite=options.overwrite)
+    settings = asked.job.settings(asked.loaded)
+    require_agreement(folder, settings, asked.found, overwrite=options.overwrite)
+    require_same_model(folder.path, settings.digest, overwrite=options.overwrite)
     return ForetoldPrediction.of(asked.loaded, asked.cases, folder, step=options.step, mirroring=options.mirroring)
 
 

@@ -80,6 +80,8 @@ VALUES = {
     "patch_size": (8, 24, 40),
     "patches": "grow",
     "names": "totalsegmentator",
+    "meaning": "authorship",
+    "reason": "image-bad",
     "extend_s": None,  # of the same option as extend_epochs
 }
 BY_KIND = {

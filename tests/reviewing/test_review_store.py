@@ -443,7 +443,7 @@ def test_new_drafts_leave_what_people_finished(tmp_path):
     store.reject("d", ANNA, "model-failed")
     assert store.standing("c").version == 1
 
-    note_new_drafts(store.folder, "another model", "segfw predict --overwrite", clock=store.clock)
+    note_new_drafts(store.folder, "another model", "segfw predict", "abcd", clock=store.clock)
     states = {case: (standing.state, standing.version) for case, standing in store.standings().items()}
     assert states == {"a": ("SIGNED", 1), "b": ("REVIEWED", 1), "c": ("DRAFT", 0), "d": ("DRAFT", 0)}
     assert [version.number for version in store.versions("c")] == [1]  # it stays, but does not count

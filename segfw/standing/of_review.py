@@ -1,0 +1,119 @@
+"""How far the review of a folder of masks is, and whether its log and masks are as they were written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from segfw.base.durations import duration_text
+from segfw.base.records import Record
+from segfw.base.words import count
+from segfw.reviewing.review_check import ReviewCheck, check_log, check_review
+from segfw.reviewing.review_folder import ReviewFolder
+from segfw.reviewing.review_log import LogDamaged
+from segfw.reviewing.states import STATES
+
+SHOWN = 5  # names and problems that a line lists
+HASH_SHOWN = 12
+
+
+class OpenCase(Record):
+    """Who has a case open, until when if he does not renew it."""
+
+    case: str
+    user: str
+    until_utc: str
+
+
+class ReviewFacts(Record):
+    """How far a review is. ``states`` are how many cases are in which one; ``left`` those that are neither signed nor
+    rejected.
+
+    ``head_n`` and ``head_sha256`` are the number and the hash of the log's last line. ``log_problem`` is what is wrong
+    with the log ('' if nothing is), the line named; the rest is of the lines before it. ``check`` is there if it was
+    asked for: the masks, too, and a log that was cut off or written anew, if an anchor was given.
+    """
+
+    states: dict[str, int]
+    left: tuple[str, ...]
+    open_now: tuple[OpenCase, ...]
+    active_s: float
+    head_n: int
+    head_sha256: str
+    log_problem: str
+    check: ReviewCheck | None = None
+    anchored_in: Path | None = None
+
+    @property
+    def is_unchanged(self) -> bool:
+        """As far as it was looked at."""
+        return not self.log_problem and (self.check is None or self.check.ok)
+
+    def lines(self) -> list[str]:
+        """A few lines."""
+        states = ", ".join(f"{number} {state}" for state, number in self.states.items() if number)
+        lines = [f"review: {states}; {duration_text(self.active_s)} of work; {len(self.left)} left to sign or reject"]
+        if self.log_problem:
+            lines = ["review: it is not known how far, because the log was changed; put it back from a copy"]
+        for each in self.open_now[:SHOWN]:
+            lines.append(f"open now: {each.case} by {each.user} until {each.until_utc}")
+        head = f"head {self.head_n} {self.head_sha256[:HASH_SHOWN]}"
+        lines.append(f"log: {self.log_problem}" if self.log_problem else f"log: verified, {head}")
+        if self.check is not None:
+            lines += _check_lines(self.check)
+        if self.anchored_in is not None:
+            lines.append(f"anchor: {head} was added to {self.anchored_in}; keep it where the masks are not")
+        return lines
+
+
+def review_facts(folder: Path, *, verify: bool = False, anchor: Path | None = None) -> ReviewFacts | None:
+    """How far the review of a folder of masks is; None where nobody has begun one.
+
+    With ``verify`` every version of a mask is read. The log is held against the ``anchor``, if that file is there; the
+    present head is added to it, if nothing is wrong.
+    """
+    review = ReviewFolder(folder)
+    if not review.is_begun:
+        return None
+    try:
+        standings = review.standings()
+        log_problem = ""
+    except LogDamaged as error:
+        standings = {}
+        log_problem = f"line {error.line} {error.what}"
+    check = None
+    if verify or anchor is not None:
+        against = anchor if anchor is not None and anchor.is_file() else None
+        check = check_review(review, against) if verify else check_log(review, against)
+    states = Counter(standing.state for standing in standings.values())
+    anchored_in = None
+    if anchor is not None and not log_problem and (check is None or check.ok):
+        review.log.write_anchor(anchor)
+        anchored_in = anchor
+    head = review.head
+    return ReviewFacts(
+        states={state: states[state] for state in STATES},
+        left=tuple(case for case, each in standings.items() if each.state not in ("SIGNED", "REJECTED")),
+        open_now=tuple(
+            OpenCase(case=case, user=each.holder, until_utc=each.lease_until_utc or "")
+            for case, each in standings.items()
+            if each.holder is not None
+        ),
+        active_s=sum(each.active_s for each in standings.values()),
+        head_n=head[0],
+        head_sha256=head[1],
+        log_problem=log_problem,
+        check=check,
+        anchored_in=anchored_in,
+    )
+
+
+def _check_lines(check: ReviewCheck) -> list[str]:
+    if check.ok:
+        return [f"verified: {count(check.versions, 'version')} of masks and all signatures are as they were written"]
+    lines = [] if check.log.ok else [f"CHANGED: review/log.jsonl line {check.log.line} {check.log.what}"]
+    lines += [f"CHANGED: {each.file} {each.what}" for each in check.files[:SHOWN]]
+    for case, what in list(check.changed.items())[:SHOWN]:
+        lines.append(f"CHANGED: {case} is signed, but its {' and '.join(what)} changed since")
+    more = len(check.files) + len(check.changed) - len(lines)
+    return [*lines, f"and {more} more, see --json"] if more > 1 else lines
