@@ -72,7 +72,7 @@ EDGES = {
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
     "review_page": {
-        *("base", "images", "dataset", "grid", "interop", "quality", "reviewing", "worklist", "delivery"),
+        *("base", "images", "dataset", "grid", "evaluation", "interop", "quality", "reviewing", "worklist", "delivery"),
     },
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }

@@ -103,21 +103,53 @@ def draw_overlay(
     sides are, unless it is a picture that has none (``has_directions``). ``units`` are those of ``spacing_mm``, in
     which the scale bar is written. ``called`` is what the two masks are in the legend.
     """
+    centre = shown_slices(reference_zyx, np.zeros_like(reference_zyx) if prediction_zyx is None else prediction_zyx)
+    masks = MasksOverImage(
+        image_zyx=image_zyx,
+        reference_zyx=reference_zyx,
+        prediction_zyx=prediction_zyx,
+        spacing_mm=spacing_mm,
+        names=names,
+        has_directions=has_directions,
+        units=units,
+        called=called,
+    )
+    return draw_slices(masks, centre)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasksOverImage:
+    """What a picture is drawn of: see ``draw_overlay``."""
+
+    image_zyx: np.ndarray | None
+    reference_zyx: np.ndarray
+    prediction_zyx: np.ndarray | None = None
+    spacing_mm: Spacing
+    names: Sequence[str]
+    has_directions: bool = True
+    units: Units = SCAN
+    called: tuple[str, str] = ("reference", "prediction")
+
+
+def draw_slices(drawn: MasksOverImage, centre: tuple[int, int, int]) -> bytes:
+    """PNG of up to three views through the voxel ``centre``, as ``draw_overlay`` draws them."""
     from PIL import Image
 
-    is_pair = prediction_zyx is not None
-    if prediction_zyx is None:
-        prediction_zyx = np.zeros_like(reference_zyx)
+    image_zyx = drawn.image_zyx
+    reference_zyx = drawn.reference_zyx
+    is_pair = drawn.prediction_zyx is not None
+    prediction_zyx = np.zeros_like(reference_zyx) if drawn.prediction_zyx is None else drawn.prediction_zyx
     foreground = (reference_zyx > 0) | (prediction_zyx > 0)
-    box = _shown_box(foreground, spacing_mm)
-    centre = shown_slices(reference_zyx, prediction_zyx)
+    box = _box_with(_shown_box(foreground, drawn.spacing_mm), centre)
     views = views_of(foreground.shape)
     images = [None if image_zyx is None else shown_plane(image_zyx, axis, centre[axis], box) for _, axis, _ in views]
     masks = [
         (shown_plane(reference_zyx, axis, centre[axis], box), shown_plane(prediction_zyx, axis, centre[axis], box))
         for _, axis, _ in views
     ]
-    sizes_mm = [np.delete(spacing_mm, axis) * reference.shape for (_, axis, _), (reference, _) in zip(views, masks)]
+    sizes_mm = [
+        np.delete(drawn.spacing_mm, axis) * reference.shape for (_, axis, _), (reference, _) in zip(views, masks)
+    ]
     window = None if image_zyx is None else window_of(image_zyx, foreground, images)
     numbers = _numbered_classes(masks)
     with letters_of_names():
@@ -126,13 +158,13 @@ def draw_overlay(
             _draw_view(ax, image, planes, size_mm, window)
             _draw_numbers(ax, planes, size_mm, numbers)
             place = f"slice {centre[axis] + 1} of {foreground.shape[axis]}"
-            if has_directions:
+            if drawn.has_directions:
                 _letter(ax, letters)
                 ax.set_title(f"{name}, {place}", size=10, color=TEXT, pad=18)
             elif foreground.shape[axis] > 1:
                 ax.set_title(place, size=10, color=TEXT)
-        _scale_bar(axes[0], sizes_mm[0], units)
-        _legend(figure, numbers, names, _ground_text(window), called=called if is_pair else None)
+        _scale_bar(axes[0], sizes_mm[0], drawn.units)
+        _legend(figure, numbers, drawn.names, _ground_text(window), called=drawn.called if is_pair else None)
         with Image.open(io.BytesIO(png_of(figure))) as picture:
             return palette_png(picture.convert("RGB"))
 
@@ -184,6 +216,12 @@ def _shown_box(foreground_zyx: np.ndarray, spacing_mm: Spacing) -> tuple[slice, 
         margin = math.ceil(margin_mm / mm)
         parts.append(slice(max(0, start - margin), min(size, stop + margin)))
     z, y, x = parts
+    return z, y, x
+
+
+def _box_with(box: tuple[slice, slice, slice], centre: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    """The box, large enough to hold the voxel that is shown."""
+    z, y, x = (slice(min(part.start, at), max(part.stop, at + 1)) for part, at in zip(box, centre))
     return z, y, x
 
 

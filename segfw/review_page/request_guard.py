@@ -46,7 +46,7 @@ WELCOME = (
 REFUSED = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>segfw review</title></head><body>'
     "<p>This address opens the page once. Use the browser in which it was opened, or end segfw review and start it "
-    "again.</p><p>此地址只能使用一次。请在已打开的浏览器中继续,或重新启动 segfw review。</p></body></html>"
+    "again.</p><p>此地址只能使用一次。请在已打开的浏览器中继续，或重新启动 segfw review。</p></body></html>"
 )
 
 

@@ -24,3 +24,7 @@ class ReviewOptions(Options):
         None, "where the page delivers signed masks to (default: beside the folder, NAME_delivered)", metavar="FOLDER"
     )
     language: Language = option("auto", "of the page (default: the browser's)")
+    static: Path | None = option(
+        None, "write one page that needs no server instead; decisions are downloaded from it", metavar="FILE"
+    )
+    cases: int = option(100, "of --static: how many, the most urgent first (default: {default})", ge=1)

@@ -23,7 +23,10 @@ def require_server() -> None:
     """UserError if the packages of the server are not installed."""
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
-        raise UserError(f"the review page needs {' and '.join(lacking)}; install it with: pip install 'segfw[review]'")
+        raise UserError(
+            f"the review page needs {' and '.join(lacking)}; install it with: pip install 'segfw[review]', or write a "
+            "page that needs no server with --static FILE"
+        )
 
 
 def bound_socket(port: int) -> socket.socket:

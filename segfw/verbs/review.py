@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import say_next
 from segfw.review_page.review_options import ReviewOptions
+
+if TYPE_CHECKING:
+    from segfw.reviewing.review_store import ReviewStore
 
 
 @takes_options(options=ReviewOptions)
 def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
-    """Serves the review page of a folder of masks until it is interrupted.
+    """Serves the review page of a folder of masks until it is interrupted, or writes a page that needs no server.
 
     The page is of this computer alone (127.0.0.1), and of the browser in which the address was opened first: the
     address holds a token that can be used once. What is done there is kept in ``review/`` of the folder, as by
@@ -25,7 +30,8 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
     folder
         Of masks that ``predict`` or ``ensemble`` wrote.
     options
-        Who reviews, and how the page is opened.
+        Who reviews, and how the page is opened. ``static`` writes one HTML file of the most urgent ``cases`` instead,
+        with pictures; ``segfw accept --from`` takes the decisions that are downloaded from it.
 
     Raises
     ------
@@ -37,6 +43,9 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
     from segfw.reviewing.review_store import ReviewStore
 
     store = ReviewStore.open(Path(folder))
+    if options.static is not None:
+        _write_static(store, options.static, options)
+        return
     require_server()
     from segfw.review_page.review_desk import ReviewDesk, Seat
 
@@ -60,6 +69,16 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
         print("Ctrl-C ends it; what was saved stays", flush=True)
 
     serve_review(desk, bound_socket(options.port), say_ready)
+
+
+def _write_static(store: ReviewStore, path: Path, options: ReviewOptions) -> None:
+    from segfw.base.words import count
+    from segfw.review_page.static_review import write_static_review
+
+    page = write_static_review(store, path, most_cases=options.cases, language=options.language)
+    left = f"; {page.left_out} more are open, give more --cases for them" if page.left_out else ""
+    print(f"written: {page.path}, with {count(page.cases, 'case')}{left}")
+    say_next("accept", store.folder, "--from", "decisions.json")
 
 
 def _has_display() -> bool:

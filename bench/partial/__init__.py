@@ -1,1 +1,0 @@
-"""What cases annotated in part teach: ``python -m bench partial``."""
