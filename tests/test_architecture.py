@@ -24,7 +24,7 @@ FLOORS = (
     {"planning", "evaluation", "perturbations"},
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
-    {"quality", "robustness"},
+    {"quality", "robustness", "radiomics"},
     {"reviewing"},
     {"retraining"},
     {"standing"},
@@ -59,6 +59,7 @@ EDGES = {
     "robustness": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },
+    "radiomics": {"base", "images", "dataset", "evaluation", "measurements"},
     "reviewing": {"base", "images", "dataset", "evaluation", "inference", "measurements"},
     "retraining": {
         *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),

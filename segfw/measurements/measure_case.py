@@ -58,34 +58,44 @@ class MeasuringJob:
 
     def measured(self, case: MaskCase) -> CaseMeasures:
         """All structures of a case; UserError if a file cannot be read, or the grids differ."""
-        if self.channels and len(case.images) != len(self.channels):
-            raise UserError(_lacking_images(case, self.channels))
-        stored, images = read_case(case, self.labels)
-        classes_zyx = classes_of(to_canonical(stored), self.labels, case.mask, case.label_map)
-        canonical = [to_canonical(image) for image in images]
-        geometry = to_canonical(replace(stored, array=np.broadcast_to(np.uint8(0), stored.array.shape))).geometry
-        channels: dict[str, np.ndarray] = {}
-        for name, image in zip(self.channels, canonical):
-            many = len(image.array) > 1
-            channels |= {f"{name}_{index}" if many else name: each for index, each in enumerate(image.array)}
-        mask = MaskToMeasure(
-            classes_zyx=classes_zyx,
-            geometry=geometry,
-            units=stored.units,
-            labels=self.labels,
-            channels=channels,
-            outside=field_of_view_of(channels, geometry, stored.units),
-        )
+        mask, notes = case_in_memory(case, self.labels, self.channels)
         found = measure_mask(case.id, mask, only=self.only, per_component=self.per_component)
-        notes = tuple(dict.fromkeys(note for volume in (stored, *images) for note in volume.notes))
         return CaseMeasures(
             id=case.id,
             sources=case.sources,
             digests=tuple(_digest(path) for path in case.files),
-            unit=stored.units.size,
+            unit=mask.units.size,
             notes=notes,
             structures=found,
         )
+
+
+def case_in_memory(
+    case: MaskCase, labels: LabelSet, channel_names: Sequence[str]
+) -> tuple[MaskToMeasure, tuple[str, ...]]:
+    """The mask of a case with its images, and what is odd about the files.
+
+    Raises UserError if a file cannot be read or is lacking, or the grids differ.
+    """
+    if channel_names and len(case.images) != len(channel_names):
+        raise UserError(_lacking_images(case, channel_names))
+    stored, images = read_case(case, labels)
+    classes_zyx = classes_of(to_canonical(stored), labels, case.mask, case.label_map)
+    canonical = [to_canonical(image) for image in images]
+    geometry = to_canonical(replace(stored, array=np.broadcast_to(np.uint8(0), stored.array.shape))).geometry
+    channels: dict[str, np.ndarray] = {}
+    for name, image in zip(channel_names, canonical):
+        many = len(image.array) > 1
+        channels |= {f"{name}_{index}" if many else name: each for index, each in enumerate(image.array)}
+    mask = MaskToMeasure(
+        classes_zyx=classes_zyx,
+        geometry=geometry,
+        units=stored.units,
+        labels=labels,
+        channels=channels,
+        outside=field_of_view_of(channels, geometry, stored.units),
+    )
+    return mask, tuple(dict.fromkeys(note for volume in (stored, *images) for note in volume.notes))
 
 
 def read_case(case: MaskCase, labels: LabelSet | None = None) -> tuple[Volume, list[Volume]]:

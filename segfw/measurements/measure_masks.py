@@ -77,18 +77,18 @@ def measure_mask(
 ) -> tuple[StructureMeasures, ...]:
     """Every structure, or ``only`` those, in the order of the labels. Nothing that is absent has a size."""
     labels = mask.labels
-    boxes = _boxes(mask.classes_zyx)
+    boxes = class_boxes(mask.classes_zyx)
     measured = {}
     for name, classes in labels.structures.items():
         if only is not None and name not in only:
             continue
         facts: dict[str, Any] = {"case": case, "structure": name, "value": _value_of(labels, classes)}
-        box = _joined([boxes[index] for index in classes if index in boxes])
+        box = joined_box([boxes[index] for index in classes if index in boxes])
         if box is None:
             reason = "no voxel of it is in the mask"
             measured[name] = StructureMeasures(**facts, status="absent", reason=reason, voxels=0)
             continue
-        inside = _inside(mask.classes_zyx[box], classes, labels.classes)
+        inside = inside_of(mask.classes_zyx[box], classes, labels.classes)
         measured[name] = _measured(mask, inside, box, facts, per_component=per_component)
     return _with_ratios(measured)
 
@@ -97,14 +97,14 @@ def _value_of(labels: LabelSet, classes: Sequence[int]) -> str:
     return "+".join(str(labels.values[index]) for index in classes)
 
 
-def _boxes(classes_zyx: np.ndarray) -> dict[int, Box]:
+def class_boxes(classes_zyx: np.ndarray) -> dict[int, Box]:
     """The smallest box around each class but the background."""
     from scipy.ndimage import find_objects
 
     return {index: box for index, box in enumerate(find_objects(classes_zyx), start=1) if box is not None}
 
 
-def _joined(boxes: Sequence[Box]) -> Box | None:
+def joined_box(boxes: Sequence[Box]) -> Box | None:
     """The smallest box around all of them; None around none."""
     if not boxes:
         return None
@@ -112,7 +112,8 @@ def _joined(boxes: Sequence[Box]) -> Box | None:
     return z, y, x
 
 
-def _inside(classes_zyx: np.ndarray, classes: Sequence[int], number: int) -> np.ndarray:
+def inside_of(classes_zyx: np.ndarray, classes: Sequence[int], number: int) -> np.ndarray:
+    """Where any of these classes is, of so many."""
     if len(classes) == 1:
         return np.ascontiguousarray(classes_zyx == classes[0])
     table = np.zeros(number, bool)
@@ -249,7 +250,7 @@ def _parts(
 ) -> tuple[ComponentMeasures, ...]:
     """Every component, the largest first; its intensity is of the first channel that all of the structure has."""
     name = next(iter(statistics), None)
-    boxes = _boxes(components)
+    boxes = class_boxes(components)
     has_mm = mask.units != PICTURE
     parts = []
     for number, index in enumerate(np.argsort(-sizes, kind="stable").tolist(), start=1):

@@ -39,7 +39,19 @@ class CasePicture:
     has_directions: bool
 
 
-def write_measures_page(path: Path, measures: Measures, found: FoundMasks) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PageSection:
+    """Something more on the page: what is said above its table and below it."""
+
+    title: str
+    lead: str
+    table: Table
+    below: str = ""
+
+
+def write_measures_page(
+    path: Path, measures: Measures, found: FoundMasks, sections: Sequence[PageSection] = ()
+) -> None:
     """Writes the page, atomically; the cases that are shown are read again."""
     pictures = _pictures(measures, found)
     links = {picture.case: f"#picture-{number}" for number, picture in enumerate(pictures, start=1)}
@@ -58,6 +70,7 @@ def write_measures_page(path: Path, measures: Measures, found: FoundMasks) -> No
         pictures=pictures,
         time_points=time_point_table(measures) if measures.time_points else None,
         row_table=row_table(rows, measures, links),
+        sections=sections,
     )
 
 

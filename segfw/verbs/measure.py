@@ -65,12 +65,16 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings, agree_on_settings
     from segfw.measurements.whole_cohort import gathered
     from segfw.model.source import kept_folders
+    from segfw.radiomics.radiomics_cohort import check_asked, radiomics_of
+    from segfw.radiomics.radiomics_section import radiomics_section
+    from segfw.radiomics.radiomics_tables import remove_feature_tables
 
     # Whether paths and options go together
     masks = Path(masks)
     output = Path(output)
     report = options.report
     check_outputs(output, report)
+    check_asked(output, options)
     model = None if options.model is None else Path(options.model)
     for each in (output, report):
         require_outside(each, (masks, options.images, *(() if model is None else kept_folders(model))))
@@ -114,6 +118,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     asked_for = {"label_names": str(options.label_names or ""), "by_patient": str(options.by_patient or "")}
     folder = MeasuresFolder.beside(output)
     cases = part.cases(found.cases)
+    radiomics = radiomics_of(output, found, cases, only, options, folder) if options.radiomics else None
     agree_on_settings(folder, settings, output, found.cases, own=cases, overwrite=options.overwrite)
 
     # The work
@@ -125,13 +130,20 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
         per_component=options.per_component,
     )
     print(f"measuring {part.text(found.cases)}")
-    if options.cluster is None:
-        with thread_pool(options.workers) as pool:
-            cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
-    else:
-        with cluster_pool(options.cluster, reads=[path.absolute() for path in reads], writes=folder.path) as pool:
-            cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
+    with (
+        thread_pool(options.workers)
+        if options.cluster is None
+        else cluster_pool(options.cluster, reads=[path.absolute() for path in reads], writes=folder.path)
+    ) as pool:
+        cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
+        of_features = None if radiomics is None else radiomics.share_out(cases, pool)
     print(f"{count(cohort.done, 'case')} measured, {cohort.kept} were there")
+    failures = list(cohort.failures)
+    if radiomics is not None and of_features is not None:
+        print(f"features of {count(of_features.done, 'case')} told, {of_features.kept} were there")
+        for failure in of_features.failures:
+            radiomics.job.folder.keep_failure(failure.item, failure.error)
+        failures += of_features.failures
 
     # The tables, of all parts that have measured so far
     for failure in cohort.failures:
@@ -143,18 +155,26 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
 
             measures = with_intervals(measures, volumes, model, masks)
         write_tables(output, measures, wide=options.wide)
+        features = None
+        if radiomics is not None:
+            features = radiomics.write()
+            aside(features.text())
+        else:
+            remove_feature_tables(output)
         if report is not None:
-            write_measures_page(report, measures, found)
-    if cohort.failures:
-        raise CasesFailed("in measuring", cohort.failures, None, not_begun=cohort.not_begun)
+            sections = [] if features is None else [radiomics_section(features)]
+            write_measures_page(report, measures, found, sections)
+    if failures:
+        raise CasesFailed("in measuring", failures, None, not_begun=cohort.not_begun)
     return measures
 
 
 def _say_result(typed: argparse.Namespace, measures: Measures) -> None:
     from segfw.measurements.measure_tables import files_of
+    from segfw.radiomics.radiomics_cohort import feature_files
 
     aside(measures.text())
-    print(f"written: {', '.join(map(str, files_of(typed.output)))}")
+    print(f"written: {', '.join(map(str, [*files_of(typed.output), *feature_files(typed.output)]))}")
     if typed.report:
         print(f"written: {typed.report}")
 

@@ -1,0 +1,89 @@
+"""Which settings a cohort is told with: those that are given, those of an earlier call, or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segfw.base.records import UserError
+from segfw.images.geometry import Spacing
+from segfw.images.header_only import volume_of_header
+from segfw.images.units import PICTURE, SLICE
+from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
+from segfw.measurements.measure_case import case_in_memory
+from segfw.measurements.measure_masks import MaskToMeasure
+from segfw.radiomics.radiomics_settings import CT, Modality, RadiomicsSettings, decided
+
+LOOKED_AT = 5  # cases that are read to tell what kind of images they are, evenly from all
+AIR_HU = -500  # CT reaches below, as air does
+
+
+def settings_for(
+    found: FoundMasks, file: Path, given: Path | None, log_mm: tuple[float, ...], *, overwrite: bool
+) -> RadiomicsSettings:
+    """The settings in ``given``, else those in ``file`` from an earlier call, else new ones.
+
+    ``log_mm`` are filters, if any are asked for. Raises UserError if the settings are of other images, or have other
+    filters than are asked for; if no image can be read, or none has millimetres.
+    """
+    source = given if given is not None else file if file.is_file() and not overwrite else None
+    looked_at = [_read(case, found) for case in _evenly(found.cases)]
+    masks = [mask for mask in looked_at if mask is not None and mask.units != PICTURE]
+    if not masks:
+        why = "none of those looked at can be read" if not any(looked_at) else "they have no millimetres"
+        raise UserError(f"{found.cases[0].mask.parent}: features cannot be told of these images, because {why}")
+    modalities = modalities_of(masks, found)
+    if source is None:
+        has_one_slice = float(np.median([mask.units == SLICE for mask in masks])) > 0.5
+        settings = decided(_spacings(found.cases, masks), has_one_slice, modalities, log_mm)
+    else:
+        settings = RadiomicsSettings.load(source)
+        settings.require_like(modalities, source)
+        if log_mm and settings.log_mm != log_mm:
+            has = ",".join(f"{width:g}" for width in settings.log_mm) or "none"
+            raise UserError(
+                f"{source}: has other filters (log: {has}) than --filters; leave out --filters, or decide anew under "
+                "another name"
+            )
+    return settings
+
+
+def _evenly(cases: Sequence[MaskCase]) -> list[MaskCase]:
+    number = min(LOOKED_AT, len(cases))
+    return [cases[index * len(cases) // number] for index in range(number)]
+
+
+def _read(case: MaskCase, found: FoundMasks) -> MaskToMeasure | None:
+    """None if a file cannot be read; whoever tells its features says why."""
+    try:
+        return case_in_memory(case, found.labels, found.channels)[0]
+    except UserError:
+        return None
+
+
+def _spacings(cases: Sequence[MaskCase], masks: Sequence[MaskToMeasure]) -> list[Spacing]:
+    """Of all masks whose headers say it, else of those that were read."""
+    spacings = []
+    for case in cases:
+        try:
+            header = volume_of_header(case.mask)
+        except UserError:
+            continue
+        if header is not None:
+            spacings.append(header.geometry.spacing_mm)
+    return spacings or [mask.geometry.spacing_mm for mask in masks]
+
+
+def modalities_of(masks: Sequence[MaskToMeasure], found: FoundMasks) -> dict[str, Modality]:
+    """By the names of the channels where dataset.json gives them, else by the lowest values."""
+    names = list(masks[0].channels)
+    # Channels that nobody named are called by their numbers.
+    is_named = not all(name.startswith(("image", "channel_")) for name in found.channels)
+    kinds: dict[str, Modality] = {}
+    for name in names:
+        lowest = [float(np.min(mask.channels[name])) for mask in masks if name in mask.channels]
+        is_ct = name.upper() == CT if is_named else float(np.median(lowest)) <= AIR_HU
+        kinds[name] = "CT" if is_ct else "other"
+    return kinds

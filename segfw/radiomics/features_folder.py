@@ -1,0 +1,79 @@
+"""The features of each case while those of a cohort are told: in .segfw/NAME_radiomics beside NAME.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from segfw.base.case_files import CaseFiles
+from segfw.base.errors import DiskFull, reason_of
+from segfw.base.file_names import HIDDEN
+from segfw.base.records import Record, UserError
+from segfw.dataset.labels import LabelSet
+from segfw.measurements.masks_to_measure import MaskCase
+from segfw.radiomics.features_records import CaseFeatures
+from segfw.radiomics.radiomics_settings import RadiomicsSettings
+
+ENDING = "_radiomics"  # behind the name of the table of measures
+
+
+class FeaturesJob(Record):
+    """What the features depend on besides the files."""
+
+    settings: RadiomicsSettings
+    labels: LabelSet
+    channels: tuple[str, ...]
+    only: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesFolder(CaseFiles[CaseFeatures]):
+    """Where the features of each case are kept; ``versions`` is how many changed ones are asked for."""
+
+    path: Path
+    versions: int = 0
+    kind: ClassVar = CaseFeatures
+
+    @property
+    def folder(self) -> Path:
+        return self.path
+
+    @staticmethod
+    def beside(output: Path, versions: int) -> FeaturesFolder:
+        """Of a table of measures."""
+        return FeaturesFolder(path=output.parent / HIDDEN / (output.stem + ENDING), versions=versions)
+
+    def is_done(self, case: MaskCase) -> bool:
+        """Whether there are features, and as many changed versions as are asked for, of the files of now."""
+        kept = self.current(case)
+        return kept is not None and not kept.problem and self.versions in (0, kept.versions)
+
+    def is_outdated(self, case: MaskCase) -> bool:
+        """Whether there are features of other files than those that are there now."""
+        kept = self.kept(case)
+        return kept is not None and not kept.problem and kept.sources != case.sources
+
+    def keep_failure(self, case: MaskCase, error: Exception | None) -> None:
+        """Notes why a case has no features, so that it has rows that say so; not of a full disk."""
+        if not isinstance(error, DiskFull):
+            problem = (reason_of(error) if error is not None else None) or str(error)
+            self.keep(CaseFeatures(id=case.id, sources=case.sources, problem=problem))
+
+    def agree(
+        self, job: FeaturesJob, output: Path, cases: Sequence[MaskCase], *, own: Sequence[MaskCase], overwrite: bool
+    ) -> None:
+        """Says what is told here; UserError if what is there was told otherwise, unless it may be overwritten."""
+        with self.alone():
+            old = self.settings(FeaturesJob, overwrite=overwrite)
+            if old is not None and old != job and not overwrite:
+                names = [name for name in FeaturesJob.model_fields if getattr(old, name) != getattr(job, name)]
+                raise UserError(
+                    f"{output}: its features were told with other options ({', '.join(names)}); give another name, or "
+                    "--overwrite"
+                )
+            if overwrite:
+                self.forget(own if old == job else cases)
+            if old != job:
+                self.keep_settings(job)
