@@ -1,0 +1,1 @@
+"""What the review queue is worth and what it costs: ``python -m bench queue``."""

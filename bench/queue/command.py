@@ -1,0 +1,120 @@
+"""What the review queue is worth, with a simulated expert, and what it costs.
+
+    python -m bench queue scale [--cases 2000] [--structures 100]      seconds and memory of segfw queue
+    python -m bench queue audits                                       10 000 made-up pools: how often the bound holds
+    python -m bench queue pool WORK RAW/kept POOL --name hippocampus   kept-out cases, clean and spoilt, predicted
+    python -m bench queue draws POOL ... [--draws 20]                  a line each in bench/results/queue.jsonl
+    python -m bench queue show                                         tables of these
+
+RAW and WORK are those of ``python -m bench trust split``, ``train`` and ``segfw calibrate``: nothing was fitted or
+chosen on the kept-out patients. The simulated expert replaces an item by the expert's mask and takes minutes by an assumed
+rule; nobody's time was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import CLONE
+from segfw.base.records import UserError
+
+RESULTS = CLONE / "bench" / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    try:
+        args.do(args)
+    except UserError as error:
+        sys.exit(f"python -m bench queue {args.verb}: {error}")
+
+
+def scale(args: argparse.Namespace) -> None:
+    """A folder of many cases and structures."""
+    from bench.queue.scale import measured
+
+    result = measured(args.work, args.cases, args.structures, regions=args.regions, runs=args.runs)
+    result.append_to(args.results)
+    print(result.text)
+
+
+def audits(args: argparse.Namespace) -> None:
+    """Made-up pools."""
+    from bench.queue.made_up_pools import simulated_audits
+
+    for result in simulated_audits(args.pools):
+        result.append_to(args.results)
+        print(result.text)
+
+
+def pool(args: argparse.Namespace) -> None:
+    """Kept-out cases, clean and spoilt."""
+    from bench.queue.pools import predict_pool
+
+    predict_pool(args.work, args.kept, args.pool, args.name, spoilt_copies=args.copies)
+
+
+def draws(args: argparse.Namespace) -> None:
+    """The simulated expert."""
+    from bench.queue.draws import drawn_results
+
+    for folder in args.pool:
+        for result in drawn_results(folder, args.draws):
+            result.append_to(args.results)
+            print(result.markdown, end="\n\n")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Tables of the results that are kept."""
+    from bench.queue.draws import read_results
+
+    if not args.results.is_file():
+        raise UserError(f"{args.results}: no such file; call python -m bench queue draws first")
+    print("\n\n".join(result.markdown for result in read_results(args.results)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench queue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    asked = verbs.add_parser("scale", help="seconds and memory of a made-up folder")
+    asked.add_argument("--cases", type=int, default=2000)
+    asked.add_argument("--structures", type=int, default=100)
+    asked.add_argument("--regions", type=int, default=1, help="of three quarters of the structures (default: 1)")
+    asked.add_argument("--runs", type=int, default=100, help="of each of two candidates of a region (default: 100)")
+    asked.add_argument("--work", type=Path, default=Path("queue_scale_check"), help="is made and removed")
+    asked.add_argument("--results", type=Path, default=RESULTS / "queue_scale.jsonl")
+    asked.set_defaults(do=scale)
+
+    asked = verbs.add_parser("audits", help="how often the bound of an audit holds")
+    asked.add_argument("--pools", type=int, default=10_000)
+    asked.add_argument("--results", type=Path, default=RESULTS / "queue_audits.jsonl")
+    asked.set_defaults(do=audits)
+
+    asked = verbs.add_parser("pool", help="kept-out cases, clean and spoilt, predicted by a calibrated model")
+    asked.add_argument("work", type=Path)
+    asked.add_argument("kept", type=Path, help="labelled cases that nothing was fitted on")
+    asked.add_argument("pool", type=Path, help="folder for images, expert masks and masks")
+    asked.add_argument("--name", required=True, help="of the data set, in tables")
+    asked.add_argument("--copies", type=int, default=2, help="spoilt copies of each case, of six kinds (default: 2)")
+    asked.set_defaults(do=pool)
+
+    asked = verbs.add_parser("draws", help="the simulated expert works the pool in many orders")
+    asked.add_argument("pool", type=Path, nargs="+")
+    asked.add_argument("--draws", type=int, default=20)
+    asked.add_argument("--results", type=Path, default=RESULTS / "queue.jsonl")
+    asked.set_defaults(do=draws)
+
+    asked = verbs.add_parser("show", help="the tables of the results that are kept")
+    asked.add_argument("--results", type=Path, default=RESULTS / "queue.jsonl")
+    asked.set_defaults(do=show)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
