@@ -7,8 +7,8 @@
     python -m bench queue show                                         tables of these
 
 RAW and WORK are those of ``python -m bench trust split``, ``train`` and ``segfw calibrate``: nothing was fitted or
-chosen on the kept-out patients. The simulated expert replaces an item by the expert's mask and takes minutes by an assumed
-rule; nobody's time was measured.
+chosen on the kept-out patients. The simulated expert replaces an item by the expert's mask and takes minutes by
+an assumed rule; nobody's time was measured.
 """
 
 from __future__ import annotations

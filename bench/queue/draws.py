@@ -23,12 +23,12 @@ SHARES = (0.1, 0.2, 0.4)
 BOOTSTRAPS = 100
 RANDOM = "random item"
 ORACLE = "oracle"
-BASE = "predicted Dice, no minutes"
+BASE = "ours, all items equally long"
 
 
 class ArmResult(Record):
     """Means over the draws; ``low`` and ``high`` are of patients drawn anew. ``less_base`` is the area less that of
-    the same items by predicted Dice alone."""
+    the same queue without a model of minutes."""
 
     arm: str
     dice_at: tuple[float, ...]
@@ -67,7 +67,7 @@ class QueueResult(ResultLine):
             f"{self.volume_ratio:.0f} times the smallest, minutes of items differ {self.minutes_ratio:.0f}-fold)",
             "",
             "| order | Dice at 10 % | 20 % | 40 % of the minutes | area | of the way | beats the first three | "
-            "area less that of predicted Dice |",
+            "area less that without minutes |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for arm in self.arms:

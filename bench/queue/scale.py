@@ -45,7 +45,9 @@ def measured(work: Path, cases: int, structures: int, *, regions: int, runs: int
     folder = work / "masks"
     write_folder(folder, cases, structures, regions=regions, runs=runs)
     quality = sum(path.stat().st_size for path in (folder / "quality").iterdir())
-    taken = [measure([str(SEGFW), "queue", str(folder)], env=os.environ, log=work / f"log_{turn}") for turn in range(2)]
+    before = os.times()
+    taken = measure([str(SEGFW), "queue", str(folder)], env=os.environ, log=work / "log")
+    after = os.times()
     queue = read_queue(folder)
     assert queue is not None
     result = ScaleResult(

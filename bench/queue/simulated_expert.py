@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -208,9 +208,16 @@ def ours(*, regions: bool, minutes: bool, refits: bool) -> Arm:
 
 
 def _order(items: WorkItems, model: MinutesModel, *, by_minutes: bool) -> np.ndarray:
+    """Without minutes all items take the same, but opening a case costs all the same, so that cases stay together."""
     if by_minutes:
         return greedy_order(items, items.gain, model).chosen
-    return np.argsort(-items.gain, kind="stable")
+    alike = replace(
+        items,
+        slices=np.full(len(items), items.slices.mean()),
+        wrong_slices=np.full(len(items), items.wrong_slices.mean()),
+        wrong_mm2=np.full(len(items), items.wrong_mm2.mean()),
+    )
+    return greedy_order(alike, items.gain, MinutesModel()).chosen
 
 
 ARMS: dict[str, Arm] = {
@@ -220,6 +227,7 @@ ARMS: dict[str, Arm] = {
     "AbdomenAtlas (voxels of doubt)": abdomen_atlas,
     "pairwise fold Dice": pairwise,
     "predicted Dice, no minutes": by_quality,
+    "ours, all items equally long": ours(regions=False, minutes=False, refits=False),
     "ours without regions, minutes assumed": ours(regions=False, minutes=True, refits=False),
     "ours without regions": ours(regions=False, minutes=True, refits=True),
     "ours with regions": ours(regions=True, minutes=True, refits=True),

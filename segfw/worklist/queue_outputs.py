@@ -72,7 +72,7 @@ def write_queue_page(path: Path, folder: Path, queue: ReviewQueue, second: Secon
         TEMPLATE,
         title=f"Review queue of {folder.resolve().name}",
         queue=queue,
-        items=count(len(queue), "item").split(" ", 1),
+        items=(f"{len(queue):,}", "item" if len(queue) == 1 else "items"),
         cases=count(len(set(queue.columns.case)), "case").split(" ", 1),
         hours=duration(queue.total_minutes),
         table=item_table(queue, shown) if shown else None,
@@ -124,8 +124,9 @@ def minutes_text(queue: ReviewQueue) -> str:
 
 
 def duration(minutes: float) -> str:
-    """'35 min', '2.4 h'."""
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    """'35 min', '2.4 h', '1,204 h'."""
+    hours = minutes / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h"
 
 
 def queue_lines(queue: ReviewQueue) -> list[str]:

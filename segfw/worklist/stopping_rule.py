@@ -69,6 +69,6 @@ def stopping(
             lacks.append(f"{texts}; wanted is at most {100 * audit_target:g} %")
     if hold:
         return Stop(is_reached=True, reasons=tuple(hold))
-    open_text = count(items_left, "item")
+    open_text = count(items_left, "structure")
     verb = "is" if items_left == 1 else "are"
     return Stop(is_reached=False, reasons=(f"{open_text} {verb} open", *lacks))

@@ -51,7 +51,7 @@ def test_the_worst_comes_first_and_files_agree(folder, capsys):
     page = (folder / "queue.html").read_text()
     assert "case_05" in page
     assert "Go on:" in page
-    assert made.stop.reasons[0] == "12 items are open"
+    assert made.stop.reasons[0] == "12 structures are open"
 
 
 def test_what_is_decided_is_left_out_and_minutes_are_learned(folder):
