@@ -110,7 +110,7 @@ def _say_result(typed: argparse.Namespace, made: ReviewQueue) -> None:
 COMMAND = Command(
     function=queue,
     what="Put masks in the order in which correcting them pays most per minute, and say when to stop.",
-    example="segfw queue predictions --minutes 120 --audit 59",
+    example="segfw queue masks --minutes 120 --audit 59",
     arguments=(Argument(name="folder", help="folder of masks that segfw predict wrote, with quality"),),
     say_result=_say_result,
 )

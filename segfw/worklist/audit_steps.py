@@ -31,10 +31,10 @@ def draw_audit(store: ReviewStore, open_items: Sequence[Pair], options: QueueOpt
         now=utc_text(store.clock()),
     )
     pool = sum(audit.pool.values())
-    each = " of each structure" if options.audit_by == "structure" else ""
+    each = f" ({options.audit} of each)" if options.audit_by == "structure" else ""
     said = (
-        f"audit {len(kept.audits) + 1} of {announced}: {options.audit}{each} drawn of {count(pool, 'open structure')}, "
-        f"{len(audit.items)} in all, seed {audit.seed}; a draft with a Dice below {options.fail_below:g} has failed"
+        f"audit {len(kept.audits) + 1} of {announced}: {len(audit.items)} of {count(pool, 'open structure')} drawn{each}, "
+        f"seed {audit.seed}; a draft with a Dice below {options.fail_below:g} has failed"
     )
     store.log.append(Entry(event="audit-drawn", reason=said))
     kept.model_copy(update={"announced": announced, "audits": (*kept.audits, audit)}).save(audit_file(store.folder))

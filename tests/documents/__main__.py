@@ -26,7 +26,10 @@ from segfw.cli import VERBS, command_of
 EXAMPLES = "--help"
 EXAMPLES_NOT_RUN = {"import-nnunet": "needs a model that nnU-Net trained"}
 # The example of predict has written masks into the folder that the one of ensemble names.
-EXAMPLES_BEGIN_WITH = {"ensemble": "rm -r masks\n"}
+EXAMPLES_BEGIN_WITH = {
+    "ensemble": "rm -r masks\n",
+    "queue": "rm -r masks\nsegfw predict work new_scans masks --folds 0 --uncertainty\n",
+}
 # Pages that begin before there is a work folder, and those that make their data too.
 BEFORE_TRAINING = ("README.md", "docs/howto/train.md", "docs/howto/dicom.md", EXAMPLES)
 FROM_NOTHING = ("docs/tutorial.md",)

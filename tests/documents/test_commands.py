@@ -30,7 +30,6 @@ OF_OTHERS = {
         "--cores",
         "--data",
         "--draw-seeds",
-        "--minutes",
         "--pairs",
         "--patients",
         "--predicted",

@@ -129,7 +129,7 @@ def test_an_audit_is_drawn_before_read_after_and_bounds_the_rest(folder):
     assert first.audit_state == "drawn"
     assert all(item.role == "work" for item in first.items())
     drawn = [event for event in store.log.events() if event.event == "audit-drawn"]
-    assert "8 drawn of 12 open structures, 8 in all, seed 3" in drawn[0].reason
+    assert "8 of 12 open structures drawn, seed 3" in drawn[0].reason
     with pytest.raises(UserError, match="an audit of 8 items was drawn at"):
         segfw.queue(folder, audit=8)
     reviewed(store, "case_05", {"liver": "accept", "spleen": "accept"})
