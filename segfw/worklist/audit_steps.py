@@ -33,8 +33,8 @@ def draw_audit(store: ReviewStore, open_items: Sequence[Pair], options: QueueOpt
     pool = sum(audit.pool.values())
     each = f" ({options.audit} of each)" if options.audit_by == "structure" else ""
     said = (
-        f"audit {len(kept.audits) + 1} of {announced}: {len(audit.items)} of {count(pool, 'open structure')} drawn{each}, "
-        f"seed {audit.seed}; a draft with a Dice below {options.fail_below:g} has failed"
+        f"audit {len(kept.audits) + 1} of {announced}: {len(audit.items)} of {count(pool, 'open structure')} "
+        f"drawn{each}, seed {audit.seed}; a draft with a Dice below {options.fail_below:g} has failed"
     )
     store.log.append(Entry(event="audit-drawn", reason=said))
     kept.model_copy(update={"announced": announced, "audits": (*kept.audits, audit)}).save(audit_file(store.folder))
