@@ -45,8 +45,10 @@ demo: install
 	@echo "The demo: data are made, a network is trained and scored. About 5 minutes on two fast cores, 25 at most."
 	$(BIN)/segfw demo demo
 
+# Two processes at once, each with whole files of tests, because those of a file share what takes long to make
+AT_ONCE ?= 2
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile
 
 # Ends with 1 if a file was more than refused; such files are kept.
 FUZZ ?= --seconds 600 --seed 1
