@@ -42,7 +42,7 @@ class ThreeModels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Difference:
+class Difference:
     """The mean difference of two models by a bootstrap over patients, and what it is of."""
 
     first: float
@@ -68,13 +68,13 @@ def gains(models: ThreeModels, structures: Sequence[str]) -> tuple[list[Gain], G
     found = [
         _gain(
             name,
-            _difference(new_nl[:, column], control_nl[:, column], patient_n),
-            _difference(again_nl[:, column], base_nl[:, column], patient_n),
+            paired_difference(new_nl[:, column], control_nl[:, column], patient_n),
+            paired_difference(again_nl[:, column], base_nl[:, column], patient_n),
         )
         for column, name in enumerate(structures)
     ]
-    over_control = _difference(*_means(new_nl, control_nl), patient_n)
-    over_base = _difference(*_means(again_nl, base_nl), patient_n)
+    over_control = paired_difference(*_means(new_nl, control_nl), patient_n)
+    over_base = paired_difference(*_means(again_nl, base_nl), patient_n)
     return found, _gain(MEAN, over_control, over_base)
 
 
@@ -123,7 +123,7 @@ def _numbered(patients: Sequence[str]) -> np.ndarray:
     return np.unique(np.array(patients), return_inverse=True)[1].reshape(-1)
 
 
-def _difference(first_n: np.ndarray, second_n: np.ndarray, patient_n: np.ndarray) -> _Difference | None:
+def paired_difference(first_n: np.ndarray, second_n: np.ndarray, patient_n: np.ndarray) -> Difference | None:
     """None where no case has a value by both."""
     both_n = np.isfinite(first_n) & np.isfinite(second_n)
     if not both_n.any():
@@ -136,7 +136,7 @@ def _difference(first_n: np.ndarray, second_n: np.ndarray, patient_n: np.ndarray
     difference = float(difference_k.mean())
     bounds = intervals(resampled, np.array([patients]))[0]
     low, high = (None, None) if bounds is None else widened(difference, bounds, patients)
-    return _Difference(
+    return Difference(
         first=float(first_n[both_n].mean()),
         second=float(second_n[both_n].mean()),
         difference=difference,
@@ -161,7 +161,7 @@ def widened(difference: float, bounds: tuple[float, float], patients: int) -> tu
     return difference - factor * (difference - low), difference + factor * (high - difference)
 
 
-def _gain(name: str, over_control: _Difference | None, over_base: _Difference | None) -> Gain:
+def _gain(name: str, over_control: Difference | None, over_base: Difference | None) -> Gain:
     if over_control is None or over_base is None:
         return _no_gain(name)
     return Gain(
