@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pydantic import field_validator
+
 from segfw.base.errors import UserError
 from segfw.base.file_names import REVIEW_FOLDER
 from segfw.base.records import Record
@@ -40,6 +42,13 @@ class Lease(Record):
     slices_viewed: dict[str, tuple[int, ...]] = {}
     edited_voxels: dict[str, int] = {}
     edited_slices: tuple[int, ...] = ()
+
+    @field_validator("until_utc")
+    @classmethod
+    def _is_time(cls, until_utc: str) -> str:
+        if datetime.fromisoformat(until_utc).tzinfo is None:
+            raise ValueError(f"{until_utc!r} does not say of which zone it is")
+        return until_utc
 
     @property
     def slices(self) -> int:

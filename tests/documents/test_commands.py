@@ -48,7 +48,6 @@ OF_OTHERS = {
         "--npz",
         "--save",
         "--val",
-        "--verify",
     },
     "docs/howto/train.md": {"--nproc-per-node"},
 }

@@ -25,7 +25,10 @@ from builders.data import write_raw
 from builders.dicom_masks import Grid, contour, contours_of, write_segmentation, write_series, write_structures
 from builders.models import WEIGHTS, selection_of, small_model
 from builders.nnunet import trained_folder
+from builders.review import AFFINE, drawn, masks_folder
 from segfw.cli import main
+from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "bad-input.md"
 MASK = "raw/labelsTr/case_01.nii.gz"
@@ -126,6 +129,31 @@ def _gone(file: Path) -> None:
     file.unlink()
 
 
+def _line_changed(file: Path) -> None:
+    """A review of another case, of which a line says another name now."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["accept", str(file.parents[1]), "case_02", "--user", "anna"])
+    file.write_bytes(file.read_bytes().replace(b'"user":"anna"', b'"user":"eve"', 1))
+
+
+def _policy(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text('{"signer": ["ben"]}')
+
+
+def _corrected(shift_mm: float, value: int) -> Callable[[Path], object]:
+    """A corrected mask that lies elsewhere, or in which one voxel has another value."""
+
+    def spoil(file: Path) -> None:
+        values = drawn()
+        values[0, 0, 0] = value
+        affine = AFFINE.copy()
+        affine[2, 3] += shift_mm
+        write_labels(file, values, Geometry.of(values.shape, affine))
+
+    return spoil
+
+
 BOX = np.zeros(Grid().shape, bool)
 BOX[1:4, 2:8, 3:7] = True
 OPEN = [contour(_grid(1).points(2, [(1, 1), (1, 5), (5, 5)]), "OPEN_PLANAR")]
@@ -141,6 +169,8 @@ IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
+ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
+CORRECTED = ("import-corrected", "masks", "corrected", "--user", "anna")
 SPLITS = (*PLAN, "--splits", "splits.json")
 SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -160,6 +190,13 @@ CASES = (
     BadInput(IMAGE, "cut", _cut, STRESS),
     BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
     BadInput("out", "a file in the place of the folder", _text("x"), STRESS),
+    BadInput("masks", "has no case of a name", _nothing, ("accept", "masks", "case_09")),
+    BadInput("masks/review/log.jsonl", "a line was changed", _line_changed, ACCEPT),
+    BadInput("masks/review/policy.json", "an unknown key", _policy, ACCEPT),
+    BadInput("decisions.json", "no list", _text("{}"), ("accept", "masks", "--from", "decisions.json")),
+    BadInput("corrected/case_01.nii.gz", "lies elsewhere", _corrected(2, 1), CORRECTED),
+    BadInput("corrected/case_01.nii.gz", "a value that is no label", _corrected(0, 3), CORRECTED),
+    BadInput("corrected/case_07.nii.gz", "is of no case", _corrected(0, 1), CORRECTED),
     BadInput("patients/p1/segments.dcm", "a DICOM SEG of a series that is not there", _segment_of(7), TREE),
     BadInput(RS, "an RTSTRUCT without a contour", _rewritten(1, {"Liver": []}), TREE),
     BadInput(RS, "an RTSTRUCT of open contours", _rewritten(1, {"Liver": OPEN}), TREE),
@@ -213,6 +250,7 @@ def _said(case: BadInput) -> tuple[str, int]:
         _tree(root)
         small_model(root / "model")
         trained_folder(root / "theirs")
+        masks_folder(root, ("case_01", "case_02"))
         case.spoil(root / case.file)
         shown = io.StringIO()
         errors = io.StringIO()

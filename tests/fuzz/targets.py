@@ -29,6 +29,7 @@ from builders.dicom_masks import (
     write_structures,
 )
 from builders.nnunet import plans, trained_folder
+from builders.review import ANNA, masks_folder
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
 from segfw.base.records import Record
@@ -78,6 +79,13 @@ from segfw.planning.splits import Splits, import_splits
 from segfw.quality.case_quality import CaseQuality
 from segfw.quality.input_gate import GateVerdict
 from segfw.quality.quality_model import QualityModel, StructureQuality
+from segfw.reviewing.leases import Lease
+from segfw.reviewing.mask_version import MaskVersion
+from segfw.reviewing.noted_decisions import read_decisions
+from segfw.reviewing.review_log import LogReader, read_anchors
+from segfw.reviewing.review_policy import ReviewPolicy
+from segfw.reviewing.review_store import ReviewStore
+from segfw.reviewing.scripted_steps import Signature, accept_case
 from segfw.robustness.stress_folder import StressSettings
 from segfw.robustness.stress_records import CaseStress, Effect, StructureEffect
 from segfw.standing.of_measures import measures_standing
@@ -367,6 +375,22 @@ def _read_pipeline(file: Path) -> object:
         raise UserError(str(error.code)) from None
 
 
+def _reviewed(name: str) -> Callable[[Path], Path]:
+    """A file of a review, in which case a is signed and somebody has b open."""
+
+    def make(folder: Path) -> Path:
+        review = ReviewStore.open(masks_folder(folder))
+        accept_case(review, "a", ANNA, 3.5, Signature(name="Anna", meaning="review"))
+        review.open_case("b", ANNA)
+        return review.folder / "review" / name
+
+    return make
+
+
+def _events(file: Path) -> object:
+    return [event["n"] for event in LogReader(file).more()]
+
+
 def _of_record(record: Record) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         record.save(folder / "record.json")
@@ -408,6 +432,8 @@ KEEP_LARGEST = {
     "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
     "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}],
 }
+NOTED = [{"case": "a", "structure": "liver", "decision": "accept", "user": "Anna", "sha256": "0af3"}]
+ANCHORS = '{"n":3,"sha256":"0af3","utc":"2026-03-01T08:00:00Z"}\n'
 STRUCTURES = "structure,label,value\nSpinal Cord,cord,1\nliver,liver,2\nBODY,,\n*,,\n"
 STAGE = FirstStage(configuration="3d_lowres", weights={"0": "a digest", "1": "another"})
 AVERAGED = EnsembleSettings(models=("a", "b"), weights=(1.0, 0.5), postprocessing=Postprocessing())
@@ -549,6 +575,12 @@ TEXTS = {
     "measures.json": Target(_measures, _standing_of_measures, JSON),
     "of a case under changes": Target(_of_record(STRESSED), CaseStress.load, JSON),
     "settings of a robustness report": Target(_of_record(STRESSING), StressSettings.load, JSON),
+    "log of a review": Target(_reviewed("log.jsonl"), _events, JSON),
+    "of a version of a mask": Target(_reviewed("labels/a/v0001.json"), MaskVersion.load, JSON),
+    "who has a case open": Target(_reviewed("locks/b.lease.json"), Lease.load, JSON),
+    "policy of a review": Target(_of_record(ReviewPolicy(signers=("Ben",))), ReviewPolicy.load, JSON),
+    "anchor of a log": Target(_text("anchor.jsonl", ANCHORS), read_anchors, JSON),
+    "decisions.json": Target(_text("decisions.json", NOTED), read_decisions, JSON),
     "nnU-Net's postprocessing.json": Target(
         _text("postprocessing.json", KEEP_LARGEST), _postprocessing_of_theirs, JSON
     ),
