@@ -38,6 +38,7 @@ VERBS = (
     "import-corrected",
     "deliver",
     "retrain",
+    "serve-monailabel",
     "export",
     "import-nnunet",
     "info",

@@ -30,6 +30,7 @@ FLOORS = (
     {"standing"},
     {"worklist", "delivery"},
     {"review_page"},
+    {"monailabel"},
     {"verbs"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -74,6 +75,9 @@ EDGES = {
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
     "review_page": {
         *("base", "images", "dataset", "grid", "evaluation", "interop", "quality", "reviewing", "worklist", "delivery"),
+    },
+    "monailabel": {
+        *("base", "images", "dataset", "evaluation", "model", "inference", "reviewing", "worklist", "review_page"),
     },
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }

@@ -33,12 +33,14 @@ def blocks(shape: tuple[int, int, int]) -> np.ndarray:
     return values
 
 
-def write_drafts(folder: Path, images: Mapping[str, Path], values: Mapping[str, np.ndarray]) -> ReviewStore:
+def write_drafts(
+    folder: Path, images: Mapping[str, Path], values: Mapping[str, np.ndarray], labels: LabelSet = LABELS
+) -> ReviewStore:
     """Drafts of ``images`` by case, as if a model had made them, and the store of their review."""
     for case, image in images.items():
         geometry = read_volume(image).geometry
         write_labels(folder / f"{case}.nii.gz", values[case], geometry, image)
-    LABELS.save(folder / LABELS_FILE)
+    labels.save(folder / LABELS_FILE)
     SETTINGS.save(folder / MASK_SETTINGS_FILE)
     source = next(iter(images.values())).parent
     MaskFacts(images=Path(os.path.relpath(source, folder)).as_posix()).save(folder / FACTS_FILE)

@@ -21,7 +21,7 @@ from segfw.training.settings import TrainOptions, TrainSettings
 VERBS = (
     *("check", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
     *("evaluate", "measure", "stress", "queue", "review", "accept", "reject", "import-corrected", "deliver", "retrain"),
-    *("export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
+    *("serve-monailabel", "export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
 

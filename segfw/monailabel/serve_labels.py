@@ -1,0 +1,65 @@
+"""Serves MONAI Label's interface on this computer alone, until it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from segfw.base.records import UserError
+from segfw.monailabel.label_server_options import LabelServerOptions
+from segfw.review_page.serve_review import GRACE_S, bound_socket
+from segfw.reviewing.people import Person
+from segfw.reviewing.review_store import ReviewStore
+
+NEEDED = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+
+
+def require_packages() -> None:
+    """UserError if the packages of the server are not installed."""
+    lacking = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if lacking:
+        raise UserError(f"serving needs {' and '.join(lacking)}; install it with: pip install 'segfw[review]'")
+
+
+def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[str], None]) -> None:
+    """Answers until Ctrl-C; ``is_ready`` gets the address once it listens."""
+    require_packages()
+    import uvicorn
+
+    from segfw.monailabel.label_desk import LabelDesk
+    from segfw.monailabel.label_routes import label_app
+    from segfw.monailabel.model_on_demand import ModelOnDemand
+    from segfw.monailabel.origin_guard import OriginGuard, origin_of
+    from segfw.monailabel.sent_images import SentImages
+
+    store = ReviewStore.open(folder)
+    for url in options.allow_origin:
+        origin_of(url)
+    model = None if options.model is None else ModelOnDemand(options.model, options.device)
+    listening = bound_socket(options.port)
+    port = listening.getsockname()[1]
+    desk = LabelDesk(store, Person.named(options.user))
+    images = SentImages()
+    guarded = OriginGuard(label_app(desk, model, images), port, options.allow_origin)
+    config = uvicorn.Config(
+        guarded,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    is_ready(f"http://127.0.0.1:{port}")
+    try:
+        with suppress(KeyboardInterrupt):  # which is how it is ended
+            server.run(sockets=[listening])
+    finally:
+        desk.close()
+        images.close()
