@@ -38,7 +38,15 @@ from segfw.radiomics.neighbourhoods import (
 )
 from segfw.radiomics.radiomics_settings import MOST_LEVELS, ChannelProcessing, RadiomicsSettings, Texture
 from segfw.radiomics.shape_features import SHAPE_FEATURES, shape_features
-from segfw.radiomics.to_levels import NewGrid, image_on, laplacian_of_gaussian, levels_of, tight, within_range
+from segfw.radiomics.to_levels import (
+    NewGrid,
+    image_on,
+    laplacian_of_gaussian,
+    levels_of,
+    tight,
+    whole_numbers,
+    within_range,
+)
 
 FEWEST_OF_TEXTURE = 64  # of fewer texture says how many they are and little else
 MERGED = "merged"
@@ -116,7 +124,7 @@ def features_on(
             reasons.append(f"{channel} has no number in some of its voxels")
             continue
         if processing.whole_numbers:
-            found = np.rint(found)
+            found = whole_numbers(found)
         within = within_range(found, inside, processing.range)
         reasons += _add(values, channel, found, (inside, within), processing, settings)
         for width in settings.log_mm:

@@ -160,6 +160,7 @@ def read_filters(texts: Sequence[str]) -> tuple[float, ...]:
     """The widths in mm of 'log:2', '4': commas separate filters and their widths; UserError for another filter."""
     if not texts:
         return ()
+    texts = ",".join(texts).split(",")
     name, separator, first = texts[0].partition(":")
     if name.strip().lower() != LOG or not separator:
         raise UserError(

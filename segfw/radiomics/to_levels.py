@@ -12,6 +12,9 @@ from segfw.radiomics.radiomics_settings import LOWEST_HU, MOST_LEVELS, ChannelPr
 INSIDE = 0.5 - 1e-6  # of a mask between voxels; a half counts, also where it came out as 0.4999999
 REACH = 4  # standard deviations to which a filter reaches
 SLACK = 1e-6  # voxels by which a grid may miss a whole number of them
+# Of a bin or a whole number: what lies on the border of two but for rounding goes to the upper one, in whichever order
+# an image is stored.
+ON_BORDER = 1e-9
 Box = tuple[slice, slice, slice]
 
 
@@ -136,6 +139,11 @@ def laplacian_of_gaussian(image_zyx: np.ndarray, grid: NewGrid, sigma_mm: float,
     return total[z, y, x]
 
 
+def whole_numbers(values: np.ndarray) -> np.ndarray:
+    """The nearest whole numbers; halves go up."""
+    return np.asarray(np.floor(values + 0.5 + ON_BORDER))
+
+
 def within_range(values_zyx: np.ndarray, inside: np.ndarray, wanted: tuple[float, float] | None) -> np.ndarray:
     """The voxels of a mask whose values are in the range; all without one."""
     if wanted is None:
@@ -148,7 +156,7 @@ def levels_of(values: np.ndarray, processing: ChannelProcessing) -> np.ndarray |
     if processing.bin_width is None:
         return _so_many_levels(values, processing.levels or 1)
     lowest = LOWEST_HU if processing.range is None else processing.range[0]
-    levels = np.maximum(np.floor((values - lowest) / processing.bin_width) + 1, 1)
+    levels = np.maximum(np.floor((values - lowest) / processing.bin_width + ON_BORDER) + 1, 1)
     return levels.astype(np.int64) if levels.max() <= MOST_LEVELS else None
 
 
@@ -156,4 +164,4 @@ def _so_many_levels(values: np.ndarray, number: int) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.ones(len(values), np.int64)
-    return np.minimum(np.floor(number * (values - low) / (high - low)) + 1, number).astype(np.int64)
+    return np.minimum(np.floor(number * (values - low) / (high - low) + ON_BORDER) + 1, number).astype(np.int64)
