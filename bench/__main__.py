@@ -30,6 +30,10 @@ VERBS = {
     "trust": ("bench.trust.command", "whether what is said of masks holds, on patients that were kept out"),
     "queue": ("bench.queue.command", "what the review queue is worth with a simulated expert, and what it costs"),
     "retrain": ("bench.retrain.command", "whether signed labels of a simulated expert pay, against a control"),
+    "review-page": (
+        "bench.review_page",
+        "seconds and memory of the review page with 2000 cases, and with a large volume",
+    ),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
     "versions": ("bench.versions", "two checkouts on the same data: ratios of their times"),
     "preprocessing": ("bench.against_nnunet.preprocessing", "against nnU-Net: time, memory, arrays"),

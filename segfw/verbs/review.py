@@ -58,6 +58,7 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
         is_blind=options.blind,
     )
     desk = ReviewDesk(store, seat)
+    desk.index()  # before the page is opened, which would wait for it
 
     def say_ready(address: str) -> None:
         print(f"{store.folder}: {len(store.case_ids)} cases, reviewed by {person.user} ({person.identity})")
