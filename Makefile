@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test fuzz campaign docs docs-commands lint stub format check-real check-scale benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz campaign docs docs-commands lint stub format check-real check-scale check-monailabel benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -16,6 +16,7 @@ help:
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make check-scale a whole CT with 104 structures is measured; 117 classes from raw data to measures: about 15 minutes"
+	@echo "make check-monailabel  MONAI Label's own client class against serve-monailabel, where it is installed; MONAILABEL='--client FILE'"
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make bank        models of three real data sets, 3 seeds x 5 folds: 9 core-hours, call again to go on; BANK='../bank --at-once 2'"
 	@echo "make gpu-check   what is right, how fast, how much memory on a CUDA device: 9 minutes"
@@ -89,6 +90,9 @@ check-scale: install
 	$(BIN)/python -m bench measuring
 	$(BIN)/python -m bench many-classes --steps 2
 	$(if $(TORSO),$(BIN)/python -m bench many-classes --steps 2 --torso $(TORSO))
+
+check-monailabel: install
+	$(BIN)/python -m bench monailabel-client $(MONAILABEL)
 
 benchmark: install
 	$(BIN)/python -m bench speed

@@ -34,6 +34,7 @@ VERBS = {
         "bench.review_page",
         "seconds and memory of the review page with 2000 cases, and with a large volume",
     ),
+    "monailabel-client": ("bench.monailabel_client", "MONAI Label's own client class against serve-monailabel"),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
     "versions": ("bench.versions", "two checkouts on the same data: ratios of their times"),
     "preprocessing": ("bench.against_nnunet.preprocessing", "against nnU-Net: time, memory, arrays"),
