@@ -15,6 +15,7 @@ from segfw.checkup.duplicates import TOLD_BY_IDS, near_duplicates, repeated_pati
 from segfw.checkup.odd_cases import Names, mixed_orientation, odd_geometry, odd_intensities
 from segfw.checkup.odd_labels import odd_labels, swapped_labels
 from segfw.checkup.repair import FIXABLE
+from segfw.dataset.annotated_structures import undrawn_values
 from segfw.dataset.cases import Case, Finding, FoundDataset, has_errors
 from segfw.dataset.label_names import with_present_labels
 from segfw.dataset.labels import apply_map
@@ -61,7 +62,7 @@ def examine(
     copies = {finding.case for finding in in_files if finding.kind == "same-image"}
     findings = [
         *in_files,
-        *_joined(_findings_among_cases(cases, details, names, patient_of, copies)),
+        *_joined(_findings_among_cases(cases, details, names, patient_of, copies, _undrawn(found))),
         *repeated_patients(patient_of, source=source),
         *_too_few_cases(found),
     ]
@@ -77,6 +78,14 @@ def examine(
         paired=found.paired,
     )
     return Examination(report=report, details=details)
+
+
+def _undrawn(found: FoundDataset) -> dict[str, frozenset[int]]:
+    """By case the labels that nobody drew in it, of cases that are annotated in part."""
+    labels = found.labels
+    if labels is None:
+        return {}
+    return {case.id: undrawn_values(case, labels) for case in found.cases if case.annotated is not None}
 
 
 def _too_few_cases(found: FoundDataset) -> list[Finding]:
@@ -99,8 +108,12 @@ def _findings_among_cases(
     names: Names,
     patient_of: Mapping[str, str],
     copies: set[str],
+    undrawn: Mapping[str, frozenset[int]],
 ) -> list[Finding]:
-    """What is odd about cases beside the others; ``copies`` are known to show the very image of another case."""
+    """What is odd about cases beside the others; ``copies`` are known to show the very image of another case.
+
+    ``undrawn`` are by case the labels that nobody drew in it.
+    """
     signatures = {case.id: details[case.id].signature for case in cases if case.id not in copies}
     duplicates = near_duplicates(signatures, patient_of)
     # A copy says nothing new about what is usual, and its own oddities are those of the case it copies.
@@ -115,7 +128,7 @@ def _findings_among_cases(
         *geometry,
         *mixed_orientation(cases),
         *odd_intensities(single),
-        *odd_labels(true_to_scale, names),
+        *odd_labels(true_to_scale, names, undrawn),
         *swapped_labels(true_to_scale, names),
     ]
 

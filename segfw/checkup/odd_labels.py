@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -26,14 +26,20 @@ STRAY_DIAMETERS = 0.5  # a stray part lies this far off, measured in diameters o
 STRAY_VOXELS = 3.0
 
 
-def odd_labels(cases: Sequence[CheckedCase], names: Names) -> list[Finding]:
-    """Volumes unlike the others', stray parts, labels on air, and labels that are in too few cases."""
+def odd_labels(
+    cases: Sequence[CheckedCase], names: Names, undrawn: Mapping[str, frozenset[int]] | None = None
+) -> list[Finding]:
+    """Volumes unlike the others', stray parts, labels on air, and labels that are in too few cases.
+
+    ``undrawn`` are by case the labels that nobody drew in it, and that are not missing there.
+    """
     found = _rare_labels(cases, names)
     for value in names:
         have = [case for case in cases if value in case.labels]
         if len(have) < FEWEST_CASES:
             continue
-        found += _missing(have, value, cases, names)
+        drawn = [case for case in cases if value not in (undrawn or {}).get(case.id, ())]
+        found += _missing(have, value, drawn, names)
         found += _odd_volumes(have, value, cases, names)
         found += _stray_parts(have, value, names[value], _stray_share(cases))
         found += _odd_levels(have, value, names[value])

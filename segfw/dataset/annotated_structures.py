@@ -147,6 +147,11 @@ def annotated_outputs(labels: LabelSet, annotated: Sequence[str] | None) -> tupl
     return (True, *(name in annotated for name in labels.names[1:]))
 
 
+def undrawn_values(case: Case, labels: LabelSet) -> frozenset[int]:
+    """Values that no mask of the case can hold, because nobody drew what they stand for."""
+    return frozenset(values_not_annotated(case, set(labels.values), labels))
+
+
 def undrawn_names(labels: LabelSet, value: int) -> str:
     """The structures that a value of a mask belongs to, in words."""
     index = labels.values.index(value)

@@ -12,7 +12,7 @@ from segfw.base.robust import find_outliers
 from segfw.base.words import count, listed
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import known_as
-from segfw.measurements.structure_measures import STATUSES, CaseMeasures, Status, StructureMeasures
+from segfw.measurements.structure_measures import NOT_ANNOTATED, STATUSES, CaseMeasures, Status, StructureMeasures
 from segfw.measurements.time_points import TimePoints
 
 LEAST_FACTOR = 1.2  # by which an outlier's size differs, at least
@@ -172,7 +172,8 @@ def _summary(name: str, rows: list[StructureMeasures], unit: str) -> StructureSu
 
 def status_counts(rows: list[StructureMeasures]) -> dict[Status, int]:
     """How many rows have each status."""
-    return {status: sum(row.status == status for row in rows) for status in STATUSES}
+    counts = {status: sum(row.status == status for row in rows) for status in (*STATUSES, NOT_ANNOTATED)}
+    return {status: number for status, number in counts.items() if number or status != NOT_ANNOTATED}
 
 
 def outlying_sizes(rows: list[StructureMeasures], unit: str) -> tuple[OutlyingSize, ...]:

@@ -16,7 +16,7 @@ from segfw.dataset.image_files import image_files, mask_stem
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.dataset.pairing import cases_of, pair
 from segfw.dataset.patient_folders import visits_in
-from segfw.evaluation.pairs import known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
+from segfw.evaluation.pairs import annotated_of, known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
 from segfw.images.formats import UnreadableFile, has_names, size_and_change, split_ending
 
 ONE_CHANNEL = "image"  # what the only channel is called where nobody names it
@@ -27,13 +27,15 @@ Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last ch
 class MaskCase:
     """A mask, and the files of the image that it is of, one a channel; none if only its shape is measured.
 
-    ``label_map`` says what values in this mask mean.
+    ``label_map`` says what values in this mask mean; ``annotated`` are the structures that somebody drew in it, None
+    where that is all of them.
     """
 
     id: str
     mask: Path
     images: tuple[Path, ...] = ()
     label_map: LabelMap = ()
+    annotated: tuple[str, ...] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -43,7 +45,10 @@ class MaskCase:
     @property
     def sources(self) -> Sources:
         """What tells whether one of its files has changed; not their folders, which may be moved."""
-        return tuple((printable(path.name), *size_and_change(path)) for path in self.files)
+        files = [(printable(path.name), *size_and_change(path)) for path in self.files]
+        if self.annotated is not None:
+            files.append((f"annotated: {', '.join(map(printable, self.annotated))}", 0, 0))
+        return tuple(files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,15 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
         labels, notes = labels_in_masks(folder, drawn, maps, "the masks", skips_damaged=True)
     channel_files = {} if images is None else images_of_cases(images, files, is_one=masks.is_file())
     channels = () if images is None else _channel_names(images, max(map(len, channel_files.values())))
+    annotated = annotated_of(pairs, folder, labels)
     cases = [
-        MaskCase(id=case, mask=path, images=channel_files.get(case, ()), label_map=maps.get(case, ()))
+        MaskCase(
+            id=case,
+            mask=path,
+            images=channel_files.get(case, ()),
+            label_map=maps.get(case, ()),
+            annotated=annotated.get(case),
+        )
         for case, (path, _) in pairs.items()
     ]
     return FoundMasks(cases=tuple(cases), labels=labels, channels=channels, notes=tuple(notes))

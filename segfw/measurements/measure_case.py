@@ -59,7 +59,7 @@ class MeasuringJob:
     def measured(self, case: MaskCase) -> CaseMeasures:
         """All structures of a case; UserError if a file cannot be read, or the grids differ."""
         mask, notes = case_in_memory(case, self.labels, self.channels)
-        found = measure_mask(case.id, mask, only=self.only, per_component=self.per_component)
+        found = measure_mask(case.id, mask, only=self.only, per_component=self.per_component, annotated=case.annotated)
         return CaseMeasures(
             id=case.id,
             sources=case.sources,

@@ -26,7 +26,7 @@ from segfw.measurements.mesh import (
     sphericity,
 )
 from segfw.measurements.projections import Projections, principal_axes_mm
-from segfw.measurements.structure_measures import ComponentMeasures, Point, Status, StructureMeasures
+from segfw.measurements.structure_measures import NOT_ANNOTATED, ComponentMeasures, Point, Status, StructureMeasures
 
 FEWEST_VOXELS = 8  # of fewer no shape is told
 PLANES = ("axial", "coronal", "sagittal")
@@ -73,9 +73,17 @@ def field_of_view_of(channels: Mapping[str, np.ndarray], geometry: Geometry, uni
 
 
 def measure_mask(
-    case: str, mask: MaskToMeasure, *, only: Sequence[str] | None = None, per_component: bool = False
+    case: str,
+    mask: MaskToMeasure,
+    *,
+    only: Sequence[str] | None = None,
+    per_component: bool = False,
+    annotated: Sequence[str] | None = None,
 ) -> tuple[StructureMeasures, ...]:
-    """Every structure, or ``only`` those, in the order of the labels. Nothing that is absent has a size."""
+    """Every structure, or ``only`` those, in the order of the labels. Nothing that is absent has a size.
+
+    Nor has what is not among the ``annotated`` structures (None: all are): nobody knows how large it is.
+    """
     labels = mask.labels
     boxes = class_boxes(mask.classes_zyx)
     measured = {}
@@ -83,6 +91,10 @@ def measure_mask(
         if only is not None and name not in only:
             continue
         facts: dict[str, Any] = {"case": case, "structure": name, "value": _value_of(labels, classes)}
+        if annotated is not None and name not in annotated:
+            reason = "by dataset.json nobody drew it in this case"
+            measured[name] = StructureMeasures(**facts, status=NOT_ANNOTATED, reason=reason)
+            continue
         box = joined_box([boxes[index] for index in classes if index in boxes])
         if box is None:
             reason = "no voxel of it is in the mask"

@@ -19,7 +19,7 @@ from segfw.measurements.cohort_measures import Measures, NameInTable, StructureS
 from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
 from segfw.measurements.measure_case import read_case
 from segfw.measurements.measure_figures import draw_sizes
-from segfw.measurements.structure_measures import STATUSES, Status, StructureMeasures
+from segfw.measurements.structure_measures import NOT_ANNOTATED, STATUSES, Status, StructureMeasures
 
 TEMPLATE = Path(__file__).with_name("measures.html.jinja")
 ELSEWHERE = "They are in the CSV tables, too."
@@ -100,12 +100,14 @@ def structure_table(measures: Measures) -> Table:
     ):
         columns.append(Column(title=title, unit=unit, values=values, significant=FIGURES))
     columns += [_counted(summary, status) for status in STATUSES if status != "whole"]
+    if any(NOT_ANNOTATED in each.statuses for each in summary):
+        columns.append(_counted(summary, NOT_ANNOTATED))
     return Table(name="Structures", columns=columns, search="Find a structure", elsewhere=ELSEWHERE)
 
 
 def _counted(summary: Sequence[StructureSummary], status: Status) -> Column:
     """In how many cases a structure has a status."""
-    return Column(title=status.capitalize(), values=[each.statuses[status] for each in summary], digits=0)
+    return Column(title=status.capitalize(), values=[each.statuses.get(status, 0) for each in summary], digits=0)
 
 
 def _known_name(known: NameInTable | None) -> str:

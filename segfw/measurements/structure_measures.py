@@ -8,8 +8,9 @@ from segfw.base.case_files import CaseRecord
 from segfw.base.records import Record
 from segfw.measurements.first_order import FirstOrder
 
-Status = Literal["whole", "cut", "absent", "small", "failed"]
+Status = Literal["whole", "cut", "absent", "small", "failed", "not annotated"]
 STATUSES: tuple[Status, ...] = ("whole", "cut", "absent", "small", "failed")
+NOT_ANNOTATED: Status = "not annotated"  # counted only where masks of an expert were drawn in part
 Unit = Literal["ml", "mm2", "px"]
 UNITS: tuple[Unit, ...] = ("ml", "mm2", "px")
 Point = tuple[float, float, float]  # right, front, head, in mm

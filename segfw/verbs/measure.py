@@ -21,9 +21,10 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     """Measures every structure of every mask: sizes, shapes, positions and, with images, intensities.
 
     Every row has a status: 'whole', 'cut' (it reaches the border of what was scanned), 'absent', 'small' (fewer than 8
-    voxels, no shape) or 'failed'. What is not known is empty and has a reason; nothing is written as 0 that is not.
-    Cases that are measured already, from the same files and with the same options, are kept. Any number of calls may
-    write to one output at the same time: they share the cases.
+    voxels, no shape), 'failed', or 'not annotated' where dataset.json says that nobody drew it in an expert's mask.
+    What is not known is empty and has a reason; nothing is written as 0 that is not. Cases that are measured already,
+    from the same files and with the same options, are kept. Any number of calls may write to one output at the same
+    time: they share the cases.
 
     Parameters
     ----------
