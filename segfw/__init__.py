@@ -21,6 +21,7 @@ _PUBLIC = {
     "stress": "segfw.verbs.stress",
     "queue": "segfw.verbs.queue",
     "deliver": "segfw.verbs.deliver",
+    "join": "segfw.verbs.join",
     "retrain": "segfw.verbs.retrain",
     "accept": "segfw.verbs.accept",
     "reject": "segfw.verbs.reject",
@@ -35,6 +36,7 @@ _PUBLIC = {
     "export_nnunet": "segfw.verbs.export_nnunet",
     # Its options
     "CheckOptions": "segfw.checkup.check_options",
+    "JoinOptions": "segfw.joining.join_options",
     "PlanRequest": "segfw.planning.request",
     "PrepareOptions": "segfw.planning.request",
     "TrainSettings": "segfw.training.settings",

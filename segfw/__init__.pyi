@@ -20,6 +20,8 @@ from segfw.inference.prediction_options import EnsembleOptions as EnsembleOption
 from segfw.inference.prediction_options import PredictOptions as PredictOptions
 from segfw.inference.prediction_options import SelectOptions as SelectOptions
 from segfw.inference.predictor import Predictor as Predictor
+from segfw.joining.join_options import JoinOptions as JoinOptions
+from segfw.joining.join_report import JoinReport
 from segfw.measurements.cohort_measures import Measures
 from segfw.measurements.measure_options import MeasureOptions as MeasureOptions
 from segfw.model.card import Card
@@ -68,6 +70,7 @@ __all__ = [
     "ExportOptions",
     "FindOptions",
     "ImportOptions",
+    "JoinOptions",
     "MeasureOptions",
     "OnnxOptions",
     "PlanRequest",
@@ -93,6 +96,7 @@ __all__ = [
     "find",
     "import_corrected",
     "import_nnunet",
+    "join",
     "load_model",
     "measure",
     "plan_and_preprocess",
@@ -380,6 +384,16 @@ def deliver(
     user: str | None = None,
     check: bool = False,
 ) -> Delivery: ...
+def join(
+    raws: Sequence[StrPath],
+    output: StrPath,
+    options: JoinOptions = ...,
+    *,
+    # options: JoinOptions
+    called: tuple[str, ...] | list[str] = (),
+    labels: StrPath | None = None,
+    workers: int | None = None,
+) -> JoinReport: ...
 def retrain(
     work: StrPath,
     new: StrPath,

@@ -21,6 +21,7 @@ from segfw.base.speech import Log, Speech, is_first_process, spoken_output
 # A verb is the file of its name in the room of the verbs.
 VERBS = (
     "check",
+    "join",
     "run",
     "plan-and-preprocess",
     "train",
