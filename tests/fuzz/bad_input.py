@@ -235,6 +235,7 @@ CASES = (
     BadInput("model/selection.json", "decodes what the model has not", _decoding("liver", 1.5), PREDICT),
     BadInput("model/quality.json", "not there", _nothing, (*PREDICT, "--plausible")),
     BadInput("model/quality.json", "cut", _text('{"format": "segfw qual'), (*PREDICT, "--plausible")),
+    BadInput("model", "a model without its data", _nothing, ("retrain", "model", "out", "--labels", "masks")),
     BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
     BadInput(THEIRS, "asked for axes that there are not", _nothing, (*IMPORT, "--trained-on", "LAX")),
     BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
