@@ -20,6 +20,7 @@ _PUBLIC = {
     "measure": "segfw.verbs.measure",
     "stress": "segfw.verbs.stress",
     "queue": "segfw.verbs.queue",
+    "review": "segfw.verbs.review",
     "deliver": "segfw.verbs.deliver",
     "join": "segfw.verbs.join",
     "retrain": "segfw.verbs.retrain",

@@ -39,6 +39,7 @@ from segfw.planning.request import PrepareOptions as PrepareOptions
 from segfw.quality.calibration_options import CalibrateOptions
 from segfw.quality.quality_model import QualityModel
 from segfw.retraining.retrain_options import RetrainOptions as RetrainOptions
+from segfw.review_page.review_options import ReviewOptions
 from segfw.reviewing.scripted_steps import StepsAnswer
 from segfw.reviewing.states import Meaning, RejectReason
 from segfw.reviewing.step_options import AcceptOptions as AcceptOptions
@@ -105,6 +106,7 @@ __all__ = [
     "read_volume",
     "reject",
     "retrain",
+    "review",
     "run",
     "select",
     "stress",
@@ -368,6 +370,21 @@ def queue(
     blind: bool = False,
     seed: int = 0,
 ) -> ReviewQueue: ...
+def review(
+    folder: StrPath,
+    options: ReviewOptions = ...,
+    *,
+    # options: ReviewOptions
+    user: str | None = None,
+    port: int = 0,
+    browser: bool = True,
+    read_only: bool = False,
+    blind: bool = False,
+    deliver_to: StrPath | None = None,
+    language: Literal["auto", "en", "zh"] = "auto",
+    static: StrPath | None = None,
+    cases: int = 100,
+) -> None: ...
 def deliver(
     folder: StrPath,
     output: StrPath,

@@ -23,7 +23,7 @@ class ReviewOptions(Options):
     deliver_to: Path | None = option(
         None, "where the page delivers signed masks to (default: beside the folder, NAME_delivered)", metavar="FOLDER"
     )
-    language: Language = option("auto", "of the page (default: the browser's)")
+    language: Literal["auto", "en", "zh"] = option("auto", "of the page (default: the browser's)")
     static: Path | None = option(
         None, "write one page that needs no server instead; decisions are downloaded from it", metavar="FILE"
     )

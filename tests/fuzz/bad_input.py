@@ -141,6 +141,11 @@ def _policy(file: Path) -> None:
     file.write_text('{"signer": ["ben"]}')
 
 
+def _queue(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text('{"format": "segfw que')
+
+
 def _corrected(shift_mm: float, value: int) -> Callable[[Path], object]:
     """A corrected mask that lies elsewhere, or in which one voxel has another value."""
 
@@ -170,6 +175,7 @@ SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
+STATIC = ("review", "masks", "--static", "review.html")
 CORRECTED = ("import-corrected", "masks", "corrected", "--user", "anna")
 SPLITS = (*PLAN, "--splits", "splits.json")
 SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
@@ -194,6 +200,8 @@ CASES = (
     BadInput("masks/review/log.jsonl", "a line was changed", _line_changed, ACCEPT),
     BadInput("masks/review/policy.json", "an unknown key", _policy, ACCEPT),
     BadInput("decisions.json", "no list", _text("{}"), ("accept", "masks", "--from", "decisions.json")),
+    BadInput("masks/review/queue.json", "cut", _queue, STATIC),
+    BadInput("review.html", "no page", _text("notes"), STATIC),
     BadInput("corrected/case_01.nii.gz", "lies elsewhere", _corrected(2, 1), CORRECTED),
     BadInput("corrected/case_01.nii.gz", "a value that is no label", _corrected(0, 3), CORRECTED),
     BadInput("corrected/case_07.nii.gz", "is of no case", _corrected(0, 1), CORRECTED),
