@@ -205,9 +205,11 @@ class ReviewStore(ReviewFolder):
         UserError where that would change others, and where the draft is not the one that was opened.
         """
         with self._alone_with(case):
-            history, lease_now = self._now(case)
-            step = transition(case, "finish", self._state(history, lease_now))
-            _, lease = self._opened(case, person)
+            state = self._state(*self._now(case))
+            if state != "DRAFT":
+                transition(case, "finish", state)  # which says what else is to be done
+            history, lease = self._opened(case, person)
+            step = transition(case, "finish", "IN_REVIEW")
             lacking = [name for name in self.structures if name not in history.standing.decisions]
             if lacking:
                 raise UserError(
@@ -302,14 +304,21 @@ class ReviewStore(ReviewFolder):
         return history, self._live_lease(history, read_lease(self.folder, case))
 
     def _opened(self, case: str, person: Person) -> tuple[CaseHistory, Lease]:
-        """The same of a case that the person has open; Locked if he has not."""
+        """The same of a case that the person has open; Locked if he has not.
+
+        Whoever opened it last still has it where his lease ran out, as on a computer that slept, if nobody took it.
+        """
         self.policy.require(person, "reviewer")
         history, lease = self._now(case)
-        if lease is None:
-            state = self._state(history, lease)
-            raise Locked(f"{case}: is not open by {person.user}, it is {state}; open it, which holds for ten minutes")
-        self._require_own(case, lease, person)
-        return history, lease
+        if lease is not None:
+            self._require_own(case, lease, person)
+            return history, lease
+        kept = read_lease(self.folder, case)
+        is_his = history.standing.state == "IN_REVIEW" and history.opened_by == person.user
+        if is_his and kept is not None and kept.user == person.user:
+            return history, kept
+        state = self._state(history, lease)
+        raise Locked(f"{case}: is not open by {person.user}, it is {state}; open it, which holds for ten minutes")
 
     def _require_own(self, case: str, lease: Lease, person: Person) -> None:
         if lease.user != person.user:

@@ -129,7 +129,9 @@ class MasksStanding(Answer):
 
     def with_review(self, review: ReviewFacts) -> MasksStanding:
         """The same of a folder that people review."""
-        next_step = shell_line("segfw", "review", self.path) if review.left else self.next
+        next_step = shell_line("segfw", "review", self.path)
+        if not review.left and not review.log_problem:
+            next_step = shell_line("segfw", "deliver", self.path, "DELIVERED")
         return self.model_copy(update={"review": review, "next": next_step})
 
 

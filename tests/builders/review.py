@@ -53,7 +53,7 @@ def masks_folder(
     geometry = Geometry.of(SHAPE, AFFINE)
     for number, case in enumerate(cases):
         write_labels(masks / f"{case}{ending}", drawn(number), geometry)
-        write_labels(images / f"{case}.nii.gz", 10 * drawn(number) + number, geometry)
+        write_labels(images / f"{case}.nii.gz", 10 * drawn(number) + number % 10, geometry)
     labels.save(masks / "labels.json")
     settings_of("0a").save(masks / "prediction.json")
     (masks / "made_with.json").write_text(json.dumps({"images": "../images"}))

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.review import ANNA, BEN, LABELS, Clock, drawn, masks_folder, settings_of
+from builders.review import AFFINE, ANNA, BEN, LABELS, Clock, drawn, masks_folder, settings_of
 from segfw.base.errors import UserError
+from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import Region
 from segfw.images.formats import write_labels
+from segfw.images.geometry import Geometry
+from segfw.interop.write_seg_nrrd import SegNrrdFormat
 from segfw.reviewing.new_draft import note_new_drafts, require_same_model
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_check import check_review
@@ -308,6 +311,24 @@ def test_four_eyes(store):
     store.sign("a", BEN, name="Ben", meaning="review", version_sha256=made.sha256)
 
 
+def test_whoever_comes_back_late_goes_on_if_nobody_came_between(store):
+    store.open_case("a", ANNA)
+    store.renew("a", ANNA, active_s=20)
+    store.clock.forward(hours=2)  # of a computer that slept
+    assert store.standing("a").state == "DRAFT"
+    values = drawn()
+    values[0, 0, 0] = 1
+    store.save("a", ANNA, values, base=0, origin="edited", tool="page")
+    assert store.standing("a").holder == "Anna"
+    store.clock.forward(hours=2)
+    store.decide_all("a", ANNA, dict.fromkeys(store.structures, "edit"))
+    store.clock.forward(hours=2)
+    store.finish("a", ANNA)
+    assert store.standing("a").active_s == 20.0
+    with pytest.raises(Locked, match="is not open by Anna, it is REVIEWED"):
+        store.renew("a", ANNA, active_s=1)
+
+
 def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_out(store):
     store.clock.forward(days=30)
     store.open_case("a", ANNA)
@@ -347,6 +368,48 @@ def test_drafts_of_other_formats_are_reviewed_on_their_own_grid(tmp_path, ending
     assert made.sha256 == store.sha256("a", 0)  # the same voxels at the same place
     assert (store.read("a", 1).array == draft.array).all()
     np.testing.assert_allclose(store.read("a", 1).geometry.matrix, draft.geometry.matrix, atol=1e-5)
+
+
+def test_masks_of_photographs_are_reviewed(tmp_path):
+    masks = masks_folder(tmp_path)
+    for name in ("a", "b"):
+        (masks / f"{name}.nii.gz").unlink()
+    photograph = drawn()[2:3]
+    place = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)  # as pictures are read
+    write_labels(masks / "eye.png", photograph, Geometry.of((1, 6, 5), place))
+    store = ReviewStore.open(masks, Clock())
+    assert store.case_ids == ("eye",)
+    made = accepted(store, "eye")
+    store.sign("eye", BEN, name="B", meaning="review", version_sha256=made.sha256)
+    volume = store.read("eye")
+    assert (volume.array[0] == photograph).all()
+    assert volume.is_picture
+    assert store.changed("eye") == ()
+
+
+def test_drafts_that_are_in_a_format_of_viewers_alone_are_reviewed(tmp_path):
+    masks = masks_folder(tmp_path)
+    for name in ("a", "b"):
+        (masks / f"{name}.nii.gz").unlink()
+    geometry = Geometry.of(drawn().shape, AFFINE)
+    mask = FinishedMask(case_id="a", values_zyx=drawn(), geometry=geometry, labels=LABELS, maker=MaskMaker())
+    SegNrrdFormat().write(masks, mask)
+    store = ReviewStore.open(masks, Clock())
+    assert store.case_ids == ("a",)
+    accepted(store)
+    assert (store.read("a").array[0] == drawn()).all()
+    np.testing.assert_allclose(store.read("a").geometry.matrix, AFFINE, atol=1e-5)
+
+
+def test_no_mask_is_read_to_tell_where_cases_stand(tmp_path):
+    store = ReviewStore.open(masks_folder(tmp_path, tuple(f"case_{n:03d}" for n in range(60))), Clock())
+    for case in store.case_ids[:5]:
+        accepted(store, case)
+    for path in (*store.folder.glob("*.nii.gz"), *(store.folder / "review").rglob("*.nii.gz")):
+        path.write_bytes(b"nothing that can be read")
+    standings = ReviewStore.open(store.folder, store.clock).standings()
+    assert len(standings) == 60
+    assert [standing.state for standing in standings.values()].count("REVIEWED") == 5
 
 
 # ---- processes that die, and disks that are full ----
