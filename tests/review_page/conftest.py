@@ -16,7 +16,9 @@ SWITCHES = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL2 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A browser that is started once."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"there is no browser here (looked for {', '.join(NAMES)})")

@@ -1,4 +1,4 @@
-"""What the page computes without being seen: brushes, undo, interpolation, keys, clock. Its own cases run in a browser."""
+"""What the page computes without being seen: brushes, undo, interpolation, keys, clock. The cases run in a browser."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ class App {
   async #show(name, id, how) {
     const turn = (this.turn ?? 0) + 1;
     this.turn = turn;
+    delete document.body.dataset.ready;
     if (this.screen) {
       this.#countWork();
       await this.screen.close().catch((error) => say(error.message, "error"));
@@ -82,6 +83,9 @@ class App {
     try {
       await screen.start(id, how);
     } catch (error) {
+      if (turn !== this.turn) {
+        return;
+      }
       screen.element.prepend(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline") : error.message));
       document.body.dataset.ready = "error";
     }

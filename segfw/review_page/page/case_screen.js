@@ -64,7 +64,13 @@ export class CaseScreen {
     const words = Object.fromEntries([...PLANE_NAMES, "render"].map((plane) => [plane, t(`plane.${plane}`)]));
     this.viewer = await this.app.pictureFor(this.host, told, words, isPlain);
     await this.open.load(id, isWhole);
+    if (this.isClosed) {
+      return;
+    }
     await this.#showImage();
+    if (this.isClosed) {
+      return;
+    }
     this.#listen();
     const { about } = this.open;
     const first = about.structures.find(({ label }) => label === structure) ?? about.structures.find(({ decision }) => !decision) ?? about.structures[0];
@@ -875,6 +881,9 @@ export class CaseScreen {
   }
 
   #framed() {
+    if (this.isClosed) {
+      return;
+    }
     document.body.dataset.ready = this.viewer.nifti ? `case ${this.open.id}` : "";
     this.#drawStatus();
   }
@@ -937,10 +946,10 @@ export class CaseScreen {
   }
 
   async close() {
+    this.isClosed = true;
     this.listening?.abort();
     await this.open.close();
     this.viewer?.forget();
-    delete document.body.dataset.ready;
   }
 }
 

@@ -168,7 +168,6 @@ export class CompareScreen {
   async close() {
     this.panes.forEach((pane) => pane.viewer.close());
     await this.open?.close();
-    delete document.body.dataset.ready;
   }
 }
 

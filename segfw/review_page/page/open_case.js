@@ -36,6 +36,11 @@ export class OpenCase {
     await this.#hold();
     this.base = this.about.version;
     const [image, label] = await Promise.all([this.#image(), this.#label(this.base)]);
+    if (this.isClosed) {
+      // Somebody went on before it was there.
+      await this.#letGo();
+      return;
+    }
     this.imageBuffer = image ?? label.buffer;
     this.image = image === null ? blankLike(label) : readNifti(image);
     if (String(label.dims) !== String(this.image.dims)) {
@@ -288,16 +293,21 @@ export class OpenCase {
 
   /** Ends the time; what was changed is saved as an unsigned version, and the case is free for others. */
   async close() {
+    this.isClosed = true;
     this.timers.forEach(clearInterval);
     this.timers = [];
-    if (this.isEditable) {
+    if (this.isEditable && this.editor) {
       if (this.isDirty && !this.conflict) {
         await this.save({ isAutosave: true });
       }
       await this.beat();
-      if (this.about.state === "IN_REVIEW") {
-        await api.releaseCase(this.id).catch(() => {});
-      }
+      await this.#letGo();
+    }
+  }
+
+  async #letGo() {
+    if (this.isEditable && this.about.state === "IN_REVIEW") {
+      await api.releaseCase(this.id).catch(() => {});
     }
   }
 }

@@ -72,11 +72,12 @@ export class QueueScreen {
     this.#drawPages();
   }
 
-  #drawProgress({ signed, cases, minutes_used, minutes_left }) {
+  #drawProgress({ signed, cases, minutes_used, minutes_left, stop }) {
     const left = minutes_left === null || minutes_left === undefined ? "" : t("queue.left", { minutes: number(minutes_left) });
     this.progress.replaceChildren(
       el("progress", { max: Math.max(1, cases), value: signed, "aria-label": t("queue.signed", { signed, cases }) }),
       el("p", {}, el("b", {}, t("queue.signed", { signed, cases })), ` · ${t("queue.used", { minutes: number(minutes_used ?? 0) })}`, left && ` · ${left}`),
+      stop ? el("p", { className: "soft" }, stop) : "",
     );
   }
 
@@ -135,7 +136,6 @@ export class QueueScreen {
 
   async close() {
     clearTimeout(this.waiting);
-    delete document.body.dataset.ready;
   }
 }
 

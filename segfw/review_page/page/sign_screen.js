@@ -144,7 +144,8 @@ export class SignScreen {
       const chosen = formats.map((label) => label.firstChild).filter(({ checked }) => checked).map(({ value }) => value);
       try {
         const answer = await api.deliverCase({ case: this.open.id, formats: chosen });
-        files.replaceChildren(...answer.files.map((file) => el("li", {}, el("code", {}, file))));
+        const place = answer.folder ? t("deliver.written", { folder: answer.folder }) : "";
+        files.replaceChildren(place, ...answer.files.map((file) => el("li", {}, el("code", {}, file))));
       } catch (error) {
         say(error.message, "error");
       }
@@ -181,6 +182,5 @@ export class SignScreen {
 
   async close() {
     await this.open?.close();
-    delete document.body.dataset.ready;
   }
 }

@@ -52,7 +52,6 @@ export class SummaryScreen {
   run() {}
 
   async close() {
-    delete document.body.dataset.ready;
   }
 }
 

@@ -21,7 +21,7 @@ export class ViewBar {
       title: t("bar.opacity"),
       oninput: () => does.set({ opacity: Number(this.opacity.value) / 100 }),
     });
-    this.window = el("select", { "aria-label": t("bar.window"), title: `${t("bar.window")} (${keyLabel("window")})`, onchange: () => does.window(Number(this.window.value)) });
+    this.window = el("select", { "aria-label": t("bar.window"), title: `${t("bar.window")} (${keyLabel("window")})`, "data-action": "window", onchange: () => does.window(Number(this.window.value)) });
   }
 
   update({ view, windows, windowAt, about, channel, isPlain }) {
