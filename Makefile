@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test fuzz campaign docs docs-commands lint stub format check-real check-scale check-monailabel benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz campaign docs docs-commands review-orientations lint stub format check-real check-scale check-monailabel benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -12,6 +12,7 @@ help:
 	@echo "make campaign    kills, two at once, full disks, bits and claims; half an hour and more; CAMPAIGN='kills --count 3 --seed 2'"
 	@echo "make docs        build the documentation into docs/_build/html and check its links"
 	@echo "make docs-commands  run every command and the notebook of the documentation, with trainings of two steps: 10 minutes"
+	@echo "make review-orientations  draws on scans of all 48 orders of axes in the page of segfw review: some minutes"
 	@echo "make lint        check style and types"
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
@@ -67,6 +68,10 @@ docs: install
 # Every block of README.md and docs/ that is not marked, the examples of --help, and the notebook
 docs-commands: install
 	PYTHONPATH=.:tests $(BIN)/python -m documents
+
+# The page of segfw review in a browser; the fast suite takes three of the 48.
+review-orientations: install
+	$(BIN)/python -m pytest tests/review_page/every_orientation.py
 
 lint: install
 	$(BIN)/ruff check .

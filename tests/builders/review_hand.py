@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from builders.review_server import Reviewer
 
@@ -91,6 +93,20 @@ class Hand:
             self.page.mouse.move(*place)
         self.page.mouse.up()
         self.drawn()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The picture as it is on the screen (row, column, colour)."""
+        shot = Image.open(BytesIO(self.page.locator(".viewer").screenshot()))
+        return np.asarray(shot.convert("RGB")).astype(int)
+
+    def brightness(self, plane: str, voxel_xyz: Sequence[int]) -> float:
+        """Mean of the few pixels around the middle of a voxel."""
+        frame = self.page.locator(".viewer").bounding_box()
+        x, y = self.place(plane, voxel_xyz)
+        column = round(x - frame["x"])
+        row = round(y - frame["y"])
+        return float(self.pixels[row - 1 : row + 2, column - 1 : column + 2].mean())
 
     def save(self) -> int:
         """Presses S and waits for the new version; returns its number."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -277,21 +276,6 @@ def test_every_action_has_a_button_too(hand):
 # ---- what is seen ----
 
 
-def pixels(hand: Hand) -> np.ndarray:
-    """The picture as it is on the screen."""
-    shot = Image.open(BytesIO(hand.page.locator(".viewer").screenshot()))
-    return np.asarray(shot.convert("RGB")).astype(int)
-
-
-def brightness_at(hand: Hand, plane: str, voxel_xyz: tuple[int, int, int]) -> float:
-    """Mean of the few pixels around the middle of a voxel."""
-    frame = hand.page.locator(".viewer").bounding_box()
-    x, y = hand.place(plane, voxel_xyz)
-    column = round(x - frame["x"])
-    row = round(y - frame["y"])
-    return float(pixels(hand)[row - 1 : row + 2, column - 1 : column + 2].mean())
-
-
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> Iterator[Hand]:
     """A CT that is bright in the patient's left upper front alone, and a photograph."""
@@ -333,17 +317,17 @@ def test_the_patients_left_is_where_its_letter_is(marked):
         marked.value(f"{SCREEN}.viewer.set({{ isRadiological: {str(is_radiological).lower()} }})")
         marked.drawn()
         for plane in ("axial", "coronal"):
-            assert brightness_at(marked, plane, bright) > 180
-            assert brightness_at(marked, plane, mirrored) < 60  # lines that cross are faint
+            assert marked.brightness(plane, bright) > 180
+            assert marked.brightness(plane, mirrored) < 60  # lines that cross are faint
             is_right_half = marked.place(plane, bright)[0] > marked.place(plane, mirrored)[0]
             side = f"{SCREEN}.viewer.view.isRadiological"
             letters = marked.value(f"import('/planes.js').then((planes) => planes.edgeLetters('{plane}', {side}))")
             assert letters["right" if is_right_half else "left"] == "L"
             assert is_right_half == is_radiological
         # The nose is to the left in sagittal pictures: what lies in front is left of what lies behind.
-        assert brightness_at(marked, "sagittal", bright) > 180
+        assert marked.brightness("sagittal", bright) > 180
         assert marked.place("sagittal", bright)[0] < marked.place("sagittal", (6, 4, 9))[0]
-        assert brightness_at(marked, "sagittal", (6, 4, 9)) < 60
+        assert marked.brightness("sagittal", (6, 4, 9)) < 60
     marked.page.keyboard.up("h")
     marked.value(f"{SCREEN}.viewer.set({{ isRadiological: true }})")
 
@@ -358,7 +342,7 @@ def test_a_photograph_has_its_colours_and_no_letters(marked):
     frame = marked.page.locator(".viewer").bounding_box()
     marked.page.keyboard.down("h")
     marked.drawn()
-    shot = pixels(marked)
+    shot = marked.pixels
     marked.page.keyboard.up("h")
     seen = []
     # Rows are counted from above in the picture, from below in the page's order.
@@ -390,7 +374,7 @@ def test_a_graphics_card_that_is_lost_takes_nothing_with_it(hand):
     hand.value("before.nv.gl.getExtension('WEBGL_lose_context').loseContext()")
     hand.until(f"{SCREEN}.viewer !== window.before && {SCREEN}.viewer.mask && {SCREEN}.viewer.framesDrawn > 0")
     np.testing.assert_array_equal(hand.bitmap, drawn)
-    assert pixels(hand).max() > 150
+    assert hand.pixels.max() > 150
     hand.press("z")
     np.testing.assert_array_equal(hand.bitmap, served(drafted()))
 
