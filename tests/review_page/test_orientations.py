@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.oriented_review import BRIGHT_XYZ, check_drawn, make_oriented
-from builders.review_hand import hand_at
+from builders.review_hand import SCREEN, hand_at
 from builders.review_server import review_server
 
 CODES = ("LPS", "PIR", "SLA")
@@ -14,7 +14,7 @@ CODES = ("LPS", "PIR", "SLA")
 @pytest.fixture(scope="module")
 def oriented(tmp_path_factory, chromium):
     folder = make_oriented(tmp_path_factory.mktemp("oriented"), CODES, is_oblique=True)
-    with review_server(folder) as server, hand_at(chromium, server, width=900, height=620) as hand:
+    with review_server(folder) as server, hand_at(chromium, server, width=1200, height=900) as hand:
         hand.enter()
         yield hand, folder
 
@@ -24,8 +24,10 @@ def test_a_tilted_scan_is_drawn_on(code, oriented):
     hand, folder = oriented
     check_drawn(hand, folder, code)
     # The bright voxel is seen where the page says that it lies, in all three planes.
+    hand.press("b")
+    while hand.value(f"{SCREEN}.viewer.view.layout") != "grid":
+        hand.press("q")
     hand.go_to(BRIGHT_XYZ)
-    hand.press("h")
     hand.page.keyboard.down("h")
     hand.drawn()
     for plane in ("axial", "coronal", "sagittal"):
