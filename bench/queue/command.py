@@ -54,7 +54,7 @@ def pool(args: argparse.Namespace) -> None:
     """Kept-out cases, clean and spoilt."""
     from bench.queue.pools import predict_pool
 
-    predict_pool(args.work, args.kept, args.pool, args.name, spoilt_copies=args.copies)
+    predict_pool(args.work, args.kept, args.pool, args.name, spoilt_copies=args.copies, mirroring=args.mirroring)
 
 
 def draws(args: argparse.Namespace) -> None:
@@ -102,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("pool", type=Path, help="folder for images, expert masks and masks")
     asked.add_argument("--name", required=True, help="of the data set, in tables")
     asked.add_argument("--copies", type=int, default=2, help="spoilt copies of each case, of six kinds (default: 2)")
+    asked.add_argument("--no-mirroring", dest="mirroring", action="store_false", help="faster; no promise holds then")
     asked.set_defaults(do=pool)
 
     asked = verbs.add_parser("draws", help="the simulated expert works the pool in many orders")

@@ -49,7 +49,7 @@ def version_name(case: str, shift: str) -> str:
     return f"{case}__{shift}"
 
 
-def predict_pool(work: Path, kept: Path, pool: Path, name: str, *, spoilt_copies: int) -> None:
+def predict_pool(work: Path, kept: Path, pool: Path, name: str, *, spoilt_copies: int, mirroring: bool = True) -> None:
     """Writes the pool of the kept-out cases of a calibrated model."""
     plan, _ = load_plan_and_splits(work)
     if not (work / "quality.json").is_file():
@@ -79,7 +79,7 @@ def predict_pool(work: Path, kept: Path, pool: Path, name: str, *, spoilt_copies
         patient_of=read_groups(GROUPS.get(name), [case.id for case in cases], found.patient_of),
         versions=versions,
     ).save(pool / POOL_FILE)
-    predict(work, pool / "images", pool / MASKS, device="cpu")
+    predict(work, pool / "images", pool / MASKS, device="cpu", mirroring=mirroring)
 
 
 def _write(pool: Path, name: str, image: Volume, classes: Volume, labels: LabelSet) -> None:
