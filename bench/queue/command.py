@@ -3,6 +3,7 @@
     python -m bench queue scale [--cases 2000] [--structures 100]      seconds and memory of segfw queue
     python -m bench queue audits                                       10 000 made-up pools: how often the bound holds
     python -m bench queue pool WORK RAW/kept POOL --name hippocampus   kept-out cases, clean and spoilt, predicted
+    python -m bench queue made-up TORSO POOL                           one torso with many sizes, drafts made up
     python -m bench queue draws POOL ... [--draws 20]                  a line each in bench/results/queue.jsonl
     python -m bench queue show                                         tables of these
 
@@ -57,6 +58,13 @@ def pool(args: argparse.Namespace) -> None:
     predict_pool(args.work, args.kept, args.pool, args.name, spoilt_copies=args.copies, mirroring=args.mirroring)
 
 
+def made_up(args: argparse.Namespace) -> None:
+    """Real anatomy of many sizes, with made-up drafts."""
+    from bench.queue.made_up_drafts import write_made_up_pool
+
+    write_made_up_pool(args.torso, args.pool, args.cases)
+
+
 def draws(args: argparse.Namespace) -> None:
     """The simulated expert."""
     from bench.queue.draws import drawn_results
@@ -104,6 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("--copies", type=int, default=2, help="spoilt copies of each case, of six kinds (default: 2)")
     asked.add_argument("--no-mirroring", dest="mirroring", action="store_false", help="faster; no promise holds then")
     asked.set_defaults(do=pool)
+
+    asked = verbs.add_parser("made-up", help="a pool of one real torso with drafts and quality that are made up")
+    asked.add_argument("torso", type=Path, help="the shared torso data")
+    asked.add_argument("pool", type=Path, help="new folder")
+    asked.add_argument("--cases", type=int, default=12)
+    asked.set_defaults(do=made_up)
 
     asked = verbs.add_parser("draws", help="the simulated expert works the pool in many orders")
     asked.add_argument("pool", type=Path, nargs="+")
