@@ -1,0 +1,1 @@
+"""What cases annotated in part teach: ``python -m bench partial``."""

@@ -1,0 +1,131 @@
+"""Dice and volumes of the arms as Markdown: means over seeds, and differences between arms by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bench.partial.halves import SETS
+from bench.partial.results import Figures, PartialResult
+
+DRAWS = 2000
+TWO_MODELS = "two models"
+SHOWN = ("all", "background", "marginal", TWO_MODELS)
+
+Cases = Mapping[str, Mapping[str, Figures]]
+
+
+def tables(lines: Sequence[PartialResult]) -> str:
+    """The tables of every data set and length that there are."""
+    groups: dict[tuple[str, float], list[PartialResult]] = {}
+    for line in lines:
+        groups.setdefault((line.data_set, line.minutes), []).append(line)
+    return "\n\n".join(_tables_of(name, minutes, found) for (name, minutes), found in sorted(groups.items()))
+
+
+def _tables_of(name: str, minutes: float, lines: Sequence[PartialResult]) -> str:
+    by_arm = _by_arm(lines)
+    labels = SETS[name].labels
+    kept = len(lines[0].kept)
+    rows = [f"{name}, {minutes:g} minutes of one core a training, {kept} kept-out patients", ""]
+    rows += _row(["arm", "seeds", "mean Dice", *labels, "less two models", "volume, predicted / drawn"])
+    rows += _row(["---"] * (len(labels) + 5))
+    for arm in SHOWN:
+        if by_arm.get(arm):
+            rows += _row(_dice_row(arm, by_arm, labels))
+    rows += ["", "Volumes in images that were trained on, predicted / drawn by the expert:", ""]
+    rows += _row(["arm", *(f"{label}, {what}" for label in labels for what in ("drawn there", "not drawn"))])
+    rows += _row(["---"] * (2 * len(labels) + 1))
+    for arm in SHOWN:
+        if by_arm.get(arm):
+            rows += _row(_volume_row(name, arm, by_arm[arm], labels))
+    return "\n".join(rows)
+
+
+def _row(cells: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _by_arm(lines: Sequence[PartialResult]) -> dict[str, dict[int, PartialResult]]:
+    """By arm and seed; both models of a seed are one line of TWO_MODELS, each with its own labels."""
+    found: dict[str, dict[int, PartialResult]] = {}
+    for line in lines:
+        found.setdefault(line.arm, {})[line.seed] = line
+    first = found.pop("first", {})
+    second = found.pop("second", {})
+    for seed in first.keys() & second.keys():
+        one = first[seed]
+        other = second[seed]
+        joined = {
+            "arm": TWO_MODELS,
+            "kept": _joined(one.kept, other.kept),
+            "trained": _joined(one.trained, other.trained),
+        }
+        found.setdefault(TWO_MODELS, {})[seed] = one.model_copy(update=joined)
+    return found
+
+
+def _joined(first: Cases, second: Cases) -> dict[str, dict[str, Figures]]:
+    return {case: {**by_label, **second[case]} for case, by_label in first.items()}
+
+
+def dice_table(runs: Mapping[int, PartialResult], labels: Sequence[str]) -> np.ndarray:
+    """Dice (seeds, patients, labels); NaN where neither mask has the label."""
+    values = []
+    for seed in sorted(runs):
+        kept = runs[seed].kept
+        values.append([[_or_nan(kept[case][label].dice) for label in labels] for case in sorted(kept)])
+    return np.array(values, dtype=float)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _dice_row(arm: str, by_arm: Mapping[str, Mapping[int, PartialResult]], labels: Sequence[str]) -> list[str]:
+    runs = by_arm[arm]
+    values_snl = dice_table(runs, labels)
+    of_seeds = np.nanmean(values_snl, axis=(1, 2))
+    spread = f" (sd {of_seeds.std(ddof=1):.3f})" if len(of_seeds) > 1 else ""
+    cells = [arm, str(len(of_seeds)), f"{of_seeds.mean():.3f}{spread}"]
+    cells += [f"{value:.3f}" for value in np.nanmean(values_snl, axis=(0, 1))]
+    cells.append(difference_text(by_arm, arm, labels))
+    cells.append(", ".join(_ratio_text([run.kept for run in runs.values()], label) for label in labels))
+    return cells
+
+
+def difference_text(by_arm: Mapping[str, Mapping[int, PartialResult]], arm: str, labels: Sequence[str]) -> str:
+    """Mean Dice less that of two models, of the seeds that both have, with its interval by patient."""
+    other = by_arm.get(TWO_MODELS, {})
+    seeds = by_arm[arm].keys() & other.keys()
+    if arm == TWO_MODELS or not seeds:
+        return "-"
+    own = dice_table({seed: by_arm[arm][seed] for seed in seeds}, labels)
+    theirs = dice_table({seed: other[seed] for seed in seeds}, labels)
+    with np.errstate(invalid="ignore"):
+        of_patient_n = np.nanmean(own - theirs, axis=(0, 2))
+    drawn = np.random.default_rng(0).integers(len(of_patient_n), size=(DRAWS, len(of_patient_n)))
+    low, high = np.percentile(of_patient_n[drawn].mean(1), (2.5, 97.5))
+    return f"{of_patient_n.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _volume_row(name: str, arm: str, runs: Mapping[int, PartialResult], labels: Sequence[str]) -> list[str]:
+    of = SETS[name]
+    cells = [arm]
+    for label in labels:
+        half = "first" if label in of.first else "second"
+        for is_drawn in (True, False):
+            chosen = []
+            for run in runs.values():
+                cases = {case for case, drawn in run.drawn_in.items() if (drawn == half) == is_drawn}
+                chosen.append({case: found for case, found in run.trained.items() if case in cases})
+            cells.append(_ratio_text(chosen, label))
+    return cells
+
+
+def _ratio_text(runs: Sequence[Cases], label: str) -> str:
+    """Predicted volume / drawn volume over all cases and seeds."""
+    figures = [by_label[label] for cases in runs for by_label in cases.values()]
+    drawn = sum(each.reference_ml for each in figures)
+    return f"{sum(each.predicted_ml for each in figures) / drawn:.2f}" if drawn else "-"
