@@ -24,7 +24,11 @@ from documents.walk import run_block, run_line
 from segfw.cli import VERBS, command_of
 
 EXAMPLES = "--help"
-EXAMPLES_NOT_RUN = {"import-nnunet": "needs a model that nnU-Net trained"}
+EXAMPLES_NOT_RUN = {
+    "import-nnunet": "needs a model that nnU-Net trained",
+    "deliver": "needs signed masks of DICOM series",
+    "serve-monailabel": "serves until it is ended",
+}
 # The example of predict has written masks into the folder that the one of ensemble names.
 EXAMPLES_BEGIN_WITH = {
     "ensemble": "rm -r masks\n",

@@ -146,6 +146,24 @@ def _queue(file: Path) -> None:
     file.write_text('{"format": "segfw que')
 
 
+def _signed(file: Path) -> None:
+    """A review in which a case was signed; one voxel of it was changed after that."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["accept", str(file.parents[2]), "case_01", "--user", "anna", "--sign", "Anna Weber"])
+    values = drawn()
+    values[0, 0, 0] = 2
+    write_labels(file / "v0001.nii.gz", values, Geometry.of(values.shape, AFFINE))
+
+
+def _delivered(file: Path) -> None:
+    """What was delivered, and then cut."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        masks = file.parents[1] / "masks"
+        main(["accept", str(masks), "case_01", "--user", "anna", "--sign", "Anna Weber"])
+        main(["deliver", str(masks), str(file.parent), "--user", "anna"])
+    _cut(file)
+
+
 def _corrected(shift_mm: float, value: int) -> Callable[[Path], object]:
     """A corrected mask that lies elsewhere, or in which one voxel has another value."""
 
@@ -177,6 +195,7 @@ STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
 STATIC = ("review", "masks", "--static", "review.html")
 CORRECTED = ("import-corrected", "masks", "corrected", "--user", "anna")
+DELIVER = ("deliver", "masks", "out", "--user", "anna")
 SPLITS = (*PLAN, "--splits", "splits.json")
 SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -205,6 +224,10 @@ CASES = (
     BadInput("corrected/case_01.nii.gz", "lies elsewhere", _corrected(2, 1), CORRECTED),
     BadInput("corrected/case_01.nii.gz", "a value that is no label", _corrected(0, 3), CORRECTED),
     BadInput("corrected/case_07.nii.gz", "is of no case", _corrected(0, 1), CORRECTED),
+    BadInput("masks/case_01.nii.gz", "a draft that nobody signed", _nothing, DELIVER),
+    BadInput("masks/case_01.nii.gz", "a draft that nobody signed", _nothing, (*DELIVER, "--cases", "case_01")),
+    BadInput("masks/review/labels/case_01", "a voxel was changed after it was signed", _signed, DELIVER),
+    BadInput("out/case_01.nii.gz", "cut, after it was delivered", _delivered, (*DELIVER, "--check")),
     BadInput("patients/p1/segments.dcm", "a DICOM SEG of a series that is not there", _segment_of(7), TREE),
     BadInput(RS, "an RTSTRUCT without a contour", _rewritten(1, {"Liver": []}), TREE),
     BadInput(RS, "an RTSTRUCT of open contours", _rewritten(1, {"Liver": OPEN}), TREE),
