@@ -89,7 +89,7 @@ class RadiomicsJob:
     def _structure(
         self, case: MaskCase, scan: Scan, folds: list[Scan], measured: StructureMeasures, refusal: str
     ) -> StructureFeatures:
-        """One structure. Changed versions are told where all of it is in the image, because those are compared."""
+        """One structure, and its changed versions where they are asked for."""
         name = measured.structure
         facts = StructureFeatures(structure=name, status=measured.status, reason=measured.reason)
         found = scan.structure(name)
@@ -98,11 +98,8 @@ class RadiomicsJob:
         if refusal:
             return facts.model_copy(update={"reason": _joined(measured.reason, refusal)})
         values, reason = told(scan, found, self.settings)
-        versions: tuple[Row, ...] = ()
-        of_folds: tuple[Row, ...] = ()
-        if measured.status == "whole":
-            versions = told_of_versions(scan, found, self.settings, self.folder.versions, (case.id, name))
-            of_folds = tuple(self._of_fold(fold, name) for fold in folds)
+        versions = told_of_versions(scan, found, self.settings, self.folder.versions, (case.id, name))
+        of_folds = tuple(self._of_fold(fold, name) for fold in folds)
         reason = _joined(measured.reason, reason)
         return facts.model_copy(update={"reason": reason, "values": values, "versions": versions, "folds": of_folds})
 

@@ -99,7 +99,7 @@ class RadiomicsFound:
             verdicts = Counter(each.verdict for each in of_it if each.verdict)
             parts = [f"{verdicts[name]} {name}" for name in ("stable", "moderate", "unstable") if verdicts]
             if self.versions and not verdicts:
-                parts.append(f"stability not told (fewer than {FEWEST_CASES} cases in which it is whole)")
+                parts.append(f"stability not told (fewer than {FEWEST_CASES} cases have it in all versions)")
             lines.append(f"  {structure}: {', '.join([*parts, f'{follows} follow the volume'])}")
         return "\n".join(lines)
 

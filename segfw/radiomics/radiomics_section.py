@@ -18,6 +18,7 @@ def radiomics_section(found: RadiomicsFound) -> PageSection:
         Column(title="Structure", values=[each.structure for each in rows], choose="All structures"),
         Column(title="Feature", values=[each.feature for each in rows]),
         Column(title="Cases", values=[each.n for each in rows], digits=0),
+        Column(title="of them cut", values=[each.n_cut for each in rows], digits=0),
         Column(title="Rho with volume", values=[each.rho_volume for each in rows], significant=FIGURES),
         Column(
             title="Follows the volume", values=["yes" if each.follows_volume else "" for each in rows], choose="All"
@@ -45,8 +46,9 @@ def radiomics_section(found: RadiomicsFound) -> PageSection:
 
 def _below(found: RadiomicsFound) -> str:
     text = (
-        "Only cases in which a structure is whole are compared. Rho is the rank correlation with the volume, from "
-        f"{FEWEST_CASES} cases on: a feature above {FOLLOWS_VOLUME} either way says little that the volume does not."
+        "Structures that are cut are compared, too, with themselves in the same image. Rho is the rank correlation "
+        f"with the volume, from {FEWEST_CASES} cases on: a feature above {FOLLOWS_VOLUME} either way says little that "
+        "the volume does not."
     )
     if found.versions:
         text += (

@@ -114,7 +114,8 @@ class RadiomicsSettings(Record):
             if of_file != modality:
                 raise UserError(
                     f"{file}: channel {name!r} was decided on {_called(of_file)}, and the images here are "
-                    f"{_called(modality)}; give settings of the same kind of image, or none to decide anew"
+                    f"{_called(modality)}; give settings of the same kind of image, or name it in channel_names of "
+                    "dataset.json beside the images"
                 )
 
     def text(self) -> str:

@@ -23,7 +23,7 @@ VOLUME = "morphology_approximate_volume"
 
 
 class FeatureStability(Record):
-    """One feature of one structure, over the cases in which the structure is whole.
+    """One feature of one structure, over the cases that have it: whole, or ``n_cut`` of them cut by the border.
 
     ``icc_image`` is over changed versions of image and mask, ``icc_folds`` over the masks of the model's folds; ``low``
     is the lower end of the 95 % interval, which the verdict goes by, of both the lower one. What is not known, as of
@@ -37,6 +37,7 @@ class FeatureStability(Record):
     icc_folds: float | None = None
     icc_folds_low: float | None = None
     n: int
+    n_cut: int = 0
     n_folds: int = 0
     verdict: Verdict = ""
     rho_volume: float | None = None
@@ -48,26 +49,27 @@ def stability_of(cases: Mapping[str, CaseFeatures], names: Sequence[str]) -> lis
     by_structure: dict[str, list[StructureFeatures]] = {}
     for case in cases.values():
         for each in case.structures:
-            whole = by_structure.setdefault(each.structure, [])
-            if each.status == "whole" and each.values:
-                whole.append(each)
+            told = by_structure.setdefault(each.structure, [])
+            if each.values:
+                told.append(each)
     found: list[FeatureStability] = []
-    for structure, whole in by_structure.items():
-        found += _of_structure(structure, whole, names)
+    for structure, told in by_structure.items():
+        found += _of_structure(structure, told, names)
     return found
 
 
-def _of_structure(structure: str, whole: Sequence[StructureFeatures], names: Sequence[str]) -> list[FeatureStability]:
-    values = _table([each.values for each in whole], len(names))
-    versions = _repeats([each.versions for each in whole], len(names))
-    folds = _repeats([each.folds for each in whole], len(names))
+def _of_structure(structure: str, told: Sequence[StructureFeatures], names: Sequence[str]) -> list[FeatureStability]:
+    values = _table([each.values for each in told], len(names))
+    versions = _repeats([each.versions for each in told], len(names))
+    folds = _repeats([each.folds for each in told], len(names))
     volumes = values[:, list(names).index(VOLUME)]
+    is_cut = np.array([each.status == "cut" for each in told], bool)
     rows = []
     for index, name in enumerate(names):
         image, cases = _agreement(versions[:, :, index])
         of_folds, cases_of_folds = _agreement(folds[:, :, index])
         lows = [each.low for each in (image, of_folds) if each is not None]
-        is_known = np.isfinite(values[:, index])
+        is_known = np.isfinite(values[:, index]) & np.isfinite(volumes)
         rho = None
         if is_known.sum() >= FEWEST_CASES and name != VOLUME:
             rho = rank_correlation(values[is_known, index], volumes[is_known])
@@ -80,6 +82,7 @@ def _of_structure(structure: str, whole: Sequence[StructureFeatures], names: Seq
                 icc_folds=None if of_folds is None else of_folds.icc,
                 icc_folds_low=None if of_folds is None else of_folds.low,
                 n=cases if versions.size else int(is_known.sum()),
+                n_cut=int((is_known & is_cut).sum()),
                 n_folds=cases_of_folds,
                 verdict=verdict_of(min(lows, default=None) if image is not None else None),
                 rho_volume=rho,

@@ -80,6 +80,13 @@ def _decoding(name: str, temperature: float) -> Callable[[Path], object]:
     return lambda file: file.write_text(json.dumps(selection))
 
 
+def _radiomics(modality: str, **processing: object) -> Callable[[Path], object]:
+    """Settings of features for the images' channel, of a modality."""
+    channel = {"modality": modality, "bin_width": None, "levels": None, "range": None, "whole_numbers": False}
+    settings = {"kind": "radiomics settings", "format": 1, "voxel_mm": 1.0, "texture": "3d", "cases": 3}
+    return lambda file: file.write_text(json.dumps(settings | {"channels": {"MR": channel | processing}}))
+
+
 def _nothing(_: Path) -> None:
     """Leaves all as it is: what is asked for is wrong."""
 
@@ -191,6 +198,7 @@ PREDICT = ("predict", "model", "raw/imagesTr", "out", "--device", "cpu")
 IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
+FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
 STATIC = ("review", "masks", "--static", "review.html")
@@ -212,6 +220,11 @@ CASES = (
     BadInput(IMAGE, "cut", _cut, MEASURE),
     BadInput("raw/labelsTr", "has no structure of a name", _nothing, (*MEASURE, "--only", "spleen")),
     BadInput("measures.csv", "a table of another program", _text("a,b\n1,2\n"), MEASURE),
+    BadInput("radiomics.json", "settings of another modality", _radiomics("CT", bin_width=25.0), FEATURES),
+    BadInput("radiomics.json", "bins of one width, of no CT", _radiomics("other", bin_width=25.0), FEATURES),
+    BadInput("radiomics.json", "an unknown key", _radiomics("other", levels=32, bins=32), FEATURES),
+    BadInput("raw/labelsTr", "fewer than 10 cases to compare", _nothing, (*MEASURE, "--radiomics", "--stability")),
+    BadInput("raw/labelsTr", "a filter that is none", _nothing, (*MEASURE, "--radiomics", "--filters", "wavelet")),
     BadInput(IMAGE, "cut", _cut, STRESS),
     BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
     BadInput("out", "a file in the place of the folder", _text("x"), STRESS),

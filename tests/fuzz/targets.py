@@ -79,6 +79,8 @@ from segfw.planning.splits import Splits, import_splits
 from segfw.quality.case_quality import CaseQuality
 from segfw.quality.input_gate import GateVerdict
 from segfw.quality.quality_model import QualityModel, StructureQuality
+from segfw.radiomics.features_records import CaseFeatures, StructureFeatures
+from segfw.radiomics.radiomics_settings import ChannelProcessing, RadiomicsSettings
 from segfw.reviewing.leases import Lease
 from segfw.reviewing.mask_version import MaskVersion
 from segfw.reviewing.noted_decisions import read_decisions
@@ -475,6 +477,23 @@ STRESSED = CaseStress(
         Effect(perturbation=Perturbation(name="origin", kind="exact"), problem="too small"),
     ),
 )
+FEATURES = CaseFeatures(
+    id="case",
+    sources=(("case.nii.gz", 100, 200),),
+    structures=(
+        StructureFeatures(
+            structure="liver", status="cut", reason="it is cut", values=(1.5, None), versions=((1.25, 2.0), (None, 2.5))
+        ),
+    ),
+    versions=2,
+)
+OF_FEATURES = RadiomicsSettings(
+    voxel_mm=1.5,
+    texture="2.5d",
+    channels={"CT": ChannelProcessing(modality="CT", bin_width=25.0, range=(-100.0, 400.0), whole_numbers=True)},
+    log_mm=(2.0,),
+    cases=12,
+)
 MEASURED = CaseMeasures(
     id="a",
     sources=(("a.nii.gz", 4096, 17), ("a_0000.nii.gz", 99, 18)),
@@ -572,6 +591,8 @@ TEXTS = {
     "facts of masks": Target(_of_record(FACTS), MaskFacts.load, JSON),
     "settings of measures": Target(_of_record(MEASURING), MeasuringSettings.load, JSON),
     "of a measured case": Target(_of_record(MEASURED), CaseMeasures.load, JSON),
+    "of a case with features": Target(_of_record(FEATURES), CaseFeatures.load, JSON),
+    "settings of features": Target(_of_record(OF_FEATURES), RadiomicsSettings.load, JSON),
     "measures.json": Target(_measures, _standing_of_measures, JSON),
     "of a case under changes": Target(_of_record(STRESSED), CaseStress.load, JSON),
     "settings of a robustness report": Target(_of_record(STRESSING), StressSettings.load, JSON),

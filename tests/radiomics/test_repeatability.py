@@ -70,21 +70,21 @@ def cohort(number, *, within_sd=0.01, folds=0):
     return cases
 
 
-def test_only_whole_structures_are_compared_and_what_lacks_a_value_is_left_out():
-    volume, other = stability_of(cohort(12), (VOLUME, "image_other"))
-    assert (volume.n, volume.verdict, volume.rho_volume) == (11, "stable", None)
+def test_what_is_cut_is_counted_and_what_lacks_a_value_is_left_out():
+    volume, other = stability_of(cohort(11), (VOLUME, "image_other"))
+    assert (volume.n, volume.n_cut, volume.verdict, volume.rho_volume) == (11, 1, "stable", None)
     assert (other.n, other.icc_image) == (10, 1)
     assert other.rho_volume == pytest.approx(-1)
     assert other.follows_volume
 
 
-def test_of_fewer_than_ten_whole_cases_nothing_is_told():
-    volume, other = stability_of(cohort(10), (VOLUME, "image_other"))
+def test_of_fewer_than_ten_cases_nothing_is_told():
+    volume, other = stability_of(cohort(9), (VOLUME, "image_other"))
     assert (volume.n, volume.icc_image, volume.verdict, other.rho_volume) == (9, None, "", None)
 
 
 def test_folds_that_disagree_lower_the_verdict():
-    volume, _ = stability_of(cohort(12, folds=3), (VOLUME, "image_other"))
+    volume, _ = stability_of(cohort(11, folds=3), (VOLUME, "image_other"))
     assert volume.n_folds == 11
     assert volume.icc_folds < 0.9 < volume.icc_image
     assert volume.verdict == "unstable"
