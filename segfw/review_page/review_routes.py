@@ -29,6 +29,7 @@ from segfw.review_page.request_body import (
 from segfw.review_page.review_desk import Bitmap, Refused, ReviewDesk
 from segfw.review_page.review_index import Wanted
 from segfw.review_page.served_grid import ServedGrid
+from segfw.review_page.session_summary import session_summary
 from segfw.review_page.volume_bytes import gzip_parts, nifti_parts
 from segfw.reviewing.review_store import Conflict, Locked
 
@@ -107,6 +108,7 @@ def review_app(desk: ReviewDesk, files: PageFiles) -> Starlette:
         routes=[
             Route("/api/session", routes.session),
             Route("/api/queue", routes.queue),
+            Route("/api/summary", routes.summary),
             Route(case, routes.case),
             Route(case + "/image.nii.gz", routes.image),
             Route(case + "/doubt.nii.gz", routes.doubt),
@@ -158,6 +160,10 @@ class ReviewRoutes:
         offset = _number(query, "offset", 0)
         limit = min(_number(query, "limit", ITEMS), MOST_ITEMS)
         return JSONResponse(await run_in_threadpool(self.desk.queue, offset, limit, wanted))
+
+    async def summary(self, request: Request) -> Response:
+        """What the end of a session shows."""
+        return JSONResponse(await run_in_threadpool(session_summary, self.desk.store))
 
     async def case(self, request: Request) -> Response:
         """A case but its volumes."""

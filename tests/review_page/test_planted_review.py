@@ -11,6 +11,7 @@ from builders.drafts_folder import drawn_mask, make_drafts
 from segfw.base.errors import UserError
 from segfw.review_page.review_desk import Bitmap, ReviewDesk, Seat
 from segfw.review_page.review_index import Wanted
+from segfw.review_page.session_summary import session_summary
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
 from segfw.reviewing.states import WrongState
@@ -144,3 +145,41 @@ def test_a_blind_queue_hides_planted_cases_too(folder):
     desk.decide(case, "liver", "accept", region=None, asked_again=True)
     assert not desk.case(case, desk.views.grid(case))["hidden"]
     assert not desk_of(folder).case(case, desk.views.grid(case))["hidden"]
+
+
+def test_the_summary_tells_of_planted_errors_once_they_are_revealed(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    before = session_summary(desk.store)
+    assert (before["planted"], before["cases"], before["audit"]) == (None, 12, None)
+    desk.open(case)
+    for name in ("liver", "tumour"):
+        desk.decide(case, name, "edit", region=None, asked_again=True)
+    assert session_summary(desk.store) == before  # nothing moves
+    queue(folder, reveal=True)
+    told = session_summary(ReviewStore.open(folder))
+    assert told["planted"] == {"shown": 1, "caught": 1, "lower_bound": pytest.approx(0.05)}
+    assert told["log"]["n"] == before["log"]["n"] + 1
+
+
+def test_the_summary_tells_minutes_states_the_audit_and_the_head_of_the_log(tmp_path):
+    """12 cases of two structures; 4 of the 24 drafts are drawn, and all are read: one of them is absent."""
+    folder = make_drafts(tmp_path, CASES)
+    queue(folder, audit=4)
+    queue(folder, read_audit=True)
+    desk = desk_of(folder)
+    drawn = [(item.case, item.structure) for item in desk.index().items if item.is_audit]
+    assert len(drawn) == 4
+    assert session_summary(desk.store)["audit"]["upper_bound"] is None  # not all are read
+    assert desk.case(drawn[0][0], desk.views.grid(drawn[0][0]))["hidden"]  # the audit is read blind
+    for number, (case, structure) in enumerate(drawn):
+        desk.open(case)
+        decision = "absent" if number == 0 else "accept"
+        desk.decide(case, structure, decision, region=None, asked_again=True)
+    desk.reject(next(case for case in CASES if case not in dict(drawn)), "image-bad", "")
+    told = session_summary(desk.store)
+    assert (told["signed"], told["reviewed"], told["rejected"]) == (0, 0, 1)
+    assert (told["audit"]["checked"], told["audit"]["failures"]) == (4, 1)
+    assert 0.5 < told["audit"]["upper_bound"] < 0.8
+    check = desk.store.log.verify()
+    assert told["log"] == {"n": check.head_n, "sha256": check.head_sha256, "problem": ""}
