@@ -23,7 +23,7 @@ class LedgerRow(Record):
     """What was worked on, since the line before of the same case and user.
 
     ``structure`` is '' for the rest of a case: the time between the last decision and its end. ``decision`` is that of
-    the structure, or the event that ended the case: finish, release, reject.
+    the structure, or the event that ended the case: finish, release, reject, lease-over.
     """
 
     case: str

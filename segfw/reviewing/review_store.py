@@ -79,7 +79,11 @@ class ReviewStore(ReviewFolder):
             entry = self._step_entry(step, case, person).model_copy(
                 update={"version": number, "version_sha256": self.sha256(case, number)}
             )
-            self.log.append_all([*self._lease_over(history), entry])
+            over = self._lease_over(history)
+            left = read_lease(self.folder, case) if over else None
+            self.log.append_all([*over, entry])
+            if left is not None:
+                add_rows(self.folder, [_row(left, "", None, "lease-over")])
             self._keep(new_lease(case, person.user, person.identity, self.clock()))
             return self.standing(case)
 

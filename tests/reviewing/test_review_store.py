@@ -93,6 +93,8 @@ def test_another_person_waits_until_the_lease_is_over(store):
         store.save("a", ANNA, drawn(1), base=0, origin="edited", tool="page")
     over = [event for event in store.history("a") if event.event == "lease-over"]
     assert [(event.user, event.active_s) for event in over] == [("Anna", 30.0)]
+    rows = [(row.user, row.active_s, row.decision) for row in read_ledger(store.folder)]
+    assert rows == [("Anna", 30.0, "lease-over")]
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
