@@ -81,6 +81,7 @@ VALUES = {
     "patches": "grow",
     "names": "totalsegmentator",
     "meaning": "authorship",
+    "host": "localhost",
     "reason": "image-bad",
     "extend_s": None,  # of the same option as extend_epochs
 }
