@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.speech import say_next
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ def series_of_cases(options: EnsembleOptions, masks: Path) -> dict[str, Path]:
 
 
 def say_where_masks_are(output: Path, formats: Sequence[str]) -> None:
-    """Where each format lies, and how masks are compared with those of experts."""
+    """Where each format lies, and what comes next: a queue of judged masks, or experts' masks to compare with."""
     apart = [name for name in FOLDER_OF if name in formats]
     places = [] if set(formats) == set(apart) else [output]
     places += [output / FOLDER_OF[name] for name in apart]
     print(f"masks are in {', '.join(map(str, places))}; they are drafts, which nobody has reviewed")
+    if (output / QUALITY_TABLE_FILE).is_file():
+        say_next("queue", output)
+        return
     say_next("evaluate", places[0], "EXPERT_MASKS", "--output", "scores.json", "--report", "report.html")

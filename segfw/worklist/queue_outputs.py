@@ -148,7 +148,8 @@ def queue_lines(queue: ReviewQueue) -> list[str]:
     for item in queue.items(0, SHOWN):
         where = "" if item.region is None else f", region {item.region}"
         told = "" if item.gain is None else f", {item.gain:.3f} Dice"
-        lines.append(f"{printable(item.case)}: {item.structure}{where}: {item.minutes:.1f} min{told}; {item.reason}")
+        why = f"; {item.reason}" if item.reason else ""
+        lines.append(f"{printable(item.case)}: {item.structure}{where}: {item.minutes:.1f} min{told}{why}")
     if len(queue) > SHOWN:
         lines.append(f"and {len(queue) - SHOWN} more in {TABLE_FILE}")
     lines.append(queue.stop.text)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from builders.calibrated import calibrated_model
 from builders.data import make_images, write_raw
 from builders.models import small_model
 from builders.nnunet import trained_folder
@@ -42,6 +43,16 @@ def test_from_a_model_to_scores(folder, capsys):
     assert words[0] == "evaluate"
     assert main(words) == 0
     assert {"scores.json", "report.html"} <= {path.name for path in folder.iterdir()}
+
+
+def test_from_masks_of_a_calibrated_model_to_the_queue(folder, capsys):
+    calibrated_model(folder / ODD)
+    assert main(["predict", ODD, "NEW_IMAGES", "MASKS", "--device", "cpu"]) == 0
+    assert next_line(capsys) == ["queue", "MASKS"]
+    assert main(["queue", "MASKS"]) == 0
+    said = capsys.readouterr().out
+    assert "bright: " in said
+    assert not [line for line in said.splitlines() if line.endswith("; ")]
 
 
 def test_from_an_imported_model(folder, capsys):
