@@ -132,6 +132,8 @@ def known_labels(predictions: Path, reference: Path, label_names: Path | None = 
         tables = lookup_tables(predictions)
         if len(tables) == 1:
             return read_label_table(tables[0]).labels
+    if _data_set_by_mask(reference):
+        return read_labels(reference / DESCRIPTION_FILE)
     description = reference.resolve().parent / DESCRIPTION_FILE
     if description.is_file():
         return read_labels(description)
@@ -192,8 +194,12 @@ def label_maps_of(
     """What the values in each case's reference mean, by case id, from label maps beside the reference folder.
 
     Their patterns are held against the ids that training gives the cases, and against the masks' names where there is
-    no data set to tell these. Colours mean what the table says that is given, or that lies there.
+    no data set to tell these. Colours mean what the table says that is given, or that lies there. Where
+    ``reference`` is a data set itself, it tells what they are.
     """
+    described = _data_set_by_mask(reference)
+    if described:
+        return {case: described[path].label_map for case, (path, _) in pairs.items() if path in described}
     folder = reference.resolve().parent
     cases = _cases_by_mask(reference)
     maps = read_label_maps(folder, labels)
@@ -216,9 +222,14 @@ def label_maps_of(
 def annotated_of(pairs: Pairs, reference: Path, labels: LabelSet | None) -> dict[str, tuple[str, ...]]:
     """The structures that somebody drew, of the cases in which that is not all of them, by dataset.json.
 
-    Of the data set whose masks ``reference`` holds; patterns are held against what ``label_maps_of`` holds them
-    against.
+    Of the data set whose masks ``reference`` holds, or that it is; patterns are held against what ``label_maps_of``
+    holds them against.
     """
+    described = _data_set_by_mask(reference)
+    if described and labels is not None:
+        known = read_labels(reference / DESCRIPTION_FILE)
+        in_part = {case: described[path].annotated for case, (path, _) in pairs.items() if path in described}
+        return {case: _names_by_values(names, known, labels) for case, names in in_part.items() if names is not None}
     path = reference.resolve().parent / DESCRIPTION_FILE
     description = read_description(path)
     if labels is None or not description or ANNOTATED_FIELD not in description:
@@ -333,6 +344,17 @@ def masks_by_id(folder: Path) -> dict[str, Path]:
             f"{folder}: holds no mask segfw can read; give the folder that holds the masks themselves{which}"
         )
     return masks
+
+
+def _data_set_by_mask(reference: Path) -> dict[Path, Case]:
+    """Cases by their mask where the folder is a data set with dataset.json whose masks lie elsewhere; else empty."""
+    if not (reference / DESCRIPTION_FILE).is_file() or mask_files(reference):
+        return {}
+    try:
+        cases = find_dataset(reference).cases
+    except UserError:
+        return {}
+    return {case.label: case for case in cases if case.label is not None}
 
 
 def _masks_of_data_set(folder: Path) -> dict[str, Path]:

@@ -146,7 +146,10 @@ class StressJob:
             perturbation=trial,
             detail=changed.detail,
             changed_voxels=changed_voxels,
-            structures=tuple(compared.effect(name, classes) for name, classes in self.structures.items()),
+            structures=tuple(
+                compared.effect(name, classes, is_drawn=case.annotated is None or name in case.annotated)
+                for name, classes in self.structures.items()
+            ),
         )
 
     def tried(self, case: StressCase, image: Volume, trial: Perturbation) -> tuple[Changed, np.ndarray]:
@@ -248,8 +251,10 @@ class Compared:
             expert_after=pairs(expert, after),
         )
 
-    def effect(self, name: str, classes: Sequence[int]) -> StructureEffect:
-        """One structure, of its classes."""
+    def effect(self, name: str, classes: Sequence[int], *, is_drawn: bool = True) -> StructureEffect:
+        """One structure, of its classes; one that the expert did not draw is held against the mask before alone."""
+        if not is_drawn:
+            return replace(self, expert_before=None, expert_after=None).effect(name, classes)
         before, after, both = _sizes(self.before_after, classes)
         agreement = ratio(2 * both, before + after)
         yardstick = before

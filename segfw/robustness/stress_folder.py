@@ -25,12 +25,16 @@ FORMAT = 1  # of what is kept; raised where figures mean something else
 
 @dataclass(frozen=True, kw_only=True)
 class StressCase:
-    """An image that is changed, and the expert's mask if there is one; ``label_map`` says what its values mean."""
+    """An image that is changed, and the expert's mask if there is one; ``label_map`` says what its values mean.
+
+    ``annotated`` are the structures that the expert drew; None where that is all of them.
+    """
 
     id: str
     images: tuple[Path, ...]
     reference: Path | None = None
     label_map: LabelMap = ()
+    annotated: tuple[str, ...] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -40,7 +44,10 @@ class StressCase:
     @property
     def sources(self) -> Sources:
         """What tells whether one of its files has changed; not their folders, which may be moved."""
-        return tuple((printable(path.name), *size_and_change(path)) for path in self.files)
+        files = [(printable(path.name), *size_and_change(path)) for path in self.files]
+        if self.annotated is not None:
+            files.append((f"annotated: {', '.join(map(printable, self.annotated))}", 0, 0))
+        return tuple(files)
 
 
 class StressSettings(Record):

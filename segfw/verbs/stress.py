@@ -150,7 +150,7 @@ def _chosen(found: Sequence[Case], labels: LabelSet, options: StressOptions, out
     """So many cases as are asked for, evenly from all, each with the expert's mask if there is one."""
     from segfw.base.output_paths import require_distinct
     from segfw.base.records import UserError
-    from segfw.evaluation.pairs import label_maps_of, masks_by_id
+    from segfw.evaluation.pairs import annotated_of, label_maps_of, masks_by_id
     from segfw.robustness.stress_folder import StressCase
 
     number = min(options.cases, len(found))
@@ -158,8 +158,15 @@ def _chosen(found: Sequence[Case], labels: LabelSet, options: StressOptions, out
     masks = {} if options.reference is None else masks_by_id(options.reference)
     pairs = {case.id: (masks[case.id], masks[case.id]) for case in chosen if case.id in masks}
     maps = {} if options.reference is None else label_maps_of(pairs, options.reference, labels)
+    drawn = {} if options.reference is None else annotated_of(pairs, options.reference, labels)
     cases = [
-        StressCase(id=case.id, images=case.images, reference=masks.get(case.id), label_map=maps.get(case.id, ()))
+        StressCase(
+            id=case.id,
+            images=case.images,
+            reference=masks.get(case.id),
+            label_map=maps.get(case.id, ()),
+            annotated=drawn.get(case.id),
+        )
         for case in chosen
     ]
     require_distinct([case.id for case in cases], output)

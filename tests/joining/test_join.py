@@ -14,6 +14,7 @@ from segfw.cli import main
 from segfw.dataset.layouts import find_dataset
 from segfw.grid.store import read_case
 from segfw.planning.fingerprint import DataProblems, scan_dataset
+from segfw.verbs.evaluate import evaluate
 from segfw.verbs.join import join
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
@@ -192,3 +193,18 @@ def test_other_folders_are_not_written_into(sites, tmp_path):
     assert join(sites, tmp_path / "joined").sources == {"siteA": 3, "siteB": 2}  # its own are made anew
     with pytest.raises(UserError, match="lies inside"):
         join(sites, sites[0] / "joined")
+
+
+def test_masks_of_a_joined_data_set_are_scored_by_their_maps_and_lists(sites, tmp_path):
+    join(sites, tmp_path / "joined")
+    for case in find_dataset(tmp_path / "joined").cases:
+        _, mask = read_case(case)
+        values = find_dataset(tmp_path / "joined").labels.to_classes(mask.array, case.label_map)[0]
+        write_nifti(tmp_path / "found" / f"{case.id}.nii.gz", values.transpose(2, 1, 0).astype(np.uint8))
+    scores = evaluate(tmp_path / "found", tmp_path / "joined", surface=False)
+    assert {name: label.dice for name, label in scores.labels.items()} == {"liver": 1, "left kidney": 1, "spleen": 1}
+    assert {name: label.not_annotated for name, label in scores.labels.items()} == {
+        "liver": 2,
+        "left kidney": 0,
+        "spleen": 3,
+    }
