@@ -12,6 +12,9 @@ from segfw.reviewing.review_check import ReviewCheck, check_log, check_review
 from segfw.reviewing.review_folder import ReviewFolder
 from segfw.reviewing.review_log import LogDamaged
 from segfw.reviewing.states import STATES
+from segfw.worklist.audit_reading import results_so_far
+from segfw.worklist.audit_sample import AuditResult, read_audits
+from segfw.worklist.planted_cases import PlantedCases, Vigilance, vigilance_of
 
 SHOWN = 5  # names and problems that a line lists
 HASH_SHOWN = 12
@@ -31,7 +34,8 @@ class ReviewFacts(Record):
 
     ``head_n`` and ``head_sha256`` are the number and the hash of the log's last line. ``log_problem`` is what is wrong
     with the log ('' if nothing is), the line named; the rest is of the lines before it. ``check`` is there if it was
-    asked for: the masks, too, and a log that was cut off or written anew, if an anchor was given.
+    asked for: the masks, too, and a log that was cut off or written anew, if an anchor was given. ``audit`` is what the
+    last audit says, if it has begun; ``vigilance`` how many planted errors were seen, of those that were revealed.
     """
 
     states: dict[str, int]
@@ -43,6 +47,8 @@ class ReviewFacts(Record):
     log_problem: str
     check: ReviewCheck | None = None
     anchored_in: Path | None = None
+    audit: tuple[AuditResult, ...] = ()
+    vigilance: Vigilance | None = None
 
     @property
     def is_unchanged(self) -> bool:
@@ -57,6 +63,9 @@ class ReviewFacts(Record):
             lines = ["review: it is not known how far, because the log was changed; put it back from a copy"]
         for each in self.open_now[:SHOWN]:
             lines.append(f"open now: {each.case} by {each.user} until {each.until_utc}")
+        lines += [f"audit: {result.text}" for result in self.audit]
+        if self.vigilance is not None:
+            lines.append(f"vigilance: {self.vigilance.text}")
         head = f"head {self.head_n} {self.head_sha256[:HASH_SHOWN]}"
         lines.append(f"log: {self.log_problem}" if self.log_problem else f"log: verified, {head}")
         if self.check is not None:
@@ -91,6 +100,7 @@ def review_facts(folder: Path, *, verify: bool = False, anchor: Path | None = No
         review.log.write_anchor(anchor)
         anchored_in = anchor
     head = review.head
+    revealed = PlantedCases(review.folder).read().revealed
     return ReviewFacts(
         states={state: states[state] for state in STATES},
         left=tuple(case for case, each in standings.items() if each.state not in ("SIGNED", "REJECTED")),
@@ -105,6 +115,8 @@ def review_facts(folder: Path, *, verify: bool = False, anchor: Path | None = No
         log_problem=log_problem,
         check=check,
         anchored_in=anchored_in,
+        audit=() if log_problem else tuple(results_so_far(review, read_audits(review.folder))),
+        vigilance=vigilance_of(revealed) if revealed else None,
     )
 
 

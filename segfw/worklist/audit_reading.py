@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from segfw.reviewing.review_folder import ReviewFolder
 from segfw.reviewing.review_log import Event
-from segfw.reviewing.review_store import ReviewStore
 from segfw.worklist.audit_sample import Audit, AuditFile, AuditResult, Pair, audit_results
 
 
@@ -20,7 +20,7 @@ def audit_state_of(audits: AuditFile) -> Literal["none", "drawn", "begun"]:
     return "drawn" if last.begun_utc is None else "begun"
 
 
-def results_so_far(store: ReviewStore, audits: AuditFile) -> list[AuditResult]:
+def results_so_far(store: ReviewFolder, audits: AuditFile) -> list[AuditResult]:
     """What the last audit says; nothing before it has begun."""
     last = audits.open
     if last is None or last.begun_utc is None:
@@ -28,7 +28,7 @@ def results_so_far(store: ReviewStore, audits: AuditFile) -> list[AuditResult]:
     return audit_results(last, has_failed(store, last))
 
 
-def has_failed(store: ReviewStore, audit: Audit) -> dict[Pair, bool]:
+def has_failed(store: ReviewFolder, audit: Audit) -> dict[Pair, bool]:
     """Of the items that were read since the audit began: whether the draft has failed.
 
     An accepted one has not; one that is not to be there has, and so have all of a rejected case. A corrected one has if
@@ -62,7 +62,7 @@ def _decided_since(events: Sequence[Event], begun_at: int) -> dict[tuple[str, st
     return decided
 
 
-def _agreement(store: ReviewStore, case: str, structure: str, decision: str) -> float:
+def _agreement(store: ReviewFolder, case: str, structure: str, decision: str) -> float:
     """Dice of the draft with what was decided."""
     draft = structure_mask(store, case, structure, 0)
     if decision == "absent":
@@ -70,7 +70,7 @@ def _agreement(store: ReviewStore, case: str, structure: str, decision: str) -> 
     return dice(draft, structure_mask(store, case, structure, None))
 
 
-def structure_mask(store: ReviewStore, case: str, structure: str, number: int | None) -> np.ndarray:
+def structure_mask(store: ReviewFolder, case: str, structure: str, number: int | None) -> np.ndarray:
     """Where a version has the structure, (Z, Y, X); 0 is the draft, None what counts now."""
     values = [store.labels.stored_values[index] for index in store.labels.structures[structure]]
     return np.isin(store.read(case, number).array[0], values)

@@ -10,7 +10,9 @@ import segfw
 from builders.quality_files import region, structure, write_quality
 from builders.review import ANNA, BEN, Clock, masks_folder
 from segfw.base.errors import UserError
+from segfw.cli import main
 from segfw.reviewing.review_store import ReviewStore
+from segfw.standing.of_review import review_facts
 from segfw.worklist.planted_cases import PlantedCases
 from segfw.worklist.queue_file import read_queue
 
@@ -52,6 +54,27 @@ def test_the_worst_comes_first_and_files_agree(folder, capsys):
     assert "case_05" in page
     assert "Go on:" in page
     assert made.stop.reasons[0] == "12 structures are open"
+
+
+def test_the_command_says_what_comes_first_and_refuses_what_is_wrong(folder, capsys):
+    assert main(["queue", str(folder), "--minutes", "4", "--for", "pool"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("13 items of 6 cases for these masks")
+    assert any(line.startswith("case_05: liver: ") for line in said)
+    assert said[-2].startswith("go on: 12 structures are open; 0 of 4 minutes are spent")
+    assert said[-1].endswith("queue.csv")
+    for arguments, message in (
+        (("--minutes", "0"), "--minutes is 0.0; give more than 0"),
+        (("--fail-below", "1"), "--fail-below is 1.0; give more than 0 and less than 1"),
+        (("--weights", "nowhere.csv"), "nowhere.csv: "),
+    ):
+        assert main(["queue", str(folder), *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["queue", str(folder / "quality")]) == 2
+    assert "is no folder of segfw's masks" in capsys.readouterr().err
+    (folder / "review" / "audit.json").write_text("{")
+    assert main(["queue", str(folder)]) == 2
+    assert "audit.json" in capsys.readouterr().err
 
 
 def test_what_is_decided_is_left_out_and_minutes_are_learned(folder):
@@ -154,6 +177,9 @@ def test_an_audit_is_drawn_before_read_after_and_bounds_the_rest(folder):
     assert result.failed == failed
     # all but 10 - sampled are known; the bound is exact for so small a pool
     assert result.failed / 10 <= result.bound <= (result.failed + 10 - result.sampled) / 10
+    told = review_facts(folder)
+    assert told.audit == done.audit
+    assert f"audit: {result.text}" in told.lines()
     with pytest.raises(UserError, match="all audits that were announced"):
         segfw.queue(folder, audit=3)
     with pytest.raises(UserError, match="the last one has begun already"):
@@ -208,7 +234,7 @@ def enlarged(folder, monkeypatch):
     return folder
 
 
-def test_planted_errors_stand_among_the_others_and_are_told_at_the_end(large_folder, monkeypatch):
+def test_planted_errors_stand_among_the_others_and_are_told_at_the_end(large_folder, monkeypatch, capsys):
     folder = enlarged(large_folder, monkeypatch)
     made = segfw.queue(folder, plant=2, seed=5)
     assert len(made) == 50
@@ -235,7 +261,12 @@ def test_planted_errors_stand_among_the_others_and_are_told_at_the_end(large_fol
     assert (result.caught, result.answered, result.planted) == (1, 2, 2)
     assert one.id not in {item.case for item in segfw.queue(folder).items()}
 
-    segfw.queue(folder, reveal=True)
+    assert review_facts(folder) is None  # before they are revealed nobody is told
+    assert main(["queue", str(folder), "--reveal"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 planted errors were seen" in said
+    assert f"not seen: {other.structure} of a copy of {other.source} ({other.kind})" in said
+    assert any(line.startswith("vigilance: 1 of 2 planted errors were seen") for line in review_facts(folder).lines())
     told = [event for event in store.log.events() if event.event == "planted"]
     assert [event.planted for event in told] == [True, True]
     assert {event.case for event in told} == {one.source, other.source}
