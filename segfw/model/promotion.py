@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from segfw.base.records import Record, StoredPath
+from segfw.base.speech import WARNING
 from segfw.base.words import count
 
 PROMOTION_FILE = "promotion.json"
@@ -80,3 +81,10 @@ def read_promotion(model: Path) -> Promotion | None:
     """The verdict on the retrained model in a work folder; None for any other model. UserError if it is damaged."""
     path = Path(model) / PROMOTION_FILE
     return Promotion.load(path) if path.is_file() else None
+
+
+def warn_if_not_promoted(model: Path) -> None:
+    """Says so of a retrained model that nobody should use unawares."""
+    promotion = read_promotion(model)
+    if promotion is not None and not promotion.is_promoted:
+        print(f"{WARNING}{model} is {promotion.text}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from segfw.base.ranks import ALONE
 from segfw.dataset.cases import Case
 from segfw.evaluation.metrics import LabelScore, Scores
-from segfw.inference.whole_cases import VALIDATION, validate
+from segfw.inference.whole_cases import validate
 from segfw.model.load import load_model
 from segfw.model.promotion import Promotion
 from segfw.model.source import fold_folder
@@ -105,14 +105,3 @@ def training_minutes(work: Path, base: Base) -> float:
         if record is not None and record.end is not None:
             seconds += record.end.seconds
     return seconds / 60
-
-
-def require_same_validation(base: Base, new_work: Path) -> None:
-    """ValueError unless the base's and both arms' scores are of all old validation cases."""
-    for name, work in model_folders(base, new_work).items():
-        for fold in base.folds:
-            folder = fold_folder(work, base.configuration.name, fold)
-            scored = Scores.load(folder / SCORES).cases.keys()
-            lacking = set(base.content.splits.fold(fold).validation) - scored
-            if lacking:
-                raise ValueError(f"{folder / VALIDATION}: the {name} model has no scores of {min(lacking)}")

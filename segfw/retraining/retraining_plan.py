@@ -10,10 +10,12 @@ import torch
 
 from segfw.base.own_version import own_version
 from segfw.base.records import UserError
+from segfw.base.shell_line import shell_line
 from segfw.base.words import count, listed
 from segfw.dataset.cases import Case
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
+from segfw.evaluation.metrics import Scores
 from segfw.inference.ranking import trained_validating_folds
 from segfw.model.source import ModelSource, fold_folder
 from segfw.planning.plan import Configuration, Plan
@@ -72,12 +74,8 @@ def read_base(work: Path, options: RetrainOptions) -> Base:
             f"{work}: {which} of {configuration.name} {'is not' if missing else 'that holds cases out is'} trained to "
             "its end; train it first, or name others with --folds"
         )
-    unscored = [fold for fold in folds if not (fold_folder(work, configuration.name, fold) / SCORES).is_file()]
-    if unscored:
-        raise UserError(
-            f"{work}: fold {unscored[0]} of {configuration.name} has no scores of its validation cases, with which the "
-            f"new model is compared; segfw train {work} {configuration.name} {unscored[0]} makes them"
-        )
+    for fold in folds:
+        _require_scores(work, configuration.name, fold, splits.fold(fold).validation)
     return Base(
         work=work,
         content=WorkContent.load(work, plan, splits),
@@ -85,6 +83,17 @@ def read_base(work: Path, options: RetrainOptions) -> Base:
         folds=folds,
         before=read_retraining(work),
     )
+
+
+def _require_scores(work: Path, configuration: str, fold: str, validation: Sequence[str]) -> None:
+    """UserError unless the fold has scores of all its validation cases, with which the new model is compared."""
+    path = fold_folder(work, configuration, fold) / SCORES
+    lacking = set(validation) - (Scores.load(path).cases.keys() if path.is_file() else set())
+    if lacking:
+        raise UserError(
+            f"{path}: has no scores of {min(lacking)}, with which the new model would be compared; "
+            f"{shell_line('segfw', 'train', work, configuration, fold)} makes them"
+        )
 
 
 def _configuration(work: Path, plan: Plan, options: RetrainOptions) -> str:
@@ -122,7 +131,8 @@ def plan_retraining(
     candidates = reviewed_labels(folders, base.content.plan.labels, options.states)
     left_out = _left_out(base, candidates)
     taken = [label for label in candidates if label.case.id not in left_out]
-    test = _test_ids(base, options)
+    tested = () if options.test is None else test_cases(base, options.test)
+    test = [case.id for case in tested]
     ids = [*base.case_ids, *(label.case.id for label in taken), *test]
     patient_of = _patients(base, options, ids)
     new, apart = _dealt(base, taken, patient_of, options.seed)
@@ -132,7 +142,7 @@ def plan_retraining(
             f"{listed(map(str, folders), 'and')}: {count(len(left_out), 'label')} found, none of them new: "
             f"{next(iter(left_out.values()))}; review others"
         )
-    _require_none_tested(new, patient_of, test, options)
+    _require_none_tested(base, new, tested, patient_of)
     measured_labels(folders, new, base.content)
     known = {case: patient_of[case] for case in (*base.case_ids, *(label.case.id for label in new))}
     splits = enlarged_splits(base.content.splits, new, known)
@@ -156,6 +166,7 @@ def plan_retraining(
         new=tuple(new),
         left_out=left_out,
         patient_of=known,
+        test_patient_of={case: patient_of[case] for case in test},
         folds=tuple(starts),
         version=own_version(),
     )
@@ -192,10 +203,6 @@ def _left_out(base: Base, candidates: Sequence[NewLabel]) -> dict[str, str]:
     return left_out
 
 
-def _test_ids(base: Base, options: RetrainOptions) -> list[str]:
-    return [] if options.test is None else [case.id for case in test_cases(base, options.test)]
-
-
 def _patients(base: Base, options: RetrainOptions, ids: Sequence[str]) -> dict[str, str]:
     """The patient of every case, old, new and of the test; UserError where names do not tell them as the folds know."""
     groups = options.groups
@@ -229,14 +236,20 @@ def _dealt(
 
 
 def _require_none_tested(
-    new: Sequence[NewLabel], patient_of: Mapping[str, str], test: Sequence[str], options: RetrainOptions
+    base: Base, new: Sequence[NewLabel], tested: Sequence[Case], patient_of: Mapping[str, str]
 ) -> None:
-    """UserError if a test case is of a patient that is, or was, trained on."""
-    trained = {patient: case for case, patient in patient_of.items() if case not in set(test)}
-    for case in test:
-        other = trained.get(patient_of[case])
+    """UserError if a test case is of a patient, or has the image of a case, that is or was trained on."""
+    trained_cases = [*base.content.manifest.cases, *(label.case for label in new)]
+    trained = {patient_of[case.id]: case.id for case in trained_cases}
+    same = same_images(tested, trained_cases)
+    for case in tested:
+        other = trained.get(patient_of[case.id])
         if other is not None:
             raise UserError(
-                f"{options.test}: {case!r} is of patient {patient_of[case]!r}, as is {other!r}, which is trained on; "
-                "leave it out of the test, or correct --groups"
+                f"{case.images[0]}: is of patient {patient_of[case.id]!r}, as is {other!r}, which is trained on; leave "
+                "it out of the test, or correct --groups"
+            )
+        if case.id in same:
+            raise UserError(
+                f"{case.images[0]}: is the same image as that of {same[case.id]!r}; leave it out of the test"
             )

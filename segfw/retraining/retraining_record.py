@@ -102,6 +102,7 @@ class Retraining(Record):
     new: tuple[NewLabel, ...]
     left_out: Mapping[str, str]  # case: why it is not taken, though its label is there
     patient_of: Mapping[str, str]  # of all cases, old and new
+    test_patient_of: Mapping[str, str]  # of the test cases, if there are any
     folds: tuple[FoldStart, ...]
     version: str  # of segfw
 

@@ -87,7 +87,9 @@ def export_model(
 def _export(model: Path, output: Path, form: ExportFormat, options: ExportOptions) -> list[str]:
     """Writes the model in the form asked for and returns what is to be said."""
     from segfw.base.records import UserError
+    from segfw.model.promotion import warn_if_not_promoted
 
+    warn_if_not_promoted(model)
     if form.nnunet:
         if options != ExportOptions():
             raise UserError(

@@ -82,7 +82,7 @@ def predict(
     from segfw.inference.mask_settings import agree_on_settings, require_agreement
     from segfw.inference.prediction_calls import note_call
     from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
-    from segfw.model.promotion import read_promotion
+    from segfw.model.promotion import warn_if_not_promoted
     from segfw.quality.quality_table import quality_lines
     from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
 
@@ -121,9 +121,7 @@ def predict(
     require_space([case for case in cases if not folder.is_done(case)], folder)
 
     # The work
-    verdict = read_promotion(job.model)
-    if verdict is not None and not verdict.is_promoted:
-        print(f"warning: {job.model} is {verdict.text}")
+    warn_if_not_promoted(job.model)
     folds_used = ", ".join(settings.folds)
     # Of all cases, whichever part, process or device does them
     note = axis_order_note(asked.found, asked.loaded[0].plan.orientation)

@@ -103,7 +103,7 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
     from segfw.base.device import pick_device
     from segfw.base.records import UserError
     from segfw.model.promotion import PROMOTION_FILE
-    from segfw.retraining.before_after import promotion_of, require_same_validation, test_scores, validation_scores
+    from segfw.retraining.before_after import promotion_of, test_scores, validation_scores
     from segfw.retraining.enlarged_work import write_control_arm, write_new_arm
     from segfw.retraining.retrain_page import PAGE_FILE, write_retrain_page
     from segfw.retraining.retraining_plan import asked_retraining, plan_retraining, splits_of, test_cases
@@ -128,13 +128,12 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
             _train_fold(base, arm, start, retraining, options)
 
     # The verdict
-    require_same_validation(base, new)
     patient_of = dict(retraining.patient_of)
     if options.test is None:
         models = validation_scores(base, new, patient_of)
     else:
+        patient_of |= retraining.test_patient_of
         cases = test_cases(base, options.test)
-        patient_of |= _test_patients(retraining, options, [case.id for case in cases])
         models = test_scores(base, new, cases, patient_of, options.device)
     if not models.cases:
         raise UserError(f"{base.work}: has no validation case to judge by; give a labelled data set with --test")
@@ -183,13 +182,6 @@ def _require_same(begun: AskedRetraining, asked: AskedRetraining, new: Path) -> 
 
 def _said(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _test_patients(retraining: Retraining, options: RetrainOptions, cases: Sequence[str]) -> dict[str, str]:
-    from segfw.dataset.patients import read_groups
-
-    found = read_groups(options.groups, [*retraining.patient_of, *cases])
-    return {case: found[case] for case in cases}
 
 
 def _say_labels(retraining: Retraining) -> None:

@@ -24,6 +24,8 @@ from segfw.model.promotion import Promotion, read_promotion
 from segfw.model.source import fold_folder
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
+from segfw.planning.work_folder import load_plan_and_splits
+from segfw.retraining.enlarged_work import WorkContent, write_control_arm
 from segfw.retraining.retraining_record import read_retraining
 from segfw.standing.recognise import standing_of
 from segfw.training.schedule import FittedSettings
@@ -320,7 +322,11 @@ def test_what_is_refused_before_anything_is_written(home, done, tmp_path):
     write_case(test, "patient06_frame03")
     write_case(test, "patient30_frame01")
     (test / "labels.csv").write_text("value,name\n3,bright\n7,dark\n")
-    assert "'patient06_frame03' is of patient 'patient06', as is 'patient06_frame0" in refused(home, new, test=test)
+    assert "is of patient 'patient06', as is 'patient06_frame0" in refused(home, new, test=test)
+    (test / "images" / "patient06_frame03.nii.gz").unlink()
+    (test / "labels" / "patient06_frame03.nii.gz").unlink()
+    shutil.copy(home / "raw" / "images" / f"{OLD[2]}.nii.gz", test / "images" / "patient30_frame01.nii.gz")
+    assert f"is the same image as that of '{OLD[2]}'" in refused(home, new, test=test)
     assert not new.exists()
 
 
@@ -357,6 +363,53 @@ def test_a_model_that_was_trained_anew_meanwhile_is_refused(home, tmp_path):
     shutil.copy(fold(work, 1) / "weights.safetensors", fold(work, 0) / "weights.safetensors")
     with pytest.raises(UserError, match="is not what .* was begun with"):
         segfw.retrain(work, tmp_path / "new", [home / "new" / "masks"], folds=("0",), **CPU)
+
+
+def test_a_model_without_scores_of_all_its_validation_cases_is_refused(home, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(home / "work", work)
+    scores = fold(work, 2) / "validation" / "scores.json"
+    kept = Scores.load(scores)
+    kept.model_copy(update={"cases": {OLD[5]: kept.cases[OLD[5]]}}).save(scores)
+    with pytest.raises(UserError, match=f"has no scores of {OLD[6]}.*segfw train .* 3d_fullres 2 makes them"):
+        segfw.retrain(work, tmp_path / "new", [home / "new" / "masks"], **CPU)
+
+
+def test_old_cases_are_copied_where_the_disk_has_no_links(home, tmp_path, monkeypatch, capsys):
+    plan, splits = load_plan_and_splits(home / "work")
+    base = WorkContent.load(home / "work", plan, splits)
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_control_arm(tmp_path, base, plan.configuration("3d_fullres"), workers=1)
+    assert "7 old cases copied (" in capsys.readouterr().out
+    stored = tmp_path / "control" / "preprocessed" / "3d_fullres"
+    theirs = home / "work" / "preprocessed" / "3d_fullres"
+    names = sorted(path.name for path in theirs.iterdir())
+    assert sorted(path.name for path in stored.iterdir()) == names
+    assert all((stored / name).read_bytes() == (theirs / name).read_bytes() for name in names)
+    assert not os.path.samefile(stored / names[0], theirs / names[0])
+    (stored / f"{OLD[0]}.json").unlink()  # as a killed call leaves it
+    write_control_arm(tmp_path, base, plan.configuration("3d_fullres"), workers=1)
+    assert (stored / f"{OLD[0]}.json").read_bytes() == (theirs / f"{OLD[0]}.json").read_bytes()
+
+
+def test_old_cases_that_are_gone_from_the_first_folder_are_made_again(home, tmp_path, capsys):
+    work = tmp_path / "work"
+    shutil.copytree(home / "work", work)
+    (work / "preprocessed" / "3d_fullres" / f"{OLD[3]}.json").unlink()
+    plan, splits = load_plan_and_splits(work)
+    base = WorkContent.load(work, plan, splits)
+    write_control_arm(tmp_path, base, plan.configuration("3d_fullres"), workers=1)
+    said = capsys.readouterr().out
+    assert "6 old cases linked" in said
+    assert "preprocessed 1 case into" in said
+    ours = open_case(tmp_path / "control" / "preprocessed" / "3d_fullres", OLD[3])
+    theirs = open_case(home / "work" / "preprocessed" / "3d_fullres", OLD[3])
+    assert np.array_equal(ours.image[:], theirs.image[:])
+    assert np.array_equal(ours.classes[:], theirs.classes[:])
 
 
 def test_a_promotion_names_the_new_folder(done):
