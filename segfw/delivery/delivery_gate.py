@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from segfw.base.records import UserError
-from segfw.base.words import did_you_mean
+from segfw.base.words import count, did_you_mean
 from segfw.delivery.deliver_options import DeliverOptions
 from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.review_store import ReviewStore
@@ -34,8 +34,16 @@ class Gate:
         """Which cases were left out, in a sentence; '' if none was."""
         if not self.left_out:
             return ""
-        parts = ", ".join(f"{number} {state}" for state, number in sorted(self.left_out.items()))
-        return f"not delivered, because they are not signed: {parts}; sign them, or see --research"
+        parts = [f"{number} {state}" for state, number in sorted(self.left_out.items()) if state != "REJECTED"]
+        rejected = self.left_out.get("REJECTED", 0)
+        sentences = []
+        if parts:
+            sentences.append(
+                f"not delivered, because they are not signed: {', '.join(parts)}; sign them, or see --research"
+            )
+        if rejected:
+            sentences.append(f"{count(rejected, 'case')} rejected, which no option delivers")
+        return "\n".join(sentences)
 
 
 def passed_gate(store: ReviewStore, options: DeliverOptions) -> Gate:

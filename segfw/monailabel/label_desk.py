@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,17 +138,20 @@ class LabelDesk:
         elif strategy == "segfw-queue":
             place = {case: number for number, case in enumerate(self._queued())}
             free.sort(key=lambda case: place.get(case, len(place)))
+        case = self._lend(free, client)
+        return {} if case is None else self._sample(case, standings[case])
+
+    def _lend(self, free: Sequence[str], client: str) -> str | None:
+        """The first case that was not given to another client a moment ago, and whose image is there."""
         now = time.monotonic()
         with self._lock:
             for case in free:
                 owner, until = self._lent.get(case, ("", 0.0))
-                if owner not in ("", client) and now < until:
-                    continue
-                if not self.store.image_files(case):
-                    continue
-                self._lent[case] = (client, now + LENT_S)
-                return self._sample(case, standings[case])
-        return {}
+                is_lent = owner not in ("", client) and now < until
+                if not is_lent and self.store.image_files(case):
+                    self._lent[case] = (client, now + LENT_S)
+                    return case
+        return None
 
     def _queued(self) -> tuple[str, ...]:
         """Cases by their first place in the queue, if there is one."""

@@ -179,6 +179,8 @@ def test_all_that_are_signed_are_delivered_and_the_others_are_counted(tmp_path, 
     assert "not delivered, because they are not signed: 1 DRAFT; sign them, or see --research" in said
     assert (tmp_path / "out" / "case_b.nii.gz").is_file()
     assert not (tmp_path / "out" / "case_a.nii.gz").exists()
+    store.reject("case_a", ADA, "image-bad")
+    assert deliver(store, tmp_path / "out").gate.text() == "1 case rejected, which no option delivers"
 
 
 def test_drafts_for_research_say_so_in_name_header_and_log(tmp_path):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -19,9 +20,13 @@ from builders.models import small_model
 from builders.series import write_series
 from builders.training import LABELS
 from builders.under_review import ADA, sign, write_drafts
+from segfw.dataset.finished_mask import FinishedMask, MaskMaker
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_mask, write_labels
 from segfw.inference.predictor import Predictor
+from segfw.interop.write_seg_nrrd import write_seg_nrrd
 from segfw.model.load import load_model
+from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import ReviewStore
 
 for package in ("starlette", "uvicorn", "python_multipart"):
@@ -263,6 +268,23 @@ def test_bytes_of_ohif_are_in_the_order_of_the_file(own, tmp_path):
     assert "has 3 bytes, and the image" in reply.json["detail"]
 
 
+def test_seg_nrrd_keeps_its_names(own, tmp_path):
+    client, store = own
+    values = edited(store, "case 1")
+    geometry = store.read("case 1").geometry
+    mask = FinishedMask(
+        case_id="case 1", values_zyx=values, geometry=geometry, labels=LABELS, maker=MaskMaker(name="3D Slicer")
+    )
+    write_seg_nrrd(tmp_path / "label.seg.nrrd", mask)
+    assert client.save_label("case 1", tmp_path / "label.seg.nrrd", {"label_info": "whatever"}).status == 200
+    np.testing.assert_array_equal(store.read("case 1", 1).array[0], values)
+    other = LabelSet(names=("background", "unicorn", "dark"), values=(0, 3, 7))
+    write_seg_nrrd(tmp_path / "other.seg.nrrd", replace(mask, labels=other))
+    reply = client.save_label("case_2", tmp_path / "other.seg.nrrd", {})
+    assert reply.status == 422
+    assert "holds unicorn, which is none of the structures here" in reply.json["detail"]
+
+
 def test_another_grid_no_mask_and_no_case_are_refused(own, tmp_path):
     client, store = own
     moved = store.read("case 1").geometry.matrix.copy()
@@ -292,8 +314,6 @@ def test_a_signed_case_is_not_changed(own, tmp_path):
 
 def test_a_case_that_another_person_has_open_is_not_taken(own, tmp_path):
     client, store = own
-    from segfw.reviewing.people import Person
-
     store.open_case("case_2", Person(user="ben"))
     sent = as_slicer_writes(edited(store, "case_2"), (7, 3), store, "case_2", tmp_path / "label.nii.gz")
     reply = client.save_label("case_2", sent, DARK_FIRST)
@@ -396,7 +416,9 @@ def test_a_dicom_series_is_sent_as_one_file(tmp_path):
     series = write_series(tmp_path / "scans" / "case_1", content)
     store = write_drafts(tmp_path / "masks", {"case_1": series}, {"case_1": np.ones((4, 6, 8), np.uint8) * 3}, LABELS)
     with label_server(store.folder) as port:
+        sample = LabelClient(port).next_sample("first").json
         reply = LabelClient(port).get("/datastore/image?image=case_1")
+    assert (sample["id"], sample["name"]) == ("case_1", "case_1.nii.gz")
     (tmp_path / "image.nii.gz").write_bytes(reply.body)
     np.testing.assert_array_equal(nibabel.load(tmp_path / "image.nii.gz").get_fdata(), content.transpose(2, 1, 0))
 
