@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import numpy as np
 from segfw.base.records import UserError
 from segfw.images.geometry import Spacing
 from segfw.images.header_only import volume_of_header
-from segfw.images.units import PICTURE, SLICE
-from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
+from segfw.images.units import PICTURE, SLICE, Units
+from segfw.measurements.masks_to_measure import ONE_CHANNEL, FoundMasks, MaskCase
 from segfw.measurements.measure_case import case_in_memory
-from segfw.measurements.measure_masks import MaskToMeasure
 from segfw.radiomics.radiomics_settings import CT, Modality, RadiomicsSettings, decided
 
 LOOKED_AT = 5  # cases that are read to tell what kind of images they are, evenly from all
@@ -29,15 +29,15 @@ def settings_for(
     filters than are asked for; if no image can be read, or none has millimetres.
     """
     source = given if given is not None else file if file.is_file() and not overwrite else None
-    looked_at = [_read(case, found) for case in _evenly(found.cases)]
-    masks = [mask for mask in looked_at if mask is not None and mask.units != PICTURE]
-    if not masks:
-        why = "none of those looked at can be read" if not any(looked_at) else "they have no millimetres"
+    looks = [look for look in (_look(case, found) for case in _evenly(found.cases)) if look is not None]
+    usable = [look for look in looks if look.units != PICTURE]
+    if not usable:
+        why = "none of those looked at can be read" if not looks else "they have no millimetres"
         raise UserError(f"{found.cases[0].mask.parent}: features cannot be told of these images, because {why}")
-    modalities = modalities_of(masks, found)
+    modalities = modalities_of(usable, found.channels)
     if source is None:
-        has_one_slice = float(np.median([mask.units == SLICE for mask in masks])) > 0.5
-        settings = decided(_spacings(found.cases, masks), has_one_slice, modalities, log_mm)
+        has_one_slice = float(np.median([look.units == SLICE for look in usable])) > 0.5
+        settings = decided(_spacings(found.cases, usable), has_one_slice, modalities, log_mm)
     else:
         settings = RadiomicsSettings.load(source)
         settings.require_like(modalities, source)
@@ -55,15 +55,29 @@ def _evenly(cases: Sequence[MaskCase]) -> list[MaskCase]:
     return [cases[index * len(cases) // number] for index in range(number)]
 
 
-def _read(case: MaskCase, found: FoundMasks) -> MaskToMeasure | None:
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is remembered of an image that was read: no voxels, of which several images take much memory."""
+
+    units: Units
+    spacing_mm: Spacing
+    lowest: dict[str, float]  # of each channel
+
+
+def _look(case: MaskCase, found: FoundMasks) -> _Look | None:
     """None if a file cannot be read; whoever tells its features says why."""
     try:
-        return case_in_memory(case, found.labels, found.channels)[0]
+        mask, _ = case_in_memory(case, found.labels, found.channels)
     except UserError:
         return None
+    return _Look(
+        units=mask.units,
+        spacing_mm=mask.geometry.spacing_mm,
+        lowest={name: float(np.min(image)) for name, image in mask.channels.items()},
+    )
 
 
-def _spacings(cases: Sequence[MaskCase], masks: Sequence[MaskToMeasure]) -> list[Spacing]:
+def _spacings(cases: Sequence[MaskCase], looks: Sequence[_Look]) -> list[Spacing]:
     """Of all masks whose headers say it, else of those that were read."""
     spacings = []
     for case in cases:
@@ -73,17 +87,16 @@ def _spacings(cases: Sequence[MaskCase], masks: Sequence[MaskToMeasure]) -> list
             continue
         if header is not None:
             spacings.append(header.geometry.spacing_mm)
-    return spacings or [mask.geometry.spacing_mm for mask in masks]
+    return spacings or [look.spacing_mm for look in looks]
 
 
-def modalities_of(masks: Sequence[MaskToMeasure], found: FoundMasks) -> dict[str, Modality]:
+def modalities_of(looks: Sequence[_Look], channel_names: Sequence[str]) -> dict[str, Modality]:
     """By the names of the channels where dataset.json gives them, else by the lowest values."""
-    names = list(masks[0].channels)
     # Channels that nobody named are called by their numbers.
-    is_named = not all(name.startswith(("image", "channel_")) for name in found.channels)
+    is_named = not all(name.startswith((ONE_CHANNEL, "channel_")) for name in channel_names)
     kinds: dict[str, Modality] = {}
-    for name in names:
-        lowest = [float(np.min(mask.channels[name])) for mask in masks if name in mask.channels]
+    for name in looks[0].lowest:
+        lowest = [look.lowest[name] for look in looks if name in look.lowest]
         is_ct = name.upper() == CT if is_named else float(np.median(lowest)) <= AIR_HU
         kinds[name] = "CT" if is_ct else "other"
     return kinds
