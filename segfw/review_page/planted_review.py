@@ -19,7 +19,7 @@ from segfw.images.volume import Volume
 from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.mask_version import MaskVersion, Origin, content_sha256, edits_between
 from segfw.reviewing.people import Person, checked_name
-from segfw.reviewing.review_log import Event, utc_text
+from segfw.reviewing.review_log import utc_text
 from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
 from segfw.reviewing.states import Decision, Meaning, RejectReason, transition
 from segfw.reviewing.viewing import Asked, Viewing, too_little_viewed
@@ -79,10 +79,6 @@ class PlantedReview:
         """Where a planted case stands."""
         standing = self._cases[case].standing
         return replace(standing, decisions=dict(standing.decisions))
-
-    def history(self, case: str) -> list[Event]:
-        """Nothing: the log does not know of it yet."""
-        return []
 
     def changed(self, case: str) -> tuple[str, ...]:
         """Nothing."""

@@ -24,6 +24,7 @@ from segfw.images.units import units_of
 from segfw.interop.mask_formats import FORMATS
 from segfw.quality.kept_quality import kept_quality
 from segfw.review_page.active_clock import ActiveClock
+from segfw.review_page.case_events import CaseEvents
 from segfw.review_page.case_payload import (
     counts_by_slice,
     gate_of,
@@ -41,7 +42,6 @@ from segfw.review_page.served_grid import LARGEST_WHOLE, ServedGrid, is_seen_as_
 from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.mask_version import Origin
 from segfw.reviewing.people import Person
-from segfw.reviewing.review_log import LogReader
 from segfw.reviewing.review_store import Locked, ReviewStore
 from segfw.reviewing.states import MEANINGS, REJECT_REASONS
 from segfw.reviewing.viewing import Viewing
@@ -112,6 +112,7 @@ class ReviewDesk:
         self.source = CaseSource(store)
         self.views = CaseViews(self.source, self.palette, largest_whole=largest_whole)
         self.clock = clock or ActiveClock()
+        self._events = CaseEvents(store.log.path)
         self._cases = {case: case for case in self.source.case_ids}
         wanted = set(store.structures)
         found = palette_structures(store.labels, self.palette)
@@ -123,7 +124,7 @@ class ReviewDesk:
     @cached_property
     def _judged_by_me(self) -> set[str]:
         """Cases on which the person has decided something."""
-        return _cases_decided(self.store, self.seat.person) | self.source.planted_decided_by(self.seat.person)
+        return self._events.judged_by(self.seat.person.user) | self.source.planted_decided_by(self.seat.person)
 
     # ---- what is asked ----
 
@@ -285,18 +286,19 @@ class ReviewDesk:
         }
 
     def _history(self, case: str) -> list[dict[str, Any]]:
+        """What was done with a case; nothing of a planted one."""
         return [
             {
-                "utc": event.utc,
-                "event": event.event,
-                "user": event.user,
-                "to": event.to_state,
-                "structure": event.structure,
-                "decision": event.decision,
-                "version": event.version,
-                "reason": event.reason,
+                "utc": event["utc"],
+                "event": event["event"],
+                "user": event["user"],
+                "to": event["to"],
+                "structure": event["structure"],
+                "decision": event["decision"],
+                "version": event["version"],
+                "reason": event["reason"],
             }
-            for event in self.source.steps(case).history(case)
+            for event in self._events.of(case)
         ]
 
     def _versions(self, case: str) -> list[dict[str, Any]]:
@@ -521,13 +523,4 @@ def _in_whole_grid(slices_viewed: Mapping[str, Sequence[int]], grid: ServedGrid)
         shown = {index + start for index in slices_viewed.get(plane, ()) if 0 <= index < stop - start}
         if shown:
             found[plane] = sorted(shown)
-    return found
-
-
-def _cases_decided(store: ReviewStore, person: Person) -> set[str]:
-    """Cases of which the person has decided on something already."""
-    found = set()
-    for event in LogReader(store.log.path).more():
-        if event["event"] in ("decide", "reject") and event["user"] == person.user and event["case"] is not None:
-            found.add(event["case"])
     return found

@@ -32,6 +32,9 @@ def require_server() -> None:
 def bound_socket(port: int) -> socket.socket:
     """A socket of this computer alone; UserError if something listens at that port already."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    if exclusive is not None:  # Windows alone would let another program listen there, too
+        made.setsockopt(socket.SOL_SOCKET, exclusive, 1)
     try:
         made.bind((ADDRESS, port))
         made.listen()  # so that a fast browser waits until the server answers
