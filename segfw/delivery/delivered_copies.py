@@ -61,19 +61,22 @@ def delivered_copies(log: Path) -> list[DeliveredCopy]:
 
     Raises LogDamaged if a line of the log was changed.
     """
-    found: dict[tuple[str, str, str, bool], DeliveredCopy] = {}
+    found: dict[str, dict[tuple[str, str, bool], DeliveredCopy]] = {}  # by case, then by what a later one replaces
     for event in LogReader(log).more():
         kind = event["event"]
+        case = event["case"]
         if kind in (DELIVER, DELIVER_RESEARCH):
+            of_case = found.setdefault(case, {})
             for copy in _copies(event):
-                found[copy.case, copy.format, copy.place, copy.is_research] = copy
+                of_case[copy.format, copy.place, copy.is_research] = copy
         elif kind == DELIVER_FAILED:
-            found = {key: copy for key, copy in found.items() if str(copy.n) != event["reason"].split(":")[0]}
+            failed = event["reason"].split(":")[0]
+            found[case] = {key: copy for key, copy in found.get(case, {}).items() if str(copy.n) != failed}
         elif kind in ENDS_RESEARCH:
-            for key, copy in found.items():
-                if event["case"] in (None, copy.case) and not copy.superseded and _ends(kind, copy):
-                    found[key] = copy.model_copy(update={"superseded": _why(event)})
-    return list(found.values())
+            for one in list(found) if case is None else [case]:
+                found[one] = {key: _ended(copy, event) for key, copy in found.get(one, {}).items()}
+    copies = [copy for of_case in found.values() for copy in of_case.values()]
+    return sorted(copies, key=lambda copy: copy.n)
 
 
 def superseded_copies(log: Path) -> list[DeliveredCopy]:
@@ -99,8 +102,12 @@ def _copies(event: Mapping[str, Any]) -> Iterator[DeliveredCopy]:
         )
 
 
-def _ends(kind: str, copy: DeliveredCopy) -> bool:
-    return kind in (ENDS_RESEARCH if copy.is_research else ENDS_SIGNED)
+def _ended(copy: DeliveredCopy, event: Mapping[str, Any]) -> DeliveredCopy:
+    """The copy as it stands after an event of its case."""
+    ends = ENDS_RESEARCH if copy.is_research else ENDS_SIGNED
+    if copy.superseded or event["event"] not in ends:
+        return copy
+    return copy.model_copy(update={"superseded": _why(event)})
 
 
 def _why(event: Mapping[str, Any]) -> str:
