@@ -36,12 +36,15 @@ class _Joined:
     known: tuple[KnownStructure, ...]
 
 
-def match_labels(labels_of: Mapping[str, LabelSet], given: Given) -> dict[tuple[str, str], str]:
+def match_labels(
+    labels_of: Mapping[str, LabelSet], given: Given, table: Path | str = "--labels"
+) -> dict[tuple[str, str], str]:
     """The joined name of every label of every source, in the order in which they are met.
 
-    ``given`` names go before all else. Raises UserError that lists what is in doubt, as lines of such a table.
+    ``given`` names, which errors say are of the ``table``, go before all else. Raises UserError that lists what is in
+    doubt, as lines of such a table.
     """
-    _require_known(labels_of, given)
+    _require_known(labels_of, given, table)
     joined: list[_Joined] = []
     names: dict[tuple[str, str], str] = {}
     doubts: list[tuple[str, str, str]] = []
@@ -123,11 +126,11 @@ def read_given(path: Path | None) -> Given:
     return given
 
 
-def _require_known(labels_of: Mapping[str, LabelSet], given: Given) -> None:
+def _require_known(labels_of: Mapping[str, LabelSet], given: Given, table: Path | str) -> None:
     for source, label in given:
         if source not in labels_of:
-            raise UserError(f"--labels: names the source {source!r}, and there is {listed(list(labels_of), 'and')}")
+            raise UserError(f"{table}: names the source {source!r}, and there is {listed(list(labels_of), 'and')}")
         if label not in labels_of[source].names[1:]:
             raise UserError(
-                f"--labels: names {label!r} of {source}, which has {listed(labels_of[source].names[1:], 'and')}"
+                f"{table}: names {label!r} of {source}, which has {listed(labels_of[source].names[1:], 'and')}"
             )

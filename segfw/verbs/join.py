@@ -59,7 +59,7 @@ def join(raws: Sequence[Path], output: Path, options: JoinOptions = JoinOptions(
     require_join_folder(output)
     given = read_given(options.labels)
     found = find_sources(folders, options.called)
-    names = match_labels({source.name: source.labels for source in found}, given)
+    names = match_labels({source.name: source.labels for source in found}, given, options.labels or "--labels")
     sources = [read_source(source, options.workers) for source in found]
     require_same_channels(sources)
     labels = joined_labels(sources, names)

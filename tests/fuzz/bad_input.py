@@ -205,6 +205,9 @@ STATIC = ("review", "masks", "--static", "review.html")
 CORRECTED = ("import-corrected", "masks", "corrected", "--user", "anna")
 DELIVER = ("deliver", "masks", "out", "--user", "anna")
 SPLITS = (*PLAN, "--splits", "splits.json")
+JOIN = ("join", "raw", "other", "--output", "joined")
+TWICE = ("join", "raw", "raw", "--output", "joined", "--called", "raw", "b", "--labels", "labels.csv")
+JOINED = "source,label,joined\nraw,liver,liver\n"
 SITES = "case,site\ncase_00,A\ncase_01,A\ncase_02,B\n"
 THEIRS = "theirs/nnUNetTrainer__nnUNetPlans__3d_fullres"
 CASES = (
@@ -257,6 +260,12 @@ CASES = (
     BadInput("raw/dataset.json", "200 000 brackets", _text("[" * 200_000), CHECK),
     BadInput("raw/dataset.json", "labels that are a number", _field("labels", 3), CHECK),
     BadInput("raw/dataset.json", "no channels", _field("channel_names", {}), CHECK),
+    BadInput("raw/dataset.json", "annotated: no such structure", _field("annotated", {"case_*": ["liver"]}), CHECK),
+    BadInput("raw/dataset.json", "annotated: fits no case", _field("annotated", {"siteA_*": ["dark"]}), CHECK),
+    BadInput("raw/dataset.json", "a value of what nobody drew", _field("annotated", {"case_01": ["bright"]}), PLAN),
+    BadInput("raw/dataset.json", "annotated in no case", _field("annotated", {"case_*": ["bright"]}), CHECK),
+    BadInput("other", "holds the images of the first data set", lambda folder: write_raw(folder, 3), JOIN),
+    BadInput("labels.csv", "a label that is not there", _text(JOINED), TWICE),
     BadInput("raw/label_maps.json", "a list", _text("[1]"), CHECK),
     BadInput("raw/names.json", "a number for a name", _text('{"bright": 1}'), CHECK),
     BadInput("raw/names.json", "a label that is not there", _text('{"bright": ["亮"], "liver": ["肝"]}'), CHECK),
