@@ -19,7 +19,8 @@ ROLES = ("work", "audit")
 class QueueItem(Record):
     """One item. ``region`` is None of a structure as a whole; ``minutes`` it takes, ``gain`` is the Dice it adds.
 
-    Of items with the role 'audit' nothing is told that was predicted, so that they are read blind.
+    Of items with the role 'audit' nothing is told that was predicted, so that they are read blind; their minutes are
+    those of looking alone.
     """
 
     case: str

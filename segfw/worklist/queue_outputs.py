@@ -101,7 +101,7 @@ def item_table(queue: ReviewQueue, shown: list[QueueItem]) -> Table:
             Column(title="Verdict", values=[item.verdict or "" for item in shown], choose="All verdicts"),
         ]
     columns += [
-        Column(title="Gain", values=[item.gain for item in shown], digits=3, hint="Dice that correcting it adds"),
+        _gain_column(queue, shown),
         Column(title="Minutes", values=[item.minutes for item in shown], digits=1),
         Column(title="Minutes so far", values=so_far, digits=0),
         Column(title="Why", values=[item.reason for item in shown]),
@@ -113,6 +113,14 @@ def item_table(queue: ReviewQueue, shown: list[QueueItem]) -> Table:
         elsewhere=f"{TABLE_FILE} has all rows.",
         sticky=2,
     )
+
+
+def _gain_column(queue: ReviewQueue, shown: list[QueueItem]) -> Column:
+    """Doubt is no Dice."""
+    values = [item.gain for item in shown]
+    if queue.ranked_by == "doubt":
+        return Column(title="Doubt", values=values, digits=3, hint="mean entropy of the whole case")
+    return Column(title="Gain", values=values, digits=3, hint="Dice that correcting it adds")
 
 
 def minutes_text(queue: ReviewQueue) -> str:
@@ -147,8 +155,10 @@ def queue_lines(queue: ReviewQueue) -> list[str]:
         lines.append(f"warning: nothing is told of {count(len(queue.left_out), 'case')}: {names}{more}")
     for item in queue.items(0, SHOWN):
         where = "" if item.region is None else f", region {item.region}"
-        told = "" if item.gain is None else f", {item.gain:.3f} Dice"
-        why = f"; {item.reason}" if item.reason else ""
+        unit = "Dice" if queue.ranked_by == "quality" else "of doubt"
+        told = "" if item.gain is None else f", {item.gain:.3f} {unit}"
+        first = item.reason.split("; ")[0]  # the table has all
+        why = f"; {first}" if first else ""
         lines.append(f"{printable(item.case)}: {item.structure}{where}: {item.minutes:.1f} min{told}{why}")
     if len(queue) > SHOWN:
         lines.append(f"and {len(queue) - SHOWN} more in {TABLE_FILE}")

@@ -59,7 +59,7 @@ def stopping(
         (hold if best_per_minute < worth else lacks).append(pays)
     bounds = [result.bound for result in audit]
     if audit:
-        texts = ", ".join(result.text for result in audit)
+        texts = "audit: " + ", ".join(result.text for result in audit)
         is_good = all(bound is not None and bound <= audit_target for bound in bounds)
         if is_good and not do_not_use_left:
             hold.append(f"{texts}, and nothing is left that is not to be used")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def _opened_once(opened: WorkItems, order: WorkOrder, chosen: np.ndarray, model:
 def _audit_first(
     opened: WorkItems, order: WorkOrder, to_read: Sequence[Pair], model: MinutesModel
 ) -> tuple[WorkOrder, np.ndarray]:
-    """Items that the audit is still to read, in the order of their cases, before all others."""
+    """Items that the audit is still to read, in the order of their cases, before all others, and which these are."""
     case_of = {name: number for number, name in enumerate(opened.cases)}
     structure_of = {name: number for number, name in enumerate(opened.structures)}
     key = opened.case.astype(np.int64) * len(opened.structures) + opened.structure
@@ -192,7 +192,13 @@ def _audit_first(
                 wanted.append(place)
     others = order.chosen[~np.isin(order.chosen, wanted)]
     chosen = np.concatenate([np.array(wanted, np.int64), others])
-    return _opened_once(opened, order, chosen, model), np.arange(len(chosen)) < len(wanted)
+    is_audit = np.arange(len(chosen)) < len(wanted)
+    made = _opened_once(opened, order, chosen, model)
+    # Minutes of correcting would tell how bad a mask is believed to be.
+    is_new = np.diff(opened.case[chosen], prepend=-1) != 0
+    right = replace(opened.of(chosen), wrong_slices=np.zeros(len(chosen)), wrong_mm2=np.zeros(len(chosen)))
+    minutes = np.where(is_audit, model.minutes(right.effort(is_new)), made.minutes)
+    return replace(made, minutes=minutes), is_audit
 
 
 # ---- minutes ----

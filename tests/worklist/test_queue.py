@@ -136,6 +136,9 @@ def test_a_folder_without_quality_says_what_to_do_and_takes_doubt(folder):
     (folder / "uncertainty.csv").write_text("\n".join(lines) + "\n")
     made = segfw.queue(folder)
     assert made.ranked_by == "doubt"
+    page = (folder / "queue.html").read_text()
+    assert "and no Dice" in page
+    assert "Predicted Dice" not in page
     assert [item.case for item in made.items()][::2] == ["case_00", "case_03", "case_01"]
     assert made.left_out == ("case_02", "case_04", "case_05")
     (folder / "uncertainty.csv").write_text("case,entropy\na,x\n")
@@ -163,8 +166,14 @@ def test_an_audit_is_drawn_before_read_after_and_bounds_the_rest(folder):
     assert kept["rest"] == {"": 10}
     shown = begun.items(0, len(wanted))
     assert [(item.case, item.structure) for item in shown] == wanted
-    assert all(item.role == "audit" and item.predicted_dice is None and item.gain is None for item in shown)
+    assert all((item.role, item.predicted_dice, item.gain) == ("audit", None, None) for item in shown)
     assert begun.item(len(wanted)).role == "work"
+    # all livers have 4 ml and all spleens 2: how bad one is believed to be must not show by its minutes
+    minutes: dict[tuple[str, bool], set[float | None]] = {}
+    for item, before in zip(shown, (None, *shown)):
+        is_new = before is None or before.case != item.case
+        minutes.setdefault((item.structure, is_new), set()).add(item.minutes)
+    assert all(len(each) == 1 for each in minutes.values())
     assert "0 of" in begun.audit[0].text
 
     for case, name in wanted:
