@@ -35,6 +35,10 @@ VERBS = {
         "bench.review_page",
         "seconds and memory of the review page with 2000 cases, and with a large volume",
     ),
+    "review-strokes": (
+        "bench.review_strokes",
+        "milliseconds of drawing on a large volume in the review page",
+    ),
     "monailabel-client": ("bench.monailabel_client", "MONAI Label's own client class against serve-monailabel"),
     "real-data": ("bench.real_data", "train on real data for 12 minutes, score what was held out"),
     "versions": ("bench.versions", "two checkouts on the same data: ratios of their times"),

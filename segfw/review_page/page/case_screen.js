@@ -623,7 +623,6 @@ export class CaseScreen {
   }
 
   #beginStroke(at) {
-    const began = performance.now();
     this.#windowRule();
     this.viewer.set({ strokePlane: at.plane });
     this.open.editor.begin(this.tool);
@@ -631,7 +630,6 @@ export class CaseScreen {
     this.#dab(at.plane, at.voxel);
     this.viewer.maskChanged(this.open.editor.takeChangedBox());
     this.#cursorAt(at.plane, at.voxel);
-    this.stroke_ms = performance.now() - began;
   }
 
   #move(event) {
@@ -662,29 +660,25 @@ export class CaseScreen {
     if (at === null || at.plane !== this.stroke.plane) {
       return;
     }
-    const began = performance.now();
     for (const voxel of placesBetween(this.stroke.voxel, at.voxel)) {
       this.#dab(at.plane, voxel);
     }
     this.stroke.voxel = at.voxel;
     this.viewer.maskChanged(this.open.editor.takeChangedBox());
     this.#cursorAt(at.plane, at.voxel);
-    this.stroke_ms += performance.now() - began;
   }
 
   #up() {
     const { stroke } = this;
     this.stroke = null;
     if (stroke?.kind === "draw") {
-      const began = performance.now();
       const change = this.open.editor.end();
       this.viewer.set({ strokePlane: null });
       if (change !== null) {
         this.#changed("brush");
         this.update();
       }
-      this.stroke_ms += performance.now() - began;
-    }
+      }
   }
 
   #crossAt(at) {

@@ -42,7 +42,6 @@ export class Picture {
     this.tiles = [];
     this.view = firstView();
     this.voxel = [0, 0, 0];
-    this.frame_ms = 0;
     this.wanted = { scene: false, overlay: false };
     this.framesDrawn = 0;
     this.hasRender = false;
@@ -120,9 +119,7 @@ export class Picture {
       return;
     }
     if (isScene) {
-      const before = performance.now();
       this.drawScene();
-      this.frame_ms = performance.now() - before;
     }
     this.overlay.draw(this);
     this.framesDrawn += 1;
