@@ -3,10 +3,10 @@
     python -m bench review-strokes [--size 300 512 512] [--strokes 9] [--whole] [--work review_strokes_check]
 
 A stroke is twenty moves of the pointer. Its script time is what all scripts of the page kept a core busy for until the
-button was let go: voxels of the brush, what is noted for undo, the hand-over of the changed box, outlines, the calls that
-draw. A frame is what passes until a picture is finished by the software renderer; a graphics card takes a small part of
-that. Least and median of all strokes, because other work on the machine only ever adds. The case is shown as the server
-sends it, which is a box around the structures; ``--whole`` shows all of it as well.
+button was let go: voxels of the brush, what is noted for undo, the hand-over of the changed box, outlines, calls of the
+renderer. A frame is what passes until the software renderer has finished a picture; a graphics card takes a small part
+of that. Least and median of all strokes, because other work on the machine only ever adds. The case is shown as the
+server sends it, which is a box around the structures; ``--whole`` shows all of it as well.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from builders.drafts_folder import make_drafts
+from builders.drafts_folder import make_drafts, write_table
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.toy import LABELS, make_case
 from segfw.quality.run_lengths import run_lengths
@@ -30,11 +30,12 @@ def make_toy_review(root: Path, cases: int = 3) -> Path:
         images[f"patient_{number + 1:02}"] = (image, affine, label.transpose(2, 1, 0))
     folder = make_drafts(root, drafts, labels=LABEL_SET, has_images=False)
     (root / "images").mkdir(exist_ok=True)
-    for number, (case, (image, affine, truth_zyx)) in enumerate(images.items()):
+    for case, (image, affine, truth_zyx) in images.items():
         nibabel.save(nibabel.Nifti1Image(image, affine), root / "images" / f"{case}_0000.nii.gz")
         nibabel.save(nibabel.Nifti1Image(drafts[case].transpose(2, 1, 0), affine), folder / f"{case}.nii.gz")
         _write_doubt(folder, case, drafts[case], truth_zyx, affine)
-        _write_quality(folder, case, number, drafts[case], truth_zyx)
+        _write_quality(folder, case, drafts[case], truth_zyx)
+    write_table(folder)
     return folder
 
 
@@ -62,7 +63,7 @@ def _write_doubt(folder: Path, case: str, draft: np.ndarray, truth: np.ndarray, 
     )
 
 
-def _write_quality(folder: Path, case: str, number: int, draft: np.ndarray, truth: np.ndarray) -> None:
+def _write_quality(folder: Path, case: str, draft: np.ndarray, truth: np.ndarray) -> None:
     """Dice as it is, called predicted, and a region at each place where draft and expert differ most."""
     path = folder / "quality" / f"{case}.json"
     quality = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +76,7 @@ def _write_quality(folder: Path, case: str, number: int, draft: np.ndarray, trut
         told["lower_bound"] = round(told["predicted_dice"] - 0.11, 3)
         told["ranking"] = told["predicted_dice"]
         told["verdict"] = VERDICTS[0 if dice > 0.95 else 1 if dice > 0.8 else 2]
-        told["reasons"] = [] if dice > 0.95 else [f"the folds agree on only {dice:.2f} of it"]
+        told["reasons"] = [f"the folds agree on {dice:.2f} of it"]
         regions += _regions(told["label"], mine, theirs, len(regions))
     path.write_text(json.dumps(quality), encoding="utf-8")
     kept = {"case": case, "shape": list(draft.shape), "regions": regions}

@@ -332,6 +332,29 @@ def test_the_patients_left_is_where_its_letter_is(marked):
     marked.value(f"{SCREEN}.viewer.set({{ isRadiological: true }})")
 
 
+def test_windows_of_all_sizes_show_the_whole_of_every_plane(marked):
+    """Where a picture's edges lie decides where a brush draws: they are the edges of the volume, not a pixel beside."""
+    marked.open("marked")
+    dims = dict(zip("xyz", SHAPE[::-1]))
+    sides = {"axial": "xy", "coronal": "xz", "sagittal": "yz"}
+    looked = 0
+    for size in ((1280, 800), (1111, 707), (983, 641)):
+        marked.page.set_viewport_size(dict(zip(("width", "height"), size)))
+        for layout in ("big", "grid", "one"):
+            marked.value(f"{SCREEN}.viewer.set({{ layout: '{layout}' }})")
+            marked.drawn()
+            for tile in marked.value(f"{SCREEN}.viewer.tiles"):
+                if tile["plane"] == "render":
+                    continue
+                across, up = sides[tile["plane"]]
+                np.testing.assert_allclose(tile["acrossEdges"], (dims[across], 0), atol=1e-3)  # to the left
+                np.testing.assert_allclose(tile["upEdges"], (0, dims[up]), atol=1e-3)
+                looked += 1
+    assert looked == 3 * (3 + 3 + 1)
+    marked.page.set_viewport_size({"width": 1100, "height": 700})
+    marked.value(f"{SCREEN}.viewer.set({{ layout: 'big' }})")
+
+
 def test_a_photograph_has_its_colours_and_no_letters(marked):
     marked.open("retina")
     marked.drawn()

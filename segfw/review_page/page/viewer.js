@@ -269,13 +269,19 @@ export class Viewer extends Picture {
         return tile;
       }
       const { across, up } = PLANES[plane];
-      const low = nv.screenXY2TextureFrac(left, top + height, at, false);
-      const high = nv.screenXY2TextureFrac(left + width, top, at, false);
       const { dims } = this.nifti;
-      tile.acrossEdges = [low[across] * dims[across], high[across] * dims[across]];
-      tile.upEdges = [low[up] * dims[up], high[up] * dims[up]];
+      tile.acrossEdges = this.#edges(slice.leftTopWidthHeight, at, across).map((share) => share * dims[across]);
+      tile.upEdges = this.#edges(slice.leftTopWidthHeight, at, up).map((share) => share * dims[up]);
       return tile;
     });
+  }
+
+  /** Shares of an axis at the lower left and the upper right corner of a picture. */
+  #edges([left, top, width, height], at, axis) {
+    // NiiVue takes what lies a hair outside of a picture for nothing: two places inside say what the corners are.
+    const low = this.nv.screenXY2TextureFrac(left + width / 4, top + (3 * height) / 4, at, false)[axis];
+    const high = this.nv.screenXY2TextureFrac(left + (3 * width) / 4, top + height / 4, at, false)[axis];
+    return [low - (high - low) / 2, high + (high - low) / 2];
   }
 
   close() {
