@@ -46,7 +46,6 @@ def gain_table(gains: Sequence[Gain]) -> Table:
         elsewhere="promotion.json has all rows.",
         columns=[
             Column(title="Structure", values=[gain.structure for gain in gains]),
-            Column(title="Cases", values=[gain.cases for gain in gains], digits=0),
             Column(title="Patients", values=[gain.patients for gain in gains], digits=0),
             Column(title="Before", values=[gain.base for gain in gains], digits=4, hint="the model as it was"),
             Column(
@@ -57,13 +56,15 @@ def gain_table(gains: Sequence[Gain]) -> Table:
             ),
             Column(title="New", values=[gain.new for gain in gains], digits=4),
             Column(title="New over control", values=[gain.over_control for gain in gains], digits=4),
-            Column(title="from", values=[gain.low for gain in gains], digits=4, hint="95 %, patients drawn anew"),
-            Column(title="to", values=[gain.high for gain in gains], digits=4),
+            Column(title="95 %", values=[_bounds(gain.low, gain.high) for gain in gains], hint="patients drawn anew"),
             Column(title="New over before", values=[gain.over_base for gain in gains], digits=4),
-            Column(title="from ", values=[gain.low_over_base for gain in gains], digits=4),
-            Column(title="to ", values=[gain.high_over_base for gain in gains], digits=4),
+            Column(title="95 % ", values=[_bounds(gain.low_over_base, gain.high_over_base) for gain in gains]),
         ],
     )
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "too few patients" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
 
 
 def fold_table(starts: Sequence[FoldStart], new: Sequence[NewLabel]) -> Table:
