@@ -24,7 +24,7 @@ from segfw.delivery.delivered_copies import (
     Parcel,
     delivered_copies,
 )
-from segfw.delivery.delivery_gate import Gate, passed_gate, require_unchanged
+from segfw.delivery.delivery_gate import Gate, passed_gate, require_as_found, require_unchanged
 from segfw.delivery.delivery_list import DeliveredFile, DeliveryList, file_sha256
 from segfw.delivery.drafts_maker import maker_of
 from segfw.delivery.source_series import images_of
@@ -185,7 +185,9 @@ def _deliver(job: _Job, standing: CaseStanding) -> list[DeliveredFile]:
         each.require(case, job.images[case])
 
     # Logged first: files carry the hash of this line, and no copy is unknown to the log
-    logged = job.store.log.append(_entry(job, standing, sha256, formats))
+    with job.store.alone_with(case):
+        require_as_found(job.store, standing)
+        logged = job.store.log.append(_entry(job, standing, sha256, formats))
     mask = FinishedMask(
         case_id=case,
         values_zyx=values_zyx,

@@ -72,6 +72,17 @@ def require_unchanged(store: ReviewStore, case: str) -> None:
         raise UserError(f"{case}: was changed after it was signed ({', '.join(changed)}); {CHANGED_REMEDY}")
 
 
+def require_as_found(store: ReviewStore, found: CaseStanding) -> None:
+    """UserError if somebody took a step with a case since the gate let it pass, such as taking its signature back."""
+    now = store.standing(found.case)
+    names = ("state", "version", "sha256", "signed_by", "signed_name", "meaning", "signed_utc")
+    if any(getattr(now, name) != getattr(found, name) for name in names):
+        raise UserError(
+            f"{found.case}: is {now.state} with version {now.version} now, and was {found.state} with version "
+            f"{found.version} when the delivery began; deliver it again"
+        )
+
+
 def _may_leave(standing: CaseStanding, options: DeliverOptions) -> bool:
     return standing.state == "SIGNED" or (options.research and standing.state != "REJECTED")
 

@@ -65,10 +65,17 @@ class ReviewStore(ReviewFolder):
         """The review of a folder of masks, begun or not; nothing is written. UserError if it is no such folder."""
         return cls(folder, clock)
 
+    @contextmanager
+    def alone_with(self, case: str) -> Iterator[None]:
+        """Keeps all others from taking a step with a case meanwhile, and this thread as well."""
+        self._require_case(case)
+        with alone(self.folder / REVIEW_FOLDER / LOCKS_FOLDER / f"{case}.case.lock"):
+            yield
+
     def open_case(self, case: str, person: Person) -> CaseStanding:
         """Lets a person work on a case for ten minutes from now; also renews that. Locked if another one has it."""
         self.policy.require(person, "reviewer")
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._now(case)
             if lease is not None:
                 self._require_own(case, lease, person)
@@ -97,7 +104,7 @@ class ReviewStore(ReviewFolder):
         slices_viewed: Mapping[str, Sequence[int]] = {},
     ) -> None:
         """Adds what was done since the last time, and ten minutes; Locked if the person has not the case."""
-        with self._alone_with(case):
+        with self.alone_with(case):
             _, lease = self._opened(case, person)
             self._keep(lease.with_work(max(0.0, active_s), max(0.0, idle_s), slices_viewed))
 
@@ -111,7 +118,7 @@ class ReviewStore(ReviewFolder):
 
     def release(self, case: str, person: Person) -> None:
         """Gives a case back. Versions that were saved stay as unsigned ones, and make it a draft again."""
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._opened(case, person)
             entry = self._entry("release", case, person, lease)
             states = {"from_state": "IN_REVIEW", "to_state": history.back_to}
@@ -134,7 +141,7 @@ class ReviewStore(ReviewFolder):
         Where nothing differs from the version ``base`` that one is given back. Conflict if ``base`` is not the newest
         (0 is the draft); UserError if the shape is another one, or a value is no label.
         """
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._opened(case, person)
             self._require_newest(case, history, base)
             before = self.read(case, base)
@@ -172,7 +179,7 @@ class ReviewStore(ReviewFolder):
         Whoever was asked decides with ``asked_again``.
         """
         self._require_decision(case, structure, decision)
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._opened(case, person)
             asked = None
             if decision == "accept" and region is None:
@@ -197,7 +204,7 @@ class ReviewStore(ReviewFolder):
         """Notes decisions on many structures at once, without asking: for scripts, which cannot look."""
         for structure, decision in decisions.items():
             self._require_decision(case, structure, decision)
-        with self._alone_with(case):
+        with self.alone_with(case):
             _, lease = self._opened(case, person)
             self.log.append_all(self._decisions(case, person, decisions, reason))
             self._keep(lease)
@@ -208,7 +215,7 @@ class ReviewStore(ReviewFolder):
         The draft becomes version 1 where nobody drew anything. Structures that are said to be absent are taken out;
         UserError where that would change others, and where the draft is not the one that was opened.
         """
-        with self._alone_with(case):
+        with self.alone_with(case):
             state = self._state(*self._now(case))
             if state != "DRAFT":
                 transition(case, "finish", state)  # which says what else is to be done
@@ -240,7 +247,7 @@ class ReviewStore(ReviewFolder):
         if meaning not in MEANINGS:
             raise UserError(f"{case}: {meaning!r} is no meaning of a signature; give one of {', '.join(MEANINGS)}")
         printed = checked_name(name, "the name of a signature")
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._now(case)
             step = transition(case, "sign", self._state(history, lease))
             self._require_signable(case, person, history, version_sha256)
@@ -265,7 +272,7 @@ class ReviewStore(ReviewFolder):
             raise UserError(f"{case}: {reason!r} is no reason; give one of {', '.join(REJECT_REASONS)}")
         if reason == "other" and not text.strip():
             raise UserError(f"{case}: the reason is 'other'; say which, in words")
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._now(case)
             step = transition(case, "reject", self._state(history, lease))
             if lease is not None:
@@ -283,7 +290,7 @@ class ReviewStore(ReviewFolder):
         self.policy.require(person, "signer")
         if not reason.strip():
             raise UserError(f"{case}: a signature is taken back for a reason; say it in words")
-        with self._alone_with(case):
+        with self.alone_with(case):
             history, lease = self._now(case)
             step = transition(case, "amend", self._state(history, lease))
             update = {
@@ -294,12 +301,6 @@ class ReviewStore(ReviewFolder):
             return self.log.append(self._step_entry(step, case, person).model_copy(update=update))
 
     # ---- who may, and what ----
-
-    @contextmanager
-    def _alone_with(self, case: str) -> Iterator[None]:
-        self._require_case(case)
-        with alone(self.folder / REVIEW_FOLDER / LOCKS_FOLDER / f"{case}.case.lock"):
-            yield
 
     def _now(self, case: str) -> tuple[CaseHistory, Lease | None]:
         """What is known of a case, and the lease, if somebody has it now."""

@@ -18,6 +18,7 @@ from builders.written import masks_in_segmentation, masks_in_structure_set
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.delivery import deliver_cases as deliver_module
 from segfw.delivery.deliver_cases import check_delivery, deliver_cases
 from segfw.delivery.deliver_options import DeliverOptions
 from segfw.delivery.delivered_copies import superseded_copies
@@ -242,6 +243,28 @@ def test_a_changed_image_or_log_blocks_delivery(tmp_path):
     with pytest.raises(UserError, match=r"log\.jsonl"):
         deliver(ReviewStore.open(store.folder), tmp_path / "out")
     assert not list((tmp_path / "out").glob("case_a*"))
+
+
+@pytest.mark.parametrize("is_signed_again", [False, True])
+def test_a_signature_that_is_taken_back_while_others_are_delivered_does_not_leave(is_signed_again, tmp_path, monkeypatch):
+    store = dicom_store(tmp_path)
+    sign(store, "case_a")
+    sign(store, "case_b")
+    write_about = deliver_module._write_about
+
+    def amended_meanwhile(*given):
+        write_about(*given)
+        store.amend("case_b", ADA, "looked at the wrong patient")
+        if is_signed_again:
+            sha256 = store.standing("case_b").sha256
+            store.sign("case_b", ADA, name="Ada Lovelace", meaning="review", version_sha256=sha256)
+
+    monkeypatch.setattr(deliver_module, "_write_about", amended_meanwhile)
+    with pytest.raises(CasesFailed, match="case_b: is .* when the delivery began; deliver it again"):
+        deliver(store, tmp_path / "out", formats=("nifti",))
+    assert (tmp_path / "out" / "case_a.nii.gz").is_file()
+    assert not (tmp_path / "out" / "case_b.nii.gz").exists()
+    assert [event.case for event in store.log.events() if event.event == "deliver"] == ["case_a"]
 
 
 def test_copies_of_an_amended_case_are_listed_as_superseded(tmp_path, capsys):
