@@ -31,18 +31,16 @@ def results_so_far(store: ReviewFolder, audits: AuditFile) -> list[AuditResult]:
 def has_failed(store: ReviewFolder, audit: Audit) -> dict[Pair, bool]:
     """Of the items that were read since the audit began: whether the draft has failed.
 
-    An accepted one has not; one that is not to be there has, and so have all of a rejected case. A corrected one has if
-    its Dice with the draft is below the limit of the audit.
+    Those of a rejected case have. Of others the voxels tell, whatever was decided, since what is accepted may have been
+    corrected before: one has failed if the Dice of what counts now with the draft is below the limit of the audit.
     """
     decided = _decided_since(store.log.events(), audit.begun_at)
     found: dict[Pair, bool] = {}
     for case, structure in audit.to_read:
-        decision = decided.get((case, structure)) or decided.get((case, None))
+        decision = decided.get((case, None)) or decided.get((case, structure))
         if decision is None:
             continue
-        if decision == "accept":
-            found[case, structure] = False
-        elif decision == "rejected":
+        if decision == "rejected":
             found[case, structure] = True
         else:
             found[case, structure] = _agreement(store, case, structure, decision) < audit.fail_below
@@ -64,6 +62,8 @@ def _decided_since(events: Sequence[Event], begun_at: int) -> dict[tuple[str, st
 
 def _agreement(store: ReviewFolder, case: str, structure: str, decision: str) -> float:
     """Dice of the draft with what was decided."""
+    if decision == "accept" and store.standing(case).version == 0:
+        return 1.0
     draft = structure_mask(store, case, structure, 0)
     if decision == "absent":
         return 0.0 if draft.any() else 1.0

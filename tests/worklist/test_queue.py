@@ -211,6 +211,26 @@ def test_a_corrected_draft_fails_by_its_dice_and_a_rejected_case_fails(folder):
     assert (result.read, result.failed, result.bound) == (4, 3, None)
 
 
+def test_a_draft_fails_that_was_corrected_and_then_accepted_or_rejected(folder):
+    store = ReviewStore.open(folder)
+    segfw.queue(folder, audit=12, fail_below=0.7)
+    segfw.queue(folder, read_audit=True)
+    store.open_case("case_00", ANNA)
+    values = store.read("case_00", 0).array[0].copy()
+    values[tuple(np.argwhere(values == 1)[:5].T)] = 0  # of 8 voxels of liver: Dice 6/11
+    store.save("case_00", ANNA, values, base=0, origin="edited", tool="test")
+    for name in ("liver", "spleen"):
+        store.decide("case_00", ANNA, name, "accept", asked_again=True)
+    result = segfw.queue(folder).audit[0]
+    assert (result.read, result.failed) == (2, 1)
+    store.finish("case_00", ANNA)
+    store.open_case("case_01", ANNA)
+    store.decide("case_01", ANNA, "liver", "accept", asked_again=True)
+    store.reject("case_01", ANNA, "image-bad")
+    result = segfw.queue(folder).audit[0]
+    assert (result.read, result.failed) == (4, 3)
+
+
 def test_an_audit_of_each_structure_divides_alpha(folder):
     segfw.queue(folder, audit=2, audit_by="structure", audits=2)
     kept = json.loads((folder / "review" / "audit.json").read_text())
