@@ -23,6 +23,7 @@ from segfw.delivery.delivered_copies import (
     DeliveredCopy,
     Parcel,
     delivered_copies,
+    last_copies,
 )
 from segfw.delivery.delivery_gate import Gate, passed_gate, require_as_found, require_unchanged
 from segfw.delivery.delivery_list import DeliveredFile, DeliveryList, file_sha256
@@ -116,7 +117,7 @@ def deliver_cases(store: ReviewStore, output: Path, options: DeliverOptions, per
         copies = delivered_copies(store.log.path)
         listed = earlier.with_files(made, copies, job.output.as_posix())
         listed.model_copy(update={"review": review_of(store)}).write(job.output)
-    superseded = tuple(copy for copy in copies if copy.superseded and copy.case in gate.passed)
+    superseded = tuple(copy for copy in last_copies(copies) if copy.superseded and copy.case in gate.passed)
     if failures:
         raise CasesFailed("in delivery", failures, None)
     return Delivery(output=job.output, files=tuple(made), gate=gate, superseded=superseded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,31 +57,35 @@ class DeliveredCopy(Record):
 
 
 def delivered_copies(log: Path) -> list[DeliveredCopy]:
-    """All copies that were made and not written over by later ones, in the order of the log.
+    """All copies that were made, in the order of the log, except those of deliveries that failed.
 
     Raises LogDamaged if a line of the log was changed.
     """
-    found: dict[str, dict[tuple[str, str, bool], DeliveredCopy]] = {}  # by case, then by what a later one replaces
+    found: dict[str, list[DeliveredCopy]] = {}  # by case
     for event in LogReader(log).more():
         kind = event["event"]
         case = event["case"]
         if kind in (DELIVER, DELIVER_RESEARCH):
-            of_case = found.setdefault(case, {})
-            for copy in _copies(event):
-                of_case[copy.format, copy.place, copy.is_research] = copy
+            found.setdefault(case, []).extend(_copies(event))
         elif kind == DELIVER_FAILED:
             failed = event["reason"].split(":")[0]
-            found[case] = {key: copy for key, copy in found.get(case, {}).items() if str(copy.n) != failed}
+            found[case] = [copy for copy in found.get(case, []) if str(copy.n) != failed]
         elif kind in ENDS_RESEARCH:
             for one in list(found) if case is None else [case]:
-                found[one] = {key: _ended(copy, event) for key, copy in found.get(one, {}).items()}
-    copies = [copy for of_case in found.values() for copy in of_case.values()]
+                found[one] = [_ended(copy, event) for copy in found.get(one, [])]
+    copies = [copy for of_case in found.values() for copy in of_case]
     return sorted(copies, key=lambda copy: copy.n)
+
+
+def last_copies(copies: Iterable[DeliveredCopy]) -> list[DeliveredCopy]:
+    """Without those that later ones were written over."""
+    last = {(copy.case, copy.format, copy.place, copy.is_research): copy for copy in copies}
+    return sorted(last.values(), key=lambda copy: copy.n)
 
 
 def superseded_copies(log: Path) -> list[DeliveredCopy]:
     """Those that no longer hold, and should be called back or replaced."""
-    return [copy for copy in delivered_copies(log) if copy.superseded]
+    return [copy for copy in last_copies(delivered_copies(log)) if copy.superseded]
 
 
 def _copies(event: Mapping[str, Any]) -> Iterator[DeliveredCopy]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from segfw.base.files import write_text
 from segfw.base.printing import csv_text
 from segfw.base.records import Record, UserError
-from segfw.delivery.delivered_copies import DeliveredCopy
+from segfw.delivery.delivered_copies import DeliveredCopy, last_copies
 
 LIST_FILE = "delivered.json"
 TABLE_FILE = "delivered.csv"
@@ -67,13 +67,10 @@ class DeliveryList(Record):
         """The list after a delivery; ``copies`` are all that the log tells of, ``place`` is this folder."""
         replaced = {each.file for each in made}
         kept = [each for each in self.files if each.file not in replaced]
-        elsewhere = []
-        why: dict[tuple[str, int], str] = {}
-        for copy in copies:
-            if copy.place == place:
-                why[copy.case, copy.n] = copy.superseded
-            elif copy.superseded:
-                elsewhere.append(copy)
+        copies = tuple(copies)
+        # A file that no later one was written over has a line before the last where a process was killed meanwhile
+        why = {(copy.case, copy.n): copy.superseded for copy in copies if copy.place == place}
+        elsewhere = [copy for copy in last_copies(copies) if copy.place != place and copy.superseded]
         files = [
             each.model_copy(update={"superseded": why.get((each.case, each.log_events), each.superseded)})
             for each in sorted((*kept, *made), key=lambda each: (each.case, each.file))

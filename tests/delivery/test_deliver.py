@@ -302,6 +302,30 @@ def test_copies_of_an_amended_case_are_listed_as_superseded(tmp_path, capsys):
     assert "seg-nrrd/case_a.seg.nrrd: no longer holds" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("ending", [OSError, KeyboardInterrupt])
+def test_a_copy_stays_known_where_a_later_delivery_over_it_fails_or_is_killed(ending, tmp_path, monkeypatch):
+    store = dicom_store(tmp_path)
+    sign(store, "case_a")
+    out = tmp_path / "out"
+    deliver(store, out)
+
+    def broken(*_, **__):
+        raise ending("not written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deliver_module, "_write", broken)
+        if ending is KeyboardInterrupt:  # a killed process says nothing more
+            patched.setattr(deliver_module, "_say_failed", lambda *_: None)
+        with pytest.raises((CasesFailed, KeyboardInterrupt)):
+            deliver(store, out)
+    store.amend("case_a", ADA, "missed a lesion")
+    assert (out / "case_a.nii.gz").is_file()
+    assert [copy.format for copy in superseded_copies(store.log.path)] == ["nifti"]
+    problems = check_delivery(store, out).problems
+    assert len(problems) == 2  # with the text beside it
+    assert all("the signature was taken back" in each for each in problems)
+
+
 def test_a_draft_for_research_is_superseded_by_the_signed_mask(tmp_path):
     store = dicom_store(tmp_path)
     deliver(store, tmp_path / "out", research=True, cases=("case_a",))
