@@ -246,7 +246,7 @@ def test_a_changed_image_or_log_blocks_delivery(tmp_path):
 
 
 @pytest.mark.parametrize("is_signed_again", [False, True])
-def test_a_signature_that_is_taken_back_while_others_are_delivered_does_not_leave(is_signed_again, tmp_path, monkeypatch):
+def test_a_signature_taken_back_while_others_are_delivered_does_not_leave(is_signed_again, tmp_path, monkeypatch):
     store = dicom_store(tmp_path)
     sign(store, "case_a")
     sign(store, "case_b")
