@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
+from segfw.planning.structure_sizes import SMALL_SHARE
 
 # For structures under SMALL_SHARE: organs of the neck, each under 0.2 % of it, had a mean Dice of 0.59 to 0.64 in five
 # trainings of 1476 to 1875 steps, for which 1317 and more were foretold, and of 0.69 after 2294. A network of half the
 # features had 0.10 after 1849 (docs/benchmarks.md).
 FEWEST_STEPS_FOR_SMALL = 1300
-SMALL_SHARE = 0.005  # of the voxels of a case
 SHOWN = 3  # names
 LONG_TRAINING_S = 2 * 24 * 3600.0  # from which nobody starts one without having been told
 EXAMPLE_BUDGET = "2h"

@@ -10,6 +10,8 @@ from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet
 from segfw.planning.fingerprint import FINGERPRINT_FILE, Fingerprint
 
+SMALL_SHARE = 0.005  # of the voxels of a case: structures under it need more steps, and wider networks
+
 
 def structure_shares(fingerprint: Fingerprint, labels: LabelSet) -> dict[str, float]:
     """By structure its median share of the voxels of a case, after the crop, over the cases that have it."""

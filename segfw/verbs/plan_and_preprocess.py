@@ -255,6 +255,7 @@ def _plan(
     from segfw.planning.plan import PLAN_FILE, Plan
     from segfw.planning.plan_for_device import measure_plan, plan_for_device, training_device, with_estimates
     from segfw.planning.planner import request_digest
+    from segfw.planning.structure_sizes import structure_shares
     from segfw.planning.work_folder import trained_by_plan
 
     decisive = request.decisive
@@ -284,7 +285,8 @@ def _plan(
     else:
         plan = plan_for_device(manifest, fingerprint, request, target)
     if time_s is not None:
-        plan = fitted_to_time(plan, time_s, target.probe_flops())
+        shares = structure_shares(fingerprint, plan.labels)
+        plan = fitted_to_time(plan, time_s, target.probe_flops(), shares)
     return plan.model_copy(update={"request": digest})
 
 
