@@ -18,6 +18,7 @@ from segfw.base.records import Record
 from segfw.reviewing.review_log import LOCKS_FOLDER, utc_text
 
 LEASE = timedelta(minutes=10)
+CLOCKS_DIFFER = timedelta(minutes=2)  # between computers that share a folder
 LEASE_ENDING = ".lease.json"
 
 
@@ -56,9 +57,10 @@ class Lease(Record):
         return sum(map(len, self.slices_viewed.values()))
 
     def is_live(self, now: datetime) -> bool:
-        """Whether he still has it. A lease that ends later than one of now could is of another clock, and is over."""
+        """Whether he still has it. A lease that ends much later than one of now could is of a wrong clock, and is over;
+        those of two computers differ a little."""
         until = datetime.fromisoformat(self.until_utc)
-        return now < until <= now + LEASE
+        return now < until <= now + LEASE + CLOCKS_DIFFER
 
     def renewed(self, now: datetime) -> Lease:
         """The same until ten minutes from now."""

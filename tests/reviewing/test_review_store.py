@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,16 @@ def test_whoever_comes_back_late_goes_on_if_nobody_came_between(store):
     assert store.standing("a").active_s == 20.0
     with pytest.raises(Locked, match="is not open by Anna, it is REVIEWED"):
         store.renew("a", ANNA, active_s=1)
+
+
+def test_a_lease_of_a_computer_whose_clock_is_a_little_ahead_holds(tmp_path):
+    clock = Clock()
+    folder = masks_folder(tmp_path, ("a",))
+    ReviewStore.open(folder, lambda: clock() + timedelta(seconds=3)).open_case("a", ANNA)
+    here = ReviewStore.open(folder, clock)
+    assert here.standing("a").holder == "Anna"
+    with pytest.raises(Locked):
+        here.open_case("a", BEN)
 
 
 def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_out(store):
