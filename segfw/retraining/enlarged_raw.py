@@ -10,10 +10,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 
 from segfw.base.files import new_folder, write_text
 from segfw.base.records import UserError
+from segfw.dataset.annotated_structures import ANNOTATED_FIELD
 from segfw.dataset.cases import Case, DatasetManifest, read_label
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, LABEL_MAPS_FIELD, REGIONS_ORDER_FIELD
 from segfw.dataset.labels import LabelSet, apply_map
@@ -61,6 +63,10 @@ def write_enlarged_raw(
         maps = {case.id: {str(old): meaning for old, meaning in case.label_map} for case in manifest.cases}
         if any(maps.values()):
             description[LABEL_MAPS_FIELD] = {case: pairs for case, pairs in maps.items() if pairs}
+        cases = (*manifest.cases, *(label.case for label in new))
+        drawn = {escape(case.id): list(case.annotated) for case in cases if case.annotated is not None}
+        if drawn:
+            description[ANNOTATED_FIELD] = drawn
         write_text(folder / SPLITS_NAME, json.dumps(_folds(splits), indent=1) + "\n")
         write_text(folder / PATIENTS_FILE, _patients(patient_of))
         write_text(folder / DESCRIPTION_FILE, json.dumps(description, indent=1) + "\n")

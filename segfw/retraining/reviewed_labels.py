@@ -11,6 +11,7 @@ from segfw.base.words import count, listed
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelMap, LabelSet
 from segfw.retraining.retraining_record import BeganAs, NewLabel
+from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.mask_version import MaskVersion
 from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.version_files import version_file
@@ -22,8 +23,8 @@ SHOWN = 5  # cases that a sentence lists
 def reviewed_labels(folders: Sequence[Path], labels: LabelSet, states: str) -> list[NewLabel]:
     """The labels in the wanted states of all folders, by case.
 
-    UserError if a folder has none, if a signed mask or its image is not what was signed, if two folders have a label of
-    one case, or if a mask's labels are not called as in ``labels``.
+    UserError if a folder has none, if a mask or a signed one's image is not what was reviewed, if two folders have a
+    label of one case, or if a mask's labels are not called as in ``labels``.
     """
     found: dict[str, NewLabel] = {}
     for folder in folders:
@@ -47,7 +48,8 @@ def _labels_of(folder: Path, labels: LabelSet, states: str) -> list[NewLabel]:
         there = listed((f"{number} {state}" for state, number in sorted(others.items())), "and")
         remedy = "sign some with segfw review" if others["REVIEWED"] == 0 else "sign them, or give --states reviewed"
         raise UserError(f"{folder}: holds no {states} label ({there or 'nothing is under review'}); {remedy}")
-    _require_unchanged(store, [standing.case for standing in wanted if standing.state == "SIGNED"])
+    _require_unchanged(store, wanted)
+    annotated = structures_decided(store, labels)
     found = []
     for standing in wanted:
         versions = {version.number: version for version in store.versions(standing.case)}
@@ -64,6 +66,7 @@ def _labels_of(folder: Path, labels: LabelSet, states: str) -> list[NewLabel]:
                     images=tuple(path.absolute() for path in images),
                     label=version_file(folder, standing.case, version.number).absolute(),
                     label_map=label_map_by_name(version.label_names, labels, f"{folder}: case {standing.case!r}"),
+                    annotated=annotated,
                 ),
                 folder=folder.absolute(),
                 version=version.number,
@@ -77,16 +80,48 @@ def _labels_of(folder: Path, labels: LabelSet, states: str) -> list[NewLabel]:
     return found
 
 
-def _require_unchanged(store: ReviewStore, cases: Sequence[str]) -> None:
-    """UserError for signed masks that are no longer what was signed; another model by now does not matter here."""
-    changed = {case: [what for what in store.changed(case) if what in ("mask", "image")] for case in cases}
+def structures_decided(store: ReviewStore, labels: LabelSet) -> tuple[str, ...] | None:
+    """The model's structures that people decided on; None if that is all.
+
+    Masks that were predicted for some structures alone say nothing of the others, which are not background there.
+    UserError where a structure is none of the model's.
+    """
+    if set(store.structures) == set(store.labels.structures):
+        return None
+    unknown = [name for name in store.structures if name not in labels.structures]
+    if unknown:
+        raise UserError(
+            f"{store.folder}: its masks are of {listed(store.structures, 'and')} alone, and the model has no structure "
+            f"{unknown[0]!r}; give masks of a model with the same structures"
+        )
+    return tuple(name for name in labels.structures if name in store.structures)
+
+
+def _require_unchanged(store: ReviewStore, standings: Sequence[CaseStanding]) -> None:
+    """UserError for masks that are no longer what was signed or reviewed, and images that are not what was signed.
+
+    Another model by now does not matter here.
+    """
+    changed = {standing.case: _changed(store, standing) for standing in standings}
     wrong = [f"{case} ({listed(what, 'and')})" for case, what in changed.items() if what]
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        is_signed = all(standing.state == "SIGNED" for standing in standings if changed[standing.case])
+        done = "signed" if is_signed else "reviewed"
         raise UserError(
-            f"{store.folder}: {', '.join(wrong[:SHOWN])}{more}: changed after it was signed, so that nobody has signed "
-            "what would be learned; review and sign it again, or put the file back"
+            f"{store.folder}: {', '.join(wrong[:SHOWN])}{more}: changed after it was {done}, so that nobody has {done} "
+            f"what would be learned; review {'and sign ' if is_signed else ''}it again, or put the file back"
         )
+
+
+def _changed(store: ReviewStore, standing: CaseStanding) -> list[str]:
+    if standing.state == "SIGNED":
+        return [what for what in store.changed(standing.case) if what in ("mask", "image")]
+    try:
+        is_same = store.sha256(standing.case, standing.version) == standing.sha256
+    except UserError:
+        is_same = False
+    return [] if is_same else ["mask"]
 
 
 def began_as(versions: Mapping[int, MaskVersion], number: int) -> BeganAs:
