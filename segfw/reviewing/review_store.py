@@ -280,9 +280,12 @@ class ReviewStore(ReviewFolder):
             said = f"{reason}: {text.strip()}" if text.strip() else reason
             entry = self._step_entry(step, case, person, lease).model_copy(update={"reason": said})
             over = self._lease_over(history) if lease is None else []
+            left = read_lease(self.folder, case) if over else None
             event = self.log.append_all([*over, entry])[-1]
             if lease is not None:
                 self._end(lease, step.event)
+            if left is not None:
+                self._end(left, "lease-over")
             return event
 
     def amend(self, case: str, person: Person, reason: str) -> Event:

@@ -332,6 +332,17 @@ def test_whoever_comes_back_late_goes_on_if_nobody_came_between(store):
         store.renew("a", ANNA, active_s=1)
 
 
+def test_minutes_of_a_lease_that_ran_out_are_kept_where_somebody_else_rejects_the_case(store):
+    store.open_case("a", ANNA)
+    store.renew("a", ANNA, active_s=30.0)
+    store.clock.forward(minutes=11)
+    store.reject("a", BEN, "image-bad")
+    assert [(row.user, row.active_s, row.decision) for row in read_ledger(store.folder)] == [
+        ("Anna", 30.0, "lease-over")
+    ]
+    assert store.standing("a").active_s == 30.0
+
+
 def test_a_lease_of_a_computer_whose_clock_is_a_little_ahead_holds(tmp_path):
     clock = Clock()
     folder = masks_folder(tmp_path, ("a",))
