@@ -399,7 +399,7 @@ def test_json_that_is_none_of_ours_is_refused(anna, action, content):
         ("reject", {"case": "case_1", "reason": "because"}, 400),
         ("reject", {"case": "case_1", "reason": "other", "text": " "}, 400),
         ("amend", {"case": "case_1", "reason": "x"}, 400),
-        ("finish", {"case": "case_2"}, 400),
+        ("finish", {"case": "case_2"}, 409),  # it is not open
     ],
 )
 def test_a_step_that_may_not_be_taken_is_refused_in_words(anna, action, content, status):
