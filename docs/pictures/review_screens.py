@@ -21,7 +21,6 @@ from builders.review_hand import SCREEN, Hand, hand_at
 from builders.review_server import review_server
 
 FOLDER = Path(__file__).parent
-COLOURS = 256
 MARGIN = 1  # a grey line around, so that the page has an edge on white and on black
 SWITCHES = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 CASE = "patient_03"
@@ -70,13 +69,15 @@ def sign(hand: Hand) -> None:
 
 
 def photograph(page: Any, name: str, *, height: int | None = None) -> None:
-    """The upper part of the window as a picture of few colours."""
+    """The upper part of the window."""
     inside = Image.open(BytesIO(page.screenshot())).convert("RGB")
     inside = inside.crop((0, 0, inside.width, height or inside.height))
     framed = Image.new("RGB", (inside.width + 2 * MARGIN, inside.height + 2 * MARGIN), (128, 128, 128))
     framed.paste(inside, (MARGIN, MARGIN))
     picture = FOLDER / f"{name}.png"
-    framed.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
+    if height is not None:  # light and without a scan: few colours are enough, and a third of the bytes
+        framed = framed.quantize(256, Image.Quantize.MAXCOVERAGE)
+    framed.save(picture, optimize=True)
     print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
 
 

@@ -35,6 +35,8 @@ def bound_socket(port: int) -> socket.socket:
     exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
     if exclusive is not None:  # Windows alone would let another program listen there, too
         made.setsockopt(socket.SOL_SOCKET, exclusive, 1)
+    else:  # a server that was killed leaves its port unusable for a minute, which this ends; two still cannot listen
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((ADDRESS, port))
         made.listen()  # so that a fast browser waits until the server answers

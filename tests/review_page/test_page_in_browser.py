@@ -218,6 +218,28 @@ def test_a_case_that_another_one_holds_can_be_looked_at_alone(hand, folder):
     assert hand.page.is_disabled('[data-action="brush"]')
 
 
+def test_what_was_drawn_outlives_the_server(chromium, tmp_path):
+    folder = make_drafts(tmp_path, {"case": drafted()}, affine_xyz=AFFINE)
+    with review_server(folder) as first, hand_at(chromium, first) as hand:
+        hand.enter()
+        hand.open("case")
+        hand.go_to((18, 6, 9))
+        set_tool(hand, "brush", 2)
+        hand.stroke("axial", (18, 6, 9))
+        drawn = hand.bitmap
+        first.process.kill()
+        first.process.wait()
+        hand.press("s")
+        hand.until("document.querySelector('.notice.error')")
+        assert f"--port {first.port}" in hand.page.inner_text(".notice")
+        with review_server(folder, "--port", str(first.port)) as second:
+            tab = Hand(hand.page.context.new_page(), second)
+            tab.enter()
+            assert hand.save() == 1
+            assert hand.page.locator(".notice.error").count() == 0
+    np.testing.assert_array_equal(served(voxels_of(version(folder, "case", 1))), drawn)
+
+
 # ---- the whole way ----
 
 
@@ -400,6 +422,35 @@ def test_a_graphics_card_that_is_lost_takes_nothing_with_it(hand):
     assert hand.pixels.max() > 150
     hand.press("z")
     np.testing.assert_array_equal(hand.bitmap, served(drafted()))
+
+
+def test_a_browser_without_webgl_shows_slices_and_draws_on_them(marked):
+    page = marked.page.context.new_page()
+    page.add_init_script(
+        "const given = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...more) "
+        "{ return kind === 'webgl2' ? null : given.call(this, kind, ...more); };"
+    )
+    page.goto(f"{marked.server.origin}/#case/marked")
+    plain = Hand(page, marked.server)
+    plain.ready("case marked")
+    assert "WebGL2" in page.inner_text(".notice")
+    plain.go_to((6, 15, 9))
+    plain.press("h")
+    page.keyboard.down("h")
+    plain.drawn()
+    for plane in ("axial", "coronal", "sagittal"):
+        assert plain.brightness(plane, (6, 15, 9)) > 180
+        assert plain.brightness(plane, (17, 4, 2)) < 60
+    page.keyboard.up("h")
+    before = np.array(plain.value(f"Array.from({SCREEN}.open.editor.values)")).reshape(SHAPE)
+    set_tool(plain, "brush", 3)
+    plain.stroke("axial", (15, 6, 9))
+    drawn = np.array(plain.value(f"Array.from({SCREEN}.open.editor.values)")).reshape(SHAPE)
+    wanted = before.copy()
+    wanted[disc((15, 6, 9), 3)] = LIVER
+    np.testing.assert_array_equal(drawn, wanted)
+    page.close()
 
 
 def test_both_languages_and_both_grounds(hand):

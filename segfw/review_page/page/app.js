@@ -33,7 +33,7 @@ class App {
       this.session = await api.getSession();
     } catch (error) {
       await loadLanguage(this.preferences.language ?? "en");
-      document.getElementById("screen").replaceChildren(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline") : error.message));
+      document.getElementById("screen").replaceChildren(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline", { port: window.location.port }) : error.message));
       return;
     }
     await loadLanguage(this.preferences.language ?? this.session.language ?? "en");
@@ -86,7 +86,7 @@ class App {
       if (turn !== this.turn) {
         return;
       }
-      screen.element.prepend(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline") : error.message));
+      screen.element.prepend(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline", { port: window.location.port }) : error.message));
       document.body.dataset.ready = "error";
     }
   }

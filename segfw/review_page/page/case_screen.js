@@ -466,6 +466,7 @@ export class CaseScreen {
     if (await this.open.save()) {
       say(t("save.done", { version: this.open.base }));
       await this.open.refresh();
+      this.#noticeOfState();
     }
   }
 
@@ -749,7 +750,7 @@ export class CaseScreen {
     if (what === "conflict") {
       this.#solveConflict().catch((error) => this.#failed(error));
     } else if (what === "offline") {
-      this.#notice(t("offline"), "error");
+      this.#notice(t("offline", { port: window.location.port }), "error");
     } else if (what === "held") {
       this.#noticeOfState();
     } else if (what === "error") {
@@ -845,7 +846,7 @@ export class CaseScreen {
 
   #failed(error) {
     if (error instanceof api.NoServer) {
-      this.#notice(t("offline"), "error");
+      this.#notice(t("offline", { port: window.location.port }), "error");
     } else {
       say(error.message, "error");
     }

@@ -39,6 +39,11 @@ export class Overlay {
 
   #plane(tile, viewer) {
     const { view } = viewer;
+    const { pen } = this;
+    pen.save();
+    pen.beginPath();
+    pen.rect(tile.left, tile.top, tile.width, tile.height);
+    pen.clip();
     if (viewer.mask && !view.isMaskHidden && view.maskMode !== "fill") {
       this.#outlines(tile, viewer);
     }
@@ -51,6 +56,7 @@ export class Overlay {
     if (view.cursor !== null && view.cursor.plane === tile.plane) {
       this.#brush(tile, viewer);
     }
+    pen.restore();
     if (viewer.about.hasLetters) {
       this.#letters(tile, viewer);
     }

@@ -66,7 +66,7 @@ export class Picture {
   /** The voxel at which the three planes cross. */
   setVoxel(voxel) {
     this.voxel = voxel.map((index, axis) => clampIndex(Math.round(index), this.nifti.dims[axis]));
-    this.invalidate();
+    this.invalidatePlanes();
   }
 
   stepSlice(plane, step) {
@@ -80,6 +80,7 @@ export class Picture {
   forget() {
     this.view = firstView();
     this.tiles = [];
+    this.laidOut = null;
     this.nifti = null;
     this.mask = null;
     this.overlay.forgetOutlines();
@@ -93,12 +94,19 @@ export class Picture {
       canvas.width = width;
       canvas.height = height;
     }
+    this.laidOut = null; // what was drawn is gone
     this.ratio = ratio;
     this.invalidate();
   }
 
   /** Draws soon, once for all that was changed until then. */
   invalidate() {
+    this.isRenderOld = true;
+    this.invalidatePlanes();
+  }
+
+  /** The same where only slices change: the picture in three dimensions takes longest, and stays as it is. */
+  invalidatePlanes() {
     if (!this.wanted.scene) {
       this.wanted.scene = true;
       requestAnimationFrame(() => this.draw());

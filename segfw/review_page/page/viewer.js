@@ -74,7 +74,11 @@ export class Viewer extends Picture {
       return answer;
     };
     const clear = nv.clearBounds.bind(nv);
-    nv.clearBounds = (mask, rectangle) => clear(mask, rectangle ?? this.onlyRectangle ?? undefined);
+    nv.clearBounds = (mask, rectangle) => {
+      for (const place of rectangle ? [rectangle] : (this.cleared ?? [undefined])) {
+        clear(mask, place);
+      }
+    };
   }
 
   /**
@@ -168,7 +172,7 @@ export class Viewer extends Picture {
       this.doubt.opacity = this.view.isDoubtShown ? DOUBT_OPACITY : 0;
       this.nv.updateGLVolume();
     }
-    this.invalidate();
+    this.invalidatePlanes();
   }
 
   setWindow(low, high) {
@@ -177,7 +181,7 @@ export class Viewer extends Picture {
     image.cal_max = Math.max(high, low + 1e-6);
     this.window = { low, high };
     this.isWindowChanged = true;
-    this.invalidate();
+    this.invalidatePlanes();
   }
 
   /** Larger or smaller by a factor, around the crossing of the planes; null shows the whole. */
@@ -186,7 +190,7 @@ export class Viewer extends Picture {
     const zoom = factor === null ? 1 : Math.max(1, Math.min(MOST_ZOOM, scene.pan2Dxyzmm[3] * factor));
     const pan = zoom === 1 ? [0, 0, 0] : this.#panToCrossing(zoom);
     scene.pan2Dxyzmm = [...pan, zoom];
-    this.invalidate();
+    this.invalidatePlanes();
   }
 
   /** Moves the pictures by millimetres along x, y, z. */
@@ -194,7 +198,7 @@ export class Viewer extends Picture {
     const scene = this.nv.scene;
     const [x, y, z, zoom] = scene.pan2Dxyzmm;
     scene.pan2Dxyzmm = [x + by_mm[0] * zoom, y + by_mm[1] * zoom, z + by_mm[2] * zoom, zoom];
-    this.invalidate();
+    this.invalidatePlanes();
   }
 
   #panToCrossing(zoom) {
@@ -226,22 +230,38 @@ export class Viewer extends Picture {
     nv.drawOpacity = view.isMaskHidden || view.maskMode === "contour" ? 0 : view.opacity;
     nv.scene.crosshairPos = this.voxel.map((index, axis) => (index + 0.5) / this.nifti.dims[axis]);
     const all = this.layout();
-    const only = view.strokePlane === null ? null : all.find(({ plane }) => plane === view.strokePlane);
-    this.onlyRectangle = only ? only.rectangle : null;
+    const places = this.#placesToDraw(all);
+    this.cleared = places === all ? [undefined] : places.map(({ rectangle }) => rectangle);
     const { width, height } = this.canvas;
-    nv.customLayout = (only ? [only] : all).map(({ plane, rectangle: [left, top, w, h] }) => ({
+    nv.customLayout = places.map(({ plane, rectangle: [left, top, w, h] }) => ({
       sliceType: SLICE_TYPES[plane],
       position: [left / width, top / height, w / width, h / height],
     }));
     nv.drawScene();
-    const tiles = this.#tilesDrawn(only ? [only] : all);
-    this.tiles = only ? this.tiles.map((tile) => tiles.find(({ plane }) => plane === tile.plane) ?? tile) : tiles;
-    this.onlyRectangle = null;
+    const drawn = this.#tilesDrawn(places);
+    const known = [...drawn, ...this.tiles];
+    this.tiles = all.map((place) => known.find(({ plane }) => plane === place.plane));
     for (const { plane } of this.tiles) {
       if (plane !== "render") {
         this.told.onSlices(plane, this.voxel[PLANES[plane].through]);
       }
     }
+  }
+
+  /** While a stroke is drawn its own picture; without news of the mask the slices; else all, the gaps between them too. */
+  #placesToDraw(all) {
+    const { strokePlane } = this.view;
+    const layoutKey = JSON.stringify(all);
+    const isLaidOut = layoutKey === this.laidOut;
+    if (isLaidOut && strokePlane !== null) {
+      return all.filter(({ plane }) => plane === strokePlane);
+    }
+    if (isLaidOut && !this.isRenderOld) {
+      return all.filter(({ plane }) => plane !== "render");
+    }
+    this.laidOut = layoutKey;
+    this.isRenderOld = false;
+    return all;
   }
 
   #setColours() {
