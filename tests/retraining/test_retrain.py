@@ -198,6 +198,7 @@ def test_a_second_round_goes_on_from_the_first(home, done, tmp_path):
         assert start.learning_rate == read_retraining(first).folds[number].learning_rate
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX systems do")
 def test_a_training_that_is_killed_goes_on_bit_for_bit(home, done, tmp_path):
     """Both arms of every fold end with the weights that they have without an interruption."""
     whole, _ = done
