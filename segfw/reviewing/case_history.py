@@ -52,7 +52,8 @@ class Signed:
 class CaseHistory:
     """A case as the log tells it; ``standing`` has no lease. ``back_to`` is the state that it falls back to when it is
     given back; ``opened_by`` who opened it last; ``hands`` everybody who reviewed or changed it; ``asked`` the
-    structures that somebody was asked about since it was opened."""
+    structures that somebody was asked about since it was opened; ``put_aside`` what ``put_aside_by`` had decided when
+    he gave it back: it holds again when he is the next to open it."""
 
     standing: CaseStanding
     back_to: State = "DRAFT"
@@ -60,6 +61,8 @@ class CaseHistory:
     opened_sha256: str | None = None
     hands: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
+    put_aside: dict[str, Decision] = field(default_factory=dict)
+    put_aside_by: str | None = None
     versions: dict[int, str] = field(default_factory=dict)  # number -> sha256
     signed: Signed | None = None
     reviewed_image_sha256: str | None = None
@@ -108,6 +111,7 @@ def _take_new_draft(history: CaseHistory, _: dict[str, Any]) -> None:
         return
     if history.standing.state == "IN_REVIEW" and history.back_to == "REVIEWED":
         return
+    _forget_put_aside(history)
     history.standing = CaseStanding(case=history.standing.case, active_s=history.standing.active_s)
     history.back_to = "DRAFT"
 
@@ -117,8 +121,19 @@ def _take_open(history: CaseHistory, event: dict[str, Any]) -> None:
     history.opened_by = event["user"]
     history.opened_sha256 = event["version_sha256"]
     history.asked = set()
-    kept = history.standing.decisions if event["from"] == "REVIEWED" else {}
+    if event["from"] == "REVIEWED":
+        kept = history.standing.decisions
+    elif history.put_aside_by == event["user"]:
+        kept = history.put_aside
+    else:
+        kept = {}
+    _forget_put_aside(history)
     history.standing = replace(history.standing, state=event["to"], decisions=dict(kept))
+
+
+def _forget_put_aside(history: CaseHistory) -> None:
+    history.put_aside = {}
+    history.put_aside_by = None
 
 
 def _take_save(history: CaseHistory, event: dict[str, Any]) -> None:
@@ -140,6 +155,13 @@ def _take_decide(history: CaseHistory, event: dict[str, Any]) -> None:
 
 def _take_asked(history: CaseHistory, event: dict[str, Any]) -> None:
     history.asked.add(event["structure"])
+
+
+def _take_release(history: CaseHistory, event: dict[str, Any]) -> None:
+    if event["to"] == "DRAFT":
+        history.put_aside = dict(history.standing.decisions)
+        history.put_aside_by = event["user"]
+    _take_end(history, event)
 
 
 def _take_end(history: CaseHistory, event: dict[str, Any]) -> None:
@@ -198,7 +220,7 @@ TAKEN = {
     "decide": _take_decide,
     "asked": _take_asked,
     "lease-over": _take_end,
-    "release": _take_end,
+    "release": _take_release,
     "finish": _take_finish,
     "sign": _take_sign,
     "amend": _take_amend,

@@ -306,6 +306,27 @@ def test_a_reviewed_case_that_is_only_looked_at_stays_reviewed(store):
     assert (standing.state, standing.decisions) == ("REVIEWED", {"liver": "accept", "spleen": "accept"})
 
 
+def test_decisions_hold_for_whoever_gives_a_case_back_and_returns_but_for_nobody_else(store):
+    store.open_case("a", ANNA)
+    store.decide("a", ANNA, "liver", "absent", viewing=None)
+    store.release("a", ANNA)
+    assert store.standing("a").decisions == {}  # a draft again, of which nothing is decided
+    assert store.open_case("a", ANNA).decisions == {"liver": "absent"}
+
+    store.release("a", ANNA)
+    assert store.open_case("a", BEN).decisions == {}
+    store.release("a", BEN)
+    assert store.open_case("a", ANNA).decisions == {}  # somebody else had it meanwhile
+
+
+def test_decisions_on_an_old_draft_do_not_hold_for_a_new_one(store):
+    store.open_case("a", ANNA)
+    store.decide("a", ANNA, "liver", "absent", viewing=None)
+    store.release("a", ANNA)
+    note_new_drafts(store.folder, "another model", "segfw predict", "abcd", clock=store.clock)
+    assert store.open_case("a", ANNA).decisions == {}
+
+
 def test_four_eyes(store):
     store.policy = ReviewPolicy(four_eyes=True)
     made = accepted(store)
