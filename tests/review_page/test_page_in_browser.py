@@ -236,7 +236,7 @@ def test_what_was_drawn_outlives_the_server(chromium, tmp_path):
             tab = Hand(hand.page.context.new_page(), second)
             tab.enter()
             assert hand.save() == 1
-            assert hand.page.locator(".notice.error").count() == 0
+            hand.until("document.querySelector('.notice.error') === null")
     np.testing.assert_array_equal(served(voxels_of(version(folder, "case", 1))), drawn)
 
 
