@@ -124,6 +124,17 @@ def _changed(store: ReviewStore, standing: CaseStanding) -> list[str]:
     return [] if is_same else ["mask"]
 
 
+def require_as_taken(new: Sequence[NewLabel]) -> None:
+    """UserError if the file of a label does not hold what was taken, by the hash of its voxels, place and names."""
+    stores = {folder: ReviewStore.open(folder) for folder in {label.folder for label in new}}
+    for label in new:
+        if stores[label.folder].sha256(label.case.id, label.version) != label.sha256:
+            raise UserError(
+                f"{label.case.label}: is not the version {label.version} of {label.case.id} that was taken; put the "
+                "file back, or retrain into another folder"
+            )
+
+
 def began_as(versions: Mapping[int, MaskVersion], number: int) -> BeganAs:
     """Whether a mask was drawn without a model or, of one that began as a model's output, whether anybody changed it.
 

@@ -87,10 +87,12 @@ def _write_raw(base: Base, output: Path, folders: Sequence[Path], options: Retra
     from segfw.base.words import count
     from segfw.retraining.enlarged_raw import PATIENTS_FILE, write_enlarged_raw
     from segfw.retraining.retraining_plan import plan_retraining
+    from segfw.retraining.reviewed_labels import require_as_taken
 
     if output.is_dir() and not is_empty(output):
         raise UserError(f"{output}: exists and is not empty; give a new folder for the data set")
     retraining, splits = plan_retraining(base, folders, options, pick_device(options.device))
+    require_as_taken(retraining.new)
     _say_labels(retraining)
     manifest = base.content.manifest
     write_enlarged_raw(output, manifest, retraining.new, splits, retraining.patient_of)
@@ -108,6 +110,7 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
     from segfw.retraining.retrain_page import PAGE_FILE, write_retrain_page
     from segfw.retraining.retraining_plan import asked_retraining, plan_retraining, splits_of, test_cases
     from segfw.retraining.retraining_record import CONTROL_FOLDER, RETRAINING_FILE, read_retraining
+    from segfw.retraining.reviewed_labels import require_as_taken
 
     # What is decided, once: labels that are signed later are of the next retraining
     retraining = read_retraining(new)
@@ -118,6 +121,7 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
         _require_same(retraining.asked, asked_retraining(base.work, folders, options), new)
         splits = splits_of(base, retraining)
         print(f"{new}: going on as begun, with {len(retraining.new)} new cases")
+    require_as_taken(retraining.new)
     _say_labels(retraining)
     write_new_arm(new, base.content, retraining.new, splits, base.configuration, options.workers)
     write_control_arm(new, base.content, base.configuration, options.workers)

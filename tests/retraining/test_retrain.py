@@ -27,6 +27,7 @@ from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.planning.work_folder import load_plan_and_splits
 from segfw.retraining.enlarged_work import WorkContent, write_control_arm
 from segfw.retraining.retraining_record import read_retraining
+from segfw.retraining.reviewed_labels import require_as_taken
 from segfw.standing.recognise import standing_of
 from segfw.training.schedule import FittedSettings
 
@@ -337,6 +338,15 @@ def test_a_label_that_changed_after_it_was_signed_is_refused(home, tmp_path):
     version = next((masks / "review" / "labels" / RETURNING).glob("*.nii.gz"))
     shutil.copy(tmp_path / "new" / "expert" / "patient06_frame01.nii.gz", version)
     assert f"{RETURNING} (mask): changed after it was signed" in refused(home, tmp_path / "out", masks)
+
+
+def test_a_label_that_changed_before_the_retraining_goes_on_is_refused(done):
+    new, _ = done
+    taken = read_retraining(new).new
+    require_as_taken(taken)
+    changed = taken[1].model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(UserError, match=f"is not the version 1 of {changed.case.id} that was taken"):
+        require_as_taken([taken[0], changed])
 
 
 def test_another_image_under_an_old_name_is_refused_and_an_old_image_under_a_new_name_is_left_out(home, tmp_path):
