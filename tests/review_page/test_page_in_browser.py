@@ -24,7 +24,20 @@ from segfw.reviewing.review_store import ReviewStore
 # x to the left, y to the back, z to the head, as most CT is stored; voxels of 1 x 1.5 x 3 mm
 AFFINE = np.array([[-1.0, 0, 0, 12], [0, -1.5, 0, 15], [0, 0, 3.0, -18], [0, 0, 0, 1]])
 SHAPE = (12, 20, 24)  # z y x
-CASES = ("painted", "conflict", "signed", "keys", "held", "lost", "looked", "candidate", "autosave", "absent")
+CASES = (
+    "painted",
+    "conflict",
+    "signed",
+    "keys",
+    "held",
+    "lost",
+    "looked",
+    "candidate",
+    "autosave",
+    "absent",
+    "given-back",
+    "finished",
+)
 LIVER = 1
 TUMOUR = 2
 
@@ -205,6 +218,25 @@ def test_what_another_one_has_saved_is_told_and_nothing_is_lost(hand, server, fo
     hand.page.click('dialog [data-answer="theirs"]')
     hand.until(f"{SCREEN}.open.base === 3 && {SCREEN}.viewer.mask === {SCREEN}.open.editor.values")
     np.testing.assert_array_equal(hand.bitmap, theirs)
+
+
+def test_a_case_that_another_tab_gave_back_is_taken_again(hand, server, folder):
+    hand.open("given-back")
+    hand.go_to((18, 6, 9))
+    set_tool(hand, "brush", 2)
+    hand.stroke("axial", (18, 6, 9))
+    assert server.post("/api/release", {"case": "given-back"}).status == 200
+    assert hand.save() == 1
+    np.testing.assert_array_equal(served(voxels_of(version(folder, "given-back", 1))), hand.bitmap)
+    assert ReviewStore.open(folder).standing("given-back").state == "IN_REVIEW"
+
+
+def test_a_case_that_another_tab_finished_is_not_made_a_draft(hand, server, folder):
+    hand.open("finished")
+    ReviewStore.open(folder).decide_all("finished", Person(user="Anna"), {"liver": "accept", "tumour": "accept"})
+    assert server.post("/api/finish", {"case": "finished"}).status == 200
+    hand.value(f"{SCREEN}.open.beat()")
+    assert ReviewStore.open(folder).standing("finished").state == "REVIEWED"
 
 
 def test_a_case_that_another_one_holds_can_be_looked_at_alone(hand, folder):

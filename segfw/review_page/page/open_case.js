@@ -135,6 +135,25 @@ export class OpenCase {
     return this.isEditable;
   }
 
+  /** Takes a step. Another tab of the same person gives the case back when it is closed: then it is taken once more. */
+  async #step(send) {
+    try {
+      return await send();
+    } catch (error) {
+      const isNobodys = error.status === 409 && error.body.holder === null;
+      if (!isNobodys || !(await this.#takeAgain())) {
+        throw error;
+      }
+    }
+    return send();
+  }
+
+  /** Takes a draft that nobody has any more. What was finished meanwhile would become a draft by that: it is left. */
+  async #takeAgain() {
+    const { state, holder } = await api.getCase(this.id, this.#grid());
+    return state === "DRAFT" && !holder && (await this.take());
+  }
+
   async refresh() {
     const before = this.about;
     this.about = await api.getCase(this.id, this.#grid());
@@ -157,7 +176,7 @@ export class OpenCase {
     }
     const slices_viewed = this.viewing.take();
     try {
-      await api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, whole: this.isWhole, box: boxField(this.about.box) ?? "" });
+      await this.#step(() => api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, whole: this.isWhole, box: boxField(this.about.box) ?? "" }));
       this.isOffline = false;
     } catch (error) {
       this.viewing.giveBack(slices_viewed);
@@ -220,7 +239,7 @@ export class OpenCase {
     };
     this.isSaving = true;
     try {
-      const saved = await api.saveMask(fields, this.editor.values);
+      const saved = await this.#step(() => api.saveMask(fields, this.editor.values));
       this.base = saved.version;
       this.about.version = saved.version;
       this.about.sha256 = saved.sha256;
@@ -266,7 +285,7 @@ export class OpenCase {
 
   async decide(structure, decision, isAskedAgain = false) {
     await this.beat();
-    return api.decide({ case: this.id, structure, region: null, decision, asked_again: isAskedAgain });
+    return this.#step(() => api.decide({ case: this.id, structure, region: null, decision, asked_again: isAskedAgain }));
   }
 
   /** Every structure is decided: the version that is shown is handed on to be signed. */
