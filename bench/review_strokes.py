@@ -107,9 +107,16 @@ def measure(page: Any, strokes: int, *, is_whole: bool) -> None:
     for called, is_ball in (("disc", False), ("ball", True)):
         scripts = [_stroke(page, clock, is_ball) for _ in range(strokes)]
         print(f"  stroke of a {called} of {2 * RADIUS_MM:g} mm: script {_least_and_median(scripts)}")
-    for called, plane in (("the picture that is drawn on", "'axial'"), ("all four pictures", "null")):
+    for called, plane, is_old in (
+        ("the picture that is drawn on", "'axial'", "false"),
+        ("three planes, as while slices are gone through", "null", "false"),
+        ("three planes and 3-D, as after a stroke", "null", "true"),
+    ):
         page.evaluate(f"{SCREEN}.viewer.view.strokePlane = {plane}")
-        frames = [page.evaluate(FRAME) for _ in range(strokes)]
+        frames = []
+        for _ in range(strokes):
+            page.evaluate(f"{SCREEN}.viewer.isRenderOld = {is_old}")
+            frames.append(page.evaluate(FRAME))
         print(f"  frame of {called}: {_least_and_median(frames)}")
 
 
