@@ -441,6 +441,17 @@ def marked_voxel(hand: Hand, column: int, row: int) -> tuple[int, int, int]:
     return width - 1 - column, height - 1 - row, 0
 
 
+def test_a_photograph_is_measured_in_pixels(marked):
+    marked.open("retina")
+    marked.page.click('nav a[href^="#compare"]')
+    marked.page.wait_for_selector('body[data-ready^="compare"]')
+    marked.page.click('nav a[href^="#sign"]')
+    marked.page.wait_for_selector('body[data-ready^="sign"]')
+    head = marked.page.inner_text(".sign-screen thead")
+    assert "px" in head
+    assert "ml" not in head
+
+
 def test_a_graphics_card_that_is_lost_takes_nothing_with_it(hand):
     hand.open("lost")
     hand.go_to((18, 6, 9))

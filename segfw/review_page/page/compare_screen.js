@@ -5,7 +5,7 @@ import { OpenCase } from "./open_case.js";
 import { PlainViewer } from "./plain_viewer.js";
 import { PLANES, PLANE_NAMES } from "./planes.js";
 import { actionButton } from "./dom.js";
-import { summaryOfEdits } from "./edit_summary.js";
+import { sizeUnit, summaryOfEdits } from "./edit_summary.js";
 import { known, number, t } from "./text.js";
 import { windowsOf } from "./windows.js";
 
@@ -133,16 +133,17 @@ export class CompareScreen {
   /** In figures: each reading against the first one that is shown. */
   #drawTable() {
     const [first, ...others] = this.panes;
+    const { unit, each, digits } = sizeUnit(this.open.about.is_picture, this.open.image.spacing_mm);
     const rows = others.flatMap(({ kind, values }) =>
-      summaryOfEdits(first.values, values, this.open.image.spacing_mm, this.open.about.structures)
+      summaryOfEdits(first.values, values, each, this.open.about.structures)
         .filter(({ added, removed }) => added + removed > 0)
-        .map(({ label, before_ml, after_ml, added, removed }) => [label, kindName(kind), number(before_ml, 2), number(after_ml, 2), `+${number(added)} −${number(removed)}`]),
+        .map(({ label, before, after, added, removed }) => [label, kindName(kind), number(before, digits), number(after, digits), `+${number(added)} −${number(removed)}`]),
     );
     if (first === undefined || rows.length === 0) {
       this.table.replaceChildren(el("p", { className: "soft" }, others.length > 0 ? t("compare.same") : ""));
       return;
     }
-    const head = ["structure", "reading", "first_ml", "other_ml", "voxels"].map((name) => el("th", { scope: "col", className: name.endsWith("_ml") || name === "voxels" ? "" : "text" }, t(`compare.column.${name}`, { first: kindName(first.kind) })));
+    const head = ["structure", "reading", "first", "other", "voxels"].map((name) => el("th", { scope: "col", className: ["structure", "reading"].includes(name) ? "text" : "" }, t(`compare.column.${name}`, { first: kindName(first.kind), unit })));
     this.table.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) => el("td", { className: at < 2 ? "text" : "" }, cell)))))));
   }
 

@@ -1,4 +1,4 @@
-// What was changed, in numbers: voxels and millilitres of each structure before and after.
+// What was changed, in numbers: voxels and sizes of each structure before and after.
 
 /** Voxels of each value; index is the value. */
 export function counts(values) {
@@ -9,11 +9,17 @@ export function counts(values) {
   return found;
 }
 
+/** In what sizes are told: a photograph has no millimetres. ``each`` is that of one voxel. */
+export function sizeUnit(isPicture, spacing_mm) {
+  return isPicture ? { unit: "px", each: 1, digits: 0 } : { unit: "ml", each: (spacing_mm[0] * spacing_mm[1] * spacing_mm[2]) / 1000, digits: 2 };
+}
+
 /**
- * For each structure that either mask holds: volumes before and after in ml, voxels added and removed.
+ * For each structure that either mask holds: sizes before and after in that unit, voxels added and removed.
+ * @param {number} each size of one voxel
  * @param {{index: number, label: string}[]} structures
  */
-export function summaryOfEdits(before, after, spacing_mm, structures) {
+export function summaryOfEdits(before, after, each, structures) {
   const added = new Float64Array(256);
   const removed = new Float64Array(256);
   for (let index = 0; index < before.length; index += 1) {
@@ -24,14 +30,13 @@ export function summaryOfEdits(before, after, spacing_mm, structures) {
   }
   const countsBefore = counts(before);
   const countsAfter = counts(after);
-  const millilitres = (spacing_mm[0] * spacing_mm[1] * spacing_mm[2]) / 1000;
   return structures
     .filter(({ index }) => countsBefore[index] > 0 || countsAfter[index] > 0)
     .map(({ index, label }) => ({
       index,
       label,
-      before_ml: countsBefore[index] * millilitres,
-      after_ml: countsAfter[index] * millilitres,
+      before: countsBefore[index] * each,
+      after: countsAfter[index] * each,
       added: added[index],
       removed: removed[index],
     }));

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ask, el, say } from "./dom.js";
-import { summaryOfEdits } from "./edit_summary.js";
+import { sizeUnit, summaryOfEdits } from "./edit_summary.js";
 import { OpenCase } from "./open_case.js";
 import { sample } from "./structures_panel.js";
 import { known, number, t, when } from "./text.js";
@@ -21,36 +21,37 @@ export class SignScreen {
     this.open = new OpenCase({ ...this.app.session, read_only: true }, () => {});
     await this.open.load(id);
     const draft = await this.open.draft();
-    const rows = summaryOfEdits(draft, this.open.editor.values, this.open.image.spacing_mm, this.open.about.structures);
     const { about } = this.open;
+    const size = sizeUnit(about.is_picture, this.open.image.spacing_mm);
+    const rows = summaryOfEdits(draft, this.open.editor.values, size.each, about.structures);
     this.element.replaceChildren(
       el("h1", {}, t("sign.title", { case: id })),
       el("p", {}, el("span", { className: `state ${about.state}` }, known("state", about.state)), " ", about.version === 0 ? t("case.draft") : t("case.version", { version: about.version })),
       el("h2", {}, t("sign.changes")),
-      this.#table(rows, about.structures),
+      this.#table(rows, about.structures, size),
       this.#act(),
     );
     document.body.dataset.ready = `sign ${id}`;
     this.element.querySelector("input, button")?.focus({ preventScroll: true });
   }
 
-  #table(rows, structures) {
+  #table(rows, structures, { unit, digits }) {
     if (rows.length === 0) {
       return el("p", { className: "soft" }, t("sign.empty"));
     }
     const names = ["structure", "decision", "before", "after", "change", "voxels"];
-    const head = el("tr", {}, names.map((name) => el("th", { scope: "col", className: name === "structure" || name === "decision" ? "text" : "" }, t(`sign.column.${name}`))));
-    const body = rows.map(({ index, label, before_ml, after_ml, added, removed }) => {
+    const head = el("tr", {}, names.map((name) => el("th", { scope: "col", className: name === "structure" || name === "decision" ? "text" : "" }, t(`sign.column.${name}`, { unit }))));
+    const body = rows.map(({ index, label, before, after, added, removed }) => {
       const decision = structures.find((each) => each.index === index)?.decision;
-      const difference = after_ml - before_ml;
+      const difference = after - before;
       return el(
         "tr",
         {},
         el("td", { className: "text" }, sample(index), " ", label),
         el("td", { className: "text" }, decision ? t(`decision.${decision}`) : t("decision.open")),
-        el("td", {}, number(before_ml, 2)),
-        el("td", {}, number(after_ml, 2)),
-        el("td", {}, difference === 0 ? "0" : `${difference > 0 ? "+" : "−"}${number(Math.abs(difference), 2)}`),
+        el("td", {}, number(before, digits)),
+        el("td", {}, number(after, digits)),
+        el("td", {}, difference === 0 ? "0" : `${difference > 0 ? "+" : "−"}${number(Math.abs(difference), digits)}`),
         el("td", {}, added + removed === 0 ? t("sign.unchanged") : `+${number(added)} −${number(removed)}`),
       );
     });

@@ -123,7 +123,7 @@ export class StructuresPanel {
         { type: "button", className: "name", onclick: () => this.does.select(index, true), "data-structure": label },
         sample(index),
         el("span", { className: "label" }, label),
-        el("span", { className: "volume" }, volume_ml > 0 ? t("structures.ml", { ml: number(volume_ml, volume_ml < 10 ? 1 : 0) }) : "–"),
+        el("span", { className: "volume" }, volume_ml > 0 ? t("structures.ml", { ml: number(volume_ml, volume_ml < 10 ? 1 : 0) }) : volume_ml === null ? "" : "–"),
         qualityMark(structure),
         el("span", { className: `decided ${decision ?? "open"}` }, decided),
       ),

@@ -1,6 +1,6 @@
 import { MOST_IDLE_S, WorkClock } from "/clock.js";
 import { outlines } from "/contours.js";
-import { summaryOfEdits } from "/edit_summary.js";
+import { sizeUnit, summaryOfEdits } from "/edit_summary.js";
 import { gunzipIfNeeded, gzip } from "/gzip.js";
 import { ACTIONS, actionOf, nameOfKey, writtenKey } from "/keymap.js";
 import { readNifti } from "/nifti_file.js";
@@ -170,9 +170,9 @@ test("what was changed, in millilitres and voxels", () => {
   const before = Uint8Array.from([1, 1, 1, 2, 0, 0]);
   const after = Uint8Array.from([1, 2, 2, 2, 1, 0]);
   const structures = [{ index: 1, label: "liver" }, { index: 2, label: "spleen" }, { index: 3, label: "not there" }];
-  equal(summaryOfEdits(before, after, [10, 5, 20], structures), [
-    { index: 1, label: "liver", before_ml: 3, after_ml: 2, added: 1, removed: 2 },
-    { index: 2, label: "spleen", before_ml: 1, after_ml: 3, added: 2, removed: 0 },
+  equal(summaryOfEdits(before, after, sizeUnit(false, [10, 5, 20]).each, structures), [
+    { index: 1, label: "liver", before: 3, after: 2, added: 1, removed: 2 },
+    { index: 2, label: "spleen", before: 1, after: 3, added: 2, removed: 0 },
   ]);
 });
 
