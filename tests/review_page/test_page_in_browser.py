@@ -279,8 +279,14 @@ def test_a_case_is_opened_drawn_on_decided_and_signed_with_the_keyboard_alone(ha
     """Keys and typing; nothing is clicked, and the page is only asked how far it is."""
     hand.press("Escape")
     hand.ready("queue")
-    while hand.value("document.querySelector('tr.selected').dataset.case") != "keys":
+    selected = "document.querySelector('tr.selected').dataset.case"
+    rows = hand.value("document.querySelectorAll('.queue tbody tr').length")
+    hand.press(*["k"] * rows)  # to the first one, wherever the tests before have left the choice
+    for _ in range(rows):
+        if hand.value(selected) == "keys":
+            break
         hand.press("j")
+    assert hand.value(selected) == "keys"
     hand.press("Enter")
     hand.ready("case keys")
     before = hand.bitmap
