@@ -10,6 +10,7 @@ import numpy as np
 
 from segfw.base.errors import UserError
 from segfw.base.file_names import REVIEW_FOLDER
+from segfw.base.files import remove_partials
 from segfw.images.formats import PLAIN_MASK, read_mask, write_labels
 from segfw.images.geometry import Geometry
 from segfw.images.volume import Volume
@@ -63,6 +64,8 @@ def write_version(
     record = record_file(folder, about.case, about.number)
     if mask.exists() or record.exists():
         raise UserError(f"{mask}: is there already, and no version is written over; call the same again")
+    if mask.parent.is_dir():
+        remove_partials(mask.parent)  # of processes that died while they wrote another version
     try:
         write_labels(mask, values_zyx, geometry, like, said=UNSIGNED, is_checked=True)
         written = read_mask(mask)

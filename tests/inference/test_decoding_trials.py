@@ -288,8 +288,8 @@ def test_nothing_is_decoded_that_costs_the_finished_masks(work, monkeypatch):
     folder, items = work
     tried = []
 
-    def losing(pairs, labels):
-        steps, trials, dice_of = find_postprocessing(pairs, labels)
+    def losing(pairs, labels, annotated):
+        steps, trials, dice_of = find_postprocessing(pairs, labels, annotated)
         tried.append(dice_of)
         return steps, trials, dice_of if len(tried) == 1 else dice_of | {"b": 0.0}
 
