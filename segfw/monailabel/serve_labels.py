@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.monailabel.label_server_options import LabelServerOptions
-from segfw.review_page.serve_review import GRACE_S, bound_socket
+from segfw.review_page.serve_review import bound_socket, local_server
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import ReviewStore
 
@@ -26,8 +26,6 @@ def require_packages() -> None:
 def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[str], None]) -> None:
     """Answers until Ctrl-C; ``is_ready`` gets the address once it listens."""
     require_packages()
-    import uvicorn
-
     from segfw.monailabel.label_desk import LabelDesk
     from segfw.monailabel.label_routes import label_app
     from segfw.monailabel.model_on_demand import ModelOnDemand
@@ -43,19 +41,7 @@ def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[
     desk = LabelDesk(store, Person.named(options.user))
     images = SentImages()
     guarded = OriginGuard(label_app(desk, model, images), port, options.allow_origin)
-    config = uvicorn.Config(
-        guarded,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = uvicorn.Server(config)
+    server = local_server(guarded)
     is_ready(f"http://127.0.0.1:{port}")
     try:
         with suppress(KeyboardInterrupt):  # which is how it is ended

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 from segfw.base.errors import UserError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
     from segfw.review_page.review_desk import ReviewDesk
 
 ADDRESS = "127.0.0.1"
 GRACE_S = 5  # that a save has to end in, after Ctrl-C
+LARGEST_HEAD_BYTES = 1 << 15
 NEEDED = ("starlette", "uvicorn")
 
 
@@ -48,19 +52,12 @@ def bound_socket(port: int) -> socket.socket:
     return made
 
 
-def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[[str], None]) -> None:
-    """Answers at a socket until Ctrl-C; ``is_ready`` gets the address that opens the page once."""
+def local_server(app: ASGIApp, *, largest_head_bytes: int | None = None) -> uvicorn.Server:
+    """A server of one process that says nothing of itself and ends in GRACE_S; heads of requests may be limited."""
     import uvicorn
 
-    from segfw.review_page.page_files import page_files
-    from segfw.review_page.request_guard import Pass, RequestGuard
-    from segfw.review_page.review_routes import review_app
-
-    port = listening.getsockname()[1]
-    entry = Pass()
-    guarded = RequestGuard(review_app(desk, page_files()), port, entry)
     config = uvicorn.Config(
-        guarded,
+        app,
         http="h11",
         ws="none",
         lifespan="off",
@@ -70,9 +67,21 @@ def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[
         date_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=1 << 15,
+        h11_max_incomplete_event_size=largest_head_bytes,
     )
-    server = uvicorn.Server(config)
+    return uvicorn.Server(config)
+
+
+def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[[str], None]) -> None:
+    """Answers at a socket until Ctrl-C; ``is_ready`` gets the address that opens the page once."""
+    from segfw.review_page.page_files import page_files
+    from segfw.review_page.request_guard import Pass, RequestGuard
+    from segfw.review_page.review_routes import review_app
+
+    port = listening.getsockname()[1]
+    entry = Pass()
+    guarded = RequestGuard(review_app(desk, page_files()), port, entry)
+    server = local_server(guarded, largest_head_bytes=LARGEST_HEAD_BYTES)
     is_ready(f"http://{ADDRESS}:{port}/?t={entry.token}")
     with suppress(KeyboardInterrupt):  # which is how it is ended
         server.run(sockets=[listening])
