@@ -31,7 +31,6 @@ from segfw.model.training_record import read_run_record
 from segfw.verbs.evaluate import evaluate
 
 RESULTS = CLONE / "bench" / "results" / "partial.jsonl"
-CONFIGURATION = "3d_fullres"
 TRAINED_ON = 6  # images of each half whose masks are looked at besides
 
 
@@ -54,7 +53,7 @@ def train(args: argparse.Namespace) -> None:
     work = args.work.resolve() / args.set / f"{args.minutes:g}min" / args.arm / f"seed_{args.seed}"
     raw = write_arm(halves, SETS[args.set], args.arm, args.work.resolve() / args.set / "raw" / args.arm)
     length = ["--time-budget", typed_duration(60 * args.minutes), "--seed", str(args.seed)]
-    chosen = ["--configurations", CONFIGURATION, "--folds", "all", "--device", "cpu"]
+    chosen = ["--configurations", SETS[args.set].configuration, "--folds", "all", "--device", "cpu"]
     run_segfw("run", str(raw), str(work), *chosen, *length)
     append_line(results, _result(args, halves, work))
 
@@ -76,7 +75,7 @@ def _result(args: argparse.Namespace, halves: Halves, work: Path) -> PartialResu
         masks = work / part
         run_segfw("predict", str(work), str(folder / "images"), str(masks), "--device", "cpu")
         found[part] = scores_of(masks, folder / "labels", of, args.arm)
-    run = read_run_record(work / "runs" / CONFIGURATION / "fold_all")
+    run = read_run_record(work / "runs" / of.configuration / "fold_all")
     if run is None or run.end is None:
         raise UserError(f"{work}: fold all was not trained to its end")
     return PartialResult(
