@@ -21,7 +21,7 @@ FLOORS = (
     {"networks"},
     {"dataset"},
     {"grid"},
-    {"planning", "evaluation", "perturbations"},
+    {"planning", "evaluation", "perturbations", "clicks"},
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness", "radiomics", "joining"},
@@ -53,6 +53,7 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
     "interop": {"base", "images", "dataset"},
+    "clicks": {"base", "images"},
     "quality": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
         "measurements",
@@ -80,7 +81,7 @@ EDGES = {
     "monailabel": {
         *("base", "images", "dataset", "evaluation", "model", "inference", "reviewing", "worklist", "review_page"),
     },
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "clicks"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 
