@@ -52,8 +52,8 @@ EDGES = {
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
+    "clicks": {"base", "images", "dataset"},
     "interop": {"base", "images", "dataset"},
-    "clicks": {"base", "images"},
     "quality": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
         "measurements",
