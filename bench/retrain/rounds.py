@@ -32,7 +32,7 @@ from segfw.model.load import load_model
 from segfw.model.source import ModelSource, fold_folder
 from segfw.model.training_record import read_run_record
 from segfw.networks import build_network
-from segfw.retraining.arm_settings import arm_settings, base_settings, weights_file
+from segfw.retraining.arm_settings import arm_settings, base_settings, precision_found, weights_file
 from segfw.retraining.retraining_record import CONTROL_FOLDER, read_retraining
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.settings import TrainOptions, TrainSettings
@@ -200,7 +200,13 @@ def _second_control(seed: Seed) -> None:
     first = seed.work("queue_1") / CONTROL_FOLDER
     retraining = read_retraining(seed.work("queue_2"))
     assert retraining is not None
-    settings = arm_settings(base_settings(first, name, FOLD), retraining.folds[0], retraining.asked.seed, scratch=False)
+    settings = arm_settings(
+        base_settings(first, name, FOLD),
+        retraining.folds[0],
+        retraining.asked.seed,
+        scratch=False,
+        precision=precision_found(seed.work("queue_2"), name, FOLD),
+    )
     work = linked_work(first, seed.work("control_2"))
     _train(work, name, settings, weights_file(first, name, FOLD))
 

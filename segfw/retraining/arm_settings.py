@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from segfw.base.options import Precision
 from segfw.base.records import UserError
 from segfw.base.words import first_line
 from segfw.model.source import WEIGHTS_FILE, fold_folder
@@ -27,6 +28,12 @@ RATE_SHARE = 0.5  # of the learning rate that the model was trained with
 def weights_file(work: Path, configuration: str, fold: str) -> Path:
     """A fold's weights."""
     return fold_folder(work, configuration, fold) / WEIGHTS_FILE
+
+
+def precision_found(work: Path, configuration: str, fold: str) -> Precision | None:
+    """What 'auto' was found to be when a fold was begun; None where that was not measured, or nothing is begun."""
+    file = fold_folder(work, configuration, fold) / SETTINGS_FILE
+    return FittedSettings.load(file).training_precision if file.is_file() else None
 
 
 def weights_sha256(path: Path) -> str:
@@ -121,10 +128,13 @@ def in_epochs(steps: int) -> tuple[int, int]:
     return epochs, max(1, round(steps / epochs))
 
 
-def arm_settings(settings: FittedSettings, start: FoldStart, seed: int, *, scratch: bool) -> TrainSettings:
+def arm_settings(
+    settings: FittedSettings, start: FoldStart, seed: int, *, scratch: bool, precision: Precision | None
+) -> TrainSettings:
     """The same for both arms: but for length, rate and seed as the model was trained.
 
     Its last patches are taken from the first step on: growing ones teach a new network where structures are.
+    ``precision`` is what the other arm computes in, where that was found when it began: found anew, it might differ.
     """
     values = {each.name: getattr(settings, each.name) for each in fields(TrainSettings)}
     changes = {
@@ -135,6 +145,6 @@ def arm_settings(settings: FittedSettings, start: FoldStart, seed: int, *, scrat
         "seed": seed,
         "patches": settings.patches if scratch else "constant",
         "patience": None,
-        "training_precision": None,
+        "training_precision": precision,
     }
     return TrainSettings(**values | changes)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
+
+from pydantic import field_validator
 
 from segfw.base.errors import UserError
 from segfw.base.records import Record
@@ -29,6 +33,13 @@ class NotedDecision(Record):
     utc: str = ""
     sha256: str
 
+    @field_validator("utc")
+    @classmethod
+    def _is_time(cls, utc: str) -> str:
+        if utc and datetime.fromisoformat(utc).tzinfo is None:
+            raise ValueError(f"{utc!r} does not say of which zone it is")
+        return utc
+
 
 def read_decisions(path: Path) -> list[NotedDecision]:
     """All that was noted; UserError naming the file and the entry that is wrong."""
@@ -51,13 +62,16 @@ def take_noted(
     active_s: float,
     signature: Signature | None,
 ) -> str:
-    """Takes the decisions on one case, the last one of each structure; '' where it was reviewed or signed already.
+    """Takes what was decided last on one case, and on each of its structures; '' where nothing is left to do.
 
     UserError where they were made of another draft, by several people, or where one of the structures has none.
     """
     person = Person.named(user or _one_user(case, noted))
+    rejection, decisions = _last_word(noted, store.structures)
     standing = store.standing(case)
-    if standing.state in ("REVIEWED", "SIGNED"):
+    if rejection is not None and standing.state == "REJECTED":
+        return ""
+    if rejection is None and standing.state in ("REVIEWED", "SIGNED"):
         if signature is None or standing.state == "SIGNED":
             return ""
         sign_case(store, case, person, signature)
@@ -67,15 +81,9 @@ def take_noted(
     seen = {each.sha256 for each in noted}
     if seen != {store.sha256(case, 0)}:
         raise UserError(f"{case}: the page showed another draft than lies here now; make the page anew and look again")
-    rejection = next((each for each in reversed(noted) if each.decision == "reject"), None)
     if rejection is not None:
         store.reject(case, person, rejection.reason or "other", rejection.text)
         return "REJECTED"
-    decisions: dict[str, Decision] = {}
-    for each in noted:
-        for name in store.structures if each.structure is None else (each.structure,):
-            if each.decision != "reject":
-                decisions[name] = each.decision
     edited = [name for name, decision in decisions.items() if decision == "edit"]
     if edited:
         raise UserError(
@@ -86,6 +94,27 @@ def take_noted(
         return "REVIEWED"
     sign_case(store, case, person, signature)
     return "SIGNED"
+
+
+def _last_word(
+    noted: Sequence[NotedDecision], structures: Sequence[str]
+) -> tuple[NotedDecision | None, dict[str, Decision]]:
+    """The rejection, if nothing was decided after it, and what was decided last on each structure.
+
+    The latest is told by the times; entries of one time, and all where one has none, count in the order of the file.
+    """
+    if all(each.utc for each in noted):
+        noted = sorted(noted, key=lambda each: datetime.fromisoformat(each.utc))
+    rejection = None
+    decisions: dict[str, Decision] = {}
+    for each in noted:
+        if each.decision == "reject":
+            rejection = each
+            continue
+        rejection = None  # as in the page, where whoever accepts a structure takes the rejection back
+        for name in structures if each.structure is None else (each.structure,):
+            decisions[name] = each.decision
+    return rejection, decisions
 
 
 def _one_user(case: str, noted: list[NotedDecision]) -> str | None:

@@ -86,11 +86,7 @@ class ReviewStore(ReviewFolder):
             entry = self._step_entry(step, case, person).model_copy(
                 update={"version": number, "version_sha256": self.sha256(case, number)}
             )
-            over = self._lease_over(history)
-            left = read_lease(self.folder, case) if over else None
-            self.log.append_all([*over, entry])
-            if left is not None:
-                add_rows(self.folder, [_row(left, "", None, "lease-over")])
+            self._append_step(history, lease, entry)
             self._keep(new_lease(case, person.user, person.identity, self.clock()))
             return self.standing(case)
 
@@ -263,7 +259,7 @@ class ReviewStore(ReviewFolder):
                     "meaning": meaning,
                 }
             )
-            return self.log.append(entry)
+            return self._append_step(history, lease, entry)
 
     def reject(self, case: str, person: Person, reason: RejectReason, text: str = "") -> Event:
         """Says that no mask can be had from this draft, and why; 'other' needs a text."""
@@ -279,13 +275,9 @@ class ReviewStore(ReviewFolder):
                 self._require_own(case, lease, person)
             said = f"{reason}: {text.strip()}" if text.strip() else reason
             entry = self._step_entry(step, case, person, lease).model_copy(update={"reason": said})
-            over = self._lease_over(history) if lease is None else []
-            left = read_lease(self.folder, case) if over else None
-            event = self.log.append_all([*over, entry])[-1]
+            event = self._append_step(history, lease, entry)
             if lease is not None:
                 self._end(lease, step.event)
-            if left is not None:
-                self._end(left, "lease-over")
             return event
 
     def amend(self, case: str, person: Person, reason: str) -> Event:
@@ -490,6 +482,15 @@ class ReviewStore(ReviewFolder):
             entry.model_copy(update={"structure": name, "decision": decision, "reason": reason})
             for name, decision in decisions.items()
         ]
+
+    def _append_step(self, history: CaseHistory, lease: Lease | None, entry: Entry) -> Event:
+        """Notes a step and, before it, that somebody's lease ran out, which is ended then; ``lease`` is a live one."""
+        over = self._lease_over(history) if lease is None else []
+        left = read_lease(self.folder, history.standing.case) if over else None
+        event = self.log.append_all([*over, entry])[-1]
+        if left is not None:
+            self._end(left, "lease-over")
+        return event
 
     def _lease_over(self, history: CaseHistory) -> list[Entry]:
         """What is noted before the next step where somebody's lease ran out; the time that he worked is kept."""

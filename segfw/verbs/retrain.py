@@ -13,6 +13,7 @@ from segfw.base.speech import LOG_FILE, LogPlace, aside, say_next
 from segfw.retraining.retrain_options import RetrainOptions
 
 if TYPE_CHECKING:
+    from segfw.base.options import Precision
     from segfw.model.promotion import Gain, Promotion
     from segfw.retraining.retraining_plan import Base
     from segfw.retraining.retraining_record import AskedRetraining, FoldStart, Retraining
@@ -105,6 +106,7 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
     from segfw.base.device import pick_device
     from segfw.base.records import UserError
     from segfw.model.promotion import PROMOTION_FILE
+    from segfw.retraining.arm_settings import precision_found
     from segfw.retraining.before_after import promotion_of, test_scores, validation_scores
     from segfw.retraining.enlarged_work import write_control_arm, write_new_arm
     from segfw.retraining.retrain_page import PAGE_FILE, write_retrain_page
@@ -126,10 +128,11 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
     write_new_arm(new, base.content, retraining.new, splits, base.configuration, options.workers)
     write_control_arm(new, base.content, base.configuration, options.workers)
 
-    # Both arms, fold by fold
+    # Both arms, fold by fold; the control second, because it computes in what the new arm was found to be faster in
     for start in retraining.folds:
-        for arm in (new, new / CONTROL_FOLDER):
-            _train_fold(base, arm, start, retraining, options)
+        _train_fold(base, new, start, retraining, options, None)
+        precision = precision_found(new, base.configuration.name, start.fold)
+        _train_fold(base, new / CONTROL_FOLDER, start, retraining, options, precision)
 
     # The verdict
     patient_of = dict(retraining.patient_of)
@@ -147,7 +150,14 @@ def _retrain(base: Base, new: Path, folders: Sequence[Path], options: RetrainOpt
     return promotion
 
 
-def _train_fold(base: Base, arm: Path, start: FoldStart, retraining: Retraining, options: RetrainOptions) -> None:
+def _train_fold(
+    base: Base,
+    arm: Path,
+    start: FoldStart,
+    retraining: Retraining,
+    options: RetrainOptions,
+    precision: Precision | None,
+) -> None:
     """One fold of one arm, from where it is; UserError if the model was trained anew meanwhile."""
     from segfw.base.records import UserError
     from segfw.model.source import fold_folder
@@ -163,7 +173,9 @@ def _train_fold(base: Base, arm: Path, start: FoldStart, retraining: Retraining,
             f"{weights}: is not what {arm} was begun with; the model was trained again, so give another folder"
         )
     scratch = retraining.asked.scratch
-    settings = arm_settings(base_settings(base.work, name, start.fold), start, retraining.asked.seed, scratch=scratch)
+    settings = arm_settings(
+        base_settings(base.work, name, start.fold), start, retraining.asked.seed, scratch=scratch, precision=precision
+    )
     begin = TrainOptions(
         init_from=None if scratch else weights,
         resume=(fold_folder(arm, name, start.fold) / CHECKPOINT_FILE).is_file(),

@@ -100,14 +100,14 @@ def test_a_time_becomes_steps_once_of_the_patches_that_will_be_taken(work, monke
 
 def test_both_arms_are_trained_as_the_model_was_but_for_length_rate_and_seed(work):
     start = start_of(work)
-    warm = arm_settings(FITTED, start, 4, scratch=False)
+    warm = arm_settings(FITTED, start, 4, scratch=False, precision=None)
     differing = {each.name for each in fields(TrainSettings) if getattr(warm, each.name) != getattr(FITTED, each.name)}
     assert differing == {
         *("epochs", "steps_per_epoch", "time_budget_s", "learning_rate", "seed", "patches", "patience"),
         "training_precision",
     }
     assert (warm.epochs, warm.steps_per_epoch, warm.seed, warm.patches) == (4, 250, 4, "constant")
-    assert arm_settings(FITTED, start, 4, scratch=True).patches == "grow"
+    assert arm_settings(FITTED, start, 4, scratch=True, precision=None).patches == "grow"
 
 
 def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(work):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import segfw
 from builders.retraining import HELD_OUT, NEW, OLD, RETURNING, STEPS, predicted, signed, trained_work, write_case
 from builders.training import assert_same_weights, weights
+from segfw.base.device import pick_precision
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
@@ -25,10 +27,12 @@ from segfw.model.source import fold_folder
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.planning.work_folder import load_plan_and_splits
+from segfw.retraining import arm_settings
 from segfw.retraining.enlarged_work import WorkContent, write_control_arm
 from segfw.retraining.retraining_record import read_retraining
 from segfw.retraining.reviewed_labels import require_as_taken
 from segfw.standing.recognise import standing_of
+from segfw.training import prepare
 from segfw.training.schedule import FittedSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,6 +262,25 @@ def renumber(path, meaning):
     values = np.asarray(image.dataobj)
     changed = sum(np.uint8(new) * (values == old) for old, new in meaning.items())
     nibabel.save(nibabel.Nifti1Image(changed.astype(np.uint8), image.affine), path)
+
+
+def test_the_control_computes_in_what_the_new_arm_was_found_to_be_faster_in(home, tmp_path, monkeypatch):
+    """Where both are about equally fast, or the arms train on different days, each would find something else."""
+    new = tmp_path / "new"
+
+    def pick(name, device, **more):
+        is_first = not (fold(new, 0) / "weights.safetensors").is_file()
+        return pick_precision(("bf16" if is_first else "fp32") if name == "auto" else name, device, **more)
+
+    monkeypatch.setattr(prepare, "pick_precision", pick)
+    monkeypatch.setattr(
+        arm_settings,
+        "base_settings",
+        lambda *place: replace(FittedSettings.load(fold(place[0], 0) / "settings.json"), precision="auto"),
+    )
+    segfw.retrain(home / "work", new, [home / "new" / "masks"], folds=("0",), **CPU)
+    for arm in (new, new / "control"):
+        assert FittedSettings.load(fold(arm, 0) / "settings.json").training_precision == "bf16"
 
 
 def test_new_weights_train_for_the_models_own_length(home, tmp_path):

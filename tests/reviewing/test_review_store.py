@@ -20,6 +20,7 @@ from segfw.dataset.labels import Region
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 from segfw.interop.write_seg_nrrd import SegNrrdFormat
+from segfw.reviewing.leases import read_lease
 from segfw.reviewing.new_draft import note_new_drafts, require_same_model
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_check import check_review
@@ -96,6 +97,30 @@ def test_another_person_waits_until_the_lease_is_over(store):
     assert [(event.user, event.active_s) for event in over] == [("Anna", 30.0)]
     rows = [(row.user, row.active_s, row.decision) for row in read_ledger(store.folder)]
     assert rows == [("Anna", 30.0, "lease-over")]
+
+
+@pytest.mark.parametrize("step", ["open", "sign", "reject"])
+def test_whatever_comes_after_a_lease_ran_out_notes_that_first(store, step):
+    """A reviewed case was opened again by somebody who went home."""
+    made = accepted(store)
+    store.open_case("a", ANNA)
+    store.renew("a", ANNA, active_s=30)
+    store.clock.forward(minutes=11)
+    if step == "open":
+        store.open_case("a", BEN)
+    elif step == "sign":
+        store.sign("a", BEN, name="Dr Ben Bolt", meaning="review", version_sha256=made.sha256)
+    else:
+        store.reject("a", BEN, "image-bad")
+    over, last = store.history("a")[-2:]
+    assert (over.event, over.user, over.from_state, over.to_state) == ("lease-over", "Anna", "IN_REVIEW", "REVIEWED")
+    assert (last.event, last.user, last.from_state) == (step, "Ben", "REVIEWED")
+    assert [(row.user, row.active_s) for row in read_ledger(store.folder) if row.decision == "lease-over"] == [
+        ("Anna", 30.0)
+    ]
+    assert store.standing("a").active_s == 30.0
+    lease = read_lease(store.folder, "a")
+    assert (lease is not None and lease.user == "Ben") if step == "open" else lease is None
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):

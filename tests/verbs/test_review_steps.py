@@ -146,6 +146,43 @@ def test_decisions_of_a_static_page_are_taken(masks, capsys):
     assert ReviewStore.open(masks).standing("case_2").reject_text == "motion"
 
 
+def test_of_several_decisions_on_a_case_the_last_one_counts(masks, capsys):
+    """Told by the times, also where the file has them in another order."""
+    rejected = {"decision": "reject", "reason": "image-bad"}
+    early = {"utc": "2026-03-01T08:00:00Z"}
+    late = {"utc": "2026-03-01T11:30:00+02:00"}  # half past nine
+    path = noted(
+        masks,
+        {"case": "case_1", "structure": "spleen", "decision": "absent", **early},
+        {"case": "case_1", "decision": "accept", **late},
+        {"case": "case_1", **rejected, "utc": "2026-03-01T09:00:00Z"},
+        {"case": "case_2", **rejected, **late},
+        {"case": "case_2", "decision": "accept", **early},
+    )
+    assert run(capsys, "accept", masks, "--from", path)[0] == 0
+    assert states(masks) == {"case_1": "REVIEWED", "case_2": "REJECTED", "other": "DRAFT"}
+    events = [event for event in ReviewStore.open(masks).history("case_1") if event.event == "decide"]
+    assert {event.structure: event.decision for event in events} == {"liver": "accept", "spleen": "accept"}
+    # The same again: nothing is left to do
+    code, said, _ = run(capsys, "accept", masks, "--from", path)
+    assert (code, "nothing to do, REJECTED: 1 case" in said) == (0, True)
+
+
+def test_entries_without_times_count_in_the_order_of_the_file(masks, capsys):
+    rejected = {"case": "case_1", "decision": "reject", "reason": "image-bad", "utc": ""}
+    path = noted(masks, rejected, {"case": "case_1", "decision": "accept"})
+    assert run(capsys, "accept", masks, "--from", path)[0] == 0
+    assert states(masks)["case_1"] == "REVIEWED"
+
+
+def test_a_rejection_of_the_draft_is_refused_once_a_version_counts(masks, capsys):
+    path = noted(masks, {"case": "case_1", "decision": "reject", "reason": "image-bad"})
+    run(capsys, "accept", masks, "case_1", "--user", "Ben")
+    code, said, _ = run(capsys, "accept", masks, "--from", path, "--sign", "Anna")
+    assert (code, "showed the draft, but version 1 counts" in said) == (1, True)
+    assert states(masks)["case_1"] == "REVIEWED"
+
+
 def test_decisions_on_another_draft_are_refused(masks, capsys):
     path = noted(masks, {"case": "case_1", "decision": "accept"})
     write_labels(masks / "case_1.nii.gz", corrected(), GEOMETRY)
@@ -162,6 +199,8 @@ def test_decisions_on_another_draft_are_refused(masks, capsys):
         ("[1]", "entry 1 is no object"),
         ('[{"case": "case_1", "decision": "maybe", "sha256": "0"}]', "entry 1"),
         ('[{"case": "../x", "decision": "accept", "sha256": "0"}]', "has no case '../x'"),
+        ('[{"case": "case_1", "decision": "accept", "sha256": "0", "utc": "2026-03-01T08:00"}]', "of which zone it is"),
+        ('[{"case": "case_1", "decision": "accept", "sha256": "0", "utc": "noon"}]', "entry 1"),
     ],
 )
 def test_files_of_decisions_that_are_none_are_refused(masks, capsys, content, problem):
