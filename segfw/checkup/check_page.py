@@ -175,6 +175,9 @@ def labels_table(report: CheckReport) -> Table:
     labels = report.labels
     unit = report.units.size
     kind = report.units.extent
+    not_annotated = []
+    if any(label.not_annotated for label in labels):
+        not_annotated = [Column(title="Not annotated", values=[label.not_annotated for label in labels], digits=0)]
     return Table(
         name="Labels",
         search="Find a label",
@@ -182,6 +185,7 @@ def labels_table(report: CheckReport) -> Table:
             Column(title="Label", values=[label.name for label in labels]),
             Column(title="Value", values=[label.value for label in labels], digits=0),
             Column(title="Cases", unit=f"of {len(report.cases)}", values=[label.cases for label in labels], digits=0),
+            *not_annotated,
             _number(f"Smallest {kind}", unit, [label.smallest for label in labels]),
             _number(f"Median {kind}", unit, [label.median for label in labels]),
             _number(f"Largest {kind}", unit, [label.largest for label in labels]),

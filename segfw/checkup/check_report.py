@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from segfw.base.answers import Answer
 from segfw.base.records import Record
@@ -20,15 +21,27 @@ LISTED = 12  # findings of one kind that the console shows
 
 
 class LabelSummary(Record):
-    """A label over all cases; sizes, of the cases that have it, are volumes or areas in ``unit``."""
+    """A label over all cases; sizes, of the cases that have it, are volumes or areas in ``unit``.
+
+    In ``not_annotated`` cases nobody drew it.
+    """
 
     name: str
     value: int
     cases: int
+    not_annotated: int = 0
     unit: str
     smallest: float | None
     median: float | None
     largest: float | None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Where all is annotated it is written as in every check.json of before."""
+        content: dict[str, object] = handler(self)
+        if not content["not_annotated"]:
+            del content["not_annotated"]
+        return content
 
 
 class CheckReport(Answer):
@@ -103,6 +116,8 @@ class CheckReport(Answer):
                 lines.append(f"channel {index}: mostly between {low:.4g} and {high:.4g} (median over cases)")
         for label in self.labels:
             line = f"label {label.value} {label.name}: in {count(label.cases, 'case')}"
+            if label.not_annotated:
+                line += f", not annotated in {label.not_annotated}"
             if label.median is not None and label.smallest is not None and label.largest is not None:
                 line += f", {figure(label.median)} {label.unit} ({figure(label.smallest)} to {figure(label.largest)})"
             lines.append(line)

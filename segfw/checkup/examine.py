@@ -72,7 +72,7 @@ def examine(
         layout=found.layout,
         case_count=len({case.id for case in found.cases} | {finding.case for finding in found.findings} - {""}),
         cases=tuple(cases),
-        labels=_label_summaries(cases, names),
+        labels=_label_summaries(cases, names, _undrawn(found)),
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         notes=found.notes,
         paired=found.paired,
@@ -157,7 +157,9 @@ def _names(found: FoundDataset, cases: Sequence[CheckedCase]) -> Names:
     return {value: f"label_{value}" for value in values}
 
 
-def _label_summaries(cases: Sequence[CheckedCase], names: Names) -> tuple[LabelSummary, ...]:
+def _label_summaries(
+    cases: Sequence[CheckedCase], names: Names, undrawn: Mapping[str, frozenset[int]]
+) -> tuple[LabelSummary, ...]:
     summaries = []
     unit = main_units(cases).size
     for value, name in names.items():
@@ -165,7 +167,14 @@ def _label_summaries(cases: Sequence[CheckedCase], names: Names) -> tuple[LabelS
         sizes = [label.size for label in found if label.unit == unit]
         low, median, high = np.percentile(sizes, (0, 50, 100)).tolist() if sizes else (None, None, None)
         summary = LabelSummary(
-            name=name, value=value, cases=len(found), unit=unit, smallest=low, median=median, largest=high
+            name=name,
+            value=value,
+            cases=len(found),
+            not_annotated=sum(value in undrawn.get(case.id, ()) for case in cases),
+            unit=unit,
+            smallest=low,
+            median=median,
+            largest=high,
         )
         summaries.append(summary)
     return tuple(summaries)

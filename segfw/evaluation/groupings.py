@@ -90,7 +90,7 @@ def header_columns(
         columns.append(_by_thirds(f"size of {structure}", structure, value_of, units.size))
         is_cut = dict.fromkeys(value_of, "whole")
         for case, trait in traits.items():
-            if structure in trait.cut:
+            if structure in trait.cut and found[case].annotated:
                 is_cut[patient_of[case]] = "cut"
         columns.append(
             Column(

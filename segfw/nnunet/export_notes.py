@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
+from segfw.base.words import count
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.images.volume import CANONICAL, is_axis_order
 from segfw.model.postprocess import Postprocessing
 from segfw.model.selection import Selection
@@ -88,3 +90,18 @@ def differences(plan: Plan, configurations: Sequence[Configuration], selection: 
         if configuration.previous_stage and not configuration.previous_through_file:
             sentences.append(f"nnU-Net hands labels on to {name} over each image's own grid, segfw directly")
     return sentences
+
+
+def partial_labels_note(model: Path) -> list[str]:
+    """Of a work folder some of whose cases are annotated in part: that nnU-Net knows no such, a sentence."""
+    manifest = model / MANIFEST_FILE
+    if not manifest.is_file():  # a model file names no case
+        return []
+    cases = DatasetManifest.load(manifest).cases
+    in_part = sum(case.annotated is not None for case in cases)
+    if not in_part:
+        return []
+    return [
+        f"{in_part} of {count(len(cases), 'training case')} are annotated in part, which nnU-Net's training does not "
+        "know: trained on there, what nobody drew in them would be background; leave them out, or train on with segfw"
+    ]

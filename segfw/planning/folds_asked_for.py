@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from segfw.base.errors import UserError
+from segfw.base.words import listed
 from segfw.dataset.case_values import table_column
-from segfw.dataset.cases import DatasetManifest, FoundDataset
+from segfw.dataset.cases import Case, DatasetManifest, FoundDataset
 from segfw.dataset.patients import read_groups
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.left_out import folds_by_value, left_out_notes
@@ -57,13 +59,31 @@ def import_or_draw_splits(
     if request.leave_out_by is not None:
         folds = _by_value(request, patient_of)
     elif path is None:
-        folds = make_splits(ids, groups=patient_of, labels_of_case=labels_of)
+        folds = make_splits(ids, groups=patient_of, labels_of_case=with_sources(labels_of, manifest.cases))
     else:
         folds = import_splits(path, ids, patient_of)
     notes = split_notes(folds, labels_of)
     more = [f"... and {len(notes) - NOTES_SHOWN} more"] if len(notes) > NOTES_SHOWN else []
     folds = folds.with_patients(patient_of)
     return folds, [*left_out_notes(folds, patient_of), *notes[:NOTES_SHOWN], *more]
+
+
+def with_sources(labels_of: Mapping[str, Set[str]], cases: Sequence[Case]) -> dict[str, Set[str]]:
+    """What folds are drawn by: the labels of each case and, where some are annotated in part, what was drawn in it.
+
+    Each list of structures is a source, of which every fold gets cases where there are enough, as of a rare label.
+    """
+    if all(case.annotated is None for case in cases):
+        return dict(labels_of)
+    return {
+        case.id: labels_of[case.id]
+        | {
+            "cases that are annotated as a whole"
+            if case.annotated is None
+            else f"cases of {listed(case.annotated, 'and')}"
+        }
+        for case in cases
+    }
 
 
 def _by_value(request: PlanRequest, patient_of: dict[str, str]) -> Splits:

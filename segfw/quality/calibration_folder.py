@@ -42,7 +42,7 @@ class CaseToCalibrate:
         files = (sources_of(case), None if case.label is None else size_and_change(case.label), case.label_map)
         used = tuple((fold, networks[fold]) for fold in folds)
         drawn_as = (case.drawn_as,) if case.drawn_as else ()
-        annotated = () if case.annotated is None else (("annotated", case.annotated),)
+        annotated = () if case.annotated is None else (("annotated, places unknown", case.annotated),)
         text = repr((RULES_VERSION, used, options, files, shifts, *drawn_as, *annotated))
         return CaseToCalibrate(
             case=case, folds=tuple(folds), shifts=shifts, made_from=hashlib.sha256(text.encode()).hexdigest()

@@ -62,7 +62,8 @@ class CalibrationPass(Record):
 class CalibratedCase(Record):
     """What calibration keeps of a case. Without ``passes`` it only tells what training images and masks look like.
 
-    Structures that are not annotated in the case are nowhere in it.
+    Structures that are not annotated in the case are nowhere in it, and ``shapes`` are without those of which the
+    ignore label hides how large they are.
     """
 
     case: str
@@ -107,7 +108,7 @@ def look_at_case(predictor: Predictor, case: Case, made_from: str) -> Calibrated
         case=case.id,
         made_from=made_from,
         fingerprint=image_fingerprint(prepared.image, prepared.record),
-        shapes=_drawn(case, shapes_of(reference.numpy(), prepared.record.spacing_mm, labels)),
+        shapes=shapes_of(reference.numpy(), prepared.record.spacing_mm, labels, case.annotated),
     )
 
 
@@ -154,7 +155,7 @@ def calibrate_case(
         case=case.id,
         made_from=made_from,
         fingerprint=seen.fingerprint,
-        shapes=_drawn(case, shapes_of(seen.reference_zyx, seen.spacing_mm, labels)),
+        shapes=shapes_of(seen.reference_zyx, seen.spacing_mm, labels, case.annotated),
         passes=tuple(passes),
         histograms=_drawn(case, seen.histograms),
     )

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from segfw.base.records import Record, UserError
+from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.quality.image_fingerprint import Fingerprint
 
 CALIBRATION_FOLDER = "calibration"  # of a work folder; in it a folder for each configuration
@@ -25,11 +26,22 @@ class SeenCase(Record):
 
 
 def training_fingerprints(model: Path, configuration: str) -> dict[str, Fingerprint]:
-    """Of the training cases by their ids; nothing of a model file, which names no case."""
+    """Of the training cases by their ids; nothing of a model file, which names no case.
+
+    Cases of ``calibrate --cases`` are kept beside them, and are none: the manifest tells which are. Where there is no
+    manifest, as of an imported model, nobody knows what it was trained on.
+    """
+    manifest = Path(model) / MANIFEST_FILE
+    if not manifest.is_file():
+        return {}
+    trained = {case.id for case in DatasetManifest.load(manifest).cases}
     found = {}
     for file in sorted((Path(model) / CALIBRATION_FOLDER / configuration).glob("[!.]*.json")):
+        case = file.name.removesuffix(".json")
+        if case not in trained:
+            continue
         try:
-            found[file.name.removesuffix(".json")] = SeenCase.load(file).fingerprint
+            found[case] = SeenCase.load(file).fingerprint
         except UserError:  # of another version
             continue
     return found

@@ -29,6 +29,7 @@ from segfw.quality.member_maps import (
     output_of,
 )
 
+UNKNOWN_SHARE = 0.05  # of a structure's own volume: so much of the ignore label changes nothing that matters
 MOST_Z = 10.0  # deviations from the training masks beyond which all is the same
 
 
@@ -69,7 +70,7 @@ class Shape(Record):
     """Size and place of a structure in one mask: what priors are made of, and measured against."""
 
     volume_mm3: float
-    offset_mm: tuple[float, float, float] | None  # None where it is absent
+    offset_mm: tuple[float, float, float] | None  # None where it is absent, or not all foreground is known
 
 
 class Features(Record):
@@ -207,21 +208,31 @@ def pairwise_dice(maps: MemberMaps, labels: LabelSet) -> dict[str, float]:
     return {name: value / len(pairs) for name, value in total.items()}
 
 
-def shapes_of(classes_zyx: np.ndarray, spacing_mm: Spacing, labels: LabelSet) -> dict[str, Shape]:
-    """Size and place of every structure in a mask of classes, such as a reference on the network's grid."""
+def shapes_of(
+    classes_zyx: np.ndarray, spacing_mm: Spacing, labels: LabelSet, drawn: Sequence[str] | None = None
+) -> dict[str, Shape]:
+    """Size and place of structures in a mask of classes, such as a reference on the network's grid.
+
+    Of structures whose size the mask does not tell there is nothing: those that are not among the ``drawn`` ones (None:
+    all were), and those beside which more voxels have the ignore label than UNKNOWN_SHARE of their own. Where the mask
+    does not tell all foreground, the place of none is known, because it is counted from the centre of all.
+    """
     structures = labels.structures
     foreground = tuple(sorted({index for classes in structures.values() for index in classes}))
     boxes = boxes_of(classes_zyx, structures)
-    centre = _centre_mm(classes_zyx, foreground, boxes, spacing_mm)
+    ignored = 0 if labels.ignored_class is None else int((classes_zyx == labels.ignored_class).sum())
+    found = int(is_any_of(classes_zyx, foreground).sum())
+    knows_places = drawn is None and ignored <= UNKNOWN_SHARE * found
+    centre = _centre_mm(classes_zyx, foreground, boxes, spacing_mm) if knows_places else None
     shapes = {}
     for name, classes in structures.items():
         mask_zyx, corner = _cut_out(classes_zyx, classes, boxes[name])
-        own = None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
-        if mask_zyx is None or own is None or centre is None:
-            shapes[name] = Shape(volume_mm3=0.0, offset_mm=None)
+        voxels = 0 if mask_zyx is None else int(mask_zyx.sum())
+        if (drawn is not None and name not in drawn) or ignored > UNKNOWN_SHARE * voxels:
             continue
-        volume = int(mask_zyx.sum()) * float(np.prod(spacing_mm))
-        shapes[name] = Shape(volume_mm3=volume, offset_mm=_difference(own, centre))
+        own = None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
+        offset = None if own is None or centre is None else _difference(own, centre)
+        shapes[name] = Shape(volume_mm3=voxels * float(np.prod(spacing_mm)), offset_mm=offset)
     return shapes
 
 

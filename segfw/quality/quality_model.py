@@ -198,8 +198,12 @@ class QualityModel(Record):
                 volume_ml = volumes_ml[structure]
             else:
                 volume_ml = sum(features.volume_mm3 for features in members) / len(members) / 1000
-            if all(features.voxels == 0 for features in members):
+            # By the mask that was written: a decoding, what was removed from it, and the mean of the networks make
+            # others than each network by itself.
+            if volume_ml == 0:
                 judged = self._empty(structure, members, gate_verdict)
+            elif all(features.voxels == 0 for features in members):
+                judged = _of_no_member(gate_verdict)
             else:
                 judged = self._found(structure, members, agreement, gate_verdict)
             result.append(
@@ -232,8 +236,7 @@ class QualityModel(Record):
         elif threshold is not None and predicted >= threshold and not is_odd:
             verdict = "use"
         reasons = reasons_for(members, pair, self.usual.get(structure, {}), self.priors.get(structure))
-        if is_odd and gate is not None:
-            reasons = [*(f"the image is {gate.verdict}: {reason}" for reason in gate.reasons), *reasons]
+        reasons = [*_gate_reasons(gate), *reasons]
         if not reasons and verdict == "look":
             if threshold is None:
                 reasons = [f"no mask is released unseen: {self.use_rule.why}"]
@@ -262,9 +265,7 @@ class QualityModel(Record):
         else:
             nothing = count(seen.found_nothing, "calibration case")
             reason = f"nothing was found of it; so it was in {nothing}, rightly in {seen.rightly} of them"
-        reasons = [reason]
-        if gate is not None and gate.verdict != "usual":
-            reasons += [f"the image is {gate.verdict}: {text}" for text in gate.reasons]
+        reasons = [reason, *_found_before(members), *_gate_reasons(gate)]
         return _Judged(
             predicted=None,
             lower=None,
@@ -283,6 +284,34 @@ class _Judged:
     verdict: Verdict
     ranking: float
     reasons: tuple[str, ...]
+
+
+def _of_no_member(gate: GateSaid | None) -> _Judged:
+    """Of a mask that no network has by itself, so that no network's features tell of it."""
+    reason = "no network finds it by itself: it comes of their mean, or of how masks are decoded"
+    return _Judged(
+        predicted=None,
+        lower=None,
+        p_fail=1.0,
+        verdict="do-not-use",
+        ranking=0.0,
+        reasons=(reason, *_gate_reasons(gate)),
+    )
+
+
+def _found_before(members: Sequence[Features]) -> list[str]:
+    """What networks found of a structure of which the mask that was written holds nothing."""
+    found_ml = [features.volume_mm3 / 1000 for features in members if features.voxels]
+    if not found_ml:
+        return []
+    who = f"{len(found_ml)} of {count(len(members), 'network')}" if len(members) > 1 else "the network"
+    return [f"{who} found up to {max(found_ml):.3g} ml, of which nothing is left in the mask"]
+
+
+def _gate_reasons(gate: GateSaid | None) -> list[str]:
+    if gate is None or gate.verdict == "usual":
+        return []
+    return [f"the image is {gate.verdict}: {text}" for text in gate.reasons]
 
 
 def _told(members: Sequence[Features], pair: float | None) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from segfw.measurements.masks_to_measure import MaskCase
 from segfw.measurements.measure_case import case_in_memory
 from segfw.measurements.measure_masks import MaskToMeasure
 from segfw.measurements.measures_folder import MeasuresFolder
-from segfw.measurements.structure_measures import StructureMeasures
+from segfw.measurements.structure_measures import NOT_ANNOTATED, StructureMeasures
 from segfw.radiomics.features_folder import FeaturesFolder
 from segfw.radiomics.features_records import CaseFeatures, Row, StructureFeatures
 from segfw.radiomics.radiomics_settings import RadiomicsSettings
@@ -92,7 +92,8 @@ class RadiomicsJob:
         """One structure, and its changed versions where they are asked for."""
         name = measured.structure
         facts = StructureFeatures(structure=name, status=measured.status, reason=measured.reason)
-        found = scan.structure(name)
+        # Of a region that nobody drew as a whole, the mask may hold parts that somebody did.
+        found = None if measured.status == NOT_ANNOTATED else scan.structure(name)
         if found is None or measured.status == "small":
             return facts
         if refusal:

@@ -292,6 +292,8 @@ def _items(model: Model, identity: object, cohort: _Cohort, options: CalibrateOp
     assert isinstance(identity, ModelIdentity)
     first_stage = "" if model.previous is None else weights_digest([model.previous])
     how = repr((plan_digest([model]), first_stage, options.step, options.mirroring, options.precision))
+    if cohort.plan.labels.ignore is not None:  # earlier versions took what it hides for nothing
+        how += " without what the ignore label hides"
     return [
         CaseToCalibrate.of(case, cohort.folds_of.get(case.id, ()), identity.folds, how, spoils=options.shifts)
         for case in cohort.cases

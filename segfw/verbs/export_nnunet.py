@@ -37,7 +37,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
     from segfw.base.records import UserError
     from segfw.model.selection import current_selection
     from segfw.model.source import ModelSource, kept_folders, predicting_folds
-    from segfw.nnunet.export_notes import differences, image_names, predict_commands
+    from segfw.nnunet.export_notes import differences, image_names, partial_labels_note, predict_commands
     from segfw.nnunet.write_plans import endings_of
     from segfw.nnunet.write_trained_folder import FolderExport, folder_name, trained_configurations
 
@@ -56,7 +56,7 @@ def export_nnunet(model: Path, folder: Path, *, ending: str | None = None) -> li
                 export.write(configuration)
             postprocessing = export.write_postprocessing(selection)
         folds = {chosen.name: predicting_folds(source.trained_folds(chosen.name)) for chosen in configurations}
-    for sentence in differences(plan, configurations, selection):
+    for sentence in [*differences(plan, configurations, selection), *partial_labels_note(Path(model))]:
         print(f"note: {sentence}")
     folders = {configuration: folder / folder_name(configuration) for configuration in configurations}
     print(image_names(plan, ending))

@@ -34,3 +34,20 @@ def test_a_label_that_few_cases_annotate_is_told(raw):
     report = check_dataset(describe(raw, annotated={"case_0[3-9]": others, "case_1[01]": others}))
     (finding,) = [finding for finding in report.findings if finding.kind == "rare-label"]
     assert finding.what.startswith(f"{name} (value {LABELS[name]}) is in 3 cases only")
+
+
+def test_in_how_many_cases_nobody_drew_a_label_is_counted(raw, tmp_path):
+    name = max(LABELS, key=LABELS.get)
+    others = [other for other in LABELS if other not in ("background", name)]
+    whole = tmp_path / "whole"
+    check_dataset(raw, output=whole)
+    assert "annotated" not in (whole / "check.json").read_text()
+    assert "Not annotated" not in (whole / "check.html").read_text()
+    for number in range(2):
+        hide(files(raw, f"case_{number:02}")[1], [LABELS[name]])
+    report = check_dataset(describe(raw, annotated={"case_0[01]": others}), output=tmp_path / "part")
+    assert f"label {LABELS[name]} {name}: in 10 cases, not annotated in 2," in report.text()
+    assert {label.name: label.not_annotated for label in report.labels} == {
+        other: 2 if other == name else 0 for other in LABELS if other != "background"
+    }
+    assert "Not annotated" in (tmp_path / "part" / "check.html").read_text()

@@ -134,3 +134,21 @@ def test_pictures_show_nothing_of_what_is_not_annotated(tmp_path, monkeypatch):
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     evaluate(predicted, reference, report=tmp_path / "r.html", surface=False)
     assert np.unique(shown[0]).tolist() == [0, 1]
+
+
+def test_groups_by_size_and_by_what_is_cut_are_of_what_is_annotated(tmp_path):
+    """A region that nobody drew as a whole is cut nowhere, though a drawn part of it reaches the border."""
+    cut = box((0, 2), (1, 4), (2, 6), value=2)
+    references = {f"site_{number}": cut for number in range(3)} | {f"other_{number}": LIVER for number in range(3)}
+    predicted, reference = folders(tmp_path, references, references)
+    description = {
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+        "annotated": {"site_*": ["core"]},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    scores = evaluate(predicted, reference, by=["header"], surface=False)
+    found = {one.column: {group.name: group.patients for group in one.groups} for one in scores.by}
+    assert found["whole whole or cut"] == {"whole": 3}
+    assert found["size of whole"] == {"0.06 ml": 3}
+    assert found["core whole or cut"] == {"cut": 3}

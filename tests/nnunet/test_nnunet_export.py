@@ -10,8 +10,10 @@ import torch
 
 from builders.models import cascade_model
 from builders.nnunet import REGIONS, dataset, plans, state, trained_folder
+from builders.planning import manifest
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.cases import MANIFEST_FILE
 from segfw.dataset.labels import LabelSet, Region
 from segfw.grid.normalize import Normalization
 from segfw.images.geometry import Geometry
@@ -155,6 +157,18 @@ def test_what_nnunet_cannot_do_is_said(tmp_path, capsys):
     assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
     assert checkpoint["inference_allowed_mirroring_axes"] == (0,)
+
+
+def test_that_nnunet_knows_no_cases_annotated_in_part_is_said(tmp_path, capsys):
+    model = imported(tmp_path)
+    whole = manifest().cases[0]
+    some = [whole.model_copy(update={"id": case, "annotated": ("l1",)}) for case in ("b", "c")]
+    manifest().model_copy(update={"cases": (whole,)}).save(model / MANIFEST_FILE)
+    export_nnunet(model, tmp_path / "whole")
+    assert "annotated" not in capsys.readouterr().out
+    manifest().model_copy(update={"cases": (whole, *some)}).save(model / MANIFEST_FILE)
+    export_nnunet(model, tmp_path / "in_part")
+    assert "note: 2 of 3 training cases are annotated in part, which nnU-Net's training" in capsys.readouterr().out
 
 
 def test_a_residual_network_in_two_dimensions_comes_back_the_same(tmp_path):

@@ -1,14 +1,20 @@
 """Folds: the same as nnU-Net's, every case validated once, and imported ones checked."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.model_selection import KFold
 
+from builders.data import LABEL_VALUES, write_raw
+from builders.partial import describe, hide
 from segfw.base.records import UserError
+from segfw.dataset.cases import Case
+from segfw.planning.folds_asked_for import with_sources
 from segfw.planning.splits import Fold, Splits, import_splits, make_splits, split_notes
 from segfw.planning.work_folder import keep_decision
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 IDS = [f"case_{number:03}" for number in range(23)]
 
@@ -148,6 +154,43 @@ def test_a_rare_label_that_plain_drawing_piles_up_is_spread_over_all_folds():
     assert splits.source == "5 folds drawn with seed 12345, so that rare labels (rare) are in as many folds as possible"
     assert make_splits(IDS[::-1], labels_of_case=labels) == splits
     assert not split_notes(splits, labels)
+
+
+def test_cases_of_each_source_are_in_every_fold():
+    """By the labels alone the folds would be the plain ones, of which three have no case of the second source."""
+    plain = make_splits(IDS)
+    second = {*plain.folds[1].validation, plain.folds[2].validation[0]}
+    cases = [
+        Case(id=case, images=(Path(case),), annotated=("spleen", "kidney") if case in second else ("liver",))
+        for case in IDS
+    ]
+    drawn = with_sources({case: {"organ"} for case in IDS}, cases)
+    splits = make_splits(IDS, labels_of_case=drawn)
+    assert [len(second & set(fold.validation)) > 0 for fold in splits.folds] == [True] * 5
+    assert [len(set(fold.validation) - second) > 0 for fold in splits.folds] == [True] * 5
+    assert "cases of spleen and kidney) are in as many folds as possible" in splits.source
+    # Where all is annotated, folds are as they were
+    whole = [case.model_copy(update={"annotated": None}) for case in cases]
+    labels = {case: {"organ"} for case in IDS}
+    assert with_sources(labels, whole) == labels
+    some = with_sources(labels, [*whole[:-1], cases[-1]])
+    assert some[IDS[0]] == {"organ", "cases that are annotated as a whole"}
+
+
+def test_folds_of_a_data_set_in_parts_have_cases_of_each_part(tmp_path):
+    ids = [f"case_{number:02}" for number in range(10)]
+    plain = make_splits(ids)
+    second = [*plain.folds[0].validation, *plain.folds[1].validation, plain.folds[2].validation[0]]
+    first = [case for case in ids if case not in second]
+    write_raw(tmp_path / "raw", 10)
+    for case in ids:
+        hide(tmp_path / "raw" / "labelsTr" / f"{case}.nii.gz", [LABEL_VALUES["bright" if case in second else "dark"]])
+    describe(
+        tmp_path / "raw", annotated={**{case: ["bright"] for case in first}, **{case: ["dark"] for case in second}}
+    )
+    plan_and_preprocess(tmp_path / "raw", tmp_path / "work", plan_only=True, device="cpu")
+    splits = Splits.load(tmp_path / "work" / "splits.json")
+    assert [len(set(fold.validation) & set(second)) for fold in splits.folds] == [1] * 5
 
 
 def test_a_label_of_two_cases_is_never_out_of_training():

@@ -9,7 +9,9 @@ import torch
 from builders.calibrated import calibrated_model
 from builders.data import mask_bytes
 from builders.models import cascade_model, make_model, selection_of, write_fold
+from builders.planning import manifest
 from segfw.base.records import UserError
+from segfw.dataset.cases import MANIFEST_FILE, Case
 from segfw.model.load import load_model
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.quality.case_page import agreement_table, changes_for, dice
@@ -17,6 +19,12 @@ from segfw.quality.image_fingerprint import Fingerprint
 from segfw.quality.nearest_cases import SeenCase, nearest_cases, training_fingerprints
 from segfw.quality.small_changes import CHANGES, SHIFT, shifted, shifted_mask, with_gamma, with_noise
 from segfw.verbs.predict import predict
+
+
+def write_manifest(work, names):
+    """That of a data set with cases of these names."""
+    cases = tuple(Case(id=name, images=(work / f"{name}.nii.gz",)) for name in names)
+    manifest().model_copy(update={"cases": cases}).save(work / MANIFEST_FILE)
 
 
 def fingerprint(*values: float) -> Fingerprint:
@@ -120,13 +128,18 @@ def test_the_nearest_cases_come_first_in_deviations_of_all():
     assert nearest_cases(other, training) == []
 
 
-def test_a_model_file_names_no_training_case(tmp_path):
+def test_training_cases_are_those_of_the_manifest(tmp_path):
+    """A model file names none; cases that were given to ``calibrate --cases`` lie beside them and are none."""
     assert training_fingerprints(tmp_path / "model.zip", "3d_fullres") == {}
-    folder = tmp_path / "work" / "calibration" / "3d_fullres"
+    work = tmp_path / "work"
+    folder = work / "calibration" / "3d_fullres"
     folder.mkdir(parents=True)
     (folder / "damaged.json").write_text("{")
     SeenCase(fingerprint=fingerprint(1.0, 2.0)).save(folder / "whole.json")
-    assert list(training_fingerprints(tmp_path / "work", "3d_fullres")) == ["whole"]
+    SeenCase(fingerprint=fingerprint(1.0, 3.0)).save(folder / "from_elsewhere.json")
+    assert training_fingerprints(work, "3d_fullres") == {}  # of an imported model nobody knows
+    write_manifest(work, ["whole", "damaged", "not_calibrated"])
+    assert list(training_fingerprints(work, "3d_fullres")) == ["whole"]
 
 
 def test_agreement_of_folds_and_changes_stands_in_one_table():

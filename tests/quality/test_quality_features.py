@@ -127,6 +127,41 @@ def test_shapes_of_a_reference_are_those_of_the_same_mask():
         assert shapes[name].offset_mm == pytest.approx(features[name].offset_mm)
 
 
+def test_where_some_structures_alone_were_drawn_no_place_is_known():
+    """Without the other structure, the centre of all foreground would be that of the one that was drawn."""
+    mask = empty()
+    mask[2:4, 2:4, 2:4] = 1
+    assert shapes_of(mask, RECORD.spacing_mm, LABELS)["a"].offset_mm == (0.0, 0.0, 0.0)
+    assert shapes_of(mask, RECORD.spacing_mm, LABELS, ["a"]) == {"a": Shape(volume_mm3=8 * CELL_MM3, offset_mm=None)}
+    whole = {"a": Shape(volume_mm3=50.0, offset_mm=(0.0, 0.0, 3.0)), "b": Shape(volume_mm3=50.0, offset_mm=None)}
+    drawn = shapes_of(mask, RECORD.spacing_mm, LABELS, ["a"])
+    priors = priors_of([whole, whole, drawn])
+    assert (priors["a"].cases, priors["b"].cases) == (3, 2)
+    assert priors["a"].log_mm3.number == 3
+    assert [spread.number for spread in priors["a"].offset_mm] == [2, 2, 2]
+
+
+def test_what_the_ignore_label_hides_is_no_size_of_a_structure():
+    """20 voxels of one structure, 40 of the other: one ignored voxel is 5 % of the first, two are 5 % of the second."""
+    labels = LABELS.model_copy(update={"ignore": 9})
+    mask = empty()
+    mask[1:3, 1:3, 0:5] = 1
+    mask[3:5, 1:5, 0:5] = 2
+    assert ((mask == 1).sum(), (mask == 2).sum()) == (20, 40)
+    clean = shapes_of(mask, RECORD.spacing_mm, labels)
+    mask[0, 0, 0] = labels.ignored_class
+    assert shapes_of(mask, RECORD.spacing_mm, labels) == clean
+    mask[0, 0, 1] = labels.ignored_class
+    assert shapes_of(mask, RECORD.spacing_mm, labels) == {"b": clean["b"]}
+    mask[0, 0:2, 2] = labels.ignored_class  # four of 60: the centre of all foreground is no longer known either
+    assert shapes_of(mask, RECORD.spacing_mm, labels) == {}
+    # A structure that is not there may lie in what is ignored
+    mask = empty()
+    mask[0:2] = 2
+    mask[-1, -1, -1] = labels.ignored_class
+    assert list(shapes_of(mask, RECORD.spacing_mm, labels)) == ["b"]
+
+
 def test_folds_agree_by_pairs():
     first, second, third = empty(), empty(), empty()
     first[2, 2, 2:6] = 1

@@ -192,6 +192,22 @@ def test_nothing_where_all_training_masks_have_something_is_not_to_be_used(learn
     assert "0 calibration cases" in judged[1].reasons[0]
 
 
+def test_a_mask_is_empty_if_what_was_written_is(learned):
+    """Networks look at masks of their own grid; what was written is their mean, decoded, without what was removed."""
+    features = features_of(0.9, np.random.default_rng(1))
+    none = features.model_copy(update={"voxels": 0, "volume_mm3": 0.0, "offset_mm": None})
+    both = dict.fromkeys(STRUCTURES, features)
+    # The networks found it, and nothing of it is left
+    removed, kept = learned.model.judge([both, both], volumes_ml={"a": 0.0, "b": 1.5})
+    assert (removed.predicted_dice, removed.verdict, removed.volume_ml) == (None, "do-not-use", 0.0)
+    assert f"2 of 2 networks found up to {features.volume_mm3 / 1000:.3g} ml" in removed.reasons[1]
+    assert kept.predicted_dice == pytest.approx(learned.model.predicted_dice("b", [features, features]))
+    # No network found it, and something was written
+    made, _ = learned.model.judge([dict.fromkeys(STRUCTURES, none)], volumes_ml={"a": 0.2, "b": 0.0})
+    assert (made.predicted_dice, made.p_fail, made.verdict, made.volume_ml) == (None, 1.0, "do-not-use", 0.2)
+    assert "no network finds it by itself" in made.reasons[0]
+
+
 def test_empty_masks_are_counted():
     items = items_of(30)
     features = items[0].features.model_copy(update={"voxels": 0, "volume_mm3": 0.0, "offset_mm": None})

@@ -103,6 +103,26 @@ def test_a_row_for_every_structure_with_a_reason_for_what_is_lacking(cohort, cap
     assert "m_radiomics.csv" in said
 
 
+def test_of_what_nobody_drew_no_feature_is_told(cohort):
+    """Also not of a region of which somebody drew a part."""
+    (cohort / "masks" / LABELS_FILE).unlink()
+    description = {
+        "channel_names": {"0": "T1"},
+        "labels": {"background": 0, "whole": [1, 2], "cyst": 2},
+        "regions_class_order": [1, 2],
+        "annotated": {"case0": ["cyst"]},
+    }
+    (cohort / "dataset.json").write_text(json.dumps(description))
+    assert measure(cohort) == 0
+    rows = {(row["case"], row["structure"]): row for row in rows_of(cohort / "out" / "m_radiomics.csv")}
+    volume = "morphology_approximate_volume"
+    assert rows["case0", "whole"]["status"] == "not annotated"
+    assert rows["case0", "whole"]["reason"] == "by dataset.json nobody drew it in this case"
+    assert rows["case0", "whole"][volume] == ""
+    assert float(rows["case0", "cyst"][volume]) > 0
+    assert float(rows["case1", "whole"][volume]) > float(rows["case1", "cyst"][volume])
+
+
 def test_a_second_cohort_is_told_with_the_settings_of_the_first(cohort, tmp_path):
     assert measure(cohort) == 0
     other = write_cases(tmp_path / "second", 2, spacing_mm=(3.0, 1.6, 1.6))
