@@ -153,6 +153,28 @@ def _queue(file: Path) -> None:
     file.write_text('{"format": "segfw que')
 
 
+def _doubt(spoil: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A table of doubt, by which masks of a model that is not calibrated are put in order; then something is spoilt."""
+
+    def both(file: Path) -> None:
+        Path("masks/uncertainty.csv").write_text("case,entropy\ncase_01,0.3\ncase_02,0.1\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        spoil(file)
+
+    return both
+
+
+def _audited(file: Path) -> None:
+    """An audit that was drawn, of which the file is cut then."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["queue", str(file.parents[1]), "--audit", "2"])
+    _cut(file)
+
+
+def _planted(file: Path) -> None:
+    file.write_text('{"seed": 0, "plants": [], "seen": []}')
+
+
 def _signed(file: Path) -> None:
     """A review in which a case was signed; one voxel of it was changed after that."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -201,6 +223,8 @@ MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "m
 FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
+QUEUE = ("queue", "masks")
+WEIGHED = (*QUEUE, "--weights", "weights.csv")
 STATIC = ("review", "masks", "--static", "review.html")
 CORRECTED = ("import-corrected", "masks", "corrected", "--user", "anna")
 DELIVER = ("deliver", "masks", "out", "--user", "anna")
@@ -236,6 +260,15 @@ CASES = (
     BadInput("masks/review/policy.json", "an unknown key", _policy, ACCEPT),
     BadInput("decisions.json", "no list", _text("{}"), ("accept", "masks", "--from", "decisions.json")),
     BadInput("masks/review/queue.json", "cut", _queue, STATIC),
+    BadInput("masks", "tells nothing of how far it may be trusted", _nothing, QUEUE),
+    BadInput("masks/uncertainty.csv", "no column of doubt", _text("case,dice\ncase_01,0.9\n"), QUEUE),
+    BadInput("weights.csv", "a structure that is not there", _doubt(_text("structure,weight\nlung,2\n")), WEIGHED),
+    BadInput("weights.csv", "a weight below 0", _doubt(_text("structure,weight\nliver,-1\n")), WEIGHED),
+    BadInput("masks/review/audit.json", "cut", _doubt(_audited), QUEUE),
+    BadInput("masks/review/plants/plants.json", "an unknown key", _doubt(_planted), QUEUE),
+    BadInput("masks", "no audit was drawn", _doubt(_nothing), (*QUEUE, "--read-audit")),
+    BadInput("masks", "more errors to plant than 5 of 100 items", _doubt(_nothing), (*QUEUE, "--plant", "3")),
+    BadInput("masks", "no errors are planted", _doubt(_nothing), (*QUEUE, "--reveal")),
     BadInput("review.html", "no page", _text("notes"), STATIC),
     BadInput("corrected/case_01.nii.gz", "lies elsewhere", _corrected(2, 1), CORRECTED),
     BadInput("corrected/case_01.nii.gz", "a value that is no label", _corrected(0, 3), CORRECTED),

@@ -29,12 +29,17 @@ from builders.dicom_masks import (
     write_structures,
 )
 from builders.nnunet import plans, trained_folder
-from builders.review import ANNA, masks_folder
+from builders.quality_files import region, structure, write_quality
+from builders.review import AFFINE, ANNA, masks_folder
+from builders.review import LABELS as REVIEWED
+from builders.review import SHAPE as REVIEWED_SHAPE
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
+from segfw.base.file_names import REGIONS_ENDING
 from segfw.base.records import Record
 from segfw.base.settings_file import read_settings, settings_text
 from segfw.base.written_by_people import read_json
+from segfw.clicks.click_files import read_clicks
 from segfw.dataset.case_values import TableColumn, values_of_cases, values_of_patients
 from segfw.dataset.cases import Case, Channel, DatasetManifest
 from segfw.dataset.dataset_json import with_label_maps
@@ -48,6 +53,7 @@ from segfw.evaluation.mask_facts import MaskFacts, Training
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
 from segfw.images.formats import read_mask, read_volume
+from segfw.images.geometry import Geometry
 from segfw.inference.averaged_folder import EnsembleSettings
 from segfw.inference.first_stage import FirstStage, HandedOn
 from segfw.inference.held_out_counts import CaseCounts
@@ -95,6 +101,14 @@ from segfw.training.settings import RunOptions, TrainSettings
 from segfw.training.stop_file import StopFile
 from segfw.verbs.check import check_dataset
 from segfw.verbs.import_nnunet import import_nnunet
+from segfw.verbs.queue import queue
+from segfw.worklist.audit_sample import audit_file
+from segfw.worklist.made_errors import KINDS
+from segfw.worklist.planted_cases import Plant, PlantedCases, PlantFile
+from segfw.worklist.queue_file import queue_file, read_queue
+from segfw.worklist.queue_options import QueueOptions
+from segfw.worklist.structure_weights import read_weights
+from segfw.worklist.work_queue import found_items, made_queue
 
 WRITTEN = Path(__file__).resolve().parents[1] / "written_before"
 IDS = [f"case_{number:02}" for number in range(6)]
@@ -389,6 +403,42 @@ def _reviewed(name: str) -> Callable[[Path], Path]:
     return make
 
 
+def _queued(file_of: Callable[[Path], Path], *, has_quality: bool = True) -> Callable[[Path], Path]:
+    """A file of a queue of 20 cases with an audit and a planted error, or of one that is ranked by doubt."""
+
+    def make(folder: Path) -> Path:
+        cases = tuple(f"case_{number:02}" for number in range(20))
+        masks = masks_folder(folder, cases)
+        if has_quality:
+            for number, case in enumerate(cases):
+                judged = [structure("liver", 0.9 - 0.02 * number), structure("spleen", 0.95, value=2)]
+                write_quality(masks, case, judged, [region(1, "spleen", 150.0, slices=(3,))])
+            plant = Plant(id="case_90", source="case_03", structure="liver", kind=KINDS[0])
+            PlantFile(plants=(plant,)).save(PlantedCases(masks).file)
+            queue(masks, audit=4)
+        else:
+            lines = [f"{case},0.{number:02}\n" for number, case in enumerate(cases)]
+            (masks / "uncertainty.csv").write_text("case,entropy\n" + "".join(lines))
+        return file_of(masks)
+
+    return make
+
+
+def _queue_read(file: Path) -> object:
+    made = read_queue(file.parents[1])
+    return None if made is None else [(item.case, item.structure, item.role) for item in made.items()]
+
+
+def _queue_made(file: Path) -> object:
+    """The queue of the folder of masks that a file lies in, which nothing is written of."""
+    review = ReviewStore.open(next(parent for parent in file.parents if parent.name == "masks"))
+    return len(made_queue(review, found_items(review, QueueOptions()), QueueOptions()))
+
+
+def _clicks_of(file: Path) -> object:
+    return read_clicks(file, REVIEWED, Geometry.of(REVIEWED_SHAPE, AFFINE))
+
+
 def _events(file: Path) -> object:
     return [event["n"] for event in LogReader(file).more()]
 
@@ -556,6 +606,26 @@ GROUPS = "case;patient\n" + "".join(f"{case};p{number // 2}\n" for number, case 
 SITES = "case;age;site\n" + "".join(f"{case};6{number};north\n" for number, case in enumerate(IDS))
 LABEL_NAMES = "value,name,r,g,b\n" + "".join(f"{number},part {number},{number},0,9\n" for number in range(1, 5))
 FOLDS = [{"train": IDS[:4], "val": IDS[4:]}, {"train": IDS[2:], "val": IDS[:2]}]
+CLICKED = [
+    {"label": "liver", "ras_mm": [28.0, -18.2, 9.5], "inside": True},
+    {"label": "spleen", "ras_mm": [28.4, -16.4, 12.0], "inside": False},
+]
+POINTED = {
+    "markups": [
+        {
+            "type": "Fiducial",
+            "name": "liver",
+            "coordinateSystem": "LPS",
+            "coordinateUnits": "mm",
+            "controlPoints": [
+                {"label": "1", "position": [-28.0, 18.2, 9.5], "positionStatus": "defined"},
+                {"label": "-2", "position": [-28.4, 16.4, 12.0], "positionStatus": "defined"},
+            ],
+        }
+    ]
+}
+NAPARI_POINTS = "index,axis-0,axis-1,axis-2,label,inside\n0,1,2,2,liver,true\n1,2.5,4,3,spleen,no\n"
+WEIGHTS_OF_DICE = "structure,weight\nliver,2\nspleen,0.5\n"
 OWN_CODES = "name,scheme,code,meaning,side\nbright,SCT,64033007,Kidney,left\ndark,99OWN,7,Dark,\n"
 TEXTS = {
     "plan.json": Target(_written("work/plan.json"), Plan.load, JSON),
@@ -600,6 +670,24 @@ TEXTS = {
     "of a version of a mask": Target(_reviewed("labels/a/v0001.json"), MaskVersion.load, JSON),
     "who has a case open": Target(_reviewed("locks/b.lease.json"), Lease.load, JSON),
     "policy of a review": Target(_of_record(ReviewPolicy(signers=("Ben",))), ReviewPolicy.load, JSON),
+    "clicks.json": Target(_text("clicks.json", CLICKED), _clicks_of, JSON),
+    "points of 3D Slicer": Target(_text("liver.mrk.json", POINTED), _clicks_of, JSON),
+    "points of napari": Target(_text("points.csv", NAPARI_POINTS), _clicks_of, TEXT),
+    "queue.json": Target(_queued(queue_file), _queue_read, JSON),
+    "audit.json of a queue": Target(_queued(audit_file), _queue_made, JSON),
+    "planted errors of a queue": Target(_queued(lambda masks: PlantedCases(masks).file), _queue_made, JSON),
+    "quality of a case in a queue": Target(
+        _queued(lambda masks: masks / "quality" / "case_03.json"), _queue_made, JSON
+    ),
+    "regions of a case in a queue": Target(
+        _queued(lambda masks: masks / "quality" / f"case_03{REGIONS_ENDING}"), _queue_made, JSON
+    ),
+    "doubt of cases in a queue": Target(
+        _queued(lambda masks: masks / "uncertainty.csv", has_quality=False), _queue_made, TEXT
+    ),
+    "weights of structures": Target(
+        _text("weights.csv", WEIGHTS_OF_DICE), lambda file: read_weights(file, REVIEWED.names[1:]), TEXT
+    ),
     "anchor of a log": Target(_text("anchor.jsonl", ANCHORS), read_anchors, JSON),
     "decisions.json": Target(_text("decisions.json", NOTED), read_decisions, JSON),
     "nnU-Net's postprocessing.json": Target(
