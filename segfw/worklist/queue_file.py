@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import model_validator
+
 from segfw.base.file_names import REVIEW_FOLDER
 from segfw.base.files import write_text
 from segfw.base.records import Record
@@ -83,6 +85,18 @@ class ReviewQueue(Record):
     verdicts: tuple[str, ...]
     reasons: tuple[str, ...]
     columns: QueueColumns
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> ReviewQueue:
+        lengths = {len(getattr(self.columns, name)) for name in QueueColumns.model_fields}
+        if len(lengths) != 1:
+            raise ValueError("the columns differ in length")
+        names = {"case": self.cases, "structure": self.structures, "verdict": self.verdicts, "reason": self.reasons}
+        for name, known in (names | {"role": ROLES}).items():
+            numbers = getattr(self.columns, name)
+            if numbers and not 0 <= min(numbers) <= max(numbers) < len(known):
+                raise ValueError(f"column {name!r} has a number that none of the {len(known)} names has")
+        return self
 
     def __len__(self) -> int:
         return len(self.columns.case)

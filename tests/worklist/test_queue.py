@@ -77,6 +77,24 @@ def test_the_command_says_what_comes_first_and_refuses_what_is_wrong(folder, cap
     assert "audit.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        ("gain", lambda values: values[:-1], "the columns differ in length"),
+        ("case", lambda values: [*values[:-1], 6], "column 'case' has a number that none of the 6 names has"),
+        ("role", lambda values: [-1, *values[1:]], "column 'role' has a number that none of the 2 names has"),
+    ],
+)
+def test_a_queue_whose_columns_do_not_fit_is_refused(folder, column, change, message):
+    segfw.queue(folder)
+    path = folder / "review" / "queue.json"
+    content = json.loads(path.read_text())
+    content["columns"][column] = change(content["columns"][column])
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_queue(folder)
+
+
 def test_what_is_decided_is_left_out_and_minutes_are_learned(folder):
     store = ReviewStore.open(folder)
     before = segfw.queue(folder)
