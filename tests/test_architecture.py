@@ -44,7 +44,7 @@ EDGES = {
     "planning": {"base", "images", "networks", "dataset", "grid"},
     "evaluation": {"base", "images", "dataset"},
     "model": {"base", "images", "networks", "dataset", "grid", "planning"},
-    "training": {"base", "images", "kernels", "networks", "grid", "planning", "model"},
+    "training": {"base", "images", "kernels", "networks", "grid", "planning", "model", "clicks"},
     "inference": {"base", "images", "kernels", "networks", "dataset", "grid", "planning", "evaluation", "model"},
     "checkup": {"base", "images", "dataset", "grid", "planning"},
     "joining": {"base", "images", "dataset", "planning", "checkup"},

@@ -7,7 +7,7 @@ So each case is predicted by the fold that it was held out of, for every fold of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,19 +67,24 @@ def check_first_stage(work: Path, configuration: Configuration, splits: Splits, 
 
 
 def trainable(
-    work: Path, plan: Plan, splits: Splits, wanted: Collection[str] | None, folds: Collection[str]
+    work: Path,
+    plan: Plan,
+    splits: Splits,
+    wanted: Collection[str] | None,
+    folds_of: Mapping[str, Collection[str]],
 ) -> list[str]:
-    """The configurations that ``folds`` of can be trained, first stages before second ones.
+    """The configurations of which those folds can be trained, first stages before second ones.
 
-    All that are planned, without a cascade that ``check_first_stage`` finds to lack something, and why is printed;
-    UserError if that one is ``wanted``.
+    All that are planned, without a cascade or a refiner that ``check_first_stage`` finds to lack something, and why is
+    printed; UserError if that one is ``wanted``.
     """
     names = []
     for name in wanted or plan.configurations:
         chosen = plan.configuration(name)
         if chosen.previous_stage is not None:
             try:
-                check_first_stage(work, chosen, splits, folds if chosen.previous_stage in names else ())
+                coming = folds_of[chosen.previous_stage] if chosen.previous_stage in names else ()
+                check_first_stage(work, chosen, splits, coming)
             except UserError as error:
                 if wanted:
                     raise

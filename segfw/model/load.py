@@ -9,10 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from segfw.base.options import named_by_keyword
+from segfw.base.records import UserError
 from segfw.model.export_options import OnnxOptions
 from segfw.model.source import ModelSource
 from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes, shared_patch_size
-from segfw.planning.plan import Configuration, Plan
+from segfw.planning.plan import REFINE, Configuration, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,44 @@ def load_model(
         )
 
 
+def load_refiner(model_dir: str | Path, folds: Sequence[str | int] | None = None) -> Model:
+    """Opens the refiner of a model, a folder or a file of ``segfw export``, alone: it is given its masks.
+
+    Parameters
+    ----------
+    model_dir
+        A work folder, or a model file.
+    folds
+        Such as ``(0, 1)`` or ``("all",)``; by default all trained ones.
+
+    Returns
+    -------
+    Model
+        With the weights of the refiner's folds in memory, float32.
+
+    Raises
+    ------
+    UserError
+        If the model has no refiner, which says how to train one; or if a file is damaged.
+    """
+    with ModelSource.open(model_dir) as source:
+        plan = source.plan()
+        if REFINE in plan.configurations and source.trained_folds(REFINE):
+            return read_model(source, REFINE, _fold_names(folds))
+        is_file = source.card is not None
+    if plan.is_imported:
+        raise UserError(
+            f"{model_dir}: was imported from nnU-Net, without the data that a refiner learns from; train one beside it "
+            f"with segfw run RAW WORK --configurations {REFINE}"
+        )
+    if is_file:
+        raise UserError(
+            f"{model_dir}: holds no refiner; train one where the model was trained, with segfw run RAW WORK "
+            f"--configurations {REFINE}, and export it again"
+        )
+    raise UserError(f"{model_dir}: no refiner is trained; segfw run RAW {model_dir} --configurations {REFINE} adds one")
+
+
 def _fold_names(folds: Sequence[str | int] | None) -> tuple[str, ...] | None:
     if folds is None:
         return None
@@ -106,7 +145,7 @@ def _read_configuration(
     for fold, (tensors, _) in loaded.items():
         require_usable(tensors, source.path / names[fold])
     previous = None
-    if configuration.previous_stage:
+    if configuration.previous_stage and not configuration.is_refiner:  # which is given its masks by the user
         previous = _read_configuration(source, plan.configuration(configuration.previous_stage), plan, previous_folds)
     metadata = [text for _, text in loaded.values()]
     return Model(

@@ -156,7 +156,7 @@ class ModelSource:
     def default_configuration(self, plan: Plan) -> str:
         """The only configuration that is trained, or that a model file is meant for; UserError if there are several."""
         if self.card is None:
-            trained = [name for name in plan.configurations if self.trained_folds(name)]
+            trained = [name for name in plan.predicting if self.trained_folds(name)]
         else:  # a first stage comes along with the second one, and is not what the file is meant for
             trained = list(self.card.configurations)
         if not trained:

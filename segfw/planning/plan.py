@@ -15,7 +15,7 @@ from segfw.base.written_by_people import parse_json
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet
 from segfw.grid.preprocess import Preprocessing
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Shape, Spacing, as_spacing
 from segfw.images.units import SCAN
 from segfw.images.volume import CANONICAL, Orientation
 from segfw.networks.losses import Target
@@ -27,6 +27,8 @@ TWO_D = "2d"
 LOWRES = "3d_lowres"
 FULLRES = "3d_fullres"
 CASCADE = "3d_cascade_fullres"
+REFINE = "3d_refine"  # the refiner: corrects one structure of a mask around clicks, and predicts none by itself
+CLICK_CHANNELS = 4  # of a refiner after the image's: the structure, all others, clicks inside, clicks outside
 
 
 class Estimate(Record):
@@ -57,6 +59,9 @@ class Configuration(Record):
     name: str
     previous_stage: str | None = None  # configuration whose labels are further channels of this one
     previous_through_file: bool = False  # handed on over the image's own grid, as nnU-Net does, not from grid to grid
+    is_refiner: bool = (
+        False  # learns from the previous stage's masks of cases that it never saw, one structure a sample
+    )
     preprocessing: Preprocessing
     median_shape: tuple[float, float, float]  # of the resampled cases, network axis order
     patch_size: Shape
@@ -67,6 +72,14 @@ class Configuration(Record):
     network: NetworkSpec
     estimate: Estimate
     reasons: tuple[str, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Plans without a refiner are as they were before there were such."""
+        content: dict[str, object] = handler(self)
+        if not self.is_refiner:
+            content.pop("is_refiner", None)
+        return content
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Configuration:
@@ -98,8 +111,17 @@ class Configuration(Record):
 
     @property
     def data_name(self) -> str:
-        """Configuration whose preprocessed data it is trained on: the second stage of a cascade shares them."""
+        """Configuration whose preprocessed data it is trained on: second stages and refiners share those of others."""
+        if self.is_refiner:
+            return TWO_D if self.preprocessing.spacing_mm[0] is None else FULLRES
         return FULLRES if self.name == CASCADE else self.name
+
+    @property
+    def spacing_of_clicks_mm(self) -> Spacing:
+        """Target spacing of the grid that clicks are on; across single slices, which have none, that of the plane."""
+        across, *plane = self.preprocessing.spacing_mm
+        known = [length for length in plane if length is not None]
+        return as_spacing(max(known) if length is None else length for length in (across, *plane))
 
     @property
     def previous_classes(self) -> int:
@@ -180,6 +202,11 @@ class Plan(Record):
         }
         reasons = self.reasons[:-1] if self.chosen else self.reasons  # the last one counts steps as they were measured
         return self.model_copy(update={"configurations": decisions, "request": "", "reasons": reasons})
+
+    @property
+    def predicting(self) -> tuple[str, ...]:
+        """Names of the configurations that predict masks: all but the refiner."""
+        return tuple(name for name, each in self.configurations.items() if not each.is_refiner)
 
     def configuration(self, name: str) -> Configuration:
         """The configuration called ``name``; raises UserError listing those there are."""

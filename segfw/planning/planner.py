@@ -22,7 +22,7 @@ from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.fitting import Choice, Choose, CostOf, Grid, choose_by_memory, choose_published
 from segfw.planning.memory import StepCost, step_cost
 from segfw.planning.mirroring import Mirroring, find_mirroring, mirror_rules, side_axes
-from segfw.planning.plan import CASCADE, FULLRES, LOWRES, TWO_D, Configuration, Estimate, Plan
+from segfw.planning.plan import CASCADE, FULLRES, LOWRES, REFINE, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, Preset, preset_called
 from segfw.planning.request import PlanRequest
 
@@ -30,6 +30,7 @@ Size = tuple[float, float, float]  # of a case, in voxels; halves occur in media
 TargetSpacing = tuple[float | None, float, float]  # None: each case's own
 
 CONFIGURATIONS = (TWO_D, LOWRES, FULLRES, CASCADE)
+KNOWN = (*CONFIGURATIONS, REFINE)  # the refiner is planned where it is asked for
 PROCESS_GB = 1.2  # Python, PyTorch and the batches on their way; measured on a CPU
 
 
@@ -117,7 +118,7 @@ def require_plannable(request: PlanRequest) -> None:
     preset = preset_called(request.preset)
     memory_gb = planned_memory_gb(request, available_gb=None)
     if request.plans is None:
-        require_known(request.configurations or (), CONFIGURATIONS)
+        require_known(request.configurations or (), KNOWN)
     if request.as_published and preset.published is None:
         published = ", ".join(name for name, row in PRESETS.items() if row.published is not None)
         raise UserError(
@@ -351,7 +352,7 @@ def require_possible(wanted: Sequence[str], plan: Plan, *, is_given: bool = Fals
     for name in wanted:
         if name in plan.configurations:
             continue
-        require_known([name], plan.configurations if is_given else CONFIGURATIONS)
+        require_known([name], plan.configurations if is_given else KNOWN)
         if FULLRES not in plan.configurations:
             raise UserError(f"configuration {name!r} needs volumes, but most images have a single slice; use 2d")
         raise UserError(

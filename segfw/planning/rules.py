@@ -70,7 +70,11 @@ def median_resampled_shape(
 
 def first_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[float, ...]:
     """Patch of 256^3 voxels (2-D: 2048^2) that is as long in mm along each axis, clipped to the median shape."""
-    edge = VOLUME_EDGE if len(spacing_mm) == 3 else AREA_EDGE
+    return patch_of_edge(VOLUME_EDGE if len(spacing_mm) == 3 else AREA_EDGE, spacing_mm, median_shape)
+
+
+def patch_of_edge(edge: int, spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[float, ...]:
+    """Patch of as many voxels as one with that edge, as long in mm along each axis, clipped to the median shape."""
     shares = 1 / np.asarray(spacing_mm)
     scale = (edge ** len(spacing_mm) / prod(shares)) ** (1 / len(spacing_mm))
     return tuple(min(round(share * scale), size) for share, size in zip(shares, median_shape))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segfw.base.records import Record, UserError
 from segfw.dataset.cases import MANIFEST_FILE
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.plan import PLAN_FILE, REFINE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 
 SCAN_FILE = "scan.json"
@@ -58,6 +58,14 @@ def _decisions(record: Record) -> Record:
     return record.without_estimates() if isinstance(record, Plan) else record
 
 
+def _without_added_refiner(new: Record, kept: Record) -> Record:
+    """The new plan without the refiner that the kept one has not: nothing that is trained is changed by it."""
+    if not isinstance(new, Plan) or not isinstance(kept, Plan) or REFINE in kept.configurations:
+        return new
+    rest = {name: each for name, each in new.configurations.items() if not each.is_refiner}
+    return new.model_copy(update={"configurations": rest})
+
+
 def keep_decision(work: Path, name: str, new: Record, overwrite: bool) -> None:
     """Saves a decision; refuses to replace another one that something has been trained by."""
     require_keepable(work, name, new, overwrite)
@@ -69,7 +77,8 @@ def require_keepable(work: Path, name: str, new: Record, overwrite: bool) -> Non
     path = work / name
     if path.is_file():
         try:
-            if _decisions(type(new).load(path)) == _decisions(new):
+            kept = type(new).load(path)
+            if _decisions(kept) in (_decisions(new), _decisions(_without_added_refiner(new, kept))):
                 return
         except UserError:  # damaged or of another version
             if not overwrite:

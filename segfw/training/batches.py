@@ -23,7 +23,7 @@ from segfw.networks.previous_stage import one_hot_previous
 from segfw.training.augment import Warp, augment_intensity, warp
 from segfw.training.augment_params import IntensityParams, SpatialParams, draw_intensity, draw_spatial, source_size
 from segfw.training.augment_reference import augment_as_published, published_source_size
-from segfw.training.sampling import draw_sample, generator, is_forced_foreground
+from segfw.training.sampling import Sample, draw_sample, generator, is_forced_foreground
 from segfw.training.spoil_previous import PreviousParams, augment_previous, draw_previous, drop_components
 
 # Image (B, C, Z, Y, X), classes (B, Z, Y, X), the sample's generator -> both, augmented. B is 1.
@@ -154,10 +154,7 @@ class Batches:
 
     def _cut_patch(self, step: int, index: int) -> CutPatch:
         rng = generator(self.seed, self.stream, step, index)
-        forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
-        sample = draw_sample(
-            rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated, self._weights
-        )
+        sample = self._draw_sample(rng, index)
         case = self.cases[sample.case]
         is_as_published = self.augment is None and self.augmentation == "reference"
 
@@ -181,10 +178,7 @@ class Batches:
         # What is done here already, by threads that the step does not wait for
         if is_as_published:
             image, masks = augment_as_published(image, masks, self.patch_size, seed)
-        mistakes = None
-        if len(masks) > 1 and (self.augmentation != "none" or self.augment is not None):
-            mistakes = draw_previous(np.random.default_rng([seed, 1]), self.previous_classes)
-            masks[1] = torch.from_numpy(drop_components(masks[1].numpy(), mistakes, prod(self.patch_size)))
+        mistakes = self._spoil(masks, seed)
         return CutPatch(
             case=sample.case,
             image_czyx=image,
@@ -196,6 +190,21 @@ class Batches:
             mistakes=mistakes,
             annotated=self._annotated_when_mirrored(sample.case, spatial),
         )
+
+    def _draw_sample(self, rng: np.random.Generator, index: int) -> Sample:
+        """Which case, and where its patch lies."""
+        forced = is_forced_foreground(index, self.batch_size, self.foreground_share)
+        return draw_sample(
+            rng, self._shapes, self._foregrounds, self.patch_size, forced, self._annotated, self._weights
+        )
+
+    def _spoil(self, masks: list[Tensor], seed: int) -> PreviousParams | None:
+        """What is still to be spoilt of the previous stage's classes, whose lost components are gone already."""
+        if len(masks) < 2 or (self.augmentation == "none" and self.augment is None):
+            return None
+        mistakes = draw_previous(np.random.default_rng([seed, 1]), self.previous_classes)
+        masks[1] = torch.from_numpy(drop_components(masks[1].numpy(), mistakes, prod(self.patch_size)))
+        return mistakes
 
     def _annotated_when_mirrored(self, case: int, spatial: SpatialParams) -> tuple[bool, ...]:
         """Where left and right change places, what was drawn on the left is what is annotated on the right."""
@@ -232,28 +241,37 @@ class Batches:
             boxes = [box.flip([axis - 3 for axis in spatial.mirrored]) for box in boxes]
         return boxes
 
-    def finish(self, batch: CutBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented."""
+    def _on_device(self, batch: CutBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Image (B, C, Z, Y, X) float32 and masks (B, L, Z, Y, X) int16 on ``device``, augmented."""
         patches = batch.to(device).patches
         image, labels = self._assembled(patches)
-        classes = labels[:, 0]
         seeds = [patch.seed for patch in patches]
         intensities = [patch.intensity for patch in patches if patch.intensity is not None]  # of all, or of none
         if intensities:
             image = augment_intensity(image, intensities, self.patch_size, seeds)
         if self.augmentation != "none":
             for channel in self.zero_outside:
-                image[:, channel].masked_fill_(classes < 0, 0)
-        classes = classes.clamp_min(0).long()
+                image[:, channel].masked_fill_(labels[:, 0] < 0, 0)
+        return image, labels
+
+    def finish(
+        self, batch: CutBatch, device: torch.device, answer: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented.
+
+        ``answer`` is asked by refiners alone.
+        """
+        image, labels = self._on_device(batch, device)
+        classes = labels[:, 0].clamp_min(0).long()
         if labels.shape[1] > 1:
             previous = labels[:, 1].clamp_min(0)
-            mistakes = [patch.mistakes for patch in patches if patch.mistakes is not None]  # in all, or in none
+            mistakes = [patch.mistakes for patch in batch.patches if patch.mistakes is not None]  # in all, or none
             if mistakes:
                 previous = augment_previous(previous, mistakes)
             image = torch.cat((image, one_hot_previous(previous, self.previous_classes)), 1)
         if self.augment is None:
             return image, classes
-        return self._augmented_by_user(self.augment, image, classes, seeds)
+        return self._augmented_by_user(self.augment, image, classes, [patch.seed for patch in batch.patches])
 
     def _augmented_by_user(
         self, augment: Augment, image: Tensor, classes: Tensor, seeds: Sequence[int]

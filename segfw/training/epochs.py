@@ -13,7 +13,7 @@ from tqdm import tqdm
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.words import count
 from segfw.model.source import BEST_FILE
-from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures
+from segfw.model.training_record import EpochRow, Events, PatchFigures, TrainFigures, WholeCaseFigures
 from segfw.model.weights import save_weights
 from segfw.training.batches import CutBatch
 from segfw.training.checkpoint import TrainState
@@ -21,6 +21,8 @@ from segfw.training.feeding import Feeder
 from segfw.training.metrics_log import append_metrics, epoch_line
 from segfw.training.patch_stages import stage_at
 from segfw.training.patch_validation import validate_patches
+from segfw.training.refiner_batches import RefinerBatches
+from segfw.training.refiner_validation import answer_of, validate_refiner
 from segfw.training.schedule import Clock, cool_down, learning_rate
 from segfw.training.step import is_finite, train_step_that_fits
 from segfw.training.step_progress import StepProgress
@@ -64,14 +66,7 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
     with shown.epoch():
         trained = _train_epoch(run, state, clock, feeder, shown)
     steps = max(1, round(VALIDATION_SHARE * trained["steps"]))
-    patches, predicted_voxels = validate_patches(
-        run.compute,
-        state,
-        run.val_batches,
-        steps,
-        batch_dice=run.configuration.batch_dice,
-        target=run.target,
-    )
+    patches, predicted_voxels = _validate_patches(run, state, steps)
     _note_patch_dice(run, state, patches["val_dice"], predicted_voxels, clock)
     row: EpochRow = {**trained, **patches, **_validate_whole_cases(run, state, clock)}
     is_best = _is_best(run, state, row)
@@ -87,19 +82,29 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
         )
 
 
+def _validate_patches(run: TrainRun, state: TrainState, steps: int) -> tuple[PatchFigures, int]:
+    """The figures of so many batches of validation patches, and the number of voxels found in them."""
+    if isinstance(run.val_batches, RefinerBatches):
+        return validate_refiner(run.compute, state, run.val_batches, steps)
+    return validate_patches(
+        run.compute, state, run.val_batches, steps, batch_dice=run.configuration.batch_dice, target=run.target
+    )
+
+
 def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder, shown: StepProgress) -> TrainFigures:
     """The steps that are left of an epoch. Raises Diverged, or Stopped."""
     counters = state.counters
     stalled_before_s = feeder.stalled_s
     losses: list[Tensor] = []
     rate = 0.0
+    answer = answer_of(run.compute, state)
     state.network.train()
     for cut in feeder:
         clock.begin_steps()
         (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
         _set_rate(state, rate, run.settings.momentum)
         with run.augmentation_timer:
-            image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device)
+            image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device, answer)
         annotated = run.stage_batches[counters.stage].annotated_in(cut)
         losses.append(train_step_that_fits(run.compute, state, image, classes, annotated))
         run.workspace.release_once(image.shape, counters.parts)

@@ -27,7 +27,6 @@ def validate_patches(
     By the network as it is, in evaluation: the one that was compiled for training would be compiled once more, for as
     long as many epochs' validation takes. Returns the figures, and the number of foreground voxels predicted.
     """
-    state.network.eval()
     share = compute.ranks.samples(batches.batch_size)
     loss = torch.zeros((), device=compute.device)
     counts: list[Tensor] = []
@@ -36,9 +35,7 @@ def validate_patches(
         for cut in islice(feeder, steps):
             image, classes = batches.finish(cut, compute.device)
             annotated = batches.annotated_in(cut)
-            with autocast(compute.device, compute.precision):
-                parts = [state.network(part) for part in image.chunk(equal_parts(len(image), state.counters.parts))]
-            logits = torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
+            logits = evaluated(compute, state, image)
             loss += dice_ce_loss(logits, classes, batch_dice, target, join=compute.ranks.sum, annotated=annotated)
             counts.append(overlap_counts(logits.float(), classes, target, annotated))
     finally:
@@ -51,6 +48,15 @@ def validate_patches(
         "val_dice_per_label": zero_where_unknown(dice),
     }
     return figures, int(counts_3K[:2].sum())
+
+
+@torch.no_grad()
+def evaluated(compute: Compute, state: TrainState, image_BCZYX: Tensor) -> Tensor:
+    """Logits of the network as it is, in evaluation, in which it stays; in as many parts as a step needs."""
+    state.network.eval()
+    with autocast(compute.device, compute.precision):
+        parts = [state.network(part) for part in image_BCZYX.chunk(equal_parts(len(image_BCZYX), state.counters.parts))]
+    return torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
 
 
 def pooled_dice(counts_3K: Tensor) -> list[float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter, signature
 
 import torch
@@ -23,6 +24,7 @@ from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.fused_layers import with_fused_norms
 from segfw.networks.losses import LOSSES, Loss
+from segfw.networks.refiner_loss import build_refiner_loss
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Batches
@@ -32,6 +34,8 @@ from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.pace import Pace, measured_pace
 from segfw.training.patch_stages import PatchStage, smaller_patches, stages_text
 from segfw.training.progress_page import ProgressPage
+from segfw.training.refiner_batches import RefinerBatches
+from segfw.training.refiner_samples import RefinerRules
 from segfw.training.run_record import describe_session, facts_of, note_session
 from segfw.training.sampling import TRAINING_STREAM, VALIDATION_STREAM
 from segfw.training.schedule import FittedSettings, extended, fit_to_length, stages_of, steps_within
@@ -212,6 +216,8 @@ def _precision(request: TrainRequest, settings: TrainSettings, device: torch.dev
 
 def _loss(request: TrainRequest, settings: TrainSettings, kernels: TrainingKernels) -> Loss:
     """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
+    if request.configuration.is_refiner:
+        return build_refiner_loss(request.ranks.sum_with_gradient)
     if request.build_loss is not None:
         loss = request.build_loss(request.configuration, request.target)
         if _annotated_outputs(request, request.fold.train) and not _takes_annotated(loss):
@@ -343,7 +349,16 @@ def _batches(
     channels = configuration.preprocessing.normalization
     validates = not is_training and request.fold.validation
     case_ids = request.fold.validation if validates else request.fold.train
-    return Batches(
+    make: Callable[..., Batches] = Batches
+    if configuration.is_refiner:
+        rules = RefinerRules(
+            structures=tuple(request.structures),
+            ignored=request.target.ignore,
+            spacing_mm=configuration.spacing_of_clicks_mm,
+            is_spoilt=is_training,
+        )
+        make = partial(RefinerBatches, rules=rules)
+    return make(
         cases=cases,
         patch_size=stage.patch_size,
         batch_size=stage.batch_size,

@@ -61,11 +61,18 @@ def draw_sample(
     if voxels is None or len(voxels) == 0:
         start = as_shape(int(rng.integers(low, high + 1)) for low, high in limits)
     else:
-        centre = np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), shape)
-        wanted = [int(voxel) - patch // 2 for voxel, patch in zip(centre, patch_size)]
-        # Kept inside the image on both sides; the reference lets patches hang over the far border.
-        start = as_shape(min(max(first, low), high) for first, (low, high) in zip(wanted, limits))
+        start = patch_around(int(voxels[int(rng.integers(len(voxels)))]), shape, patch_size)
     return Sample(case=case, start=start)
+
+
+def patch_around(voxel: int, shape: Shape, patch_size: Shape) -> Shape:
+    """The start of the patch with that voxel, a flat index, in its middle, as far as it stays inside the image.
+
+    On both sides; the reference lets patches hang over the far border.
+    """
+    limits = [start_limits(size, patch) for size, patch in zip(shape, patch_size)]
+    wanted = [int(at) - patch // 2 for at, patch in zip(np.unravel_index(voxel, shape), patch_size)]
+    return as_shape(min(max(first, low), high) for first, (low, high) in zip(wanted, limits))
 
 
 def draw_weighted(rng: np.random.Generator, weights: Sequence[float]) -> int:

@@ -40,6 +40,7 @@ class TrainRequest:
     settings: TrainSettings
     label_names: Sequence[str]  # of all but the background
     target: Target = LABELS  # what the network's outputs mean
+    structures: Sequence[tuple[int, ...]] = ()  # as classes: for a refiner, which learns one of them in each sample
     annotated: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)  # outputs, of cases annotated in part
     output_orders: Mapping[int, tuple[int, ...]] = field(
         default_factory=dict

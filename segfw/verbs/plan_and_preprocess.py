@@ -86,11 +86,13 @@ def _found_and_checked(
     """The data set's files; UserError for all that is wrong and can be told before they are read for hours."""
     from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_outside
+    from segfw.base.records import UserError
     from segfw.dataset.layouts import find_dataset
     from segfw.dataset.pseudonyms import with_pseudonyms
     from segfw.nnunet.followed_plans import require_nothing_else
     from segfw.nnunet.read_plans import read_json
     from segfw.planning.folds_asked_for import expected_folds
+    from segfw.planning.plan import REFINE
     from segfw.planning.planner import require_known, require_plannable
     from segfw.planning.splits import require_fold
     from segfw.planning.work_folder import require_own_folder
@@ -102,6 +104,10 @@ def _found_and_checked(
         require_outside(request.pseudonyms, (raw, work))
         found = with_pseudonyms(found, request.pseudonyms, writes=writes)
     require_plannable(request)
+    if request.plans is not None and REFINE in (request.configurations or ()):
+        raise UserError(
+            f"--plans {request.plans}: is followed to the letter, and nnU-Net has no {REFINE}; leave one of them out"
+        )
     if request.plans is not None:
         require_nothing_else(request.plans, request)
         require_known(request.configurations or (), read_json(request.plans).get("configurations", ()))
@@ -158,7 +164,7 @@ def _plan_and_preprocess(
         return plan
 
     # Preprocessed cases, once for configurations that share them
-    names = request.configurations or ((plan.chosen,) if plan.chosen else tuple(plan.configurations))
+    names = _prepared(plan, request)
     if plan.chosen and not request.configurations:
         print(plan.reasons[-1])
     chosen = {plan.configurations[name].data_name: None for name in names}
@@ -186,6 +192,13 @@ def _plan_and_preprocess(
     (work / FAILURES_FILE).unlink(missing_ok=True)
     print(f"preprocessed {', '.join(recipes)} into {folder}")
     return plan
+
+
+def _prepared(plan: Plan, request: PlanRequest) -> tuple[str, ...]:
+    """The configurations whose cases are preprocessed: a refiner needs those of what finds the masks as well."""
+    names = request.configurations or ((plan.chosen,) if plan.chosen else tuple(plan.configurations))
+    firsts = [plan.configurations[name].previous_stage for name in names if plan.configurations[name].is_refiner]
+    return (*names, *(first for first in firsts if first is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +250,61 @@ def foretell_work(raw: Path, work: Path, request: PlanRequest, options: PrepareO
 
 
 def _plan(
+    work: Path,
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
+    request: PlanRequest,
+    options: PrepareOptions,
+    device: torch.device,
+) -> Plan:
+    """The plan, kept or new, with a refiner where one is asked for or was planned before."""
+    from segfw.base.device import device_name
+    from segfw.planning.plan import PLAN_FILE, REFINE, Plan
+    from segfw.planning.plan_for_device import measure_plan, training_device, with_estimates
+    from segfw.planning.refiner_plan import first_of_refiner, with_refiner
+    from segfw.planning.work_folder import trained_by_plan
+
+    refiner = None
+    if (work / PLAN_FILE).is_file() and (trained_by_plan(work) or not options.overwrite):
+        refiner = Plan.load(work / PLAN_FILE).configurations.get(REFINE)
+    plan = _plan_of_others(work, manifest, fingerprint, request, options, device)
+    if REFINE in plan.configurations or (refiner is None and REFINE not in (request.configurations or ())):
+        return plan
+    if refiner is not None and trained_by_plan(work):  # measured anew it might be another one
+        return plan.model_copy(update={"configurations": {**plan.configurations, REFINE: refiner}})
+    target = training_device(device)
+    first = first_of_refiner(plan, request.configurations or (), _wholly_trained(work, plan))
+    plan = with_refiner(plan, first, target.probe_flops)
+    if target.measure is None or plan.configurations[REFINE].estimate.device not in ("", device_name(device)):
+        return plan
+    alone = plan.model_copy(update={"configurations": {REFINE: plan.configurations[REFINE]}})
+    alone = with_estimates(alone, target, measure_plan(alone, target))
+    return plan.model_copy(update={"configurations": {**plan.configurations, **alone.configurations}})
+
+
+def _wholly_trained(work: Path, plan: Plan) -> list[str]:
+    """Configurations of which every fold that validates is trained; first what was selected, and the plan's choice."""
+    from segfw.base.file_names import SPLITS_FILE
+    from segfw.inference.held_out import validating_folds
+    from segfw.inference.ranking import trained_validating_folds
+    from segfw.model.selection import load_selection
+    from segfw.planning.plan import FULLRES
+    from segfw.planning.splits import Splits
+
+    if not (work / SPLITS_FILE).is_file():
+        return []
+    splits = Splits.load(work / SPLITS_FILE)
+    selection = load_selection(work)
+    preferred = (*(selection.configurations if selection else ()), plan.chosen, FULLRES, *plan.predicting)
+    whole = validating_folds(splits)
+    return [
+        name
+        for name in dict.fromkeys(preferred)
+        if name in plan.configurations and trained_validating_folds(work, name, splits) == whole
+    ]
+
+
+def _plan_of_others(
     work: Path,
     manifest: DatasetManifest,
     fingerprint: Fingerprint,

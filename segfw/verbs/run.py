@@ -21,6 +21,7 @@ from segfw.verbs.train import train
 if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
     from segfw.planning.plan import Plan
+    from segfw.planning.splits import Splits
     from segfw.training.expected_length import ExpectedTraining
     from segfw.verbs.foretell_run import ForetoldRun
 
@@ -95,15 +96,18 @@ def run(
 
     splits = Splits.load(work / SPLITS_FILE)
     folds = options.folds or tuple(str(number) for number in range(len(splits.folds)))
-    names = tuple(trainable(work, plan, splits, _names(work, request, plan, settings, options), folds))
+    asked_for = _names(work, request, plan, settings, options)
+    folds_of = _folds_of(work, plan, splits, asked_for or tuple(plan.configurations), folds, is_asked=bool(asked_for))
+    names = tuple(trainable(work, plan, splits, asked_for and tuple(folds_of), folds_of))
     shares = kept_structure_shares(work, plan.labels)
-    expected = _expected(work, plan, names, settings, options, folds, shares)
+    expected = _expected(work, plan, {name: folds_of[name] for name in names}, settings, options, shares)
     for line in _length_lines(raw, work, expected, names, folds):
         print(line)
     scores: dict[str, dict[str, Scores]] = {}
     for name in names:
-        scores[name] = {}
-        for fold in folds:
+        if name in plan.predicting:
+            scores[name] = {}
+        for fold in folds_of[name]:
             is_begun = (fold_folder(work, name, fold) / CHECKPOINT_FILE).is_file()
             begin = TrainOptions.of(options, resume=is_begun)
             result = train(work, name, fold, settings, begin)
@@ -111,7 +115,7 @@ def run(
                 scores[name][fold] = result
     write_text(work / SUMMARY_FILE, folds_table(scores))
     if options.calibrate:
-        _calibrate(work, names, request, options)
+        _calibrate(work, [name for name in names if name in plan.predicting], request, options)
     return scores
 
 
@@ -121,6 +125,9 @@ def _calibrate(work: Path, names: Sequence[str], request: PlanRequest, options: 
     from segfw.quality.quality_fitting import TooFewCases
     from segfw.verbs.calibrate import calibrate
 
+    if not names:
+        print("note: nothing is calibrated, because only a refiner was trained")
+        return
     if len(names) > 1:
         print(
             f"note: nothing is calibrated, because {', '.join(names)} were trained and quality is of one; segfw select "
@@ -151,8 +158,11 @@ def _foretell(
     foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
     plan = foretold.plan
     folds = options.folds or tuple(str(number) for number in range(len(foretold.splits.folds)))
-    names = _names(work, request, plan, settings, options) or tuple(plan.configurations)
-    expected = _expected(work, plan, names, settings, options, folds, foretold.structure_shares)
+    asked_for = _names(work, request, plan, settings, options)
+    names = asked_for or tuple(plan.configurations)
+    folds_of = _folds_of(work, plan, foretold.splits, names, folds, is_asked=bool(asked_for))
+    names = tuple(folds_of)
+    expected = _expected(work, plan, folds_of, settings, options, foretold.structure_shares)
     length = _length_lines(raw, work, expected, names, folds)
     why = plan.reasons[-1] if plan.chosen and request.configurations is None else ""
     length = [*(sentence for sentence in (note, why) if sentence), *length]
@@ -262,13 +272,37 @@ def _names(
     return (choice.name,)
 
 
+def _folds_of(
+    work: Path, plan: Plan, splits: Splits, names: Sequence[str], folds: Sequence[str], *, is_asked: bool
+) -> dict[str, tuple[str, ...]]:
+    """The folds of each configuration that are trained, in order; of what a refiner learns from, all that it needs.
+
+    Only where a refiner is asked for by its name: who trains a single fold of all that is planned wants no more.
+    """
+    from segfw.inference.held_out import validating_folds
+    from segfw.model.source import trained_folds
+
+    folds_of = {name: tuple(folds) for name in names}
+    refiners = [each for each in map(plan.configuration, names) if each.is_refiner and is_asked]
+    for first in (each.previous_stage for each in refiners):
+        if first is None:
+            continue
+        asked = folds_of.pop(first, ())
+        present = trained_folds(work, first)
+        missing = [fold for fold in validating_folds(splits) if fold not in present and fold not in asked]
+        if missing:
+            print(f"a refiner learns from masks of held-out cases, so all folds of {first} are trained before it")
+        if asked or missing:
+            folds_of = {first: (*asked, *missing), **folds_of}
+    return folds_of
+
+
 def _expected(
     work: Path,
     plan: Plan,
-    names: Sequence[str],
+    folds_of: Mapping[str, Sequence[str]],
     settings: TrainSettings,
     options: RunOptions,
-    folds: Sequence[str],
     shares: Mapping[str, float],
 ) -> list[ExpectedTraining]:
     """What is known of the trainings of the folds that are not begun."""
@@ -280,8 +314,8 @@ def _expected(
 
     device = pick_device(options.device)
     expected = []
-    for each in (plan.configuration(name) for name in names):
-        new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds)
+    for each in (plan.configuration(name) for name in folds_of):
+        new = sum(not (fold_folder(work, each.name, fold) / SETTINGS_FILE).is_file() for fold in folds_of[each.name])
         if not new:
             continue
         pace = foretold_pace(each, settings, device) if settings.time_budget_s else None

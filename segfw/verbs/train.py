@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from segfw.evaluation.metrics import Scores
     from segfw.inference.first_stage import FirstStage
     from segfw.networks import BuildNetwork
-    from segfw.planning.plan import Plan
+    from segfw.planning.plan import Configuration, Plan
     from segfw.planning.splits import Splits
     from segfw.training.batches import Augment
     from segfw.training.train_request import BuildLoss, TrainRequest
@@ -41,14 +41,14 @@ def train(
     """Trains one fold and scores it on its validation cases, whole and in their original geometry.
 
     Under ``torchrun`` all processes train one network together. The second stage of a cascade needs all folds of the
-    first one, which predict the training cases for it.
+    first one, which predict the training cases for it; so does a refiner, which is validated on patches alone.
 
     Parameters
     ----------
     work
         Work folder of ``plan_and_preprocess``.
     configuration
-        2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it.
+        2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres after it, or 3d_refine after what finds its masks.
     fold
         0 to 4, or 'all'.
     settings
@@ -67,7 +67,7 @@ def train(
     Returns
     -------
     Scores or None
-        Of the validation cases; None for fold 'all', which has none.
+        Of the validation cases; None for fold 'all', which has none, and for a refiner, which predicts none.
 
     Raises
     ------
@@ -94,6 +94,7 @@ def train(
     from segfw.training.metrics_log import clock
     from segfw.training.prepare import SETTINGS_FILE
     from segfw.training.progress_page import finish_page
+    from segfw.training.refiner_validation import NAMES
     from segfw.training.train_request import TrainRequest
     from segfw.training.writers import require_writers
 
@@ -101,7 +102,9 @@ def train(
     work = Path(work)
     fold = str(fold)
     plan, splits = load_plan_and_splits(work)
-    chosen = plan.configuration(configuration)
+    chosen = _planned(work, plan, configuration)
+    if chosen.is_refiner:
+        _require_refiners_own(settings, build_loss, augment)
     first_stage = first_stage_of(work, chosen, splits)
     device = local_device(options.device)
     if options.overwrite and (options.resume or options.is_extended):
@@ -113,7 +116,8 @@ def train(
         configuration=chosen,
         fold=splits.fold(fold),
         settings=settings,
-        label_names=tuple(plan.labels.structures),
+        label_names=NAMES if chosen.is_refiner else tuple(plan.labels.structures),
+        structures=tuple(plan.labels.structures.values()),
         target=target_of(plan.labels),
         annotated=_annotated_in_part(work, plan),
         output_orders=output_orders(chosen.swapped_pairs, plan.labels),
@@ -166,6 +170,31 @@ def train(
         print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
         segfw.training.loop.train(request)
         return _validate(work, fold, request)
+
+
+def _planned(work: Path, plan: Plan, name: str) -> Configuration:
+    """The configuration of that name; UserError, which says how a refiner is added to a plan, if there is none."""
+    from segfw.base.records import UserError
+    from segfw.base.shell_line import shell_line
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.planning.plan import REFINE
+
+    if name == REFINE and name not in plan.configurations:
+        raw = DatasetManifest.load(work / MANIFEST_FILE).root if (work / MANIFEST_FILE).is_file() else "RAW"
+        adding = shell_line("segfw", "plan-and-preprocess", raw, work, "--configurations", REFINE)
+        raise UserError(f"{work}: no {REFINE} is planned yet; add it, which leaves all else as it is, by: {adding}")
+    return plan.configuration(name)
+
+
+def _require_refiners_own(settings: TrainSettings, build_loss: BuildLoss | None, augment: Augment | None) -> None:
+    """Raises UserError for what a refiner, whose samples and loss are its own, cannot be combined with."""
+    from segfw.base.records import UserError
+    from segfw.planning.plan import REFINE
+
+    if settings.loss != "dice-ce":
+        raise UserError(f"--loss {settings.loss} is not for {REFINE}, whose own loss weighs voxels around clicks")
+    if build_loss is not None or augment is not None:
+        raise UserError(f"build_loss and augment are not for {REFINE}, which draws and weighs its samples itself")
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
@@ -273,6 +302,8 @@ def _with_predictions(
             share=request.ranks.share,
         )
         request.ranks.wait()
+    if request.configuration.is_refiner:  # predicts no whole case
+        return replace(request, previous=previous)
     count_whole_case = whole_case_counter(
         request.preprocessed,
         previous,
@@ -293,6 +324,10 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     from segfw.model.training_record import read_curve
 
     validation = set(request.fold.validation)
+    if request.configuration.is_refiner:
+        if request.ranks.is_first:
+            print(_refined_text(request.folder))
+        return None
     if not validation:
         return None
     cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
@@ -310,12 +345,29 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     )
 
 
+def _refined_text(folder: Path) -> str:
+    """What the newest epoch says of the refiner, in a sentence."""
+    from segfw.model.training_record import read_metrics
+
+    rows = read_metrics(folder)
+    if not rows:
+        return f"{folder}: is trained"
+    refined, given = rows[-1]["val_dice_per_label"]
+    return (
+        f"validation patches: Dice {refined:.4f} after 1 to 6 simulated clicks, where the given masks have {given:.4f}"
+    )
+
+
 def _say_result(typed: argparse.Namespace, scores: Scores | None) -> None:
     from segfw.base.ranks import launched_ranks
     from segfw.evaluation.text import folds_table
     from segfw.model.source import fold_folder
+    from segfw.planning.plan import REFINE
 
     if not launched_ranks().is_first:
+        return
+    if typed.configuration == REFINE:
+        say_next("refine", typed.work, "IMAGE", "MASK", "--clicks", "clicks.json", "--output", "NEW_MASK")
         return
     if scores is not None:
         aside(folds_table({typed.configuration: {typed.fold: scores}}).rstrip())
@@ -329,7 +381,7 @@ COMMAND = Command(
     example="segfw train work 3d_fullres 0 --time-budget 2h",
     arguments=(
         Argument(name="work", help="work folder of plan-and-preprocess"),
-        Argument(name="configuration", help="2d, 3d_fullres, 3d_lowres, or 3d_cascade_fullres after it", parse=str),
+        Argument(name="configuration", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres, 3d_refine", parse=str),
         Argument(name="fold", help="0 to 4, or all", parse=str),
     ),
     say_result=_say_result,
