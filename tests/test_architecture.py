@@ -24,7 +24,7 @@ FLOORS = (
     {"planning", "evaluation", "perturbations", "clicks"},
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
-    {"quality", "robustness", "radiomics", "joining"},
+    {"quality", "robustness", "radiomics", "joining", "interaction"},
     {"reviewing"},
     {"retraining", "worklist", "delivery"},
     {"standing"},
@@ -54,6 +54,9 @@ EDGES = {
     "perturbations": {"base", "images", "grid"},
     "clicks": {"base", "images", "dataset"},
     "interop": {"base", "images", "dataset"},
+    "interaction": {
+        *("base", "images", "networks", "dataset", "grid", "evaluation", "model", "inference", "clicks"),
+    },
     "quality": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
         "measurements",
