@@ -398,6 +398,7 @@ def deliver(
     cases: tuple[str, ...] | list[str] | None = None,
     dicom: StrPath | None = None,
     research: bool = False,
+    without_image: bool = False,
     user: str | None = None,
     check: bool = False,
 ) -> Delivery: ...

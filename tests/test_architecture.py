@@ -72,9 +72,7 @@ EDGES = {
     },
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
-        "retraining",
-        "reviewing",
-        "worklist",
+        *("retraining", "reviewing", "worklist", "delivery"),
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},

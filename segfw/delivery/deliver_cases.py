@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +108,7 @@ def deliver_cases(store: ReviewStore, output: Path, options: DeliverOptions, per
     failures: list[Outcome[str, None]] = []
     with alone(job.output / HIDDEN / LOCK_FILE):
         earlier = DeliveryList.of_folder(job.output, review_of(store))
+        _require_distinct(job, gate.passed, {each.case for each in earlier.files})
         _write_about(job, gate.passed)
         for case, standing in progress("delivering", gate.passed.items()):
             try:
@@ -154,13 +155,20 @@ def _wishes_of(name: str, wishes: FormatWishes) -> FormatWishes:
 def _require_writable(job: _Job, passed: Mapping[str, CaseStanding]) -> None:
     """UserError if a case cannot be written in a format, by all that is known before it is."""
     require_distinct(passed, job.output)
+    _require_distinct(job, passed, ())
+    for is_research in (False, True):
+        for _, each in job.formats(is_research=is_research):
+            for case, standing in passed.items():
+                if (standing.state != "SIGNED") == is_research:
+                    each.require_kind(case, job.images[case])
+
+
+def _require_distinct(job: _Job, passed: Mapping[str, CaseStanding], known: Collection[str]) -> None:
+    """UserError if two cases would be one file, as in BIDS, or one would take the place of a ``known`` one."""
     for is_research in (False, True):
         cases = [case for case, standing in passed.items() if (standing.state != "SIGNED") == is_research]
-        formats = job.formats(is_research=is_research)
-        require_distinct_masks([each for _, each in formats], cases)
-        for _, each in formats:
-            for case in cases:
-                each.require_kind(case, job.images[case])
+        formats = [each for _, each in job.formats(is_research=is_research)]
+        require_distinct_masks(formats, cases, job.output, known)
 
 
 def _write_about(job: _Job, passed: Mapping[str, CaseStanding]) -> None:
@@ -175,7 +183,7 @@ def _deliver(job: _Job, standing: CaseStanding) -> list[DeliveredFile]:
     case = standing.case
     is_research = standing.state != "SIGNED"
     if not is_research:
-        require_unchanged(job.store, case)
+        require_unchanged(job.store, case, without_image=job.options.without_image)
     volume = job.store.read(case, standing.version)
     values_zyx = volume.array[0]
     sha256 = content_sha256(values_zyx, volume.geometry.matrix, job.store.label_names)
@@ -223,7 +231,11 @@ def _write(output: Path, each: MaskFormat, mask: FinishedMask, *, is_research: b
 
 
 def _entry(job: _Job, standing: CaseStanding, sha256: str, formats: Sequence[tuple[str, MaskFormat]]) -> Entry:
-    parcel = Parcel(place=job.output.as_posix(), formats=tuple(name for name, _ in formats))
+    parcel = Parcel(
+        place=job.output.as_posix(),
+        formats=tuple(name for name, _ in formats),
+        image_not_found=job.store.is_image_gone(standing.case),
+    )
     return Entry(
         event=DELIVER if standing.state == "SIGNED" else DELIVER_RESEARCH,
         case=standing.case,
@@ -274,6 +286,7 @@ def _listed(
         meaning=None if signature is None else signature.meaning,
         signed_utc=None if signature is None else signature.utc,
         model_digest=mask.maker.digest,
+        image_not_found=Parcel.model_validate_json(logged.reason).image_not_found,
         drawn_by={name: mask.statement.algorithm_type(name) for name in mask.structures},
         delivered_by=job.person.user,
         delivered_utc=logged.utc,

@@ -14,6 +14,7 @@ class DeliverOptions(FormatOptions):
     """Which masks are delivered, in which formats, and who does it.
 
     Without ``cases`` all that are signed. ``research`` delivers others as well, stamped as drafts and logged.
+    ``without_image`` also delivers what was signed on an image that is not found any more; the log and the list say so.
     ``check`` writes nothing and tells whether what was delivered is as it was, and still holds.
     """
 
@@ -25,5 +26,8 @@ class DeliverOptions(FormatOptions):
         metavar="SERIES",
     )
     research: bool = option(False, "also what nobody signed, stamped as drafts in names and headers, and logged")
+    without_image: bool = option(
+        False, "also what was signed on an image that is not found any more, so that it cannot be compared; logged"
+    )
     user: str | None = option(None, "who delivers (default: the account of this computer)", metavar="NAME")
     check: bool = option(False, "write nothing; say whether the output folder is as it was delivered, and still holds")

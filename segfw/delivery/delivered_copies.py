@@ -28,10 +28,14 @@ WORDS = {
 
 
 class Parcel(Record):
-    """What the log keeps of a delivery, as the reason of its line: where it went, and in which formats."""
+    """What the log keeps of a delivery, as the reason of its line: where it went, and in which formats.
+
+    ``image_not_found``: the image on which the mask was signed was not there to be compared.
+    """
 
     place: str
     formats: tuple[str, ...]
+    image_not_found: bool = False
 
     def text(self) -> str:
         """As JSON in one line."""

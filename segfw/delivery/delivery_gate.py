@@ -21,6 +21,10 @@ REMEDIES = {
 }
 OR_RESEARCH = ", or deliver it as a draft with --research"
 CHANGED_REMEDY = "amend it with a reason and sign it again, or restore what was changed"
+GONE_REMEDY = (
+    "put it back, or say where it lies with 'images' in review/policy.json, or deliver it without comparing by "
+    "--without-image"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,13 @@ def passed_gate(store: ReviewStore, options: DeliverOptions) -> Gate:
     return Gate(passed=passed, left_out=dict(left_out))
 
 
-def require_unchanged(store: ReviewStore, case: str) -> None:
-    """UserError if a signed case is no longer what was signed."""
+def require_unchanged(store: ReviewStore, case: str, *, without_image: bool) -> None:
+    """UserError if a signed case is no longer what was signed or, unless ``without_image``, if nobody can tell."""
     changed = store.changed(case)
     if changed:
         raise UserError(f"{case}: was changed after it was signed ({', '.join(changed)}); {CHANGED_REMEDY}")
+    if store.is_image_gone(case) and not without_image:
+        raise UserError(f"{case}: the image on which it was signed is not found any more; {GONE_REMEDY}")
 
 
 def require_as_found(store: ReviewStore, found: CaseStanding) -> None:

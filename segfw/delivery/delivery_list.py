@@ -20,7 +20,8 @@ class DeliveredFile(Record):
     """A file, from the folder of deliveries, and all that it says of its mask.
 
     ``log_events`` is the number of the line of the review log that tells of the delivery, ``log_sha256`` its hash.
-    ``superseded`` says why the file no longer holds; '' if it does.
+    ``image_not_found``: the image on which the mask was signed was not there to be compared. ``superseded`` says why
+    the file no longer holds; '' if it does.
     """
 
     case: str
@@ -41,6 +42,7 @@ class DeliveredFile(Record):
     delivered_utc: str
     log_events: int
     log_sha256: str
+    image_not_found: bool = False
     superseded: str = ""
 
 

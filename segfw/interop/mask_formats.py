@@ -94,15 +94,23 @@ def _image_format(ending: str, wishes: FormatWishes) -> ImageFormat:
     return ImageFormat(ending=ending) if is_picture(Path(f"a{ending}")) else ViewedImageFormat(ending=ending)
 
 
-def require_distinct_masks(formats: Iterable[MaskFormat], case_ids: Sequence[str]) -> None:
-    """UserError if two cases would be written into one file."""
+def require_distinct_masks(
+    formats: Iterable[MaskFormat], case_ids: Sequence[str], folder: Path | None = None, known: Iterable[str] = ()
+) -> None:
+    """UserError if two cases would be written into one file, or one over the file in ``folder`` of a ``known`` case."""
+    known = tuple(known) if folder is not None else ()
     for each in formats:
-        case_of: dict[str, str] = {}
+        case_of = {each.files(case_id)[-1]: case_id for case_id in known}
+        if folder is not None:
+            case_of = {file: case_id for file, case_id in case_of.items() if (folder / file).is_file()}
         for case_id in case_ids:
             file = each.files(case_id)[-1]
             other = case_of.setdefault(file, case_id)
             if other != case_id:
-                raise UserError(f"{other} and {case_id} would both be {file}; rename one of the images")
+                where = "rename one of the images"
+                if other in known and other not in case_ids:
+                    where = f"{folder} holds that of {other} already: give {case_id} another folder, or another name"
+                raise UserError(f"{other} and {case_id} would both be {file}; {where}")
 
 
 def format_note(names: Sequence[str], labels: LabelSet, only: Sequence[str]) -> str:

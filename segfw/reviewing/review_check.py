@@ -22,7 +22,8 @@ class FileProblem(Record):
 
 
 class ReviewCheck(Record):
-    """The log, and every file of a version. ``changed`` are the signed cases that may not be delivered, and why.
+    """The log, and every file of a version. ``changed`` are the signed cases that may not be delivered, and why;
+    ``image_gone`` those whose image is not found any more, which nobody can hold against what was signed.
 
     ``versions`` is how many were read; ``notes`` are files that the log does not know, of a process that was killed or
     that somebody put there.
@@ -33,6 +34,7 @@ class ReviewCheck(Record):
     changed: dict[str, tuple[str, ...]]
     notes: tuple[FileProblem, ...]
     versions: int
+    image_gone: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -56,11 +58,20 @@ def check_review(review: ReviewFolder, anchor: Path | None = None) -> ReviewChec
                 )
         notes += _strangers(review, case, known.get(case, {}))
     changed = {}
+    image_gone: tuple[str, ...] = ()
     if log.ok:
         found = {case: review.changed(case) for case in review.case_ids}
         changed = {case: what for case, what in found.items() if what}
+        image_gone = tuple(case for case in review.case_ids if review.is_image_gone(case))
     versions = sum(map(len, known.values()))
-    return ReviewCheck(log=log, files=tuple(problems), changed=changed, notes=tuple(notes), versions=versions)
+    return ReviewCheck(
+        log=log,
+        files=tuple(problems),
+        changed=changed,
+        notes=tuple(notes),
+        versions=versions,
+        image_gone=image_gone,
+    )
 
 
 def check_log(review: ReviewFolder, anchor: Path | None = None) -> ReviewCheck:

@@ -168,6 +168,13 @@ class ReviewFolder:
             found.append("model")
         return tuple(found)
 
+    def is_image_gone(self, case: str) -> bool:
+        """Whether a case was signed on an image that is not found any more, so that it cannot be compared."""
+        self._require_case(case)
+        with self._reading:
+            signed = self._read_log().of(case).signed
+        return signed is not None and signed.image_sha256 is not None and not self.image_files(case)
+
     # ---- inside ----
 
     def _require_case(self, case: str) -> None:

@@ -248,8 +248,7 @@ class ReviewStore(ReviewFolder):
             step = transition(case, "sign", self._state(history, lease))
             self._require_signable(case, person, history, version_sha256)
             image = image_sha256(self.image_files(case))
-            if image is not None and history.reviewed_image_sha256 not in (None, image):
-                raise UserError(f"{case}: its image was changed since it was reviewed; open it and review it again")
+            self._require_image(case, history, image)
             entry = self._step_entry(step, case, person).model_copy(
                 update={
                     "version": history.standing.version,
@@ -351,6 +350,17 @@ class ReviewStore(ReviewFolder):
             raise UserError(
                 f"{case}: {person.user} reviewed or changed it, and the policy asks for four eyes; another signer signs"
             )
+
+    def _require_image(self, case: str, history: CaseHistory, image: str | None) -> None:
+        """UserError where a signature would be bound to another image than was reviewed, or to none any more."""
+        reviewed = history.reviewed_image_sha256
+        if reviewed is not None and image is None:
+            raise UserError(
+                f"{case}: the image on which it was reviewed is not found any more; put it back, or say where it lies "
+                "with 'images' in review/policy.json"
+            )
+        if reviewed not in (None, image):
+            raise UserError(f"{case}: its image was changed since it was reviewed; open it and review it again")
 
     def _question(self, history: CaseHistory, person: Person, structure: str, viewing: Viewing | None) -> Asked | None:
         """What is asked before a structure is accepted; each thing once."""

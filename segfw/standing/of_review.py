@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.durations import duration_text
 from segfw.base.records import Record
 from segfw.base.words import count
+from segfw.delivery.delivered_copies import DeliveredCopy, superseded_copies
 from segfw.reviewing.review_check import ReviewCheck, check_log, check_review
 from segfw.reviewing.review_folder import ReviewFolder
 from segfw.reviewing.review_log import LogDamaged
@@ -36,6 +38,7 @@ class ReviewFacts(Record):
     with the log ('' if nothing is), the line named; the rest is of the lines before it. ``check`` is there if it was
     asked for: the masks, too, and a log that was cut off or written anew, if an anchor was given. ``audit`` is what the
     last audit says, if it has begun; ``vigilance`` how many planted errors were seen, of those that were revealed.
+    ``superseded`` are the copies that were delivered and no longer hold, and why.
     """
 
     states: dict[str, int]
@@ -49,6 +52,7 @@ class ReviewFacts(Record):
     anchored_in: Path | None = None
     audit: tuple[AuditResult, ...] = ()
     vigilance: Vigilance | None = None
+    superseded: tuple[DeliveredCopy, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -66,6 +70,7 @@ class ReviewFacts(Record):
         lines += [f"audit: {result.text}" for result in self.audit]
         if self.vigilance is not None:
             lines.append(f"vigilance: {self.vigilance.text}")
+        lines += _superseded_lines(self.superseded)
         head = f"head {self.head_n} {self.head_sha256[:HASH_SHOWN]}"
         lines.append(f"log: {self.log_problem}" if self.log_problem else f"log: verified, {head}")
         if self.check is not None:
@@ -117,15 +122,33 @@ def review_facts(folder: Path, *, verify: bool = False, anchor: Path | None = No
         anchored_in=anchored_in,
         audit=() if log_problem else tuple(results_so_far(review, read_audits(review.folder))),
         vigilance=vigilance_of(revealed) if revealed else None,
+        superseded=() if log_problem else tuple(superseded_copies(review.log.path)),
     )
 
 
+def _superseded_lines(copies: Sequence[DeliveredCopy]) -> list[str]:
+    if not copies:
+        return []
+    lines = [f"delivered copies that no longer hold ({len(copies)}); call them back or replace them:"]
+    lines += [f"  {copy.text()}" for copy in copies[:SHOWN]]
+    return [*lines, f"  and {len(copies) - SHOWN} more, see --json"] if len(copies) > SHOWN else lines
+
+
 def _check_lines(check: ReviewCheck) -> list[str]:
+    gone = _names(check.image_gone)
+    not_found = [f"not verified: the images of {gone} are not found, on which they were signed"] if gone else []
     if check.ok:
-        return [f"verified: {count(check.versions, 'version')} of masks and all signatures are as they were written"]
+        verified = f"verified: {count(check.versions, 'version')} of masks and all signatures are as they were written"
+        return [verified, *not_found]
     lines = [] if check.log.ok else [f"CHANGED: review/log.jsonl line {check.log.line} {check.log.what}"]
     lines += [f"CHANGED: {each.file} {each.what}" for each in check.files[:SHOWN]]
     for case, what in list(check.changed.items())[:SHOWN]:
         lines.append(f"CHANGED: {case} is signed, but its {' and '.join(what)} changed since")
     more = len(check.files) + len(check.changed) - len(lines)
-    return [*lines, f"and {more} more, see --json"] if more > 1 else lines
+    return [*lines, *([f"and {more} more, see --json"] if more > 1 else []), *not_found]
+
+
+def _names(cases: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = len(cases) - SHOWN
+    return ", ".join(cases[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -163,6 +163,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     from segfw.dataset.new_images import find_images
     from segfw.dataset.pseudonyms import cases_with_pseudonyms
     from segfw.images.formats import split_ending
+    from segfw.inference.output_folder import OutputFolder
     from segfw.inference.prediction_job import PredictionJob
     from segfw.interop.mask_formats import format_note, require_distinct_masks
     from segfw.model.source import kept_folders
@@ -206,7 +207,7 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
         found = cases_with_pseudonyms(found, options.pseudonyms, writes=not options.dry_run)
     ids = [case.id for case in found]
     require_distinct(ids, output)
-    require_distinct_masks(formats, ids)
+    require_distinct_masks(formats, ids, output, OutputFolder(path=output).known())
     for case in found:
         for each in formats:
             each.require_kind(case.id, case.images[0])

@@ -245,6 +245,68 @@ def test_a_changed_image_or_log_blocks_delivery(tmp_path):
     assert not list((tmp_path / "out").glob("case_a*"))
 
 
+def test_a_mask_whose_image_is_gone_leaves_only_where_that_is_asked_for(tmp_path, capsys):
+    """It was signed on these voxels, and nobody can tell any more on which."""
+    store = dicom_store(tmp_path)
+    for case in ("case_a", "case_b"):
+        sign(store, case)
+    gone = tmp_path / "archive"
+    (tmp_path / "scans" / "case_a").rename(gone)
+    asked = ["deliver", str(store.folder), str(tmp_path / "out"), "--user", "ada"]
+    assert main(asked) == 1
+    said = capsys.readouterr().err
+    assert "case_a: the image on which it was signed is not found any more; put it back, or say where it lies" in said
+    assert not list((tmp_path / "out").glob("case_a*"))
+    assert (tmp_path / "out" / "case_b.nii.gz").is_file()
+    assert main(["status", str(store.folder), "--verify"]) == 0  # which is no change
+    assert "not verified: the images of case_a are not found, on which they were signed" in capsys.readouterr().out
+
+    assert main([*asked, "--without-image"]) == 0
+    files = {each["file"]: each for each in json.loads((tmp_path / "out" / "delivered.json").read_text())["files"]}
+    assert (files["case_a.nii.gz"]["image_not_found"], files["case_b.nii.gz"]["image_not_found"]) == (True, False)
+    logged = [event for event in ReviewStore.open(store.folder).log.events() if event.event == "deliver"]
+    assert [json.loads(event.reason)["image_not_found"] for event in logged if event.case == "case_a"] == [True]
+    # Back in its place it is compared again, also by those who do not ask
+    gone.rename(tmp_path / "scans" / "case_a")
+    assert main(asked) == 0
+    write_series(tmp_path / "scans" / "case_a", np.ones(SHAPE), number=1)
+    assert main([*asked, "--without-image"]) == 1
+    assert "case_a: was changed after it was signed (image)" in capsys.readouterr().err
+
+
+def test_nobody_signs_without_the_image_that_was_reviewed(tmp_path):
+    store = dicom_store(tmp_path)
+    sha256 = review(store, "case_a")
+    (tmp_path / "scans" / "case_a").rename(tmp_path / "archive")
+    store = ReviewStore.open(store.folder)
+    with pytest.raises(UserError, match="case_a: the image on which it was reviewed is not found any more; put it"):
+        store.sign("case_a", ADA, name="Ada King", meaning="review", version_sha256=sha256)
+    assert store.standing("case_a").state == "REVIEWED"
+
+
+def test_cases_that_one_name_of_bids_would_stand_for_are_told_apart_or_refused(tmp_path):
+    """Subjects keep letters and digits alone: case_a and casea are both sub-casea."""
+    images = {}
+    for number, case in enumerate(("case_a", "casea"), start=1):
+        images[case] = write_series(tmp_path / "scans" / case, np.full(SHAPE, number), number=number)
+    store = write_drafts(tmp_path / "masks", images, dict.fromkeys(images, blocks(SHAPE)))
+    for case in images:
+        sign(store, case)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="^case_a and casea would both be bids/sub-casea/anat/.*; rename one"):
+        deliver(store, out, formats=("bids",))
+    assert not out.exists()
+    deliver(store, out, formats=("bids",), cases=("case_a",))
+    before = (out / "delivered.json").read_bytes()
+    with pytest.raises(
+        UserError, match="^case_a and casea would both be .*out holds that of case_a already: give casea"
+    ):
+        deliver(store, out, formats=("bids",), cases=("casea",))
+    assert (out / "delivered.json").read_bytes() == before
+    deliver(store, out, formats=("bids",), cases=("case_a",))  # itself again
+    deliver(store, tmp_path / "another", formats=("bids",), cases=("casea",))
+
+
 @pytest.mark.parametrize("is_signed_again", [False, True])
 def test_a_signature_taken_back_while_others_are_delivered_does_not_leave(is_signed_again, tmp_path, monkeypatch):
     store = dicom_store(tmp_path)
@@ -280,6 +342,10 @@ def test_copies_of_an_amended_case_are_listed_as_superseded(tmp_path, capsys):
     ]
     assert "the signature was taken back at" in copies[0].superseded
     assert "missed a lesion" in copies[0].superseded
+    assert main(["status", str(store.folder)]) == 0
+    told = capsys.readouterr().out
+    assert "delivered copies that no longer hold (2); call them back or replace them:" in told
+    assert f"case_a: version 1 as seg.nrrd in {(tmp_path / 'first').as_posix()}" in told
     problems = check_delivery(store, tmp_path / "first").problems
     assert len(problems) == 3  # with the text beside the NIfTI
     assert all("no longer holds, because the signature was taken back" in each for each in problems)

@@ -58,6 +58,19 @@ def test_other_bits_or_another_precision_need_another_folder(model, images, tmp_
     assert read_probabilities(tmp_path / "probabilities" / "a.b2nd").info.encoding == "float16"
 
 
+def test_a_case_that_bids_would_call_like_one_that_is_there_is_refused(model, images, tmp_path, capsys):
+    """It would pass for predicted, with the mask of the other."""
+    masks = tmp_path / "masks"
+    predict(model, images, masks, device="cpu", formats=("bids",))
+    later = tmp_path / "later"
+    later.mkdir()
+    shutil.copy(next(images.glob("a*")), later / "a-.nii.gz")
+    with pytest.raises(UserError, match=r"^a and a- would both be bids/sub-a/anat/.*masks holds that of a already"):
+        predict(model, later, masks, device="cpu", formats=("bids",))
+    predict(model, images, masks, device="cpu", formats=("bids",))
+    assert "0 cases predicted, 2 were there" in capsys.readouterr().out
+
+
 def test_the_same_weights_by_another_plan_are_another_model(model, images, tmp_path, capsys):
     own = shutil.copytree(model, tmp_path / "model")
     plan = Plan.load(own / PLAN_FILE)
