@@ -75,15 +75,11 @@ def with_sources(labels_of: Mapping[str, Set[str]], cases: Sequence[Case]) -> di
     """
     if all(case.annotated is None for case in cases):
         return dict(labels_of)
-    return {
-        case.id: labels_of[case.id]
-        | {
-            "cases that are annotated as a whole"
-            if case.annotated is None
-            else f"cases of {listed(case.annotated, 'and')}"
-        }
-        for case in cases
-    }
+    found = {}
+    for case in cases:
+        drawn = "all structures" if case.annotated is None else listed(case.annotated, "and")
+        found[case.id] = labels_of[case.id] | {f"cases of {drawn}"}
+    return found
 
 
 def _by_value(request: PlanRequest, patient_of: dict[str, str]) -> Splits:

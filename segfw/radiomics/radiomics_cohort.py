@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from segfw.base.parallel import Pool
 from segfw.base.records import UserError
 from segfw.base.shared_work import CohortResult, share_out
 from segfw.base.words import count
+from segfw.dataset.patients import guess_groups
 from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
 from segfw.measurements.measure_case import cost_bytes
 from segfw.measurements.measure_options import MeasureOptions
@@ -42,6 +43,7 @@ class Radiomics:
     found: FoundMasks
     job: RadiomicsJob
     structures: tuple[str, ...]
+    patient_of: Mapping[str, str]
 
     @property
     def versions(self) -> int:
@@ -68,13 +70,14 @@ class Radiomics:
             if kept is not None:
                 cases[case.id] = kept
         names = feature_names(self.job.settings)
-        stability = stability_of(cases, names)
+        stability = stability_of(cases, names, self.patient_of)
         kept_stability = stability if self.versions else None
         write_feature_tables(self.output, cases, self.structures, self.job.settings, kept_stability)
         return RadiomicsFound(
             settings=self.job.settings.text(),
             features=len(names),
             cases=len(cases),
+            patients=len({self.patient_of[case] for case in cases}),
             stability=tuple(stability),
             versions=self.versions,
         )
@@ -87,19 +90,29 @@ class RadiomicsFound:
     settings: str
     features: int
     cases: int
+    patients: int
     stability: tuple[FeatureStability, ...]
     versions: int
+
+    @property
+    def scans_note(self) -> str:
+        """That one scan of each patient is compared; '' where nobody has several."""
+        if self.patients == self.cases:
+            return ""
+        return f"one scan of each of {count(self.patients, 'patient')} is compared with those of the others"
 
     def text(self) -> str:
         """How many features of how many cases, and how many of them are stable."""
         lines = [f"{count(self.features, 'feature')} of {count(self.cases, 'case')}: {self.settings}"]
+        if self.scans_note:
+            lines.append(f"  {self.scans_note}")
         for structure in dict.fromkeys(each.structure for each in self.stability):
             of_it = [each for each in self.stability if each.structure == structure]
             follows = sum(each.follows_volume for each in of_it)
             verdicts = Counter(each.verdict for each in of_it if each.verdict)
             parts = [f"{verdicts[name]} {name}" for name in ("stable", "moderate", "unstable") if verdicts]
             if self.versions and not verdicts:
-                parts.append(f"stability not told (fewer than {FEWEST_CASES} cases have it in all versions)")
+                parts.append(f"stability not told (fewer than {FEWEST_CASES} patients have it in all versions)")
             lines.append(f"  {structure}: {', '.join([*parts, f'{follows} follow the volume'])}")
         return "\n".join(lines)
 
@@ -131,13 +144,21 @@ def radiomics_of(
     only: tuple[str, ...] | None,
     options: MeasureOptions,
     measures: MeasuresFolder,
+    patient_of: Mapping[str, str] | None = None,
 ) -> Radiomics:
-    """The work that is asked for, ``cases`` of it here; UserError if settings or what is there do not fit it."""
+    """The work that is asked for, ``cases`` of it here; UserError if settings or what is there do not fit it.
+
+    Without ``patient_of`` patients are told by the names of the cases, where these do it clearly.
+    """
     versions = options.stability or 0
-    if versions and len(found.cases) < FEWEST_CASES:
+    if patient_of is None:
+        patient_of = guess_groups([case.id for case in found.cases], for_folds=False)
+    patients = len(set(patient_of.values()))
+    if versions and patients < FEWEST_CASES:
         raise UserError(
-            f"--stability: compares cases with one another and needs at least {FEWEST_CASES}, here "
-            f"{'is' if len(found.cases) == 1 else 'are'} {len(found.cases)}; leave it out"
+            f"--stability: compares patients with one another and needs at least {FEWEST_CASES}, here "
+            f"{'is' if patients == 1 else 'are'} {patients} in {count(len(found.cases), 'case')}; leave it out, or say "
+            "with --by-patient who is who"
         )
     folder = FeaturesFolder.beside(output, versions)
     file = settings_file(output)
@@ -154,4 +175,5 @@ def radiomics_of(
             folder=folder, measures=measures, labels=found.labels, channels=found.channels, settings=settings
         ),
         structures=tuple(name for name in found.labels.structures if only is None or name in only),
+        patient_of=patient_of,
     )

@@ -17,7 +17,7 @@ def radiomics_section(found: RadiomicsFound) -> PageSection:
     columns = [
         Column(title="Structure", values=[each.structure for each in rows], choose="All structures"),
         Column(title="Feature", values=[each.feature for each in rows]),
-        Column(title="Cases", values=[each.n for each in rows], digits=0),
+        Column(title="Patients", values=[each.n for each in rows], digits=0),
         Column(title="of them cut", values=[each.n_cut for each in rows], digits=0),
         Column(title="Rho with volume", values=[each.rho_volume for each in rows], significant=FIGURES),
         Column(
@@ -47,13 +47,15 @@ def radiomics_section(found: RadiomicsFound) -> PageSection:
 def _below(found: RadiomicsFound) -> str:
     text = (
         "Structures that are cut are compared, too, with themselves in the same image. Rho is the rank correlation "
-        f"with the volume, from {FEWEST_CASES} cases on: a feature above {FOLLOWS_VOLUME} either way says little that "
-        "the volume does not."
+        f"with the volume, from {FEWEST_CASES} patients on: a feature above {FOLLOWS_VOLUME} either way says little "
+        "that the volume does not."
     )
     if found.versions:
         text += (
             f" ICC(1,1) compares {found.versions} changed versions of each image and mask (turned, shifted, noisier, "
-            "the mask grown or shrunk) with the differences between cases; the verdict goes by the lower end of its "
+            "the mask grown or shrunk) with the differences between patients; the verdict goes by the lower end of its "
             "95 % interval: stable from 0.9 on, moderate from 0.75 on."
         )
+    if found.scans_note:
+        text += f" Of several scans of a patient the first is taken: {found.scans_note}."
     return text

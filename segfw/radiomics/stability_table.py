@@ -1,4 +1,8 @@
-"""Which features are the same again when image and mask change a little, and which only repeat the volume."""
+"""Which features are the same again when image and mask change a little, and which only repeat the volume.
+
+Patients are the unit. Scans of one patient are alike, and counted as cases of their own they would make intervals too
+narrow; so of each patient one scan is taken, by structure the first one that has it.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,11 @@ VOLUME = "morphology_approximate_volume"
 
 
 class FeatureStability(Record):
-    """One feature of one structure, over the cases that have it: whole, or ``n_cut`` of them cut by the border.
+    """One feature of one structure, over the patients who have it: whole, or in ``n_cut`` of them cut by the border.
 
     ``icc_image`` is over changed versions of image and mask, ``icc_folds`` over the masks of the model's folds; ``low``
     is the lower end of the 95 % interval, which the verdict goes by, of both the lower one. What is not known, as of
-    fewer than 10 cases, is None.
+    fewer than 10 patients, is None.
     """
 
     structure: str
@@ -44,17 +48,23 @@ class FeatureStability(Record):
     follows_volume: bool = False
 
 
-def stability_of(cases: Mapping[str, CaseFeatures], names: Sequence[str]) -> list[FeatureStability]:
-    """Every feature of every structure, in the order of structures and names."""
-    by_structure: dict[str, list[StructureFeatures]] = {}
-    for case in cases.values():
+def stability_of(
+    cases: Mapping[str, CaseFeatures], names: Sequence[str], patient_of: Mapping[str, str] | None = None
+) -> list[FeatureStability]:
+    """Every feature of every structure, in the order of structures and names.
+
+    ``patient_of`` is by case; without it each case is a patient of its own.
+    """
+    by_structure: dict[str, dict[str, StructureFeatures]] = {}
+    for name, case in cases.items():
+        patient = name if patient_of is None else patient_of[name]
         for each in case.structures:
-            told = by_structure.setdefault(each.structure, [])
+            of_patients = by_structure.setdefault(each.structure, {})
             if each.values:
-                told.append(each)
+                of_patients.setdefault(patient, each)
     found: list[FeatureStability] = []
-    for structure, told in by_structure.items():
-        found += _of_structure(structure, told, names)
+    for structure, of_patients in by_structure.items():
+        found += _of_structure(structure, list(of_patients.values()), names)
     return found
 
 

@@ -119,7 +119,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     asked_for = {"label_names": str(options.label_names or ""), "by_patient": str(options.by_patient or "")}
     folder = MeasuresFolder.beside(output)
     cases = part.cases(found.cases)
-    radiomics = radiomics_of(output, found, cases, only, options, folder) if options.radiomics else None
+    radiomics = radiomics_of(output, found, cases, only, options, folder, patient_of) if options.radiomics else None
     agree_on_settings(folder, settings, output, found.cases, own=cases, overwrite=options.overwrite)
 
     # The work

@@ -174,7 +174,7 @@ def test_cases_of_each_source_are_in_every_fold():
     labels = {case: {"organ"} for case in IDS}
     assert with_sources(labels, whole) == labels
     some = with_sources(labels, [*whole[:-1], cases[-1]])
-    assert some[IDS[0]] == {"organ", "cases that are annotated as a whole"}
+    assert some[IDS[0]] == {"organ", "cases of all structures"}
 
 
 def test_folds_of_a_data_set_in_parts_have_cases_of_each_part(tmp_path):

@@ -204,6 +204,19 @@ def test_stability_of_ten_cases_and_the_page(tmp_path, capsys):
     assert not (cohort / "out" / "m_stability.csv").exists()
 
 
+def test_patients_are_told_by_names_or_by_a_table_and_one_scan_of_each_is_compared(tmp_path, capsys):
+    cohort = write_cases(tmp_path / "twelve", 12)
+    table = cohort / "who.csv"
+    table.write_text("case,patient\n" + "".join(f"case{n},p{min(n, 10)}\n" for n in range(12)))
+    assert measure(cohort, "--stability", 2, "--by-patient", table, "--workers", 1) == 0
+    assert "one scan of each of 11 patients is compared" in capsys.readouterr().out
+    rows = {row["feature"]: row for row in rows_of(cohort / "out" / "m_stability.csv") if row["structure"] == "liver"}
+    assert rows["morphology_volume"]["n"] == "11"
+    table.write_text("case,patient\n" + "".join(f"case{n},p{n // 2}\n" for n in range(12)))
+    assert measure(cohort, "--stability", 2, "--by-patient", table, name="few") == 2
+    assert "at least 10, here are 6 in 12 cases" in capsys.readouterr().err
+
+
 def test_the_masks_of_the_folds_are_compared_where_they_lie_beside(tmp_path):
     cohort = write_cases(tmp_path / "folds", 10)
     (cohort / "masks" / "plausible").mkdir()

@@ -83,6 +83,53 @@ def test_of_fewer_than_ten_cases_nothing_is_told():
     assert (volume.n, volume.icc_image, volume.verdict, other.rho_volume) == (9, None, "", None)
 
 
+def scans_of_patients(seed, patients=15, scans=8):
+    """Patients differ with an SD of 2, scans of one by 0.5, versions of one scan by 1: an ICC of 4.25 / 5.25."""
+    rng = np.random.default_rng(seed)
+    levels = rng.normal(0, 2, (patients, 1)) + rng.normal(0, 0.5, (patients, scans))
+    versions = levels[:, :, None] + rng.normal(0, 1, (patients, scans, 4))
+    cases = {}
+    for patient in range(patients):
+        for scan in range(scans):
+            told = tuple((1.0, value) for value in versions[patient, scan].tolist())
+            structure = StructureFeatures(structure="liver", status="whole", values=(1.0, 0.0), versions=told)
+            name = f"p{patient:02}_{scan}"
+            cases[name] = CaseFeatures(id=name, sources=(), structures=(structure,), versions=4)
+    return cases
+
+
+def test_of_several_scans_of_a_patient_one_counts_and_the_bound_holds():
+    truth = 4.25 / 5.25
+    above = {"patients": 0, "scans": 0}
+    iccs = []
+    for seed in range(300):
+        cases = scans_of_patients(seed)
+        patient_of = {name: name[:3] for name in cases}
+        found = {
+            "patients": stability_of(cases, (VOLUME, "image_other"), patient_of)[1],
+            "scans": stability_of(cases, (VOLUME, "image_other"))[1],
+        }
+        assert (found["patients"].n, found["scans"].n) == (15, 120)
+        iccs.append(found["patients"].icc_image)
+        for unit, each in found.items():
+            above[unit] += each.icc_image_low > truth
+    assert np.mean(iccs) == pytest.approx(truth, abs=0.02)
+    # Expected are 2.5 %, 7.5 of 300, and 16 is three deviations off; scans as cases of their own promise too much
+    assert 1 <= above["patients"] <= 16
+    assert above["scans"] > 25
+
+
+def test_the_scan_that_counts_is_the_first_that_has_the_structure():
+    cases = scans_of_patients(0, patients=10, scans=2)
+    first = cases["p03_0"].structures[0].model_copy(update={"values": (), "versions": (), "status": "absent"})
+    cases["p03_0"] = cases["p03_0"].model_copy(update={"structures": (first,)})
+    patient_of = {name: name[:3] for name in cases}
+    found = stability_of(cases, (VOLUME, "image_other"), patient_of)[1]
+    chosen = {name: cases[name] for name in cases if name == "p03_1" or (name.endswith("_0") and name != "p03_0")}
+    assert found.n == 10
+    assert found == stability_of(chosen, (VOLUME, "image_other"))[1]
+
+
 def test_folds_that_disagree_lower_the_verdict():
     volume, _ = stability_of(cohort(11, folds=3), (VOLUME, "image_other"))
     assert volume.n_folds == 11
