@@ -31,6 +31,7 @@ from bench.accuracy.sets import SETS
 from bench.accuracy.tables import tables
 from bench.accuracy.trainings import Place, train_all
 from bench.accuracy.usefulness import table as usefulness_table
+from bench.accuracy.usefulness import told_in_work, told_of
 from segfw.base.records import UserError
 
 RESULTS = CLONE / "bench" / "results" / "accuracy.jsonl"
@@ -65,7 +66,10 @@ def show(args: argparse.Namespace) -> None:
 
 def said(args: argparse.Namespace) -> None:
     """Prints what the chosen trainings were said to be enough for, and what they reached."""
-    print(usefulness_table(_chosen(args)))
+    if args.works:
+        print(usefulness_table([each for work in args.works for each in told_in_work(work)]))
+    else:
+        print(usefulness_table([told_of(result) for result in _chosen(args)]))
 
 
 def _chosen(args: argparse.Namespace, against: str | None = None) -> list[Result]:
@@ -152,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     compared = verbs.add_parser("usefulness", help="what was said before each training, and whether it was right")
     _add_choice(compared)
+    compared.add_argument("--works", type=Path, nargs="+", help="work folders of segfw, in place of the results")
     compared.set_defaults(do=said)
     return parser
 

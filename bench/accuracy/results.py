@@ -64,6 +64,8 @@ class Result(Training):
     ``settings`` are those it was trained with, ``said`` is whatever else its run.json says of it as a whole.
     ``started`` (ISO 8601, UTC) tells it from another training of the same key. ``core_share`` is how much of its cores'
     time the process that ended it got: less than 1 where other programs used them, and then minutes are no measure.
+    ``features`` are those of the network's first stage and ``shares`` what part of a case each structure takes: with
+    the steps that were foretold all that a statement of usefulness goes by.
     """
 
     commit: str  # of the code that ended the training; '' where it is no checkout
@@ -80,6 +82,8 @@ class Result(Training):
     settings: dict[str, JsonValue]
     said: dict[str, JsonValue]
     cases: dict[str, CaseScores]
+    features: int | None = None
+    shares: dict[str, float] = {}
 
     @classmethod
     def of(cls, training: Training, **found: Any) -> Self:

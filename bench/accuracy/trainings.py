@@ -46,10 +46,12 @@ from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.evaluation.metrics import Scores
+from segfw.model.short_runs import features_that_tell
 from segfw.model.source import WEIGHTS_FILE, load_plan
 from segfw.model.training_record import read_run_record
 from segfw.planning.plan import Configuration
 from segfw.planning.request import PlanRequest, PrepareOptions
+from segfw.planning.structure_sizes import kept_structure_shares
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 PACKAGE = CLONE / "segfw"
@@ -309,7 +311,8 @@ def result_of(training: Training, place: Place, core_share: float | None) -> Res
         names = ", ".join(folder.parent.name for folder in folders) or "nothing"
         raise UserError(f"{work}: {names} trained to its end instead of one configuration; name it by --configuration")
     folder = folders[0]
-    configuration = load_plan(work).configuration(folder.parent.name)
+    plan = load_plan(work)
+    configuration = plan.configuration(folder.parent.name)
     run = read_run_record(folder)
     if run is None or run.end is None:
         raise UserError(f"{folder}: its run.json does not say how it ended; delete the folder to train it again")
@@ -338,7 +341,14 @@ def result_of(training: Training, place: Place, core_share: float | None) -> Res
             )
             for case, by_label in scores.cases.items()
         },
+        features=features_that_tell(configuration),
+        shares={name: rounded(share) for name, share in kept_structure_shares(work, plan.labels).items()},
     )
+
+
+def rounded(share: float) -> float:
+    """To three digits."""
+    return float(f"{share:.3g}")
 
 
 def _trained_patch(settings: Mapping[str, JsonValue], configuration: Configuration) -> tuple[int, ...]:

@@ -2,31 +2,64 @@
 
 A statement names structures that so many steps are enough for (``usefulness`` in segfw/model/short_runs.py). It is
 right where those it names have a mean Dice of at least USEFUL, and the others, if there are any, less.
+
+The rule has been changed since the first trainings. What it would say now is counted beside what was said then, by the
+steps that were foretold then; such a count says little for a rule that was made on the same trainings.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bench.accuracy.intervals import estimate, patients_in, values_of
 from bench.accuracy.results import Result, structures_of
 from bench.accuracy.tables import markdown
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.evaluation.metrics import Scores
+from segfw.model.short_runs import features_that_tell, usefulness
+from segfw.model.source import load_plan
+from segfw.model.training_record import read_run_record
+from segfw.planning.structure_sizes import kept_structure_shares
 
 USEFUL = 0.5  # mean Dice of structures that somebody may correct by hand rather than draw anew
+SCORES = Path("validation") / "scores.json"
 FOR_ALL = re.compile("enough for large and small structures|enough for large structures, such as (all|the one) here")
-FOR_NONE = re.compile(r"too few for a usable model|too few for structures under [0-9.]+% of a case, which all here are")
+FOR_NONE = re.compile(
+    r"too few for a usable model|too few (features )?for structures under [0-9.]+% of a case, which all here are"
+)
 NOT_FOR = re.compile(r"enough for large structures, not for small ones \((?P<names>[^()]*)\)")
+FORETOLD = re.compile(r"(?:^|about )(?P<steps>[0-9,]+) steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A training of which something was said: what it is called in tables, and what it reached.
+
+    ``features`` and ``shares`` are what the rule goes by, besides the steps that were foretold; None and nothing where
+    they are not known.
+    """
+
+    data_set: str
+    minutes: str
+    arm: str
+    steps: int
+    expected: str
+    dice: Mapping[str, float]  # by structure, means over cases
+    name: str
+    features: int | None = None
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
     """What was said of one training, and the mean Dice of the structures it was enough for, and of the others."""
 
-    result: Result
+    told: Told
     words: str
     named_dice: float | None  # None where there are none
     other_dice: float | None
@@ -39,20 +72,72 @@ class Statement:
         return is_named_right and (self.other_dice is None or self.other_dice < USEFUL)
 
 
-def statement_of(result: Result) -> Statement | None:
+def told_of(result: Result) -> Told:
+    """Of a line of results."""
+    structures = structures_of([result])
+    found = estimate([values_of(result, structures, "dice")], patients_in([result])).of_structures
+    return Told(
+        data_set=result.data_set,
+        minutes=f"{result.minutes:g}",
+        arm=result.arm.name,
+        steps=result.steps,
+        expected=str(result.said.get("expected") or ""),
+        dice={name: value for name, value in zip(structures, found) if math.isfinite(value)},
+        name=result.text,
+        features=result.features,
+        shares=result.shares,
+    )
+
+
+def told_in_work(work: Path) -> list[Told]:
+    """Of every fold of a work folder that is trained and scored and of which something was said."""
+    plan = load_plan(work)
+    shares = kept_structure_shares(work, plan.labels)
+    found = []
+    for file in sorted(work.glob(f"runs/*/fold_*/{SCORES}")):
+        folder = file.parents[1]
+        run = read_run_record(folder)
+        if run is None or run.end is None or not run.sessions[0].expected:
+            continue
+        by_label = Scores.load(file).labels
+        found.append(
+            Told(
+                data_set=plan.dataset,
+                minutes=f"{run.end.seconds / 60:.0f}",
+                arm=f"{work.name} {folder.parent.name}",
+                steps=run.end.steps,
+                expected=run.sessions[0].expected,
+                dice={name: score.dice for name, score in by_label.items() if score.dice is not None},
+                name=str(folder),
+                features=features_that_tell(plan.configuration(folder.parent.name)),
+                shares=shares,
+            )
+        )
+    return found
+
+
+def statement_of(told: Told) -> Statement | None:
     """None where nothing was said, by versions that could not."""
-    words = str(result.said.get("expected") or "").rpartition(": ")[2]
+    words = told.expected.rpartition(": ")[2]
     if not words:
         return None
-    structures = structures_of([result])
-    named = enough_for(words, structures, result.text)
+    named = enough_for(words, list(told.dice), told.name)
     return Statement(
-        result=result,
+        told=told,
         words=words,
-        named_dice=_mean(result, named),
-        other_dice=_mean(result, [name for name in structures if name not in named]),
-        is_for_all=len(named) == len(structures),
+        named_dice=_mean(told, named),
+        other_dice=_mean(told, [name for name in told.dice if name not in named]),
+        is_for_all=len(named) == len(told.dice),
     )
+
+
+def by_the_rule_of_now(told: Told) -> Told | None:
+    """The same training with what is said by now of the steps that were foretold; None where not all is known."""
+    foretold = FORETOLD.search(told.expected)
+    if foretold is None or not told.shares or told.features is None:
+        return None
+    steps = int(foretold["steps"].replace(",", ""))
+    return replace(told, expected=f"{steps} steps: {usefulness(steps, told.shares, told.features)}")
 
 
 def enough_for(words: str, structures: Sequence[str], source: str) -> list[str]:
@@ -68,37 +153,47 @@ def enough_for(words: str, structures: Sequence[str], source: str) -> list[str]:
     return [name for name in structures if name not in names]
 
 
-def table(results: Sequence[Result]) -> str:
-    """A line for each data set, length, arm and statement, and how many were right."""
-    statements = [found for found in map(statement_of, results) if found is not None]
+def table(trainings: Sequence[Told]) -> str:
+    """A line for each data set, length, arm and statement, and how many were right, then and by the rule of now."""
+    statements = _statements(trainings)
     if not statements:
         raise UserError("none of these results says what was expected of it")
-    groups: dict[tuple, list[Statement]] = {}
+    groups: dict[tuple[str, ...], list[Statement]] = {}
     for each in statements:
-        groups.setdefault((*each.result.group, each.result.arm.name, each.words), []).append(each)
+        told = each.told
+        groups.setdefault((told.data_set, told.minutes, told.arm, each.words), []).append(each)
     head = ["data", "core-minutes", "arm", "steps", "said before the first step", "runs"]
     rows = [[*head, "Dice of what it was enough for", "of the others", "right"]]
-    for (data_set, minutes, _, arm, words), found in groups.items():
-        steps = [each.result.steps for each in found]
+    for (data_set, minutes, arm, words), found in groups.items():
+        steps = [each.told.steps for each in found]
         named = [each.named_dice for each in found if each.named_dice is not None]
         others = [each.other_dice for each in found if each.other_dice is not None]
         right = sum(each.is_right for each in found)
         reach = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
-        cells = [data_set, f"{minutes:g}", arm, reach, words, str(len(found))]
+        cells = [data_set, minutes, arm, reach, words, str(len(found))]
         rows.append([*cells, _range(named), _range(others), f"{right} of {len(found)}"])
+    lines = [markdown(rows), _summary("Right in", statements)]
+    now = [found for found in map(by_the_rule_of_now, trainings) if found is not None]
+    if now:
+        lines.append(_summary("By the rule of now, with the steps foretold then, right in", _statements(now)))
+    return "\n\n".join(lines)
+
+
+def _statements(trainings: Sequence[Told]) -> list[Statement]:
+    return [found for found in map(statement_of, trainings) if found is not None]
+
+
+def _summary(begins: str, statements: Sequence[Statement]) -> str:
     right = sum(each.is_right for each in statements)
     wrong_for_all = sum(each.is_for_all and not each.is_right for each in statements)
-    summary = (
-        f"Right in {right} of {count(len(statements), 'run')} ({right / len(statements):.0%}); said to be enough for "
+    return (
+        f"{begins} {right} of {count(len(statements), 'run')} ({right / len(statements):.0%}); said to be enough for "
         f"all structures, with a mean Dice under {USEFUL}: {wrong_for_all}."
     )
-    return "\n\n".join([markdown(rows), summary])
 
 
-def _mean(result: Result, structures: Sequence[str]) -> float | None:
-    if not structures:
-        return None
-    return estimate([values_of(result, structures, "dice")], patients_in([result])).mean
+def _mean(told: Told, structures: Sequence[str]) -> float | None:
+    return sum(told.dice[name] for name in structures) / len(structures) if structures else None
 
 
 def _range(values: Sequence[float]) -> str:

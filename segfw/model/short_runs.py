@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
+from segfw.planning.for_time import SCALABLE
+from segfw.planning.plan import Configuration
 from segfw.planning.structure_sizes import SMALL_SHARE
 
 # For structures under SMALL_SHARE: organs of the neck, each under 0.2 % of it, had a mean Dice of 0.59 to 0.64 in five
-# trainings of 1476 to 1875 steps, for which 1317 and more were foretold, and of 0.69 after 2294. A network of half the
-# features had 0.10 after 1849 (docs/benchmarks.md).
+# trainings of 1476 to 1875 steps, for which 1317 and more were foretold, and of 0.69 after 2294 (docs/benchmarks.md).
 FEWEST_STEPS_FOR_SMALL = 1300
+# Networks of fewer features in the first stage lost nearly all of these organs however long they were trained: slices
+# with 16 had 0.10 after 1849 steps and 0.12 after 2315, volumes with 8 had 0.11 after 1991.
+FEWEST_FEATURES_FOR_SMALL = 32
 SHOWN = 3  # names
 LONG_TRAINING_S = 2 * 24 * 3600.0  # from which nobody starts one without having been told
 EXAMPLE_BUDGET = "2h"
@@ -27,14 +31,27 @@ def too_few_steps(steps: int) -> str:
     )
 
 
-def usefulness(steps: int, shares: Mapping[str, float]) -> str:
+def features_that_tell(configuration: Configuration) -> int | None:
+    """Features of the first stage of a network, of which ``usefulness`` knows what they are worth; None of others.
+
+    Of other architectures they are part of what these are, and a network that sees one structure at a time, around a
+    place where somebody clicked, does not have to find it.
+    """
+    network = configuration.network
+    is_known = network.architecture in SCALABLE and not configuration.is_refiner
+    return network.features[0] if is_known else None
+
+
+def usefulness(steps: int, shares: Mapping[str, float], features: int | None = None) -> str:
     """What so many steps are expected to be enough for.
 
-    ``shares`` are of the structures: what part of a case each takes, as far as that is known.
+    ``shares`` are of the structures: what part of a case each takes, as far as that is known; ``features`` those of the
+    network's first stage, where they tell (``features_that_tell``).
     """
     if steps < FEWEST_USABLE_STEPS:
         return "too few for a usable model"
-    if steps >= FEWEST_STEPS_FOR_SMALL:
+    is_narrow = features is not None and features < FEWEST_FEATURES_FOR_SMALL
+    if steps >= FEWEST_STEPS_FOR_SMALL and not is_narrow:
         return "enough for large and small structures"
     small = [name for name, share in shares.items() if share < SMALL_SHARE]
     if not shares:
@@ -42,6 +59,7 @@ def usefulness(steps: int, shares: Mapping[str, float]) -> str:
     if not small:
         return f"enough for large structures, such as {'all' if len(shares) > 1 else 'the one'} here"
     if len(small) == len(shares):
-        return f"too few for structures under {SMALL_SHARE:.1%} of a case, which all here are"
+        what = "too few" if steps < FEWEST_STEPS_FOR_SMALL else "too few features"
+        return f"{what} for structures under {SMALL_SHARE:.1%} of a case, which all here are"
     listed = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
     return f"enough for large structures, not for small ones ({listed})"

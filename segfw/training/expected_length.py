@@ -14,7 +14,7 @@ from segfw.base.durations import duration_text
 from segfw.base.shell_line import shell_line
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
 from segfw.base.words import count
-from segfw.model.short_runs import EXAMPLE_BUDGET, LONG_TRAINING_S, too_few_steps, usefulness
+from segfw.model.short_runs import EXAMPLE_BUDGET, LONG_TRAINING_S, features_that_tell, too_few_steps, usefulness
 from segfw.planning.plan import Configuration
 from segfw.planning.plan_for_device import training_flops
 from segfw.planning.published import EPOCHS, STEPS_PER_EPOCH
@@ -114,7 +114,7 @@ def expected_training(
         device=device_name(device),
         steps=steps,
         step_s=step_s,
-        enough_for=usefulness(steps, shares),
+        enough_for=usefulness(steps, shares, features_that_tell(configuration)),
     )
 
 

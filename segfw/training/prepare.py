@@ -19,7 +19,7 @@ from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import CaseArrays
 from segfw.kernels.trial import has_triton
-from segfw.model.short_runs import too_few_steps, usefulness
+from segfw.model.short_runs import features_that_tell, too_few_steps, usefulness
 from segfw.model.training_record import RunRecord
 from segfw.networks import BuildNetwork, fastest_layout
 from segfw.networks.fused_layers import with_fused_norms
@@ -271,11 +271,12 @@ def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> Fitte
 
 def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[PatchStage], pace: Pace | None) -> str:
     """How many steps there will be, and what they are enough for; a warning where they are too few."""
+    features = features_that_tell(request.configuration)
     if pace is None or settings.time_budget_s is None:
         steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
-        return f"{steps:,} steps: {usefulness(steps, request.structure_shares)}"
+        return f"{steps:,} steps: {usefulness(steps, request.structure_shares, features)}"
     steps = int(steps_within(stages, settings.time_budget_s, pace))
-    enough_for = usefulness(steps, request.structure_shares)
+    enough_for = usefulness(steps, request.structure_shares, features)
     said = (
         f"measured: about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device: {enough_for}"
     )

@@ -21,14 +21,14 @@ from bench.accuracy.results import Arm, CaseScores, Result, Training, append_res
 from bench.accuracy.sets import SETS, DataSet
 from bench.accuracy.tables import seed_means, tables
 from bench.accuracy.trainings import Job, Place, _Running, pinned_to, require_arm, require_one_configuration, train_all
-from bench.accuracy.usefulness import enough_for, statement_of
+from bench.accuracy.usefulness import by_the_rule_of_now, enough_for, statement_of, told_in_work, told_of
 from bench.accuracy.usefulness import table as usefulness_table
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
 from segfw.cli import main as segfw
 from segfw.model.short_runs import usefulness
-from segfw.model.source import fold_folder
+from segfw.model.source import fold_folder, load_plan
 from segfw.model.training_record import read_run_record
 
 SETS_FILE = Path(sets.__file__)
@@ -200,6 +200,11 @@ def test_every_statement_that_is_made_can_be_counted(steps, shares, names):
     assert enough_for(usefulness(steps, shares), BOTH, "here") == names
 
 
+def test_statements_of_narrow_networks_can_be_counted():
+    assert enough_for(usefulness(2000, {"large": 0.1, "small": 0.001}, 16), BOTH, "here") == ["large"]
+    assert enough_for(usefulness(2000, {"large": 0.001, "small": 0.001}, 16), BOTH, "here") == []
+
+
 def test_a_statement_that_names_not_all_structures_cannot_be_counted():
     words = usefulness(1000, {"large": 0.1} | {f"small_{number}": 0.001 for number in range(5)})
     with pytest.raises(UserError, match="^here: was said to be 'enough for large structures, not for small ones"):
@@ -221,7 +226,7 @@ def test_a_statement_that_names_not_all_structures_cannot_be_counted():
 def test_a_statement_is_right_where_the_structures_it_names_and_no_others_are_found(large, small, words, is_right):
     said = {"expected": f"measured: about 500 steps fit into 6 min on this device: {words}"}
     found = result({"p1_a": (large, small)}, said=said)
-    statement = statement_of(found)
+    statement = statement_of(told_of(found))
     assert (statement.words, statement.is_right) == (words, is_right)
 
 
@@ -229,14 +234,30 @@ def test_statements_are_counted_and_those_of_all_structures_apart():
     said = {"expected": "about 2,100 steps: enough for large and small structures"}
     wrong = result({"p1_a": (0.5, 0.4)}, said=said, seed=1, steps=2100)
     results = [result({"p1_a": (0.9, 0.8)}, said=said, steps=2000), wrong, result({"p1_a": (0.9, 0.8)}, seed=2)]
-    rows = usefulness_table(results).splitlines()
+    rows = usefulness_table([told_of(each) for each in results]).splitlines()
     kind = "| hearts | 6 | plain | 2000 to 2100 | enough for large and small structures |"
     assert rows[2] == f"{kind} 2 | 0.450 to 0.850 | - | 1 of 2 |"
     assert rows[-1] == (
         "Right in 1 of 2 runs (50%); said to be enough for all structures, with a mean Dice under 0.5: 1."
     )
     with pytest.raises(UserError, match="^none of these results says"):
-        usefulness_table([result({"p1_a": (0.9, 0.8)})])
+        usefulness_table([told_of(result({"p1_a": (0.9, 0.8)}))])
+
+
+def test_what_the_rule_says_by_now_is_counted_beside_what_was_said_then():
+    """Small structures were said to be found, by a network of half the features, which by now is said to be too few."""
+    said = {"expected": "measured: about 2,100 steps fit into 6 min: enough for large and small structures"}
+    shares = {"large": 0.1, "small": 0.001}
+    narrow = told_of(result({"p1_a": (0.9, 0.0)}, said=said, features=16, shares=shares))
+    wide = told_of(result({"p1_a": (0.9, 0.6)}, said=said, features=32, shares=shares))
+    assert statement_of(by_the_rule_of_now(narrow)).words == "enough for large structures, not for small ones (small)"
+    assert statement_of(by_the_rule_of_now(wide)).words == "enough for large and small structures"
+    assert by_the_rule_of_now(told_of(result({"p1_a": (0.9, 0.0)}, said=said))) is None  # a line of before
+    last = usefulness_table([narrow, wide]).splitlines()[-1]
+    assert last.startswith("By the rule of now, with the steps foretold then, right in 2 of 2 runs (100%); said")
+    # Both structures of the first training have a mean under 0.5 where the large one is lost, too
+    lost = told_of(result({"p1_a": (0.3, 0.0)}, said=said, features=16, shares=shares))
+    assert not statement_of(by_the_rule_of_now(lost)).is_right
 
 
 def test_lengths_and_data_sets_are_tables_of_their_own():
@@ -439,6 +460,16 @@ def test_a_finished_training_leaves_a_line_and_is_not_done_again(toy):
     assert (line.steps, line.seconds, line.started) == (run.end.steps, run.end.seconds, run.sessions[0].started)
     assert (line.configuration, len(line.patch), line.settings["augmentation"]) == ("3d_fullres", 3, "none")
     assert line.said["end"]["warning"] == run.end.warning
+    # What was said and what was reached are both there, and all that the rule goes by
+    network = load_plan(work).configuration(line.configuration).network
+    assert line.features == network.features[0]
+    assert set(line.shares) == {"bright", "dark"}
+    assert line.said["expected"].endswith("too few for a usable model")
+    (told,) = told_in_work(work)
+    again = told_of(line)
+    assert (told.steps, told.expected, told.features) == (again.steps, again.expected, again.features)
+    assert told.dice == pytest.approx(again.dice, abs=1e-4)
+    assert statement_of(by_the_rule_of_now(told)).words == statement_of(told).words
     assert line.processor == processor_name()
     assert str(toy.data) not in line.model_dump_json()  # a line is committed, and paths of here mean nothing elsewhere
     scores = json.loads((fold / "validation" / "scores.json").read_text())

@@ -2,7 +2,10 @@
 
 import pytest
 
-from segfw.model.short_runs import too_few_steps, usefulness
+from builders.networks import spec
+from builders.training import ZSCORE, configuration
+from segfw.model.short_runs import features_that_tell, too_few_steps, usefulness
+from segfw.networks.spec import SEGRESNET
 
 ALL_SMALL = {"nerve": 0.0001, "gland": 0.004}
 ALL_LARGE = {"liver": 0.03, "lung": 0.1}
@@ -27,5 +30,28 @@ ALL_LARGE = {"liver": 0.03, "lung": 0.1}
     ],
 )
 def test_few_steps_are_enough_for_what_is_large(steps, shares, said):
-    assert usefulness(steps, shares) == said
+    assert usefulness(steps, shares) == usefulness(steps, shares, 32) == said
     assert bool(too_few_steps(steps)) == (said == "too few for a usable model")
+
+
+@pytest.mark.parametrize(
+    "steps, shares, said",
+    [
+        (299, ALL_SMALL, "too few for a usable model"),
+        (340, ALL_SMALL, "too few for structures under 0.5% of a case, which all here are"),
+        (250_000, ALL_SMALL, "too few features for structures under 0.5% of a case, which all here are"),
+        (250_000, ALL_LARGE, "enough for large structures, such as all here"),
+        (250_000, ALL_LARGE | ALL_SMALL, "enough for large structures, not for small ones (nerve, gland)"),
+        (250_000, {}, "enough for large structures, not for small ones"),
+    ],
+)
+def test_a_narrow_network_is_enough_for_nothing_small(steps, shares, said):
+    assert usefulness(steps, shares, 16) == said
+
+
+def test_features_tell_of_the_networks_that_they_were_counted_with():
+    made = configuration(ZSCORE, spec(features=(4, 8)))
+    assert features_that_tell(made) == 4
+    assert features_that_tell(made.model_copy(update={"is_refiner": True})) is None
+    other = made.network.model_copy(update={"architecture": SEGRESNET})
+    assert features_that_tell(made.model_copy(update={"network": other})) is None
