@@ -185,6 +185,8 @@ def train(
     momentum: float | None = None,
     weight_decay: float = 3e-05,
     gradient_clip: float = 12.0,
+    warm_up_share: float = 0.0,
+    encoder_rate: float = 1.0,
     foreground_share: float = 0.33,
     # options: TrainOptions
     init_from: StrPath | None = None,
@@ -274,6 +276,8 @@ def run(
     momentum: float | None = None,
     weight_decay: float = 3e-05,
     gradient_clip: float = 12.0,
+    warm_up_share: float = 0.0,
+    encoder_rate: float = 1.0,
     foreground_share: float = 0.33,
     # options: RunOptions
     init_from: StrPath | None = None,

@@ -41,7 +41,10 @@ RULES_VERSION = 3  # raised when the same data and rules give other arrays than 
 
 
 class StoredCase(Record):
-    """One preprocessed case: what was done, from which files, and how many voxels of each structure are listed."""
+    """One preprocessed case: what was done, from which files, and how many voxels of each structure are listed.
+
+    Without ``label_values`` it is an image alone, whose mask nobody has or nobody is to read.
+    """
 
     id: str
     preprocessing: Preprocessing
@@ -55,6 +58,11 @@ class StoredCase(Record):
     label_map: LabelMap = ()
     drawn_as: tuple[DrawnAs, ...] = ()
     rules_version: int = 1
+
+    @property
+    def has_mask(self) -> bool:
+        """False of an image alone."""
+        return bool(self.label_values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,74 @@ def _save_case(folder: Path, stored: StoredCase, image: Tensor, classes: Tensor,
     stored.save(mark)
 
 
+def preprocess_images(
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    folder: Path,
+    *,
+    case_bytes: Mapping[str, int],
+    workers: int | None = None,
+) -> list[Outcome]:
+    """Preprocesses images whose masks are not read, if there are any, into ``folder``; returns the failures.
+
+    What is there from the same files, by the same rules, is not done again.
+    """
+    require_distinct([case.id for case in cases], folder)
+    remove_partials(folder)
+    images = [Case(id=case.id, images=case.images) for case in cases]
+    waiting = [case for case in images if not _is_image_done(folder, case, preprocessing)]
+    outcomes = map_bounded(
+        partial(_preprocess_image, preprocessing=preprocessing, folder=folder),
+        waiting,
+        cost_bytes=lambda case: 6 * case_bytes[case.id],
+        workers=workers,
+        what="preprocessing",
+    )
+    return [outcome for outcome in outcomes if outcome.error is not None]
+
+
+def _is_image_done(folder: Path, case: Case, preprocessing: Preprocessing) -> bool:
+    if not (folder / f"{case.id}.json").is_file():
+        return False
+    try:
+        stored = StoredCase.load(folder / f"{case.id}.json")
+    except UserError:  # written by another version: made again
+        return False
+    is_alike = stored.preprocessing == preprocessing and stored.rules_version == RULES_VERSION
+    return is_alike and not stored.has_mask and stored.sources == _sources(case)
+
+
+def _preprocess_image(case: Case, *, preprocessing: Preprocessing, folder: Path) -> None:
+    sources = _sources(case)
+    image, _ = read_case(case)
+    channels = len(preprocessing.normalization)
+    if image.array.shape[0] != channels:
+        raise UserError(f"{case.images[0]}: has {image.array.shape[0]} channels, but the plan has {channels}")
+    network_image, record = preprocess_image(image, preprocessing, in_half=True)
+    (folder / f"{case.id}.json").unlink(missing_ok=True)  # arrays of two plans must not pass for a whole case
+    save_array(folder / f"{case.id}.image.b2nd", network_image.numpy())
+    save_image_record(folder, case.id, preprocessing, record, sources)
+
+
+def save_image_record(
+    folder: Path,
+    case_id: str,
+    preprocessing: Preprocessing,
+    record: PreprocessRecord,
+    sources: tuple[tuple[str, int, int], ...],
+) -> None:
+    """Marks a stored image, whose array is written already, as a whole case without a mask."""
+    StoredCase(
+        id=case_id,
+        preprocessing=preprocessing,
+        record=record,
+        sources=sources,
+        label_values=(),
+        foreground_counts={},
+        rules_version=RULES_VERSION,
+    ).save(folder / f"{case_id}.json")
+
+
 def foreground_voxels(
     classes_zyx: np.ndarray,
     regions: Sequence[tuple[int, ...]] = (),
@@ -253,10 +329,15 @@ def load_stored(folder: Path, case_id: str) -> StoredCase:
 def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: Path | None = None) -> CaseArrays:
     """Opens a preprocessed case, or reads it whole where memory allows.
 
-    ``previous`` is the folder of what the first stage of a cascade finds, ``ID.b2nd`` per case.
+    ``previous`` is the folder of what the first stage of a cascade finds, ``ID.b2nd`` per case. Of an image alone
+    every voxel is of class 0, which takes no memory.
     """
     stored = load_stored(folder, case_id)
     remedy = f"delete {folder / case_id}.json, and run segfw plan-and-preprocess again"
+    if not stored.has_mask:
+        array = open_checked_array(folder / f"{case_id}.image.b2nd", remedy=f"delete {folder / case_id}.json")
+        nothing = np.broadcast_to(np.uint8(0), array.shape[1:])
+        return CaseArrays(image=array[:] if in_memory else array, classes=nothing, foreground={})
     listed = open_checked_array(folder / f"{case_id}.foreground.b2nd", remedy=remedy)[:]
     *parts, annotated = np.split(listed, np.cumsum(list(stored.foreground_counts.values())))
 
@@ -276,7 +357,8 @@ def open_case(folder: Path, case_id: str, *, in_memory: bool = False, previous: 
 def stored_bytes(folder: Path, case_ids: list[str], previous: Path | None = None) -> Iterator[int]:
     """Uncompressed bytes of image, classes and what the previous stage finds of each case, without reading them."""
     for case_id in case_ids:
-        paths = [folder / f"{case_id}.{part}.b2nd" for part in ("image", "classes")]
+        parts = ("image", "classes") if load_stored(folder, case_id).has_mask else ("image",)
+        paths = [folder / f"{case_id}.{part}.b2nd" for part in parts]
         paths += [] if previous is None else [previous / f"{case_id}.b2nd"]
         yield sum(open_array(path).nbytes for path in paths)
 

@@ -80,12 +80,13 @@ class TrainFigures(TypedDict):
     stalled_share: float  # of epoch_s: how long the device waited for batches
 
 
-class PatchFigures(TypedDict):
-    """What the validation patches say after an epoch."""
+class PatchFigures(TypedDict, total=False):
+    """What the validation patches say after an epoch: of a run that learns masks its Dice."""
 
     val_loss: float
     val_dice: float  # mean over the structures that are known
     val_dice_per_label: list[float]
+    val_explained: float  # of a run that learns hidden voxels: 1 less its squared error in units of that of zeros
 
 
 class WholeCaseFigures(TypedDict, total=False):
@@ -115,7 +116,7 @@ class EpochRow(TrainFigures, PatchFigures, WholeCaseFigures, Events, total=False
 
 NUMBERS = (
     *("epoch", "elapsed_s", "gpu_memory_gb", "gpu_tensors_gb", "train_loss", "learning_rate", "steps", "epoch_s"),
-    *("augment_share", "stalled_share", "val_loss", "val_dice", "whole_case_dice"),
+    *("augment_share", "stalled_share", "val_loss", "val_dice", "val_explained", "whole_case_dice"),
 )
 MOST_OF_A_FLOAT = 10**308  # JSON has integers of any length
 

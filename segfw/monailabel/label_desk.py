@@ -20,11 +20,11 @@ from segfw.base.errors import UserError
 from segfw.base.own_version import own_version
 from segfw.base.words import listed
 from segfw.images.formats import FORMATS, read_volume, split_ending
+from segfw.images.image_hash import image_sha256
 from segfw.images.nifti import write_nifti
 from segfw.images.values import count_values
 from segfw.monailabel.sent_labels import brought_home, label_names
 from segfw.reviewing.case_history import CaseStanding
-from segfw.reviewing.image_hash import image_sha256
 from segfw.reviewing.import_step import import_case
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_log import Entry, LogReader

@@ -24,6 +24,14 @@ ARCHITECTURES: dict[str, BuildNetwork] = {
     SWIN_UNETR: swin_unetr,
     MEDNEXT: mednext,
 }
+# How the names of an encoder's weights begin, by architecture.
+ENCODER_LAYERS: dict[str, tuple[str, ...]] = {
+    PLAIN: ("encoder.",),
+    RESIDUAL_ENCODER: ("encoder.",),
+    SEGRESNET: ("network.encoder.",),
+    SWIN_UNETR: ("network.swinViT.", "network.encoder"),
+    MEDNEXT: ("network.stem.", "network.enc_stages.", "network.down_blocks.", "network.bottleneck."),
+}
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the dimensions of a weight
 
 

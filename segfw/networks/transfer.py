@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segfw.base.records import UserError
 from segfw.base.words import count
+from segfw.networks.spec import NetworkSpec
 
 NAMES_SHOWN = 6
 
@@ -23,6 +24,16 @@ class Transfer:
     left_fresh: tuple[str, ...]  # as they were initialised: the other has no such weight, or one of another shape
     unused: tuple[str, ...]  # of the other network, which this one does not have
     channels: tuple[int, int]
+
+    def sentence(self) -> str:
+        """One line: how much was taken over, and what begins anew."""
+        taken = len(self.matched) + len(self.adapted)
+        total = taken + len(self.left_fresh)
+        anew = f"{_listed(self.left_fresh)} begin anew" if self.left_fresh else "nothing begins anew"
+        if self.adapted:
+            there, here = self.channels
+            anew += f" ({count(there, 'channel')} there and {here} here)"
+        return f"{taken} of {total} weights taken over, {anew}"
 
     def text(self) -> str:
         """A few lines for the reader."""
@@ -40,15 +51,24 @@ class Transfer:
         return "\n".join(lines)
 
 
+def head_names(spec: NetworkSpec, build: Callable[[NetworkSpec], nn.Module]) -> frozenset[str]:
+    """The weights of the layers that make outputs: those whose shape depends on the number of classes."""
+    with torch.device("meta"):
+        network = build(spec).state_dict()
+        wider = build(spec.model_copy(update={"classes": spec.classes + 1})).state_dict()
+    return frozenset(name for name, tensor in network.items() if tensor.shape != wider[name].shape)
+
+
 @torch.no_grad()
-def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
+def transfer(network: nn.Module, weights: Mapping[str, Tensor], leave: Collection[str] = ()) -> Transfer:
     """Copies into ``network`` every weight of the same name and shape, in place, and says which.
 
     Weights that see the image, and differ in its number of channels only, keep those that both have by position;
     further channels begin at zero, so that at first the network does what the other one did. Heads for another number
-    of labels are left as they are; for as many labels they are taken, whatever the labels are called. Raises UserError
-    if nothing fits.
+    of labels are left as they are; for as many labels they are taken, whatever the labels are called. Weights that
+    ``leave`` names begin anew in any case. Raises UserError if nothing fits.
     """
+    weights = {name: tensor for name, tensor in weights.items() if name not in leave}
     fresh = network.state_dict()
     channels = _image_channels(fresh, weights)
     matched: list[str] = []

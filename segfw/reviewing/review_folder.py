@@ -13,11 +13,11 @@ from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.evaluation.mask_facts import read_mask_facts, structures_in_masks
 from segfw.evaluation.masks import read_stored_mask
 from segfw.images.formats import has_names, is_picture, read_volume
+from segfw.images.image_hash import image_sha256
 from segfw.images.volume import Volume
 from segfw.reviewing.case_history import CaseHistory, CaseStanding, Histories
 from segfw.reviewing.draft_files import DraftImages, drafts_in
 from segfw.reviewing.draft_model import draft_model_digest, is_folder_of_drafts
-from segfw.reviewing.image_hash import image_sha256
 from segfw.reviewing.leases import Lease, read_lease, read_leases
 from segfw.reviewing.mask_version import MaskVersion, content_sha256, label_table
 from segfw.reviewing.review_log import Clock, Event, LogReader, ReviewLog, now_utc

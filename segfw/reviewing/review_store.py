@@ -15,10 +15,10 @@ import numpy as np
 from segfw.base.errors import UserError
 from segfw.base.file_names import REVIEW_FOLDER
 from segfw.base.locks import alone
+from segfw.images.image_hash import image_sha256
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume
 from segfw.reviewing.case_history import CaseHistory, CaseStanding
-from segfw.reviewing.image_hash import image_sha256
 from segfw.reviewing.leases import Lease, lease_file, new_lease, read_lease
 from segfw.reviewing.mask_version import EditedVoxels, MaskVersion, Origin, edits_between
 from segfw.reviewing.people import Person, checked_name

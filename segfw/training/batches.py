@@ -28,6 +28,9 @@ from segfw.training.spoil_previous import PreviousParams, augment_previous, draw
 
 # Image (B, C, Z, Y, X), classes (B, Z, Y, X), the sample's generator -> both, augmented. B is 1.
 Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+# Image (B, C, Z, Y, X), which of its voxels lie inside (B, Z, Y, X), the samples' seeds -> what the network is shown,
+# and what is right (B, T, Z, Y, X).
+Pose = Callable[[Tensor, Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 OUTSIDE = -1  # class of what lies outside of the image; becomes background when all is done, as in the recipe
 MOST_CLASSES = 1 << 15
@@ -97,7 +100,8 @@ class Batches:
     ``swapped`` says which classes change places when an axis is mirrored. ``zero_outside`` lists the channels that
     were normalised inside a mask, and are 0 outside of it after augmentation too. ``augment`` takes the place of the
     augmentation on the device; in a cascade its image has the channels of the previous stage, whose labels have
-    ``previous_classes`` with the background. ``warp`` is how drawn transforms are applied. ``weights`` say how often
+    ``previous_classes`` with the background. ``pose`` makes what the network learns of the augmented image where that
+    is not the mask. ``warp`` is how drawn transforms are applied. ``weights`` say how often
     each case is drawn in relation to the others; empty: all alike.
 
     ``annotated_outputs`` says of each case which outputs of the network are annotated; empty where all are in every
@@ -109,7 +113,7 @@ class Batches:
     batch_size: int
     seed: int
     stream: int
-    augmentation: Literal["device", "reference", "none"]
+    augmentation: Literal["device", "reference", "spatial", "none"]
     mirror_axes: tuple[int, ...]
     foreground_share: float
     elastic: bool = False
@@ -121,6 +125,7 @@ class Batches:
     weights: Sequence[float] = ()
     annotated_outputs: Sequence[tuple[bool, ...]] = ()
     output_orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    pose: Pose | None = None
 
     @cached_property
     def _shapes(self) -> list[Shape]:
@@ -161,9 +166,10 @@ class Batches:
         # What is done to it
         spatial = SpatialParams()
         intensity = None
-        if self.augment is None and self.augmentation == "device":
+        if self.augment is None and self.augmentation in ("device", "spatial"):
             spatial = draw_spatial(rng, self.patch_size, self.mirror_axes, self.elastic)
-            intensity = draw_intensity(rng, case.image.shape[0])
+            if self.augmentation == "device":
+                intensity = draw_intensity(rng, case.image.shape[0])
         elif is_as_published:
             flips = rng.random(3) < 0.5
             spatial = SpatialParams(mirrored=tuple(axis for axis in self.mirror_axes if flips[axis]))
@@ -257,11 +263,13 @@ class Batches:
     def finish(
         self, batch: CutBatch, device: torch.device, answer: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented.
+        """Image (B, C, Z, Y, X) float32 and classes (B, Z, Y, X) int64 on ``device``, augmented; or what is posed.
 
         ``answer`` is asked by refiners alone.
         """
         image, labels = self._on_device(batch, device)
+        if self.pose is not None:
+            return self.pose(image, labels[:, 0] >= 0, [patch.seed for patch in batch.patches])
         classes = labels[:, 0].clamp_min(0).long()
         if labels.shape[1] > 1:
             previous = labels[:, 1].clamp_min(0)

@@ -42,7 +42,7 @@ class Counters:
     epoch_steps: int = 0  # of the epoch that is under way
     epoch_loss: float = 0.0  # their sum
     epoch_s: float = 0.0
-    smoothed_dice: float | None = None  # of patches
+    smoothed_dice: float | None = None  # of patches, or what else their score is
     best_smoothed: float | None = None
     best_epoch: int = 0  # in which it was reached
     best_dice: float | None = None  # of the weights kept as best: whole cases, or patches where none validates

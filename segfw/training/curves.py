@@ -72,6 +72,7 @@ def curves_of(rows: Rows, label_names: Sequence[str]) -> list[Curves]:
     drawings = [
         _dice(rows, "val_dice", label_names, "Dice of validation patches"),
         _dice(rows, "whole_case_dice", label_names, "Dice of whole validation cases"),
+        Curves(title="Share explained of hidden voxels", lines=_lines(rows, "val_explained", "", width=BOLD), top=1.02),
         _loss(rows),
         Curves(title="Learning rate", lines=_lines(rows, "learning_rate", "", color=PALETTE[3]), bottom=0),
         _time(rows),
@@ -110,7 +111,7 @@ def _dice(rows: Rows, key: str, label_names: Sequence[str], title: str) -> Curve
     if len(label_names) > 1:
         for index, name in enumerate(label_names[:MOST_LABELS]):
             lines += _lines(rows, f"{key}_per_label", name, index, width=SMALL, **label_look(index))
-    name = "mean" if len(label_names) > 1 else label_names[0]
+    name = label_names[0] if len(label_names) == 1 else "mean"
     mean = _lines(rows, key, name, width=BOLD)
     more = len(label_names) - MOST_LABELS
     note = f"{count(more, 'label')} more in the table" if more > 0 else ""

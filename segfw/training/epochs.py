@@ -13,11 +13,13 @@ from tqdm import tqdm
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.words import count
 from segfw.model.source import BEST_FILE
-from segfw.model.training_record import EpochRow, Events, PatchFigures, TrainFigures, WholeCaseFigures
+from segfw.model.training_record import EpochRow, Events, TrainFigures, WholeCaseFigures
 from segfw.model.weights import save_weights
 from segfw.training.batches import CutBatch
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
+from segfw.training.kept_weights import keep_weights
+from segfw.training.lesson import Judged
 from segfw.training.metrics_log import append_metrics, epoch_line
 from segfw.training.patch_stages import stage_at
 from segfw.training.patch_validation import validate_patches
@@ -66,9 +68,9 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
     with shown.epoch():
         trained = _train_epoch(run, state, clock, feeder, shown)
     steps = max(1, round(VALIDATION_SHARE * trained["steps"]))
-    patches, predicted_voxels = _validate_patches(run, state, steps)
-    _note_patch_dice(run, state, patches["val_dice"], predicted_voxels, clock)
-    row: EpochRow = {**trained, **patches, **_validate_whole_cases(run, state, clock)}
+    judged = _judged(run, state, steps)
+    _note_score(run, state, judged, clock)
+    row: EpochRow = {**trained, **judged.figures, **_validate_whole_cases(run, state, clock)}
     is_best = _is_best(run, state, row)
     _finish_epoch(run, state, row, clock, shown)
     if is_best and run.ranks.is_first:
@@ -82,13 +84,17 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
         )
 
 
-def _validate_patches(run: TrainRun, state: TrainState, steps: int) -> tuple[PatchFigures, int]:
-    """The figures of so many batches of validation patches, and the number of voxels found in them."""
+def _judged(run: TrainRun, state: TrainState, steps: int) -> Judged:
+    """How good the network is on the patches of so many validation steps."""
+    if run.lesson is not None:
+        return run.lesson.judge(run.compute, state, run.val_batches, steps)
     if isinstance(run.val_batches, RefinerBatches):
-        return validate_refiner(run.compute, state, run.val_batches, steps)
-    return validate_patches(
-        run.compute, state, run.val_batches, steps, batch_dice=run.configuration.batch_dice, target=run.target
-    )
+        figures, predicted_voxels = validate_refiner(run.compute, state, run.val_batches, steps)
+    else:
+        figures, predicted_voxels = validate_patches(
+            run.compute, state, run.val_batches, steps, batch_dice=run.configuration.batch_dice, target=run.target
+        )
+    return Judged(figures=figures, score=figures["val_dice"], predicts_nothing=predicted_voxels == 0)
 
 
 def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder, shown: StepProgress) -> TrainFigures:
@@ -116,6 +122,8 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
             shown.loss = _add_up(run, state, losses)
             losses = []
         shown.step()
+        if run.keep_at:
+            keep_weights(run, state, clock.progress())
         if due.stage is not None:
             _enter_stage(run, state, due.stage)
             feeder.go_on_with(_cut(run, state), counters.step)
@@ -150,7 +158,7 @@ def _enter_stage(run: TrainRun, state: TrainState, stage: int) -> None:
 
 def _set_rate(state: TrainState, rate: float, momentum: float) -> None:
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"]
         group["momentum"] = momentum
 
 
@@ -223,13 +231,14 @@ def _add_up(run: TrainRun, state: TrainState, losses: list[Tensor]) -> float:
     raise Diverged(f"the training loss became {total}" if not math.isfinite(total) else "a weight is no number")
 
 
-def _note_patch_dice(run: TrainRun, state: TrainState, dice: float, predicted_voxels: int, clock: Clock) -> None:
-    """Updates the moving average of the Dice; ends a run that is on a plateau. Raises Diverged after a collapse."""
+def _note_score(run: TrainRun, state: TrainState, judged: Judged, clock: Clock) -> None:
+    """Updates the moving average of the score; ends a run that is on a plateau. Raises Diverged after a collapse."""
     counters = state.counters
     before = counters.smoothed_dice
-    if predicted_voxels == 0 and before is not None and before > LEARNED_DICE:
+    score = judged.score
+    if judged.predicts_nothing and before is not None and before > LEARNED_DICE:
         raise Diverged("the network fell back to predicting background only")
-    counters.smoothed_dice = dice if before is None else SMOOTHING * before + (1 - SMOOTHING) * dice
+    counters.smoothed_dice = score if before is None else SMOOTHING * before + (1 - SMOOTHING) * score
     if counters.best_smoothed is None or counters.smoothed_dice > counters.best_smoothed + run.fewest_gain:
         counters.best_smoothed = counters.smoothed_dice
         counters.best_epoch = counters.epoch
@@ -259,7 +268,7 @@ def _validate_whole_cases(run: TrainRun, state: TrainState, clock: Clock) -> Who
 
 
 def _is_best(run: TrainRun, state: TrainState, row: EpochRow) -> bool:
-    """True if the weights are the best so far: by whole cases or, where none validates, by the smoothed patch Dice."""
+    """True if the weights are the best so far: by whole cases or, where none validates, by the smoothed score."""
     counters = state.counters
     dice = counters.smoothed_dice if run.whole_cases is None else row.get("whole_case_dice")
     if dice is None or (counters.best_dice is not None and dice <= counters.best_dice):

@@ -74,7 +74,7 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             _train_with_rescues(run, state)
         is_finished = True
     except BaseException as error:
-        run.page.end(_ending_of(error))
+        run.page.end(_ending_of(error, "segfw train with --resume" if run.lesson is None else "the same command"))
         raise
     finally:
         for writer in run.writers:
@@ -90,20 +90,16 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             mirror_axes=run.mirror_axes,
             patch_size=run.patch_size,
         )
-    run.page.end(FINISHED)
+    run.page.end(FINISHED if run.lesson is None else Ending(state="finished", sentence=run.lesson.afterwards))
     run.ranks.wait()
 
 
-def _ending_of(error: BaseException) -> Ending:
-    """What the page says of a run that did not come to its end."""
+def _ending_of(error: BaseException, remedy: str) -> Ending:
+    """What the page says of a run that did not come to its end, and which command goes on."""
     if isinstance(error, Stopped):
-        return Ending(
-            state="stopped", sentence="It was stopped as asked; segfw train with --resume goes on from there."
-        )
+        return Ending(state="stopped", sentence=f"It was stopped as asked; {remedy} goes on from there.")
     reason = "" if isinstance(error, KeyboardInterrupt) else f" by an error ({first_line(error)})"
-    return Ending(
-        state="interrupted", sentence=f"It was interrupted{reason}; segfw train with --resume goes on from there."
-    )
+    return Ending(state="interrupted", sentence=f"It was interrupted{reason}; {remedy} goes on from there.")
 
 
 def _say_end(run: TrainRun, counters: Counters) -> None:
@@ -112,7 +108,7 @@ def _say_end(run: TrainRun, counters: Counters) -> None:
         steps=counters.step,
         epochs=counters.epoch,
         seconds=round(counters.elapsed_s, 1),
-        warning=too_few_steps(counters.step),
+        warning=too_few_steps(counters.step) if run.lesson is None else "",
     )
     note_end(run.folder, end)
     length = f"{end.steps:,} steps in {count(end.epochs, 'epoch')}"

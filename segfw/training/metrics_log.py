@@ -35,7 +35,7 @@ def epoch_line(row: EpochRow, names: Sequence[str], total: str, left_s: float) -
         f"epoch {row['epoch'] + 1}{total}",
         f"loss {row['train_loss']:+.3f}",
         f"val {row['val_loss']:+.3f}",
-        f"dice {row['val_dice']:.3f}",
+        f"dice {row['val_dice']:.3f}" if "val_dice" in row else f"explained {row['val_explained']:+.3f}",
         pace(row["steps"], row["epoch_s"]),
         f"waited {row['stalled_share']:.0%}",
     ]
@@ -48,7 +48,7 @@ def epoch_line(row: EpochRow, names: Sequence[str], total: str, left_s: float) -
         parts.append(f"{row['gpu_memory_gb']:.1f} GB")
     parts.append(f"left {clock(left_s)}")
     room = LONGEST_LINE - len("  ".join(parts)) - len(" ()")
-    parts[at_dice - 1] += _by_label(row["val_dice_per_label"], names, room)
+    parts[at_dice - 1] += _by_label(row.get("val_dice_per_label", []), names, room)
     return "  ".join(parts)
 
 

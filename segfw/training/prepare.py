@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, signature
+from typing import Any
 
 import torch
+from torch import nn
 
 from segfw.base.device import compiling_pays, keep_to_device_memory, pick_precision, tune_convolutions
 from segfw.base.device_timer import DeviceTimer
@@ -21,10 +23,11 @@ from segfw.grid.store import CaseArrays
 from segfw.kernels.trial import has_triton
 from segfw.model.short_runs import features_that_tell, too_few_steps, usefulness
 from segfw.model.training_record import RunRecord
-from segfw.networks import BuildNetwork, fastest_layout
+from segfw.networks import ENCODER_LAYERS, BuildNetwork, fastest_layout
 from segfw.networks.fused_layers import with_fused_norms
 from segfw.networks.losses import LOSSES, Loss
 from segfw.networks.refiner_loss import build_refiner_loss
+from segfw.networks.spec import PLAIN
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Batches
@@ -91,7 +94,7 @@ def new_state(
     if settings.kernels and has_triton(device):
         network = with_fused_norms(network, device)
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        rate_groups(network, configuration.network.architecture, settings.encoder_rate),
         lr=0.01,  # rate and momentum are set anew in every step
         momentum=0.9,
         nesterov=True,
@@ -104,6 +107,20 @@ def new_state(
     needs_scaling = pick_precision(settings.precision, device, for_training=True) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=needs_scaling)
     return TrainState(network=network, optimizer=optimizer, scaler=scaler, forward=network)
+
+
+def rate_groups(network: nn.Module, architecture: str, encoder_rate: float) -> list[dict[str, Any]]:
+    """The weights in groups of one learning rate, each with its factor on it: the encoder's, and the others.
+
+    A single group where all are alike, so that the order of sums is that of every run of before.
+    """
+    if encoder_rate == 1:
+        return [{"params": list(network.parameters()), "rate_factor": 1.0}]
+    prefixes = ENCODER_LAYERS.get(architecture, ENCODER_LAYERS[PLAIN])
+    encoder = [weights for name, weights in network.named_parameters() if name.startswith(prefixes)]
+    others = [weights for name, weights in network.named_parameters() if not name.startswith(prefixes)]
+    groups = ((encoder, encoder_rate), (others, 1.0))
+    return [{"params": params, "rate_factor": factor} for params, factor in groups if params]
 
 
 def prepare_run(
@@ -172,6 +189,7 @@ def prepare_run(
             replace(
                 _batches(request, configuration, fitted, train_cases, TRAINING_STREAM, stage),
                 augment=request.augment,
+                augmentation=fitted.augmentation if request.lesson is None else "spatial",
                 warp=kernels.warp,
                 weights=request.fold.weights,
             )
@@ -184,9 +202,22 @@ def prepare_run(
         augmentation_timer=DeviceTimer(device),
         workspace=TriedWorkspace(device),
         writers=writers,
-        page=ProgressPage(request.folder, request.label_names, facts, is_first=request.ranks.is_first),
+        page=_page(request, facts),
+        lesson=request.lesson,
+        keep_at=request.keep_at,
         fewest_gain=request.fewest_gain,
         now_s=request.now_s,
+    )
+
+
+def _page(request: TrainRequest, facts: dict[str, str]) -> ProgressPage:
+    lesson = request.lesson
+    return ProgressPage(
+        request.folder,
+        request.label_names,
+        facts,
+        is_first=request.ranks.is_first,
+        title="" if lesson is None else lesson.title,
     )
 
 
@@ -200,6 +231,7 @@ def _compute(request: TrainRequest, settings: TrainSettings, device: torch.devic
         gradient_clip=settings.gradient_clip,
         in_channels=configuration.network.in_channels,
         patch_size=configuration.patch_size,
+        truth_channels=None if request.lesson is None else request.lesson.truth_channels,
     )
 
 
@@ -215,7 +247,9 @@ def _precision(request: TrainRequest, settings: TrainSettings, device: torch.dev
 
 
 def _loss(request: TrainRequest, settings: TrainSettings, kernels: TrainingKernels) -> Loss:
-    """The loss that was passed or, by its name in the settings, one that is joined over ranks."""
+    """The loss that was passed or, of a lesson or by its name in the settings, one that is joined over ranks."""
+    if request.lesson is not None:
+        return request.lesson.build_loss(request.ranks.sum_with_gradient)
     if request.configuration.is_refiner:
         return build_refiner_loss(request.ranks.sum_with_gradient)
     if request.build_loss is not None:
@@ -274,12 +308,13 @@ def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[
     features = features_that_tell(request.configuration)
     if pace is None or settings.time_budget_s is None:
         steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
-        return f"{steps:,} steps: {usefulness(steps, request.structure_shares, features)}"
+        said = f"{steps:,} steps"
+        return said if request.lesson else f"{said}: {usefulness(steps, request.structure_shares, features)}"
     steps = int(steps_within(stages, settings.time_budget_s, pace))
-    enough_for = usefulness(steps, request.structure_shares, features)
-    said = (
-        f"measured: about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device: {enough_for}"
-    )
+    said = f"measured: about {steps:,} steps fit into {duration_text(settings.time_budget_s)} on this device"
+    if request.lesson:
+        return said
+    said += f": {usefulness(steps, request.structure_shares, features)}"
     return f"{said}\nwarning: {too_few_steps(steps)}" if too_few_steps(steps) else said
 
 
@@ -374,6 +409,7 @@ def _batches(
         zero_outside=tuple(index for index, rule in enumerate(channels) if rule.inside_mask),
         annotated_outputs=_annotated_outputs(request, case_ids),
         output_orders=request.output_orders,
+        pose=None if request.lesson is None else request.lesson.pose,
     )
 
 

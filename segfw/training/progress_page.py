@@ -48,8 +48,9 @@ FINISHED = Ending(state="finished", sentence="Whole validation cases are predict
 class ProgressPage:
     """Writes the page of the run in ``folder``: when told to, and meanwhile every WRITTEN_EVERY_S.
 
-    ``facts`` are what it is trained with, by name, and ``since`` is when it was begun (now, where left out). Only the
-    first rank writes. Failing, for example because the disk is full, is said once and never raised: a page must not
+    ``facts`` are what it is trained with, by name, and ``since`` is when it was begun (now, where left out); the
+    ``title`` is that of a fold's training where none is given. Only the first rank writes. Failing, for example because
+    the disk is full, is said once and never raised: a page must not
     end a training.
     """
 
@@ -62,7 +63,9 @@ class ProgressPage:
         is_first: bool = True,
         every_s: float = WRITTEN_EVERY_S,
         since: str | None = None,
+        title: str = "",
     ) -> None:
+        self._title = title
         self.path = folder / PROGRESS_HTML
         self._folder = folder
         self._label_names = tuple(label_names)
@@ -114,7 +117,7 @@ class ProgressPage:
         """What the template names."""
         configuration, fold = self._folder.resolve().parts[-2:]
         return {
-            "title": f"Training of {configuration}, {fold.replace('_', ' ')}",
+            "title": self._title or f"Training of {configuration}, {fold.replace('_', ' ')}",
             "state": "running" if ending is None else ending.state,
             "ending": "" if ending is None else ending.sentence,
             "since": self._since,
@@ -172,6 +175,9 @@ def _headline(rows: Sequence[EpochRow], position: Position | None) -> tuple[str,
     whole = [row for row in rows if row.get("whole_case_dice") is not None]
     if whole:
         return f"{whole[-1]['whole_case_dice']:.3f}", f"mean Dice of whole validation cases, epoch {_number(whole[-1])}"
+    if rows and "val_dice" not in rows[-1]:
+        explained = rows[-1]["val_explained"]
+        return f"{explained:.1%}", f"of the squares of hidden voxels is explained, epoch {_number(rows[-1])}"
     if rows:
         return f"{rows[-1]['val_dice']:.3f}", f"mean Dice of validation patches, epoch {_number(rows[-1])}"
     step = "step 0" if position is None else position.step()
@@ -214,7 +220,7 @@ def _events(rows: Sequence[EpochRow]) -> list[tuple[int, str, str]]:
 
 def labels_table(rows: Sequence[EpochRow], label_names: Sequence[str]) -> Table | None:
     """The Dice of every label: of the last epoch, the best so far, and of whole cases; None without an epoch."""
-    if not rows:
+    if not rows or not label_names:
         return None
     best = [max(rows, key=lambda row: row["val_dice_per_label"][index] or 0.0) for index in range(len(label_names))]
     columns = [

@@ -120,6 +120,8 @@ def data_digest(folder: Path, case_ids: Sequence[str]) -> str:
         digest.update(stored.model_dump_json(exclude={"sources"}).encode())
         for part in ("image", "classes", "foreground"):
             path = folder / f"{case_id}.{part}.b2nd"
+            if not stored.has_mask and not path.is_file():  # an image alone
+                continue
             digest.update(f"{path.stat().st_size}".encode())
             with open(path, "rb") as file:
                 digest.update(file.read(SAMPLED_BYTES))

@@ -48,6 +48,11 @@ def warm_up(step: int, momentum: float) -> float:
     return min(1.0, (step + 1) * (1 - momentum) / 2)
 
 
+def long_warm_up(progress: float, share: float) -> float:
+    """Factor on the rate that rises evenly to 1 within a share of the run: weights that know something stay."""
+    return min(1.0, progress / share) if share > 0 else 1.0
+
+
 def poly_learning_rate(progress: float, initial: float, power: float = 0.9) -> float:
     """Polynomial decay from ``initial`` at progress 0 to zero at progress 1 (Isensee et al. 2021)."""
     return initial * max(0.0, 1 - progress) ** power
@@ -188,6 +193,7 @@ def learning_rate(settings: FittedSettings, counters: Counters, progress: float)
         rate = poly_learning_rate(progress, settings.learning_rate)
     else:
         rate = counters.cool_rate * max(0.0, 1 - (counters.step - counters.cool_from) / counters.cool_steps)
+    rate *= long_warm_up(progress, settings.warm_up_share)
     return rate * counters.rate_factor * warm_up(counters.step - counters.warm_from, settings.momentum)
 
 

@@ -55,6 +55,8 @@ class TrainSettings(Options):
     momentum: float | None = setting(None, "of SGD (default: by the length of the run)", ge=0, lt=1)
     weight_decay: float = setting(3e-5, "of SGD (default: {default})", ge=0)
     gradient_clip: float = setting(12.0, "largest norm of the gradient (default: {default})", gt=0)
+    warm_up_share: float = setting(0.0, "share of the run in which the rate rises (default: {default})", ge=0, lt=1)
+    encoder_rate: float = setting(1.0, "factor on the rate of the encoder (default: {default})", gt=0, le=1)
     foreground_share: float = setting(
         0.33, "share of the patches that lie on a structure (default: {default})", ge=0, le=1
     )

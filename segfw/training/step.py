@@ -35,6 +35,7 @@ class Compute:
     gradient_clip: float
     in_channels: int  # of what the network takes
     patch_size: Shape  # of the last patches
+    truth_channels: int | None = None  # of what is right; None for a class of each voxel
 
 
 class TooLittleMemory(UserError):
@@ -221,11 +222,13 @@ def empty_step(compute: Compute, state: TrainState, batch: int, patch_size: Shap
     """Forward and backward on empty patches; weights and optimiser stay as they are. Returns when it is done."""
     patch = patch_size or compute.patch_size
     image = torch.zeros(batch, compute.in_channels, *patch, device=compute.device)
-    classes = torch.zeros(batch, *patch, dtype=torch.long, device=compute.device)
+    truth = torch.zeros(batch, *patch, dtype=torch.long, device=compute.device)
+    if compute.truth_channels is not None:
+        truth = torch.zeros(batch, compute.truth_channels, *patch, device=compute.device)
     buffers = {name: buffer.clone() for name, buffer in state.network.named_buffers()}  # such as running means
     with autocast(compute.device, compute.precision):
         outputs = state.forward(image)
-    loss = compute.loss(outputs, classes)
+    loss = compute.loss(outputs, truth)
     loss.backward()
     float(loss.detach())  # reading a value waits for the device
     state.optimizer.zero_grad(set_to_none=True)

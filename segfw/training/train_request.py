@@ -16,6 +16,7 @@ from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.training.batches import Augment
 from segfw.training.checkpoint import CHECKPOINT_EVERY_S
+from segfw.training.lesson import Lesson
 from segfw.training.schedule import FEWEST_GAIN
 from segfw.training.settings import TrainSettings
 from segfw.training.stop_file import LOOK_EVERY_S
@@ -30,7 +31,8 @@ class TrainRequest:
 
     With ``resume`` the run in ``folder`` goes on from its last checkpoint, with the settings that it was started with
     in place of ``settings``; with ``extend_epochs`` or ``extend_s`` as well, for so much longer than it was to last.
-    ``build``, ``build_loss`` and ``augment`` take the place of the network, the loss and the augmentation.
+    ``build``, ``build_loss`` and ``augment`` take the place of the network, the loss and the augmentation, and
+    ``lesson`` that of masks and of all that is known by them.
     """
 
     folder: Path  # of the run: checkpoints, figures and in the end weights
@@ -53,6 +55,8 @@ class TrainRequest:
     build: BuildNetwork = build_network
     build_loss: BuildLoss | None = None
     augment: Augment | None = None
+    lesson: Lesson | None = None
+    keep_at: Sequence[float] = ()  # parts of the schedule after which the weights are kept
     structure_shares: Mapping[str, float] = field(default_factory=dict)  # of a case, as far as they are known
     keeps_patch: bool = False  # also where a time budget has room for few of them, as in the published recipe
     start: Callable[[nn.Module], None] | None = None  # may change a new network's weights

@@ -13,6 +13,7 @@ from segfw.networks.losses import Target
 from segfw.planning.plan import Configuration
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import Checkpoints
+from segfw.training.lesson import Lesson
 from segfw.training.patch_stages import PatchStage
 from segfw.training.progress_page import ProgressPage
 from segfw.training.schedule import FittedSettings
@@ -46,6 +47,8 @@ class TrainRun:
     workspace: TriedWorkspace
     writers: Sequence[Writer]  # of the first rank
     page: ProgressPage
+    lesson: Lesson | None  # in place of masks
+    keep_at: Sequence[float]  # parts of the schedule after which the weights are kept
     fewest_gain: float  # of the smoothed Dice; less is no progress
     now_s: Callable[[], float]
 
