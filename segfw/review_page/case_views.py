@@ -117,11 +117,16 @@ class CaseViews:
         """The bitmap of a mask in the file's order."""
         return self.palette.to_indexes(grid.cut_out(values_zyx), group)
 
-    def image(self, case: str, grid: ServedGrid, channel: int = 0) -> ShownImage:
-        """What is shown of the case's image; NotFound if it is not there any more."""
+    def image_files(self, case: str) -> tuple[Path, ...]:
+        """The files of the case's image; NotFound if it is not there any more."""
         files = self.source.image_files(case)
         if not files:
             raise NotFound(f"{case}: its image is not found any more; put it back to where it was predicted from")
+        return files
+
+    def image(self, case: str, grid: ServedGrid, channel: int = 0) -> ShownImage:
+        """What is shown of the case's image; NotFound if it is not there any more."""
+        files = self.image_files(case)
         key = (case, grid.box, channel, *(size_and_change(file) for file in files))
         with self._lock:
             if self._image is None or self._image[0] != key:

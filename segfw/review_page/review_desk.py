@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from segfw.base.errors import UserError
 from segfw.base.figures import label_color
 from segfw.base.own_version import own_version
 from segfw.base.parallel import CasesFailed
+from segfw.base.words import count
 from segfw.delivery.deliver_cases import deliver_cases
 from segfw.delivery.deliver_options import DeliverOptions
+from segfw.images.formats import size_and_change
 from segfw.images.units import units_of
 from segfw.interop.mask_formats import FORMATS
 from segfw.quality.kept_quality import kept_quality
@@ -35,6 +37,7 @@ from segfw.review_page.case_payload import (
 )
 from segfw.review_page.case_source import CaseSource
 from segfw.review_page.case_views import CaseViews, NotFound
+from segfw.review_page.click_desk import CaseToClick, ClickDesk, ClickRefiner, PageClick
 from segfw.review_page.label_palette import LabelPalette, PaletteLabel
 from segfw.review_page.review_index import IndexedItem, ReviewIndex, Wanted, changes_of, index_of, item_row
 from segfw.review_page.review_options import Language
@@ -96,15 +99,22 @@ class Bitmap:
     grid: ServedGrid
     group: int
     base: int
-    origin: str
-    is_autosave: bool
+    origin: str = "edited"
+    is_autosave: bool = False
+    clicks: int = 0  # that were sent to the refiner since the version before, and not undone
 
 
 class ReviewDesk:
     """Answers of one server. Any number of threads may ask."""
 
     def __init__(
-        self, store: ReviewStore, seat: Seat, *, largest_whole: int = LARGEST_WHOLE, clock: ActiveClock | None = None
+        self,
+        store: ReviewStore,
+        seat: Seat,
+        *,
+        largest_whole: int = LARGEST_WHOLE,
+        clock: ActiveClock | None = None,
+        refiner: ClickRefiner | None = None,
     ) -> None:
         self.store = store
         self.seat = seat
@@ -112,6 +122,7 @@ class ReviewDesk:
         self.source = CaseSource(store)
         self.views = CaseViews(self.source, self.palette, largest_whole=largest_whole)
         self.clock = clock or ActiveClock()
+        self._clicks = None if refiner is None else ClickDesk(refiner)
         self._events = CaseEvents(store.log.path)
         self._cases = {case: case for case in self.source.case_ids}
         wanted = set(store.structures)
@@ -170,6 +181,7 @@ class ReviewDesk:
             "groups": self.palette.groups,
             "windows": [{"name": name, "centre": centre, "width": width} for name, centre, width in CT_WINDOWS],
             "plants": False,
+            "refiner": None if self._clicks is None else self._clicks.refiner.digest,
             "reject_reasons": list(REJECT_REASONS),
             "meanings": list(MEANINGS),
             "four_eyes": self.store.policy.four_eyes,
@@ -363,20 +375,51 @@ class ReviewDesk:
         self._require_writing()
         if bitmap.origin not in PAGE_ORIGINS:
             raise UserError(f"origin is {bitmap.origin[:50]!r}; give one of {', '.join(PAGE_ORIGINS)}")
-        before = self.views.mask(case, bitmap.base).array[0]
-        part = bitmap.grid.cut_out(before)
-        drawn = self.palette.to_values(bitmap.indexes_zyx, part, bitmap.group)
-        values = bitmap.grid.put_back(before.astype(np.result_type(before.dtype, drawn.dtype)), drawn)
+        values = self._drawn(case, bitmap)
         made = self.source.steps(case).save(
             case,
             self.seat.person,
             values,
             base=bitmap.base,
             origin=next(each for each in PAGE_ORIGINS if each == bitmap.origin),
-            tool=f"{TOOL} {own_version()}",
+            tool=self._tool(bitmap.clicks),
             is_autosave=bitmap.is_autosave,
         )
         return {"version": made.number, "sha256": made.sha256}
+
+    def _drawn(self, case: str, bitmap: Bitmap) -> np.ndarray:
+        """Label values of the whole mask, in the order of its file: outside of the bitmap those of the version that it
+        was drawn on."""
+        before = self.views.mask(case, bitmap.base).array[0]
+        part = bitmap.grid.cut_out(before)
+        drawn = self.palette.to_values(bitmap.indexes_zyx, part, bitmap.group)
+        return bitmap.grid.put_back(before.astype(np.result_type(before.dtype, drawn.dtype)), drawn)
+
+    def _tool(self, clicks: int) -> str:
+        """What made a version; of clicks also which refiner answered them."""
+        tool = f"{TOOL} {own_version()}"
+        if self._clicks is None or clicks == 0:
+            return tool
+        return f"{tool}, {count(clicks, 'click')} of refiner {self._clicks.refiner.digest}"
+
+    def refine(self, case: str, click: PageClick, bitmap: Bitmap) -> dict[str, Any]:
+        """What the refiner would change for a click on what is drawn now; nothing is stored."""
+        self._require_writing()
+        self.store.policy.require(self.seat.person, "reviewer")
+        if self._clicks is None:
+            raise Refused("no refiner answers clicks here; start segfw review with --refiner MODEL")
+        if click.structure not in self._names():
+            raise UserError(f"{case}: has no structure {click.structure[:50]!r}; give one of {', '.join(self._names())}")
+        files = self.views.image_files(case)
+        mask = replace(self.views.mask(case, bitmap.base), array=self._drawn(case, bitmap)[None])
+        asked = CaseToClick(
+            key=(case, *(size_and_change(file) for file in files)),
+            image_files=files,
+            mask=mask,
+            grid=bitmap.grid,
+            group=bitmap.group,
+        )
+        return self._clicks.click(asked, click, self.palette)
 
     def decide(
         self, case: str, structure: str, decision: str, *, region: int | None, asked_again: bool

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segfw.base.options import Options, option
+from segfw.base.options import DEVICES, Options, option
 
 Language = Literal["auto", "en", "zh"]
 
@@ -23,6 +23,10 @@ class ReviewOptions(Options):
     deliver_to: Path | None = option(
         None, "where the page delivers signed masks to (default: beside the folder, NAME_delivered)", metavar="FOLDER"
     )
+    refiner: Path | None = option(
+        None, "work folder or model file whose 3d_refine answers clicks (default: no click tool)", metavar="MODEL"
+    )
+    device: str = option("auto", f"of --refiner: {DEVICES}")
     language: Literal["auto", "en", "zh"] = option("auto", "of the page (default: the browser's)")
     static: Path | None = option(
         None, "write one page that needs no server instead; decisions are downloaded from it", metavar="FILE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from segfw.base.errors import UserError, is_disk_full, reason_of
 from segfw.review_page.case_views import NotFound
+from segfw.review_page.click_desk import PageClick
 from segfw.review_page.label_palette import WrongBitmap
 from segfw.review_page.page_files import PageFiles
 from segfw.review_page.request_body import (
@@ -116,6 +118,7 @@ def review_app(desk: ReviewDesk, files: PageFiles) -> Starlette:
             Route(case + "/compare/{kind}", routes.compare),
             Route(case + "/candidate/{region:int}/{number:int}", routes.candidate),
             Route("/api/save", routes.save, methods=["POST"]),
+            Route("/api/refine", routes.refine, methods=["POST"]),
             *(Route(f"/api/{name}", routes.action(name), methods=["POST"]) for name in ACTIONS),
             Route("/", routes.page),
             Route("/{name}", routes.page),
@@ -261,25 +264,53 @@ class ReviewRoutes:
     async def save(self, request: Request) -> Response:
         """Makes a version of a bitmap."""
         query = request.query_params
+
+        def store(case: str, bitmap: Bitmap) -> dict[str, Any]:
+            bitmap = replace(
+                bitmap,
+                origin=query.get("origin", "edited"),
+                is_autosave=query.get("autosave", "0") == "1",
+                clicks=_number(query, "clicks", 0),
+            )
+            return self.desk.save(case, bitmap)
+
+        return await self._of_bitmap(request, store)
+
+    async def refine(self, request: Request) -> Response:
+        """What a click would change of a bitmap."""
+        query = request.query_params
+        click = PageClick(
+            structure=query.get("structure", ""),
+            at_xyz=_place(query.get("at", "")),
+            is_inside=query.get("inside", "1") == "1",
+            may_overwrite=query.get("overwrite", "0") == "1",
+        )
+
+        def answer(case: str, bitmap: Bitmap) -> dict[str, Any]:
+            return self.desk.refine(case, click, bitmap)
+
+        return await self._of_bitmap(request, answer)
+
+    async def _of_bitmap(self, request: Request, do: Callable[[str, Bitmap], dict[str, Any]]) -> Response:
+        """Reads what is drawn of a case, gzipped, and hands it on."""
+        query = request.query_params
         case = self.desk.case_of(query.get("case", ""))
         grid = await run_in_threadpool(self._grid, case, query)
         if not grid.is_whole and not query.get("box"):
             raise WrongBitmap(f"{case}: is served as a box; say which, by box=x0,y0,z0,x1,y1,z1 as the case says it")
         packed = await read_body(request.headers, request.stream(), most_packed_bytes(grid.voxels))
 
-        def store() -> dict[str, Any]:
+        def answer() -> dict[str, Any]:
             content = unpacked(packed, grid.voxels)
             bitmap = Bitmap(
                 indexes_zyx=np.frombuffer(content, np.uint8).reshape(grid.shape),
                 grid=grid,
                 group=_number(query, "group", 0),
                 base=_number(query, "base", None),
-                origin=query.get("origin", "edited"),
-                is_autosave=query.get("autosave", "0") == "1",
             )
-            return self.desk.save(case, bitmap)
+            return do(case, bitmap)
 
-        return JSONResponse(await run_in_threadpool(store))
+        return JSONResponse(await run_in_threadpool(answer))
 
     def _open(self, case: str, asked: OfCase) -> dict[str, Any]:
         return self.desk.open(case)
@@ -346,6 +377,15 @@ def _number(query: Mapping[str, str], name: str, default: int | None) -> int:
     if text is None or not (text.isascii() and text.isdigit() and len(text) < 10):
         raise BadRequest(f"{name}={(text or '')[:50]!r} is no whole number; load the page again")
     return int(text)
+
+
+def _place(text: str) -> tuple[int, int, int]:
+    """The voxel 'x,y,z' of what is served."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise BadRequest(f"at={text[:50]!r} is no voxel; give x,y,z of what is shown")
+    x, y, z = map(int, parts)
+    return x, y, z
 
 
 def _streamed(parts: Iterator[bytes]) -> Response:

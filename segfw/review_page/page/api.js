@@ -14,12 +14,17 @@ export class ServerError extends Error {
 /** The server does not answer: it was ended, or the connection to it. */
 export class NoServer extends Error {}
 
+/** The refiner did not answer in time. */
+export class TooSlow extends Error {}
+
+export const REFINE_MS = 180_000; // for which an answer to a click is waited for: the first one reads the image
+
 async function ask(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
-  } catch {
-    throw new NoServer("the server does not answer");
+  } catch (error) {
+    throw error.name === "TimeoutError" ? new TooSlow("no answer in time") : new NoServer("the server does not answer");
   }
   if (!answer.ok) {
     const body = await answer.json().catch(() => ({}));
@@ -45,6 +50,7 @@ function casePath(id) {
 export const getSession = () => ask("/api/session").then((answer) => answer.json());
 export const getQueue = (fields) => ask(`/api/queue${query(fields)}`).then((answer) => answer.json());
 export const getCase = (id, fields = {}) => ask(`${casePath(id)}${query(fields)}`).then((answer) => answer.json());
+export const getClickPlaces = (id, fields) => ask(`${casePath(id)}/click-places${query(fields)}`).then((answer) => answer.json());
 export const getSummary = () => ask("/api/summary").then((answer) => answer.json());
 
 /** Bytes of a volume or of a candidate, no longer compressed. */
@@ -68,6 +74,15 @@ export async function saveMask(fields, values) {
   const headers = { "Content-Type": "application/octet-stream", "X-Segfw": "1" };
   const body = await gzip(values);
   const answer = await ask(`/api/save${query(fields)}`, { method: "POST", headers, body });
+  return answer.json();
+}
+
+/** What the refiner would change for a click on a mask, which is sent as it is drawn now. */
+export async function refine(fields, values) {
+  const headers = { "Content-Type": "application/octet-stream", "X-Segfw": "1" };
+  const body = await gzip(values);
+  const signal = AbortSignal.timeout(REFINE_MS);
+  const answer = await ask(`/api/refine${query(fields)}`, { method: "POST", headers, body, signal });
   return answer.json();
 }
 

@@ -2,9 +2,10 @@
 
 import * as api from "./api.js";
 import { nextRadius, placesBetween } from "./brush.js";
+import { ClickTool } from "./click_tool.js";
 import { ask, el, keepingFocus, say } from "./dom.js";
 import { FindingsPanel } from "./findings_panel.js";
-import { IN_WINDOW, PLACES } from "./mask_editor.js";
+import { IN_WINDOW, PLACES, REFINED } from "./mask_editor.js";
 import { OpenCase } from "./open_case.js";
 import { LAYOUTS, MASK_MODES } from "./picture.js";
 import { PLANES, PLANE_NAMES, growsToTheRight, patientSide } from "./planes.js";
@@ -33,6 +34,7 @@ export class CaseScreen {
     this.windows = [];
     this.windowAt = 0;
     this.open = new OpenCase(app.session, (what, detail) => this.#told(what, detail));
+    this.clicks = new ClickTool(this);
     const run = (id) => this.run(id);
     this.structures = new StructuresPanel({ select: (index, isFar) => this.select(index, isFar), toggle: (index) => this.#toggle(index), run });
     this.findings = new FindingsPanel({ goToRegion: (at) => this.goToRegion(at), run });
@@ -120,7 +122,7 @@ export class CaseScreen {
     }
     const action = this.#actions()[id];
     if (action !== undefined) {
-      Promise.resolve(action()).catch((error) => this.#failed(error));
+      Promise.resolve(action()).catch((error) => this.failed(error));
     }
   }
 
@@ -128,7 +130,7 @@ export class CaseScreen {
     if (id === "hide") {
       this.viewer.set({ isMaskHidden: isOn });
     } else {
-      this.viewer.set({ alone: isOn ? new Set(this.#labelsOf(this.selected)) : null });
+      this.viewer.set({ alone: isOn ? new Set(this.labelsOf(this.selected)) : null });
     }
     this.update();
   }
@@ -187,7 +189,8 @@ export class CaseScreen {
       ball: () => this.#draws(() => (this.isBall = !this.isBall)),
       size_down: () => this.#resize(false),
       size_up: () => this.#resize(true),
-      dab: () => this.dabAtCrossing(),
+      dab: () => (this.tool === REFINED ? this.clickAtCrossing(!this.clicks.isOutside) : this.dabAtCrossing()),
+      ...this.#clicking(),
       fill: () => this.change("fill", () => editor.fillHoles(this.viewer.view.plane, this.#slice())),
       interpolate: () => this.interpolate(),
       lock: () => this.#draws(() => (editor.rules.isLocked = !editor.rules.isLocked)),
@@ -195,6 +198,20 @@ export class CaseScreen {
       undo: () => this.#undo("undo"),
       redo: () => this.#undo("redo"),
       save: () => this.save(),
+    };
+  }
+
+  #clicking() {
+    if (!this.clicks.isThere) {
+      const none = () => say(t("refine.none"));
+      return { refine: none, refine_side: none, refine_other: none, refine_accept: none, refine_next: none };
+    }
+    return {
+      refine: () => this.setTool(REFINED),
+      refine_side: () => this.#draws(() => (this.clicks.isOutside = !this.clicks.isOutside)),
+      refine_other: () => this.clickAtCrossing(this.clicks.isOutside),
+      refine_accept: () => this.clicks.accept(),
+      refine_next: () => this.clicks.goToNext(),
     };
   }
 
@@ -247,7 +264,7 @@ export class CaseScreen {
 
   #toggle(index) {
     const hidden = new Set(this.viewer.view.hidden);
-    for (const label of this.#labelsOf(index)) {
+    for (const label of this.labelsOf(index)) {
       if (hidden.has(label)) {
         hidden.delete(label);
       } else {
@@ -259,7 +276,7 @@ export class CaseScreen {
   }
 
   /** Labels of voxels that make a structure: more than one for nested regions. */
-  #labelsOf(index) {
+  labelsOf(index) {
     const structure = this.app.session.structures.find((each) => each.index === index);
     const parts = (structure?.parts ?? []).filter(([group]) => group === this.open.group).map(([, label]) => label);
     return parts.length > 0 ? parts : [index];
@@ -267,7 +284,7 @@ export class CaseScreen {
 
   // Structures and regions
 
-  #structure() {
+  structure() {
     return this.open.about.structures.find(({ index }) => index === this.selected) ?? null;
   }
 
@@ -278,7 +295,7 @@ export class CaseScreen {
   select(index, isFar = false) {
     this.selected = index;
     this.open.editor.rules.label = index;
-    const structure = this.#structure();
+    const structure = this.structure();
     this.viewer.set({ selected: index });
     if (isFar && structure?.slices?.length > 0) {
       const voxel = [...this.viewer.voxel];
@@ -355,22 +372,29 @@ export class CaseScreen {
     if (change === null) {
       say(t("draw.nothing"));
     } else {
-      this.#changed(means);
+      this.changed(means);
       say(t(`draw.${name}`, { added: number(change.added), removed: number(change.removed) }));
     }
     return answer;
   }
 
-  #changed(means) {
+  changed(means) {
     this.open.usedCandidate ||= means === "candidate";
-    this.open.usedBrush ||= means === "brush";
+    this.open.usedBrush ||= means === "brush" || means === REFINED;
+    if (means !== REFINED) {
+      this.clicks.forget();
+    }
     this.viewer.maskChanged(this.open.editor.takeChangedBox());
     this.open.edited();
   }
 
   #mayDraw() {
     if (!this.open.isEditable) {
-      say(this.#whyNot(), "warn");
+      say(this.whyNot(), "warn");
+      return false;
+    }
+    if (this.clicks.isBusy) {
+      say(t("refine.wait"));
       return false;
     }
     return true;
@@ -426,6 +450,14 @@ export class CaseScreen {
     this.#cursorAt(this.viewer.view.plane, this.viewer.voxel);
   }
 
+  clickAtCrossing(isInside) {
+    if (this.tool !== REFINED) {
+      say(t("refine.choose_tool"));
+      return undefined;
+    }
+    return this.clicks.click(this.viewer.voxel, isInside);
+  }
+
   #dab(plane, voxel) {
     this.open.editor.dab(plane, voxel, this.radius_mm, this.isBall ? "ball" : "disc", this.tool === "erase");
   }
@@ -447,7 +479,7 @@ export class CaseScreen {
       say(t(`draw.nothing_to_${way}`));
       return;
     }
-    this.#changed("undo");
+    this.changed("undo");
     this.update();
   }
 
@@ -473,7 +505,7 @@ export class CaseScreen {
   // Decisions
 
   async decide(decision) {
-    const structure = this.#structure();
+    const structure = this.structure();
     if (structure === null || !this.#mayDraw()) {
       return;
     }
@@ -509,7 +541,7 @@ export class CaseScreen {
 
   /** A structure that is not there must not be in the mask; false if the reader thinks again. */
   async #eraseIfAbsent(structure) {
-    const labels = this.#labelsOf(structure.index);
+    const labels = this.labelsOf(structure.index);
     const { values } = this.open.editor;
     let voxels = 0;
     for (let index = 0; index < values.length; index += 1) {
@@ -531,7 +563,7 @@ export class CaseScreen {
 
   async reject() {
     if (!this.open.isEditable && this.open.about.state !== "REVIEWED") {
-      say(this.#whyNot(), "warn");
+      say(this.whyNot(), "warn");
       return;
     }
     const reasons = this.app.session.reject_reasons ?? REJECT_REASONS;
@@ -572,6 +604,10 @@ export class CaseScreen {
   }
 
   async #setGroup(group) {
+    if (this.open.isEditable && !this.#mayDraw()) {
+      this.update();
+      return;
+    }
     if (await this.open.setGroup(group)) {
       this.viewer.setMask(this.open.editor.values);
     }
@@ -614,6 +650,8 @@ export class CaseScreen {
       this.stroke = { kind: "window", last };
     } else if (event.button === 1) {
       this.stroke = { kind: "pan", last, tile: at.tile };
+    } else if (isDrawing && this.tool === REFINED) {
+      this.#clickOn(at, event.shiftKey);
     } else if (isDrawing && this.#mayDraw()) {
       this.#beginStroke(at);
     } else if (!isDrawing) {
@@ -621,6 +659,13 @@ export class CaseScreen {
       this.#crossAt(at);
     }
     event.preventDefault();
+  }
+
+  #clickOn(at, isOther) {
+    if (at.isInside) {
+      this.viewer.setVoxel(at.voxel);
+      this.clicks.click(at.voxel, isOther === this.clicks.isOutside);
+    }
   }
 
   #beginStroke(at) {
@@ -676,7 +721,7 @@ export class CaseScreen {
       const change = this.open.editor.end();
       this.viewer.set({ strokePlane: null });
       if (change !== null) {
-        this.#changed("brush");
+        this.changed("brush");
         this.update();
       }
       }
@@ -699,8 +744,10 @@ export class CaseScreen {
   /** Shows the brush where it would draw; ``null`` hides it. */
   #cursorAt(plane, voxel = null) {
     const isShown = plane !== null && this.tool !== "look";
+    const isClick = this.tool === REFINED;
+    const sign = isClick ? (this.clicks.isOutside ? "−" : "+") : null;
     const cursor = isShown
-      ? { plane, voxel, radius_mm: this.radius_mm, label: this.#label(), isErasing: this.tool === "erase", isBall: this.isBall }
+      ? { plane, voxel, sign, radius_mm: this.radius_mm, label: this.#label(), isErasing: this.tool === "erase", isBall: this.isBall }
       : null;
     this.viewer.view.cursor = cursor;
     this.viewer.invalidateOverlay();
@@ -748,13 +795,13 @@ export class CaseScreen {
 
   #told(what, detail) {
     if (what === "conflict") {
-      this.#solveConflict().catch((error) => this.#failed(error));
+      this.#solveConflict().catch((error) => this.failed(error));
     } else if (what === "offline") {
       this.#notice(t("offline", { port: window.location.port }), "error");
     } else if (what === "held") {
       this.#noticeOfState();
     } else if (what === "error") {
-      this.#failed(detail);
+      this.failed(detail);
     } else if (what === "case" && this.open.about.state !== detail.state) {
       this.#noticeOfState();
     }
@@ -789,7 +836,7 @@ export class CaseScreen {
     this.update();
   }
 
-  #whyNot() {
+  whyNot() {
     const { session } = this.app;
     if (session.read_only) {
       return t("readonly.session");
@@ -803,7 +850,7 @@ export class CaseScreen {
   #noticeOfState() {
     const { about, isEditable } = this.open;
     if (!isEditable) {
-      this.#notice(this.#whyNot(), about.state === "REVIEWED" ? "" : "warn");
+      this.#notice(this.whyNot(), about.state === "REVIEWED" ? "" : "warn");
       if (about.state === "REVIEWED" && !this.app.session.read_only) {
         this.notice.append(el("button", { type: "button", className: "act", "data-action": "again", onclick: () => this.#reviewAgain() }, t("case.again")));
       }
@@ -823,7 +870,7 @@ export class CaseScreen {
   }
 
   async #reviewAgain() {
-    await this.open.take().catch((error) => this.#failed(error));
+    await this.open.take().catch((error) => this.failed(error));
     await this.open.refresh();
     this.#noticeOfState();
     this.update();
@@ -844,7 +891,7 @@ export class CaseScreen {
     this.notice.className = `notice ${kind}`;
   }
 
-  #failed(error) {
+  failed(error) {
     if (error instanceof api.NoServer) {
       this.#notice(t("offline", { port: window.location.port }), "error");
     } else {
@@ -890,7 +937,7 @@ export class CaseScreen {
     }
     const { about, editor } = open;
     const { session } = this.app;
-    const hidden = new Set(about.structures.map(({ index }) => index).filter((index) => this.#labelsOf(index).every((label) => viewer.view.hidden.has(label))));
+    const hidden = new Set(about.structures.map(({ index }) => index).filter((index) => this.labelsOf(index).every((label) => viewer.view.hidden.has(label))));
     const labels = (session.labels ?? session.structures.map(({ index, label }) => ({ index, name: label, group: 0 }))).filter((label) => (label.group ?? 0) === open.group);
     keepingFocus(this.element, () => {
       this.structures.update({ structures: about.structures, selected: this.selected, hidden, isEditable: open.isEditable, state: about.state });
@@ -898,6 +945,7 @@ export class CaseScreen {
       this.viewBar.update({ view: viewer.view, windows: this.windows, windowAt: this.windowAt, about, channel: this.open.channel, isPlain: this.isPlain });
       this.drawBar.update({
         tool: this.tool,
+        clicks: this.clicks,
         isBall: this.isBall,
         radius_mm: this.radius_mm,
         unit: about.is_picture ? "pixels" : "mm",
@@ -913,6 +961,8 @@ export class CaseScreen {
       });
     });
     this.host.classList.toggle("drawing", this.tool !== "look");
+    this.host.classList.toggle("waiting", this.clicks.isBusy);
+    this.host.setAttribute("aria-busy", String(this.clicks.isBusy));
     this.title.replaceChildren(
       el("h1", { title: about.case }, about.case),
       el("span", { className: `state ${about.state}` }, known("state", about.changed?.length ? "CHANGED" : about.state)),
@@ -921,20 +971,28 @@ export class CaseScreen {
     this.#drawStatus();
   }
 
+  /** The name of the structure at a voxel; "" where there is none, or one of another group. */
+  nameAt(voxel) {
+    const { image, about, editor } = this.open;
+    const index = voxel[0] + image.dims[0] * (voxel[1] + image.dims[1] * voxel[2]);
+    return about.structures.find((each) => each.index === editor.values[index])?.label ?? "";
+  }
+
   #drawStatus() {
     const { viewer, open } = this;
     const { image, about } = open;
     const voxel = this.hovered?.voxel ?? viewer.voxel;
     const index = voxel[0] + image.dims[0] * (voxel[1] + image.dims[1] * voxel[2]);
     const intensity = image.isColour ? [0, 1, 2].map((part) => image.values[3 * index + part]).join(" ") : number(image.values[index] * image.slope + image.intercept, Number.isInteger(image.values[index]) && image.slope === 1 ? 0 : 2);
-    const label = about.structures.find((each) => each.index === open.editor.values[index]);
+    const label = this.nameAt(voxel);
     const side = about.has_letters ? t(`side.${patientSide(voxel[0], image.dims[0])}`) : "";
     const saved = open.isDirty ? t("status.unsaved") : open.isAutosaved ? t("status.autosaved", { version: open.base }) : open.base > 0 ? t("status.saved", { version: open.base }) : "";
     const parts = [
       viewer.isFlat ? t("status.pixel", { x: voxel[0] + 1, y: image.dims[1] - voxel[1] }) : t("status.voxel", { x: voxel[0] + 1, y: voxel[1] + 1, z: voxel[2] + 1 }),
       about.is_ct ? t("status.hu", { value: intensity }) : t("status.value", { value: intensity }),
-      label?.label ?? "",
+      label,
       side,
+      this.clicks.isBusy ? t("refine.working", { n: this.clicks.waiting }) : "",
       saved,
     ];
     this.status.replaceChildren(...parts.filter(Boolean).map((part, at) => el("span", { className: at === parts.length - 1 ? "saved" : "" }, part)));

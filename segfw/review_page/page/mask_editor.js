@@ -10,6 +10,7 @@ export const ANYWHERE = "anywhere";
 export const INSIDE = "inside";
 export const OUTSIDE = "outside";
 export const IN_WINDOW = "window";
+export const REFINED = "refine"; // the name of changes that the refiner has answered
 export const PLACES = [ANYWHERE, INSIDE, OUTSIDE, IN_WINDOW];
 
 export class MaskEditor {
@@ -34,8 +35,8 @@ export class MaskEditor {
   }
 
   /** Begins one change: all that follows until ``end`` is undone at once. */
-  begin(name) {
-    this.change = { name, recorder: new RunRecorder(), box: null, added: 0, removed: 0, label: this.rules.label };
+  begin(name, label = this.rules.label) {
+    this.change = { name, recorder: new RunRecorder(), box: null, added: 0, removed: 0, label };
   }
 
   /** Ends the change; null if no voxel was changed. */
@@ -140,6 +141,38 @@ export class MaskEditor {
       }
     }
     this.#growBox(xs[0], xs[1], ys[0], ys[1], zs[0], zs[1]);
+  }
+
+  /**
+   * Puts values of a box in their place: ``box`` as [first, behind the last] for x, y, z. Voxels that are neither empty
+   * nor of the labels ``own`` stay, unless ``mayOverwrite``.
+   */
+  takeValues(box, given, own, mayOverwrite) {
+    const [xs, ys, zs] = box;
+    const { values } = this;
+    let at = 0;
+    for (let z = zs[0]; z < zs[1]; z += 1) {
+      for (let y = ys[0]; y < ys[1]; y += 1) {
+        const row = z * this.strides[2] + y * this.strides[1];
+        let x = xs[0];
+        while (x < xs[1]) {
+          const start = row + x;
+          const before = values[start];
+          const after = given[at];
+          let count = 1;
+          while (x + count < xs[1] && values[start + count] === before && given[at + count] === after) {
+            count += 1;
+          }
+          if (before !== after && (before === 0 || mayOverwrite || own.includes(before))) {
+            values.fill(after, start, start + count);
+            this.#note(start, count, 1, before, after);
+            this.#growBox(x, x + count, y, y + 1, z, z + 1);
+          }
+          x += count;
+          at += count;
+        }
+      }
+    }
   }
 
   /** Takes every voxel of a label away. */

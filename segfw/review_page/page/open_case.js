@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { WorkClock } from "./clock.js";
-import { MaskEditor } from "./mask_editor.js";
+import { MaskEditor, REFINED } from "./mask_editor.js";
 import { readNifti } from "./nifti_file.js";
 import { ViewingRecord } from "./viewing_record.js";
 
@@ -104,6 +104,12 @@ export class OpenCase {
 
   async draft() {
     return (await this.#label(0)).values;
+  }
+
+  /** Places at which the folds disagree about a structure, the most doubtful first. */
+  async clickPlaces(structure) {
+    const answer = await api.getClickPlaces(this.id, { structure, base: this.base, ...this.#grid() });
+    return answer.places;
   }
 
   /** Takes the case for this person, or learns that another one has it. */
@@ -222,20 +228,30 @@ export class OpenCase {
     }
   }
 
+  /** What says to the server of what a bitmap is. */
+  bitmapFields() {
+    return {
+      case: this.id,
+      base: this.base,
+      whole: this.about.box?.is_whole === false ? 0 : 1,
+      box: boxField(this.about.box),
+      ...this.#groupField(),
+    };
+  }
+
   /**
    * Sends the mask as a new version. True if it is saved; a conflict is kept in ``conflict`` and told.
    * @param {{isAutosave?: boolean, base?: number}} how
    */
   async save({ isAutosave = false, base = this.base } = {}) {
     const revision = this.editor.revision;
+    const clicks = this.editor.history.done.filter(({ name, isSaved }) => name === REFINED && !isSaved);
     const fields = {
-      case: this.id,
+      ...this.bitmapFields(),
       base,
       origin: this.usedCandidate && !this.usedBrush ? "candidate" : "edited",
       autosave: isAutosave ? 1 : 0,
-      whole: this.about.box?.is_whole === false ? 0 : 1,
-      box: boxField(this.about.box),
-      ...this.#groupField(),
+      clicks: clicks.length,
     };
     this.isSaving = true;
     try {
@@ -244,6 +260,7 @@ export class OpenCase {
       this.about.version = saved.version;
       this.about.sha256 = saved.sha256;
       this.savedRevision = revision;
+      clicks.forEach((change) => (change.isSaved = true));
       this.isDirty = this.editor.revision !== revision;
       this.isAutosaved = isAutosave;
       this.conflict = null;

@@ -48,7 +48,10 @@ export class Overlay {
       this.#outlines(tile, viewer);
     }
     if (view.box !== null) {
-      this.#box(tile, viewer);
+      this.#box(tile, viewer, view.box, []);
+    }
+    if (view.clicked !== null) {
+      this.#clicked(tile, viewer);
     }
     if (!viewer.isFlat || view.cursor === null) {
       this.#crossing(tile, viewer);
@@ -105,9 +108,42 @@ export class Overlay {
     pen.setLineDash([]);
   }
 
-  #box(tile, viewer) {
+  /** The box that a click changed, dashed, and where the click was: + belongs to the structure, − does not. */
+  #clicked(tile, viewer) {
+    const { box, voxel, isInside } = viewer.view.clicked;
+    if (box !== null) {
+      this.#box(tile, viewer, box, [6, 4]);
+    }
     const { across, up, through } = PLANES[tile.plane];
-    const { box } = viewer.view;
+    if (voxel[through] === viewer.voxel[through]) {
+      const [x, y] = placeIn(tile, voxel[across] + 0.5, voxel[up] + 0.5);
+      this.#sign(x, y, isInside, viewer);
+    }
+  }
+
+  #sign(x, y, isPlus, viewer) {
+    const { pen } = this;
+    const arm = 5 * viewer.ratio;
+    pen.setLineDash([]);
+    for (const [colour, width] of [
+      [HALO, 5],
+      [INK, 2],
+    ]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width * viewer.ratio;
+      pen.beginPath();
+      pen.moveTo(x - arm, y);
+      pen.lineTo(x + arm, y);
+      if (isPlus) {
+        pen.moveTo(x, y - arm);
+        pen.lineTo(x, y + arm);
+      }
+      pen.stroke();
+    }
+  }
+
+  #box(tile, viewer, box, dash) {
+    const { across, up, through } = PLANES[tile.plane];
     const at = viewer.voxel[through];
     if (at < box[through][0] || at >= box[through][1]) {
       return;
@@ -122,7 +158,9 @@ export class Overlay {
     pen.strokeRect(...rectangle);
     pen.strokeStyle = INK;
     pen.lineWidth = viewer.ratio;
+    pen.setLineDash(dash.map((length) => length * viewer.ratio));
     pen.strokeRect(...rectangle);
+    pen.setLineDash([]);
   }
 
   /** Two lines that leave the middle free. */
@@ -149,10 +187,14 @@ export class Overlay {
 
   #brush(tile, viewer) {
     const { pen } = this;
-    const { voxel, radius_mm, label, isErasing, isBall } = viewer.view.cursor;
+    const { voxel, sign, radius_mm, label, isErasing, isBall } = viewer.view.cursor;
     const { across, up } = PLANES[tile.plane];
     const { spacing_mm } = viewer.nifti;
     const [x, y] = placeIn(tile, voxel[across] + 0.5, voxel[up] + 0.5);
+    if (sign !== null) {
+      this.#sign(x, y, sign === "+", viewer);
+      return;
+    }
     const [x1] = placeIn(tile, voxel[across] + 0.5 + radius_mm / spacing_mm[across], voxel[up] + 0.5);
     const [, y1] = placeIn(tile, voxel[across] + 0.5, voxel[up] + 0.5 + radius_mm / spacing_mm[up]);
     const drawn = [

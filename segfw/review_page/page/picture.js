@@ -21,6 +21,7 @@ function firstView() {
     isDoubtShown: false,
     cursor: null,
     box: null,
+    clicked: null,
     strokePlane: null,
   };
 }

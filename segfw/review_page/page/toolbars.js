@@ -68,7 +68,7 @@ export class DrawBar {
     this.inside = el("select", { "aria-label": t("bar.place_label"), title: t("bar.place_label"), onchange: () => does.placeLabel(Number(this.inside.value)) });
   }
 
-  update({ tool, isBall, radius_mm, unit, rules, isEditable, canUndo, canRedo, isDirty, labels, groups, group, isPicture }) {
+  update({ tool, clicks, isBall, radius_mm, unit, rules, isEditable, canUndo, canRedo, isDirty, labels, groups, group, isPicture }) {
     const { run } = this.does;
     const isEnabled = isEditable;
     this.size.textContent = t(`bar.size_${unit}`, { size: number(radius_mm * 2, radius_mm * 2 < 10 ? 1 : 0) });
@@ -85,6 +85,7 @@ export class DrawBar {
         actionButton("erase", run, { isPressed: tool === "erase", isEnabled }),
         ...(isPicture ? [] : [actionButton("ball", run, { isPressed: isBall, isEnabled })]),
       ),
+      clickButtons(clicks, tool, isEnabled, run),
       el("span", { className: "group" }, actionButton("size_down", run, { ...bare("−"), isEnabled }), this.size, actionButton("size_up", run, { ...bare("+"), isEnabled })),
       actionButton("fill", run, { isEnabled }),
       ...(isPicture ? [] : [actionButton("interpolate", run, { isEnabled })]),
@@ -96,6 +97,23 @@ export class DrawBar {
       actionButton("save", run, { isEnabled: isEnabled && isDirty, className: isDirty ? "primary" : "" }),
     );
   }
+}
+
+/** Buttons of the click tool; without a refiner they are not there to be seen. */
+function clickButtons(clicks, tool, isEnabled, run) {
+  const isOn = tool === "refine";
+  return el(
+    "span",
+    { className: "group", hidden: !clicks.isThere },
+    actionButton("refine", run, { isPressed: isOn, isEnabled }),
+    ...(isOn || !clicks.isThere
+      ? [
+          actionButton("refine_side", run, { text: t(clicks.isOutside ? "refine.outside" : "refine.inside"), isEnabled }),
+          actionButton("refine_accept", run, { isEnabled: isEnabled && Boolean(clicks.clicked?.box) }),
+          actionButton("refine_next", run),
+        ]
+      : []),
+  );
 }
 
 /** Masks with more than 255 labels are shown and drawn in groups. */
