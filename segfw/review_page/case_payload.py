@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from segfw.clicks.proposed_clicks import ProposedClick
 from segfw.dataset.labels import LabelSet
 from segfw.grid.boxes import Box
 from segfw.images.units import Units
@@ -113,6 +114,19 @@ def region_rows(regions: Sequence[KeptRegion], grid: ServedGrid) -> list[dict[st
                 else [],
             }
         )
+    return rows
+
+
+def place_rows(places: Sequence[ProposedClick], grid: ServedGrid) -> list[dict[str, Any]]:
+    """A row for each proposed click; those that lie outside of what is served are left out."""
+    rows = []
+    for place in places:
+        box = grid.of_file_box(place.box)
+        z, y, x = (round(index) for index in grid.of_file_point(place.point))
+        is_shown = all(0 <= index < size for index, size in zip((z, y, x), grid.shape))
+        if box is not None and is_shown:
+            at = {"at_xyz": [x, y, z], "box_xyz": box_xyz(box)}
+            rows.append({**at, "inside": place.inside, "wrong_mm3": place.wrong_mm3})
     return rows
 
 

@@ -172,11 +172,10 @@ class CaseViews:
 
     def doubt(self, case: str, grid: ServedGrid) -> np.ndarray:
         """How doubtful each voxel is, 0 to 255."""
-        file = self.doubt_file(case)
-        if file is None:
+        values = self.doubt_values(case)
+        if values is None:
             raise NotFound(f"{case}: there is no map of doubt; segfw predict --uncertainty makes one")
-        volume = self._on_grid_of(case, read_volume(file), file)
-        return (grid.cut_out(volume.array[0]) * 255).clip(0, 255).astype(np.uint8)
+        return (grid.cut_out(values) * 255).clip(0, 255).astype(np.uint8)
 
     def _on_grid_of(self, case: str, volume: Volume, file: Path) -> Volume:
         mask = self.mask(case, 0)
@@ -198,6 +197,15 @@ class CaseViews:
         versions = [f"version_{version.number}" for version in self.source.versions(case)]
         return ["draft", *sorted(folds), *versions]
 
+    def fold_masks(self, case: str) -> list[np.ndarray]:
+        """Label values (Z, Y, X) of single folds, in the order of the draft's file; none where they were not kept."""
+        return [self._fold(case, name) for name in self.others(case) if FOLD.fullmatch(name)]
+
+    def doubt_values(self, case: str) -> np.ndarray | None:
+        """How doubtful each voxel of the file's grid is, 0 to 1; None where there is no map of it."""
+        file = self.doubt_file(case)
+        return None if file is None else self._on_grid_of(case, read_volume(file), file).array[0]
+
     def other(self, case: str, kind: str, grid: ServedGrid, group: int = 0) -> np.ndarray:
         """The bitmap of one of ``others``."""
         if kind not in self.others(case):
@@ -205,11 +213,14 @@ class CaseViews:
         version = VERSION.fullmatch(kind)
         if kind == "draft" or version is not None:
             return self.label(case, int(version[1]) if version else 0, grid, group)
+        return self.bitmap(self._fold(case, kind), grid, group)
+
+    def _fold(self, case: str, kind: str) -> np.ndarray:
+        """Label values of one of the folds among ``others``."""
         folder = self.source.folder / PLAUSIBLE_FOLDER
         names = [f"{self.source.told_of(case)}_{kind}{ending}" for ending in MASK_ENDINGS]
         file = next(folder / name for name in names if (folder / name).is_file())
-        volume = self._on_grid_of(case, read_mask(file), file)
-        return self.bitmap(volume.array[0], grid, group)
+        return self._on_grid_of(case, read_mask(file), file).array[0]
 
     def regions(self, case: str) -> tuple[KeptRegion, ...]:
         """Suspected regions of the draft; none where they are of another grid than it is."""

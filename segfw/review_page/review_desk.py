@@ -19,6 +19,7 @@ from segfw.base.figures import label_color
 from segfw.base.own_version import own_version
 from segfw.base.parallel import CasesFailed
 from segfw.base.words import count
+from segfw.clicks.proposed_clicks import contradiction, doubt_near, proposed_clicks
 from segfw.delivery.deliver_cases import deliver_cases
 from segfw.delivery.deliver_options import DeliverOptions
 from segfw.images.formats import size_and_change
@@ -32,6 +33,7 @@ from segfw.review_page.case_payload import (
     gate_of,
     grid_facts,
     palette_structures,
+    place_rows,
     region_rows,
     structure_rows,
 )
@@ -326,6 +328,23 @@ class ReviewDesk:
             }
             for version in self.source.versions(case)
         ]
+
+    def click_places(self, case: str, structure: str, base: int, grid: ServedGrid) -> dict[str, Any]:
+        """Where a click on a structure of a version probably pays, by the folds' masks or else by the map of doubt."""
+        self.require_shown(case)
+        found = next((each for each in self._structures if each.name == structure), None)
+        if found is None:
+            raise UserError(f"{case}: has no structure {structure[:50]!r}; give one of {', '.join(self._names())}")
+        values = [part.value for part in found.parts]
+        mask = self.views.mask(case, base)
+        present = np.isin(mask.array[0], values)
+        folds = [np.isin(each, values) for each in self.views.fold_masks(case)]
+        doubt = None if folds else self.views.doubt_values(case)
+        if not folds and doubt is None:
+            return {"places": []}
+        spacing_mm = mask.geometry.spacing_mm
+        share = contradiction(folds, present) if doubt is None else doubt_near(doubt, present, spacing_mm)
+        return {"places": place_rows(proposed_clicks(share, present, spacing_mm), grid)}
 
     def require_shown(self, case: str) -> None:
         """Refused while quality and doubt of the case are not to be seen."""

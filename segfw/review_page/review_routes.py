@@ -116,6 +116,7 @@ def review_app(desk: ReviewDesk, files: PageFiles) -> Starlette:
             Route(case + "/doubt.nii.gz", routes.doubt),
             Route(case + "/label/{number:int}.nii.gz", routes.label),
             Route(case + "/compare/{kind}", routes.compare),
+            Route(case + "/click-places", routes.click_places),
             Route(case + "/candidate/{region:int}/{number:int}", routes.candidate),
             Route("/api/save", routes.save, methods=["POST"]),
             Route("/api/refine", routes.refine, methods=["POST"]),
@@ -217,6 +218,17 @@ class ReviewRoutes:
             self.desk.require_shown(case)
             grid = self._grid(case, request.query_params)
             return _streamed(nifti_parts(self.desk.views.doubt(case, grid), grid.geometry))
+
+        return await self._of_case(request, answer)
+
+    async def click_places(self, request: Request) -> Response:
+        """Where a click probably pays."""
+
+        def answer(case: str) -> Response:
+            query = request.query_params
+            grid = self._grid(case, query)
+            base = _number(query, "base", 0)
+            return JSONResponse(self.desk.click_places(case, query.get("structure", ""), base, grid))
 
         return await self._of_case(request, answer)
 

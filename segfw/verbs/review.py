@@ -13,6 +13,7 @@ from segfw.base.speech import say_next
 from segfw.review_page.review_options import ReviewOptions
 
 if TYPE_CHECKING:
+    from segfw.review_page.click_desk import ClickRefiner
     from segfw.reviewing.review_store import ReviewStore
 
 
@@ -30,13 +31,15 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
     folder
         Of masks that ``predict`` or ``ensemble`` wrote.
     options
-        Who reviews, and how the page is opened. ``static`` writes one HTML file of the most urgent ``cases`` instead,
+        Who reviews, and how the page is opened. With ``refiner`` the page has a click tool, and PyTorch is loaded;
+        without it nothing of it is. ``static`` writes one HTML file of the most urgent ``cases`` instead,
         with pictures; ``segfw accept --from`` takes the decisions that are downloaded from it.
 
     Raises
     ------
     UserError
-        If it is no folder of masks, the port is taken, or the packages of the server are not installed.
+        If it is no folder of masks, the model has no refiner, the port is taken, or the packages of the server are not
+        installed.
     """
     from segfw.review_page.serve_review import bound_socket, require_server, serve_review
     from segfw.reviewing.people import Person
@@ -57,7 +60,7 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
         is_read_only=options.read_only,
         is_blind=options.blind,
     )
-    desk = ReviewDesk(store, seat)
+    desk = ReviewDesk(store, seat, refiner=_refiner(options))
     desk.index()  # before the page is opened, which would wait for it
 
     def say_ready(address: str) -> None:
@@ -70,6 +73,15 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
         print("Ctrl-C ends it; what was saved stays", flush=True)
 
     serve_review(desk, bound_socket(options.port), say_ready)
+
+
+def _refiner(options: ReviewOptions) -> ClickRefiner | None:
+    """What answers clicks, read before the page is opened; None without one."""
+    if options.refiner is None:
+        return None
+    from segfw.interaction.refiner import Refiner
+
+    return Refiner(options.refiner, device=options.device)
 
 
 def _write_static(store: ReviewStore, path: Path, options: ReviewOptions) -> None:

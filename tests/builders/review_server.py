@@ -103,10 +103,21 @@ class Reviewer:
 
 
 @contextmanager
-def review_server(folder: Path, *options: str, user: str = "Anna", limits: Any = None) -> Iterator[Reviewer]:
-    """Starts ``segfw review`` and waits for its address; ``limits`` is run in the process before it starts."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "segfw", "review", str(folder), "--user", user, "--no-browser", *options]
+def review_server(
+    folder: Path,
+    *options: str,
+    user: str = "Anna",
+    limits: Any = None,
+    program: tuple[str, ...] = ("segfw", "review"),
+) -> Iterator[Reviewer]:
+    """Starts ``segfw review`` and waits for its address; ``limits`` is run in the process before it starts.
+
+    ``program`` is what is run in its place.
+    """
+    tests = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join((str(tests.parent), str(tests)))
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", *program, str(folder), "--user", user, "--no-browser", *options]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

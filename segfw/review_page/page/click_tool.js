@@ -197,7 +197,7 @@ export class ClickTool {
     const box = [0, 1, 2].map((axis) => [place.box_xyz[axis], place.box_xyz[axis + 3]]);
     screen.viewer.set({ box });
     screen.viewer.setVoxel(place.at_xyz);
-    say(t(place.inside ? "refine.maybe_inside" : "refine.maybe_outside", { name: label, n: known.next, count: known.places.length }));
+    say(t(`refine.maybe_${place.inside ? "inside" : "outside"}`, { name: label, n: known.next, count: known.places.length }));
     screen.update();
   }
 }

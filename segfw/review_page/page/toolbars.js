@@ -108,7 +108,7 @@ function clickButtons(clicks, tool, isEnabled, run) {
     actionButton("refine", run, { isPressed: isOn, isEnabled }),
     ...(isOn || !clicks.isThere
       ? [
-          actionButton("refine_side", run, { text: t(clicks.isOutside ? "refine.outside" : "refine.inside"), isEnabled }),
+          actionButton("refine_side", run, { text: t(`refine.side_${clicks.isOutside ? "outside" : "inside"}`), isEnabled }),
           actionButton("refine_accept", run, { isEnabled: isEnabled && Boolean(clicks.clicked?.box) }),
           actionButton("refine_next", run),
         ]

@@ -1,0 +1,126 @@
+"""A refiner that is planted: it answers each click with a ball, so that a human can count what a click changes.
+
+Run as a program it is ``segfw review`` with such a refiner, in a process of its own: ``python -m
+builders.planted_refiner FOLDER --user NAME``. With ``--slow-until FILE`` it answers once that file is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from segfw.base.errors import UserError
+from segfw.clicks.click import AsksFirst
+from segfw.dataset.labels import LABELS_FILE, LabelSet
+from segfw.grid.boxes import Box
+from segfw.images.formats import read_volume
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Volume
+
+RADIUS_MM = 4.0
+DIGEST = "5e" * 32
+TOO_DARK = -900.0  # an image with nothing brighter is of no modality that it knows
+
+
+@dataclass(frozen=True)
+class BallChange:
+    """What a click changed."""
+
+    box: Box | None
+    values: np.ndarray
+    seconds: float = 0.25
+
+
+def ball(geometry: Geometry, ras_mm: Sequence[float]) -> np.ndarray:
+    """Voxels whose centres are at most RADIUS_MM away."""
+    index = np.indices(geometry.shape).reshape(3, -1)
+    place = geometry.matrix[:3, :3] @ index + geometry.matrix[:3, 3:]
+    away = np.linalg.norm(place - np.asarray(ras_mm)[:, None], axis=0)
+    return (away <= RADIUS_MM + 1e-6).reshape(geometry.shape)
+
+
+@dataclass
+class BallCase:
+    """A mask that clicks put balls on."""
+
+    labels: LabelSet
+    mask: Volume
+    slow_until: Path | None = None
+    clicks: int = 0
+
+    def set_mask(self, values: np.ndarray, box: Box | None = None) -> None:
+        assert box is None
+        self.mask = replace(self.mask, array=values[None].copy())
+
+    def click(
+        self, label: str, ras_mm: Sequence[float], inside: bool = True, *, may_overwrite: bool = False
+    ) -> BallChange:
+        while self.slow_until is not None and not self.slow_until.exists():
+            time.sleep(0.02)
+        self.clicks += 1
+        values = self.mask.array[0]
+        own = self.labels.values[self.labels.foreground[label]]
+        is_ball = ball(self.mask.geometry, ras_mm)
+        inverse = np.linalg.inv(self.mask.geometry.matrix)
+        at = tuple(np.round(inverse[:3, :3] @ np.asarray(ras_mm) + inverse[:3, 3]).astype(int))
+        if values[at] not in (0, own) and inside and not may_overwrite:
+            raise AsksFirst(f"the click lies in {self.labels.names[self.labels.values.index(values[at])]}")
+        after = values.copy()
+        if inside:
+            after[is_ball & ((values == 0) | may_overwrite)] = own
+        else:
+            after[is_ball & (values == own)] = 0
+        places = np.argwhere(after != values)
+        self.mask = replace(self.mask, array=after[None])
+        if not len(places):
+            return BallChange(None, after[:0])
+        z, y, x = ((int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0)))
+        return BallChange((z, y, x), after[slice(*z), slice(*y), slice(*x)])
+
+
+@dataclass
+class BallRefiner:
+    """Opens cases of one folder."""
+
+    labels: LabelSet
+    slow_until: Path | None = None
+    digest: str = DIGEST
+    opened: list[tuple[str, ...]] = field(default_factory=list)
+
+    def open(self, image_files: Sequence[Path], mask: Volume) -> BallCase:
+        images = [read_volume(Path(file)) for file in image_files]
+        if float(images[0].array.max()) <= TOO_DARK:
+            raise UserError(f"{image_files[0]}: is no image for this refiner; give one of the modality it was trained on")
+        self.opened.append(tuple(Path(file).name for file in image_files))
+        return BallCase(self.labels, mask, self.slow_until)
+
+
+def main() -> None:
+    """Serves a folder with a planted refiner."""
+    from segfw.review_page.review_desk import ReviewDesk, Seat
+    from segfw.review_page.serve_review import bound_socket, serve_review
+    from segfw.reviewing.people import Person
+    from segfw.reviewing.review_store import ReviewStore
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--user", default="Anna")
+    parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--slow-until", type=Path)
+    parser.add_argument("--largest-whole", type=int, default=30_000_000)
+    parser.add_argument("--blind", action="store_true")
+    asked = parser.parse_args()
+    refiner = BallRefiner(LabelSet.load(asked.folder / LABELS_FILE), asked.slow_until)
+    seat = Seat(person=Person.named(asked.user), is_blind=asked.blind)
+    store = ReviewStore.open(asked.folder)
+    desk = ReviewDesk(store, seat, largest_whole=asked.largest_whole, refiner=refiner)
+    serve_review(desk, bound_socket(0), lambda address: print(f"open {address}", flush=True))
+
+
+if __name__ == "__main__":
+    main()
