@@ -77,7 +77,8 @@ EDGES = {
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},
     "review_page": {
-        *("base", "images", "dataset", "grid", "evaluation", "interop", "quality", "reviewing", "worklist", "delivery"),
+        *("base", "images", "dataset", "grid", "evaluation", "clicks", "interop", "quality", "reviewing", "worklist"),
+        "delivery",
     },
     "monailabel": {
         *("base", "images", "dataset", "evaluation", "model", "inference", "reviewing", "worklist", "review_page"),

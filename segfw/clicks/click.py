@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from segfw.base.errors import UserError
 from segfw.base.records import Record
 
 Point = tuple[float, float, float]
@@ -17,3 +18,12 @@ class Click(Record):
     label: Annotated[str, StringConstraints(min_length=1)]
     ras_mm: Point
     inside: bool = True
+
+
+class AsksFirst(UserError):
+    """A click for one structure lies in ``other``, which is protected: whoever clicked says first whether it may be
+    overwritten."""
+
+    def __init__(self, message: str, other: str = "") -> None:
+        super().__init__(message)
+        self.other = other

@@ -124,7 +124,7 @@ class ReviewDesk:
         self.source = CaseSource(store)
         self.views = CaseViews(self.source, self.palette, largest_whole=largest_whole)
         self.clock = clock or ActiveClock()
-        self._clicks = None if refiner is None else ClickDesk(refiner)
+        self._clicks = None if refiner is None else ClickDesk(refiner, store.labels)
         self._events = CaseEvents(store.log.path)
         self._cases = {case: case for case in self.source.case_ids}
         wanted = set(store.structures)

@@ -296,6 +296,7 @@ class ReviewRoutes:
             at_xyz=_place(query.get("at", "")),
             is_inside=query.get("inside", "1") == "1",
             may_overwrite=query.get("overwrite", "0") == "1",
+            after=_number(query, "after", 0),
         )
 
         def answer(case: str, bitmap: Bitmap) -> dict[str, Any]:

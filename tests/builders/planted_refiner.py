@@ -31,9 +31,12 @@ TOO_DARK = -900.0  # an image with nothing brighter is of no modality that it kn
 class BallChange:
     """What a click changed."""
 
-    box: Box | None
+    box: Box
     values: np.ndarray
     seconds: float = 0.25
+
+
+NOTHING = BallChange(((0, 0), (0, 0), (0, 0)), np.zeros((0, 0, 0), np.uint8))
 
 
 def ball(geometry: Geometry, ras_mm: Sequence[float]) -> np.ndarray:
@@ -51,34 +54,48 @@ class BallCase:
     labels: LabelSet
     mask: Volume
     slow_until: Path | None = None
-    clicks: int = 0
+    remembered: list[tuple[str, bool]] = field(default_factory=list)
+    most_undone: int = 100
+    is_closed: bool = False
 
-    def set_mask(self, values: np.ndarray, box: Box | None = None) -> None:
+    def set_mask(self, values_zyx: np.ndarray, box: Box | None = None) -> None:
         assert box is None
-        self.mask = replace(self.mask, array=values[None].copy())
+        self.mask = replace(self.mask, array=values_zyx[None].copy())
+
+    def undo(self) -> BallChange | None:
+        if not self.remembered or self.most_undone == 0:
+            return None
+        self.most_undone -= 1
+        self.remembered.pop()
+        return NOTHING
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def click(
         self, label: str, ras_mm: Sequence[float], inside: bool = True, *, may_overwrite: bool = False
     ) -> BallChange:
         while self.slow_until is not None and not self.slow_until.exists():
             time.sleep(0.02)
-        self.clicks += 1
+        assert not self.is_closed
         values = self.mask.array[0]
         own = self.labels.values[self.labels.foreground[label]]
         is_ball = ball(self.mask.geometry, ras_mm)
         inverse = np.linalg.inv(self.mask.geometry.matrix)
         at = tuple(np.round(inverse[:3, :3] @ np.asarray(ras_mm) + inverse[:3, 3]).astype(int))
         if values[at] not in (0, own) and inside and not may_overwrite:
-            raise AsksFirst(f"the click lies in {self.labels.names[self.labels.values.index(values[at])]}")
+            other = self.labels.names[self.labels.values.index(values[at])]
+            raise AsksFirst(f"the click lies in {other}; say whether it may be overwritten", other)
         after = values.copy()
         if inside:
             after[is_ball & ((values == 0) | may_overwrite)] = own
         else:
             after[is_ball & (values == own)] = 0
+        self.remembered.append((label, inside))
         places = np.argwhere(after != values)
         self.mask = replace(self.mask, array=after[None])
         if not len(places):
-            return BallChange(None, after[:0])
+            return NOTHING
         z, y, x = ((int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0)))
         return BallChange((z, y, x), after[slice(*z), slice(*y), slice(*x)])
 
@@ -91,13 +108,16 @@ class BallRefiner:
     slow_until: Path | None = None
     digest: str = DIGEST
     opened: list[tuple[str, ...]] = field(default_factory=list)
+    cases: list[BallCase] = field(default_factory=list)
 
-    def open(self, image_files: Sequence[Path], mask: Volume) -> BallCase:
-        images = [read_volume(Path(file)) for file in image_files]
+    def open(self, image: Sequence[Path], mask: Volume, *, labels: LabelSet) -> BallCase:
+        assert labels == self.labels
+        images = [read_volume(Path(file)) for file in image]
         if float(images[0].array.max()) <= TOO_DARK:
-            raise UserError(f"{image_files[0]}: is no image for this refiner; give one of the modality it was trained on")
-        self.opened.append(tuple(Path(file).name for file in image_files))
-        return BallCase(self.labels, mask, self.slow_until)
+            raise UserError(f"{image[0]}: is no image for this refiner; give one of the modality it was trained on")
+        self.opened.append(tuple(Path(file).name for file in image))
+        self.cases.append(BallCase(self.labels, mask, self.slow_until))
+        return self.cases[-1]
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ ADDRESSES = (
     *("/", "/api/session", "/api/queue", "/api/case/case_1", "/api/case/case_1/image.nii.gz"),
     *("/api/case/case_1/label/0.nii.gz", "/api/case/case_1/candidate/1/0", "/api/open", "/api/decide"),
     *("/api/save?case=case_1&base=0", "/api/sign", "/api/reject", "/api/nothing", "/index.html"),
+    *("/api/refine?case=case_1&base=0&structure=liver&at=1,1,1", "/api/case/case_1/click-places?structure=liver"),
 )
+REFINE = "/api/refine?case=case_1&base=0&structure=liver&at=1,4,1"
 VOXELS = int(np.prod(SHAPE))
 
 
@@ -129,7 +131,7 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_of_other_sites(folder):
 CHANGING = ("/api/open", "/api/heartbeat", "/api/release", "/api/decide", "/api/finish", "/api/sign", "/api/reject")
 
 
-@pytest.mark.parametrize("path", [*CHANGING, "/api/amend", "/api/save?case=case_1&base=0"])
+@pytest.mark.parametrize("path", [*CHANGING, "/api/amend", "/api/save?case=case_1&base=0", REFINE])
 @pytest.mark.parametrize(
     "origin",
     [None, "null", "http://evil.example", "http://127.0.0.1", "https://127.0.0.1:{port}", "http://127.0.0.1:1"],
@@ -141,7 +143,7 @@ def test_what_changes_something_must_come_from_the_page(anna, path, origin):
     assert anna.ask("POST", path, json.dumps({"case": "case_1"}), headers).status == 403
 
 
-@pytest.mark.parametrize("path", [*CHANGING, "/api/save?case=case_1&base=0"])
+@pytest.mark.parametrize("path", [*CHANGING, "/api/save?case=case_1&base=0", REFINE])
 @pytest.mark.parametrize("value", [None, "", "0", "true"])
 def test_without_the_own_header_nothing_is_changed(anna, path, value):
     headers = {name: text for name, text in anna.own_headers.items() if name != "X-Segfw"}
@@ -211,7 +213,9 @@ STRANGE_IDS = (
 )
 
 
-@pytest.mark.parametrize("tail", ["", "/image.nii.gz", "/label/0.nii.gz", "/doubt.nii.gz", "/compare/draft"])
+@pytest.mark.parametrize(
+    "tail", ["", "/image.nii.gz", "/label/0.nii.gz", "/doubt.nii.gz", "/compare/draft", "/click-places?structure=liver"]
+)
 @pytest.mark.parametrize("case", STRANGE_IDS)
 def test_an_id_that_is_no_case_is_not_found(anna, case, tail):
     answer = anna.get(f"/api/case/{case}{tail}")
@@ -226,6 +230,7 @@ def test_nothing_is_written_for_an_id_that_is_no_case(anna, case):
     name = unquote_to_bytes(case).decode("latin-1")
     packed = gzip.compress(bytes(VOXELS))
     assert anna.post(f"/api/save?case={case}&base=0", packed).status in (404, 414)
+    assert anna.post(f"/api/refine?case={case}&base=0&structure=liver&at=1,1,1", packed).status in (404, 414)
     assert anna.post("/api/open", {"case": name}).status == 404
     assert anna.post("/api/reject", {"case": name, "reason": "image-bad"}).status == 404
 
@@ -266,6 +271,8 @@ def test_a_box_that_is_none_is_refused(anna, box):
         ("/api/case/case_1/compare/version_3", 404),
         ("/api/case/case_1/candidate/1/9", 404),
         ("/api/case/case_1/candidate/9/0", 404),
+        ("/api/case/case_1/click-places", 400),
+        ("/api/case/case_1/click-places?structure=liver&base=4", 404),
         ("/api/queue?offset=-1", 400),
         ("/api/queue?limit=many", 400),
         ("/api/session?" + "x" * 5000, 414),
@@ -302,6 +309,57 @@ def test_a_bitmap_that_is_none_is_refused(anna, content, status):
     assert answer.json["error"]
 
 
+@pytest.fixture(scope="module")
+def ben(tmp_path_factory):
+    """Somebody whose server has a refiner, on a folder of his own."""
+    with review_server(make_drafts(tmp_path_factory.mktemp("clicks")), program=("builders.planted_refiner",)) as server:
+        assert server.enter().status == 200
+        assert server.post("/api/open", {"case": "case_1"}).status == 200
+        assert server.post(REFINE, gzip.compress(bytes(VOXELS))).json["box_xyz"]  # else what is below proves nothing
+        yield server
+
+
+@pytest.mark.parametrize(
+    "content, status",
+    [
+        (gzip.compress(bytes(VOXELS - 1)), 422),
+        (gzip.compress(bytes(VOXELS + 1)), 413),
+        (gzip.compress(bytes(VOXELS))[:-3], 422),
+        (b"", 422),
+        (bytes(VOXELS), 422),
+        (gzip.compress(bytes([3]) + bytes(VOXELS - 1)), 422),
+        (gzip.compress(bytes(50_000_000), 9), 413),
+    ],
+    ids=["short", "long", "cut", "empty", "no gzip", "index 3", "bomb"],
+)
+def test_a_click_on_a_bitmap_that_is_none_is_refused(ben, content, status):
+    answer = ben.post(REFINE, content)
+    assert answer.status == status, answer.body
+    assert answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "query, status",
+    [
+        ("base=0&structure=liver", 400),
+        ("base=0&structure=liver&at=1,2", 400),
+        ("base=0&structure=liver&at=1,2,-3", 400),
+        ("base=0&structure=liver&at=1,2,1e1", 400),
+        ("base=0&structure=liver&at=8,0,0", 400),
+        ("base=0&structure=spleen&at=1,1,1", 400),
+        ("base=0&at=1,1,1", 400),
+        ("base=7&structure=liver&at=1,1,1", 404),
+        ("structure=liver&at=1,1,1", 400),
+        ("base=0&structure=liver&at=1,1,1&group=1", 400),
+        ("base=0&structure=liver&at=1,1,1&box=0,0,0,9,6,5", 400),
+    ],
+)
+def test_a_click_that_says_something_else_is_refused(ben, query, status):
+    answer = ben.post(f"/api/refine?case=case_1&{query}", gzip.compress(bytes(VOXELS)))
+    assert answer.status == status, answer.body
+    assert answer.json["error"]
+
+
 @pytest.mark.parametrize(
     "query, status",
     [
@@ -311,6 +369,7 @@ def test_a_bitmap_that_is_none_is_refused(anna, content, status):
         ("base=7", 404),
         ("base=0&origin=model", 400),
         ("base=0&group=1", 400),
+        ("base=0&clicks=-1", 400),
     ],
 )
 def test_a_save_that_says_something_else_is_refused(anna, query, status):
@@ -320,7 +379,7 @@ def test_a_save_that_says_something_else_is_refused(anna, query, status):
 def test_an_upload_of_1_gb_is_refused_at_its_first_line(anna):
     """By its length alone: the server neither waits for it nor takes memory for it."""
     memory = psutil.Process(anna.process.pid).memory_info().rss
-    for path in ("/api/save?case=case_1&base=0", "/api/open"):
+    for path in ("/api/save?case=case_1&base=0", "/api/open", REFINE):
         with socket.create_connection(("127.0.0.1", anna.port), timeout=30) as connection:
             connection.sendall(_head(anna, path, f"Content-Length: {1 << 30}"))
             assert connection.recv(4096).startswith(b"HTTP/1.1 413")
@@ -331,7 +390,7 @@ def test_an_upload_of_1_gb_that_does_not_say_its_length_is_cut_off(anna):
     """Sent in pieces as long as the server takes them, which ends long before all was sent."""
     memory = psutil.Process(anna.process.pid).memory_info().rss
     piece = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-    for path in ("/api/save?case=case_1&base=0", "/api/open"):
+    for path in ("/api/save?case=case_1&base=0", "/api/open", REFINE):
         sent = 0
         with socket.create_connection(("127.0.0.1", anna.port), timeout=30) as connection:
             connection.sendall(_head(anna, path, "Transfer-Encoding: chunked"))
@@ -414,5 +473,5 @@ def test_other_methods_do_nothing_even_from_the_page(anna, method, path):
 
 
 def test_nothing_is_changed_by_asking(anna):
-    for name in (*CHANGING, "/api/save?case=case_1&base=0"):
+    for name in (*CHANGING, "/api/save?case=case_1&base=0", REFINE):
         assert anna.get(name).status in (404, 405)

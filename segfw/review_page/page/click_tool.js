@@ -15,6 +15,7 @@ export class ClickTool {
     this.waiting = 0;
     this.turn = Promise.resolve();
     this.proposals = new Map();
+    this.answered = { editor: null, clicks: [] };
   }
 
   get isThere() {
@@ -82,6 +83,7 @@ export class ClickTool {
         at: `${x},${y},${z}`,
         inside: asked.isInside ? 1 : 0,
         overwrite: asked.mayOverwrite ? 1 : 0,
+        after: this.#standing(asked.editor).at(-1)?.number ?? 0,
       },
       asked.editor.values,
     );
@@ -117,6 +119,13 @@ export class ClickTool {
     }
   }
 
+  /** Clicks on this mask up to the first that was undone: the refiner forgets those after the last of them. */
+  #standing(editor) {
+    const { clicks } = this.answered.editor === editor ? this.answered : { clicks: [] };
+    const undone = clicks.findIndex(({ change }) => change !== null && !editor.history.done.includes(change));
+    return undone < 0 ? clicks : clicks.slice(0, undone);
+  }
+
   #take(asked, answer, values) {
     const { screen } = this;
     let change = null;
@@ -127,6 +136,7 @@ export class ClickTool {
       editor.takeValues(box, values, screen.labelsOf(asked.structure.index), asked.mayOverwrite);
       change = editor.end();
     }
+    this.answered = { editor: asked.editor, clicks: [...this.#standing(asked.editor), { number: answer.click, change }] };
     if (change === null) {
       this.#shows(null);
       say(t("refine.nothing"));

@@ -189,3 +189,23 @@ test("boxes are joined", () => {
   equal(joined(null, [[1, 2], [3, 4], [5, 6]]), [[1, 2], [3, 4], [5, 6]]);
   equal(joined([[0, 2], [3, 4], [5, 9]], [[1, 5], [2, 4], [6, 7]]), [[0, 5], [2, 4], [5, 9]]);
 });
+
+test("values of a box are put in their place, and others than empty and own voxels stay", () => {
+  const editor = editorOf({ "1,1,1": 2, "2,1,1": 1, "4,1,1": 1 });
+  // A box of 4 x 1 x 2 voxels from (1, 1, 1): all of its first row is 1, the second takes 3
+  const given = Uint8Array.from([1, 1, 1, 1, 3, 0, 0, 3]);
+  const box = [[1, 5], [1, 2], [1, 3]];
+  const before = Uint8Array.from(editor.values);
+  const change = draw(editor, () => editor.takeValues(box, given, [1], false));
+  equal(set(editor, 1), [at(2, 1, 1), at(3, 1, 1), at(4, 1, 1)]);
+  equal(set(editor, 2), [at(1, 1, 1)]);
+  equal(set(editor, 3), [at(1, 1, 2), at(4, 1, 2)]);
+  // Only what was changed is of the box of the change
+  equal([change.added, change.removed, change.box], [1, 0, [[1, 5], [1, 2], [1, 3]]]);
+  editor.undo();
+  equal([...editor.values], [...before]);
+  const all = draw(editor, () => editor.takeValues([[1, 2], [1, 2], [1, 2]], Uint8Array.from([1]), [1], true));
+  equal(set(editor, 2), []);
+  equal([all.added, all.box], [1, [[1, 2], [1, 2], [1, 2]]]);
+  equal(draw(editor, () => editor.takeValues([[1, 2], [1, 2], [1, 2]], Uint8Array.from([1]), [1], true)), null);
+});
