@@ -385,6 +385,8 @@ def review(
     read_only: bool = False,
     blind: bool = False,
     deliver_to: StrPath | None = None,
+    refiner: StrPath | None = None,
+    device: str = "auto",
     language: Literal["auto", "en", "zh"] = "auto",
     static: StrPath | None = None,
     cases: int = 100,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -21,9 +22,8 @@ class Click(Record):
 
 
 class AsksFirst(UserError):
-    """A click for one structure lies in ``other``, which is protected: whoever clicked says first whether it may be
-    overwritten."""
+    """A click would take its voxel from ``others``: whoever clicked has to say that this is meant."""
 
-    def __init__(self, message: str, other: str = "") -> None:
+    def __init__(self, message: str, others: Sequence[str]) -> None:
         super().__init__(message)
-        self.other = other
+        self.others = tuple(others)

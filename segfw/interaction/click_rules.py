@@ -15,25 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from segfw.base.components import connected_components
-from segfw.base.records import UserError
 from segfw.base.words import listed
+from segfw.clicks.click import AsksFirst
 from segfw.grid.resample import ANISOTROPY_LIMIT
 from segfw.images.geometry import Shape, Spacing
 from segfw.interaction.value_effects import ValueEffects
 
 Index = tuple[int, int, int]
-
-
-class AsksFirst(UserError):
-    """A click would take its voxel from another label: whoever clicked has to say that this is meant."""
-
-    def __init__(self, click: str, name: str, others: Sequence[str], *, joins: bool) -> None:
-        if joins:
-            problem = f"lies in {listed(others, 'and')}, which {name} would take the voxel from"
-        else:
-            problem = f"would take the voxel out of {listed(others, 'and')}, too"
-        super().__init__(f"{click}: {problem}; give --may-overwrite (may_overwrite=True) if that is meant")
-        self.others = tuple(others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +41,13 @@ class PlacedClick:
 def require_asked(value: int, click: PlacedClick, called: str) -> None:
     """Rule 4: AsksFirst if the clicked voxel, which has this value, would leave another structure."""
     others = click.effects.others_left(value, joins=click.inside)
-    if others:
-        raise AsksFirst(called, click.effects.name, others, joins=click.inside)
+    if not others:
+        return
+    if click.inside:
+        problem = f"lies in {listed(others, 'and')}, which {click.effects.name} would take the voxel from"
+    else:
+        problem = f"would take the voxel out of {listed(others, 'and')}, too"
+    raise AsksFirst(f"{called}: {problem}; give --may-overwrite (may_overwrite=True) if that is meant", others)
 
 
 def thin_axes(spacing_mm: Spacing) -> tuple[int, ...]:

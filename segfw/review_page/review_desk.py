@@ -29,6 +29,7 @@ from segfw.quality.kept_quality import kept_quality
 from segfw.review_page.active_clock import ActiveClock
 from segfw.review_page.case_events import CaseEvents
 from segfw.review_page.case_payload import (
+    PaletteStructure,
     counts_by_slice,
     gate_of,
     grid_facts,
@@ -329,13 +330,17 @@ class ReviewDesk:
             for version in self.source.versions(case)
         ]
 
+    def _structure(self, case: str, name: str) -> PaletteStructure:
+        """The structure that is called so; UserError if none is."""
+        found = next((each for each in self._structures if each.name == name), None)
+        if found is None:
+            raise UserError(f"{case}: has no structure {name[:50]!r}; give one of {', '.join(self._names())}")
+        return found
+
     def click_places(self, case: str, structure: str, base: int, grid: ServedGrid) -> dict[str, Any]:
         """Where a click on a structure of a version probably pays, by the folds' masks or else by the map of doubt."""
         self.require_shown(case)
-        found = next((each for each in self._structures if each.name == structure), None)
-        if found is None:
-            raise UserError(f"{case}: has no structure {structure[:50]!r}; give one of {', '.join(self._names())}")
-        values = [part.value for part in found.parts]
+        values = [part.value for part in self._structure(case, structure).parts]
         mask = self.views.mask(case, base)
         present = np.isin(mask.array[0], values)
         folds = [np.isin(each, values) for each in self.views.fold_masks(case)]
@@ -427,8 +432,7 @@ class ReviewDesk:
         self.store.policy.require(self.seat.person, "reviewer")
         if self._clicks is None:
             raise Refused("no refiner answers clicks here; start segfw review with --refiner MODEL")
-        if click.structure not in self._names():
-            raise UserError(f"{case}: has no structure {click.structure[:50]!r}; give one of {', '.join(self._names())}")
+        self._structure(case, click.structure)
         files = self.views.image_files(case)
         mask = replace(self.views.mask(case, bitmap.base), array=self._drawn(case, bitmap)[None])
         asked = CaseToClick(

@@ -85,7 +85,7 @@ class BallCase:
         at = tuple(np.round(inverse[:3, :3] @ np.asarray(ras_mm) + inverse[:3, 3]).astype(int))
         if values[at] not in (0, own) and inside and not may_overwrite:
             other = self.labels.names[self.labels.values.index(values[at])]
-            raise AsksFirst(f"the click lies in {other}; say whether it may be overwritten", other)
+            raise AsksFirst(f"the click lies in {other}; say whether it may be overwritten", [other])
         after = values.copy()
         if inside:
             after[is_ball & ((values == 0) | may_overwrite)] = own

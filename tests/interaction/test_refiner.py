@@ -16,7 +16,7 @@ from builders.refiner import (
     volume,
 )
 from segfw.base.records import UserError
-from segfw.interaction.click_rules import AsksFirst
+from segfw.clicks.click import AsksFirst
 
 SHAPE = (12, 40, 44)
 GRID = canonical_grid(SHAPE)

@@ -11,6 +11,8 @@ import pytest
 
 from builders.drafts_folder import AFFINE_LPS, LABELS, SHAPE, drawn_mask, make_drafts, write_volume
 from builders.planted_refiner import DIGEST, RADIUS_MM, TOO_DARK, BallRefiner
+from builders.refiner import Planted, bright
+from builders.refiner import refiner as planted_network
 from segfw.base.errors import UserError
 from segfw.review_page.click_desk import PageClick
 from segfw.review_page.review_desk import Bitmap, Refused, ReviewDesk, Seat
@@ -257,3 +259,34 @@ def test_the_affine_that_counts_is_the_files(desk, folder):
     grid = desk.views.grid("case_1")
     affine = nibabel.load(folder / "case_1.nii.gz").affine
     assert click((1, 4, 1)).ras_mm(grid) == pytest.approx((affine @ (6, 1, 1, 1))[:3])
+
+
+def test_the_refiner_of_segfw_answers_in_the_order_of_the_page(tmp_path):
+    """With a planted network, which finds the structure where the image is bright."""
+    mask = np.zeros((10, 30, 28), np.uint8)
+    mask[2:4, 2:5, 2:6] = 1
+    mask[5, 20, 21] = 2
+    folder = make_drafts(tmp_path, {"case_1": mask})
+    image = np.zeros(mask.shape, np.float32)
+    image[4:8, 16:24, 10:20] = 1  # of the file
+    write_volume(tmp_path / "images" / "case_1_0000.nii.gz", image, AFFINE_LPS)
+    real = planted_network(Planted(bright), spacing_mm=(5.0, 2.0, 0.5), labels=LABELS)
+    desk = ReviewDesk(ReviewStore.open(folder), Seat(person=ANNA), refiner=real)
+    bitmap = drawn(desk)
+    before = bitmap.indexes_zyx
+    x, y, z = 27 - 14, 29 - 20, 5  # x and y of the page run the other way
+    answer = desk.refine("case_1", click((x, y, z)), bitmap)
+    wanted = before.copy()
+    wanted[(image > 0)[:, ::-1, ::-1] & (before == 0)] = 1
+    assert (wanted != before).sum() == 4 * 8 * 10
+    np.testing.assert_array_equal(put(before, answer), wanted)
+    assert answer["seconds"] >= 0
+    inside_tumour = click((27 - 21, 29 - 20, 5))
+    assert "tumour" in desk.refine("case_1", inside_tumour, bitmap)["asked"]
+    # Undone on the page, the click is forgotten, and the same click gives the same again
+    again = desk.refine("case_1", click((x, y, z)), bitmap)
+    assert again["values"] == answer["values"]
+    two = planted_network(Planted(bright), spacing_mm=(5.0, 2.0, 0.5), labels=LABELS, channels=("T1", "T2"))
+    other = ReviewDesk(ReviewStore.open(folder), Seat(person=ANNA), refiner=two)
+    with pytest.raises(UserError, match="1 channel, but the refiner was trained on 2"):
+        other.refine("case_1", click((1, 1, 1)), bitmap)

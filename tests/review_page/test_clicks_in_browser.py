@@ -96,7 +96,9 @@ def said(hand: Hand) -> str:
     return hand.page.inner_text("#said p:last-child")
 
 
-def click_at(hand: Hand, voxel: tuple[int, int, int], plane: str = "axial", *, modifiers: list[str] | None = None) -> None:
+def click_at(
+    hand: Hand, voxel: tuple[int, int, int], plane: str = "axial", *, modifiers: list[str] | None = None
+) -> None:
     """One click with the mouse on a voxel."""
     hand.go_to(voxel)
     x, y = hand.place(plane, voxel)
