@@ -31,6 +31,7 @@ VERBS = {
     "partial": ("bench.partial.command", "Dice of cases annotated in part, beside every label and two models"),
     "queue": ("bench.queue.command", "what the review queue is worth with a simulated expert, and what it costs"),
     "retrain": ("bench.retrain.command", "whether signed labels of a simulated expert pay, against a control"),
+    "refine": ("bench.refine.command", "what simulated clicks are worth to a mask, against the refiner without them"),
     "review-page": (
         "bench.review_page",
         "seconds and memory of the review page with 2000 cases, and with a large volume",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ GROUPS = {"cardiac_cine": "(patient[0-9]+)_"}
 SEED = 0
 
 
-def split_raw(data: Path, name: str, output: Path, number: int | None = None) -> dict[str, int]:
+def split_raw(
+    data: Path, name: str, output: Path, number: int | None = None, also: Collection[str] = ()
+) -> dict[str, int]:
     """Writes OUTPUT/train and OUTPUT/kept, each with images/ and labels/; returns how many cases each has.
 
-    ``number`` patients are kept out, by default those of KEPT.
+    ``number`` patients are kept out, by default those of KEPT, and those of ``also``.
     """
     found = find_dataset(raw_folder(data, name))
     if output.exists():
@@ -29,7 +32,8 @@ def split_raw(data: Path, name: str, output: Path, number: int | None = None) ->
     ids = sorted(case.id for case in found.cases)
     patient_of = read_groups(GROUPS.get(name), ids, found.patient_of)
     patients = sorted(set(patient_of.values()))
-    kept = set(np.random.default_rng(SEED).choice(patients, number or KEPT[name], replace=False).tolist())
+    drawn = np.random.default_rng(SEED).choice(patients, number or KEPT[name], replace=False).tolist()
+    kept = {*drawn, *also}
     counts = {"train": 0, "kept": 0}
     for case in found.cases:
         if len(case.images) != 1 or case.label is None:

@@ -1,0 +1,67 @@
+"""A line for each arm with each kind of clicks and each seed: what every click did to every kept-out structure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segfw.base.records import Record
+
+Key = tuple[str, int, str, str, float]
+
+
+class ClickedItem(Record):
+    """One structure of one case. ``dice`` is that before any click and after each; where no click was left to make, the
+    last value goes on."""
+
+    case: str
+    structure: str
+    dice: tuple[float, ...]
+    lowered: int  # clicks that lowered Dice
+    obeyed: int  # clicks after which the clicked voxel was as the click said
+    asked: int  # clicks inside another structure, for which the simulated person allowed to overwrite that
+    seconds: tuple[float, ...]  # of each click that was made
+
+
+class RefineResult(Record):
+    """What one arm made of one kind of clicks. ``minutes`` are those of the refiner's training.
+
+    ``untouched`` says whether every mask was, before the first click, the automatic one bit for bit.
+    """
+
+    data_set: str
+    seed: int
+    arm: str
+    clicks: str
+    minutes: float
+    steps: int | None
+    base_minutes_per_fold: float | None
+    processor: str
+    cores: int
+    version: str
+    patient_of: dict[str, str]
+    untouched: bool
+    items: tuple[ClickedItem, ...]
+
+    @property
+    def key(self) -> Key:
+        """What tells lines apart."""
+        return self.data_set, self.seed, self.arm, self.clicks, self.minutes
+
+
+def read_lines(path: Path) -> list[RefineResult]:
+    """All lines of a file, the newest of each key; none without a file."""
+    if not path.is_file():
+        return []
+    found: dict[Key, RefineResult] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if line.strip():
+            result = RefineResult.parse(line, f"{path}, line {number}")
+            found[result.key] = result
+    return list(found.values())
+
+
+def append_line(path: Path, result: RefineResult) -> None:
+    """Adds a line in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(result.model_dump_json() + "\n")
