@@ -96,7 +96,7 @@ def load_refiner(model_dir: str | Path, folds: Sequence[str | int] | None = None
     with ModelSource.open(model_dir) as source:
         plan = source.plan()
         if REFINE in plan.configurations and source.trained_folds(REFINE):
-            return read_model(source, REFINE, _fold_names(folds))
+            return _read_configuration(source, plan.configurations[REFINE], plan, _fold_names(folds))
         is_file = source.card is not None
     if plan.is_imported:
         raise UserError(
@@ -109,6 +109,15 @@ def load_refiner(model_dir: str | Path, folds: Sequence[str | int] | None = None
             f"--configurations {REFINE}, and export it again"
         )
     raise UserError(f"{model_dir}: no refiner is trained; segfw run RAW {model_dir} --configurations {REFINE} adds one")
+
+
+def require_predicting(configuration: Configuration, model_dir: Path) -> None:
+    """Raises UserError naming ``model_dir`` for a refiner, which needs masks."""
+    if configuration.is_refiner:
+        raise UserError(
+            f"{model_dir}: {configuration.name} corrects masks around clicks and finds none itself; use segfw refine, "
+            f"or take {configuration.previous_stage} to predict"
+        )
 
 
 def _fold_names(folds: Sequence[str | int] | None) -> tuple[str, ...] | None:
@@ -128,6 +137,7 @@ def read_model(
     """As ``load_model``, of a model that is open."""
     plan = source.plan()
     name = configuration or source.default_configuration(plan)
+    require_predicting(plan.configuration(name), source.path)
     return _read_configuration(source, plan.configuration(name), plan, folds, previous_folds=previous_folds, best=best)
 
 

@@ -23,12 +23,13 @@ from segfw.model.calibration_facts import CalibrationFacts, read_calibration, wi
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
 from segfw.model.export_options import ExportOptions
 from segfw.model.half_precision import halved, measure_rounding
+from segfw.model.load import require_predicting
 from segfw.model.private_names import PrivateNames
 from segfw.model.selection import read_selection
 from segfw.model.source import QUALITY_FILE, SELECTION_FILE, ModelSource, fold_folder, postprocessing_name, weights_name
 from segfw.model.weights import read_tensors, require_usable, safetensors_header, tensors_digest
 from segfw.networks import BuildNetwork
-from segfw.planning.plan import PLAN_FILE, Plan
+from segfw.planning.plan import PLAN_FILE, REFINE, Plan
 
 KEPT_METADATA = ("epoch", "mirror_axes", "patch_size")  # of a file of weights
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's time is none of the model's
@@ -36,7 +37,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can hold: a file's
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What of a model is packed: ``configurations`` are to predict, ``weights`` are theirs and of their first stages.
+    """What of a model is packed: ``configurations`` are to predict, ``weights`` theirs, of first stages and a refiner.
 
     ``weights`` are names inside the model, by configuration and fold.
     """
@@ -59,6 +60,8 @@ def choose_contents(source: ModelSource, plan: Plan, options: ExportOptions) -> 
     else:
         wanted = (source.default_configuration(plan),)
     chosen = tuple(plan.configuration(name).name for name in dict.fromkeys(wanted))
+    for name in chosen:
+        require_predicting(plan.configurations[name], source.path)
     is_selected = (
         selection is not None and selection.configurations == chosen and options.folds is None and not options.best
     )
@@ -70,6 +73,8 @@ def choose_contents(source: ModelSource, plan: Plan, options: ExportOptions) -> 
         first_stage = plan.configurations[name].previous_stage
         if first_stage and first_stage not in weights:  # as predict takes it: all folds, the last weights
             weights[first_stage] = source.weight_names(first_stage)
+    if REFINE in plan.configurations and source.trained_folds(REFINE):  # corrects the masks of whatever predicts
+        weights[REFINE] = source.weight_names(REFINE)
     return Contents(configurations=chosen, weights=weights, with_selection=is_selected)
 
 

@@ -13,13 +13,14 @@ from torch import nn
 
 from segfw.base.device import is_rocm
 from segfw.networks.monai import mednext, segresnet, swin_unetr
-from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
-from segfw.networks.unet import PlainUNet, ResidualEncoderUNet
+from segfw.networks.spec import MEDNEXT, PLAIN, REFINER, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
+from segfw.networks.unet import PlainUNet, RefinerUNet, ResidualEncoderUNet
 
 BuildNetwork = Callable[[NetworkSpec], nn.Module]
 ARCHITECTURES: dict[str, BuildNetwork] = {
     PLAIN: PlainUNet,
     RESIDUAL_ENCODER: ResidualEncoderUNet,
+    REFINER: RefinerUNet,
     SEGRESNET: segresnet,
     SWIN_UNETR: swin_unetr,
     MEDNEXT: mednext,

@@ -9,9 +9,11 @@ from pydantic import model_validator
 from segfw.base.records import Record
 
 Triple = tuple[int, int, int]  # along (z, y, x)
+CLICK_CHANNELS = 4  # of a refiner after the image's: the given mask, all others, clicks inside, clicks outside
 
 PLAIN = "plain-unet"
 RESIDUAL_ENCODER = "residual-encoder-unet"
+REFINER = "refiner-unet"
 # MONAI's.
 SEGRESNET = "segresnet"
 SWIN_UNETR = "swin-unetr"

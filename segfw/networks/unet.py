@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segfw.networks.blocks import Layers, ResidualBlock, initialise
-from segfw.networks.spec import NetworkSpec
+from segfw.networks.spec import CLICK_CHANNELS, NetworkSpec
+
+LEAN = 4.0  # of a refiner towards the mask that it is given: alone it gives each voxel of it 0.98
 
 
 def fold_z(image_bczyx: Tensor) -> Tensor:
@@ -113,6 +116,28 @@ class PlainUNet(UNet):
             stages.append(nn.Sequential(first, *rest))
             previous = features
         return stages
+
+
+class RefinerUNet(PlainUNet):
+    """A plain U-Net whose answer leans to the mask that it is given, so that it learns what to change of that.
+
+    Its last channels are the given mask, all others, and clicks inside and outside; its classes are 'is not' and 'is
+    the structure'.
+    """
+
+    def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
+        """Logits as of the plain U-Net, moved by LEAN towards what is given."""
+        outputs = super().forward(image_bczyx)
+        given = image_bczyx[:, -CLICK_CHANNELS][:, None]
+        if isinstance(outputs, Tensor):
+            return outputs + _lean(given)
+        return [logits + _lean(F.interpolate(given, logits.shape[2:], mode="nearest-exact")) for logits in outputs]
+
+
+def _lean(given_b1zyx: Tensor) -> Tensor:
+    """What is added to the logits of both classes."""
+    half = LEAN * (given_b1zyx - 0.5)
+    return torch.cat((-half, half), 1)
 
 
 class ResidualEncoderUNet(UNet):

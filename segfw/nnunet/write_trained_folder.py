@@ -32,7 +32,7 @@ def folder_name(configuration: Configuration) -> str:
 
 def trained_configurations(source: ModelSource, plan: Plan) -> list[Configuration]:
     """Those with a trained fold; UserError if there is none, or if the first stage of a cascade has none."""
-    trained = [chosen for name, chosen in plan.configurations.items() if source.trained_folds(name)]
+    trained = [plan.configurations[name] for name in plan.predicting if source.trained_folds(name)]
     if not trained:
         raise UserError(f"{source.path}: no fold is trained to its end; run segfw train first")
     names = [configuration.name for configuration in trained]

@@ -55,6 +55,11 @@ def explain_costs(estimate: Estimate, device: str, step_s: float) -> list[str]:
 def _explain_previous_stage(configuration: Configuration) -> list[str]:
     if configuration.previous_stage is None:
         return []
+    if configuration.is_refiner:
+        return [
+            f"  Learns from the masks that {configuration.previous_stage} finds in cases that it did not see, one "
+            f"structure at a time, after all folds of {configuration.previous_stage}; segfw refine uses it."
+        ]
     return [
         f"  Sees the labels that {configuration.previous_stage} finds as further channels, one for each. It is trained "
         f"after all folds of {configuration.previous_stage}; segfw predict runs both."

@@ -28,7 +28,6 @@ LOWRES = "3d_lowres"
 FULLRES = "3d_fullres"
 CASCADE = "3d_cascade_fullres"
 REFINE = "3d_refine"  # the refiner: corrects one structure of a mask around clicks, and predicts none by itself
-CLICK_CHANNELS = 4  # of a refiner after the image's: the structure, all others, clicks inside, clicks outside
 
 
 class Estimate(Record):

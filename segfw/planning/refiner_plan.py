@@ -17,12 +17,12 @@ from segfw.base.records import GIGABYTE, UserError
 from segfw.base.resources import cpu_count
 from segfw.images.geometry import Shape
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.spec import NetworkSpec
+from segfw.networks.spec import CLICK_CHANNELS, REFINER, NetworkSpec
 from segfw.planning import rules
 from segfw.planning.fitting import TOO_SMALL, CostOf
 from segfw.planning.for_time import WANTED_STEPS, steps_in_time
 from segfw.planning.memory import step_cost, usable_bytes
-from segfw.planning.plan import CLICK_CHANNELS, FULLRES, REFINE, TWO_D, Configuration, Estimate, Plan
+from segfw.planning.plan import FULLRES, REFINE, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, with_z
 
 LONGEST_WAIT_S = 1.5  # of one forward pass on two cores: with all else a click is then answered within 2 s
@@ -121,7 +121,7 @@ def _candidates(
             network = plain.network(topology, channels, 2)
             most = max(network.features)
             widths = tuple(min(features * 2**stage, most) for stage in range(len(network.features)))
-            network = network.model_copy(update={"features": widths})
+            network = network.model_copy(update={"architecture": REFINER, "features": widths})
             if (patch, features) not in found:
                 found[patch, features] = _configuration(base, cases, first, network, patch, cost_of, usable)
     return list(found.values())

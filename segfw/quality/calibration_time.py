@@ -58,7 +58,7 @@ def calibration_line(work: Path, configurations: Sequence[str], device: str, gro
         return ""
     minutes = max(1, round(cases * (1 + SHIFTS_OF_A_CASE) * seconds / MINUTE_S))
     words = ["segfw", "calibrate", work]
-    if len([each for each in plan.configurations if trained_validating_folds(work, each, splits)]) > 1:
+    if len([each for each in plan.predicting if trained_validating_folds(work, each, splits)]) > 1:
         words += ["--configuration", name]
     if device != "auto":
         words += ["--device", device]

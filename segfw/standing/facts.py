@@ -22,6 +22,7 @@ class ConfigurationFacts(Facts):
     patch_size: tuple[int, int, int]
     batch_size: int
     previous_stage: str | None = None
+    is_refiner: bool = False
 
 
 class PlanFacts(Facts):

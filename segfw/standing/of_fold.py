@@ -61,15 +61,17 @@ class FoldStanding(Record):
         return f"fold {self.fold}: {', '.join(parts)}"
 
 
-def fold_standing(work: Path, configuration: str, fold: str) -> FoldStanding:
-    """How far a fold of a work folder is."""
+def fold_standing(work: Path, configuration: str, fold: str, *, is_scored: bool = True) -> FoldStanding:
+    """How far a fold of a work folder is; a refiner ends with its training, as none of its masks are scored."""
     folder = fold_folder(work, configuration, fold)
     holder = holder_now(fold_lock(folder))
     is_trained = (folder / WEIGHTS_FILE).is_file()
     settings = _settings(folder)
     rows = read_metrics(folder)
     if is_trained:
-        state: State = "finished" if fold == "all" or (folder / VALIDATION_SCORES).is_file() else "trained"
+        state: State = (
+            "finished" if not is_scored or fold == "all" or (folder / VALIDATION_SCORES).is_file() else "trained"
+        )
     elif settings is None and holder is None:
         return FoldStanding(fold=fold, state="not begun")
     else:

@@ -34,6 +34,7 @@ class ConfigurationStanding(Record):
     patch_size: tuple[int, int, int]
     batch_size: int
     cases_preprocessed: int
+    is_refiner: bool = False  # corrects masks, so that none of its own are scored or chosen
     folds: tuple[FoldStanding, ...]
 
     def of_state(self, *states: str) -> list[FoldStanding]:
@@ -131,13 +132,18 @@ def work_standing(path: Path) -> WorkStanding | None:
 
 def _configuration(work: Path, facts: ConfigurationFacts, folds: Sequence[str]) -> ConfigurationStanding:
     stored = work / "preprocessed" / (FULLRES if facts.previous_stage else facts.name)
+    if facts.is_refiner and not stored.is_dir():  # of single slices
+        stored = work / "preprocessed" / "2d"
     of_all = ["all"] if (work / "runs" / facts.name / "fold_all").is_dir() else []
     return ConfigurationStanding(
         name=facts.name,
         patch_size=facts.patch_size,
         batch_size=facts.batch_size,
         cases_preprocessed=len(list(stored.glob("[!.]*.json"))),
-        folds=tuple(fold_standing(work, facts.name, fold) for fold in (*folds, *of_all)),
+        is_refiner=facts.is_refiner,
+        folds=tuple(
+            fold_standing(work, facts.name, fold, is_scored=not facts.is_refiner) for fold in (*folds, *of_all)
+        ),
     )
 
 
@@ -161,9 +167,10 @@ def _next(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationSta
         for fold in each.of_state("interrupted", "trained"):
             resume = ["--resume"] if fold.state == "interrupted" else []
             return shell_line("segfw", "train", work, each.name, fold.fold, *resume)
-    if not any(each.of_state("finished") for each in configurations):
-        return _first_training(work, plan, configurations)
-    whole = [each for each in configurations if len(each.of_state("finished")) == len(each.folds)]
+    predicting = [each for each in configurations if not each.is_refiner]
+    if not any(each.of_state("finished") for each in predicting):
+        return _first_training(work, plan, predicting)
+    whole = [each for each in predicting if len(each.of_state("finished")) == len(each.folds)]
     if len(whole) > 1 and not has_selection:
         return shell_line("segfw", "select", work)
     return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS")

@@ -12,7 +12,7 @@ from segfw.base.records import UserError
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
 from segfw.model.weights import load_tensors, require_usable
 from segfw.networks.transfer import transfer
-from segfw.planning.plan import PLAN_FILE
+from segfw.planning.plan import PLAN_FILE, REFINE
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
@@ -29,7 +29,7 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
     if (path / WEIGHTS_FILE).is_file():
         return path / WEIGHTS_FILE
     trained = _trained_folds(path)
-    names = list(trained)
+    names = [name for name in trained if name != REFINE or configuration == REFINE] or list(trained)
     if configuration not in names and len(names) > 1:
         raise UserError(
             f"--init-from {path}: {', '.join(names)} are trained, but not {configuration}; give the folder of one "

@@ -22,7 +22,7 @@ from segfw.training.prepare import (
     settings_of_begun_run,
     training_device,
 )
-from segfw.training.progress_page import FINISHED, Ending
+from segfw.training.progress_page import Ending, finished
 from segfw.training.run_record import note_end
 from segfw.training.schedule import Clock
 from segfw.training.step import TooLittleMemory, memory_errors_named
@@ -90,7 +90,10 @@ def train_run(run: TrainRun, state: TrainState) -> None:
             mirror_axes=run.mirror_axes,
             patch_size=run.patch_size,
         )
-    run.page.end(FINISHED if run.lesson is None else Ending(state="finished", sentence=run.lesson.afterwards))
+    ending = finished(run.configuration)
+    if run.lesson is not None:
+        ending = Ending(state="finished", sentence=run.lesson.afterwards)
+    run.page.end(ending)
     run.ranks.wait()
 
 

@@ -43,6 +43,7 @@ class Ending:
 
 
 FINISHED = Ending(state="finished", sentence="Whole validation cases are predicted and scored next, in report.html.")
+REFINER_FINISHED = Ending(state="finished", sentence="segfw refine corrects masks with it.")
 
 
 class ProgressPage:
@@ -157,7 +158,13 @@ def finish_page(folder: Path, configuration: Configuration, fold: Fold, label_na
     except (OSError, UserError, ValueError, LookupError) as error:
         _say_once(f"note: {page} cannot be written: {error}")
         return
-    ProgressPage(folder, label_names, facts, since=since).end(FINISHED)
+    page_of_run = ProgressPage(folder, label_names, facts, since=since)
+    page_of_run.end(finished(configuration))
+
+
+def finished(configuration: Configuration) -> Ending:
+    """What the page says of a run that is over."""
+    return REFINER_FINISHED if configuration.is_refiner else FINISHED
 
 
 def _scaled(dashes: str) -> str:

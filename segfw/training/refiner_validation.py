@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segfw.model.training_record import PatchFigures
 from segfw.networks.refiner_loss import IGNORED, NEAR_CLICK, refiner_loss, truth_of
-from segfw.planning.plan import CLICK_CHANNELS
+from segfw.networks.spec import CLICK_CHANNELS
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
 from segfw.training.patch_validation import evaluated, known_mean, pooled_dice, zero_where_unknown

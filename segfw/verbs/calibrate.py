@@ -130,11 +130,13 @@ def _patients_notes(splits: Splits, patients: int) -> tuple[str, ...]:
 def _configuration(work: Path, plan: Plan, options: CalibrateOptions) -> str:
     """The configuration that is asked for, or that ``predict`` takes by itself."""
     from segfw.base.records import UserError
+    from segfw.model.load import require_predicting
     from segfw.model.selection import load_selection
     from segfw.model.source import SELECTION_FILE, ModelSource
 
     if options.configuration is not None:
-        return plan.configuration(options.configuration).name
+        require_predicting(plan.configuration(options.configuration), work)
+        return options.configuration
     selection = load_selection(work)
     if selection is not None and len(selection.configurations) > 1:
         names = " and ".join(selection.configurations)

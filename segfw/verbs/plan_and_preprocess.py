@@ -383,7 +383,9 @@ def _say_result(typed: argparse.Namespace, plan: Plan) -> None:
         ready = "2d" if "2d" in plan.configurations else next(iter(plan.configurations))
     if plan.chosen and not typed.configurations:
         ready = plan.chosen
-    ready = plan.configurations[ready].previous_stage or ready
+    first = plan.configurations[ready].previous_stage
+    is_first_trained = plan.configurations[ready].is_refiner and first in _wholly_trained(typed.work, plan)
+    ready = ready if first is None or is_first_trained else first
     if typed.plan_only:
         say_next(*(each for each in typed.arguments if each != "--plan-only"))
     else:

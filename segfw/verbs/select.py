@@ -82,16 +82,18 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
         simplest_of_the_best,
         trained_validating_folds,
     )
-    from segfw.model.load import load_model
+    from segfw.model.load import load_model, require_predicting
     from segfw.model.selection import Selection
     from segfw.model.source import SELECTION_FILE
     from segfw.networks import build_network
 
     # What is compared
+    for name in options.configurations or ():
+        require_predicting(plan.configuration(name), work)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     ids = [case.id for case in cases]
     patient_of = read_groups(options.groups, ids, splits.patients_of(ids))
-    names = options.configurations or tuple(plan.configurations)
+    names = options.configurations or plan.predicting
     every_trained = {name: trained_validating_folds(work, plan.configuration(name).name, splits) for name in names}
     folds, notes = compared_folds(every_trained, splits)
     trained = {name: of_this for name, of_this in every_trained.items() if of_this}
