@@ -19,6 +19,7 @@ _PUBLIC = {
     "evaluate": "segfw.verbs.evaluate",
     "measure": "segfw.verbs.measure",
     "stress": "segfw.verbs.stress",
+    "refine": "segfw.verbs.refine",
     "queue": "segfw.verbs.queue",
     "review": "segfw.verbs.review",
     "deliver": "segfw.verbs.deliver",
@@ -49,6 +50,7 @@ _PUBLIC = {
     "EnsembleOptions": "segfw.inference.prediction_options",
     "EvaluateOptions": "segfw.evaluation.evaluation_options",
     "MeasureOptions": "segfw.measurements.measure_options",
+    "RefineOptions": "segfw.interaction.refine_options",
     "AcceptOptions": "segfw.reviewing.step_options",
     "RejectOptions": "segfw.reviewing.step_options",
     "CorrectedOptions": "segfw.reviewing.step_options",
@@ -59,9 +61,11 @@ _PUBLIC = {
     # A model in memory
     "load_model": "segfw.model.load",
     "Predictor": "segfw.inference.predictor",
+    "Refiner": "segfw.interaction.refiner",
     "read_volume": "segfw.images.formats",
     # What may go wrong
     "UserError": "segfw.base.records",
+    "AsksFirst": "segfw.clicks.click",
     "CasesFailed": "segfw.base.parallel",
 }
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605

@@ -9,6 +9,7 @@ from segfw.base.parallel import CasesFailed as CasesFailed
 from segfw.base.records import UserError as UserError
 from segfw.checkup.check_options import CheckOptions as CheckOptions
 from segfw.checkup.check_report import CheckReport
+from segfw.clicks.click import AsksFirst as AsksFirst
 from segfw.dataset.found import Found
 from segfw.dataset.labels import LabelSet
 from segfw.delivery.deliver_cases import Delivery
@@ -20,6 +21,9 @@ from segfw.inference.prediction_options import EnsembleOptions as EnsembleOption
 from segfw.inference.prediction_options import PredictOptions as PredictOptions
 from segfw.inference.prediction_options import SelectOptions as SelectOptions
 from segfw.inference.predictor import Predictor as Predictor
+from segfw.interaction.refine_options import RefineOptions as RefineOptions
+from segfw.interaction.refined import Refined
+from segfw.interaction.refiner import Refiner as Refiner
 from segfw.joining.join_options import JoinOptions as JoinOptions
 from segfw.joining.join_report import JoinReport
 from segfw.measurements.cohort_measures import Measures
@@ -63,6 +67,7 @@ StrPath = str | Path
 __version__: str
 __all__ = [
     "AcceptOptions",
+    "AsksFirst",
     "CasesFailed",
     "CheckOptions",
     "CorrectedOptions",
@@ -78,6 +83,8 @@ __all__ = [
     "PredictOptions",
     "Predictor",
     "PrepareOptions",
+    "RefineOptions",
+    "Refiner",
     "RejectOptions",
     "RetrainOptions",
     "RunOptions",
@@ -104,6 +111,7 @@ __all__ = [
     "predict",
     "queue",
     "read_volume",
+    "refine",
     "reject",
     "retrain",
     "review",
@@ -353,6 +361,23 @@ def stress(
     device: str = "auto",
     overwrite: bool = False,
 ) -> StressReport: ...
+def refine(
+    model: StrPath,
+    image: StrPath,
+    mask: StrPath,
+    clicks: StrPath | Sequence[StrPath],
+    output: StrPath,
+    options: RefineOptions = ...,
+    *,
+    build: BuildNetwork | None = None,
+    # options: RefineOptions
+    may_overwrite: bool = False,
+    label_names: StrPath | None = None,
+    folds: tuple[str, ...] | list[str] | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    overwrite: bool = False,
+) -> Refined: ...
 def queue(
     folder: StrPath,
     options: QueueOptions = ...,

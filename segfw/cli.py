@@ -32,6 +32,7 @@ VERBS = (
     "evaluate",
     "measure",
     "stress",
+    "refine",
     "queue",
     "review",
     "accept",

@@ -83,7 +83,7 @@ EDGES = {
     "monailabel": {
         *("base", "images", "dataset", "evaluation", "model", "inference", "reviewing", "worklist", "review_page"),
     },
-    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations", "clicks"},
+    "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }
 TOP = {"segfw", "segfw.__main__", "segfw.cli"}
 

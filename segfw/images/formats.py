@@ -361,12 +361,14 @@ def write_labels(
     *,
     said: str = "",
     is_checked: bool = False,
+    stored_as: np.dtype | None = None,
 ) -> None:
     """Writes an integer mask on ``geometry``'s grid, atomically, in the smallest type that holds its values.
 
     ``like`` is the image's file: a mask in its format gets all that its header says of its place, of which
     ``geometry`` is what segfw goes by. ``said`` is a text for the header, where the format has room for one.
-    With ``is_checked`` the file is read again before it gets its name.
+    With ``is_checked`` the file is read again before it gets its name. ``stored_as`` is another type to write, where it
+    holds all values and is of up to 32 bits, which all medical formats have.
 
     Raises UserError if the format of ``path``'s ending cannot hold these values on this grid, and if the file that was
     read again holds others, or puts them elsewhere.
@@ -377,6 +379,10 @@ def write_labels(
         reason = "has an unknown ending" if format is None else "is lossy and would blur labels"
         raise UserError(f"{path}: {reason}; masks are written as {', '.join(MASK_ENDINGS)}")
     labels = labels_zyx.astype(_smallest_type(labels_zyx))
+    if stored_as is not None and stored_as.itemsize <= 4 and stored_as.kind in "iuf":
+        as_wanted = labels_zyx.astype(stored_as)
+        if (as_wanted == labels_zyx).all():
+            labels = as_wanted
     text = {"said": said} if format.holds_text else {}
     with whole_file(path) as partial:
         try:

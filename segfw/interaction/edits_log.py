@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfw.base.errors import UserError
+from segfw.base.file_names import HIDDEN
 from segfw.base.files import write_text
+from segfw.base.locks import in_turn
 from segfw.base.records import Record
 from segfw.base.written_by_people import read_text
 from segfw.clicks.click import Click
@@ -43,12 +45,8 @@ def read_edits(path: Path) -> list[Edit]:
     return [Edit.parse(line, f"{path}: line {number}") for number, line in lines]
 
 
-def with_edits(path: Path, edits: Sequence[Edit], mask: str) -> str:
-    """The text of the log with the edits of a mask at its end; those of an earlier file of that name are gone."""
-    kept = [edit for edit in read_edits(path) if edit.mask != mask]
-    return "".join(f"{edit.model_dump_json()}\n" for edit in (*kept, *edits))
-
-
-def write_edits(path: Path, edits: Sequence[Edit], mask: str) -> None:
-    """Writes the log anew with the edits of a mask, whole."""
-    write_text(path, with_edits(path, edits, mask))
+def write_edits(path: Path, edits: Sequence[Edit], *, replaces: str = "") -> None:
+    """Adds lines to the log, which is written whole; those of the mask ``replaces``, which is no longer there, go."""
+    with in_turn(path.with_name(HIDDEN) / f"{path.name}.lock", f"{path}: is being written"):
+        kept = [edit for edit in read_edits(path) if edit.mask != replaces]
+        write_text(path, "".join(f"{edit.model_dump_json()}\n" for edit in (*kept, *edits)))

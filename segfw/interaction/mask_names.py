@@ -43,6 +43,6 @@ def with_values(labels: LabelSet, values: Collection[int]) -> LabelSet:
     names = [f"label_{value}" for value in unknown]
     taken = set(names) & {*labels.names, *labels.structures}
     if taken:
-        raise UserError(f"the labels call another value {listed(sorted(taken))}; rename it, or give --labels")
+        raise UserError(f"the labels call another value {listed(sorted(taken))}; rename it, or give --label-names")
     changed = {"names": (*labels.names, *names), "values": (*labels.values, *unknown)}
     return LabelSet.model_validate({**labels.model_dump(), **changed})

@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from segfw.base.device import keep_freed_pages, pick_device, pick_precision, tune_convolutions
+from segfw.base.options import named_by_keyword
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.clicks.click import Click, Point
@@ -31,7 +32,7 @@ from segfw.evaluation.masks import read_stored_mask
 from segfw.grid.boxes import Box, cut
 from segfw.grid.normalize import Normalization
 from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_image
-from segfw.images.geometry import Shape
+from segfw.images.geometry import Geometry, Shape
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
 from segfw.inference.image_types import open_image
@@ -40,14 +41,14 @@ from segfw.inference.ready_networks import ready_networks
 from segfw.interaction.click_rules import Index, PlacedClick, require_asked, ruled, thin_axes
 from segfw.interaction.click_windows import Look, Start, inside, window_around, within
 from segfw.interaction.mask_names import labels_of_mask, with_values
+from segfw.interaction.refine_options import RefineOptions
 from segfw.interaction.two_grids import TwoGrids, VoxelPoint
 from segfw.interaction.undo_stack import Step, UndoStack
 from segfw.interaction.value_effects import ValueEffects, effects_of, foreground_values, structures_by_value
 from segfw.interaction.window_networks import WindowNetworks
-from segfw.model.load import Model, load_model
+from segfw.model.load import Model, load_refiner
 from segfw.networks import BuildNetwork, build_network
 
-REFINE = "3d_refine"
 NOTHING: Box = ((0, 0), (0, 0), (0, 0))
 HALF = 0.5  # of a voxel of the network's grid, from which it counts as the structure
 
@@ -106,7 +107,7 @@ class Refiner:
             If there is no trained refiner, or the device does not exist.
         """
         if not isinstance(model, Model):
-            model = load_model(model, REFINE, folds)
+            model = load_refiner(model, folds)
         picked = pick_device(device)
         arithmetic = pick_precision(precision, picked, as_nnunet=model.plan.is_imported)
         keep_freed_pages()
@@ -263,6 +264,11 @@ class OpenCase:
             return replace(self._stored, array=mixed[None], notes=())
 
     @property
+    def image_geometry(self) -> Geometry:
+        """The grid of the image as its file stores it."""
+        return self._geometry
+
+    @property
     def clicks(self) -> tuple[Click, ...]:
         """Those that are done and not undone."""
         with self._lock:
@@ -282,6 +288,7 @@ class OpenCase:
 
     # ---- what can be done ----
 
+    @named_by_keyword((RefineOptions,))
     def click(self, label: str, ras_mm: Sequence[float], inside: bool = True, *, may_overwrite: bool = False) -> Change:
         """Corrects the mask by a click.
 
@@ -476,7 +483,7 @@ class OpenCase:
         others = np.zeros(patch_size, bool)
         structure[place] = look.current(block, given[0])
         others[place] = given[1] & ~structure[place]
-        spacing_mm = self._grids.record.spacing_mm
+        spacing_mm = self._refiner.model.configuration.spacing_of_clicks_mm
         points: dict[bool, list[VoxelPoint]] = {True: [], False: []}
         for each in (*self._clicks, click):
             in_window = [where - first for where, first in zip(each.point_zyx, start)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from segfw.images.geometry import Geometry
 from segfw.images.volume import CANONICAL, Volume
 from segfw.interaction.refiner import Refiner
 from segfw.model.load import Model
+from segfw.model.source import fold_folder
+from segfw.model.weights import save_weights
+from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE
 
 ORGANS = LabelSet(names=("background", "liver", "left kidney", "right kidney"), values=(0, 1, 2, 7))
 TUMOUR = LabelSet(
@@ -75,7 +79,9 @@ def refiner(
     z, y, x = spacing_mm
     how = Preprocessing(axis_order=(0, 1, 2), spacing_mm=(z, y, x), normalization=none, orientation=orientation)
     network = spec(in_channels=len(channels) + len(CHANNELS), classes=2, strides=((1, 1, 1), (1, 1, 1)))
-    chosen = configuration(how, network).model_copy(update={"name": "3d_refine", "patch_size": patch_size})
+    chosen = configuration(how, network).model_copy(
+        update={"name": REFINE, "is_refiner": True, "previous_stage": FULLRES, "patch_size": patch_size}
+    )
     model = Model(
         plan=plan_of(chosen, labels=labels, channels=tuple(Channel(name=name) for name in channels)),
         configuration=chosen,
@@ -105,3 +111,24 @@ def ras_of(geometry: Geometry, index_zyx: Sequence[float]) -> tuple[float, float
     """Where a voxel lies."""
     x, y, z = (geometry.matrix @ [*index_zyx, 1.0])[:3].tolist()
     return x, y, z
+
+
+def refiner_folder(
+    folder: Path,
+    planted: nn.Module,
+    *,
+    folds: Sequence[str] = ("0",),
+    labels: LabelSet = ORGANS,
+    channels: tuple[str, ...] = ("MR",),
+    spacing_mm: Sequence[float] = UNEQUAL,
+    patch_size: tuple[int, int, int] = (16, 24, 24),
+) -> Path:
+    """The same as a work folder; whoever opens it gives ``build``."""
+    model = refiner(planted, labels=labels, channels=channels, spacing_mm=spacing_mm, patch_size=patch_size).model
+    folder.mkdir(parents=True)
+    model.plan.save(folder / PLAN_FILE)
+    for fold in folds:
+        path = fold_folder(folder, model.configuration.name, fold) / "weights.safetensors"
+        path.parent.mkdir(parents=True)
+        save_weights(path, planted.state_dict(), epoch=7, mirror_axes=())
+    return folder

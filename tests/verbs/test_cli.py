@@ -20,7 +20,19 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "join", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
-    *("evaluate", "measure", "stress", "queue", "review", "accept", "reject", "import-corrected", "deliver", "retrain"),
+    *(
+        "evaluate",
+        "measure",
+        "stress",
+        "refine",
+        "queue",
+        "review",
+        "accept",
+        "reject",
+        "import-corrected",
+        "deliver",
+        "retrain",
+    ),
     *("serve-monailabel", "export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
 )
 
