@@ -55,7 +55,7 @@ EDGES = {
     "clicks": {"base", "images", "dataset"},
     "interop": {"base", "images", "dataset"},
     "interaction": {
-        *("base", "images", "networks", "dataset", "grid", "evaluation", "model", "inference", "clicks"),
+        *("base", "images", "networks", "dataset", "grid", "evaluation", "model", "inference", "clicks", "interop"),
     },
     "quality": {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
