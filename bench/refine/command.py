@@ -76,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_place(asked)
     asked.add_argument("--minutes", type=float, required=True, help="of the refiner's training")
     asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--number", type=int, default=5, help="clicks on each structure (default: %(default)s)")
     asked.add_argument("--cases", type=int, help="the first so many kept-out cases (default: all)")
     asked.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     asked.add_argument("--clicks", nargs="+", choices=SOURCES, default=SOURCES)

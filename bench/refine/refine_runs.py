@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -12,7 +13,7 @@ import numpy as np
 from bench.refine.brushes import BRUSHES, Brush
 from bench.refine.click_sources import SOURCES
 from bench.refine.clicked_item import Arm, Item, click_through
-from bench.refine.kept_out import FOLD, REFINER, KeptCase, kept_cases, make_refiner, set_folder
+from bench.refine.kept_out import FOLD, FOLDS, REFINER, KeptCase, kept_cases, make_refiner
 from bench.refine.network_arms import Opened, network_arms
 from bench.refine.refine_results import ClickedItem, RefineResult, append_line, read_lines
 from bench.runs import processor_name, usable_cpus
@@ -25,11 +26,22 @@ from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.training.prepare import SETTINGS_FILE
 from segfw.training.settings import TrainSettings
 
+NUMBER = 5  # clicks on each structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How far a refiner was trained, and for how long each fold of its base."""
+
+    steps: int | None
+    base_minutes: float | None
+
 
 def run_seed(args: argparse.Namespace) -> None:
     """Trains the refiner of a seed, then clicks."""
     results = args.results.resolve()
     refiner = make_refiner(args.work, args.set, args.minutes, args.seed)
+    trained = trained_of(refiner)
     cases, patient_of = kept_cases(args.data, args.work, args.set, args.cases)
     arms = {**network_arms(refiner), **{name: _brush(name) for name in BRUSHES}}
     for clicks in args.clicks:
@@ -43,8 +55,9 @@ def run_seed(args: argparse.Namespace) -> None:
                 print(f"{args.set} seed {args.seed}, {arm}, {clicks}: finished before")
                 continue
             title = f"{args.set} seed {args.seed}, {arm}, {clicks}"
-            items, untouched = clicked_items(arms[arm], asked, clicks, args.seed, args.number, title)
-            append_line(results, _result(args, arm, clicks, items, untouched=untouched, patient_of=patient_of))
+            items, untouched = clicked_items(arms[arm], asked, clicks, args.seed, title)
+            result = _result(args, trained, arm, clicks, items, untouched=untouched, patient_of=patient_of)
+            append_line(results, result)
 
 
 def _brush(name: str) -> Opened:
@@ -57,7 +70,7 @@ def with_strokes(cases: Sequence[KeptCase]) -> list[KeptCase]:
 
 
 def clicked_items(
-    opened: Opened, cases: Sequence[KeptCase], clicks: str, seed: int, number: int, title: str
+    opened: Opened, cases: Sequence[KeptCase], clicks: str, seed: int, title: str
 ) -> tuple[tuple[ClickedItem, ...], bool]:
     """Every structure of every case clicked on by itself, from the automatic mask on; and whether all masks were still
     the automatic ones before their first click."""
@@ -67,7 +80,7 @@ def clicked_items(
         for item in case.items:
             arm = opened(case, item)
             untouched &= is_same(arm, case)
-            found.append(click_through(arm, item, SOURCES[clicks], generator(seed, item, clicks), number))
+            found.append(click_through(arm, item, SOURCES[clicks], generator(seed, item, clicks), NUMBER))
     return tuple(found), untouched
 
 
@@ -83,6 +96,7 @@ def is_same(arm: Arm, case: KeptCase) -> bool:
 
 def _result(
     args: argparse.Namespace,
+    trained: Trained,
     arm: str,
     clicks: str,
     items: tuple[ClickedItem, ...],
@@ -90,11 +104,6 @@ def _result(
     untouched: bool,
     patient_of: Mapping[str, str],
 ) -> RefineResult:
-    folder = set_folder(args.work, args.set)
-    refiner = folder / f"refiner_{args.minutes:g}min_seed_{args.seed}"
-    record = read_run_record(fold_folder(refiner, REFINER, FOLD))
-    if record is None or record.end is None:
-        raise UserError(f"{refiner}: its refiner was not trained to the end")
     used = {item.case for item in items}
     return RefineResult(
         data_set=args.set,
@@ -102,8 +111,8 @@ def _result(
         arm=arm,
         clicks=clicks,
         minutes=args.minutes,
-        steps=record.end.steps,
-        base_minutes_per_fold=_base_minutes(folder / "base"),
+        steps=trained.steps,
+        base_minutes_per_fold=trained.base_minutes,
         processor=processor_name(),
         cores=usable_cpus(),
         version=own_version(),
@@ -113,9 +122,12 @@ def _result(
     )
 
 
-def _base_minutes(base: Path) -> float | None:
-    """Minutes of each fold of the base model."""
-    first_stage = Plan.load(base / PLAN_FILE).chosen or next(iter(Plan.load(base / PLAN_FILE).configurations))
-    path = base / "runs" / first_stage / "fold_0" / SETTINGS_FILE
-    seconds = TrainSettings.load(path).time_budget_s if path.is_file() else None
-    return None if seconds is None else seconds / 60
+def trained_of(refiner: Path) -> Trained:
+    """Of a work folder with a refiner and the base that it learned from."""
+    record = read_run_record(fold_folder(refiner, REFINER, FOLD))
+    if record is None or record.end is None:
+        raise UserError(f"{refiner}: its refiner was not trained to the end")
+    first_stage = Plan.load(refiner / PLAN_FILE).configuration(REFINER).previous_stage
+    settings = TrainSettings.load(fold_folder(refiner, first_stage, FOLDS[0]) / SETTINGS_FILE)
+    seconds = settings.time_budget_s
+    return Trained(steps=record.end.steps, base_minutes=None if seconds is None else seconds / 60)

@@ -1,18 +1,24 @@
 """Clicks on made-up masks by arms whose effect is known, balls and strokes counted by hand, and the tables."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bench.refine import refine_runs
 from bench.refine.brushes import BRUSHES, Brush, ball_around
 from bench.refine.click_sources import SOURCES, stroke_points
 from bench.refine.clicked_item import Item, click_through
-from bench.refine.command import ARMS
+from bench.refine.command import ARMS, main
 from bench.refine.command import SOURCES as NAMES
+from bench.refine.kept_out import KeptCase
 from bench.refine.network_arms import Blind, proposed
 from bench.refine.refine_results import ClickedItem, RefineResult, append_line, read_lines
-from bench.refine.refine_runs import generator
+from bench.refine.refine_runs import Trained, clicked_items, generator
 from bench.refine.refine_tables import gain, tables
 from segfw.clicks.simulated_clicks import error_components
+from segfw.images.geometry import Geometry
 
 SHAPE = (7, 12, 20)
 SPACING = (5.0, 2.0, 1.0)
@@ -295,3 +301,65 @@ def test_lines_are_kept_and_the_newest_of_a_key_counts(tmp_path):
 def test_the_command_names_every_arm_and_source():
     assert set(NAMES) == set(SOURCES)
     assert set(ARMS) == {"refiner", "no click", *BRUSHES}
+
+
+@pytest.fixture
+def kept():
+    """Two cases that were kept out, of two structures and of one."""
+    given, wanted = two_errors()
+    geometry = Geometry.of(SHAPE, np.diag([*SPACING, 1.0]))
+    second = Item(case="d", structure="o", value=OTHER, wanted_zyx=np.roll(wanted, 8, 2), spacing_mm=SPACING)
+    items = {"c": (item_of(wanted), replace(second, case="c")), "d": (second,)}
+    return [
+        KeptCase(id=name, images=(), geometry=geometry, automatic=Path(name), automatic_zyx=given, items=items[name])
+        for name in ("c", "d")
+    ]
+
+
+def mended(case, item):
+    return Planted(case.automatic_zyx, item)
+
+
+def touched(case, item):
+    arm = Planted(case.automatic_zyx, item)
+    arm.values_zyx[0, 0, 0] = STRUCTURE
+    return arm
+
+
+def test_every_structure_of_every_case_is_clicked_on_from_the_automatic_mask_on(kept):
+    items, untouched = clicked_items(mended, kept, "deepest", 0, "title")
+    assert [(item.case, item.structure) for item in items] == [("c", "s"), ("c", "o"), ("d", "o")]
+    assert untouched
+    assert not clicked_items(touched, kept, "deepest", 0, "title")[1]
+
+
+def test_what_is_finished_is_not_done_again(kept, tmp_path, monkeypatch, capsys):
+    done = []
+
+    def arms(refiner):
+        done.append(refiner)
+        return {"refiner": mended, "no click": touched}
+
+    monkeypatch.setattr(refine_runs, "make_refiner", lambda work, name, minutes, seed: work / "refiner")
+    monkeypatch.setattr(refine_runs, "trained_of", lambda refiner: Trained(steps=7, base_minutes=3.0))
+    monkeypatch.setattr(refine_runs, "kept_cases", lambda data, work, name, number: (kept, {"c": "p", "d": "q"}))
+    monkeypatch.setattr(refine_runs, "network_arms", arms)
+    asked = ["run", "hippocampus", "--minutes", "2", "--seed", "1", "--work", str(tmp_path)]
+    asked += ["--results", str(tmp_path / "r.jsonl")]
+    main([*asked, "--arms", "refiner", "--clicks", "deepest"])
+    (line,) = read_lines(tmp_path / "r.jsonl")
+    assert (line.key, line.steps, line.patient_of) == (
+        ("hippocampus", 1, "refiner", "deepest", 2.0),
+        7,
+        {"c": "p", "d": "q"},
+    )
+    main(asked)
+    assert capsys.readouterr().out.count("finished before") == 1
+    found = [(each.arm, each.clicks) for each in read_lines(tmp_path / "r.jsonl")]
+    # Nobody drew strokes here, and where the mask is right only the refiner is asked.
+    assert found == [(arm, clicks) for clicks in ("deepest", "people-like") for arm in ARMS] + [
+        ("refiner", "right already")
+    ]
+    assert not next(each for each in read_lines(tmp_path / "r.jsonl") if each.arm == "no click").untouched
+    main(["table", "--results", str(tmp_path / "r.jsonl")])
+    assert "### hippocampus: 2 kept-out patients" in capsys.readouterr().out
