@@ -81,7 +81,8 @@ EDGES = {
         "delivery",
     },
     "monailabel": {
-        *("base", "images", "dataset", "evaluation", "model", "inference", "reviewing", "worklist", "review_page"),
+        *("base", "images", "dataset", "evaluation", "model", "inference", "clicks", "interaction", "reviewing"),
+        *("worklist", "review_page"),
     },
     "verbs": set(FLOOR_OF) - {"verbs", "kernels", "perturbations"},
 }

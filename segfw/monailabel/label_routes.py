@@ -23,6 +23,7 @@ from segfw.base.errors import UserError, is_disk_full, reason_of
 from segfw.monailabel.label_desk import FINAL, LabelDesk, ServedFile, Unknown
 from segfw.monailabel.model_on_demand import ModelOnDemand, Predicted
 from segfw.monailabel.origin_guard import TooMuch
+from segfw.monailabel.refiner_on_demand import RefinerOnDemand
 from segfw.monailabel.sent_images import SentImages, safe_name
 from segfw.monailabel.sent_labels import RAW
 from segfw.review_page.request_body import MOST_JSON_BYTES, BodyTooLarge, read_body
@@ -36,9 +37,11 @@ NO_IMAGES = "images are not taken here; predict them with segfw predict, which m
 MIME = "application/octet-stream"
 
 
-def label_app(desk: LabelDesk, model: ModelOnDemand | None, images: SentImages) -> Starlette:
+def label_app(
+    desk: LabelDesk, model: ModelOnDemand | None, images: SentImages, refiner: RefinerOnDemand | None = None
+) -> Starlette:
     """All addresses. Who may ask is checked before, by ``OriginGuard``."""
-    routes = LabelRoutes(desk, model, images)
+    routes = LabelRoutes(desk, model, images, refiner)
     app = Starlette(
         routes=[
             *_both("/info", routes.info),
@@ -80,16 +83,19 @@ def label_app(desk: LabelDesk, model: ModelOnDemand | None, images: SentImages) 
 class LabelRoutes:
     """The answer to each address. What reads files is done in a thread, so that others need not wait."""
 
-    def __init__(self, desk: LabelDesk, model: ModelOnDemand | None, images: SentImages) -> None:
+    def __init__(
+        self, desk: LabelDesk, model: ModelOnDemand | None, images: SentImages, refiner: RefinerOnDemand | None
+    ) -> None:
         self.desk = desk
         self.model = model
+        self.refiner = refiner
         self.images = images
 
     # ---- what there is ----
 
     async def info(self, request: Request) -> Response:
         """Name, labels, model, strategies."""
-        models = {} if self.model is None else {self.model.name: self.model.about}
+        models = {each.name: each.about for each in (self.model, self.refiner) if each is not None}
         return JSONResponse(await run_in_threadpool(self.desk.info, models))
 
     async def next_sample(self, request: Request) -> Response:
@@ -149,29 +155,37 @@ class LabelRoutes:
         return JSONResponse(await run_in_threadpool(self.desk.note, case, info))
 
     async def infer(self, request: Request) -> Response:
-        """Predicts a case, or an image that was sent."""
-        model = self.model
-        if model is None:
-            raise Unknown("no model answers here; start the server with --model")
+        """Predicts a case, or an image that was sent; a refiner changes one structure of a case by points."""
+        name = request.path_params["model"]
+        if self.model is None and self.refiner is None:
+            raise Unknown("no model answers here; start the server with --model or --refiner")
         folder = _temporary()
         try:
             async with request.form(max_files=2, max_fields=10, max_part_size=MOST_JSON_BYTES) as form:
                 params = _params(form)
                 sent = await _stored(form, "file", folder)
-            files = await run_in_threadpool(self._images_asked_for, request, sent)
-            name = request.path_params["model"]
-            found = await run_in_threadpool(model.predict, name, files, params, folder)
+            found = await run_in_threadpool(self._found, name, request, sent, params, folder)
         except BaseException:
             shutil.rmtree(folder, True)
             raise
         removal = BackgroundTask(shutil.rmtree, folder, True)
-        said = {"label_names": found.label_names, "model": model.name}
+        said = {"label_names": found.label_names, "model": name}
         output = request.query_params.get("output", "all")
         if output == "json":
             return JSONResponse({"params": said}, background=removal)
         if output == "image":
             return _file(found.file, removal)
         return await run_in_threadpool(_multipart, found, said, removal)
+
+    def _found(self, name: str, request: Request, sent: Path | None, params: dict[str, Any], folder: Path) -> Predicted:
+        """What the model of that name makes of what is asked for."""
+        if self.refiner is not None and name == self.refiner.name:
+            if sent is not None or request.query_params.get("session_id"):
+                raise UserError("the refiner mends masks of cases of this folder; take one by Next Sample")
+            return self.refiner.refine(self.desk, _asked(request, "image"), params, folder)
+        if self.model is None:
+            raise Unknown(f"{name!r} is no model here; start the server with --model")
+        return self.model.predict(name, self._images_asked_for(request, sent), params, folder)
 
     def _images_asked_for(self, request: Request, sent: Path | None) -> tuple[Path, ...]:
         """The files of an image, one a channel."""

@@ -30,17 +30,19 @@ def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[
     from segfw.monailabel.label_routes import label_app
     from segfw.monailabel.model_on_demand import ModelOnDemand
     from segfw.monailabel.origin_guard import OriginGuard, origin_of
+    from segfw.monailabel.refiner_on_demand import RefinerOnDemand
     from segfw.monailabel.sent_images import SentImages
 
     store = ReviewStore.open(folder)
     for url in options.allow_origin:
         origin_of(url)
     model = None if options.model is None else ModelOnDemand(options.model, options.device)
+    refiner = None if options.refiner is None else RefinerOnDemand(options.refiner, options.device)
     listening = bound_socket(options.port)
     port = listening.getsockname()[1]
     desk = LabelDesk(store, Person.named(options.user))
     images = SentImages()
-    guarded = OriginGuard(label_app(desk, model, images), port, options.allow_origin)
+    guarded = OriginGuard(label_app(desk, model, images, refiner), port, options.allow_origin)
     server = local_server(guarded)
     is_ready(f"http://127.0.0.1:{port}")
     try:

@@ -50,6 +50,10 @@ class ClickChange(Protocol):
 class ClickedCase(Protocol):
     """An image that the refiner has read, with a mask that clicks change."""
 
+    @property
+    def mask(self) -> Volume:
+        """As it is now, in the order of its file."""
+
     def set_mask(self, values_zyx: np.ndarray, box: Box | None = None) -> None:
         """Takes what was drawn elsewhere."""
 

@@ -21,7 +21,7 @@ def serve_monailabel(folder: Path, options: LabelServerOptions = LabelServerOpti
     folder
         Of masks that ``predict`` or ``ensemble`` wrote.
     options
-        The model that predicts, the address, and who saves.
+        The model that predicts, the refiner that answers points, the address, and who saves.
 
     Raises
     ------

@@ -102,10 +102,14 @@ class LabelClient:
 
 
 @contextmanager
-def label_server(folder: Path, *options: str) -> Iterator[int]:
-    """Starts the server and gives its port."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "segfw", "serve-monailabel", str(folder), "--port", "0", "--user", "ada", *options]
+def label_server(
+    folder: Path, *options: str, program: tuple[str, ...] = ("segfw", "serve-monailabel")
+) -> Iterator[int]:
+    """Starts the server, or another ``program`` in its place, and gives its port."""
+    tests = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join((str(tests.parent), str(tests)))
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", *program, str(folder), "--port", "0", "--user", "ada", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         yield _port(process)
