@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from segfw.base.components import connected_components
 from segfw.grid.boxes import Block, relative
@@ -105,6 +106,14 @@ class Look:
     def changed(self) -> np.ndarray:
         """In ``box``: where what was found differs from what was given."""
         return self.seen[self.box] & ((self.odds[self.box] > 0) != self.given[self.box])
+
+    def changed_box(self) -> Block | None:
+        """The smallest block of the grid that holds all of the change; None if nothing changed."""
+        found = ndimage.find_objects(self.changed.astype(np.uint8))
+        if not found:
+            return None
+        z, y, x = (slice(part.start + whole.start, part.stop + whole.start) for part, whole in zip(found[0], self.box))
+        return z, y, x
 
     def next_start(self) -> Start | None:
         """A further window for a change that runs out of those before; None if it does not."""

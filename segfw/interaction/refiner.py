@@ -435,18 +435,20 @@ class OpenCase:
     def _proposal(self, click: PlacedClick) -> tuple[Box, np.ndarray, np.ndarray, int]:
         """A box of the image's file, where the structure is in it, where that is news, and how many windows it took."""
         around = self._neighbourhood(click.voxel)
+        nothing = np.zeros(tuple(stop - start for start, stop in around), bool)
         is_on_grid = all(-0.5 <= place < size for place, size in zip(click.point_zyx, self._grids.shape))
         if not is_on_grid:  # outside the crop, where the image holds nothing to be seen
-            nothing = np.zeros(tuple(stop - start for start, stop in around), bool)
             return around, nothing, nothing, 0
         look = self._look(click)
-        source = self._grids.source_of(look.box)
-        members = sorted(click.effects.members)
-        given = self._grids.share_on_network(members, source) > HALF
+        block = look.changed_box()
+        if block is None:
+            return around, nothing, nothing, len(look.starts)
+        source = self._grids.source_of(block)
+        given = self._grids.share_on_network(sorted(click.effects.members), source) > HALF
         # What was not looked at is as it was; where nothing is news nothing changes, whatever resampling would do.
         odds = np.where(look.seen[source], look.odds[source], np.where(given, 1.0, -1.0))
         news = look.seen[source] & ((look.odds[source] > 0) != given)
-        box, (odds_there, news_there) = self._grids.to_file([odds, news], source, look.box)
+        box, (odds_there, news_there) = self._grids.to_file([odds, news], source, block)
         whole = _around_both(box, around)
         shape = tuple(stop - start for start, stop in whole)
         wanted = np.zeros(shape, bool)

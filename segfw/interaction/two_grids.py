@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from segfw.grid.block_resampler import BlockResampler
-from segfw.grid.boxes import Block, Box, cut, relative
+from segfw.grid.boxes import Block, Box, cut, relative, shape_of
 from segfw.grid.file_boxes import FileBox
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import thick_axis
@@ -69,10 +69,13 @@ class TwoGrids:
     def share_on_network(self, values: Sequence[int], block: Block) -> np.ndarray:
         """How much of each voxel of a block of the network's grid has one of the values, float32."""
         source = self.there.source(block)
-        is_one = torch.from_numpy(np.isin(self.of_crop[source], values).astype(np.float32))[None]
+        is_one = np.isin(self.of_crop[source], values)
         if self.there.keeps_grid:
-            return np.asarray(is_one[0])
-        return np.asarray(self.there.resize(is_one, block)[0])
+            return is_one.astype(np.float32)
+        if not is_one.any():
+            return np.zeros(shape_of(block), np.float32)
+        tensor = torch.from_numpy(is_one.astype(np.float32))[None]
+        return np.asarray(self.there.resize(tensor, block)[0])
 
     def to_file(self, fields: Sequence[np.ndarray], origin: Block, block: Block) -> tuple[Box, list[np.ndarray]]:
         """Fields of the network's grid, given on ``origin``, on the voxels of the file that a block covers.
