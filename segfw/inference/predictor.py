@@ -84,7 +84,7 @@ from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import Summands, summands_of
 from segfw.inference.tile_runner import MOST_KNOWN, copies_per_batch
 from segfw.inference.tiles import tile_count
-from segfw.model.load import Model
+from segfw.model.load import Model, require_predicting
 from segfw.networks import BuildNetwork, build_network
 from segfw.planning.mirroring import input_orders, output_orders
 from segfw.planning.plan import Configuration, Plan
@@ -202,6 +202,7 @@ class Predictor:
         if not 0 < step <= 1:
             raise UserError(f"--step is {step}; give a share of the tile between 0 and 1, such as 0.5")
         configuration = model.configuration
+        require_predicting(configuration, model.plan.dataset)
         if configuration.previous_stage is not None and model.previous is None:
             raise ValueError(f"{configuration.name} is a second stage; give the model of the first one too")
 

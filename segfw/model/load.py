@@ -111,11 +111,11 @@ def load_refiner(model_dir: str | Path, folds: Sequence[str | int] | None = None
     raise UserError(f"{model_dir}: no refiner is trained; segfw run RAW {model_dir} --configurations {REFINE} adds one")
 
 
-def require_predicting(configuration: Configuration, model_dir: Path) -> None:
-    """Raises UserError naming ``model_dir`` for a refiner, which needs masks."""
+def require_predicting(configuration: Configuration, source: Path | str) -> None:
+    """Raises UserError naming ``source``, of what model it is, for a refiner, which needs masks."""
     if configuration.is_refiner:
         raise UserError(
-            f"{model_dir}: {configuration.name} corrects masks around clicks and finds none itself; use segfw refine, "
+            f"{source}: {configuration.name} corrects masks around clicks and finds none itself; use segfw refine, "
             f"or take {configuration.previous_stage} to predict"
         )
 

@@ -26,9 +26,10 @@ def export_model(
     """Packs a model into the file ``output``, which ``predict`` and all that take a model take.
 
     By default what selection.json says, which then comes along, else the only trained configuration with all its
-    trained folds. The first stage of a cascade is packed with all its folds, and so is the postprocessing that came
-    with an imported configuration. One model gives the same bytes whenever and wherever one version of segfw packs it;
-    but with ``half`` the card holds what was measured, whose last digits are of the processor.
+    trained folds. The first stage of a cascade is packed with all its folds, and so are a trained refiner and the
+    postprocessing that came with an imported configuration. One model gives the same bytes whenever and wherever one
+    version of segfw packs it; but with ``half`` the card holds what was measured, whose last digits are of the
+    processor.
 
     Parameters
     ----------
