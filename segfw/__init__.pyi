@@ -387,7 +387,7 @@ def queue(
     goal: Literal["pool", "model"] = "pool",
     weights: StrPath | None = None,
     worth: float | None = None,
-    regions: bool = True,
+    regions: bool = False,
     audit: int | None = None,
     audit_by: Literal["pool", "structure"] = "pool",
     audits: int = 1,

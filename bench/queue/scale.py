@@ -46,7 +46,7 @@ def measured(work: Path, cases: int, structures: int, *, regions: int, runs: int
     write_folder(folder, cases, structures, regions=regions, runs=runs)
     quality = sum(path.stat().st_size for path in (folder / "quality").iterdir())
     before = os.times()
-    taken = measure([str(SEGFW), "queue", str(folder)], env=os.environ, log=work / "log")
+    taken = measure([str(SEGFW), "queue", str(folder), "--regions", "on"], env=os.environ, log=work / "log")
     after = os.times()
     queue = read_queue(folder)
     assert queue is not None

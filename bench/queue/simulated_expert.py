@@ -177,6 +177,30 @@ def _greedy_by(case: np.ndarray, gain: np.ndarray, minutes: np.ndarray) -> list[
     return order
 
 
+def oracle_with_regions(pool: DrawnPool, rule: str, _: np.random.Generator) -> Worked:
+    """Of all items, suspected regions among them, always the one that truly gains most per minute now."""
+    items = pool.items
+    worked = Worked.begin(pool, rule)
+    whole_of = np.array([worked.whole_of(item) for item in range(len(items))])
+    per_minute = np.zeros((2, len(items)))  # of cases that are open, and that have to be opened
+    stale = set(worked.done)
+    is_left = np.ones(len(items), bool)
+    while is_left.any():
+        for item in np.flatnonzero(np.isin(whole_of, list(stale)) & is_left).tolist():
+            done = worked.done[whole_of[item]]
+            region = int(items.region[item])
+            gain = pool.true[item].after(done | {region})[0] - worked.now[whole_of[item]]
+            minutes = max(1e-3, pool.true[item].minutes(region, done, rule))
+            per_minute[:, item] = gain / minutes, gain / (minutes + OPEN)
+        value = np.where(items.case == worked.open_case, per_minute[0], per_minute[1])
+        best = int(np.argmax(np.where(is_left, value, -np.inf)))
+        worked.do(best)
+        stale = {int(whole_of[best])}
+        is_left[whole_of == whole_of[best]] &= int(items.region[best]) != WHOLE
+        is_left[best] = False
+    return worked
+
+
 def ours(*, regions: bool, minutes: bool, refits: bool) -> Arm:
     """The queue of segfw: with regions as items or without, by minutes or by gain alone, learning minutes or not."""
 
@@ -232,4 +256,5 @@ ARMS: dict[str, Arm] = {
     "ours without regions": ours(regions=False, minutes=True, refits=True),
     "ours with regions": ours(regions=True, minutes=True, refits=True),
     "oracle": oracle,
+    "oracle with regions": oracle_with_regions,
 }

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.trust.made_up_features import drawn_sureness, made_up_features
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.quality.model_identity import ModelIdentity
-from segfw.quality.quality_features import Features
 from segfw.quality.quality_fitting import QualityRequest, fit_quality
 from segfw.quality.quality_model import CLEAN, QualityItem
 from segfw.quality.risk_coverage import spearman
@@ -103,39 +103,13 @@ def _items(
                     structure=ORGAN,
                     fold="0",
                     shift=shift,
-                    features=_features(dice, noise, rng),
+                    features=made_up_features(drawn_sureness(dice, noise, rng)),
                     dice=dice,
                     true_ml=1.0,
                     predicted_ml=1.0,
                 )
             )
     return items
-
-
-def _features(dice: float, noise: float, rng: np.random.Generator) -> Features:
-    """Of a mask with this Dice: sure if it is good, with ``noise`` as standard deviation in the logit."""
-    seen = np.log(dice / (1 - dice)) + noise * rng.normal()
-    sure = float(1 / (1 + np.exp(-seen)))
-    return Features(
-        voxels=1000,
-        volume_mm3=1000.0,
-        offset_mm=None,
-        soft=min(0.999, 0.5 + sure / 2),
-        confidence=min(0.999, 0.6 + 0.4 * sure),
-        entropy=max(0.01, 0.5 * (1 - sure)),
-        rim_entropy=max(0.05, 0.8 - 0.5 * sure),
-        core_entropy=max(0.01, 0.3 * (1 - sure)),
-        unsure=float(np.log(0.05 + 1 - sure)),
-        doubtful_voxels=int(1000 * (1 - sure)),
-        image_entropy=0.05,
-        largest_share=1.0,
-        components=1,
-        gaps=0,
-        slice_dice=0.9,
-        roundness=0.5,
-        filling=0.4,
-        at_border=0.0,
-    )
 
 
 def simulation_table(results: Sequence[SimulationResult]) -> str:

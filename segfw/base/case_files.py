@@ -5,15 +5,16 @@ What is killed goes on from them. A record tells from which files it was found, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from segfw.base.errors import UserError
+from segfw.base.errors import DiskFull, UserError, raise_if_full, reason_of
 from segfw.base.files import remove_partials
 from segfw.base.locks import alone, claimed
 from segfw.base.records import Record
+from segfw.base.shared_work import CaseResult, Note
 
 SETTINGS_FILE = "settings.json"
 Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last change in ns
@@ -24,6 +25,12 @@ class CaseRecord(Record):
 
     id: str
     sources: Sources
+
+
+class TriedRecord(CaseRecord):
+    """The same, or why nothing could be found: ``problem``, else ''."""
+
+    problem: str = ""
 
 
 class CaseWithFiles(Protocol):
@@ -37,6 +44,8 @@ class CaseWithFiles(Protocol):
 
 
 RecordT = TypeVar("RecordT", bound=CaseRecord)
+TriedT = TypeVar("TriedT", bound=TriedRecord)
+CaseT = TypeVar("CaseT", bound=CaseWithFiles)
 SettingsT = TypeVar("SettingsT", bound=Record)
 
 
@@ -48,6 +57,10 @@ class CaseFiles(Generic[RecordT]):
     @property
     def folder(self) -> Path:
         """Where the files are."""
+        raise NotImplementedError
+
+    def is_done(self, case: CaseWithFiles) -> bool:
+        """Whether all that is asked for was found, in the files that are there now."""
         raise NotImplementedError
 
     def current(self, case: CaseWithFiles) -> RecordT | None:
@@ -110,3 +123,50 @@ class CaseFiles(Generic[RecordT]):
 
     def _file(self, case_id: str) -> Path:
         return self.folder / f"case_{case_id}.json"
+
+
+class TriedCases(CaseFiles[TriedT]):
+    """The same of records that may say why a case has failed: such a case is tried again by the next call."""
+
+    def is_done(self, case: CaseWithFiles) -> bool:
+        kept = self.current(case)
+        return kept is not None and not kept.problem and self.is_enough(kept)
+
+    def is_enough(self, kept: TriedT) -> bool:
+        """Whether what was found of a case is all that is asked for."""
+        return True
+
+    def is_outdated(self, case: CaseWithFiles) -> bool:
+        """Whether something was found in other files than those that are there now."""
+        kept = self.kept(case)
+        return kept is not None and not kept.problem and kept.sources != case.sources
+
+    def find(self, case: CaseT, look: Callable[[CaseT], TriedT]) -> TriedT:
+        """Keeps what ``look`` finds, as of the files before they are read: what changes meanwhile is seen next time."""
+        sources = case.sources
+        found = look(case).model_copy(update={"sources": sources})
+        self.keep(found)
+        return found
+
+    def keep_failure(self, case: CaseWithFiles, error: Exception | None) -> None:
+        """Notes why a case has failed, so that it has rows that say so; not of a full disk."""
+        if not isinstance(error, DiskFull):
+            problem = (reason_of(error) if error is not None else None) or str(error)
+            self.keep(self.kind(id=case.id, sources=case.sources, problem=problem))  # type: ignore[call-arg, arg-type]
+
+
+def work_once(folder: CaseFiles[RecordT], case: CaseT, work: Callable[[CaseT], Sequence[Note]]) -> CaseResult:
+    """Does ``work``, which keeps what it finds and gives notes, unless that is there or another process is at it.
+
+    Raises DiskFull where nothing can be kept.
+    """
+    try:
+        with folder.claim(case) as is_ours:
+            if not is_ours:
+                return CaseResult(state="elsewhere")
+            if folder.is_done(case):
+                return CaseResult(state="there")
+            return CaseResult(state="done", notes=tuple(work(case)))
+    except Exception as error:
+        raise_if_full(error, folder.folder / case.id)
+        raise

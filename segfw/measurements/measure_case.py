@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.errors import raise_if_full
+from segfw.base.case_files import work_once
 from segfw.base.records import UserError
-from segfw.base.shared_work import CaseResult, WorkWords
+from segfw.base.shared_work import CaseResult, Note, WorkWords
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.masks import classes_of, read_stored_mask, require_same_grid
 from segfw.images.formats import files_read, read_volume
@@ -39,22 +39,11 @@ class MeasuringJob:
 
     def __call__(self, case: MaskCase) -> CaseResult:
         """Measures a case and keeps what was found, unless it is there or another process is at it."""
-        try:
-            return self._work(case)
-        except Exception as error:
-            raise_if_full(error, self.folder.folder / case.id)
-            raise
+        return work_once(self.folder, case, self._work)
 
-    def _work(self, case: MaskCase) -> CaseResult:
-        with self.folder.claim(case) as is_ours:
-            if not is_ours:
-                return CaseResult(state="elsewhere")
-            if self.folder.is_done(case):
-                return CaseResult(state="there")
-            sources = case.sources  # before they are read: what changes meanwhile is seen the next time
-            measures = self.measured(case)
-            self.folder.keep(measures.model_copy(update={"sources": sources}))
-        return CaseResult(state="done", notes=tuple(("warning", note) for note in measures.notes))
+    def _work(self, case: MaskCase) -> tuple[Note, ...]:
+        measures = self.folder.find(case, self.measured)
+        return tuple(("warning", note) for note in measures.notes)
 
     def measured(self, case: MaskCase) -> CaseMeasures:
         """All structures of a case; UserError if a file cannot be read, or the grids differ."""

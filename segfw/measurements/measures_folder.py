@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.case_files import CaseFiles
-from segfw.base.errors import DiskFull, reason_of
+from segfw.base.case_files import TriedCases
 from segfw.base.file_names import HIDDEN
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
@@ -38,7 +37,7 @@ class MeasuringSettings(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuresFolder(CaseFiles[CaseMeasures]):
+class MeasuresFolder(TriedCases[CaseMeasures]):
     """Where the measures of each case are kept."""
 
     path: Path
@@ -52,22 +51,6 @@ class MeasuresFolder(CaseFiles[CaseMeasures]):
     def beside(output: Path) -> MeasuresFolder:
         """Of a table."""
         return MeasuresFolder(path=output.parent / HIDDEN / output.stem)
-
-    def is_done(self, case: MaskCase) -> bool:
-        """Whether it was measured, from the files that are there now."""
-        kept = self.current(case)
-        return kept is not None and not kept.problem
-
-    def is_outdated(self, case: MaskCase) -> bool:
-        """Whether it was measured from other files than those that are there now."""
-        kept = self.kept(case)
-        return kept is not None and not kept.problem and kept.sources != case.sources
-
-    def keep_failure(self, case: MaskCase, error: Exception | None) -> None:
-        """Notes why a case could not be measured, so that it has rows that say so; not of a full disk."""
-        if not isinstance(error, DiskFull):
-            problem = (reason_of(error) if error is not None else None) or str(error)
-            self.keep(CaseMeasures(id=case.id, sources=case.sources, problem=problem))
 
 
 def agree_on_settings(

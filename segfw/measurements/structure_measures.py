@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from segfw.base.case_files import CaseRecord
+from segfw.base.case_files import TriedRecord
 from segfw.base.records import Record
 from segfw.measurements.first_order import FirstOrder
 
@@ -89,14 +89,11 @@ class StructureMeasures(Record):
         return {"ml": self.volume_ml, "mm2": self.area_mm2, "px": self.area_px}.get(unit or "")
 
 
-class CaseMeasures(CaseRecord):
-    """All structures of a case, and the SHA-256 of each of its files.
-
-    ``unit`` is what sizes are counted in: ml, mm2 or px. ``problem`` is why the case could not be measured, else ''.
-    """
+class CaseMeasures(TriedRecord):
+    """All structures of a case, and the SHA-256 of each of its files. ``unit`` is what sizes are counted in: ml, mm2 or
+    px."""
 
     digests: tuple[str, ...] = ()
     unit: str = ""
-    problem: str = ""
     notes: tuple[str, ...] = ()
     structures: tuple[StructureMeasures, ...] = ()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.case_files import CaseFiles
-from segfw.base.errors import DiskFull, reason_of
+from segfw.base.case_files import TriedCases
 from segfw.base.file_names import HIDDEN
 from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
@@ -29,7 +28,7 @@ class FeaturesJob(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesFolder(CaseFiles[CaseFeatures]):
+class FeaturesFolder(TriedCases[CaseFeatures]):
     """Where the features of each case are kept; ``versions`` is how many changed ones are asked for."""
 
     path: Path
@@ -45,21 +44,9 @@ class FeaturesFolder(CaseFiles[CaseFeatures]):
         """Of a table of measures."""
         return FeaturesFolder(path=output.parent / HIDDEN / (output.stem + ENDING), versions=versions)
 
-    def is_done(self, case: MaskCase) -> bool:
-        """Whether there are features, and as many changed versions as are asked for, of the files of now."""
-        kept = self.current(case)
-        return kept is not None and not kept.problem and self.versions in (0, kept.versions)
-
-    def is_outdated(self, case: MaskCase) -> bool:
-        """Whether there are features of other files than those that are there now."""
-        kept = self.kept(case)
-        return kept is not None and not kept.problem and kept.sources != case.sources
-
-    def keep_failure(self, case: MaskCase, error: Exception | None) -> None:
-        """Notes why a case has no features, so that it has rows that say so; not of a full disk."""
-        if not isinstance(error, DiskFull):
-            problem = (reason_of(error) if error is not None else None) or str(error)
-            self.keep(CaseFeatures(id=case.id, sources=case.sources, problem=problem))
+    def is_enough(self, kept: CaseFeatures) -> bool:
+        """Whether there are as many changed versions as are asked for."""
+        return self.versions in (0, kept.versions)
 
     def agree(
         self, job: FeaturesJob, output: Path, cases: Sequence[MaskCase], *, own: Sequence[MaskCase], overwrite: bool

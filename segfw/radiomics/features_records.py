@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segfw.base.case_files import CaseRecord
+from segfw.base.case_files import TriedRecord
 from segfw.base.records import Record
 from segfw.measurements.structure_measures import Status
 
@@ -23,9 +23,8 @@ class StructureFeatures(Record):
     folds: tuple[Row, ...] = ()
 
 
-class CaseFeatures(CaseRecord):
-    """All structures of a case; ``problem`` is why there are none, else ''. ``versions`` were asked for."""
+class CaseFeatures(TriedRecord):
+    """All structures of a case, unless there is a problem. ``versions`` were asked for."""
 
-    problem: str = ""
     structures: tuple[StructureFeatures, ...] = ()
     versions: int = 0

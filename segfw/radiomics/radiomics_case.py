@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segfw.base.errors import raise_if_full
+from segfw.base.case_files import work_once
 from segfw.base.file_names import PLAUSIBLE_FOLDER
 from segfw.base.records import UserError
-from segfw.base.shared_work import CaseResult, WorkWords
+from segfw.base.shared_work import CaseResult, Note, WorkWords
 from segfw.dataset.labels import LabelSet
 from segfw.evaluation.masks import classes_of, read_stored_mask
 from segfw.images.formats import split_ending
@@ -40,21 +40,11 @@ class RadiomicsJob:
 
     def __call__(self, case: MaskCase) -> CaseResult:
         """Tells the features of a case and keeps them, unless they are there or another process is at it."""
-        try:
-            return self._work(case)
-        except Exception as error:
-            raise_if_full(error, self.folder.path / case.id)
-            raise
+        return work_once(self.folder, case, self._work)
 
-    def _work(self, case: MaskCase) -> CaseResult:
-        with self.folder.claim(case) as is_ours:
-            if not is_ours:
-                return CaseResult(state="elsewhere")
-            if self.folder.is_done(case):
-                return CaseResult(state="there")
-            sources = case.sources  # before they are read: what changes meanwhile is seen the next time
-            self.folder.keep(self.told(case).model_copy(update={"sources": sources}))
-        return CaseResult(state="done")
+    def _work(self, case: MaskCase) -> tuple[Note, ...]:
+        self.folder.find(case, self.told)
+        return ()
 
     def told(self, case: MaskCase) -> CaseFeatures:
         """All structures that were measured; UserError if a file cannot be read, or a channel is lacking."""

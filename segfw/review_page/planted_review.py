@@ -180,19 +180,9 @@ class PlantedReview:
             if values_zyx.shape != before.array.shape[1:]:
                 raise UserError(f"{case}: the mask has another shape than the draft; load the case again")
             edits, slices = edits_between(before.array[0], values_zyx, self.store.label_names)
-            made = MaskVersion(
-                case=case,
-                number=newest + 1,
-                sha256=content_sha256(values_zyx, before.geometry.matrix, self.store.label_names),
-                parent=base,
-                origin=origin,
-                model_digest=self.store.model_digest(),
-                author=person.user,
-                editor_tool=tool,
-                made_utc=utc_text(self.store.clock()),
-                edited_voxels=edits,
-                edited_slices=slices,
-                label_names=self.store.label_names,
+            sha256 = content_sha256(values_zyx, before.geometry.matrix, self.store.label_names)
+            made = self.store.version_by(person, case, newest + 1, base, origin, tool).model_copy(
+                update={"sha256": sha256, "edited_voxels": edits, "edited_slices": slices}
             )
             planted.versions.append(made)
             planted.masks.append(values_zyx.astype(before.array.dtype))

@@ -391,13 +391,20 @@ class ReviewStore(ReviewFolder):
 
     def _about(self, case: str, person: Person, base: int, origin: Origin, tool: str) -> MaskVersion:
         """What is said of a version that is to be written."""
+        made = self.version_by(person, case, next_number(self.folder, case), base, origin, tool)
+        if not base:
+            return made
+        return made.model_copy(update={"model_digest": read_record(self.folder, case, base).model_digest})
+
+    def version_by(self, person: Person, case: str, number: int, base: int, origin: Origin, tool: str) -> MaskVersion:
+        """What is said of a version that somebody makes now of the model's drafts, before its voxels are known."""
         return MaskVersion(
             case=case,
-            number=next_number(self.folder, case),
+            number=number,
             sha256="",
             parent=base,
             origin=origin,
-            model_digest=read_record(self.folder, case, base).model_digest if base else self.model_digest(),
+            model_digest=self.model_digest(),
             author=person.user,
             editor_tool=tool,
             made_utc=utc_text(self.clock()),

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segfw.base.case_files import work_once
 from segfw.base.device import gpu_has_bf16
-from segfw.base.errors import UserError, raise_if_full
+from segfw.base.errors import UserError
 from segfw.base.options import Precision
-from segfw.base.shared_work import CaseResult
+from segfw.base.shared_work import CaseResult, Note
 from segfw.dataset.cases import Case
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.verify import check_case
@@ -74,19 +75,9 @@ class StressJob:
 
     def __call__(self, case: StressCase) -> CaseResult:
         """Tries what is not tried yet of a case, and keeps every trial when it is done."""
-        try:
-            with self.folder.claim(case) as is_ours:
-                if not is_ours:
-                    return CaseResult(state="elsewhere")
-                if self.folder.is_done(case):
-                    return CaseResult(state="there")
-                self._work(case)
-                return CaseResult(state="done")
-        except Exception as error:
-            raise_if_full(error, self.folder.folder / case.id)
-            raise
+        return work_once(self.folder, case, self._work)
 
-    def _work(self, case: StressCase) -> None:
+    def _work(self, case: StressCase) -> tuple[Note, ...]:
         sources = case.sources
         image = read_image(case, len(self.predictor.plan.channels))
         trials = self.trials(image)
@@ -104,6 +95,7 @@ class StressJob:
                 found = found.model_copy(update={"effects": (*effects, *others)})
                 self.folder.keep(found)
         self.folder.keep(found.model_copy(update={"tried": "quick" if self.is_quick else "all"}))
+        return ()
 
     def trials(self, image: Volume) -> list[Perturbation]:
         """What is tried on this image."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.case_files import CaseFiles, Sources
+from segfw.base.case_files import CaseFiles, CaseWithFiles, Sources
 from segfw.base.file_names import HIDDEN
 from segfw.base.printing import printable
 from segfw.base.records import Record, UserError
@@ -76,12 +76,12 @@ class StressFolder(CaseFiles[CaseStress]):
     def folder(self) -> Path:
         return self.output / HIDDEN
 
-    def is_done(self, case: StressCase) -> bool:
+    def is_done(self, case: CaseWithFiles) -> bool:
         """Whether all that is asked for was tried, from the files that are there now."""
         kept = self.current(case)
         return kept is not None and (kept.tried == "all" or (self.is_quick and kept.tried == "quick"))
 
-    def is_outdated(self, case: StressCase) -> bool:
+    def is_outdated(self, case: CaseWithFiles) -> bool:
         """Whether it was tried from other files than those that are there now."""
         kept = self.kept(case)
         return kept is not None and kept.sources != case.sources

@@ -29,7 +29,12 @@ class QueueOptions(Options):
     )
     weights: Path | None = option(None, "table of structures and what their Dice is worth (CSV: structure,weight)")
     worth: float | None = option(None, "Dice per minute below which it is time to stop", gt=0)
-    regions: bool = option(True, "also single regions of structures (default: on)", name="--regions", words=OFF_ON)
+    regions: bool = option(
+        False,
+        "also single suspected regions, where one is believed to pay more per minute than its structure (default: off)",
+        name="--regions",
+        words=OFF_ON,
+    )
     audit: int | None = option(None, "so many items drawn at random, to be read when the queue is over", ge=1)
     audit_by: Literal["pool", "structure"] = option(
         "pool",

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
+from builders.started_server import started_server
+
 ADDRESS = re.compile(r"served at http://127\.0\.0\.1:(\d+);")
 LIMIT = "----------lImIt_of_THE_fIle_eW_$"  # as the plug-in of 3D Slicer has it
-STARTS_WITHIN_S = 120
 
 
 @dataclass(frozen=True)
@@ -106,30 +103,6 @@ def label_server(
     folder: Path, *options: str, program: tuple[str, ...] = ("segfw", "serve-monailabel")
 ) -> Iterator[int]:
     """Starts the server, or another ``program`` in its place, and gives its port."""
-    tests = Path(__file__).resolve().parents[1]
-    paths = os.pathsep.join((str(tests.parent), str(tests)))
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", *program, str(folder), "--port", "0", "--user", "ada", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    try:
-        yield _port(process)
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _port(process: subprocess.Popen[str]) -> int:
-    said = []
-    ends_at_s = time.monotonic() + STARTS_WITHIN_S
-    assert process.stdout is not None
-    while time.monotonic() < ends_at_s:
-        line = process.stdout.readline()
-        said.append(line)
-        found = ADDRESS.search(line)
-        if found:
-            return int(found[1])
-        if not line and process.poll() is not None:
-            break
-    raise AssertionError(f"segfw serve-monailabel did not start: {''.join(said)}")
+    words = (*program, str(folder), "--port", "0", "--user", "ada", *options)
+    with started_server(words, ADDRESS) as (_, said):
+        yield int(said[1])

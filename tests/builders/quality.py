@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bench.trust.made_up_features import drawn_sureness, made_up_features
 from builders.probabilities import LABELS
 from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.quality_features import Features, StructurePriors
@@ -20,29 +21,10 @@ IDENTITY = ModelIdentity(
 
 def features_of(dice: float, rng: np.random.Generator, noise: float = 0.3) -> Features:
     """Of a mask with this Dice: sure if it is good, with noise in the logit."""
-    seen = np.log(dice / (1 - dice)) + noise * rng.normal()
-    sure = float(1 / (1 + np.exp(-seen)))
-    volume = float(np.exp(rng.normal(7, 0.2)))
-    return Features(
-        voxels=int(volume),
-        volume_mm3=volume,
-        offset_mm=(0.0, float(rng.normal()), float(rng.normal())),
-        soft=min(0.999, 0.5 + sure / 2),
-        confidence=min(0.999, 0.6 + 0.4 * sure),
-        entropy=max(0.01, 0.5 * (1 - sure)),
-        rim_entropy=max(0.05, 0.8 - 0.5 * sure),
-        core_entropy=max(0.01, 0.3 * (1 - sure)),
-        unsure=float(np.log(0.05 + 1 - sure)),
-        doubtful_voxels=int(volume * (1 - sure)),
-        image_entropy=0.05,
-        largest_share=1.0,
-        components=1,
-        gaps=0,
-        slice_dice=0.9,
-        roundness=0.5,
-        filling=0.4,
-        at_border=0.0,
-    )
+    sureness = drawn_sureness(dice, noise, rng)
+    volume_mm3 = float(np.exp(rng.normal(7, 0.2)))
+    offset_mm = (0.0, float(rng.normal()), float(rng.normal()))
+    return made_up_features(sureness, volume_mm3=volume_mm3, offset_mm=offset_mm)
 
 
 def items_of(

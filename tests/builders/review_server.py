@@ -5,11 +5,8 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import os
 import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +17,9 @@ from urllib.parse import quote
 import nibabel
 import numpy as np
 
+from builders.started_server import started_server
+
 ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/\?t=(\S+)")
-STARTS_WITHIN_S = 120
 
 
 @dataclass
@@ -114,37 +112,6 @@ def review_server(
 
     ``program`` is what is run in its place.
     """
-    tests = Path(__file__).resolve().parents[1]
-    paths = os.pathsep.join((str(tests.parent), str(tests)))
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", *program, str(folder), "--user", user, "--no-browser", *options]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        preexec_fn=limits,
-    )
-    try:
-        yield _reviewer(process)
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _reviewer(process: subprocess.Popen[str]) -> Reviewer:
-    said = []
-    ends_at_s = time.monotonic() + STARTS_WITHIN_S
-    assert process.stdout is not None
-    while time.monotonic() < ends_at_s:
-        line = process.stdout.readline()
-        said.append(line)
-        found = ADDRESS.search(line)
-        if found:
-            return Reviewer(int(found[1]), found[2], process=process)
-        if not line and process.poll() is not None:
-            break
-    raise AssertionError(f"segfw review did not start: {''.join(said)}")
+    words = (*program, str(folder), "--user", user, "--no-browser", *options)
+    with started_server(words, ADDRESS, limits) as (process, said):
+        yield Reviewer(int(said[1]), said[2], process=process)

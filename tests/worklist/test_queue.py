@@ -38,7 +38,7 @@ def reviewed(store, case, decisions, active_s=60.0):
 
 
 def test_the_worst_comes_first_and_files_agree(folder, capsys):
-    made = segfw.queue(folder, minutes=4)
+    made = segfw.queue(folder, minutes=4, regions=True)
     first = made.item(0)
     assert (first.case, first.structure, first.region) == ("case_05", "liver", None)
     assert first.gain == pytest.approx(0.6, abs=1e-4)
@@ -54,12 +54,14 @@ def test_the_worst_comes_first_and_files_agree(folder, capsys):
     assert "case_05" in page
     assert "Go on:" in page
     assert made.stop.reasons[0] == "12 structures are open"
+    # By default structures alone are items
+    assert {item.region for item in segfw.queue(folder).items()} == {None}
 
 
 def test_the_command_says_what_comes_first_and_refuses_what_is_wrong(folder, capsys):
     assert main(["queue", str(folder), "--minutes", "4", "--for", "pool"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("13 items of 6 cases for these masks")
+    assert said[0].startswith("12 items of 6 cases for these masks")
     assert any(line.startswith("case_05: liver: ") for line in said)
     assert said[-2].startswith("go on: 12 structures are open; 0 of 4 minutes are spent")
     assert said[-1].endswith("queue.csv")
