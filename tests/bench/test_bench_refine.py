@@ -13,10 +13,12 @@ from bench.refine.clicked_item import Item, click_through
 from bench.refine.command import ARMS, main
 from bench.refine.command import SOURCES as NAMES
 from bench.refine.kept_out import KeptCase
-from bench.refine.network_arms import Blind, proposed
+from bench.refine.network_arms import Blind, Clicked, WithoutClicks, proposed
 from bench.refine.refine_results import ClickedItem, RefineResult, append_line, read_lines
 from bench.refine.refine_runs import Trained, clicked_items, generator
 from bench.refine.refine_tables import gain, tables
+from builders.refiner import ORGANS, bright, canonical_grid, refiner, volume
+from builders.refiner import Planted as PlantedNetwork
 from segfw.clicks.simulated_clicks import error_components
 from segfw.images.geometry import Geometry
 
@@ -301,6 +303,40 @@ def test_lines_are_kept_and_the_newest_of_a_key_counts(tmp_path):
 def test_the_command_names_every_arm_and_source():
     assert set(NAMES) == set(SOURCES)
     assert set(ARMS) == {"refiner", "no click", *BRUSHES}
+
+
+def opened_arms(image_zyx, values_zyx, item):
+    """The refiner and the control, with a network that finds the structure wherever the image is bright."""
+    geometry = canonical_grid(SHAPE, SPACING)
+    kept = KeptCase(id="c", images=(), geometry=geometry, automatic=Path("c"), automatic_zyx=values_zyx, items=(item,))
+    found = []
+    for arm in (Clicked, WithoutClicks):
+        planted = refiner(PlantedNetwork(bright), labels=ORGANS, spacing_mm=SPACING)
+        planted._networks = Blind(planted._networks) if arm is WithoutClicks else planted._networks
+        opened = planted.open(volume(image_zyx.astype(np.float32), geometry), volume(values_zyx, geometry))
+        found.append(arm(opened, kept, item))
+    return found
+
+
+def test_the_refiner_keeps_to_what_is_connected_with_a_click_and_the_control_does_not():
+    _, wanted = two_errors()
+    image = wanted.copy()
+    image[5, 9:11, 14:17] = True  # 6 voxels elsewhere, which no click is on
+    item = Item(case="c", structure="left kidney", value=STRUCTURE, wanted_zyx=wanted, spacing_mm=SPACING)
+    with_click, without = opened_arms(image, np.zeros(SHAPE, np.uint8), item)
+    for arm in (with_click, without):
+        arm.click((2, 3, 5), inside=True, may_overwrite=False)
+    assert np.array_equal(with_click.values_zyx == STRUCTURE, wanted)
+    assert np.array_equal(without.values_zyx == STRUCTURE, image)
+
+
+def test_the_refiner_obeys_and_the_control_need_not():
+    _, wanted = two_errors()
+    dark = np.zeros(SHAPE)
+    item = Item(case="c", structure="left kidney", value=STRUCTURE, wanted_zyx=wanted, spacing_mm=SPACING)
+    with_click, without = opened_arms(dark, np.zeros(SHAPE, np.uint8), item)
+    assert click_through(with_click, item, SOURCES["deepest"], np.random.default_rng(0), 1).obeyed == 1
+    assert click_through(without, item, SOURCES["deepest"], np.random.default_rng(0), 1).obeyed == 0
 
 
 @pytest.fixture

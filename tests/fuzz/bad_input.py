@@ -21,14 +21,19 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from builders.data import write_raw
+from builders.data import blocks_case, write_raw
 from builders.dicom_masks import Grid, contour, contours_of, write_segmentation, write_series, write_structures
-from builders.models import WEIGHTS, selection_of, small_model
+from builders.models import WEIGHTS, plan_of, selection_of, small_model, write_fold
+from builders.networks import spec
 from builders.nnunet import trained_folder
 from builders.review import AFFINE, drawn, masks_folder
+from builders.training import ZSCORE, configuration
 from segfw.cli import main
+from segfw.clicks.click_maps import CHANNELS
+from segfw.dataset.cases import Channel
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
+from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "bad-input.md"
 MASK = "raw/labelsTr/case_01.nii.gz"
@@ -153,6 +158,29 @@ def _queue(file: Path) -> None:
     file.write_text('{"format": "segfw que')
 
 
+def _click(label: str, *, inside_of: int = 3, **changes: object) -> Callable[[Path], object]:
+    """A click in the middle of where the mask has a value."""
+
+    def write(file: Path) -> None:
+        _, mask = blocks_case(1)
+        x, y, z = np.argwhere(mask == inside_of).mean(0).round().tolist()
+        click = {"label": label, "ras_mm": [x, 1.5 * y, 4.0 * z], "inside": True}
+        file.write_text(json.dumps([click | changes]))
+
+    return write
+
+
+def _refiner(folder: Path, channels: int = 1) -> None:
+    """A refiner with drawn weights."""
+    whole = ZSCORE.model_copy(update={"normalization": ZSCORE.normalization * channels})
+    network = spec(in_channels=channels + len(CHANNELS), classes=2)
+    refines = {"name": REFINE, "is_refiner": True, "previous_stage": FULLRES}
+    chosen = configuration(whole, network).model_copy(update=refines)
+    folder.mkdir()
+    plan_of(chosen, channels=tuple(Channel(name=name) for name in ("T1", "T2")[:channels])).save(folder / PLAN_FILE)
+    write_fold(folder, chosen, "0")
+
+
 def _doubt(spoil: Callable[[Path], object]) -> Callable[[Path], object]:
     """A table of doubt, by which masks of a model that is not calibrated are put in order; then something is spoilt."""
 
@@ -223,6 +251,10 @@ MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "m
 FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
+SCANNER_POINTS = {"markups": [{"type": "Fiducial", "coordinateSystem": "IJK", "controlPoints": []}]}
+REFINED = ("--output", "new.nii.gz", "--device", "cpu", "--clicks")
+CLICKED = ("refine", "refiner", IMAGE, MASK, *REFINED, "clicks.json")
+POINTED = ("refine", "refiner", IMAGE, MASK, *REFINED, "bright.mrk.json")
 QUEUE = ("queue", "masks")
 WEIGHED = (*QUEUE, "--weights", "weights.csv")
 STATIC = ("review", "masks", "--static", "review.html")
@@ -322,6 +354,17 @@ CASES = (
     BadInput("model/quality.json", "not there", _nothing, (*PREDICT, "--plausible")),
     BadInput("model/quality.json", "cut", _text('{"format": "segfw qual'), (*PREDICT, "--plausible")),
     BadInput("model", "a model without its data", _nothing, ("retrain", "model", "out", "--labels", "masks")),
+    BadInput("clicks.json", "a click outside the image", _click("bright", ras_mm=[500.0, 0.0, 0.0]), CLICKED),
+    BadInput("clicks.json", "a label that is not there", _click("liver"), CLICKED),
+    BadInput("clicks.json", "a click inside another label", _click("bright", inside_of=7), CLICKED),
+    BadInput("clicks.json", "a place of two numbers", _click("bright", ras_mm=[1.0, 2.0]), CLICKED),
+    BadInput("clicks.json", "no list", _text("{}"), CLICKED),
+    BadInput("clicks.json", "an empty list", _text("[]"), CLICKED),
+    BadInput("bright.mrk.json", "no point list", _text("{}"), POINTED),
+    BadInput("bright.mrk.json", "a system of axes that is none", _text(json.dumps(SCANNER_POINTS)), POINTED),
+    BadInput("points.csv", "no columns of axes", _text("x,y\n1,2\n"), (*CLICKED[:-1], "points.csv")),
+    BadInput("model", "a model without a refiner", _nothing, ("refine", "model", *CLICKED[2:])),
+    BadInput("two_channels", "a refiner of two channels", _nothing, ("refine", "two_channels", *CLICKED[2:])),
     BadInput(f"{THEIRS}/plans.json", "no object", _text("[]"), IMPORT),
     BadInput(THEIRS, "asked for axes that there are not", _nothing, (*IMPORT, "--trained-on", "LAX")),
     BadInput(f"{THEIRS}/dataset.json", "cut", _cut, IMPORT),
@@ -338,6 +381,8 @@ def _said(case: BadInput) -> tuple[str, int]:
         small_model(root / "model")
         trained_folder(root / "theirs")
         masks_folder(root, ("case_01", "case_02"))
+        _refiner(root / "refiner")
+        _refiner(root / "two_channels", channels=2)
         case.spoil(root / case.file)
         shown = io.StringIO()
         errors = io.StringIO()
