@@ -336,7 +336,11 @@ def _length_lines(
 
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:
     from segfw.evaluation.text import folds_table
+    from segfw.planning.plan import REFINE
 
+    if not scores and REFINE in (typed.configurations or ()):  # whose folds have said how good they are
+        say_next("refine", typed.work, "IMAGE", "MASK", "--clicks", "clicks.json", "--output", "NEW_MASK")
+        return
     aside(folds_table(scores).rstrip())
     print(f"reports: {typed.work}/runs/*/fold_*/report.html")
     if not typed.calibrate:
