@@ -21,6 +21,7 @@ VERBS = {
         "seconds, memory and bytes of a whole CT in each format of masks",
     ),
     "heart": ("bench.heart", "ejection fraction and ratios by an expert's masks and by predicted ones"),
+    "outcome": ("bench.outcome_models", "what segfw outcome says of noise, the wrong way beside it, and of a signal"),
     "gate": ("bench.gate", "false alarms of the input gate, and which simulated shifts it sees"),
     "plausible": ("bench.plausible", "whether intervals of volumes and plausible masks keep their promises"),
     "many-classes": ("bench.many_classes", "117 classes from raw data to measures: seconds and memory of each verb"),

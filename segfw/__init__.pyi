@@ -36,6 +36,8 @@ from segfw.model.postprocess import Postprocessing
 from segfw.model.promotion import Promotion
 from segfw.model.selection import Selection
 from segfw.networks import BuildNetwork
+from segfw.outcomes.outcome_options import OutcomeOptions as OutcomeOptions
+from segfw.outcomes.outcome_report import OutcomeReport
 from segfw.planning.plan import Plan
 from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
@@ -79,6 +81,7 @@ __all__ = [
     "JoinOptions",
     "MeasureOptions",
     "OnnxOptions",
+    "OutcomeOptions",
     "PlanRequest",
     "PredictOptions",
     "Predictor",
@@ -107,6 +110,7 @@ __all__ = [
     "join",
     "load_model",
     "measure",
+    "outcome",
     "plan_and_preprocess",
     "predict",
     "queue",
@@ -341,6 +345,24 @@ def measure(
     cluster: str | None = None,
     overwrite: bool = False,
 ) -> Measures: ...
+def outcome(
+    measures: StrPath,
+    table: StrPath,
+    target: str,
+    output: StrPath,
+    options: OutcomeOptions = ...,
+    *,
+    # options: OutcomeOptions
+    covariates: tuple[str, ...] | list[str] | None = None,
+    event: str | None = None,
+    features: StrPath | None = None,
+    test: tuple[StrPath, StrPath] | None = None,
+    model: StrPath | None = None,
+    by_patient: StrPath | None = None,
+    explore: bool = False,
+    permutations: int = 200,
+    dry_run: bool = False,
+) -> OutcomeReport: ...
 def stress(
     model: StrPath,
     source: StrPath,

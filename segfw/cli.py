@@ -31,6 +31,7 @@ VERBS = (
     "calibrate",
     "evaluate",
     "measure",
+    "outcome",
     "stress",
     "refine",
     "queue",

@@ -25,7 +25,7 @@ FLOORS = (
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
     {"quality", "robustness", "radiomics", "joining", "interaction"},
-    {"reviewing"},
+    {"reviewing", "outcomes"},
     {"retraining", "worklist", "delivery"},
     {"standing"},
     {"review_page"},
@@ -65,6 +65,7 @@ EDGES = {
         *("base", "images", "dataset", "grid", "planning", "evaluation", "perturbations", "model", "inference"),
     },
     "radiomics": {"base", "images", "dataset", "evaluation", "measurements"},
+    "outcomes": {"base", "dataset"},
     "reviewing": {"base", "images", "dataset", "evaluation", "inference", "measurements"},
     "retraining": {
         *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),

@@ -272,6 +272,8 @@ def _path_or_tuple(value: Any, hint: Any) -> Any:
     tuples = [each for each in allowed if get_origin(each) is tuple]
     if isinstance(value, list) and tuples:
         value = tuple(value)
+    if isinstance(value, tuple) and any(get_args(each)[0] is Path for each in tuples):
+        return tuple(Path(one) if isinstance(one, str) else one for one in value)
     if any(get_args(each)[0] is str for each in tuples):  # names, such as those of folds, which may be numbers
         if isinstance(value, str) and str not in allowed:
             return (value,)

@@ -20,20 +20,9 @@ from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
     *("check", "join", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
-    *(
-        "evaluate",
-        "measure",
-        "stress",
-        "refine",
-        "queue",
-        "review",
-        "accept",
-        "reject",
-        "import-corrected",
-        "deliver",
-        "retrain",
-    ),
-    *("serve-monailabel", "export", "import-nnunet", "info", "find", "status", "doctor", "demo", "completion"),
+    *("evaluate", "measure", "outcome", "stress", "refine", "queue", "review", "accept", "reject"),
+    *("import-corrected", "deliver", "retrain", "serve-monailabel", "export", "import-nnunet", "info", "find"),
+    *("status", "doctor", "demo", "completion"),
 )
 
 
@@ -68,7 +57,7 @@ def test_the_kind_of_export_may_stand_before_or_after_the_folder(kind):
         )
 
 
-FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:11]} | {
+FUNCTIONS = {verb: verb.replace("-", "_") for verb in VERBS[1:12]} | {
     "check": "check_dataset",
     "export": "export_model",
     "import-nnunet": "import_nnunet",
