@@ -64,6 +64,7 @@ _PUBLIC = {
     "load_model": "segfw.model.load",
     "Predictor": "segfw.inference.predictor",
     "Refiner": "segfw.interaction.refiner",
+    "OpenCase": "segfw.interaction.refiner",
     "read_volume": "segfw.images.formats",
     # What may go wrong
     "UserError": "segfw.base.records",

@@ -23,6 +23,7 @@ from segfw.inference.prediction_options import SelectOptions as SelectOptions
 from segfw.inference.predictor import Predictor as Predictor
 from segfw.interaction.refine_options import RefineOptions as RefineOptions
 from segfw.interaction.refined import Refined
+from segfw.interaction.refiner import OpenCase as OpenCase
 from segfw.interaction.refiner import Refiner as Refiner
 from segfw.joining.join_options import JoinOptions as JoinOptions
 from segfw.joining.join_report import JoinReport
@@ -82,6 +83,7 @@ __all__ = [
     "MeasureOptions",
     "OnnxOptions",
     "OutcomeOptions",
+    "OpenCase",
     "PlanRequest",
     "PredictOptions",
     "Predictor",

@@ -41,6 +41,7 @@ from segfw.inference.ready_networks import ready_networks
 from segfw.interaction.click_rules import Index, PlacedClick, require_asked, ruled, thin_axes
 from segfw.interaction.click_windows import Look, Start, inside, window_around, within
 from segfw.interaction.mask_names import labels_of_mask, with_values
+from segfw.interaction.other_modality import other_modality
 from segfw.interaction.refine_options import RefineOptions
 from segfw.interaction.two_grids import TwoGrids, VoxelPoint
 from segfw.interaction.undo_stack import Step, UndoStack
@@ -163,7 +164,7 @@ class Refiner:
             If the image has not the refiner's channels, a file cannot be read, or mask and image are on two grids.
         """
         volume, _ = open_image(image)
-        self._require_channels(volume)
+        self._require_channels(volume, image)
         stored, known = self._mask(mask, volume, labels, label_names)
         difference = volume_mismatch(volume, stored)
         if difference:
@@ -180,15 +181,19 @@ class Refiner:
             return preprocessing.model_copy(update={"normalization": unchanged})
         return preprocessing
 
-    def _require_channels(self, volume: Volume) -> None:
+    def _require_channels(self, volume: Volume, image: Any) -> None:
+        """UserError if an image has other channels, or is plainly of another modality."""
         channels = self.model.plan.channels
         found = volume.array.shape[0]
         if found != len(channels):
             names = ", ".join(channel.name for channel in channels)
             raise UserError(
-                f"the image has {count(found, 'channel')}, but the refiner was trained on {len(channels)} ({names}); "
-                "give these, in this order"
+                f"{_called(image)} has {count(found, 'channel')}, but the refiner was trained on {len(channels)} "
+                f"({names}); give these, in this order"
             )
+        problem = other_modality(volume.array, channels, self.model.configuration.preprocessing.normalization)
+        if problem:
+            raise UserError(f"{_called(image)} {problem}")
 
     def _mask(
         self, mask: str | Path | Volume | None, image: Volume, labels: LabelSet | None, label_names: Path | None
@@ -568,6 +573,12 @@ def _counted_from(click: PlacedClick, box: Box) -> PlacedClick:
 def _around_both(first: Box, second: Box) -> Box:
     z, y, x = ((min(one[0], other[0]), max(one[1], other[1])) for one, other in zip(first, second))
     return z, y, x
+
+
+def _called(image: Any) -> str:
+    """The file of an image, where it is one, to begin a sentence with."""
+    first = image[0] if isinstance(image, list | tuple) and image else image
+    return f"{first}:" if isinstance(first, str | Path) else "the image"
 
 
 def _shown(ras_mm: Point) -> str:

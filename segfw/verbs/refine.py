@@ -157,7 +157,8 @@ def _files_of(image: Path, channels: Sequence[Channel]) -> tuple[Path, ...]:
     stem, ending = split_ending(image)
     if image.is_file() and stem.endswith(FIRST_CHANNEL) and len(channels) > 1:
         case = stem.removesuffix(FIRST_CHANNEL)
-        return tuple(image.with_name(f"{case}_{number:04}{ending}") for number in range(len(channels)))
+        beside = tuple(image.with_name(f"{case}_{number:04}{ending}") for number in range(len(channels)))
+        return beside if all(file.is_file() for file in beside) else (image,)
     cases = find_images(image, channels)
     if len(cases) > 1:
         names = f"{cases[0].id} and {cases[1].id}"

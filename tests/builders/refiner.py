@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from builders.models import plan_of
+from builders.models import plan_of, write_fold
 from builders.networks import spec
-from builders.training import configuration
+from builders.training import LABELS, ZSCORE, configuration
 from segfw.clicks.click_maps import CHANNELS
 from segfw.dataset.cases import Channel
 from segfw.dataset.labels import LabelSet, Region
@@ -23,6 +23,7 @@ from segfw.interaction.refiner import Refiner
 from segfw.model.load import Model
 from segfw.model.source import fold_folder
 from segfw.model.weights import save_weights
+from segfw.networks.spec import REFINER
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE
 
 ORGANS = LabelSet(names=("background", "liver", "left kidney", "right kidney"), values=(0, 1, 2, 7))
@@ -131,4 +132,22 @@ def refiner_folder(
         path = fold_folder(folder, model.configuration.name, fold) / "weights.safetensors"
         path.parent.mkdir(parents=True)
         save_weights(path, planted.state_dict(), epoch=7, mirror_axes=())
+    return folder
+
+
+def untrained_refiner(
+    folder: Path,
+    channels: tuple[str, ...] = ("MR",),
+    labels: LabelSet = LABELS,
+    normalization: Normalization | None = None,
+) -> Path:
+    """A small refiner of segfw's own architecture with random weights, for images of ``data.blocks_case``."""
+    how = ZSCORE.model_copy(update={"normalization": (normalization or ZSCORE.normalization[0],) * len(channels)})
+    network = spec(architecture=REFINER, in_channels=len(channels) + len(CHANNELS), classes=2)
+    chosen = configuration(how, network).model_copy(
+        update={"name": REFINE, "is_refiner": True, "previous_stage": FULLRES}
+    )
+    folder.mkdir(parents=True)
+    plan_of(chosen, labels=labels, channels=tuple(Channel(name=name) for name in channels)).save(folder / PLAN_FILE)
+    write_fold(folder, chosen, "0")
     return folder

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from builders.data import write_raw
 from builders.models import make_model
-from builders.refiner import ORGANS, TUMOUR, Planted, bright, canonical_grid, ras_of, refiner_folder
+from builders.refiner import ORGANS, TUMOUR, Planted, bright, canonical_grid, ras_of, refiner_folder, untrained_refiner
 from builders.series import write_series
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.dataset.finished_mask import FinishedMask, MaskMaker
+from segfw.grid.normalize import IntensityStats, Normalization
 from segfw.images.formats import read_mask, read_volume, structures_in, write_labels
 from segfw.interaction.edits_log import read_edits
 from segfw.interop.write_dicom_seg import written_segmentation
@@ -311,7 +313,7 @@ def test_a_click_in_another_label_asks_and_nothing_is_written(asked):
         ("ending", "new.txt: has no ending of a mask; write .nii.gz"),
         ("dicom", "is DICOM, and "),
         ("grid", "lies on another grid than the image (shape"),
-        ("channels", "the image has 1 channel, but the refiner was trained on 2 (T1, T2)"),
+        ("channels", "scan.nii.gz: has 1 channel, but the refiner was trained on 2 (T1, T2)"),
         ("no mask", "mask.nii.gz: no such file"),
         ("several", "holds 2 images, such as a and b; give the one that the mask is of"),
     ],
@@ -354,6 +356,54 @@ def test_bad_input_gets_one_sentence(asked, tmp_path, what, said):
 
 def test_a_work_folder_without_a_refiner_says_how_to_train_one(asked, tmp_path):
     assert "3d_refine" in refusal(asked, model=make_model(tmp_path / "other"))
+
+
+def test_an_untrained_refiner_on_the_command_line(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", cases=1)
+    model = untrained_refiner(tmp_path / "work")
+    mask = raw / "labelsTr" / "case_00.nii.gz"
+    old = read_mask(mask)
+    free = tuple(int(index) for index in np.argwhere(old.array[0] == 0)[50])
+    write_points(tmp_path / "clicks.json", [ras_of(old.geometry, free)], "bright")
+    image = raw / "imagesTr" / "case_00_0000.nii.gz"
+    typed = ["refine", model, image, mask, "--clicks", tmp_path / "clicks.json", "--output", tmp_path / "new.nii.gz"]
+    assert main([*map(str, typed), "--device", "cpu", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["kind"] == "refined"
+    assert answer["labels_from"] is not None
+    new = read_mask(tmp_path / "new.nii.gz").array[0]
+    assert new[free] == 3
+    assert answer["clicks"][0]["gained"]["bright"] == np.count_nonzero((new == 3) & (old.array[0] != 3))
+    assert ((old.array[0] == 7) <= (new == 7)).all()  # protected
+
+
+@pytest.mark.parametrize(
+    ("rule", "channel", "values", "said"),
+    [
+        ("ct", "CT", (0, 300), "has no value below 0, but the refiner was trained on CT in Hounsfield units"),
+        ("zscore", "MR", (-1024, 900), "has values down to -1024, as CT has, but the refiner was trained on MR"),
+        ("ct", "CT", (-1024, 900), ""),
+        ("zscore", "MR", (0, 900), ""),
+    ],
+)
+def test_a_refiner_of_another_modality(tmp_path, rule, channel, values, said):
+    stats = IntensityStats(
+        mean=40, std=60, minimum=-300, maximum=900, median=40, percentile_00_5=-120, percentile_99_5=250
+    )
+    how = Normalization(kind=rule, stats=stats if rule == "ct" else None)
+    model = untrained_refiner(tmp_path / "work", (channel,), ORGANS, how)
+    image = np.random.default_rng(0).integers(*values, SHAPE).astype(np.int16)
+    image[0, 0, 0] = values[0]
+    scan = save_nifti(tmp_path / "scan.nii.gz", image)
+    mask = save_nifti(tmp_path / "mask.nii.gz", plain_mask())
+    clicks = write_points(tmp_path / "clicks.json", [ras_of(read_volume(scan).geometry, HERE)])
+    if not said:
+        refine(model, scan, mask, clicks, tmp_path / "new.nii.gz", device="cpu")
+        assert read_mask(tmp_path / "new.nii.gz").array[0][HERE] == 2
+        return
+    with pytest.raises(UserError, match="scan.nii.gz: has") as caught:
+        refine(model, scan, mask, clicks, tmp_path / "new.nii.gz", device="cpu")
+    assert said in str(caught.value)
 
 
 def test_the_command_line_takes_the_same(asked, capsys):
