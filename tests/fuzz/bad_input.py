@@ -19,7 +19,6 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-import nibabel
 import numpy as np
 
 from builders.data import blocks_case, write_raw
@@ -27,7 +26,6 @@ from builders.dicom_masks import Grid, contour, contours_of, write_segmentation,
 from builders.models import WEIGHTS, plan_of, selection_of, small_model, write_fold
 from builders.networks import spec
 from builders.nnunet import trained_folder
-from builders.refiner import untrained_refiner
 from builders.review import AFFINE, drawn, masks_folder
 from builders.training import ZSCORE, configuration
 from segfw.cli import main
@@ -236,35 +234,6 @@ def _corrected(shift_mm: float, value: int) -> Callable[[Path], object]:
     return spoil
 
 
-def _clicked(*ras_mm: float, label: str = "bright") -> Callable[[Path], object]:
-    """A refiner with random weights, and a file with one click."""
-
-    def spoil(file: Path) -> None:
-        untrained_refiner(file.parent / "refiner")
-        file.write_text(json.dumps([{"label": label, "ras_mm": ras_mm}]))
-
-    return spoil
-
-
-def _text_of_clicks(content: str) -> Callable[[Path], object]:
-    def spoil(file: Path) -> None:
-        untrained_refiner(file.parent / "refiner")
-        file.write_text(content, "utf-8")
-
-    return spoil
-
-
-def _two_channels(folder: Path) -> None:
-    untrained_refiner(folder, ("T1", "T2"))
-    (folder.parent / "clicks.json").write_text('[{"label": "bright", "ras_mm": [5, 5, 5]}]')
-
-
-def _cropped(file: Path) -> None:
-    _clicked(5.0, 5.0, 5.0)(file.parents[2] / "clicks.json")
-    mask = nibabel.load(file)
-    nibabel.save(nibabel.Nifti1Image(np.asarray(mask.dataobj)[1:], mask.affine), file)
-
-
 BOX = np.zeros(Grid().shape, bool)
 BOX[1:4, 2:8, 3:7] = True
 OPEN = [contour(_grid(1).points(2, [(1, 1), (1, 5), (5, 5)]), "OPEN_PLANAR")]
@@ -281,8 +250,6 @@ SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
-CLICKS = ("--clicks", "clicks.json", "--output", "new.nii.gz", "--device", "cpu")
-REFINE = ("refine", "refiner", IMAGE, MASK, *CLICKS)
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
 SCANNER_POINTS = {"markups": [{"type": "Fiducial", "coordinateSystem": "IJK", "controlPoints": []}]}
 REFINED = ("--output", "new.nii.gz", "--device", "cpu", "--clicks")
@@ -320,13 +287,6 @@ CASES = (
     BadInput(IMAGE, "cut", _cut, STRESS),
     BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
     BadInput("out", "a file in the place of the folder", _text("x"), STRESS),
-    BadInput("clicks.json", "a click outside the image", _clicked(5.0, 5.0, 500.0), REFINE),
-    BadInput("clicks.json", "an unknown label", _clicked(5.0, 5.0, 5.0, label="spleen"), REFINE),
-    BadInput("clicks.json", "no click", _text_of_clicks("[]"), REFINE),
-    BadInput("clicks.json", "a click without a place", _text_of_clicks('[{"label": "bright"}]'), REFINE),
-    BadInput("refiner", "a refiner of other channels", _two_channels, REFINE),
-    BadInput("model", "a model without a refiner", _nothing, ("refine", "model", IMAGE, MASK, *CLICKS)),
-    BadInput(MASK, "a mask on another grid", _cropped, REFINE),
     BadInput("masks", "has no case of a name", _nothing, ("accept", "masks", "case_09")),
     BadInput("masks/review/log.jsonl", "a line was changed", _line_changed, ACCEPT),
     BadInput("masks/review/policy.json", "an unknown key", _policy, ACCEPT),
