@@ -13,6 +13,7 @@ _PUBLIC = {
     # What is done
     "check_dataset": "segfw.verbs.check",
     "plan_and_preprocess": "segfw.verbs.plan_and_preprocess",
+    "pretrain": "segfw.verbs.pretrain",
     "train": "segfw.verbs.train",
     "predict": "segfw.verbs.predict",
     "run": "segfw.verbs.run",
@@ -42,6 +43,7 @@ _PUBLIC = {
     "JoinOptions": "segfw.joining.join_options",
     "PlanRequest": "segfw.planning.request",
     "PrepareOptions": "segfw.planning.request",
+    "PretrainOptions": "segfw.pretraining.pretrain_options",
     "TrainSettings": "segfw.training.settings",
     "TrainOptions": "segfw.training.settings",
     "RunOptions": "segfw.training.settings",

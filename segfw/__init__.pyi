@@ -34,6 +34,7 @@ from segfw.model.export_options import ExportOptions as ExportOptions
 from segfw.model.export_options import OnnxOptions as OnnxOptions
 from segfw.model.load import load_model as load_model
 from segfw.model.postprocess import Postprocessing
+from segfw.model.pretraining_record import PretrainingRecord
 from segfw.model.promotion import Promotion
 from segfw.model.selection import Selection
 from segfw.networks import BuildNetwork
@@ -43,6 +44,7 @@ from segfw.planning.plan import Plan
 from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
+from segfw.pretraining.pretrain_options import PretrainOptions as PretrainOptions
 from segfw.quality.calibration_options import CalibrateOptions
 from segfw.quality.quality_model import QualityModel
 from segfw.retraining.retrain_options import RetrainOptions as RetrainOptions
@@ -88,6 +90,7 @@ __all__ = [
     "PredictOptions",
     "Predictor",
     "PrepareOptions",
+    "PretrainOptions",
     "RefineOptions",
     "Refiner",
     "RejectOptions",
@@ -115,6 +118,7 @@ __all__ = [
     "outcome",
     "plan_and_preprocess",
     "predict",
+    "pretrain",
     "queue",
     "read_volume",
     "refine",
@@ -167,6 +171,25 @@ def plan_and_preprocess(
     folds: tuple[str, ...] | list[str] = (),
     time_budget_s: float | None = None,
 ) -> Plan: ...
+def pretrain(
+    work: StrPath,
+    configuration: str,
+    options: PretrainOptions = ...,
+    *,
+    # options: PretrainOptions
+    images: tuple[str, ...] | list[str] = (),
+    keep_out: tuple[str, ...] | list[str] = (),
+    folds: tuple[str, ...] | list[str] = ("0",),
+    epochs: int = 1000,
+    steps_per_epoch: int | None = None,
+    time_budget_s: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    workers: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> PretrainingRecord: ...
 def train(
     work: StrPath,
     configuration: str,
@@ -204,6 +227,7 @@ def train(
     foreground_share: float = 0.33,
     # options: TrainOptions
     init_from: StrPath | None = None,
+    may_have_seen: bool = False,
     log: tuple[str, ...] | list[str] = (),
     device: str = "auto",
     resume: bool = False,
@@ -295,6 +319,7 @@ def run(
     foreground_share: float = 0.33,
     # options: RunOptions
     init_from: StrPath | None = None,
+    may_have_seen: bool = False,
     log: tuple[str, ...] | list[str] = (),
     device: str = "auto",
     folds: tuple[str, ...] | list[str] | None = None,

@@ -24,6 +24,7 @@ VERBS = (
     "join",
     "run",
     "plan-and-preprocess",
+    "pretrain",
     "train",
     "predict",
     "ensemble",

@@ -24,7 +24,7 @@ FLOORS = (
     {"planning", "evaluation", "perturbations", "clicks"},
     {"model"},
     {"training", "inference", "checkup", "nnunet", "onnx", "measurements", "interop"},
-    {"quality", "robustness", "radiomics", "joining", "interaction"},
+    {"quality", "robustness", "radiomics", "joining", "interaction", "pretraining"},
     {"reviewing", "outcomes"},
     {"retraining", "worklist", "delivery"},
     {"standing"},
@@ -52,6 +52,9 @@ EDGES = {
     "onnx": {"base", "networks", "dataset", "grid", "planning", "model"},
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
+    "pretraining": {
+        *("base", "images", "networks", "dataset", "grid", "planning", "model", "training", "checkup"),
+    },
     "clicks": {"base", "images", "dataset"},
     "interop": {"base", "images", "dataset"},
     "interaction": {

@@ -137,6 +137,21 @@ def _this_machine() -> str:
     return f"{crc32(f'{socket.gethostname()} {numbering}'.encode()):08x}"
 
 
+def link_or_copy(source: Path, target: Path) -> int:
+    """Gives a file a second name, in place of whatever has it; a copy where the disk knows no such names.
+
+    Returns the bytes that were copied. Neither must be changed in place afterwards, only replaced.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+        return 0
+    except OSError:  # another disk, or one without links
+        with whole_file(target) as partial:
+            shutil.copyfile(source, partial)
+        return source.stat().st_size
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically; half characters, of names that are not UTF-8, as \\udcXX."""
     with whole_file(path) as partial:

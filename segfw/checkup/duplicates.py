@@ -48,6 +48,20 @@ def near_duplicates(signature_of: Mapping[str, np.ndarray], patient_of: Mapping[
     return [_finding(case, *best[case]) for case in signature_of if case in best]
 
 
+def same_scans(signature_of: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """By case the one of ``others`` that shows the same scan, in whatever numbers; cases like none are left out."""
+    found: dict[str, tuple[float, str]] = {}
+    for shape in {each.shape for each in others.values()}:
+        first = [name for name, each in others.items() if each.shape == shape]
+        then = [name for name, each in signature_of.items() if each.shape == shape]
+        lines = np.stack([*(others[name] for name in first), *(signature_of[name] for name in then)])
+        for later, earlier, correlation, _ in _matches(lines):
+            if earlier < len(first) <= later:
+                name = then[later - len(first)]
+                found[name] = max(found.get(name, (0.0, "")), (correlation, first[earlier]))
+    return {name: other for name, (_, other) in found.items()}
+
+
 def _matches(signatures: np.ndarray) -> Iterator[tuple[int, int, float, str]]:
     """Pairs of like images, the later first, with their correlation and how one is turned against the other."""
     lines = signatures.reshape(len(signatures), -1)

@@ -28,24 +28,17 @@ class Transfer:
     def sentence(self) -> str:
         """One line: how much was taken over, and what begins anew."""
         taken = len(self.matched) + len(self.adapted)
-        total = taken + len(self.left_fresh)
         anew = f"{_listed(self.left_fresh)} begin anew" if self.left_fresh else "nothing begins anew"
-        if self.adapted:
-            there, here = self.channels
-            anew += f" ({count(there, 'channel')} there and {here} here)"
-        return f"{taken} of {total} weights taken over, {anew}"
+        return f"{taken} of {taken + len(self.left_fresh)} weights taken over, {anew}"
 
-    def text(self) -> str:
-        """A few lines for the reader."""
-        total = len(self.matched) + len(self.adapted) + len(self.left_fresh)
-        lines = [f"{len(self.matched) + len(self.adapted)} of {total} weights taken over"]
+    def details(self) -> str:
+        """What became of the channels, and of weights that have no place here; '' where there is nothing to say."""
+        lines = []
         if self.adapted:
             there, here = self.channels
             rest = "further ones begin at zero" if here > there else "the rest is dropped"
             shared = f"the first {count(min(there, here), 'channel')} taken for the same, {rest}"
             lines.append(f"  {count(there, 'channel')} there and {here} here, {shared}: {_listed(self.adapted)}")
-        if self.left_fresh:
-            lines.append(f"  {len(self.left_fresh)} begin anew: {_listed(self.left_fresh)}")
         if self.unused:
             lines.append(f"  {len(self.unused)} have no place here: {_listed(self.unused)}")
         return "\n".join(lines)

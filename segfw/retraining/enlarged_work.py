@@ -6,13 +6,11 @@ deleted; as copies where the disk has none.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfw.base.files import remove_partials, whole_file
+from segfw.base.files import link_or_copy, remove_partials
 from segfw.base.parallel import FAILURES_FILE, CasesFailed
 from segfw.base.records import GIGABYTE, UserError
 from segfw.base.words import count
@@ -146,18 +144,7 @@ def _is_stored(folder: Path, case: Case, configuration: Configuration) -> bool:
 def _link_case(source: Path, target: Path, case: str) -> int:
     """Links or copies a case's arrays, then its record, which says that they are whole; returns the bytes copied."""
     names = (f"{case}.image.b2nd", f"{case}.classes.b2nd", f"{case}.foreground.b2nd", f"{case}.json")
-    return sum(_link_or_copy(source / name, target / name) for name in names)
-
-
-def _link_or_copy(source: Path, target: Path) -> int:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), target)
-        return 0
-    except OSError:  # another disk, or one without links
-        with whole_file(target) as partial:
-            shutil.copyfile(source, partial)
-        return source.stat().st_size
+    return sum(link_or_copy(source / name, target / name) for name in names)
 
 
 def _preprocess(

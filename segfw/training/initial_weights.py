@@ -9,10 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from segfw.base.records import UserError
+from segfw.model.pretraining_record import read_pretraining
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
 from segfw.model.weights import load_tensors, require_usable
 from segfw.networks.transfer import transfer
-from segfw.planning.plan import PLAN_FILE, REFINE
+from segfw.planning.plan import PLAN_FILE, REFINE, Configuration, Plan
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
@@ -52,6 +53,33 @@ def require_start(path: Path, configurations: Sequence[str]) -> None:
         _trained_folds(path)
 
 
+def require_same_architecture(path: Path, file: Path, configuration: Configuration) -> None:
+    """UserError where the weights in ``file``, which ``path`` means, are known to be of another architecture."""
+    other = _architecture(path, file)
+    here = configuration.network.architecture
+    if other is not None and other != here:
+        raise UserError(
+            f"--init-from {path}: is of the architecture {other}, but {configuration.name} here is a {here}; plan with "
+            "the same --preset, or give another start"
+        )
+
+
+def _architecture(path: Path, file: Path) -> str | None:
+    """That of weights, as far as what lies beside them tells."""
+    pretraining = read_pretraining(file.parent)
+    if pretraining is not None:
+        return pretraining.network.architecture
+    configuration = file.parent.parent.name
+    if zipfile.is_zipfile(path):
+        with ModelSource.open(path) as source:
+            plan = source.plan()
+    elif len(file.parents) > 3 and (file.parents[3] / PLAN_FILE).is_file():
+        plan = Plan.load(file.parents[3] / PLAN_FILE)
+    else:
+        return None
+    return plan.configurations[configuration].network.architecture if configuration in plan.configurations else None
+
+
 def _trained_folds(path: Path) -> dict[str, list[str]]:
     """The trained folds of each configuration of a model that has any; UserError if there is none, or no model."""
     is_model_file = zipfile.is_zipfile(path)
@@ -73,10 +101,14 @@ def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module
 
     def start(network: nn.Module) -> None:
         file = find_start(path, configuration, fold)
+        pretraining = read_pretraining(file.parent)
         weights, _ = load_tensors(file)
         require_usable(weights, file)
-        print(f"starting from {file}: {transfer(network, weights).text()}")
-        if file.parent.name != f"fold_{fold}":
+        taken = transfer(network, weights, leave=() if pretraining is None else pretraining.heads)
+        print(f"starting from {file}: {taken.sentence()}")
+        if taken.details():
+            print(taken.details())
+        if pretraining is None and file.parent.name != f"fold_{fold}":
             print(f"note: if it was trained on the cases that fold {fold} validates on, the scores will be too good")
 
     return start

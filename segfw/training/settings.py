@@ -67,6 +67,7 @@ class StartOptions(Options):
     """Of a training, what is not kept with it: what it begins with, who hears of it, where it is computed."""
 
     init_from: Path | None = option(None, "begin with another model's weights, as far as they fit", metavar="MODEL")
+    may_have_seen: bool = option(False, "take a start that has seen validation images: scores will be too good")
     log: tuple[str, ...] = option((), "write the figures there as well", choices=("tensorboard", "mlflow", "wandb"))
     device: str = option("auto", DEVICES)
 

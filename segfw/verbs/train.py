@@ -90,7 +90,7 @@ def train(
     from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.planning.work_folder import load_plan_and_splits
     from segfw.training.begun_run import find_begun_run
-    from segfw.training.initial_weights import find_start, start_from
+    from segfw.training.initial_weights import start_from
     from segfw.training.metrics_log import clock
     from segfw.training.prepare import SETTINGS_FILE
     from segfw.training.progress_page import finish_page
@@ -155,7 +155,7 @@ def train(
             print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
             request = replace(request, resume=False)
         if options.init_from is not None and not begun.is_started:
-            find_start(options.init_from, configuration, fold)  # before hours of predicting for a second stage
+            settings = _with_start(work, request, settings, options)  # before hours of predicting for a second stage
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         elif options.tells_length and request.ranks.is_first:
@@ -195,6 +195,31 @@ def _require_refiners_own(settings: TrainSettings, build_loss: BuildLoss | None,
         raise UserError(f"--loss {settings.loss} is not for {REFINE}, whose own loss weighs voxels around clicks")
     if build_loss is not None or augment is not None:
         raise UserError(f"build_loss and augment are not for {REFINE}, which draws and weighs its samples itself")
+
+
+def _with_start(work: Path, request: TrainRequest, settings: TrainSettings, options: TrainOptions) -> TrainSettings:
+    """The settings for a run that begins with other weights; UserError where it must not, or these are of no use.
+
+    Weights that were pretrained warm up for longer, and their encoder learns more slowly, unless the settings say so.
+    """
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.model.pretraining_record import read_pretraining
+    from segfw.pretraining.fine_tuning import fine_tuning_settings
+    from segfw.pretraining.unseen_images import require_unseen
+    from segfw.training.initial_weights import find_start, require_same_architecture
+
+    if options.init_from is None:
+        return settings
+    fold = request.folder.name.removeprefix("fold_")
+    file = find_start(options.init_from, request.configuration.name, fold)
+    require_same_architecture(options.init_from, file, request.configuration)
+    record = read_pretraining(file.parent)
+    if record is None:
+        return settings
+    validation = set(request.fold.validation)
+    cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
+    require_unseen(options.init_from, record, cases, may_have_seen=options.may_have_seen)
+    return fine_tuning_settings(settings)
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:

@@ -24,7 +24,8 @@ def test_the_same_network_is_taken_whole():
     assert found.adapted == found.left_fresh == found.unused == ()
     image = torch.randn(1, 2, 4, 8, 12)
     assert torch.equal(network(image), source(image))
-    assert found.text() == f"{len(found.matched)} of {len(found.matched)} weights taken over"
+    assert found.sentence() == f"{len(found.matched)} of {len(found.matched)} weights taken over, nothing begins anew"
+    assert found.details() == ""
 
 
 def test_other_labels_leave_the_heads_as_they_were():
@@ -35,7 +36,8 @@ def test_other_labels_leave_the_heads_as_they_were():
     assert found.left_fresh == HEADS
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name] if name in HEADS else source.state_dict()[name])
-    assert f"  4 begin anew: {', '.join(HEADS)}" in found.text().splitlines()
+    taken = len(found.matched)
+    assert found.sentence() == f"{taken} of {taken + 4} weights taken over, {', '.join(HEADS)} begin anew"
 
 
 @pytest.mark.parametrize("architecture", ["plain-unet", "residual-encoder-unet"])
@@ -47,7 +49,7 @@ def test_a_further_channel_changes_nothing_at_first(architecture):
     image = torch.randn(1, 3, 4, 8, 12)
     with torch.no_grad():
         torch.testing.assert_close(network(image), source(image[:, :2]))
-    assert "2 channels there and 3 here, the first 2 channels taken for the same, further ones begin" in found.text()
+    assert "2 channels there and 3 here, the first 2 channels taken for the same, further ones begin" in found.details()
     network.train()(image)[0].square().mean().backward()
     assert dict(network.named_parameters())[STEM].grad[:, 2].any()  # and is learnt from then on
 
@@ -58,7 +60,7 @@ def test_fewer_channels_keep_the_first():
     found = transfer(network, source.state_dict())
     assert found.adapted == (STEM,)
     assert torch.equal(network.state_dict()[STEM], source.state_dict()[STEM][:, :1])
-    assert "3 channels there and 1 here, the first 1 channel taken for the same, the rest is dropped" in found.text()
+    assert "3 channels there and 1 here, the first 1 channel taken for the same, the rest is dropped" in found.details()
 
 
 def test_a_deeper_and_wider_network_takes_what_fits():
@@ -73,15 +75,15 @@ def test_a_deeper_and_wider_network_takes_what_fits():
     assert not found.adapted  # no channels of features are taken for those of an image
     for name in found.left_fresh:
         assert torch.equal(network.state_dict()[name], before[name])
-    assert "and " in found.text()
-    assert len(max(found.text().splitlines(), key=len)) < 400
+    assert " more begin anew" in found.sentence()
+    assert len(found.sentence()) < 400
 
 
 def test_weights_without_a_place_are_named():
     weights = dict(build_network(three_stages()).state_dict()) | {"extra.weight": torch.ones(2)}
     found = transfer(build_network(three_stages()), weights)
     assert found.unused == ("extra.weight",)
-    assert "  1 have no place here: extra.weight" in found.text()
+    assert "  1 have no place here: extra.weight" in found.details()
     assert isinstance(found, Transfer)
 
 

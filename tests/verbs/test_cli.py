@@ -19,7 +19,8 @@ from segfw.inference.prediction_options import PredictOptions
 from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
-    *("check", "join", "run", "plan-and-preprocess", "train", "predict", "ensemble", "select", "calibrate"),
+    *("check", "join", "run", "plan-and-preprocess", "pretrain", "train", "predict", "ensemble", "select"),
+    *("calibrate",),
     *("evaluate", "measure", "outcome", "stress", "refine", "queue", "review", "accept", "reject"),
     *("import-corrected", "deliver", "retrain", "serve-monailabel", "export", "import-nnunet", "info", "find"),
     *("status", "doctor", "demo", "completion"),
