@@ -22,7 +22,7 @@ from segfw.reviewing.people import Person, checked_name
 from segfw.reviewing.review_log import utc_text
 from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
 from segfw.reviewing.states import Decision, Meaning, RejectReason, transition
-from segfw.reviewing.viewing import Asked, Viewing, too_little_viewed
+from segfw.reviewing.viewing import Asked, Shown, Viewing, too_little_viewed
 from segfw.worklist.planted_cases import Plant, PlantedCases
 
 LEASE = timedelta(minutes=10)
@@ -138,6 +138,7 @@ class PlantedReview:
         active_s: float = 0.0,
         idle_s: float = 0.0,
         slices_viewed: Mapping[str, Sequence[int]] = {},
+        shown: Shown | None = None,
     ) -> None:
         """Adds what was done."""
         with self._lock:

@@ -50,7 +50,7 @@ from segfw.reviewing.mask_version import Origin
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import Locked, ReviewStore
 from segfw.reviewing.states import MEANINGS, REJECT_REASONS
-from segfw.reviewing.viewing import Viewing
+from segfw.reviewing.viewing import Shown, Viewing
 
 HEARTBEAT_S = 15
 IDLE_AFTER_S = 60
@@ -376,13 +376,14 @@ class ReviewDesk:
         idle_s: float,
         slices_viewed: Mapping[str, Sequence[int]],
         grid: ServedGrid,
+        shown: Shown | None = None,
     ) -> dict[str, Any]:
         """Books time, at most what has passed, and the slices that were displayed; keeps the case."""
         self._require_writing()
         viewed = _in_whole_grid(slices_viewed, grid)
         booked_s, idle_booked_s = self.clock.book(case, active_s, idle_s)
         self.source.steps(case).renew(
-            case, self.seat.person, active_s=booked_s, idle_s=idle_booked_s, slices_viewed=viewed
+            case, self.seat.person, active_s=booked_s, idle_s=idle_booked_s, slices_viewed=viewed, shown=shown
         )
         until = self.source.standing(case).lease_until_utc
         return {"active_s": booked_s, "idle_s": idle_booked_s, "lease_until_utc": until}
@@ -570,6 +571,7 @@ def _progress(standings: Mapping[str, CaseStanding], index: ReviewIndex) -> dict
         "minutes_used": sum(standing.active_s for standing in standings.values()) / 60,
         "minutes_left": sum(known) if known else None,
         "stop": index.stop,
+        "stop_facts": [fact.model_dump() for fact in index.stop_facts],
         "is_over": index.is_over,
     }
 

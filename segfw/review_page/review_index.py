@@ -13,6 +13,7 @@ from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.printing import printable
 from segfw.reviewing.case_history import CaseStanding
 from segfw.worklist.queue_file import ROLES, ReviewQueue, queue_file, read_queue
+from segfw.worklist.stopping_rule import StopFact
 
 HIDDEN_ITEM: Mapping[str, Any] = {
     "predicted_dice": None,
@@ -43,12 +44,14 @@ class IndexedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewIndex:
-    """All items in their order. ``audit_cases`` are read blind; ``stop`` says in words whether it is time to stop."""
+    """All items in their order. ``audit_cases`` are read blind; ``stop`` says in words whether it is time to stop,
+    ``stop_facts`` in numbers."""
 
     items: list[IndexedItem]
     is_blind: bool = False
     audit_cases: frozenset[str] = frozenset()
     stop: str = ""
+    stop_facts: tuple[StopFact, ...] = ()
     is_over: bool = False
 
 
@@ -91,6 +94,7 @@ def index_of(folder: Path, cases: Sequence[str], structures: Sequence[str]) -> R
         is_blind=queue.is_blind,
         audit_cases=frozenset(item.case for item in items if item.is_audit),
         stop=queue.stop.text,
+        stop_facts=queue.stop.facts,
         is_over=queue.stop.is_reached,
     )
 

@@ -34,6 +34,7 @@ from segfw.review_page.served_grid import ServedGrid
 from segfw.review_page.session_summary import session_summary
 from segfw.review_page.volume_bytes import gzip_parts, nifti_parts
 from segfw.reviewing.review_store import Conflict, Locked
+from segfw.reviewing.viewing import Shown
 
 GZIP_TYPE = "application/gzip"
 MOST_ITEMS = 5000
@@ -53,13 +54,25 @@ class OfCase(Asked):
 
 
 class Beat(OfCase):
-    """Of heartbeat; ``box`` is that of the volumes on the page, '' the case's own."""
+    """Of heartbeat; ``box`` is that of the volumes on the page, '' the case's own.
+
+    ``quality_shown`` and ``overlay_shown`` are what has been on the screen since the case was opened.
+    """
 
     active_s: float
     idle_s: float = 0.0
     slices_viewed: dict[str, list[int]] = {}
     box: str = ""
     whole: bool = False
+    quality_shown: bool | None = None
+    overlay_shown: bool | None = None
+
+    @property
+    def shown(self) -> Shown | None:
+        """What has been on the screen; None where the page does not say it."""
+        if self.quality_shown is None or self.overlay_shown is None:
+            return None
+        return Shown(quality=self.quality_shown, overlay=self.overlay_shown)
 
 
 class Decided(OfCase):
@@ -341,6 +354,7 @@ class ReviewRoutes:
             idle_s=asked.idle_s,
             slices_viewed=asked.slices_viewed,
             grid=self.desk.views.grid(case, box_xyz=asked.box, is_whole=asked.whole),
+            shown=asked.shown,
         )
 
     def _decide(self, case: str, asked: Decided) -> dict[str, Any]:

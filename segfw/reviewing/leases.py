@@ -16,6 +16,7 @@ from segfw.base.errors import UserError
 from segfw.base.file_names import REVIEW_FOLDER
 from segfw.base.records import Record
 from segfw.reviewing.review_log import LOCKS_FOLDER, utc_text
+from segfw.reviewing.viewing import Shown
 
 LEASE = timedelta(minutes=10)
 CLOCKS_DIFFER = timedelta(minutes=2)  # between computers that share a folder
@@ -27,7 +28,8 @@ class Lease(Record):
 
     Seconds are since he opened it; of them the log was told ``noted_active_s``, and the ledger ``listed_active_s`` and
     ``listed_idle_s``. ``slices_viewed`` are the slices that were displayed, by axis; ``edited_voxels`` (by structure)
-    and ``edited_slices`` what he changed and the ledger was not told.
+    and ``edited_slices`` what he changed and the ledger was not told. ``quality_shown`` and ``overlay_shown`` are
+    whether a predicted quality, and a mask, were on the screen; None where nobody said.
     """
 
     case: str
@@ -43,6 +45,8 @@ class Lease(Record):
     slices_viewed: dict[str, tuple[int, ...]] = {}
     edited_voxels: dict[str, int] = {}
     edited_slices: tuple[int, ...] = ()
+    quality_shown: bool | None = None
+    overlay_shown: bool | None = None
 
     @field_validator("until_utc")
     @classmethod
@@ -72,6 +76,16 @@ class Lease(Record):
         for axis, slices in slices_viewed.items():
             viewed[axis] = tuple(sorted({*viewed.get(axis, ()), *map(int, slices)}))
         changes = {"active_s": self.active_s + active_s, "idle_s": self.idle_s + idle_s, "slices_viewed": viewed}
+        return self.model_copy(update=changes)
+
+    def with_shown(self, shown: Shown | None) -> Lease:
+        """The same with what was on the screen; what was there once has been seen."""
+        if shown is None:
+            return self
+        changes = {
+            "quality_shown": bool(self.quality_shown) or shown.quality,
+            "overlay_shown": bool(self.overlay_shown) or shown.overlay,
+        }
         return self.model_copy(update=changes)
 
     def with_edits(self, voxels: Mapping[str, int], slices: Sequence[int]) -> Lease:

@@ -36,7 +36,7 @@ from segfw.reviewing.states import (
     transition,
 )
 from segfw.reviewing.version_files import next_number, read_record, remove_version, write_version
-from segfw.reviewing.viewing import Asked, Viewing, too_little_viewed, too_many_in_a_row
+from segfw.reviewing.viewing import Asked, Shown, Viewing, too_little_viewed, too_many_in_a_row
 
 DRAFT_TOOL = "segfw predict"
 
@@ -98,11 +98,13 @@ class ReviewStore(ReviewFolder):
         active_s: float = 0.0,
         idle_s: float = 0.0,
         slices_viewed: Mapping[str, Sequence[int]] = {},
+        shown: Shown | None = None,
     ) -> None:
         """Adds what was done since the last time, and ten minutes; Locked if the person has not the case."""
         with self.alone_with(case):
             _, lease = self._opened(case, person)
-            self._keep(lease.with_work(max(0.0, active_s), max(0.0, idle_s), slices_viewed))
+            worked = lease.with_work(max(0.0, active_s), max(0.0, idle_s), slices_viewed)
+            self._keep(worked.with_shown(shown))
 
     def viewing(self, case: str, person: Person, axis: str, slices: Sequence[int]) -> Viewing:
         """How much of the slices of a structure was displayed to a person since he opened the case."""
@@ -478,6 +480,8 @@ class ReviewStore(ReviewFolder):
             model_digest=self.model_digest(),
             active_s=0.0 if lease is None else round(lease.active_s - lease.noted_active_s, 1),
             slices_viewed=0 if lease is None else lease.slices,
+            quality_shown=None if lease is None else lease.quality_shown,
+            overlay_shown=None if lease is None else lease.overlay_shown,
         )
 
     def _step_entry(self, step: Transition, case: str, person: Person, lease: Lease | None = None) -> Entry:

@@ -18,6 +18,14 @@ class Viewing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Whether a predicted quality, and a mask, have been on the screen since the case was opened."""
+
+    quality: bool
+    overlay: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What somebody is asked before he accepts; nothing was decided yet."""
 

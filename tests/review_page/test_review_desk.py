@@ -22,6 +22,7 @@ from segfw.review_page.review_index import Wanted
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_ledger import read_ledger
 from segfw.reviewing.review_store import Conflict, ReviewStore
+from segfw.reviewing.viewing import Shown
 from segfw.verbs.queue import queue
 
 ANNA = Person(user="Anna")
@@ -399,6 +400,25 @@ def test_heartbeats_book_what_has_passed_into_the_ledger(tmp_path):
     assert sum(row.active_s for row in rows) == pytest.approx(20)
     assert sum(row.idle_s for row in rows) == pytest.approx(10)
     assert desk.queue(0, 1, EVERYTHING)["progress"]["minutes_used"] == pytest.approx(20 / 60)
+
+
+def test_the_log_says_what_was_on_the_screen(tmp_path):
+    folder = make_drafts(tmp_path)
+    desk = desk_of(folder)
+    grid = desk.views.grid("case_1")
+
+    def beat(shown):
+        desk.heartbeat("case_1", active_s=0.0, idle_s=0.0, slices_viewed={}, grid=grid, shown=shown)
+
+    desk.open("case_1")
+    desk.decide("case_1", "liver", "edit", region=None, asked_again=False)
+    beat(Shown(quality=False, overlay=True))
+    desk.decide("case_1", "tumour", "edit", region=None, asked_again=False)
+    beat(Shown(quality=True, overlay=False))  # the mask was seen before
+    desk.decide("case_1", "tumour", "absent", region=None, asked_again=False)
+    events = [event for event in ReviewStore.open(folder).log.events() if event.event == "decide"]
+    shown = [(event.quality_shown, event.overlay_shown) for event in events]
+    assert shown == [(None, None), (False, True), (True, True)]
 
 
 def test_somebody_who_has_hardly_looked_is_asked_once(tmp_path):

@@ -928,6 +928,20 @@ export class CaseScreen {
     }
     document.body.dataset.ready = this.viewer.nifti ? `case ${this.open.id}` : "";
     this.#drawStatus();
+    this.#noteShown();
+  }
+
+  /** The log is told whether a mask and a predicted quality were on the screen; the first time at once. */
+  #noteShown() {
+    const { viewing, about } = this.open;
+    const before = [viewing.isQualityShown, viewing.isOverlayShown];
+    viewing.show({
+      quality: !about.hidden && about.structures.some(({ predicted_dice }) => predicted_dice !== null && predicted_dice !== undefined),
+      overlay: Boolean(this.viewer.mask) && !this.viewer.view.isMaskHidden,
+    });
+    if (String(before) !== String([viewing.isQualityShown, viewing.isOverlayShown])) {
+      this.open.beat();
+    }
   }
 
   update() {

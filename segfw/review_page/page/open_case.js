@@ -65,8 +65,8 @@ export class OpenCase {
     return this.isWhole ? { whole: 1 } : {};
   }
 
-  #groupField() {
-    return (this.session.groups ?? 1) > 1 ? { group: this.group } : {};
+  #groupField(group = this.group) {
+    return (this.session.groups ?? 1) > 1 ? { group } : {};
   }
 
   /** Another channel of the image, such as another sequence of an MR. */
@@ -86,8 +86,8 @@ export class OpenCase {
     return exactBuffer(bytes);
   }
 
-  async #label(version) {
-    const bytes = await api.getBytes(this.id, `label/${version}.nii.gz`, { ...this.#grid(), ...this.#groupField() });
+  async #label(version, group = this.group) {
+    const bytes = await api.getBytes(this.id, `label/${version}.nii.gz`, { ...this.#grid(), ...this.#groupField(group) });
     const buffer = exactBuffer(bytes);
     return { ...readNifti(buffer), buffer };
   }
@@ -181,8 +181,9 @@ export class OpenCase {
       return;
     }
     const slices_viewed = this.viewing.take();
+    const shown = { quality_shown: this.viewing.isQualityShown, overlay_shown: this.viewing.isOverlayShown };
     try {
-      await this.#step(() => api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, whole: this.isWhole, box: boxField(this.about.box) ?? "" }));
+      await this.#step(() => api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, ...shown, whole: this.isWhole, box: boxField(this.about.box) ?? "" }));
       this.isOffline = false;
     } catch (error) {
       this.viewing.giveBack(slices_viewed);
@@ -322,8 +323,9 @@ export class OpenCase {
     if (this.isDirty && !(await this.save())) {
       return false;
     }
-    this.group = group;
-    this.#edit((await this.#label(this.base)).values);
+    const label = await this.#label(this.base, group);
+    this.group = group; // with its mask, and not before: what is saved meanwhile is of the old one
+    this.#edit(label.values);
     return true;
   }
 

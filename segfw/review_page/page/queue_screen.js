@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { el, keepingFocus } from "./dom.js";
+import { stopWords } from "./stop_words.js";
 import { known, number, t } from "./text.js";
 
 const PAGE = 200; // rows at a time
@@ -72,12 +73,12 @@ export class QueueScreen {
     this.#drawPages();
   }
 
-  #drawProgress({ signed, cases, minutes_used, minutes_left, stop }) {
+  #drawProgress({ signed, cases, minutes_used, minutes_left, stop, stop_facts, is_over }) {
     const left = minutes_left === null || minutes_left === undefined ? "" : t("queue.left", { minutes: number(minutes_left) });
     this.progress.replaceChildren(
       el("progress", { max: Math.max(1, cases), value: signed, "aria-label": t("queue.signed", { signed, cases }) }),
       el("p", {}, el("b", {}, t("queue.signed", { signed, cases })), ` · ${t("queue.used", { minutes: number(minutes_used ?? 0) })}`, left && ` · ${left}`),
-      stop ? el("p", { className: "soft" }, stop) : "",
+      stop ? el("p", { className: "soft" }, stop_facts?.length > 0 ? stopWords(stop_facts, is_over) : stop) : "",
     );
   }
 

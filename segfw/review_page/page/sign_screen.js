@@ -42,7 +42,7 @@ export class SignScreen {
     const names = ["structure", "decision", "before", "after", "change", "voxels"];
     const head = el("tr", {}, names.map((name) => el("th", { scope: "col", className: name === "structure" || name === "decision" ? "text" : "" }, t(`sign.column.${name}`, { unit }))));
     const body = rows.map(({ index, label, before, after, added, removed }) => {
-      const decision = structures.find((each) => each.index === index)?.decision;
+      const decision = decisionOn(structures.find((each) => each.index === index)?.decision, added + removed);
       const difference = after - before;
       return el(
         "tr",
@@ -184,4 +184,9 @@ export class SignScreen {
   async close() {
     await this.open?.close();
   }
+}
+
+/** A structure that was changed is edited, also where it was accepted after that. */
+function decisionOn(decision, changedVoxels) {
+  return decision === "accept" && changedVoxels > 0 ? "edit" : decision;
 }

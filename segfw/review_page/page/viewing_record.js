@@ -6,6 +6,14 @@ export class ViewingRecord {
   constructor() {
     this.all = new Map(PLANE_NAMES.map((plane) => [plane, new Set()]));
     this.unsent = new Map(PLANE_NAMES.map((plane) => [plane, new Set()]));
+    this.isQualityShown = false;
+    this.isOverlayShown = false;
+  }
+
+  /** What a picture that was drawn had on it or beside it; what was seen once stays seen. */
+  show({ quality, overlay }) {
+    this.isQualityShown ||= quality;
+    this.isOverlayShown ||= overlay;
   }
 
   see(plane, slice) {
