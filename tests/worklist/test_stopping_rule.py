@@ -29,8 +29,8 @@ def test_while_nothing_holds_the_nearest_conditions_are_told():
     assert not stop.is_reached
     assert stop.text == (
         "go on: 7 structures are open; 30 of 60 minutes are spent; the best item brings 0.0200 Dice a minute, and 0.01 "
-        "is worth it; audit: at most 8.0 % of 200 drafts that the queue did not reach fail (1 of 59 did; holds in 95 of "
-        "100 audits); wanted is at most 5 %"
+        "is worth it; audit: at most 8.0 % of 200 drafts that the queue did not reach fail (1 of 59 did; holds in 95 "
+        "of 100 audits); wanted is at most 5 %"
     )
     assert [(fact.kind, fact.number, fact.limit, fact.holds) for fact in stop.facts] == [
         ("open", 7, None, False),

@@ -983,6 +983,7 @@ export class CaseScreen {
       el("span", { className: "soft" }, open.base === 0 ? t("case.draft") : t("case.version", { version: open.base })),
     );
     this.#drawStatus();
+    this.#noteShown();
   }
 
   /** The name of the structure at a voxel; "" where there is none, or one of another group. */
