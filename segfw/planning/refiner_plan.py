@@ -20,7 +20,7 @@ from segfw.networks import build_network, fastest_layout
 from segfw.networks.spec import CLICK_CHANNELS, REFINER, NetworkSpec
 from segfw.planning import rules
 from segfw.planning.fitting import TOO_SMALL, CostOf
-from segfw.planning.for_time import WANTED_STEPS, steps_in_time
+from segfw.planning.for_time import FEWEST_FEATURES, WANTED_STEPS, steps_in_time
 from segfw.planning.memory import step_cost, usable_bytes
 from segfw.planning.plan import FULLRES, REFINE, TWO_D, Configuration, Estimate, Plan
 from segfw.planning.presets import PRESETS, with_z
@@ -78,10 +78,12 @@ def with_refiner(
     base = _base(plan)
     timed = time_forward or forward_s
     usable = usable_bytes(plan.gpu_memory_gb)
-    candidates = [each for each in _candidates(base, plan.training_cases, first, cost_of, usable) if each is not None]
+    time_s = plan.planned_time_s
+    narrowest = () if time_s is None else (FEWEST_FEATURES,)
+    found = _candidates(base, plan.training_cases, first, cost_of, usable, narrowest)
+    candidates = [each for each in found if each is not None]
     if not candidates:
         raise UserError(TOO_SMALL)
-    time_s = plan.planned_time_s
     if time_s is not None:
         learnable = [each for each in candidates if steps_in_time(each, time_s, flops()) >= WANTED_STEPS]
         candidates = learnable or candidates[-1:]
@@ -104,9 +106,12 @@ def _base(plan: Plan) -> Configuration:
 
 
 def _candidates(
-    base: Configuration, cases: int, first: str, cost_of: CostOf, usable: float
+    base: Configuration, cases: int, first: str, cost_of: CostOf, usable: float, narrowest: tuple[int, ...]
 ) -> list[Configuration | None]:
-    """From the largest window and network to the smallest; None for what does not fit the memory."""
+    """From the largest window and network to the smallest; None for what does not fit the memory.
+
+    The smallest window comes with the features of ``narrowest``, too: for a short time, in which they learn more.
+    """
     is_flat = base.preprocessing.spacing_mm[0] is None
     spacing_mm = base.preprocessing.spacing_mm[1:] if is_flat else base.preprocessing.spacing_mm
     known_mm = [length for length in spacing_mm if length is not None]
@@ -114,10 +119,11 @@ def _candidates(
     plain = PRESETS["plain"]
     channels = len(base.preprocessing.normalization) + CLICK_CHANNELS
     found: dict[tuple[Shape, int], Configuration | None] = {}
-    for edge in SLICE_EDGES if is_flat else WINDOW_EDGES:
+    edges = SLICE_EDGES if is_flat else WINDOW_EDGES
+    for edge in edges:
         topology = plain.topology(known_mm, rules.patch_of_edge(edge, known_mm, median))
         patch = with_z(topology.patch_size, 1)
-        for features in FIRST_FEATURES:
+        for features in (*FIRST_FEATURES, *(narrowest if edge == edges[-1] else ())):
             network = plain.network(topology, channels, 2)
             most = max(network.features)
             widths = tuple(min(features * 2**stage, most) for stage in range(len(network.features)))
