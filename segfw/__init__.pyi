@@ -44,7 +44,9 @@ from segfw.planning.plan import Plan
 from segfw.planning.published import PresetName
 from segfw.planning.request import PlanRequest as PlanRequest
 from segfw.planning.request import PrepareOptions as PrepareOptions
+from segfw.pretraining.compare_options import CompareOptions as CompareOptions
 from segfw.pretraining.pretrain_options import PretrainOptions as PretrainOptions
+from segfw.pretraining.start_results import StartsSummary
 from segfw.quality.calibration_options import CalibrateOptions
 from segfw.quality.quality_model import QualityModel
 from segfw.retraining.retrain_options import RetrainOptions as RetrainOptions
@@ -75,6 +77,7 @@ __all__ = [
     "AsksFirst",
     "CasesFailed",
     "CheckOptions",
+    "CompareOptions",
     "CorrectedOptions",
     "EnsembleOptions",
     "EvaluateOptions",
@@ -103,6 +106,7 @@ __all__ = [
     "accept",
     "calibrate",
     "check_dataset",
+    "compare_starts",
     "deliver",
     "ensemble",
     "evaluate",
@@ -190,6 +194,23 @@ def pretrain(
     device: str = "auto",
     overwrite: bool = False,
 ) -> PretrainingRecord: ...
+def compare_starts(
+    work: StrPath,
+    options: CompareOptions = ...,
+    *,
+    # options: CompareOptions
+    labelled: str = "10,25,all",
+    seeds: int = 3,
+    time_budget_s: float = 720.0,
+    pretrain_s: float | None = None,
+    configuration: str | None = None,
+    fold: str = "0",
+    images: tuple[str, ...] | list[str] = (),
+    keep_out: tuple[str, ...] | list[str] = (),
+    init_from: StrPath | None = None,
+    output: StrPath | None = None,
+    device: str = "auto",
+) -> StartsSummary: ...
 def train(
     work: StrPath,
     configuration: str,

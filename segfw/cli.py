@@ -25,6 +25,7 @@ VERBS = (
     "run",
     "plan-and-preprocess",
     "pretrain",
+    "compare-starts",
     "train",
     "predict",
     "ensemble",

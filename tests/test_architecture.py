@@ -53,7 +53,8 @@ EDGES = {
     "measurements": {"base", "images", "dataset", "evaluation"},
     "perturbations": {"base", "images", "grid"},
     "pretraining": {
-        *("base", "images", "networks", "dataset", "grid", "planning", "model", "training", "checkup"),
+        *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),
+        "checkup",
     },
     "clicks": {"base", "images", "dataset"},
     "interop": {"base", "images", "dataset"},

@@ -50,21 +50,17 @@ def pretrain(work: Path, configuration: str, options: PretrainOptions = Pretrain
     CasesFailed
         If images could not be read.
     """
-    from segfw.base.locks import held
     from segfw.model.pretraining_record import pretrained_folder
     from segfw.planning.work_folder import load_plan_and_splits
 
     work = Path(work)
     plan, splits = load_plan_and_splits(work)
     chosen = plan.configuration(configuration)
-    _require_pretrainable(chosen)
-    folder = pretrained_folder(work, configuration)
-    lock = folder.with_name(f".{folder.name}.lock")
-    with held(lock, f"{folder}: is being pretrained", "wait until it ends"):
-        return _pretrain(work, plan, splits, chosen, folder, options)
+    require_pretrainable(chosen)
+    return pretrain_into(pretrained_folder(work, configuration), work, plan, splits, chosen, options)
 
 
-def _require_pretrainable(chosen: Configuration) -> None:
+def require_pretrainable(chosen: Configuration) -> None:
     """UserError for networks that see more than the image."""
     from segfw.base.records import UserError
 
@@ -75,8 +71,19 @@ def _require_pretrainable(chosen: Configuration) -> None:
         )
 
 
+def pretrain_into(
+    folder: Path, work: Path, plan: Plan, splits: Splits, chosen: Configuration, options: PretrainOptions
+) -> PretrainingRecord:
+    """Pretrains into ``folder``; Busy if another process is at it."""
+    from segfw.base.locks import held
+
+    lock = folder.with_name(f".{folder.name}.lock")
+    with held(lock, f"{folder}: is being pretrained", "wait until it ends"):
+        return _pretrain(folder, work, plan, splits, chosen, options)
+
+
 def _pretrain(
-    work: Path, plan: Plan, splits: Splits, chosen: Configuration, folder: Path, options: PretrainOptions
+    folder: Path, work: Path, plan: Plan, splits: Splits, chosen: Configuration, options: PretrainOptions
 ) -> PretrainingRecord:
     """All that is written, by one process at a time."""
     import shutil

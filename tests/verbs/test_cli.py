@@ -19,7 +19,18 @@ from segfw.inference.prediction_options import PredictOptions
 from segfw.training.settings import TrainOptions, TrainSettings
 
 VERBS = (
-    *("check", "join", "run", "plan-and-preprocess", "pretrain", "train", "predict", "ensemble", "select"),
+    *(
+        "check",
+        "join",
+        "run",
+        "plan-and-preprocess",
+        "pretrain",
+        "compare-starts",
+        "train",
+        "predict",
+        "ensemble",
+        "select",
+    ),
     *("calibrate",),
     *("evaluate", "measure", "outcome", "stress", "refine", "queue", "review", "accept", "reject"),
     *("import-corrected", "deliver", "retrain", "serve-monailabel", "export", "import-nnunet", "info", "find"),

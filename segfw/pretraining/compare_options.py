@@ -1,0 +1,43 @@
+"""What ``compare-starts`` compares: how many labelled patients, seeds, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segfw.base.durations import duration_s
+from segfw.base.options import DEVICES, Options, option
+
+DECISIVE = ("labelled", "seeds", "time_budget_s", "pretrain_s", "configuration", "fold", "images", "keep_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """How ``compare-starts`` trains its arms."""
+
+    labelled: str = option("10,25,all", "how many patients have labels, with commas between (default: {default})")
+    seeds: int = option(3, "trainings of each arm, which differ in patients and weights (default: {default})", ge=1)
+    time_budget_s: float = option(
+        720.0, "length of each training: 90s, 12m, 1h (default: 12m)", parse=duration_s, metavar="TIME", gt=0
+    )
+    pretrain_s: float | None = option(
+        None,
+        "length of the pretraining (default: that of a training)",
+        name="--pretrain-budget",
+        parse=duration_s,
+        metavar="TIME",
+        gt=0,
+    )
+    configuration: str | None = option(None, "default: the one that the plan chose, or its only one")
+    fold: str = option("0", "whose validation cases no arm sees, and all are scored on (default: {default})")
+    images: tuple[str, ...] = option((), "folders of further images to pretrain on", metavar="FOLDER")
+    keep_out: tuple[str, ...] = option((), "folders of images that must stay unseen", metavar="FOLDER")
+    init_from: Path | None = option(None, "a third arm begins with this model's weights", metavar="MODEL")
+    output: Path | None = option(None, "folder of the comparison (default: WORK/compare_starts)", metavar="FOLDER")
+    device: str = option("auto", DEVICES)
+
+    def decisive(self) -> dict[str, Any]:
+        """All that a comparison that goes on must have in common with what was begun."""
+        values = self.as_json()
+        return {name: values[name] for name in DECISIVE}

@@ -1,0 +1,209 @@
+"""``segfw compare-starts``: whether pretraining, or another model's weights, make a better model in the same time."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfw.base.command import Argument, Command
+from segfw.base.options import takes_options
+from segfw.planning.work_log import log_in_work
+from segfw.pretraining.compare_options import CompareOptions
+
+if TYPE_CHECKING:
+    from segfw.planning.plan import Configuration, Plan
+    from segfw.planning.splits import Splits
+    from segfw.pretraining.start_results import StartsSummary
+    from segfw.pretraining.start_trainings import StartsPlan
+
+OUTPUT = "compare_starts"
+LOCK_FILE = ".compare.lock"
+ASKED_FILE = "asked.json"
+
+
+@takes_options(options=CompareOptions)
+def compare_starts(work: Path, options: CompareOptions = CompareOptions()) -> StartsSummary:
+    """Trains networks from nothing and from pretrained weights on few labelled patients, and says what is gained.
+
+    The network is pretrained once on all images that the fold does not validate on. Each training from it is compared
+    with one from nothing that lasts longer by the time of the pretraining, and with one that lasts as long as itself.
+    All are scored on the fold's validation cases, after a quarter of their schedule and at its end. Every finished
+    training is a line of compare_starts.jsonl; the same call goes on after an interruption.
+
+    Parameters
+    ----------
+    work
+        Work folder of ``plan_and_preprocess``.
+    options
+        How many labelled patients, how many seeds, for how long; ``init_from`` adds an arm.
+
+    Returns
+    -------
+    StartsSummary
+        Every gain with its 95 % interval by patient; 'no gain shown' where that spans 0.
+
+    Raises
+    ------
+    UserError
+        If there is no such plan, there are too few patients, or it was begun with other options.
+    CasesFailed
+        If cases could not be predicted or scored.
+    """
+    from segfw.base.locks import in_turn
+    from segfw.planning.work_folder import load_plan_and_splits
+
+    work = Path(work)
+    plan, splits = load_plan_and_splits(work)
+    output = options.output or work / OUTPUT
+    chosen = _chosen(plan, options)
+    _require_numbers(options)
+    with in_turn(output / LOCK_FILE, f"{output}: starts are being compared"):
+        return _compare(work, output, plan, splits, chosen, options)
+
+
+def _chosen(plan: Plan, options: CompareOptions) -> Configuration:
+    from segfw.base.records import UserError
+    from segfw.verbs.pretrain import require_pretrainable
+
+    names = list(plan.predicting)
+    name = options.configuration or plan.chosen or (names[0] if len(names) == 1 else None)
+    if name is None:
+        raise UserError(f"the plan has {', '.join(names)}; say which with --configuration")
+    chosen = plan.configuration(name)
+    require_pretrainable(chosen)
+    return chosen
+
+
+def _require_numbers(options: CompareOptions) -> None:
+    from segfw.base.records import UserError
+
+    for each in options.labelled.split(","):
+        if each != "all" and not (each.isdecimal() and int(each) > 0):
+            raise UserError(f"--labelled {options.labelled}: {each!r} is no number of patients; give such as 10,25,all")
+
+
+def _compare(
+    work: Path, output: Path, plan: Plan, splits: Splits, chosen: Configuration, options: CompareOptions
+) -> StartsSummary:
+    """All that is written, by one process at a time."""
+    from segfw.pretraining.start_results import (
+        MODEL,
+        PRETRAINED,
+        RESULTS_FILE,
+        SCRATCH,
+        SCRATCH_LONGER,
+        SUMMARY_FILE,
+        Arm,
+        StartsSummary,
+        append_result,
+        gains_of,
+        read_results,
+    )
+    from segfw.pretraining.start_trainings import labelled_cases, train_and_score
+
+    fold = splits.fold(options.fold)
+    common = _common(work, output, plan, chosen, splits, options)
+    numbers = options.labelled.split(",")
+    drawn = {(n, seed): labelled_cases(splits, fold, n, seed) for n in numbers for seed in range(options.seeds)}
+    _keep_asked(output, options)
+    _pretrain(work, plan, splits, chosen, common, options)
+    path = output / RESULTS_FILE
+    done = {result.key for result in read_results(path)}
+    arms: tuple[Arm, ...] = (SCRATCH, SCRATCH_LONGER, PRETRAINED)
+    if options.init_from is not None:
+        arms = (*arms, MODEL)
+    for seed in range(options.seeds):  # a whole comparison of one seed first: it tells most
+        for labelled in numbers:
+            for arm in arms:
+                if (labelled, seed, arm) not in done:
+                    cases = drawn[labelled, seed]
+                    print(f"{labelled} labelled ({len(cases)} cases), seed {seed}: {arm}")
+                    append_result(path, train_and_score(common, labelled, seed, arm, cases))
+    patients = splits.patients_of(fold.validation) or {}
+    summary = StartsSummary(
+        asked=options.decisive(), pretrain_s=common.pretrain_s, gains=gains_of(read_results(path), patients)
+    )
+    summary.save(output / SUMMARY_FILE)
+    return summary
+
+
+def _common(
+    work: Path, output: Path, plan: Plan, chosen: Configuration, splits: Splits, options: CompareOptions
+) -> StartsPlan:
+    from segfw.base.ranks import local_device
+    from segfw.base.records import UserError
+    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.pretraining.start_trainings import StartsPlan
+    from segfw.training.initial_weights import find_start, require_same_architecture
+
+    validation = set(splits.fold(options.fold).validation)
+    if not validation:
+        raise UserError(f"fold {options.fold} validates on no case, so there is none that no arm sees; give another")
+    if options.init_from is not None:
+        file = find_start(options.init_from, chosen.name, options.fold)
+        require_same_architecture(options.init_from, file, chosen)
+    return StartsPlan(
+        work=work,
+        output=output,
+        plan=plan,
+        configuration=chosen,
+        cases=tuple(case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation),
+        time_budget_s=options.time_budget_s,
+        pretrain_s=options.pretrain_s or options.time_budget_s,
+        pretrained=output / "pretrained",
+        model=options.init_from,
+        device=str(local_device(options.device)),
+    )
+
+
+def _pretrain(
+    work: Path, plan: Plan, splits: Splits, chosen: Configuration, common: StartsPlan, options: CompareOptions
+) -> None:
+    from segfw.pretraining.pretrain_options import PretrainOptions
+    from segfw.verbs.pretrain import pretrain_into
+
+    asked = PretrainOptions(
+        images=options.images,
+        keep_out=options.keep_out,
+        folds=(options.fold,),
+        time_budget_s=common.pretrain_s,
+        device=options.device,
+    )
+    pretrain_into(common.pretrained, work, plan, splits, chosen, asked)
+
+
+def _keep_asked(output: Path, options: CompareOptions) -> None:
+    """UserError if the folder was begun with other options."""
+    import json
+
+    from segfw.base.files import write_text
+    from segfw.base.records import UserError
+    from segfw.base.written_by_people import read_json
+
+    path = output / ASKED_FILE
+    asked = options.decisive()
+    if not path.is_file():
+        write_text(path, json.dumps(asked, indent=1) + "\n")
+        return
+    before = read_json(path)
+    for name, now in asked.items():
+        if before.get(name) != now:
+            raise UserError(f"{output}: was begun with {name} {before.get(name)}, not {now}; give another --output")
+
+
+def _say_result(typed: argparse.Namespace, summary: StartsSummary) -> None:
+    from segfw.pretraining.start_results import SUMMARY_FILE, table_text
+
+    print(table_text(summary))
+    print(f"written: {(typed.output or typed.work / OUTPUT) / SUMMARY_FILE}")
+
+
+COMMAND = Command(
+    function=compare_starts,
+    what="Tell whether pretraining, or another model's weights, make a better model in the same time.",
+    example="segfw compare-starts work --labelled 10,25,all --seeds 3 --time-budget 12m",
+    arguments=(Argument(name="work", help="work folder of plan-and-preprocess"),),
+    say_result=_say_result,
+    log_place=log_in_work,
+)
