@@ -29,6 +29,7 @@ VERBS = {
     "augmentation": ("bench.augmentation", "Dice after training with one kind of augmentation or another"),
     "accuracy": ("bench.accuracy.command", "Dice after equal core-minutes, of one way to train or another"),
     "trust": ("bench.trust.command", "whether what is said of masks holds, on patients that were kept out"),
+    "starts": ("bench.starts", "whether pretraining on images alone pays with few labelled patients"),
     "partial": ("bench.partial.command", "Dice of cases annotated in part, beside every label and two models"),
     "queue": ("bench.queue.command", "what the review queue is worth with a simulated expert, and what it costs"),
     "retrain": ("bench.retrain.command", "whether signed labels of a simulated expert pay, against a control"),

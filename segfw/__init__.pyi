@@ -205,6 +205,7 @@ def compare_starts(
     pretrain_s: float | None = None,
     configuration: str | None = None,
     fold: str = "0",
+    test_patients: int | None = None,
     images: tuple[str, ...] | list[str] = (),
     keep_out: tuple[str, ...] | list[str] = (),
     init_from: StrPath | None = None,

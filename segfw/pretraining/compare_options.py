@@ -9,7 +9,17 @@ from typing import Any
 from segfw.base.durations import duration_s
 from segfw.base.options import DEVICES, Options, option
 
-DECISIVE = ("labelled", "seeds", "time_budget_s", "pretrain_s", "configuration", "fold", "images", "keep_out")
+DECISIVE = (
+    "labelled",
+    "seeds",
+    "time_budget_s",
+    "pretrain_s",
+    "configuration",
+    "fold",
+    "test_patients",
+    "images",
+    "keep_out",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,9 @@ class CompareOptions(Options):
     )
     configuration: str | None = option(None, "default: the one that the plan chose, or its only one")
     fold: str = option("0", "whose validation cases no arm sees, and all are scored on (default: {default})")
+    test_patients: int | None = option(
+        None, "score on so many of the fold's validation patients (default: all)", metavar="N", ge=1
+    )
     images: tuple[str, ...] = option((), "folders of further images to pretrain on", metavar="FOLDER")
     keep_out: tuple[str, ...] = option((), "folders of images that must stay unseen", metavar="FOLDER")
     init_from: Path | None = option(None, "a third arm begins with this model's weights", metavar="MODEL")

@@ -71,6 +71,17 @@ def labelled_cases(splits: Splits, fold: Fold, labelled: str, seed: int) -> tupl
     return tuple(case for case in fold.train if patient_of[case] in chosen)
 
 
+def scored_cases(splits: Splits, fold: Fold, patients: int | None) -> tuple[str, ...]:
+    """The validation cases that all arms are scored on: those of so many patients, spread evenly; or all."""
+    if patients is None:
+        return fold.validation
+    patient_of = splits.patients_of(fold.validation) or {case: case for case in fold.validation}
+    names = sorted(set(patient_of.values()))
+    number = min(patients, len(names))
+    chosen = {names[index * len(names) // number] for index in range(number)}
+    return tuple(case for case in fold.validation if patient_of[case] in chosen)
+
+
 def train_and_score(common: StartsPlan, labelled: str, seed: int, arm: Arm, cases: tuple[str, ...]) -> StartResult:
     """Trains one arm from where it is, and scores it after a quarter of its schedule and at its end."""
     home = common.output / "trainings" / f"{labelled}_{seed}_{arm.split(',')[0].replace(' ', '-')}{_ending(arm)}"

@@ -134,12 +134,13 @@ def _common(
     from segfw.base.ranks import local_device
     from segfw.base.records import UserError
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
-    from segfw.pretraining.start_trainings import StartsPlan
+    from segfw.pretraining.start_trainings import StartsPlan, scored_cases
     from segfw.training.initial_weights import find_start, require_same_architecture
 
-    validation = set(splits.fold(options.fold).validation)
-    if not validation:
+    fold = splits.fold(options.fold)
+    if not fold.validation:
         raise UserError(f"fold {options.fold} validates on no case, so there is none that no arm sees; give another")
+    scored = scored_cases(splits, fold, options.test_patients)
     if options.init_from is not None:
         file = find_start(options.init_from, chosen.name, options.fold)
         require_same_architecture(options.init_from, file, chosen)
@@ -148,7 +149,7 @@ def _common(
         output=output,
         plan=plan,
         configuration=chosen,
-        cases=tuple(case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation),
+        cases=tuple(case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in scored),
         time_budget_s=options.time_budget_s,
         pretrain_s=options.pretrain_s or options.time_budget_s,
         pretrained=output / "pretrained",

@@ -16,7 +16,7 @@ from segfw.pretraining.start_results import (
     seed_interval,
     verdict,
 )
-from segfw.pretraining.start_trainings import labelled_cases
+from segfw.pretraining.start_trainings import labelled_cases, scored_cases
 
 
 def result(arm, seed, end, quarter=0.1, patients=6):
@@ -98,3 +98,11 @@ def test_patients_are_labelled_with_all_their_cases_and_fewer_are_among_more():
     assert len({labelled_cases(splits, fold, "2", seed=seed) for seed in range(8)}) > 1
     with pytest.raises(UserError, match="--labelled 7: the fold trains on 6 patients only; give fewer, or all"):
         labelled_cases(splits, fold, "7", seed=0)
+
+
+def test_so_many_patients_are_scored_with_all_their_cases():
+    cases = tuple(f"p{number // 2}_{number % 2}" for number in range(12))
+    fold = Fold(train=("t",), validation=cases)
+    splits = Splits(source="test", folds=(fold,), patient_of={case: case.split("_")[0] for case in cases})
+    assert scored_cases(splits, fold, 3) == ("p0_0", "p0_1", "p2_0", "p2_1", "p4_0", "p4_1")
+    assert scored_cases(splits, fold, None) == scored_cases(splits, fold, 99) == cases
