@@ -1,18 +1,22 @@
 """The expert's half of the loop, once around: from DICOM to drafts, signatures, files for others, and a new model.
 
-The edits are simulated: a few voxels that nobody looked at.
+The edits are simulated: a few strokes that nobody looked at. The first case is painted, decided and signed in a
+headless browser, where there is one; the second as its page would send it.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 
+from builders.browser import NoBrowser, started_chromium
 from builders.data import blocks_case
 from builders.dicom_masks import Grid, contours_of, write_series, write_structures
 from segfw.cli import main
@@ -26,7 +30,8 @@ from segfw.verbs.status import status
 pytest.importorskip("highdicom", reason="DICOM SEG is not installed: pip install 'segfw[dicom]'")
 pytest.importorskip("starlette", reason="the review page is not installed: pip install 'segfw[review]'")
 
-from builders.review_server import Reviewer, review_server  # noqa: E402  (it starts what was asked for above)
+from builders.review_hand import SCREEN, Hand, hand_at  # noqa: E402  (these start what was asked for above)
+from builders.review_server import Reviewer, review_server  # noqa: E402
 
 SHORT = ("--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2", "--device", "cpu")
 STRUCTURES = "structure,label\nSpinal Cord,cord\nLiver,liver\ncord,cord\nliver,liver\n"
@@ -98,14 +103,64 @@ def review_case(home: Path, case: str) -> str:
         return str(finished["sha256"])
 
 
-def test_from_dicom_to_signed_masks_and_to_a_new_model(home):
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser; None where there is none."""
+    try:
+        with started_chromium() as started:
+            yield started
+    except NoBrowser:
+        yield None
+
+
+def painted_in_browser(home: Path, case: str, browser: Any) -> str:
+    """Paints both structures with a mouse, decides, finishes and signs with keys; the hash that was signed."""
+    with review_server(home / "masks", user="Anna") as server, hand_at(browser, server) as hand:
+        hand.enter()
+        hand.open(case)
+        before = hand.bitmap
+        hand.press("b", "y")  # a brush that may write over other structures
+        for index, places in ((1, ((2, 4, 3), (5, 4, 3))), (2, ((9, 9, 6), (12, 9, 6)))):
+            hand.go_to(places[0])
+            hand.value(f"{SCREEN}.select({index}), {SCREEN}.radius_mm = 1.5")
+            hand.stroke("axial", *places)
+            for x, y, z in places:
+                assert hand.bitmap[z, y, x] == index
+        drawn = hand.bitmap
+        assert (drawn != before).any()
+        hand.save()
+        for index in (1, 2):
+            hand.value(f"{SCREEN}.select({index})")
+            hand.press("e")
+            hand.until(f"{SCREEN}.open.about.structures[{index - 1}].decision === 'edit'")
+        return signed_with_keys(hand, home, case, drawn)
+
+
+def signed_with_keys(hand: Hand, home: Path, case: str, drawn: np.ndarray) -> str:
+    """Finishes and signs the case that is open."""
+    hand.press("g")
+    hand.ready(f"sign {case}")
+    hand.page.keyboard.type("Anna Bell")
+    hand.press("Tab", "ArrowDown", "Tab", "Enter")
+    hand.page.wait_for_selector('[data-action="amend"]')
+    standing = ReviewStore.open(home / "masks").standing(case)
+    assert (standing.signed_name, standing.meaning) == ("Anna Bell", "review")
+    np.testing.assert_array_equal(hand.server.bitmap(case, standing.version), drawn)
+    return str(standing.sha256)
+
+
+def test_from_dicom_to_signed_masks_and_to_a_new_model(home, browser):
     masks = home / "masks"
     for case in CASES:
         assert {each.label for each in CaseQuality.load(quality_file(masks, case)).structures} == set(NAMES[1:])
     drafts = {case: (masks / f"{case}.nii.gz").read_bytes() for case in CASES}
 
     # What a person signs on the page is what the store holds, and drafts stay as they were.
-    signed = {case: review_case(home, case) for case in CASES}
+    first, second = CASES
+    signed = {
+        first: review_case(home, first) if browser is None else painted_in_browser(home, first, browser),
+        second: review_case(home, second),
+    }
     store = ReviewStore.open(masks)
     painted = {case: store.read(case) for case in CASES}
     for case, volume in painted.items():

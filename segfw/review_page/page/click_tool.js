@@ -142,6 +142,9 @@ export class ClickTool {
       say(t("refine.nothing"));
       return;
     }
+    if (screen.viewer.view.box === this.proposed) {
+      screen.viewer.view.box = null; // somebody has clicked there, or elsewhere
+    }
     screen.changed("refine");
     this.#shows({ voxel: asked.voxel, isInside: asked.isInside, box: change.box, change });
     const words = { name: asked.structure.label, added: number(change.added), removed: number(change.removed), seconds: number(answer.seconds, 1) };
@@ -205,6 +208,7 @@ export class ClickTool {
     const place = known.places[known.next];
     known.next += 1;
     const box = [0, 1, 2].map((axis) => [place.box_xyz[axis], place.box_xyz[axis + 3]]);
+    this.proposed = box;
     screen.viewer.set({ box });
     screen.viewer.setVoxel(place.at_xyz);
     say(t(`refine.maybe_${place.inside ? "inside" : "outside"}`, { name: label, n: known.next, count: known.places.length }));

@@ -103,7 +103,7 @@ export class FindingsPanel {
     }
     const reasons = structure.reasons ?? [];
     this.quality.replaceChildren(
-      el("p", {}, el("b", {}, structure.label), ": ", qualityWords(structure)),
+      el("p", {}, el("b", {}, structure.label), t("quality.colon"), qualityWords(structure)),
       reasons.length > 0 && el("ul", { className: "reasons" }, reasons.map((reason) => el("li", {}, reason))),
     );
     for (const empty of [...this.quality.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE)) {

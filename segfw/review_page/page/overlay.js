@@ -260,7 +260,7 @@ export class Overlay {
 
   #text(text, x, y, viewer, size, align, isBold = false) {
     const { pen } = this;
-    pen.font = `${isBold ? 700 : 500} ${size * viewer.ratio}px system-ui, "Segoe UI", Roboto, Arial, sans-serif`;
+    pen.font = `${isBold ? 700 : 500} ${size * viewer.ratio}px system-ui, "Segoe UI", Roboto, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", Arial, sans-serif`;
     pen.textAlign = align;
     pen.textBaseline = "middle";
     pen.lineJoin = "round";

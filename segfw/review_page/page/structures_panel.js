@@ -44,7 +44,7 @@ export function qualityWords(structure) {
   }
   const bound = lower_bound === null || lower_bound === undefined ? t("quality.no_bound") : t("quality.bound", { bound: number(lower_bound, 2) });
   const first = t("quality.dice", { dice: number(predicted_dice, 2), bound });
-  return verdict ? `${first} ${known("verdict", verdict)}` : first;
+  return verdict ? t("quality.with_verdict", { dice: first, verdict: known("verdict", verdict) }) : first;
 }
 
 export class StructuresPanel {
