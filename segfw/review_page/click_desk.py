@@ -13,7 +13,7 @@ import base64
 import gzip
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import numpy as np
 from segfw.base.errors import UserError
 from segfw.clicks.click import AsksFirst
 from segfw.dataset.labels import LabelSet
-from segfw.grid.boxes import Box, cut
+from segfw.grid.boxes import Box, cut, nonzero_box
 from segfw.images.volume import Volume
 from segfw.review_page.case_payload import box_xyz
 from segfw.review_page.label_palette import LabelPalette
@@ -104,48 +104,37 @@ class PageClick:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseToClick:
-    """A case as the page has it now. ``key`` changes when the image or its grid does."""
+    """A case as the page has it now: ``indexes_zyx`` on ``grid`` in a ``group``, drawn on the version ``base``.
+
+    ``key`` changes when the image or its grid does.
+    """
 
     key: object
     image_files: tuple[Path, ...]
-    mask: Volume  # with what was drawn and is not saved yet
+    version: int
+    base: Volume
+    indexes_zyx: np.ndarray
     grid: ServedGrid
     group: int
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The case that is open in the refiner, and the numbers of the clicks that it remembers."""
-
-    key: object
-    opened: ClickedCase
-    numbers: list[int] = field(default_factory=list)
-
-    def is_taken_back_to(self, number: int) -> bool:
-        """Forgets all clicks after that one, or all where it is not among them; False if some cannot be forgotten."""
-        while self.numbers and self.numbers[-1] != number:
-            if self.opened.undo() is None:
-                return False
-            self.numbers.pop()
-        return True
 
 
 class ClickDesk:
     """One refiner for all tabs. One click is worked on at a time, and the image of the last case is kept."""
 
-    def __init__(self, refiner: ClickRefiner, labels: LabelSet) -> None:
+    def __init__(self, refiner: ClickRefiner, labels: LabelSet, palette: LabelPalette) -> None:
         self.refiner = refiner
         self._labels = labels
+        self._palette = palette
         self._kept: _Kept | None = None
         self._last_number = 0
         self._lock = threading.Lock()
 
-    def click(self, case: CaseToClick, click: PageClick, palette: LabelPalette) -> dict[str, Any]:
+    def click(self, case: CaseToClick, click: PageClick) -> dict[str, Any]:
         """What the page puts into its bitmap, or a question; others wait meanwhile."""
         place_mm = click.ras_mm(case.grid)
         with self._lock:
             kept = self._opened(case, click.after)
-            kept.opened.set_mask(case.mask.array[0])
+            kept.take(case)
             try:
                 change = kept.opened.click(
                     click.structure, place_mm, click.is_inside, may_overwrite=click.may_overwrite
@@ -155,8 +144,8 @@ class ClickDesk:
             self._last_number += 1
             number = self._last_number
             kept.numbers.append(number)
-        seconds = round(change.seconds, 2)
-        return {"asked": None, "click": number, "seconds": seconds, **_sent(change, case, palette)}
+            sent = kept.changed(change, case)
+        return {"asked": None, "click": number, "seconds": round(change.seconds, 2), **sent}
 
     def _opened(self, case: CaseToClick, after: int) -> _Kept:
         kept = self._kept
@@ -165,22 +154,88 @@ class ClickDesk:
         self._kept = None
         if kept is not None:
             kept.opened.close()  # before the next one is read
-        opened = self.refiner.open(case.image_files, case.mask, labels=self._labels)
-        self._kept = _Kept(case.key, opened)
+        opened = self.refiner.open(case.image_files, case.base, labels=self._labels)
+        self._kept = _Kept(case.key, opened, self._palette)
+        self._kept.begin(case)
         return self._kept
 
 
-def _sent(change: ClickChange, case: CaseToClick, palette: LabelPalette) -> dict[str, Any]:
-    """The box and what is in it as the page has them. What lies outside of the served part is not sent, but told."""
-    nothing = {"box_xyz": None, "values": ""}
-    if not change.values.size:
-        return {**nothing, "is_cut": False}
-    changed = change.values != cut(case.mask.array[0], change.box)
-    shown = case.grid.part_of_file_box(changed, change.box)
-    is_cut = int(shown.sum()) < int(changed.sum())
-    box = case.grid.of_file_box(change.box)
-    if box is None:
-        return {**nothing, "is_cut": is_cut}
-    values = case.grid.part_of_file_box(change.values, change.box)
-    packed = gzip.compress(palette.to_indexes(values, case.group).tobytes(), LEVEL)
-    return {"box_xyz": box_xyz(box), "values": base64.b64encode(packed).decode("ascii"), "is_cut": is_cut}
+class _Kept:
+    """The case that is open in the refiner, the numbers of the clicks that it remembers, and what it was told is drawn.
+
+    Of a large mask very little changes from click to click: only the box in which the bitmap differs from what the
+    refiner has is handed on.
+    """
+
+    def __init__(self, key: object, opened: ClickedCase, palette: LabelPalette) -> None:
+        self.key = key
+        self.opened = opened
+        self.numbers: list[int] = []
+        self._palette = palette
+        self._drawn_on: object = None
+        self._grid: ServedGrid | None = None
+        self._group = 0
+        self._indexes_zyx = np.zeros((0, 0, 0), np.uint8)
+
+    def is_taken_back_to(self, number: int) -> bool:
+        """Forgets all clicks after that one, or all where it is not among them; False if some cannot be forgotten."""
+        while self.numbers and self.numbers[-1] != number:
+            change = self.opened.undo()
+            if change is None:
+                return False
+            self.numbers.pop()
+            self._note(change)
+        return True
+
+    def begin(self, case: CaseToClick) -> None:
+        """The refiner has the version that is drawn on."""
+        self._indexes_zyx = self._palette.to_indexes(case.grid.cut_out(case.base.array[0]), case.group)
+        self._drawn_on = self._ground(case)
+        self._grid = case.grid
+        self._group = case.group
+
+    def take(self, case: CaseToClick) -> None:
+        """Tells the refiner what is drawn."""
+        if self._drawn_on != self._ground(case):
+            self.opened.set_mask(case.base.array[0])
+            self.begin(case)
+        differs = case.indexes_zyx != self._indexes_zyx
+        if differs.any():
+            box = nonzero_box(differs[None])
+            self.opened.set_mask(self._values(case, box), case.grid.file_box(box))
+        self._indexes_zyx = case.indexes_zyx.copy()
+
+    def _values(self, case: CaseToClick, box: Box) -> np.ndarray:
+        """What is drawn in a box of the served grid, in the order of the file."""
+        starts = [first for first, _ in case.grid.box]
+        z, y, x = ((low + start, high + start) for (low, high), start in zip(box, starts))
+        before = ServedGrid(case.grid.file, (z, y, x)).cut_out(case.base.array[0])
+        drawn = self._palette.to_values(cut(case.indexes_zyx, box), before, case.group)
+        return case.grid.in_file_order(drawn)
+
+    def _ground(self, case: CaseToClick) -> object:
+        """What a bitmap leaves open: where it lies, and the version where that has more than the bitmap shows."""
+        is_all = case.grid.is_whole and self._palette.groups == 1
+        return (case.grid.box, case.group, None if is_all else case.version)
+
+    def changed(self, change: ClickChange, case: CaseToClick) -> dict[str, Any]:
+        """The box and what is in it as the page has them. What lies outside of the served part is told alone."""
+        is_cut = self._note(change)
+        box = case.grid.of_file_box(change.box) if change.values.size else None
+        if box is None:
+            return {"box_xyz": None, "values": "", "is_cut": is_cut}
+        packed = gzip.compress(cut(self._indexes_zyx, box).tobytes(), LEVEL, mtime=0)
+        return {"box_xyz": box_xyz(box), "values": base64.b64encode(packed).decode("ascii"), "is_cut": is_cut}
+
+    def _note(self, change: ClickChange) -> bool:
+        """Keeps what the refiner has changed; whether some of it lies outside of what is served."""
+        if self._grid is None or not change.values.size:
+            return False
+        shown = self._grid.part_of_file_box(change.values, change.box)
+        is_cut = shown.size < change.values.size
+        if is_cut:
+            self._drawn_on = None  # the refiner has more than the page: next time it is told all
+        box = self._grid.of_file_box(change.box)
+        if box is not None:
+            cut(self._indexes_zyx, box)[...] = self._palette.to_indexes(shown, self._group)
+        return is_cut

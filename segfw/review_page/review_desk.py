@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class ReviewDesk:
         self.source = CaseSource(store)
         self.views = CaseViews(self.source, self.palette, largest_whole=largest_whole)
         self.clock = clock or ActiveClock()
-        self._clicks = None if refiner is None else ClickDesk(refiner, store.labels)
+        self._clicks = None if refiner is None else ClickDesk(refiner, store.labels, self.palette)
         self._events = CaseEvents(store.log.path)
         self._cases = {case: case for case in self.source.case_ids}
         wanted = set(store.structures)
@@ -435,15 +435,16 @@ class ReviewDesk:
             raise Refused("no refiner answers clicks here; start segfw review with --refiner MODEL")
         self._structure(case, click.structure)
         files = self.views.image_files(case)
-        mask = replace(self.views.mask(case, bitmap.base), array=self._drawn(case, bitmap)[None])
         asked = CaseToClick(
             key=(case, *(size_and_change(file) for file in files)),
             image_files=files,
-            mask=mask,
+            version=bitmap.base,
+            base=self.views.mask(case, bitmap.base),
+            indexes_zyx=bitmap.indexes_zyx,
             grid=bitmap.grid,
             group=bitmap.group,
         )
-        return self._clicks.click(asked, click, self.palette)
+        return self._clicks.click(asked, click)
 
     def decide(
         self, case: str, structure: str, decision: str, *, region: int | None, asked_again: bool

@@ -113,6 +113,23 @@ class ServedGrid:
         )
         return np.ascontiguousarray(turned[z, y, x])
 
+    def file_box(self, box: Box) -> Box:
+        """A box of what is served as one of the file's grid."""
+        bounds: list[Bounds] = []
+        for axis, (target, sign) in enumerate(_turn(self.file)):
+            start, stop = (index + self.box[int(target)][0] for index in box[int(target)])
+            size = self.file.shape[axis]
+            bounds.append((start, stop) if sign > 0 else (size - stop, size - start))
+        z, y, x = bounds
+        return z, y, x
+
+    def in_file_order(self, part_zyx: np.ndarray) -> np.ndarray:
+        """A part of what is served, turned as the file stores it."""
+        from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+        back = ornt_transform(CANONICAL_ORIENTATION, io_orientation(self.file.matrix))
+        return np.ascontiguousarray(apply_orientation(part_zyx, back))
+
     def of_file_point(self, point: Iterable[float]) -> tuple[float, float, float]:
         """An index (z, y, x) of the file's grid as one of what is served; it may lie outside."""
         stored = list(point)

@@ -54,20 +54,27 @@ class BallCase:
     labels: LabelSet
     mask: Volume
     slow_until: Path | None = None
+    told: list[int] = field(default_factory=list)  # how many voxels with each set_mask
     remembered: list[tuple[str, bool]] = field(default_factory=list)
+    before_after: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     most_undone: int = 100
     is_closed: bool = False
 
     def set_mask(self, values_zyx: np.ndarray, box: Box | None = None) -> None:
-        assert box is None
-        self.mask = replace(self.mask, array=values_zyx[None].copy())
+        whole = self.mask.array[0].copy()
+        z, y, x = box or tuple((0, size) for size in whole.shape)
+        whole[slice(*z), slice(*y), slice(*x)] = values_zyx
+        self.mask = replace(self.mask, array=whole[None])
+        self.told.append(values_zyx.size)
 
     def undo(self) -> BallChange | None:
         if not self.remembered or self.most_undone == 0:
             return None
         self.most_undone -= 1
         self.remembered.pop()
-        return NOTHING
+        before, after = self.before_after.pop()
+        now = self.mask.array[0]
+        return self._changed(np.where((before != after) & (now == after), before, now))
 
     def close(self) -> None:
         self.is_closed = True
@@ -92,7 +99,12 @@ class BallCase:
         else:
             after[is_ball & (values == own)] = 0
         self.remembered.append((label, inside))
-        places = np.argwhere(after != values)
+        self.before_after.append((values, after))
+        return self._changed(after)
+
+    def _changed(self, after: np.ndarray) -> BallChange:
+        """Takes other values, and says in which box they are other ones."""
+        places = np.argwhere(after != self.mask.array[0])
         self.mask = replace(self.mask, array=after[None])
         if not len(places):
             return NOTHING

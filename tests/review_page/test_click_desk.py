@@ -108,6 +108,69 @@ def test_what_is_drawn_and_not_saved_is_what_the_click_works_on(desk, refiner):
     assert len(refiner.opened) == 1  # the image was read once
 
 
+def test_only_what_is_drawn_since_is_handed_on(desk, refiner):
+    """Told in voxels: a box of what differs from what the refiner has, whatever is drawn, saved or undone."""
+    bitmap = drawn(desk)
+    before = bitmap.indexes_zyx
+
+    def of(indexes, base=0):
+        return Bitmap(indexes_zyx=indexes, grid=bitmap.grid, group=0, base=base)
+
+    first = desk.refine("case_1", click((1, 4, 1)), bitmap)
+    [case] = refiner.cases
+    assert case.told == []  # the version that was opened is what is drawn
+    after = put(before, first)
+    second = desk.refine("case_1", click((6, 1, 3), after=first["click"]), of(after))
+    assert case.told == []  # what the click has changed it knows
+    by_hand = put(after, second)
+    by_hand[0, 0, 0:3] = 2
+    desk.refine("case_1", click((6, 1, 3), after=second["click"]), of(by_hand))
+    assert case.told == [3]
+    np.testing.assert_array_equal(case.mask.array[0][:, ::-1, ::-1], by_hand)
+    saved = desk.save("case_1", of(by_hand))["version"]
+    desk.refine("case_1", click((6, 1, 3), after=second["click"]), of(by_hand, saved))
+    assert case.told == [3]
+    desk.refine("case_1", click((1, 4, 1), inside=False), of(before, saved))
+    assert case.told == [3, 3]  # both clicks were taken back by the refiner itself
+    np.testing.assert_array_equal(case.before_after[-1][0][:, ::-1, ::-1], before)
+
+
+def test_random_edits_and_clicks_leave_the_refiner_with_what_is_drawn(tmp_path):
+    """Property over seeds: after any edits, undone clicks and boxes the refiner works on what the page shows."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        folder = make_drafts(tmp_path / str(seed))
+        refiner = BallRefiner(LABELS)
+        desk = ReviewDesk(ReviewStore.open(folder), Seat(person=ANNA), refiner=refiner)
+        own = desk.views.grid("case_1")
+        part = ServedGrid(own.file, ((1, 4), (1, 5), (2, 7)))
+        whole = desk.views.label("case_1", 0, own).copy()
+        kept = []  # number and bitmap before, of clicks that stand
+        for _ in range(12):
+            if rng.random() < 0.4:
+                z, y, x = (int(rng.integers(0, size)) for size in whole.shape)
+                whole[z, y : y + 2, x : x + 2] = rng.integers(0, 3)
+                kept = []
+            elif kept and rng.random() < 0.4:
+                whole = kept.pop()[1]
+            grid = part if rng.random() < 0.3 else own
+            if grid is part:  # what lies outside of it is as in the version
+                whole = desk.views.mask("case_1", 0).array[0][:, ::-1, ::-1].copy()
+                whole[1:4, 1:5, 2:7] = rng.integers(0, 3, (3, 4, 5))
+                kept = []
+            indexes = whole[1:4, 1:5, 2:7].copy() if grid is part else whole.copy()
+            at = tuple(int(rng.integers(0, size)) for size in indexes.shape[::-1])
+            after = kept[-1][0] if kept else 0
+            asked = click(at, inside=bool(rng.random() < 0.5), overwrite=True, after=after)
+            answer = desk.refine("case_1", asked, Bitmap(indexes_zyx=indexes, grid=grid, group=0, base=0))
+            case = refiner.cases[-1]
+            np.testing.assert_array_equal(case.before_after[-1][0][:, ::-1, ::-1], whole)
+            if answer["box_xyz"] is not None and grid is own:
+                kept.append((answer["click"], whole.copy()))
+                whole = put(whole, answer)
+                np.testing.assert_array_equal(case.mask.array[0][:, ::-1, ::-1], whole)
+
+
 def test_another_structure_is_asked_about_and_then_overwritten(desk):
     bitmap = drawn(desk)
     [(z, y, x)] = np.argwhere(bitmap.indexes_zyx == 2)
