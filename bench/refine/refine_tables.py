@@ -14,6 +14,7 @@ from segfw.base.words import count
 CONTROL = "no click"
 AUTOMATIC = "the automatic mask"
 SHOWN = (0, 1, 3, 5)
+CLEARLY = 0.005  # of Dice
 PARTS = ("all", "worst quarter")
 NOTHING = "-"
 
@@ -61,7 +62,7 @@ def _how(lines: Sequence[RefineResult]) -> str:
 
 def _head() -> list[str]:
     dice = [f"{part}: {number}" for part in PARTS for number in SHOWN]
-    return ["arm", "seeds", *dice, "clicks that lower Dice", "obeyed", "asked", "p50, p95 s"]
+    return ["arm", "seeds", *dice, "clicks that lower Dice", f"by over {CLEARLY}", "obeyed", "asked", "p50, p95 s"]
 
 
 def _row(arm: str, runs: Runs) -> list[str]:
@@ -71,10 +72,17 @@ def _row(arm: str, runs: Runs) -> list[str]:
     for part in PARTS:
         cells += [f"{_of(runs, _dice_after(number), part).mean:.4f}" for number in SHOWN]
     if not made:
-        return [*cells, *[NOTHING] * 4]
-    cells += [_share(sum(getattr(item, what) for item in items), made) for what in ("lowered", "obeyed", "asked")]
+        return [*cells, *[NOTHING] * 5]
+    cells.append(_share(sum(item.lowered for item in items), made))
+    cells.append(_share(sum(_clearly_lowered(item) for item in items), made))
+    cells += [_share(sum(getattr(item, what) for item in items), made) for what in ("obeyed", "asked")]
     median, late = np.quantile([each for item in items for each in item.seconds], (0.5, 0.95))
     return [*cells, f"{median:.2f}, {late:.2f}"]
+
+
+def _clearly_lowered(item: ClickedItem) -> int:
+    """Clicks that cost more than a voxel or two of a border."""
+    return sum(after < before - CLEARLY for before, after in zip(item.dice, item.dice[1:]))
 
 
 def _share(some: int, of: int) -> str:

@@ -273,12 +273,17 @@ def test_tables_by_hand():
     row, over_automatic, gains = cells_of(tables(lines), "refiner")
     assert row[1:6] == ["1", "0.4500", "0.5000", "0.5200", "0.5400"]
     assert row[6:10] == ["0.1500", "0.2000", "0.2200", "0.2400"]  # of 0.1 and 0.2, the worst two of eight
-    assert row[10:] == ["2.5 % of 40", "100.0 % of 40", "0.0 % of 40", "0.10, 2.10"]
+    assert row[10:] == ["2.5 % of 40", "0.0 % of 40", "100.0 % of 40", "0.0 % of 40", "0.10, 2.10"]
     assert over_automatic[1:4] == [f"+0.0{gained}00 (+0.0{gained}00 to +0.0{gained}00)" for gained in (5, 7, 9)]
     assert gains[1] == "+0.0100 (+0.0100 to +0.0100)"
     assert gains[3] == "+0.0500 (+0.0500 to +0.0500)"
     assert gains[4] == "+0.0100, 2 patients"  # too few for an interval
     assert "bit for bit" in tables(lines)
+
+
+def test_clicks_that_clearly_lower_dice_are_counted_apart():
+    found = tables([line("refiner", (0.05, 0.046, 0.04, 0.05, 0.05))])  # by 0.004, then by 0.006, in each of 8 cases
+    assert cells_of(found, "refiner")[0][11] == "20.0 % of 40"
 
 
 def test_gains_are_means_over_seeds():
