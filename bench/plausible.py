@@ -4,9 +4,12 @@
 
 Of WORK, which ``segfw calibrate`` was called for, only what it kept of each case is read. Patients are split in halves
 again and again: intervals and thresholds are fitted on one half and tried on the other, each case by the fold that
-never saw it. With --kept the model itself, all folds together, predicts images of patients that nothing was fitted on,
-with ``predict --plausible``, and its masks are compared with those of LABELS on their own grid. Drawn volumes with
-heavy tails say what intervals do where everything is as the theory wants it. An image counts by its patient's share.
+never saw it. Where half of the patients are too few for an interval, each is left out in turn and tried by all others:
+as many splits as patients. That says how wide intervals are, and next to nothing of coverage: of n patients the limit is
+then the largest of n - 1, and all but one lie within. With --kept the model itself, all folds together, predicts images
+of patients that nothing was fitted on, with ``predict --plausible``, and its masks are compared with those of LABELS on
+their own grid. Drawn volumes with heavy tails say what intervals do where everything is as the theory wants it. An
+image counts by its patient's share.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ from segfw.verbs.predict import predict
 SIMULATED_DRAWS = 2000
 SIMULATED_PATIENTS = 70
 ALPHA = 0.1
+FEWEST_PATIENTS = 9  # of whom an interval for ALPHA can be fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +111,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.kept is not None:
         predict(args.calibrated, args.kept[0], args.work, PredictOptions(device="cpu", plausible=True))
         kept = kept_figures(args.calibrated, args.work, args.kept[1], args.groups)
+    found = []
+    for name, cases in tried.items():
+        try:
+            found.append(structure_figures(name, cases, args.splits))
+        except UserError as error:  # the others have figures
+            print(f"note: {error}")
     figures = PlausibleFigures(
         patients=len({one.patient for structure in tried.values() for one in structure}),
         splits=args.splits,
         simulated_coverage=simulated_coverage(SIMULATED_DRAWS, SIMULATED_PATIENTS),
-        structures=tuple(structure_figures(name, cases, args.splits) for name, cases in tried.items()),
+        structures=tuple(found),
         kept=kept,
     )
     if args.output is not None:
@@ -141,23 +151,21 @@ def _tried(work: Path, groups: str | None) -> dict[str, list[Tried]]:
 
 
 def structure_figures(structure: str, cases: Sequence[Tried], splits: int, seed: int = 0) -> StructureFigures:
-    """Fitted on half of the patients and tried on the others, so many times.
+    """Fitted on half of the patients and tried on the others, so many times, or by leaving each patient out.
 
-    UserError if half of the patients are too few for an interval.
+    UserError if all patients but one are too few for an interval.
     """
     patients = sorted({case.patient for case in cases})
     shifts = sorted({shift for case in cases for shift in case.volumes_ml} - {CLEAN})
     seen: dict[str, list[float]] = {}
     without_masks = 0
-    for split in range(splits):
-        order = np.random.default_rng([seed, split]).permutation(len(patients))
-        chosen = {patients[index] for index in order[: len(patients) // 2]}
+    for chosen in fitting_patients(patients, splits, seed):
         fitted = [case for case in cases if case.patient in chosen]
         others = [case for case in cases if case.patient not in chosen]
         interval = _interval(fitted)
         thresholds = fit_plausible([case.histogram for case in fitted], [case.patient for case in fitted])
         if interval.factor is None:
-            raise UserError(f"{structure}: half of {len(patients)} patients are too few for an interval")
+            raise UserError(f"{structure}: {len(chosen)} of {len(patients)} patients are too few for an interval")
         found = {"factor": interval.factor, "coverage": coverage(interval, others, CLEAN)}
         found |= {f"coverage {shift}": coverage(interval, others, shift) for shift in shifts}
         if thresholds.outer is None or thresholds.inner is None:
@@ -178,6 +186,15 @@ def structure_figures(structure: str, cases: Sequence[Tried], splits: int, seed:
         outer_ratio=figures.get("outer ratio"),
         inner_ratio=figures.get("inner ratio"),
     )
+
+
+def fitting_patients(patients: Sequence[str], splits: int, seed: int = 0) -> list[set[str]]:
+    """Who is fitted on in each split: a drawn half, or where that is too few all but one."""
+    half = len(patients) // 2
+    if half < FEWEST_PATIENTS:
+        return [{*patients} - {own} for own in patients]
+    orders = [np.random.default_rng([seed, split]).permutation(len(patients)) for split in range(splits)]
+    return [{patients[index] for index in order[:half]} for order in orders]
 
 
 def _interval(cases: Sequence[Tried]) -> VolumeInterval:
@@ -301,12 +318,18 @@ def _kept(structure: str, rows: Sequence[tuple[str, float, float, float, float, 
     )
 
 
+def _how_split(figures: PlausibleFigures) -> str:
+    if figures.patients // 2 < FEWEST_PATIENTS:
+        return "each left out in turn"
+    return f"fitted on half of them and tried on the others, {figures.splits} splits"
+
+
 def plausible_table(figures: PlausibleFigures) -> str:
     """All figures as text."""
     lines = [
         f"simulated: {figures.simulated_coverage:.3f} of {SIMULATED_DRAWS} new volumes inside of intervals of "
         f"{SIMULATED_PATIENTS} patients, nominal {1 - ALPHA}",
-        f"{figures.patients} patients, fitted on half of them and tried on the others, {figures.splits} splits:",
+        f"{figures.patients} patients, {_how_split(figures)}:",
     ]
     rows = [["", "true volume inside", "factor", "outer misses", "inner is wrong by", "outer / mask", "inner / mask"]]
     for one in figures.structures:

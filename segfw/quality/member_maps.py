@@ -9,7 +9,7 @@ codes belong to a structure says ``codes_of``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from segfw.grid.slabs import Slab
 from segfw.grid.winners import last_above_zero
 
 BLOCK_VALUES = 1 << 22  # logits that are looked at together
+CACHE_VALUES = 1 << 18  # of these on a processor, whose cache has room for so many and what is made of them
 DOUBTFUL = (0.2, 0.8)  # probabilities between which a voxel may be either
 
 
@@ -187,18 +188,20 @@ class MemberMaps:
         """What one member, or the mean, says of some slices; adds to the sums, where there are some."""
         _, height, width = self.record.shape
         found = _Found.empty((stop - start, height, width))
-        rows = max(1, self._block_values // (self.labels.outputs * width * (stop - start)))
-        for y in range(0, height, rows):
-            block = (slice(start, stop), slice(y, min(y + rows, height)), slice(0, width))
-            self._look_at_block(slab.logits(block, member), block, found, sums)
+        is_on_processor = slab.channels_azyx.device.type == "cpu"
+        together = min(self._block_values, CACHE_VALUES) if is_on_processor else self._block_values
+        for block in _blocks(start, stop, height, width, together // self.labels.outputs):
+            # Of several members the logits of a voxel lie side by side, and each pass over them would step over all.
+            logits_kzyx = slab.logits(block, member).contiguous()
+            place = (slice(block[0].start - start, block[0].stop - start), *block[1:])
+            self._look_at_block(logits_kzyx, place, found, sums)
         if sums is not None:
             add_entropies(sums, found.codes_zyx, found.entropy_zyx, self._belongs, nothing_code(self.labels))
         return found
 
-    def _look_at_block(self, logits_kzyx: Tensor, block: Block, found: _Found, sums: MemberSums | None) -> None:
+    def _look_at_block(self, logits_kzyx: Tensor, place: Block, found: _Found, sums: MemberSums | None) -> None:
         look = self._look_at_regions if self.labels.regions else self._look_at_labels
         codes_zyx, probability_zyx, entropy_zyx = look(logits_kzyx, sums)
-        place = (slice(None), block[1], slice(None))
         found.codes_zyx[place] = host_array(codes_zyx.to(torch.uint8 if self.labels.outputs < 256 else torch.int16))
         found.entropy_zyx[place] = host_array(entropy_zyx)
         if sums is None or self.members == 1:  # of single members it is not kept
@@ -264,6 +267,15 @@ class MemberMaps:
             sums.inside += on_host((p_kn * belongs_kn).sum(1))
         # Where none wins, what is told is how sure it is that there is none.
         return codes_zyx, torch.maximum(largest_zyx, 1 - largest_zyx), entropy_zyx
+
+
+def _blocks(start: int, stop: int, height: int, width: int, voxels: int) -> Iterator[Block]:
+    """Blocks of slices, or of rows where a slice is more than so many voxels, that cover some slices."""
+    rows = min(height, max(1, voxels // width))
+    slices = max(1, voxels // (height * width))
+    for z in range(start, stop, slices):
+        for y in range(0, height, rows):
+            yield slice(z, min(z + slices, stop)), slice(y, min(y + rows, height)), slice(0, width)
 
 
 def below_largest(logits_kzyx: Tensor) -> tuple[Tensor, Tensor]:

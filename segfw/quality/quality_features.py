@@ -145,7 +145,7 @@ def structure_features(
     sums = maps.sums[index]
     spacing_mm = maps.record.spacing_mm
     boxes = boxes_of(codes_zyx, codes_of(labels))
-    centre = _centre_mm(codes_zyx, tuple(sorted(set().union(*codes_of(labels).values()))), boxes, spacing_mm)
+    centre = _centre_mm(codes_zyx != nothing_code(labels), boxes, spacing_mm)
     image_entropy = sums.image_entropy / max(1, sums.voxels)
     found: dict[str, Features] = {}
     outputs = output_of(labels)
@@ -221,9 +221,10 @@ def shapes_of(
     foreground = tuple(sorted({index for classes in structures.values() for index in classes}))
     boxes = boxes_of(classes_zyx, structures)
     ignored = 0 if labels.ignored_class is None else int((classes_zyx == labels.ignored_class).sum())
-    found = int(is_any_of(classes_zyx, foreground).sum())
+    is_foreground_zyx = is_any_of(classes_zyx, foreground)
+    found = np.count_nonzero(is_foreground_zyx)
     knows_places = drawn is None and ignored <= UNKNOWN_SHARE * found
-    centre = _centre_mm(classes_zyx, foreground, boxes, spacing_mm) if knows_places else None
+    centre = _centre_mm(is_foreground_zyx, boxes, spacing_mm) if knows_places else None
     shapes = {}
     for name, classes in structures.items():
         mask_zyx, corner = _cut_out(classes_zyx, classes, boxes[name])
@@ -289,11 +290,11 @@ def _form_of(
 ) -> _Form:
     if mask_zyx is None:
         return _Form()
-    voxels = int(mask_zyx.sum())
     components, number = connected_components(mask_zyx)
-    largest = int(np.bincount(components.ravel())[1:].max())
-    per_slice = mask_zyx.sum((1, 2))
-    overlaps = (mask_zyx[1:] & mask_zyx[:-1]).sum((1, 2))
+    per_slice = _of_slices(mask_zyx)
+    voxels = int(per_slice.sum())
+    largest = voxels if number == 1 else int(np.bincount(components.ravel())[1:].max())
+    overlaps = _of_slices(mask_zyx[1:] & mask_zyx[:-1])
     pairs = per_slice[1:] + per_slice[:-1]
     is_pair = pairs > 0
     slice_dice = float((2 * overlaps[is_pair] / pairs[is_pair]).mean()) if is_pair.any() else None
@@ -311,50 +312,53 @@ def _form_of(
     )
 
 
+def _of_slices(mask_zyx: np.ndarray) -> np.ndarray:
+    """Voxels of a mask in each slice."""
+    return np.array([np.count_nonzero(slice_yx) for slice_yx in mask_zyx], int)
+
+
 def _surface_mm2(mask_zyx: np.ndarray, spacing_mm: Spacing) -> float:
     """Area of all faces between a mask and what is around it."""
     total = 0.0
-    padded = np.pad(mask_zyx, 1)
     for axis, edge in enumerate(spacing_mm):
-        faces = int(np.diff(padded, axis=axis).sum())
+        along = np.moveaxis(mask_zyx, axis, 0)
+        faces = np.count_nonzero(along[1:] != along[:-1])
+        faces += np.count_nonzero(along[0]) + np.count_nonzero(along[-1])
         total += faces * float(np.prod(spacing_mm)) / edge
     return total
 
 
 def _border_voxels(mask_zyx: np.ndarray, corner: tuple[int, int, int], shape: tuple[int, ...]) -> int:
     """Voxels in the outermost ones of the image, along axes that are long enough to have an inside."""
-    is_border = np.zeros(mask_zyx.shape, bool)
-    for axis, (start, size, whole) in enumerate(zip(corner, mask_zyx.shape, shape)):
-        if whole < 3:
-            continue
-        moved = np.moveaxis(is_border, axis, 0)
-        if start == 0:
-            moved[0] = True
-        if start + size == whole:
-            moved[-1] = True
-    return int((mask_zyx & is_border).sum())
+    inside = []
+    for start, size, whole in zip(corner, mask_zyx.shape, shape):
+        first = 1 if whole >= 3 and start == 0 else 0
+        last = 1 if whole >= 3 and start + size == whole else 0
+        inside.append(slice(first, max(size - last, first)))
+    return np.count_nonzero(mask_zyx) - np.count_nonzero(mask_zyx[tuple(inside)])
 
 
 def _centre_mm(
-    codes_zyx: np.ndarray, foreground: tuple[int, ...], boxes: Mapping[str, Block | None], spacing_mm: Spacing
+    is_foreground_zyx: np.ndarray, boxes: Mapping[str, Block | None], spacing_mm: Spacing
 ) -> tuple[float, float, float] | None:
     """Mean place of all foreground, which lies in the boxes of structures."""
     box = block_around([box for box in boxes.values() if box is not None])
-    mask_zyx, corner = _cut_out(codes_zyx, foreground, box)
-    return None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
+    if box is None:
+        return None
+    z, y, x = box
+    return _centroid_mm(is_foreground_zyx[box], spacing_mm, (z.start, y.start, x.start))
 
 
 def _centroid_mm(
     mask_zyx: np.ndarray, spacing_mm: Spacing, corner: tuple[int, int, int] = (0, 0, 0)
 ) -> tuple[float, float, float] | None:
     """Mean place of a mask's voxels, in millimetres from the grid's first voxel."""
+    voxels_zy = mask_zyx.sum(2)
+    total = voxels_zy.sum()
+    if not total:
+        return None
     place = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        weights = mask_zyx.sum(others)
-        total = weights.sum()
-        if not total:
-            return None
+    for axis, weights in enumerate((voxels_zy.sum(1), voxels_zy.sum(0), mask_zyx.sum(0).sum(0))):
         mean = float((weights * np.arange(len(weights))).sum() / total)
         place.append((mean + corner[axis]) * spacing_mm[axis])
     z, y, x = place

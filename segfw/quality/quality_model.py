@@ -24,7 +24,7 @@ from segfw.quality.model_identity import ModelIdentity
 from segfw.quality.plausible_thresholds import PlausibleThresholds
 from segfw.quality.quality_features import Features, StructurePriors
 from segfw.quality.quality_reasons import UsualRange, reasons_for
-from segfw.quality.quality_score import QualityScore
+from segfw.quality.quality_score import QualityScore, inputs_of
 from segfw.quality.selective_rule import UseRule
 from segfw.quality.volume_intervals import VolumeInterval
 
@@ -160,7 +160,8 @@ class QualityModel(Record):
     def predicted_dice(self, structure: str, of_members: Sequence[Features], pair: float | None = None) -> float:
         """The mean over members of what each one's features say, and not more than the members agree by pairs."""
         prior = self.priors.get(structure)
-        found = [self.score.of(features.against(prior), structure) for features in of_members]
+        inputs = inputs_of([features.against(prior) for features in of_members])
+        found = self.score.predict(inputs, [structure] * len(of_members)).tolist()
         predicted = sum(found) / len(found)
         return predicted if pair is None else min(predicted, pair)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import sqrt
 from typing import Literal
@@ -179,7 +179,8 @@ def is_beyond_rim(each: StructureInMaps, places_3n: np.ndarray) -> np.ndarray:
     return is_beyond
 
 
-def rim_offsets(spacing_mm: Spacing) -> list[tuple[int, int, int]]:
+@lru_cache(maxsize=64)
+def rim_offsets(spacing_mm: Spacing) -> tuple[tuple[int, int, int], ...]:
     """Steps to the voxels around one that are not further than the diagonal of its smallest face, in millimetres.
 
     Of cubes that are 18 of the 26 neighbours; of thick slices the 8 in the slice, so that a whole slice which is in
@@ -192,7 +193,7 @@ def rim_offsets(spacing_mm: Spacing) -> list[tuple[int, int, int]]:
         length_mm = sqrt(sum((step * edge) ** 2 for step, edge in zip((z, y, x), spacing_mm)))
         if 0 < length_mm <= reach_mm:
             offsets.append((z, y, x))
-    return offsets
+    return tuple(offsets)
 
 
 def _is_interior(is_doubtful: np.ndarray, places_3n: np.ndarray, spacing_mm: Spacing) -> np.ndarray:

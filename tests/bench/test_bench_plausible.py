@@ -8,6 +8,7 @@ from bench.plausible import (
     PlausibleFigures,
     Tried,
     coverage,
+    fitting_patients,
     kept_figures,
     plausible_table,
     simulated_coverage,
@@ -18,7 +19,7 @@ from segfw.base.records import UserError
 from segfw.images.formats import read_mask, write_labels
 from segfw.model.source import QUALITY_FILE
 from segfw.quality.plausible_thresholds import LEVELS, PlausibleThresholds, StructureHistogram, levels_of_log_odds
-from segfw.quality.quality_model import QualityModel
+from segfw.quality.quality_model import CLEAN, QualityModel
 from segfw.quality.volume_intervals import fit_volume_interval
 from segfw.verbs.predict import predict
 
@@ -73,8 +74,8 @@ def test_drawn_volumes_are_covered_as_promised():
 
 def test_too_few_patients_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match="liver: half of 12 patients are too few for an interval"):
-        structure_figures("liver", [tried(patient, rng) for patient in range(12)], splits=1)
+    with pytest.raises(UserError, match="liver: 8 of 9 patients are too few for an interval"):
+        structure_figures("liver", [tried(patient, rng) for patient in range(9)], splits=1)
 
 
 def test_splits_in_which_nothing_keeps_the_promise_are_counted():
@@ -120,3 +121,18 @@ def test_kept_masks_against_themselves_and_against_a_larger_reference(images, tm
     _, dark = kept_figures(model, masks, references, None)
     assert dark.missed == pytest.approx(np.mean(missed))
     assert dark.missed_se == pytest.approx(np.std(missed, ddof=1) / 2**0.5)
+
+
+def test_each_of_few_patients_is_left_out_in_turn():
+    """Ten patients whose true volume is 1.1 of what was found, and one with 3 times, who alone is outside."""
+    patients = [f"p{number:02}" for number in range(11)]
+    assert fitting_patients(patients, 20) == [{*patients} - {own} for own in patients]
+    assert [len(chosen) for chosen in fitting_patients([*patients, *"abcdefg"], 5)] == [9] * 5
+    none = StructureHistogram(inside=(0,) * LEVELS, outside=(0,) * LEVELS, mask_voxels=0)
+    cases = [
+        Tried(patient=name, volumes_ml={CLEAN: (3.0 if name == "p03" else 1.1, 1.0)}, histogram=none)
+        for name in patients
+    ]
+    figures = structure_figures("organ", cases, 20)
+    assert figures.coverage.mean == pytest.approx(10 / 11)
+    assert figures.without_masks == 11
