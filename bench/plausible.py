@@ -5,9 +5,9 @@
 Of WORK, which ``segfw calibrate`` was called for, only what it kept of each case is read. Patients are split in halves
 again and again: intervals and thresholds are fitted on one half and tried on the other, each case by the fold that
 never saw it. Where half of the patients are too few for an interval, each is left out in turn and tried by all others:
-as many splits as patients. That says how wide intervals are, and next to nothing of coverage: of n patients the limit is
-then the largest of n - 1, and all but one lie within. With --kept the model itself, all folds together, predicts images
-of patients that nothing was fitted on, with ``predict --plausible``, and its masks are compared with those of LABELS on
+as many splits as patients. That says how wide intervals are, and next to nothing of coverage: the limit is then the
+largest of all others, and all patients but one lie within. With --kept the model itself, all folds, predicts images of
+patients that nothing was fitted on, with ``predict --plausible``, and its masks are compared with those of LABELS on
 their own grid. Drawn volumes with heavy tails say what intervals do where everything is as the theory wants it. An
 image counts by its patient's share.
 """
