@@ -335,7 +335,7 @@ def _border_voxels(mask_zyx: np.ndarray, corner: tuple[int, int, int], shape: tu
         first = 1 if whole >= 3 and start == 0 else 0
         last = 1 if whole >= 3 and start + size == whole else 0
         inside.append(slice(first, max(size - last, first)))
-    return np.count_nonzero(mask_zyx) - np.count_nonzero(mask_zyx[tuple(inside)])
+    return int(np.count_nonzero(mask_zyx) - np.count_nonzero(mask_zyx[tuple(inside)]))
 
 
 def _centre_mm(

@@ -198,4 +198,4 @@ def volumes_ml(voxels_zk: np.ndarray, labels: LabelSet, geometry: Geometry) -> d
 
 def slices_of(voxels_zk: np.ndarray, labels: LabelSet) -> dict[str, int]:
     """How many slices along the first axis hold each structure."""
-    return {name: np.count_nonzero(voxels_zk[:, list(classes)].any(1)) for name, classes in labels.structures.items()}
+    return {name: int(voxels_zk[:, list(classes)].any(1).sum()) for name, classes in labels.structures.items()}
