@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 LONG_ROWS = 200  # from here on rows are data
 WIDEST_TEXT = 22  # letters
+WIDEST_SENTENCE = 40  # of texts of more than two such lines, which would make high rows
 WIDE_COLUMNS = 10  # from here on paper needs smaller letters
 MISSING = "–"
 
@@ -47,7 +48,8 @@ class Column:
     @property
     def width_ch(self) -> int:
         """Letters that the column of texts has room for before it breaks them."""
-        return 2 + min(WIDEST_TEXT, max((len(str(value)) for value in self.values), default=0))
+        longest = max((len(str(value)) for value in self.values), default=0)
+        return 2 + min(WIDEST_SENTENCE if longest > 2 * WIDEST_SENTENCE else WIDEST_TEXT, longest)
 
     def shown(self, row: int) -> str:
         """The cell as the reader sees it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from segfw.base.durations import duration_text
 from segfw.base.records import Record, StoredPath
 from segfw.base.speech import WARNING
 from segfw.base.words import count
@@ -72,8 +73,8 @@ class Promotion(Record):
         )
         return (
             f"{count(self.new_cases, 'new case')} ({self.unedited_cases} accepted unedited, {self.blank_cases} drawn "
-            f"without the model), {experts}, {self.training_minutes:.0f} min of training and "
-            f"{self.control_minutes:.0f} min of the control"
+            f"without the model), {experts}, {duration_text(60 * self.training_minutes)} of training and "
+            f"{duration_text(60 * self.control_minutes)} of the control"
         )
 
 

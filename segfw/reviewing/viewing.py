@@ -38,7 +38,8 @@ def too_little_viewed(structure: str, viewing: Viewing | None, policy: ReviewPol
     if viewing is None or viewing.slices == 0:
         return ""
     if viewing.displayed < policy.floor_share_of_slices * viewing.slices:
-        return f"{viewing.displayed} of the {count(viewing.slices, 'slice')} with {structure} were displayed"
+        were = "was" if viewing.displayed == 1 else "were"
+        return f"{viewing.displayed} of the {count(viewing.slices, 'slice')} with {structure} {were} displayed"
     if viewing.active_s < policy.floor_s_per_slice * viewing.slices:
         return f"{viewing.active_s:.1f} s were spent on the {count(viewing.slices, 'slice')} with {structure}"
     return ""

@@ -153,6 +153,7 @@ def masks_standing(path: Path) -> MasksStanding | None:
     left = tuple(sorted(asked - set(done) - set(failed)))
     seconds = _seconds(path, done)
     only = read_mask_facts(path).only
+    verdicts = _verdicts(path, done)
     return MasksStanding(
         path=path,
         made_by="predict" if is_predicted else "ensemble",
@@ -169,8 +170,8 @@ def masks_standing(path: Path) -> MasksStanding | None:
         started=calls[0].started if calls else None,
         seconds_spent=sum(seconds),
         seconds_left=len(left) * sum(seconds) / len(seconds) if seconds else None,
-        verdicts=_verdicts(path, done),
-        next=_next(path, calls, only, is_whole=not left and not failed),
+        verdicts=verdicts,
+        next=_next(path, calls, only, is_whole=not left and not failed, is_judged=verdicts is not None),
     )
 
 
@@ -233,7 +234,9 @@ def _verdicts(path: Path, done: tuple[str, ...]) -> dict[str, int] | None:
     return numbers if any(numbers.values()) else None
 
 
-def _next(path: Path, calls: list[PredictionCall], only: tuple[str, ...], *, is_whole: bool) -> str:
+def _next(path: Path, calls: list[PredictionCall], only: tuple[str, ...], *, is_whole: bool, is_judged: bool) -> str:
+    if is_whole and is_judged:  # as predict says
+        return shell_line("segfw", "queue", path)
     if is_whole or not calls:
         return shell_line("segfw", "evaluate", path, "EXPERT_MASKS", "--output", "scores.json")
     part = [] if calls[-1].part == "1/1" else ["--part", calls[-1].part]

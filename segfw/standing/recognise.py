@@ -8,6 +8,7 @@ from pathlib import Path
 from segfw.base.answers import Answer
 from segfw.base.errors import UserError
 from segfw.standing.of_data import data_standing
+from segfw.standing.of_delivery import delivery_standing
 from segfw.standing.of_exports import nnunet_standing, onnx_standing
 from segfw.standing.of_masks import masks_standing
 from segfw.standing.of_measures import measures_standing
@@ -22,6 +23,7 @@ RECOGNISERS: dict[str, Callable[[Path], Answer | None]] = {
     "model": model_standing,
     "stress": stress_standing,
     "masks": masks_standing,
+    "delivery": delivery_standing,
     "onnx": onnx_standing,
     "nnunet": nnunet_standing,
     "scores": scores_standing,
@@ -39,6 +41,6 @@ def standing_of(path: Path) -> Answer:
         if found is not None:
             return found
     raise UserError(
-        f"{path}: is nothing that segfw knows; give a work folder, a model, a folder of masks that segfw made, a data "
-        "set, scores.json of an evaluation, measures.json, or stress.json"
+        f"{path}: is nothing that segfw knows; give a work folder, a model, a folder of masks that segfw made or "
+        "delivered, a data set, scores.json of an evaluation, measures.json, or stress.json"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
+from segfw.base.speech import say_next
 from segfw.worklist.queue_options import QueueOptions
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 def queue(folder: Path, options: QueueOptions = QueueOptions()) -> ReviewQueue:
     """Puts the structures of a folder of masks in the order in which correcting them pays most per minute.
 
-    An item is a structure of a case, or a suspected region of one. What it gains is told by the predicted Dice that
-    ``predict`` writes of a calibrated model; what it takes by its slices and by what people took in this folder before.
-    Call it again at any time: what is decided is left out, and minutes are learned anew.
+    An item is a structure of a case, with ``regions`` also a suspected region of one. What it gains is told by the
+    predicted Dice that ``predict`` writes of a calibrated model; what it takes by its slices and by what people took in
+    this folder before. Call it again at any time: what is decided is left out, and minutes are learned anew.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def _say_result(typed: argparse.Namespace, made: ReviewQueue) -> None:
 
     print("\n".join(queue_lines(made)))
     print(f"written: {typed.folder / 'queue.html'}, {typed.folder / 'queue.csv'}")
+    say_next("review", typed.folder)
 
 
 COMMAND = Command(

@@ -47,7 +47,7 @@ def review(folder: Path, options: ReviewOptions = ReviewOptions()) -> None:
 
     store = ReviewStore.open(Path(folder))
     if options.static is not None:
-        _write_static(store, options.static, options)
+        _write_static(store, options.static, options, folder)
         return
     require_server()
     from segfw.review_page.review_desk import ReviewDesk, Seat
@@ -84,14 +84,14 @@ def _refiner(options: ReviewOptions) -> ClickRefiner | None:
     return Refiner(options.refiner, device=options.device)
 
 
-def _write_static(store: ReviewStore, path: Path, options: ReviewOptions) -> None:
+def _write_static(store: ReviewStore, path: Path, options: ReviewOptions, typed: Path) -> None:
     from segfw.base.words import count
     from segfw.review_page.static_review import write_static_review
 
     page = write_static_review(store, path, most_cases=options.cases, language=options.language)
     left = f"; {page.left_out} more are open, give more --cases for them" if page.left_out else ""
     print(f"written: {page.path}, with {count(page.cases, 'case')}{left}")
-    say_next("accept", store.folder, "--from", "decisions.json")
+    say_next("accept", typed, "--from", "decisions.json")
 
 
 def _has_display() -> bool:

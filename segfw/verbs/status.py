@@ -72,7 +72,8 @@ COMMAND = Command(
     arguments=(
         Argument(
             name="path",
-            help="work folder, model, folder of masks, data set, scores.json, measures.json, or stress.json",
+            help="work folder, model, folder of masks or of deliveries, data set, scores.json, measures.json, or "
+            "stress.json",
         ),
     ),
     gives_json=True,

@@ -155,8 +155,8 @@ def queue_lines(queue: ReviewQueue) -> list[str]:
         lines.append(f"warning: nothing is told of {count(len(queue.left_out), 'case')}: {names}{more}")
     for item in queue.items(0, SHOWN):
         where = "" if item.region is None else f", region {item.region}"
-        unit = "Dice" if queue.ranked_by == "quality" else "of doubt"
-        told = "" if item.gain is None else f", {item.gain:.3f} {unit}"
+        gain = f"may gain {item.gain:.2f} Dice" if queue.ranked_by == "quality" else f"doubt {item.gain or 0:.3f}"
+        told = "" if item.gain is None else f", {gain}"
         first = item.reason.split("; ")[0]  # the table has all
         why = f"; {first}" if first else ""
         lines.append(f"{printable(item.case)}: {item.structure}{where}: {item.minutes:.1f} min{told}{why}")

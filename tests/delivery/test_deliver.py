@@ -28,6 +28,7 @@ from segfw.interop import write_seg_nrrd as seg_nrrd
 from segfw.interop.reference_series import read_reference
 from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.version_files import version_file
+from segfw.standing.of_delivery import delivery_standing
 
 SHAPE = (4, 7, 11)
 ALL_FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "rtstruct", "bids")
@@ -190,6 +191,8 @@ def test_drafts_for_research_say_so_in_name_header_and_log(tmp_path):
     review(store, "case_b")
     out = tmp_path / "out"
     delivery = deliver(store, out, formats=ALL_FORMATS, sr=True, research=True)
+    standing = delivery_standing(out)
+    assert (standing.cases, standing.files, standing.drafts) == (2, len(delivery.files), ("case_a", "case_b"))
     for each in delivery.files:
         assert "DRAFT-for-research" in each.file or "_desc-research_" in each.file
         assert (out / each.file).is_file()
@@ -363,6 +366,10 @@ def test_copies_of_an_amended_case_are_listed_as_superseded(tmp_path, capsys):
     rows = {each["file"]: each for each in json.loads((tmp_path / "first" / "delivered.json").read_text())["files"]}
     assert rows["case_a.nii.gz"]["version"] == 2
     assert rows["case_a.nii.gz"]["superseded"] == ""
+    assert main(["status", str(tmp_path / "first")]) == 0
+    told = capsys.readouterr().out
+    assert "first: 3 files that segfw deliver wrote, 1 case signed" in told
+    assert "no longer holds: seg-nrrd/case_a.seg.nrrd, because the signature was taken back" in told
     assert "missed a lesion" in rows["seg-nrrd/case_a.seg.nrrd"]["superseded"]
     assert main(["deliver", str(tmp_path / "masks"), str(tmp_path / "first"), "--check"]) == 1
     assert "seg-nrrd/case_a.seg.nrrd: no longer holds" in capsys.readouterr().out

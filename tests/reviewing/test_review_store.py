@@ -148,7 +148,7 @@ def test_whoever_cannot_have_looked_is_asked_once(store):
     assert (viewing.slices, viewing.displayed, viewing.active_s) == (4, 1, 5.0)
     asked = store.decide("a", ANNA, "liver", "accept", viewing=viewing)
     assert asked is not None
-    assert asked.text == "1 of the 4 slices with liver were displayed"
+    assert asked.text == "1 of the 4 slices with liver was displayed"
     assert store.standing("a").decisions == {}
     assert store.decide("a", ANNA, "liver", "accept", viewing=viewing, asked_again=True) is None
     assert store.standing("a").decisions == {"liver": "accept"}

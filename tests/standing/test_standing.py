@@ -13,6 +13,7 @@ import pytest
 from builders.data import make_images
 from builders.masks import box, geometry
 from builders.models import make_model
+from builders.quality_files import structure, write_quality
 from segfw.base.locks import claimed, held
 from segfw.cli import main
 from segfw.evaluation.metrics import Scores
@@ -151,6 +152,9 @@ def test_predict_keeps_what_it_was_asked_for(tmp_path, capsys):
     whole = standing_of(tmp_path / "masks")
     assert (whole.done, whole.model, whole.images) == (("a", "b"), model, images)
     assert whole.next.startswith("segfw evaluate ")
+    # Judged ones are looked at first, as predict says
+    write_quality(tmp_path / "masks", "a", [structure("liver", 0.9)])
+    assert standing_of(tmp_path / "masks").next == f"segfw queue {tmp_path / 'masks'}"
 
 
 def test_data_scores_and_models_for_other_programs_are_recognised(tmp_path, make_raw):

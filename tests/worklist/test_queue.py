@@ -63,8 +63,9 @@ def test_the_command_says_what_comes_first_and_refuses_what_is_wrong(folder, cap
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("12 items of 6 cases for these masks")
     assert any(line.startswith("case_05: liver: ") for line in said)
-    assert said[-2].startswith("go on: 12 structures are open; 0 of 4 minutes are spent")
-    assert said[-1].endswith("queue.csv")
+    assert said[-3].startswith("go on: 12 structures are open; 0 of 4 minutes are spent")
+    assert said[-2].endswith("queue.csv")
+    assert said[-1] == f"next: segfw review {folder}"
     for arguments, message in (
         (("--minutes", "0"), "--minutes is 0.0; give more than 0"),
         (("--fail-below", "1"), "--fail-below is 1.0; give more than 0 and less than 1"),

@@ -24,7 +24,8 @@ export function growsToTheRight(plane, isRadiological) {
   return plane === "sagittal" ? false : !isRadiological;
 }
 
-/** "left", "right" or "middle": the patient's side at an index along x of a volume in RAS order. */
+/** "left", "right" or "middle": towards which of the patient's sides an index along x lies in a volume in RAS order. Of the
+ * image, which may hold one side of the body alone. */
 export function patientSide(x, width) {
   const middle = (width - 1) / 2;
   if (Math.abs(x - middle) < 0.5) {
