@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install demo test fuzz campaign docs docs-commands review-orientations lint stub format check-real check-scale check-monailabel benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
+.PHONY: help install demo test fuzz campaign docs docs-commands review-orientations lint stub format check-real check-scale check-outcome check-monailabel benchmark bank gpu-check nnunet-venv compare-training compare-models compare-variants compare-readers compare-cascade compare-plans clean
 
 help:
 	@echo "make demo        make a small data set, train, predict, score, report: about 5 minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make stub        write the types of the Python API anew, after an option was changed"
 	@echo "make check-real  train and score on real data in ../shared/data: about 20 minutes"
 	@echo "make check-scale a whole CT with 104 structures is measured; 117 classes from raw data to measures; a queue of 2000 cases x 100 structures: about 16 minutes"
+	@echo "make check-outcome  segfw outcome on 100 sets of noise and 100 of a simulated signal: 7 minutes of a core; call again to go on"
 	@echo "make check-monailabel  MONAI Label's own client class against serve-monailabel, where it is installed; MONAILABEL='--client FILE'"
 	@echo "make benchmark   print speed ratios of this machine"
 	@echo "make bank        models of three real data sets, 3 seeds x 5 folds: 9 core-hours, call again to go on; BANK='../bank --at-once 2'"
@@ -97,6 +98,12 @@ check-scale: install
 	$(BIN)/python -m bench queue scale
 	$(if $(TORSO),$(BIN)/python -m bench many-classes --steps 2 --torso $(TORSO))
 
+# Of noise 1 to 11 of 100 may have p < 0.05.
+OUTCOME_RUNS ?= outcome_runs.jsonl
+check-outcome: install
+	$(BIN)/python -m bench outcome noise --results $(OUTCOME_RUNS)
+	$(BIN)/python -m bench outcome signal --results $(OUTCOME_RUNS)
+
 check-monailabel: install
 	$(BIN)/python -m bench monailabel-client $(MONAILABEL)
 
@@ -155,4 +162,4 @@ compare-plans: install nnunet-venv
 	    retina_2d torso_ct_100_labels spleen_ct_one_case)
 
 clean:
-	rm -rf $(VENV) nnunet-venv demo fuzz_faults docs/_build .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) nnunet-venv demo fuzz_faults outcome_runs.jsonl docs/_build .pytest_cache .ruff_cache *.egg-info

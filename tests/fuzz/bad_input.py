@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +90,40 @@ def _radiomics(modality: str, **processing: object) -> Callable[[Path], object]:
     channel = {"modality": modality, "bin_width": None, "levels": None, "range": None, "whole_numbers": False}
     settings = {"kind": "radiomics settings", "format": 1, "voxel_mm": 1.0, "texture": "3d", "cases": 3}
     return lambda file: file.write_text(json.dumps(settings | {"channels": {"MR": channel | processing}}))
+
+
+def _cohort(
+    features: Mapping[int, str] | None = None,
+    settings: Mapping[int, str] | None = None,
+    outcomes: Mapping[int, str] | None = None,
+    again: str = "",
+) -> Callable[[Path], object]:
+    """Tables of 50 patients, of whom 20 died, with other cells in some rows and a line more of the outcomes."""
+
+    def write(file: Path) -> None:
+        measured = ["case,structure,settings,volume_ml"]
+        told = ["patient,died,age,sex"]
+        for row in range(50):
+            value = (features or {}).get(row, f"{10 + row % 7}")
+            measured.append(f"case_{row:02d},liver,{(settings or {}).get(row, 'a1b2c3d4')},{value}")
+            died = (outcomes or {}).get(row, str(int(row < 20)))
+            told.append(f"case_{row:02d},{died},{50 + row % 30},F")
+        file.with_name("features.csv").write_text("\n".join(measured) + "\n")
+        file.with_name("patients.csv").write_text("\n".join(told) + "\n" + again)
+
+    return write
+
+
+def _strangers(file: Path) -> None:
+    """The tables, with outcomes of other patients."""
+    _cohort()(file)
+    file.write_text("patient,died\nA,1\nB,0\n")
+
+
+def _model_of_outcome(file: Path) -> None:
+    """The tables, and a model that is cut."""
+    _cohort()(file)
+    file.write_text('{"kind": "outcome mod')
 
 
 def _nothing(_: Path) -> None:
@@ -249,6 +283,7 @@ IMPORT = ("import-nnunet", "theirs", "imported")
 SCORE = ("evaluate", "raw/labelsTr", "raw/labelsTr", "--no-surface")
 MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "measures.csv")
 FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
+OUTCOME = ("outcome", "features.csv", "patients.csv", "--target", "died", "--output", "out")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
 SCANNER_POINTS = {"markups": [{"type": "Fiducial", "coordinateSystem": "IJK", "controlPoints": []}]}
@@ -284,6 +319,16 @@ CASES = (
     BadInput("radiomics.json", "an unknown key", _radiomics("other", levels=32, bins=32), FEATURES),
     BadInput("raw/labelsTr", "fewer than 10 cases to compare", _nothing, (*MEASURE, "--radiomics", "--stability")),
     BadInput("raw/labelsTr", "a filter that is none", _nothing, (*MEASURE, "--radiomics", "--filters", "wavelet")),
+    BadInput("features.csv", "a text among numbers", _cohort(features={3: "large"}), OUTCOME),
+    BadInput("features.csv", "features of two settings", _cohort(settings={3: "ffff0000"}), OUTCOME),
+    BadInput("patients.csv", "one outcome for all", _cohort(outcomes=dict.fromkeys(range(50), "1")), OUTCOME),
+    BadInput("patients.csv", "outcomes that are no yes and no", _cohort(outcomes={0: "dead"}), OUTCOME),
+    BadInput("patients.csv", "two outcomes of one patient", _cohort(again="case_00,0,60,F\n"), OUTCOME),
+    BadInput("patients.csv", "fewer than 20 events", _cohort(outcomes=dict.fromkeys(range(5, 20), "0")), OUTCOME),
+    BadInput("patients.csv", "lacks the column", _cohort(), (*OUTCOME, "--covariates", "weight")),
+    BadInput("patients.csv", "texts in a covariate", _cohort(again="x,0,old,F\n"), (*OUTCOME, "--covariates", "age")),
+    BadInput("patients.csv", "nobody who was measured", _strangers, OUTCOME),
+    BadInput("outcome_model.json", "cut", _model_of_outcome, (*OUTCOME, "--model", "outcome_model.json")),
     BadInput(IMAGE, "cut", _cut, STRESS),
     BadInput("raw/labelsTs", "no masks of an expert", _nothing, (*STRESS, "--reference", "raw/labelsTs")),
     BadInput("out", "a file in the place of the folder", _text("x"), STRESS),
