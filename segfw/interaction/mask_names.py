@@ -8,10 +8,11 @@ from pathlib import Path
 from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, read_labels
+from segfw.dataset.image_files import mask_stem
 from segfw.dataset.label_names import read_label_table
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.named_structures import labels_by_names
-from segfw.evaluation.pairs import known_labels
+from segfw.evaluation.pairs import known_labels, label_maps_of
 from segfw.images.formats import has_names
 
 
@@ -21,6 +22,17 @@ def labels_of_mask(mask: Path, of_model: LabelSet, label_names: Path | None = No
     By the first that there is: the table ``label_names``; names in the mask itself; labels.json, dataset.json or a
     table beside the mask or its folder; the model.
     """
+    labels, named_by = _named(mask, of_model, label_names)
+    stem = mask_stem(mask)
+    if label_maps_of({stem: (mask, mask)}, mask.parent, labels, label_names).get(stem):
+        raise UserError(
+            f"{mask}: its values are colours, or mean other labels by the label maps beside it; store it with the "
+            "values of the labels, as segfw predict writes masks"
+        )
+    return labels, named_by
+
+
+def _named(mask: Path, of_model: LabelSet, label_names: Path | None) -> tuple[LabelSet, Path | None]:
     if label_names is not None:
         return read_label_table(label_names).labels, label_names
     if has_names(mask):

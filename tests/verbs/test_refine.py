@@ -255,6 +255,17 @@ def test_what_names_the_labels(asked, tmp_path, place):
     np.testing.assert_array_equal(read_mask(asked["output"]).array[0], corrected())
 
 
+def test_a_mask_whose_values_mean_others_is_refused(asked, tmp_path):
+    folder = tmp_path / "labelsTr"
+    folder.mkdir()
+    mask = save_nifti(folder / "scan.nii.gz", plain_mask())
+    said = {"labels": {"background": 0, "aorta": 2, "vena cava": 7}, "channel_names": {"0": "MR"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(said | {"file_ending": ".nii.gz"}))
+    (tmp_path / "label_maps.json").write_text(json.dumps({"scan": {"7": 2, "2": 7}}))
+    with pytest.raises(UserError, match="scan.nii.gz: its values are colours, or mean other labels by the label maps"):
+        done(asked, mask=mask)
+
+
 def test_regions_of_a_model_are_clicked_by_name(asked, tmp_path):
     model = refiner_folder(tmp_path / "regions", Planted(bright), labels=TUMOUR)
     mask = plain_mask()
