@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
 from segfw.base.written_by_people import read_json
-from segfw.model.training_record import Session, read_metrics, read_run_record
+from segfw.model.training_record import RunRecord, StartFacts, read_metrics, read_run_record
 
 CARD_FILE = "model.json"
 LISTED_PACKAGES = ("segfw", "torch", "cuda")  # whose versions a card tells
@@ -51,6 +51,15 @@ class FoldFacts(Record):
     versions: dict[str, str] = {}
     data_digest: str | None = None  # of its training cases as stored (training.run_record.data_digest)
     half_rounding: HalfRounding | None = None
+    start: StartFacts | None = None  # weights that its training began with
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Folds that begin with drawn weights are written as before there were others."""
+        content: dict[str, object] = handler(self)
+        if self.start is None:
+            del content["start"]
+        return content
 
 
 class Card(Record):
@@ -90,6 +99,7 @@ class Card(Record):
                 f"trained {fold.trained}" if fold.trained else "",
                 f"validation Dice {fold.validation_dice:.4f}" if fold.validation_dice is not None else "",
                 _in_words(fold.half_rounding) if fold.half_rounding else "",
+                fold.start.text if fold.start else "",
             ]
             training = ", ".join(fact for fact in facts if fact) or "its training is not described"
             lines.append(f"  {fold.configuration} fold {fold.fold}: {training}.")
@@ -105,7 +115,8 @@ def _in_words(half: HalfRounding) -> str:
 
 def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> FoldFacts:
     """What a fold's folder says of its training; the rest is left out. The file ``weights`` has a date in any case."""
-    last = _last_session(folder)
+    record = _record_of(folder)
+    last = record.sessions[-1] if record and record.sessions else None
     dice, dice_per_label = _validation_dice(folder / "validation" / "scores.json")
     rows = read_metrics(folder)
     trained = last.started if last else datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
@@ -122,16 +133,16 @@ def fold_facts(folder: Path, configuration: str, fold: str, weights: Path) -> Fo
         trained=trained[:10],
         versions={name: text for name, text in versions.items() if name in LISTED_PACKAGES},
         data_digest=last.data_digest if last else None,
+        start=record.start if record else None,
     )
 
 
-def _last_session(folder: Path) -> Session | None:
+def _record_of(folder: Path) -> RunRecord | None:
     """None where there is no record of the run, or none that this version reads."""
     try:
-        record = read_run_record(folder)
+        return read_run_record(folder)
     except UserError:
         return None
-    return record.sessions[-1] if record and record.sessions else None
 
 
 def _validation_dice(path: Path) -> tuple[float | None, dict[str, float | None]]:

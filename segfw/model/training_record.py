@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from pydantic import JsonValue
+from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from segfw.base.records import Record, UserError
 from segfw.base.written_by_people import parse_json
@@ -46,6 +46,24 @@ class Session(Record):
     expected: str = ""  # steps, and what they are enough for, as was said before the first one
 
 
+class StartFacts(Record):
+    """The weights that a run began with: a file's name and SHA-256, and under which licence they were published.
+
+    ``kind`` says whether they were trained on masks, pretrained on images by segfw, or published for others to use.
+    """
+
+    name: str
+    sha256: str
+    kind: Literal["trained", "pretrained", "published"]
+    licence: str | None = None  # None where nothing beside the file says it
+
+    @property
+    def text(self) -> str:
+        """'begun with FILE (published, licence cc-by-4.0)'."""
+        licence = f", licence {self.licence or 'not stated beside it'}" if self.kind == "published" else ""
+        return f"begun with {self.name} ({self.kind}{licence})"
+
+
 class TrainingEnd(Record):
     """How much was trained when a run came to its end; ``warning`` says so where it is too little to be of use."""
 
@@ -61,6 +79,15 @@ class RunRecord(Record):
     label_names: tuple[str, ...]
     sessions: tuple[Session, ...]
     end: TrainingEnd | None = None
+    start: StartFacts | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Runs that begin with drawn weights are written as before there were others."""
+        content: dict[str, object] = handler(self)
+        if self.start is None:
+            del content["start"]
+        return content
 
 
 def read_run_record(folder: Path) -> RunRecord | None:

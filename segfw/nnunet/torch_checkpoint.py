@@ -70,11 +70,16 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Opens a checkpoint of nnU-Net v2; raises UserError, and runs nothing, if it holds more than data."""
+    return _checked(read_data(path), path)
+
+
+def read_data(path: Path) -> Any:
+    """What a checkpoint of PyTorch holds, tensors and plain values; UserError, and nothing is run, if it holds more."""
     _require_archive(path)
     try:
         with torch.serialization.safe_globals([*STAND_INS]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd is refused below, in one sentence
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = NAMED.search(str(error))
         reason = f"it names {named[1]}" if named else "it does more than describe tensors and plain values"
@@ -82,7 +87,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a torn zip, a truncated pickle: torch raises many kinds
         reason = first_line(error)
         raise unreadable(path, error, f"{path}: is no whole checkpoint ({reason}); copy it again") from None
-    return _checked(found, path)
 
 
 def _require_archive(path: Path) -> None:
@@ -124,7 +128,7 @@ def _checked(found: Any, path: Path) -> Checkpoint:
             f"{path}: holds other things than a checkpoint of nnU-Net v2; take it from the original"
         ) from None
     is_right = (
-        all(isinstance(name, str) and _is_dense(tensor) for name, tensor in result.weights.items())
+        all(isinstance(name, str) and is_dense(tensor) for name, tensor in result.weights.items())
         and isinstance(result.trainer, str)
         and result.trainer.isidentifier()  # the name of a class
         and isinstance(result.configuration, str)
@@ -135,7 +139,7 @@ def _checked(found: Any, path: Path) -> Checkpoint:
     return result
 
 
-def _is_dense(tensor: object) -> bool:
+def is_dense(tensor: object) -> bool:
     """True for real numbers that are all there: not sparse, quantised, nested, expanded or on no device."""
     return (
         isinstance(tensor, Tensor)

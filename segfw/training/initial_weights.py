@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
 from segfw.base.records import UserError
 from segfw.model.pretraining_record import read_pretraining
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
+from segfw.model.training_record import StartFacts
 from segfw.model.weights import load_tensors, require_usable
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE, REFINE, Configuration, Plan
+
+FOREIGN = (".pth", ".pt", ".ckpt")  # endings of PyTorch's checkpoints
 
 
 def find_start(path: Path, configuration: str | None = None, fold: str | None = None) -> Path:
@@ -40,6 +45,11 @@ def find_start(path: Path, configuration: str | None = None, fold: str | None = 
     return fold_folder(path, name, fold if fold in trained[name] else trained[name][0]) / WEIGHTS_FILE
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a start is a checkpoint of PyTorch, as others publish them, and no file of segfw."""
+    return path.suffix in FOREIGN
+
+
 def require_start(path: Path, configurations: Sequence[str]) -> None:
     """Raises UserError if there are no weights to begin with, which is better known before hours of other work.
 
@@ -47,6 +57,8 @@ def require_start(path: Path, configurations: Sequence[str]) -> None:
     """
     if not path.exists():
         raise UserError(f"--init-from {path}: no such file or folder")
+    if is_foreign(path):
+        return
     for name in configurations:
         find_start(path, name)
     if not configurations and not path.is_file() and not (path / WEIGHTS_FILE).is_file():
@@ -94,6 +106,14 @@ def _trained_folds(path: Path) -> dict[str, list[str]]:
     if not trained:
         raise UserError(f"--init-from {path}: no fold is trained to its end; run segfw train first")
     return trained
+
+
+def start_facts(file: Path, kind: Literal["trained", "pretrained"]) -> StartFacts | None:
+    """What a run that begins with a file of weights writes down; None for one inside a model file."""
+    if not file.is_file():
+        return None
+    with open(file, "rb") as opened:
+        return StartFacts(name=file.name, sha256=hashlib.file_digest(opened, "sha256").hexdigest(), kind=kind)
 
 
 def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:

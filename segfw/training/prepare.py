@@ -439,4 +439,4 @@ def _begin_log(
         processes=request.ranks.count,
         expected=expected.partition("\n")[0],
     )
-    return note_session(request.folder, session, request.label_names)
+    return note_session(request.folder, session, request.label_names, request.start_facts)

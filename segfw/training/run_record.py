@@ -22,7 +22,15 @@ from segfw.base.device import device_name
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.grid.store import load_stored
-from segfw.model.training_record import RUN_FILE, GitState, RunRecord, Session, TrainingEnd, read_run_record
+from segfw.model.training_record import (
+    RUN_FILE,
+    GitState,
+    RunRecord,
+    Session,
+    StartFacts,
+    TrainingEnd,
+    read_run_record,
+)
 from segfw.planning.plan import Configuration
 from segfw.planning.splits import Fold
 from segfw.training.settings import TrainSettings
@@ -64,8 +72,12 @@ def describe_session(
     )
 
 
-def note_session(folder: Path, session: Session, label_names: Sequence[str]) -> RunRecord:
+def note_session(
+    folder: Path, session: Session, label_names: Sequence[str], start: StartFacts | None = None
+) -> RunRecord:
     """Writes ``folder/run.json``, or adds to that of the run that goes on, and returns it.
+
+    ``start`` are the weights that a new run begins with.
 
     A run.json that cannot be read is begun anew, with a note, because a log must not keep a run from going on.
     """
@@ -76,7 +88,8 @@ def note_session(folder: Path, session: Session, label_names: Sequence[str]) -> 
         except UserError as error:
             print(f"note: {error}; it is begun anew")
     sessions = () if before is None else before.sessions
-    record = RunRecord(label_names=tuple(label_names), sessions=(*sessions, session))
+    begun_with = start if before is None else before.start
+    record = RunRecord(label_names=tuple(label_names), sessions=(*sessions, session), start=begun_with)
     record.save(folder / RUN_FILE)
     return record
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from segfw.base.ranks import ALONE, Ranks
+from segfw.model.training_record import StartFacts
 from segfw.networks import BuildNetwork, build_network
 from segfw.networks.losses import LABELS, Loss, Target
 from segfw.planning.plan import Configuration
@@ -60,6 +61,7 @@ class TrainRequest:
     structure_shares: Mapping[str, float] = field(default_factory=dict)  # of a case, as far as they are known
     keeps_patch: bool = False  # also where a time budget has room for few of them, as in the published recipe
     start: Callable[[nn.Module], None] | None = None  # may change a new network's weights
+    start_facts: StartFacts | None = None  # what these begin with
     count_whole_case: CountWholeCase | None = None  # predicts a validation case as a whole
     log: Sequence[str] = ()  # further writers of the figures (writers.WRITERS)
     ranks: Ranks = ALONE

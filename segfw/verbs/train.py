@@ -155,7 +155,7 @@ def train(
             print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
             request = replace(request, resume=False)
         if options.init_from is not None and not begun.is_started:
-            settings = _with_start(work, request, settings, options)  # before hours of predicting for a second stage
+            request, settings = _with_start(work, request, settings, options)  # before hours of predicting for a stage
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         elif options.tells_length and request.ranks.is_first:
@@ -197,29 +197,36 @@ def _require_refiners_own(settings: TrainSettings, build_loss: BuildLoss | None,
         raise UserError(f"build_loss and augment are not for {REFINE}, which draws and weighs its samples itself")
 
 
-def _with_start(work: Path, request: TrainRequest, settings: TrainSettings, options: TrainOptions) -> TrainSettings:
-    """The settings for a run that begins with other weights; UserError where it must not, or these are of no use.
+def _with_start(
+    work: Path, request: TrainRequest, settings: TrainSettings, options: TrainOptions
+) -> tuple[TrainRequest, TrainSettings]:
+    """A run that begins with other weights; UserError where it must not, or these are of no use.
 
     Weights that were pretrained warm up for longer, and their encoder learns more slowly, unless the settings say so.
     """
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.model.pretraining_record import read_pretraining
+    from segfw.nnunet.published_encoder import published_start
     from segfw.pretraining.fine_tuning import fine_tuning_settings
     from segfw.pretraining.unseen_images import require_unseen
-    from segfw.training.initial_weights import find_start, require_same_architecture
+    from segfw.training.initial_weights import find_start, is_foreign, require_same_architecture, start_facts
 
     if options.init_from is None:
-        return settings
+        return request, settings
+    if is_foreign(options.init_from):
+        start, facts = published_start(options.init_from, request.configuration.network)
+        return replace(request, start=start, start_facts=facts), fine_tuning_settings(settings)
     fold = request.folder.name.removeprefix("fold_")
     file = find_start(options.init_from, request.configuration.name, fold)
     require_same_architecture(options.init_from, file, request.configuration)
     record = read_pretraining(file.parent)
+    request = replace(request, start_facts=start_facts(file, "trained" if record is None else "pretrained"))
     if record is None:
-        return settings
+        return request, settings
     validation = set(request.fold.validation)
     cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
     require_unseen(options.init_from, record, cases, may_have_seen=options.may_have_seen)
-    return fine_tuning_settings(settings)
+    return request, fine_tuning_settings(settings)
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
