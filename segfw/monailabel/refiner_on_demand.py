@@ -22,6 +22,7 @@ from segfw.clicks.click import AsksFirst
 from segfw.images.formats import read_volume, size_and_change
 from segfw.images.geometry import Geometry
 from segfw.images.header_only import volume_of_header
+from segfw.model.labels_of_path import labels_at
 from segfw.monailabel.label_desk import LabelDesk, Unknown
 from segfw.monailabel.model_on_demand import Predicted, result_ending, result_file, served_name
 from segfw.review_page.click_desk import ClickedCase, ClickRefiner
@@ -53,6 +54,7 @@ class RefinerOnDemand:
     """One refiner for all cases of a folder. One request is worked on at a time."""
 
     def __init__(self, path: Path, device: str) -> None:
+        labels_at(path)  # which says what is wrong with a path before anybody asks
         self.path = path
         self.name = f"{served_name(path)}_refiner"
         self._device = device

@@ -10,10 +10,13 @@ import pytest
 
 from builders.data import blocks_case, write_nifti
 from builders.label_client import LabelClient, label_server
+from builders.models import small_model
 from builders.planted_refiner import ball
 from builders.training import LABELS
 from builders.under_review import ADA, write_drafts
+from segfw.base.errors import UserError
 from segfw.images.formats import read_mask
+from segfw.monailabel.refiner_on_demand import RefinerOnDemand
 from segfw.reviewing.review_store import ReviewStore
 
 for package in ("starlette", "uvicorn", "python_multipart"):
@@ -37,6 +40,7 @@ def served(tmp_path_factory):
         images[case] = root / "scans" / f"{case}.nii.gz"
         values[case] = mask.transpose(2, 1, 0).copy()
     store = write_drafts(root / "masks", images, values, LABELS)
+    small_model(root / "my model")
     with label_server(store.folder, "--refiner", str(root / "my model"), program=PROGRAM) as port:
         yield LabelClient(port), store
 
@@ -172,7 +176,8 @@ def test_after_a_save_points_begin_with_what_was_saved(tmp_path):
     store = write_drafts(tmp_path / "masks", {"case_1": tmp_path / "scans" / "case_1.nii.gz"}, values, LABELS)
     far = empty_places(store, "case_1")[-1]
     is_ball = ball_at(store, "case_1", far)
-    with label_server(store.folder, "--refiner", "model", program=PROGRAM) as port:
+    small_model(tmp_path / "model")
+    with label_server(store.folder, "--refiner", str(tmp_path / "model"), program=PROGRAM) as port:
         client = LabelClient(port)
         params = {"label": "bright", "foreground": [far], "background": []}
         assert client.infer("model_refiner", "case_1", params).status == 200
@@ -182,3 +187,8 @@ def test_after_a_save_points_begin_with_what_was_saved(tmp_path):
         reply = client.infer("model_refiner", "case_1", params)
     (tmp_path / "mask.nii.gz").write_bytes(reply.parts["image"][1])
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz").array[0], np.where(is_ball, BRIGHT, 0))
+
+
+def test_a_path_without_a_model_is_told_before_it_serves(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        RefinerOnDemand(tmp_path / "nothing", "cpu")
