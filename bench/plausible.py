@@ -83,6 +83,7 @@ class KeptFigures(Record):
     false_se: float
     outer_ratio: float
     inner_ratio: float
+    has_masks: bool = True  # else there are intervals of volumes alone, and the figures of masks say nothing
 
 
 class PlausibleFigures(Record):
@@ -263,6 +264,7 @@ def kept_figures(work: Path, masks: Path, labels: Path, groups: str | None) -> t
     predicted = {case: path for case, path in masks_by_id(masks).items() if case in references}
     patient_of = read_groups(groups, list(predicted))
     rows: dict[str, list[tuple[str, float, float, float, float, float]]] = {}
+    without_masks: set[str] = set()
     for case, path in progress("comparing", sorted(predicted.items())):
         listed = PlausibleCase.load(masks / PLAUSIBLE_FOLDER / f"{case}.json")
         mask = read_mask(path)
@@ -275,8 +277,12 @@ def kept_figures(work: Path, masks: Path, labels: Path, groups: str | None) -> t
             is_there = reference == value
             if not is_there.any():
                 continue
-            file = outer_of[name] if name in outer_of else alone[0]
-            is_outer = read_mask(masks / PLAUSIBLE_FOLDER / file).array[0] == value
+            file = outer_of.get(name) or next(iter(alone), None)
+            if file is None:  # no threshold keeps the promise: there is an interval of its volume alone
+                without_masks.add(name)
+                is_outer = np.zeros_like(is_there)
+            else:
+                is_outer = read_mask(masks / PLAUSIBLE_FOLDER / file).array[0] == value
             is_mask = mask.array[0] == value
             is_inner = inner == value
             bounds = quality.volumes[name].of(float(is_mask.sum()))
@@ -289,14 +295,16 @@ def kept_figures(work: Path, masks: Path, labels: Path, groups: str | None) -> t
                 float(is_inner.sum() / max(1, is_mask.sum())),
             )
             rows.setdefault(name, []).append(row)
-    return tuple(_kept(name, found) for name, found in rows.items())
+    return tuple(_kept(name, found, has_masks=name not in without_masks) for name, found in rows.items())
 
 
 def _outer(structure: str) -> str:
     return f"_outer_{structure}.nii.gz"
 
 
-def _kept(structure: str, rows: Sequence[tuple[str, float, float, float, float, float]]) -> KeptFigures:
+def _kept(
+    structure: str, rows: Sequence[tuple[str, float, float, float, float, float]], *, has_masks: bool
+) -> KeptFigures:
     patients = [row[0] for row in rows]
     values = np.array([row[1:] for row in rows])
     weights = patient_weights(patients)
@@ -315,6 +323,7 @@ def _kept(structure: str, rows: Sequence[tuple[str, float, float, float, float, 
         false_se=float(errors[2]),
         outer_ratio=float(np.median(values[:, 3])),
         inner_ratio=float(np.median(values[:, 4])),
+        has_masks=has_masks,
     )
 
 
@@ -353,6 +362,7 @@ def plausible_table(figures: PlausibleFigures) -> str:
             missed = f"{kept.missed:.3f} ({kept.missed_se:.3f})"
             false = f"{kept.false:.3f} ({kept.false_se:.3f})"
             ratios = (f"{kept.outer_ratio:.2f}", f"{kept.inner_ratio:.2f}")
-            rows.append([kept.structure, str(kept.patients), f"{kept.coverage:.3f}", missed, false, *ratios])
+            of_masks = [missed, false, *ratios] if kept.has_masks else ["-"] * 4
+            rows.append([kept.structure, str(kept.patients), f"{kept.coverage:.3f}", *of_masks])
         lines.append(columns(rows))
     return "\n".join(lines)

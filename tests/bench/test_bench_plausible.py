@@ -119,6 +119,7 @@ def test_kept_masks_against_themselves_and_against_a_larger_reference(images, tm
         missed.append(float((mask.array[0] == 0).sum() / (array == 7).sum()))
         write_labels(references / f"{case}.nii.gz", array, mask.geometry)
     _, dark = kept_figures(model, masks, references, None)
+    assert dark.has_masks
     assert dark.missed == pytest.approx(np.mean(missed))
     assert dark.missed_se == pytest.approx(np.std(missed, ddof=1) / 2**0.5)
 
@@ -136,3 +137,22 @@ def test_each_of_few_patients_is_left_out_in_turn():
     figures = structure_figures("organ", cases, 20)
     assert figures.coverage.mean == pytest.approx(10 / 11)
     assert figures.without_masks == 11
+
+
+def test_a_structure_without_thresholds_has_its_interval_alone(images, tmp_path):
+    model = calibrated_model(tmp_path / "model")
+    quality = QualityModel.load(model / QUALITY_FILE)
+    thresholds = PlausibleThresholds(
+        outer=50.0, inner=-50.0, level=0.05, patients=60, empty_share=0, outer_ratio=1, inner_ratio=1
+    )
+    none = thresholds.model_copy(update={"outer": None, "inner": None, "note": "too few patients"})
+    quality.model_copy(update={"plausible": {"bright": thresholds, "dark": none}}).save(model / QUALITY_FILE)
+    masks = tmp_path / "masks"
+    predict(model, images, masks, device="cpu", plausible=True)
+    for file in (masks / "plausible").glob("*_outer.nii.gz"):  # as where the outer masks of structures overlap
+        file.rename(file.with_name(file.name.replace("_outer", "_outer_bright")))
+    for file in (masks / "plausible").glob("*.json"):
+        file.write_text(file.read_text().replace("_outer.nii.gz", "_outer_bright.nii.gz"))
+    bright, dark = kept_figures(model, masks, masks, None)
+    assert (bright.has_masks, bright.missed, bright.coverage) == (True, 0, 1)
+    assert (dark.has_masks, dark.coverage) == (False, 1)
