@@ -36,6 +36,7 @@ OF_OTHERS = {
         "--rounds",
         "--sets",
         "--steps",
+        "--works",
     },
     "docs/gpu.md": {"--computed", "--nproc-per-node"},
     "docs/howto/names.md": {"--ml"},
