@@ -18,6 +18,7 @@ PENALTIES = 12  # on the way from the one that leaves no feature
 WEAKEST = 10**-2.5  # of the strongest
 MOST_STEPS = 50
 MOST_SWEEPS = 200
+ABOVE_ROUNDING = 1 + 1e-6  # so that the strongest penalty leaves no weight of 1e-16
 TOLERANCE = 1e-7  # of weights, per standard deviation
 
 
@@ -58,7 +59,7 @@ def fitted_weights(values_bnk: np.ndarray, splits: InnerSplits) -> tuple[np.ndar
     by_order = (PENALTIES, orders, splits.folds + 1)
     outcome_bn = splits.counts_bn * (splits.has_event_bn - _shares(splits)[:, None])
     slopes_bk = np.matmul(outcome_bn[:, None], values_bnk)[:, 0] / splits.counts_bn.sum(1, keepdims=True)
-    strongest_b = np.maximum(np.abs(slopes_bk).max(1, initial=0), 1e-9)
+    strongest_b = np.maximum(np.abs(slopes_bk).max(1, initial=0), 1e-9) * ABOVE_ROUNDING
     penalties_lb = strongest_b * np.geomspace(1, WEAKEST, PENALTIES)[:, None]
     weights_lbk, intercept_lb = l1_path(values_bnk, splits.has_event_bn, splits.counts_bn, penalties_lb)
 

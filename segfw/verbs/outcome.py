@@ -137,12 +137,14 @@ def _second_cohort(cohort: Cohort, target: str, options: OutcomeOptions) -> Coho
     assert options.test is not None
     measures, table = options.test
     columns = [each.column for each in cohort.covariates]
+    # A table of the first cohort's patients says nothing of the second's; an expression may.
+    is_table = options.by_patient is not None and Path(options.by_patient).is_file()
     second = joined_cohort(
         read_features(measures),
         read_outcomes(table, target, columns),
         event=cohort.event,
         covariates=cohort.covariates,
-        by_patient=options.by_patient if not isinstance(options.by_patient, Path) else None,
+        by_patient=None if is_table else options.by_patient,
     )
     require_same_settings(second, cohort.settings, cohort.measures)
     return second

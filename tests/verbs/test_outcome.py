@@ -98,6 +98,14 @@ def test_the_frozen_model_is_its_formula(home):
             assert float(cell) == pytest.approx(1 / (1 + math.exp(-log_odds)), rel=1e-4)
 
 
+def test_a_table_of_patients_is_of_the_first_cohort_alone(home, tmp_path, capsys):
+    rows = [["case", "patient"], *([row[0], f"P{row[0]}"] for row in read_rows(home / "first" / "patients.csv")[1:])]
+    table = write_rows(tmp_path / "who.csv", rows)
+    second = (home / "second" / "measures.csv", home / "second" / "patients.csv")
+    assert outcome(home / "first", tmp_path / "out", "--by-patient", table, "--test", *second, "--dry-run") == 0
+    assert "80 patients" in capsys.readouterr().out
+
+
 def test_a_frozen_model_is_read_back_and_tried_alone(home, tmp_path, capsys):
     model = home / "out" / "outcome_model.json"
     assert outcome(home / "second", tmp_path / "external", "--model", model) == 0
