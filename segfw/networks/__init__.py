@@ -13,14 +13,24 @@ from torch import nn
 
 from segfw.base.device import is_rocm
 from segfw.networks.monai import mednext, segresnet, swin_unetr
-from segfw.networks.spec import MEDNEXT, PLAIN, REFINER, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
-from segfw.networks.unet import PlainUNet, RefinerUNet, ResidualEncoderUNet
+from segfw.networks.spec import (
+    CLICK_REFINER,
+    MEDNEXT,
+    PLAIN,
+    REFINER,
+    RESIDUAL_ENCODER,
+    SEGRESNET,
+    SWIN_UNETR,
+    NetworkSpec,
+)
+from segfw.networks.unet import ClickRefinerUNet, PlainUNet, RefinerUNet, ResidualEncoderUNet
 
 BuildNetwork = Callable[[NetworkSpec], nn.Module]
 ARCHITECTURES: dict[str, BuildNetwork] = {
     PLAIN: PlainUNet,
     RESIDUAL_ENCODER: ResidualEncoderUNet,
     REFINER: RefinerUNet,
+    CLICK_REFINER: ClickRefinerUNet,
     SEGRESNET: segresnet,
     SWIN_UNETR: swin_unetr,
     MEDNEXT: mednext,

@@ -14,6 +14,7 @@ CLICK_CHANNELS = 4  # of a refiner after the image's: the given mask, all others
 PLAIN = "plain-unet"
 RESIDUAL_ENCODER = "residual-encoder-unet"
 REFINER = "refiner-unet"
+CLICK_REFINER = "click-refiner-unet"
 # MONAI's.
 SEGRESNET = "segresnet"
 SWIN_UNETR = "swin-unetr"

@@ -125,19 +125,23 @@ class RefinerUNet(PlainUNet):
     the structure'.
     """
 
+    click_lean = 0.0  # towards what a click says, at its place
+
     def forward(self, image_bczyx: Tensor) -> Tensor | list[Tensor]:
-        """Logits as of the plain U-Net, moved by LEAN towards what is given."""
+        """Logits as of the plain U-Net, moved towards what is given and what clicks say."""
         outputs = super().forward(image_bczyx)
-        given = image_bczyx[:, -CLICK_CHANNELS][:, None]
+        given, _, inside, outside = image_bczyx[:, -CLICK_CHANNELS:].split(1, 1)
+        half = LEAN * (given - 0.5) + self.click_lean * (inside - outside)
+        lean = torch.cat((-half, half), 1)
         if isinstance(outputs, Tensor):
-            return outputs + _lean(given)
-        return [logits + _lean(F.interpolate(given, logits.shape[2:], mode="nearest-exact")) for logits in outputs]
+            return outputs + lean
+        return [logits + F.interpolate(lean, logits.shape[2:], mode="nearest-exact") for logits in outputs]
 
 
-def _lean(given_b1zyx: Tensor) -> Tensor:
-    """What is added to the logits of both classes."""
-    half = LEAN * (given_b1zyx - 0.5)
-    return torch.cat((-half, half), 1)
+class ClickRefinerUNet(RefinerUNet):
+    """A refiner that also leans to what a click says: it begins with that and learns how far it goes."""
+
+    click_lean = LEAN / 2  # as much as makes up for a given mask that says otherwise: there the image decides
 
 
 class ResidualEncoderUNet(UNet):

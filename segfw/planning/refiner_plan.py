@@ -17,7 +17,7 @@ from segfw.base.records import GIGABYTE, UserError
 from segfw.base.resources import cpu_count
 from segfw.images.geometry import Shape
 from segfw.networks import build_network, fastest_layout
-from segfw.networks.spec import CLICK_CHANNELS, REFINER, NetworkSpec
+from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER, NetworkSpec
 from segfw.planning import rules
 from segfw.planning.fitting import TOO_SMALL, CostOf
 from segfw.planning.for_time import FEWEST_FEATURES, WANTED_STEPS, steps_in_time
@@ -127,7 +127,7 @@ def _candidates(
             network = plain.network(topology, channels, 2)
             most = max(network.features)
             widths = tuple(min(features * 2**stage, most) for stage in range(len(network.features)))
-            network = network.model_copy(update={"architecture": REFINER, "features": widths})
+            network = network.model_copy(update={"architecture": CLICK_REFINER, "features": widths})
             if (patch, features) not in found:
                 found[patch, features] = _configuration(base, cases, first, network, patch, cost_of, usable)
     return list(found.values())

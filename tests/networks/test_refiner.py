@@ -10,12 +10,12 @@ import torch
 from builders.networks import spec
 from segfw.networks import build_network
 from segfw.networks.refiner_loss import IGNORED, NEAR_CLICK, refiner_loss
-from segfw.networks.spec import CLICK_CHANNELS, REFINER
+from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER, REFINER
 from segfw.networks.unet import LEAN
 
 REFINING = spec(architecture=REFINER, in_channels=1 + CLICK_CHANNELS, classes=2)
 SLICES = spec(
-    architecture=REFINER,
+    architecture=CLICK_REFINER,
     in_channels=2 + CLICK_CHANNELS,
     classes=2,
     strides=((1, 1, 1), (1, 2, 2)),
@@ -31,12 +31,22 @@ def test_without_weights_the_answer_is_the_given_mask(described):
     image = torch.randn(2, described.in_channels, 4, 8, 6)
     given = torch.rand(2, 4, 8, 6) > 0.5
     image[:, -CLICK_CHANNELS] = given.float()
+    image[:, -2:] = 0  # no click
     with torch.no_grad():
         finest = network.train()(image)[0]
         answer = network.eval()(image)
+        image[:, -2, 1, 2, 3] = 1
+        image[:, -1, 3, 2, 3] = 1
+        clicked = network(image)
     assert torch.equal(finest, answer)
     assert torch.equal(answer[:, 1] > answer[:, 0], given)
-    assert torch.equal((answer[:, 1] - answer[:, 0]).abs(), torch.full((2, 4, 8, 6), LEAN))
+    lean = answer[:, 1] - answer[:, 0]
+    assert torch.equal(lean.abs(), torch.full((2, 4, 8, 6), LEAN))
+    moved = clicked[:, 1] - clicked[:, 0] - lean
+    wanted = LEAN if described.architecture == CLICK_REFINER else 0.0  # with it the image decides at a click
+    assert torch.equal(moved[:, 1, 2, 3], torch.full((2,), wanted))
+    assert torch.equal(moved[:, 3, 2, 3], torch.full((2,), -wanted))
+    assert int((moved != 0).sum()) == (4 if wanted else 0)
 
 
 def one_row(*numbers: float) -> torch.Tensor:

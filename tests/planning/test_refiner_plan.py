@@ -9,7 +9,7 @@ import pytest
 
 from builders.planning import fingerprint, manifest, rough_cost
 from segfw.base.records import UserError
-from segfw.networks.spec import REFINER, NetworkSpec
+from segfw.networks.spec import CLICK_REFINER, NetworkSpec
 from segfw.planning.explain import explain_configuration
 from segfw.planning.fitting import TOO_SMALL
 from segfw.planning.for_time import OVERHEAD
@@ -63,7 +63,7 @@ def test_channels_are_those_of_the_image_and_of_the_clicks():
     found = refiner(planned(channels=("T1", "T2")))
     assert found.network.in_channels == 2 + 4
     assert found.network.classes == 2
-    assert found.network.architecture == REFINER
+    assert found.network.architecture == CLICK_REFINER
     assert found.data_name == FULLRES
     assert found.preprocessing == planned(channels=("T1", "T2")).configurations[FULLRES].preprocessing
 

@@ -15,7 +15,7 @@ from segfw.base.array_files import open_array, save_array
 from segfw.clicks.click_maps import refiner_channels
 from segfw.model.training_record import read_metrics
 from segfw.networks import build_network
-from segfw.networks.spec import CLICK_CHANNELS, REFINER, NetworkSpec
+from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER, NetworkSpec
 from segfw.planning.plan import REFINE
 from segfw.training import prepare as preparation
 from segfw.training.loop import train
@@ -23,7 +23,7 @@ from segfw.training.refiner_validation import NAMES
 from segfw.training.train_request import TrainRequest
 
 DEEPER = spec(
-    architecture=REFINER,
+    architecture=CLICK_REFINER,
     in_channels=1 + CLICK_CHANNELS,
     classes=2,
     features=(8, 16, 16),
@@ -32,7 +32,7 @@ DEEPER = spec(
     encoder_blocks=(1, 1, 1),
     decoder_convs=(1, 1),
 )
-REFINING = spec(architecture=REFINER, in_channels=1 + CLICK_CHANNELS, classes=2, features=(8, 16))
+REFINING = spec(architecture=CLICK_REFINER, in_channels=1 + CLICK_CHANNELS, classes=2, features=(8, 16))
 
 
 @pytest.fixture(scope="module")

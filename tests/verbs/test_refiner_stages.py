@@ -17,7 +17,7 @@ from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model, load_refiner
 from segfw.model.source import ModelSource, fold_folder, trained_folds
 from segfw.model.training_record import read_metrics
-from segfw.networks.spec import CLICK_CHANNELS, REFINER
+from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE, TWO_D, Plan
 from segfw.standing.of_work import work_standing
 from segfw.verbs.calibrate import calibrate
@@ -46,7 +46,7 @@ def made_small(work: Path) -> None:
 
 def refining():
     return spec(
-        architecture=REFINER,
+        architecture=CLICK_REFINER,
         in_channels=1 + CLICK_CHANNELS,
         classes=2,
         features=(4, 8),
