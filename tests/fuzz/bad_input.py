@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from builders.data import blocks_case, write_raw
+from builders.data import blocks_case, write_nifti, write_raw
 from builders.dicom_masks import Grid, contour, contours_of, write_segmentation, write_series, write_structures
 from builders.models import WEIGHTS, plan_of, selection_of, small_model, write_fold
 from builders.networks import spec
@@ -34,6 +35,8 @@ from segfw.dataset.cases import Channel
 from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE
+from segfw.planning.splits import Splits
+from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "bad-input.md"
 MASK = "raw/labelsTr/case_01.nii.gz"
@@ -90,6 +93,23 @@ def _radiomics(modality: str, **processing: object) -> Callable[[Path], object]:
     channel = {"modality": modality, "bin_width": None, "levels": None, "range": None, "whole_numbers": False}
     settings = {"kind": "radiomics settings", "format": 1, "voxel_mm": 1.0, "texture": "3d", "cases": 3}
     return lambda file: file.write_text(json.dumps(settings | {"channels": {"MR": channel | processing}}))
+
+
+def _unlabelled(*, seen: bool = False, channels: int = 1) -> Callable[[Path], object]:
+    """A planned work folder, and beside it images without masks: those that fold 0 validates on, or a drawn one."""
+
+    def write(file: Path) -> None:
+        root = file.parent
+        with contextlib.redirect_stdout(io.StringIO()):
+            plan_and_preprocess(root / "raw", root / "work", configurations=("2d",), device="cpu")
+        for case in Splits.load(root / "work" / "splits.json").folds[0].validation if seen else ():
+            (root / "more").mkdir(exist_ok=True)
+            shutil.copy(root / "raw" / "imagesTr" / f"{case}_0000.nii.gz", root / "more")
+        if not seen:
+            write_nifti(root / "more" / "a.nii.gz", np.stack([blocks_case(9)[0]] * channels, 3))
+        (root / "start.pth").write_bytes(b"")
+
+    return write
 
 
 def _cohort(
@@ -285,6 +305,8 @@ MEASURE = ("measure", "raw/labelsTr", "--images", "raw/imagesTr", "--output", "m
 FEATURES = (*MEASURE, "--radiomics", "--settings", "radiomics.json")
 OUTCOME = ("outcome", "features.csv", "patients.csv", "--target", "died", "--output", "out")
 STRESS = ("stress", "model", IMAGE, "out", "--quick", "--device", "cpu")
+PRETRAIN = ("pretrain", "work", "2d", "--images", "more", "--epochs", "1", "--device", "cpu")
+BEGIN = ("train", "work", "2d", "0", "--init-from", "start.pth", "--epochs", "1", "--device", "cpu")
 ACCEPT = ("accept", "masks", "case_01", "--user", "anna")
 SCANNER_POINTS = {"markups": [{"type": "Fiducial", "coordinateSystem": "IJK", "controlPoints": []}]}
 REFINED = ("--output", "new.nii.gz", "--device", "cpu", "--clicks")
@@ -399,6 +421,9 @@ CASES = (
     BadInput("model/quality.json", "not there", _nothing, (*PREDICT, "--plausible")),
     BadInput("model/quality.json", "cut", _text('{"format": "segfw qual'), (*PREDICT, "--plausible")),
     BadInput("model", "a model without its data", _nothing, ("retrain", "model", "out", "--labels", "masks")),
+    BadInput("more", "holds what fold 0 validates on", _unlabelled(seen=True), PRETRAIN),
+    BadInput("more", "images of two channels", _unlabelled(channels=2), PRETRAIN),
+    BadInput("start.pth", "of another architecture", _unlabelled(), BEGIN),
     BadInput("clicks.json", "a click outside the image", _click("bright", ras_mm=[500.0, 0.0, 0.0]), CLICKED),
     BadInput("clicks.json", "a label that is not there", _click("liver"), CLICKED),
     BadInput("clicks.json", "a click inside another label", _click("bright", inside_of=7), CLICKED),
