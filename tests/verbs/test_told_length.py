@@ -9,6 +9,7 @@ import torch
 
 import segfw.training.loop
 from builders.models import small_model
+from builders.networks import spec
 from segfw.cli import main
 from segfw.model.training_record import read_run_record
 from segfw.planning.plan import PLAN_FILE, Plan
@@ -33,12 +34,12 @@ def test_the_line_has_folds_steps_patch_batch_and_hours(configuration):
     expected = expected_training(configuration, TrainSettings(batch_size=4), 5, CPU)
     assert expected.line() == (
         "3d_fullres: 5 folds, 250,000 steps each (1000 epochs of 250), patches of 8 x 16 x 24 voxels, 4 a step, "
-        "about 181 h (8 days) a fold, 903 h (38 days) in all on CPU; enough for large and small structures"
+        "about 181 h (8 days) a fold, 903 h (38 days) in all on CPU; enough for large structures, not for small ones"
     )
     budget = expected_training(configuration, TrainSettings(time_budget_s=5400), 1, CPU)
     assert budget.line() == (
         "3d_fullres: 1 fold, about 9,009 steps each, patches that grow from 4 x 8 x 8 to 8 x 16 x 24 voxels, "
-        "2 a step, 1.5 h a fold on CPU; enough for large and small structures"
+        "2 a step, 1.5 h a fold on CPU; enough for large structures, not for small ones"
     )
 
 
@@ -199,6 +200,8 @@ def test_the_probe_changes_no_random_number():
     wanted = torch.rand(3)
     torch.manual_seed(3)
     cost = SimpleNamespace(step_s_on=lambda device, flops: 1.0 if flops() > 0 else 0.0)
-    planned = SimpleNamespace(name="2d", patch_size=(1, 8, 8), batch_size=2, estimate=cost)
+    planned = SimpleNamespace(
+        name="2d", patch_size=(1, 8, 8), batch_size=2, estimate=cost, network=spec(), is_refiner=False
+    )
     assert expected_training(planned, TrainSettings(), 1, CPU).step_s == pytest.approx(1.3)
     assert torch.equal(torch.rand(3), wanted)
