@@ -17,6 +17,7 @@ from builders.refiner import (
 )
 from segfw.base.records import UserError
 from segfw.clicks.click import AsksFirst
+from segfw.interaction.refiner import SURE
 
 SHAPE = (12, 40, 44)
 GRID = canonical_grid(SHAPE)
@@ -95,7 +96,7 @@ def test_the_clicked_voxel_obeys_whatever_the_network_says():
 
 def undecided(image):
     """Finds the structure everywhere, and is not sure of it."""
-    return bright(image) * 0 + 1.5
+    return bright(image) * 0 + 0.75 * SURE
 
 
 def test_a_network_that_is_not_sure_changes_what_is_beside_the_click_alone():
