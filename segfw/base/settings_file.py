@@ -94,6 +94,8 @@ def _written(record: type[Options], each: Field[Any], value: Any) -> Any:
         return next(word for word, meaning in words.items() if meaning == value)
     if isinstance(value, Path):
         return str(value.absolute())
+    if isinstance(value, tuple):
+        return tuple(str(part.absolute()) if isinstance(part, Path) else part for part in value)
     return typed_duration(value) if value is not None and option_text(each).parse is duration_s else value
 
 

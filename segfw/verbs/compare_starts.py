@@ -203,7 +203,7 @@ def _say_result(typed: argparse.Namespace, summary: StartsSummary) -> None:
 COMMAND = Command(
     function=compare_starts,
     what="Tell whether pretraining, or another model's weights, make a better model in the same time.",
-    example="segfw compare-starts work --labelled 10,all --time-budget 12m",
+    example="segfw compare-starts work --time-budget 12m",
     arguments=(Argument(name="work", help="work folder of plan-and-preprocess"),),
     say_result=_say_result,
     log_place=log_in_work,

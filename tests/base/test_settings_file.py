@@ -81,6 +81,7 @@ VALUES = {
     "patches": "grow",
     "names": "totalsegmentator",
     "meaning": "authorship",
+    "permutations": 99,
     "host": "localhost",
     "reason": "image-bad",
     "extend_s": None,  # of the same option as extend_epochs
@@ -92,6 +93,7 @@ BY_KIND = {
     "Path": Path("/a/b"),
     "tuple[str, ...]": ("a", "b"),
     "tuple[float, ...]": (0.5, 2.0),
+    "tuple[Path, Path]": (Path("/a/measures.csv"), Path("/a/table.csv")),
 }
 
 

@@ -5,7 +5,6 @@ import json
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from builders.data import write_raw
 from builders.models import make_model
@@ -127,6 +126,7 @@ def test_in_place_of_the_mask_earlier_clicks_stay_in_the_log(asked, tmp_path):
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha", ".mhd", ".seg.nrrd"])
 def test_masks_of_other_formats_stay_what_they_are(asked, tmp_path, ending):
+    SimpleITK = pytest.importorskip("SimpleITK")
     mask = tmp_path / f"drawn{ending}"
     geometry = read_volume(asked["image"]).geometry
     if ending == ".seg.nrrd":
@@ -153,6 +153,7 @@ def test_masks_of_other_formats_stay_what_they_are(asked, tmp_path, ending):
 
 
 def test_a_picture_stays_a_picture(tmp_path):
+    SimpleITK = pytest.importorskip("SimpleITK")
     model = refiner_folder(tmp_path / "work", Planted(bright), spacing_mm=(1.0, 1.0, 1.0), patch_size=(1, 24, 24))
     image = np.zeros((30, 36), np.uint8)
     image[5:12, 7:20] = 200
