@@ -13,7 +13,7 @@ import numpy as np
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, listed
 from segfw.dataset.patients import guess_groups, read_groups
-from segfw.outcomes.feature_table import FeatureTable, row_digests
+from segfw.outcomes.feature_table import FeatureTable, row_digests, without_columns_of
 from segfw.outcomes.outcome_table import (
     Covariate,
     OutcomeRow,
@@ -24,6 +24,8 @@ from segfw.outcomes.outcome_table import (
     same_value,
 )
 from segfw.outcomes.patient_folds import events_of
+
+FEWEST_TOLD = 10  # events, of which one feature of thousands does not tell all by chance
 
 
 class LeftOut(Record):
@@ -78,7 +80,7 @@ class Cohort:
     @property
     def digests(self) -> tuple[str, ...]:
         """By which a patient's features are known again."""
-        return row_digests(self.values_nd[:, len(self.covariates) :])
+        return row_digests(self.values_nd[:, len(self.covariates) :], self.features)
 
 
 def joined_cohort(
@@ -96,6 +98,7 @@ def joined_cohort(
     """
     event = event_of(table, event)
     covariates = covariates_of(table) if covariates is None else tuple(covariates)
+    features = without_columns_of(features, table.target, table.columns)
     patient_of = _patients(features, table, by_patient)
     rows_of, lines_without = _rows_of_patients(table, patient_of)
     if not rows_of:
@@ -126,6 +129,8 @@ def joined_cohort(
             f"{count(several, 'patient')} with several cases: each feature is the mean of them; where that means "
             "nothing, name one case a patient in the table"
         )
+    values_nf = np.stack([feature_rows[each] for each in taken])
+    notes += _notes_of_tellers(values_nf, has_event_n, features.names)
     return Cohort(
         measures=features.path,
         table=table.path,
@@ -135,7 +140,7 @@ def joined_cohort(
         has_event_n=has_event_n,
         covariates=tuple(covariates),
         features=features.names,
-        values_nd=np.column_stack([np.array(covariate_rows), np.stack([feature_rows[each] for each in taken])]),
+        values_nd=np.column_stack([np.array(covariate_rows), values_nf]),
         settings=features.settings,
         left_out=LeftOut(
             cases_without_outcome=len(features.cases) - len(used_cases),
@@ -145,6 +150,26 @@ def joined_cohort(
         ),
         notes=tuple(notes),
     )
+
+
+def _notes_of_tellers(values_nf: np.ndarray, has_event_n: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Of features that alone tell every patient's outcome: mostly the outcome, or what follows from it, renamed."""
+    if events_of(has_event_n) < FEWEST_TOLD:
+        return []
+    found = []
+    for name, values_n in zip(names, values_nf.T):
+        with_event = values_n[has_event_n & ~np.isnan(values_n)]
+        without = values_n[~has_event_n & ~np.isnan(values_n)]
+        if not len(with_event) or not len(without):
+            continue
+        if with_event.min() > without.max() or with_event.max() < without.min():
+            found.append(name)
+    if not found:
+        return []
+    return [
+        f"a single feature tells every patient's outcome ({listed(found[:3], 'and')}): make sure that it was known "
+        "before the outcome"
+    ]
 
 
 def _patients(features: FeatureTable, table: OutcomeTable, by_patient: str | Path | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -207,20 +207,52 @@ def listed_features(path: Path) -> tuple[set[str], int]:
         )
     taken = set()
     left_out = 0
-    for _, row in lines:
-        cells = dict(zip(names, (cell.strip() for cell in row)))
-        if "verdict" in names and cells.get("verdict") not in ("stable", "moderate"):
+    for number, row in lines:
+        feature = cell_of(row, names.index("feature"))
+        if not feature:
+            raise UserError(f"{path}: line {number} has no feature; fill it in")
+        if "verdict" in names and cell_of(row, names.index("verdict")) not in ("stable", "moderate"):
             left_out += 1
             continue
-        structure = cells.get(STRUCTURE, "")
-        taken.add(f"{structure}: {cells['feature']}" if structure else cells["feature"])
+        structure = cell_of(row, names.index(STRUCTURE)) if STRUCTURE in names else ""
+        taken.add(f"{structure}: {feature}" if structure else feature)
     return taken, left_out
 
 
-def row_digests(values_nd: np.ndarray) -> tuple[str, ...]:
-    """By which a patient's features are known again, without saying them."""
+def without_columns_of(features: FeatureTable, target: str, covariates: Sequence[str]) -> FeatureTable:
+    """The features that are neither the outcome nor a covariate, which tables of everything hold as well.
+
+    The outcome itself among the features would tell it without error, on held-out patients too.
+    """
+    known = {name.casefold() for name in covariates}
+    wanted = target.casefold()
+    stays = [
+        name.casefold() not in known and name.rpartition(": ")[2].casefold() != wanted and name.casefold() != wanted
+        for name in features.names
+    ]
+    if all(stays):
+        return features
+    names = tuple(name for name, is_kept in zip(features.names, stays) if is_kept)
+    out = listed((name for name, is_kept in zip(features.names, stays) if not is_kept), "and")
+    if not names:
+        raise UserError(f"{features.path}: has no features but {out}, the outcome or a covariate; measure some")
+    return replace(
+        features,
+        names=names,
+        values=features.values[:, stays],
+        notes=(*features.notes, f"no features, because they are the outcome or a covariate: {out}"),
+    )
+
+
+def row_digests(values_nd: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """By which a patient's features are known again, without saying them.
+
+    In the order of their names and without those that are missing, because another table of the same patients may
+    have further columns, or the same ones in another order.
+    """
+    order = np.argsort(np.array(names, dtype=object), kind="stable")
     found = []
     for row in values_nd:
-        text = ",".join(f"{value:.9g}" for value in row)
+        text = ",".join(f"{names[index]}={row[index]:.9g}" for index in order if not math.isnan(row[index]))
         found.append(hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS])
     return tuple(found)

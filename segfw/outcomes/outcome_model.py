@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -95,13 +96,19 @@ class OutcomeModel(Record):
                     f"{cohort.measures}: has no feature {lacking[0]!r}, which the model of {file} needs; measure this "
                     "cohort as the first one was measured"
                 )
-        again = [patient for patient, digest in zip(cohort.patients, cohort.digests) if digest in set(self.fitted_on)]
-        if again:
-            raise UserError(
-                f"{cohort.measures}: {count(len(again), 'patient')} ({listed(again[:3], 'and')}"
-                f"{', ...' if len(again) > 3 else ''}) have exactly the features of patients that the model of {file} "
-                "was fitted to; a test needs others"
-            )
+        require_other_patients(cohort, self.fitted_on, f"the model of {file} was")
+
+
+def require_other_patients(cohort: Cohort, fitted_on: Iterable[str], what: str) -> None:
+    """UserError if the cohort has patients of these digests, to whom ``what`` ('the models are') fitted."""
+    known = set(fitted_on)
+    again = [patient for patient, digest in zip(cohort.patients, cohort.digests) if digest in known]
+    if again:
+        raise UserError(
+            f"{cohort.measures}: {count(len(again), 'patient')} ({listed(again[:3], 'and')}"
+            f"{', ...' if len(again) > 3 else ''}) have exactly the features of patients that {what} fitted to; a test "
+            "needs others"
+        )
 
 
 def frozen_model(

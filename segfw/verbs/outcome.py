@@ -73,11 +73,13 @@ def outcome(
         explore=options.explore,
         progress=_progress(),
     )
-    test = None
-    scored_test = None
-    if second is not None:
-        found.model.require_for(second, Path(output) / "outcome_model.json")
-        test, scored_test = tested(found.model, second)
+    report = report_of_study(found, None)
+    write_study(Path(output), report, found.model, found.scored, None)
+    if second is None:
+        return report
+    # The study is written by now: a second cohort that lacks a feature of the model costs no second fit.
+    found.model.require_for(second, Path(output) / "outcome_model.json")
+    test, scored_test = tested(found.model, second)
     report = report_of_study(found, test)
     write_study(Path(output), report, found.model, found.scored, scored_test)
     return report
@@ -101,6 +103,8 @@ def _read(
         ):
             if value is not None:
                 raise UserError(f"{name} is of fitting, and --model only tries a frozen model; leave one of them out")
+        if Path(options.model).resolve().parent == Path(output).resolve():
+            raise UserError(f"--output {output}: holds the study that the model is of; give another folder")
         model = OutcomeModel.load(options.model)
         cohort = _cohort(measures, table, target, options, model)
         model.require_for(cohort, options.model)
@@ -132,6 +136,7 @@ def _cohort(measures: Path, table: Path, target: str, options: OutcomeOptions, m
 def _second_cohort(cohort: Cohort, target: str, options: OutcomeOptions) -> Cohort:
     from segfw.outcomes.cohorts import joined_cohort, require_same_settings
     from segfw.outcomes.feature_table import read_features
+    from segfw.outcomes.outcome_model import require_other_patients
     from segfw.outcomes.outcome_table import read_outcomes
 
     assert options.test is not None
@@ -147,6 +152,7 @@ def _second_cohort(cohort: Cohort, target: str, options: OutcomeOptions) -> Coho
         by_patient=None if is_table else options.by_patient,
     )
     require_same_settings(second, cohort.settings, cohort.measures)
+    require_other_patients(second, cohort.digests, "the models are")
     return second
 
 

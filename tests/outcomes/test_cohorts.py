@@ -222,6 +222,8 @@ def test_verdicts_say_which_features_may_be_taken(tmp_path):
     ]
     assert listed_features(write_rows(tmp_path / "s.csv", rows)) == ({"liver: x", "tumour: x"}, 2)
     assert listed_features(write_rows(tmp_path / "l.csv", [["feature"], ["x"], ["y"]])) == ({"x", "y"}, 0)
+    with pytest.raises(UserError, match="line 2 has no feature; fill it in"):
+        listed_features(write_rows(tmp_path / "short.csv", [["structure", "feature"], ["liver"]]))
     with pytest.raises(UserError, match="has no column 'feature'"):
         listed_features(write_rows(tmp_path / "wrong.csv", [["a"], ["x"]]))
 
@@ -245,6 +247,36 @@ def test_a_text_that_a_model_does_not_know_is_refused(tmp_path):
 
 def test_digests_tell_patients_by_their_features():
     rows = np.array([[1.0, 2], [1, 2], [1, 3], [np.nan, 2]])
-    digests = row_digests(rows)
+    digests = row_digests(rows, ("b", "a"))
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_patients_are_known_again_among_more_columns_in_another_order():
+    first = row_digests(np.array([[1.0, 2], [3, 4]]), ("liver: x", "tumour: x"))
+    wider = row_digests(np.array([[2.0, np.nan, 1], [5, 6, 7], [4, np.nan, 3]]), ("tumour: x", "kidney: x", "liver: x"))
+    assert (wider[0], wider[2]) == first
+    assert wider[1] not in first
+
+
+@pytest.mark.parametrize("name", ["died", "Died"])
+def test_the_outcome_and_covariates_are_no_features(tmp_path, name):
+    measured = [["case", name, "age", "x"], ["a", "1", "50", "3"], ["b", "0", "60", "4"]]
+    found = cohort_of(tmp_path, measured, covariates=("age",))
+    assert found.names == ("age", "x")
+    assert found.notes == (f"no features, because they are the outcome or a covariate: {name} and age",)
+    of_structures = [["case", "structure", "died", "age"], ["a", "liver", "1", "3"], ["b", "liver", "0", "4"]]
+    assert cohort_of(tmp_path, of_structures, covariates=("age",)).features == ("liver: age",)
+    with pytest.raises(UserError, match="has no features but died, the outcome or a covariate"):
+        cohort_of(tmp_path, [["case", "died"], ["a", "1"], ["b", "0"]])
+
+
+def test_a_feature_that_tells_every_outcome_is_named(tmp_path):
+    outcomes = [["case", "died"], *([f"c{each}", each % 2] for each in range(20))]
+    measured = [["case", "months", "x"], *([f"c{each}", each % 2 + each / 100, each] for each in range(20))]
+    notes = cohort_of(tmp_path, measured, outcomes).notes
+    assert notes == (
+        "a single feature tells every patient's outcome (months): make sure that it was known before the outcome",
+    )
+    assert cohort_of(tmp_path, [[row[0], row[2]] for row in measured], outcomes).notes == ()
+    assert cohort_of(tmp_path, measured[:11], outcomes[:11]).notes == ()

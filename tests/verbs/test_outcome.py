@@ -151,6 +151,27 @@ def test_patients_of_the_fit_are_no_second_cohort(home, tmp_path, capsys):
     )
 
 
+def test_patients_of_both_cohorts_are_refused_before_anything_is_fitted(home, tmp_path, capsys):
+    first = (home / "first" / "measures.csv", home / "first" / "patients.csv")
+    assert outcome(home / "first", tmp_path / "out", "--dry-run", "--test", *first) == 2
+    assert "have exactly the features of patients that the models are fitted to" in capsys.readouterr().err
+
+
+def test_a_study_stays_where_its_second_cohort_lacks_a_feature(home, tmp_path, capsys):
+    other = write_cohort(tmp_path / "other", 3)
+    write_rows(other / "measures.csv", [row[:5] + row[6:] for row in read_rows(other / "measures.csv")])
+    assert outcome(home / "first", tmp_path / "out", "--test", other / "measures.csv", other / "patients.csv") == 2
+    assert "has no feature" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_the_study_of_a_model_is_not_replaced_by_trying_it(home, capsys):
+    before = (home / "out" / "outcome.json").read_bytes()
+    assert outcome(home / "second", home / "out", "--model", home / "out" / "outcome_model.json") == 2
+    assert "holds the study that the model is of; give another folder" in capsys.readouterr().err
+    assert (home / "out" / "outcome.json").read_bytes() == before
+
+
 def test_a_feature_that_a_second_cohort_lacks_is_named(home, tmp_path, capsys):
     other = write_cohort(tmp_path / "other", 3)
     rows = [row[:5] + row[6:] for row in read_rows(other / "measures.csv")]
