@@ -100,7 +100,10 @@ def _of_slicer(path: Path) -> list[Click]:
             continue
         scale = _slicer_scale(path, markup)
         name = str(markup.get("name") or path.name[: -len(SLICER)]).strip()
-        for number, point in enumerate(markup.get("controlPoints") or (), start=1):
+        points = markup.get("controlPoints") or []
+        if not isinstance(points, list):
+            raise UserError(f"{path}: field 'controlPoints' of {name} is no list; save the point list in 3D Slicer again")
+        for number, point in enumerate(points, start=1):
             if not isinstance(point, dict) or point.get("positionStatus", "defined") != "defined":
                 continue
             place = _three(point.get("position"), f"{path}: point {number} of {name}: field 'position'")

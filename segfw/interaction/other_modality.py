@@ -16,7 +16,8 @@ AIR_HU = -900  # what only CT has values below
 def other_modality(image_czyx: np.ndarray, channels: Sequence[Channel], rules: Sequence[Normalization]) -> str:
     """In words why an image cannot be of these channels; '' if nothing speaks against it.
 
-    CT has air and fat below 0, where the training images had; nothing else has values like those of air in CT.
+    CT has air and fat below 0, where the training images had. Values like those of air in CT speak against a channel
+    that never had negative ones: phase images have them, and so has CT that a data set calls otherwise.
     """
     for voxels, channel, rule in zip(image_czyx, channels, rules):
         low = float(voxels.min())
@@ -26,7 +27,8 @@ def other_modality(image_czyx: np.ndarray, channels: Sequence[Channel], rules: S
                 f"has no value below 0, but the refiner was trained on {channel.name} in Hounsfield units, where fat "
                 "and air have; give a refiner of this modality, or store the image in Hounsfield units"
             )
-        if rule.kind != CT and channel.name.upper() != CT.upper() and low <= AIR_HU:
+        had_negative = rule.stats is not None and rule.stats.minimum < 0
+        if rule.kind != CT and not channel.name.lower().startswith(CT) and not had_negative and low <= AIR_HU:
             return (
                 f"has values down to {low:.6g}, as CT has, but the refiner was trained on {channel.name}; give a "
                 "refiner of this modality"

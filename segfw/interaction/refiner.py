@@ -382,7 +382,7 @@ class OpenCase:
             place = self._values if box is None else cut(self._values, box)
             if place.shape != values_zyx.shape:
                 raise ValueError(f"values of shape {values_zyx.shape} do not fit {place.shape}")
-            unknown = set(np.unique(values_zyx).tolist()) - set(self.labels.stored_values)
+            unknown = set(count_values(as_integers(values_zyx))) - set(self.labels.stored_values)
             if unknown:
                 raise ValueError(f"{sorted(unknown)[0]} is no label ({', '.join(map(str, self.labels.stored_values))})")
             place[...] = values_zyx
@@ -422,14 +422,16 @@ class OpenCase:
     def _voxel(self, ras_mm: Point, called: str) -> Index:
         """The voxel of the image's file that a point lies in; UserError if it lies in none."""
         place = np.linalg.inv(self._geometry.matrix) @ [*ras_mm, 1.0]
-        z, y, x = (int(each) for each in np.floor(place[:3] + 0.5 + 1e-6))
+        nearest = np.floor(place[:3] + 0.5 + 1e-6)
         shape = self._geometry.shape
-        if not all(0 <= index < size for index, size in zip((z, y, x), shape)):
+        if not all(0 <= index < size for index, size in zip(nearest, shape)):
+            voxel = ", ".join(f"{each:.6g}" for each in nearest)
             sizes = " x ".join(map(str, shape))
             raise UserError(
-                f"{called} lies outside the image (voxel {z}, {y}, {x} of {sizes}, z first); coordinates are RAS "
+                f"{called} lies outside the image (voxel {voxel} of {sizes}, z first); coordinates are RAS "
                 "millimetres, check the file that they come from"
             )
+        z, y, x = (int(each) for each in nearest)
         return z, y, x
 
     def _as_click(self, placed: PlacedClick) -> Click:

@@ -71,7 +71,7 @@ def refine(
     from segfw.clicks.click_files import read_clicks
     from segfw.dataset.finished_mask import MaskMaker
     from segfw.images.formats import files_read
-    from segfw.interaction.edits_log import EDITS_FILE, Edit, write_edits
+    from segfw.interaction.edits_log import EDITS_FILE, Edit, read_edits, write_edits
     from segfw.interaction.mask_names import labels_of_mask
     from segfw.interaction.refined import Refined
     from segfw.interaction.refiner import Refiner
@@ -88,6 +88,7 @@ def refine(
         is_input = mask.exists() and output.resolve() == mask.resolve()
         problem = "is the mask itself, which is not changed" if is_input else "is there already"
         raise UserError(f"{output}: {problem}; give another name, or --overwrite to replace it")
+    read_edits(output.parent / EDITS_FILE)  # which says what is wrong with it before anything is done
 
     # The model, the image and its mask
     refiner = Refiner(model, folds=options.folds, device=options.device, precision=options.precision, build=build)

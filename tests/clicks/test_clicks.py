@@ -126,6 +126,16 @@ def test_points_of_a_single_slice_have_two_axes(tmp_path):
             '{"markups": [{"type": "Fiducial", "name": "liver", "controlPoints": [{"position": [1, 2]}]}]}',
             "point 1 of liver: field 'position'",
         ),
+        (
+            "c.mrk.json",
+            '{"markups": [{"type": "Fiducial", "name": "liver", "controlPoints": 5}]}',
+            "field 'controlPoints' of liver is no list",
+        ),
+        (
+            "c.mrk.json",
+            '{"markups": [{"type": "Fiducial", "name": "liver", "controlPoints": {"a": 1}}]}',
+            "field 'controlPoints' of liver is no list",
+        ),
         ("liver.csv", "index,axis-0,axis-1\n0,1,2\n", "has 2 columns of axes"),
         ("liver.csv", "index,axis-0,axis-1,axis-2\n0,1,2,x\n", "line 2: '1, 2, x' is no point"),
         ("liver.csv", "index,axis-0,axis-1,axis-2\n", "holds no click"),

@@ -415,6 +415,7 @@ def test_a_closed_case_says_so():
     [
         ((12, 5, 5), "liver", r"lies outside the image \(voxel 12, 5, 5 of 12 x 40 x 44, z first\)"),
         ((-1, 5, 5), "liver", "lies outside the image"),
+        ((5, 5, 1e300), "liver", r"lies outside the image \(voxel 5, 5, 1e\+300 of"),
         ((5, 5, 5), "spleen", "'spleen' .* has no label here; did you mean"),
         ((5, 5, 5), "kidney", "'kidney' is left kidney and right kidney; a click is of one of them"),
     ],

@@ -366,6 +366,13 @@ def test_bad_input_gets_one_sentence(asked, tmp_path, what, said):
     assert "\n" not in found
 
 
+def test_a_log_that_cannot_be_read_is_told_before_a_mask_is_written(asked, tmp_path):
+    (tmp_path / "edits.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"edits.jsonl: line 1"):
+        done(asked)
+    assert not asked["output"].exists()
+
+
 def test_a_work_folder_without_a_refiner_says_how_to_train_one(asked, tmp_path):
     assert "3d_refine" in refusal(asked, model=make_model(tmp_path / "other"))
 
@@ -396,13 +403,17 @@ def test_an_untrained_refiner_on_the_command_line(tmp_path, capsys):
         ("zscore", "MR", (-1024, 900), "has values down to -1024, as CT has, but the refiner was trained on MR"),
         ("ct", "CT", (-1024, 900), ""),
         ("zscore", "MR", (0, 900), ""),
+        ("zscore", "phase", (-4096, 4095), ""),  # its training images had negative values, too
+        ("none", "noNorm", (-1024, 900), ""),
+        ("zscore", "CTA", (-1024, 900), ""),  # of vessels, which have no negative values
     ],
 )
 def test_a_refiner_of_another_modality(tmp_path, rule, channel, values, said):
+    lowest = 5 if channel in ("MR", "CTA") else -300
     stats = IntensityStats(
-        mean=40, std=60, minimum=-300, maximum=900, median=40, percentile_00_5=-120, percentile_99_5=250
+        mean=40, std=60, minimum=lowest, maximum=900, median=40, percentile_00_5=-120, percentile_99_5=250
     )
-    how = Normalization(kind=rule, stats=stats if rule == "ct" else None)
+    how = Normalization(kind=rule, stats=stats)
     model = untrained_refiner(tmp_path / "work", (channel,), ORGANS, how)
     image = np.random.default_rng(0).integers(*values, SHAPE).astype(np.int16)
     image[0, 0, 0] = values[0]
