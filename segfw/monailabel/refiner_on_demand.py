@@ -19,6 +19,7 @@ import numpy as np
 from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.clicks.click import AsksFirst
+from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_volume, size_and_change
 from segfw.images.geometry import Geometry
 from segfw.images.header_only import volume_of_header
@@ -34,11 +35,12 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Pointed:
-    """A point on a structure, as an index (x, y, z) of the image's file."""
+    """A point on a structure, as an index (x, y, z) of the image's file, and what the option said when it was sent."""
 
     label: str
     index_xyz: Index
     inside: bool
+    may_overwrite: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -95,7 +97,7 @@ class RefinerOnDemand:
                 waiting = [*others, *points]
             geometry = _geometry_of(desk.image_file(case).path)
             for point in waiting:
-                self._answer(kept, point, geometry, may_overwrite=params.get(OVERWRITES) is True)
+                self._answer(kept, point, geometry)
             mask = kept.opened.mask
         labels = desk.store.labels
         value = labels.values[labels.names.index(label)]
@@ -103,12 +105,12 @@ class RefinerOnDemand:
         served = result_file(values, mask.geometry, params, folder, self.name)
         return Predicted(file=served, label_names={label: value})
 
-    def _answer(self, kept: _Kept, point: Pointed, geometry: Geometry, *, may_overwrite: bool) -> None:
+    def _answer(self, kept: _Kept, point: Pointed, geometry: Geometry) -> None:
         if not all(0 <= index < size for index, size in zip(point.index_xyz, geometry.shape[::-1])):
             raise UserError(f"the point {point.index_xyz} lies outside of the image; set points inside of it")
         x, y, z = (geometry.matrix @ (*point.index_xyz[::-1], 1.0))[:3].tolist()
         try:
-            kept.opened.click(point.label, (x, y, z), point.inside, may_overwrite=may_overwrite)
+            kept.opened.click(point.label, (x, y, z), point.inside, may_overwrite=point.may_overwrite)
         except AsksFirst as question:
             others = listed(question.others, "and")
             raise UserError(
@@ -140,7 +142,7 @@ class RefinerOnDemand:
         self._kept = None
         if kept is not None:
             kept.opened.close()
-        opened = self._loaded().open(desk.store.image_files(case), mask, labels=desk.store.labels)
+        opened = self._loaded().open(desk.store.image_files(case), mask, labels=_one_by_one(desk.store.labels))
         self._kept = _Kept(key, opened)
         return self._kept
 
@@ -150,6 +152,13 @@ class RefinerOnDemand:
 
             self._refiner = Refiner(self.path, device=self._device)
         return self._refiner
+
+
+def _one_by_one(labels: LabelSet) -> LabelSet:
+    """The labels without regions: points are on the labels that the plug-ins list, each of which is one value."""
+    if not labels.regions:
+        return labels
+    return LabelSet(names=labels.names, values=labels.values, ignore=labels.ignore)
 
 
 def _label(desk: LabelDesk, params: Mapping[str, Any]) -> str:
@@ -167,11 +176,12 @@ def _label(desk: LabelDesk, params: Mapping[str, Any]) -> str:
 def _points(params: Mapping[str, Any], label: str) -> list[Pointed]:
     """All points of a request, those inside first."""
     found = []
+    may_overwrite = params.get(OVERWRITES) is True
     for name, inside in (("foreground", True), ("background", False)):
         given = params.get(name) or []
         if not isinstance(given, list) or not all(map(_is_index, given)):
             raise UserError(f"{name} is no list of points; send indexes of the image such as [[12, 30, 5]]")
-        found += [Pointed(label, (each[0], each[1], each[2]), inside) for each in given]
+        found += [Pointed(label, (each[0], each[1], each[2]), inside, may_overwrite) for each in given]
     if not found:
         raise UserError(f"no point on {label} was sent; set one inside or outside of it first")
     if len(found) > MOST_POINTS:

@@ -11,11 +11,13 @@ import pytest
 from builders.data import blocks_case, write_nifti
 from builders.label_client import LabelClient, label_server
 from builders.models import small_model
-from builders.planted_refiner import ball
+from builders.planted_refiner import BallRefiner, ball
+from builders.refiner import TUMOUR, Planted, bright, refiner
 from builders.training import LABELS
 from builders.under_review import ADA, write_drafts
 from segfw.base.errors import UserError
 from segfw.images.formats import read_mask
+from segfw.monailabel.label_desk import LabelDesk
 from segfw.monailabel.refiner_on_demand import RefinerOnDemand
 from segfw.reviewing.review_store import ReviewStore
 
@@ -192,3 +194,48 @@ def test_after_a_save_points_begin_with_what_was_saved(tmp_path):
 def test_a_path_without_a_model_is_told_before_it_serves(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         RefinerOnDemand(tmp_path / "nothing", "cpu")
+
+
+def test_labels_of_a_model_of_regions_are_clicked_on_one_by_one(tmp_path):
+    image = np.zeros((20, 18, 10), np.float32) + np.float32(0.1)  # x, y, z
+    image[4:9, 5:11, 3:6] = 1
+    (tmp_path / "scans").mkdir()
+    write_nifti(tmp_path / "scans" / "case_1.nii.gz", image)
+    mask = np.zeros((10, 18, 20), np.uint8)
+    mask[8, 1:4, 1:4] = 3
+    store = write_drafts(tmp_path / "masks", {"case_1": tmp_path / "scans" / "case_1.nii.gz"}, {"case_1": mask}, TUMOUR)
+    small_model(tmp_path / "model")
+    points = RefinerOnDemand(tmp_path / "model", "cpu")
+    points._refiner = refiner(Planted(bright), labels=TUMOUR)
+    (tmp_path / "made").mkdir()
+    params = {"label": "oedema", "foreground": [[6, 7, 4]], "background": []}
+    found = points.refine(LabelDesk(store, ADA), "case_1", params, tmp_path / "made")
+    corrected = read_mask(found.file.path).array[0]
+    assert (corrected[3:6, 6:10, 5:8] == 1).all()  # without the border, which is resampled
+    corrected[3:6, 5:11, 4:9] = 0
+    assert not corrected.any()
+    assert found.label_names == {"oedema": 1}
+
+
+def test_a_point_that_may_overwrite_still_may_when_points_of_another_structure_begin_anew(tmp_path):
+    image, mask = blocks_case(0)
+    write_nifti(tmp_path / "scans" / "case_1.nii.gz", image)
+    values = {"case_1": mask.transpose(2, 1, 0).copy()}
+    store = write_drafts(tmp_path / "masks", {"case_1": tmp_path / "scans" / "case_1.nii.gz"}, values, LABELS)
+    small_model(tmp_path / "model")
+    points = RefinerOnDemand(tmp_path / "model", "cpu")
+    points._refiner = BallRefiner(LABELS)
+    desk = LabelDesk(store, ADA)
+    z, y, x = np.argwhere(values["case_1"] == DARK)[0].tolist()
+    near, far = empty_places(store, "case_1")[0], empty_places(store, "case_1")[-1]
+
+    def ask_for(label, places, **options):
+        params = {"label": label, "foreground": places, "background": []} | options
+        return read_mask(points.refine(desk, "case_1", params, tmp_path).file.path).array[0]
+
+    ask_for("bright", [[x, y, z]], may_overwrite=True)
+    ask_for("dark", [near, far])
+    dark = ask_for("dark", [far])
+    taken = ball_at(store, "case_1", [x, y, z])
+    wanted = ((values["case_1"] == DARK) & ~taken) | (ball_at(store, "case_1", far) & ~taken)
+    np.testing.assert_array_equal(dark, np.where(wanted, DARK, 0))
