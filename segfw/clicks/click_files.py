@@ -102,7 +102,7 @@ def _of_slicer(path: Path) -> list[Click]:
         name = str(markup.get("name") or path.name[: -len(SLICER)]).strip()
         points = markup.get("controlPoints") or []
         if not isinstance(points, list):
-            raise UserError(f"{path}: field 'controlPoints' of {name} is no list; save the point list in 3D Slicer again")
+            raise UserError(f"{path}: field 'controlPoints' of {name} is no list; save it in 3D Slicer again")
         for number, point in enumerate(points, start=1):
             if not isinstance(point, dict) or point.get("positionStatus", "defined") != "defined":
                 continue

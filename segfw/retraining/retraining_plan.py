@@ -17,6 +17,7 @@ from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.evaluation.metrics import Scores
 from segfw.inference.ranking import trained_validating_folds
+from segfw.model.load import require_predicting
 from segfw.model.source import ModelSource, fold_folder
 from segfw.planning.plan import Configuration, Plan
 from segfw.planning.splits import Splits
@@ -60,6 +61,7 @@ def read_base(work: Path, options: RetrainOptions) -> Base:
     """The model in a work folder; UserError where it cannot be trained on and compared."""
     plan, splits = load_plan_and_splits(work)
     configuration = plan.configuration(_configuration(work, plan, options))
+    require_predicting(configuration, work)
     if configuration.previous_stage is not None:
         raise UserError(
             f"{configuration.name}: is the second stage of a cascade, and both stages would have to be trained on; "
