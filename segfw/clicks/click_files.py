@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import listed
@@ -27,6 +25,7 @@ NOT = "-"  # before a point's label, or a list's name: outside of the structure
 # Of 3D Slicer's two systems of coordinates, what each axis is multiplied by to be RAS.
 TO_RAS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 UNITS_MM = {"mm": 1.0, "um": 0.001}
+FARTHEST = 1e9  # voxels from the first one, beyond any image
 IN_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -160,7 +159,7 @@ def _numbers(path: Path, row: Line, columns: Sequence[int]) -> list[float]:
         found = [float(text) for text in texts]
     except ValueError:
         found = [math.nan]
-    if not np.isfinite(found).all():
+    if not all(abs(each) <= FARTHEST for each in found):
         raise UserError(f"{path}: line {row[0]}: {', '.join(texts)!r} is no point; correct it or save the points again")
     return found
 

@@ -207,6 +207,8 @@ class Refiner:
             stored = mask
             known = labels or self.labels
             called = "the mask"
+            if stored.array.shape[0] != 1:
+                raise UserError(f"{called}: has {count(stored.array.shape[0], 'channel')}; give one, of whole numbers")
         else:
             path = Path(mask)
             called = str(path)

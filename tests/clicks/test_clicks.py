@@ -138,6 +138,7 @@ def test_points_of_a_single_slice_have_two_axes(tmp_path):
         ),
         ("liver.csv", "index,axis-0,axis-1\n0,1,2\n", "has 2 columns of axes"),
         ("liver.csv", "index,axis-0,axis-1,axis-2\n0,1,2,x\n", "line 2: '1, 2, x' is no point"),
+        ("liver.csv", "index,axis-0,axis-1,axis-2\n0,1e308,1e308,1e308\n", "line 2: '1e308, 1e308, 1e308' is no point"),
         ("liver.csv", "index,axis-0,axis-1,axis-2\n", "holds no click"),
         ("liver.csv", "index,axis-0,axis-1,axis-2,inside\n0,1,2,3,maybe\n", "'maybe'; write true or false"),
     ],

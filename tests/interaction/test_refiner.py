@@ -17,6 +17,7 @@ from builders.refiner import (
 )
 from segfw.base.records import UserError
 from segfw.clicks.click import AsksFirst
+from segfw.images.volume import Volume
 from segfw.interaction.refiner import SURE
 
 SHAPE = (12, 40, 44)
@@ -442,6 +443,12 @@ def test_an_image_with_other_channels_is_refused():
 def test_a_mask_on_another_grid_is_refused():
     with pytest.raises(UserError, match=r"the mask: lies on another grid than the image \(shape .*; resample it"):
         opened(two_blobs(), np.zeros((12, 40, 43), np.uint8))
+
+
+def test_a_mask_of_several_channels_is_refused():
+    two = Volume(array=np.zeros((2, *SHAPE), np.uint8), geometry=GRID)
+    with pytest.raises(UserError, match="the mask: has 2 channels; give one"):
+        refiner(Planted(bright)).open(volume(two_blobs()), two)
 
 
 def test_what_is_no_mask_is_refused():

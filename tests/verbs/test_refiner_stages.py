@@ -19,6 +19,8 @@ from segfw.model.source import ModelSource, fold_folder, trained_folds
 from segfw.model.training_record import read_metrics
 from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE, TWO_D, Plan
+from segfw.retraining.retrain_options import RetrainOptions
+from segfw.retraining.retraining_plan import read_base
 from segfw.standing.of_work import work_standing
 from segfw.verbs.calibrate import calibrate
 from segfw.verbs.export import export_model
@@ -163,6 +165,8 @@ def test_a_refiner_is_loaded_alone_and_predicts_nothing(work, tmp_path):
         calibrate(work, configuration=REFINE, device="cpu")
     with pytest.raises(UserError, match=refusal):
         Predictor.of(model, device="cpu")
+    with pytest.raises(UserError, match=refusal):
+        read_base(work, RetrainOptions(configuration=REFINE))
 
 
 def test_it_is_never_chosen_by_itself(work, tmp_path):
