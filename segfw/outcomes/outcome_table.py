@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Covariate(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRow:
-    """A line of the table; ``case`` or ``patient`` is '' where it has no such column."""
+    """A line of the table; ``case`` or ``patient`` is '' where it has no such column, other cells where they miss."""
 
     line: int
     case: str
@@ -41,7 +41,7 @@ class OutcomeRow:
     @property
     def has_outcome(self) -> bool:
         """Whether it is known."""
-        return self.outcome.casefold() not in MISSING
+        return self.outcome != ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,15 @@ def read_outcomes(path: Path, target: str, covariates: Sequence[str]) -> Outcome
     patient_column = _key_column(path, header, GROUP_COLUMNS, named, "patient")
     if case_column is None and patient_column is None:
         raise UserError(f"{path}: has no column for the case or the patient ({shown(header)}); name one column 'case'")
+    cells_of = {name: _known(cell_of(cells, column) for _, cells in lines) for name, column in named.items()}
     rows = []
-    for number, cells in lines:
+    for place, (number, cells) in enumerate(lines):
         row = OutcomeRow(
             line=number,
             case="" if case_column is None else cell_of(cells, case_column),
             patient="" if patient_column is None else cell_of(cells, patient_column),
-            outcome=cell_of(cells, named[target]),
-            covariates=tuple(cell_of(cells, named[name]) for name in covariates),
+            outcome=cells_of[target][place],
+            covariates=tuple(cells_of[name][place] for name in covariates),
         )
         for what, column, found in (("case", case_column, row.case), ("patient", patient_column, row.patient)):
             if column is not None and not found:
@@ -80,6 +81,17 @@ def read_outcomes(path: Path, target: str, covariates: Sequence[str]) -> Outcome
     if not rows:
         raise UserError(f"{path}: has no line but its head; add the patients")
     return OutcomeTable(path=path, target=target, columns=tuple(covariates), rows=tuple(rows))
+
+
+def _known(cells: Iterable[str]) -> list[str]:
+    """The cells of a column, '' where they say that there is no value.
+
+    'none' says so among numbers. Among texts it is one of them: complications that are none, leak or bleeding.
+    """
+    cells = list(cells)
+    is_of_numbers = all(_is_number(cell) for cell in cells)
+    missing = MISSING if is_of_numbers else MISSING - {"none"}
+    return ["" if cell.casefold() in missing else cell for cell in cells]
 
 
 def _column(path: Path, header: Line, name: str) -> int:
@@ -105,7 +117,10 @@ def _key_column(path: Path, header: Line, called: frozenset[str], named: Mapping
 
 def event_of(table: OutcomeTable, event: str | None) -> str:
     """The value that is the event: the one that is asked for, else 1, yes, true or 是 of two that mean yes and no."""
-    values = sorted({row.outcome for row in table.rows if row.has_outcome})
+    distinct: dict[str, str] = {}  # 1 and 1.0 are one value
+    for value in sorted({row.outcome for row in table.rows if row.has_outcome}):
+        distinct.setdefault(_plain(value), value)
+    values = list(distinct.values())
     shown_values = listed(values[:6], "and") + (", ..." if len(values) > 6 else "")
     if event is not None:
         same = [value for value in values if same_value(value, event)]
@@ -144,7 +159,7 @@ def covariates_of(table: OutcomeTable) -> tuple[Covariate, ...]:
     found = []
     for index, column in enumerate(table.columns):
         cells = {row.covariates[index] for row in table.rows}
-        known = {cell for cell in cells if cell.casefold() not in MISSING}
+        known = cells - {""}
         texts = sorted(cell for cell in known if not _is_number(cell))
         if not known:
             raise UserError(f"{table.path}: column {column!r} is empty; leave it out of --covariates")
@@ -173,7 +188,7 @@ def _is_number(cell: str) -> bool:
 def covariate_value(table: OutcomeTable, row: OutcomeRow, index: int, covariate: Covariate) -> float:
     """As a number, NaN where it is missing; UserError of a text that the model does not know."""
     cell = row.covariates[index]
-    if cell.casefold() in MISSING:
+    if not cell:
         return math.nan
     wanted = "a number"
     if covariate.texts is not None:

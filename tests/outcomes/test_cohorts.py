@@ -9,7 +9,7 @@ from builders.outcomes import write_rows
 from segfw.base.records import UserError
 from segfw.outcomes.cohorts import joined_cohort, require_same_settings
 from segfw.outcomes.feature_table import listed_features, read_features, row_digests
-from segfw.outcomes.outcome_table import Covariate, read_outcomes
+from segfw.outcomes.outcome_table import Covariate, event_of, read_outcomes
 
 MEASURED = [
     ["case", "structure", "status", "volume_ml", "centroid_right_mm", "axes_plane"],
@@ -236,6 +236,17 @@ def test_other_settings_are_refused(tmp_path):
         require_same_settings(found, "22", tmp_path)
     with pytest.raises(UserError, match="features without radiomics settings"):
         require_same_settings(found, "", tmp_path)
+
+
+def test_none_is_missing_among_numbers_and_a_value_among_texts(tmp_path):
+    rows = [["patient", "grade", "age", "smokes"], ["a", "none", "None", "none"], ["b", "leak", "60", "daily"]]
+    table = outcomes_of(tmp_path, rows, target="grade", covariates=("age", "smokes"))
+    found = joined_cohort(features_of(tmp_path), table, event="leak")
+    assert found.has_event_n.tolist() == [False, True]
+    np.testing.assert_array_equal(found.values_nd[:, :2], [[np.nan, 1], [60, 0]])
+    numbers = outcomes_of(tmp_path, [["patient", "died"], ["a", "1"], ["b", "none"], ["c", "0.0"], ["c", "0"]])
+    assert [row.has_outcome for row in numbers.rows] == [True, False, True, True]
+    assert event_of(numbers, None) == "1"
 
 
 def test_a_text_that_a_model_does_not_know_is_refused(tmp_path):
