@@ -55,6 +55,7 @@ class Counters:
     rescues: int = 0
     rescued_epoch: int = 0  # in which the last one was
     parts: int = 1  # that a batch is computed in
+    kept: list[float] = field(default_factory=list)  # parts of the schedule after which the weights were kept
     events: Events = field(default_factory=Events)  # what befell the epoch that is under way, for its row
 
 

@@ -15,12 +15,18 @@ def kept_file(folder: Path, share: float) -> Path:
 
 
 def keep_weights(run: TrainRun, state: TrainState, progress: float) -> None:
-    """Writes the weights as they are now for every share of the schedule that is reached and has none yet."""
+    """Writes the weights as they are now for every share of the schedule that is reached and has none yet.
+
+    A run that went back to an earlier checkpoint, after a kill or a divergence, writes them anew: what lies there then
+    is of steps that it did not go on from.
+    """
     for share in run.keep_at:
-        path = kept_file(run.folder, share)
-        if progress >= share and run.ranks.is_first and not path.is_file():
+        if progress < share or share in state.counters.kept:
+            continue
+        state.counters.kept.append(share)
+        if run.ranks.is_first:
             save_weights(
-                path,
+                kept_file(run.folder, share),
                 state.network.state_dict(),
                 epoch=state.counters.epoch,
                 mirror_axes=run.mirror_axes,

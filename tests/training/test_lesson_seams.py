@@ -61,6 +61,15 @@ def test_weights_are_kept_after_a_quarter(prepared, tmp_path):
     assert all(torch.equal(tensor, weights(plain)[name]) for name, tensor in weights(folder).items())
 
 
+def test_weights_of_a_run_that_was_lost_are_not_kept(prepared, tmp_path):
+    whole = run(prepared, tmp_path / "whole", keep_at=(0.25,), epochs=4, steps_per_epoch=3)
+    again = kept_file(tmp_path / "again", 0.25)
+    again.parent.mkdir()
+    again.write_bytes(b"of a run that was killed before its first checkpoint")
+    run(prepared, tmp_path / "again", keep_at=(0.25,), epochs=4, steps_per_epoch=3)
+    assert again.read_bytes() == kept_file(whole, 0.25).read_bytes()
+
+
 @pytest.mark.parametrize("architecture", ["plain-unet", "residual-encoder-unet"])
 def test_heads_are_what_depends_on_the_number_of_classes(architecture):
     found = head_names(spec(architecture=architecture), build_network)
