@@ -137,6 +137,16 @@ def is_annotated(case: Case, structure: str) -> bool:
     return case.annotated is None or structure in case.annotated
 
 
+def annotated_outputs_of(labels: LabelSet, cases: Sequence[Case]) -> dict[str, tuple[bool, ...]]:
+    """Which outputs are annotated, of every case in which not all are."""
+    found = {}
+    for case in cases:
+        outputs = annotated_outputs(labels, case.annotated)
+        if outputs is not None:
+            found[case.id] = outputs
+    return found
+
+
 def annotated_outputs(labels: LabelSet, annotated: Sequence[str] | None) -> tuple[bool, ...] | None:
     """For each output of the network whether its structure was drawn, the background included; None if all were."""
     if annotated is None:

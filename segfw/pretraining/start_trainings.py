@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class StartsPlan:
     plan: Plan
     configuration: Configuration
     cases: tuple[Case, ...]
+    annotated: Mapping[str, tuple[bool, ...]]  # outputs, of cases annotated in part
     time_budget_s: float
     pretrain_s: float
     pretrained: Path
@@ -130,6 +131,7 @@ def _request(common: StartsPlan, folder: Path, seed: int, arm: Arm, cases: tuple
         settings=settings,
         label_names=tuple(plan.labels.structures),
         target=target_of(plan.labels),
+        annotated=common.annotated,
         output_orders=output_orders(chosen.swapped_pairs, plan.labels),
         device=common.device,
         resume=(folder / CHECKPOINT_FILE).is_file(),

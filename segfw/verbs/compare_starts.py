@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from segfw.planning.work_log import log_in_work
 from segfw.pretraining.compare_options import CompareOptions
 
 if TYPE_CHECKING:
+    from segfw.dataset.cases import Case
     from segfw.planning.plan import Configuration, Plan
     from segfw.planning.splits import Splits
-    from segfw.pretraining.start_results import StartsSummary
+    from segfw.pretraining.start_results import StartResult, StartsSummary
     from segfw.pretraining.start_trainings import StartsPlan
 
 OUTPUT = "compare_starts"
@@ -104,12 +106,14 @@ def _compare(
 
     fold = splits.fold(options.fold)
     common = _common(work, output, plan, chosen, splits, options)
-    numbers = options.labelled.split(",")
+    numbers = tuple(dict.fromkeys(options.labelled.split(",")))
     drawn = {(n, seed): labelled_cases(splits, fold, n, seed) for n in numbers for seed in range(options.seeds)}
     _keep_asked(output, options)
-    _pretrain(work, plan, splits, chosen, common, options)
     path = output / RESULTS_FILE
-    done = {result.key for result in read_results(path)}
+    before = read_results(path)
+    _require_same_folds(before, drawn, {case.id for case in common.cases}, output)
+    done = {result.key for result in before}
+    _pretrain(work, plan, splits, chosen, common, options)
     arms: tuple[Arm, ...] = (SCRATCH, SCRATCH_LONGER, PRETRAINED)
     if options.init_from is not None:
         arms = (*arms, MODEL)
@@ -133,29 +137,69 @@ def _common(
 ) -> StartsPlan:
     from segfw.base.ranks import local_device
     from segfw.base.records import UserError
+    from segfw.dataset.annotated_structures import annotated_outputs_of
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.pretraining.start_trainings import StartsPlan, scored_cases
-    from segfw.training.initial_weights import find_start, require_same_architecture
 
     fold = splits.fold(options.fold)
     if not fold.validation:
         raise UserError(f"fold {options.fold} validates on no case, so there is none that no arm sees; give another")
     scored = scored_cases(splits, fold, options.test_patients)
+    cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     if options.init_from is not None:
-        file = find_start(options.init_from, chosen.name, options.fold)
-        require_same_architecture(options.init_from, file, chosen)
+        _require_start(options.init_from, chosen, options.fold, cases, fold.validation)
     return StartsPlan(
         work=work,
         output=output,
         plan=plan,
         configuration=chosen,
-        cases=tuple(case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in scored),
+        cases=tuple(case for case in cases if case.id in scored),
+        annotated=annotated_outputs_of(plan.labels, cases),
         time_budget_s=options.time_budget_s,
         pretrain_s=options.pretrain_s or options.time_budget_s,
         pretrained=output / "pretrained",
         model=options.init_from,
         device=str(local_device(options.device)),
     )
+
+
+def _require_start(
+    start: Path, chosen: Configuration, fold: str, cases: Sequence[Case], validation: Sequence[str]
+) -> None:
+    """UserError for weights of no use here, or that are known to have seen what all arms are scored on."""
+    from segfw.base.records import UserError
+    from segfw.model.pretraining_record import read_pretraining
+    from segfw.pretraining.unseen_images import seen_cases
+    from segfw.training.initial_weights import find_start, is_foreign, require_same_architecture
+
+    if is_foreign(start):
+        raise UserError(
+            f"--init-from {start}: is a checkpoint of PyTorch, which starts are not compared with; give a model of "
+            "segfw, or begin a training with it (segfw train --init-from)"
+        )
+    file = find_start(start, chosen.name, fold)
+    require_same_architecture(start, file, chosen)
+    record = read_pretraining(file.parent)
+    seen = [] if record is None else seen_cases(record, [case for case in cases if case.id in set(validation)])
+    if seen:
+        raise UserError(
+            f"--init-from {start}: was pretrained on {seen[0]}, which fold {fold} validates on; give a start that has "
+            "not seen what is scored"
+        )
+
+
+def _require_same_folds(
+    results: Sequence[StartResult],
+    drawn: Mapping[tuple[str, int], tuple[str, ...]],
+    scored: Set[str],
+    output: Path,
+) -> None:
+    """UserError if finished trainings are of other folds, as after planning anew: they cannot be compared."""
+    from segfw.base.records import UserError
+
+    for result in results:
+        if drawn.get((result.labelled, result.seed), result.cases) != result.cases or set(result.end) != scored:
+            raise UserError(f"{output}: was begun with other folds than the work folder has now; give another --output")
 
 
 def _pretrain(
@@ -184,13 +228,14 @@ def _keep_asked(output: Path, options: CompareOptions) -> None:
 
     path = output / ASKED_FILE
     asked = options.decisive()
-    if not path.is_file():
-        write_text(path, json.dumps(asked, indent=1) + "\n")
-        return
-    before = read_json(path)
+    if options.init_from is not None:  # a third arm may be added later, and is then of this model alone
+        asked["init_from"] = str(options.init_from.resolve())
+    before = read_json(path) if path.is_file() else {}
     for name, now in asked.items():
-        if before.get(name) != now:
+        if before and before.get(name, now if name == "init_from" else None) != now:
             raise UserError(f"{output}: was begun with {name} {before.get(name)}, not {now}; give another --output")
+    if not asked.keys() <= before.keys():
+        write_text(path, json.dumps({**before, **asked}, indent=1) + "\n")
 
 
 def _say_result(typed: argparse.Namespace, summary: StartsSummary) -> None:

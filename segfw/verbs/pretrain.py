@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,12 @@ def _pretrain(
     from segfw.base.ranks import local_device
     from segfw.model.pretraining_record import PRETRAINING_FILE, read_pretraining
     from segfw.model.source import WEIGHTS_FILE
+    from segfw.pretraining.image_pool import images_in
     from segfw.training.checkpoint import CHECKPOINT_FILE
 
     if options.overwrite:
+        for further in (*options.images, *options.keep_out):
+            images_in(Path(further), plan)  # a wrong folder is told before what is there is deleted
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)  # first: what is half deleted must not count as finished
         shutil.rmtree(folder, ignore_errors=True)
     record = read_pretraining(folder)
@@ -103,6 +107,7 @@ def _pretrain(
         record.save(folder / PRETRAINING_FILE)
     else:
         _require_same(record, options, folder)
+        _require_same_work(record, chosen, _unseen(splits, options.folds), folder)
     _say_images(record)
     device = local_device(options.device)
     if not (folder / WEIGHTS_FILE).is_file():
@@ -127,17 +132,13 @@ def _begin(
     from segfw.pretraining.reconstruction import reconstructing_network
 
     manifest = DatasetManifest.load(work / MANIFEST_FILE)
-    unseen: dict[str, str] = {}
-    for fold in options.folds:
-        for case in splits.fold(fold).validation:
-            unseen.setdefault(case, f"fold {fold} validates on")
     sources = ImageSources(
         work=work,
         data_name=chosen.data_name,
         preprocessing=chosen.preprocessing,
         plan=plan,
         cases=manifest.cases,
-        unseen=unseen,
+        unseen=_unseen(splits, options.folds),
         folders=tuple(map(Path, options.images)),
         keep_out=tuple(map(Path, options.keep_out)),
     )
@@ -153,6 +154,32 @@ def _begin(
         judged=pool.judged,
         kept_out=pool.kept_out,
     )
+
+
+def _unseen(splits: Splits, folds: Sequence[str]) -> dict[str, str]:
+    """The cases of the work folder that must stay unseen, with the reason for each."""
+    unseen: dict[str, str] = {}
+    for fold in folds:
+        for case in splits.fold(fold).validation:
+            unseen.setdefault(case, f"fold {fold} validates on")
+    return unseen
+
+
+def _require_same_work(
+    record: PretrainingRecord, chosen: Configuration, unseen: Mapping[str, str], folder: Path
+) -> None:
+    """UserError if the work folder was planned anew since: for another network, or with folds that it has seen."""
+    from segfw.base.records import UserError
+    from segfw.pretraining.reconstruction import reconstructing_network
+
+    if record.network != reconstructing_network(chosen.network):
+        raise UserError(f"{folder}: was begun with another plan's network; give --overwrite to begin anew")
+    seen = [image.id for image in record.seen if image.id in unseen]
+    if seen:
+        raise UserError(
+            f"{folder}: was begun with other folds and has seen {seen[0]}, which {unseen[seen[0]]}; give --overwrite "
+            "to begin anew"
+        )
 
 
 def _require_same(record: PretrainingRecord, options: PretrainOptions, folder: Path) -> None:

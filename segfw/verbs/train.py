@@ -231,17 +231,12 @@ def _with_start(
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
     """Which outputs are annotated, of every case in which not all are."""
-    from segfw.dataset.annotated_structures import annotated_outputs
+    from segfw.dataset.annotated_structures import annotated_outputs_of
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
 
     if not (work / MANIFEST_FILE).is_file():
         return {}
-    found = {}
-    for case in DatasetManifest.load(work / MANIFEST_FILE).cases:
-        outputs = annotated_outputs(plan.labels, case.annotated)
-        if outputs is not None:
-            found[case.id] = outputs
-    return found
+    return annotated_outputs_of(plan.labels, DatasetManifest.load(work / MANIFEST_FILE).cases)
 
 
 def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, device: torch.device) -> None:

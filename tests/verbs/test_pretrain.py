@@ -139,6 +139,33 @@ def test_the_same_call_goes_on_and_another_is_refused(work, capsys):
     assert (folder / "weights.safetensors").read_bytes() != written
 
 
+def test_a_pretraining_does_not_go_on_with_folds_that_it_has_seen(work):
+    pretrain(work, "2d", **SHORT)
+    splits = json.loads((work / "splits.json").read_text())
+    splits["folds"] = splits["folds"][::-1]
+    (work / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(
+        UserError, match=r"was begun with other folds and has seen case_\d\d, which fold 0 validates on"
+    ):
+        pretrain(work, "2d", **SHORT)
+
+
+def test_a_pretraining_does_not_go_on_with_another_network(work):
+    pretrain(work, "2d", **SHORT)
+    plan = json.loads((work / "plan.json").read_text())
+    plan["configurations"]["2d"]["network"]["features"][0] += 2
+    (work / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match="was begun with another plan's network"):
+        pretrain(work, "2d", **SHORT)
+
+
+def test_what_was_pretrained_stays_where_a_folder_of_images_is_wrong(work, tmp_path):
+    pretrain(work, "2d", **SHORT)
+    with pytest.raises(UserError, match="nowhere"):
+        pretrain(work, "2d", images=(str(tmp_path / "nowhere"),), overwrite=True, **SHORT)
+    assert (work / "pretrained" / "2d" / "weights.safetensors").is_file()
+
+
 def test_pictures_and_record_are_mended_where_a_killed_process_did_not_write_them(work):
     whole = pretrain(work, "2d", **SHORT)
     folder = work / "pretrained" / "2d"
