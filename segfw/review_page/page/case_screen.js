@@ -5,7 +5,7 @@ import { nextRadius, placesBetween } from "./brush.js";
 import { ClickTool } from "./click_tool.js";
 import { ask, el, keepingFocus, say } from "./dom.js";
 import { FindingsPanel } from "./findings_panel.js";
-import { IN_WINDOW, PLACES, REFINED } from "./mask_editor.js";
+import { IN_WINDOW, PLACES, REFINED, labelsOf } from "./mask_editor.js";
 import { OpenCase } from "./open_case.js";
 import { LAYOUTS, MASK_MODES } from "./picture.js";
 import { PLANES, PLANE_NAMES, growsToTheRight, patientSide } from "./planes.js";
@@ -277,9 +277,7 @@ export class CaseScreen {
 
   /** Labels of voxels that make a structure: more than one for nested regions. */
   labelsOf(index) {
-    const structure = this.app.session.structures.find((each) => each.index === index);
-    const parts = (structure?.parts ?? []).filter(([group]) => group === this.open.group).map(([, label]) => label);
-    return parts.length > 0 ? parts : [index];
+    return labelsOf(this.app.session.structures, index, this.open.group);
   }
 
   // Structures and regions

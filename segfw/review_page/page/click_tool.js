@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { ask, el, say } from "./dom.js";
 import { gunzipIfNeeded } from "./gzip.js";
-import { REFINED } from "./mask_editor.js";
+import { REFINED, labelsAround } from "./mask_editor.js";
 import { number, t } from "./text.js";
 
 export class ClickTool {
@@ -133,7 +133,8 @@ export class ClickTool {
       const { editor } = asked;
       const box = [0, 1, 2].map((axis) => [answer.box_xyz[axis], answer.box_xyz[axis + 3]]);
       editor.begin(REFINED, asked.structure.index);
-      editor.takeValues(box, values, screen.labelsOf(asked.structure.index), asked.mayOverwrite);
+      const own = labelsAround(screen.app.session.structures, asked.structure.index, screen.open.group);
+      editor.takeValues(box, values, own, asked.mayOverwrite);
       change = editor.end();
     }
     this.answered = { editor: asked.editor, clicks: [...this.#standing(asked.editor), { number: answer.click, change }] };

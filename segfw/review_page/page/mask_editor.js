@@ -13,6 +13,23 @@ export const IN_WINDOW = "window";
 export const REFINED = "refine"; // the name of changes that the refiner has answered
 export const PLACES = [ANYWHERE, INSIDE, OUTSIDE, IN_WINDOW];
 
+/** Labels of voxels that make a structure, in a group: more than one for nested regions. */
+export function labelsOf(structures, index, group) {
+  const structure = structures.find((each) => each.index === index);
+  const parts = (structure?.parts ?? []).filter(([of]) => of === group).map(([, label]) => label);
+  return parts.length > 0 ? parts : [index];
+}
+
+/**
+ * Labels of a structure and of those that share labels with it. A voxel of these may become another one of them without
+ * a loss for anybody: what joins the core of a tumour stays in the whole of it.
+ */
+export function labelsAround(structures, index, group) {
+  const own = labelsOf(structures, index, group);
+  const around = structures.map((each) => labelsOf([each], each.index, group));
+  return [...new Set([...own, ...around.filter((labels) => labels.some((label) => own.includes(label))).flat()])];
+}
+
 export class MaskEditor {
   /**
    * @param {Uint8Array} values of the mask, x fastest; they are changed in place
@@ -145,7 +162,7 @@ export class MaskEditor {
 
   /**
    * Puts values of a box in their place: ``box`` as [first, behind the last] for x, y, z. Voxels that are neither empty
-   * nor of the labels ``own`` stay, unless ``mayOverwrite``.
+   * nor of the labels ``own``, which are those of ``labelsAround`` a structure, stay, unless ``mayOverwrite``.
    */
   takeValues(box, given, own, mayOverwrite) {
     const [xs, ys, zs] = box;

@@ -1,4 +1,4 @@
-import { ANYWHERE, INSIDE, IN_WINDOW, MaskEditor, OUTSIDE, joined } from "/mask_editor.js";
+import { ANYWHERE, INSIDE, IN_WINDOW, MaskEditor, OUTSIDE, joined, labelsAround, labelsOf } from "/mask_editor.js";
 import { PLANES } from "/planes.js";
 import { draws, equal, test } from "./harness.js";
 
@@ -208,4 +208,18 @@ test("values of a box are put in their place, and others than empty and own voxe
   equal(set(editor, 2), []);
   equal([all.added, all.box], [1, [[1, 2], [1, 2], [1, 2]]]);
   equal(draw(editor, () => editor.takeValues([[1, 2], [1, 2], [1, 2]], Uint8Array.from([1]), [1], true)), null);
+});
+
+test("what joins the core of a tumour is taken from the whole of it, and from no other structure", () => {
+  const whole = { index: 1, parts: [[0, 1], [0, 2], [0, 3]] };
+  const core = { index: 2, parts: [[0, 2], [0, 3]] };
+  const ventricle = { index: 4, parts: [[0, 4]] };
+  const structures = [whole, core, ventricle];
+  equal(labelsOf(structures, 2, 0), [2, 3]);
+  equal(labelsAround(structures, 2, 0).sort(), [1, 2, 3]);
+  equal(labelsAround(structures, 4, 0), [4]);
+  const editor = editorOf({ "1,1,1": 1, "2,1,1": 4, "3,1,1": 3 });
+  const box = [[1, 4], [1, 2], [1, 2]];
+  draw(editor, () => editor.takeValues(box, Uint8Array.from([2, 2, 3]), labelsAround(structures, 2, 0), false));
+  equal([set(editor, 2), set(editor, 4), set(editor, 3)], [[at(1, 1, 1)], [at(2, 1, 1)], [at(3, 1, 1)]]);
 });
