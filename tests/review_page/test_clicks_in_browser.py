@@ -220,6 +220,26 @@ def test_a_second_click_waits_and_nothing_else_is_drawn_meanwhile(hand, gate):
     np.testing.assert_array_equal(hand.bitmap, before)
 
 
+def test_nothing_else_is_drawn_or_clicked_while_a_stroke_is(hand):
+    """Keys work while the button is down; the stroke is undone as a whole all the same."""
+    hand.open("refused")
+    before = hand.bitmap
+    hand.value(f"{SCREEN}.select({LIVER})")
+    hand.press("b")
+    hand.go_to((9, 3, 5))
+    hand.page.mouse.move(*hand.place("axial", (9, 3, 5)))
+    hand.page.mouse.down()
+    hand.until(f"{SCREEN}.stroke?.kind === 'draw'")
+    hand.press("Enter", "Shift+R", "Enter")
+    answered(hand)
+    hand.page.mouse.up()
+    hand.drawn()
+    assert (hand.bitmap != before).any()
+    hand.press("z", "z", "z")
+    np.testing.assert_array_equal(hand.bitmap, before)
+    hand.press("b")
+
+
 def test_an_answer_that_comes_after_the_case_was_left_changes_nothing(hand, gate):
     begin(hand, "waiting")
     gate.unlink()

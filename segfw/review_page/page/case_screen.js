@@ -395,7 +395,7 @@ export class CaseScreen {
       say(t("refine.wait"));
       return false;
     }
-    return true;
+    return this.stroke?.kind !== "draw"; // a change that began inside of another would leave half of it without undo
   }
 
   #draws(work) {
