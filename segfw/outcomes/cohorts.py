@@ -25,6 +25,7 @@ from segfw.outcomes.outcome_table import (
 )
 from segfw.outcomes.patient_folds import events_of
 
+FEWEST_OF_TWINS = 3  # features, which two patients do not have alike by chance
 FEWEST_TOLD = 10  # events, of which one feature of thousands does not tell all by chance
 
 
@@ -130,7 +131,7 @@ def joined_cohort(
             "nothing, name one case a patient in the table"
         )
     values_nf = np.stack([feature_rows[each] for each in taken])
-    notes += _notes_of_tellers(values_nf, has_event_n, features.names)
+    notes += [*_notes_of_tellers(values_nf, has_event_n, features.names), *_notes_of_twins(taken, values_nf, features)]
     return Cohort(
         measures=features.path,
         table=table.path,
@@ -169,6 +170,24 @@ def _notes_of_tellers(values_nf: np.ndarray, has_event_n: np.ndarray, names: Seq
     return [
         f"a single feature tells every patient's outcome ({listed(found[:3], 'and')}): make sure that it was known "
         "before the outcome"
+    ]
+
+
+def _notes_of_twins(patients: Sequence[str], values_nf: np.ndarray, features: FeatureTable) -> list[str]:
+    """Of patients who are alike in every feature: one scan under two names is fitted to and held out at once."""
+    if len(features.names) < FEWEST_OF_TWINS:
+        return []
+    first_of: dict[str, str] = {}
+    twins = []
+    for patient, digest in zip(patients, row_digests(values_nf, features.names)):
+        first = first_of.setdefault(digest, patient)
+        if first != patient:
+            twins.append(f"{patient} those of {first}")
+    if not twins:
+        return []
+    return [
+        f"{count(len(twins), 'patient')} with exactly the features of another one ({listed(twins[:3], 'and')}): if it "
+        "is one scan under two names, figures are too good; remove one of them"
     ]
 
 

@@ -48,6 +48,13 @@ class Gain(Record):
     low: float
     high: float
 
+    @property
+    def verdict(self) -> str:
+        """What the interval shows."""
+        if self.low > 0:
+            return "a gain"
+        return "a loss" if self.high < 0 else "no gain shown"
+
 
 class FeatureShare(Record):
     """How often a feature was in the models of features: ``considered`` by the choice, ``used`` with a coefficient.
@@ -137,7 +144,9 @@ def _figure_lines(models: Mapping[ModelName, ModelFigures], gain: Gain | None) -
             f"Brier {each.brier:.3f}, calibration intercept {each.calibration_intercept:+.2f}, slope {slope}"
         )
     if gain is not None:
-        lines.append(f"features add {gain.auc:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] of AUC to the covariates")
+        lines.append(
+            f"features add {gain.auc:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] of AUC to the covariates: {gain.verdict}"
+        )
     return lines
 
 

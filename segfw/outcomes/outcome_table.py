@@ -160,7 +160,7 @@ def covariates_of(table: OutcomeTable) -> tuple[Covariate, ...]:
     for index, column in enumerate(table.columns):
         cells = {row.covariates[index] for row in table.rows}
         known = cells - {""}
-        texts = sorted(cell for cell in known if not _is_number(cell))
+        texts = sorted(cell for cell in known if cell.casefold() in MISSING or not _is_number(cell))
         if not known:
             raise UserError(f"{table.path}: column {column!r} is empty; leave it out of --covariates")
         if not texts:

@@ -127,8 +127,9 @@ def gains_of(results: Sequence[StartResult], patient_of: Mapping[str, str]) -> t
         for at in moments:
             for first, second in pairs:
                 seeds = sorted(arms[first].keys() & arms[second].keys())
-                if seeds:
-                    found.append(_gain(labelled, at, first, second, arms, seeds, patient_of))
+                gain = _gain(labelled, at, first, second, arms, seeds, patient_of) if seeds else None
+                if gain is not None:
+                    found.append(gain)
     return tuple(found)
 
 
@@ -140,12 +141,14 @@ def _gain(
     arms: Mapping[str, Mapping[int, StartResult]],
     seeds: Sequence[int],
     patient_of: Mapping[str, str],
-) -> Gain:
+) -> Gain | None:
+    """None where no case has a Dice in both arms, because no structure is in any."""
     tables = [patient_means([arms[name][seed].at(at) for seed in seeds], patient_of) for name in (first, second)]
     patients = sorted(tables[0].keys() & tables[1].keys())
     columns = [np.array([table[patient] for patient in patients]) for table in tables]
     found = paired(columns[0], columns[1], larger_is_better=True)
-    assert found is not None, "both arms were scored on the same cases"
+    if found is None:
+        return None
     of_seeds = [[patient_means([arms[name][seed].at(at)], patient_of) for name in (first, second)] for seed in seeds]
     by_seed = tuple(float(np.mean([one[each] - two[each] for each in one if each in two])) for one, two in of_seeds)
     seed_low, seed_high = seed_interval(by_seed)

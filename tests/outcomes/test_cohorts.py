@@ -238,6 +238,14 @@ def test_other_settings_are_refused(tmp_path):
         require_same_settings(found, "", tmp_path)
 
 
+def test_one_scan_under_two_names_is_said(tmp_path):
+    measured = [["case", "x", "y", "z"], ["a", "1", "2", ""], ["b", "1", "2", ""], ["c", "1", "3", "4"]]
+    outcomes = [["case", "died"], ["a", "1"], ["b", "0"], ["c", "0"]]
+    (note,) = cohort_of(tmp_path, measured, outcomes).notes
+    assert "1 patient with exactly the features of another one (b those of a)" in note
+    assert cohort_of(tmp_path, [row[:3] for row in measured], outcomes).notes == ()
+
+
 def test_none_is_missing_among_numbers_and_a_value_among_texts(tmp_path):
     rows = [["patient", "grade", "age", "smokes"], ["a", "none", "None", "none"], ["b", "leak", "60", "daily"]]
     table = outcomes_of(tmp_path, rows, target="grade", covariates=("age", "smokes"))

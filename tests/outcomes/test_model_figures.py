@@ -13,6 +13,7 @@ from segfw.outcomes.model_figures import (
     net_benefit_of_all,
     roc_curve,
 )
+from segfw.outcomes.outcome_report import Gain
 
 EVENTS = np.array([True, True, False, False, False])
 
@@ -105,3 +106,10 @@ def test_roc_goes_through_every_score():
     assert false == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
     assert true == pytest.approx([0, 0.5, 0.5, 1, 1])
     assert np.trapezoid(true, false) == pytest.approx(4.5 / 6)
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict", [(0.01, 0.2, "a gain"), (-0.1, 0.2, "no gain shown"), (-0.3, -0.1, "a loss")]
+)
+def test_what_a_gain_shows(low, high, verdict):
+    assert Gain(auc=(low + high) / 2, low=low, high=high).verdict == verdict

@@ -53,6 +53,12 @@ def test_seeds_that_disagree_show_nothing_however_sure_the_patients_are():
     assert "no gain shown" in gain.text()
 
 
+def test_cases_without_any_structure_show_nothing():
+    empty = {"case_0": {"organ": None}}
+    results = [result(arm, 0, 0.5).model_copy(update={"quarter": empty, "end": empty}) for arm in (PRETRAINED, SCRATCH)]
+    assert gains_of(results, {}) == ()
+
+
 def test_one_seed_shows_nothing():
     gain = gains_of([result(PRETRAINED, 0, 0.9), result(SCRATCH, 0, 0.1)], {})[1]
     assert (gain.seed_low, gain.verdict) == (None, "no gain shown")
