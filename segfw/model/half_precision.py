@@ -45,7 +45,8 @@ def measure_rounding(
     for weights in (whole, rounded):
         network.load_state_dict(weights)
         logits.append(network(patch))
-    classes = [part > 0 if plan.labels.regions else part.argmax(1) for part in logits]
+    is_of_regions = bool(plan.labels.regions) and not configuration.is_refiner  # whose outputs are 'is' and 'is not'
+    classes = [part > 0 if is_of_regions else part.argmax(1) for part in logits]
     return HalfRounding(
         patch=source,
         largest_logit_change=float((logits[0] - logits[1]).abs().max()),
