@@ -18,7 +18,6 @@ from builders.refiner import (
 from segfw.base.records import UserError
 from segfw.clicks.click import AsksFirst
 from segfw.images.volume import Volume
-from segfw.interaction.refiner import SURE
 
 SHAPE = (12, 40, 44)
 GRID = canonical_grid(SHAPE)
@@ -93,18 +92,6 @@ def test_the_clicked_voxel_obeys_whatever_the_network_says():
     assert change.box == ((5, 6), (20, 21), (20, 21))
     assert change.gained == {"liver": 1}
     assert case.mask.array.sum() == LIVER
-
-
-def undecided(image):
-    """Finds the structure everywhere, and is not sure of it."""
-    return bright(image) * 0 + 0.75 * SURE
-
-
-def test_a_network_that_is_not_sure_changes_the_clicked_voxel_alone():
-    case = opened(two_blobs() + np.float32(0.125), np.zeros(SHAPE, np.uint8), Planted(undecided))
-    case.click("liver", ras_of(GRID, (5, 20, 20)))
-    assert case.mask.array[0][5, 20, 20] == LIVER
-    assert np.count_nonzero(case.mask.array) == 1
 
 
 def test_other_labels_are_protected_unless_they_may_be_overwritten():
