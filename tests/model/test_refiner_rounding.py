@@ -16,7 +16,7 @@ class TwoLogits(nn.Module):
         self.logits = nn.Parameter(torch.zeros(2))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.logits.view(1, 2, 1, 1, 1).expand(1, 2, *image.shape[2:])
+        return self.logits.view(1, 2, 1, 1, 1).expand(1, 2, *image.shape[2:]).clone()
 
 
 def test_a_logit_that_changes_its_sign_and_not_its_rank_changes_no_class(tmp_path):
