@@ -192,12 +192,13 @@ def _notes_of_twins(patients: Sequence[str], values_nf: np.ndarray, features: Fe
 
 
 def _patients(features: FeatureTable, table: OutcomeTable, by_patient: str | Path | None) -> dict[str, str]:
-    """The patient of every measured case: as somebody says, as the table says, else as the names clearly tell."""
+    """The patient of every measured case: as somebody says, else as one of both tables, else as names clearly tell."""
     if by_patient is not None:
         return read_groups(by_patient, features.cases, called="--by-patient")
     measured = guess_groups(features.cases, for_folds=False)
     called_alike = {row.patient for row in table.rows} & set(features.cases)
     measured |= {case: case for case in called_alike}
+    measured |= features.patient_of
     return measured | {row.case: row.patient for row in table.rows if row.patient and row.case in measured}
 
 

@@ -17,6 +17,7 @@ from segfw.base.words import count, listed
 from segfw.dataset.case_tables import CASE_COLUMNS, GROUP_COLUMNS, Line, cell_of, column_of, columns_called, table_rows
 
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
+PATIENT_COLUMNS = GROUP_COLUMNS - {"group", "groupid"}  # a group may be one of treatment
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 STRUCTURE = "structure"
 SETTINGS = "settings"
@@ -32,11 +33,12 @@ class FeatureTable:
     """The features of every case, a row each (cases, features); NaN is missing.
 
     ``settings`` are the letters by which ``measure --radiomics`` tells how images were brought to grey levels; '' where
-    the table does not say.
+    the table does not say. ``patient_of`` are the patients of cases, where it has a column for them.
     """
 
     path: Path
     cases: tuple[str, ...]
+    patient_of: Mapping[str, str]
     names: tuple[str, ...]
     values: np.ndarray
     settings: str
@@ -65,11 +67,13 @@ def read_features(path: Path) -> FeatureTable:
         raise UserError(f"{path}: has no line but its head; measure some masks first")
     case_column = _case_column(path, header)
     structure_column = names.index(STRUCTURE) if STRUCTURE in names else None
+    # A number of a patient is no feature: they are given in the order of years, and of what became of patients.
+    keys = columns_called(header, CASE_COLUMNS | GROUP_COLUMNS)
     is_measured = STATUS in names
     columns = {}
     texts = []
     for index, name in enumerate(names):
-        is_fact = index in (case_column, structure_column) or name in FACTS
+        is_fact = index in (*keys, case_column, structure_column) or name in FACTS
         if not name or is_fact or (is_measured and OF_THE_SCAN.fullmatch(name)):
             continue
         numbers = _numbers(path, name, index, lines)
@@ -85,6 +89,7 @@ def read_features(path: Path) -> FeatureTable:
     return FeatureTable(
         path=path,
         cases=tuple(dict.fromkeys(case for case, _ in rows)),
+        patient_of=_patients_of_cases(path, header, lines, case_column),
         settings=_settings(path, names, lines),
         notes=(*notes, *_notes_of_status(names, lines, structure_column)),
         names=feature_names,
@@ -108,6 +113,25 @@ def _case_column(path: Path, header: Line) -> int:
     if columns_called(header, GROUP_COLUMNS):
         return column_of(path, header, GROUP_COLUMNS, "patient")
     return column_of(path, header, CASE_COLUMNS, "case")
+
+
+def _patients_of_cases(path: Path, header: Line, lines: Sequence[Line], case_column: int) -> dict[str, str]:
+    """By a column for the patient beside that of the case; empty where there is none, or no single one."""
+    found = [index for index in columns_called(header, PATIENT_COLUMNS) if index != case_column]
+    if len(found) != 1:
+        return {}
+    patient_of: dict[str, str] = {}
+    for number, row in lines:
+        case = cell_of(row, case_column)
+        patient = cell_of(row, found[0])
+        if not patient:
+            raise UserError(f"{path}: line {number} has no patient; fill it in")
+        if patient_of.setdefault(case, patient) != patient:
+            raise UserError(
+                f"{path}: line {number} says that case {case!r} is of patient {patient!r}, and a line before of "
+                f"{patient_of[case]!r}; correct it"
+            )
+    return patient_of
 
 
 def _numbers(path: Path, name: str, column: int, lines: Sequence[Line]) -> np.ndarray | None:

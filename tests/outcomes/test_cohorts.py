@@ -238,6 +238,21 @@ def test_other_settings_are_refused(tmp_path):
         require_same_settings(found, "", tmp_path)
 
 
+def test_numbers_of_patients_are_no_features_and_hold_their_cases_together(tmp_path):
+    measured = [["case", "Patient ID", "scan", "x"], ["u", "7", "1", "2"], ["v", "7", "2", "4"], ["w", "8", "3", "5"]]
+    outcomes = [["case", "died"], ["u", "1"], ["v", "1"], ["w", "0"]]
+    found = cohort_of(tmp_path, measured, outcomes)
+    assert (found.patients, found.names) == (("7", "8"), ("x",))
+    np.testing.assert_array_equal(found.values_nd, [[3], [5]])
+    by_patient = cohort_of(tmp_path, measured, [["patient", "died"], ["7", "1"], ["8", "0"]])
+    np.testing.assert_array_equal(by_patient.values_nd, found.values_nd)
+    with pytest.raises(UserError, match="line 3 says that case 'u' is of patient '9', and a line before of '7'"):
+        features_of(
+            tmp_path,
+            [["case", "structure", "patient", "x"], ["u", "liver", "7", "1"], ["u", "tumour", "9", "2"]],
+        )
+
+
 def test_one_scan_under_two_names_is_said(tmp_path):
     measured = [["case", "x", "y", "z"], ["a", "1", "2", ""], ["b", "1", "2", ""], ["c", "1", "3", "4"]]
     outcomes = [["case", "died"], ["a", "1"], ["b", "0"], ["c", "0"]]
