@@ -16,9 +16,15 @@ class NoBrowser(Exception):
     """There is none; the message says what is missing."""
 
 
+_running: list[Any] = []  # what drives a browser can be started once a process
+
+
 @contextmanager
 def started_chromium() -> Iterator[Any]:
-    """A browser that is started once; NoBrowser if it, or what drives it, is not installed."""
+    """A browser, the one that runs already if there is one; NoBrowser if it, or its driver, is not installed."""
+    if _running:
+        yield _running[0]
+        return
     try:
         from playwright import sync_api
     except ImportError:
@@ -31,5 +37,9 @@ def started_chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(
             executable_path=program, args=[*SWITCHES, *(["--no-sandbox"] if is_root else [])]
         )
-        yield browser
-        browser.close()
+        _running.append(browser)
+        try:
+            yield browser
+        finally:
+            _running.clear()
+            browser.close()

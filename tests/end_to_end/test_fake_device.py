@@ -29,7 +29,16 @@ from segfw.inference.summands import summands_of
 from segfw.inference.tiles import TiledImage, blending_weights
 from segfw.networks import ARCHITECTURES, build_network, fastest_layout
 from segfw.networks.losses import LABELS, LOSSES, Target
-from segfw.networks.spec import MEDNEXT, PLAIN, RESIDUAL_ENCODER, SEGRESNET, SWIN_UNETR, NetworkSpec
+from segfw.networks.spec import (
+    CLICK_REFINER,
+    MEDNEXT,
+    PLAIN,
+    REFINER,
+    RESIDUAL_ENCODER,
+    SEGRESNET,
+    SWIN_UNETR,
+    NetworkSpec,
+)
 from segfw.quality import doubtful_voxels, member_maps
 from segfw.quality.doubtful_voxels import DoubtfulVoxels
 from segfw.quality.member_maps import MemberMaps
@@ -47,7 +56,8 @@ FEATURES = {
     MEDNEXT: (8, 16, 32),
 }
 BLOCKS = {SWIN_UNETR: (1, 2, 2, 2, 2, 1)}
-EVERY = [(name, is_2d) for name in ARCHITECTURES for is_2d in (False, True)]
+# Clicks are drawn on the host from masks and answers that lie on the device: a refiner's steps wait for these.
+EVERY = [(name, is_2d) for name in ARCHITECTURES if name not in (REFINER, CLICK_REFINER) for is_2d in (False, True)]
 
 
 def spec_of(architecture: str, is_2d: bool) -> NetworkSpec:

@@ -9,7 +9,7 @@ from segfw.images.formats import read_volume
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
 from segfw.networks import ARCHITECTURES
-from segfw.networks.spec import PLAIN, RESIDUAL_ENCODER
+from segfw.networks.spec import CLICK_REFINER, PLAIN, REFINER, RESIDUAL_ENCODER
 from segfw.planning.memory import needed_gb
 from segfw.planning.plan import Plan
 from segfw.planning.planner import make_plan
@@ -26,7 +26,12 @@ THICK = fingerprint([((10, 1.4, 1.4), (10, 256, 216))] * 100)
 
 
 def test_every_architecture_that_is_not_nnunets_has_a_preset():
-    assert {PRESETS[name].architecture for name in FOREIGN} == set(ARCHITECTURES) - {PLAIN, RESIDUAL_ENCODER}
+    assert {PRESETS[name].architecture for name in FOREIGN} == set(ARCHITECTURES) - {
+        PLAIN,
+        RESIDUAL_ENCODER,
+        REFINER,
+        CLICK_REFINER,
+    }
 
 
 def test_finer_axes_catch_up_first():

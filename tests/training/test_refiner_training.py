@@ -42,11 +42,12 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(prepared, tmp_path_factory) -> Path:
-    """Masks as a first stage finds them: those of the cases, without their last two slices."""
+    """Masks as a first stage finds them: those of the cases, without the upper half of the slices that hold any."""
     folder = tmp_path_factory.mktemp("found")
     for case in IDS:
         classes = open_array(prepared[0] / f"{case}.classes.b2nd")[:].astype(np.uint8)
-        classes[-4:] = 0
+        filled = np.flatnonzero(classes.any((1, 2)))
+        classes[filled[len(filled) // 2] :] = 0
         save_array(folder / f"{case}.b2nd", classes)
     return folder
 

@@ -15,10 +15,12 @@ from segfw.planning.request import PlanRequest
 
 BEGIN = ["run", "raw", "work"]
 REFUSED = {
-    "--configurations 4d": "unknown configuration '4d'; choose from 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres",
+    "--configurations 4d": (
+        "unknown configuration '4d'; choose from 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, 3d_refine"
+    ),
     "--configurations 3d_fulres": (
-        "unknown configuration '3d_fulres'; choose from 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres; did you mean "
-        "3d_fullres?"
+        "unknown configuration '3d_fulres'; choose from 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, 3d_refine; "
+        "did you mean 3d_fullres?"
     ),
     "--folds 7": "fold '7' does not exist; choose 0 to 4 or all",
     "--folds 0 -1": "fold '-1' does not exist; choose 0 to 4 or all",
