@@ -56,7 +56,7 @@ EDGES = {
         *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),
         "checkup",
     },
-    "clicks": {"base", "images", "dataset"},
+    "clicks": {"base", "images", "dataset", "grid"},
     "interop": {"base", "images", "dataset"},
     "interaction": {
         *("base", "images", "networks", "dataset", "grid", "evaluation", "model", "inference", "clicks", "interop"),

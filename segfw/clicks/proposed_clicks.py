@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segfw.base.components import connected_components
+from segfw.grid.boxes import block_of
 from segfw.images.geometry import Spacing
 
 LEAST_SHARE = 0.25  # of the folds that contradict the mask; below it a place is not doubtful
@@ -51,10 +52,11 @@ def doubt_near(doubt_zyx: np.ndarray, present_zyx: np.ndarray, spacing_mm: Spaci
     from scipy.ndimage import distance_transform_edt
 
     share = np.zeros(present_zyx.shape, np.float32)
-    if not present_zyx.any():
+    held = block_of(present_zyx)
+    if held is None:
         return share
     reach = [math.ceil(NEAR_MM / edge_mm) for edge_mm in spacing_mm]
-    around = _box_around(present_zyx, reach)
+    around = tuple(slice(max(0, side.start - voxels), side.stop + voxels) for side, voxels in zip(held, reach))
     is_near = distance_transform_edt(~present_zyx[around], sampling=spacing_mm) <= NEAR_MM
     share[around] = np.where(is_near, doubt_zyx[around] / 2, 0)
     return share
@@ -79,9 +81,9 @@ def proposed_clicks(
     from scipy.ndimage import distance_transform_edt, find_objects
 
     is_doubtful = share_zyx >= LEAST_SHARE
-    if not is_doubtful.any():
+    around = block_of(is_doubtful)
+    if around is None:
         return []
-    around = _box_around(is_doubtful, (0, 0, 0))
     is_doubtful = is_doubtful[around]
     share_zyx = share_zyx[around]
     depth_mm = np.asarray(distance_transform_edt(np.pad(is_doubtful, 1), sampling=spacing_mm))[1:-1, 1:-1, 1:-1]
@@ -104,15 +106,6 @@ def proposed_clicks(
             )
         )
     return sorted(found, key=lambda place: -place.wrong_mm3)[:most]
-
-
-def _box_around(mask_zyx: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
-    """The smallest box that holds a mask, wider by so many voxels on every side."""
-    found = []
-    for axis, voxels in enumerate(margin):
-        held = np.flatnonzero(mask_zyx.any(axis=tuple({0, 1, 2} - {axis})))
-        found.append(slice(max(0, int(held[0]) - voxels), int(held[-1]) + 1 + voxels))
-    return tuple(found)
 
 
 def _deepest(depth_mm: np.ndarray, spacing_mm: Spacing) -> list[int]:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from segfw.base.components import connected_components
+from segfw.grid.boxes import block_of
 from segfw.images.geometry import Spacing
 from segfw.images.named_mask import Box
 
@@ -81,7 +82,7 @@ def error_components(
     spacing_mm
         Unit of the components' depths; without it they are counted in voxels, along the longest axis.
     """
-    box = _box_of(given_zyx != wanted_zyx)
+    box = block_of(given_zyx != wanted_zyx)
     if box is None:
         return []
     given_zyx = given_zyx[box].astype(bool)
@@ -108,18 +109,6 @@ def _components(
 
 def _moved(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
-
-
-def _box_of(mask_zyx: np.ndarray) -> Box | None:
-    """The smallest box with all of a mask; None where it is empty."""
-    sides = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(mask_zyx.any(axis=others))
-        if not filled.size:
-            return None
-        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return sides[0], sides[1], sides[2]
 
 
 def draw_training_clicks(

@@ -58,6 +58,19 @@ def cut(array: np.ndarray, box: Box) -> np.ndarray:
     return array[..., z, y, x]
 
 
+def block_of(mask_zyx: np.ndarray) -> Block | None:
+    """The smallest block that holds all of a mask; None of an empty one."""
+    parts = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(mask_zyx.any(others))
+        if not len(places):
+            return None
+        parts.append(slice(int(places[0]), int(places[-1]) + 1))
+    z, y, x = parts
+    return z, y, x
+
+
 def nonzero_box(image_czyx: np.ndarray) -> Box:
     """Smallest box that holds every voxel that is not zero in some channel; the whole image if there is none."""
     _, depth, height, width = image_czyx.shape

@@ -132,6 +132,13 @@ def net_benefit(
     return true_t - false_t * odds_t
 
 
+def mean_net_benefit(probabilities_rn: np.ndarray, has_event_n: np.ndarray) -> np.ndarray:
+    """Net benefit at each threshold, the mean of all repeats."""
+    curves = [net_benefit(row, has_event_n) for row in probabilities_rn]
+    found: np.ndarray = np.mean(curves, axis=0)
+    return found
+
+
 def net_benefit_of_all(has_event_n: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> np.ndarray:
     """Of treating everybody; of treating nobody it is 0."""
     return net_benefit(np.ones(len(has_event_n)), has_event_n, thresholds)

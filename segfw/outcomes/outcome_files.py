@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.printing import csv_text
 from segfw.base.records import UserError
-from segfw.outcomes.model_figures import THRESHOLDS, net_benefit, net_benefit_of_all
+from segfw.outcomes.model_figures import THRESHOLDS, mean_net_benefit, net_benefit_of_all
 from segfw.outcomes.outcome_model import OutcomeModel
 from segfw.outcomes.outcome_page import write_outcome_page
 from segfw.outcomes.outcome_report import FeatureShare, OutcomeReport
@@ -91,15 +89,8 @@ def shares_csv(shares: tuple[FeatureShare, ...]) -> str:
 def benefit_csv(scored: Scored) -> str:
     """A row a threshold: net benefit of treating all, and by each model, the mean of all repeats."""
     of_all = net_benefit_of_all(scored.has_event_n)
-    curves = [benefit_of(rows_rn, scored.has_event_n) for rows_rn in scored.probabilities.values()]
+    curves = [mean_net_benefit(rows_rn, scored.has_event_n) for rows_rn in scored.probabilities.values()]
     rows = []
     for index, threshold in enumerate(THRESHOLDS):
         rows.append([threshold, f"{of_all[index]:.6g}", *(f"{curve[index]:.6g}" for curve in curves)])
     return csv_text([*COLUMNS[BENEFIT], *scored.probabilities], rows)
-
-
-def benefit_of(probabilities_rn: np.ndarray, has_event_n: np.ndarray) -> np.ndarray:
-    """Net benefit at each threshold, the mean of all repeats."""
-    curves = [net_benefit(row, has_event_n) for row in probabilities_rn]
-    found: np.ndarray = np.mean(curves, axis=0)
-    return found

@@ -20,7 +20,7 @@ from segfw.base.figures import (
     shortened,
 )
 from segfw.outcomes.fitting_models import MODELS, ModelName
-from segfw.outcomes.model_figures import THRESHOLDS, net_benefit, net_benefit_of_all, roc_curve
+from segfw.outcomes.model_figures import THRESHOLDS, mean_net_benefit, net_benefit_of_all, roc_curve
 from segfw.outcomes.outcome_report import OF_MODELS, FeatureShare
 from segfw.outcomes.outcome_study import Scored
 
@@ -120,8 +120,7 @@ def _draw_benefit(ax: Axes, scored: Scored) -> None:
     ax.set_title("Net benefit", size=10, color=INK, loc="left")
     share = float(scored.has_event_n.mean())
     for name, rows in scored.probabilities.items():
-        curve = np.mean([net_benefit(row, scored.has_event_n) for row in rows], axis=0)
-        ax.plot(THRESHOLDS, curve, label=OF_MODELS[name], **_style(name))
+        ax.plot(THRESHOLDS, mean_net_benefit(rows, scored.has_event_n), label=OF_MODELS[name], **_style(name))
     ax.plot(THRESHOLDS, net_benefit_of_all(scored.has_event_n), color=SOFT_INK, lw=1.2, label="all are treated")
     ax.axhline(0, color=INK, lw=1.2, linestyle=(0, (1, 2)), label="nobody is")
     ax.set_ylim(-0.15 * share, 1.1 * share)

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from segfw.base.components import connected_components
-from segfw.grid.boxes import Block, shape_of
+from segfw.grid.boxes import Block, block_of, shape_of
 from segfw.images.geometry import Spacing
 from segfw.quality.doubtful_voxels import StructureDoubt
 from segfw.quality.member_maps import MemberMaps, boxes_of, codes_of, is_any_of
@@ -289,7 +289,7 @@ def _region(
     each: StructureInMaps, kind: RegionKind, mask_zyx: np.ndarray, block: Block, wrong_mm3: float
 ) -> FoundRegion:
     """A region cut to the box around it."""
-    within = _box_around(mask_zyx)
+    within = block_of(mask_zyx)
     assert within is not None  # a region has voxels
     corner = [part.start for part in block]
     z, y, x = (slice(part.start + start, part.stop + start) for part, start in zip(within, corner))
@@ -302,19 +302,6 @@ def _region(
         voxels=int(cut.sum()),
         expected_wrong_mm3=wrong_mm3,
     )
-
-
-def _box_around(mask_zyx: np.ndarray) -> Block | None:
-    """The smallest block that holds all of a mask; None of an empty one."""
-    parts = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(mask_zyx.any(others))
-        if not len(places):
-            return None
-        parts.append(slice(int(places[0]), int(places[-1]) + 1))
-    z, y, x = parts
-    return z, y, x
 
 
 def _block(start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Block:
