@@ -36,6 +36,14 @@ def drawn_mask(shape=SHAPE) -> np.ndarray:
     return mask
 
 
+def liver_with_tumour() -> np.ndarray:
+    """Liver of 4 x 8 x 10 voxels with a tumour of 2 x 2 x 2, far from the middle so that a wrong side shows."""
+    mask = np.zeros((12, 20, 24), np.uint8)
+    mask[3:7, 5:13, 2:12] = 1
+    mask[4:6, 7:9, 4:6] = 2
+    return mask
+
+
 def make_drafts(
     root: Path,
     masks: Mapping[str, np.ndarray] | None = None,

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from builders.drafts_folder import make_drafts, write_volume
+from builders.drafts_folder import liver_with_tumour, make_drafts, write_volume
 from builders.planted_refiner import DIGEST, RADIUS_MM
 from builders.review_hand import SCREEN, Hand, hand_at
 from builders.review_server import Reviewer, review_server
@@ -29,18 +29,12 @@ TUMOUR = 2
 CLICKS = f"{SCREEN}.clicks"
 
 
-def drafted() -> np.ndarray:
-    """Liver of 4 x 8 x 10 voxels with a tumour of 2 x 2 x 2, far from the middle so that a wrong side shows."""
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[3:7, 5:13, 2:12] = LIVER
-    mask[4:6, 7:9, 4:6] = TUMOUR
-    return mask
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_drafts(tmp_path_factory.mktemp("clicks"), {case: drafted() for case in CASES}, affine_xyz=AFFINE)
-    lacking = drafted()
+    folder = make_drafts(
+        tmp_path_factory.mktemp("clicks"), {case: liver_with_tumour() for case in CASES}, affine_xyz=AFFINE
+    )
+    lacking = liver_with_tumour()
     lacking[3:7, 5:13, 9:12] = 0  # of the file: 8 rows, 4 slices and 3 columns that one fold has not
     write_volume(folder / "plausible" / "places_fold_0.nii.gz", lacking, AFFINE)
     return folder
@@ -336,7 +330,7 @@ def test_what_the_server_refuses_is_said_and_the_mask_stays(hand):
 
 
 def test_without_a_refiner_there_is_no_click_tool(chromium, tmp_path):
-    folder = make_drafts(tmp_path, {"case": drafted()}, affine_xyz=AFFINE)
+    folder = make_drafts(tmp_path, {"case": liver_with_tumour()}, affine_xyz=AFFINE)
     with review_server(folder) as server, hand_at(chromium, server) as hand:
         hand.enter()
         hand.open("case")

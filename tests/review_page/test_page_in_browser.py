@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from builders.drafts_folder import LABELS as LABELS_OF_DRAFTS
-from builders.drafts_folder import make_drafts, write_quality, write_table
+from builders.drafts_folder import liver_with_tumour, make_drafts, write_quality, write_table
 from builders.review_hand import SCREEN, Hand, hand_at
 from builders.review_server import Reviewer, review_server
 from segfw.review_page.page_files import PAGE_FOLDER
@@ -42,17 +42,11 @@ LIVER = 1
 TUMOUR = 2
 
 
-def drafted() -> np.ndarray:
-    """Liver of 4 x 8 x 10 voxels with a tumour of 2 x 2 x 2, far from the middle so that a wrong side shows."""
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[3:7, 5:13, 2:12] = LIVER
-    mask[4:6, 7:9, 4:6] = TUMOUR
-    return mask
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_drafts(tmp_path_factory.mktemp("review"), {case: drafted() for case in CASES}, affine_xyz=AFFINE)
+    return make_drafts(
+        tmp_path_factory.mktemp("review"), {case: liver_with_tumour() for case in CASES}, affine_xyz=AFFINE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +101,7 @@ def set_tool(hand: Hand, tool: str, radius_mm: float) -> None:
 def test_what_is_painted_undone_made_again_and_saved_is_in_the_file(hand, folder):
     hand.open("painted")
     before = hand.bitmap
-    np.testing.assert_array_equal(before, served(drafted()))
+    np.testing.assert_array_equal(before, served(liver_with_tumour()))
     hand.go_to((18, 6, 9))
     set_tool(hand, "brush", 3)
     hand.stroke("axial", (18, 6, 9))
@@ -189,7 +183,7 @@ def test_a_structure_that_is_not_there_is_taken_out_of_the_mask(hand, folder):
     hand.until(f"{SCREEN}.open.about.structures.find(({{label}}) => label === 'tumour').decision === 'absent'")
     saved = voxels_of(version(folder, "absent", 1))
     assert set(np.unique(saved)) == {0, LIVER}
-    np.testing.assert_array_equal(saved == LIVER, drafted() == LIVER)
+    np.testing.assert_array_equal(saved == LIVER, liver_with_tumour() == LIVER)
 
 
 # ---- other people ----
@@ -201,7 +195,7 @@ def test_what_another_one_has_saved_is_told_and_nothing_is_lost(hand, server, fo
     set_tool(hand, "brush", 2)
     hand.stroke("axial", (18, 6, 9))
     mine = hand.bitmap
-    theirs = served(drafted()).copy()
+    theirs = served(liver_with_tumour()).copy()
     theirs[0, 0, 0] = LIVER
     assert server.save("conflict", theirs, 0).status == 200
     hand.press("s")
@@ -251,7 +245,7 @@ def test_a_case_that_another_one_holds_can_be_looked_at_alone(hand, folder):
 
 
 def test_what_was_drawn_outlives_the_server(chromium, tmp_path):
-    folder = make_drafts(tmp_path, {"case": drafted()}, affine_xyz=AFFINE)
+    folder = make_drafts(tmp_path, {"case": liver_with_tumour()}, affine_xyz=AFFINE)
     with review_server(folder) as first, hand_at(chromium, first) as hand:
         hand.enter()
         hand.open("case")
@@ -471,7 +465,7 @@ def test_a_graphics_card_that_is_lost_takes_nothing_with_it(hand):
     np.testing.assert_array_equal(hand.bitmap, drawn)
     assert hand.pixels.max() > 150
     hand.press("z")
-    np.testing.assert_array_equal(hand.bitmap, served(drafted()))
+    np.testing.assert_array_equal(hand.bitmap, served(liver_with_tumour()))
 
 
 def test_a_browser_without_webgl_shows_slices_and_draws_on_them(marked):

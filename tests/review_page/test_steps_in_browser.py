@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import segfw
-from builders.drafts_folder import make_drafts
+from builders.drafts_folder import liver_with_tumour, make_drafts
 from builders.review_hand import SCREEN, Hand, hand_at
 from builders.review_server import review_server
 from segfw.dataset.labels import LabelSet
@@ -23,16 +23,9 @@ SHAPE = (12, 20, 24)  # z y x
 LIVER = 1
 
 
-def drafted() -> np.ndarray:
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[3:7, 5:13, 2:12] = LIVER
-    mask[4:6, 7:9, 4:6] = 2
-    return mask
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return make_drafts(tmp_path, {case: drafted() for case in ("case_1", "case_2")}, affine_xyz=AFFINE)
+    return make_drafts(tmp_path, {case: liver_with_tumour() for case in ("case_1", "case_2")}, affine_xyz=AFFINE)
 
 
 @pytest.fixture
