@@ -54,7 +54,7 @@ EDGES = {
     "perturbations": {"base", "images", "grid"},
     "pretraining": {
         *("base", "images", "networks", "dataset", "grid", "planning", "evaluation", "model", "training", "inference"),
-        "checkup",
+        *("checkup", "nnunet"),
     },
     "clicks": {"base", "images", "dataset", "grid"},
     "interop": {"base", "images", "dataset"},

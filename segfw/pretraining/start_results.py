@@ -10,11 +10,13 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import JsonValue, ValidationError
 
+from segfw.base.printing import csv_text
 from segfw.base.records import Record
 from segfw.evaluation.statistics import paired
 
 RESULTS_FILE = "compare_starts.jsonl"
 SUMMARY_FILE = "compare_starts.json"
+TABLE_FILE = "compare_starts.csv"
 SCRATCH: Final = "scratch"
 SCRATCH_LONGER: Final = "scratch, longer by the pretraining"
 PRETRAINED: Final = "pretrained"
@@ -22,6 +24,7 @@ MODEL: Final = "from the given model"
 QUARTER = 0.25
 
 Arm = Literal["scratch", "scratch, longer by the pretraining", "pretrained", "from the given model"]
+ARMS: tuple[Arm, ...] = (SCRATCH, SCRATCH_LONGER, PRETRAINED, MODEL)
 At = Literal["quarter", "end"]
 Dices = dict[str, dict[str, float | None]]  # by case and structure; None where it does not exist
 
@@ -86,12 +89,22 @@ def _bounds(low: float | None, high: float | None) -> str:
 
 
 class StartsSummary(Record):
-    """``compare_starts.json``: what was asked, and every gain."""
+    """``compare_starts.json``: what was asked, and every gain.
+
+    ``guards`` say by arm what is known of its start having seen what is scored.
+    """
 
     kind: Literal["starts"] = "starts"
     asked: dict[str, JsonValue]
     pretrain_s: float
     gains: tuple[Gain, ...]
+    guards: dict[Arm, str] = {}
+
+
+def training_folder(output: Path, labelled: str, seed: int, arm: Arm) -> Path:
+    """Where a training of a comparison lies: a work folder of its own."""
+    name = arm.split(",")[0].replace(" ", "-")
+    return output / "trainings" / f"{labelled}_{seed}_{name}{'-longer' if arm == SCRATCH_LONGER else ''}"
 
 
 def read_results(path: Path) -> list[StartResult]:
@@ -207,3 +220,14 @@ def table_text(summary: StartsSummary) -> str:
     """The gains as a table for the console."""
     head = "labelled  at       first   second  gain     95 % by patient     95 % by seed        verdict"
     return "\n".join([head, *(gain.text() for gain in summary.gains)])
+
+
+def gains_csv(gains: Sequence[Gain]) -> str:
+    """``compare_starts.csv``: a row for each gain, numbers with six decimals; without an interval nothing."""
+    names = ("labelled", "at", "first", "second", "seeds", "patients", "verdict")
+    numbers = ("first_dice", "second_dice", "difference", "low", "high", "seed_low", "seed_high")
+    rows = []
+    for gain in gains:
+        values = [getattr(gain, name) for name in numbers]
+        rows.append([getattr(gain, name) for name in names] + ["" if v is None else f"{v:.6f}" for v in values])
+    return csv_text([*names, *numbers], rows)

@@ -27,7 +27,18 @@ from segfw.planning.mirroring import output_orders
 from segfw.planning.plan import PLAN_FILE, Configuration, Plan, target_of
 from segfw.planning.splits import Fold, Splits
 from segfw.pretraining.fine_tuning import fine_tuning_settings
-from segfw.pretraining.start_results import MODEL, PRETRAINED, QUARTER, SCRATCH_LONGER, Arm, Dices, StartResult
+from segfw.pretraining.given_start import GivenStart
+from segfw.pretraining.start_curves import FOLD
+from segfw.pretraining.start_results import (
+    MODEL,
+    PRETRAINED,
+    QUARTER,
+    SCRATCH_LONGER,
+    Arm,
+    Dices,
+    StartResult,
+    training_folder,
+)
 from segfw.training.checkpoint import CHECKPOINT_FILE, GOOD_FILE
 from segfw.training.initial_weights import start_from
 from segfw.training.kept_weights import kept_file
@@ -35,7 +46,6 @@ from segfw.training.loop import train
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import TrainRequest
 
-FOLD = "0"  # of the models that are trained here
 QUARTER_FOLDER = "quarter"
 ALL = "all"
 
@@ -53,7 +63,7 @@ class StartsPlan:
     time_budget_s: float
     pretrain_s: float
     pretrained: Path
-    model: Path | None
+    model: GivenStart | None
     device: str
 
 
@@ -85,7 +95,7 @@ def scored_cases(splits: Splits, fold: Fold, patients: int | None) -> tuple[str,
 
 def train_and_score(common: StartsPlan, labelled: str, seed: int, arm: Arm, cases: tuple[str, ...]) -> StartResult:
     """Trains one arm from where it is, and scores it after a quarter of its schedule and at its end."""
-    home = common.output / "trainings" / f"{labelled}_{seed}_{arm.split(',')[0].replace(' ', '-')}{_ending(arm)}"
+    home = training_folder(common.output, labelled, seed, arm)
     folder = fold_folder(home, common.configuration.name, FOLD)
     common.plan.save(home / PLAN_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
@@ -112,14 +122,10 @@ def train_and_score(common: StartsPlan, labelled: str, seed: int, arm: Arm, case
     return result
 
 
-def _ending(arm: Arm) -> str:
-    return "-longer" if arm == SCRATCH_LONGER else ""
-
-
 def _request(common: StartsPlan, folder: Path, seed: int, arm: Arm, cases: tuple[str, ...]) -> TrainRequest:
     longer_s = common.pretrain_s if arm == SCRATCH_LONGER else 0.0
     settings = TrainSettings(time_budget_s=common.time_budget_s + longer_s, seed=seed)
-    if arm == PRETRAINED:
+    if arm == PRETRAINED or (arm == MODEL and common.model is not None and common.model.is_gentle):
         settings = fine_tuning_settings(settings)
     plan = common.plan
     chosen = common.configuration
@@ -145,7 +151,7 @@ def _start(common: StartsPlan, arm: Arm) -> Callable[[nn.Module], None] | None:
     if arm == PRETRAINED:
         return start_from(common.pretrained, common.configuration.name, FOLD)
     if arm == MODEL and common.model is not None:
-        return start_from(common.model, common.configuration.name, FOLD)
+        return common.model.begin
     return None
 
 

@@ -10,6 +10,7 @@ from segfw.base.words import count
 from segfw.dataset.cases import Case
 from segfw.images.image_hash import image_sha256
 from segfw.model.pretraining_record import PretrainingRecord
+from segfw.pretraining.given_start import GivenStart
 
 
 def seen_cases(record: PretrainingRecord, cases: Sequence[Case]) -> list[str]:
@@ -29,3 +30,36 @@ def require_unseen(start: Path, record: PretrainingRecord, validation: Sequence[
             f"{what}; pretrain with these folds in --folds, or give --may-have-seen and distrust the scores"
         )
     print(f"note: {what}: the scores will be too good")
+
+
+def require_not_scored(start: GivenStart, scored: Sequence[Case], fold: str) -> None:
+    """UserError if a start is known to have seen what all arms of a comparison are scored on."""
+    seen = [] if start.pretraining is None else seen_cases(start.pretraining, scored)
+    if seen:
+        raise UserError(
+            f"--init-from {start.path}: was pretrained on {seen[0]}, which fold {fold} validates on; give a start that "
+            "has not seen what is scored"
+        )
+
+
+def pretraining_guard(record: PretrainingRecord, fold: str) -> str:
+    """What is known of the images that a comparison's own network was pretrained on, as a sentence."""
+    more = f"; {count(len(record.kept_out), 'image')} more stayed unseen" if record.kept_out else ""
+    return f"Pretrained on {count(len(record.seen), 'image')}, none of which fold {fold} validates on{more}."
+
+
+def model_guard(start: GivenStart, fold: str) -> str:
+    """What is known of the images that a given start has seen, as a sentence."""
+    name = start.path.name
+    if start.pretraining is not None:
+        seen = count(len(start.pretraining.seen), "image")
+        return f"The given start {name} was pretrained on {seen}, none of which fold {fold} validates on."
+    if start.is_published:
+        return (
+            f"Of the published start {name} nobody here knows which images it has seen: if the scored ones are public, "
+            "they may be among them."
+        )
+    return (
+        f"Nothing is known here of the images that the given model {name} was trained on: if those that fold {fold} "
+        "validates on are among them, its scores are too good."
+    )

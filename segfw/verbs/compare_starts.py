@@ -13,7 +13,7 @@ from segfw.planning.work_log import log_in_work
 from segfw.pretraining.compare_options import CompareOptions
 
 if TYPE_CHECKING:
-    from segfw.dataset.cases import Case
+    from segfw.model.pretraining_record import PretrainingRecord
     from segfw.planning.plan import Configuration, Plan
     from segfw.planning.splits import Splits
     from segfw.pretraining.start_results import StartResult, StartsSummary
@@ -31,7 +31,8 @@ def compare_starts(work: Path, options: CompareOptions = CompareOptions()) -> St
     The network is pretrained once on all images that the fold does not validate on. Each training from it is compared
     with one from nothing that lasts longer by the time of the pretraining, and with one that lasts as long as itself.
     All are scored on the fold's validation cases, after a quarter of their schedule and at its end. Every finished
-    training is a line of compare_starts.jsonl; the same call goes on after an interruption.
+    training is a line of compare_starts.jsonl; the same call goes on after an interruption. compare_starts.html shows
+    the gains, the arms over time, what was held equal and what stayed unseen.
 
     Parameters
     ----------
@@ -90,16 +91,10 @@ def _compare(
 ) -> StartsSummary:
     """All that is written, by one process at a time."""
     from segfw.pretraining.start_results import (
+        ARMS,
         MODEL,
-        PRETRAINED,
         RESULTS_FILE,
-        SCRATCH,
-        SCRATCH_LONGER,
-        SUMMARY_FILE,
-        Arm,
-        StartsSummary,
         append_result,
-        gains_of,
         read_results,
     )
     from segfw.pretraining.start_trainings import labelled_cases, train_and_score
@@ -113,10 +108,8 @@ def _compare(
     before = read_results(path)
     _require_same_folds(before, drawn, {case.id for case in common.cases}, output)
     done = {result.key for result in before}
-    _pretrain(work, plan, splits, chosen, common, options)
-    arms: tuple[Arm, ...] = (SCRATCH, SCRATCH_LONGER, PRETRAINED)
-    if options.init_from is not None:
-        arms = (*arms, MODEL)
+    pretraining = _pretrain(work, plan, splits, chosen, common, options)
+    arms = [arm for arm in ARMS if arm != MODEL or options.init_from is not None]
     for seed in range(options.seeds):  # a whole comparison of one seed first: it tells most
         for labelled in numbers:
             for arm in arms:
@@ -124,11 +117,52 @@ def _compare(
                     cases = drawn[labelled, seed]
                     print(f"{labelled} labelled ({len(cases)} cases), seed {seed}: {arm}")
                     append_result(path, train_and_score(common, labelled, seed, arm, cases))
-    patients = splits.patients_of(fold.validation) or {}
+    return _write(common, pretraining, splits.patients_of(fold.validation) or {}, options)
+
+
+def _write(
+    common: StartsPlan, pretraining: PretrainingRecord, patient_of: Mapping[str, str], options: CompareOptions
+) -> StartsSummary:
+    """The summary of all finished trainings, as JSON, as a table and as a page."""
+    from segfw.base.files import write_text
+    from segfw.base.own_version import own_version
+    from segfw.pretraining.start_results import (
+        MODEL,
+        PRETRAINED,
+        RESULTS_FILE,
+        SUMMARY_FILE,
+        TABLE_FILE,
+        Arm,
+        StartsSummary,
+        gains_csv,
+        gains_of,
+        read_results,
+    )
+    from segfw.pretraining.starts_page import PAGE_FILE, ComparedStarts, write_starts_page
+    from segfw.pretraining.unseen_images import model_guard, pretraining_guard
+
+    output = common.output
+    results = read_results(output / RESULTS_FILE)
+    guards: dict[Arm, str] = {PRETRAINED: pretraining_guard(pretraining, options.fold)}
+    if common.model is not None:
+        guards[MODEL] = model_guard(common.model, options.fold)
+    elif (output / SUMMARY_FILE).is_file():  # of an earlier call
+        guards = {**StartsSummary.load(output / SUMMARY_FILE).guards, **guards}
     summary = StartsSummary(
-        asked=options.decisive(), pretrain_s=common.pretrain_s, gains=gains_of(read_results(path), patients)
+        asked=options.decisive(), pretrain_s=common.pretrain_s, gains=gains_of(results, patient_of), guards=guards
     )
     summary.save(output / SUMMARY_FILE)
+    write_text(output / TABLE_FILE, gains_csv(summary.gains))
+    compared = ComparedStarts(
+        output=output,
+        configuration=common.configuration.name,
+        summary=summary,
+        results=tuple(results),
+        patient_of=patient_of,
+        pretraining=pretraining,
+        version=own_version(),
+    )
+    write_starts_page(output / PAGE_FILE, compared)
     return summary
 
 
@@ -139,15 +173,19 @@ def _common(
     from segfw.base.records import UserError
     from segfw.dataset.annotated_structures import annotated_outputs_of
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
+    from segfw.pretraining.given_start import given_start
     from segfw.pretraining.start_trainings import StartsPlan, scored_cases
+    from segfw.pretraining.unseen_images import require_not_scored
 
     fold = splits.fold(options.fold)
     if not fold.validation:
         raise UserError(f"fold {options.fold} validates on no case, so there is none that no arm sees; give another")
     scored = scored_cases(splits, fold, options.test_patients)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
+    model = None
     if options.init_from is not None:
-        _require_start(options.init_from, chosen, options.fold, cases, fold.validation)
+        model = given_start(options.init_from, chosen, options.fold)
+        require_not_scored(model, [case for case in cases if case.id in set(fold.validation)], options.fold)
     return StartsPlan(
         work=work,
         output=output,
@@ -158,34 +196,9 @@ def _common(
         time_budget_s=options.time_budget_s,
         pretrain_s=options.pretrain_s or options.time_budget_s,
         pretrained=output / "pretrained",
-        model=options.init_from,
+        model=model,
         device=str(local_device(options.device)),
     )
-
-
-def _require_start(
-    start: Path, chosen: Configuration, fold: str, cases: Sequence[Case], validation: Sequence[str]
-) -> None:
-    """UserError for weights of no use here, or that are known to have seen what all arms are scored on."""
-    from segfw.base.records import UserError
-    from segfw.model.pretraining_record import read_pretraining
-    from segfw.pretraining.unseen_images import seen_cases
-    from segfw.training.initial_weights import find_start, is_foreign, require_same_architecture
-
-    if is_foreign(start):
-        raise UserError(
-            f"--init-from {start}: is a checkpoint of PyTorch, which starts are not compared with; give a model of "
-            "segfw, or begin a training with it (segfw train --init-from)"
-        )
-    file = find_start(start, chosen.name, fold)
-    require_same_architecture(start, file, chosen)
-    record = read_pretraining(file.parent)
-    seen = [] if record is None else seen_cases(record, [case for case in cases if case.id in set(validation)])
-    if seen:
-        raise UserError(
-            f"--init-from {start}: was pretrained on {seen[0]}, which fold {fold} validates on; give a start that has "
-            "not seen what is scored"
-        )
 
 
 def _require_same_folds(
@@ -204,7 +217,7 @@ def _require_same_folds(
 
 def _pretrain(
     work: Path, plan: Plan, splits: Splits, chosen: Configuration, common: StartsPlan, options: CompareOptions
-) -> None:
+) -> PretrainingRecord:
     from segfw.pretraining.pretrain_options import PretrainOptions
     from segfw.verbs.pretrain import pretrain_into
 
@@ -215,7 +228,7 @@ def _pretrain(
         time_budget_s=common.pretrain_s,
         device=options.device,
     )
-    pretrain_into(common.pretrained, work, plan, splits, chosen, asked)
+    return pretrain_into(common.pretrained, work, plan, splits, chosen, asked)
 
 
 def _keep_asked(output: Path, options: CompareOptions) -> None:
@@ -240,9 +253,11 @@ def _keep_asked(output: Path, options: CompareOptions) -> None:
 
 def _say_result(typed: argparse.Namespace, summary: StartsSummary) -> None:
     from segfw.pretraining.start_results import SUMMARY_FILE, table_text
+    from segfw.pretraining.starts_page import PAGE_FILE
 
     print(table_text(summary))
-    print(f"written: {(typed.output or typed.work / OUTPUT) / SUMMARY_FILE}")
+    output = typed.output or typed.work / OUTPUT
+    print(f"written: {output / PAGE_FILE}, {output / SUMMARY_FILE}")
 
 
 COMMAND = Command(

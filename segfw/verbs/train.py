@@ -90,7 +90,6 @@ def train(
     from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.planning.work_folder import load_plan_and_splits
     from segfw.training.begun_run import find_begun_run
-    from segfw.training.initial_weights import start_from
     from segfw.training.metrics_log import clock
     from segfw.training.prepare import SETTINGS_FILE
     from segfw.training.progress_page import finish_page
@@ -130,7 +129,6 @@ def train(
         augment=augment,
         keeps_patch=plan.as_published,
         structure_shares=kept_structure_shares(work, plan.labels),
-        start=None if options.init_from is None else start_from(options.init_from, configuration, fold),
         log=options.log,
         ranks=launched_ranks(),
     )
@@ -205,28 +203,19 @@ def _with_start(
     Weights that were pretrained warm up for longer, and their encoder learns more slowly, unless the settings say so.
     """
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
-    from segfw.model.pretraining_record import read_pretraining
-    from segfw.nnunet.published_encoder import published_start
     from segfw.pretraining.fine_tuning import fine_tuning_settings
+    from segfw.pretraining.given_start import given_start
     from segfw.pretraining.unseen_images import require_unseen
-    from segfw.training.initial_weights import find_start, is_foreign, require_same_architecture, start_facts
 
     if options.init_from is None:
         return request, settings
-    if is_foreign(options.init_from):
-        start, facts = published_start(options.init_from, request.configuration.network)
-        return replace(request, start=start, start_facts=facts), fine_tuning_settings(settings)
-    fold = request.folder.name.removeprefix("fold_")
-    file = find_start(options.init_from, request.configuration.name, fold)
-    require_same_architecture(options.init_from, file, request.configuration)
-    record = read_pretraining(file.parent)
-    request = replace(request, start_facts=start_facts(file, "trained" if record is None else "pretrained"))
-    if record is None:
-        return request, settings
-    validation = set(request.fold.validation)
-    cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
-    require_unseen(options.init_from, record, cases, may_have_seen=options.may_have_seen)
-    return request, fine_tuning_settings(settings)
+    start = given_start(options.init_from, request.configuration, request.folder.name.removeprefix("fold_"))
+    request = replace(request, start=start.begin, start_facts=start.facts)
+    if start.pretraining is not None:
+        validation = set(request.fold.validation)
+        cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
+        require_unseen(start.path, start.pretraining, cases, may_have_seen=options.may_have_seen)
+    return request, fine_tuning_settings(settings) if start.is_gentle else settings
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from builders.networks import three_stages
+from builders.published import publish
 from segfw.base.records import UserError
 from segfw.model.training_record import RunRecord, StartFacts
 from segfw.networks import build_network
-from segfw.nnunet.layer_names import to_nnunet
 from segfw.nnunet.published_encoder import licence_beside, published_start
 
 RESIDUAL = {"architecture": "residual-encoder-unet"}
@@ -17,14 +17,9 @@ README = "---\nlicense: cc-by-4.0\ntags:\n  - medical\n---\n# A model\nlicense: 
 
 
 def published(path, *, wrapped="", only_encoder=False, **changes):
-    """A checkpoint of a network of one channel and one output, under nnU-Net's names; its weights by our names."""
+    """A checkpoint of a network of one channel and one output; its weights by our names."""
     spec = three_stages(**RESIDUAL, in_channels=1, classes=1, **changes)
-    weights = build_network(spec).state_dict()
-    state = {f"{wrapped}{name}": tensor for name, tensor in to_nnunet(weights, spec).items()}
-    if only_encoder:
-        state = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")}
-    torch.save({"network_weights": state, "trainer_name": "BaseMAETrainer", "current_epoch": 1000}, path)
-    return weights
+    return publish(path, spec, wrapped=wrapped, only_encoder=only_encoder)
 
 
 @pytest.mark.parametrize("changes", [{}, {"wrapped": "module."}, {"only_encoder": True}])

@@ -4,12 +4,20 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from builders.models import write_fold
 from builders.partial import write_partial
+from builders.published import publish
 from builders.work import write_splits
 from segfw.base.records import UserError
+from segfw.model.source import fold_folder
+from segfw.model.weights import load_tensors
+from segfw.networks import build_network
+from segfw.planning.plan import Plan
 from segfw.pretraining.start_results import read_results
 from segfw.verbs.compare_starts import compare_starts
+from segfw.verbs.export import export_model
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
 SHORT = {"labelled": "2", "seeds": 1, "time_budget_s": 1.0, "configuration": "2d", "device": "cpu"}
@@ -33,6 +41,10 @@ def test_arms_are_trained_scored_and_kept(make_raw, tmp_path, capsys):
         ("quarter", "no gain shown"),
         ("end", "no gain shown"),
     }
+    page = (output / "compare_starts.html").read_text(encoding="utf-8")
+    assert "<b>no gain shown</b>" in page
+    assert f"Pretrained on {len(seen)} images, none of which fold 0 validates on." in page
+    assert len((output / "compare_starts.csv").read_text().splitlines()) == 1 + len(summary.gains)
     capsys.readouterr()
 
     # An interrupted one goes on: what is in the file is not trained again.
@@ -50,6 +62,9 @@ def test_arms_are_trained_scored_and_kept(make_raw, tmp_path, capsys):
     (trained,) = (output / "trainings").glob("2_0_scratch")
     compare_starts(work, **SHORT, init_from=trained)
     assert read_results(output / "compare_starts.jsonl")[-1].arm == "from the given model"
+    told = "the given model 2_0_scratch was trained on"
+    assert told in compare_starts(work, **SHORT).guards["from the given model"]  # also where it is not given again
+    assert told in (output / "compare_starts.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="was begun with init_from .*2_0_scratch, not .*other; give another"):
         compare_starts(work, **SHORT, init_from=shutil.copytree(trained, tmp_path / "other"))
     swap_folds(work)
@@ -85,12 +100,55 @@ def test_structures_that_nobody_drew_are_no_background_of_an_arm(tmp_path, monke
     assert asked[0].annotated["case_00"] != asked[0].annotated["case_01"]
 
 
-def test_a_published_checkpoint_is_not_compared(make_raw, tmp_path):
+@pytest.fixture
+def asked(monkeypatch):
+    """The trainings that were asked for: each ends before its first step, as if it could not go on."""
+    requests = []
+
+    def train(request):
+        requests.append(request)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("segfw.pretraining.start_trainings.train", train)
+    monkeypatch.setattr("segfw.verbs.compare_starts._pretrain", lambda *_: None)
+    monkeypatch.setattr("segfw.pretraining.start_results.ARMS", ("from the given model",))
+    return requests
+
+
+def test_a_published_checkpoint_is_a_start_as_in_a_training(make_raw, tmp_path, asked, capsys):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu", plan_only=True, preset="resenc-m")
+    spec = Plan.load(work / "plan.json").configurations["2d"].network
+    theirs = publish(tmp_path / "published.pth", spec)
+    with pytest.raises(UserError, match="far enough"):
+        compare_starts(work, **SHORT, init_from=tmp_path / "published.pth")
+    (request,) = asked
+    network = build_network(spec)
+    request.start(network)
+    here = network.state_dict()
+    assert all(torch.equal(here[name], theirs[name]) for name in theirs if not name.startswith("heads."))
+    assert (request.settings.warm_up_share, request.settings.encoder_rate) == (0.05, 0.3)
+    assert "its licence is not stated" in capsys.readouterr().out
+    with pytest.raises(UserError, match="other.pth: no such file"):
+        compare_starts(work, **SHORT, init_from=tmp_path / "other.pth", output=tmp_path / "fresh")
+
+
+def test_a_model_file_is_a_start_at_the_usual_rate(make_raw, tmp_path, asked):
     work = tmp_path / "work"
     plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu", plan_only=True)
-    (tmp_path / "published.pth").write_bytes(b"PK")
-    with pytest.raises(UserError, match="is a checkpoint of PyTorch, which starts are not compared with"):
-        compare_starts(work, **SHORT, init_from=tmp_path / "published.pth")
+    plan = Plan.load(work / "plan.json")
+    (tmp_path / "other").mkdir()
+    plan.save(tmp_path / "other" / "plan.json")
+    write_fold(tmp_path / "other", plan.configurations["2d"], "0")
+    export_model(tmp_path / "other", tmp_path / "other.zip")
+    with pytest.raises(UserError, match="far enough"):
+        compare_starts(work, **SHORT, init_from=tmp_path / "other.zip")
+    (request,) = asked
+    network = build_network(request.configuration.network)
+    request.start(network)
+    theirs = load_tensors(fold_folder(tmp_path / "other", "2d", "0") / "weights.safetensors")[0]
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
+    assert (request.settings.warm_up_share, request.settings.encoder_rate) == (0, 1)
 
 
 def test_wrong_numbers_are_one_sentence(make_raw, tmp_path):
