@@ -26,12 +26,15 @@ class PartialSet:
     """A data set's labels in the order of their values from 1 on; those of ``first`` are drawn in the first half.
 
     ``configuration`` is what learns them in the minutes of one core: the neck's small organs are found by slices alone.
+    ``axes`` are letters as of nibabel's aff2axcodes, where the arrays' axes point if the files say it wrongly: who has
+    one parotid alone cannot see that it lies apart from the other along another axis than the files say.
     """
 
     channel: str
     configuration: str
     labels: tuple[str, ...]
     first: tuple[str, ...]
+    axes: str = ""
 
     @property
     def second(self) -> tuple[str, ...]:
@@ -44,7 +47,9 @@ SETS = {
     "hippocampus": PartialSet(
         channel="MRI", configuration="3d_fullres", labels=("Anterior", "Posterior"), first=("Posterior",)
     ),
-    "head_neck_ct": PartialSet(channel="CT-like", configuration="2d", labels=HEAD_AND_NECK, first=HEAD_AND_NECK[:3]),
+    "head_neck_ct": PartialSet(
+        channel="CT-like", configuration="2d", labels=HEAD_AND_NECK, first=HEAD_AND_NECK[:3], axes="PLI"
+    ),
 }
 # Arm: what its training masks show
 ARMS = {
@@ -110,7 +115,7 @@ def write_arm(halves: Halves, of: PartialSet, arm: str, raw: Path) -> Path:
 def write_images(cases: Sequence[Case], of: PartialSet, folder: Path) -> Path:
     """FOLDER/images and FOLDER/labels with every label, to be predicted and scored."""
     for case in cases:
-        _link(case.images[0], folder / "images" / f"{case.id}.nii.gz")
+        _write_image(case, folder / "images" / f"{case.id}.nii.gz", of)
         _write_mask(case, folder / "labels" / f"{case.id}.nii.gz", of, of.labels)
     described = {"labels": {"background": 0} | {name: value for value, name in enumerate(of.labels, 1)}}
     (folder / "dataset.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
@@ -118,14 +123,37 @@ def write_images(cases: Sequence[Case], of: PartialSet, folder: Path) -> Path:
 
 
 def _write_case(case: Case, raw: Path, of: PartialSet, drawn: Sequence[str]) -> None:
-    _link(case.images[0], raw / "imagesTr" / f"{case.id}_0000.nii.gz")
+    _write_image(case, raw / "imagesTr" / f"{case.id}_0000.nii.gz", of)
     _write_mask(case, raw / "labelsTr" / f"{case.id}.nii.gz", of, drawn)
 
 
-def _link(target: Path, link: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(target.resolve())
+def _write_image(case: Case, path: Path, of: PartialSet) -> None:
+    """A link, or a copy that says where its axes point."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or path.is_file():
+        return
+    if not of.axes:
+        path.symlink_to(case.images[0].resolve())
+        return
+    image = nibabel.load(case.images[0])
+    _save(np.asarray(image.dataobj), image, of, path)
+
+
+def _save(array_xyz: np.ndarray, like: nibabel.Nifti1Image, of: PartialSet, path: Path) -> None:
+    """An array on the grid of an image, which is turned so that its axes point where they do."""
+    affine = turned(like.affine, of.axes) if of.axes else like.affine
+    partial = path.with_name(f".{path.name}")
+    nibabel.save(nibabel.Nifti1Image(array_xyz, affine), partial)
+    partial.replace(path)
+
+
+def turned(affine: np.ndarray, axes: str) -> np.ndarray:
+    """The affine with the same spacing whose axes point where the letters say, with the first voxel at 0."""
+    result = np.diag([0.0, 0.0, 0.0, 1.0])
+    spacing_mm = nibabel.affines.voxel_sizes(affine)
+    for column, (row, sign) in enumerate(nibabel.orientations.axcodes2ornt(axes)):
+        result[int(row), column] = sign * spacing_mm[column]
+    return result
 
 
 def _write_mask(case: Case, path: Path, of: PartialSet, drawn: Sequence[str]) -> None:
@@ -137,11 +165,7 @@ def _write_mask(case: Case, path: Path, of: PartialSet, drawn: Sequence[str]) ->
     image = nibabel.load(case.label)
     values = np.rint(np.asarray(image.dataobj)).astype(np.uint8)
     kept = [of.labels.index(name) + 1 for name in drawn]
-    partial = path.with_name(f".{path.name}")
-    nibabel.save(
-        nibabel.Nifti1Image(np.where(np.isin(values, kept), values, 0).astype(np.uint8), image.affine), partial
-    )
-    partial.replace(path)
+    _save(np.where(np.isin(values, kept), values, 0).astype(np.uint8), image, of, path)
 
 
 def kept_labels(of: PartialSet, arm: str) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.partial.command import main
-from bench.partial.halves import SETS, halves_of, write_arm
+from bench.partial.halves import SETS, PartialSet, halves_of, turned, write_arm, write_images
 from bench.partial.results import Figures, PartialResult, read_lines
 from bench.partial.tables import tables
 from builders.data import blocks_case, write_nifti
@@ -49,6 +49,22 @@ def test_every_training_case_shows_the_labels_of_its_half(data, tmp_path):
             assert case.annotated == (tuple(drawn) if arm == "marginal" else None)
         assert len(found.cases) == (3 if arm in ("first", "second") else 6)
     assert find_dataset(tmp_path / "second").labels.names == ("background", "Anterior")
+
+
+def test_images_and_masks_are_turned_where_the_files_say_wrongly_how_they_lie(data, tmp_path):
+    of = PartialSet(
+        channel="CT", configuration="2d", labels=("Anterior", "Posterior"), first=("Posterior",), axes="PLI"
+    )
+    case = halves_of(data, "hippocampus", kept=4).kept[0]
+    folder = write_images([case], of, tmp_path)
+    for kind, original in (("images", case.images[0]), ("labels", case.label)):
+        made = nibabel.load(folder / kind / f"{case.id}.nii.gz")
+        given = nibabel.load(original)
+        assert np.array_equal(made.dataobj, given.dataobj)
+        assert nibabel.aff2axcodes(made.affine) == ("P", "L", "I")
+        assert made.header.get_zooms() == given.header.get_zooms()
+    by_hand = [[0, -5, 0, 0], [-4, 0, 0, 0], [0, 0, -2.5, 0], [0, 0, 0, 1]]
+    assert turned(np.diag([4.0, 5.0, 2.5, 1.0]), "PLI").tolist() == by_hand
 
 
 def test_an_arm_is_trained_once_and_scored_by_every_label(data, tmp_path, capfd):
