@@ -5,7 +5,8 @@ it right. Three rules repair that, the first that applies:
 
 1. Two labels that are named as the left and the right of one thing, and whose places and sizes in the cases do not
    speak against it, change places where an image is mirrored from left to right: along x, or along the axis on which
-   they lie apart in nearly all cases, where files say wrongly how they are oriented.
+   they lie apart in nearly all cases, where files say wrongly how they are oriented. Of two that no case has both of,
+   as where cases are annotated in part, the axis is told by how they lie to the middle of their images.
 2. Where a label is called left or right and the first rule does not hold (no counterpart, chambers of the heart, sizes
    or places that differ, regions without a mirror image), that axis is not mirrored: losing it costs little, wrong
    labels cost much.
@@ -22,30 +23,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
-from segfw.base.robust import robust_spread
 from segfw.dataset.labels import LabelSet
-from segfw.dataset.sides import is_of_heart, pairs_by_name, stem_of
+from segfw.dataset.sides import is_of_heart, pairs_by_name
 from segfw.images.geometry import Shape
 from segfw.planning.case_measure import CaseMeasure
+from segfw.planning.pair_relations import Pair, Relation, places_of, relation_across_cases, relations_of
 from segfw.planning.patch_shape import is_turned_round
 
 X_AXIS = 2
 FEWEST_CASES = 5  # with both labels: below, places and sizes cannot speak against names
 FEWEST_SILENT_CASES = 8  # nor, without names, for a pair
-AGREEING = 0.9  # share of the cases in which the labels lie the same way round; a few may be swapped by mistake
-STEADY = 4.0  # median distance in robust standard deviations
-LEVEL = 0.25  # distance along the other axes as a share of that between the sides
 MOST_UNEQUAL = 2.0  # volumes of a named pair: more for the lobes of a liver, less for lungs
 MOST_UNEQUAL_SILENT = 1.3
 APART_EDGES = 2.0  # edges of a cube of the label's volume: neighbours in a row, such as vertebrae, lie closer
 SHOWN = 3  # pairs or reasons that a sentence names
-
-Pair = tuple[int, int]  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +52,6 @@ class Mirroring:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Relation:
-    """How two classes lie to each other in the cases that have both; medians over these."""
-
-    cases: int
-    axis: int  # along which they lie farthest apart
-    agrees: bool  # the same way round in nearly all cases
-    is_like_mirrored: bool  # steadily apart along the axis, and on one level along the others
-    times_larger: float
-    apart_edges: float
-
-
 def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_published: bool = False) -> Mirroring:
     """How images with these labels may be mirrored. As published nothing is changed, which is said if it is wrong."""
     parts = {name: frozenset((index,)) for name, index in labels.foreground.items()}
@@ -77,8 +59,12 @@ def find_mirroring(labels: LabelSet, cases: Sequence[CaseMeasure], *, as_publish
     named, alone = pairs_by_name(list(parts))
     differing = [_single(parts[left] - parts[right], parts[right] - parts[left]) for left, right in named]
     pairs = [pair for pair in dict.fromkeys(differing) if pair is not None]
-    relations = _relations(labels, cases, pairs)
-    axis = _common_axis([relations[pair] for pair in pairs if pair in relations])
+    places = places_of(labels, cases)
+    relations = relations_of(labels, places, pairs)
+    seen_together = {pair for pair in pairs if pair in relations and relations[pair].cases >= FEWEST_CASES}
+    axis = _common_axis(
+        [relations[pair] if pair in seen_together else relation_across_cases(places, pair) for pair in pairs]
+    )
     silent_axis, silent = _silent_pairs(relations, set(chain(*pairs)))
     if as_published:
         return _published(labels, pairs or silent, axis if pairs else silent_axis, [*map(" and ".join, named), *alone])
@@ -136,11 +122,11 @@ def _not_mirrored(obstacles: Sequence[_Obstacle]) -> Mirroring:
     return Mirroring(axis=fixed[-1], fixed_axes=fixed, reasons=(f"Images are not mirrored along {where}: {why}.",))
 
 
-def _common_axis(relations: Sequence[_Relation]) -> int:
+def _common_axis(relations: Sequence[Relation | None]) -> int:
     """The axis along which most named pairs lie apart like mirror images; x where others are not more."""
     axes = []
     for relation in relations:
-        if relation.cases >= FEWEST_CASES and relation.agrees and relation.is_like_mirrored:
+        if relation and relation.cases >= FEWEST_CASES and relation.agrees and relation.is_like_mirrored:
             axes.append(relation.axis)
     return max((X_AXIS, *set(axes)), key=axes.count)
 
@@ -165,45 +151,7 @@ def _single(left: frozenset[int], right: frozenset[int]) -> Pair | None:
     return (min(left), min(right)) if len(left) == len(right) == 1 else None
 
 
-def _relations(labels: LabelSet, cases: Sequence[CaseMeasure], named: Sequence[Pair]) -> dict[Pair, _Relation]:
-    """Of the named pairs, and of classes whose names do not tell them apart."""
-    volumes_NK = np.full((len(cases), len(labels.values)), np.nan)
-    centroids_NKA = np.full((len(cases), len(labels.values), 3), np.nan)
-    for row, case in enumerate(cases):
-        for index, value in enumerate(labels.values):
-            if str(value) in case.label_centroids_mm:
-                volumes_NK[row, index] = case.label_voxels[str(value)] * np.prod(case.spacing_mm)
-                centroids_NKA[row, index] = case.label_centroids_mm[str(value)]
-    stems = [stem_of(name) for name in labels.names]
-    silent = [pair for pair in combinations(labels.foreground.values(), 2) if stems[pair[0]] == stems[pair[1]]]
-    relations = {}
-    for first, second in dict.fromkeys((*named, *silent)):
-        has_both = np.isfinite(volumes_NK[:, first] + volumes_NK[:, second])
-        if has_both.any():
-            distances_NA = (centroids_NKA[:, first] - centroids_NKA[:, second])[has_both]
-            relations[first, second] = _relation(distances_NA, volumes_NK[has_both][:, (first, second)])
-    return relations
-
-
-def _relation(distances_NA: np.ndarray, volumes_N2: np.ndarray) -> _Relation:
-    median_A = np.median(distances_NA, 0)
-    axis = int(np.median(np.abs(distances_NA), 0).argmax())
-    along_N = distances_NA[:, axis]
-    apart_mm = abs(median_A[axis])
-    spread_mm = robust_spread(along_N)
-    ratio = float(np.median(volumes_N2[:, 0] / volumes_N2[:, 1]))
-    is_level = np.abs(np.delete(median_A, axis)).max() <= LEVEL * apart_mm
-    return _Relation(
-        cases=len(distances_NA),
-        axis=axis,
-        agrees=max((along_N > 0).mean(), (along_N < 0).mean()) >= AGREEING,
-        is_like_mirrored=bool(is_level and apart_mm >= STEADY * spread_mm),
-        times_larger=max(ratio, 1 / ratio),
-        apart_edges=float(apart_mm / np.cbrt(np.median(volumes_N2))),
-    )
-
-
-def _speaks_against(relation: _Relation | None, axis: int) -> str:
+def _speaks_against(relation: Relation | None, axis: int) -> str:
     """Why two labels that are named left and right can be no mirror images along ``axis``; '' if nothing says so."""
     if relation is None or relation.cases < FEWEST_CASES:
         return ""
@@ -216,7 +164,7 @@ def _speaks_against(relation: _Relation | None, axis: int) -> str:
     return ""
 
 
-def _silent_pairs(relations: Mapping[Pair, _Relation], named: set[int]) -> tuple[int, list[Pair]]:
+def _silent_pairs(relations: Mapping[Pair, Relation], named: set[int]) -> tuple[int, list[Pair]]:
     """Axis and pairs that lie and measure like left and right though no name says so.
 
     Left and right lie along x. Along another axis, where files say wrongly how they are oriented, a pair must also be

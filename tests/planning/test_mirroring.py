@@ -19,6 +19,7 @@ from segfw.inference.summands import summands_of
 from segfw.planning.case_measure import CaseMeasure, label_centroids_mm
 from segfw.planning.fingerprint import Fingerprint, scan_dataset
 from segfw.planning.mirroring import (
+    FEWEST_CASES,
     Mirroring,
     class_orders,
     find_mirroring,
@@ -181,6 +182,24 @@ def test_files_that_are_oriented_wrongly_are_exchanged_along_the_axis_on_which_t
     assert "lie apart along y rather than x" in found.reasons[0]
 
 
+@pytest.mark.parametrize("with_both", [0, FEWEST_CASES - 1])
+def test_sides_that_hardly_a_case_has_both_of_tell_their_axis_by_the_middle_of_their_images(with_both):
+    left = {10: (100.0, 60.0, 100.0)}  # of images of 300 x 80 x 200 mm: 20 mm beside the middle along y
+    right = {20: (100.0, 20.0, 99.0)}
+    data = cases(FEWEST_CASES, left) + cases(FEWEST_CASES, right) + cases(with_both, left | right)
+    found = find_mirroring(label_set("left parotid", "right parotid"), data)
+    assert (found.axis, found.pairs, found.fixed_axes) == (1, ((1, 2),), ())
+    assert "They lie apart along y" in found.reasons[0]
+
+    few = cases(FEWEST_CASES - 1, left) + cases(FEWEST_CASES, right)  # tell nothing
+    assert find_mirroring(label_set("left parotid", "right parotid"), few).axis == 2
+    # Where the middle of every other image lies 100 mm farther on, 40 mm between the sides are nothing steady.
+    unsteady = [
+        case.model_copy(update={"shape": (60, 280 if index % 2 else 80, 100)}) for index, case in enumerate(data)
+    ]
+    assert find_mirroring(label_set("left parotid", "right parotid"), unsteady[: 2 * FEWEST_CASES]).axis == 2
+
+
 def test_labels_without_telling_names_that_lie_like_left_and_right_are_not_mirrored():
     labels = label_set("label_1", "label_2", "label_3")
     data = cases(8, MIRRORED | {30: (200.0, 10.0, 100.0)})
@@ -330,3 +349,15 @@ def test_the_parotid_glands_of_real_scans_whose_files_are_oriented_wrongly(are_n
     found = find_mirroring(labels, data.cases)
     assert found.axis == 1
     assert (found.pairs, found.fixed_axes) == ((((4, 3),), ()) if are_named else ((), (1,)))
+
+
+def test_the_same_glands_where_each_case_has_one_of_them(real_data):
+    manifest, data = scan_dataset(find_dataset(real_data / "head_neck_ct"), workers=2)
+    names = ("brainstem", "cord", "parotid_right", "parotid_left", "oesophagus", "larynx", "mandible")
+    labels = manifest.labels.model_copy(update={"names": ("background", *names)})
+    halves = []
+    for number, case in enumerate(data.cases):
+        hidden = str(3 + number % 2)
+        seen = {value: place for value, place in case.label_centroids_mm.items() if value != hidden}
+        halves.append(case.model_copy(update={"label_centroids_mm": seen}))
+    assert find_mirroring(labels, halves) == find_mirroring(labels, data.cases)
