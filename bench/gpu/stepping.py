@@ -11,6 +11,7 @@ from bench.gpu.timing import call_ms_and_gib, free_cached_memory, synchronize
 from bench.gpu.visit import SMALL_NETWORK, Problem, Visit, attempt
 from segfw.kernels.trial import has_triton
 from segfw.planning.memory import step_cost
+from segfw.training.captured_steps import with_launch_share
 
 SMALL = Problem(network=SMALL_NETWORK, patch_size=(40, 56, 40), batch_size=2)  # as of hippocampus
 
@@ -52,7 +53,7 @@ def _variants(visit: Visit, problem: Problem) -> dict[str, Callable[[], Callable
 
 
 def _small_variants(visit: Visit) -> dict[str, Callable[[], Callable[[], object]]]:
-    """Steps of patches so small that launches take longer than the work: what a CUDA graph is for."""
+    """Steps of patches so small that launches take longer than the work: what ``--cuda-graphs`` is for."""
     variants: dict[str, Callable[[], Callable[[], object]]] = {
         "small patches eager": lambda: segfw_step(visit, SMALL).call
     }
@@ -76,6 +77,8 @@ def _measured(visit: Visit, make: Callable[[], Callable[[], object]], tflop: flo
     first_s = time.monotonic() - began
     found = call_ms_and_gib(step, visit.pick(30, 2), visit.device)
     found["first_s"] = round(first_s, 1)
+    if visit.on_cuda:  # what --cuda-graphs auto goes by
+        found["launch_share"] = round(with_launch_share(step, visit.device)[1], 3)
     found["tflop_per_s"] = round(tflop / found["median_ms"] * 1e3, 3)
     return found
 

@@ -16,6 +16,7 @@ from segfw.base.device import pick_precision
 from segfw.base.ranks import ALONE
 from segfw.networks import build_network
 from segfw.networks.losses import LABELS, LOSSES
+from segfw.training.captured_steps import WARM_UP_STEPS, CapturedSteps
 from segfw.training.checkpoint import TrainState
 from segfw.training.prepare import new_state
 from segfw.training.settings import TrainSettings
@@ -44,7 +45,8 @@ def segfw_step(
 ) -> SegfwStep:
     """segfw's step. Without ``own_layout`` weights are laid out as PyTorch makes them (contiguous).
 
-    ``kernels`` are used as ``--kernels on`` would; ``graphed`` the network, forward and backward, is one CUDA graph.
+    ``kernels`` are used as ``--kernels on`` would. ``graphed`` steps are replayed as with ``--cuda-graphs on``; the
+    plain ones that go ahead are taken here. Raises RuntimeError where they cannot be recorded.
     """
     torch.manual_seed(0)
     settings = TrainSettings(
@@ -75,11 +77,15 @@ def segfw_step(
     batch = problem.batch_size
     image = torch.randn(batch, problem.network.in_channels, *problem.patch_size, device=visit.device)
     truth = torch.randint(0, problem.network.classes, (batch, *problem.patch_size), device=visit.device)
+    call = partial(train_step_that_fits, compute, state, image, truth)
     if graphed:
-        # Autocast's cache of weights in 16 bit does not survive the capture.
-        with torch.autocast(visit.device.type, compute.precision, cache_enabled=False):
-            state.forward = torch.cuda.make_graphed_callables(state.network, (image,))
-    return SegfwStep(call=partial(train_step_that_fits, compute, state, image, truth), compute=compute, state=state)
+        captured = CapturedSteps(compute, "on")
+        call = partial(captured.step, state, image, truth)
+        for _ in range(WARM_UP_STEPS + 1):
+            call()
+        if not captured.is_replaying:
+            raise RuntimeError("the step could not be recorded as a CUDA graph; the line before says why")
+    return SegfwStep(call=call, compute=compute, state=state)
 
 
 def nnunet_step(visit: Visit, problem: Problem, *, compiled: bool) -> Callable[[], np.ndarray]:

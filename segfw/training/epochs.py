@@ -26,7 +26,7 @@ from segfw.training.patch_validation import validate_patches
 from segfw.training.refiner_batches import RefinerBatches
 from segfw.training.refiner_validation import answer_of, validate_refiner
 from segfw.training.schedule import Clock, cool_down, learning_rate
-from segfw.training.step import is_finite, train_step_that_fits
+from segfw.training.step import is_finite
 from segfw.training.step_progress import StepProgress
 from segfw.training.stop_file import COOL_DOWN, GO_ON, STOP_NOW, Stopped
 from segfw.training.train_run import TrainRun
@@ -112,7 +112,7 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         with run.augmentation_timer:
             image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device, answer)
         annotated = run.stage_batches[counters.stage].annotated_in(cut)
-        losses.append(train_step_that_fits(run.compute, state, image, classes, annotated))
+        losses.append(run.steps.step(state, image, classes, annotated))
         run.workspace.release_once(image.shape, counters.parts)
         counters.step += 1
         counters.seen_voxels += run.stages[counters.stage].voxels

@@ -150,6 +150,7 @@ def _go_back(run: TrainRun, state: TrainState, elapsed_s: float, reason: str) ->
     print(event)
     run.checkpoints.finish()
     run.ranks.wait()  # the first one alone knows when it is written
+    run.steps.forget(state)  # momentum is put elsewhere
     load_checkpoint(run.folder / GOOD_FILE, state)
     _remember_rescue(state.counters, before, event)
     state.counters.elapsed_s = elapsed_s

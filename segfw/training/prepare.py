@@ -23,7 +23,7 @@ from segfw.grid.store import CaseArrays
 from segfw.kernels.trial import has_triton
 from segfw.model.short_runs import features_that_tell, too_few_steps, usefulness
 from segfw.model.training_record import RunRecord
-from segfw.networks import ENCODER_LAYERS, BuildNetwork, fastest_layout
+from segfw.networks import ENCODER_LAYERS, BuildNetwork, build_network, fastest_layout
 from segfw.networks.fused_layers import with_fused_norms
 from segfw.networks.losses import LOSSES, Loss
 from segfw.networks.refiner_loss import build_refiner_loss
@@ -31,6 +31,7 @@ from segfw.networks.spec import PLAIN
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Batches
+from segfw.training.captured_steps import CapturedSteps, why_not_captured
 from segfw.training.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainState, load_checkpoint, require_checkpoint
 from segfw.training.feeding import open_cases
 from segfw.training.metrics_log import keep_metrics_before
@@ -201,6 +202,7 @@ def prepare_run(
         stop_file=StopFile(request.folder, request.look_for_stop_every_s, request.now_s),
         augmentation_timer=DeviceTimer(device),
         workspace=TriedWorkspace(device),
+        steps=_steps(request, fitted, compute, state),
         writers=writers,
         page=_page(request, facts),
         lesson=request.lesson,
@@ -299,8 +301,10 @@ def _fitted(request: TrainRequest, compute: Compute, pace: Pace | None) -> Fitte
     steps = settings.epochs * (settings.steps_per_epoch or STEPS_PER_EPOCH)
     shapes = len(stages_of(request.configuration, fitted.patches, fitted.patch_size, fitted.batch_size))
     pays = compiling_pays(compute.device, seconds=settings.time_budget_s, steps=steps, shapes=shapes)
-    # The compiler would join the norms by itself, and their kernel would have nothing to do.
-    return replace(fitted, compile=pays and not settings.kernels)
+    # The compiler would join the norms by itself, and their kernel would have nothing to do; a step that is replayed is
+    # one launch already.
+    is_replayed = settings.cuda_graphs == "on" and compute.device.type == "cuda"
+    return replace(fitted, compile=pays and not settings.kernels and not is_replayed)
 
 
 def _expected(request: TrainRequest, settings: FittedSettings, stages: Sequence[PatchStage], pace: Pace | None) -> str:
@@ -334,6 +338,21 @@ def _continued(request: TrainRequest, begun_with: FittedSettings, state: TrainSt
     more = count(request.extend_epochs, "epoch") if request.extend_epochs else f"{request.extend_s:.0f} s"
     state.counters.events["extended"] = f"extended by {more} after epoch {state.counters.epoch}"
     return settings
+
+
+def _steps(request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState) -> CapturedSteps:
+    """What takes the steps; a line says why they are not replayed where that was asked for and cannot be."""
+    wanted = settings.cuda_graphs
+    reason = why_not_captured(
+        compute,
+        state,
+        is_own=request.build is not build_network or request.build_loss is not None,
+        is_annotated_in_part=bool(_annotated_outputs(request, request.fold.train)),
+    )
+    if wanted != "off" and reason:
+        print(f"--cuda-graphs {wanted}: {reason}; going on without them")
+        wanted = "off"
+    return CapturedSteps(compute, wanted)
 
 
 def _precision_text(configuration: Configuration, compute: Compute) -> str:

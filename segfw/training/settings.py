@@ -47,6 +47,11 @@ class TrainSettings(Options):
     compile: bool | None = option(None, "torch.compile (default: where it pays)")
     # Off until a card has run them.
     kernels: bool = option(False, KERNELS, words=OFF_ON)
+    cuda_graphs: Literal["off", "auto", "on"] = option(
+        "off",
+        "steps in one launch on CUDA, auto: where launches are most of their time; no card has run it yet "
+        "(default: off)",
+    )
     training_precision: Precision | None = setting(None, "what 'auto' was found to be in training when the run began")
     patch_size: tuple[int, int, int] | None = setting(
         None, "voxels (z, y, x) of the last patches (default: the plan's, or what a time budget has room for)"

@@ -129,8 +129,8 @@ def train_step_that_fits(
                 raise
         # Only here, where the error no longer holds on to the tensors that filled the memory.
         state.counters.parts = min(2 * state.counters.parts, batch)
-        _free_memory(compute, state)
-        state.scaler = _fresh_scaler(state.scaler, compute.device)
+        free_memory(compute, state)
+        state.scaler = fresh_scaler(state.scaler, compute.device)
         print(f"out of memory: the batch of {batch} is computed in {state.counters.parts} parts from now on")
 
 
@@ -145,7 +145,7 @@ def equal_parts(batch: int, fewest: int) -> int:
     return -(-batch // size)
 
 
-def _fresh_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
+def fresh_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
     """The same scale in the middle of no step: one that ended after ``unscale_`` would refuse to be told so again."""
     fresh = torch.amp.GradScaler(device.type, enabled=scaler.is_enabled())
     fresh.load_state_dict(scaler.state_dict())
@@ -208,11 +208,12 @@ def step_fits(compute: Compute, state: TrainState, batch: int, patch_size: Shape
         if not ran_out_of_memory(error) or compute.ranks.count > 1 or batch == 1:
             raise
     # Only here, where the error no longer holds on to the tensors that filled the memory.
-    _free_memory(compute, state)
+    free_memory(compute, state)
     return False
 
 
-def _free_memory(compute: Compute, state: TrainState) -> None:
+def free_memory(compute: Compute, state: TrainState) -> None:
+    """Gives back what gradients and freed tensors hold of the device."""
     state.optimizer.zero_grad(set_to_none=True)
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -12,6 +12,7 @@ from segfw.images.geometry import Shape
 from segfw.networks.losses import Target
 from segfw.planning.plan import Configuration
 from segfw.training.batches import Batches
+from segfw.training.captured_steps import CapturedSteps
 from segfw.training.checkpoint import Checkpoints
 from segfw.training.lesson import Lesson
 from segfw.training.patch_stages import PatchStage
@@ -45,6 +46,7 @@ class TrainRun:
     stop_file: StopFile
     augmentation_timer: DeviceTimer
     workspace: TriedWorkspace
+    steps: CapturedSteps
     writers: Sequence[Writer]  # of the first rank
     page: ProgressPage
     lesson: Lesson | None  # in place of masks

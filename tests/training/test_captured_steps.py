@@ -1,0 +1,422 @@
+"""Steps that are recorded and replayed train what plain steps train, bit for bit: recorded here without a card."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from builders.losses import REGIONS
+from builders.networks import FLAT, network_spec, spec, three_stages
+from builders.recorded import StandIn
+from builders.training import assert_same_weights, request, run, weights
+from segfw.base.ranks import ALONE
+from segfw.networks import build_network
+from segfw.networks.losses import LABELS, LOSSES
+from segfw.networks.spec import MEDNEXT, RESIDUAL_ENCODER
+from segfw.training import epochs, prepare
+from segfw.training.captured_steps import WARM_UP_STEPS, CapturedSteps, why_not_captured
+from segfw.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from segfw.training.kept_weights import kept_file
+from segfw.training.prepare import new_state
+from segfw.training.settings import TrainSettings
+from segfw.training.step import Compute, is_finite, train_step_that_fits
+
+CPU = torch.device("cpu")
+PATCH = (8, 16, 16)
+STEPS = 9
+
+
+def mednext(is_2d: bool):
+    return network_spec(
+        (8, 16, 32),
+        is_2d,
+        architecture=MEDNEXT,
+        kernels=((1 if is_2d else 3, 3, 3),) * 3,
+        encoder_blocks=(1, 1, 1),
+        decoder_convs=(1, 1),
+    )
+
+
+NETWORKS = {
+    "plain": three_stages(),
+    "flat": FLAT,
+    "residual": three_stages(architecture=RESIDUAL_ENCODER),
+    "mednext": mednext(is_2d=False),
+    "mednext 2d": mednext(is_2d=True),
+}
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    stand_in = StandIn()
+    stand_in(monkeypatch)
+    return stand_in
+
+
+def compute_for(network, target=LABELS, **changes) -> Compute:
+    loss = LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), target)
+    values = {"device": CPU, "precision": torch.float32, "loss": loss, "ranks": ALONE, "gradient_clip": 12.0}
+    return Compute(**values | {"in_channels": network.in_channels, "patch_size": PATCH} | changes)
+
+
+def state_for(network):
+    torch.manual_seed(3)
+    settings = TrainSettings(precision="fp32", momentum=0.9, learning_rate=0.01)
+    state = new_state(SimpleNamespace(network=network), settings, CPU, build_network)
+    state.network.train()
+    return state
+
+
+def batches(network, steps=STEPS, patch=PATCH, classes=None):
+    rng = torch.Generator().manual_seed(4)
+    for _ in range(steps):
+        image = torch.randn(2, network.in_channels, *patch, generator=rng)
+        yield image, torch.randint(0, classes or network.classes, (2, *patch), generator=rng)
+
+
+def rate_of(step: int) -> float:
+    """Another one in every step, that float32 holds: a replay takes it in that."""
+    return 2.0**-5 / (1 + step // 2) if step % 4 < 2 else 2.0**-6
+
+
+def taken(steps, state, given) -> list[torch.Tensor]:
+    """The losses of steps on ``given``, each at its own rate."""
+    losses = []
+    for number, (image, truth) in enumerate(given):
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate_of(number)
+        losses.append(steps(state, image, truth))
+    return losses
+
+
+def plain(compute):
+    return lambda state, image, truth: train_step_that_fits(compute, state, image, truth)
+
+
+def assert_same(state, other) -> None:
+    """Weights and momentum, bit for bit."""
+    for name, weight in state.network.state_dict().items():
+        assert torch.equal(weight, other.network.state_dict()[name]), name
+    for one, two in zip(state.network.parameters(), other.network.parameters()):
+        assert torch.equal(state.optimizer.state[one]["momentum_buffer"], other.optimizer.state[two]["momentum_buffer"])
+
+
+def test_plain_steps_go_ahead_on_the_stream_that_is_recorded(graphs):
+    """Each after what was asked for on the usual stream, which goes on after it; replays are asked for there."""
+    network = spec()
+    usual = compute_for(network).loss
+    streams = []
+    captured = CapturedSteps(
+        compute_for(network, loss=lambda *given: streams.append(graphs.current) or usual(*given)), "on"
+    )
+    taken(captured.step, state_for(network), batches(network))
+    assert len(streams) == WARM_UP_STEPS + 1
+    assert len(set(streams)) == 1
+    assert streams[0] is not graphs.default
+    assert streams[0].waited == graphs.default.waited == WARM_UP_STEPS
+    assert graphs.current is graphs.default
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replayed_steps_train_what_plain_steps_train(graphs, name):
+    """Other batches and another rate in every step: losses, weights and momentum are the same to the last bit."""
+    network = NETWORKS[name]
+    compute = compute_for(network)
+    captured = CapturedSteps(compute, "on")
+    replayed = state_for(network)
+    losses = taken(captured.step, replayed, batches(network))
+    assert graphs.journal == ["recorded"] + ["replayed"] * (STEPS - WARM_UP_STEPS)
+    usual = state_for(network)
+    wanted = taken(plain(compute), usual, batches(network))
+    assert torch.equal(torch.stack(losses), torch.stack(wanted))
+    assert len({float(loss) for loss in losses}) == STEPS  # each keeps its own
+    assert_same(replayed, usual)
+    assert [group["lr"] for group in replayed.optimizer.param_groups] == [rate_of(STEPS - 1)]
+
+
+def test_regions_and_a_slower_encoder_are_replayed_too(graphs):
+    """Two groups of weights, each with a rate of its own."""
+    network = three_stages(classes=3)
+    compute = compute_for(network, REGIONS)
+    states = []
+    for steps in (CapturedSteps(compute, "on").step, plain(compute)):
+        state = state_for(network)
+        parameters = list(state.network.parameters())
+        state.optimizer.param_groups[0]["params"] = parameters[:4]
+        state.optimizer.add_param_group({"params": parameters[4:]})
+        for number, (image, truth) in enumerate(batches(network, classes=4)):
+            for group, factor in zip(state.optimizer.param_groups, (0.25, 1)):
+                group |= {"lr": factor * rate_of(number), "momentum": 0.9}
+            steps(state, image, truth)
+        states.append(state)
+    assert "replayed" in graphs.journal
+    assert_same(*states)
+
+
+def test_a_rate_of_nothing_changes_nothing_in_a_replay(graphs):
+    network = spec()
+    captured = CapturedSteps(compute_for(network), "on")
+    state = state_for(network)
+    taken(captured.step, state, batches(network, WARM_UP_STEPS + 1))
+    before = {name: weight.clone() for name, weight in state.network.state_dict().items()}
+    state.optimizer.param_groups[0]["lr"] = 0.0
+    captured.step(state, *next(batches(network, 1)))
+    assert captured.is_replaying
+    assert all(torch.equal(weight, before[name]) for name, weight in state.network.state_dict().items())
+
+
+def test_batches_in_parts_patches_of_another_size_and_another_momentum_are_recorded_anew(graphs):
+    """What the one before held is freed first."""
+    network = spec()
+    compute = compute_for(network)
+    states = []
+    for steps in (CapturedSteps(compute, "on").step, plain(compute)):
+        state = state_for(network)
+        taken(steps, state, batches(network, 5))
+        state.counters.parts = 2
+        taken(steps, state, batches(network, 5))
+        taken(steps, state, batches(network, 5, patch=(8, 16, 24)))
+        state.optimizer.param_groups[0]["momentum"] = 0.5
+        taken(steps, state, batches(network, 5, patch=(8, 16, 24)))
+        states.append(state)
+    once = ["recorded", "replayed", "replayed"]
+    assert graphs.journal == [*once, *["waited", "reset", *once] * 3]
+    assert_same(*states)
+
+
+def test_a_float16_run_scales_skips_and_grows_while_steps_are_replayed(graphs):
+    """Whose sixth batch, the third replay, gives gradients that are no numbers; the scale doubles after two others."""
+    network = spec()
+    compute = compute_for(network)
+    states = []
+    scales = []
+    for steps in (CapturedSteps(compute, "on").step, plain(compute)):
+        state = state_for(network)
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+        for number, (image, truth) in enumerate(batches(network, 8), 1):
+            steps(state, image * torch.inf if number == 6 else image, truth)
+            scales.append(state.scaler.get_scale())
+        states.append(state)
+    assert graphs.journal == ["recorded"] + ["replayed"] * 5
+    assert scales == [4, 8, 8, 16, 16, 8, 8, 16] * 2
+    assert is_finite(states[0].network)
+    assert_same(*states)
+
+
+def test_a_run_goes_back_to_a_checkpoint_and_on(graphs, tmp_path):
+    """Whose momentum is put elsewhere; where that is not told, a replay would go on with the old one."""
+    network = spec()
+    compute = compute_for(network)
+    captured = CapturedSteps(compute, "on")
+    states = []
+    for steps, forget in ((captured.step, captured.forget), (plain(compute), lambda state: None)):
+        state = state_for(network)
+        taken(steps, state, batches(network, 5))
+        save_checkpoint(tmp_path / CHECKPOINT_FILE, state)
+        taken(steps, state, batches(network, 3))
+        forget(state)
+        load_checkpoint(tmp_path / CHECKPOINT_FILE, state)
+        taken(steps, state, batches(network, 6))
+        states.append(state)
+    assert graphs.journal.count("recorded") == 2
+    assert_same(*states)
+
+
+# ---- where it does not work ----
+
+
+def looks_at_a_value(outputs, truth):
+    loss = LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), LABELS)(outputs, truth)
+    return loss if float(loss.detach()) > -100 else loss * 0
+
+
+def runs_out_of_memory(graphs):
+    def loss(outputs, truth):
+        if graphs.is_open:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), LABELS)(outputs, truth)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "fault, said, freed",
+    [
+        ("value", "CUDA error: operation failed due to a previous error during capture", "freed"),
+        ("memory", "CUDA out of memory. Tried to allocate 2.00 GiB", "reset"),
+    ],
+)
+def test_what_cannot_be_recorded_leaves_plain_steps(graphs, capsys, fault, said, freed):
+    """After one line, with the memory of the recording given back and the stream set back."""
+    network = spec()
+    compute = compute_for(network, loss=looks_at_a_value if fault == "value" else runs_out_of_memory(graphs))
+    captured = CapturedSteps(compute, "on")
+    state = state_for(network)
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    taken(captured.step, state, batches(network))
+    told = capsys.readouterr().out
+    assert told == f"CUDA graphs are not usable here, going on without them: {said}\n"
+    assert not captured.is_replaying
+    assert freed in graphs.journal
+    assert not graphs.is_open
+    assert graphs.current is graphs.default
+    usual = state_for(network)
+    usual.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    taken(plain(compute_for(network)), usual, batches(network))
+    assert_same(state, usual)
+
+
+def test_steps_are_replayed_where_asking_for_them_takes_their_time(graphs, capsys):
+    """By a clock that a card's stands in for: 9 of 10 seconds, then in larger patches 4 of 10."""
+    network = spec()
+    times = iter([0.0, 9.0, 10.0, 20.0, 24.0, 30.0])
+    captured = CapturedSteps(compute_for(network), "auto", now_s=lambda: next(times))
+    state = state_for(network)
+    taken(captured.step, state, batches(network, 5))
+    assert captured.is_replaying
+    taken(captured.step, state, batches(network, 5, patch=(8, 16, 24)))
+    assert not captured.is_replaying
+    assert graphs.journal.count("recorded") == 1
+    assert capsys.readouterr().out == (
+        "--cuda-graphs auto: not for patches of 8 x 16 x 24, whose steps the host asks for in 40% of the time that "
+        "they take\n"
+    )
+
+
+def test_nothing_is_asked_of_cuda_where_steps_are_plain(monkeypatch):
+    def fails(*given, **how):
+        pytest.fail("CUDA was asked")
+
+    for name in ("Stream", "CUDAGraph", "graph", "stream", "synchronize", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, fails)
+    network = spec()
+    compute = compute_for(network)
+    states = [state_for(network), state_for(network)]
+    taken(CapturedSteps(compute, "off").step, states[0], batches(network))
+    taken(plain(compute), states[1], batches(network))
+    assert_same(*states)
+
+
+def test_batches_that_are_annotated_in_part_are_plain_steps(graphs):
+    network = spec()
+    captured = CapturedSteps(compute_for(network), "on")
+    state = state_for(network)
+    for image, truth in batches(network):
+        captured.step(state, image, truth, torch.tensor([[True, True, False], [True, False, True]]))
+    assert graphs.journal == []
+
+
+@pytest.mark.parametrize(
+    "changed, how, reason",
+    [
+        ({"device": CPU}, {}, "there is no CUDA device here"),
+        ({"ranks": SimpleNamespace(count=2)}, {}, "several processes exchange gradients in the middle of a step"),
+        ({"forward": "compiled"}, {}, "the network is compiled"),
+        ({}, {"is_own": True}, "a network or a loss of your own may do something else in every step"),
+        ({}, {"is_annotated_in_part": True}, "cases that are annotated in part"),
+        ({"hip": "6.4"}, {}, "on AMD's cards nobody has looked into them"),
+        ({}, {}, ""),
+    ],
+)
+def test_where_steps_cannot_be_replayed_it_is_said_why(monkeypatch, changed, how, reason):
+    monkeypatch.setattr(torch.version, "hip", changed.get("hip"))
+    compute = SimpleNamespace(
+        device=changed.get("device", torch.device("cuda")), ranks=changed.get("ranks", SimpleNamespace(count=1))
+    )
+    state = SimpleNamespace(network="network", forward=changed.get("forward", "network"))
+    found = why_not_captured(compute, state, **how)
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+# ---- whole runs ----
+
+
+@pytest.fixture
+def as_on_a_card(graphs, monkeypatch):
+    """Runs on the CPU replay steps, and all rates are numbers that float32 holds."""
+    monkeypatch.setattr(prepare, "why_not_captured", lambda *given, **how: "")
+    usual = epochs.learning_rate
+    monkeypatch.setattr(epochs, "learning_rate", lambda *given: float(np.float32(usual(*given))))
+    return graphs
+
+
+def test_a_run_of_replayed_steps_ends_like_a_plain_one(prepared, tmp_path, as_on_a_card, capsys):
+    """With validation between its epochs, patches that grow and weights that are kept on the way, to be averaged."""
+    network = three_stages(in_channels=1, classes=3)
+    how = {"network": network, "epochs": 3, "steps_per_epoch": 12, "patches": "grow", "keep_at": (0.5,)}
+    replayed = run(prepared, tmp_path / "on", cuda_graphs="on", **how)
+    stages = capsys.readouterr().out.count("patches of ") + 1
+    assert stages > 1
+    assert as_on_a_card.journal.count("recorded") == stages
+    assert as_on_a_card.journal.count("reset") == stages - 1
+    assert as_on_a_card.journal.count("replayed") == 36 - WARM_UP_STEPS * stages
+    usual = run(prepared, tmp_path / "off", **how)
+    assert as_on_a_card.journal.count("recorded") == stages
+    assert_same_weights(replayed, usual)
+    assert kept_file(replayed, 0.5).read_bytes() == kept_file(usual, 0.5).read_bytes()
+
+
+def test_a_run_that_was_killed_between_replays_ends_like_an_undisturbed_one(
+    prepared, tmp_path, as_on_a_card, monkeypatch
+):
+    how = {"cuda_graphs": "on", "checkpoint_every_s": 0.0, "steps_per_epoch": 5}
+    whole = run(prepared, tmp_path / "whole", **how)
+    usual = CapturedSteps.step
+    steps = []
+
+    class Killed(Exception):
+        pass
+
+    def step(self, *given):
+        steps.append(self.is_replaying)
+        if len(steps) == 8:
+            raise Killed
+        return usual(self, *given)
+
+    monkeypatch.setattr(CapturedSteps, "step", step)
+    with pytest.raises(Killed):
+        run(prepared, tmp_path / "cut", **how)
+    assert steps[-1]
+    monkeypatch.setattr(CapturedSteps, "step", usual)
+    assert_same_weights(whole, run(prepared, tmp_path / "cut", resume=True, **how))
+
+
+def test_a_run_that_diverges_in_a_replay_goes_back_like_a_plain_one(prepared, tmp_path, as_on_a_card, monkeypatch):
+    """In its third epoch the loss of a replay is said to be no number; nothing else of the run knows of replays."""
+    usual = CapturedSteps.step
+    how = {"steps_per_epoch": 5, "epochs": 4}
+    folders = []
+    for wanted in ("on", "off"):
+        steps = []
+
+        def step(self, *given, steps=steps):
+            steps.append(self.is_replaying)
+            loss = usual(self, *given)
+            return loss * torch.nan if len(steps) == 12 else loss
+
+        monkeypatch.setattr(CapturedSteps, "step", step)
+        folders.append(run(prepared, tmp_path / wanted, cuda_graphs=wanted, checkpoint_every_s=0.0, **how))
+        assert steps[11] == (wanted == "on")
+    assert as_on_a_card.journal.count("recorded") == 2
+    assert_same_weights(*folders)
+
+
+def test_without_a_card_a_run_says_so_and_trains_as_ever(prepared, tmp_path, capsys):
+    short = {"epochs": 1, "steps_per_epoch": 2}
+    asked = run(prepared, tmp_path / "asked", cuda_graphs="auto", **short)
+    assert "--cuda-graphs auto: there is no CUDA device here; going on without them\n" in capsys.readouterr().out
+    usual = run(prepared, tmp_path / "usual", **short)
+    assert "--cuda-graphs" not in capsys.readouterr().out
+    assert all(torch.equal(weight, weights(usual)[name]) for name, weight in weights(asked).items())
+
+
+@pytest.mark.parametrize("wanted, is_compiled", [("on", False), ("auto", True), ("off", True)])
+def test_steps_that_are_replayed_are_not_compiled(prepared, tmp_path, monkeypatch, wanted, is_compiled):
+    monkeypatch.setattr(prepare, "compiling_pays", lambda *given, **how: True)
+    asked = request(prepared, tmp_path, cuda_graphs=wanted)
+    compute = SimpleNamespace(device=torch.device("cuda"), precision=torch.float32)
+    assert prepare._fitted(asked, compute, None).compile == is_compiled
