@@ -32,6 +32,13 @@ def spread_text(values: Sequence[float], digits: int = 4) -> str:
     return f"{text['mean']} ({text['min']} to {text['max']}, sd {text['sd']})"
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table, the first one its head."""
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned plain text; the first column starts its lines, the others end with their columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

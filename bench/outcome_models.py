@@ -21,8 +21,9 @@ from typing import Literal
 
 import numpy as np
 
-from bench import CLONE
 from bench.figures import columns
+from bench.result_lines import append_line, sourced_lines
+from bench.subcommands import RESULTS
 from segfw.base.progress import progress
 from segfw.base.records import Record
 from segfw.outcomes.feature_choice import f_statistics
@@ -32,7 +33,7 @@ from segfw.outcomes.nested_validation import fold_of, permutation_tests, probabi
 from segfw.outcomes.outcome_report import model_figures
 from segfw.outcomes.sparse_logistic import InnerSplits, fitted_weights
 
-RESULTS = CLONE / "bench" / "results" / "outcome.jsonl"
+KEPT = RESULTS / "outcome.jsonl"
 PATIENTS = 100
 FEATURES = 300
 PERMUTATIONS = 99
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("noise", "signal", "table"))
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=KEPT)
     args = parser.parse_args(arguments)
     if args.what != "table":
         _run(args.what, {"noise": noise_run, "signal": signal_run}[args.what], args.runs, args.results)
@@ -83,20 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(kind: str, run: Callable[[int], Record], runs: int, results: Path) -> None:
     done = {each.seed for each in read_runs(results) if each.kind == kind}
-    results.parent.mkdir(parents=True, exist_ok=True)
     for seed in progress(kind, [seed for seed in range(runs) if seed not in done]):
-        with open(results, "a", encoding="utf-8") as file:
-            file.write(run(seed).model_dump_json() + "\n")
+        append_line(results, run(seed))
 
 
 def read_runs(results: Path) -> list[NoiseRun | SignalRun]:
     """All lines of a file of results."""
-    if not results.is_file():
-        return []
     found: list[NoiseRun | SignalRun] = []
-    for line in results.read_text("utf-8").splitlines():
-        record = NoiseRun if '"noise"' in line else SignalRun
-        found.append(record.parse(line, results))
+    for source, line in sourced_lines(results):
+        record = NoiseRun if b'"noise"' in line else SignalRun
+        found.append(record.parse(line, source))
     return found
 
 

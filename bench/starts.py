@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import CLONE
-from bench.accuracy.tables import markdown
+from bench.figures import markdown
+from bench.result_lines import append_line, read_lines
 from bench.runs import processor_name
-from segfw.base.records import Record, UserError
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
+from segfw.base.records import Record
 from segfw.dataset.layouts import find_dataset
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.pretraining.start_results import RESULTS_FILE, StartResult, gains_of, read_results
@@ -28,7 +28,7 @@ from segfw.training.run_record import PACKAGE, git_state
 from segfw.verbs.compare_starts import compare_starts
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 
-RESULTS = CLONE / "bench" / "results" / "starts.jsonl"
+KEPT = RESULTS / "starts.jsonl"
 LABELLED = {"hippocampus": "10", "cardiac_cine": "4"}
 # Of 20 patients, five folds would leave 4 to be scored: too few for an interval.
 IN_HALVES = ("cardiac_cine",)
@@ -53,11 +53,7 @@ class StartsLine(Record):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench starts {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(gain.text() for gain in summary.gains))
     splits = Splits.load(work / SPLITS_FILE)
     state = git_state(PACKAGE)
-    kept = {line.key for line in read_lines(args.results)}
+    kept = {line.key for line in read_lines(StartsLine, args.results)}
     for result in read_results(work / "compare_starts" / RESULTS_FILE):
         line = StartsLine(
             data_set=args.set,
@@ -107,24 +103,9 @@ def halves(raw: Path, path: Path) -> Path:
     return path
 
 
-def append_line(path: Path, line: StartsLine) -> None:
-    """Adds a line to the results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write(line.model_dump_json() + "\n")
-
-
-def read_lines(path: Path) -> list[StartsLine]:
-    """All lines; UserError names one that is none."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [StartsLine.parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
 def table(args: argparse.Namespace) -> None:
     """The table of what is kept."""
-    print(as_markdown(read_lines(args.results)))
+    print(as_markdown(read_lines(StartsLine, args.results)))
 
 
 def as_markdown(lines: Sequence[StartsLine]) -> str:
@@ -163,26 +144,21 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench starts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("starts", __doc__)
 
-    asked = verbs.add_parser("run", help="one data set")
+    asked = verbs.add("run", run, "one data set")
     asked.add_argument("set", choices=tuple(LABELLED))
     asked.add_argument("--minutes", type=float, default=12.0, help="of each training, and of the pretraining")
     asked.add_argument("--seeds", type=int, default=3)
     asked.add_argument("--test-patients", type=int, help="that are scored (default: all of the fold)")
-    asked.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of all data sets")
+    add_data(asked)
     asked.add_argument("--work", type=Path, required=True, help="folder for everything")
     asked.add_argument("--device", default="cpu")
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=run)
+    add_results(asked, KEPT)
 
-    shown = verbs.add_parser("table", help="the results that are kept")
-    shown.add_argument("--results", type=Path, default=RESULTS)
-    shown.set_defaults(do=table)
-    return parser
+    shown = verbs.add("table", table, "the results that are kept")
+    add_results(shown, KEPT)
+    return verbs.parser
 
 
 if __name__ == "__main__":

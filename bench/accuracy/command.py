@@ -16,35 +16,31 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from bench import CLONE
 from bench.accuracy.false_alarms import false_alarms
 from bench.accuracy.false_alarms import table as alarms_table
-from bench.accuracy.results import KEPT_METRICS, Arm, Result, Training, read_results
+from bench.accuracy.results import KEPT_METRICS, Arm, Result, Training
 from bench.accuracy.sets import SETS
 from bench.accuracy.tables import tables
 from bench.accuracy.trainings import Place, train_all
 from bench.accuracy.usefulness import table as usefulness_table
 from bench.accuracy.usefulness import told_in_work, told_of
+from bench.result_lines import read_lines
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 from segfw.base.records import UserError
 
-RESULTS = CLONE / "bench" / "results" / "accuracy.jsonl"
+KEPT = RESULTS / "accuracy.jsonl"
 BANK_FOLDS = ("0", "1", "2", "3", "4")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)  # so that trainings end with this process
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench accuracy {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     trainings = asked(args)
     train_all(trainings, place(args, is_for_models=args.verb == "bank"))
     keys = {training.group for training in trainings}
-    print(tables([result for result in read_results(args.results) if result.group in keys]))
+    print(tables([result for result in read_lines(Result, args.results) if result.group in keys]))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -76,7 +72,7 @@ def _chosen(args: argparse.Namespace, against: str | None = None) -> list[Result
     """The results that are asked for, with those of the arm that others are held against; UserError without any."""
     results = [
         result
-        for result in read_results(args.results)
+        for result in read_lines(Result, args.results)
         if (not args.sets or result.data_set in args.sets)
         and (not args.arms or result.arm.name in (*args.arms, against))
         and (args.minutes is None or result.minutes == args.minutes)
@@ -92,7 +88,7 @@ def alarms(args: argparse.Namespace) -> None:
     trainings = asked(args)
     train_all(trainings, place(args))
     wanted = {training.key for training in trainings}
-    results = [result for result in read_results(args.results) if result.key in wanted]
+    results = [result for result in read_lines(Result, args.results) if result.key in wanted]
     for name, fold in product(args.sets, args.folds):
         found = [result for result in results if (result.data_set, result.fold) == (name, fold)]
         print(f"{name}, fold {fold}, {args.minutes:g} core-minutes, {len(found)} runs of {args.arm}\n")
@@ -122,43 +118,35 @@ def place(args: argparse.Namespace, *, is_for_models: bool = False) -> Place:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("accuracy", __doc__)
 
-    training = verbs.add_parser("run", help="train an arm, as far as it is not trained")
+    training = verbs.add("run", run, "train an arm, as far as it is not trained")
     training.add_argument("--arm", required=True, help="the name of what is tried")
     _add_training(training, sets=tuple(SETS), folds=("0",), minutes=24, seeds=(0, 1, 2))
-    training.set_defaults(do=run)
 
-    bank = verbs.add_parser("bank", help="train the models that later work starts from, in 9 core-hours")
+    bank = verbs.add("bank", run, "train the models that later work starts from, in 9 core-hours")
     bank.add_argument("--arm", default="bank")
     in_bank = [name for name, data_set in SETS.items() if data_set.is_in_bank]
     _add_training(bank, sets=in_bank, folds=BANK_FOLDS, minutes=12, seeds=(0, 1, 2))
-    bank.set_defaults(do=run)
 
-    checked = verbs.add_parser("false-alarms", help="how often one arm seems to differ from itself")
+    checked = verbs.add("false-alarms", alarms, "how often one arm seems to differ from itself")
     checked.add_argument("--arm", default="plain")
     many = [name for name, data_set in SETS.items() if data_set.is_for_false_alarms]
     checked.add_argument(
         "--per-arm", type=int, nargs="+", default=[1, 3, 5], help="runs in each of two groups (default: 1 3 5)"
     )
     _add_training(checked, sets=many, folds=("0",), minutes=4, seeds=range(10))
-    checked.set_defaults(do=alarms)
 
-    shown = verbs.add_parser("table", help="means, deviations, intervals and differences of what was trained")
+    shown = verbs.add("table", show, "means, deviations, intervals and differences of what was trained")
     shown.add_argument("--against", metavar="ARM", help="paired differences from this arm")
     _add_choice(shown)
     shown.add_argument("--metric", choices=KEPT_METRICS, default="dice")
     shown.add_argument("--draw-seeds", action="store_true", help="intervals by patient and seed, not by patient alone")
-    shown.set_defaults(do=show)
 
-    compared = verbs.add_parser("usefulness", help="what was said before each training, and whether it was right")
+    compared = verbs.add("usefulness", said, "what was said before each training, and whether it was right")
     _add_choice(compared)
     compared.add_argument("--works", type=Path, nargs="+", help="work folders of segfw, in place of the results")
-    compared.set_defaults(do=said)
-    return parser
+    return verbs.parser
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +155,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arms", nargs="+")
     parser.add_argument("--folds", nargs="+")
     parser.add_argument("--minutes", type=float, help="of one core")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
+    add_results(parser, KEPT)
 
 
 def _add_training(
@@ -191,8 +179,8 @@ def _add_training(
     default_seeds = " ".join(map(str, seeds))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=f"(default: {default_seeds})")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is made; it goes on there")
-    parser.add_argument("--data", type=Path, default=CLONE.parent / "shared" / "data", help="(default: ../shared/data)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: bench/results/accuracy.jsonl)")
+    add_data(parser)
+    add_results(parser, KEPT)
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.accuracy.intervals import differences, estimate, patients_in, values_of
 from bench.accuracy.results import Result, structures_of
-from bench.accuracy.tables import markdown
+from bench.figures import markdown
 from segfw.base.records import UserError
 
 MOST_SPLITS = 500  # compared of all that there are; drawn, lest runs that come first are in most

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import JsonValue
@@ -89,28 +88,6 @@ class Result(Training):
     def of(cls, training: Training, **found: Any) -> Self:
         """What was found of a training."""
         return cls(**dict(training), **found)
-
-
-def read_results(path: Path) -> list[Result]:
-    """All results in a file, the newest of each training; UserError names a line that is none. [] without a file."""
-    if not path.is_file():
-        return []
-    found: dict[Key, Result] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if line.strip():
-            result = Result.parse(line, f"{path}, line {number}")
-            found.pop(result.key, None)  # the newest stands last
-            found[result.key] = result
-    return list(found.values())
-
-
-def append_result(path: Path, result: Result) -> None:
-    """Adds a line, in one write, so that two processes may write to one file; a line that was cut off ends before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    line = ("\n" if is_torn else "") + result.model_dump_json() + "\n"
-    with open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
 
 
 def require_same_arm(training: Training, results: Iterable[Training]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench.accuracy.intervals import Estimate, by_seed, estimate, paired_difference, patients_in, values_of
 from bench.accuracy.results import Arm, Result, how, structures_of
+from bench.figures import markdown
 from segfw.base.words import count
 from segfw.evaluation.metrics import METRICS
 
@@ -47,13 +48,6 @@ def table(results: Sequence[Result], against: str | None, metric: str, draws_see
         rows.append([*row, *(_number(mean) for mean in whole.of_structures)])
     title = f"### {results[0].data_set}, {results[0].minutes:g} core-minutes on {count(results[0].cores, 'core')}"
     return "\n\n".join([title, markdown([head, *rows]), *_notes(by_arm)])
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table, the first one its head."""
-    head, *others = rows
-    lines = [head, ["---"] * len(head), *others]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def seed_means(results: Sequence[Result], structures: Sequence[str], metric: str) -> list[float]:

@@ -29,13 +29,12 @@ from bench.accuracy.results import (
     CaseScores,
     Result,
     Training,
-    append_result,
     kept_scores,
-    read_results,
     require_same_arm,
 )
 from bench.accuracy.sets import raw_folder
 from bench.measure import end_tree, failure
+from bench.result_lines import append_line, read_lines
 from bench.runs import keep_or_refuse, linked_work, processor_name, usable_cores
 from segfw.base.durations import typed_duration
 from segfw.base.records import NAME, UserError
@@ -128,7 +127,7 @@ def train_all(trainings: Sequence[Training], place: Place, start: Start | None =
         asked = count(each * place.at_once, "core")
         raise UserError(f"{asked} would be used, and {len(cores)} may be here; lower --cores or --at-once")
     requests = {training.arm.name: require_arm(training.arm) for training in trainings}
-    results = read_results(place.results)
+    results = read_lines(Result, place.results)
     for training in trainings:
         require_same_arm(training, results)
 
@@ -273,7 +272,7 @@ def _ended(ended: _Running, status: int, place: Place) -> list[str]:
         result = result_of(job.training, place, ended.core_share)
     except UserError as error:
         return [f"{job.training.text}: {error}"]
-    append_result(place.results, result)
+    append_line(place.results, result)
     reached = f"{result.configuration}, {count(result.steps, 'step')} in {result.seconds:.0f} s"
     print(f"{job.training.text}: {reached}", flush=True)
     return []

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.accuracy.intervals import estimate, patients_in, values_of
 from bench.accuracy.results import Result, structures_of
-from bench.accuracy.tables import markdown
+from bench.figures import markdown
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.evaluation.metrics import Scores

@@ -21,32 +21,30 @@ from pathlib import Path
 
 from bench import CLONE
 from bench.partial.halves import ARMS, SETS, Halves, PartialSet, halves_of, kept_labels, write_arm, write_images
-from bench.partial.results import Figures, PartialResult, append_line, read_lines
+from bench.partial.results import Figures, PartialResult
 from bench.partial.tables import tables
+from bench.result_lines import append_line, read_lines, require_lines
 from bench.runs import processor_name
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 from segfw.base.durations import typed_duration
 from segfw.base.records import UserError
 from segfw.dataset.labels import LabelSet
 from segfw.model.training_record import read_run_record
 from segfw.verbs.evaluate import evaluate
 
-RESULTS = CLONE / "bench" / "results" / "partial.jsonl"
+KEPT = RESULTS / "partial.jsonl"
 TRAINED_ON = 6  # images of each half whose masks are looked at besides
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench partial {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def train(args: argparse.Namespace) -> None:
     """Trains one arm with one seed, and scores it."""
     results = args.results.resolve()
     key = (args.set, args.arm, args.seed, args.minutes)
-    if any(line.key == key for line in read_lines(results)):
+    if any(line.key == key for line in read_lines(PartialResult, results)):
         print(f"{args.set} {args.arm} seed {args.seed}, {args.minutes:g} minutes: finished before")
         return
     halves = halves_of(args.data, args.set, args.kept)
@@ -113,30 +111,20 @@ def scores_of(masks: Path, reference: Path, of: PartialSet, arm: str) -> dict[st
 
 def show(args: argparse.Namespace) -> None:
     """The tables of all lines, as Markdown."""
-    lines = read_lines(args.results)
-    if not lines:
-        raise UserError(f"{args.results}: holds no line; python -m bench partial train makes some")
-    print(tables(lines))
+    print(tables(require_lines(PartialResult, args.results, "partial train")))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench partial", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    training = verbs.add_parser("train", help="one arm with one seed")
+    verbs = Subcommands("partial", __doc__)
+    training = verbs.add("train", train, "one arm with one seed")
     training.add_argument("set", choices=SETS)
     training.add_argument("arm", choices=ARMS)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--minutes", type=float, default=3.0, help="of one core (default: %(default)s)")
     training.add_argument("--work", type=Path, required=True, help="folder for everything that is made")
     training.add_argument("--kept", type=int, help="cases that are kept out (default: as many as bench trust keeps)")
-    training.add_argument(
-        "--data", type=Path, default=CLONE.parent / "shared" / "data", help="(default: ../shared/data)"
-    )
-    training.add_argument("--results", type=Path, default=RESULTS, help="(default: bench/results/partial.jsonl)")
-    training.set_defaults(do=train)
-    table = verbs.add_parser("table", help="what the results say, as Markdown")
-    table.add_argument("--results", type=Path, default=RESULTS, help="(default: bench/results/partial.jsonl)")
-    table.set_defaults(do=show)
-    return parser
+    add_data(training)
+    add_results(training, KEPT)
+    table = verbs.add("table", show, "what the results say, as Markdown")
+    add_results(table, KEPT)
+    return verbs.parser

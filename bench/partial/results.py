@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from segfw.base.records import Record
 
 Key = tuple[str, str, int, float]
@@ -35,22 +33,3 @@ class PartialResult(Record):
     def key(self) -> Key:
         """What tells trainings apart."""
         return self.data_set, self.arm, self.seed, self.minutes
-
-
-def read_lines(path: Path) -> list[PartialResult]:
-    """All lines of a file, the newest of each training; none without a file."""
-    if not path.is_file():
-        return []
-    found: dict[Key, PartialResult] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if line.strip():
-            result = PartialResult.parse(line, f"{path}, line {number}")
-            found[result.key] = result
-    return list(found.values())
-
-
-def append_line(path: Path, result: PartialResult) -> None:
-    """Adds a line in one write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab", buffering=0) as file:
-        file.write((result.model_dump_json() + "\n").encode())

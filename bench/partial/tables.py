@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.figures import markdown
 from bench.partial.halves import SETS
 from bench.partial.results import Figures, PartialResult
 
@@ -28,23 +29,14 @@ def _tables_of(name: str, minutes: float, lines: Sequence[PartialResult]) -> str
     by_arm = _by_arm(lines)
     labels = SETS[name].labels
     kept = len(lines[0].kept)
-    rows = [f"{name}, {minutes:g} minutes of one core a training, {kept} kept-out patients", ""]
-    rows += _row(["arm", "seeds", "mean Dice", *labels, "less two models", "volume, predicted / drawn"])
-    rows += _row(["---"] * (len(labels) + 5))
-    for arm in SHOWN:
-        if by_arm.get(arm):
-            rows += _row(_dice_row(arm, by_arm, labels))
-    rows += ["", "Volumes in images that were trained on, predicted / drawn by the expert:", ""]
-    rows += _row(["arm", *(f"{label}, {what}" for label in labels for what in ("drawn there", "not drawn"))])
-    rows += _row(["---"] * (2 * len(labels) + 1))
-    for arm in SHOWN:
-        if by_arm.get(arm):
-            rows += _row(_volume_row(name, arm, by_arm[arm], labels))
-    return "\n".join(rows)
-
-
-def _row(cells: Sequence[str]) -> list[str]:
-    return [f"| {' | '.join(cells)} |"]
+    shown = [arm for arm in SHOWN if by_arm.get(arm)]
+    dice = [["arm", "seeds", "mean Dice", *labels, "less two models", "volume, predicted / drawn"]]
+    dice += [_dice_row(arm, by_arm, labels) for arm in shown]
+    volumes = [["arm", *(f"{label}, {what}" for label in labels for what in ("drawn there", "not drawn"))]]
+    volumes += [_volume_row(name, arm, by_arm[arm], labels) for arm in shown]
+    parts = [f"{name}, {minutes:g} minutes of one core a training, {kept} kept-out patients", markdown(dice)]
+    parts += ["Volumes in images that were trained on, predicted / drawn by the expert:", markdown(volumes)]
+    return "\n\n".join(parts)
 
 
 def _by_arm(lines: Sequence[PartialResult]) -> dict[str, dict[int, PartialResult]]:

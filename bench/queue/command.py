@@ -15,22 +15,15 @@ an assumed rule; nobody's time was measured.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import CLONE
-from segfw.base.records import UserError
-
-RESULTS = CLONE / "bench" / "results"
+from bench.result_lines import append_line, require_lines
+from bench.subcommands import RESULTS, Subcommands, add_results, call
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench queue {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def scale(args: argparse.Namespace) -> None:
@@ -38,7 +31,7 @@ def scale(args: argparse.Namespace) -> None:
     from bench.queue.scale import measured
 
     result = measured(args.work, args.cases, args.structures, regions=args.regions, runs=args.runs)
-    result.append_to(args.results)
+    append_line(args.results, result)
     print(result.text)
 
 
@@ -47,7 +40,7 @@ def audits(args: argparse.Namespace) -> None:
     from bench.queue.made_up_pools import simulated_audits
 
     for result in simulated_audits(args.pools):
-        result.append_to(args.results)
+        append_line(args.results, result)
         print(result.text)
 
 
@@ -71,64 +64,54 @@ def draws(args: argparse.Namespace) -> None:
 
     for folder in args.pool:
         for result in drawn_results(folder, args.draws):
-            result.append_to(args.results)
+            append_line(args.results, result)
             print(result.markdown, end="\n\n")
 
 
 def show(args: argparse.Namespace) -> None:
     """Tables of the results that are kept."""
-    from bench.queue.draws import read_results
+    from bench.queue.draws import QueueResult
 
-    if not args.results.is_file():
-        raise UserError(f"{args.results}: no such file; call python -m bench queue draws first")
-    print("\n\n".join(result.markdown for result in read_results(args.results)))
+    results = require_lines(QueueResult, args.results, "queue draws POOL")
+    print("\n\n".join(result.markdown for result in results))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench queue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("queue", __doc__)
 
-    asked = verbs.add_parser("scale", help="seconds and memory of a made-up folder")
+    asked = verbs.add("scale", scale, "seconds and memory of a made-up folder")
     asked.add_argument("--cases", type=int, default=2000)
     asked.add_argument("--structures", type=int, default=100)
     asked.add_argument("--regions", type=int, default=1, help="of three quarters of the structures (default: 1)")
     asked.add_argument("--runs", type=int, default=100, help="of each of two candidates of a region (default: 100)")
     asked.add_argument("--work", type=Path, default=Path("queue_scale_check"), help="is made and removed")
-    asked.add_argument("--results", type=Path, default=RESULTS / "queue_scale.jsonl")
-    asked.set_defaults(do=scale)
+    add_results(asked, RESULTS / "queue_scale.jsonl")
 
-    asked = verbs.add_parser("audits", help="how often the bound of an audit holds")
+    asked = verbs.add("audits", audits, "how often the bound of an audit holds")
     asked.add_argument("--pools", type=int, default=10_000)
-    asked.add_argument("--results", type=Path, default=RESULTS / "queue_audits.jsonl")
-    asked.set_defaults(do=audits)
+    add_results(asked, RESULTS / "queue_audits.jsonl")
 
-    asked = verbs.add_parser("pool", help="kept-out cases, clean and spoilt, predicted by a calibrated model")
+    asked = verbs.add("pool", pool, "kept-out cases, clean and spoilt, predicted by a calibrated model")
     asked.add_argument("work", type=Path)
     asked.add_argument("kept", type=Path, help="labelled cases that nothing was fitted on")
     asked.add_argument("pool", type=Path, help="folder for images, expert masks and masks")
     asked.add_argument("--name", required=True, help="of the data set, in tables")
     asked.add_argument("--copies", type=int, default=2, help="spoilt copies of each case, of six kinds (default: 2)")
     asked.add_argument("--no-mirroring", dest="mirroring", action="store_false", help="faster; no promise holds then")
-    asked.set_defaults(do=pool)
 
-    asked = verbs.add_parser("made-up", help="a pool of one real torso with drafts and quality that are made up")
+    asked = verbs.add("made-up", made_up, "a pool of one real torso with drafts and quality that are made up")
     asked.add_argument("torso", type=Path, help="the shared torso data")
     asked.add_argument("pool", type=Path, help="new folder")
     asked.add_argument("--cases", type=int, default=12)
-    asked.set_defaults(do=made_up)
 
-    asked = verbs.add_parser("draws", help="the simulated expert works the pool in many orders")
+    asked = verbs.add("draws", draws, "the simulated expert works the pool in many orders")
     asked.add_argument("pool", type=Path, nargs="+")
     asked.add_argument("--draws", type=int, default=20)
-    asked.add_argument("--results", type=Path, default=RESULTS / "queue.jsonl")
-    asked.set_defaults(do=draws)
+    add_results(asked, RESULTS / "queue.jsonl")
 
-    asked = verbs.add_parser("show", help="the tables of the results that are kept")
-    asked.add_argument("--results", type=Path, default=RESULTS / "queue.jsonl")
-    asked.set_defaults(do=show)
-    return parser
+    asked = verbs.add("show", show, "the tables of the results that are kept")
+    add_results(asked, RESULTS / "queue.jsonl")
+    return verbs.parser
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.figures import markdown
 from bench.queue.pools import MASKS, version_name
-from bench.queue.result_lines import ResultLine
 from bench.queue.simulated_expert import ARMS, DrawnPool, Worked
 from bench.queue.true_items import RULES, TruePool
 from segfw.base.progress import progress
@@ -55,7 +55,7 @@ class ArmResult(Record):
     less_cases: Difference
 
 
-class QueueResult(ResultLine):
+class QueueResult(Record):
     """A pool under one rule of minutes. ``horizon`` are the minutes of all cases one after the other."""
 
     name: str
@@ -71,24 +71,26 @@ class QueueResult(ResultLine):
     arms: tuple[ArmResult, ...]
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells results apart."""
+        return self.name, self.rule
+
+    @property
     def markdown(self) -> str:
         """The table."""
-        lines = [
+        title = (
             f"**{self.name}, minutes {self.rule}** ({self.draws} draws of {self.cases} cases of {self.patients} "
             f"patients x {self.structures} structures, half of them spoilt; mean Dice {self.start_dice:.3f} at first; "
             f"all cases one after the other take {self.horizon:.0f} min; the largest structure is "
-            f"{self.volume_ratio:.0f} times the smallest, minutes of items differ {self.minutes_ratio:.0f}-fold)",
-            "",
-            "| order | Dice at 10 % | 20 % | 40 % of the minutes | area | of the way | beats the first three | "
-            "area less MONAI Label's | area less that without minutes |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
+            f"{self.volume_ratio:.0f} times the smallest, minutes of items differ {self.minutes_ratio:.0f}-fold)"
+        )
+        head = ["order", "Dice at 10 %", "20 %", "40 % of the minutes", "area", "of the way", "beats the first three"]
+        rows = [[*head, "area less MONAI Label's", "area less that without minutes"]]
         for arm in self.arms:
-            at = " | ".join(f"{value:.3f}" for value in arm.dice_at)
-            area = f"{arm.area:.4f} ({arm.area_low:.4f} to {arm.area_high:.4f})"
-            less = f"{arm.less_cases.text} | {arm.less_base.text}"
-            lines.append(f"| {arm.arm} | {at} | {area} | {arm.of_the_way:.2f} | {arm.beats} of {self.draws} | {less} |")
-        return "\n".join(lines)
+            row = [arm.arm, *(f"{value:.3f}" for value in arm.dice_at)]
+            row += [f"{arm.area:.4f} ({arm.area_low:.4f} to {arm.area_high:.4f})", f"{arm.of_the_way:.2f}"]
+            rows.append([*row, f"{arm.beats} of {self.draws}", arm.less_cases.text, arm.less_base.text])
+        return f"{title}\n\n{markdown(rows)}"
 
 
 def drawn_results(folder: Path, draws: int) -> list[QueueResult]:
@@ -258,12 +260,3 @@ def _minutes_ratio(works: Sequence[Worked]) -> float:
     taken = np.concatenate([np.diff(work.minutes) for work in works])
     low, high = np.percentile(taken, (5, 95)).tolist()
     return high / max(low, 1e-3)
-
-
-def read_results(path: Path) -> list[QueueResult]:
-    """The newest result of each pool and rule."""
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        result = QueueResult.parse(line, f"{path}, line {number}")
-        found[result.name, result.rule] = result
-    return list(found.values())

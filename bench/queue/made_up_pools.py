@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.queue.result_lines import ResultLine
+from segfw.base.records import Record
 from segfw.worklist.failure_bound import ALPHA, failure_bound
 
 READ = 59
 
 
-class AuditsResult(ResultLine):
+class AuditsResult(Record):
     """How often the bound was not below the true share of failures, over pools of one size."""
 
     pool: int

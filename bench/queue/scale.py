@@ -9,13 +9,13 @@ from pathlib import Path
 from bench.measure import measure
 from bench.measuring import require_new
 from bench.queue.made_up_folder import write_folder
-from bench.queue.result_lines import ResultLine
 from bench.runs import SEGFW, processor_name
 from segfw.base.own_version import own_version
+from segfw.base.records import Record
 from segfw.worklist.queue_file import read_queue
 
 
-class ScaleResult(ResultLine):
+class ScaleResult(Record):
     """What one call took, and how much it wrote."""
 
     segfw: str

@@ -15,25 +15,19 @@ is not done again. Each arm with each source adds a line to bench/results/refine
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import CLONE
-from segfw.base.records import UserError
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 
-RESULTS = CLONE / "bench" / "results" / "refine.jsonl"
+KEPT = RESULTS / "refine.jsonl"
 SETS = ("hippocampus", "cardiac_cine")
 ARMS = ("refiner", "no click", "brush", "fitting brush")
 SOURCES = ("deepest", "people-like", "right already", "scribbles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench refine {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def base(args: argparse.Namespace) -> None:
@@ -52,46 +46,38 @@ def run(args: argparse.Namespace) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """The tables of all lines."""
-    from bench.refine.refine_results import read_lines
+    from bench.refine.refine_results import RefineResult
     from bench.refine.refine_tables import tables
+    from bench.result_lines import require_lines
 
-    lines = read_lines(args.results)
-    if not lines:
-        raise UserError(f"{args.results}: holds no line; python -m bench refine run makes some")
-    print(tables(lines))
+    print(tables(require_lines(RefineResult, args.results, "refine run")))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench refine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("refine", __doc__)
 
-    asked = verbs.add_parser("base", help="the base model, five folds, and its masks of the kept-out cases")
+    asked = verbs.add("base", base, "the base model, five folds, and its masks of the kept-out cases")
     _add_place(asked)
     asked.add_argument("--minutes", type=float, required=True, help="of each fold")
-    asked.set_defaults(do=base)
 
-    asked = verbs.add_parser("run", help="a refiner of one seed, and every arm with every source of clicks")
+    asked = verbs.add("run", run, "a refiner of one seed, and every arm with every source of clicks")
     _add_place(asked)
     asked.add_argument("--minutes", type=float, required=True, help="of the refiner's training")
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--cases", type=int, help="the first so many kept-out cases (default: all)")
     asked.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     asked.add_argument("--clicks", nargs="+", choices=SOURCES, default=SOURCES)
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=run)
+    add_results(asked, KEPT)
 
-    asked = verbs.add_parser("table", help="what the results say, as Markdown")
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=table)
-    return parser
+    asked = verbs.add("table", table, "what the results say, as Markdown")
+    add_results(asked, KEPT)
+    return verbs.parser
 
 
 def _add_place(asked: argparse.ArgumentParser) -> None:
     asked.add_argument("set", choices=SETS)
     asked.add_argument("--work", type=Path, required=True, help="folder for everything that is made")
-    asked.add_argument("--data", type=Path, default=CLONE.parent / "shared" / "data", help="(default: ../shared/data)")
+    add_data(asked)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from segfw.base.records import Record
 
 Key = tuple[str, int, str, str, float]
@@ -46,22 +44,3 @@ class RefineResult(Record):
     def key(self) -> Key:
         """What tells lines apart."""
         return self.data_set, self.seed, self.arm, self.clicks, self.minutes
-
-
-def read_lines(path: Path) -> list[RefineResult]:
-    """All lines of a file, the newest of each key; none without a file."""
-    if not path.is_file():
-        return []
-    found: dict[Key, RefineResult] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if line.strip():
-            result = RefineResult.parse(line, f"{path}, line {number}")
-            found[result.key] = result
-    return list(found.values())
-
-
-def append_line(path: Path, result: RefineResult) -> None:
-    """Adds a line in one write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(result.model_dump_json() + "\n")

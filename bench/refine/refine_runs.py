@@ -15,7 +15,8 @@ from bench.refine.click_sources import SOURCES
 from bench.refine.clicked_item import Arm, Item, click_through
 from bench.refine.kept_out import FOLD, FOLDS, REFINER, KeptCase, kept_cases, make_refiner
 from bench.refine.network_arms import Opened, network_arms
-from bench.refine.refine_results import ClickedItem, RefineResult, append_line, read_lines
+from bench.refine.refine_results import ClickedItem, RefineResult
+from bench.result_lines import append_line, read_lines
 from bench.runs import processor_name, usable_cpus
 from segfw.base.own_version import own_version
 from segfw.base.progress import progress
@@ -51,7 +52,7 @@ def run_seed(args: argparse.Namespace) -> None:
             # Where the mask is right, there is no error that a brush could have the size of, and nothing to control.
             if not asked or (clicks == "right already" and arm != "refiner"):
                 continue
-            if any(line.key == key for line in read_lines(results)):
+            if any(line.key == key for line in read_lines(RefineResult, results)):
                 print(f"{args.set} seed {args.seed}, {arm}, {clicks}: finished before")
                 continue
             title = f"{args.set} seed {args.seed}, {arm}, {clicks}"

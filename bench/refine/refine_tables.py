@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench.accuracy.intervals import Estimate, Values, estimate
-from bench.accuracy.tables import markdown
+from bench.figures import markdown
 from bench.refine.refine_results import ClickedItem, RefineResult
 from segfw.base.words import count
 

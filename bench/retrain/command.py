@@ -10,27 +10,21 @@ kept out of everything. Everything is of hippocampus, whose cases are of one pat
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import CLONE
-from segfw.base.records import UserError
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 
-RESULTS = CLONE / "bench" / "results" / "retrain.jsonl"
+KEPT = RESULTS / "retrain.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench retrain {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def run(args: argparse.Namespace) -> None:
     """Both rounds and all arms of one seed."""
-    from bench.retrain.retrain_results import append_line
+    from bench.result_lines import append_line
     from bench.retrain.rounds import Sizes, rounds_of_seed
 
     sizes = Sizes(old=args.old, validation=args.validation, batch=args.batch, test=args.test, minutes=args.minutes)
@@ -40,33 +34,30 @@ def run(args: argparse.Namespace) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """The table of what is kept."""
-    from bench.retrain.retrain_results import as_markdown, read_lines
+    from bench.result_lines import require_lines
+    from bench.retrain.retrain_results import RetrainResult, as_markdown
 
-    print(as_markdown(read_lines(args.results)))
+    results = require_lines(RetrainResult, args.results, "retrain run WORK")
+    print(as_markdown(sorted(results, key=lambda result: result.seed)))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench retrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("retrain", __doc__)
 
-    asked = verbs.add_parser("run", help="both rounds and all arms of one seed")
+    asked = verbs.add("run", run, "both rounds and all arms of one seed")
     asked.add_argument("work", type=Path, help="folder for everything; seeds share it")
-    asked.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of all data sets")
+    add_data(asked)
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--old", type=int, default=32, help="cases that there are before any review")
     asked.add_argument("--validation", type=int, default=8, help="of them, that never train")
     asked.add_argument("--batch", type=int, default=24, help="cases that the simulated expert corrects in a round")
     asked.add_argument("--test", type=int, default=68, help="cases that are kept out of everything")
     asked.add_argument("--minutes", type=float, default=2.5, help="of the first training")
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=run)
+    add_results(asked, KEPT)
 
-    asked = verbs.add_parser("table", help="the results that are kept")
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=table)
-    return parser
+    asked = verbs.add("table", table, "the results that are kept")
+    add_results(asked, KEPT)
+    return verbs.parser
 
 
 if __name__ == "__main__":

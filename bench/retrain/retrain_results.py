@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from bench.figures import markdown
 from segfw.base.records import Record, UserError
 from segfw.evaluation.metrics import Scores
 from segfw.retraining.promotion_rule import LIMIT_MEAN, LIMIT_STRUCTURE, paired_difference
@@ -54,6 +54,11 @@ class RetrainResult(Record):
     shared_by_queue_and_random: int
     models: dict[str, ModelResult]
 
+    @property
+    def key(self) -> tuple[int]:
+        """What tells results apart."""
+        return (self.seed,)
+
 
 def scores_of(scores: Scores) -> dict[str, dict[str, float]]:
     """Dice of every structure that is in a case."""
@@ -61,22 +66,6 @@ def scores_of(scores: Scores) -> dict[str, dict[str, float]]:
     for case, by_label in sorted(scores.cases.items()):
         found[case] = {name: round(each.dice, DIGITS) for name, each in by_label.items() if each.dice is not None}
     return found
-
-
-def append_line(path: Path, result: RetrainResult) -> None:
-    """Adds a seed, in place of what was there of it."""
-    lines = [line for line in (read_lines(path) if path.is_file() else []) if line.seed != result.seed]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"{line.model_dump_json()}\n" for line in sorted([*lines, result], key=lambda line: line.seed))
-    path.write_text(text, encoding="utf-8")
-
-
-def read_lines(path: Path) -> list[RetrainResult]:
-    """All seeds."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; call python -m bench retrain run first")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [RetrainResult.parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def dice_n(results: Sequence[RetrainResult], model: str, structures: Sequence[str] = STRUCTURES) -> np.ndarray:
@@ -91,24 +80,21 @@ def dice_n(results: Sequence[RetrainResult], model: str, structures: Sequence[st
 def as_markdown(results: Sequence[RetrainResult]) -> str:
     """Dice of all models, then what each is better than, with 95 % intervals over test patients."""
     seeds = ", ".join(str(result.seed) for result in results)
-    lines = [f"seeds {seeds}; {len(results[0].models['base'].cases)} test cases", ""]
-    lines += ["| model | own steps | own minutes | Dice | by seed |", "|---|---|---|---|---|"]
+    title = f"seeds {seeds}; {len(results[0].models['base'].cases)} test cases"
+    rows = [["model", "own steps", "own minutes", "Dice", "by seed"]]
     for model in results[0].models:
         steps = np.mean([result.models[model].steps for result in results])
         minutes = np.mean([result.models[model].minutes for result in results])
         by_seed = ", ".join(f"{dice_n([result], model).mean():.4f}" for result in results)
-        lines.append(f"| {model} | {steps:.0f} | {minutes:.2f} | {dice_n(results, model).mean():.4f} | {by_seed} |")
-    lines += ["", "| what | gain in Dice | 95 % | by seed | promoted, by seed |", "|---|---|---|---|---|"]
+        rows.append([model, f"{steps:.0f}", f"{minutes:.2f}", f"{dice_n(results, model).mean():.4f}", by_seed])
+    gains = [["what", "gain in Dice", "95 %", "by seed", "promoted, by seed"]]
     for model, other, what in COMPARED:
-        found = _difference(results, model, other)
+        gain, low, high = _difference(results, model, other)
         by_seed = ", ".join(f"{_difference([result], model, other)[0]:+.4f}" for result in results)
         promoted = ", ".join("yes" if is_promoted(result, model, other) else "no" for result in results)
         shown = promoted if "control" in other else ""
-        lines.append(
-            f"| {what}: {model} over {other} | {found[0]:+.4f} | {found[1]:+.4f} to {found[2]:+.4f} | {by_seed} | "
-            f"{shown} |"
-        )
-    return "\n".join(lines)
+        gains.append([f"{what}: {model} over {other}", f"{gain:+.4f}", f"{low:+.4f} to {high:+.4f}", by_seed, shown])
+    return "\n\n".join([title, markdown(rows), markdown(gains)])
 
 
 def _difference(

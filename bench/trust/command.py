@@ -16,26 +16,21 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import CLONE
 from bench.accuracy.sets import SETS
+from bench.result_lines import append_line, require_lines
 from bench.runs import SEGFW
-from segfw.base.records import UserError
+from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 
-RESULTS = CLONE / "bench" / "results" / "trust.jsonl"
-SIMULATED = CLONE / "bench" / "results" / "trust_simulated.jsonl"
+KEPT = RESULTS / "trust.jsonl"
+SIMULATED = RESULTS / "trust_simulated.jsonl"
 FOLDS = ("0", "1", "2", "3", "4")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
-    try:
-        args.do(args)
-    except UserError as error:
-        sys.exit(f"python -m bench trust {args.verb}: {error}")
+    call(build_parser(), arguments)
 
 
 def split(args: argparse.Namespace) -> None:
@@ -68,7 +63,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """Figures of all items, kept and printed."""
-    from bench.trust.trust_results import append_line, as_markdown, result_of
+    from bench.trust.trust_results import as_markdown, result_of
 
     for items in args.items:
         result = result_of(items, args.splits, args.fail_below, leaves_shifts_out=args.leave_shifts_out)
@@ -78,17 +73,15 @@ def table(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """The tables of the results that are kept."""
-    from bench.trust.trust_results import as_markdown, read_lines
+    from bench.trust.trust_results import TrustResult, as_markdown
 
-    if not args.results.is_file():
-        raise UserError(f"{args.results}: no such file; call python -m bench trust table first")
-    print("\n\n".join(as_markdown(result) for result in read_lines(args.results)))
+    results = require_lines(TrustResult, args.results, "trust table ITEMS")
+    print("\n\n".join(as_markdown(result) for result in results))
 
 
 def simulated(args: argparse.Namespace) -> None:
     """Made-up patients."""
     from bench.trust.simulation import simulate, simulation_table
-    from bench.trust.trust_results import append_line
 
     found = []
     for patients in args.patients:
@@ -100,33 +93,27 @@ def simulated(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench trust", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Subcommands("trust", __doc__)
 
-    asked = verbs.add_parser("split", help="raw folders without the kept-out patients, and of these")
+    asked = verbs.add("split", split, "raw folders without the kept-out patients, and of these")
     asked.add_argument("set", choices=sorted(_sets()))
     asked.add_argument("raw", type=Path, help="new folder")
-    asked.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of all data sets")
-    asked.set_defaults(do=split)
+    add_data(asked)
 
-    asked = verbs.add_parser("train", help="all five folds of RAW/train")
+    asked = verbs.add("train", train, "all five folds of RAW/train")
     asked.add_argument("raw", type=Path)
     asked.add_argument("work", type=Path)
     asked.add_argument("--name", default="", choices=("", *SETS), help="of the data set, whose patients are known then")
     asked.add_argument("--minutes", type=float, required=True, help="of each fold")
     asked.add_argument("--seed", type=int, default=0)
-    asked.set_defaults(do=train)
 
-    asked = verbs.add_parser("predict", help="kept-out cases, clean and spoilt, by all folds of a calibrated model")
+    asked = verbs.add("predict", predict, "kept-out cases, clean and spoilt, by all folds of a calibrated model")
     asked.add_argument("work", type=Path)
     asked.add_argument("kept", type=Path, help="labelled cases that nothing was fitted on")
     asked.add_argument("items", type=Path, help="folder for what is found")
     asked.add_argument("--name", required=True, help="of the data set, in tables")
-    asked.set_defaults(do=predict)
 
-    asked = verbs.add_parser("table", help="figures with intervals")
+    asked = verbs.add("table", table, "figures with intervals")
     asked.add_argument("items", type=Path, nargs="+")
     asked.add_argument("--splits", type=int, default=20)
     asked.add_argument("--fail-below", type=float, default=0.7, help="Dice below which a mask has failed")
@@ -136,22 +123,19 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_false",
         help="spare the models that never saw one shift, six of seven",
     )
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=table)
+    add_results(asked, KEPT)
 
-    asked = verbs.add_parser("show", help="the tables of the results that are kept")
-    asked.add_argument("--results", type=Path, default=RESULTS)
-    asked.set_defaults(do=show)
+    asked = verbs.add("show", show, "the tables of the results that are kept")
+    add_results(asked, KEPT)
 
-    asked = verbs.add_parser("simulate", help="the rule of 'use' with made-up patients")
+    asked = verbs.add("simulate", simulated, "the rule of 'use' with made-up patients")
     asked.add_argument("--patients", type=int, nargs="+", default=[40, 80, 200])
     asked.add_argument("--failing", type=float, default=0.1, help="share of clean masks that have failed")
     asked.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.8], help="of features, in the logit of Dice")
     asked.add_argument("--target", type=float, default=0.05, help="largest share of wrong masks among those released")
     asked.add_argument("--runs", type=int, default=20)
-    asked.add_argument("--results", type=Path, default=SIMULATED)
-    asked.set_defaults(do=simulated)
-    return parser
+    add_results(asked, SIMULATED)
+    return verbs.parser
 
 
 def _sets() -> tuple[str, ...]:

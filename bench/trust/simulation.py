@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.figures import markdown
 from bench.trust.made_up_features import drawn_sureness, made_up_features
 from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
@@ -114,14 +115,11 @@ def _items(
 
 def simulation_table(results: Sequence[SimulationResult]) -> str:
     """A row per setting."""
-    lines = [
-        "| patients | failing | Spearman | promised | runs with 'use' | good masks released | wrong among released | "
-        f"promise broken (at most {1 - CONFIDENCE:.2f} of runs) | bound covers |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["patients", "failing", "Spearman", "promised", "runs with 'use'", "good masks released"]
+    head += ["wrong among released", f"promise broken (at most {1 - CONFIDENCE:.2f} of runs)", "bound covers"]
+    rows = [head]
     for one in results:
-        lines.append(
-            f"| {one.patients} | {one.failing:.0%} | {one.spearman:.2f} | {one.target:.0%} | {one.runs_with_use} of "
-            f"{one.runs} | {one.good_released:.2f} | {one.wrong_share:.3f} | {one.broken:.2f} | {one.covered:.3f} |"
-        )
-    return "\n".join(lines)
+        row = [str(one.patients), f"{one.failing:.0%}", f"{one.spearman:.2f}", f"{one.target:.0%}"]
+        row += [f"{one.runs_with_use} of {one.runs}", f"{one.good_released:.2f}", f"{one.wrong_share:.3f}"]
+        rows.append([*row, f"{one.broken:.2f}", f"{one.covered:.3f}"])
+    return markdown(rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.figures import markdown
 from bench.trust.figures_of_trust import (
     POOLED,
     BoundRow,
@@ -59,6 +60,11 @@ class TrustResult(Record):
     one_fold: Worth
     gate: tuple[GateRow, ...]
 
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What tells results apart."""
+        return self.name, self.seed, self.fail_below
+
 
 def result_of(
     items: Path, splits: int, fail_below: float = FAIL_BELOW, *, leaves_shifts_out: bool = True
@@ -100,23 +106,6 @@ def result_of(
     )
 
 
-def append_line(path: Path, result: Record) -> None:
-    """Adds a line to a file of results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(result.model_dump_json() + "\n")
-
-
-def read_lines(path: Path) -> list[TrustResult]:
-    """The newest result of each model, and Dice that counts as failed, in a file."""
-    found: dict[tuple[str, int, float], TrustResult] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            result = TrustResult.parse(line, f"{path}, line {number}")
-            found[(result.name, result.seed, result.fail_below)] = result
-    return list(found.values())
-
-
 def as_markdown(result: TrustResult) -> str:
     """Every table of a result."""
     head = (
@@ -125,58 +114,51 @@ def as_markdown(result: TrustResult) -> str:
         f"{result.kept_cases} cases of {result.kept_patients} kept-out ones; failed is a Dice below "
         f"{result.fail_below}; SD of clean Dice {result.all_folds.sd_clean:.3f})"
     )
-    lines = [head]
+    parts = [head]
     for title, worth in (("Mean of all folds", result.all_folds), ("One fold, its own Dice", result.one_fold)):
-        lines += ["", f"{title}: what scores are worth", "", *_score_lines(worth)]
-        lines += ["", f"{title}: 90 % bound and verdict 'use'", "", *_bound_lines(worth)]
+        parts += [f"{title}: what scores are worth", *_score_tables(worth)]
+        parts += [f"{title}: 90 % bound and verdict 'use'", _bound_table(worth)]
     if result.why_no_use:
-        lines += ["", f"No 'use' in some or all splits: {result.why_no_use}."]
-    lines += ["", "Input gate", "", *_gate_lines(result.gate)]
-    return "\n".join(lines)
+        parts.append(f"No 'use' in some or all splits: {result.why_no_use}.")
+    parts += ["Input gate", _gate_table(result.gate)]
+    return "\n\n".join(parts)
 
 
-def _score_lines(worth: Worth) -> list[str]:
-    """A row per score: on clean masks, and on clean and spoilt ones together."""
-    rows = {(row.score, row.kind): row for row in worth.scores}
+def _score_tables(worth: Worth) -> list[str]:
+    """A row per score: on clean and spoilt masks together, and on clean ones."""
+    row_of = {(row.score, row.kind): row for row in worth.scores}
     less = {(row.score, row.kind): row.difference for row in worth.differences}
     counts = {row.kind: f"{row.masks} masks, {row.failed} failed" for row in worth.scores}
     names = list(dict.fromkeys(row.score for row in worth.scores))
-    lines = []
+    tables = []
     for kind, title in ((POOLED, "clean and six shifts"), (CLEAN, "clean")):
-        lines += [
-            "",
-            f"| {title}: {counts[kind]} | nAURC | less pairs | Spearman | AUROC | MAE | bias |",
-            "|---|---|---|---|---|---|---|",
-        ]
+        rows = [[f"{title}: {counts[kind]}", "nAURC", "less pairs", "Spearman", "AUROC", "MAE", "bias"]]
         for name in names:
-            row = rows[name, kind]
+            row = row_of[name, kind]
             difference = less.get((name, kind), Figure(mean=None))
             cells = [_cell(row.naurc), _cell(difference), _cell(row.spearman)]
             cells += [_mean(figure) for figure in (row.auroc, row.mae, row.bias)]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines[1:]
+            rows.append([name, *cells])
+        tables.append(markdown(rows))
+    return tables
 
 
-def _bound_lines(worth: Worth) -> list[str]:
-    lines = [
-        "| images | masks | Dice | bound covers | margin | covers, shift left out of the fit | MAE then | bias then | "
-        "good masks released | wrong among released |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def _bound_table(worth: Worth) -> str:
+    head = ["images", "masks", "Dice", "bound covers", "margin", "covers, shift left out of the fit", "MAE then"]
+    rows = [[*head, "bias then", "good masks released", "wrong among released"]]
     for bound, use in zip(worth.bounds, worth.uses):
         cells = [_cell(bound.covered), _mean(bound.margin), _cell(bound.covered_unseen), _mean(bound.mae_unseen)]
         cells += [_mean(bound.bias_unseen), _cell(use.good_released), _cell(use.wrong_share)]
-        shown = " | ".join(cells)
-        lines.append(f"| {bound.kind} | {bound.masks} | {bound.dice:.3f} | {shown} |")
-    return lines
+        rows.append([bound.kind, str(bound.masks), f"{bound.dice:.3f}", *cells])
+    return markdown(rows)
 
 
-def _gate_lines(rows: Sequence[GateRow]) -> list[str]:
-    lines = ["| images | called odd or far | AUROC against clean |", "|---|---|---|"]
+def _gate_table(rows: Sequence[GateRow]) -> str:
+    shown = [["images", "called odd or far", "AUROC against clean"]]
     for row in rows:
         flagged = "-" if row.flagged is None else f"{row.flagged:.2f}"
-        lines.append(f"| {row.kind} | {flagged} | {'-' if row.auroc is None else f'{row.auroc:.2f}'} |")
-    return lines
+        shown.append([row.kind, flagged, "-" if row.auroc is None else f"{row.auroc:.2f}"])
+    return markdown(shown)
 
 
 def _mean(figure: Figure) -> str:

@@ -17,12 +17,13 @@ from bench.accuracy.command import asked, build_parser, main
 from bench.accuracy.false_alarms import drawn_splits, false_alarms, splits
 from bench.accuracy.false_alarms import table as alarms_table
 from bench.accuracy.intervals import differences, estimate, paired_difference
-from bench.accuracy.results import Arm, CaseScores, Result, Training, append_result, read_results, require_same_arm
+from bench.accuracy.results import Arm, CaseScores, Result, Training, require_same_arm
 from bench.accuracy.sets import SETS, DataSet
 from bench.accuracy.tables import seed_means, tables
 from bench.accuracy.trainings import Job, Place, _Running, pinned_to, require_arm, require_one_configuration, train_all
 from bench.accuracy.usefulness import by_the_rule_of_now, enough_for, statement_of, told_in_work, told_of
 from bench.accuracy.usefulness import table as usefulness_table
+from bench.result_lines import append_line, read_lines
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
@@ -294,23 +295,23 @@ def test_false_alarms_are_intervals_that_leave_out_zero():
 
 def test_the_newest_result_of_a_training_counts(tmp_path):
     path = tmp_path / "results" / "accuracy.jsonl"
-    assert read_results(path) == []
+    assert read_lines(Result, path) == []
     lines = [result(patients(0.1)), result(patients(0.2), seed=1), result(patients(0.3), started="2026-02-01")]
     for line in lines:
-        append_result(path, line)
-    assert read_results(path) == lines[1:]
+        append_line(path, line)
+    assert read_lines(Result, path) == lines[1:]
     assert len(path.read_text().splitlines()) == 3
 
 
 def test_a_line_that_was_cut_off_is_named_and_spoils_no_other(tmp_path):
     path = tmp_path / "accuracy.jsonl"
-    append_result(path, result(patients(0.1)))
+    append_line(path, result(patients(0.1)))
     path.write_bytes(path.read_bytes()[:-20])
-    append_result(path, result(patients(0.2), seed=1))
+    append_line(path, result(patients(0.2), seed=1))
     with pytest.raises(UserError, match=r"accuracy\.jsonl, line 1: "):
-        read_results(path)
+        read_lines(Result, path)
     path.write_text(path.read_text().splitlines()[1] + "\n")
-    assert [line.seed for line in read_results(path)] == [1]
+    assert [line.seed for line in read_lines(Result, path)] == [1]
 
 
 def test_a_name_stands_for_one_way_to_train():
@@ -326,7 +327,7 @@ def test_results_that_are_committed_can_be_read():
     path = build_parser().parse_args(["table"]).results
     if not path.is_file():
         pytest.skip(f"no results are committed yet ({path})")
-    for line in read_results(path):
+    for line in read_lines(Result, path):
         assert line.data_set in SETS
         assert line.cases
 
@@ -382,7 +383,7 @@ def test_only_the_table_of_sets_names_them():
 def test_a_table_of_nothing_says_how_to_get_some(tmp_path):
     with pytest.raises(SystemExit, match="holds no such result"):
         main(["table", "--results", str(tmp_path / "none.jsonl")])
-    append_result(tmp_path / "some.jsonl", result(patients(0.5)))
+    append_line(tmp_path / "some.jsonl", result(patients(0.5)))
     with pytest.raises(SystemExit, match="no such arm among plain"):
         main(["table", "--results", str(tmp_path / "some.jsonl"), "--against", "old"])
 
@@ -391,7 +392,7 @@ def test_commands_show_what_is_finished_and_train_nothing(tmp_path, monkeypatch,
     monkeypatch.setitem(SETS, "hearts", DataSet(folder="hearts"))  # of which there is no data to train on
     path = tmp_path / "some.jsonl"
     for seed in range(4):
-        append_result(path, result(patients(0.5, 0.6, 0.7, 0.8, 0.9), seed=seed))
+        append_line(path, result(patients(0.5, 0.6, 0.7, 0.8, 0.9), seed=seed))
     there = ["--sets", "hearts", "--minutes", "6", "--seeds", "0", "1", "2", "3"]
     there += ["--work", str(tmp_path / "work"), "--results", str(path)]
 
@@ -450,7 +451,7 @@ def refused(job, cores) -> Ended:
 def test_a_finished_training_leaves_a_line_and_is_not_done_again(toy):
     training = toy_training()
     train_all([training], toy, in_this_process)
-    (line,) = read_results(toy.results)
+    (line,) = read_lines(Result, toy.results)
     assert line.key == training.key
 
     # What the line says of its training
@@ -521,7 +522,7 @@ def test_a_training_that_fails_is_told_and_keeps_none_from_being_tried(toy):
         train_all([toy_training(0), toy_training(1)], toy, fails)
     first = usable_cores()[:1]
     assert tried == [(0, tuple(first)), (1, tuple(first))]
-    assert read_results(toy.results) == []
+    assert read_lines(Result, toy.results) == []
 
 
 class Interrupted(subprocess.Popen):

@@ -8,8 +8,9 @@ import pytest
 
 from bench.partial.command import main
 from bench.partial.halves import SETS, PartialSet, halves_of, turned, write_arm, write_images
-from bench.partial.results import Figures, PartialResult, read_lines
+from bench.partial.results import Figures, PartialResult
 from bench.partial.tables import tables
+from bench.result_lines import read_lines
 from builders.data import blocks_case, write_nifti
 from segfw.dataset.layouts import find_dataset
 
@@ -71,7 +72,7 @@ def test_an_arm_is_trained_once_and_scored_by_every_label(data, tmp_path, capfd)
     asked = ["train", "hippocampus", "marginal", "--minutes", "0.05", "--kept", "4", "--data", str(data)]
     asked += ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "r.jsonl")]
     main(asked)
-    (line,) = read_lines(tmp_path / "r.jsonl")
+    (line,) = read_lines(PartialResult, tmp_path / "r.jsonl")
     assert {tuple(by_label) for by_label in line.kept.values()} == {("Anterior", "Posterior")}
     assert len(line.kept) == 4
     assert len(line.trained) == 6

@@ -14,9 +14,10 @@ from bench.refine.command import ARMS, main
 from bench.refine.command import SOURCES as NAMES
 from bench.refine.kept_out import KeptCase
 from bench.refine.network_arms import Blind, Clicked, WithoutClicks, proposed
-from bench.refine.refine_results import ClickedItem, RefineResult, append_line, read_lines
+from bench.refine.refine_results import ClickedItem, RefineResult
 from bench.refine.refine_runs import Trained, clicked_items, generator
 from bench.refine.refine_tables import gain, tables
+from bench.result_lines import append_line, read_lines
 from builders.refiner import ORGANS, bright, canonical_grid, refiner, volume
 from builders.refiner import Planted as PlantedNetwork
 from segfw.clicks.simulated_clicks import error_components
@@ -298,11 +299,11 @@ def test_a_mask_that_changed_without_a_click_is_told():
 
 def test_lines_are_kept_and_the_newest_of_a_key_counts(tmp_path):
     path = tmp_path / "r" / "refine.jsonl"
-    assert read_lines(path) == []
+    assert read_lines(RefineResult, path) == []
     append_line(path, line("refiner", (0.1,) * 5))
     append_line(path, line("refiner", (0.2,) * 5))
     append_line(path, line("brush", (0.2,) * 5))
-    assert read_lines(path) == [line("refiner", (0.2,) * 5), line("brush", (0.2,) * 5)]
+    assert read_lines(RefineResult, path) == [line("refiner", (0.2,) * 5), line("brush", (0.2,) * 5)]
 
 
 def test_the_command_names_every_arm_and_source():
@@ -388,7 +389,7 @@ def test_what_is_finished_is_not_done_again(kept, tmp_path, monkeypatch, capsys)
     asked = ["run", "hippocampus", "--minutes", "2", "--seed", "1", "--work", str(tmp_path)]
     asked += ["--results", str(tmp_path / "r.jsonl")]
     main([*asked, "--arms", "refiner", "--clicks", "deepest"])
-    (line,) = read_lines(tmp_path / "r.jsonl")
+    (line,) = read_lines(RefineResult, tmp_path / "r.jsonl")
     assert (line.key, line.steps, line.patient_of) == (
         ("hippocampus", 1, "refiner", "deepest", 2.0),
         7,
@@ -396,11 +397,11 @@ def test_what_is_finished_is_not_done_again(kept, tmp_path, monkeypatch, capsys)
     )
     main(asked)
     assert capsys.readouterr().out.count("finished before") == 1
-    found = [(each.arm, each.clicks) for each in read_lines(tmp_path / "r.jsonl")]
+    found = [(each.arm, each.clicks) for each in read_lines(RefineResult, tmp_path / "r.jsonl")]
     # Nobody drew strokes here, and where the mask is right only the refiner is asked.
     assert found == [(arm, clicks) for clicks in ("deepest", "people-like") for arm in ARMS] + [
         ("refiner", "right already")
     ]
-    assert not next(each for each in read_lines(tmp_path / "r.jsonl") if each.arm == "no click").untouched
+    assert not next(each for each in read_lines(RefineResult, tmp_path / "r.jsonl") if each.arm == "no click").untouched
     main(["table", "--results", str(tmp_path / "r.jsonl")])
     assert "### hippocampus: 2 kept-out patients" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The table of compared starts, of made-up trainings whose gain is known."""
 
-from bench.starts import StartsLine, append_line, as_markdown, read_lines
+from bench.result_lines import append_line, read_lines
+from bench.starts import StartsLine, as_markdown
 from segfw.pretraining.start_results import PRETRAINED, SCRATCH, StartResult
 
 CASES = [f"patient{number}_{frame}" for number in range(6) for frame in "ab"]
@@ -25,7 +26,7 @@ def test_the_table_says_what_is_shown(tmp_path):
     for seed in range(3):
         append_line(tmp_path / "starts.jsonl", line(PRETRAINED, seed, 0.5 + 0.01 * seed))
         append_line(tmp_path / "starts.jsonl", line(SCRATCH, seed, 0.4))
-    lines = read_lines(tmp_path / "starts.jsonl")
+    lines = read_lines(StartsLine, tmp_path / "starts.jsonl")
     assert len({each.key for each in lines}) == 6
     rows = as_markdown(lines).splitlines()
     assert len(rows) == 4  # head, rule, a quarter and the end

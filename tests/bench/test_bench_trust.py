@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bench.result_lines import append_line, read_lines
 from bench.trust.figures_of_trust import (
     bound_rows,
     difference_rows,
@@ -24,7 +25,7 @@ from bench.trust.judged import (
 from bench.trust.kept_cases import KeptCase, TrustedModel
 from bench.trust.raw_folders import split_raw
 from bench.trust.simulation import simulate, simulation_table
-from bench.trust.trust_results import TrustResult, Worth, append_line, as_markdown, read_lines
+from bench.trust.trust_results import TrustResult, Worth, as_markdown
 from builders.data import write_raw
 from builders.quality import IDENTITY, LABELS, STRUCTURES, features_of
 from segfw.base.records import UserError
@@ -219,7 +220,7 @@ def test_kept_masks_are_judged_as_predict_judges_them(items, tmp_path):
     )
     append_line(tmp_path / "trust.jsonl", result)
     append_line(tmp_path / "trust.jsonl", result)
-    assert read_lines(tmp_path / "trust.jsonl") == [result]
+    assert read_lines(TrustResult, tmp_path / "trust.jsonl") == [result]
     text = as_markdown(result)
     assert "| clean: 16 masks, " in text
     assert text.count("| pairwise fold Dice |") == 2  # one fold has none

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
+from bench.result_lines import append_line, read_lines
 from bench.retrain.retrain_results import (
     COMPARED,
     STRUCTURES,
     ModelResult,
     RetrainResult,
-    append_line,
     as_markdown,
     is_promoted,
-    read_lines,
 )
 
 CASES = [f"case_{number}" for number in range(12)]
@@ -46,7 +45,7 @@ def test_gains_are_means_over_seeds_and_stand_beside_each_seed(tmp_path):
     append_line(tmp_path / "retrain.jsonl", seed_of(1, 0.03))
     append_line(tmp_path / "retrain.jsonl", seed_of(0, 0.01))
     append_line(tmp_path / "retrain.jsonl", seed_of(0, 0.02))  # done again
-    results = read_lines(tmp_path / "retrain.jsonl")
+    results = read_lines(RetrainResult, tmp_path / "retrain.jsonl")
     assert [result.seed for result in results] == [0, 1]
     rows = as_markdown(results).splitlines()
     row = next(row for row in rows if "queue_1 over control_1" in row)
