@@ -43,22 +43,27 @@ class NotFound(UserError):
         self.nearest = tuple(nearest)
 
 
-class KnownStructure(Record):
-    """What the table, or the data set itself, knows of a label or region. Texts are empty where nothing is known.
+class NameInTable(Record):
+    """What the table calls a structure, and its code. Texts are empty where nothing is known.
 
     ``code`` has no side in it, unless the meaning says one; ``side`` is 'left', 'right' or ''.
     """
 
-    name: str
-    values: tuple[int, ...]  # in masks: of a region those that it holds
-    painted: int  # what a predicted mask has there
-    structure: str = ""  # id in the table
     english: str = ""
     chinese: str = ""
     side: str = ""
     scheme: str = ""
     code: str = ""
     code_meaning: str = ""
+
+
+class KnownStructure(NameInTable):
+    """What the table, or the data set itself, knows of a label or region."""
+
+    name: str
+    values: tuple[int, ...]  # in masks: of a region those that it holds
+    painted: int  # what a predicted mask has there
+    structure: str = ""  # id in the table
     totalsegmentator: str = ""
 
 

@@ -12,7 +12,7 @@ from segfw.base.durations import duration_text
 from segfw.base.file_names import BIDS_FOLDER, FORMAT_FOLDERS
 from segfw.base.records import Record, UserError
 from segfw.base.usable_steps import FEWEST_USABLE_STEPS
-from segfw.base.words import count
+from segfw.base.words import count, listed
 from segfw.dataset.image_files import image_files
 from segfw.dataset.labels import LABELS_FILE, LabelSet
 from segfw.dataset.look_up import only_structures
@@ -102,6 +102,17 @@ def structures_in_masks(
         if found:
             return found
     return only_structures(labels, facts.only, folder)
+
+
+def require_in_masks(folder: Path, structures: Sequence[str], asked: Sequence[str]) -> None:
+    """UserError if a structure is asked for that the masks in a folder, predicted for ``structures``, tell nothing of:
+    it is in none of them, however well the model finds it."""
+    lacking = [name for name in asked if name not in structures]
+    if lacking:
+        raise UserError(
+            f"{folder}: the masks were predicted for {listed(structures, 'and')} alone, and say nothing of "
+            f"{listed(lacking, 'and')}; leave that out of --only, or predict masks with it"
+        )
 
 
 def _values(labels: LabelSet, classes: Sequence[int]) -> frozenset[int]:

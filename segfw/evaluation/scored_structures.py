@@ -9,7 +9,7 @@ from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import only_structures
-from segfw.evaluation.mask_facts import read_mask_facts, structures_in_masks
+from segfw.evaluation.mask_facts import read_mask_facts, require_in_masks, structures_in_masks
 
 
 def scored_structures(
@@ -22,8 +22,7 @@ def scored_structures(
 ) -> tuple[tuple[str, ...], list[str]]:
     """Names of the structures that are scored, in the order of ``labels`` (empty: all), and notes.
 
-    Raises UserError where masks were predicted for some structures alone and another one is ``asked`` for: it is in
-    none of them, however well the model finds it.
+    Raises UserError where masks were predicted for some structures alone and another one is ``asked`` for.
     """
     known = {
         folder: structures_in_masks(labels, folder, read_mask_facts(folder), has_other_numbers=has_other_numbers)
@@ -32,12 +31,7 @@ def scored_structures(
     if asked is not None:
         only = only_structures(labels, asked, reference)
         for folder, names in known.items():
-            lacking = [name for name in only if name not in names]
-            if lacking:
-                raise UserError(
-                    f"{folder}: the masks were predicted for {listed(names, 'and')} alone, and say nothing of "
-                    f"{listed(lacking, 'and')}; leave that out of --only, or predict masks with it"
-                )
+            require_in_masks(folder, names, only)
         return only, []
     only = tuple(name for name in labels.structures if all(name in names for names in known.values()))
     if not only:

@@ -11,7 +11,7 @@ from segfw.base.records import Record
 from segfw.base.robust import find_outliers
 from segfw.base.words import count, listed
 from segfw.dataset.labels import LabelSet
-from segfw.dataset.look_up import known_as
+from segfw.dataset.look_up import NameInTable, known_as
 from segfw.measurements.structure_measures import NOT_ANNOTATED, STATUSES, CaseMeasures, Status, StructureMeasures
 from segfw.measurements.time_points import TimePoints
 
@@ -26,17 +26,6 @@ class OutlyingSize(Record):
     structure: str
     size: float
     usual: tuple[float, float]
-
-
-class NameInTable(Record):
-    """What the table of anatomy calls a structure, and its code; texts are empty where it does not know."""
-
-    english: str = ""
-    chinese: str = ""
-    side: str = ""
-    scheme: str = ""
-    code: str = ""
-    code_meaning: str = ""
 
 
 class StructureSummary(Record):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from segfw.base.printing import printable
 from segfw.base.records import UserError
-from segfw.base.words import listed
 from segfw.dataset.bids import called_alike
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
 from segfw.dataset.image_files import image_files, mask_stem
@@ -92,16 +91,6 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
         for case, (path, _) in pairs.items()
     ]
     return FoundMasks(cases=tuple(cases), labels=labels, channels=channels, notes=tuple(notes))
-
-
-def require_made(made_for: Sequence[str], only: Sequence[str], masks: Path) -> None:
-    """UserError if a structure is asked for that masks predicted for ``made_for`` alone say nothing of."""
-    unknown = [name for name in only if name not in made_for]
-    if unknown:
-        raise UserError(
-            f"{masks}: the masks were predicted for {listed(made_for, 'and')} alone and do not tell of "
-            f"{listed(unknown)}; predict {'it' if len(unknown) == 1 else 'them'}, or ask for what they hold"
-        )
 
 
 def images_of_cases(images: Path, masks: Mapping[str, Path], *, is_one: bool = False) -> dict[str, tuple[Path, ...]]:

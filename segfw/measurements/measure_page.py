@@ -12,10 +12,11 @@ from segfw.base.figures import write_page
 from segfw.base.records import UserError
 from segfw.base.tables import Column, Table
 from segfw.base.words import count
+from segfw.dataset.look_up import NameInTable
 from segfw.evaluation.masks import classes_of
 from segfw.evaluation.overlays import draw_overlay
 from segfw.images.volume import Volume, to_canonical
-from segfw.measurements.cohort_measures import Measures, NameInTable, StructureSummary
+from segfw.measurements.cohort_measures import Measures, StructureSummary
 from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
 from segfw.measurements.measure_case import read_case
 from segfw.measurements.measure_figures import draw_sizes

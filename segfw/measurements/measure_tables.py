@@ -9,7 +9,8 @@ from pathlib import Path
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
 from segfw.base.printing import csv_text
-from segfw.measurements.cohort_measures import Measures, NameInTable
+from segfw.dataset.look_up import NameInTable
+from segfw.measurements.cohort_measures import Measures
 from segfw.measurements.first_order import FirstOrder
 from segfw.measurements.structure_measures import StructureMeasures
 

@@ -58,8 +58,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.base.words import count, listed
     from segfw.dataset.look_up import only_structures
     from segfw.dataset.patients import guess_groups, read_groups
-    from segfw.evaluation.mask_facts import read_mask_facts, structures_in_masks
-    from segfw.measurements.masks_to_measure import find_masks, require_made
+    from segfw.evaluation.mask_facts import read_mask_facts, require_in_masks, structures_in_masks
+    from segfw.measurements.masks_to_measure import find_masks
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measure_page import write_measures_page
     from segfw.measurements.measure_tables import check_outputs, write_tables
@@ -98,7 +98,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     made_for = structures_in_masks(found.labels, beside, facts) if facts.only else ()
     only = only_structures(found.labels, options.only, masks) if options.only else made_for or None
     if made_for:
-        require_made(made_for, only or (), masks)
+        require_in_masks(masks, made_for, only or ())
         note = f"the masks were predicted for {listed(made_for, 'and')} alone, and nothing else is measured"
         found = replace(found, notes=(*found.notes, note))
     patient_of = None

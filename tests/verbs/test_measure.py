@@ -285,7 +285,9 @@ def test_masks_made_for_some_structures_are_measured_for_these_alone(cohort, cap
     assert {row["structure"] for row in rows_of(cohort / "out" / "m.csv")} == {"kidney_left"}
     assert measure(cohort, "--only", "kidneys", "--overwrite") == 2
     told = capsys.readouterr().err
-    assert "masks: the masks were predicted for kidney_left alone and do not tell of kidney_right; predict it" in told
+    assert (
+        "masks: the masks were predicted for kidney_left alone, and say nothing of kidney_right; leave that out" in told
+    )
     one = segfw.measure(cohort / "masks" / "patient1_t9.nii.gz", cohort / "out" / "one.csv")  # a mask of the folder
     assert [row.structure for row in one.rows] == ["kidney_left"]
 
