@@ -27,7 +27,7 @@ from segfw.monailabel.refiner_on_demand import RefinerOnDemand
 from segfw.monailabel.sent_images import SentImages, safe_name
 from segfw.monailabel.sent_labels import RAW
 from segfw.review_page.request_body import MOST_JSON_BYTES, BodyTooLarge, read_body
-from segfw.reviewing.review_store import Conflict, Locked
+from segfw.reviewing.refusals import Conflict, Locked
 from segfw.reviewing.states import WrongState
 
 MOST_FILES = 5000  # of a DICOM series

@@ -14,13 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
-from segfw.base.errors import UserError
 from segfw.images.volume import Volume
 from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.mask_version import MaskVersion, Origin, content_sha256, edits_between
 from segfw.reviewing.people import Person, checked_name
+from segfw.reviewing.refusals import (
+    Conflict,
+    not_open,
+    require_all_decided,
+    require_amend_reason,
+    require_decision,
+    require_grid,
+    require_other_hands,
+    require_reject_reason,
+    require_shown_version,
+)
 from segfw.reviewing.review_log import utc_text
-from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.states import Decision, Meaning, RejectReason, transition
 from segfw.reviewing.viewing import Asked, Shown, Viewing, too_little_viewed
 from segfw.worklist.planted_cases import Plant, PlantedCases
@@ -124,10 +134,7 @@ class PlantedReview:
     def _held(self, case: str, person: Person) -> _Planted:
         planted = self._cases[case]
         if planted.standing.holder != person.user:
-            raise Locked(
-                f"{case}: is not open by {person.user}, it is {planted.standing.state}; open it, which holds for ten "
-                "minutes"
-            )
+            raise not_open(case, person.user, planted.standing.state)
         return planted
 
     def renew(
@@ -178,8 +185,7 @@ class PlantedReview:
             if base != newest:
                 raise Conflict(case, base, newest, planted.versions[-1].author)
             before = self.read(case, base)
-            if values_zyx.shape != before.array.shape[1:]:
-                raise UserError(f"{case}: the mask has another shape than the draft; load the case again")
+            require_grid(case, values_zyx.shape, before.array.shape[1:])
             edits, slices = edits_between(before.array[0], values_zyx, self.store.label_names)
             sha256 = content_sha256(values_zyx, before.geometry.matrix, self.store.label_names)
             made = self.store.version_by(person, case, newest + 1, base, origin, tool).model_copy(
@@ -202,8 +208,7 @@ class PlantedReview:
         asked_again: bool = False,
     ) -> Asked | None:
         """Notes what a person decided."""
-        if structure not in self.store.structures:
-            raise UserError(f"{case}: has no structure {structure!r}; give one of {', '.join(self.store.structures)}")
+        require_decision(case, self.store.structures, structure, decision)
         with self._lock:
             planted = self._held(case, person)
             text = too_little_viewed(structure, viewing, self.store.policy) if decision == "accept" else ""
@@ -224,11 +229,7 @@ class PlantedReview:
         """Looks like REVIEWED."""
         with self._lock:
             planted = self._held(case, person)
-            lacking = [name for name in self.store.structures if name not in planted.standing.decisions]
-            if lacking:
-                raise UserError(
-                    f"{case}: nothing is decided on {', '.join(lacking)}; decide accept, edit or absent of each"
-                )
+            require_all_decided(case, self.store.structures, planted.standing.decisions)
             if not planted.versions:
                 draft = self.read(case, 0).array[0]
                 self.save(case, person, draft, base=0, origin="model", tool="segfw predict")
@@ -243,10 +244,9 @@ class PlantedReview:
         with self._lock:
             planted = self._cases[case]
             step = transition(case, "sign", planted.standing.state)
-            if version_sha256 != planted.standing.sha256:
-                raise UserError(f"{case}: is another version by now than the one that was shown; load the case again")
-            if self.store.policy.four_eyes and planted.standing.reviewed_by == person.user:
-                raise UserError(f"{case}: was reviewed by {person.user}; with four eyes another person signs it")
+            require_shown_version(case, planted.standing.version, planted.standing.sha256, version_sha256)
+            if self.store.policy.four_eyes:
+                require_other_hands(case, person.user, [planted.standing.reviewed_by or ""])
             self._answer(planted, person, OF_THE_CASE, "sign")
             planted.standing = replace(
                 planted.standing,
@@ -260,11 +260,10 @@ class PlantedReview:
 
     def reject(self, case: str, person: Person, reason: RejectReason, text: str = "") -> object:
         """Notes that a person would not have it."""
+        require_reject_reason(case, reason, text)
         with self._lock:
             planted = self._cases[case]
             step = transition(case, "reject", planted.standing.state)
-            if reason == "other" and not text.strip():
-                raise UserError(f"{case}: the reason is 'other'; say which, in words")
             self._answer(planted, person, None, "reject")
             planted.standing = replace(
                 _free(planted.standing), state=step.after, reject_reason=reason, reject_text=text.strip()
@@ -273,8 +272,7 @@ class PlantedReview:
 
     def amend(self, case: str, person: Person, reason: str) -> object:
         """Takes a signature back."""
-        if not reason.strip():
-            raise UserError(f"{case}: a signature is taken back for a reason; say it in words")
+        require_amend_reason(case, reason)
         with self._lock:
             planted = self._cases[case]
             step = transition(case, "amend", planted.standing.state)

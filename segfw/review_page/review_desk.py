@@ -48,7 +48,8 @@ from segfw.review_page.served_grid import LARGEST_WHOLE, ServedGrid, is_seen_as_
 from segfw.reviewing.case_history import CaseStanding
 from segfw.reviewing.mask_version import Origin
 from segfw.reviewing.people import Person
-from segfw.reviewing.review_store import Locked, ReviewStore
+from segfw.reviewing.refusals import Locked
+from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.states import MEANINGS, REJECT_REASONS
 from segfw.reviewing.viewing import Shown, Viewing
 

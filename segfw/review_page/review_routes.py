@@ -33,7 +33,7 @@ from segfw.review_page.review_index import Wanted
 from segfw.review_page.served_grid import ServedGrid
 from segfw.review_page.session_summary import session_summary
 from segfw.review_page.volume_bytes import gzip_parts, nifti_parts
-from segfw.reviewing.review_store import Conflict, Locked
+from segfw.reviewing.refusals import Conflict, Locked
 from segfw.reviewing.viewing import Shown
 
 GZIP_TYPE = "application/gzip"

@@ -22,39 +22,26 @@ from segfw.reviewing.case_history import CaseHistory, CaseStanding
 from segfw.reviewing.leases import Lease, lease_file, new_lease, read_lease
 from segfw.reviewing.mask_version import EditedVoxels, MaskVersion, Origin, edits_between
 from segfw.reviewing.people import Person, checked_name
+from segfw.reviewing.refusals import (
+    Conflict,
+    Locked,
+    not_open,
+    require_all_decided,
+    require_amend_reason,
+    require_decision,
+    require_grid,
+    require_other_hands,
+    require_reject_reason,
+    require_shown_version,
+)
 from segfw.reviewing.review_folder import ReviewFolder
 from segfw.reviewing.review_ledger import LedgerRow, add_rows
 from segfw.reviewing.review_log import LOCKS_FOLDER, Clock, Edited, Entry, Event, now_utc, utc_text
-from segfw.reviewing.states import (
-    DECISIONS,
-    MEANINGS,
-    REJECT_REASONS,
-    Decision,
-    Meaning,
-    RejectReason,
-    Transition,
-    transition,
-)
+from segfw.reviewing.states import MEANINGS, Decision, Meaning, RejectReason, Transition, transition
 from segfw.reviewing.version_files import next_number, read_record, remove_version, write_version
 from segfw.reviewing.viewing import Asked, Shown, Viewing, too_little_viewed, too_many_in_a_row
 
 DRAFT_TOOL = "segfw predict"
-
-
-class Locked(UserError):
-    """Another person has the case open, or nobody has it any more."""
-
-
-class Conflict(UserError):
-    """Another version came between; ``newest`` is its number and ``author`` who made it."""
-
-    def __init__(self, case: str, base: int, newest: int, author: str) -> None:
-        super().__init__(
-            f"{case}: was changed from version {base}, but version {newest} by {author} is the newest; open that one, "
-            "and make the change there"
-        )
-        self.newest = newest
-        self.author = author
 
 
 class ReviewStore(ReviewFolder):
@@ -176,7 +163,7 @@ class ReviewStore(ReviewFolder):
         Gives back a question, once, where he can hardly have looked at what he accepts; nothing is decided then.
         Whoever was asked decides with ``asked_again``.
         """
-        self._require_decision(case, structure, decision)
+        require_decision(case, self.structures, structure, decision)
         with self.alone_with(case):
             history, lease = self._opened(case, person)
             asked = None
@@ -201,7 +188,7 @@ class ReviewStore(ReviewFolder):
     def decide_all(self, case: str, person: Person, decisions: Mapping[str, Decision], reason: str = "") -> None:
         """Notes decisions on many structures at once, without asking: for scripts, which cannot look."""
         for structure, decision in decisions.items():
-            self._require_decision(case, structure, decision)
+            require_decision(case, self.structures, structure, decision)
         with self.alone_with(case):
             _, lease = self._opened(case, person)
             self.log.append_all(self._decisions(case, person, decisions, reason))
@@ -219,11 +206,7 @@ class ReviewStore(ReviewFolder):
                 transition(case, "finish", state)  # which says what else is to be done
             history, lease = self._opened(case, person)
             step = transition(case, "finish", "IN_REVIEW")
-            lacking = [name for name in self.structures if name not in history.standing.decisions]
-            if lacking:
-                raise UserError(
-                    f"{case}: nothing is decided on {', '.join(lacking)}; decide accept, edit or absent of each"
-                )
+            require_all_decided(case, self.structures, history.standing.decisions)
             made, is_new = self._final_version(case, person, history)
             entry = self._version_entry(step.event, made, person, lease).model_copy(
                 update={
@@ -265,10 +248,7 @@ class ReviewStore(ReviewFolder):
     def reject(self, case: str, person: Person, reason: RejectReason, text: str = "") -> Event:
         """Says that no mask can be had from this draft, and why; 'other' needs a text."""
         self.policy.require(person, "reviewer")
-        if reason not in REJECT_REASONS:
-            raise UserError(f"{case}: {reason!r} is no reason; give one of {', '.join(REJECT_REASONS)}")
-        if reason == "other" and not text.strip():
-            raise UserError(f"{case}: the reason is 'other'; say which, in words")
+        require_reject_reason(case, reason, text)
         with self.alone_with(case):
             history, lease = self._now(case)
             step = transition(case, "reject", self._state(history, lease))
@@ -284,8 +264,7 @@ class ReviewStore(ReviewFolder):
     def amend(self, case: str, person: Person, reason: str) -> Event:
         """Takes a signature back, for a reason; the version that was signed stays."""
         self.policy.require(person, "signer")
-        if not reason.strip():
-            raise UserError(f"{case}: a signature is taken back for a reason; say it in words")
+        require_amend_reason(case, reason)
         with self.alone_with(case):
             history, lease = self._now(case)
             step = transition(case, "amend", self._state(history, lease))
@@ -318,8 +297,7 @@ class ReviewStore(ReviewFolder):
         is_his = history.standing.state == "IN_REVIEW" and history.opened_by == person.user
         if is_his and kept is not None and kept.user == person.user:
             return history, kept
-        state = self._state(history, lease)
-        raise Locked(f"{case}: is not open by {person.user}, it is {state}; open it, which holds for ten minutes")
+        raise not_open(case, person.user, self._state(history, lease))
 
     def _require_own(self, case: str, lease: Lease, person: Person) -> None:
         if lease.user != person.user:
@@ -331,27 +309,15 @@ class ReviewStore(ReviewFolder):
             author = read_record(self.folder, case, newest).author if newest else "the model"
             raise Conflict(case, base, newest, author)
 
-    def _require_decision(self, case: str, structure: str, decision: str) -> None:
-        if structure not in self.structures:
-            raise UserError(f"{case}: has no structure {structure!r}; give one of {', '.join(self.structures)}")
-        if decision not in DECISIONS:
-            raise UserError(f"{case}: {decision!r} is no decision; give one of {', '.join(DECISIONS)}")
-
     def _require_signable(self, case: str, person: Person, history: CaseHistory, version_sha256: str) -> None:
         number = history.standing.version
-        if version_sha256 != history.standing.sha256:
-            raise UserError(
-                f"{case}: the hash {version_sha256[:12]} that was shown is not that of version {number}, which was "
-                "reviewed; look at that version and sign again"
-            )
+        require_shown_version(case, number, history.standing.sha256, version_sha256)
         if self.sha256(case, number) != version_sha256:
             raise UserError(
                 f"{case}: the file of version {number} was changed after it was reviewed; put it back from a copy"
             )
-        if self.policy.four_eyes and person.user in history.hands:
-            raise UserError(
-                f"{case}: {person.user} reviewed or changed it, and the policy asks for four eyes; another signer signs"
-            )
+        if self.policy.four_eyes:
+            require_other_hands(case, person.user, history.hands)
 
     def _require_image(self, case: str, history: CaseHistory, image: str | None) -> None:
         """UserError where a signature would be bound to another image than was reviewed, or to none any more."""
@@ -378,10 +344,7 @@ class ReviewStore(ReviewFolder):
 
     def _checked_values(self, case: str, values_zyx: np.ndarray, before: Volume) -> np.ndarray:
         """Whole numbers that are labels, on the grid of the draft; UserError for anything else."""
-        if values_zyx.shape != before.array.shape[1:]:
-            shape = " x ".join(map(str, values_zyx.shape))
-            wanted = " x ".join(map(str, before.array.shape[1:]))
-            raise UserError(f"{case}: a mask of {shape} voxels was given, but the draft has {wanted}; take its grid")
+        require_grid(case, values_zyx.shape, before.array.shape[1:])
         try:
             values = as_integers(values_zyx)
         except ValueError as error:

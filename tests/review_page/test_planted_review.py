@@ -13,7 +13,8 @@ from segfw.review_page.review_desk import Bitmap, ReviewDesk, Seat
 from segfw.review_page.review_index import Wanted
 from segfw.review_page.session_summary import session_summary
 from segfw.reviewing.people import Person
-from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.refusals import Conflict, Locked
+from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.states import WrongState
 from segfw.verbs.queue import queue
 from segfw.worklist.planted_cases import PlantedCases
@@ -107,6 +108,46 @@ def test_all_steps_can_be_taken_and_nothing_reaches_the_store(folder):
     assert case not in desk.store.case_ids
     (plant,) = PlantedCases(folder).read().plants
     assert plant.is_caught
+
+
+def refused(desk, case, take):
+    """What a step that cannot be taken is refused with, without the name of the case."""
+    with pytest.raises(UserError) as caught:
+        take(desk.source.steps(case), case)
+    return str(caught.value).replace(case, "CASE")
+
+
+def test_a_planted_case_refuses_in_the_words_of_the_others(folder):
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    small = np.zeros((2, 2, 2), np.uint8)
+    saved = {"base": 0, "origin": "edited", "tool": "brush"}
+    signed = {"name": "Dr A", "meaning": "review", "version_sha256": "0" * 64}
+    not_opened = [
+        lambda steps, name: steps.finish(name, ANNA),
+        lambda steps, name: steps.save(name, ANNA, small, **saved),
+        lambda steps, name: steps.reject(name, ANNA, "other"),
+        lambda steps, name: steps.reject(name, ANNA, "dull"),
+        lambda steps, name: steps.sign(name, ANNA, **signed),
+        lambda steps, name: steps.amend(name, ANNA, " "),
+    ]
+    opened = [
+        lambda steps, name: steps.save(name, ANNA, small, **saved),
+        lambda steps, name: steps.decide(name, ANNA, "spleen", "edit"),
+        lambda steps, name: steps.decide(name, ANNA, "liver", "perhaps"),
+        lambda steps, name: steps.finish(name, ANNA),
+    ]
+    for take in not_opened:
+        assert refused(desk, case, take) == refused(desk, "case_05", take)
+    for name in (case, "case_05"):
+        desk.open(name)
+    for take in opened:
+        assert refused(desk, case, take) == refused(desk, "case_05", take)
+    for name in (case, "case_05"):
+        for structure in ("liver", "tumour"):
+            desk.decide(name, structure, "edit", region=None, asked_again=True)
+        desk.finish(name)
+    assert refused(desk, case, not_opened[4]) == refused(desk, "case_05", not_opened[4])
 
 
 def bitmap(grid, indexes, base):

@@ -20,8 +20,9 @@ from segfw.review_page.label_palette import WrongBitmap
 from segfw.review_page.review_desk import Bitmap, Held, Refused, ReviewDesk, Seat
 from segfw.review_page.review_index import Wanted
 from segfw.reviewing.people import Person
+from segfw.reviewing.refusals import Conflict
 from segfw.reviewing.review_ledger import read_ledger
-from segfw.reviewing.review_store import Conflict, ReviewStore
+from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.viewing import Shown
 from segfw.verbs.queue import queue
 

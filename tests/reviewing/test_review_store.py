@@ -23,10 +23,11 @@ from segfw.interop.write_seg_nrrd import SegNrrdFormat
 from segfw.reviewing.leases import read_lease
 from segfw.reviewing.new_draft import note_new_drafts, require_same_model
 from segfw.reviewing.people import Person
+from segfw.reviewing.refusals import Conflict, Locked
 from segfw.reviewing.review_check import check_review
 from segfw.reviewing.review_ledger import ledger_file, read_ledger
 from segfw.reviewing.review_policy import ReviewPolicy
-from segfw.reviewing.review_store import Conflict, Locked, ReviewStore
+from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.version_files import version_file
 
 TESTS = Path(__file__).parents[1]
