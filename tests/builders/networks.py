@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segfw.networks.spec import NetworkSpec
+from segfw.networks.spec import CLICK_CHANNELS, NetworkSpec
 
 
 def spec(**changes) -> NetworkSpec:
@@ -18,6 +18,20 @@ def spec(**changes) -> NetworkSpec:
         "decoder_convs": (1,),
     }
     return NetworkSpec(**values | changes)
+
+
+def small_refiner(architecture: str) -> NetworkSpec:
+    """Three stages of a refiner, for images of one channel."""
+    return spec(
+        architecture=architecture,
+        in_channels=1 + CLICK_CHANNELS,
+        classes=2,
+        features=(8, 16, 16),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 3,
+        encoder_blocks=(1, 1, 1),
+        decoder_convs=(1, 1),
+    )
 
 
 def three_stages(**changes) -> NetworkSpec:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from builders.models import plan_of
-from builders.networks import spec
+from builders.networks import small_refiner
 from builders.refiner import canonical_grid, ras_of, volume
 from builders.training import IDS, LABELS, prepare, request
 from segfw.base.array_files import save_array
 from segfw.interaction.refiner import Refiner
 from segfw.model.load import load_refiner
 from segfw.model.source import fold_folder
-from segfw.networks.spec import CLICK_CHANNELS, REFINER
+from segfw.networks.spec import REFINER
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE
 from segfw.training.loop import train
 from segfw.training.refiner_validation import NAMES
@@ -21,16 +21,6 @@ from segfw.training.refiner_validation import NAMES
 SHAPE = (8, 16, 20)
 SPACING_MM = (4.0, 1.5, 1.0)
 BOXES = (np.s_[1:7, 3:13, 2:8], np.s_[1:7, 3:13, 12:18])
-NETWORK = spec(
-    architecture=REFINER,
-    in_channels=1 + CLICK_CHANNELS,
-    classes=2,
-    features=(8, 16, 16),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(1, 1, 1),
-    decoder_convs=(1, 1),
-)
 
 
 def two_boxes():
@@ -55,7 +45,7 @@ def work(tmp_path_factory):
     made = request(
         (stored, how),
         fold_folder(folder, REFINE, "0"),
-        network=NETWORK,
+        network=small_refiner(REFINER),
         previous=found,
         structures=((1,),),
         label_names=NAMES,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.networks import spec
+from builders.networks import small_refiner, spec
 from builders.training import FOLD, IDS, TIMINGS, assert_same_weights, prepare, request, weights
 from segfw.base.array_files import open_array, save_array
 from segfw.clicks.click_maps import refiner_channels
@@ -22,16 +22,7 @@ from segfw.training.loop import train
 from segfw.training.refiner_validation import NAMES
 from segfw.training.train_request import TrainRequest
 
-DEEPER = spec(
-    architecture=CLICK_REFINER,
-    in_channels=1 + CLICK_CHANNELS,
-    classes=2,
-    features=(8, 16, 16),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(1, 1, 1),
-    decoder_convs=(1, 1),
-)
+DEEPER = small_refiner(CLICK_REFINER)
 REFINING = spec(architecture=CLICK_REFINER, in_channels=1 + CLICK_CHANNELS, classes=2, features=(8, 16))
 
 
