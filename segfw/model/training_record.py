@@ -74,19 +74,23 @@ class TrainingEnd(Record):
 
 
 class RunRecord(Record):
-    """All sessions of one run, the oldest first, and its end once it has come."""
+    """All sessions of one run, the oldest first, and its end once it has come; ``has_last_page`` where progress.html
+    says that it has."""
 
     label_names: tuple[str, ...]
     sessions: tuple[Session, ...]
     end: TrainingEnd | None = None
     start: StartFacts | None = None
+    has_last_page: bool = False
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Runs that begin with drawn weights are written as before there were others."""
+        """What was added later is left out where it says nothing: runs are written as before."""
         content: dict[str, object] = handler(self)
         if self.start is None:
             del content["start"]
+        if not self.has_last_page:
+            del content["has_last_page"]
         return content
 
 

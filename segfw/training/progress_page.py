@@ -23,13 +23,12 @@ from segfw.planning.splits import Fold
 from segfw.training.curves import MARK_DASHES, MARKS, Curves, curves_of
 from segfw.training.metrics_log import clock, pace
 from segfw.training.position import Position
-from segfw.training.run_record import facts_of
+from segfw.training.run_record import facts_of, note_last_page
 from segfw.training.work_page import PROGRESS_HTML, RUNS, write_work_page
 
 TEMPLATE = Path(__file__).with_name("progress.html.jinja")
 WRITTEN_EVERY_S = 20.0
 TIME_FORMAT = "%d %b %Y, %H:%M:%S"
-STATE_FINISHED = 'id="state"><b>Finished</b>'
 
 State = Literal["running", "finished", "stopped", "interrupted"]
 
@@ -91,12 +90,14 @@ class ProgressPage:
         self._write(None)
 
     def end(self, ending: Ending) -> None:
-        """Writes the page of a run that is over."""
-        self._write(ending)
+        """Writes the page of a run that is over, and in run.json that it is written."""
+        if self._write(ending) and ending.state == "finished":
+            note_last_page(self._folder)
 
-    def _write(self, ending: Ending | None) -> None:
+    def _write(self, ending: Ending | None) -> bool:
+        """Whether it is written."""
         if not self._is_first:
-            return
+            return False
         self._written_s = time.monotonic()
         try:
             rows = read_metrics(self._folder)
@@ -106,8 +107,10 @@ class ProgressPage:
             if ending is not None or len(rows) != self._drawn_rows:  # it knows no steps, but reads all folds' epochs
                 write_work_page(self._folder, is_running=ending is None, every_s=self._every_s)
             self._drawn_rows = len(rows)
+            return True
         except Exception as error:  # disks and plotting libraries fail in too many ways to list
             _say_once(f"note: {self.path} cannot be written: {error or type(error).__name__}")
+            return False
 
     def _drawings(self, rows: Sequence[EpochRow]) -> list[tuple[Curves, str]]:
         if not rows:
@@ -147,7 +150,7 @@ def finish_page(folder: Path, configuration: Configuration, fold: Fold, label_na
     page = folder / PROGRESS_HTML
     try:
         record = read_run_record(folder)
-        if record is None or (page.is_file() and STATE_FINISHED in page.read_text(encoding="utf-8")):
+        if record is None or (record.has_last_page and page.is_file()):
             return
         session = record.sessions[-1]
         patch_size = session.settings.get("patch_size")  # what a time budget had room for

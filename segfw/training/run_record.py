@@ -111,13 +111,23 @@ def facts_of(session: Session, configuration: Configuration, fold: Fold) -> dict
 
 
 def note_end(folder: Path, end: TrainingEnd) -> None:
-    """Adds to run.json how much was trained; a record that cannot be read or written is left as it is, with a note."""
+    """Adds to run.json how much was trained."""
+    _add(folder, {"end": end}, "the length of the training")
+
+
+def note_last_page(folder: Path) -> None:
+    """Adds to run.json that the page of the run says that it is over."""
+    _add(folder, {"has_last_page": True}, "that the last page is written")
+
+
+def _add(folder: Path, update: dict[str, object], what: str) -> None:
+    """Changes run.json; one that cannot be read or written is left as it is, with a note."""
     try:
         record = read_run_record(folder)
         if record is not None:
-            record.model_copy(update={"end": end}).save(folder / RUN_FILE)
+            record.model_copy(update=update).save(folder / RUN_FILE)
     except (OSError, UserError) as error:
-        print(f"note: {error}; the length of the training is not added to it")
+        print(f"note: {error}; {what} is not added to it")
 
 
 def data_digest(folder: Path, case_ids: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from segfw.base.records import UserError
 from segfw.model.load import load_model
+from segfw.model.training_record import read_run_record
 from segfw.model.weights import load_tensors, save_tensors
 from segfw.training.settings import TrainOptions, TrainSettings
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
@@ -122,7 +123,10 @@ def test_pages_that_a_finished_run_could_not_write_are_written_when_it_is_asked_
     finished = page.read_text()
     assert "<b>Finished</b>" in finished
 
-    page.write_text(finished.replace("<b>Finished</b>", "<b>Running</b>"))  # it was killed before it could say so
+    page.write_text("running")  # it was killed before it could say that it is over
+    record = read_run_record(fold)
+    assert record.has_last_page
+    record.model_copy(update={"has_last_page": False}).save(fold / "run.json")
     (work / "progress.html").unlink()
     train(work, "2d", "0", device="cpu")
     assert "<b>Finished</b>" in page.read_text()
