@@ -37,8 +37,7 @@ def table(args: argparse.Namespace) -> None:
     from bench.result_lines import require_lines
     from bench.retrain.retrain_results import RetrainResult, as_markdown
 
-    results = require_lines(RetrainResult, args.results, "retrain run WORK")
-    print(as_markdown(sorted(results, key=lambda result: result.seed)))
+    print(as_markdown(require_lines(RetrainResult, args.results, "retrain run WORK")))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -78,7 +78,8 @@ def dice_n(results: Sequence[RetrainResult], model: str, structures: Sequence[st
 
 
 def as_markdown(results: Sequence[RetrainResult]) -> str:
-    """Dice of all models, then what each is better than, with 95 % intervals over test patients."""
+    """Dice of all models, then what each is better than, with 95 % intervals over test patients; by seed in order."""
+    results = sorted(results, key=lambda result: result.seed)
     seeds = ", ".join(str(result.seed) for result in results)
     title = f"seeds {seeds}; {len(results[0].models['base'].cases)} test cases"
     rows = [["model", "own steps", "own minutes", "Dice", "by seed"]]

@@ -46,7 +46,7 @@ def test_gains_are_means_over_seeds_and_stand_beside_each_seed(tmp_path):
     append_line(tmp_path / "retrain.jsonl", seed_of(0, 0.01))
     append_line(tmp_path / "retrain.jsonl", seed_of(0, 0.02))  # done again
     results = read_lines(RetrainResult, tmp_path / "retrain.jsonl")
-    assert [result.seed for result in results] == [0, 1]
+    assert [result.seed for result in results] == [1, 0]
     rows = as_markdown(results).splitlines()
     row = next(row for row in rows if "queue_1 over control_1" in row)
     assert "| +0.0250 | +0.0250 to +0.0250 | +0.0200, +0.0300 | yes, yes |" in row
