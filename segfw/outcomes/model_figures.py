@@ -26,7 +26,7 @@ def auc(scores_rn: np.ndarray, has_event_n: np.ndarray) -> float:
     """The share of pairs in which the patient with the event has the larger score; ties count a half.
 
     The mean of all repeats. Scores are not averaged over repeats before: that judges the average of many models where
-    one is handed on, 0.92 instead of 0.90, and on noise it makes chance below a half far worse.
+    one is handed on, and told 0.754 for 0.737 of a simulated signal (``python -m bench outcome``).
     """
     return float(_wins(scores_rn, has_event_n).mean())
 
