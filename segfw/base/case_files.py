@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 from segfw.base.errors import DiskFull, UserError, raise_if_full, reason_of
 from segfw.base.files import remove_partials
@@ -43,10 +43,19 @@ class CaseWithFiles(Protocol):
     def sources(self) -> Sources: ...
 
 
+class FolderSettings(Record):
+    """What the records of a folder depend on besides the files."""
+
+    def differences(self, kept: Self) -> list[str]:
+        """Names of what differs, in words."""
+        names = [name for name in type(self).model_fields if getattr(self, name) != getattr(kept, name)]
+        return [name.replace("_", " ") for name in names]
+
+
 RecordT = TypeVar("RecordT", bound=CaseRecord)
 TriedT = TypeVar("TriedT", bound=TriedRecord)
 CaseT = TypeVar("CaseT", bound=CaseWithFiles)
-SettingsT = TypeVar("SettingsT", bound=Record)
+SettingsT = TypeVar("SettingsT", bound=FolderSettings)
 
 
 class CaseFiles(Generic[RecordT]):
@@ -107,7 +116,29 @@ class CaseFiles(Generic[RecordT]):
         if self.folder.is_dir():
             remove_partials(self.folder)
 
-    def settings(self, kind: type[SettingsT], *, overwrite: bool) -> SettingsT | None:
+    def agree(
+        self, settings: FolderSettings, own: Sequence[CaseWithFiles], *, overwrite: bool, otherwise: str, remedy: str
+    ) -> None:
+        """Says by which settings cases are done here; UserError if what is there was done by others.
+
+        ``otherwise`` says so, 'FILE: was measured with other options', and ``remedy`` is what helps besides
+        --overwrite. What is overwritten are the caller's ``own`` cases, because other parts may have done theirs; all
+        cases where they were done by other settings.
+        """
+        with self.alone():
+            old = self._settings(type(settings), overwrite=overwrite)
+            different = [] if old is None else settings.differences(old)
+            if different and not overwrite:
+                raise UserError(f"{otherwise} ({', '.join(different)}); {remedy}, or --overwrite")
+            is_same = old is not None and not different
+            if overwrite and is_same:
+                self.forget(own)
+            elif overwrite:
+                self.forget_all()
+            if not is_same:
+                settings.save(self.folder / SETTINGS_FILE)
+
+    def _settings(self, kind: type[SettingsT], *, overwrite: bool) -> SettingsT | None:
         """What the folder was begun with; None if nothing is there, or nothing that can be read and ``overwrite``."""
         file = self.folder / SETTINGS_FILE
         try:
@@ -116,10 +147,6 @@ class CaseFiles(Generic[RecordT]):
             if overwrite:
                 return None
             raise
-
-    def keep_settings(self, settings: Record) -> None:
-        """Writes what the folder is begun with."""
-        settings.save(self.folder / SETTINGS_FILE)
 
     def _file(self, case_id: str) -> Path:
         return self.folder / f"case_{case_id}.json"

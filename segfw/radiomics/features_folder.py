@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from segfw.base.case_files import TriedCases
+from segfw.base.case_files import FolderSettings, TriedCases
 from segfw.base.file_names import HIDDEN
-from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelSet
-from segfw.measurements.masks_to_measure import MaskCase
 from segfw.radiomics.features_records import CaseFeatures
 from segfw.radiomics.radiomics_settings import RadiomicsSettings
 
 ENDING = "_radiomics"  # behind the name of the table of measures
 
 
-class FeaturesJob(Record):
+class FeaturesJob(FolderSettings):
     """What the features depend on besides the files."""
 
     settings: RadiomicsSettings
@@ -47,20 +44,3 @@ class FeaturesFolder(TriedCases[CaseFeatures]):
     def is_enough(self, kept: CaseFeatures) -> bool:
         """Whether there are as many changed versions as are asked for."""
         return self.versions in (0, kept.versions)
-
-    def agree(
-        self, job: FeaturesJob, output: Path, cases: Sequence[MaskCase], *, own: Sequence[MaskCase], overwrite: bool
-    ) -> None:
-        """Says what is told here; UserError if what is there was told otherwise, unless it may be overwritten."""
-        with self.alone():
-            old = self.settings(FeaturesJob, overwrite=overwrite)
-            if old is not None and old != job and not overwrite:
-                names = [name for name in FeaturesJob.model_fields if getattr(old, name) != getattr(job, name)]
-                raise UserError(
-                    f"{output}: its features were told with other options ({', '.join(names)}); give another name, or "
-                    "--overwrite"
-                )
-            if overwrite:
-                self.forget(own if old == job else cases)
-            if old != job:
-                self.keep_settings(job)

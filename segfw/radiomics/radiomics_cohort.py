@@ -166,7 +166,13 @@ def radiomics_of(
     with folder.alone():
         settings = settings_for(found, file, given, read_filters(options.filters or ()), overwrite=options.overwrite)
     job = FeaturesJob(settings=settings, labels=found.labels, channels=found.channels, only=only)
-    folder.agree(job, output, found.cases, own=cases, overwrite=options.overwrite)
+    folder.agree(
+        job,
+        cases,
+        overwrite=options.overwrite,
+        otherwise=f"{output}: its features were told with other options",
+        remedy="give another name",
+    )
     settings.save(file)
     return Radiomics(
         output=output,

@@ -6,15 +6,13 @@ predicting anything again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from segfw.base.case_files import CaseFiles, CaseWithFiles, Sources
+from segfw.base.case_files import CaseFiles, CaseWithFiles, FolderSettings, Sources
 from segfw.base.file_names import HIDDEN
 from segfw.base.printing import printable
-from segfw.base.records import Record, UserError
 from segfw.dataset.labels import LabelMap
 from segfw.images.formats import size_and_change
 from segfw.inference.mask_settings import PredictionSettings
@@ -50,14 +48,14 @@ class StressCase:
         return tuple(files)
 
 
-class StressSettings(Record):
+class StressSettings(FolderSettings):
     """What the figures depend on besides the files."""
 
     format: int = FORMAT
     prediction: PredictionSettings
     has_reference: bool
 
-    def differences(self, kept: StressSettings) -> list[str]:
+    def differences(self, kept: Self) -> list[str]:
         """Names of what differs."""
         names = self.prediction.differences(kept.prediction)
         names += [name for name in ("format", "has_reference") if getattr(self, name) != getattr(kept, name)]
@@ -85,23 +83,3 @@ class StressFolder(CaseFiles[CaseStress]):
         """Whether it was tried from other files than those that are there now."""
         kept = self.kept(case)
         return kept is not None and kept.sources != case.sources
-
-
-def agree_on_settings(
-    folder: StressFolder, settings: StressSettings, cases: Sequence[StressCase], *, overwrite: bool
-) -> None:
-    """Says what is tried here; UserError if what is there is of another model or other options."""
-    with folder.alone():
-        old = folder.settings(StressSettings, overwrite=overwrite)
-        different = settings.differences(old) if old is not None else []
-        if different and not overwrite:
-            raise UserError(
-                f"{folder.output}: is of another model or other options ({', '.join(different)}); give another folder, "
-                "or --overwrite"
-            )
-        if overwrite:
-            folder.forget(cases)
-            if different:
-                folder.forget_all()
-        if old is None or different:
-            folder.keep_settings(settings)

@@ -63,7 +63,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measure_page import write_measures_page
     from segfw.measurements.measure_tables import check_outputs, write_tables
-    from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings, agree_on_settings
+    from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
     from segfw.measurements.whole_cohort import gathered
     from segfw.model.source import kept_folders
     from segfw.radiomics.radiomics_cohort import check_asked, radiomics_of
@@ -120,7 +120,13 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     folder = MeasuresFolder.beside(output)
     cases = part.cases(found.cases)
     radiomics = radiomics_of(output, found, cases, only, options, folder, patient_of) if options.radiomics else None
-    agree_on_settings(folder, settings, output, found.cases, own=cases, overwrite=options.overwrite)
+    folder.agree(
+        settings,
+        cases,
+        overwrite=options.overwrite,
+        otherwise=f"{output}: was measured with other options",
+        remedy="give another name",
+    )
 
     # The work
     job = MeasuringJob(

@@ -75,7 +75,7 @@ def stress(
     from segfw.inference.prediction_job import PredictionJob
     from segfw.networks import build_network
     from segfw.robustness.stress_case import StressJob, other_predictor
-    from segfw.robustness.stress_folder import StressFolder, StressSettings, agree_on_settings
+    from segfw.robustness.stress_folder import StressFolder, StressSettings
     from segfw.robustness.stress_outputs import write_outputs
     from segfw.robustness.stress_report import Asked
 
@@ -93,7 +93,13 @@ def stress(
     cases = _chosen(found, loaded[0].plan.labels, options, output)
     settings = StressSettings(prediction=job.settings(loaded), has_reference=options.reference is not None)
     folder = StressFolder(output=output, is_quick=options.quick)
-    agree_on_settings(folder, settings, cases, overwrite=options.overwrite)
+    folder.agree(
+        settings,
+        cases,
+        overwrite=options.overwrite,
+        otherwise=f"{output}: is of another model or other options",
+        remedy="give another folder",
+    )
 
     # The work
     folds_used = ", ".join(settings.prediction.folds)
