@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segfw.base.device import autocast
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.losses import Join, Loss
 from segfw.networks.spec import NetworkSpec
 from segfw.pretraining.hidden_blocks import block_size, draw_hidden, hidden_share
 from segfw.training.batches import Batches
 from segfw.training.checkpoint import TrainState
-from segfw.training.feeding import Feeder
 from segfw.training.lesson import Judged, Lesson
-from segfw.training.step import Compute, equal_parts
+from segfw.training.patch_validation import evaluated, first_batches
+from segfw.training.step import Compute
 
 PICTURES_FILE = "reconstructions.png"
 
@@ -84,19 +82,11 @@ def build_hidden_loss(join: Join) -> Loss:
 @torch.no_grad()
 def judge_hidden(compute: Compute, state: TrainState, batches: Batches, steps: int) -> Judged:
     """Loss, and which share of the squares of hidden voxels is explained, on the same patches in every epoch."""
-    state.network.eval()
-    share = compute.ranks.samples(batches.batch_size)
     sums = torch.zeros(3, device=compute.device)
-    feeder = Feeder(lambda step: batches.cut(step, share), 0, device=compute.device)
-    try:
-        for cut in islice(feeder, steps):
+    with first_batches(compute, batches, steps) as cuts:
+        for cut in cuts:
             shown, truth = batches.finish(cut, compute.device)
-            with autocast(compute.device, compute.precision):
-                parts = [state.network(part) for part in shown.chunk(equal_parts(len(shown), state.counters.parts))]
-            said = torch.cat([part if isinstance(part, Tensor) else part[0] for part in parts])
-            sums += hidden_sums(said, truth)
-    finally:
-        feeder.close()
+            sums += hidden_sums(evaluated(compute, state, shown), truth)
     error, energy, number = compute.ranks.sum(sums).tolist()
     explained = 1 - error / energy if energy else 0.0
     return Judged(figures={"val_loss": error / max(1.0, number), "val_explained": explained}, score=explained)

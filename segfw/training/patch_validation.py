@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from segfw.base.device import autocast
 from segfw.model.training_record import PatchFigures
 from segfw.networks.losses import Target, dice_ce_loss, overlap_counts
-from segfw.training.batches import Batches
+from segfw.training.batches import Batches, CutBatch
 from segfw.training.checkpoint import TrainState
 from segfw.training.feeding import Feeder
 from segfw.training.step import Compute, equal_parts
@@ -27,19 +28,15 @@ def validate_patches(
     By the network as it is, in evaluation: the one that was compiled for training would be compiled once more, for as
     long as many epochs' validation takes. Returns the figures, and the number of foreground voxels predicted.
     """
-    share = compute.ranks.samples(batches.batch_size)
     loss = torch.zeros((), device=compute.device)
     counts: list[Tensor] = []
-    feeder = Feeder(lambda step: batches.cut(step, share), 0, device=compute.device)
-    try:
-        for cut in islice(feeder, steps):
+    with first_batches(compute, batches, steps) as cuts:
+        for cut in cuts:
             image, classes = batches.finish(cut, compute.device)
             annotated = batches.annotated_in(cut)
             logits = evaluated(compute, state, image)
             loss += dice_ce_loss(logits, classes, batch_dice, target, join=compute.ranks.sum, annotated=annotated)
             counts.append(overlap_counts(logits.float(), classes, target, annotated))
-    finally:
-        feeder.close()
     counts_3K = compute.ranks.sum(torch.stack(counts).sum(0))
     dice = pooled_dice(counts_3K)
     figures: PatchFigures = {
@@ -48,6 +45,17 @@ def validate_patches(
         "val_dice_per_label": zero_where_unknown(dice),
     }
     return figures, int(counts_3K[:2].sum())
+
+
+@contextmanager
+def first_batches(compute: Compute, batches: Batches, steps: int) -> Iterator[Iterator[CutBatch]]:
+    """The batches of the first ``steps``, this rank's part of each, read a few ahead: the same in every epoch."""
+    share = compute.ranks.samples(batches.batch_size)
+    feeder = Feeder(lambda step: batches.cut(step, share), 0, device=compute.device)
+    try:
+        yield islice(feeder, steps)
+    finally:
+        feeder.close()
 
 
 @torch.no_grad()

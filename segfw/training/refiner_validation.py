@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import torch
 from torch import Tensor
 
@@ -11,8 +9,7 @@ from segfw.model.training_record import PatchFigures
 from segfw.networks.refiner_loss import IGNORED, NEAR_CLICK, refiner_loss, truth_of
 from segfw.networks.spec import CLICK_CHANNELS
 from segfw.training.checkpoint import TrainState
-from segfw.training.feeding import Feeder
-from segfw.training.patch_validation import evaluated, known_mean, pooled_dice, zero_where_unknown
+from segfw.training.patch_validation import evaluated, first_batches, known_mean, pooled_dice, zero_where_unknown
 from segfw.training.refiner_batches import Answer, RefinerBatches
 from segfw.training.step import Compute
 
@@ -40,19 +37,15 @@ def validate_refiner(
 
     ``val_dice`` is that of the refined ones. Returns the figures, and how many voxels were found.
     """
-    share = compute.ranks.samples(batches.batch_size)
     loss = torch.zeros((), device=compute.device)
     counts: list[Tensor] = []
-    feeder = Feeder(lambda step: batches.cut(step, share), 0, device=compute.device)
-    try:
-        for cut in islice(feeder, steps):
+    with first_batches(compute, batches, steps) as cuts:
+        for cut in cuts:
             image, truth = batches.finish(cut, compute.device)
             logits = evaluated(compute, state, image)
             loss += refiner_loss([logits], truth, join=compute.ranks.sum)
             given = image[:, -CLICK_CHANNELS] > 0
             counts.append(torch.stack([_counts(found, truth) for found in (logits[:, 1] > logits[:, 0], given)], 1))
-    finally:
-        feeder.close()
     counts_3K = compute.ranks.sum(torch.stack(counts).sum(0))
     dice = pooled_dice(counts_3K)
     figures: PatchFigures = {
