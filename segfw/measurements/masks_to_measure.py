@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segfw.base.printing import printable
 from segfw.base.records import UserError
+from segfw.base.words import listed
 from segfw.dataset.bids import called_alike
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
 from segfw.dataset.image_files import image_files, mask_stem
 from segfw.dataset.labels import LabelMap, LabelSet
+from segfw.dataset.look_up import only_structures
 from segfw.dataset.pairing import cases_of, pair
 from segfw.dataset.patient_folders import visits_in
+from segfw.evaluation.mask_facts import read_mask_facts, require_in_masks, structures_in_masks
 from segfw.evaluation.pairs import annotated_of, known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
 from segfw.images.formats import UnreadableFile, has_names, size_and_change, split_ending
 
@@ -91,6 +94,25 @@ def find_masks(masks: Path, images: Path | None = None, label_names: Path | None
         for case, (path, _) in pairs.items()
     ]
     return FoundMasks(cases=tuple(cases), labels=labels, channels=channels, notes=tuple(notes))
+
+
+def measured_structures(
+    found: FoundMasks, masks: Path, asked: Sequence[str] | None
+) -> tuple[FoundMasks, tuple[str, ...] | None]:
+    """The masks with what must be said of them, and names of the structures that alone are measured (None: all).
+
+    Of masks that were predicted for some structures nothing is known of the others; they are not absent. UserError
+    where one of these is ``asked`` for.
+    """
+    beside = masks if masks.is_dir() else masks.parent
+    facts = read_mask_facts(beside)
+    made_for = structures_in_masks(found.labels, beside, facts) if facts.only else ()
+    only = only_structures(found.labels, asked, masks) if asked else made_for or None
+    if not made_for:
+        return found, only
+    require_in_masks(masks, made_for, only or ())
+    note = f"the masks were predicted for {listed(made_for, 'and')} alone, and nothing else is measured"
+    return replace(found, notes=(*found.notes, note)), only
 
 
 def images_of_cases(images: Path, masks: Mapping[str, Path], *, is_one: bool = False) -> dict[str, tuple[Path, ...]]:

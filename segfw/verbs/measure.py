@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from segfw.measurements.measure_options import GUESS, MeasureOptions
 
 if TYPE_CHECKING:
     from segfw.measurements.cohort_measures import Measures
+    from segfw.measurements.masks_to_measure import FoundMasks
+    from segfw.radiomics.radiomics_cohort import Radiomics
 
 
 @takes_options(options=MeasureOptions)
@@ -52,33 +54,20 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     """
     from segfw.base.case_part import CasePart
     from segfw.base.cluster import cluster_pool, require_cluster
-    from segfw.base.output_paths import require_distinct, require_outside
+    from segfw.base.output_paths import require_distinct
     from segfw.base.parallel import CasesFailed, thread_pool
     from segfw.base.shared_work import share_out
-    from segfw.base.words import count, listed
-    from segfw.dataset.look_up import only_structures
-    from segfw.dataset.patients import guess_groups, read_groups
-    from segfw.evaluation.mask_facts import read_mask_facts, require_in_masks, structures_in_masks
-    from segfw.measurements.masks_to_measure import find_masks
+    from segfw.base.words import count
+    from segfw.measurements.masks_to_measure import find_masks, measured_structures
     from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
-    from segfw.measurements.measure_page import write_measures_page
-    from segfw.measurements.measure_tables import check_outputs, write_tables
     from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
     from segfw.measurements.whole_cohort import gathered
-    from segfw.model.source import kept_folders
-    from segfw.radiomics.radiomics_cohort import check_asked, radiomics_of
-    from segfw.radiomics.radiomics_section import radiomics_section
-    from segfw.radiomics.radiomics_tables import remove_feature_tables
+    from segfw.radiomics.radiomics_cohort import radiomics_of
 
-    # Whether paths and options go together
     masks = Path(masks)
     output = Path(output)
-    report = options.report
-    check_outputs(output, report)
-    check_asked(output, options)
     model = None if options.model is None else Path(options.model)
-    for each in (output, report):
-        require_outside(each, (masks, options.images, *(() if model is None else kept_folders(model))))
+    _check_paths(masks, output, model, options)
     part = CasePart.of(options.part)
     images = None if options.images is None else Path(options.images)
     reads = [masks] if images is None else [masks, images]
@@ -92,21 +81,8 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     found = find_masks(masks, images, options.label_names)
     ids = [case.id for case in found.cases]
     require_distinct(ids, output.parent)
-    # Of masks that were predicted for some structures nothing is known of the others; they are not absent.
-    beside = masks if masks.is_dir() else masks.parent
-    facts = read_mask_facts(beside)
-    made_for = structures_in_masks(found.labels, beside, facts) if facts.only else ()
-    only = only_structures(found.labels, options.only, masks) if options.only else made_for or None
-    if made_for:
-        require_in_masks(masks, made_for, only or ())
-        note = f"the masks were predicted for {listed(made_for, 'and')} alone, and nothing else is measured"
-        found = replace(found, notes=(*found.notes, note))
-    patient_of = None
-    if options.by_patient is not None:
-        if options.by_patient == GUESS:
-            patient_of = guess_groups(ids, for_folds=False)
-        else:
-            patient_of = read_groups(options.by_patient, ids, called="--by-patient")
+    found, only = measured_structures(found, masks, options.only)
+    patient_of = None if options.by_patient is None else _patients(options.by_patient, ids)
     volumes = None
     if model is not None:
         # Only here, because it needs PyTorch.
@@ -152,7 +128,7 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
             radiomics.job.folder.keep_failure(failure.item, failure.error)
         failures += of_features.failures
 
-    # The tables, of all parts that have measured so far
+    # The tables
     for failure in cohort.failures:
         folder.keep_failure(failure.item, failure.error)
     with folder.alone():
@@ -161,19 +137,53 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
             from segfw.quality.measured_intervals import with_intervals
 
             measures = with_intervals(measures, volumes, model, masks)
-        write_tables(output, measures, wide=options.wide)
-        features = None
-        if radiomics is not None:
-            features = radiomics.write()
-            aside(features.text())
-        else:
-            remove_feature_tables(output)
-        if report is not None:
-            sections = [] if features is None else [radiomics_section(features)]
-            write_measures_page(report, measures, found, sections)
+        _write(output, measures, found, radiomics, options)
     if failures:
         raise CasesFailed("in measuring", failures, None, not_begun=cohort.not_begun)
     return measures
+
+
+def _check_paths(masks: Path, output: Path, model: Path | None, options: MeasureOptions) -> None:
+    """UserError where paths and options do not go together."""
+    from segfw.base.output_paths import require_outside
+    from segfw.measurements.measure_tables import check_outputs
+    from segfw.model.source import kept_folders
+    from segfw.radiomics.radiomics_cohort import check_asked
+
+    check_outputs(output, options.report)
+    check_asked(output, options)
+    for each in (output, options.report):
+        require_outside(each, (masks, options.images, *(() if model is None else kept_folders(model))))
+
+
+def _patients(by_patient: Path | str, ids: Sequence[str]) -> dict[str, str]:
+    """The patient of each case, by a table or by the names of the cases."""
+    from segfw.dataset.patients import guess_groups, read_groups
+
+    if by_patient == GUESS:
+        return guess_groups(ids, for_folds=False)
+    return read_groups(by_patient, ids, called="--by-patient")
+
+
+def _write(
+    output: Path, measures: Measures, found: FoundMasks, radiomics: Radiomics | None, options: MeasureOptions
+) -> None:
+    """The tables of all parts that have measured so far, and the page."""
+    from segfw.measurements.measure_page import write_measures_page
+    from segfw.measurements.measure_tables import write_tables
+    from segfw.radiomics.radiomics_section import radiomics_section
+    from segfw.radiomics.radiomics_tables import remove_feature_tables
+
+    write_tables(output, measures, wide=options.wide)
+    sections = []
+    if radiomics is None:
+        remove_feature_tables(output)
+    else:
+        features = radiomics.write()
+        aside(features.text())
+        sections.append(radiomics_section(features))
+    if options.report is not None:
+        write_measures_page(options.report, measures, found, sections)
 
 
 def _say_result(typed: argparse.Namespace, measures: Measures) -> None:
