@@ -64,25 +64,13 @@ def evaluate(
     from segfw.base.output_paths import require_outside
     from segfw.base.records import UserError
     from segfw.dataset.label_names import read_label_table
-    from segfw.dataset.named_structures import structures_left_out
-    from segfw.dataset.own_names import own_names
-    from segfw.dataset.totalsegmentator import values_of_other
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
     from segfw.evaluation.groupings import read_grouping
+    from segfw.evaluation.labelled_pairs import labelled_pairs
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
-    from segfw.evaluation.pairs import (
-        LabelledPairs,
-        annotated_of,
-        first_channel_files,
-        known_labels,
-        label_maps_of,
-        labels_in_masks,
-        name_notes,
-        pair_masks,
-    )
+    from segfw.evaluation.pairs import Pairs, first_channel_files, pair_masks
     from segfw.evaluation.result_files import ResultFiles, check_output, check_report
     from segfw.evaluation.score import measures_of
-    from segfw.evaluation.scored_structures import scored_structures
 
     check_output(options.output)
     check_report(options.report)
@@ -107,7 +95,6 @@ def evaluate(
     images = options.images or images_of(predictions, made_with)
     if images:
         facts["Images"] = str(images)
-    every_pair = dict(pairs)
     grouping = None
     if options.by is not None:
         grouping = read_grouping(options.by, options.groups, pairs, reference)
@@ -117,40 +104,12 @@ def evaluate(
 
     # Second predictions to compare with
     other = None
+    other_pairs: Pairs = {}
     if options.compare is not None:
         other_pairs, other_notes = pair_masks(options.compare, reference, partial=True)
         other = OtherMasks(names=(str(predictions), str(options.compare)), pairs=other_pairs)
         notes += [f"{options.compare}: {note}" for note in other_notes]
-        every_pair = other_pairs | every_pair
         facts["Compared with"] = str(options.compare)
-
-    # What the values mean
-    if labels is None and options.names is None:
-        for folder in filter(None, (predictions, options.compare)):
-            notes += name_notes(folder, reference, options.label_names)
-    # Numbers of another program say nothing of the reference.
-    described = predictions if options.names is None else reference
-    labels = labels or known_labels(described, reference, options.label_names)
-    label_maps = label_maps_of(every_pair, reference, labels, options.label_names)
-    if labels is None:
-        files = {case: pair[0] for case, pair in every_pair.items()}
-        labels, label_notes = labels_in_masks(reference, files.items(), label_maps)
-        notes += label_notes
-    notes += structures_left_out((file for pair in every_pair.values() for file in pair), labels)
-    prediction_map = () if options.names is None else values_of_other(labels, options.names, reference)
-
-    # Which structures are scored
-    if options.only is not None:
-        labels, own_notes = own_names(labels, reference.resolve().parent)
-        notes += own_notes
-    only, only_notes = scored_structures(
-        labels,
-        [predictions] if options.compare is None else [predictions, options.compare],
-        reference,
-        options.only,
-        has_other_numbers=options.names is not None,
-    )
-    notes += only_notes
 
     results = ResultFiles(
         title=f"Evaluation of {predictions.resolve().name}",
@@ -160,16 +119,15 @@ def evaluate(
         facts=facts,
         training=made_with.training,
     )
-    labelled = LabelledPairs(
-        files=pairs,
-        labels=labels,
-        label_maps=label_maps,
-        prediction_map=prediction_map,
-        only=only,
-        annotated=annotated_of(every_pair, reference, labels),
-    )
+    labelled, label_notes = labelled_pairs(pairs, other_pairs, predictions, reference, options, labels)
     return evaluate_pairs(
-        labelled, results, measures=measures, notes=notes, workers=options.workers, other=other, grouping=grouping
+        labelled,
+        results,
+        measures=measures,
+        notes=[*notes, *label_notes],
+        workers=options.workers,
+        other=other,
+        grouping=grouping,
     )
 
 
