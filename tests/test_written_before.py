@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from cpu_kind import NEARLY, NEARLY_ALL_VOXELS, NEARLY_WEIGHTS, cpu_kind
 
 from builders.training import TIMINGS
+from builders.written_before import WRITTEN, written_copy
 from segfw.dataset.cases import DatasetManifest
 from segfw.evaluation.metrics import Scores
 from segfw.grid.store import open_case
@@ -38,7 +38,6 @@ from segfw.verbs.predict import predict
 from segfw.verbs.select import select
 from segfw.verbs.train import train
 
-WRITTEN = Path(__file__).parent / "written_before"
 EXPECTED = WRITTEN / "expected"
 IS_SAME_CPU = json.loads((EXPECTED / "cpu_kind.json").read_text()) == cpu_kind()
 FP32 = {"device": "cpu", "precision": "fp32"}
@@ -53,10 +52,7 @@ def _one_thread() -> None:
 @pytest.fixture
 def written(tmp_path) -> Path:
     """A copy to work in, whose manifest and preprocessed cases name the images beside it."""
-    folder = tmp_path / "written"
-    shutil.copytree(WRITTEN, folder)
-    for path in (folder / "work").rglob("*.json"):
-        path.write_text(path.read_text().replace("/data/", f"{folder.as_posix()}/"))
+    folder = written_copy(tmp_path / "written")
     for path in (folder / "work" / "preprocessed" / "3d_fullres").glob("*.json"):
         for file, _, changed_ns in json.loads(path.read_text())["sources"]:
             os.utime(file, ns=(changed_ns, changed_ns))  # a checkout sets new times, by which images count as changed

@@ -19,10 +19,10 @@ from builders.calibrated import calibrated_model
 from builders.data import blocks_case, write_nifti
 from builders.nnunet import trained_folder
 from builders.series import write_series
+from builders.written_before import WRITTEN, written_copy
 from campaign.processes import run
 from segfw.inference.prediction_calls import CALLS
 
-WRITTEN = Path(__file__).resolve().parents[1] / "written_before"
 LASTED = re.compile(rb"<dd>\d+ steps?, \d+ epochs?, [\d.]+ (s|min)</dd>")
 WHEN = re.compile(rb"20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?")
 CPU = ("--device", "cpu")
@@ -118,10 +118,8 @@ class Stage:
 
     def make(self) -> None:
         """Makes the inputs; in a fork, because it may begin threads."""
-        shutil.copytree(WRITTEN, self.data)
+        written_copy(self.data)
         trained_folder(self.data / "theirs")
-        for path in (self.data / "work").rglob("*.json"):
-            path.write_text(path.read_text().replace("/data/", f"{self.data.as_posix()}/"))
         self._make_odd(self.data / "odd")
         calibrated_model(self.data / "calibrated")
         for number in range(2):

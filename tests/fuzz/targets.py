@@ -33,6 +33,7 @@ from builders.quality_files import region, structure, write_quality
 from builders.review import AFFINE, ANNA, masks_folder
 from builders.review import LABELS as REVIEWED
 from builders.review import SHAPE as REVIEWED_SHAPE
+from builders.written_before import WRITTEN
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
 from segfw.base.file_names import REGIONS_ENDING
@@ -110,7 +111,6 @@ from segfw.worklist.queue_options import QueueOptions
 from segfw.worklist.structure_weights import read_weights
 from segfw.worklist.work_queue import found_items, made_queue
 
-WRITTEN = Path(__file__).resolve().parents[1] / "written_before"
 IDS = [f"case_{number:02}" for number in range(6)]
 SHAPE = (6, 9, 7)
 LABELS = (np.indices(SHAPE).sum(0) // 4 % 3).astype(np.uint8)

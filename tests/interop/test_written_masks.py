@@ -14,11 +14,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from builders.iod import faults
+from builders.refiner import TUMOUR
 from builders.series import OBLIQUE, PATIENT, write_series
 from builders.written import DIGEST, LABELS, finished, masks_in_segmentation, masks_in_structure_set
 from segfw.base.records import UserError
 from segfw.dataset.finished_mask import MaskMaker, MaskStatement, ReviewedVersion, Signature
-from segfw.dataset.labels import Code, LabelSet, Region
+from segfw.dataset.labels import Code, LabelSet
 from segfw.images import formats
 from segfw.images.formats import read_mask, read_volume
 from segfw.images.geometry import Geometry, corner_distance_mm
@@ -142,18 +143,9 @@ def test_a_mask_may_be_stored_in_any_of_48_orders(tmp_path):
 
 
 def test_regions_may_overlap_but_in_a_label_map(tmp_path):
-    labels = LabelSet(
-        names=("background", "oedema", "core", "enhancing"),
-        values=(0, 1, 2, 3),
-        regions=(
-            Region(name="whole", values=(1, 2, 3), painted=1),
-            Region(name="inner", values=(2, 3), painted=2),
-            Region(name="bright", values=(3,), painted=3),
-        ),
-    )
     values = np.random.default_rng(0).integers(0, 4, SHAPE)
     folder = write_series(tmp_path / "series", values)
-    mask = finished(values, read_volume(folder).geometry, folder, labels=labels)
+    mask = finished(values, read_volume(folder).geometry, folder, labels=TUMOUR)
     wanted = {"whole": values > 0, "inner": values > 1, "bright": values == 3}
     write_rtstruct(tmp_path / "rt.dcm", mask)
     assert same(masks_in_structure_set(tmp_path / "rt.dcm", folder), wanted)

@@ -17,9 +17,9 @@ import pytest
 
 from builders.data import put_nan
 from builders.nnunet import trained_folder
+from builders.written_before import written_copy
 from segfw.cli import main
 
-WRITTEN = Path(__file__).resolve().parents[1] / "written_before"
 DISK_BYTES = 16 * 1024**2
 PAGE_BYTES = 4096
 FILLER = "filler"
@@ -49,11 +49,7 @@ def disk(tmp_path) -> Iterator[Path]:
 @pytest.fixture
 def written(tmp_path) -> Path:
     """Data, a work folder and a model on a disk with room; the work folder names the images beside it."""
-    folder = tmp_path / "written"
-    shutil.copytree(WRITTEN, folder)
-    for path in (folder / "work").rglob("*.json"):
-        path.write_text(path.read_text().replace("/data/", f"{folder.as_posix()}/"))
-    return folder
+    return written_copy(tmp_path / "written")
 
 
 def fill(disk: Path, pages_left: int) -> None:
