@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.base.written_by_people import read_json
-from segfw.clicks.click import Click, Point
+from segfw.clicks.click import Click, Point, point_of
 from segfw.dataset.case_tables import Line, cell_of, shown, table_rows
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import LookUp
@@ -180,12 +181,10 @@ def _click_of(name: str, ras_mm: Point, path: Path, *, is_inside: bool) -> Click
 
 
 def _three(value: object, where: str) -> Point:
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) != 3 or not all(_is_number(each) for each in numbers):
-        raise UserError(f"{where} is {value!r}; it is three numbers, save the point list in 3D Slicer again")
-    x, y, z = (float(each) for each in numbers)
-    return x, y, z
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return point_of(value)
+    except UserError:
+        shown_value = reprlib.repr(value)
+        raise UserError(
+            f"{where} is {shown_value}; it is three numbers, save the point list in 3D Slicer again"
+        ) from None

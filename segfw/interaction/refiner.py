@@ -23,7 +23,7 @@ from segfw.base.device import keep_freed_pages, pick_device, pick_precision, tun
 from segfw.base.options import named_by_keyword
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.clicks.click import Click, Point
+from segfw.clicks.click import Click, Point, click_of, point_of
 from segfw.clicks.click_files import label_called
 from segfw.clicks.click_maps import refiner_channels
 from segfw.dataset.labels import LabelSet
@@ -291,7 +291,7 @@ class OpenCase:
         """The mask's value at a point."""
         with self._lock:
             self._require_open()
-            return int(self._in_order[self._voxel(ras_mm, "the point")])
+            return int(self._in_order[self._voxel(point_of(ras_mm), "the point")])
 
     # ---- what can be done ----
 
@@ -320,15 +320,15 @@ class OpenCase:
         AsksFirst
             If the point lies in another label, which would lose it, without ``may_overwrite``.
         UserError
-            If the point lies outside the image, or the name means no label, or several.
+            If the point is no three finite numbers or lies outside the image, or the name means no label, or several.
         """
         started_s = time.perf_counter()
         with self._lock:
             self._require_open()
-            x, y, z = (float(each) for each in ras_mm)
-            placed = self._placed(Click(label=label, ras_mm=(x, y, z), inside=inside))
+            click = click_of(label, ras_mm, inside)
+            placed = self._placed(click)
             if not may_overwrite:
-                require_asked(int(self._in_order[placed.voxel]), placed, f"the click at {_shown((x, y, z))}")
+                require_asked(int(self._in_order[placed.voxel]), placed, f"the click at {_shown(click.ras_mm)}")
             box, wanted, may_change, windows = self._proposal(placed)
             old = cut(self._in_order, box).copy()
             new = ruled(
@@ -362,6 +362,17 @@ class OpenCase:
             self._clicks.pop()
             undone = Step(voxels=voxels, before=step.after[is_same], after=step.before[is_same])
             return self._told(undone, started_s)
+
+    def forget(self) -> None:
+        """Takes the last click out of those that the next ones obey, and leaves the mask as it is.
+
+        So whoever keeps masks himself takes a click back that ``undo`` remembers too little of.
+        """
+        with self._lock:
+            self._require_open()
+            if self._clicks:
+                self._clicks.pop()
+                self._undo.pop()
 
     def set_mask(self, values_zyx: np.ndarray, box: Box | None = None) -> None:
         """Takes over what was drawn elsewhere; it is no step that ``undo`` takes back.

@@ -14,11 +14,16 @@ PRETRAINING_FILE = "pretraining.json"
 
 
 class SeenImage(Record):
-    """An image that weights were learnt of. ``sha256`` is of the bytes of its files; ``source`` is where it lies."""
+    """An image that weights were learnt of.
+
+    ``sha256`` is of the bytes of its files, ``voxels_sha256`` of its voxels however they are stored (None in records of
+    before it was kept); ``source`` is where it lies.
+    """
 
     id: str
     sha256: str
     source: StoredPath
+    voxels_sha256: str | None = None
 
 
 class KeptOutImage(Record):

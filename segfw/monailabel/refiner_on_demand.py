@@ -30,6 +30,7 @@ from segfw.review_page.click_desk import ClickedCase, ClickRefiner
 
 OVERWRITES = "may_overwrite"  # as the plug-in lists it among the options of the model
 MOST_POINTS = 500
+FARTHEST = 10**9  # voxels, beyond any image
 Index = tuple[int, int, int]
 
 
@@ -191,7 +192,7 @@ def _points(params: Mapping[str, Any], label: str) -> list[Pointed]:
 
 def _is_index(given: Any) -> bool:
     is_three = isinstance(given, list) and len(given) == 3
-    return is_three and all(isinstance(each, int) and not isinstance(each, bool) for each in given)
+    return is_three and all(type(each) is int and abs(each) <= FARTHEST for each in given)
 
 
 def _is_begun_by(points: Sequence[Pointed], before: Sequence[Pointed]) -> bool:

@@ -22,10 +22,11 @@ from segfw.checkup.duplicates import same_scans
 from segfw.checkup.signature import signature
 from segfw.dataset.cases import Case
 from segfw.dataset.new_images import find_images
-from segfw.grid.preprocess import Preprocessing, preprocess_image
+from segfw.grid.preprocess import Preprocessing, preprocess_image, stack_channels
 from segfw.grid.store import load_stored, preprocess_images, read_case, save_image_record
+from segfw.images.formats import read_volume
 from segfw.images.header_only import volume_of_header
-from segfw.images.image_hash import image_sha256
+from segfw.images.image_hash import image_sha256, voxels_sha256
 from segfw.model.pretraining_record import KeptOutImage, SeenImage
 from segfw.planning.plan import Plan
 
@@ -51,10 +52,11 @@ class ImageSources:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePool:
-    """What is learnt of, and what was offered and is not."""
+    """What is learnt of, and what was offered and is not; ``signatures`` are by id what the seen images show."""
 
     seen: tuple[SeenImage, ...]
     kept_out: tuple[KeptOutImage, ...]
+    signatures: Mapping[str, np.ndarray]
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -99,15 +101,19 @@ def gather_images(sources: ImageSources, folder: Path, workers: int | None) -> I
                 f"{source}: none of its images may be learnt of: {cases[0].images[0].name} {reasons[cases[0].id]}; "
                 "give other images, or leave this folder out"
             )
+    seen = [case for case in (*own, *further) if case.id not in reasons]
+    voxels = voxels_of(seen, "telling images by their voxels", workers)
     pool = ImagePool(
         seen=tuple(
-            SeenImage(id=case.id, sha256=digests[case.id], source=case.images[0].absolute())
-            for case in (*own, *further)
-            if case.id not in reasons
+            SeenImage(
+                id=case.id, sha256=digests[case.id], source=case.images[0].absolute(), voxels_sha256=voxels[case.id]
+            )
+            for case in seen
         ),
         kept_out=tuple(
             KeptOutImage(id=case, sha256=digests[case], reason=reason) for case, reason in sorted(reasons.items())
         ),
+        signatures={case.id: signatures[case.id] for case in seen},
     )
     if not pool.seen:
         raise UserError(
@@ -145,6 +151,20 @@ def _with_own_ids(cases: Sequence[Case], taken: set[str]) -> list[Case]:
         taken.add(name)
         named.append(case.model_copy(update={"id": name}))
     return named
+
+
+def voxels_of(cases: Sequence[Case], what: str, workers: int | None) -> dict[str, str]:
+    """By id the hash of the voxels of each case's image, however its files store them; CasesFailed, in ``what``."""
+
+    def digest(case: Case) -> str:
+        return voxels_sha256(stack_channels([read_volume(path) for path in case.images]))
+
+    found = {}
+    for outcome in map_bounded(digest, cases, cost_bytes=image_bytes, workers=workers, what=what):
+        if outcome.error is not None or outcome.result is None:
+            raise CasesFailed(f"in {what}", [outcome], None)
+        found[outcome.item.id] = outcome.result
+    return found
 
 
 def _sha256(case: Case) -> str:

@@ -8,23 +8,20 @@ from pathlib import Path
 from segfw.base.records import UserError
 from segfw.base.words import count
 from segfw.dataset.cases import Case
-from segfw.images.image_hash import image_sha256
 from segfw.model.pretraining_record import PretrainingRecord
 from segfw.pretraining.given_start import GivenStart
+from segfw.pretraining.seen_images import seen_cases
 
 
-def seen_cases(record: PretrainingRecord, cases: Sequence[Case]) -> list[str]:
-    """Ids of the cases whose image files, byte for byte, were pretrained on, whatever they were called there."""
-    digests = {image.sha256 for image in record.seen}
-    return [case.id for case in cases if image_sha256(case.images) in digests]
-
-
-def require_unseen(start: Path, record: PretrainingRecord, validation: Sequence[Case], *, may_have_seen: bool) -> None:
+def require_unseen(start: GivenStart, validation: Sequence[Case], preprocessed: Path, *, may_have_seen: bool) -> None:
     """UserError if a start has seen validation images, unless that is allowed; then it is said."""
-    seen = seen_cases(record, validation)
+    record = start.pretraining
+    seen = {} if record is None else seen_cases(start.folder, record, validation, preprocessed)
     if not seen:
         return
-    what = f"{start}: was pretrained on {count(len(seen), 'image')} of the {len(validation)} that validate ({seen[0]})"
+    images = count(len(seen), "image")
+    case, how = next(iter(seen.items()))
+    what = f"{start.path}: was pretrained on {images} of the {len(validation)} that validate ({case}, {how})"
     if not may_have_seen:
         raise UserError(
             f"{what}; pretrain with these folds in --folds, or give --may-have-seen and distrust the scores"
@@ -32,13 +29,15 @@ def require_unseen(start: Path, record: PretrainingRecord, validation: Sequence[
     print(f"note: {what}: the scores will be too good")
 
 
-def require_not_scored(start: GivenStart, scored: Sequence[Case], fold: str) -> None:
+def require_not_scored(start: GivenStart, scored: Sequence[Case], preprocessed: Path, fold: str) -> None:
     """UserError if a start is known to have seen what all arms of a comparison are scored on."""
-    seen = [] if start.pretraining is None else seen_cases(start.pretraining, scored)
+    record = start.pretraining
+    seen = {} if record is None else seen_cases(start.folder, record, scored, preprocessed)
     if seen:
+        case, how = next(iter(seen.items()))
         raise UserError(
-            f"--init-from {start.path}: was pretrained on {seen[0]}, which fold {fold} validates on; give a start that "
-            "has not seen what is scored"
+            f"--init-from {start.path}: was pretrained on {case} ({how}), which fold {fold} validates on; give a start "
+            "that has not seen what is scored"
         )
 
 

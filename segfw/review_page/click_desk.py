@@ -65,6 +65,9 @@ class ClickedCase(Protocol):
     def undo(self) -> ClickChange | None:
         """Forgets the last click; None if there is none that it remembers enough of."""
 
+    def forget(self) -> None:
+        """Forgets the last click and leaves the mask as it is."""
+
     def close(self) -> None:
         """Frees its memory."""
 
@@ -149,7 +152,8 @@ class ClickDesk:
 
     def _opened(self, case: CaseToClick, after: int) -> _Kept:
         kept = self._kept
-        if kept is not None and kept.key == case.key and kept.is_taken_back_to(after):
+        if kept is not None and kept.key == case.key:
+            kept.take_back_to(after)
             return kept
         self._kept = None
         if kept is not None:
@@ -177,15 +181,16 @@ class _Kept:
         self._group = 0
         self._indexes_zyx = np.zeros((0, 0, 0), np.uint8)
 
-    def is_taken_back_to(self, number: int) -> bool:
-        """Forgets all clicks after that one, or all where it is not among them; False if some cannot be forgotten."""
+    def take_back_to(self, number: int) -> None:
+        """Forgets all clicks after that one, or all where it is not among them."""
         while self.numbers and self.numbers[-1] != number:
-            change = self.opened.undo()
-            if change is None:
-                return False
             self.numbers.pop()
-            self._note(change)
-        return True
+            change = self.opened.undo()
+            if change is not None:
+                self._note(change)
+            else:  # a long history: what that click changed is not known any more, so all that is drawn is told anew
+                self.opened.forget()
+                self._drawn_on = None
 
     def begin(self, case: CaseToClick) -> None:
         """The refiner has the version that is drawn on."""

@@ -185,7 +185,8 @@ def _common(
     model = None
     if options.init_from is not None:
         model = given_start(options.init_from, chosen, options.fold)
-        require_not_scored(model, [case for case in cases if case.id in set(fold.validation)], options.fold)
+        validation = [case for case in cases if case.id in set(fold.validation)]
+        require_not_scored(model, validation, work / "preprocessed" / chosen.data_name, options.fold)
     return StartsPlan(
         work=work,
         output=output,

@@ -130,6 +130,7 @@ def _begin(
     from segfw.networks.transfer import head_names
     from segfw.pretraining.image_pool import IMAGES, ImageSources, gather_images
     from segfw.pretraining.reconstruction import reconstructing_network
+    from segfw.pretraining.seen_images import save_signatures
 
     manifest = DatasetManifest.load(work / MANIFEST_FILE)
     sources = ImageSources(
@@ -143,6 +144,7 @@ def _begin(
         keep_out=tuple(map(Path, options.keep_out)),
     )
     pool = gather_images(sources, folder / IMAGES, options.workers)
+    save_signatures(folder, pool.signatures)
     network = reconstructing_network(chosen.network)
     return PretrainingRecord(
         configuration=chosen.name,

@@ -214,7 +214,7 @@ def _with_start(
     if start.pretraining is not None:
         validation = set(request.fold.validation)
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
-        require_unseen(start.path, start.pretraining, cases, may_have_seen=options.may_have_seen)
+        require_unseen(start, cases, request.preprocessed, may_have_seen=options.may_have_seen)
     return request, fine_tuning_settings(settings) if start.is_gentle else settings
 
 

@@ -76,6 +76,10 @@ class BallCase:
         now = self.mask.array[0]
         return self._changed(np.where((before != after) & (now == after), before, now))
 
+    def forget(self) -> None:
+        self.remembered.pop()
+        self.before_after.pop()
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -105,6 +105,12 @@ def test_points_of_a_single_slice_have_two_axes(tmp_path):
     )
 
 
+def with_position(position):
+    """Of 3D Slicer, of one point on the liver."""
+    points = f'[{{"position": {position}}}]'
+    return f'{{"markups": [{{"type": "Fiducial", "name": "liver", "controlPoints": {points}}}]}}'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -117,7 +123,16 @@ def test_points_of_a_single_slice_have_two_axes(tmp_path):
         ("c.json", '[{"label": "kidney", "ras_mm": [1, 2, 3]}]', "'kidney' is left kidney and right kidney"),
         ("c.json", "no json", "not readable JSON"),
         ("c.txt", "", "is no file of clicks; give one of .json, .mrk.json or .csv"),
+        ("c.json", '[{"label": "liver", "ras_mm": [1, 2, 1e999]}]', "not readable JSON"),
+        ("c.json", '[{"label": "liver", "ras_mm": [1, 2, 1' + 400 * "0" + "]}]", "click 1: field 'ras_mm"),
+        ("c.json", '[{"label": "liver", "ras_mm": [1, 2, true]}]', "click 1: field 'ras_mm"),
         ("c.mrk.json", "{}", "no field 'markups'"),
+        ("c.mrk.json", with_position("[1, 2, NaN]"), "not readable JSON"),
+        ("c.mrk.json", with_position("[1, 2, 1" + 400 * "0" + "]"), "point 1 of liver: field 'position' is"),
+        ("c.mrk.json", with_position('[1, 2, "3"]'), "point 1 of liver: field 'position' is"),
+        ("c.mrk.json", with_position("[1, 2, true]"), "point 1 of liver: field 'position' is"),
+        ("liver.csv", "index,axis-0,axis-1,axis-2\n0,1,nan,2\n", "line 2: '1, nan, 2' is no point"),
+        ("liver.csv", "index,axis-0,axis-1,axis-2\n0,1,inf,2\n", "line 2: '1, inf, 2' is no point"),
         ("c.mrk.json", '{"markups": [{"type": "Line"}]}', "holds no click"),
         ("c.mrk.json", '{"markups": [{"type": "Fiducial", "coordinateSystem": "IJK"}]}', "'IJK'; it is 'RAS' or 'LPS'"),
         ("c.mrk.json", '{"markups": [{"type": "Fiducial", "coordinateUnits": "m"}]}', "'coordinateUnits' is 'm'"),

@@ -416,6 +416,71 @@ def test_a_click_that_cannot_be_is_refused_and_changes_nothing(voxel, label, sai
     assert case.clicks == ()
 
 
+NO_POINTS = [
+    (np.nan, 0, 0),
+    (0, np.inf, 0),
+    (0, 0, -np.inf),
+    (1, 2),
+    (1, 2, 3, 4),
+    (),
+    None,
+    5,
+    "1,2",
+    ("1", "2", "3"),
+    (True, 0, 0),
+    (1, 2, None),
+    (1, 2, 10**400),
+    np.full(3, np.nan, np.float32),
+    np.zeros((3, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("ras_mm", NO_POINTS)
+def test_what_is_no_point_is_refused_in_a_sentence(ras_mm):
+    case = opened(two_blobs(), np.zeros(SHAPE, np.uint8))
+    with pytest.raises(UserError, match=r"^the click lies at .*; give three finite numbers, RAS millimetres$"):
+        case.click("liver", ras_mm)
+    with pytest.raises(UserError, match=r"^the point lies at .*; give three finite numbers, RAS millimetres$"):
+        case.value_at(ras_mm)
+    assert case.clicks == ()
+    assert not case.mask.array.any()
+
+
+def test_a_click_on_no_name_or_of_no_kind_is_refused_in_a_sentence():
+    case = opened(two_blobs(), np.zeros(SHAPE, np.uint8))
+    here = ras_of(GRID, (5, 12, 13))
+    for label in ("", None, 3):
+        with pytest.raises(UserError, match="which is no name of a structure; name a label or region"):
+            case.click(label, here)
+    for inside in (1, "no", None):
+        with pytest.raises(UserError, match="the click has inside .*; it is True or False"):
+            case.click("liver", here, inside)
+    assert case.clicks == ()
+
+
+def test_a_point_may_be_an_array_of_any_kind_of_numbers():
+    case = opened(two_blobs(), np.zeros(SHAPE, np.uint8))
+    here = np.array(ras_of(GRID, (5, 12, 13)), dtype=np.float32)
+    case.click("liver", here, np.bool_(True))
+    assert case.value_at(here) == LIVER
+    assert case.clicks[0].inside is True
+
+
+def test_a_forgotten_click_binds_no_later_one_and_leaves_the_mask():
+    case = opened(two_blobs(), np.zeros(SHAPE, np.uint8))
+    case.click("liver", ras_of(GRID, (5, 12, 13)))
+    case.click("liver", ras_of(GRID, (5, 28, 30)))
+    drawn = case.mask.array.copy()
+    case.forget()
+    assert len(case.clicks) == 1
+    assert (case.mask.array == drawn).all()
+    case.undo()  # the first one: the step of the forgotten one is gone with it
+    assert case.mask.array[0][5, 28, 30] == LIVER
+    assert not case.mask.array[0][5, 12, 13]
+    case.forget()
+    assert case.clicks == ()
+
+
 def test_the_border_voxels_are_inside():
     case = opened(two_blobs(), np.zeros(SHAPE, np.uint8))
     case.click("liver", ras_of(GRID, (-0.49, -0.49, 43.49)))

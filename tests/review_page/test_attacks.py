@@ -345,6 +345,8 @@ def test_a_click_on_a_bitmap_that_is_none_is_refused(ben, content, status):
         ("base=0&structure=liver&at=1,2", 400),
         ("base=0&structure=liver&at=1,2,-3", 400),
         ("base=0&structure=liver&at=1,2,1e1", 400),
+        ("base=0&structure=liver&at=nan,2,1", 400),
+        ("base=0&structure=liver&at=inf,2,1", 400),
         ("base=0&structure=liver&at=8,0,0", 400),
         ("base=0&structure=spleen&at=1,1,1", 400),
         ("base=0&at=1,1,1", 400),

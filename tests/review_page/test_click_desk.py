@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -246,10 +247,24 @@ def test_clicks_that_the_page_has_undone_are_forgotten(desk, refiner):
     assert [inside for _, inside in case.remembered] == [True]
     number(True, 10_000)  # of a page that was loaded anew, or of another server
     assert len(case.remembered) == 1
+
+
+def test_clicks_that_cannot_be_undone_any_more_are_taken_back_one_by_one_and_the_others_stay(desk, refiner):
+    """A long history: the refiner no longer knows what a click changed, and is told all that is drawn."""
+    bitmap = drawn(desk)
+    first = desk.refine("case_1", click((1, 4, 1)), bitmap)
+    before = put(bitmap.indexes_zyx, first)
+    second = desk.refine("case_1", click((6, 1, 3), after=first["click"]), replace(bitmap, indexes_zyx=before))
+    after = put(before, second)
+    assert (after != before).any()
+    [case] = refiner.cases
     case.most_undone = 0
-    number(True, 0)  # what cannot be forgotten is read again
-    assert len(refiner.cases) == 2
-    assert len(refiner.cases[1].remembered) == 1
+    desk.refine("case_1", click((1, 4, 1), inside=False, after=first["click"]), replace(bitmap, indexes_zyx=before))
+    assert refiner.cases == [case]  # the image was not read again
+    assert [inside for _, inside in case.remembered] == [True, False]  # the first, and the one of now
+    drawn_now = desk.refine("case_1", click((1, 4, 1), after=0), bitmap)
+    assert [inside for _, inside in case.remembered] == [True]
+    np.testing.assert_array_equal(put(bitmap.indexes_zyx, drawn_now), before)
 
 
 def test_the_version_says_how_many_clicks_of_which_refiner_and_the_ledger_counts_their_voxels(desk, folder):

@@ -23,7 +23,7 @@ PROGRAM = ("builders.planted_refiner",)
 AFFINE = np.array([[-1.0, 0, 0, 12], [0, -1.5, 0, 15], [0, 0, 3.0, -18], [0, 0, 0, 1]])
 SPACING_XYZ = (1.0, 1.5, 3.0)
 SHAPE = (12, 20, 24)  # z y x
-CASES = ("clicked", "refused", "keys", "asked", "waiting", "places", "saved", "unlocked", "stands")
+CASES = ("clicked", "refused", "keys", "asked", "waiting", "places", "saved", "unlocked", "stands", "long")
 LIVER = 1
 TUMOUR = 2
 CLICKS = f"{SCREEN}.clicks"
@@ -270,8 +270,8 @@ def test_clicks_are_counted_in_the_version_and_those_undone_are_not(hand, folder
     assert ReviewStore.open(folder).log.verify().ok
 
 
-def test_the_refiner_is_told_which_clicks_stand(hand):
-    begin(hand, "stands")
+def telling(hand):
+    """A function that clicks on a voxel and gives the number of the click that was told to stand."""
     asked = []
     hand.page.on("request", lambda request: asked.append(request.url) if "/api/refine?" in request.url else None)
 
@@ -280,6 +280,27 @@ def test_the_refiner_is_told_which_clicks_stand(hand):
         answered(hand)
         [after] = parse_qs(urlsplit(asked[-1]).query)["after"]
         return int(after)
+
+    return click_and_tell
+
+
+def test_clicks_stand_whose_changes_a_long_history_can_no_longer_take_back(hand):
+    begin(hand, "long")
+    hand.value(f"{SCREEN}.open.editor.history.mostBytes = 1")  # so that the newest change alone can be undone
+    click_and_tell = telling(hand)
+    assert click_and_tell((9, 10, 5)) == 0
+    first = click_and_tell((14, 3, 5))
+    assert first > 0
+    assert click_and_tell((5, 10, 9)) == first + 1
+    assert hand.value(f"{SCREEN}.open.editor.history.done.length") == 1
+    hand.press("z")  # the third
+    assert click_and_tell((5, 3, 9)) == first + 1
+    assert hand.value(f"{SCREEN}.open.editor.history.standing.length") == 3
+
+
+def test_the_refiner_is_told_which_clicks_stand(hand):
+    begin(hand, "stands")
+    click_and_tell = telling(hand)
 
     assert click_and_tell((9, 10, 5)) == 0
     first = click_and_tell((14, 3, 5))

@@ -73,7 +73,9 @@ def test_arms_are_trained_scored_and_kept(make_raw, tmp_path, capsys):
     (output / "compare_starts.jsonl").unlink()
     with pytest.raises(UserError, match=r"has seen case_\d\d, which fold 0 validates on; give"):
         compare_starts(work, **SHORT)
-    with pytest.raises(UserError, match=r"was pretrained on case_\d\d, which fold 0 validates on; give a start that"):
+    with pytest.raises(
+        UserError, match=r"was pretrained on case_\d\d \(by its bytes\), which fold 0 validates on; give a start that"
+    ):
         compare_starts(work, **SHORT, init_from=output / "pretrained", output=tmp_path / "fresh")
 
 

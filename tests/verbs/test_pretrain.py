@@ -11,6 +11,7 @@ import torch
 from builders.data import blocks_case, write_nifti
 from segfw.base.records import UserError
 from segfw.cli import main
+from segfw.dataset.cases import DatasetManifest
 from segfw.model.pretraining_record import PretrainingRecord
 from segfw.model.weights import load_tensors
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
@@ -85,12 +86,25 @@ def test_training_takes_all_but_the_heads(work, capsys):
     assert (settings["warm_up_share"], settings["encoder_rate"]) == (0.05, 0.3)
 
 
-def test_a_start_that_saw_what_validates_is_refused_unless_that_is_allowed(work, capsys):
+def test_a_start_that_saw_what_validates_is_refused_unless_that_is_allowed(work, tmp_path, capsys):
     pretrain(work, "2d", **SHORT)  # without those of fold 0
     folder = work / "pretrained" / "2d"
     with pytest.raises(
-        UserError, match=r"was pretrained on \d images? of the \d that validate \(case_\d\d\); pretrain"
+        UserError, match=r"was pretrained on \d images? of the \d that validate \(case_\d\d, by its bytes\); pretrain"
     ):
+        train(work, "2d", "1", init_from=folder, **SHORT)
+    assert (folder / "signatures.safetensors").is_file()
+
+    # The same images in other files: neither their names nor their bytes are those that were seen
+    manifest = DatasetManifest.load(work / "manifest.json")
+    (tmp_path / "again").mkdir()
+    cases = []
+    for case in manifest.cases:
+        again = tmp_path / "again" / f"{case.id}.nii"
+        nibabel.save(nibabel.load(case.images[0]), again)
+        cases.append(case.model_copy(update={"images": (again,)}))
+    manifest.model_copy(update={"cases": tuple(cases)}).save(work / "manifest.json")
+    with pytest.raises(UserError, match=r"\(case_\d\d, as case_\d\d, by its voxels\); pretrain"):
         train(work, "2d", "1", init_from=folder, **SHORT)
     train(work, "2d", "1", init_from=folder, may_have_seen=True, **SHORT)
     assert "the scores will be too good" in capsys.readouterr().out

@@ -122,7 +122,8 @@ export class ClickTool {
   /** Clicks on this mask up to the first that was undone: the refiner forgets those after the last of them. */
   #standing(editor) {
     const { clicks } = this.answered.editor === editor ? this.answered : { clicks: [] };
-    const undone = clicks.findIndex(({ change }) => change !== null && !editor.history.done.includes(change));
+    const { standing } = editor.history;
+    const undone = clicks.findIndex(({ change }) => change !== null && !standing.includes(change));
     return undone < 0 ? clicks : clicks.slice(0, undone);
   }
 

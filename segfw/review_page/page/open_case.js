@@ -246,7 +246,7 @@ export class OpenCase {
    */
   async save({ isAutosave = false, base = this.base } = {}) {
     const revision = this.editor.revision;
-    const clicks = this.editor.history.done.filter(({ name, isSaved }) => name === REFINED && !isSaved);
+    const clicks = this.editor.history.standing.filter(({ name, isSaved }) => name === REFINED && !isSaved);
     const fields = {
       ...this.bitmapFields(),
       base,

@@ -2,6 +2,7 @@
 // A run is five numbers: its first voxel, how many, how far apart, the value before, the value after.
 
 const NUMBERS_OF_A_RUN = 5;
+const NO_RUNS = new Int32Array(0);
 
 /** A list of runs that grows. */
 export class RunRecorder {
@@ -47,12 +48,21 @@ function writeRun(values, runs, at, value) {
   }
 }
 
-/** Changes that can be taken back and made again. The oldest are forgotten where they take more than ``mostBytes``. */
+/**
+ * Changes that can be taken back and made again. Of the oldest, where all take more than ``mostBytes``, the runs are
+ * forgotten: they can no longer be taken back, but they still stand.
+ */
 export class RunHistory {
   constructor(mostBytes = 128_000_000) {
     this.mostBytes = mostBytes;
     this.done = [];
     this.undone = [];
+    this.settled = [];
+  }
+
+  /** All changes that are in the mask, the oldest first. */
+  get standing() {
+    return [...this.settled, ...this.done];
   }
 
   /** ``change`` holds ``runs`` and whatever else is to be handed back. A new change makes what was undone unreachable. */
@@ -61,7 +71,10 @@ export class RunHistory {
     this.done.push(change);
     let bytes = this.done.reduce((sum, each) => sum + each.runs.byteLength, 0);
     while (bytes > this.mostBytes && this.done.length > 1) {
-      bytes -= this.done.shift().runs.byteLength;
+      const oldest = this.done.shift();
+      bytes -= oldest.runs.byteLength;
+      oldest.runs = NO_RUNS; // whoever still holds the change holds no memory with it
+      this.settled.push(oldest);
     }
   }
 
@@ -96,5 +109,6 @@ export class RunHistory {
   clear() {
     this.done = [];
     this.undone = [];
+    this.settled = [];
   }
 }

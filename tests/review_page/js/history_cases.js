@@ -52,6 +52,20 @@ test("a new change makes what was undone unreachable", () => {
   equal([history.canUndo, history.canRedo], [true, false]);
 });
 
+test("changes that can no longer be taken back still stand, without their runs, until the history is cleared", () => {
+  const values = new Uint8Array(8);
+  const history = new RunHistory(60);
+  const changes = [0, 1, 2].map((step) => ({ runs: new Int32Array(10), step }));
+  changes.forEach((change) => history.push(change));
+  equal(history.standing.map(({ step }) => step), [0, 1, 2]);
+  equal(changes.map(({ runs }) => runs.length), [0, 0, 10]);
+  history.undo(values);
+  equal(history.standing.map(({ step }) => step), [0, 1]);
+  equal(history.canUndo, false);
+  history.clear();
+  equal(history.standing, []);
+});
+
 test("the oldest changes are forgotten, the newest never", () => {
   const history = new RunHistory(60);
   for (let step = 0; step < 5; step += 1) {
