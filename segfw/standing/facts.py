@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, JsonValue
 
 from segfw.base.records import Record
 from segfw.dataset.cases import Channel
@@ -23,6 +23,7 @@ class ConfigurationFacts(Facts):
     batch_size: int
     previous_stage: str | None = None
     is_refiner: bool = False
+    network: dict[str, JsonValue] = {}
 
 
 class PlanFacts(Facts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Any, Literal
 
 from segfw.base.answers import Answer
 from segfw.base.durations import HOUR_S, duration_text, typed_duration
@@ -23,6 +23,7 @@ from segfw.model.source import ModelSource
 from segfw.retraining.retraining_record import read_retraining
 from segfw.standing.facts import ConfigurationFacts, PlanFacts
 from segfw.standing.of_fold import FoldStanding, fold_standing
+from segfw.standing.of_pretraining import PretrainingStanding, pretrainings_in
 
 FULLRES = "3d_fullres"  # which is trained first where nothing else is said
 
@@ -62,6 +63,7 @@ class WorkStanding(Answer):
     selection: str | None
     calibration: CalibrationFacts | None = None
     promotion: Promotion | None = None  # of a retrained model
+    pretrained: tuple[PretrainingStanding, ...] = ()
     hours_spent: float
     hours_left: float | None
     hours_left_with_all: float | None
@@ -83,6 +85,7 @@ class WorkStanding(Answer):
             waiting = each.of_state("not begun")
             if waiting:
                 lines.append(f"  not begun: fold {', '.join(fold.fold for fold in waiting)}")
+        lines += [pretraining.text() for pretraining in self.pretrained]
         lines.append(f"selection: {self.selection or 'none was made (segfw select)'}")
         if self.calibration is not None or any(each.of_state("trained", "finished") for each in self.configurations):
             lines.append(f"calibration: {calibration_text(self.calibration)}")
@@ -106,6 +109,7 @@ def work_standing(path: Path) -> WorkStanding | None:
     splits = read_json(path / SPLITS_FILE)
     folds = [str(number) for number in range(len(splits["folds"]))] if isinstance(splits, dict) else []
     configurations = tuple(_configuration(path, each, folds) for each in plan.configurations.values())
+    pretrained = tuple(pretrainings_in(path, plan, _validation(splits)))
     begun = [fold for each in configurations for fold in each.of_state("running", "interrupted")]
     known = [fold.hours_left for fold in begun if fold.hours_left is not None]
     with ModelSource.open(path) as source:
@@ -123,11 +127,21 @@ def work_standing(path: Path) -> WorkStanding | None:
         selection=None if selection is None else selection.name,
         calibration=calibration,
         promotion=read_promotion(path),
+        pretrained=pretrained,
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),
         hours_left=sum(known) if known or not begun else None,
         hours_left_with_all=_hours_with_all(configurations),
-        next=_of_retraining(path) or _next(path, plan, configurations, has_selection=selection is not None),
+        next=_of_retraining(path) or _next(path, plan, configurations, pretrained, has_selection=selection is not None),
     )
+
+
+def _validation(splits: Any) -> dict[str, tuple[str, ...]]:
+    """By fold the cases that it validates on."""
+    found = {}
+    for number, fold in enumerate(splits["folds"] if isinstance(splits, dict) else []):
+        validation = fold.get("validation") if isinstance(fold, dict) else None
+        found[str(number)] = tuple(map(str, validation)) if isinstance(validation, list) else ()
+    return found
 
 
 def _configuration(work: Path, facts: ConfigurationFacts, folds: Sequence[str]) -> ConfigurationStanding:
@@ -158,7 +172,14 @@ def _hours_with_all(configurations: Sequence[ConfigurationStanding]) -> float | 
     return total
 
 
-def _next(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationStanding], *, has_selection: bool) -> str:
+def _next(
+    work: Path,
+    plan: PlanFacts,
+    configurations: Sequence[ConfigurationStanding],
+    pretrained: Sequence[PretrainingStanding],
+    *,
+    has_selection: bool,
+) -> str:
     """The command that brings the work on."""
     for each in configurations:
         if each.of_state("running"):
@@ -169,11 +190,25 @@ def _next(work: Path, plan: PlanFacts, configurations: Sequence[ConfigurationSta
             return shell_line("segfw", "train", work, each.name, fold.fold, *resume)
     predicting = [each for each in configurations if not each.is_refiner]
     if not any(each.of_state("finished") for each in predicting):
-        return _first_training(work, plan, predicting)
+        return _of_pretraining(work, plan, pretrained) or _first_training(work, plan, predicting)
     whole = [each for each in predicting if len(each.of_state("finished")) == len(each.folds)]
     if len(whole) > 1 and not has_selection:
         return shell_line("segfw", "select", work)
     return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS")
+
+
+def _of_pretraining(work: Path, plan: PlanFacts, pretrained: Sequence[PretrainingStanding]) -> str:
+    """The command that follows a pretraining; '' where none was begun that is still of the plan."""
+    for each in pretrained:
+        if each.outdated:
+            continue
+        if each.state == "running":
+            return shell_line("segfw", "status", work)
+        if each.again:
+            return each.again
+        start = ["--init-from", str(each.folder), *_length(plan)]
+        return shell_line("segfw", "train", work, each.configuration, each.folds[0], *start)
+    return ""
 
 
 def _of_retraining(work: Path) -> str:
@@ -191,5 +226,8 @@ def _first_training(work: Path, plan: PlanFacts, configurations: Sequence[Config
         raw = DatasetManifest.load(work / MANIFEST_FILE).root if (work / MANIFEST_FILE).is_file() else "RAW"
         return shell_line("segfw", "plan-and-preprocess", raw, work)
     name = next((name for name in (plan.chosen, FULLRES) if name in ready), ready[0])
-    length = [] if plan.planned_time_s is None else ["--time-budget", typed_duration(plan.planned_time_s)]
-    return shell_line("segfw", "train", work, name, "0", *length)
+    return shell_line("segfw", "train", work, name, "0", *_length(plan))
+
+
+def _length(plan: PlanFacts) -> list[str]:
+    return [] if plan.planned_time_s is None else ["--time-budget", typed_duration(plan.planned_time_s)]

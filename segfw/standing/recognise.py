@@ -13,6 +13,7 @@ from segfw.standing.of_exports import nnunet_standing, onnx_standing
 from segfw.standing.of_masks import masks_standing
 from segfw.standing.of_measures import measures_standing
 from segfw.standing.of_model import model_standing
+from segfw.standing.of_outcome import outcome_standing
 from segfw.standing.of_scores import scores_standing
 from segfw.standing.of_stress import stress_standing
 from segfw.standing.of_work import work_standing
@@ -28,6 +29,7 @@ RECOGNISERS: dict[str, Callable[[Path], Answer | None]] = {
     "nnunet": nnunet_standing,
     "scores": scores_standing,
     "measures": measures_standing,
+    "outcome": outcome_standing,
     "data": data_standing,
 }
 
@@ -42,5 +44,5 @@ def standing_of(path: Path) -> Answer:
             return found
     raise UserError(
         f"{path}: is nothing that segfw knows; give a work folder, a model, a folder of masks that segfw made or "
-        "delivered, a data set, scores.json of an evaluation, measures.json, or stress.json"
+        "delivered, a data set, scores.json of an evaluation, measures.json, stress.json, or a study of an outcome"
     )

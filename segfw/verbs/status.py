@@ -30,8 +30,8 @@ def status(path: Path, options: StatusOptions = StatusOptions()) -> Answer:
     Parameters
     ----------
     path
-        A work folder, a model, a folder of masks, a data set, scores of an evaluation, measures of masks, or a model
-        for another program.
+        A work folder, a model, a folder of masks, a data set, scores of an evaluation, measures of masks, a study of an
+        outcome, or a model for another program.
     options
         Of a folder of masks that people review: ``verify`` reads every version of a mask and holds it against the log.
         ``anchor`` is a file that keeps heads of the log and belongs elsewhere: with it a log shows that was cut off or
@@ -72,8 +72,8 @@ COMMAND = Command(
     arguments=(
         Argument(
             name="path",
-            help="work folder, model, folder of masks or of deliveries, data set, scores.json, measures.json, or "
-            "stress.json",
+            help="work folder, model, folder of masks or of deliveries, data set, scores.json, measures.json, "
+            "stress.json, or folder of an outcome",
         ),
     ),
     gives_json=True,

@@ -1,0 +1,93 @@
+"""What ``segfw status`` says of a study of an outcome: its figures, whether it is outdated, and what comes next."""
+
+import json
+import os
+import shlex
+
+import pytest
+
+from segfw.cli import main
+from segfw.outcomes.cohorts import LeftOut
+from segfw.outcomes.outcome_report import ModelFigures, OutcomeReport
+from segfw.standing.recognise import standing_of
+
+FIGURES = ModelFigures(auc=0.71, auc_low=0.6, auc_high=0.8, brier=0.2, calibration_intercept=0.0, calibration_slope=1.0)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A folder as ``outcome`` writes it, with the tables that it was made of beside."""
+    for name in ("m.csv", "t.csv"):
+        (tmp_path / name).write_text("patient\n")
+    report = OutcomeReport(
+        version="1",
+        measures=str(tmp_path / "m.csv"),
+        table=str(tmp_path / "t.csv"),
+        target="died",
+        event="yes",
+        explore=False,
+        patients=90,
+        events=30,
+        covariates=("age", "sex"),
+        features=5,
+        settings="",
+        left_out=LeftOut(),
+        imputed=0.0,
+        models={"covariates": FIGURES, "both": FIGURES},
+        gain=None,
+        shares=(),
+        formulas={},
+        test=None,
+        notes=(),
+    )
+    folder = tmp_path / "study"
+    folder.mkdir()
+    report.save(folder / "outcome.json")
+    (folder / "outcome_model.json").write_text("{}")
+    return folder
+
+
+def at(path, seconds):
+    os.utime(path, (seconds, seconds))
+
+
+def test_a_folder_and_its_report_say_the_same_and_the_second_cohort_comes_next(study):
+    for name in ("m.csv", "t.csv"):
+        at(study.parent / name, 1000)
+    at(study / "outcome.json", 2000)
+    found = standing_of(study)
+    assert (found.kind, found.target, found.patients, found.events, found.changed) == ("outcome", "died", 90, 30, ())
+    assert found.models["both"].auc == 0.71
+    assert "AUC, held out, both: 0.71 (0.60 to 0.80)" in found.text()
+    assert "not tried on a second cohort yet" in found.text()
+    model = study / "outcome_model.json"
+    words = ["segfw", "outcome", "OTHER_MEASURES", "OTHER_TABLE", "--target", "died", "--model", str(model)]
+    assert shlex.split(found.next) == [*words, "--output", "TRIED"]
+    assert standing_of(study / "outcome.json").next == found.next
+
+
+def test_tables_that_were_written_since_make_it_outdated(study):
+    at(study.parent / "t.csv", 1000)
+    at(study / "outcome.json", 2000)
+    at(study.parent / "m.csv", 3000)
+    found = standing_of(study)
+    assert found.changed == (str(study.parent / "m.csv"),)
+    assert f"outdated: {study.parent / 'm.csv'} was written since" in found.text()
+    words = ["segfw", "outcome", str(study.parent / "m.csv"), str(study.parent / "t.csv"), "--target", "died"]
+    assert shlex.split(found.next) == [*words, "--covariates", "age,sex", "--event", "yes", "--output", str(study)]
+
+
+def test_a_study_that_was_tried_has_no_next_step(study):
+    content = json.loads((study / "outcome.json").read_text())
+    tried = {"models": {"both": json.loads(FIGURES.model_dump_json())}}
+    (study / "outcome.json").write_text(json.dumps(content | {"test": tried}))
+    found = standing_of(study)
+    assert found.next == ""
+    assert "AUC, second cohort, both: 0.71" in found.text()
+    assert "next:" not in found.text()
+
+
+def test_a_damaged_report_is_no_study(study, capsys):
+    (study / "outcome.json").write_text('{"kind": "outcome", "models": 5}')
+    assert main(["status", str(study / "outcome.json")]) == 2
+    assert "is nothing that segfw knows" in capsys.readouterr().err
