@@ -46,12 +46,15 @@ Source = Callable[[np.random.Generator, np.ndarray, Item], SimulatedClick | None
 def click_through(arm: Arm, item: Item, source: Source, rng: np.random.Generator, clicks: int) -> ClickedItem:
     """Clicks on an item until it is right or ``clicks`` are spent, and notes what each click did.
 
-    A click inside another structure asks before it overwrites that; the simulated person says yes.
+    A click inside another structure asks before it overwrites that; the simulated person says yes. A click misses
+    where it says of its own voxel what the expert does not: whoever obeys it makes that voxel wrong.
     """
     dice = [dice_of(arm.values_zyx == item.value, item.wanted_zyx)]
     seconds: list[float] = []
     obeyed = 0
     asked = 0
+    missed = 0
+    lowered_by_misses = 0
     for _ in range(clicks):
         values_zyx = arm.values_zyx
         drawn = source(rng, values_zyx == item.value, item)
@@ -66,6 +69,9 @@ def click_through(arm: Arm, item: Item, source: Source, rng: np.random.Generator
         obeyed += bool(given_zyx[point]) == inside
         asked += overwrites
         dice.append(dice_of(given_zyx, item.wanted_zyx))
+        is_miss = bool(item.wanted_zyx[point]) != inside
+        missed += is_miss
+        lowered_by_misses += is_miss and dice[-1] < dice[-2]
     made = len(dice) - 1
     return ClickedItem(
         case=item.case,
@@ -75,6 +81,8 @@ def click_through(arm: Arm, item: Item, source: Source, rng: np.random.Generator
         obeyed=obeyed,
         asked=asked,
         seconds=tuple(seconds),
+        missed=missed,
+        lowered_by_misses=lowered_by_misses,
     )
 
 

@@ -18,6 +18,8 @@ class ClickedItem(Record):
     obeyed: int  # clicks after which the clicked voxel was as the click said
     asked: int  # clicks inside another structure, for which the simulated person allowed to overwrite that
     seconds: tuple[float, ...]  # of each click that was made
+    missed: int | None = None  # clicks that say of their own voxel what the expert does not; None: not counted
+    lowered_by_misses: int | None = None  # of these, those that lowered Dice
 
 
 class RefineResult(Record):

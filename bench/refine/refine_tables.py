@@ -62,7 +62,8 @@ def _how(lines: Sequence[RefineResult]) -> str:
 
 def _head() -> list[str]:
     dice = [f"{part}: {number}" for part in PARTS for number in SHOWN]
-    return ["arm", "seeds", *dice, "clicks that lower Dice", f"by over {CLEARLY}", "obeyed", "asked", "p50, p95 s"]
+    lowering = ["clicks that lower Dice", f"by over {CLEARLY}", "misses that lower Dice, of all clicks"]
+    return ["arm", "seeds", *dice, *lowering, "obeyed", "asked", "p50, p95 s"]
 
 
 def _row(arm: str, runs: Runs) -> list[str]:
@@ -72,9 +73,10 @@ def _row(arm: str, runs: Runs) -> list[str]:
     for part in PARTS:
         cells += [f"{_of(runs, _dice_after(number), part).mean:.4f}" for number in SHOWN]
     if not made:
-        return [*cells, *[NOTHING] * 5]
+        return [*cells, *[NOTHING] * 6]
     cells.append(_share(sum(item.lowered for item in items), made))
     cells.append(_share(sum(_clearly_lowered(item) for item in items), made))
+    cells.append(_lowered_by_misses(items, made))
     cells += [_share(sum(getattr(item, what) for item in items), made) for what in ("obeyed", "asked")]
     median, late = np.quantile([each for item in items for each in item.seconds], (0.5, 0.95))
     return [*cells, f"{median:.2f}, {late:.2f}"]
@@ -83,6 +85,12 @@ def _row(arm: str, runs: Runs) -> list[str]:
 def _clearly_lowered(item: ClickedItem) -> int:
     """Clicks that cost more than a voxel or two of a border."""
     return sum(after < before - CLEARLY for before, after in zip(item.dice, item.dice[1:]))
+
+
+def _lowered_by_misses(items: Sequence[ClickedItem], made: int) -> str:
+    """Clicks that lower Dice because they say what the expert does not: no refiner that obeys does better."""
+    counted = [item.lowered_by_misses for item in items if item.lowered_by_misses is not None]
+    return _share(sum(counted), made) if len(counted) == len(items) else NOTHING
 
 
 def _share(some: int, of: int) -> str:

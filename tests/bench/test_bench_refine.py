@@ -66,6 +66,13 @@ class Deaf(Planted):
         pass
 
 
+class Painted(Planted):
+    """An arm that does what a click says, to its voxel alone."""
+
+    def click(self, point, *, inside, may_overwrite):
+        self.values_zyx[point] = STRUCTURE if inside else 0
+
+
 class Harmful(Planted):
     """An arm that obeys, and takes two right voxels away."""
 
@@ -103,6 +110,18 @@ def test_clicks_that_lower_dice_are_counted():
     found = click(Harmful(given, item_of(wanted)), number=1)
     assert (found.obeyed, found.lowered) == (1, 1)
     assert found.dice[1] < found.dice[0]
+
+
+def test_clicks_that_say_what_the_expert_does_not_are_counted_apart(monkeypatch):
+    given, wanted = two_errors()
+    given[2, 3:5, 4:6] = STRUCTURE  # 4 of 60, and 8 voxels elsewhere
+    # A hit, that nothing lowers; then two misses, of which the first makes a right voxel wrong and the second changes
+    # nothing, because the mask holds that mistake already.
+    drawn = iter([((1, 2, 3), True), ((2, 3, 4), False), ((4, 8, 12), True)])
+    monkeypatch.setitem(SOURCES, "deepest", lambda *_: next(drawn))
+    found = click(Painted(given, item_of(wanted)), number=3)
+    assert (found.lowered, found.missed, found.lowered_by_misses) == (1, 2, 1)
+    assert found.dice[:4] == (0.11111, 0.13699, 0.11111, 0.11111)  # 8 / 72, 10 / 73, 8 / 72
 
 
 def test_a_click_inside_another_structure_asks():
@@ -274,7 +293,7 @@ def test_tables_by_hand():
     row, over_automatic, gains = cells_of(tables(lines), "refiner")
     assert row[1:6] == ["1", "0.4500", "0.5000", "0.5200", "0.5400"]
     assert row[6:10] == ["0.1500", "0.2000", "0.2200", "0.2400"]  # of 0.1 and 0.2, the worst two of eight
-    assert row[10:] == ["2.5 % of 40", "0.0 % of 40", "100.0 % of 40", "0.0 % of 40", "0.10, 2.10"]
+    assert row[10:] == ["2.5 % of 40", "0.0 % of 40", "-", "100.0 % of 40", "0.0 % of 40", "0.10, 2.10"]
     assert over_automatic[1:4] == [f"+0.0{gained}00 (+0.0{gained}00 to +0.0{gained}00)" for gained in (5, 7, 9)]
     assert gains[1] == "+0.0100 (+0.0100 to +0.0100)"
     assert gains[3] == "+0.0500 (+0.0500 to +0.0500)"
@@ -285,6 +304,14 @@ def test_tables_by_hand():
 def test_clicks_that_clearly_lower_dice_are_counted_apart():
     found = tables([line("refiner", (0.05, 0.046, 0.04, 0.05, 0.05))])  # by 0.004, then by 0.006, in each of 8 cases
     assert cells_of(found, "refiner")[0][11] == "20.0 % of 40"
+
+
+def test_what_misses_cost_is_told_where_every_line_counts_it():
+    counted = line("refiner", (0.0,) * 5)
+    items = tuple(item.model_copy(update={"missed": 2, "lowered_by_misses": 1}) for item in counted.items)
+    counted = counted.model_copy(update={"items": items})
+    assert cells_of(tables([counted]), "refiner")[0][12] == "20.0 % of 40"
+    assert cells_of(tables([counted, line("refiner", (0.0,) * 5, seed=1)]), "refiner")[0][12] == "-"
 
 
 def test_gains_are_means_over_seeds():
