@@ -221,13 +221,17 @@ def _with_start(
 
 
 def _with_start_of_refiner(work: Path, plan: Plan, request: TrainRequest) -> TrainRequest:
-    """A refiner begins with the network that finds the masks it learns from, where its layers are the same."""
+    """A refiner begins with the network that finds the masks it learns from, where its layers are the same.
+
+    Layers of one's own are not known to be.
+    """
+    from segfw.networks import build_network
     from segfw.training.initial_weights import start_facts
     from segfw.training.refiner_start import file_to_start_from, start_with
 
     fold = request.folder.name.removeprefix("fold_")
     file = file_to_start_from(work, plan, request.configuration, fold)
-    if file is None:
+    if file is None or request.build is not build_network:
         return request
     return replace(request, start=start_with(file), start_facts=start_facts(file, "trained"))
 
