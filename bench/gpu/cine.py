@@ -36,15 +36,16 @@ def cine(visit: Visit, found: dict, until_left_s: float) -> None:
             raise RuntimeError(f"plan-and-preprocess ended with {found['plan_exit_status']}; see cine.log")
         before_s = visit.pick(10.0, 1.0)
         for way in WAYS:
-            found[way] = _trained(work, way, steps_s + before_s, device, log)
+            patience_s = visit.pick(max(0.0, visit.seconds_left() - until_left_s), 200.0)
+            found[way] = _trained(work, way, steps_s + before_s, device, log, patience_s)
             before_s = found[way].get("before_first_step_s", before_s)
             visit.save()
 
 
-def _trained(work: Path, way: str, budget_s: float, device: list[str], log: IO[str]) -> dict:
+def _trained(work: Path, way: str, budget_s: float, device: list[str], log: IO[str], longest_s: float) -> dict:
     began = time.monotonic()
     options = ["--time-budget", f"{budget_s:.1f}s", "--patches", way, "--overwrite", *device]
-    status = segfw(["train", str(work), "2d", "0", *options], log)
+    status = segfw(["train", str(work), "2d", "0", *options], log, longest_s=longest_s)
     found = {"exit_status": status, "budget_s": round(budget_s, 1), "wall_s": round(time.monotonic() - began, 1)}
     run = work / "runs" / "2d" / "fold_0"
     if (run / "metrics.jsonl").is_file():

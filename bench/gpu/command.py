@@ -1,18 +1,21 @@
 """Ten minutes on a bare machine with a CUDA device: what is right there, how much time and memory it takes.
 
     python -m bench gpu --output FOLDER [--nnunet FOLDER] [--data FOLDER] [--cine FOLDER]
-        [--limit 540] [--only right,step] [--cpu]
+        [--limit 600] [--only right,step] [--cpu]
+    python -m bench gpu table FOLDER/result.json        the same as tables, for docs/benchmarks.md
 
-Sections run in the order of their value. One is skipped when less time is left than it costs; result.json, which names
-the card and all versions, is written
-anew after each, and so is result.md, the same as tables. ``--cpu`` runs all of it in miniature on the CPU, which tests
-the measurement and measures nothing.
+Sections run in the order of their value, and end within the time. One is skipped when less time is left than it takes,
+and named; result.json, which names the card and all versions, is written anew after each, and so is result.md, the same
+as tables. The same command called once more, as after it was killed, measures what is not measured yet. ``--cpu`` runs
+all of it in miniature on the CPU, which tests the measurement and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +25,11 @@ WARM = ("segfw", "nnunet")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the arguments and runs the sections that were asked for."""
-    args = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["table"]:
+        print(table_of(given[1:]), end="")
+        return
+    args = parser().parse_args(given)
     if args.computed:
         from bench.gpu.computed import table
 
@@ -44,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     visit = Visit.start(
         folder=args.output.resolve(),
-        limit_s=args.limit,
+        whole_s=args.limit,
         on_cpu=args.cpu,
         nnunet_folder=args.nnunet.resolve(),
         data_folder=args.data.resolve(),
@@ -54,6 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warm(visit, args.warm)
     else:
         run_sections(visit, args.only)
+
+
+def table_of(arguments: Sequence[str]) -> str:
+    """The tables of a result.json, with headings that go below those of docs/benchmarks.md."""
+    from bench.gpu.report import markdown
+
+    made = argparse.ArgumentParser(prog="python -m bench gpu table", description=table_of.__doc__)
+    made.add_argument("file", type=Path, help="result.json of a visit")
+    file = made.parse_args(arguments).file
+    if not file.is_file():
+        sys.exit(f"{file}: is no file; give the result.json of a visit")
+    return markdown(json.loads(file.read_text(encoding="utf-8")), level=3)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         default=Path("../shared/data/cardiac_cine"),
         help="data set of the section cine, which is left out without it (default: ../shared/data/cardiac_cine)",
     )
-    made.add_argument("--limit", type=float, default=540.0, metavar="SECONDS", help="time for all (default: 540)")
+    made.add_argument("--limit", type=float, default=600.0, metavar="SECONDS", help="time for all (default: 600)")
     made.add_argument("--only", type=comma_separated, default=(), metavar="A,B", help="only these sections")
     made.add_argument("--cpu", action="store_true", help="all of it in miniature on the CPU")
     made.add_argument("--cores", type=int, default=0, help="use only the first so many processor cores")

@@ -6,15 +6,16 @@ LONGEST = 300  # characters of a cell
 HIDDEN = ("trace", "log")
 
 
-def markdown(record: dict) -> str:
-    """All sections as tables of two columns, in the order in which they ran."""
+def markdown(record: dict, *, level: int = 2) -> str:
+    """All sections as tables of two columns, in the order of their value, under a heading of ``level``."""
+    mark = "#" * level
     parts = [
-        f"## {record['device']}, torch {record['torch']}",
+        f"{mark} {record['device']}, torch {record['torch']}",
         f"`python -m bench gpu`, {record.get('seconds', 0):.0f} s",
     ]
     for name, section in record["sections"].items():
         lines = ["| " + " | ".join(row) + " |" for row in rows(section)]
-        parts.append("\n".join([f"### {name}", "", "| | |", "| --- | --- |", *lines]))
+        parts.append("\n".join([f"{mark}# {name}", "", "| | |", "| --- | --- |", *lines]))
     return "\n\n".join(parts) + "\n"
 
 

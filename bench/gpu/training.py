@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from bench import CLONE
 from bench.gpu.visit import Visit
 
-RESERVE_S = 70  # of the time that is left: planning, compiling, validation
-CINE_S = 190  # what the section below costs; left to it where this one has enough without
-SHORTEST_BUDGET_S = 60
+RESERVE_S = 70  # of the time of the section: planning, starting twice, what is lost when it is killed, validation
 LONGEST_BUDGET_S = 240
 CONFIGURATION = "3d_fullres"
 
@@ -27,14 +26,16 @@ def training(visit: Visit, found: dict, until_left_s: float) -> None:
     if not visit.data_folder.is_dir():
         found["skipped"] = f"there is no data set {visit.data_folder}"
         return
-    budget_s = budget(visit.seconds_left()) if visit.on_cuda else 2
+    budget_s = budget(visit.seconds_left() - until_left_s) if visit.on_cuda else 2
     device = [] if visit.on_cuda else ["--device", "cpu"]
     fold = ["train", "WORK", CONFIGURATION, "0", *device]
     with tempfile.TemporaryDirectory() as folder, (visit.folder / "train.log").open("w", encoding="utf-8") as log:
         work = Path(folder)
         fold[1] = str(work)
         began = time.monotonic()
-        found["plan_exit_status"] = segfw(["plan-and-preprocess", str(visit.data_folder), str(work), *device], log)
+        plan = ["plan-and-preprocess", str(visit.data_folder), str(work), *device]
+        found["budget_s"] = budget_s
+        found["plan_exit_status"] = segfw(plan, log)
         found["plan_s"] = round(time.monotonic() - began, 1)
         if found["plan_exit_status"]:
             raise RuntimeError(f"plan-and-preprocess ended with {found['plan_exit_status']}; see train.log")
@@ -42,34 +43,35 @@ def training(visit: Visit, found: dict, until_left_s: float) -> None:
         found |= _killed(visit, [*fold, "--time-budget", f"{budget_s}s"], work, log, budget_s)
 
         began = time.monotonic()
-        patience_s = visit.pick(visit.seconds_left() - until_left_s, 200.0)
+        patience_s = visit.pick(max(0.0, visit.seconds_left() - until_left_s), 200.0)
         found["resumed_exit_status"] = segfw([*fold, "--resume"], log, longest_s=patience_s)
         found["resumed_s"] = round(time.monotonic() - began, 1)
         found |= _results(visit, work)
 
 
-def budget(left_s: float) -> int:
-    """Seconds to train: of those that are left, without those of the next section where that leaves enough."""
-    own_s = left_s - RESERVE_S
-    if own_s - CINE_S >= SHORTEST_BUDGET_S:
-        own_s -= CINE_S
-    return int(min(LONGEST_BUDGET_S, own_s))
+def budget(section_s: float) -> int:
+    """Seconds to train, of those that the section may take."""
+    return int(min(LONGEST_BUDGET_S, section_s - RESERVE_S))
 
 
 def segfw(arguments: Sequence[str], log: IO[str], *, longest_s: float | None = None) -> int:
-    """Exit status of a command of segfw, which is killed after ``longest_s``."""
-    process = start(arguments, log)
-    try:
-        return process.wait(timeout=longest_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+    """Exit status of a command of segfw, which is killed after ``longest_s``, and with the section."""
+    with started(arguments, log) as process, contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=longest_s)
+    return process.returncode
 
 
-def start(arguments: Sequence[str], log: IO[str]) -> subprocess.Popen:
+@contextlib.contextmanager
+def started(arguments: Sequence[str], log: IO[str]) -> Iterator[subprocess.Popen]:
+    """A command of segfw, which is killed where it still runs at the end of the block."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CLONE), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "segfw", *arguments]
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _killed(visit: Visit, arguments: Sequence[str], work: Path, log: IO[str], budget_s: float) -> dict:
@@ -77,19 +79,18 @@ def _killed(visit: Visit, arguments: Sequence[str], work: Path, log: IO[str], bu
     longest_s = visit.pick(min(130.0, budget_s), 200.0)
     after_checkpoint_s = visit.pick(20.0, 0.5)
     found = {}
-    process = start(arguments, log)
     began = time.monotonic()
     checkpoint_s = None
-    while process.poll() is None:
-        time.sleep(0.2)
-        now_s = time.monotonic() - began
-        if checkpoint_s is None and any(work.rglob("last.safetensors")):
-            checkpoint_s = now_s
-            found["first_checkpoint_s"] = round(now_s, 1)
-        is_enough = checkpoint_s is not None and now_s - checkpoint_s > after_checkpoint_s
-        if is_enough or now_s > longest_s:
-            process.kill()
-            process.wait()
+    with started(arguments, log) as process:
+        while process.poll() is None:
+            time.sleep(0.2)
+            now_s = time.monotonic() - began
+            if checkpoint_s is None and any(work.rglob("last.safetensors")):
+                checkpoint_s = now_s
+                found["first_checkpoint_s"] = round(now_s, 1)
+            is_enough = checkpoint_s is not None and now_s - checkpoint_s > after_checkpoint_s
+            if is_enough or now_s > longest_s:
+                break
     return found | {"killed_exit_status": process.returncode}
 
 

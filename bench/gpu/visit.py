@@ -18,10 +18,14 @@ import torch
 from bench.gpu.report import markdown
 from bench.published_plan import published_plan
 from segfw.base.device import device_name
+from segfw.base.files import write_text
 from segfw.images.geometry import Shape
 from segfw.networks.spec import NetworkSpec
 
 T = TypeVar("T")
+MARGIN_S = 30.0  # of a visit's time that no section gets: for what ends late, and to write
+FROM_RECORD = ("device", "torch", "versions")  # what figures of one record have in common
+RESULT = "result.json"
 SMALL_NETWORK = NetworkSpec(
     architecture="plain-unet",
     in_channels=1,
@@ -45,15 +49,17 @@ class Problem:
 
 @dataclass(kw_only=True)
 class Visit:
-    """One stay on a machine. ``record`` is what result.json holds."""
+    """One stay on a machine of ``whole_s`` seconds. ``record`` is what result.json holds, in ``order``."""
 
     folder: Path
     device: torch.device
-    limit_s: float
+    whole_s: float
     nnunet_folder: Path
     data_folder: Path
     cine_folder: Path
     began_s: float
+    now_s: Callable[[], float] = time.monotonic
+    order: tuple[str, ...] = ()
     record: dict = field(default_factory=dict)
     compilers: dict[str, subprocess.Popen] = field(default_factory=dict)  # processes that fill the compiler's cache
 
@@ -62,13 +68,13 @@ class Visit:
         cls,
         *,
         folder: Path,
-        limit_s: float,
+        whole_s: float,
         on_cpu: bool,
         nnunet_folder: Path,
         data_folder: Path,
         cine_folder: Path,
     ) -> Visit:
-        """The clock starts here."""
+        """The clock starts here. What an earlier visit measured with the same card and versions stays in the record."""
         device = torch.device("cpu") if on_cpu else torch.device("cuda", 0)
         record = {
             "arguments": sys.argv[1:],
@@ -77,10 +83,13 @@ class Visit:
             "versions": versions(device),
             "sections": {},
         }
+        earlier = folder / RESULT
+        if earlier.is_file():
+            record["sections"] = sections_of_earlier(earlier, json.loads(json.dumps(record, default=str)))
         return cls(
             folder=folder,
             device=device,
-            limit_s=limit_s,
+            whole_s=whole_s,
             nnunet_folder=nnunet_folder,
             data_folder=data_folder,
             cine_folder=cine_folder,
@@ -97,10 +106,25 @@ class Visit:
         return (self.nnunet_folder / "nnunetv2").is_dir()
 
     def seconds_gone(self) -> float:
-        return time.monotonic() - self.began_s
+        return self.now_s() - self.began_s
 
     def seconds_left(self) -> float:
-        return self.limit_s - self.seconds_gone()
+        """For sections: without the margin."""
+        return self.whole_s - MARGIN_S - self.seconds_gone()
+
+    def has(self, section: str) -> bool:
+        """True if a section was measured, here or in an earlier visit, to its end and without an error."""
+        found = self.record["sections"].get(section)
+        return found is not None and not {"skipped", "unfinished", "error"} & set(found)
+
+    def note(self, section: str, found: dict) -> None:
+        """Puts what is ``found`` in a section into the record, which is written."""
+        sections = self.record["sections"] | {section: found}
+        self.record["sections"] = dict(sorted(sections.items(), key=lambda item: self._place(item[0])))
+        self.save()
+
+    def _place(self, section: str) -> int:
+        return self.order.index(section) if section in self.order else len(self.order)
 
     def pick(self, on_cuda: T, in_miniature: T) -> T:
         """The first on a CUDA device, the second on the CPU."""
@@ -116,9 +140,19 @@ class Visit:
     def save(self) -> None:
         """Writes result.json and result.md."""
         self.record["seconds"] = round(self.seconds_gone(), 1)
-        text = json.dumps(self.record, indent=1, default=str)
-        (self.folder / "result.json").write_text(text + "\n", encoding="utf-8")
-        (self.folder / "result.md").write_text(markdown(self.record), encoding="utf-8")
+        write_text(self.folder / RESULT, json.dumps(self.record, indent=1, default=str) + "\n")
+        write_text(self.folder / "result.md", markdown(self.record))
+
+
+def sections_of_earlier(path: Path, record: dict) -> dict:
+    """Sections of the result.json of an earlier visit, which must be of the card and the versions of ``record``."""
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    for name in FROM_RECORD:
+        if earlier[name] != record[name]:
+            sys.exit(
+                f"{path}: was measured with {name} {earlier[name]}, here it is {record[name]}; give another --output"
+            )
+    return dict(earlier["sections"])
 
 
 def versions(device: torch.device) -> dict[str, object]:

@@ -44,5 +44,9 @@ class WindowNetworks:
         with torch.inference_mode(), autocast(self.device, self.precision):
             for network in self.networks:
                 logits = network(window)[0].float()
-                found.append((logits[1] - logits[0])[place].cpu().numpy())
+                found.append(_on_host((logits[1] - logits[0])[place]))
         return found
+
+
+def _on_host(odds_zyx: Tensor) -> np.ndarray:
+    return odds_zyx.cpu().numpy()

@@ -3,6 +3,9 @@
 Plain operations make a float32 copy of the logits, keep another for the backward pass, and read one of them once more
 for every class. Here each voxel's logits are read once forward and once backward, whatever their layout and type, and
 one number a voxel is kept: the logarithm of the sum of exponentials, from which the probabilities come again.
+
+Where samples are annotated in part, a voxel of class 0 may be any of the ``hidden`` outputs: its truth has the
+probability of all of these together, whose logarithm is a sum of exponentials again.
 """
 
 # B sample, K class, V voxel, S slab: a part of the voxels that one program adds up
@@ -16,17 +19,25 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from segfw.kernels.launch import on_its_device
+from segfw.kernels.logit_tiles import Tiles, dense, strides_of
 
 TILE = 2048  # logits that a program works on at once
-MOST_CLASSES = 1024  # which a program holds at once
-PROGRAMS = 1024  # that add up at the same time
 NOTHING_IGNORED = -(2**31)  # a class that no voxel has
+
+
+@triton.jit
+def _log_sum_of(value: tl.tensor, is_in: tl.tensor) -> tl.tensor:
+    """Logarithm of the sum of exponentials of those outputs (K) of ``value`` (V, K) that are in; at least one is."""
+    largest = tl.max(tl.where(is_in[None, :], value, -float("inf")), 1)
+    power = tl.where(is_in[None, :], tl.exp(value - largest[:, None]), 0.0)
+    return largest + tl.log(tl.sum(power, 1))
 
 
 @triton.jit
 def _sums_of_slabs(
     logits: tl.tensor,
     classes: tl.tensor,
+    hidden: tl.tensor,
     log_sums: tl.tensor,
     entropies: tl.tensor,
     counts: tl.tensor,
@@ -40,10 +51,15 @@ def _sums_of_slabs(
     of_output: tl.tensor,
     of_voxel: tl.tensor,
     ignore: tl.tensor,
+    IS_PARTIAL: tl.constexpr,
+    BY_VOXEL: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
-    """Entropy and voxels (B, S), and for each class (B, S, K) its probability at its voxels, in all, and its voxels."""
+    """Entropy and voxels (B, S), and for each class (B, S, K) its probability at its voxels, in all, and its voxels.
+
+    With BY_VOXEL the entropy is (B, V), and -1 where a voxel does not count.
+    """
     slab = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
     output = tl.arange(0, BLOCK_K)
@@ -55,6 +71,8 @@ def _sums_of_slabs(
     overlap = tl.zeros([BLOCK_V, BLOCK_K], dtype=tl.float32)
     volume = tl.zeros([BLOCK_V, BLOCK_K], dtype=tl.float32)
     truth = tl.zeros([BLOCK_V, BLOCK_K], dtype=tl.float32)
+    if IS_PARTIAL:
+        is_hidden = tl.load(hidden + sample * outputs + output, mask=is_output, other=0) != 0
     for start in range(first, end, BLOCK_V):
         voxel = start + tl.arange(0, BLOCK_V)
         is_voxel = voxel < end
@@ -72,13 +90,20 @@ def _sums_of_slabs(
         is_truth = (output[None, :] == label[:, None]) & is_counted[:, None]
         prob = tl.where(is_counted[:, None], power / total[:, None], 0.0)
         at_truth = tl.sum(tl.where(is_truth, value, 0.0), 1)
-        entropy += tl.where(is_counted, log_sum - at_truth, 0.0)
+        if IS_PARTIAL:
+            at_truth = tl.where(label == 0, _log_sum_of(value, is_hidden), at_truth)
+        if BY_VOXEL:
+            of_voxels = tl.where(is_counted, tl.maximum(log_sum - at_truth, 0.0), -1.0)
+            tl.store(entropies + sample * voxels + voxel, of_voxels, mask=is_voxel)
+        else:
+            entropy += tl.where(is_counted, log_sum - at_truth, 0.0)
         count += is_counted.to(tl.float32)
         overlap += tl.where(is_truth, prob, 0.0)
         volume += prob
         truth += is_truth.to(tl.float32)
     number = sample * tl.num_programs(0) + slab
-    tl.store(entropies + number, tl.sum(entropy, 0))
+    if not BY_VOXEL:
+        tl.store(entropies + number, tl.sum(entropy, 0))
     tl.store(counts + number, tl.sum(count, 0))
     place = number * outputs + output
     tl.store(overlaps + place, tl.sum(overlap, 0), mask=is_output)
@@ -90,6 +115,7 @@ def _sums_of_slabs(
 def _gradient(
     logits: tl.tensor,
     classes: tl.tensor,
+    hidden: tl.tensor,
     log_sums: tl.tensor,
     by_logits: tl.tensor,
     by_entropy: tl.tensor,
@@ -101,13 +127,16 @@ def _gradient(
     of_output: tl.tensor,
     of_voxel: tl.tensor,
     ignore: tl.tensor,
+    IS_PARTIAL: tl.constexpr,
+    BY_VOXEL: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
     """Gradient of the logits, in their layout.
 
     With g = d loss / d probability, softmax gives p * (g - sum over classes of p * g); g is by_volume everywhere and
-    by_overlap more at the true class. The entropy adds p, and -1 at the true class.
+    by_overlap more at the true class. The entropy adds p, and -1 at the true class, which at a voxel of class 0 is
+    shared by what is hidden there, by the probabilities.
     """
     sample = tl.program_id(1).to(tl.int64)
     output = tl.arange(0, BLOCK_K)
@@ -122,54 +151,73 @@ def _gradient(
     is_counted = is_voxel & (label != ignore)
     is_truth = (output[None, :] == label[:, None]) & is_counted[:, None]
     prob = tl.exp(value - log_sum[:, None])
-    of_entropy = tl.load(by_entropy)
+    if BY_VOXEL:
+        of_entropy = tl.load(by_entropy + sample * voxels + voxel, mask=is_voxel, other=0.0)
+    else:
+        of_entropy = tl.zeros([BLOCK_V], dtype=tl.float32) + tl.load(by_entropy)
     of_overlap = tl.load(by_overlap + sample * outputs + output, mask=is_output, other=0.0)
     of_volume = tl.load(by_volume + sample * outputs + output, mask=is_output, other=0.0)
     slope = of_volume[None, :] + tl.where(is_truth, of_overlap[None, :], 0.0)
     mean_slope = tl.sum(prob * slope, 1)
-    gradient = prob * (slope - mean_slope[:, None] + of_entropy) - tl.where(is_truth, of_entropy, 0.0)
+    share = is_truth.to(tl.float32)
+    if IS_PARTIAL:
+        is_hidden = tl.load(hidden + sample * outputs + output, mask=is_output, other=0) != 0
+        value = tl.where(is_voxel[:, None], value, 0.0)  # so that rows without a voxel hold numbers
+        among_hidden = tl.exp(value - _log_sum_of(value, is_hidden)[:, None])
+        among_hidden = tl.where(is_hidden[None, :], among_hidden, 0.0)
+        share = tl.where((label == 0)[:, None], among_hidden, share)
+    gradient = prob * (slope - mean_slope[:, None]) + of_entropy[:, None] * (prob - share)
     gradient = tl.where(is_counted[:, None], gradient, 0.0)
     tl.store(by_logits + place, gradient.to(by_logits.dtype.element_ty), mask=inside)
 
 
 class _Context(FunctionCtx):
-    saved_tensors: tuple[Tensor, Tensor, Tensor]  # logits, classes, logarithms of sums (B, V)
+    # Logits, classes, logarithms of sums (B, V), and hidden (B, K) or, where nothing is, the classes once more.
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor]
     ignore: int
+    is_partial: bool
+    by_voxel: bool
 
 
 class _SoftmaxDice(torch.autograd.Function):
     @staticmethod
     @on_its_device
-    def forward(ctx: _Context, logits: Tensor, classes: Tensor, ignore: int) -> tuple[Tensor, ...]:
-        samples, outputs = logits.shape[:2]
-        voxels = classes[0].numel()
-        block_k, block_v = _blocks(outputs)
-        most_slabs = max(1, PROGRAMS // samples)
-        slab_voxels = triton.cdiv(triton.cdiv(voxels, block_v), most_slabs) * block_v
-        slabs = triton.cdiv(voxels, slab_voxels)
-        log_sums = torch.empty(samples, voxels, dtype=torch.float32, device=logits.device)
-        of_slabs = torch.empty(2, samples, slabs, dtype=torch.float32, device=logits.device)
-        of_classes = torch.empty(3, samples, slabs, outputs, dtype=torch.float32, device=logits.device)
-        _sums_of_slabs[(slabs, samples)](
+    def forward(
+        ctx: _Context, logits: Tensor, classes: Tensor, ignore: int, hidden_BK: Tensor | None, by_voxel: bool
+    ) -> tuple[Tensor, ...]:
+        tiles = Tiles.of(logits, TILE)
+        hidden = classes if hidden_BK is None else hidden_BK.to(torch.uint8)
+        made = {"dtype": torch.float32, "device": logits.device}
+        log_sums = torch.empty(tiles.samples, tiles.voxels, **made)
+        entropies = torch.empty(tiles.samples, tiles.voxels if by_voxel else tiles.slabs, **made)
+        counts = torch.empty(tiles.samples, tiles.slabs, **made)
+        of_classes = torch.empty(3, tiles.samples, tiles.slabs, tiles.outputs, **made)
+        _sums_of_slabs[(tiles.slabs, tiles.samples)](
             logits,
             classes,
+            hidden,
             log_sums,
-            *of_slabs,
+            entropies,
+            counts,
             *of_classes,
-            outputs,
-            voxels,
-            slab_voxels,
-            *_strides(logits),
+            tiles.outputs,
+            tiles.voxels,
+            tiles.slab_voxels,
+            *strides_of(logits),
             ignore,
-            BLOCK_V=block_v,
-            BLOCK_K=block_k,
+            IS_PARTIAL=hidden_BK is not None,
+            BY_VOXEL=by_voxel,
+            BLOCK_V=tiles.block_v,
+            BLOCK_K=tiles.block_k,
         )
-        ctx.save_for_backward(logits, classes, log_sums)
+        ctx.save_for_backward(logits, classes, log_sums, hidden)
         ctx.ignore = ignore
-        entropy, counted = of_slabs.sum((1, 2))
+        ctx.is_partial = hidden_BK is not None
+        ctx.by_voxel = by_voxel
+        counted = counts.sum()
         overlap_BK, volume_BK, truth_BK = of_classes.sum(2)[:, :, 1:]  # the background has no Dice
         ctx.mark_non_differentiable(truth_BK, counted)
-        return entropy, counted, overlap_BK, volume_BK, truth_BK
+        return entropies if by_voxel else entropies.sum(), counted, overlap_BK, volume_BK, truth_BK
 
     @staticmethod
     @once_differentiable
@@ -177,56 +225,51 @@ class _SoftmaxDice(torch.autograd.Function):
     def backward(
         ctx: _Context, by_entropy: Tensor, _: None, by_overlap_BK: Tensor, by_volume_BK: Tensor, __: None
     ) -> tuple[Tensor | None, ...]:
-        logits, classes, log_sums = ctx.saved_tensors
-        samples, outputs = logits.shape[:2]
-        voxels = log_sums.shape[1]
-        block_k, block_v = _blocks(outputs)
+        logits, classes, log_sums, hidden = ctx.saved_tensors
+        tiles = Tiles.of(logits, TILE)
         by_logits = torch.empty_like(logits)
         pad = torch.nn.functional.pad
-        _gradient[(triton.cdiv(voxels, block_v), samples)](
+        _gradient[(triton.cdiv(tiles.voxels, tiles.block_v), tiles.samples)](
             logits,
             classes,
+            hidden,
             log_sums,
             by_logits,
-            by_entropy.float(),
+            by_entropy.float().contiguous(),
             pad(by_overlap_BK.float(), (1, 0)),
             pad(by_volume_BK.float(), (1, 0)),
-            outputs,
-            voxels,
-            *_strides(by_logits),
+            tiles.outputs,
+            tiles.voxels,
+            *strides_of(by_logits),
             ctx.ignore,
-            BLOCK_V=block_v,
-            BLOCK_K=block_k,
+            IS_PARTIAL=ctx.is_partial,
+            BY_VOXEL=ctx.by_voxel,
+            BLOCK_V=tiles.block_v,
+            BLOCK_K=tiles.block_k,
         )
-        return by_logits, None, None
+        return by_logits, None, None, None, None
 
 
-def _blocks(outputs: int) -> tuple[int, int]:
-    """Classes, all of them, and voxels of a tile."""
-    block_k = triton.next_power_of_2(outputs)
-    return block_k, max(1, TILE // block_k)
-
-
-def _strides(logits: Tensor) -> tuple[int, int, int]:
-    """Of a sample, of an output and of a voxel. Not as PyTorch states them, which for axes of one voxel is anything."""
-    outputs = logits.shape[1]
-    voxels = logits[0, 0].numel()
-    if logits.is_contiguous():
-        return outputs * voxels, voxels, 1
-    return outputs * voxels, 1, outputs
-
-
-def _dense(logits: Tensor) -> Tensor:
-    """The logits (B, K, ...) with channels last or contiguous; a copy where they are neither."""
-    layout = torch.channels_last_3d if logits.dim() == 5 else torch.channels_last
-    return logits if logits.is_contiguous() else logits.contiguous(memory_format=layout)
-
-
-def softmax_dice_sums(logits: Tensor, classes: Tensor, ignore: int | None) -> tuple[Tensor, ...]:
+def softmax_dice_sums(
+    logits: Tensor,
+    classes: Tensor,
+    ignore: int | None,
+    *,
+    hidden_BK: Tensor | None = None,
+    by_voxel: bool = False,
+) -> tuple[Tensor, ...]:
     """Cross entropy's sum and voxels; for each class but 0 its overlap, its probability in all, and its voxels (B, K).
 
-    Of ``logits`` (B, K, Z, Y, X), K at most 1024, and ``classes`` (B, Z, Y, X); voxels of ``ignore`` count nowhere.
+    Parameters
+    ----------
+    logits
+        (B, K, Z, Y, X), K at most 1024.
+    classes
+        (B, Z, Y, X); voxels of ``ignore`` count nowhere.
+    hidden_BK
+        Bool: the outputs, 0 among them, that a voxel of class 0 may be; None where class 0 is the background alone.
+    by_voxel
+        The entropy as it is at each voxel (B, V), and -1 where one does not count, in place of its sum.
     """
-    assert logits.shape[1] <= MOST_CLASSES, logits.shape
     wanted = NOTHING_IGNORED if ignore is None else ignore
-    return _SoftmaxDice.apply(_dense(logits), classes.contiguous(), wanted)
+    return _SoftmaxDice.apply(dense(logits), classes.contiguous(), wanted, hidden_BK, by_voxel)

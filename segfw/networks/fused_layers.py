@@ -1,4 +1,4 @@
-"""Networks and losses with the kernels of ``kernels`` in place of plain operations, where these can be used."""
+"""Networks with the kernels of ``kernels`` in place of plain operations, where these can be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from segfw.kernels.trial import agrees
 from segfw.networks.blocks import ResidualBlock
-from segfw.networks.loss_sums import SoftmaxSums, SumsOfOutputs, Target
 from segfw.networks.norm import KeepsLayout
 
 TOLERANCE = 1e-4  # in float32, where sums are added in another order
@@ -86,27 +85,3 @@ def _norm_agrees(device: torch.device) -> bool:
         return found
 
     return agrees("norm and activation", lambda: results(kernel), lambda: results(plain), tolerance=TOLERANCE)
-
-
-def fused_sums(device: torch.device) -> SumsOfOutputs | None:
-    """The sums of a softmax loss in one kernel; None where it does not work on ``device``. Triton must be there."""
-    from segfw.kernels.softmax_dice import softmax_dice_sums
-
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 5, 4, 6, 7, generator=generator).to(device)
-    classes = torch.randint(0, 6, (2, 4, 6, 7), generator=generator).to(device)
-    target = Target(ignore=5)
-
-    def results(function: SumsOfOutputs) -> list[Tensor]:
-        leaf = logits.clone().requires_grad_()
-        sums = function(leaf, classes, target, 1.0)
-        entropy, counted, overlap, volume, truth = sums
-        loss = entropy + (overlap * 0.5 - volume * 0.25).sum()
-        return [entropy, counted, overlap, volume, truth, *torch.autograd.grad(loss, leaf)]
-
-    def kernel(logits: Tensor, classes: Tensor, target: Target, hardest: float) -> tuple[Tensor, ...]:
-        del hardest  # the kernel takes all voxels
-        return softmax_dice_sums(logits, classes, target.ignore)
-
-    is_right = agrees("loss", lambda: results(kernel), lambda: results(SoftmaxSums.apply), tolerance=TOLERANCE)
-    return kernel if is_right else None

@@ -37,8 +37,9 @@ class Target(NamedTuple):
         return self.regions or [(index,) for index in range(1, outputs)]
 
 
-# (logits (B, K, Z, Y, X), classes (B, Z, Y, X), target, share of the hardest voxels) -> what SoftmaxSums gives
-SumsOfOutputs = Callable[[Tensor, Tensor, Target, float], tuple[Tensor, ...]]
+# (logits (B, K, Z, Y, X), classes (B, Z, Y, X), target, share of the hardest voxels, bool mask (B, K) on the CPU of the
+# outputs that are annotated in each sample or None where all are) -> what SoftmaxSums gives
+SumsOfOutputs = Callable[[Tensor, Tensor, Target, float, Tensor | None], tuple[Tensor, ...]]
 
 
 class Hardest(NamedTuple):
@@ -109,12 +110,12 @@ class Partial(NamedTuple):
         for sample, outputs in enumerate(self.unannotated):
             if region in outputs:
                 unknown[sample] = True
-                for index in _told_of(regions, region, outputs):
+                for index in told_of(regions, region, outputs):
                     unknown[sample] &= classes_BZYX[sample] != index
         return unknown
 
 
-def _told_of(regions: Sequence[tuple[int, ...]], region: int, unannotated: Sequence[int]) -> list[int]:
+def told_of(regions: Sequence[tuple[int, ...]], region: int, unannotated: Sequence[int]) -> list[int]:
     """Classes of which annotated regions say whether they lie in one that is not annotated."""
     own = set(regions[region])
     told: set[int] = set()
@@ -175,7 +176,7 @@ class SoftmaxSums(torch.autograd.Function):
         at_truth = probs.gather(1, index)[:, 0]
         if partial is not None:
             at_truth = torch.where(classes_BZYX == 0, partial.of_background(probs), at_truth)
-        choice, counted = _choose(at_truth, left_out, hardest)
+        choice, counted = hardest_of(at_truth, left_out, hardest)
         if choice is not None:
             entropy *= choice.weights(at_truth)[:, None]
         overlap = []
@@ -266,7 +267,7 @@ class SigmoidSums(torch.autograd.Function):
             if left_out is not None:
                 surprise.masked_fill_(left_out[:, 0], 0)
             at_truth = _of_truth(probs[:, region], inside)
-            choice, chosen = _choose(at_truth, left_out, hardest)
+            choice, chosen = hardest_of(at_truth, left_out, hardest)
             if choice is not None:
                 surprise *= choice.weights(at_truth)
             choices.append(choice)
@@ -314,7 +315,7 @@ class SigmoidSums(torch.autograd.Function):
         return grad.to(ctx.dtype), None, None, None, None
 
 
-def _choose(at_truth_BZYX: Tensor, left_out: Tensor | None, hardest: float) -> tuple[Hardest | None, Tensor]:
+def hardest_of(at_truth_BZYX: Tensor, left_out: Tensor | None, hardest: float) -> tuple[Hardest | None, Tensor]:
     """The hardest voxels by the probability of their truth, None if that is all; and how many voxels those are."""
     voxels = at_truth_BZYX[0].numel()
     if hardest >= 1:

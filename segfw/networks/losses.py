@@ -69,22 +69,22 @@ def deep_supervision_loss(
     """Weighted ``dice_ce_loss`` of every output, finest first, against the mask at its resolution.
 
     ``outputs`` has any length from 1 on; what is joined over processes is joined for all of them at once. ``fused``
-    is a kernel for the sums of plain labels over all voxels; regions, the hardest voxels and samples that are annotated
-    in part do without. ``annotated`` is a bool mask on the CPU, of which all processes have one, or none of them.
+    makes the sums in place of plain operations, by a kernel. ``annotated`` is a bool mask on the CPU, of which all
+    processes have one, or none of them.
     """
-    sums_of: SumsOfOutputs = SigmoidSums.apply if target.regions else SoftmaxSums.apply
+    plain: SumsOfOutputs = SigmoidSums.apply if target.regions else SoftmaxSums.apply
+    sums_of = plain if fused is None else fused
     annotated_BS: Tensor | None = None  # of the structures, which have a Dice
     if annotated is not None:
         with_dice = annotated if target.regions else annotated[:, 1:]
         annotated_BS = with_dice.to(outputs[0].device, torch.float32)
-    if annotated is not None and not annotated.all():
-        sums_of = partial(_partial_sums, sums_of, annotated)
-    elif fused is not None and not target.regions and hardest >= 1:
-        sums_of = fused
+    incomplete = None if annotated is None or annotated.all() else annotated
     weights = [weight for weight in supervision_weights(len(outputs)) if weight > 0]
     sums = [
         _batch_sums(
-            sums_of(logits, downsample(classes_BZYX, logits.shape[2:]), target, hardest), batch_dice, annotated_BS
+            sums_of(logits, downsample(classes_BZYX, logits.shape[2:]), target, hardest, incomplete),
+            batch_dice,
+            annotated_BS,
         )
         for logits in outputs[: len(weights)]
     ]
@@ -97,18 +97,6 @@ def deep_supervision_loss(
     # training, which waits for one of every layer, does not wait for ever.
     nothing = sum((logits[:0].float().sum() for logits in outputs[len(weights) :]), start=zero)
     return loss + nothing
-
-
-def _partial_sums(
-    sums_of: Callable[..., tuple[Tensor, ...]],
-    annotated_BK: Tensor,
-    logits_BKZYX: Tensor,
-    classes_BZYX: Tensor,
-    target: Target,
-    hardest: float,
-) -> tuple[Tensor, ...]:
-    """The sums of samples that are annotated in part."""
-    return sums_of(logits_BKZYX, classes_BZYX, target, hardest, annotated_BK)
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:
@@ -146,10 +134,14 @@ def build_dice_ce(
 def build_dice_topk(
     configuration: UsesDice, target: Target, join: Join = alone, fused: SumsOfOutputs | None = None
 ) -> Loss:
-    """Dice and the cross entropy of the hardest tenth of the voxels, for which there is no kernel."""
-    del fused
+    """Dice and the cross entropy of the hardest tenth of the voxels."""
     return partial(
-        deep_supervision_loss, batch_dice=configuration.batch_dice, target=target, hardest=HARDEST, join=join
+        deep_supervision_loss,
+        batch_dice=configuration.batch_dice,
+        target=target,
+        hardest=HARDEST,
+        join=join,
+        fused=fused,
     )
 
 

@@ -135,7 +135,7 @@ def prepare_run(
     # What is computed
     configuration = request.configuration
     settings = begun_with or request.settings
-    kernels = training_kernels(device, are_wanted=settings.kernels)
+    kernels = training_kernels(device, request.target, are_wanted=settings.kernels)
     compute = _compute(request, settings, device, kernels)
     require_right_gpu(device, compute.precision)
     pace = _measured(request, compute, state)

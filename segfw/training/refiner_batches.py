@@ -87,17 +87,17 @@ class RefinerBatches(Batches):
         ``answer`` gives the network's own answer to samples that are looked at twice; without it none is.
         """
         image, labels = self._on_device(batch, device)
-        masks = labels.cpu().numpy()
+        masks = _on_host(labels)
         rngs = [np.random.default_rng([patch.seed, 2]) for patch in batch.patches]
         samples = [self._sample(rng, patch, of_patch) for rng, patch, of_patch in zip(rngs, batch.patches, masks)]
         looking = [index for index, sample in enumerate(samples) if sample.later]
         if looking and answer is not None:
             seen = torch.cat((image[looking], self._channels([samples[index] for index in looking], device)), 1)
-            answers = answer(seen).cpu().numpy()
+            answers = _on_host(answer(seen))
             for index, found in zip(looking, answers):
                 samples[index] = after_a_look(rngs[index], samples[index], found)
         truths = [truth_with_weights(sample, self.rules.spacing_mm) for sample in samples]
-        truth = torch.from_numpy(np.stack(truths)).to(device)
+        truth = torch.from_numpy(np.stack(truths)).to(device).long()
         return torch.cat((image, self._channels(samples, device)), 1), truth
 
     def _sample(self, rng: np.random.Generator, patch: CutPatch, masks_lzyx: np.ndarray) -> RefinerSample:
@@ -112,6 +112,11 @@ class RefinerBatches(Batches):
     def annotated_in(batch: CutBatch) -> Tensor | None:
         """None: a structure that nobody drew is never asked for."""
         return None
+
+
+def _on_host(values: Tensor) -> np.ndarray:
+    """Masks that clicks are drawn on, for which a GPU is waited for."""
+    return values.cpu().numpy()
 
 
 def error_voxels(case: CaseArrays, number_of_class: np.ndarray) -> np.ndarray:

@@ -207,9 +207,9 @@ def channels_of(sample: RefinerSample, spacing_mm: Spacing) -> np.ndarray:
 
 
 def truth_with_weights(sample: RefinerSample, spacing_mm: Spacing) -> np.ndarray:
-    """What the network shall answer, int64 (Z, Y, X), as the loss reads it: with what is ignored and near a click."""
+    """What the network shall answer, uint8 (Z, Y, X), as the loss reads it: with what is ignored and near a click."""
     near = np.zeros(sample.given_zyx.shape, bool)
     for point, _ in sample.clicks:
         near |= _ball(near.shape, point, spacing_mm, NEAR_MM)
     truth = np.where(sample.ignored_zyx, IGNORED, sample.wanted_zyx)
-    return (truth + NEAR_CLICK * near).astype(np.int64)
+    return (truth + NEAR_CLICK * near).astype(np.uint8)

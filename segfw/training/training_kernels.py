@@ -11,8 +11,9 @@ from torch import Tensor
 
 from segfw.images.geometry import Shape
 from segfw.kernels.trial import agrees, has_triton, why_not
-from segfw.networks.fused_layers import fused_sums
-from segfw.networks.loss_sums import SumsOfOutputs
+from segfw.networks.fused_losses import fused_sums
+from segfw.networks.loss_sums import SumsOfOutputs, Target
+from segfw.networks.losses import LABELS
 from segfw.planning.patch_shape import is_in_plane
 from segfw.training.augment import Warp, matrices_of, moves_of, tensor_on, warp
 from segfw.training.augment_params import SpatialParams
@@ -30,14 +31,17 @@ class TrainingKernels:
     warp: Warp = warp
 
 
-def training_kernels(device: torch.device, *, are_wanted: bool) -> TrainingKernels:
-    """Kernels in place of plain operations where they ``are_wanted`` and work; else a line says why not."""
+def training_kernels(device: torch.device, target: Target = LABELS, *, are_wanted: bool) -> TrainingKernels:
+    """Kernels in place of plain operations where they ``are_wanted`` and work; else a line says why not.
+
+    That of the loss is for ``target``: labels and regions have one each.
+    """
     if not are_wanted:
         return TrainingKernels()
     if not has_triton(device):
         print(f"--kernels on: {why_not(device)}; going on without them")
         return TrainingKernels()
-    return TrainingKernels(sums=fused_sums(device), warp=fused_warp(device))
+    return TrainingKernels(sums=fused_sums(device, target), warp=fused_warp(device))
 
 
 def fused_warp(device: torch.device) -> Warp:

@@ -10,116 +10,35 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from bench.fake_device import DEVICE, Asked, fake_device, moved
+from bench.fake_device import DEVICE, Asked, fake_device
 from builders.losses import BOTH, REGIONS
-from builders.networks import network_spec
+from builders.on_fake_device import REFINERS, batches_for, compute_for, network_there, patch_of, spec_of, state_of
 from builders.probabilities import LABELS as THREE
 from builders.probabilities import NESTED
-from segfw.base.ranks import ALONE
 from segfw.grid import restore as restore_module
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.resample import axis_matrix
 from segfw.grid.restore import Restoring
 from segfw.grid.slabs import one_slab
-from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Geometry
 from segfw.inference.host_memory import LearnedLimits
 from segfw.inference.sliding_window import sliding_window
 from segfw.inference.summands import summands_of
 from segfw.inference.tiles import TiledImage, blending_weights
-from segfw.networks import ARCHITECTURES, build_network, fastest_layout
-from segfw.networks.losses import LABELS, LOSSES, Target
-from segfw.networks.spec import (
-    CLICK_REFINER,
-    MEDNEXT,
-    PLAIN,
-    REFINER,
-    RESIDUAL_ENCODER,
-    SEGRESNET,
-    SWIN_UNETR,
-    NetworkSpec,
-)
+from segfw.networks import ARCHITECTURES, build_network
+from segfw.networks.losses import LABELS, Target
+from segfw.networks.spec import PLAIN
 from segfw.quality import doubtful_voxels, member_maps
 from segfw.quality.doubtful_voxels import DoubtfulVoxels
 from segfw.quality.member_maps import MemberMaps
 from segfw.training import augment
 from segfw.training.batches import Batches
-from segfw.training.checkpoint import TrainState
 from segfw.training.patch_validation import validate_patches
-from segfw.training.step import Compute, train_step
+from segfw.training.step import train_step
 
-FEATURES = {
-    PLAIN: (8, 16, 32),
-    RESIDUAL_ENCODER: (8, 16, 32),
-    SEGRESNET: (8, 16, 32),
-    SWIN_UNETR: (12, 12, 24, 48, 96, 192),
-    MEDNEXT: (8, 16, 32),
-}
-BLOCKS = {SWIN_UNETR: (1, 2, 2, 2, 2, 1)}
-# Clicks are drawn on the host from masks and answers that lie on the device: a refiner's steps wait for these.
-EVERY = [(name, is_2d) for name in ARCHITECTURES if name not in (REFINER, CLICK_REFINER) for is_2d in (False, True)]
-
-
-def spec_of(architecture: str, is_2d: bool) -> NetworkSpec:
-    features = FEATURES[architecture]
-    stages = len(features)
-    return network_spec(
-        features,
-        is_2d,
-        architecture=architecture,
-        kernels=((1 if is_2d else 3, 3, 3),) * stages,
-        encoder_blocks=BLOCKS.get(architecture, (1, 2, 2)),
-        decoder_convs=(1,) * (stages - 1),
-    )
-
-
-def patch_of(architecture: str, is_2d: bool) -> tuple[int, int, int]:
-    edge = 32 if architecture == SWIN_UNETR else 16
-    return (3 if is_2d else edge, edge, 2 * edge)
-
-
-def network_there(spec: NetworkSpec) -> torch.nn.Module:
-    """The network on the device, laid out as for CUDA; made on the host, where initial weights have values."""
-    network = fastest_layout(build_network(spec))
-    with fake_device():
-        return moved(network)
-
-
-def compute_for(spec: NetworkSpec, patch: tuple[int, int, int], target: Target = LABELS) -> Compute:
-    class OfPatches:
-        batch_dice = False
-
-    return Compute(
-        device=DEVICE,
-        precision=torch.float32,
-        loss=LOSSES["dice-ce"](OfPatches(), target),
-        ranks=ALONE,
-        gradient_clip=12.0,
-        in_channels=spec.in_channels,
-        patch_size=patch,
-    )
-
-
-def state_of(network: torch.nn.Module) -> TrainState:
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True, foreach=True)
-    for parameter in network.parameters():
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return TrainState(network=network, optimizer=optimizer, scaler=scaler, forward=network)
-
-
-def cases(spec: NetworkSpec, shape: tuple[int, int, int]) -> list[CaseArrays]:
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(spec.in_channels, *shape)).astype(np.float16)
-    return [CaseArrays(image=image, classes=rng.integers(0, 3, shape).astype(np.uint8), foreground={})]
-
-
-def batches_for(spec: NetworkSpec, patch: tuple[int, int, int], kind: str = "device") -> Batches:
-    shape = tuple(size + 8 for size in patch)
-    return Batches(
-        cases=cases(spec, shape), patch_size=patch, batch_size=2, seed=0, stream=0, augmentation=kind,
-        mirror_axes=(0, 1, 2), foreground_share=0, elastic=True,
-    )  # fmt: skip
+EVERY = [(name, is_2d) for name in ARCHITECTURES for is_2d in (False, True)]
+# Refiners have batches of their own, and take windows around clicks: test_fake_device_refiner.py
+BY_TILES = [(name, is_2d) for name, is_2d in EVERY if name not in REFINERS]
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +47,7 @@ def _no_noise(monkeypatch):
     monkeypatch.setattr(augment, "_add_noise", lambda image, stds, seeds: image)
 
 
-@pytest.mark.parametrize("architecture, is_2d", EVERY)
+@pytest.mark.parametrize("architecture, is_2d", BY_TILES)
 def test_steps_of_every_architecture_wait_for_nothing(architecture, is_2d):
     """From a batch that was cut on the host to the new weights: no value is asked for, nothing goes back."""
     spec = spec_of(architecture, is_2d)
@@ -167,7 +86,7 @@ def test_steps_on_regions_and_beside_ignored_voxels_wait_for_nothing(target, par
     assert asked.bytes_out == 0
 
 
-@pytest.mark.parametrize("architecture, is_2d", EVERY)
+@pytest.mark.parametrize("architecture, is_2d", BY_TILES)
 def test_validation_waits_once_when_all_its_batches_are_asked_for(architecture, is_2d, monkeypatch):
     spec = spec_of(architecture, is_2d)
     patch = patch_of(architecture, is_2d)
@@ -183,7 +102,7 @@ def test_validation_waits_once_when_all_its_batches_are_asked_for(architecture, 
 
 
 @pytest.mark.parametrize("axes", [(), (0, 2)])
-@pytest.mark.parametrize("architecture, is_2d", EVERY)
+@pytest.mark.parametrize("architecture, is_2d", BY_TILES)
 def test_predictions_wait_for_nothing_and_send_each_tile_once(architecture, is_2d, axes, monkeypatch):
     """Restoring looks at each block once, whether it holds one class, and then takes a byte a voxel back."""
     spec = spec_of(architecture, is_2d)

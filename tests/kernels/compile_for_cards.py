@@ -18,18 +18,23 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from segfw.kernels import norm_activation, softmax_dice, warping
+from segfw.kernels import norm_activation, sigmoid_dice, softmax_dice, warping
 
 # By the name of an argument; others are pointers to float32
 POINTERS = {"classes": "*i64", "images": "*fp16", "masks": "*i16", "mask_result": "*i16", "places": "*i32"}
+POINTERS |= {"hidden": "*u8", "table": "*u8"}
 IN_16_BIT = ("x", "y", "by_y", "by_x", "by_shortcut", "shortcut", "logits", "by_logits")
 FLOATS = ("eps", "slope")
 WHOLE_NUMBERS = (
     *("voxels", "channels", "slab_voxels", "slabs", "outputs", "of_sample", "of_output", "of_voxel", "ignore"),
+    *("rows", "table_of_sample"),
     *("kinds", "values", "size_z", "size_y", "size_x"),
 )
 TILES = ({"BLOCK_V": 64, "BLOCK_C": 32}, {"BLOCK_V": 2048, "BLOCK_C": 1})
 LOGITS = ({"BLOCK_V": 128, "BLOCK_K": 16}, {"BLOCK_V": 16, "BLOCK_K": 128}, {"BLOCK_V": 2, "BLOCK_K": 1024})
+
+# Of regions, by the outputs of a tile of labels: half of its voxels, and of the largest half of its outputs.
+HALVED = {16: {"BLOCK_V": 64, "BLOCK_K": 16}, 128: {"BLOCK_V": 8, "BLOCK_K": 128}, 1024: {"BLOCK_V": 2, "BLOCK_K": 512}}
 
 
 def variants() -> list[tuple[object, dict[str, object]]]:
@@ -46,9 +51,14 @@ def variants() -> list[tuple[object, dict[str, object]]]:
             found.append((norm_activation._gradient_sums_of_slabs, tile | own | {"HAS_SHORTCUT": has}))
             found.append((norm_activation._gradient_of_image, tile | own | {"IS_BEFORE_ACTIVATION": has}))
     for tile in LOGITS:
-        for layout in ({"of_output": 1}, {"of_voxel": 1}):
-            found.append((softmax_dice._sums_of_slabs, tile | layout))
-            found.append((softmax_dice._gradient, tile | layout))
+        # All voxels or the hardest, of samples that are annotated in part; what is left of both has less to hold.
+        for layout, is_simple in (({"of_output": 1}, True), ({"of_output": 1}, False), ({"of_voxel": 1}, True)):
+            of_labels = tile | layout | {"IS_PARTIAL": not is_simple, "BY_VOXEL": not is_simple}
+            found.append((softmax_dice._sums_of_slabs, of_labels))
+            found.append((softmax_dice._gradient, of_labels))
+            of_regions = HALVED[tile["BLOCK_K"]] | layout | {"BY_VOXEL": not is_simple}
+            found.append((sigmoid_dice._region_sums_of_slabs, of_regions))
+            found.append((sigmoid_dice._region_gradient, of_regions))
     for has_moves in (False, True):
         fixed = {"HAS_MOVES": has_moves, "BLOCK": warping.BLOCK}
         found.append((warping._warp, fixed | {"IS_FLAT": False, "channels": 1, "kinds": 1}))

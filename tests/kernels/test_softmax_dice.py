@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from builders.exact_sums import exact_loss, exact_sums
 from builders.interpreted import device_of_kernels
-from segfw.networks.fused_layers import fused_sums
+from segfw.networks.fused_losses import fused_sums, sums_of_labels
 from segfw.networks.loss_sums import SoftmaxSums, SumsOfOutputs, Target
-from segfw.networks.losses import deep_supervision_loss
+from segfw.networks.losses import LABELS, deep_supervision_loss
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -25,8 +26,8 @@ def device() -> torch.device:
 @pytest.fixture
 def sums(device) -> SumsOfOutputs:
     """The kernel as a training gets it, after its trial."""
-    found = fused_sums(device)
-    assert found is not None
+    found = fused_sums(device, LABELS)
+    assert found is sums_of_labels
     return found
 
 
@@ -122,15 +123,40 @@ def test_nothing_annotated_gives_nothing(device, sums):
     assert not gradient.any()
 
 
-def test_regions_and_the_hardest_voxels_do_without_the_kernel(device):
-    def refused(*_: object) -> tuple[Tensor, ...]:
-        raise AssertionError("the kernel was called")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("hardest", [1.0, 0.1])
+@pytest.mark.parametrize("ignore", [None, 5])
+def test_the_hardest_voxels_and_samples_in_part_in_double_precision(ignore, hardest, is_partial, layout, sums, device):
+    """In the first sample 2 and 4 of five classes are not annotated, in the second all are."""
+    logits, classes = made_up(5, device, (2, 3, 5, 7))
+    known = torch.tensor([[True, True, False, True, False], [True] * 5]) if is_partial else None
+    if ignore is not None:
+        classes[:, 1] = ignore
+    leaf = logits.clone().to(memory_format=layout).requires_grad_()
+    found = sums(leaf, classes, Target(ignore=ignore), hardest, known)
+    exact_leaf = logits.cpu().clone().requires_grad_()
+    wanted = exact_sums(exact_leaf, classes.cpu(), Target(ignore=ignore), hardest, known)
+    for value, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(value.cpu().double(), exact.double(), rtol=1e-5, atol=1e-5)
+    exact_loss(found).backward()
+    exact_loss(wanted).backward()
+    torch.testing.assert_close(leaf.grad.cpu(), exact_leaf.grad, rtol=1e-4, atol=1e-6)
 
-    logits, classes = made_up(3, device)
-    for target, hardest in ((Target(regions=((1, 2), (2,), (1,))), 1.0), (Target(), 0.1)):
-        plain = deep_supervision_loss([logits], classes, False, target, hardest=hardest)
-        assert torch.equal(
-            deep_supervision_loss([logits], classes, False, target, hardest=hardest, fused=refused), plain
-        )
-    with pytest.raises(AssertionError, match="the kernel was called"):
-        deep_supervision_loss([logits], classes, False, Target(), fused=refused)
+
+def test_what_is_hidden_shares_the_gradient_where_the_background_is_as_good_as_impossible(sums, device):
+    """Logits 0, 200 and 190 at a voxel of class 0, where nobody drew 1 and 2: all but exp(-200) of it is theirs."""
+    logits = torch.tensor([0.0, 200.0, 190.0]).view(1, 3, 1, 1, 1).to(device).requires_grad_()
+    classes = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+    entropy, *_ = sums(logits, classes, LABELS, 1.0, torch.tensor([[True, False, False]]))
+    entropy.backward()
+    assert entropy.item() == pytest.approx(0, abs=1e-4)
+    assert not logits.grad.abs().gt(1e-4).any()
+
+
+def test_what_a_program_cannot_hold_is_computed_plainly(sums, device):
+    logits = torch.randn(1, 1025, 1, 1, 2).to(device)
+    classes = torch.tensor([3, 1024]).view(1, 1, 1, 2).to(device)
+    found = sums(logits, classes, LABELS, 1.0, None)
+    for value, plain in zip(found, SoftmaxSums.apply(logits, classes, LABELS, 1.0), strict=True):
+        assert torch.equal(value, plain)
