@@ -177,11 +177,10 @@ class _SigmoidDice(torch.autograd.Function):
         ctx: _Context, logits: Tensor, classes: Tensor, table_BRK: Tensor, by_voxel: bool
     ) -> tuple[Tensor, ...]:
         tiles = Tiles.of(logits, TILE)
-        made = {"dtype": torch.float32, "device": logits.device}
         by_voxels = (tiles.samples, tiles.outputs, tiles.voxels)
-        entropies = torch.empty(by_voxels if by_voxel else (tiles.samples, tiles.slabs), **made)
-        counts = torch.empty(tiles.samples, tiles.slabs, **made)
-        of_regions = torch.empty(3, tiles.samples, tiles.slabs, tiles.outputs, **made)
+        entropies = logits.new_empty(by_voxels if by_voxel else (tiles.samples, tiles.slabs), dtype=torch.float32)
+        counts = logits.new_empty((tiles.samples, tiles.slabs), dtype=torch.float32)
+        of_regions = logits.new_empty((3, tiles.samples, tiles.slabs, tiles.outputs), dtype=torch.float32)
         _region_sums_of_slabs[(tiles.slabs, tiles.samples)](
             logits,
             classes,

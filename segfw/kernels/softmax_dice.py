@@ -187,11 +187,10 @@ class _SoftmaxDice(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         tiles = Tiles.of(logits, TILE)
         hidden = classes if hidden_BK is None else hidden_BK.to(torch.uint8)
-        made = {"dtype": torch.float32, "device": logits.device}
-        log_sums = torch.empty(tiles.samples, tiles.voxels, **made)
-        entropies = torch.empty(tiles.samples, tiles.voxels if by_voxel else tiles.slabs, **made)
-        counts = torch.empty(tiles.samples, tiles.slabs, **made)
-        of_classes = torch.empty(3, tiles.samples, tiles.slabs, tiles.outputs, **made)
+        log_sums = logits.new_empty((tiles.samples, tiles.voxels), dtype=torch.float32)
+        entropies = logits.new_empty((tiles.samples, tiles.voxels if by_voxel else tiles.slabs), dtype=torch.float32)
+        counts = logits.new_empty((tiles.samples, tiles.slabs), dtype=torch.float32)
+        of_classes = logits.new_empty((3, tiles.samples, tiles.slabs, tiles.outputs), dtype=torch.float32)
         _sums_of_slabs[(tiles.slabs, tiles.samples)](
             logits,
             classes,

@@ -96,7 +96,7 @@ def sums_of_regions(
     if logits_BKZYX.shape[1] > MOST_REGIONS:
         return SigmoidSums.apply(logits_BKZYX, classes_BZYX, target, hardest, annotated_BK)
     device = logits_BKZYX.device
-    known = [()] if annotated_BK is None else [tuple(row) for row in annotated_BK.tolist()]
+    known: list[tuple[bool, ...]] = [()] if annotated_BK is None else [tuple(row) for row in annotated_BK.tolist()]
     table_BRK = torch.stack([_table_on(device, target, row) for row in known])
     takes_all = hardest >= 1
     entropy, counted, *of_regions = sigmoid_dice_sums(logits_BKZYX, classes_BZYX, table_BRK, by_voxel=not takes_all)
