@@ -9,6 +9,10 @@ from builders.interpreted import device_of_kernels
 from builders.networks import spec
 from builders.training import prepare, run, weights
 from segfw.model.training_record import read_metrics
+from segfw.networks import fused_losses
+from segfw.networks.fused_losses import sums_of_labels, sums_of_regions
+from segfw.networks.loss_sums import SigmoidSums, Target
+from segfw.networks.losses import LABELS
 from segfw.networks.spec import RESIDUAL_ENCODER
 from segfw.training import training_kernels as module
 from segfw.training.augment import warp
@@ -54,6 +58,19 @@ def test_nothing_is_asked_of_triton_unless_kernels_are_wanted(monkeypatch):
     found = training_kernels(CPU, are_wanted=False)
     assert found.sums is None
     assert found.warp is warp
+
+
+@pytest.mark.parametrize(
+    "target, wanted", [(LABELS, sums_of_labels), (Target(regions=((1, 2), (2,))), sums_of_regions)]
+)
+def test_labels_and_regions_have_a_kernel_each_for_their_loss(target, wanted):
+    assert training_kernels(device_of_kernels(), target, are_wanted=True).sums is wanted
+
+
+def test_a_kernel_that_errs_leaves_the_plain_loss(monkeypatch, capsys):
+    monkeypatch.setattr(fused_losses, "sums_of_regions", lambda *given: SigmoidSums.apply(*given)[::-1])
+    assert fused_losses.fused_sums(device_of_kernels(), Target(regions=((1, 2), (2,)))) is None
+    assert "the kernel of the loss of regions is left out here" in capsys.readouterr().out
 
 
 def test_a_kernel_that_errs_leaves_the_plain_warp(monkeypatch, capsys):
