@@ -16,7 +16,7 @@ from typing import IO
 from bench import CLONE
 from bench.gpu.visit import Visit
 
-RESERVE_S = 70  # of the time of the section: planning, starting twice, what is lost when it is killed, validation
+RESERVE_S = 65  # of the time of the section: planning, starting twice, what is lost when it is killed, validation
 LONGEST_BUDGET_S = 240
 CONFIGURATION = "3d_fullres"
 
