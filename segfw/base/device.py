@@ -231,6 +231,25 @@ def keep_to_device_memory(device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(memory_share(device), device)
 
 
+@contextlib.contextmanager
+def held_to_memory(device: torch.device, limit_gb: float | None) -> Iterator[None]:
+    """PyTorch takes at most ``limit_gb`` of a CUDA device while the block lasts, and says that memory ran out beyond.
+
+    None is no limit but ``memory_share``. What CUDA itself takes for a process is not in it.
+    """
+    if device.type != "cuda" or limit_gb is None:
+        yield
+        return
+    device = numbered(device)
+    usual_share = memory_share(device)
+    share = limit_gb * GIGABYTE / torch.cuda.mem_get_info(device)[1]
+    torch.cuda.set_per_process_memory_fraction(min(usual_share, share), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(usual_share, device)
+
+
 def numbered(device: torch.device) -> torch.device:
     """A CUDA device with its number, on which some of PyTorch's calls insist; others as they are."""
     if device.type != "cuda" or device.index is not None:

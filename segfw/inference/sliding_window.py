@@ -52,12 +52,12 @@ def sliding_window(
     limits = limits or LearnedLimits()
     summands = networks if isinstance(networks, Summands) else summands_of(networks)
     image = TiledImage(image_czyx, patch_size, step, previous_zyx, previous_classes)
-    image.keep_on(device)
     runner = TileRunner(image, summands, device=device, precision=precision, limits=limits)
     groups = layer_groups(image, runner.tiles_at_once)
     depth = max(group.tiles[-1].start[0] + patch_size[0] - group.first for group in groups)
     accumulator = Accumulator(image, summands, depth=depth, device=device, room_bytes=room_bytes, limits=limits)
     for group in groups:
+        image.keep_on(device, group.tiles[0].start[0], group.tiles[-1].start[0] + patch_size[0])
         accumulator.move_to(group.first)
         for tile, group_sums in runner.run(group.tiles, accumulator):
             accumulator.add(tile, group_sums)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.resources import ran_out_of_memory
 from segfw.grid.boxes import Block
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
@@ -120,20 +121,42 @@ class TiledImage:
         if previous_zyx is not None and is_padded:
             self.previous = F.pad(previous_zyx, sides)
         self.padded_shape = as_shape(self.image.shape[1:])
-        self._on_device: Tensor | None = None  # the same image
+        self._on_device: Tensor | None = None  # slices of the image
+        self._slices_there = slice(0, 0)
+        self._room_bytes: float | None = None  # there, by what was free at first: PyTorch keeps what is free later
 
-    def keep_on(self, device: torch.device) -> None:
-        """Keeps a copy on a CUDA device, of which tiles are cut there, if it is a small part of what is free.
+    def keep_on(self, device: torch.device, first: int, stop: int) -> None:
+        """Keeps slices ``first`` to ``stop`` on a CUDA device, of which tiles are cut there; the whole image if it can.
 
-        Without it every tile crosses the bus, and voxels as often as tiles overlap: eight times in the middle.
+        That is where it is a small part of what is free, and the slices where they are. Without them every tile crosses
+        the bus, and voxels as often as tiles overlap: eight times in the middle, where slices of tiles that lie beside
+        each other do so twice.
         """
-        if device.type == "cuda" and self.image.nbytes <= IMAGE_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._on_device = self.image.to(device)
+        there = self._slices_there
+        if device.type != "cuda" or (there.start <= first and stop <= there.stop):
+            return
+        if self._room_bytes is None:
+            self._room_bytes = IMAGE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self._on_device = None  # before there is room for others
+        self._slices_there = slice(0, 0)
+        for slices in (slice(0, self.padded_shape[0]), slice(first, stop)):
+            part = self.image[:, slices]
+            if part.nbytes <= self._room_bytes:
+                try:
+                    self._on_device = part.to(device)
+                    self._slices_there = slices
+                except Exception as error:
+                    if not ran_out_of_memory(error):
+                        raise
+                    self._room_bytes = 0.0
+                return
 
     def leave_device(self) -> bool:
-        """Forgets the copy on the device; False if there is none."""
+        """Forgets what is kept on the device, for good; False if there is nothing."""
         was_there = self._on_device is not None
         self._on_device = None
+        self._slices_there = slice(0, 0)
+        self._room_bytes = 0.0
         return was_there
 
     def layers(self) -> list[list[Tile]]:
@@ -153,8 +176,12 @@ class TiledImage:
     def cut(self, tile: Tile, device: torch.device) -> Tensor:
         """What the network sees there (C, *patch_size), float32: classes of the first stage as channels, one-hot."""
         place = self._place(tile)
-        source = self.image if self._on_device is None else self._on_device
-        image = source[(slice(None), *place)].to(device, torch.float32)
+        source = self.image
+        z, y, x = place
+        if self._on_device is not None:
+            source = self._on_device
+            z = slice(z.start - self._slices_there.start, z.stop - self._slices_there.start)
+        image = source[:, z, y, x].to(device, torch.float32)
         if self.previous is None:
             return image
         previous = one_hot_previous(self.previous[place].to(device)[None], self.previous_classes)[0]

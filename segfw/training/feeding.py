@@ -38,11 +38,13 @@ def open_cases(
     step_gb: float = 0.0,
     previous: Path | None = None,
     sharers: int = 1,
+    limit_gb: float | None = None,
 ) -> list[CaseArrays]:
     """Opens preprocessed cases: whole on a CUDA ``device`` if they are small, else as many as fit in memory.
 
     The others stay on disk. ``step_gb`` is what a training step will take of the device; ``previous`` is the folder of
-    what the first stage of a cascade finds; ``sharers`` is the number of processes that open them on this machine.
+    what the first stage of a cascade finds; ``sharers`` is the number of processes that open them on this machine;
+    ``limit_gb`` what the training keeps to of the device.
     Raises UserError if a case is not preprocessed, or was for another plan.
     """
     for case_id in case_ids:
@@ -52,7 +54,7 @@ def open_cases(
             )
     sizes = list(stored_bytes(folder, list(case_ids), previous))
     size = sum(sizes)
-    if device is not None and size < spare_device_bytes(device, step_gb):
+    if device is not None and size < spare_device_bytes(device, step_gb, limit_gb):
         return [
             on_device(open_case(folder, case_id, in_memory=True, previous=previous), device) for case_id in case_ids
         ]
@@ -66,13 +68,15 @@ def open_cases(
     return cases
 
 
-def spare_device_bytes(device: torch.device, step_gb: float) -> float:
+def spare_device_bytes(device: torch.device, step_gb: float, limit_gb: float | None = None) -> float:
     """Bytes of a CUDA device that cases may fill: DEVICE_SHARE of what is free, and STEP_MARGIN must be left besides
     the step. None of any other device.
     """
     if device.type != "cuda":
         return 0.0
-    free = torch.cuda.mem_get_info(device)[0]
+    free: float = torch.cuda.mem_get_info(device)[0]
+    if limit_gb is not None:
+        free = min(free, limit_gb * GIGABYTE - torch.cuda.memory_reserved(device))
     return min(DEVICE_SHARE * free, (1 - STEP_MARGIN) * free - step_gb * GIGABYTE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segfw.base.device import keep_freed_pages
+from segfw.base.device import held_to_memory, keep_freed_pages
 from segfw.base.durations import duration_text
 from segfw.base.records import UserError
 from segfw.base.words import count, first_line
@@ -18,6 +18,7 @@ from segfw.training.metrics_log import keep_metrics_before
 from segfw.training.prepare import (
     SETTINGS_FILE,
     fresh_or_resumed,
+    limit_of_tensors_gb,
     prepare_run,
     settings_of_begun_run,
     training_device,
@@ -49,11 +50,13 @@ def train(request: TrainRequest) -> None:
     request.folder.mkdir(parents=True, exist_ok=True)
     device = training_device(request.device)
     begun_with = settings_of_begun_run(request)
-    state = fresh_or_resumed(request, begun_with or request.settings, device)
+    settings = begun_with or request.settings
     try:
-        run = prepare_run(request, begun_with, device, state)
-        state.counters.elapsed_s += request.now_s() - started_s
-        train_run(run, state)
+        with held_to_memory(device, limit_of_tensors_gb(settings)):
+            state = fresh_or_resumed(request, settings, device)
+            run = prepare_run(request, begun_with, device, state)
+            state.counters.elapsed_s += request.now_s() - started_s
+            train_run(run, state)
     except TooLittleMemory:
         if begun_with is None and state.counters.step == 0 and request.ranks.is_first:
             forget_run(request.folder)  # or the remedy, other settings, would be refused: it is begun with these

@@ -28,6 +28,7 @@ from segfw.networks.fused_layers import with_fused_norms
 from segfw.networks.losses import LOSSES, Loss
 from segfw.networks.refiner_loss import build_refiner_loss
 from segfw.networks.spec import PLAIN
+from segfw.planning.memory import CONTEXT_GB
 from segfw.planning.plan import Configuration
 from segfw.planning.published import STEPS_PER_EPOCH
 from segfw.training.batches import Batches
@@ -61,6 +62,11 @@ def training_device(name: str) -> torch.device:
         keep_to_device_memory(device)
         tune_convolutions(device)  # all patches of a stage have one size
     return device
+
+
+def limit_of_tensors_gb(settings: TrainSettings) -> float | None:
+    """What PyTorch may take of a GPU, where a training keeps to so much of it: less by what CUDA takes by itself."""
+    return None if settings.gpu_limit_gb is None else settings.gpu_limit_gb - CONTEXT_GB
 
 
 def settings_of_begun_run(request: TrainRequest) -> FittedSettings | None:
@@ -234,6 +240,7 @@ def _compute(request: TrainRequest, settings: TrainSettings, device: torch.devic
         in_channels=configuration.network.in_channels,
         patch_size=configuration.patch_size,
         truth_channels=None if request.lesson is None else request.lesson.truth_channels,
+        limit_gb=settings.gpu_limit_gb if device.type == "cuda" else None,
     )
 
 
@@ -375,6 +382,7 @@ def _open_cases(
         step_gb=planned_step_gb * settings.batch_size / configuration.batch_size,
         previous=request.previous,
         sharers=request.ranks.on_host,
+        limit_gb=limit_of_tensors_gb(settings),
     )
 
 

@@ -52,6 +52,10 @@ class TrainSettings(Options):
         "steps in one launch on CUDA, auto: where launches are most of their time; no card has run it yet "
         "(default: off)",
     )
+    # More than what CUDA takes for a process, which is counted.
+    gpu_limit_gb: float | None = option(
+        None, "GB of the GPU that training keeps to, where others use it too (default: all)", metavar="GB", gt=0.5
+    )
     training_precision: Precision | None = setting(None, "what 'auto' was found to be in training when the run began")
     patch_size: tuple[int, int, int] | None = setting(
         None, "voxels (z, y, x) of the last patches (default: the plan's, or what a time budget has room for)"

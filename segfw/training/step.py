@@ -36,6 +36,12 @@ class Compute:
     in_channels: int  # of what the network takes
     patch_size: Shape  # of the last patches
     truth_channels: int | None = None  # of what is right; None for a class of each voxel
+    limit_gb: float | None = None  # of the device's memory; None is all of it
+
+    @property
+    def memory_text(self) -> str:
+        """What runs out."""
+        return "memory" if self.limit_gb is None else f"the {self.limit_gb:g} GB of --gpu-limit-gb"
 
 
 class TooLittleMemory(UserError):
@@ -131,7 +137,8 @@ def train_step_that_fits(
         state.counters.parts = min(2 * state.counters.parts, batch)
         free_memory(compute, state)
         state.scaler = fresh_scaler(state.scaler, compute.device)
-        print(f"out of memory: the batch of {batch} is computed in {state.counters.parts} parts from now on")
+        parts = state.counters.parts
+        print(f"out of {compute.memory_text}: the batch of {batch} is computed in {parts} parts from now on")
 
 
 def equal_parts(batch: int, fewest: int) -> int:
@@ -248,8 +255,8 @@ def memory_errors_named(folder: Path, compute: Compute, batch_size: int | None) 
         size = f"batch {batch_size}" if batch_size else "a patch"
         advice = "--accumulate 2" if compute.ranks.count > 1 else "a smaller --batch-size"
         raise TooLittleMemory(
-            f"{folder}: {compute.device} ran out of memory with {size}; train with {advice}, or plan again with a "
-            "smaller --gpu-memory-gb"
+            f"{folder}: {compute.device} ran out of {compute.memory_text} with {size}; train with {advice}, or plan "
+            "again with a smaller --gpu-memory-gb"
         ) from None
 
 

@@ -9,6 +9,7 @@ import torch
 from segfw import networks
 from segfw.base import device
 from segfw.base.device import compiling_pays, pick_precision
+from segfw.base.records import GIGABYTE
 from segfw.networks import fastest_layout
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -163,6 +164,24 @@ def test_windows_may_not_go_on_in_the_hosts_memory(monkeypatch, system, release,
     device.keep_to_device_memory(CUDA)
     assert caps == ([] if share == 1 else [(torch.device("cuda", 0), pytest.approx(share))])
     assert device.memory_share(torch.device("cuda", 0)) == pytest.approx(share)
+    device.memory_share.cache_clear()
+
+
+@pytest.mark.parametrize("limit_gb, share", [(4.0, 0.25), (40.0, 1.0), (None, None)])
+def test_a_process_keeps_to_a_part_of_a_card_while_a_block_lasts(monkeypatch, limit_gb, share):
+    """A quarter of 16 GB, and afterwards all of it, also where the block ends with an error."""
+    caps = []
+    device.memory_share.cache_clear()
+    monkeypatch.setattr(device, "is_windows", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * GIGABYTE, 16 * GIGABYTE))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, where: caps.append((where, share)))
+    with pytest.raises(KeyError), device.held_to_memory(CUDA, limit_gb):
+        raise KeyError
+    with device.held_to_memory(CPU, limit_gb):
+        pass
+    card = torch.device("cuda", 1)
+    assert caps == ([] if limit_gb is None else [(card, share), (card, 1.0)])
     device.memory_share.cache_clear()
 
 

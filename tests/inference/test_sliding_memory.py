@@ -120,8 +120,9 @@ def test_the_sizes_of_batches(tiles, full, size):
     assert batch_size(tiles, full) == size
 
 
-def test_an_image_is_kept_on_the_device_where_it_is_small_beside_what_is_free(monkeypatch):
-    image = torch.rand(1, 10, 9, 8)
+def test_an_image_or_slices_of_it_are_kept_on_the_device_where_they_are_small_beside_what_is_free(monkeypatch):
+    """The whole of ten slices where they are a twentieth; else the eight of a layer of tiles, each layer's in turn."""
+    image = torch.rand(2, 10, 9, 8)
     moved = []
     real = torch.Tensor.to
 
@@ -134,19 +135,55 @@ def test_an_image_is_kept_on_the_device_where_it_is_small_beside_what_is_free(mo
     free = [image.nbytes * 20]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], free[0]))
     tiled = TiledImage(image, (8, 8, 8), 0.5)
-    tiled.keep_on(cuda)
-    assert moved == [((1, 10, 9, 8), (cuda,))]
-    tile = tiled.layers()[0][0]
-    wanted = tiled.cut(tile, torch.device("cpu"))
-    assert torch.equal(wanted, image[:, :8, :8, :8])
-    assert tiled.leave_device()
-    assert not tiled.leave_device()
-    assert torch.equal(tiled.cut(tile, torch.device("cpu")), wanted)
+    (first, *_), (last, *_) = tiled.layers()
+    for _ in range(2):
+        tiled.keep_on(cuda, 0, 8)
+        tiled.keep_on(cuda, 2, 10)
+    assert moved == [((2, 10, 9, 8), (cuda,))]
+    for tile in (first, last):
+        z = tile.start[0]
+        assert torch.equal(tiled.cut(tile, torch.device("cpu")), image[:, z : z + 8, :8, :8])
     moved.clear()
+
     free[0] -= 1
-    tiled.keep_on(cuda)
-    tiled.keep_on(torch.device("cpu"))
+    large = TiledImage(image, (8, 8, 8), 0.5)
+    for tile in (first, last):
+        z = tile.start[0]
+        large.keep_on(cuda, z, z + 8)
+        image_before = large.image
+        large.image = torch.zeros_like(image)  # tiles are cut from what was kept
+        assert torch.equal(large.cut(tile, torch.device("cpu")), image[:, z : z + 8, :8, :8])
+        large.image = image_before
+    assert [each for each in moved if cuda in each[1]] == [((2, 8, 9, 8), (cuda,))] * 2
+    assert large.leave_device()
+    assert not large.leave_device()
+    moved.clear()
+    large.keep_on(cuda, 0, 8)  # once it had to leave, it stays away
+    TiledImage(image, (8, 8, 8), 0.5).keep_on(torch.device("cpu"), 0, 8)
+    free[0] = 1
+    TiledImage(image, (8, 8, 8), 0.5).keep_on(cuda, 0, 8)
     assert moved == []
+    assert torch.equal(large.cut(first, torch.device("cpu")), image[:, :8, :8, :8])
+
+
+def test_an_image_for_which_memory_runs_out_on_the_device_is_sent_tile_by_tile(monkeypatch):
+    image = torch.rand(1, 10, 9, 8)
+    tried = []
+
+    def fails(tensor, *where):
+        tried.append(where)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    tiled = TiledImage(image, (8, 8, 8), 0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "to", fails)
+        tiled.keep_on(cuda, 0, 8)
+        tiled.keep_on(cuda, 2, 10)
+    assert tried == [(cuda,)]
+    tile = tiled.layers()[1][0]
+    assert torch.equal(tiled.cut(tile, torch.device("cpu")), image[:, 2:, :8, :8])
 
 
 def test_the_image_leaves_the_device_before_the_sums_do():
@@ -323,3 +360,19 @@ def test_sums_go_to_the_host_where_the_device_has_no_room_for_them(monkeypatch, 
     assert limits.sums_on_host
     assert "they are kept on the host" in capsys.readouterr().out
     assert not accumulator.leave_device()  # they lie there already
+
+
+def test_the_slices_of_every_tile_are_asked_for_before_it_is_cut(monkeypatch):
+    kept = []
+    usual = TiledImage.cut
+
+    def cut(image, tile, device):
+        first, stop = kept[-1]
+        assert first <= tile.start[0] <= stop - image.patch_size[0]
+        return usual(image, tile, device)
+
+    monkeypatch.setattr(TiledImage, "keep_on", lambda image, device, first, stop: kept.append((first, stop)))
+    monkeypatch.setattr(TiledImage, "cut", cut)
+    monkeypatch.setattr("segfw.inference.tile_runner.copies_per_batch", lambda patch, device: 1)
+    list(sliding_window(torch.rand(1, 20, 9, 8), [lambda tiles: tiles], (8, 8, 8)))
+    assert kept == [(0, 8), (4, 12), (8, 16), (12, 20)]

@@ -90,11 +90,14 @@ def test_a_gpu_keeps_cases_that_leave_room_for_the_step(monkeypatch):
     assert spare_device_bytes(CUDA, 1) == 2.5 * GIGABYTE
     assert spare_device_bytes(CUDA, 7) == pytest.approx(1.0 * GIGABYTE)
     assert spare_device_bytes(CUDA, 9) < 0
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * GIGABYTE)
+    assert spare_device_bytes(CUDA, 1, 6) == 1.0 * GIGABYTE  # 4 are left to it, not 10
+    assert spare_device_bytes(CUDA, 1, 16) == 2.5 * GIGABYTE
 
 
 def test_cases_that_fit_are_put_on_the_gpu_once(tmp_path, monkeypatch):
     stored(tmp_path)
-    monkeypatch.setattr(feeding, "spare_device_bytes", lambda device, step_gb: 1e9)
+    monkeypatch.setattr(feeding, "spare_device_bytes", lambda *given: 1e9)
     (case,) = open_cases(tmp_path, ["A"], HOW, torch.device("meta"))
     assert case.image.device.type == case.classes.device.type == "meta"
     assert isinstance(case.foreground[1], np.ndarray)

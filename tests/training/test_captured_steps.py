@@ -228,8 +228,12 @@ def test_a_run_goes_back_to_a_checkpoint_and_on(graphs, tmp_path):
 # ---- where it does not work ----
 
 
+def usual_loss():
+    return LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), LABELS)
+
+
 def looks_at_a_value(outputs, truth):
-    loss = LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), LABELS)(outputs, truth)
+    loss = usual_loss()(outputs, truth)
     return loss if float(loss.detach()) > -100 else loss * 0
 
 
@@ -237,7 +241,7 @@ def runs_out_of_memory(graphs):
     def loss(outputs, truth):
         if graphs.is_open:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), LABELS)(outputs, truth)
+        return usual_loss()(outputs, truth)
 
     return loss
 
@@ -247,12 +251,23 @@ def runs_out_of_memory(graphs):
     [
         ("value", "CUDA error: operation failed due to a previous error during capture", "freed"),
         ("memory", "CUDA out of memory. Tried to allocate 2.00 GiB", "reset"),
+        ("memory after unscaling", "CUDA out of memory", "reset"),
     ],
 )
-def test_what_cannot_be_recorded_leaves_plain_steps(graphs, capsys, fault, said, freed):
+def test_what_cannot_be_recorded_leaves_plain_steps(graphs, monkeypatch, capsys, fault, said, freed):
     """After one line, with the memory of the recording given back and the stream set back."""
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def clip_if_there_is_memory(*given):
+        if graphs.is_open and fault == "memory after unscaling":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return clip(*given)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip_if_there_is_memory)
     network = spec()
-    compute = compute_for(network, loss=looks_at_a_value if fault == "value" else runs_out_of_memory(graphs))
+    compute = compute_for(
+        network, loss={"value": looks_at_a_value, "memory": runs_out_of_memory(graphs)}.get(fault, usual_loss())
+    )
     captured = CapturedSteps(compute, "on")
     state = state_for(network)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)

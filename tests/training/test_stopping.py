@@ -1,5 +1,7 @@
 """Runs that end early, later, or not as they should: each leaves weights and says what happened."""
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from segfw.model.training_record import read_metrics
 from segfw.model.weights import load_tensors
 from segfw.networks import build_network
 from segfw.networks.losses import deep_supervision_loss
-from segfw.training import checkpoint, epochs, prepare
+from segfw.training import checkpoint, epochs, loop, prepare
 from segfw.training.checkpoint import CHECKPOINT_FILE
 from segfw.training.settings import TrainSettings
 from segfw.training.train_request import BuildLoss
@@ -229,6 +231,37 @@ def test_the_pace_is_measured_on_as_many_patches_as_fit(prepared, tmp_path):
 def test_a_patch_that_does_not_fit_ends_with_a_sentence(prepared, tmp_path):
     with pytest.raises(UserError, match="ran out of memory with batch 2; train with a smaller --batch-size"):
         run(prepared, tmp_path, build_loss=with_memory_for(0))
+
+
+@pytest.fixture
+def held_to_4_gb(monkeypatch):
+    usual = prepare._compute
+    monkeypatch.setattr(prepare, "_compute", lambda *given: replace(usual(*given), limit_gb=4.0))
+
+
+def test_where_a_training_keeps_to_a_part_of_a_card_that_is_what_runs_out(prepared, tmp_path, held_to_4_gb, capsys):
+    run(prepared, tmp_path / "parts", epochs=1, build_loss=with_memory_for(1))
+    said = "out of the 4 GB of --gpu-limit-gb: the batch of 2 is computed in 2 parts from now on\n"
+    assert said in capsys.readouterr().out
+    with pytest.raises(UserError, match="cpu ran out of the 4 GB of --gpu-limit-gb with batch 2; train with a smaller"):
+        run(prepared, tmp_path / "none", build_loss=with_memory_for(0))
+
+
+def test_a_training_keeps_to_its_part_of_a_card_while_it_lasts_and_when_it_goes_on(prepared, tmp_path, monkeypatch):
+    """4 GB, of which CUDA itself takes half a one; by the settings that it was begun with."""
+    held = []
+
+    @contextlib.contextmanager
+    def noted(device, limit_gb):
+        held.append(limit_gb)
+        yield
+        held.append("let go")
+
+    monkeypatch.setattr(loop, "held_to_memory", noted)
+    run(prepared, tmp_path, epochs=1, gpu_limit_gb=4.0)
+    run(prepared, tmp_path, resume=True, extend_epochs=1)
+    run(prepared, tmp_path / "all", epochs=1)
+    assert held == [3.5, "let go", 3.5, "let go", None, "let go"]
 
 
 def test_a_run_that_never_fitted_can_be_begun_with_other_settings(prepared, tmp_path):
