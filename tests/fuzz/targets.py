@@ -34,6 +34,7 @@ from builders.review import AFFINE, ANNA, masks_folder
 from builders.review import LABELS as REVIEWED
 from builders.review import SHAPE as REVIEWED_SHAPE
 from builders.written_before import WRITTEN
+from fuzz import later_targets as later
 from fuzz.mutations import BINARY, GZIP, JSON, TEXT, ZIP, Mutation
 from segfw.base.errors import UserError
 from segfw.base.file_names import REGIONS_ENDING
@@ -71,6 +72,7 @@ from segfw.model.calibration_facts import CalibrationFacts
 from segfw.model.card import fold_facts
 from segfw.model.load import load_model
 from segfw.model.postprocess import Postprocessing
+from segfw.model.pretraining_record import PretrainingRecord
 from segfw.model.selection import load_postprocessing, load_selection
 from segfw.model.source import QUALITY_FILE
 from segfw.model.training_record import RunRecord, read_curve
@@ -78,11 +80,13 @@ from segfw.nnunet.followed_plans import followed_plan
 from segfw.nnunet.postprocessing_files import UnknownError, read_postprocessing
 from segfw.onnx.pipeline import pipeline_of
 from segfw.onnx.runner import read_pipeline
+from segfw.outcomes.outcome_model import OutcomeModel
 from segfw.perturbations.perturbation import Perturbation
 from segfw.planning.fingerprint import Fingerprint
 from segfw.planning.kept_scan import Scan
 from segfw.planning.plan import Plan
 from segfw.planning.splits import Splits, import_splits
+from segfw.pretraining.start_results import StartsSummary
 from segfw.quality.case_quality import CaseQuality
 from segfw.quality.input_gate import GateVerdict
 from segfw.quality.quality_model import QualityModel, StructureQuality
@@ -98,6 +102,7 @@ from segfw.reviewing.scripted_steps import Signature, accept_case
 from segfw.robustness.stress_folder import StressSettings
 from segfw.robustness.stress_records import CaseStress, Effect, StructureEffect
 from segfw.standing.of_measures import measures_standing
+from segfw.standing.of_pretraining import PretrainingFacts
 from segfw.training.settings import RunOptions, TrainSettings
 from segfw.training.stop_file import StopFile
 from segfw.verbs.check import check_dataset
@@ -673,6 +678,13 @@ TEXTS = {
     "clicks.json": Target(_text("clicks.json", CLICKED), _clicks_of, JSON),
     "points of 3D Slicer": Target(_text("liver.mrk.json", POINTED), _clicks_of, JSON),
     "points of napari": Target(_text("points.csv", NAPARI_POINTS), _clicks_of, TEXT),
+    "edits.jsonl": Target(later.edits, later.edits_of, JSON),
+    "outcome_model.json": Target(_of_record(later.FROZEN), OutcomeModel.load, JSON),
+    "outcome.json": Target(later.study, later.standing_of_study, JSON),
+    "pretraining.json": Target(_of_record(later.PRETRAINED), PretrainingRecord.load, JSON),
+    "pretraining.json for status": Target(_of_record(later.PRETRAINED), PretrainingFacts.load, JSON),
+    "compare_starts.json": Target(_of_record(later.COMPARED), StartsSummary.load, JSON),
+    "plan.json of a refiner": Target(later.refiner_plan, later.refiner_of, JSON),
     "queue.json": Target(_queued(queue_file), _queue_read, JSON),
     "audit.json of a queue": Target(_queued(audit_file), _queue_made, JSON),
     "planted errors of a queue": Target(_queued(lambda masks: PlantedCases(masks).file), _queue_made, JSON),
@@ -728,6 +740,9 @@ MODELS = {
     "nnU-Net's checkpoint": Target(_theirs("checkpoint_final.pth"), _imported, ZIP),
     "model file": Target(_written("model.zip"), _loaded, ZIP),
     "weights": Target(_written("imported/runs/3d_fullres/fold_0/weights.safetensors"), _loaded, TEXT),
+    "model file of a refiner": Target(later.refiner_file, later.refiner_of, ZIP),
+    "weights of a refiner": Target(later.refiner_weights, later.refiner_of, TEXT),
+    "signatures of seen images": Target(later.signatures, later.signatures_of, TEXT),
     "preprocessed image": Target(_written("work/preprocessed/2d/case_01.image.b2nd"), _case_of, BINARY),
     "record of a preprocessed case": Target(_written("work/preprocessed/2d/case_01.json"), _case_of, JSON),
     "probabilities": Target(
