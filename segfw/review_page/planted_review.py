@@ -25,6 +25,7 @@ from segfw.reviewing.refusals import (
     require_amend_reason,
     require_decision,
     require_grid,
+    require_meaning,
     require_other_hands,
     require_reject_reason,
     require_shown_version,
@@ -118,6 +119,7 @@ class PlantedReview:
 
     def open_case(self, case: str, person: Person) -> CaseStanding:
         """Lets a person work on it."""
+        self.store.policy.require(person, "reviewer")
         with self._lock:
             planted = self._cases[case]
             if planted.standing.holder != person.user:
@@ -132,6 +134,7 @@ class PlantedReview:
         planted.standing = replace(planted.standing, lease_until_utc=until)
 
     def _held(self, case: str, person: Person) -> _Planted:
+        self.store.policy.require(person, "reviewer")
         planted = self._cases[case]
         if planted.standing.holder != person.user:
             raise not_open(case, person.user, planted.standing.state)
@@ -240,6 +243,7 @@ class PlantedReview:
     def sign(self, case: str, person: Person, *, name: str, meaning: Meaning, version_sha256: str) -> object:
         """Looks like SIGNED."""
         self.store.policy.require(person, "signer")
+        require_meaning(case, meaning)
         printed = checked_name(name, "the name of a signature")
         with self._lock:
             planted = self._cases[case]
@@ -260,6 +264,7 @@ class PlantedReview:
 
     def reject(self, case: str, person: Person, reason: RejectReason, text: str = "") -> object:
         """Notes that a person would not have it."""
+        self.store.policy.require(person, "reviewer")
         require_reject_reason(case, reason, text)
         with self._lock:
             planted = self._cases[case]
@@ -272,6 +277,7 @@ class PlantedReview:
 
     def amend(self, case: str, person: Person, reason: str) -> object:
         """Takes a signature back."""
+        self.store.policy.require(person, "signer")
         require_amend_reason(case, reason)
         with self._lock:
             planted = self._cases[case]

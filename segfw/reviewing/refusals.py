@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from segfw.base.errors import UserError
-from segfw.reviewing.states import DECISIONS, REJECT_REASONS, State
+from segfw.reviewing.states import DECISIONS, MEANINGS, REJECT_REASONS, State
 
 
 class Locked(UserError):
@@ -70,6 +70,12 @@ def require_other_hands(case: str, user: str, hands: Collection[str]) -> None:
         raise UserError(
             f"{case}: {user} reviewed or changed it, and the policy asks for four eyes; another signer signs"
         )
+
+
+def require_meaning(case: str, meaning: str) -> None:
+    """Of a signature."""
+    if meaning not in MEANINGS:
+        raise UserError(f"{case}: {meaning!r} is no meaning of a signature; give one of {', '.join(MEANINGS)}")
 
 
 def require_reject_reason(case: str, reason: str, text: str) -> None:

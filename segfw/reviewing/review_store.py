@@ -30,6 +30,7 @@ from segfw.reviewing.refusals import (
     require_amend_reason,
     require_decision,
     require_grid,
+    require_meaning,
     require_other_hands,
     require_reject_reason,
     require_shown_version,
@@ -37,7 +38,7 @@ from segfw.reviewing.refusals import (
 from segfw.reviewing.review_folder import ReviewFolder
 from segfw.reviewing.review_ledger import LedgerRow, add_rows
 from segfw.reviewing.review_log import LOCKS_FOLDER, Clock, Edited, Entry, Event, now_utc, utc_text
-from segfw.reviewing.states import MEANINGS, Decision, Meaning, RejectReason, Transition, transition
+from segfw.reviewing.states import Decision, Meaning, RejectReason, Transition, transition
 from segfw.reviewing.version_files import next_number, read_record, remove_version, write_version
 from segfw.reviewing.viewing import Asked, Shown, Viewing, too_little_viewed, too_many_in_a_row
 
@@ -225,8 +226,7 @@ class ReviewStore(ReviewFolder):
         With four eyes nobody signs what he reviewed or changed.
         """
         self.policy.require(person, "signer")
-        if meaning not in MEANINGS:
-            raise UserError(f"{case}: {meaning!r} is no meaning of a signature; give one of {', '.join(MEANINGS)}")
+        require_meaning(case, meaning)
         printed = checked_name(name, "the name of a signature")
         with self.alone_with(case):
             history, lease = self._now(case)

@@ -14,6 +14,7 @@ from segfw.review_page.review_index import Wanted
 from segfw.review_page.session_summary import session_summary
 from segfw.reviewing.people import Person
 from segfw.reviewing.refusals import Conflict, Locked
+from segfw.reviewing.review_policy import ReviewPolicy
 from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.states import WrongState
 from segfw.verbs.queue import queue
@@ -129,6 +130,7 @@ def test_a_planted_case_refuses_in_the_words_of_the_others(folder):
         lambda steps, name: steps.reject(name, ANNA, "other"),
         lambda steps, name: steps.reject(name, ANNA, "dull"),
         lambda steps, name: steps.sign(name, ANNA, **signed),
+        lambda steps, name: steps.sign(name, ANNA, **signed | {"meaning": "hearsay"}),
         lambda steps, name: steps.amend(name, ANNA, " "),
     ]
     opened = [
@@ -148,6 +150,26 @@ def test_a_planted_case_refuses_in_the_words_of_the_others(folder):
             desk.decide(name, structure, "edit", region=None, asked_again=True)
         desk.finish(name)
     assert refused(desk, case, not_opened[4]) == refused(desk, "case_05", not_opened[4])
+
+
+def test_whom_the_policy_does_not_name_may_do_nothing_with_a_planted_case_either(folder):
+    policy = ReviewPolicy(reviewers=("Ben",), signers=("Ben",))
+    policy.save(folder / "review" / "policy.json")
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    for take in (
+        lambda steps, name: steps.open_case(name, ANNA),
+        lambda steps, name: steps.renew(name, ANNA, active_s=1.0),
+        lambda steps, name: steps.decide(name, ANNA, "liver", "accept"),
+        lambda steps, name: steps.finish(name, ANNA),
+        lambda steps, name: steps.release(name, ANNA),
+        lambda steps, name: steps.reject(name, ANNA, "other", "no"),
+        lambda steps, name: steps.sign(name, ANNA, name="Dr A", meaning="review", version_sha256="0" * 64),
+        lambda steps, name: steps.amend(name, ANNA, "a reason"),
+    ):
+        sentence = refused(desk, case, take)
+        assert "'Anna' may not" in sentence
+        assert sentence == refused(desk, "case_05", take)
 
 
 def bitmap(grid, indexes, base):
